@@ -1,0 +1,1 @@
+"""BEM sites, the bank of skills stacked in them, and their artifacts."""

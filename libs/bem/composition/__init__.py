@@ -1,0 +1,1 @@
+"""Orthogonal slices of the output space, one for each mission."""

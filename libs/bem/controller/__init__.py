@@ -1,0 +1,1 @@
+"""Controllers that set the rank-wise code of a skill."""

@@ -1,0 +1,1 @@
+"""Training of skills: data, steps, checkpoints and evaluation."""

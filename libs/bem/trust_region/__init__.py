@@ -1,0 +1,1 @@
+"""The bound on the norm of the summed weight deltas."""

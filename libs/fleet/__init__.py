@@ -1,0 +1,1 @@
+"""The runtime of a service: gRPC, settings, logs, metrics, streams; no model."""

@@ -1,0 +1,91 @@
+"""Channels to other services."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fleet import logs
+from fleet.errors import UnavailableError
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+class _Propagation(
+    aio.UnaryUnaryClientInterceptor,
+    aio.UnaryStreamClientInterceptor,
+):
+    """Sends the current request id and trace context along."""
+
+    def _with_ids(self, details: aio.ClientCallDetails) -> aio.ClientCallDetails:
+        sent = tuple(details.metadata or ())
+        names = {key for key, _ in sent}
+        for key, value in (
+            (logs.REQUEST_ID_KEY, logs.request_id.get()),
+            (logs.TRACEPARENT_KEY, logs.traceparent.get()),
+        ):
+            if value and key not in names:
+                sent += ((key, value),)
+        return aio.ClientCallDetails(
+            method=details.method,
+            timeout=details.timeout,
+            metadata=aio.Metadata(*sent),
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+        )
+
+    async def intercept_unary_unary(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        return await continuation(self._with_ids(client_call_details), request)
+
+    async def intercept_unary_stream(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        return await continuation(self._with_ids(client_call_details), request)
+
+
+def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> aio.Channel:
+    """Open a channel that carries request id and trace context of the calling request.
+
+    Args:
+        address: ``host:port`` or ``unix:/path``.
+        max_message_bytes: Largest message sent or received.
+    """
+    options = [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # A mission that restarts is met again within a second.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.enable_http_proxy", 0),
+    ]
+    return aio.insecure_channel(address, options=options, interceptors=[_Propagation()])
+
+
+async def wait_ready(channel: aio.Channel, service: str, timeout_s: float) -> None:
+    """Return as soon as ``service`` reports SERVING.
+
+    Raises:
+        UnavailableError: It did not within ``timeout_s`` seconds.
+    """
+    request = health_pb2.HealthCheckRequest(service=service)
+    watch = health_pb2_grpc.HealthStub(channel).Watch(
+        request, timeout=timeout_s, wait_for_ready=True
+    )
+    try:
+        async for answer in watch:
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                watch.cancel()
+                return
+    except grpc.RpcError as err:
+        raise UnavailableError(f"{service} is not ready after {timeout_s:g} s") from err
+    raise UnavailableError(f"{service} ended its health stream")

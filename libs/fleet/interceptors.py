@@ -1,0 +1,134 @@
+"""What every call passes through: request id, metrics, and errors as rich statuses."""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Self, TypeAlias
+
+import grpc
+from grpc import aio
+from grpc_status import rpc_status
+
+from fleet import logs
+from fleet.errors import StatusTable, to_status
+from fleet.metrics import RPC_SECONDS
+
+_LOG = logs.get("fleet.rpc")
+Handler = Callable[[Any, Any], Any]
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+
+
+class CallInterceptor(aio.ServerInterceptor):
+    """Wraps each handler of all four kinds.
+
+    It takes over the caller's request id (or makes one), measures the call, and ends it with a
+    ``google.rpc.Status`` when the handler raises. An abort by the handler itself passes unchanged.
+
+    Args:
+        table: The service's own errors and their codes.
+    """
+
+    def __init__(self, table: StatusTable) -> None:
+        self._table = table
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return the handler of the call, wrapped; None stays None (unknown method)."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method = handler_call_details.method
+        kind = "stream" if handler.request_streaming else "unary"
+        kind += "_stream" if handler.response_streaming else "_unary"
+        inner = getattr(handler, kind)
+        wrap = self._streaming if handler.response_streaming else self._single
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+            wrap(method, inner),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return wrapped
+
+    def _single(self, method: str, inner: Handler) -> Handler:
+        async def call(request: Any, context: Context) -> Any:
+            _take_over_ids(context)
+            with _Measured(method, context) as measured:
+                try:
+                    return await inner(request, context)
+                except aio.AbortError:
+                    raise
+                except Exception as err:  # noqa: BLE001 - the one place where any error ends
+                    await self._end(method, err, context, measured)
+
+        return call
+
+    def _streaming(self, method: str, inner: Handler) -> Handler:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            _take_over_ids(context)
+            with _Measured(method, context) as measured:
+                try:
+                    answers = inner(request, context)
+                    if not hasattr(answers, "__aiter__"):  # a coroutine that writes by itself
+                        await answers
+                        return
+                    async for answer in answers:
+                        yield answer
+                except aio.AbortError:
+                    raise
+                except Exception as err:  # noqa: BLE001 - the one place where any error ends
+                    await self._end(method, err, context, measured)
+
+        return call
+
+    async def _end(
+        self, method: str, err: Exception, context: Context, measured: _Measured
+    ) -> None:
+        status = to_status(err, self._table)
+        measured.code = _NAMES.get(status.code, "UNKNOWN")
+        if status.code == grpc.StatusCode.INTERNAL.value[0]:
+            _LOG.error("call failed", method=method, exc_info=err)
+        await context.abort_with_status(rpc_status.to_status(status))
+
+
+class _Measured:
+    """Observes the duration of one call under the code that it ends with."""
+
+    def __init__(self, method: str, context: Context) -> None:
+        self.code: str | None = None
+        self._method = method
+        self._context = context
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        code = self.code or _code_of(self._context, kind)
+        RPC_SECONDS.labels(self._method, code).observe(time.perf_counter() - self._began)
+
+
+def _code_of(context: Context, kind: type[BaseException] | None) -> str:
+    if kind is not None and not issubclass(kind, aio.AbortError):
+        return "CANCELLED"
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return _NAMES.get(code or 0, "UNKNOWN")
+
+
+def _take_over_ids(context: Context) -> None:
+    metadata = dict(context.invocation_metadata() or ())
+    given = metadata.get(logs.REQUEST_ID_KEY)
+    logs.request_id.set(given if isinstance(given, str) and given else logs.new_request_id())
+    trace = metadata.get(logs.TRACEPARENT_KEY)
+    logs.traceparent.set(trace if isinstance(trace, str) else "")
+
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}

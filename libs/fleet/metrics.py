@@ -1,0 +1,51 @@
+"""Metrics: measured where they happen, exposed as one page for Prometheus."""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+from bemfleet.common.v1 import metrics_pb2 as pb
+from bemfleet.common.v1 import metrics_pb2_grpc as rpc
+from prometheus_client import REGISTRY, Histogram, generate_latest, start_http_server
+
+RPC_SECONDS = Histogram(
+    "bem_fleet_rpc_seconds",
+    "Time from the arrival of a call to its end, by method and status code.",
+    ["method", "code"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+
+
+class MetricsPage:
+    """The HTTP page at ``/metrics`` of one process, in a thread of its own.
+
+    Args:
+        address: ``host:port``; port 0 takes a free one, see ``port``.
+    """
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        server, thread = start_http_server(int(port), addr=host)
+        self._server: WSGIServer = server
+        self._thread: Thread = thread
+        self.port: int = server.server_port
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class MetricsServicer(rpc.MetricsServiceServicer):
+    """Hands the page out over gRPC, for a process that has no network port of its own."""
+
+    async def Scrape(
+        self,
+        request: pb.ScrapeRequest,  # noqa: ARG002 - the signature is gRPC's
+        context: grpc.aio.ServicerContext[pb.ScrapeRequest, pb.ScrapeResponse],  # noqa: ARG002
+    ) -> pb.ScrapeResponse:
+        """Return all metrics of this process."""
+        return pb.ScrapeResponse(exposition=generate_latest(REGISTRY))

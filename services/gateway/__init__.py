@@ -1,0 +1,1 @@
+"""The edge: OpenAI-compatible HTTP in front of the missions."""

@@ -1,0 +1,1 @@
+"""Mission A: plans and generates with the base model and its skills."""

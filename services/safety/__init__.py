@@ -1,0 +1,1 @@
+"""Mission C at the exit: the sidecar in front of every mission."""

@@ -1,0 +1,36 @@
+"""Promised defaults and refusals of the common settings."""
+
+import pytest
+from fleet.settings import FleetSettings
+from pydantic import ValidationError
+
+
+class SampleSettings(FleetSettings, env_prefix="BEM_SAMPLE_"):
+    """A service's settings."""
+
+
+def test_defaults_are_as_documented() -> None:
+    """A service without any environment is reachable from its own machine only."""
+    settings = SampleSettings()
+
+    assert settings.address == "127.0.0.1:50051"
+    assert settings.metrics_address is None
+    assert settings.drain_s == 30
+    assert settings.max_message_bytes == 4 * 1024 * 1024
+    assert settings.reflection
+
+
+def test_environment_with_prefix_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting is read from the service's own prefix."""
+    monkeypatch.setenv("BEM_SAMPLE_DRAIN_S", "3")
+    monkeypatch.setenv("BEM_OTHER_DRAIN_S", "9")
+
+    assert SampleSettings().drain_s == 3
+
+
+def test_value_out_of_range_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong value stops the start and is named."""
+    monkeypatch.setenv("BEM_SAMPLE_LOG_LEVEL", "LOUD")
+
+    with pytest.raises(ValidationError, match="log_level"):
+        SampleSettings()

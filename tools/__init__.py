@@ -1,0 +1,1 @@
+"""Commands of the repository: setup, local fleet, code generation."""
