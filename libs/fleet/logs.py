@@ -64,6 +64,6 @@ def setup(level: str) -> None:
 
 
 def get(name: str) -> Any:
-    """Return a logger whose lines carry ``name`` as ``logger``."""
+    """Return a logger whose lines carry ``name`` as ``component``."""
     # Lazy: bound at import time, it still obeys a later setup().
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(component=name)

@@ -25,7 +25,7 @@ def test_line_is_json_with_the_request_id(capsys: pytest.CaptureFixture[str]) ->
     line = json.loads(capsys.readouterr().err.strip().splitlines()[-1])
 
     assert line["event"] == "answered"
-    assert (line["request_id"], line["logger"], line["tokens"]) == ("abc", "sample", 3)
+    assert (line["request_id"], line["component"], line["tokens"]) == ("abc", "sample", 3)
     assert line["time"].endswith("Z")
 
 
