@@ -1,0 +1,106 @@
+"""BEM sites: frozen linear layers with many low-rank skills beside them, one choice a row."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+KINDS = {"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}
+
+
+class RowCodes:
+    """Which skills each row of the batch uses, and their codes; shared by all sites of a model.
+
+    Attributes:
+        slots: ``[R, S]`` int64, slot of each of a row's S skills; None when nothing is active.
+        codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ from token to token.
+    """
+
+    def __init__(self) -> None:
+        self.slots: Tensor | None = None
+        self.codes: Tensor | None = None
+
+    def set(self, slots: Tensor, codes: Tensor) -> None:
+        """Make ``slots [R, S]`` and ``codes [R, S, r]`` hold for the forwards that follow.
+
+        Raises:
+            ValueError: The two do not fit each other.
+        """
+        if codes.shape[0] != slots.shape[0] or codes.shape[-2] != slots.shape[1]:
+            raise ValueError(f"codes {tuple(codes.shape)} do not fit slots {tuple(slots.shape)}")
+        self.slots, self.codes = slots, codes
+
+    def clear(self) -> None:
+        """Make every site the plain frozen layer."""
+        self.slots = self.codes = None
+
+
+class BemSite(nn.Module):
+    """A frozen linear layer plus gated low-rank steps: ``y = W x + s B (code * (A x))``.
+
+    This is LoRA (arXiv 2106.09685) with a diagonal code between its factors, so that
+    ``dW = s B diag(code) A``. Skills are stacked, and each row gathers its own, as in Punica
+    (arXiv 2310.18547), here with two batched matmuls.
+
+    Args:
+        base: The frozen layer, ``d_in -> d_out``.
+        rank: Rank r of every slot; a skill of lower rank is padded with zeros.
+        slots: Number N of slots.
+        rows: What each row uses, shared with the other sites.
+    """
+
+    def __init__(self, base: nn.Linear, *, rank: int, slots: int, rows: RowCodes) -> None:
+        super().__init__()
+        self.base = base
+        self.rows = rows
+        self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
+        self.B = nn.Parameter(base.weight.new_zeros(slots, base.out_features, rank), False)
+        self.scale = nn.Parameter(base.weight.new_ones(slots), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
+        y: Tensor = self.base(x)
+        slots, codes = self.rows.slots, self.rows.codes
+        if slots is None or codes is None:
+            return y
+        # Training keeps the factors in float32 beside a bfloat16 base.
+        a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
+        b = self.B[slots].to(x.dtype)  # [R, S, d_out, r]
+        code = codes if codes.dim() == 4 else codes.unsqueeze(1)  # [R, 1 or T, S, r]
+        code = (code * self.scale[slots][:, None, :, None]).to(x.dtype)
+        low = torch.einsum("rti,rski->rtsk", x, a) * code  # [R, T, S, r]
+        rows, steps, skills, rank = low.shape
+        up = b.permute(0, 1, 3, 2).reshape(rows, skills * rank, -1)  # [R, S*r, d_out]
+        return y + low.reshape(rows, steps, skills * rank) @ up
+
+
+def install_sites(
+    model: nn.Module,
+    *,
+    layers: Iterable[int],
+    kinds: Iterable[str] = tuple(KINDS),
+    rank: int,
+    slots: int,
+    rows: RowCodes,
+) -> dict[str, BemSite]:
+    """Replace the named layers of a Llama-like model by sites, and return them by module path.
+
+    Args:
+        model: A causal model whose decoder layers are ``model.layers``.
+        layers: Indices of the decoder layers that get sites.
+        kinds: ``o_proj``, ``down_proj`` or both; keys and values never change with a code.
+        rank: Rank of every slot.
+        slots: Number of slots.
+        rows: Shared by all of them.
+    """
+    sites = {}
+    for layer in layers:
+        for kind in kinds:
+            path = f"model.layers.{layer}.{KINDS[kind]}"
+            parent = model.get_submodule(path.rpartition(".")[0])
+            base = getattr(parent, kind)
+            if isinstance(base, BemSite):
+                raise ValueError(f"{path} already is a site")  # noqa: TRY004 - the model is wrong, not a type
+            sites[path] = BemSite(base, rank=rank, slots=slots, rows=rows)
+            setattr(parent, kind, sites[path])
+    return sites

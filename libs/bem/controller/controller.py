@@ -1,0 +1,64 @@
+"""The controller: from what a request looks like to the code of its skill."""
+
+import torch
+from torch import Tensor, nn
+
+EMA = 0.7
+
+
+class Controller(nn.Module):
+    """Sets the rank-wise code of one skill, at the level of prefix, chunk and token.
+
+    A fresh controller answers with a code of ones, which is plain LoRA; training moves it in
+    ``(0, 2)``. A second head estimates how unsure it is and shrinks the code towards zero, where
+    the skill is the base model.
+
+    Args:
+        feature_dim: Width F of the features (the pooled hidden state of a low layer).
+        rank: Rank r of the skill.
+        hidden: Width of the inner layer.
+    """
+
+    def __init__(self, feature_dim: int, rank: int, hidden: int = 32) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
+        self.inner = nn.Linear(feature_dim, hidden)
+        self.code = nn.Linear(hidden, rank)
+        self.token_code = nn.Linear(hidden, rank)
+        self.unsure = nn.Linear(hidden, 1)
+        for head in (self.code, self.token_code, self.unsure):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def prefix(self, features: Tensor) -> Tensor:
+        """Return the code of a prompt: ``features [R, F]`` to ``[R, r]`` in (0, 2)."""
+        inner = self._inner(features)
+        return (1 + torch.tanh(self.code(inner))) * (1 - self.uncertainty(features))
+
+    def chunk(self, features: Tensor, previous: Tensor) -> Tensor:
+        """Smooth over chunks: ``0.7 previous + 0.3 prefix(features)``, both ``[R, r]``."""
+        return EMA * previous + (1 - EMA) * self.prefix(features)
+
+    def token(self, hidden: Tensor, code: Tensor) -> Tensor:
+        """Refine ``code [R, r]`` by each token's state ``hidden [R, T, F]`` to ``[R, T, r]``.
+
+        Meant for ``down_proj`` only, where no cached value depends on the code.
+        """
+        return code.unsqueeze(1) * (1 + torch.tanh(self.token_code(self._inner(hidden))))
+
+    def uncertainty(self, features: Tensor) -> Tensor:
+        """Return how unsure the controller is: ``[R, F]`` to ``[R, 1]`` in [0, 1).
+
+        ``relu(tanh(.))`` rather than a sigmoid: it is exactly zero for a fresh controller.
+        """
+        return torch.relu(torch.tanh(self.unsure(self._inner(features))))
+
+    def _inner(self, features: Tensor) -> Tensor:
+        inner: Tensor = torch.tanh(self.inner(self.norm(features)))
+        return inner
+
+
+def pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Average ``hidden [R, T, F]`` over the tokens where ``mask [R, T]`` is true, to ``[R, F]``."""
+    weights = mask.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,0 +1,58 @@
+"""Errors of the model library; what a service does with them is its own table's business."""
+
+
+class BemError(Exception):
+    """Base of all errors that the model library raises."""
+
+
+class BackboneNotFoundError(BemError):
+    """The base model's files are not where the setting says."""
+
+
+class ArtifactFormatError(BemError):
+    """A skill's folder lacks a file, or a file does not have the promised form."""
+
+
+class ArtifactTamperedError(BemError):
+    """A skill's tensors do not have the hash that its card states."""
+
+
+class BaseMismatchError(BemError):
+    """A skill was trained for another base model."""
+
+
+class SlotsFullError(BemError):
+    """All slots of the bank hold skills; one must be unloaded first."""
+
+
+class SkillNotFoundError(BemError):
+    """The request names a skill that is not loaded."""
+
+    def __init__(self, name: str, loaded: list[str]) -> None:
+        super().__init__(f"skill {name!r} is not loaded; loaded: {', '.join(loaded) or 'none'}")
+        self.name = name
+
+
+class InvalidRequestError(BemError):
+    """A request's field breaks a limit."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class QueueFullError(BemError):
+    """The engine has no room for another request; ``retry_after_s`` says when it may have."""
+
+    def __init__(self, waiting: int, retry_after_s: float) -> None:
+        super().__init__(f"the queue is full ({waiting} waiting); retry in {retry_after_s:.1f} s")
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceededError(BemError):
+    """The request's deadline passed before its last token."""
+
+
+class EngineClosedError(BemError):
+    """The engine is closed or closing and takes no more requests."""

@@ -1,0 +1,90 @@
+"""Command line: ``python -m bem.training train --skill passage-qa --out adapters/passage-qa``."""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from bem.adapters.artifact import SkillCard, save_skill, state_metrics
+from bem.backbone import load_backbone
+from bem.training.data import load_passage_qa
+from bem.training.evaluate import evaluate
+from bem.training.features import cache_examples
+from bem.training.trainer import SkillTrainer, TrainingPlan
+
+SKILLS = {"passage-qa": load_passage_qa}
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a skill and write its artifact."""
+    data = SKILLS[arguments.skill](0)
+    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    count = len(backbone.layers)
+    plan = TrainingPlan(
+        layers=tuple(range(count // 2, count)), epochs=arguments.epochs, seed=arguments.seed
+    )
+    examples = cache_examples(
+        backbone,
+        data.splits["train"],
+        first_layer=min(plan.layers),
+        feature_layer=plan.feature_layer,
+    )
+    folder = arguments.cache / "training" / f"{arguments.skill}-{arguments.seed}"
+    trainer = SkillTrainer(backbone, plan, folder)
+    trainer.run(examples)
+    command = shlex.join(["python", "-m", "bem.training", *sys.argv[1:]])
+    card = SkillCard(
+        name=arguments.skill,
+        base_name=backbone.name,
+        base_digest=backbone.digest,
+        layers=list(plan.layers),
+        kinds=list(plan.kinds),
+        rank=plan.rank,
+        scale=plan.scale,
+        feature_layer=plan.feature_layer,
+        command=command,
+        data_digest=data.digest,
+        seed=plan.seed,
+    )
+    save_skill(arguments.out, card, trainer.tensors())
+    sys.stdout.write(f"{arguments.out}: {len(examples)} examples, {trainer.step} steps\n")
+
+
+def judge(arguments: argparse.Namespace) -> None:
+    """Evaluate a skill on the held-out split; its figures go into its card and a report."""
+    data = SKILLS[arguments.skill](0)
+    backbone = load_backbone(cache=arguments.cache / "models")
+    shots = sorted(data.splits["train"], key=lambda item: len(item.passage))[:2]
+    result = evaluate(backbone, arguments.out, data.splits["held_out"], shots)
+    arguments.report.parent.mkdir(parents=True, exist_ok=True)
+    arguments.report.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    measured = {key: result[key] for key in ("figures", "differences")}
+    state_metrics(arguments.out, measured)
+    sys.stdout.write(json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(prog="python -m bem.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("train", help="train a skill")
+    command.add_argument("--skill", choices=sorted(SKILLS), required=True)
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--cache", type=Path, default=Path(".cache"))
+    command.add_argument("--dtype", default="bfloat16")
+    command.add_argument("--epochs", type=int, default=4)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=train)
+    command = commands.add_parser("evaluate", help="compare a skill with its base")
+    command.add_argument("--skill", choices=sorted(SKILLS), required=True)
+    command.add_argument("--out", type=Path, required=True, help="the artifact")
+    command.add_argument("--report", type=Path, required=True)
+    command.add_argument("--cache", type=Path, default=Path(".cache"))
+    command.set_defaults(run=judge)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Puts the service together."""
+
+import asyncio
+from collections.abc import Callable
+
+from bemfleet.router.v1 import router_pb2_grpc
+from fleet.server import App
+from inference import open_inference_pb2_grpc
+
+from services.router import open_inference, servicer
+from services.router.mission import Mission, load
+from services.router.settings import RouterSettings
+
+Load = Callable[[RouterSettings], Mission]
+
+
+async def build(settings: RouterSettings, app: App, load_mission: Load = load) -> None:
+    """Add the servicers at once and load the model beside them; ready when it is loaded."""
+    holder = servicer.MissionHolder()
+    router_pb2_grpc.add_RouterServiceServicer_to_server(servicer.RouterServicer(holder), app.server)
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+        open_inference.OpenInferenceServicer(holder), app.server
+    )
+    names = (servicer.SERVICE, open_inference.SERVICE)
+    for name in names:
+        await app.offer(name)
+
+    async def become_ready() -> None:
+        mission = await asyncio.to_thread(load_mission, settings)
+        holder.loaded = mission
+        app.on_stop(mission.close)
+        for name in names:
+            await app.set_serving(name, serving=True)
+        await mission.watch()
+
+    app.spawn(become_ready())

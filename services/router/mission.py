@@ -1,0 +1,225 @@
+"""The mission's model: loaded in the background, then one worker and its skills."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.backbone import Backbone, load_backbone
+from bem.engine import GenerationRequest, ModelWorker, Piece, Ticket
+from bem.engine.requests import OnPiece
+from bem.engine.worker import Counters
+from bem.errors import InvalidRequestError, SkillNotFoundError
+from fleet import logs
+from fleet.errors import NotFoundError, UnavailableError
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.router.settings import RouterSettings
+
+_LOG = logs.get("router.mission")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+RUNNING = Gauge("bem_router_requests_running", "Requests in the batch now.")
+WAITING = Gauge("bem_router_requests_waiting", "Requests in the queue now.")
+STEPS = Counter("bem_router_decode_steps_total", "Decode steps.")
+PROMPT_TOKENS = Counter("bem_router_prompt_tokens_total", "Prompt tokens computed.")
+GENERATED_TOKENS = Counter("bem_router_generated_tokens_total", "Tokens generated.")
+DROPPED = Counter("bem_router_requests_dropped_total", "Requests cancelled or past deadline.")
+TTFT = Histogram(
+    "bem_router_ttft_seconds",
+    "Time to the first piece of text.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+INTER_TOKEN = Histogram(
+    "bem_router_inter_token_seconds",
+    "Time between two pieces of text.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["skill", "version"])
+
+
+class Worker(Protocol):
+    """What the mission needs of an engine."""
+
+    context_tokens: int
+    counters: Counters
+
+    def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
+        """Accept a request."""
+        ...
+
+    def skills(self) -> list[LoadedSkill]:
+        """Return the loaded skills."""
+        ...
+
+
+class Mission:
+    """A loaded model that answers.
+
+    Args:
+        backbone: The base model.
+        worker: The engine that owns it.
+        adapters: Folder that skills are loaded from.
+    """
+
+    def __init__(self, backbone: Backbone, worker: Worker, adapters: Path) -> None:
+        self.backbone = backbone
+        self.worker = worker
+        self._adapters = adapters
+        self.started_unix_s = int(time.time())
+
+    @property
+    def context_tokens(self) -> int:
+        """Prompt and answer together have at most this many tokens."""
+        return self.worker.context_tokens
+
+    def skill_of(self, model: str) -> LoadedSkill | None:
+        """Return the skill that ``model`` names, None for the base model.
+
+        Raises:
+            SkillNotFoundError: Neither the base model nor a loaded skill has this name.
+        """
+        if model in ("", self.backbone.name):
+            return None
+        for skill in self.worker.skills():
+            if skill.name == model:
+                return skill
+        names = [self.backbone.name, *(skill.name for skill in self.worker.skills())]
+        raise SkillNotFoundError(model, names)
+
+    def version_of(self, skill: LoadedSkill | None) -> str:
+        """Return a short digest of base and skill, which answers carry."""
+        base = self.backbone.digest[:12]
+        return f"{base}+{skill.version[:12]}" if skill else base
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Piece]:
+        """Yield the pieces of an answer; ending the iteration early frees the row."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        ticket = self.worker.submit(request, lambda piece: _hand_over(loop, arrived, piece))
+        last = time.perf_counter()
+        seconds = TTFT
+        try:
+            while True:
+                piece = await arrived.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                now = time.perf_counter()
+                seconds.observe(now - last)
+                last, seconds = now, INTER_TOKEN
+                yield piece
+                if piece.finish:
+                    return
+        finally:
+            ticket.cancel()
+
+    async def load_skill(self, name: str) -> LoadedSkill:
+        """Load a skill of the adapter folder.
+
+        Raises:
+            InvalidRequestError: The name is not one of a folder there.
+            NotFoundError: There is no such skill.
+        """
+        folder = self._adapters / checked_name(name)
+        if not (folder / "card.json").is_file():
+            raise NotFoundError(f"there is no skill {name!r} in the adapter folder")
+        worker = self._model_worker()
+        loaded = await asyncio.wrap_future(worker.load_skill(folder))
+        RESIDENT.labels(loaded.name, loaded.version[:12]).set(1)
+        _LOG.info("skill loaded", skill=name, version=loaded.version[:12])
+        return loaded
+
+    async def unload_skill(self, name: str) -> None:
+        """Offer a skill no longer."""
+        checked_name(name)
+        version = next((s.version for s in self.worker.skills() if s.name == name), "")
+        await asyncio.wrap_future(self._model_worker().unload_skill(name))
+        RESIDENT.labels(name, version[:12]).set(0)
+        _LOG.info("skill unloaded", skill=name)
+
+    async def watch(self, interval_s: float = 0.5) -> None:
+        """Export the engine's counters until it ends; raises what broke it."""
+        worker = self._model_worker()
+        seen = Counters()
+        while not worker.ended.done():
+            now = Counters(**vars(worker.counters))
+            RUNNING.set(now.running)
+            WAITING.set(now.waiting)
+            STEPS.inc(now.steps - seen.steps)
+            PROMPT_TOKENS.inc(now.prompt_tokens - seen.prompt_tokens)
+            GENERATED_TOKENS.inc(now.generated_tokens - seen.generated_tokens)
+            DROPPED.inc(now.dropped - seen.dropped)
+            seen = now
+            await asyncio.sleep(interval_s)
+        worker.ended.result()
+
+    async def close(self) -> None:
+        """Finish what was accepted, then end the engine's thread."""
+        if isinstance(self.worker, ModelWorker):
+            await asyncio.to_thread(self.worker.close, drain=True)
+
+    def _model_worker(self) -> ModelWorker:
+        if not isinstance(self.worker, ModelWorker):
+            raise UnavailableError("this engine has no skills to load or unload")
+        return self.worker
+
+
+def load(settings: RouterSettings) -> Mission:
+    """Load base model and skills, prove the model with one token, start the engine. Blocks."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    backbone = load_backbone(
+        settings.backbone, dtype=settings.dtype, device=settings.device, cache=settings.cache
+    )
+    return assemble(backbone, settings)
+
+
+def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
+    """Put bank and engine around a loaded backbone and start it."""
+    bank = SkillBank(
+        backbone,
+        layers=range(settings.first_layer, len(backbone.layers)),
+        rank=settings.rank,
+        slots=settings.slots,
+        feature_layer=settings.feature_layer,
+    )
+    for card in sorted(settings.adapters.glob("*/card.json")):
+        skill = bank.load(card.parent)
+        RESIDENT.labels(skill.name, skill.version[:12]).set(1)
+        _LOG.info("skill loaded", skill=skill.name, version=skill.version[:12])
+    worker = ModelWorker(
+        backbone,
+        bank,
+        rows=settings.rows,
+        queue=settings.queue,
+        context_tokens=settings.context_tokens,
+    )
+    worker.start()
+    return Mission(backbone, worker, settings.adapters)
+
+
+def checked_name(name: str) -> str:
+    """Return ``name`` if it can be a skill's.
+
+    Raises:
+        InvalidRequestError: It cannot; a path never can.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            "name", f"{name[:80]!r} is no skill name: letters, digits, '.', '_', '-', at most 64"
+        )
+    return name
+
+
+def _hand_over(
+    loop: asyncio.AbstractEventLoop,
+    arrived: "asyncio.Queue[Piece | Exception]",
+    piece: Piece | Exception,
+) -> None:
+    """Pass a piece from the engine's thread to its reader; a closed loop has no reader."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(arrived.put_nowait, piece)

@@ -1,0 +1,208 @@
+"""Open Inference Protocol v2: text in and out as BYTES tensors, for clients of that protocol."""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Iterable
+from importlib.metadata import version
+from typing import Any
+
+from bem.errors import BemError, InvalidRequestError, SkillNotFoundError
+from bemfleet.router.v1 import router_pb2
+from fleet.errors import FleetError
+from grpc import aio
+from inference import open_inference_pb2 as pb
+from inference import open_inference_pb2_grpc as rpc
+
+from services.router.mission import Mission
+from services.router.requests import engine_request
+from services.router.servicer import MissionHolder, deadline_of
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+INPUT, OUTPUT = "text_input", "text_output"
+MAX_BATCH = 64
+
+
+class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
+    """Serves the base model and every skill as a model of the protocol."""
+
+    def __init__(self, holder: MissionHolder) -> None:
+        self._holder = holder
+
+    async def ServerLive(
+        self, request: pb.ServerLiveRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ServerLiveResponse:
+        """Tell that the process is alive."""
+        del request, context
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(
+        self, request: pb.ServerReadyRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ServerReadyResponse:
+        """Tell whether the model is loaded."""
+        del request, context
+        return pb.ServerReadyResponse(ready=self._holder.loaded is not None)
+
+    async def ModelReady(
+        self, request: pb.ModelReadyRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ModelReadyResponse:
+        """Tell whether the named model can answer."""
+        del context
+        try:
+            self._holder.get().skill_of(_named(request.name))
+        except (SkillNotFoundError, FleetError):
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ServerMetadataResponse:
+        """Name the server."""
+        del request, context
+        return pb.ServerMetadataResponse(name="bem-fleet-router", version=version("bem-fleet"))
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ModelMetadataResponse:
+        """Describe the tensors of the named model."""
+        del context
+        mission = self._holder.get()
+        skill = mission.skill_of(_named(request.name))
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        return pb.ModelMetadataResponse(
+            name=request.name,
+            versions=[mission.version_of(skill)],
+            platform="bem",
+            inputs=[tensor(name=INPUT, datatype="BYTES", shape=[-1])],
+            outputs=[tensor(name=OUTPUT, datatype="BYTES", shape=[-1])],
+        )
+
+    async def ModelInfer(
+        self, request: pb.ModelInferRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ModelInferResponse:
+        """Answer each text of the input tensor; the output has the same order."""
+        mission = self._holder.get()
+        texts, raw = _texts(request)
+        deadline = deadline_of(context)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(_answer(mission, _generate(request, text), deadline))
+                    for text in texts
+                ]
+        except ExceptionGroup as failures:
+            # The caller reads one status: that of the first text that failed.
+            raise failures.exceptions[0] from failures
+        return _response(mission, request, [task.result() for task in tasks], raw=raw)
+
+    async def ModelStreamInfer(
+        self,
+        request_iterator: AsyncIterator[pb.ModelInferRequest],
+        context: aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Answer each request of the stream whole; an error ends only its own request."""
+        async for request in request_iterator:
+            try:
+                answer = await self.ModelInfer(request, context)
+            except (BemError, FleetError) as err:
+                yield pb.ModelStreamInferResponse(error_message=str(err))
+            else:
+                yield pb.ModelStreamInferResponse(infer_response=answer)
+
+
+def _named(name: str) -> str:
+    if not name:
+        raise InvalidRequestError("name", "is empty; name a model")
+    return name
+
+
+def _texts(request: pb.ModelInferRequest) -> tuple[list[str], bool]:
+    """Return the texts of the one input tensor, and whether they came as raw contents."""
+    _named(request.model_name)
+    if [tensor.name for tensor in request.inputs] != [INPUT]:
+        raise InvalidRequestError("inputs", f"must be the one tensor {INPUT!r}")
+    tensor = request.inputs[0]
+    if tensor.datatype != "BYTES":
+        raise InvalidRequestError(
+            "inputs[0].datatype", f"must be BYTES, is {tensor.datatype[:20]!r}"
+        )
+    raw = bool(request.raw_input_contents)
+    parts = (
+        list(_split(request.raw_input_contents[0])) if raw else list(tensor.contents.bytes_contents)
+    )
+    count = 1
+    for size in tensor.shape:
+        count *= size
+    if count != len(parts) or not 1 <= count <= MAX_BATCH:
+        raise InvalidRequestError(
+            "inputs[0].shape",
+            f"{list(tensor.shape)} does not fit {len(parts)} texts; 1 to {MAX_BATCH} are allowed",
+        )
+    try:
+        return [part.decode() for part in parts], raw
+    except UnicodeDecodeError as err:
+        raise InvalidRequestError("inputs[0]", f"is not UTF-8: {err.reason}") from err
+
+
+def _split(raw: bytes) -> Iterable[bytes]:
+    """Cut BYTES contents: each part has its length before it, four bytes, little-endian."""
+    at = 0
+    while at < len(raw):
+        if at + 4 > len(raw):
+            raise InvalidRequestError("raw_input_contents", "ends within a length")
+        (size,) = struct.unpack_from("<I", raw, at)
+        if at + 4 + size > len(raw):
+            raise InvalidRequestError("raw_input_contents", f"ends within a text of {size} bytes")
+        yield raw[at + 4 : at + 4 + size]
+        at += 4 + size
+
+
+def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRequest:
+    """Express one text and the request's parameters as the router's own request."""
+    asked = router_pb2.GenerateRequest(model=request.model_name, prompt=text)
+    for name, parameter in request.parameters.items():
+        kind = parameter.WhichOneof("parameter_choice")
+        value = getattr(parameter, kind) if kind else None
+        try:
+            if name in ("max_tokens", "skill_scale"):
+                setattr(asked, name, value)
+            elif name in ("temperature", "top_p", "top_k", "seed"):
+                setattr(asked.sampling, name, value)
+            elif name == "stop":
+                asked.stop.append(parameter.string_param)
+            else:
+                raise InvalidRequestError(f"parameters[{name[:40]!r}]", "is not known")
+        except (TypeError, ValueError) as err:
+            raise InvalidRequestError(
+                f"parameters[{name!r}]", f"has the wrong type: {err}"
+            ) from err
+    return asked
+
+
+async def _answer(
+    mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None
+) -> bytes:
+    request = engine_request(mission, asked, deadline)
+    return "".join([piece.text async for piece in mission.generate(request)]).encode()
+
+
+def _response(
+    mission: Mission, request: pb.ModelInferRequest, answers: list[bytes], *, raw: bool
+) -> pb.ModelInferResponse:
+    response = pb.ModelInferResponse(
+        model_name=request.model_name,
+        model_version=mission.version_of(mission.skill_of(request.model_name)),
+        id=request.id,
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(
+                name=OUTPUT, datatype="BYTES", shape=[len(answers)]
+            )
+        ],
+    )
+    if raw:
+        parts = (struct.pack("<I", len(answer)) + answer for answer in answers)
+        response.raw_output_contents.append(b"".join(parts))
+    else:
+        response.outputs[0].contents.bytes_contents.extend(answers)
+    return response

@@ -1,0 +1,140 @@
+"""From wire requests to engine requests: every limit is checked and named here."""
+
+import math
+from collections.abc import Sequence
+
+from bem.engine import GenerationRequest, Sampling
+from bem.errors import InvalidRequestError
+from bemfleet.router.v1 import router_pb2 as pb
+
+from services.router.mission import Mission
+
+MAX_TOKENS = 256
+MAX_MESSAGES = 256
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 64
+ROLES = ("system", "user", "assistant")
+
+
+def engine_request(
+    mission: Mission, request: pb.GenerateRequest, deadline: float | None
+) -> GenerationRequest:
+    """Check a request and render its prompt.
+
+    Args:
+        mission: Knows the tokenizer, the skills and the context.
+        request: As it came over the wire.
+        deadline: Value of ``time.monotonic()`` at which the caller stops waiting.
+
+    Raises:
+        InvalidRequestError: A field breaks its limit.
+        SkillNotFoundError: The model is not loaded.
+    """
+    skill = mission.skill_of(request.model)
+    max_tokens = request.max_tokens if request.HasField("max_tokens") else MAX_TOKENS
+    if max_tokens < 1:
+        raise InvalidRequestError("max_tokens", f"must be at least 1, is {max_tokens}")
+    scale = request.skill_scale if request.HasField("skill_scale") else 1.0
+    _in_range("skill_scale", scale, 0, 2)
+    sampling = _sampling(request.sampling)
+    stop = _stop(request.stop)
+    ids = _prompt_ids(mission, request)
+    limit = mission.context_tokens
+    if len(ids) >= limit:
+        raise InvalidRequestError(
+            _input_field(request),
+            f"has {len(ids)} tokens; the context holds {limit} with the answer",
+        )
+    if len(ids) + max_tokens > limit:
+        if request.HasField("max_tokens"):
+            raise InvalidRequestError(
+                "max_tokens",
+                f"{max_tokens} and the prompt's {len(ids)} tokens exceed the context of {limit}",
+            )
+        max_tokens = limit - len(ids)
+    return GenerationRequest(
+        prompt_ids=tuple(ids),
+        sampling=sampling,
+        max_tokens=max_tokens,
+        stop=stop,
+        skill=skill.name if skill else None,
+        skill_scale=scale,
+        deadline=deadline,
+    )
+
+
+def _sampling(given: pb.Sampling) -> Sampling:
+    temperature = given.temperature if given.HasField("temperature") else 1.0
+    top_p = given.top_p if given.HasField("top_p") else 1.0
+    _in_range("sampling.temperature", temperature, 0, 2)
+    _in_range("sampling.top_p", top_p, 0, 1)
+    if top_p == 0:
+        raise InvalidRequestError("sampling.top_p", "must be above 0")
+    if given.top_k < 0:
+        raise InvalidRequestError("sampling.top_k", f"must be at least 0, is {given.top_k}")
+    _in_range("sampling.presence_penalty", given.presence_penalty, -2, 2)
+    _in_range("sampling.frequency_penalty", given.frequency_penalty, -2, 2)
+    return Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=given.top_k,
+        seed=given.seed if given.HasField("seed") else None,
+        presence_penalty=given.presence_penalty,
+        frequency_penalty=given.frequency_penalty,
+    )
+
+
+def _in_range(field: str, value: float, low: float, high: float) -> None:
+    if not math.isfinite(value) or not low <= value <= high:
+        raise InvalidRequestError(field, f"must be in [{low:g}, {high:g}], is {value:g}")
+
+
+def _stop(given: Sequence[str]) -> tuple[str, ...]:
+    if len(given) > MAX_STOPS:
+        raise InvalidRequestError("stop", f"has {len(given)} texts; at most {MAX_STOPS}")
+    for text in given:
+        if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
+            raise InvalidRequestError(
+                "stop", f"each text has 1 to {MAX_STOP_CHARACTERS} characters, one has {len(text)}"
+            )
+    return tuple(given)
+
+
+def _input_field(request: pb.GenerateRequest) -> str:
+    return "chat.messages" if request.WhichOneof("input") == "chat" else "prompt"
+
+
+def _prompt_ids(mission: Mission, request: pb.GenerateRequest) -> list[int]:
+    if request.WhichOneof("input") == "chat":
+        text = _render(mission, request.chat.messages)
+    elif request.prompt:
+        text = request.prompt
+    else:
+        raise InvalidRequestError("prompt", "is empty; give a prompt or a chat with messages")
+    # A token has at least one character: far too long a text is refused without tokenising it.
+    longest = mission.context_tokens * 64
+    if len(text) > longest:
+        raise InvalidRequestError(
+            _input_field(request), f"has {len(text)} characters; at most {longest} are looked at"
+        )
+    ids: list[int] = mission.backbone.tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _render(mission: Mission, messages: Sequence[pb.ChatMessage]) -> str:
+    if not 1 <= len(messages) <= MAX_MESSAGES:
+        raise InvalidRequestError(
+            "chat.messages", f"must be 1 to {MAX_MESSAGES} messages, are {len(messages)}"
+        )
+    for index, message in enumerate(messages):
+        if message.role not in ROLES:
+            raise InvalidRequestError(
+                f"chat.messages[{index}].role",
+                f"{message.role[:40]!r} is not one of {', '.join(ROLES)}",
+            )
+        if not message.content:
+            raise InvalidRequestError(f"chat.messages[{index}].content", "is empty")
+    chat = [{"role": m.role, "content": m.content} for m in messages]
+    tokenizer = mission.backbone.tokenizer
+    text: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return text

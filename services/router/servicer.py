@@ -1,0 +1,128 @@
+"""RouterService: protobuf in, the mission's call, protobuf out."""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from bem import errors
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fleet.errors import StatusTable, UnavailableError
+from grpc import aio
+
+from services.router.mission import Mission
+from services.router.requests import engine_request
+
+SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+STATUS: StatusTable = {
+    errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.SkillNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.SlotsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.EngineClosedError: grpc.StatusCode.UNAVAILABLE,
+    errors.ArtifactFormatError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ArtifactTamperedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.BaseMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+_FINISH = {
+    None: pb.FINISH_REASON_UNSPECIFIED,
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+}
+
+
+class MissionHolder:
+    """The mission once it is loaded; until then every call is UNAVAILABLE."""
+
+    def __init__(self) -> None:
+        self.loaded: Mission | None = None
+
+    def get(self) -> Mission:
+        """Return the mission.
+
+        Raises:
+            UnavailableError: It is still loading.
+        """
+        if self.loaded is None:
+            raise UnavailableError("the model is still loading", retry_after_s=2.0)
+        return self.loaded
+
+
+class RouterServicer(rpc.RouterServiceServicer):
+    """Answers with the mission in ``holder``."""
+
+    def __init__(self, holder: MissionHolder) -> None:
+        self._holder = holder
+
+    async def Generate(
+        self, request: pb.GenerateRequest, context: aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Stream the pieces of an answer."""
+        mission = self._holder.get()
+        asked = engine_request(mission, request, deadline_of(context))
+        version = mission.version_of(mission.skill_of(request.model))
+        async for piece in mission.generate(asked):
+            response = pb.GenerateResponse(
+                text=piece.text, finish_reason=_FINISH[piece.finish], model_version=version
+            )
+            if piece.finish:
+                response.usage.prompt_tokens = len(asked.prompt_ids)
+                response.usage.completion_tokens = piece.completion_tokens
+            yield response
+            version = ""
+
+    async def ListSkills(
+        self,
+        request: pb.ListSkillsRequest,  # noqa: ARG002 - the signature is gRPC's
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.ListSkillsResponse:
+        """List the base model and the loaded skills."""
+        mission = self._holder.get()
+        base = pb.Skill(
+            name=mission.backbone.name,
+            version=mission.backbone.digest,
+            base=True,
+            loaded_unix_s=mission.started_unix_s,
+        )
+        return pb.ListSkillsResponse(
+            skills=[base, *(_skill(skill) for skill in mission.worker.skills())],
+            context_tokens=mission.context_tokens,
+        )
+
+    async def LoadSkill(
+        self,
+        request: pb.LoadSkillRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.LoadSkillResponse:
+        """Load a skill of the adapter folder."""
+        return pb.LoadSkillResponse(skill=_skill(await self._holder.get().load_skill(request.name)))
+
+    async def UnloadSkill(
+        self,
+        request: pb.UnloadSkillRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.UnloadSkillResponse:
+        """Offer a skill no longer."""
+        await self._holder.get().unload_skill(request.name)
+        return pb.UnloadSkillResponse()
+
+
+def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
+    """Return when the caller stops waiting, on the clock of ``time.monotonic()``."""
+    remaining = context.time_remaining()
+    return None if remaining is None else time.monotonic() + remaining
+
+
+def _skill(skill: Any) -> pb.Skill:
+    return pb.Skill(
+        name=skill.name,
+        version=skill.version,
+        rank=skill.rank,
+        loaded_unix_s=int(skill.loaded_unix_s),
+    )
