@@ -160,7 +160,7 @@ async def test_skill_unloads_and_loads_again(router: Any) -> None:
 
 async def test_deadline_and_cancellation_free_the_row(tmp_path: Path) -> None:
     """A client that goes away or is out of time leaves its row to the next one."""
-    long = pb.GenerateRequest(prompt="x", sampling=GREEDY, max_tokens=500)
+    long = pb.GenerateRequest(prompt="abc abc", sampling=GREEDY, max_tokens=500)
     async with tiny_router(tmp_path, rows=1) as (_, channel):
         router: Any = rpc.RouterServiceStub(channel)
         with pytest.raises(aio.AioRpcError) as late:
@@ -180,7 +180,7 @@ async def _read(call: Any) -> list[Any]:
 
 async def test_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
     """Beyond rows and queue a request is refused at once, with a retry delay."""
-    long = pb.GenerateRequest(prompt="x", sampling=GREEDY, max_tokens=500)
+    long = pb.GenerateRequest(prompt="abc abc", sampling=GREEDY, max_tokens=500)
     async with tiny_router(tmp_path, rows=1, queue=1) as (_, channel):
         router: Any = rpc.RouterServiceStub(channel)
         running = router.Generate(long)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -66,7 +67,7 @@ def evaluate(
         "systems": SYSTEMS,
         "figures": {name: _figures(rows) for name, rows in scored.items()},
         "differences": {
-            f"{measure}: skill, strict − {other}": _difference(scored, other, measure)
+            f"{measure}: skill over {other}": _difference(scored, other, measure)
             for other in list(scored)[:-1]
             for measure in ("exact_match", "f1")
         },
@@ -90,7 +91,7 @@ def _answers(
             max_tokens=MAX_TOKENS,
             skill=skill,
         )
-        worker.submit(request, lambda piece, index=index: done.put((index, piece)))
+        worker.submit(request, partial(_note, done, index))
     texts = [""] * len(items)
     with tqdm(total=len(items), desc=title, unit="item") as bar:
         while bar.n < len(items):
@@ -100,6 +101,12 @@ def _answers(
             texts[index] += piece.text
             bar.update(piece.finish is not None)
     return texts
+
+
+def _note(
+    done: "SimpleQueue[tuple[int, Piece | Exception]]", index: int, piece: Piece | Exception
+) -> None:
+    done.put((index, piece))
 
 
 def _prompt(backbone: Backbone, item: Item, shots: Sequence[Item]) -> tuple[int, ...]:

@@ -1,0 +1,167 @@
+"""What the mission's messages look like, learned from the mission's own reflection."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bemfleet.common.v1 import text_pb2
+from bemfleet.safety.v1 import safety_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+from grpc import aio
+from grpc_reflection.v1alpha import reflection_pb2 as pb
+from grpc_reflection.v1alpha import reflection_pb2_grpc as rpc
+
+# The Open Inference Protocol has no options of ours: these fields are names, not text.
+_FOREIGN_LABELS = {
+    "inference": frozenset(
+        {
+            *("name", "model_name", "model_version", "version", "versions"),
+            *("id", "datatype", "platform", "extensions"),
+        }
+    )
+}
+
+
+class Method:
+    """One method of the mission, and how to read its messages.
+
+    Attributes:
+        streams_requests: Whether the client sends a stream.
+        streams_responses: Whether the mission answers with a stream.
+        request: Class of its requests.
+        response: Class of its responses.
+    """
+
+    def __init__(self, descriptor: MethodDescriptor) -> None:
+        self.streams_requests: bool = descriptor.client_streaming
+        self.streams_responses: bool = descriptor.server_streaming
+        self.request: type[Message] = message_factory.GetMessageClass(descriptor.input_type)
+        self.response: type[Message] = message_factory.GetMessageClass(descriptor.output_type)
+
+
+class Catalog:
+    """The mission's services.
+
+    Attributes:
+        services: Their names; empty until the mission was reached.
+        pool: Their descriptors, and those of the sidecar's own service.
+    """
+
+    def __init__(self) -> None:
+        self.services: tuple[str, ...] = ()
+        self.pool = descriptor_pool.DescriptorPool()
+        self._methods: dict[str, Method] = {}
+
+    async def refresh(self, channel: aio.Channel) -> None:
+        """Read everything anew; the old catalog stays until the new one is whole."""
+        stub: Any = rpc.ServerReflectionStub(channel)
+        pool = descriptor_pool.DescriptorPool()
+        added: set[str] = set()
+        _add_own(pool, added)
+        call = stub.ServerReflectionInfo(timeout=10)
+        await call.write(pb.ServerReflectionRequest(list_services=""))
+        listed = (await call.read()).list_services_response.service
+        names = [service.name for service in listed]
+        for name in names:
+            await call.write(pb.ServerReflectionRequest(file_containing_symbol=name))
+            blobs = (await call.read()).file_descriptor_response.file_descriptor_proto
+            files = {
+                file.name: file
+                for file in map(descriptor_pb2.FileDescriptorProto.FromString, blobs)
+            }
+            for file in files.values():
+                _add(pool, file, files, added)
+        await call.done_writing()
+        methods = {}
+        for name in names:
+            for method in pool.FindServiceByName(name).methods:
+                methods[f"/{name}/{method.name}"] = Method(method)
+        self.pool, self.services, self._methods = pool, tuple(names), methods
+
+    def find(self, path: str) -> Method | None:
+        """Return the method of a call path such as ``/package.Service/Method``."""
+        return self._methods.get(path)
+
+
+def _add_own(pool: descriptor_pool.DescriptorPool, added: set[str]) -> None:
+    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+    waiting = [safety_pb2.DESCRIPTOR]
+    while waiting:
+        file = waiting.pop()
+        proto = descriptor_pb2.FileDescriptorProto()
+        file.CopyToProto(proto)
+        files[file.name] = proto
+        waiting += file.dependencies
+    for proto in files.values():
+        _add(pool, proto, files, added)
+
+
+def _add(
+    pool: descriptor_pool.DescriptorPool,
+    file: descriptor_pb2.FileDescriptorProto,
+    files: dict[str, descriptor_pb2.FileDescriptorProto],
+    added: set[str],
+) -> None:
+    """Add a file after those that it imports."""
+    if file.name in added:
+        return
+    added.add(file.name)
+    for name in file.dependency:
+        if name in files:
+            _add(pool, files[name], files, added)
+    pool.Add(file)
+
+
+_ROLES: dict[str, int] = {}
+
+
+def role_of(field: FieldDescriptor) -> int:
+    """Return the field's text role; UNSPECIFIED where none is given."""
+    role = _ROLES.get(field.full_name)
+    if role is None:
+        owner = field.containing_type
+        package = owner.file.package if owner else ""
+        if field.name in _FOREIGN_LABELS.get(package, ()):
+            role = text_pb2.TEXT_ROLE_LABEL
+        else:
+            # The pool's own option classes do not know the extension; the default pool's do.
+            options = descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
+            role = options.Extensions[text_pb2.text_role]
+        _ROLES[field.full_name] = role
+    return role
+
+
+def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
+    """Yield path, role and text of every string or bytes field that is set, at any depth."""
+    for field, value in message.ListFields():
+        name = f"{path}.{field.name}" if path else field.name
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            yield from _nested(field, value, name)
+        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+            role = role_of(field)
+            if role != text_pb2.TEXT_ROLE_LABEL:
+                for one in value if field.is_repeated else (value,):
+                    yield name, role, _text(one)
+
+
+def _nested(field: FieldDescriptor, value: Any, name: str) -> Iterator[tuple[str, int, str]]:
+    if not field.is_repeated:
+        yield from texts(value, name)
+        return
+    entry = field.message_type
+    if entry and entry.GetOptions().map_entry:
+        for key, one in value.items():
+            if isinstance(key, str):
+                yield f"{name}.key", text_pb2.TEXT_ROLE_UNSPECIFIED, key
+            if isinstance(one, Message):
+                yield from texts(one, f"{name}[{str(key)[:40]}]")
+            elif isinstance(one, str | bytes):
+                yield f"{name}[{str(key)[:40]}]", text_pb2.TEXT_ROLE_UNSPECIFIED, _text(one)
+        return
+    for index, one in enumerate(value):
+        yield from texts(one, f"{name}[{index}]")
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")

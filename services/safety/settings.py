@@ -1,0 +1,37 @@
+"""Settings of the safety sidecar."""
+
+from pathlib import Path
+
+from fleet.settings import FleetSettings
+from pydantic import Field
+
+
+class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
+    """Read from ``BEM_SAFETY_*``."""
+
+    upstream: str = "unix:.run/router.sock"
+    """Where the mission listens."""
+
+    pages_address: str | None = None
+    """``host:port`` of ``/metrics`` (the sidecar's) and ``/upstream/metrics`` (the mission's)."""
+
+    max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024)
+    """Largest message received; above the text limit, so that the text limit can be named."""
+
+    max_text_chars: int = Field(131_072, ge=1)
+    """Longest text in one field of a request, in characters."""
+
+    window_chars: int = Field(64, ge=0)
+    """Text held back at the end of a stream: longer than any phrase that the scorer knows."""
+
+    context_chars: int = Field(512, ge=0)
+    """Text before a new piece that is judged with it."""
+
+    check_timeout_s: float = Field(2.0, gt=0)
+    """Longest wait for a verdict; after it nothing leaves."""
+
+    scorer: Path = Path(__file__).parent / "scorer"
+    """Folder of the scorer's artifact."""
+
+    audit_stream: str = "bem:audit"
+    """Redis stream of the audit records."""

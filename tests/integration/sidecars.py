@@ -1,0 +1,119 @@
+"""A sidecar in front of a mission that says what the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fleet.clients import open_channel, wait_ready
+from fleet.server import App, RunningServer, start
+from fleet.settings import FleetSettings
+from fleet.testing import RedisServer
+from grpc import aio
+from inference import open_inference_pb2 as oip
+from inference import open_inference_pb2_grpc as oip_rpc
+
+from services.router.servicer import SERVICE
+from services.safety.build import build
+from services.safety.servicer import STATUS
+from services.safety.settings import SafetySettings
+
+OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+
+class CannedRouter(rpc.RouterServiceServicer):
+    """Streams ``pieces``; waits at the piece ``...`` until ``go`` is set."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = ["hello ", "there"]
+        self.go = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.metadata: dict[str, Any] = {}
+
+    async def Generate(  # noqa: N802 - the RPC's name
+        self, request: pb.GenerateRequest, context: aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        """Stream the pieces."""
+        del request
+        self.metadata = dict(context.invocation_metadata() or ())
+        try:
+            for piece in self.pieces:
+                if piece == "...":
+                    await self.go.wait()
+                else:
+                    yield pb.GenerateResponse(text=piece)
+            yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+class CannedInference(oip_rpc.GRPCInferenceServiceServicer):
+    """Answers each text with itself."""
+
+    async def ModelInfer(  # noqa: N802 - the RPC's name
+        self, request: oip.ModelInferRequest, context: aio.ServicerContext[Any, Any]
+    ) -> oip.ModelInferResponse:
+        """Echo the raw contents."""
+        del context
+        return oip.ModelInferResponse(raw_output_contents=request.raw_input_contents)
+
+    async def ModelStreamInfer(  # noqa: N802 - the RPC's name
+        self,
+        request_iterator: AsyncIterator[oip.ModelInferRequest],
+        context: aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[oip.ModelStreamInferResponse]:
+        """Echo each request."""
+        async for request in request_iterator:
+            answer = await self.ModelInfer(request, context)
+            yield oip.ModelStreamInferResponse(infer_response=answer)
+
+
+class Scene:
+    """A running mission and its sidecar."""
+
+    def __init__(self, router: CannedRouter, sidecar: RunningServer, channel: aio.Channel) -> None:
+        self.router = router
+        self.sidecar = sidecar
+        self.channel = channel
+        self.stub: Any = rpc.RouterServiceStub(channel)
+        self.inference: Any = oip_rpc.GRPCInferenceServiceStub(channel)
+
+    async def generate(self) -> list[pb.GenerateResponse]:
+        """Read one stream to its end."""
+        return [answer async for answer in self.stub.Generate(pb.GenerateRequest(prompt="hi"))]
+
+
+@asynccontextmanager
+async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncIterator[Scene]:
+    """Start mission and sidecar on unix sockets and wait until both are ready."""
+    router = CannedRouter()  # type: ignore[abstract] # only Generate is called
+
+    async def mission(_settings: FleetSettings, app: App) -> None:
+        rpc.add_RouterServiceServicer_to_server(router, app.server)
+        oip_rpc.add_GRPCInferenceServiceServicer_to_server(CannedInference(), app.server)  # type: ignore[abstract]
+        for name in (SERVICE, OIP_SERVICE):
+            await app.offer(name)
+            await app.set_serving(name, serving=True)
+
+    upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})
+    own = SafetySettings(
+        address=f"unix:{folder}/s.sock",
+        upstream=upstream.address,
+        redis_url=redis.url,
+        drain_s=1,
+        **settings,
+    )
+    sidecar = await start(own, build, STATUS)
+    try:
+        async with open_channel(sidecar.address) as channel:
+            await wait_ready(channel, SERVICE, 30)
+            yield Scene(router, sidecar, channel)
+    finally:
+        await sidecar.stop()
+        await upstream.stop()

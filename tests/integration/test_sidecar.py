@@ -1,0 +1,239 @@
+"""The sidecar: what leaves the mission, what does not, and what happens when it cannot judge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.safety.v1 import safety_pb2, safety_pb2_grpc
+from fleet.clients import wait_ready
+from fleet.errors import details_of
+from fleet.streams import StreamWriter
+from fleet.testing import RedisServer
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from inference import open_inference_pb2 as oip
+
+from services.router.servicer import SERVICE
+from tests.integration.sidecars import Scene, scene
+
+BAD = "you are a fucking stupid idiot"
+CLEAN = "The harbour was quiet that morning and the boats lay still in the pale light. "
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Scene]:
+    """A mission behind its sidecar."""
+    async with scene(tmp_path, redis_server) as running:
+        yield running
+
+
+async def audit_of(redis_server: RedisServer) -> list[dict[str, str]]:
+    """Return the audit records."""
+    writer = StreamWriter(redis_server.url, "bem:audit")
+    stored: Any = await writer._redis.xrange("bem:audit")
+    await writer.close()
+    return [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in stored]
+
+
+async def test_clean_stream_passes_unchanged_and_is_audited(
+    fleet: Scene, redis_server: RedisServer
+) -> None:
+    """All messages arrive in order; the record names the method, never the text."""
+    fleet.router.pieces = [CLEAN[i : i + 5] for i in range(0, len(CLEAN), 5)] * 3
+    answers = await fleet.generate()
+    records = await audit_of(redis_server)
+
+    assert [answer.text for answer in answers[:-1]] == fleet.router.pieces
+    assert answers[-1].finish_reason == pb.FINISH_REASON_STOP
+    assert [(r["method"], r["action"], r["status"]) for r in records] == [
+        (f"/{SERVICE}/Generate", "allow", "OK")
+    ]
+    assert records[0]["chars"] == str(3 * len(CLEAN))
+    assert "harbour" not in str(records)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+async def test_violating_span_never_leaves_however_it_is_cut(
+    fleet: Scene, redis_server: RedisServer, size: int
+) -> None:
+    """The stream ends with CONTENT_FILTERED and no word of the span gets out."""
+    whole = CLEAN * 3 + BAD + " " + CLEAN
+    fleet.router.pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
+    seen: list[str] = []
+    call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
+    with pytest.raises(aio.AioRpcError) as caught:
+        await _collect(call, seen)
+    found = details_of(caught.value)
+
+    assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CONTENT_FILTERED")
+    assert found.metadata["category"] == "toxicity"
+    out = "".join(seen)
+    assert (CLEAN * 3).startswith(out)
+    assert [r["action"] for r in await audit_of(redis_server)] == ["filter"]
+
+
+async def test_text_leaves_while_the_mission_still_talks(fleet: Scene) -> None:
+    """Holding back is a window, not a wait for the end."""
+    fleet.router.pieces = [CLEAN, CLEAN, "...", "end"]
+    call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
+    stream = aiter(call)
+    first = await anext(stream)
+    assert not fleet.router.go.is_set()
+    fleet.router.go.set()
+    rest = [answer.text async for answer in stream]
+
+    assert first.text == CLEAN
+    assert rest == [CLEAN, "end", ""]
+
+
+async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> None:
+    """Without a judge nothing leaves; a new scorer opens the exit again."""
+    fleet.router.pieces = [CLEAN, CLEAN, "...", CLEAN, CLEAN]
+    call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
+    stream = aiter(call)
+    await anext(stream)
+    children = psutil.Process().children(recursive=True)
+    scorers = [c for c in children if "services.safety.scorer" in " ".join(c.cmdline())]
+    for process in scorers:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+    fleet.router.go.set()
+    with pytest.raises(aio.AioRpcError) as caught:
+        await _collect(stream, [])
+    stub = health_pb2_grpc.HealthStub(fleet.channel)
+    alive = await stub.Check(health_pb2.HealthCheckRequest())
+    fleet.router.pieces = [CLEAN]
+    answers = await _until_answered(fleet)
+
+    assert len(scorers) == 1
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert alive.status == health_pb2.HealthCheckResponse.SERVING
+    assert answers[0].text == CLEAN
+
+
+async def _collect(call: Any, seen: list[str]) -> None:
+    async for answer in call:
+        seen.append(answer.text)  # noqa: PERF401 - what arrived before an error counts
+
+
+async def _until_answered(fleet: Scene) -> list[pb.GenerateResponse]:
+    async with asyncio.timeout(60):
+        while True:
+            await wait_ready(fleet.channel, SERVICE, 30)
+            try:
+                return await fleet.generate()
+            except aio.AioRpcError as err:
+                assert err.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - nothing else
+
+
+async def test_lost_audit_store_closes_the_exit(fleet: Scene, redis_server: RedisServer) -> None:
+    """What cannot be recorded does not leave; the sidecar says that it is not ready."""
+    redis_server.kill()
+    with pytest.raises(aio.AioRpcError) as caught:
+        await fleet.generate()
+
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "bem:audit" in (caught.value.details() or "")
+
+
+async def test_client_that_leaves_cancels_the_mission(fleet: Scene) -> None:
+    """Cancellation reaches the mission."""
+    fleet.router.pieces = [CLEAN, CLEAN, "...", "end"]
+    call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
+    await call.read()
+    call.cancel()
+
+    async with asyncio.timeout(10):
+        await fleet.router.cancelled.wait()
+
+
+def infer(text: bytes) -> oip.ModelInferRequest:
+    """A request of the Open Inference Protocol that the mission echoes."""
+    raw = struct.pack("<I", len(text)) + text
+    return oip.ModelInferRequest(model_name="m", raw_input_contents=[raw])
+
+
+async def test_any_protocol_of_the_mission_is_judged(fleet: Scene) -> None:
+    """Unary and bidirectional calls of a protocol without our options pass the same judge."""
+    clean = await fleet.inference.ModelInfer(infer(CLEAN.encode()))
+    streamed = [a async for a in fleet.inference.ModelStreamInfer(iter([infer(b"one two")] * 2))]
+    with pytest.raises(aio.AioRpcError) as caught:
+        await fleet.inference.ModelInfer(infer(BAD.encode()))
+
+    assert CLEAN.encode() in clean.raw_output_contents[0]
+    assert len(streamed) == 2
+    assert details_of(caught.value).reason == "CONTENT_FILTERED"
+
+
+async def test_unknown_method_is_unimplemented(fleet: Scene) -> None:
+    """The sidecar forwards nothing that it cannot read."""
+    method: Any = fleet.channel.unary_unary("/some.Other/Method")
+    with pytest.raises(aio.AioRpcError) as caught:
+        await method(b"")
+
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_broken_utf8_and_long_texts_are_named(fleet: Scene) -> None:
+    """A request that is no message, or too long, never reaches the mission."""
+    raw: Any = fleet.channel.unary_stream(f"/{SERVICE}/Generate")
+    with pytest.raises(aio.AioRpcError) as broken:
+        await raw(b"\x12\x02\xff\xfe").read()
+    with pytest.raises(aio.AioRpcError) as long:
+        await fleet.stub.Generate(pb.GenerateRequest(prompt="x" * 200_000)).read()
+
+    assert not fleet.router.metadata
+    assert broken.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert details_of(broken.value).field == "GenerateRequest"
+    assert details_of(long.value).field == "prompt"
+    assert "131072" in details_of(long.value).message
+
+
+async def test_generic_client_lists_and_describes_the_mission(fleet: Scene) -> None:
+    """Reflection through the sidecar shows the mission's services and the sidecar's own."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(fleet.channel)
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+    ]
+    answers = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+    names = {service.name for service in answers[0].list_services_response.service}
+
+    assert {SERVICE, "inference.GRPCInferenceService", "bemfleet.safety.v1.SafetyService"} <= names
+    assert answers[1].file_descriptor_response.file_descriptor_proto
+
+
+async def test_check_gives_the_verdict_of_the_exit(fleet: Scene) -> None:
+    """SafetyService.Check answers with action, score and threshold, and refuses no text."""
+    stub: Any = safety_pb2_grpc.SafetyServiceStub(fleet.channel)
+    clean = await stub.Check(safety_pb2.CheckRequest(text=CLEAN))
+    bad = await stub.Check(safety_pb2.CheckRequest(text=BAD))
+    with pytest.raises(aio.AioRpcError) as caught:
+        await stub.Check(safety_pb2.CheckRequest())
+
+    assert clean.action == safety_pb2.ACTION_ALLOW
+    assert bad.action == safety_pb2.ACTION_FILTER
+    assert bad.scores[0].score >= bad.scores[0].threshold > clean.scores[0].score
+    assert details_of(caught.value).field == "text"
+
+
+async def test_request_id_travels_through(fleet: Scene, redis_server: RedisServer) -> None:
+    """The client's request id reaches the mission and the audit record."""
+    call = fleet.stub.Generate(
+        pb.GenerateRequest(prompt="hi"), metadata=(("x-request-id", "req-42"),)
+    )
+    assert [answer async for answer in call]
+
+    assert fleet.router.metadata["x-request-id"] == "req-42"
+    assert (await audit_of(redis_server))[0]["request_id"] == "req-42"
