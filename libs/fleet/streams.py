@@ -13,6 +13,16 @@ AUDIT = "bem:audit"
 
 # Redis must answer within this, or the caller is told that it cannot be reached.
 TIMEOUT_S = 1.0
+# How long an idempotency key is remembered.
+KEPT_S = 24 * 3600
+
+_ONCE = """
+local known = redis.call('GET', KEYS[2])
+if known then return known end
+local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
+redis.call('SET', KEYS[2], id, 'EX', ARGV[1])
+return id
+"""
 
 
 class StreamWriter:
@@ -45,6 +55,25 @@ class StreamWriter:
                 self.stream, record, maxlen=self._maxlen, approximate=True
             )
         except (TimeoutError, RedisError, OSError) as err:
+            raise UnavailableError(f"stream {self.stream} cannot be written: {err}") from err
+        return identifier.decode() if isinstance(identifier, bytes) else identifier
+
+    async def append_once(self, fields: Mapping[str, str], key: str | None) -> str:
+        """Append one record unless ``key`` was used in the last day; returns its first id.
+
+        The look-up and the append are one script, so a retry can never store it twice.
+
+        Raises:
+            UnavailableError: As in ``append``.
+        """
+        if key is None:
+            return await self.append(fields)
+        flat = [part for pair in fields.items() for part in pair]
+        try:
+            identifier: Any = await self._redis.eval(
+                _ONCE, 2, self.stream, f"{self.stream}:once:{key}", str(KEPT_S), *flat
+            )
+        except (RedisError, OSError, TimeoutError) as err:
             raise UnavailableError(f"stream {self.stream} cannot be written: {err}") from err
         return identifier.decode() if isinstance(identifier, bytes) else identifier
 

@@ -1,0 +1,81 @@
+# Two commands matter: `make up` runs the fleet, `make test` passes the tests. Both set up first.
+SHELL := /bin/bash
+PY := .venv/bin/python
+SKILL ?= passage-qa
+LINES ?= 40
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT RUN_DIR
+.DEFAULT_GOAL := help
+
+##@ Run
+.PHONY: help setup up down status logs
+help: ## List the targets
+	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+
+setup: ## Install uv and the locked packages into .venv
+	@tools/setup.sh
+
+up: setup ## Run the fleet on this machine; returns when it is healthy
+	@$(PY) -m tools.local_fleet up
+
+down: ## Stop the fleet; requests in flight finish
+	@if [ -x $(PY) ]; then $(PY) -m tools.local_fleet down; else echo "nothing runs"; fi
+
+status: ## Say what runs where (JSON=1 for JSON)
+	@$(PY) -m tools.local_fleet status $(if $(JSON),--json)
+
+logs: ## Print the last log lines (SERVICE=router, LINES=40)
+	@$(PY) -m tools.local_fleet logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE))
+
+##@ Check
+.PHONY: test unit integration e2e lint fmt proto proto-check ci
+test: setup ## All tests: unit, integration, and end to end with the real model
+	$(PY) -m pytest tests/unit tests/integration tests/e2e
+
+unit: setup ## Tests without network
+	$(PY) -m pytest tests/unit
+
+integration: setup ## Tests with real servers on loopback
+	$(PY) -m pytest tests/integration
+
+e2e: setup ## Tests of the whole fleet with the real model
+	$(PY) -m pytest tests/e2e
+
+lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
+	ruff check .
+	ruff format --check .
+	mypy libs services tools tests benchmarks
+	lint-imports
+	buf lint
+	yamllint -s buf.yaml
+
+fmt: setup ## Format
+	ruff check --fix .
+	ruff format .
+
+proto: setup ## Regenerate the code of protos/
+	$(PY) tools/gen_protos.py
+
+proto-check: setup ## Fail if generated code is stale
+	$(PY) tools/gen_protos.py --check
+
+ci: ## What runs before anything lands
+	.ci/run
+
+##@ Train and measure
+.PHONY: train train-scorer bench lock
+train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
+	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
+	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
+
+train-scorer: setup ## Train the sidecar's scorer
+	$(PY) -m services.safety.train
+
+bench: setup ## Measure overhead, memory and start-up into docs/results/
+	$(PY) -m benchmarks.overhead
+	$(PY) -m benchmarks.process
+
+lock: ## Resolve the locks anew
+	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
+	uv pip compile --generate-hashes --no-header --no-annotate --no-deps --python-version 3.11 requirements/no-deps.in -o requirements/no-deps.lock
+	uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 requirements/uv.in -o requirements/uv.lock

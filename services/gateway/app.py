@@ -1,0 +1,62 @@
+"""The application: routes, errors, readiness, and the clients that they use."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bemfleet.router.v1 import router_pb2, router_pb2_grpc
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fleet.clients import open_channel, wait_ready
+from fleet.streams import StreamWriter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from services.gateway import feedback, openai_routes
+from services.gateway.edge import Edge
+from services.gateway.errors import HANDLED, on_api_error
+from services.gateway.settings import GatewaySettings
+
+ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+
+def make_app(settings: GatewaySettings) -> FastAPI:
+    """Build the application; it connects when it starts."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        app.state.settings = settings
+        app.state.channel = open_channel(
+            settings.router_address, max_message_bytes=settings.max_message_bytes
+        )
+        app.state.router = router_pb2_grpc.RouterServiceStub(app.state.channel)
+        app.state.feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
+        yield
+        await app.state.feedback.close()
+        await app.state.channel.close()
+
+    app = FastAPI(title="BEM Fleet gateway", lifespan=life)
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    for kind in HANDLED:
+        app.add_exception_handler(kind, on_api_error)
+    app.include_router(openai_routes.routes)
+    app.include_router(feedback.routes)
+    app.add_api_route("/healthz", alive)
+    app.add_api_route("/readyz", ready)
+    app.add_api_route("/metrics", metrics)
+    return app
+
+
+async def alive() -> JSONResponse:
+    """Tell that the process runs."""
+    return JSONResponse({"status": "alive"})
+
+
+async def ready(request: Request) -> JSONResponse:
+    """Tell whether a request can be answered and feedback kept; 503 with the reason if not."""
+    await wait_ready(request.app.state.channel, ROUTER, timeout_s=1.0)
+    await request.app.state.feedback.ping()
+    return JSONResponse({"status": "ready"})
+
+
+async def metrics() -> Response:
+    """Return the metrics for Prometheus."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

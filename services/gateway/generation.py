@@ -1,0 +1,182 @@
+"""One OpenAI request as calls to the router, whole or piece by piece."""
+
+from __future__ import annotations  # the typed stub exists in the stubs only
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fastapi import Request
+from fleet.errors import details_of
+from google.protobuf.message import EncodeError
+from prometheus_client import Histogram
+
+from services.gateway.errors import FILTERED, ApiError
+from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+
+FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+TTFT = Histogram("bem_gateway_ttft_seconds", "Time to the first piece of an answer.")
+INTER_TOKEN = Histogram(
+    "bem_gateway_inter_token_seconds",
+    "Time between two pieces of an answer.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+)
+
+
+@dataclass
+class Part:
+    """A piece of one choice.
+
+    Attributes:
+        index: Of the choice.
+        text: New text.
+        finish: Why the choice ended, in its last part.
+        prompt_tokens: Set in the last part.
+        completion_tokens: Set in the last part.
+        version: Model version, in the first part.
+    """
+
+    index: int
+    text: str
+    finish: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    version: str = ""
+
+
+def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
+    """Return one router request for each choice; seeds of further choices follow the first's."""
+    inputs: list[dict[str, Any]] = []
+    limit = body.max_tokens
+    if isinstance(body, ChatRequest):
+        limit = body.max_completion_tokens or limit
+        roles = {"developer": "system"}
+        messages = [
+            pb.ChatMessage(role=roles.get(m.role, m.role), content=_clean(m.text, "messages"))
+            for m in body.messages
+        ]
+        inputs = [{"chat": pb.ChatPrompt(messages=messages)}]
+    elif isinstance(body, CompletionRequest):
+        inputs = [{"prompt": _clean(prompt, "prompt")} for prompt in body.prompts]
+    requests = []
+    for given in inputs:
+        for choice in range(body.n or 1):
+            request = pb.GenerateRequest(model=_clean(body.model, "model"), **given)
+            request.stop.extend(_clean(text, "stop") for text in body.stops)
+            if limit:
+                request.max_tokens = limit
+            for name in ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"):
+                if (value := getattr(body, name)) is not None:
+                    setattr(request.sampling, name, value)
+            if body.seed is not None:
+                request.sampling.seed = (body.seed + choice + 2**63) % 2**64 - 2**63
+            requests.append(request)
+    return requests
+
+
+def _clean(text: str, param: str) -> str:
+    """Refuse lone surrogates, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise ApiError(
+            400, f"{param}: is not valid Unicode text", code="invalid_value", param=param
+        ) from err
+    return text
+
+
+async def parts(
+    router: rpc.RouterServiceAsyncStub, requests: list[pb.GenerateRequest], timeout_s: float
+) -> AsyncIterator[Part]:
+    """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
+    arrived: asyncio.Queue[Part | Exception] = asyncio.Queue()
+    tasks = [
+        asyncio.create_task(_read(router, request, timeout_s, index, arrived))
+        for index, request in enumerate(requests)
+    ]
+    left = len(tasks)
+    try:
+        while left:
+            part = await arrived.get()
+            if isinstance(part, Exception):
+                raise part
+            left -= part.finish is not None
+            yield part
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _read(
+    router: rpc.RouterServiceAsyncStub,
+    request: pb.GenerateRequest,
+    timeout_s: float,
+    index: int,
+    arrived: asyncio.Queue[Part | Exception],
+) -> None:
+    last, seconds = time.perf_counter(), TTFT
+    call: Any = router.Generate(request, timeout=timeout_s)
+    try:
+        async for answer in call:
+            now = time.perf_counter()
+            seconds.observe(now - last)
+            last, seconds = now, INTER_TOKEN
+            part = Part(index, answer.text, version=answer.model_version)
+            if answer.finish_reason:
+                part.finish = FINISH[answer.finish_reason]
+                part.prompt_tokens = answer.usage.prompt_tokens
+                part.completion_tokens = answer.usage.completion_tokens
+            arrived.put_nowait(part)
+    except grpc.RpcError as err:
+        # A withheld answer is an answer, as OpenAI's clients know it.
+        filtered = details_of(err).reason == FILTERED
+        arrived.put_nowait(Part(index, "", finish="content_filter") if filtered else err)
+    except EncodeError as err:
+        arrived.put_nowait(err)
+    finally:
+        call.cancel()
+
+
+async def whole(
+    request: Request,
+    router: rpc.RouterServiceAsyncStub,
+    asked: list[pb.GenerateRequest],
+    limit: float,
+) -> list[Part]:
+    """Return each choice as one part; stops computing when the client goes away."""
+    gathering = asyncio.create_task(_gather(router, asked, limit))
+    leaving = asyncio.create_task(_left(request))
+    await asyncio.wait({gathering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if not gathering.done():
+        gathering.cancel()
+        raise ApiError(499, "the client went away", code="client_closed_request")
+    return gathering.result()
+
+
+async def _gather(
+    router: rpc.RouterServiceAsyncStub, asked: list[pb.GenerateRequest], limit: float
+) -> list[Part]:
+    choices = [Part(index, "") for index in range(len(asked))]
+    async for part in parts(router, asked, limit):
+        choice = choices[part.index]
+        choice.text += part.text
+        choice.version = choice.version or part.version
+        if part.finish:
+            choice.finish = part.finish
+            choice.prompt_tokens = part.prompt_tokens
+            choice.completion_tokens = part.completion_tokens
+            if part.finish == "content_filter":
+                choice.text = ""
+    return choices
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has gone; its body was read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue

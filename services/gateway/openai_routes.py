@@ -1,0 +1,159 @@
+"""OpenAI's routes: chat and plain completions, and the models."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from bemfleet.router.v1 import router_pb2 as pb
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fleet import logs
+
+from services.gateway.errors import ApiError, from_rpc
+from services.gateway.generation import Part, parts, whole, wire_requests
+from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+
+routes = APIRouter(prefix="/v1")
+
+
+@routes.post("/chat/completions")
+async def chat(request: Request, body: ChatRequest) -> Response:
+    """Answer a conversation."""
+    return await _answer(request, body, "chat.completion", "chatcmpl")
+
+
+@routes.post("/completions")
+async def completions(request: Request, body: CompletionRequest) -> Response:
+    """Continue one or more texts."""
+    return await _answer(request, body, "text_completion", "cmpl")
+
+
+@routes.get("/models")
+async def models(request: Request) -> JSONResponse:
+    """List the base model and its skills."""
+    return JSONResponse({"object": "list", "data": await _models(request)})
+
+
+@routes.get("/models/{name}")
+async def model(request: Request, name: str) -> JSONResponse:
+    """Describe one model."""
+    for entry in await _models(request):
+        if entry["id"] == name:
+            return JSONResponse(entry)
+    raise ApiError(404, f"the model {name!r} does not exist", code="model_not_found", param="model")
+
+
+async def _models(request: Request) -> list[dict[str, Any]]:
+    listed = await request.app.state.router.ListSkills(pb.ListSkillsRequest(), timeout=10)
+    base = listed.skills[0].name
+    return [
+        {
+            "id": skill.name,
+            "object": "model",
+            "created": skill.loaded_unix_s,
+            "owned_by": "bem-fleet",
+            "parent": None if skill.base else base,
+            "version": skill.version,
+            "max_model_len": listed.context_tokens,
+        }
+        for skill in listed.skills
+    ]
+
+
+async def _answer(request: Request, body: GenerationFields, kind: str, prefix: str) -> Response:
+    asked = wire_requests(body)
+    head = {
+        "id": f"{prefix}-{logs.request_id.get()}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": body.model,
+    }
+    limit = request.app.state.settings.request_timeout_s
+    router = request.app.state.router
+    if body.stream:
+        return await _stream(body, head, parts(router, asked, limit))
+    choices = await whole(request, router, asked, limit)
+    head["system_fingerprint"] = choices[0].version
+    head["choices"] = [_choice(choice, kind) for choice in choices]
+    head["usage"] = _usage(choices, prompts=_prompts(body))
+    return JSONResponse(head)
+
+
+def _choice(part: Part, kind: str) -> dict[str, Any]:
+    shared = {"index": part.index, "finish_reason": part.finish, "logprobs": None}
+    if kind == "text_completion":
+        return {**shared, "text": part.text}
+    message = {"role": "assistant", "content": part.text, "refusal": None}
+    return {**shared, "message": message}
+
+
+def _prompts(body: GenerationFields) -> int:
+    return len(body.prompts) if isinstance(body, CompletionRequest) else 1
+
+
+def _usage(choices: list[Part], *, prompts: int) -> dict[str, int]:
+    """Sum up; a prompt with several choices counts once."""
+    each = max(1, len(choices) // prompts)
+    prompt = sum(choice.prompt_tokens for choice in choices[::each])
+    completion = sum(choice.completion_tokens for choice in choices)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+async def _stream(body: GenerationFields, head: dict[str, Any], source: Any) -> Response:
+    """Start the stream with its first part, so that an early error still has its HTTP status."""
+    first = await anext(source)
+    events = _events(body, head, first, source)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _events(
+    body: GenerationFields, head: dict[str, Any], first: Part, stream: Any
+) -> AsyncIterator[bytes]:
+    chat = head["object"] == "chat.completion"
+    if chat:
+        head = {**head, "object": "chat.completion.chunk"}
+    head["system_fingerprint"] = first.version
+    started: set[int] = set()
+    ended: list[Part] = []
+    async with aclosing(stream):
+        try:
+            part: Part | None = first
+            while part is not None:
+                if chat and part.index not in started:
+                    started.add(part.index)
+                    yield _chunk(head, part.index, {"role": "assistant", "content": ""}, None)
+                yield _delta(head, part, chat=chat)
+                if part.finish:
+                    ended.append(part)
+                part = await anext(stream, None)
+        except grpc.RpcError as err:
+            yield _event({"error": from_rpc(err).body})
+            return
+    if body.stream_options and body.stream_options.include_usage:
+        ended.sort(key=lambda end: end.index)
+        yield _event({**head, "choices": [], "usage": _usage(ended, prompts=_prompts(body))})
+    yield b"data: [DONE]\n\n"
+
+
+def _delta(head: dict[str, Any], part: Part, *, chat: bool) -> bytes:
+    if chat:
+        return _chunk(head, part.index, {"content": part.text} if part.text else {}, part.finish)
+    choice = {"index": part.index, "text": part.text, "finish_reason": part.finish}
+    return _event({**head, "choices": [{**choice, "logprobs": None}]})
+
+
+def _chunk(head: dict[str, Any], index: int, delta: dict[str, str], finish: str | None) -> bytes:
+    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": None}
+    return _event({**head, "choices": [choice]})
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"

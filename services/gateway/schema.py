@@ -1,0 +1,127 @@
+"""The HTTP requests: OpenAI's, as far as the fleet serves them; anything else is named."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MAX_MESSAGES = 256
+Stop = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(_Request):
+    """Options of a streamed answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class GenerationFields(_Request):
+    """What chat and plain completions share."""
+
+    model: str = Field(min_length=1, max_length=256)
+    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    n: int | None = Field(None, ge=1, le=8)
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    user: str | None = Field(None, max_length=256)
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop texts as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+
+class TextPart(_Request):
+    """A part of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Request):
+    """One turn."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = Field(None, max_length=64)
+
+    @property
+    def text(self) -> str:
+        """All its text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ResponseFormat(_Request):
+    """Only free text is served; a skill gives JSON by itself."""
+
+    type: Literal["text"]
+
+
+class ChatRequest(GenerationFields):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    response_format: ResponseFormat | None = None
+    metadata: dict[str, str] | None = None
+    logprobs: Literal[False] | None = None
+    store: Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> "ChatRequest":
+        if self.max_tokens and self.max_completion_tokens:
+            raise ValueError("give max_tokens or max_completion_tokens, not both")
+        return self
+
+
+class CompletionRequest(GenerationFields):
+    """``POST /v1/completions``."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=16)]
+    echo: Literal[False] | None = None
+    logprobs: None = None
+    best_of: Literal[1] | None = None
+    suffix: None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if not value or (isinstance(value, list) and not all(value)):
+            raise ValueError("must not be empty")
+        return value
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts as a list."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class FeedbackRequest(_Request):
+    """``POST /v1/feedback``: what a person thinks of an answer."""
+
+    completion_id: str = Field(min_length=1, max_length=128)
+    rating: Literal["up", "down"] | None = None
+    correction: str | None = Field(None, min_length=1, max_length=32_768)
+    comment: str | None = Field(None, max_length=4_096)
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field([], max_length=16)
+    session: str | None = Field(None, max_length=128)
+    consent: bool = False
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "FeedbackRequest":
+        if not (self.rating or self.correction or self.comment or self.tags):
+            raise ValueError("give a rating, a correction, a comment or tags")
+        return self

@@ -1,0 +1,23 @@
+"""Settings of the gateway."""
+
+from fleet.settings import FleetSettings
+from pydantic import Field
+
+
+class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
+    """Read from ``BEM_GATEWAY_*``."""
+
+    address: str = "127.0.0.1:8080"
+    """Where HTTP listens."""
+
+    router_address: str = "127.0.0.1:50051"
+    """The router's sidecar."""
+
+    request_timeout_s: float = Field(300.0, gt=0)
+    """Deadline of one generation, sent along with it."""
+
+    max_body_bytes: int = Field(1024 * 1024, ge=1024)
+    """Largest request body; a larger one is 413."""
+
+    feedback_stream: str = "bem:feedback"
+    """Redis stream of the feedback."""

@@ -1,0 +1,124 @@
+"""What runs on one machine, where it listens and how it is started."""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from fleet.embedded_redis import redis_command
+
+ROOT = Path(__file__).resolve().parents[2]
+# sockaddr_un holds 108 bytes; a longer path cannot be bound.
+_LONGEST_SOCKET = 100
+
+
+def _port(name: str, default: int) -> int:
+    return int(os.environ.get(f"{name}_PORT") or default)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process of the fleet.
+
+    Attributes:
+        name: Also the name of its log.
+        command: What runs.
+        environment: Its settings.
+        listens: Where, for people.
+        does: What it is for.
+        stop_s: Longest time that it may take to finish what runs.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    listens: str
+    does: str
+    stop_s: int = 40
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All processes; every port can be set by ``<NAME>_PORT``, the folder by ``RUN_DIR``."""
+
+    run: Path = field(
+        default_factory=lambda: Path(os.environ.get("RUN_DIR") or ROOT / ".run").resolve()
+    )
+    gateway_port: int = field(default_factory=lambda: _port("GATEWAY", 8080))
+    router_port: int = field(default_factory=lambda: _port("ROUTER", 50051))
+    redis_port: int = field(default_factory=lambda: _port("REDIS", 6379))
+    metrics_port: int = field(default_factory=lambda: _port("SIDECAR_METRICS", 9464))
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The TCP ports on loopback by the variable that moves each."""
+        return {
+            "GATEWAY_PORT": self.gateway_port,
+            "ROUTER_PORT": self.router_port,
+            "REDIS_PORT": self.redis_port,
+            "SIDECAR_METRICS_PORT": self.metrics_port,
+        }
+
+    @property
+    def sockets(self) -> Path:
+        """Folder of the unix sockets: the run folder, or a short one where its path is too long."""
+        if len(str(self.run / "supervisor.sock")) <= _LONGEST_SOCKET:
+            return self.run
+        mark = sha256(str(self.run).encode()).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"bem-fleet-{mark}"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs."""
+        return self.run / "logs"
+
+    def programs(self) -> list[Program]:
+        """Return the processes in the order of their start."""
+        redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
+        mission = f"unix:{self.sockets / 'router.sock'}"
+        return [
+            Program(
+                "redis",
+                redis_command(self.redis_port, self.run / "redis"),
+                {},
+                f"127.0.0.1:{self.redis_port}",
+                "streams: feedback, audit",
+            ),
+            Program(
+                "router",
+                [sys.executable, "-m", "services.router"],
+                {
+                    "BEM_ROUTER_ADDRESS": mission,
+                    "BEM_ROUTER_REDIS_URL": redis_url,
+                    "BEM_ROUTER_ADAPTERS": str(ROOT / "adapters"),
+                    "BEM_ROUTER_CACHE": str(ROOT / ".cache" / "models"),
+                },
+                "unix socket only",
+                "mission A: base model and skills",
+            ),
+            Program(
+                "safety",
+                [sys.executable, "-m", "services.safety"],
+                {
+                    "BEM_SAFETY_ADDRESS": f"127.0.0.1:{self.router_port}",
+                    "BEM_SAFETY_UPSTREAM": mission,
+                    "BEM_SAFETY_REDIS_URL": redis_url,
+                    "BEM_SAFETY_PAGES_ADDRESS": f"127.0.0.1:{self.metrics_port}",
+                },
+                f"127.0.0.1:{self.router_port} gRPC, :{self.metrics_port} metrics",
+                "sidecar: the only way into the router",
+            ),
+            Program(
+                "gateway",
+                [sys.executable, "-m", "services.gateway"],
+                {
+                    "BEM_GATEWAY_ADDRESS": f"127.0.0.1:{self.gateway_port}",
+                    "BEM_GATEWAY_ROUTER_ADDRESS": f"127.0.0.1:{self.router_port}",
+                    "BEM_GATEWAY_REDIS_URL": redis_url,
+                },
+                f"127.0.0.1:{self.gateway_port} HTTP",
+                "OpenAI-compatible API, feedback",
+            ),
+        ]
