@@ -62,12 +62,12 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
         ]
         inputs = [{"chat": pb.ChatPrompt(messages=messages)}]
     elif isinstance(body, CompletionRequest):
-        inputs = [{"prompt": _clean(prompt, "prompt")} for prompt in body.prompts]
+        inputs = [{"prompt": _clean(prompt, "prompt")} for prompt in body.prompt]
     requests = []
     for given in inputs:
         for choice in range(body.n or 1):
             request = pb.GenerateRequest(model=_clean(body.model, "model"), **given)
-            request.stop.extend(_clean(text, "stop") for text in body.stops)
+            request.stop.extend(_clean(text, "stop") for text in body.stop or ())
             if limit:
                 request.max_tokens = limit
             for name in ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"):

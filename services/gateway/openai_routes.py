@@ -91,7 +91,7 @@ def _choice(part: Part, kind: str) -> dict[str, Any]:
 
 
 def _prompts(body: GenerationFields) -> int:
-    return len(body.prompts) if isinstance(body, CompletionRequest) else 1
+    return len(body.prompt) if isinstance(body, CompletionRequest) else 1
 
 
 def _usage(choices: list[Part], *, prompts: int) -> dict[str, int]:

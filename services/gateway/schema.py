@@ -2,10 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_MESSAGES = 256
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+def _as_list(value: Any) -> Any:
+    """Read one text as a list of one, so that an error names one limit and not two shapes."""
+    return [value] if isinstance(value, str) else value
 
 
 class _Request(BaseModel):
@@ -30,16 +35,11 @@ class GenerationFields(_Request):
     n: int | None = Field(None, ge=1, le=8)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list), Field(max_length=4)] = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     user: str | None = Field(None, max_length=256)
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop texts as a list."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
 class TextPart(_Request):
@@ -90,23 +90,15 @@ class ChatRequest(GenerationFields):
 class CompletionRequest(GenerationFields):
     """``POST /v1/completions``."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=16)]
+    prompt: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(_as_list),
+        Field(min_length=1, max_length=16),
+    ]
     echo: Literal[False] | None = None
     logprobs: None = None
     best_of: Literal[1] | None = None
     suffix: None = None
-
-    @field_validator("prompt")
-    @classmethod
-    def _not_empty(cls, value: Any) -> Any:
-        if not value or (isinstance(value, list) and not all(value)):
-            raise ValueError("must not be empty")
-        return value
-
-    @property
-    def prompts(self) -> list[str]:
-        """The prompts as a list."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
 class FeedbackRequest(_Request):

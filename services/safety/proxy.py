@@ -85,7 +85,8 @@ class Proxy(grpc.GenericRpcHandler):
                 yield raw
         except aio.AioRpcError as err:
             await record.write(self._audit, err.code().name)
-            await context.abort(err.code(), err.details() or "", err.trailing_metadata() or ())
+            trailing = tuple(err.trailing_metadata() or ())
+            await context.abort(err.code(), err.details() or "", trailing)
         except DeniedError:
             await record.write(self._audit, "CONTENT_FILTERED")
             raise

@@ -1,0 +1,1 @@
+"""End-to-end tests: the whole fleet as its users run it, with the real model."""

@@ -1,0 +1,93 @@
+"""One whole fleet for all end-to-end tests, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import openai
+import pytest
+import redis as redis_client
+from fleet.testing import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Where it listens, and its commands."""
+
+    environment: dict[str, str]
+
+    @property
+    def http(self) -> str:
+        """Base URL of the gateway."""
+        return f"http://127.0.0.1:{self.environment['GATEWAY_PORT']}"
+
+    @property
+    def sidecar(self) -> str:
+        """Address of the router's sidecar."""
+        return f"127.0.0.1:{self.environment['ROUTER_PORT']}"
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the local fleet."""
+        return subprocess.run(
+            [sys.executable, "-m", "tools.local_fleet", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Return what ``make status JSON=1`` prints."""
+        found: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
+        return found
+
+    def pid(self, name: str) -> int:
+        """Return a process's id."""
+        pids = {p["name"]: int(p["pid"]) for p in self.status()["programs"]}
+        return pids[name]
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Bring the fleet up once, and take it down at the end."""
+    names = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT")
+    environment = {name: str(free_port()) for name in names}
+    environment["RUN_DIR"] = str(tmp_path_factory.mktemp("fleet"))
+    made = Fleet(environment)
+    started = made.command("up")
+    assert started.returncode == 0, started.stdout + started.stderr + made.command("logs").stdout
+    yield made
+    made.command("down")
+
+
+@pytest.fixture(scope="session")
+def client(fleet: Fleet) -> Iterator[openai.OpenAI]:
+    """The unmodified client."""
+    with openai.OpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def channel(fleet: Fleet) -> Iterator[grpc.Channel]:
+    """A channel to the sidecar."""
+    with grpc.insecure_channel(fleet.sidecar) as made:
+        yield made
+
+
+@pytest.fixture
+def redis(fleet: Fleet) -> Iterator[Any]:
+    """The fleet's Redis."""
+    with redis_client.Redis(port=int(fleet.environment["REDIS_PORT"])) as made:
+        yield made

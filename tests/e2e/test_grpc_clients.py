@@ -1,0 +1,136 @@
+"""gRPC clients against the sidecar of the running fleet."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fleet.errors import details_of
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from tests.e2e.conftest import Fleet
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+SERVICE = "bemfleet.router.v1.RouterService"
+
+TRITON = """
+import sys
+import numpy as np
+import tritonclient.grpc as triton
+
+client = triton.InferenceServerClient(sys.argv[1])
+assert client.is_server_live() and client.is_server_ready()
+for model in ("smollm2-135m-instruct", "passage-qa"):
+    assert client.is_model_ready(model)
+    metadata = client.get_model_metadata(model)
+    assert metadata.inputs[0].datatype == "BYTES", metadata
+    texts = np.array([b"One, two, three,", b"Monday, Tuesday,"], dtype=object)
+    given = triton.InferInput("text_input", [2], "BYTES")
+    given.set_data_from_numpy(texts)
+    parameters = {"max_tokens": 6, "temperature": 0.0}
+    found = client.infer(model, [given], parameters=parameters).as_numpy("text_output")
+    print(model, [text.decode() for text in found])
+"""
+
+
+def test_generate_streams_through_the_sidecar(channel: grpc.Channel) -> None:
+    """Generated stubs get a stream that ends with reason and usage."""
+    stub: Any = rpc.RouterServiceStub(channel)
+    message = pb.ChatMessage(role="user", content="What is the capital of France?")
+    request = pb.GenerateRequest(
+        chat=pb.ChatPrompt(messages=[message]), sampling=pb.Sampling(temperature=0)
+    )
+    answers = list(stub.Generate(request, timeout=60))
+
+    assert len(answers) > 3
+    assert "Paris" in "".join(answer.text for answer in answers)
+    assert answers[-1].finish_reason == pb.FINISH_REASON_STOP
+    assert answers[-1].usage.completion_tokens > 3
+
+
+def test_generic_client_finds_everything_by_reflection(channel: grpc.Channel) -> None:
+    """What grpcurl would list and describe is there."""
+    database: Any = ProtoReflectionDescriptorDatabase(channel)
+    services = set(database.get_services())
+    file = database.FindFileContainingSymbol(SERVICE)
+
+    assert {SERVICE, "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
+    assert "Generate" in [m.name for s in file.service for m in s.method]
+
+
+def test_health_is_served_for_each_service(channel: grpc.Channel) -> None:
+    """Alive, and ready by name; an unknown name is NOT_FOUND."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    for name in ("", SERVICE, "inference.GRPCInferenceService"):
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
+
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_unmodified_triton_client_infers(fleet: Fleet) -> None:
+    """The Triton client has its own copy of the protocol, so it runs in its own process."""
+    ran = subprocess.run(
+        [sys.executable, "-c", TRITON, fleet.sidecar],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    assert "four" in ran.stdout
+
+
+def test_mission_listens_on_no_network_port(fleet: Fleet) -> None:
+    """The sidecar's port is the only way in."""
+    mission = psutil.Process(fleet.pid("router"))
+    listening = [c for c in mission.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+
+    assert not listening
+    assert psutil.Process(fleet.pid("safety")).net_connections("inet")
+
+
+@pytest.mark.parametrize(
+    ("raw", "code", "field"),
+    [
+        (b"\x12\x02\xff\xfe", grpc.StatusCode.INVALID_ARGUMENT, "GenerateRequest"),
+        (
+            pb.GenerateRequest(prompt="x" * 10_000_000).SerializeToString(),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "prompt",
+        ),
+        (b"", grpc.StatusCode.INVALID_ARGUMENT, "prompt"),
+        (
+            pb.GenerateRequest(prompt="x", max_tokens=0).SerializeToString(),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "max_tokens",
+        ),
+        (
+            pb.GenerateRequest(model="none", prompt="x").SerializeToString(),
+            grpc.StatusCode.NOT_FOUND,
+            None,
+        ),
+    ],
+)
+def test_bad_message_gets_its_code(
+    channel: grpc.Channel, raw: bytes, code: grpc.StatusCode, field: str | None
+) -> None:
+    """Invalid UTF-8, 10 MB, empty, zero and unknown are told apart, with details."""
+    call: Any = channel.unary_stream(f"/{SERVICE}/Generate")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(raw, timeout=60))
+    found = details_of(caught.value)
+
+    assert (found.code, found.field) == (code, field)

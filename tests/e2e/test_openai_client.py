@@ -1,0 +1,194 @@
+"""The unmodified OpenAI client against the running fleet."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.conftest import Fleet
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+BASE = "smollm2-135m-instruct"
+PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
+PASSAGE = (
+    "Answer the question from the passage. Reply with JSON only, in the form "
+    '{"answer": "<the shortest words of the passage that answer it>"}.\n\n'
+    "Passage: The Amazon river rises in the Andes of Peru and flows into the Atlantic Ocean.\n\n"
+    "Question: In which ocean does the Amazon end?"
+)
+
+
+def test_chat_answers_with_usage(client: openai.OpenAI) -> None:
+    """A real answer, its reason and its token counts."""
+    answer = client.chat.completions.create(model=BASE, messages=PARIS, temperature=0)
+
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.completion_tokens > 3
+    assert answer.system_fingerprint
+
+
+def test_stream_carries_the_same_text_and_usage(client: openai.OpenAI) -> None:
+    """Pieces add up to the whole answer; usage comes last when asked for."""
+    whole = client.chat.completions.create(model=BASE, messages=PARIS, temperature=0)
+    chunks = list(
+        client.chat.completions.create(
+            model=BASE,
+            messages=PARIS,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert len([piece for piece in pieces if piece]) > 3
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert chunks[-1].usage == whole.usage
+
+
+def test_completion_continues_text_and_obeys_stop_and_limit(client: openai.OpenAI) -> None:
+    """Plain completions, stop sequences and max tokens."""
+    ask: dict[str, Any] = {"model": BASE, "prompt": "One, two, three, four,", "temperature": 0}
+    limited = client.completions.create(**ask, max_tokens=4)
+    stopped = client.completions.create(**ask, max_tokens=40, stop=["six"])
+
+    assert limited.choices[0].finish_reason == "length"
+    assert limited.usage is not None
+    assert limited.usage.completion_tokens == 4
+    assert "five" in stopped.choices[0].text
+    assert "six" not in stopped.choices[0].text
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_seed_makes_sampling_reproducible(client: openai.OpenAI) -> None:
+    """Temperature and top-p with a seed repeat; choices of one request differ."""
+    ask: dict[str, Any] = {
+        "model": BASE,
+        "messages": [{"role": "user", "content": "Invent a name for a ship."}],
+        "temperature": 1.2,
+        "top_p": 0.9,
+        "max_tokens": 12,
+    }
+    texts = [
+        client.chat.completions.create(**ask, seed=seed).choices[0].message.content
+        for seed in (1, 1, 2)
+    ]
+    several = client.chat.completions.create(**ask, seed=1, n=3)
+
+    assert texts[0] == texts[1] != texts[2]
+    assert [choice.index for choice in several.choices] == [0, 1, 2]
+    assert several.choices[0].message.content == texts[0]
+    assert several.choices[1].message.content == texts[2]
+
+
+def test_skill_answers_from_a_passage_in_json(client: openai.OpenAI) -> None:
+    """The trained skill is a model of its own name and keeps to its format."""
+    listed = {model.id for model in client.models.list()}
+    answer = client.chat.completions.create(
+        model="passage-qa", messages=[{"role": "user", "content": PASSAGE}], temperature=0
+    )
+    found = json.loads(answer.choices[0].message.content or "")
+
+    assert listed == {BASE, "passage-qa"}
+    assert client.models.retrieve("passage-qa").id == "passage-qa"
+    assert list(found) == ["answer"]
+    assert "Atlantic" in found["answer"]
+
+
+def test_unknown_model_raises_the_clients_not_found(client: openai.OpenAI) -> None:
+    """Error objects have OpenAI's form, so the client raises its own classes."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="gpt-9", messages=PARIS)
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-9")
+
+    assert caught.value.code == "model_not_found"
+    assert BASE in caught.value.message
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    """A chat request with some fields changed."""
+    return {"model": BASE, "messages": PARIS, **fields}
+
+
+BAD: dict[str, tuple[Any, int, str | None, str]] = {
+    "malformed": ("{bad", 400, None, "JSON"),
+    "nan temperature": (
+        json.dumps(chat(temperature=0.0)).replace("0.0", "NaN"),
+        400,
+        "temperature",
+        "finite",
+    ),
+    "hot": (chat(temperature=3), 400, "temperature", "2"),
+    "unknown field": (chat(colour="red"), 400, "colour", "unknown field"),
+    "no messages": (chat(messages=[]), 400, "messages", "at least 1"),
+    "too many messages": (chat(messages=PARIS * 257), 400, "messages", "256"),
+    "empty message": (
+        chat(messages=[{"role": "user", "content": ""}]),
+        400,
+        "messages[0].content",
+        "empty",
+    ),
+    "no tokens": (chat(max_tokens=0), 400, "max_tokens", "1"),
+    "beyond context": (chat(max_tokens=4000), 400, "max_tokens", "2048"),
+    "long prompt": (
+        chat(messages=[{"role": "user", "content": "word " * 4000}]),
+        400,
+        "messages",
+        "2048",
+    ),
+    "10 MB": (chat(messages=[{"role": "user", "content": "x" * 10_000_000}]), 413, None, "1048576"),
+    "five stops": (chat(stop=list("abcde")), 400, "stop", "4"),
+    "surrogate": (
+        '{"model":"m","messages":[{"role":"user","content":"\\ud800"}]}',
+        400,
+        "messages",
+        "",
+    ),
+    "tools": (chat(tools=[{"type": "function"}]), 400, "tools", "unknown field"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_request_names_field_and_limit(fleet: Fleet, case: str) -> None:
+    """Each bad input is a clear 4xx; nothing crashes."""
+    body, status, param, part = BAD[case]
+    data = body if isinstance(body, str) else json.dumps(body)
+    answer = httpx.post(
+        f"{fleet.http}/v1/chat/completions",
+        content=data,
+        headers={"Content-Type": "application/json"},
+        timeout=60,
+    )
+    error = answer.json()["error"]
+
+    assert answer.status_code == status, error
+    assert param is None or str(error["param"]).startswith(param)
+    assert part in error["message"]
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_filtered_answer_has_the_clients_finish_reason(client: openai.OpenAI) -> None:
+    """An answer that the sidecar withholds is empty and says so, whole and streamed."""
+    rude: Any = {
+        "model": BASE,
+        "prompt": "fuck you, you fucking stupid bitch. fuck you, you fucking stupid bitch. fuck",
+        "temperature": 0,
+        "max_tokens": 24,
+    }
+    whole = client.completions.create(**rude)
+    streamed = list(client.completions.create(**rude, stream=True))
+
+    assert whole.choices[0].finish_reason == "content_filter"
+    assert whole.choices[0].text == ""
+    assert streamed[-1].choices[0].finish_reason == "content_filter"
+    assert "bitch" not in "".join(chunk.choices[0].text for chunk in streamed)
