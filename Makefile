@@ -44,7 +44,7 @@ e2e: setup ## Tests of the whole fleet with the real model
 lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	ruff check .
 	ruff format --check .
-	mypy libs services tools tests
+	mypy libs services tools tests benchmarks
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
@@ -62,8 +62,8 @@ proto-check: setup ## Fail if generated code is stale
 ci: ## What runs before anything lands
 	.ci/run
 
-##@ Train
-.PHONY: train train-scorer lock
+##@ Train and measure
+.PHONY: train train-scorer bench lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -71,6 +71,10 @@ train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 train-scorer: setup ## Train the sidecar's scorer
 	$(PY) -m services.safety.train
 
+
+bench: setup ## Measure overhead, memory and start-up into docs/results/
+	$(PY) -m benchmarks.overhead
+	$(PY) -m benchmarks.process
 
 lock: ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock

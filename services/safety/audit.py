@@ -22,6 +22,7 @@ class AuditRecord:
         began: Value of ``time.perf_counter()`` at its start.
         worst: The verdict with the highest score so far.
         chars: Characters judged as output.
+        written: Whether the record is stored.
         digest: Running SHA-256 of the output text.
     """
 
@@ -29,6 +30,7 @@ class AuditRecord:
     began: float = field(default_factory=time.perf_counter)
     worst: Verdict | None = None
     chars: int = 0
+    written: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def saw(self, text: str) -> None:
@@ -62,4 +64,5 @@ class AuditRecord:
                 "status": status,
             }
         )
+        self.written = True
         RECORDS.labels(action).inc()

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 from bemfleet.common.v1 import text_pb2
+from fleet import logs
 from fleet.errors import DeniedError, InvalidArgumentError, UnavailableError
 from fleet.streams import StreamWriter
 from google.protobuf.message import DecodeError, Message
@@ -20,6 +21,7 @@ from services.safety.holdback import HoldBack
 from services.safety.judge import Judge, Verdict
 from services.safety.settings import SafetySettings
 
+_LOG = logs.get("safety.proxy")
 _END = object()
 _KEPT_HEADERS = ("user-agent", "te", "content-type")
 
@@ -48,6 +50,7 @@ class Proxy(grpc.GenericRpcHandler):
         self._catalog = catalog
         self._judge = judge
         self._audit = audit
+        self._late: set[asyncio.Task[None]] = set()
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -93,6 +96,21 @@ class Proxy(grpc.GenericRpcHandler):
         finally:
             sending.cancel()
             call.cancel()
+            if not record.written:
+                self._write_late(record)
+
+    def _write_late(self, record: AuditRecord) -> None:
+        """Record a call whose client left or that failed: some of its text may be out."""
+
+        async def write() -> None:
+            try:
+                await record.write(self._audit, "ENDED_EARLY")
+            except UnavailableError as err:
+                _LOG.error("audit record lost", method=record.method, reason=str(err))
+
+        task = asyncio.create_task(write())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     async def _send(self, method: Method, requests: Any, call: Any) -> None:
         """Check and forward the client's messages."""

@@ -42,6 +42,17 @@ def ready(fleet: Fleet) -> bool:
         return False
 
 
+def answered(client: openai.OpenAI, answers: list[str]) -> bool:
+    """Ask once; a 503 means not yet, anything else is what it is."""
+    try:
+        answer = client.completions.create(**{**LONG, "max_tokens": 3})
+    except openai.InternalServerError as err:
+        assert err.status_code == 503  # noqa: PT017 - any other error is a failure
+        return False
+    answers.append(answer.choices[0].text)
+    return True
+
+
 def metric(fleet: Fleet, name: str) -> float:
     """Read one of the mission's metrics through its sidecar."""
     page = httpx.get(
@@ -125,11 +136,11 @@ def test_killed_scorer_closes_the_exit_until_it_is_back(
         process.kill()
     with pytest.raises(openai.APIError, match="scorer"):
         list(stream)
-    wait_until(lambda: ready(fleet))
-    answer = client.completions.create(**{**LONG, "max_tokens": 3})
+    answers: list[str] = []
+    wait_until(lambda: answered(client, answers))
 
     assert len(scorers) == 1
-    assert answer.choices[0].text
+    assert answers[0]
 
 
 def test_every_answer_left_an_audit_record(redis: Any) -> None:
@@ -138,7 +149,8 @@ def test_every_answer_left_an_audit_record(redis: Any) -> None:
     method = b"/bemfleet.router.v1.RouterService/Generate"
     generated = [fields for fields in records if fields[b"method"] == method]
 
-    assert len(generated) > 5
+    assert len(generated) >= 4
+    assert {b"OK", b"ENDED_EARLY"} <= {fields[b"status"] for fields in generated}
     assert {fields[b"action"] for fields in generated} <= {b"allow", b"filter"}
     assert all(len(fields[b"sha256"]) == 64 for fields in generated)
     assert not any(b"fisherman" in value for fields in records for value in fields.values())

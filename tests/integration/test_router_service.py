@@ -211,9 +211,10 @@ async def test_call_in_flight_finishes_when_the_service_drains(tmp_path: Path) -
     async with tiny_router(tmp_path) as (running, channel):
         router: Any = rpc.RouterServiceStub(channel)
         call = router.Generate(pb.GenerateRequest(prompt="x", sampling=GREEDY, max_tokens=100))
-        await call.read()
+        stream = aiter(call)
+        await anext(stream)
         stopping = asyncio.create_task(running.stop())
-        answers = await _read(call)
+        answers = [answer async for answer in stream]
         await stopping
 
     assert answers[-1].finish_reason != pb.FINISH_REASON_UNSPECIFIED

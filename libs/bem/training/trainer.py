@@ -174,10 +174,14 @@ class SkillTrainer:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[name])
-                self.optimizer.state[parameter] = {
+                # A head that this level of control does not use has no state.
+                state = {
                     key: tensors[f"adam.{key}/{name}"].clone()
                     for key in ("step", "exp_avg", "exp_avg_sq")
+                    if f"adam.{key}/{name}" in tensors
                 }
+                if state:
+                    self.optimizer.state[parameter] = state
         self.epoch, self.step = place["epoch"], place["step"]
 
 

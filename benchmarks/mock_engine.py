@@ -1,0 +1,99 @@
+"""An engine that says the same words at a fixed pace: what is left is the way around it."""
+
+import asyncio
+import heapq
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bem.adapters.bank import LoadedSkill
+from bem.engine import GenerationRequest, Piece, Ticket
+from bem.engine.requests import OnPiece
+from bem.engine.worker import Counters
+from bem.testing import tiny_backbone
+from bemfleet.router.v1 import router_pb2_grpc
+from fleet.server import App, serve
+
+from services.router.mission import Mission
+from services.router.servicer import SERVICE, STATUS, MissionHolder, RouterServicer
+from services.router.settings import RouterSettings
+
+WORDS = ("the ", "boats ", "lay ", "still ", "in ", "the ", "quiet ", "harbour ") * 2
+TOKEN_S = 0.002
+
+
+class MockEngine:
+    """Answers every request with sixteen words, two milliseconds apart."""
+
+    def __init__(self) -> None:
+        self.context_tokens = 2048
+        self.counters = Counters()
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
+        """Schedule the words of one answer."""
+        now = time.perf_counter()
+        with self._changed:
+            for index, word in enumerate(WORDS):
+                finish = "stop" if index == len(WORDS) - 1 else None
+                piece = Piece(word, index + 1, finish)  # type: ignore[arg-type]
+                self._number += 1
+                entry = (now + TOKEN_S * (index + 1), self._number, _call(on_piece, piece))
+                heapq.heappush(self._due, entry)
+            self._changed.notify()
+        return Ticket(request, on_piece)
+
+    def skills(self) -> list[LoadedSkill]:
+        """Return none."""
+        return []
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._due:
+                    self._changed.wait()
+                wait = self._due[0][0] - time.perf_counter()
+                if wait > 0:
+                    self._changed.wait(wait)
+                    continue
+                _, _, call = heapq.heappop(self._due)
+            call()
+
+
+def _call(on_piece: OnPiece, piece: Piece) -> Callable[[], None]:
+    return lambda: on_piece(piece)
+
+
+async def build(_settings: RouterSettings, app: App) -> None:
+    """Serve the real servicer on the mock engine."""
+    holder = MissionHolder()
+    holder.loaded = Mission(tiny_backbone(), MockEngine(), Path())
+    router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(holder), app.server)
+    await app.offer(SERVICE)
+    await app.set_serving(SERVICE, serving=True)
+
+
+async def in_process(engine: MockEngine, request: GenerationRequest) -> float:
+    """Return the seconds from a request to its last word, without any server."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def on_piece(piece: Piece | Exception) -> None:
+        if isinstance(piece, Piece) and piece.finish:
+            loop.call_soon_threadsafe(done.set)
+
+    began = time.perf_counter()
+    engine.submit(request, on_piece)
+    await done.wait()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    sys.stderr.write(f"mock engine, pid {os.getpid()}\n")
+    serve(RouterSettings, build, STATUS)

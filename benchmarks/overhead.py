@@ -1,0 +1,206 @@
+"""What gateway, sidecar and gRPC add to an answer: ``python -m benchmarks.overhead``.
+
+The engine is a mock of fixed pace, and the same mock called in process is subtracted. Requests
+arrive open-loop at 50 a second; blocks with and without the servers alternate.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bem.engine import GenerationRequest
+from fleet.testing import RedisServer, free_port
+
+from benchmarks.mock_engine import WORDS, MockEngine, in_process
+
+ROOT = Path(__file__).resolve().parents[1]
+RATE, BLOCK, ROUNDS = 50, 200, 5
+OUT = ROOT / "docs/results"
+
+
+@contextmanager
+def servers() -> Iterator[tuple[int, int]]:
+    """Run Redis, mock mission, sidecar and gateway; yields the ports of gateway and metrics."""
+    with tempfile.TemporaryDirectory() as folder:
+        redis = RedisServer(Path(folder))
+        redis.start()
+        sidecar, gateway, pages = (free_port() for _ in range(3))
+        socket = f"unix:{folder}/m.sock"
+        environment = {
+            "BEM_ROUTER_ADDRESS": socket,
+            "BEM_SAFETY_UPSTREAM": socket,
+            "BEM_SAFETY_ADDRESS": f"127.0.0.1:{sidecar}",
+            "BEM_SAFETY_PAGES_ADDRESS": f"127.0.0.1:{pages}",
+            "BEM_GATEWAY_ADDRESS": f"127.0.0.1:{gateway}",
+            "BEM_GATEWAY_ROUTER_ADDRESS": f"127.0.0.1:{sidecar}",
+            "BEM_SAFETY_REDIS_URL": redis.url,
+            "BEM_GATEWAY_REDIS_URL": redis.url,
+        }
+        modules = ("benchmarks.mock_engine", "services.safety", "services.gateway")
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", module],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stderr=subprocess.DEVNULL,
+            )
+            for module in modules
+        ]
+        try:
+            _wait_ready(gateway)
+            yield gateway, pages
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait()
+            redis.kill()
+
+
+def _wait_ready(port: int) -> None:
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError("the servers are not ready after 60 s")
+
+
+class HttpClient:
+    """Kept-alive connections and nothing else, so that the client costs little."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, *, stream: bool) -> float:
+        """Return the seconds from the request's first byte to the answer's last."""
+        body = json.dumps({"model": "tiny", "prompt": "hi", "stream": stream}).encode()
+        began = time.perf_counter()
+        pair = (
+            self._idle.pop()
+            if self._idle
+            else await asyncio.open_connection("127.0.0.1", self._port)
+        )
+        reader, writer = pair
+        head = "POST /v1/completions HTTP/1.1\r\nHost: l\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in answer.splitlines()[0]:
+            raise RuntimeError(answer.decode())
+        if stream:
+            await reader.readuntil(b"0\r\n\r\n")
+        else:
+            lines = answer.lower().split(b"content-length: ")[1]
+            await reader.readexactly(int(lines.split(b"\r\n")[0]))
+        seconds = time.perf_counter() - began
+        self._idle.append(pair)
+        return seconds
+
+
+async def block(ask: Callable[[], Awaitable[float]]) -> list[float]:
+    """Send one block open-loop at the rate; returns the latencies in seconds."""
+    began = time.perf_counter()
+    tasks = []
+    for index in range(BLOCK):
+        await asyncio.sleep(max(0.0, began + index / RATE - time.perf_counter()))
+        tasks.append(asyncio.ensure_future(ask()))
+    return list(await asyncio.gather(*tasks))
+
+
+def scorer(pages: int) -> dict[str, float]:
+    """Return the seconds and number of the scorer's batches so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=5) as page:
+        lines = page.read().decode().splitlines()
+    wanted = ("sum", "count")
+    values = {
+        name: next(x.split()[1] for x in lines if x.startswith(f"bem_safety_check_seconds_{name}"))
+        for name in wanted
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+async def measure(gateway: int, pages: int) -> dict[str, Any]:
+    """Run the alternating blocks and return the figures in milliseconds."""
+    engine, client = MockEngine(), HttpClient(gateway)
+    request = GenerationRequest((1,))
+    ways: dict[str, Callable[[], Awaitable[float]]] = {
+        "in process": lambda: in_process(engine, request),
+        "unary": lambda: client.ask(stream=False),
+        "streamed": lambda: client.ask(stream=True),
+    }
+    for ask in ways.values():
+        await block(ask)  # warm-up, not counted
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    before = scorer(pages)
+    for _ in range(ROUNDS):
+        for name, ask in ways.items():
+            seconds = await block(ask)
+            p50, p95 = np.percentile(seconds, [50, 95]) * 1000
+            rounds[name].append((float(p50), float(p95)))
+    after = scorer(pages)
+    answers = 2 * ROUNDS * BLOCK
+    scorer_ms = 1000 * (after["sum"] - before["sum"]) / answers
+    base = np.array(rounds["in process"])
+    figures: dict[str, Any] = {
+        "scorer_ms_per_answer": round(scorer_ms, 3),
+        "scorer_batches_per_answer": round((after["count"] - before["count"]) / answers, 2),
+        "in_process_ms": dict(zip(("p50", "p95"), np.median(base, axis=0).round(2), strict=True)),
+    }
+    for name in ("unary", "streamed"):
+        added = np.median(np.array(rounds[name]) - base, axis=0)
+        figures[name] = {
+            "added_p50_ms": round(float(added[0]), 2),
+            "added_p95_ms": round(float(added[1]), 2),
+            "added_p50_without_scorer_ms": round(float(added[0]) - scorer_ms, 2),
+            "added_p95_without_scorer_ms": round(float(added[1]) - scorer_ms, 2),
+            "added_p50_ms_per_token": round(float(added[0]) / len(WORDS), 3),
+        }
+    return figures
+
+
+def main() -> None:
+    """Measure and write JSON and Markdown."""
+    with servers() as (gateway, pages):
+        figures = asyncio.run(measure(gateway, pages))
+    setup = {"rate_per_s": RATE, "requests_per_block": BLOCK, "rounds": ROUNDS}
+    setup |= {"tokens_per_answer": len(WORDS)}
+    report = {
+        "setup": setup,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "figures": figures,
+        "target": {"added_p50_without_scorer_ms": 4.0, "added_p95_without_scorer_ms": 8.0},
+        "command": "python -m benchmarks.overhead",
+    }
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "bench_overhead.json").write_text(json.dumps(report, indent=2, default=float) + "\n")
+    lines = [
+        f"# Overhead at {RATE} requests/s, medians of {ROUNDS} paired rounds of {BLOCK}",
+        "",
+        "| way | added p50 | added p95 | p50 without scorer | p95 without scorer | p50 a token |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {name} | " + " | ".join(f"{value:.2f} ms" for value in figures[name].values()) + " |"
+        for name in ("unary", "streamed")
+    ]
+    lines += ["", f"The scorer itself: {figures['scorer_ms_per_answer']:.2f} ms an answer."]
+    (OUT / "bench_overhead.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
