@@ -153,11 +153,13 @@ async def measure(gateway: int, pages: int) -> dict[str, Any]:
             rounds[name].append((float(p50), float(p95)))
     after = scorer(pages)
     answers = 2 * ROUNDS * BLOCK
-    scorer_ms = 1000 * (after["sum"] - before["sum"]) / answers
+    # Earlier batches run while the engine still talks: only the last is waited for.
+    batches = after["count"] - before["count"]
+    scorer_ms = 1000 * (after["sum"] - before["sum"]) / batches
     base = np.array(rounds["in process"])
     figures: dict[str, Any] = {
-        "scorer_ms_per_answer": round(scorer_ms, 3),
-        "scorer_batches_per_answer": round((after["count"] - before["count"]) / answers, 2),
+        "scorer_ms_per_batch": round(scorer_ms, 3),
+        "scorer_batches_per_answer": round(batches / answers, 2),
         "in_process_ms": dict(zip(("p50", "p95"), np.median(base, axis=0).round(2), strict=True)),
     }
     for name in ("unary", "streamed"):
@@ -197,7 +199,10 @@ def main() -> None:
         f"| {name} | " + " | ".join(f"{value:.2f} ms" for value in figures[name].values()) + " |"
         for name in ("unary", "streamed")
     ]
-    lines += ["", f"The scorer itself: {figures['scorer_ms_per_answer']:.2f} ms an answer."]
+    lines += [
+        "",
+        f"The scorer itself: {figures['scorer_ms_per_batch']:.2f} ms a batch; one is subtracted.",
+    ]
     (OUT / "bench_overhead.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

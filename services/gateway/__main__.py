@@ -18,5 +18,6 @@ if __name__ == "__main__":
         http="httptools",
         access_log=False,
         log_config=None,
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=int(settings.drain_s),
     )

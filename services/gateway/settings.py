@@ -16,6 +16,9 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     request_timeout_s: float = Field(300.0, gt=0)
     """Deadline of one generation, sent along with it."""
 
+    keep_alive_s: int = Field(75, ge=1)
+    """How long an idle connection stays open; longer than clients keep theirs in a pool."""
+
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
     """Largest request body; a larger one is 413."""
 
