@@ -13,12 +13,14 @@ class HoldBack:
     Args:
         window: Characters held back.
         context: Characters before a new piece that are judged with it.
+        stride: Characters that a verdict must be able to release to be asked for.
     """
 
-    def __init__(self, window: int, context: int) -> None:
+    def __init__(self, window: int, context: int, stride: int) -> None:
         self.text = ""
         self._window = window
         self._context = context
+        self._stride = stride
         self._judged = 0
         self._released = 0
         self._held: deque[tuple[bytes, int]] = deque()
@@ -33,9 +35,10 @@ class HoldBack:
         self.text += delta
         self._held.append((raw, len(self.text)))
 
-    def unjudged(self) -> str:
-        """Return what must be judged next, with its context; empty when nothing is new."""
-        if self._judged == len(self.text):
+    def unjudged(self, *, ended: bool) -> str:
+        """Return what must be judged now, with its context; empty when no verdict is needed yet."""
+        releasable = len(self.text) - self._window - self._released
+        if self._judged == len(self.text) or (not ended and releasable < self._stride):
             return ""
         return self.text[max(0, self._judged - self._context) :]
 

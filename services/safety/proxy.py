@@ -133,7 +133,9 @@ class Proxy(grpc.GenericRpcHandler):
         self, method: Method, call: Any, sending: asyncio.Task[None], record: AuditRecord
     ) -> AsyncGenerator[bytes]:
         """Yield what may leave, in order; the record is written before the last of it."""
-        hold = HoldBack(self._settings.window_chars, self._settings.context_chars)
+        hold = HoldBack(
+            self._settings.window_chars, self._settings.context_chars, self._settings.stride_chars
+        )
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         reading = asyncio.create_task(_read(call, arrived))
         sending.add_done_callback(lambda done: _report(done, arrived))
@@ -145,7 +147,7 @@ class Proxy(grpc.GenericRpcHandler):
                 while not arrived.empty():  # what came while the scorer worked is judged at once
                     entries.append(arrived.get_nowait())
                 ended, failure = await self._take_all(method, entries, hold, record)
-                await self._judge_new(hold, record)
+                await self._judge_new(hold, record, ended=ended)
                 if not ended:
                     for raw in hold.releasable(ended=False):
                         yield raw
@@ -184,8 +186,8 @@ class Proxy(grpc.GenericRpcHandler):
         record.saw(delta)
         hold.add(raw, delta)
 
-    async def _judge_new(self, hold: HoldBack, record: AuditRecord) -> None:
-        if text := hold.unjudged():
+    async def _judge_new(self, hold: HoldBack, record: AuditRecord, *, ended: bool) -> None:
+        if text := hold.unjudged(ended=ended):
             length = len(hold.text)
             self._enforce(await self._judge.check(text), record)
             hold.passed(length)

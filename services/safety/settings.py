@@ -24,6 +24,9 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     window_chars: int = Field(64, ge=0)
     """Text held back at the end of a stream: longer than any phrase that the scorer knows."""
 
+    stride_chars: int = Field(16, ge=1)
+    """A verdict is asked for when it can release this much: about four tokens."""
+
     context_chars: int = Field(512, ge=0)
     """Text before a new piece that is judged with it."""
 
