@@ -24,8 +24,8 @@ down: ## Stop the fleet; requests in flight finish
 status: ## Say what runs where (JSON=1 for JSON)
 	@$(PY) -m tools.local_fleet status $(if $(JSON),--json)
 
-logs: ## Print the last log lines (SERVICE=router, LINES=40)
-	@$(PY) -m tools.local_fleet logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE))
+logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
+	@$(PY) -m tools.local_fleet logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
 
 ##@ Check
 .PHONY: test unit integration e2e lint fmt proto proto-check ci

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from tools.local_fleet.supervision import start, states, stop
 
 # First start: the base model is de-quantised, which takes half a minute.
 HEALTHY_S = 180.0
+# A process that was started this often without the fleet coming up will not get better.
+DEATHS = 4
 
 
 def up(plan: Plan) -> int:
@@ -22,8 +25,8 @@ def up(plan: Plan) -> int:
         check(plan)
         print("starting redis, router, safety, gateway", flush=True)
         start(plan)
-    if not _wait_healthy(plan):
-        print(f"not healthy after {HEALTHY_S:.0f} s; see `make logs`", file=sys.stderr)
+    if reason := _wait_healthy(plan):
+        print(f"the fleet did not come up: {reason}", file=sys.stderr)
         return 1
     print(_table(plan))
     print(_example(plan))
@@ -57,8 +60,8 @@ def status(plan: Plan, *, as_json: bool) -> int:
     return 0 if healthy else 1
 
 
-def logs(plan: Plan, service: str, lines: int) -> int:
-    """Print the last lines of the logs."""
+def logs(plan: Plan, service: str, lines: int, *, follow: bool) -> int:
+    """Print the last lines of the logs; with ``follow``, go on until interrupted."""
     names = [service] if service else [program.name for program in plan.programs()]
     for name in names:
         file = plan.logs / f"{name}.log"
@@ -66,7 +69,10 @@ def logs(plan: Plan, service: str, lines: int) -> int:
             print(f"{name}: no log; is it one of {[p.name for p in plan.programs()]}?")
             continue
         print(f"== {name}")
-        print("\n".join(_tail(file, lines)))
+        print("\n".join(_tail(file, lines)), flush=True)
+    if follow:
+        files = [str(plan.logs / f"{name}.log") for name in names]
+        os.execvp("tail", ["tail", "-n0", "-F", *files])  # noqa: S606 - replaces this process
     return 0
 
 
@@ -85,19 +91,25 @@ def _problem(plan: Plan) -> str | None:
     return str(answer.json().get("error", {}).get("message", answer.text))
 
 
-def _wait_healthy(plan: Plan) -> bool:
+def _wait_healthy(plan: Plan) -> str | None:
+    """Wait with a line for every change; returns why it gave up, None when all is healthy."""
     began = time.monotonic()
     said = ""
+    pids: dict[str, set[int]] = {}
     while (passed := time.monotonic() - began) < HEALTHY_S:
         problem = _problem(plan)
         if problem is None:
             print(f"healthy after {passed:.1f} s", flush=True)
-            return True
+            return None
         if problem != said:
             print(f"  {passed:5.1f} s  waiting: {problem}", flush=True)
             said = problem
+        for name, state in states(plan).items():
+            pids.setdefault(name, set()).add(state["pid"])
+            if len(pids[name] - {0}) >= DEATHS:
+                return f"{name} keeps ending; see `make logs SERVICE={name}`"
         time.sleep(0.25)
-    return False
+    return f"not healthy after {HEALTHY_S:.0f} s ({said}); see `make logs`"
 
 
 def _table(plan: Plan) -> str:
@@ -132,6 +144,7 @@ def main() -> int:
     log = commands.add_parser("logs")
     log.add_argument("--service", default="")
     log.add_argument("--lines", type=int, default=40)
+    log.add_argument("--follow", action="store_true")
     arguments = parser.parse_args()
     plan = Plan()
     try:
@@ -141,7 +154,7 @@ def main() -> int:
             return down(plan)
         if arguments.command == "status":
             return status(plan, as_json=arguments.json)
-        return logs(plan, arguments.service, arguments.lines)
+        return logs(plan, arguments.service, arguments.lines, follow=arguments.follow)
     except NotReadyToStartError as err:
         print(err, file=sys.stderr)
         return 1
