@@ -4,6 +4,7 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Self, TypeAlias
 
 import grpc
@@ -78,8 +79,9 @@ class CallInterceptor(aio.ServerInterceptor):
                     if not hasattr(answers, "__aiter__"):  # a coroutine that writes by itself
                         await answers
                         return
-                    async for answer in answers:
-                        yield answer
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            yield answer
                 except aio.AbortError:
                     raise
                 except Exception as err:  # noqa: BLE001 - the one place where any error ends

@@ -66,7 +66,9 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
     requests = []
     for given in inputs:
         for choice in range(body.n or 1):
-            request = pb.GenerateRequest(model=_clean(body.model, "model"), **given)
+            request = pb.GenerateRequest(
+                model=_clean(body.model, "model"), whole=not body.stream, **given
+            )
             request.stop.extend(_clean(text, "stop") for text in body.stop or ())
             if limit:
                 request.max_tokens = limit

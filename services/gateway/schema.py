@@ -35,7 +35,9 @@ class GenerationFields(_Request):
     n: int | None = Field(None, ge=1, le=8)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    stop: Annotated[list[Stop] | None, BeforeValidator(_as_list), Field(max_length=4)] = None
+    stop: Annotated[
+        Annotated[list[Stop], Field(max_length=4)] | None, BeforeValidator(_as_list)
+    ] = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)

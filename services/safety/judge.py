@@ -60,6 +60,7 @@ class Judge:
         self._pending: list[tuple[str, asyncio.Future[Verdict]]] = []
         self._wake = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._category = ""
         self._threshold = 0.0
 
@@ -128,20 +129,20 @@ class Judge:
             raise
         self._category, self._threshold = hello["category"], hello["threshold"]
         self._process = process
+        self._watching = asyncio.create_task(self._watch(process))
         _LOG.info("scorer ready", pid=process.pid, category=self._category)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Wake the feeder when the scorer ends, so that its end is noticed without a request."""
+        await process.wait()
+        self._wake.set()
 
     async def _feed(self) -> None:
         """Send one batch and hand out its verdicts; raises when the scorer is gone."""
         process = self._process
         if process is None or process.stdin is None:
             raise EOFError("the scorer has no input")
-        waiting = asyncio.ensure_future(self._wake.wait())
-        ending = asyncio.ensure_future(process.wait())
-        try:
-            await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-            ending.cancel()
+        await self._wake.wait()
         if process.returncode is not None:
             raise EOFError(f"the scorer ended with status {process.returncode}")
         self._pending = [entry for entry in self._pending if not entry[1].done()]
@@ -187,4 +188,6 @@ class Judge:
         self._kill()
         if self._process:
             await self._process.wait()
-        self._process = None
+        if self._watching:
+            await self._watching
+        self._process = self._watching = None

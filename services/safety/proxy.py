@@ -4,7 +4,6 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -61,12 +60,10 @@ class Proxy(grpc.GenericRpcHandler):
         if method is None and self._catalog.services:
             return None
 
-        async def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+        def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             if method is None:
                 raise UnavailableError("the mission behind the sidecar has not been reached yet")
-            async with aclosing(self._call(path, method, requests, context)) as answers:
-                async for raw in answers:
-                    yield raw
+            return self._call(path, method, requests, context)
 
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(handle)
         return handler

@@ -171,6 +171,7 @@ class GenerateRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     SKILL_SCALE_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The base model's or a loaded skill's name; empty is the base model."""
     prompt: _builtins.str
@@ -179,6 +180,8 @@ class GenerateRequest(_message.Message):
     """Tokens to generate, at least 1; prompt and output together fit the context. Unset: 256."""
     skill_scale: _builtins.float
     """Scale of the skill's code in [0, 2]; 0 is the base model exactly. Unset: 1."""
+    whole: _builtins.bool
+    """One response with the whole answer instead of a response for each piece."""
     @_builtins.property
     def chat(self) -> Global___ChatPrompt:
         """A conversation that the model answers."""
@@ -201,10 +204,11 @@ class GenerateRequest(_message.Message):
         max_tokens: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
         skill_scale: _builtins.float | None = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_skill_scale", b"_skill_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "prompt", b"prompt", "sampling", b"sampling", "skill_scale", b"skill_scale"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_skill_scale", b"_skill_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "skill_scale", b"skill_scale", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_skill_scale", b"_skill_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "skill_scale", b"skill_scale", "stop", b"stop", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
