@@ -17,6 +17,7 @@ if __name__ == "__main__":
         loop="uvloop",
         http="httptools",
         access_log=False,
+        proxy_headers=False,
         log_config=None,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=int(settings.drain_s),

@@ -12,6 +12,7 @@ import grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fastapi import Request
+from fleet.clients import outgoing_metadata
 from fleet.errors import details_of
 from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
@@ -122,7 +123,7 @@ async def _read(
     arrived: asyncio.Queue[Part | Exception],
 ) -> None:
     last, seconds = time.perf_counter(), TTFT
-    call: Any = router.Generate(request, timeout=timeout_s)
+    call: Any = router.Generate(request, timeout=timeout_s, metadata=outgoing_metadata())
     try:
         async for answer in call:
             now = time.perf_counter()

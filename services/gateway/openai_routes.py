@@ -11,6 +11,7 @@ from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fleet import logs
+from fleet.clients import outgoing_metadata
 
 from services.gateway.errors import ApiError, from_rpc
 from services.gateway.generation import Part, parts, whole, wire_requests
@@ -47,7 +48,9 @@ async def model(request: Request, name: str) -> JSONResponse:
 
 
 async def _models(request: Request) -> list[dict[str, Any]]:
-    listed = await request.app.state.router.ListSkills(pb.ListSkillsRequest(), timeout=10)
+    listed = await request.app.state.router.ListSkills(
+        pb.ListSkillsRequest(), timeout=10, metadata=outgoing_metadata()
+    )
     base = listed.skills[0].name
     return [
         {

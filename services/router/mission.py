@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,12 +32,12 @@ GENERATED_TOKENS = Counter("bem_router_generated_tokens_total", "Tokens generate
 DROPPED = Counter("bem_router_requests_dropped_total", "Requests cancelled or past deadline.")
 TTFT = Histogram(
     "bem_router_ttft_seconds",
-    "Time to the first piece of text.",
+    "Time to the first piece of a streamed answer.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 INTER_TOKEN = Histogram(
     "bem_router_inter_token_seconds",
-    "Time between two pieces of text.",
+    "Time between two pieces of a streamed answer.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["skill", "version"])
@@ -96,11 +97,28 @@ class Mission:
         base = self.backbone.digest[:12]
         return f"{base}+{skill.version[:12]}" if skill else base
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Piece]:
-        """Yield the pieces of an answer; ending the iteration early frees the row."""
+    async def generate(
+        self, request: GenerationRequest, *, whole: bool = False
+    ) -> AsyncIterator[Piece]:
+        """Yield the pieces of an answer; ending the iteration early frees the row.
+
+        Args:
+            request: What to generate.
+            whole: Yield one piece with all the text; the event loop sleeps until it is there.
+        """
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        ticket = self.worker.submit(request, lambda piece: _hand_over(loop, arrived, piece))
+        kept: list[str] = []
+
+        def on_piece(piece: Piece | Exception) -> None:
+            if whole and isinstance(piece, Piece):
+                kept.append(piece.text)
+                if not piece.finish:
+                    return
+                piece = replace(piece, text="".join(kept))
+            _hand_over(loop, arrived, piece)
+
+        ticket = self.worker.submit(request, on_piece)
         last = time.perf_counter()
         seconds = TTFT
         try:
@@ -109,7 +127,8 @@ class Mission:
                 if isinstance(piece, Exception):
                     raise piece
                 now = time.perf_counter()
-                seconds.observe(now - last)
+                if not whole:
+                    seconds.observe(now - last)
                 last, seconds = now, INTER_TOKEN
                 yield piece
                 if piece.finish:

@@ -4,12 +4,10 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import grpc
 from bem import errors
-from bem.engine import GenerationRequest, Piece
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import StatusTable, UnavailableError
@@ -69,7 +67,7 @@ class RouterServicer(rpc.RouterServiceServicer):
         mission = self._holder.get()
         asked = engine_request(mission, request, deadline_of(context))
         version = mission.version_of(mission.skill_of(request.model))
-        async for piece in _pieces(mission, asked, whole=request.whole):
+        async for piece in mission.generate(asked, whole=request.whole):
             response = pb.GenerateResponse(
                 text=piece.text, finish_reason=_FINISH[piece.finish], model_version=version
             )
@@ -113,19 +111,6 @@ class RouterServicer(rpc.RouterServiceServicer):
         """Offer a skill no longer."""
         await self._holder.get().unload_skill(request.name)
         return pb.UnloadSkillResponse()
-
-
-async def _pieces(
-    mission: Mission, asked: GenerationRequest, *, whole: bool
-) -> AsyncIterator[Piece]:
-    """Yield the pieces of an answer, or one piece with all of it."""
-    text = ""
-    async for piece in mission.generate(asked):
-        text += piece.text
-        if not whole:
-            yield piece
-        elif piece.finish:
-            yield replace(piece, text=text)
 
 
 def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:

@@ -77,11 +77,10 @@ class Proxy(grpc.GenericRpcHandler):
             for key, value in context.invocation_metadata() or ()
             if key not in _KEPT_HEADERS and not key.startswith("grpc-")
         ]
-        open_call: Any = self._channel.stream_stream(path)
-        call = open_call(metadata=metadata, timeout=context.time_remaining())
-        sending = asyncio.create_task(self._send(method, requests, call))
+        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        call, sending = await self._open(path, method, requests, arrived, metadata, context)
         try:
-            async for raw in self._judged(method, call, sending, record):
+            async for raw in self._judged(method, call, arrived, record):
                 yield raw
         except aio.AioRpcError as err:
             await record.write(self._audit, err.code().name)
@@ -91,10 +90,33 @@ class Proxy(grpc.GenericRpcHandler):
             await record.write(self._audit, "CONTENT_FILTERED")
             raise
         finally:
-            sending.cancel()
+            if sending:
+                sending.cancel()
             call.cancel()
             if not record.written:
                 self._write_late(record)
+
+    async def _open(  # noqa: PLR0917 - one call's parts
+        self,
+        path: str,
+        method: Method,
+        requests: Any,
+        arrived: asyncio.Queue[Any],
+        metadata: list[tuple[str, Any]],
+        context: aio.ServicerContext[Any, Any],
+    ) -> tuple[Any, asyncio.Task[None] | None]:
+        """Open the call to the mission; a single request is checked before anything is opened."""
+        limit = context.time_remaining()
+        if not method.streams_requests:
+            raw = await anext(aiter(requests), b"")
+            self._check_request(method, raw)
+            unary: Any = self._channel.unary_stream(path)
+            return unary(raw, metadata=metadata, timeout=limit), None
+        streaming: Any = self._channel.stream_stream(path)
+        call = streaming(metadata=metadata, timeout=limit)
+        sending = asyncio.create_task(self._send(method, requests, call))
+        sending.add_done_callback(lambda done: _report(done, arrived))
+        return call, sending
 
     def _write_late(self, record: AuditRecord) -> None:
         """Record a call whose client left or that failed: some of its text may be out."""
@@ -127,15 +149,13 @@ class Proxy(grpc.GenericRpcHandler):
                 )
 
     async def _judged(
-        self, method: Method, call: Any, sending: asyncio.Task[None], record: AuditRecord
+        self, method: Method, call: Any, arrived: asyncio.Queue[Any], record: AuditRecord
     ) -> AsyncGenerator[bytes]:
         """Yield what may leave, in order; the record is written before the last of it."""
         hold = HoldBack(
             self._settings.window_chars, self._settings.context_chars, self._settings.stride_chars
         )
-        arrived: asyncio.Queue[Any] = asyncio.Queue()
         reading = asyncio.create_task(_read(call, arrived))
-        sending.add_done_callback(lambda done: _report(done, arrived))
         ended = False
         failure: Exception | None = None
         try:

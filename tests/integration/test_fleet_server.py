@@ -11,7 +11,7 @@ import grpc
 import pytest
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from fleet import logs
-from fleet.clients import open_channel, wait_ready
+from fleet.clients import open_channel, outgoing_metadata, wait_ready
 from fleet.errors import (
     InvalidArgumentError,
     OverloadedError,
@@ -209,7 +209,7 @@ async def test_stop_lets_a_call_in_flight_finish(
     """A call that runs when the process is told to end gets its answer, with its request id."""
     token = logs.request_id.set("req-7")
     method: Any = channel.unary_unary(f"/{SERVICE}/Wait")
-    call = method(b"")
+    call = method(b"", metadata=outgoing_metadata())
     logs.request_id.reset(token)
     await echo.entered.wait()
     stopping = asyncio.create_task(running.stop())
