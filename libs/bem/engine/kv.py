@@ -1,7 +1,9 @@
 """The key-value cache: one slot of fixed length a row, allocated once."""
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +28,8 @@ class SlotCache:
         )
         shape = (config.num_hidden_layers, rows, config.num_key_value_heads, context_tokens, width)
         like = backbone.model.lm_head.weight
-        self.keys = like.new_zeros(shape)
-        self.values = like.new_zeros(shape)
+        self.keys = _zeros(shape, like)
+        self.values = _zeros(shape, like)
         self._rows = torch.zeros(0, dtype=torch.int64)
         self._positions = torch.zeros(0, 0, dtype=torch.int64)
         self._length = 0
@@ -59,3 +61,11 @@ class SlotCache:
         return torch.zeros(hidden.shape, dtype=dtype, device=columns.device).masked_fill(
             hidden, torch.finfo(dtype).min
         )
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return zeros of ``like``'s type and device; on a CPU pages are taken when first written."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = math.prod(shape) * like.element_size()
+    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(like.dtype).reshape(shape)
