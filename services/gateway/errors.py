@@ -72,7 +72,8 @@ def from_rpc(err: grpc.RpcError) -> ApiError:
 def _param(found: ErrorDetails) -> str | None:
     if found.field is None:
         return None
-    name = _PARAMS.get(found.field, found.field.removeprefix("chat."))
+    field = found.field.removeprefix("request.")
+    name = _PARAMS.get(field, field.removeprefix("chat."))
     return name.removeprefix("sampling.")
 
 

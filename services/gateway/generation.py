@@ -67,9 +67,7 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
     requests = []
     for given in inputs:
         for choice in range(body.n or 1):
-            request = pb.GenerateRequest(
-                model=_clean(body.model, "model"), whole=not body.stream, **given
-            )
+            request = pb.GenerateRequest(model=_clean(body.model, "model"), **given)
             request.stop.extend(_clean(text, "stop") for text in body.stop or ())
             if limit:
                 request.max_tokens = limit
@@ -165,18 +163,37 @@ async def whole(
 async def _gather(
     router: rpc.RouterServiceAsyncStub, asked: list[pb.GenerateRequest], limit: float
 ) -> list[Part]:
-    choices = [Part(index, "") for index in range(len(asked))]
-    async for part in parts(router, asked, limit):
-        choice = choices[part.index]
-        choice.text += part.text
-        choice.version = choice.version or part.version
-        if part.finish:
-            choice.finish = part.finish
-            choice.prompt_tokens = part.prompt_tokens
-            choice.completion_tokens = part.completion_tokens
-            if part.finish == "content_filter":
-                choice.text = ""
-    return choices
+    """Ask for all choices at once; the first error cancels the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_complete(router, request, limit, index))
+                for index, request in enumerate(asked)
+            ]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+    return [task.result() for task in tasks]
+
+
+async def _complete(
+    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, limit: float, index: int
+) -> Part:
+    try:
+        answer = await router.Complete(
+            pb.CompleteRequest(request=request), timeout=limit, metadata=outgoing_metadata()
+        )
+    except grpc.RpcError as err:
+        if details_of(err).reason == FILTERED:
+            return Part(index, "", finish="content_filter")
+        raise
+    return Part(
+        index,
+        answer.text,
+        FINISH[answer.finish_reason],
+        answer.usage.prompt_tokens,
+        answer.usage.completion_tokens,
+        answer.model_version,
+    )
 
 
 async def _left(request: Request) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -97,28 +97,13 @@ class Mission:
         base = self.backbone.digest[:12]
         return f"{base}+{skill.version[:12]}" if skill else base
 
-    async def generate(
-        self, request: GenerationRequest, *, whole: bool = False
-    ) -> AsyncIterator[Piece]:
-        """Yield the pieces of an answer; ending the iteration early frees the row.
-
-        Args:
-            request: What to generate.
-            whole: Yield one piece with all the text; the event loop sleeps until it is there.
-        """
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Piece]:
+        """Yield the pieces of an answer; ending the iteration early frees the row."""
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        kept: list[str] = []
-
-        def on_piece(piece: Piece | Exception) -> None:
-            if whole and isinstance(piece, Piece):
-                kept.append(piece.text)
-                if not piece.finish:
-                    return
-                piece = replace(piece, text="".join(kept))
-            _hand_over(loop, arrived, piece)
-
-        ticket = self.worker.submit(request, on_piece)
+        ticket = self.worker.submit(
+            request, lambda piece: _hand_over(loop, arrived.put_nowait, piece)
+        )
         last = time.perf_counter()
         seconds = TTFT
         try:
@@ -127,12 +112,39 @@ class Mission:
                 if isinstance(piece, Exception):
                     raise piece
                 now = time.perf_counter()
-                if not whole:
-                    seconds.observe(now - last)
+                seconds.observe(now - last)
                 last, seconds = now, INTER_TOKEN
                 yield piece
                 if piece.finish:
                     return
+        finally:
+            ticket.cancel()
+
+    async def complete(self, request: GenerationRequest) -> Piece:
+        """Return one piece with all the text; the event loop sleeps until it is there."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Piece] = loop.create_future()
+        kept: list[str] = []
+
+        def settle(piece: Piece | Exception) -> None:
+            if done.done():
+                return
+            if isinstance(piece, Exception):
+                done.set_exception(piece)
+            else:
+                done.set_result(piece)
+
+        def on_piece(piece: Piece | Exception) -> None:
+            if isinstance(piece, Piece):
+                kept.append(piece.text)
+                if not piece.finish:
+                    return
+                piece = replace(piece, text="".join(kept))
+            _hand_over(loop, settle, piece)
+
+        ticket = self.worker.submit(request, on_piece)
+        try:
+            return await done
         finally:
             ticket.cancel()
 
@@ -236,9 +248,9 @@ def checked_name(name: str) -> str:
 
 def _hand_over(
     loop: asyncio.AbstractEventLoop,
-    arrived: "asyncio.Queue[Piece | Exception]",
+    take: Callable[[Piece | Exception], None],
     piece: Piece | Exception,
 ) -> None:
     """Pass a piece from the engine's thread to its reader; a closed loop has no reader."""
     if not loop.is_closed():
-        loop.call_soon_threadsafe(arrived.put_nowait, piece)
+        loop.call_soon_threadsafe(take, piece)

@@ -184,7 +184,7 @@ async def _answer(
     mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None
 ) -> bytes:
     request = engine_request(mission, asked, deadline)
-    return "".join([p.text async for p in mission.generate(request, whole=True)]).encode()
+    return (await mission.complete(request)).text.encode()
 
 
 def _response(

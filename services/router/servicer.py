@@ -67,7 +67,7 @@ class RouterServicer(rpc.RouterServiceServicer):
         mission = self._holder.get()
         asked = engine_request(mission, request, deadline_of(context))
         version = mission.version_of(mission.skill_of(request.model))
-        async for piece in mission.generate(asked, whole=request.whole):
+        async for piece in mission.generate(asked):
             response = pb.GenerateResponse(
                 text=piece.text, finish_reason=_FINISH[piece.finish], model_version=version
             )
@@ -76,6 +76,24 @@ class RouterServicer(rpc.RouterServiceServicer):
                 response.usage.completion_tokens = piece.completion_tokens
             yield response
             version = ""
+
+    async def Complete(
+        self, request: pb.CompleteRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.CompleteResponse:
+        """Return an answer whole."""
+        mission = self._holder.get()
+        asked = engine_request(mission, request.request, deadline_of(context))
+        version = mission.version_of(mission.skill_of(request.request.model))
+        piece = await mission.complete(asked)
+        usage = pb.Usage(
+            prompt_tokens=len(asked.prompt_ids), completion_tokens=piece.completion_tokens
+        )
+        return pb.CompleteResponse(
+            text=piece.text,
+            finish_reason=_FINISH[piece.finish],
+            usage=usage,
+            model_version=version,
+        )
 
     async def ListSkills(
         self,

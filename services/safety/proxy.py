@@ -22,7 +22,7 @@ from services.safety.settings import SafetySettings
 
 _LOG = logs.get("safety.proxy")
 _END = object()
-_KEPT_HEADERS = ("user-agent", "te", "content-type")
+_OWN_HEADERS = ("user-agent", "te", "content-type")
 
 
 class Proxy(grpc.GenericRpcHandler):
@@ -60,6 +60,9 @@ class Proxy(grpc.GenericRpcHandler):
         if method is None and self._catalog.services:
             return None
 
+        if method and not method.streams_requests and not method.streams_responses:
+            return self._unary_handler(path, method)
+
         def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             if method is None:
                 raise UnavailableError("the mission behind the sidecar has not been reached yet")
@@ -68,17 +71,41 @@ class Proxy(grpc.GenericRpcHandler):
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(handle)
         return handler
 
+    def _unary_handler(self, path: str, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of a unary method: one message each way, one batch each way."""
+
+        async def handle(raw: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
+            self._check_request(method, raw)
+            record = AuditRecord(path)
+            unary: Any = self._channel.unary_unary(path)
+            hold = HoldBack(0, 0, 1)
+            try:
+                answer: bytes = await unary(
+                    raw, metadata=_forwarded(context), timeout=context.time_remaining()
+                )
+                await self._take(method, answer, hold, record)
+                await record.write(self._audit, "OK")
+            except aio.AioRpcError as err:
+                await record.write(self._audit, err.code().name)
+                trailing = tuple(err.trailing_metadata() or ())
+                await context.abort(err.code(), err.details() or "", trailing)
+            except DeniedError:
+                await record.write(self._audit, "CONTENT_FILTERED")
+                raise
+            finally:
+                if not record.written:
+                    self._write_late(record)
+            return answer
+
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(handle)
+        return handler
+
     async def _call(
         self, path: str, method: Method, requests: Any, context: aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[bytes]:
         record = AuditRecord(path)
-        metadata = [
-            (key, value)
-            for key, value in context.invocation_metadata() or ()
-            if key not in _KEPT_HEADERS and not key.startswith("grpc-")
-        ]
         arrived: asyncio.Queue[Any] = asyncio.Queue()
-        call, sending = await self._open(path, method, requests, arrived, metadata, context)
+        call, sending = await self._open(path, method, requests, arrived, context)
         try:
             async for raw in self._judged(method, call, arrived, record):
                 yield raw
@@ -96,17 +123,16 @@ class Proxy(grpc.GenericRpcHandler):
             if not record.written:
                 self._write_late(record)
 
-    async def _open(  # noqa: PLR0917 - one call's parts
+    async def _open(
         self,
         path: str,
         method: Method,
         requests: Any,
         arrived: asyncio.Queue[Any],
-        metadata: list[tuple[str, Any]],
         context: aio.ServicerContext[Any, Any],
     ) -> tuple[Any, asyncio.Task[None] | None]:
         """Open the call to the mission; a single request is checked before anything is opened."""
-        limit = context.time_remaining()
+        limit, metadata = context.time_remaining(), _forwarded(context)
         if not method.streams_requests:
             raw = await anext(aiter(requests), b"")
             self._check_request(method, raw)
@@ -217,6 +243,15 @@ class Proxy(grpc.GenericRpcHandler):
                 "CONTENT_FILTERED",
                 {"category": verdict.category, "score": f"{verdict.score:.3f}"},
             )
+
+
+def _forwarded(context: aio.ServicerContext[Any, Any]) -> list[tuple[str, Any]]:
+    """Return the client's metadata without what belongs to its own connection."""
+    return [
+        (key, value)
+        for key, value in context.invocation_metadata() or ()
+        if key not in _OWN_HEADERS and not key.startswith("grpc-")
+    ]
 
 
 async def _read(call: Any, arrived: asyncio.Queue[Any]) -> None:

@@ -57,6 +57,18 @@ async def test_answer_streams_and_ends_with_usage(router: Any) -> None:
     assert (answers[-1].usage.prompt_tokens, answers[-1].usage.completion_tokens) == (5, 12)
 
 
+async def test_whole_answer_equals_the_streamed_one(router: Any) -> None:
+    """Complete gives the stream's text, reason, usage and version in one message."""
+    request = pb.GenerateRequest(prompt="hello", sampling=GREEDY, max_tokens=12, model="alpha")
+    answers = [answer async for answer in router.Generate(request)]
+    whole = await router.Complete(pb.CompleteRequest(request=request))
+
+    assert whole.text == "".join(answer.text for answer in answers)
+    assert whole.usage == answers[-1].usage
+    assert whole.finish_reason == answers[-1].finish_reason
+    assert whole.model_version == answers[0].model_version
+
+
 async def test_skill_answers_differently_and_is_listed(router: Any) -> None:
     """A skill is a model of its own name."""
     base = pb.GenerateRequest(chat=chat("hi"), sampling=GREEDY, max_tokens=20)

@@ -40,6 +40,11 @@ class RouterServiceStub:
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Complete = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/Complete',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.FromString,
+                _registered_method=True)
         self.ListSkills = channel.unary_unary(
                 '/bemfleet.router.v1.RouterService/ListSkills',
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsRequest.SerializeToString,
@@ -65,6 +70,13 @@ class RouterServiceServicer:
         """Generates text; one response for each piece of text, the last one carries finish_reason and usage.
         INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Complete(self, request, context):
+        """Generates text and answers once, with all of it; errors as in Generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +110,11 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.GenerateRequest.FromString,
                     response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Complete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Complete,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.SerializeToString,
             ),
             'ListSkills': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSkills,
@@ -143,6 +160,33 @@ class RouterService:
             '/bemfleet.router.v1.RouterService/Generate',
             bemfleet_dot_router_dot_v1_dot_router__pb2.GenerateRequest.SerializeToString,
             bemfleet_dot_router_dot_v1_dot_router__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Complete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/Complete',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class RouterServiceStub:
     INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
     RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
     """
+    Complete: _grpc.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]
+    """Generates text and answers once, with all of it; errors as in Generate."""
     ListSkills: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListSkillsRequest, _router_pb2.ListSkillsResponse]
     """Lists the base model and the skills that are loaded."""
     LoadSkill: _grpc.UnaryUnaryMultiCallable[_router_pb2.LoadSkillRequest, _router_pb2.LoadSkillResponse]
@@ -55,6 +57,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
     RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
     """
+    Complete: _aio.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]  # type: ignore[assignment]
+    """Generates text and answers once, with all of it; errors as in Generate."""
     ListSkills: _aio.UnaryUnaryMultiCallable[_router_pb2.ListSkillsRequest, _router_pb2.ListSkillsResponse]  # type: ignore[assignment]
     """Lists the base model and the skills that are loaded."""
     LoadSkill: _aio.UnaryUnaryMultiCallable[_router_pb2.LoadSkillRequest, _router_pb2.LoadSkillResponse]  # type: ignore[assignment]
@@ -75,6 +79,14 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
         """
+
+    @_abc_1.abstractmethod
+    def Complete(
+        self,
+        request: _router_pb2.CompleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.CompleteResponse, _abc.Awaitable[_router_pb2.CompleteResponse]]:
+        """Generates text and answers once, with all of it; errors as in Generate."""
 
     @_abc_1.abstractmethod
     def ListSkills(

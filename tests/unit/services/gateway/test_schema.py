@@ -60,7 +60,10 @@ def test_router_fields_have_http_names() -> None:
     code = grpc.StatusCode.INVALID_ARGUMENT
     names = {
         field: _param(ErrorDetails(code, "", field=field))
-        for field in ("chat.messages", "chat.messages[0].content", "sampling.top_p", "max_tokens")
+        for field in (
+            *("chat.messages", "request.chat.messages[0].content"),
+            *("sampling.top_p", "max_tokens"),
+        )
     }
 
     assert list(names.values()) == ["messages", "messages[0].content", "top_p", "max_tokens"]
