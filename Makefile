@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT RUN_DIR
 .DEFAULT_GOAL := help
 
@@ -76,7 +76,7 @@ bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
 
-lock: ## Resolve the locks anew
+lock: setup ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
 	uv pip compile --generate-hashes --no-header --no-annotate --no-deps --python-version 3.11 requirements/no-deps.in -o requirements/no-deps.lock
 	uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 requirements/uv.in -o requirements/uv.lock
