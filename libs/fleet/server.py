@@ -1,6 +1,7 @@
 """The life of a service: listen, become ready, serve, drain, end."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -191,6 +192,7 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
     except OSError as err:
         _LOG.error("cannot start", reason=str(err))
         return 1
+    gc.freeze()  # what start-up made lives as long as the process; collections need not walk it
     stop = asyncio.create_task(stopping.wait())
     ends: set[asyncio.Future[Any]] = {stop, running.app.failed}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

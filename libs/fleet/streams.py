@@ -1,12 +1,8 @@
 """Redis streams: what is appended and acknowledged here outlives any process."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import redis.asyncio as redis
-from redis.exceptions import RedisError
-
-from fleet.errors import UnavailableError
+from fleet.redis_pipe import RedisPipe
 
 FEEDBACK = "bem:feedback"
 AUDIT = "bem:audit"
@@ -39,9 +35,7 @@ class StreamWriter:
     def __init__(self, redis_url: str, stream: str, maxlen: int | None = None) -> None:
         self.stream = stream
         self._maxlen = maxlen
-        self._redis: redis.Redis = redis.Redis.from_url(
-            redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
-        )
+        self._pipe = RedisPipe(redis_url, TIMEOUT_S, f"stream {stream}")
 
     async def append(self, fields: Mapping[str, str]) -> str:
         """Append one record and return its id, such as ``1732430000000-0``.
@@ -49,14 +43,9 @@ class StreamWriter:
         Raises:
             UnavailableError: Redis did not acknowledge it in time; it may or may not be there.
         """
-        record: dict[Any, Any] = dict(fields)
-        try:
-            identifier = await self._redis.xadd(
-                self.stream, record, maxlen=self._maxlen, approximate=True
-            )
-        except (TimeoutError, RedisError, OSError) as err:
-            raise UnavailableError(f"stream {self.stream} cannot be written: {err}") from err
-        return identifier.decode() if isinstance(identifier, bytes) else identifier
+        kept = ("MAXLEN", "~", self._maxlen) if self._maxlen else ()
+        identifier: bytes = await self._pipe.call("XADD", self.stream, *kept, "*", *_flat(fields))
+        return identifier.decode()
 
     async def append_once(self, fields: Mapping[str, str], key: str | None) -> str:
         """Append one record unless ``key`` was used in the last day; returns its first id.
@@ -68,14 +57,11 @@ class StreamWriter:
         """
         if key is None:
             return await self.append(fields)
-        flat = [part for pair in fields.items() for part in pair]
-        try:
-            identifier: Any = await self._redis.eval(
-                _ONCE, 2, self.stream, f"{self.stream}:once:{key}", str(KEPT_S), *flat
-            )
-        except (RedisError, OSError, TimeoutError) as err:
-            raise UnavailableError(f"stream {self.stream} cannot be written: {err}") from err
-        return identifier.decode() if isinstance(identifier, bytes) else identifier
+        keys = (self.stream, f"{self.stream}:once:{key}")
+        identifier: bytes = await self._pipe.call(
+            "EVAL", _ONCE, len(keys), *keys, KEPT_S, *_flat(fields)
+        )
+        return identifier.decode()
 
     async def ping(self) -> None:
         """Return when Redis answers.
@@ -83,11 +69,12 @@ class StreamWriter:
         Raises:
             UnavailableError: It does not.
         """
-        try:
-            await self._redis.ping()
-        except (TimeoutError, RedisError, OSError) as err:
-            raise UnavailableError(f"Redis cannot be reached: {err}") from err
+        await self._pipe.call("PING")
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
+        """Close the connection."""
+        self._pipe.close()
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [part for pair in fields.items() for part in pair]

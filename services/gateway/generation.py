@@ -4,7 +4,8 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,31 +96,42 @@ async def parts(
     router: rpc.RouterServiceAsyncStub, requests: list[pb.GenerateRequest], timeout_s: float
 ) -> AsyncIterator[Part]:
     """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
+    if len(requests) == 1:  # needs neither task nor queue
+        async with aclosing(_choice(router, requests[0], timeout_s, 0)) as only:
+            async for part in only:
+                yield part
+        return
     arrived: asyncio.Queue[Part | Exception] = asyncio.Queue()
     tasks = [
-        asyncio.create_task(_read(router, request, timeout_s, index, arrived))
+        asyncio.create_task(_read(_choice(router, request, timeout_s, index), arrived))
         for index, request in enumerate(requests)
     ]
     left = len(tasks)
     try:
         while left:
-            part = await arrived.get()
-            if isinstance(part, Exception):
-                raise part
-            left -= part.finish is not None
-            yield part
+            came = await arrived.get()
+            if isinstance(came, Exception):
+                raise came
+            left -= came.finish is not None
+            yield came
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def _read(
-    router: rpc.RouterServiceAsyncStub,
-    request: pb.GenerateRequest,
-    timeout_s: float,
-    index: int,
-    arrived: asyncio.Queue[Part | Exception],
-) -> None:
+async def _read(choice: AsyncGenerator[Part], arrived: asyncio.Queue[Part | Exception]) -> None:
+    try:
+        async with aclosing(choice):
+            async for part in choice:
+                arrived.put_nowait(part)
+    except (grpc.RpcError, EncodeError) as err:
+        arrived.put_nowait(err)
+
+
+async def _choice(
+    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, timeout_s: float, index: int
+) -> AsyncGenerator[Part]:
+    """Yield one choice's parts; a withheld answer is an answer, as OpenAI's clients know it."""
     last, seconds = time.perf_counter(), TTFT
     call: Any = router.Generate(request, timeout=timeout_s, metadata=outgoing_metadata())
     try:
@@ -132,13 +144,13 @@ async def _read(
                 part.finish = FINISH[answer.finish_reason]
                 part.prompt_tokens = answer.usage.prompt_tokens
                 part.completion_tokens = answer.usage.completion_tokens
-            arrived.put_nowait(part)
+            yield part
+            if part.finish:
+                return
     except grpc.RpcError as err:
-        # A withheld answer is an answer, as OpenAI's clients know it.
-        filtered = details_of(err).reason == FILTERED
-        arrived.put_nowait(Part(index, "", finish="content_filter") if filtered else err)
-    except EncodeError as err:
-        arrived.put_nowait(err)
+        if details_of(err).reason != FILTERED:
+            raise
+        yield Part(index, "", finish="content_filter")
     finally:
         call.cancel()
 
@@ -150,29 +162,20 @@ async def whole(
     limit: float,
 ) -> list[Part]:
     """Return each choice as one part; stops computing when the client goes away."""
-    gathering = asyncio.create_task(_gather(router, asked, limit))
-    leaving = asyncio.create_task(_left(request))
-    await asyncio.wait({gathering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    leaving.cancel()
-    if not gathering.done():
-        gathering.cancel()
-        raise ApiError(499, "the client went away", code="client_closed_request")
-    return gathering.result()
-
-
-async def _gather(
-    router: rpc.RouterServiceAsyncStub, asked: list[pb.GenerateRequest], limit: float
-) -> list[Part]:
-    """Ask for all choices at once; the first error cancels the others."""
+    calls = [
+        asyncio.create_task(_complete(router, one, limit, index)) for index, one in enumerate(asked)
+    ]
+    leaving = asyncio.create_task(_left(request, calls))
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_complete(router, request, limit, index))
-                for index, request in enumerate(asked)
-            ]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*calls)
+    except asyncio.CancelledError:
+        if leaving.done():
+            raise ApiError(499, "the client went away", code="client_closed_request") from None
+        raise
+    finally:
+        leaving.cancel()
+        for call in calls:
+            call.cancel()
 
 
 async def _complete(
@@ -196,7 +199,9 @@ async def _complete(
     )
 
 
-async def _left(request: Request) -> None:
-    """Return when the client has gone; its body was read before."""
+async def _left(request: Request, calls: list[asyncio.Task[Part]]) -> None:
+    """Cancel the calls when the client has gone; its body was read before."""
     while (await request.receive())["type"] != "http.disconnect":
         continue
+    for call in calls:
+        call.cancel()

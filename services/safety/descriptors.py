@@ -1,12 +1,12 @@
 """What the mission's messages look like, learned from the mission's own reflection."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bemfleet.common.v1 import text_pb2
 from bemfleet.safety.v1 import safety_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from grpc import aio
 from grpc_reflection.v1alpha import reflection_pb2 as pb
@@ -31,6 +31,8 @@ class Method:
         streams_responses: Whether the mission answers with a stream.
         request: Class of its requests.
         response: Class of its responses.
+        deltas: Names of the text fields that are strung together where responses may be joined;
+            None where they may not.
     """
 
     def __init__(self, descriptor: MethodDescriptor) -> None:
@@ -38,6 +40,22 @@ class Method:
         self.streams_responses: bool = descriptor.server_streaming
         self.request: type[Message] = message_factory.GetMessageClass(descriptor.input_type)
         self.response: type[Message] = message_factory.GetMessageClass(descriptor.output_type)
+        self.deltas = _deltas(descriptor.output_type)
+
+    def join(self, raws: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the responses as one message where their type allows it, else as they are."""
+        if self.deltas is None or len(raws) < 2:
+            return raws
+        merged = self.response()
+        pieces: dict[str, list[str]] = {name: [] for name in self.deltas}
+        for raw in raws:
+            message = self.response.FromString(raw)
+            for name, kept in pieces.items():
+                kept.append(getattr(message, name))
+            merged.MergeFrom(message)
+        for name, kept in pieces.items():
+            setattr(merged, name, "".join(kept))
+        return [merged.SerializeToString()]
 
 
 class Catalog:
@@ -82,6 +100,15 @@ class Catalog:
     def find(self, path: str) -> Method | None:
         """Return the method of a call path such as ``/package.Service/Method``."""
         return self._methods.get(path)
+
+
+def _deltas(kind: Descriptor) -> tuple[str, ...] | None:
+    # The pool's own option classes do not know the extension; the default pool's do.
+    options = descriptor_pb2.MessageOptions.FromString(kind.GetOptions().SerializeToString())
+    if not options.Extensions[text_pb2.joinable]:
+        return None
+    delta = text_pb2.TEXT_ROLE_OUTPUT_DELTA
+    return tuple(field.name for field in kind.fields if role_of(field) == delta)
 
 
 def _add_own(pool: descriptor_pool.DescriptorPool, added: set[str]) -> None:

@@ -192,7 +192,7 @@ class Proxy(grpc.GenericRpcHandler):
                 ended, failure = await self._take_all(method, entries, hold, record)
                 await self._judge_new(hold, record, ended=ended)
                 if not ended:
-                    for raw in hold.releasable(ended=False):
+                    for raw in method.join(list(hold.releasable(ended=False))):
                         yield raw
         finally:
             reading.cancel()
@@ -200,7 +200,7 @@ class Proxy(grpc.GenericRpcHandler):
             await record.write(self._audit, "OK")
         elif not isinstance(failure, aio.AioRpcError):
             raise failure
-        for raw in hold.releasable(ended=True):
+        for raw in method.join(list(hold.releasable(ended=True))):
             yield raw
         if failure:
             raise failure

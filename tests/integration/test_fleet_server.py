@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import redis.asyncio as redis
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from fleet import logs
 from fleet.clients import open_channel, outgoing_metadata, wait_ready
@@ -254,6 +255,7 @@ async def test_acknowledged_record_outlives_a_killed_redis(redis_server: RedisSe
         await writer.append({"rating": "down"})
     redis_server.start()
 
-    stored: Any = await writer._redis.xrange("bem:test")
+    async with redis.Redis.from_url(redis_server.url) as client:
+        stored: Any = await client.xrange("bem:test")
     assert [(key.decode(), fields) for key, fields in stored] == [(identifier, {b"rating": b"up"})]
     await writer.close()

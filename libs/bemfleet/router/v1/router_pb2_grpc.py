@@ -67,7 +67,7 @@ class RouterServiceServicer:
     """
 
     def Generate(self, request, context):
-        """Generates text; one response for each piece of text, the last one carries finish_reason and usage.
+        """Generates text; each response carries the next piece, the last one finish_reason and usage.
         INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
         """

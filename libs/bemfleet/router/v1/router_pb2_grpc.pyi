@@ -34,7 +34,7 @@ class RouterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RouterServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_router_pb2.GenerateRequest, _router_pb2.GenerateResponse]
-    """Generates text; one response for each piece of text, the last one carries finish_reason and usage.
+    """Generates text; each response carries the next piece, the last one finish_reason and usage.
     INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
     RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
     """
@@ -53,7 +53,7 @@ class RouterServiceAsyncStub(RouterServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_router_pb2.GenerateRequest, _router_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generates text; one response for each piece of text, the last one carries finish_reason and usage.
+    """Generates text; each response carries the next piece, the last one finish_reason and usage.
     INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
     RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
     """
@@ -75,7 +75,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_router_pb2.GenerateResponse], _abc.AsyncIterator[_router_pb2.GenerateResponse]]:
-        """Generates text; one response for each piece of text, the last one carries finish_reason and usage.
+        """Generates text; each response carries the next piece, the last one finish_reason and usage.
         INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
         """
