@@ -154,6 +154,7 @@ class SkillBank:
     def _write(self, slot: int, skill: Skill) -> None:
         with torch.no_grad():
             for path, site in self._sites.items():
+                site.written()
                 site.A[slot].zero_()
                 site.B[slot].zero_()
                 site.scale[slot] = skill.card.scale

@@ -19,6 +19,7 @@ class RowCodes:
     def __init__(self) -> None:
         self.slots: Tensor | None = None
         self.codes: Tensor | None = None
+        self._shared: tuple[tuple[int, ...], Tensor] | None = None
 
     def set(self, slots: Tensor, codes: Tensor) -> None:
         """Make ``slots [R, S]`` and ``codes [R, S, r]`` hold for the forwards that follow.
@@ -28,7 +29,23 @@ class RowCodes:
         """
         if codes.shape[0] != slots.shape[0] or codes.shape[-2] != slots.shape[1]:
             raise ValueError(f"codes {tuple(codes.shape)} do not fit slots {tuple(slots.shape)}")
-        self.slots, self.codes = slots, codes
+        self.slots, self.codes, self._shared = slots, codes, None
+
+    def shared(self) -> tuple[tuple[int, ...], Tensor]:
+        """Return the U different slots in use, and each row's codes over all of them ``[R, U*r]``.
+
+        A row's code is zero over the skills that it does not use, so that one matmul with the
+        factors of all U skills serves every row.
+        """
+        if self.slots is None or self.codes is None:
+            raise ValueError("no codes are set")
+        if self._shared is None:
+            used, place = torch.unique(self.slots, return_inverse=True)
+            rows, _, rank = self.codes.shape
+            spread = self.codes.new_zeros(rows, len(used), rank)
+            spread.scatter_add_(1, place[..., None].expand_as(self.codes), self.codes)
+            self._shared = tuple(used.tolist()), spread.flatten(1)
+        return self._shared
 
     def clear(self) -> None:
         """Make every site the plain frozen layer."""
@@ -56,6 +73,11 @@ class BemSite(nn.Module):
         self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
         self.B = nn.Parameter(base.weight.new_zeros(slots, base.out_features, rank), False)
         self.scale = nn.Parameter(base.weight.new_ones(slots), False)
+        self._joined: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+
+    def written(self) -> None:
+        """Note that the factors of a slot changed."""
+        self._joined = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
@@ -63,6 +85,8 @@ class BemSite(nn.Module):
         slots, codes = self.rows.slots, self.rows.codes
         if slots is None or codes is None:
             return y
+        if codes.dim() == 3 and not torch.is_grad_enabled():
+            return self._serve(x, y)
         # Training keeps the factors in float32 beside a bfloat16 base.
         a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
         b = self.B[slots].to(x.dtype)  # [R, S, d_out, r]
@@ -72,6 +96,21 @@ class BemSite(nn.Module):
         rows, steps, skills, rank = low.shape
         up = b.permute(0, 1, 3, 2).reshape(rows, skills * rank, -1)  # [R, S*r, d_out]
         return y + low.reshape(rows, steps, skills * rank) @ up
+
+    def _serve(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the steps of all rows with two matmuls over the joined ranks of the skills in use."""
+        used, codes = self.rows.shared()
+        if self._joined is None or self._joined[0] != used:
+            picked = list(used)
+            up = self.B[picked] * self.scale[picked][:, None, None]
+            self._joined = (
+                used,
+                self.A[picked].flatten(0, 1).to(x.dtype),  # [U*r, d_in]
+                up.permute(0, 2, 1).flatten(0, 1).to(x.dtype),  # [U*r, d_out]
+            )
+        _, down, up = self._joined
+        low = nn.functional.linear(x, down) * codes.to(x.dtype).unsqueeze(1)  # [R, T, U*r]
+        return torch.addmm(y.flatten(0, 1), low.flatten(0, 1), up).view_as(y)
 
 
 def install_sites(

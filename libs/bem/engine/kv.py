@@ -1,7 +1,7 @@
 """The key-value cache: one slot of fixed length a row, allocated once."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,10 +10,38 @@ from torch import Tensor
 from bem.backbone import Backbone
 
 
-class SlotCache:
-    """Keys and values of all rows, ``[L, rows, H, C, D]`` each.
+@dataclass(frozen=True)
+class Span:
+    """Where one forward reads and writes; the same for all layers.
 
-    It stands where the decoder layers expect a transformers ``Cache``: they call ``update`` only.
+    Attributes:
+        slots: ``[R]`` slots of the rows.
+        positions: ``[R, T]`` places in each slot.
+        cos: ``[R, T, 1, D]`` of the rotary embedding.
+        sin: The same.
+        first: Lowest slot that attention reads.
+        count: Slots that attention reads, those between the rows' included.
+        length: Positions that attention reads.
+        index: ``[R]`` place of each row among the slots read, or None when they are the same.
+        mask: ``[count, 1, T, length]`` additive, or None where nothing read is hidden.
+    """
+
+    slots: Tensor
+    positions: Tensor
+    cos: Tensor
+    sin: Tensor
+    first: int
+    count: int
+    length: int
+    index: Tensor | None
+    mask: Tensor | None
+
+
+class SlotCache:
+    """Keys and values of all rows, ``[L, slots, H, C, D]`` each.
+
+    Attention reads a view of neighbouring slots, never a copy: rows are given the lowest free
+    slots, and what lies between two rows is computed along and thrown away.
 
     Args:
         backbone: Tells layers, heads, width, type and device.
@@ -23,44 +51,61 @@ class SlotCache:
 
     def __init__(self, backbone: Backbone, *, rows: int, context_tokens: int) -> None:
         config = backbone.model.config
-        width = (
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
-        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, context_tokens, width)
         like = backbone.model.lm_head.weight
+        width = head_width(config)
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, context_tokens, width)
         self.keys = _zeros(shape, like)
         self.values = _zeros(shape, like)
-        self._rows = torch.zeros(0, dtype=torch.int64)
-        self._positions = torch.zeros(0, 0, dtype=torch.int64)
-        self._length = 0
+        every = torch.arange(context_tokens, device=like.device)[None]
+        cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], every)
+        self._cos, self._sin = cos[0], sin[0]  # [C, D]
 
-    def aim(self, rows: Tensor, positions: Tensor) -> None:
-        """Direct the updates that follow to ``rows [R]`` at ``positions [R, T]``."""
-        self._rows, self._positions = rows, positions
-        self._length = int(positions.max()) + 1
-
-    def update(
-        self,
-        key_states: Tensor,
-        value_states: Tensor,
-        layer_idx: int,
-        *_args: Any,
-        **_kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Store ``[R, H, T, D]`` and return all keys and values up to the longest row's end."""
-        keys, values = self.keys[layer_idx], self.values[layer_idx]
-        rows = self._rows[:, None]
-        keys[rows, :, self._positions] = key_states.transpose(1, 2)
-        values[rows, :, self._positions] = value_states.transpose(1, 2)
-        return keys[self._rows, :, : self._length], values[self._rows, :, : self._length]
-
-    def mask(self, dtype: torch.dtype) -> Tensor:
-        """Return the additive mask ``[R, 1, T, length]``: no row sees a later position."""
-        columns = torch.arange(self._length, device=self._positions.device)
-        hidden = columns > self._positions[:, None, :, None]
-        return torch.zeros(hidden.shape, dtype=dtype, device=columns.device).masked_fill(
-            hidden, torch.finfo(dtype).min
+    def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
+        """Plan a forward of ``tokens`` new tokens a row that begin at ``starts``."""
+        device = self.keys.device
+        first, length = min(slots), max(starts) + tokens
+        count = max(slots) - first + 1
+        at = torch.tensor(starts, device=device)
+        positions = at[:, None] + torch.arange(tokens, device=device)
+        where = torch.tensor(slots, device=device)
+        same = slots == list(range(first, first + count))
+        mask = None
+        if tokens > 1 or min(starts) != max(starts) or not same:
+            columns = torch.arange(length, device=device)
+            hidden = columns > positions[:, None, :, None]
+            mask = torch.zeros((count, 1, tokens, length), dtype=self.keys.dtype, device=device)
+            gap = torch.zeros(hidden.shape, dtype=mask.dtype, device=device).masked_fill(
+                hidden, torch.finfo(mask.dtype).min
+            )
+            mask[where - first] = gap
+        return Span(
+            slots=where,
+            positions=positions,
+            cos=self._cos[positions].unsqueeze(2),
+            sin=self._sin[positions].unsqueeze(2),
+            first=first,
+            count=count,
+            length=length,
+            index=None if same else where - first,
+            mask=mask,
         )
+
+    def write(self, layer: int, span: Span, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store ``[R, T, H, D]`` and return all that attention reads, ``[count, H, length, D]``."""
+        slots = slice(span.first, span.first + span.count)
+        out = []
+        for kept, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            kept[span.slots[:, None], :, span.positions] = new
+            out.append(kept[slots, :, : span.length])
+        return out[0], out[1]
+
+
+def head_width(config: object) -> int:
+    """Return the width of one attention head."""
+    given: int | None = getattr(config, "head_dim", None)
+    hidden: int = getattr(config, "hidden_size")  # noqa: B009 - the configs are untyped
+    heads: int = getattr(config, "num_attention_heads")  # noqa: B009
+    return given or hidden // heads
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:

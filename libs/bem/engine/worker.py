@@ -1,5 +1,6 @@
 """Continuous batching: one thread owns the model; requests join and leave between steps."""
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -81,7 +82,7 @@ class ModelWorker:
         cache = SlotCache(backbone, rows=rows, context_tokens=self.context_tokens)
         self._decoder = Decoder(backbone, bank, cache)
         self._device = backbone.model.device
-        self._free = list(range(rows))
+        self._free = list(range(rows))  # a heap: attention is cheapest over the lowest slots
         self._rows: list[Row] = []
         self._waiting: deque[Ticket] = deque()
         self._commands: deque[Callable[[], None]] = deque()
@@ -221,7 +222,7 @@ class ModelWorker:
             except SkillNotFoundError as err:
                 ticket.on_piece(err)
                 continue
-            self._rows.append(Row(ticket, self._free.pop(0), self.backbone, skill))
+            self._rows.append(Row(ticket, heapq.heappop(self._free), self.backbone, skill))
 
     def _lease(self, name: str | None) -> LoadedSkill | None:
         if name is None:
@@ -236,16 +237,15 @@ class ModelWorker:
         if done < len(row.prompt):
             piece = row.prompt[done : done + PREFILL_TOKENS]
             ids = torch.tensor([piece], device=self._device)
-            row.keep_lower(
-                *self._decoder.lower(ids, self._slots([row]), self._at(done, len(piece)))
-            )
+            span = self._decoder.span([row.slot], [done], len(piece))
+            row.keep_lower(*self._decoder.lower(ids, span))
             if row.lower_tokens == len(row.prompt):
                 row.begin_code()
             return
         hidden = row.take_lower()
         size = hidden.shape[1]
         self._set_codes([row])
-        hidden = self._decoder.upper(hidden, self._slots([row]), self._at(row.position, size))
+        hidden = self._decoder.upper(hidden, self._decoder.span([row.slot], [row.position], size))
         row.position += size
         self.counters.prompt_tokens += size
         if row.decoding:
@@ -253,11 +253,12 @@ class ModelWorker:
 
     def _decode(self, rows: list[Row]) -> None:
         ids = torch.tensor([[row.next_token] for row in rows], device=self._device)
-        positions = torch.tensor([[row.position] for row in rows], device=self._device)
-        slots = self._slots(rows)
-        hidden, features = self._decoder.lower(ids, slots, positions)
+        span = self._decoder.span(
+            [row.slot for row in rows], [row.position for row in rows], tokens=1
+        )
+        hidden, features = self._decoder.lower(ids, span)
         self._set_codes(rows)
-        logits = self._decoder.logits(self._decoder.upper(hidden, slots, positions))
+        logits = self._decoder.logits(self._decoder.upper(hidden, span))
         self.counters.steps += 1
         for index, row in enumerate(rows):
             row.position += 1
@@ -287,7 +288,7 @@ class ModelWorker:
 
     def _leave(self, row: Row) -> None:
         self._rows.remove(row)
-        self._free.append(row.slot)
+        heapq.heappush(self._free, row.slot)
         if row.skill and self._bank:
             self._bank.release(row.skill)
         self._seconds_each += 0.2 * (time.monotonic() - row.began - self._seconds_each)
@@ -305,12 +306,6 @@ class ModelWorker:
                 codes[index, 0, : len(row.code)] = row.code * row.ticket.request.skill_scale
         slots = [[row.skill.slot if row.skill else 0] for row in rows]
         self._bank.rows.set(torch.tensor(slots, device=self._device), codes)
-
-    def _slots(self, rows: list[Row]) -> torch.Tensor:
-        return torch.tensor([row.slot for row in rows], device=self._device)
-
-    def _at(self, start: int, count: int) -> torch.Tensor:
-        return torch.arange(start, start + count, device=self._device).unsqueeze(0)
 
     def _retry_after(self) -> float:
         """Estimate when a row is free for one more: the queue's length in recent request times."""
