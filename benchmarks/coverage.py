@@ -25,7 +25,7 @@ from scipy.stats import bootstrap
 OUT = Path(__file__).resolve().parents[1] / "docs/results"
 SIZES = (50, 200, 500)
 NOMINAL = 0.95
-OURS = {"replications": 4_000, "resamples": 10_000}
+OURS = {"replications": 2_000, "resamples": 10_000}
 REFERENCE = {"replications": 1_000, "resamples": 1_000}
 FAMILIES = 1_000
 STREAMS = 2_000

@@ -51,8 +51,8 @@ class BootstrapDistribution:
         """BCa's z0: the normal quantile of the share of resamples below the estimate."""
         return float(ndtri(self.share_below(self.estimate)))
 
-    def share_below(self, value: float) -> float:
-        """Return the share of resamples below ``value``, ties counted half.
+    def share_below(self, value: float, *, ties: float = 0.5) -> float:
+        """Return the share of resamples below ``value``, ties counted half unless told otherwise.
 
         Kept off 0 and 1 by one part in R + 1: R resamples cannot say more.
         """
@@ -60,7 +60,7 @@ class BootstrapDistribution:
         below = np.count_nonzero(self.replicates < value - tie)
         equal = np.count_nonzero(np.abs(self.replicates - value) <= tie)
         size = len(self.replicates)
-        share = (below + equal / 2) / size
+        share = (below + ties * equal) / size
         return float(np.clip(share, 1 / (size + 1), size / (size + 1)))
 
     def quantile(self, level: float) -> float:
@@ -69,9 +69,13 @@ class BootstrapDistribution:
         adjusted = ndtr(self.bias + z / (1 - self.acceleration * z))
         return float(np.quantile(self.replicates, adjusted))
 
-    def level(self, value: float) -> float:
-        """Return the level whose endpoint is ``value``: the inverse of ``quantile``."""
-        shift = ndtri(self.share_below(value)) - self.bias
+    def level(self, value: float, *, ties: float) -> float:
+        """Return the level whose endpoint is ``value``: the inverse of ``quantile``.
+
+        A lower bound excludes a value only past all ties with it (``ties`` 1), an upper bound
+        likewise from above (``ties`` 0).
+        """
+        shift = ndtri(self.share_below(value, ties=ties)) - self.bias
         z = shift / (1 + self.acceleration * shift)
         # Beyond this the transformation folds back: the data exclude the value altogether.
         if 1 + self.acceleration * shift <= 0:

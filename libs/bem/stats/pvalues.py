@@ -50,7 +50,7 @@ def p_by_inversion(
     found = of(mission, baseline, statistic, resamples=resamples, seed=seed)
     if found.degenerate:
         return 1.0
-    return _sided(found.level(null), 1 - found.level(null), alternative)
+    return _sided(found.level(null, ties=1), 1 - found.level(null, ties=0), alternative)
 
 
 def p_by_permutation(
