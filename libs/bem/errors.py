@@ -56,3 +56,7 @@ class DeadlineExceededError(BemError):
 
 class EngineClosedError(BemError):
     """The engine is closed or closing and takes no more requests."""
+
+
+class InvalidScoresError(BemError):
+    """Scores, levels or margins from which no statistic can be computed."""
