@@ -4,7 +4,7 @@ PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
-export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT RUN_DIR
+export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT RUN_DIR
 .DEFAULT_GOAL := help
 
 ##@ Run
@@ -61,6 +61,11 @@ proto-check: setup ## Fail if generated code is stale
 
 ci: ## What runs before anything lands
 	.ci/run
+
+##@ Judge
+.PHONY: gates
+gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1..4, JSON=1)
+	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
 .PHONY: train train-scorer bench lock
