@@ -96,6 +96,15 @@ class Claim:
     reasons: tuple[str, ...] = ()
     request_id: str = ""
 
+    @property
+    def p(self) -> float:
+        """The p-value that it has in the family.
+
+        The larger one where there are two: on few items an inverted BCa interval promises more
+        than it keeps, the sign-flip test does not.
+        """
+        return max(self.measured.p, self.p_permutation or 0.0)
+
 
 @dataclass(frozen=True)
 class Recorded:

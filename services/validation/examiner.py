@@ -150,7 +150,7 @@ class Examiner:
         claim = replace(claim, request_id=logs.request_id.get())
         for _ in range(_ATTEMPTS):
             family = await self._ledger.family()
-            corrected = benjamini_hochberg({**family, _NEW: claim.measured.p}, self._alpha)
+            corrected = benjamini_hochberg({**family, _NEW: claim.p}, self._alpha)
             p_adjusted = corrected[_NEW].p_adjusted
             final = judged(claim, p_adjusted) if judged else claim
             if kept := await self._ledger.append(final, len(family)):

@@ -75,7 +75,7 @@ class Ledger:
             UnavailableError: Redis did not acknowledge it; it may or may not be there, and the
                 same key finds out.
         """
-        arguments = (claim.key, family, repr(claim.measured.p), _CLAIM.dump_json(claim).decode())
+        arguments = (claim.key, family, repr(claim.p), _CLAIM.dump_json(claim).decode())
         answer = await self._asked("eval", _APPEND, 3, *self._keys, *arguments)
         if answer is None:
             return None

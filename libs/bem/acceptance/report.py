@@ -49,13 +49,15 @@ def load_report(path: Path, metrics: Mapping[str, Metric]) -> Report:
 
     Raises:
         GateFormatError: It is no JSON, breaks the schema, or a metric's scores are not paired
-            item by item, not finite, or outside what the metric can be; the place is named.
+            item by item, not finite, outside what the metric can be, or of other numbers of
+            seeds and items than the report says; the place is named.
     """
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as err:
         raise GateFormatError(f"{path.name}: {err}") from err
     check_schema(found, "report.schema.json", path.name)
+    seeds = found["seeds"] if isinstance(found["seeds"], int) else len(found["seeds"])
     scores, versions = {}, {}
     for name, entry in found["metrics"].items():
         if name not in metrics:
@@ -65,10 +67,11 @@ def load_report(path: Path, metrics: Mapping[str, Metric]) -> Report:
         except InvalidScoresError as err:
             raise GateFormatError(f"{path.name}: {err}") from err
         versions[name] = entry.get("version", 1)
-        if len(entry["keys"]) != scores[name].mission.shape[1]:
+        wanted = (seeds, len(entry["keys"]))
+        if scores[name].mission.shape != wanted:
             raise GateFormatError(
-                f"{path.name}: {name}: {len(entry['keys'])} keys for "
-                f"{scores[name].mission.shape[1]} items"
+                f"{path.name}: {name}: {_shape(scores[name].mission)}; the report has "
+                f"{seeds} seeds and {wanted[1]} keys"
             )
     return Report(found["command"], scores, versions)
 

@@ -80,4 +80,7 @@ def test_broken_report_and_missing_board_are_named(
 
     assert (missing, broken) == (2, 2)
     assert "gates.json" in first
-    assert "router_quality.json: f1: 1 keys" in capsys.readouterr().err
+    assert (
+        "router_quality.json: f1: 3 x 400 scores; the report has 3 seeds and 1 keys"
+        in capsys.readouterr().err
+    )

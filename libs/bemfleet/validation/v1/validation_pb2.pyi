@@ -430,7 +430,7 @@ class ClaimRef(_message.Message):
     id: _builtins.str
     """Id of the record, such as "1732430000000-0"."""
     p_adjusted: _builtins.float
-    """Its p-value adjusted over the whole family as it stands now."""
+    """Its p-value (the larger one, where there are two) adjusted over the whole family as it stands now."""
     family: _builtins.int
     """Claims in the family."""
     recorded_unix_ms: _builtins.int

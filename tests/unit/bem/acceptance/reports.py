@@ -25,6 +25,7 @@ def sides(
 
 def write_report(root: Path, path: str, metrics: dict[str, Any], **changed: Any) -> None:
     """Write an evaluation report below ``root``."""
+    rows = next(iter(metrics.values()))["mission"]
     report = {
         "id": "synthetic",
         "mission": {"name": "mission", "digest": "m1"},
@@ -32,6 +33,7 @@ def write_report(root: Path, path: str, metrics: dict[str, Any], **changed: Any)
         "data": {"name": "items", "digest": "d1"},
         "metrics": metrics,
         "command": "make synthetic",
+        "seeds": len(rows) if rows and isinstance(rows[0], list) else 1,
         "wall_s": 1.0,
         "tokens": {"mission": 1, "baseline": 1},
         **changed,

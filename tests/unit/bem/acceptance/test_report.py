@@ -32,7 +32,7 @@ def test_one_seed_is_a_row(tmp_path: Path) -> None:
         ({"mission": [1.0, float("nan")]}, "f1.mission: 1 of 2 scores are NaN"),
         ({"mission": [1.0, 7.0]}, "7 is above the metric's most, 1"),
         ({"baseline": [0.0, -1.0]}, "-1 is below the metric's least, 0"),
-        ({"keys": ["a"]}, "1 keys for 2 items"),
+        ({"keys": ["a"]}, "1 x 2 scores; the report has 1 seeds and 1 keys"),
         ({"keys": ["a", "a"]}, "keys"),
         ({"mission": []}, "metrics.f1.mission"),
         ({"mission": ["x", "y"]}, "metrics.f1.mission"),
@@ -40,8 +40,18 @@ def test_one_seed_is_a_row(tmp_path: Path) -> None:
 )
 def test_wrong_scores_are_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     """Scores that are no paired, finite, possible scores are refused with their place."""
-    write_report(tmp_path, "r.json", {"f1": {**GOOD, **change}})
+    write_report(tmp_path, "r.json", {"f1": {**GOOD, **change}}, seeds=1)
     with pytest.raises(GateFormatError, match=f"r.json: .*{named}"):
+        load_report(tmp_path / "r.json", METRICS)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "named"), [(3, "3 seeds"), ([1, 2], "2 seeds"), ([1, 1], "seeds")]
+)
+def test_rows_that_are_no_seeds_are_named(tmp_path: Path, seeds: Any, named: str) -> None:
+    """Rows and seeds must agree, and one seed may not count twice."""
+    write_report(tmp_path, "r.json", {"f1": GOOD}, seeds=seeds)
+    with pytest.raises(GateFormatError, match=named):
         load_report(tmp_path / "r.json", METRICS)
 
 
