@@ -69,7 +69,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer bench lock
+.PHONY: train train-scorer bench bench-gate bench-stats lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -81,6 +81,13 @@ train-scorer: setup ## Train the sidecar's scorer
 bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
+
+bench-gate: setup ## Compare canary gates on traces whose truth is known
+	$(PY) -m benchmarks.gates
+
+bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
+	$(PY) -m benchmarks.coverage
+	$(PY) -m benchmarks.bootstrap
 
 lock: setup ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
