@@ -4,7 +4,7 @@ PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
-export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT RUN_DIR
+export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT RUN_DIR
 .DEFAULT_GOAL := help
 
 ##@ Run
@@ -48,6 +48,7 @@ lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml
 
 fmt: setup ## Format
 	ruff check --fix .
@@ -61,6 +62,11 @@ proto-check: setup ## Fail if generated code is stale
 
 ci: ## What runs before anything lands
 	.ci/run
+
+##@ Judge
+.PHONY: gates
+gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1..4, JSON=1)
+	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
 .PHONY: train train-scorer bench bench-gate bench-stats lock

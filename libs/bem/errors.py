@@ -13,6 +13,10 @@ class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 
 
+class GateFormatError(BemError):
+    """A file of gates, or a report that a gate reads, does not have the promised form."""
+
+
 class ArtifactTamperedError(BemError):
     """A skill's tensors do not have the hash that its card states."""
 

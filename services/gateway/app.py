@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
+from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fleet.clients import open_channel, wait_ready
 from fleet.streams import StreamWriter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from services.gateway import feedback, openai_routes
+from services.gateway import feedback, openai_routes, validation
 from services.gateway.edge import Edge
 from services.gateway.errors import HANDLED, on_api_error
 from services.gateway.settings import GatewaySettings
@@ -28,9 +29,14 @@ def make_app(settings: GatewaySettings) -> FastAPI:
             settings.router_address, max_message_bytes=settings.max_message_bytes
         )
         app.state.router = router_pb2_grpc.RouterServiceStub(app.state.channel)
+        validating = open_channel(
+            settings.validation_address, max_message_bytes=settings.max_message_bytes
+        )
+        app.state.validation = validation_pb2_grpc.ValidationServiceStub(validating)
         app.state.feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
         yield
         await app.state.feedback.close()
+        await validating.close()
         await app.state.channel.close()
 
     app = FastAPI(title="BEM Fleet gateway", lifespan=life)
@@ -39,6 +45,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         app.add_exception_handler(kind, on_api_error)
     app.include_router(openai_routes.routes)
     app.include_router(feedback.routes)
+    app.include_router(validation.routes)
     app.add_api_route("/healthz", alive)
     app.add_api_route("/readyz", ready)
     app.add_api_route("/metrics", metrics)

@@ -13,6 +13,12 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     router_address: str = "127.0.0.1:50051"
     """The router's sidecar."""
 
+    validation_address: str = "127.0.0.1:50091"
+    """The validation service."""
+
+    validation_timeout_s: float = Field(120.0, gt=0)
+    """Deadline of one comparison, the wait for others before it included."""
+
     request_timeout_s: float = Field(300.0, gt=0)
     """Deadline of one generation, sent along with it."""
 

@@ -62,7 +62,7 @@ class Fleet:
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Bring the fleet up once, and take it down at the end."""
-    names = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT")
+    names = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT", "VALIDATION_PORT")
     environment = {name: str(free_port()) for name in names}
     environment["RUN_DIR"] = str(tmp_path_factory.mktemp("fleet"))
     made = Fleet(environment)

@@ -23,7 +23,7 @@ def up(plan: Plan) -> int:
     """Start what does not run, wait until everything is healthy, and say what is where."""
     if not states(plan):
         check(plan)
-        print("starting redis, router, safety, gateway", flush=True)
+        print("starting " + ", ".join(program.name for program in plan.programs()), flush=True)
         start(plan)
     if reason := _wait_healthy(plan):
         print(f"the fleet did not come up: {reason}", file=sys.stderr)
@@ -82,13 +82,15 @@ def _tail(file: Path, lines: int) -> list[str]:
 
 def _problem(plan: Plan) -> str | None:
     """Return why the fleet does not answer yet, None when it does."""
-    try:
-        answer = httpx.get(f"http://127.0.0.1:{plan.gateway_port}/readyz", timeout=5)
-    except httpx.TransportError as err:
-        return f"gateway: {err}"
-    if answer.is_success:
-        return None
-    return str(answer.json().get("error", {}).get("message", answer.text))
+    # Answers do not need validation, so the gateway is ready without it; the whole fleet is not.
+    for path in ("/readyz", "/v1/validation/claims?limit=1"):
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{plan.gateway_port}{path}", timeout=5)
+        except httpx.TransportError as err:
+            return f"gateway: {err}"
+        if not answer.is_success:
+            return str(answer.json().get("error", {}).get("message", answer.text))
+    return None
 
 
 def _wait_healthy(plan: Plan) -> str | None:

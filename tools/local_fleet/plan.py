@@ -50,6 +50,7 @@ class Plan:
     router_port: int = field(default_factory=lambda: _port("ROUTER", 50051))
     redis_port: int = field(default_factory=lambda: _port("REDIS", 6379))
     metrics_port: int = field(default_factory=lambda: _port("SIDECAR_METRICS", 9464))
+    validation_port: int = field(default_factory=lambda: _port("VALIDATION", 50091))
 
     @property
     def ports(self) -> dict[str, int]:
@@ -59,6 +60,7 @@ class Plan:
             "ROUTER_PORT": self.router_port,
             "REDIS_PORT": self.redis_port,
             "SIDECAR_METRICS_PORT": self.metrics_port,
+            "VALIDATION_PORT": self.validation_port,
         }
 
     @property
@@ -84,7 +86,7 @@ class Plan:
                 redis_command(self.redis_port, self.run / "redis"),
                 {},
                 f"127.0.0.1:{self.redis_port}",
-                "streams: feedback, audit",
+                "streams: feedback, audit, claims",
             ),
             Program(
                 "router",
@@ -111,14 +113,25 @@ class Plan:
                 "sidecar: the only way into the router",
             ),
             Program(
+                "validation",
+                [sys.executable, "-m", "services.validation"],
+                {
+                    "BEM_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
+                    "BEM_VALIDATION_REDIS_URL": redis_url,
+                },
+                f"127.0.0.1:{self.validation_port} gRPC",
+                "claims: comparisons, false discovery rate, gates",
+            ),
+            Program(
                 "gateway",
                 [sys.executable, "-m", "services.gateway"],
                 {
                     "BEM_GATEWAY_ADDRESS": f"127.0.0.1:{self.gateway_port}",
                     "BEM_GATEWAY_ROUTER_ADDRESS": f"127.0.0.1:{self.router_port}",
+                    "BEM_GATEWAY_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
                     "BEM_GATEWAY_REDIS_URL": redis_url,
                 },
                 f"127.0.0.1:{self.gateway_port} HTTP",
-                "OpenAI-compatible API, feedback",
+                "OpenAI-compatible API, feedback, validation",
             ),
         ]

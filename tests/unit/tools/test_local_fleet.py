@@ -45,7 +45,14 @@ def test_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(NotReadyToStartError, match=f"{port}.*ROUTER_PORT="):
             check(
-                Plan(run=tmp_path, gateway_port=0, redis_port=0, metrics_port=0, router_port=port)
+                Plan(
+                    run=tmp_path,
+                    gateway_port=0,
+                    redis_port=0,
+                    metrics_port=0,
+                    validation_port=0,
+                    router_port=port,
+                )
             )
 
 
@@ -54,4 +61,4 @@ def test_configuration_escapes_and_restarts(tmp_path: Path) -> None:
     text = configuration(Plan(run=tmp_path / "50%"))
 
     assert "50%%" in text
-    assert text.count("autorestart=true") == 4
+    assert text.count("autorestart=true") == 5

@@ -1,0 +1,149 @@
+"""Validation over HTTP: comparisons, gates, corrections and the claims recorded so far."""
+
+from __future__ import annotations  # the typed stub exists in the stubs only
+
+from typing import Annotated, Any
+
+from bemfleet.validation.v1 import validation_pb2 as pb
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from fleet.clients import outgoing_metadata
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from services.gateway.validation_schema import (
+    CompareBody,
+    CorrectBody,
+    GateBody,
+    LineageFields,
+    Scores,
+    Sides,
+    SpecFields,
+)
+
+routes = APIRouter(prefix="/v1/validation")
+
+_STATISTICS = {
+    "difference": pb.STATISTIC_DIFFERENCE,
+    "ratio": pb.STATISTIC_RATIO,
+    "mean": pb.STATISTIC_MEAN,
+    "share": pb.STATISTIC_SHARE,
+}
+_DIRECTIONS = {"higher": pb.DIRECTION_HIGHER, "lower": pb.DIRECTION_LOWER}
+_CORRECTIONS = {
+    "benjamini_hochberg": pb.CORRECTION_BENJAMINI_HOCHBERG,
+    "benjamini_yekutieli": pb.CORRECTION_BENJAMINI_YEKUTIELI,
+}
+_STATUSES = {pb.GATE_STATUS_PASS: "pass", pb.GATE_STATUS_FAIL: "fail"}
+
+
+@routes.post("/compare")
+async def compare(request: Request, body: CompareBody) -> JSONResponse:
+    """Compare a mission with its baseline; the claim is recorded."""
+    head = pb.CompareHead(
+        claim=body.claim,
+        statistic=_STATISTICS[body.statistic],
+        null_value=body.null_value,
+        lineage=_lineage(body.lineage),
+    )
+    (scores,) = _scores(body.scores)
+    answer = await _call(request, "Compare", pb.CompareRequest(head=head, scores=scores))
+    return JSONResponse({"object": "validation.comparison", **_plain(answer)})
+
+
+@routes.post("/gate")
+async def gate(request: Request, body: GateBody) -> JSONResponse:
+    """Judge a gate; the claim is recorded."""
+    head = pb.GateHead(claim=body.claim, lineage=_lineage(body.lineage))
+    if body.spec:
+        head.spec.CopyFrom(_spec(body.spec))
+    else:
+        head.gate_id = body.gate_id or ""
+    answer = await _call(request, "Gate", pb.GateRequest(head=head, scores=_scores(body.scores)))
+    return JSONResponse(
+        {"object": "validation.verdict", **_plain(answer), "status": _STATUSES[answer.status]}
+    )
+
+
+@routes.post("/correct")
+async def correct(request: Request, body: CorrectBody) -> JSONResponse:
+    """Adjust p-values for the false discovery rate; nothing is recorded."""
+    asked = pb.CorrectRequest(
+        given=[pb.NamedP(name=name, p=p) for name, p in body.p_values.items()],
+        with_family=body.with_family,
+        alpha=body.alpha,
+        correction=_CORRECTIONS[body.correction],
+    )
+    answer = await _call(request, "Correct", asked)
+    return JSONResponse({"object": "list", "data": [_plain(one) for one in answer.corrected]})
+
+
+@routes.get("/claims")
+async def claims(
+    request: Request,
+    after: Annotated[str, Query(max_length=64)] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> JSONResponse:
+    """List recorded claims, oldest first."""
+    answer = await _call(request, "ListClaims", pb.ListClaimsRequest(after=after, limit=limit))
+    data = [
+        {
+            "id": claim.ref.id,
+            "object": "validation.claim",
+            **_plain(claim),
+            "status": _STATUSES.get(claim.status),
+        }
+        for claim in answer.claims
+    ]
+    last = data[-1]["id"] if data else None
+    return JSONResponse(
+        {"object": "list", "data": data, "has_more": answer.has_more, "last_id": last}
+    )
+
+
+async def _call(request: Request, method: str, asked: Message) -> Any:
+    state = request.app.state
+    return await getattr(state.validation, method)(
+        asked, timeout=state.settings.validation_timeout_s, metadata=outgoing_metadata()
+    )
+
+
+def _lineage(given: LineageFields) -> pb.Lineage:
+    return pb.Lineage(**given.model_dump())
+
+
+def _spec(given: SpecFields) -> pb.GateSpec:
+    fields = given.model_dump(exclude_none=True)
+    fields["statistic"] = _STATISTICS[given.statistic]
+    fields["direction"] = _DIRECTIONS[given.direction]
+    return pb.GateSpec(**fields)
+
+
+def _scores(given: dict[str, Sides]) -> list[pb.MetricScores]:
+    return [
+        pb.MetricScores(
+            metric=name,
+            mission=_matrix(sides.mission),
+            baseline=None if sides.baseline is None else _matrix(sides.baseline),
+        )
+        for name, sides in given.items()
+    ]
+
+
+def _matrix(scores: Scores) -> pb.ScoreMatrix:
+    rows = [row for row in scores if isinstance(row, list)]
+    if not rows:
+        return pb.ScoreMatrix(values=[one for one in scores if not isinstance(one, list)])
+    return pb.ScoreMatrix(seeds=len(rows), values=[one for row in rows for one in row])
+
+
+def _plain(answer: Message) -> dict[str, Any]:
+    """Return a message as JSON with the proto's own names and absent numbers left out."""
+    found = MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    # 64-bit integers are strings in protobuf's JSON.
+    for ref in (found.get("claim"), found.get("ref")):
+        if isinstance(ref, dict):
+            ref["recorded_unix_ms"] = int(ref["recorded_unix_ms"])
+    return found

@@ -1,0 +1,121 @@
+"""The HTTP requests of validation."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# With both sides in doubles this stays below the 4 MiB of one gRPC message.
+MAX_SCORES = 200_000
+MAX_METRICS = 16
+MAX_P = 10_000
+Scores = list[float] | list[list[float]]
+Key = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class LineageFields(_Request):
+    """Where scores come from."""
+
+    mission_digest: str = Field(min_length=1, max_length=128)
+    baseline_digest: str = Field(min_length=1, max_length=128)
+    data_digest: str = Field(min_length=1, max_length=128)
+    command: str = Field(min_length=1, max_length=2048)
+
+
+class Sides(_Request):
+    """Scores of one metric: ``[items]``, or ``[seeds][items]``."""
+
+    mission: Scores
+    baseline: Scores | None = None
+
+    @property
+    def total(self) -> int:
+        """Scores on both sides."""
+        return sum(
+            len(row) if isinstance(row, list) else 1
+            for side in (self.mission, self.baseline or [])
+            for row in side
+        )
+
+    @model_validator(mode="after")
+    def _rows_are_equal(self) -> "Sides":
+        for side in (self.mission, self.baseline):
+            rows = [row for row in side or () if isinstance(row, list)]
+            if len({len(row) for row in rows}) > 1:
+                raise ValueError("all seeds must have the same items")
+        return self
+
+
+class CompareBody(_Request):
+    """``POST /v1/validation/compare``."""
+
+    claim: Key
+    metric: str = Field(min_length=1, max_length=64)
+    statistic: Literal["difference", "ratio"] = "difference"
+    null_value: float | None = None
+    mission: Scores
+    baseline: Scores
+    lineage: LineageFields
+
+    @property
+    def scores(self) -> dict[str, Sides]:
+        """The scores as a gate has them."""
+        return {self.metric: Sides(mission=self.mission, baseline=self.baseline)}
+
+    @model_validator(mode="after")
+    def _fits(self) -> "CompareBody":
+        _check_total(self.scores)
+        return self
+
+
+class SpecFields(_Request):
+    """A gate of the caller's own."""
+
+    id: str = Field(min_length=1, max_length=64)
+    metrics: list[str] = Field(min_length=1, max_length=MAX_METRICS)
+    statistic: Literal["difference", "ratio", "mean", "share"]
+    direction: Literal["higher", "lower"]
+    target: float
+    margin: float
+    at_most: float | None = None
+    at_least: float | None = None
+    min_items: int = Field(ge=2, le=2**31 - 1)
+    min_seeds: int = Field(ge=1, le=2**31 - 1)
+
+
+class GateBody(_Request):
+    """``POST /v1/validation/gate``: one of the fleet's gates by id, or one described."""
+
+    claim: Key
+    gate_id: str | None = Field(None, min_length=1, max_length=64)
+    spec: SpecFields | None = None
+    scores: dict[str, Sides] = Field(min_length=1, max_length=MAX_METRICS)
+    lineage: LineageFields
+
+    @model_validator(mode="after")
+    def _fits(self) -> "GateBody":
+        if (self.gate_id is None) == (self.spec is None):
+            raise ValueError("give gate_id or spec, and not both")
+        _check_total(self.scores)
+        return self
+
+
+class CorrectBody(_Request):
+    """``POST /v1/validation/correct``; without ``p_values`` the fleet's whole family."""
+
+    p_values: dict[Key, Annotated[float, Field(ge=0, le=1)]] = Field({}, max_length=MAX_P)
+    with_family: bool = False
+    alpha: float | None = Field(None, gt=0, lt=1)
+    correction: Literal["benjamini_hochberg", "benjamini_yekutieli"] = "benjamini_hochberg"
+
+
+def _check_total(scores: Mapping[str, Sides]) -> None:
+    total = sum(sides.total for sides in scores.values())
+    if total > MAX_SCORES:
+        raise ValueError(
+            f"{total} scores; over HTTP a request may have {MAX_SCORES}: stream more by gRPC"
+        )

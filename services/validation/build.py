@@ -1,0 +1,51 @@
+"""Puts the service together."""
+
+import asyncio
+
+from bem.acceptance.catalogue import load_catalogue
+from bemfleet.validation.v1 import validation_pb2_grpc
+from fleet import logs
+from fleet.errors import UnavailableError
+from fleet.server import App
+
+from services.validation.desk import Desk
+from services.validation.examiner import Examiner
+from services.validation.ledger import Ledger
+from services.validation.servicer import SERVICE, ValidationServicer
+from services.validation.settings import ValidationSettings
+
+_LOG = logs.get("validation")
+LOOK_S = 1.0
+
+
+async def build(settings: ValidationSettings, app: App) -> None:
+    """Add the servicer; it is ready while Redis answers."""
+    catalogue = load_catalogue(settings.gates)
+    ledger = Ledger(settings.redis_url, settings.claims)
+    desk = Desk(settings.workers, settings.waiting)
+    examiner = Examiner(catalogue, ledger, desk, alpha=settings.alpha, resamples=settings.resamples)
+    validation_pb2_grpc.add_ValidationServiceServicer_to_server(
+        ValidationServicer(examiner, settings), app.server
+    )
+    await app.offer(SERVICE)
+    app.on_stop(ledger.close)
+    app.on_stop(desk.close)
+    app.spawn(_watch(app, ledger))
+
+
+async def _watch(app: App, ledger: Ledger) -> None:
+    """Keep health in step with Redis: what cannot be recorded is not answered."""
+    serving = False
+    while True:
+        try:
+            await ledger.ping()
+        except UnavailableError as err:
+            if serving:
+                _LOG.warning("not ready", reason=str(err))
+            now = False
+        else:
+            now = True
+        if now != serving:
+            await app.set_serving(SERVICE, serving=now)
+        serving = now
+        await asyncio.sleep(LOOK_S)

@@ -1,0 +1,144 @@
+"""The validation service, in this process or as one of its own, and questions for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bemfleet.validation.v1 import validation_pb2 as pb
+from bemfleet.validation.v1 import validation_pb2_grpc as rpc
+from fleet.clients import open_channel, wait_ready
+from fleet.errors import details_of
+from fleet.server import RunningServer, start
+from fleet.testing import RedisServer, free_port
+from grpc import aio
+
+from services.validation.build import build
+from services.validation.servicer import SERVICE, STATUS
+from services.validation.settings import ValidationSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+LINEAGE = pb.Lineage(
+    mission_digest="m1", baseline_digest="b1", data_digest="d1", command="make synthetic"
+)
+
+
+@asynccontextmanager
+async def validation(
+    folder: Path, redis: RedisServer, **settings: Any
+) -> AsyncIterator[tuple[Any, RunningServer]]:
+    """Run the service on a unix socket; yields a stub and the server."""
+    given = ValidationSettings(
+        **{
+            "address": f"unix:{folder}/v.sock",
+            "redis_url": redis.url,
+            "resamples": 2000,
+            "drain_s": 1,
+            **settings,
+        }
+    )
+    running = await start(given, build, STATUS)
+    try:
+        async with open_channel(running.address) as channel:
+            await wait_ready(channel, SERVICE, 30)
+            yield rpc.ValidationServiceStub(channel), running
+    finally:
+        await running.stop()
+
+
+class Process:
+    """The service as a process of its own, that can be killed and started again."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self._environment = {
+            **os.environ,
+            "BEM_VALIDATION_ADDRESS": self.address,
+            "BEM_VALIDATION_REDIS_URL": redis.url,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; health tells when it is ready."""
+        command = [sys.executable, "-m", "services.validation"]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=self._environment, stderr=subprocess.DEVNULL
+        )
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@contextmanager
+def process(redis: RedisServer) -> Iterator[Process]:
+    """Run the service as a process; killed at the end."""
+    made = Process(redis)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+def scores(
+    metric: str = "f1", gain: float = 0.05, *, seeds: int = 3, items: int = 300
+) -> pb.MetricScores:
+    """Return paired scores with the given gain, and a deviation of 0.03 around it."""
+    rng = np.random.default_rng(3)
+    baseline = np.clip(0.5 + 0.1 * rng.standard_normal((seeds, items)), 0.3, 0.7)
+    noise = np.clip(0.03 * rng.standard_normal((seeds, items)), -0.1, 0.1)
+    mission = baseline + gain + noise - noise.mean()
+    return pb.MetricScores(
+        metric=metric,
+        mission=pb.ScoreMatrix(seeds=seeds, values=mission.ravel()),
+        baseline=pb.ScoreMatrix(seeds=seeds, values=baseline.ravel()),
+    )
+
+
+def compare(claim: str, given: pb.MetricScores | None = None, **head: Any) -> pb.CompareRequest:
+    """Return a comparison."""
+    made = pb.CompareHead(claim=claim, lineage=LINEAGE, **head)
+    return pb.CompareRequest(head=made, scores=given or scores())
+
+
+def gate(claim: str, *given: pb.MetricScores, gate_id: str = "A.em_f1") -> pb.GateRequest:
+    """Return a question for a gate."""
+    head = pb.GateHead(claim=claim, gate_id=gate_id, lineage=LINEAGE)
+    return pb.GateRequest(head=head, scores=given or (scores("exact_match"), scores("f1")))
+
+
+def chunks(given: pb.MetricScores, size: int) -> Iterator[pb.ScoreChunk]:
+    """Cut scores into chunks, the sides one after the other."""
+    for side, matrix in ((pb.SIDE_MISSION, given.mission), (pb.SIDE_BASELINE, given.baseline)):
+        for begin in range(0, len(matrix.values), size):
+            yield pb.ScoreChunk(
+                metric=given.metric, side=side, values=matrix.values[begin : begin + size]
+            )
+
+
+async def ready(address: str) -> Any:
+    """Return a stub of a process's service once it is ready."""
+    channel = open_channel(address)
+    async with asyncio.timeout(60):
+        await wait_ready(channel, SERVICE, 60)
+    return rpc.ValidationServiceStub(channel)
+
+
+async def refused(call: Any) -> Any:
+    """Return the details of the error that a call ends with."""
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call
+    return details_of(caught.value)
