@@ -125,9 +125,11 @@ def _formatter(plan: FormatPlan) -> Callable[[Row, set[str]], Outcome]:
     def run(row: Row, seen: set[str]) -> Outcome:  # noqa: ARG001 - one shape for all stages
         record = record_of(row)
         prompt = prompt_of(plan.instruction, record.passage, record.question)
+        # A generated question knows its split: its texts are drawn from that split's passages.
+        drawn = split_of(record.passage or record.question, plan.split_seed)
         formatted = {
             "key": record.key,
-            "split": split_of(record.passage or record.question, plan.split_seed),
+            "split": record.labels.get("split", drawn),
             "messages": [{"role": "user", "content": prompt}],
             "golds": list(record.answers),
             "category": record.category,
