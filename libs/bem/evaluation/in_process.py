@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
 
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
-from bem.errors import EvaluationError
+from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
+from bem.errors import EvaluationError, QueueFullError
 from bem.evaluation.systems import Answer, Chat, Decoding
 
 _Arrived = SimpleQueue[tuple[int, Piece | Exception]]
@@ -37,27 +37,52 @@ class WorkerSystem:
     def answer(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
     ) -> Iterator[tuple[int, Answer]]:
-        """Submit all conversations at once and yield answers as they end."""
+        """Keep the worker's queue full and yield answers as they end.
+
+        Raises:
+            EvaluationError: The engine refuses or drops a conversation.
+        """
         arrived: _Arrived = SimpleQueue()
         prompts = [self._encode(chat) for chat in chats]
-        for place, ids in enumerate(prompts):
-            request = GenerationRequest(
-                prompt_ids=ids,
-                sampling=Sampling(temperature=decoding.temperature, seed=seed),
-                max_tokens=decoding.max_tokens,
-                skill=self._skill,
-            )
-            self._worker.submit(request, partial(_note, arrived, place))
         texts = [""] * len(chats)
-        left = len(chats)
-        while left:
-            place, piece = arrived.get()
-            if isinstance(piece, Exception):
-                raise EvaluationError(f"{self.name} did not answer: {piece}") from piece
-            texts[place] += piece.text
-            if piece.finish:
-                left -= 1
-                yield place, Answer(texts[place], len(prompts[place]), piece.completion_tokens)
+        flying: dict[int, Ticket] = {}
+        begun = done = 0
+        try:
+            while done < len(chats):
+                while begun < len(chats) and (
+                    ticket := self._begin(prompts[begun], decoding, seed, arrived, begun)
+                ):
+                    flying[begun] = ticket
+                    begun += 1
+                if not flying:
+                    raise EvaluationError(f"{self.name}: others keep the engine's queue full")
+                place, piece = arrived.get()
+                if isinstance(piece, Exception):
+                    raise EvaluationError(f"{self.name} did not answer: {piece}") from piece
+                texts[place] += piece.text
+                if piece.finish:
+                    done += 1
+                    del flying[place]
+                    tokens = len(prompts[place]), piece.completion_tokens
+                    yield place, Answer(texts[place], *tokens)
+        finally:
+            for ticket in flying.values():
+                ticket.cancel()
+
+    def _begin(
+        self, ids: tuple[int, ...], decoding: Decoding, seed: int, arrived: _Arrived, place: int
+    ) -> Ticket | None:
+        """Submit one conversation; None when the queue is full."""
+        request = GenerationRequest(
+            prompt_ids=ids,
+            sampling=Sampling(temperature=decoding.temperature, seed=seed),
+            max_tokens=decoding.max_tokens,
+            skill=self._skill,
+        )
+        try:
+            return self._worker.submit(request, partial(_note, arrived, place))
+        except QueueFullError:
+            return None
 
     def _encode(self, chat: Chat) -> tuple[int, ...]:
         tokenizer = self._worker.backbone.tokenizer

@@ -32,3 +32,18 @@ def test_request_that_the_engine_refuses_is_an_evaluation_error(tmp_path: Path) 
     """A conversation longer than the context is named with the system, not dropped."""
     with tiny_worker(tmp_path) as worker, pytest.raises(EvaluationError, match="did not answer"):
         list(WorkerSystem(worker).answer([(Message("user", "x" * 600),)], Decoding(), 0))
+
+
+def test_more_items_than_the_queue_holds_are_answered(tmp_path: Path) -> None:
+    """The queue's limit paces an evaluation and never ends it; leaving early frees the rows."""
+    chats = [(Message("user", f"hello {n}"),) for n in range(90)]
+    with tiny_worker(tmp_path) as worker:
+        system = WorkerSystem(worker)
+        said = dict(system.answer(chats, Decoding(max_tokens=2), 0))
+        early = system.answer(chats, Decoding(max_tokens=2), 0)
+        next(early)
+        early.close()  # type: ignore[attr-defined]
+        again = dict(system.answer(chats[:1], Decoding(max_tokens=2), 0))
+
+    assert sorted(said) == list(range(90))
+    assert again[0] == said[0]
