@@ -63,7 +63,7 @@ ci: ## What runs before anything lands
 	.ci/run
 
 ##@ Train and measure
-.PHONY: train train-scorer evaluate data-cards bench bench-pipeline lock
+.PHONY: train train-scorer evaluate data-cards bench bench-gate bench-pipeline bench-stats lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -84,6 +84,13 @@ bench-pipeline: setup ## Measure the pipelines beside the model's own time
 bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
+
+bench-gate: setup ## Compare canary gates on traces whose truth is known
+	$(PY) -m benchmarks.gates
+
+bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
+	$(PY) -m benchmarks.coverage
+	$(PY) -m benchmarks.bootstrap
 
 lock: setup ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock

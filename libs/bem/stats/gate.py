@@ -108,12 +108,15 @@ class GateSpec:
         metrics: At least one, names distinct.
         tripwires: Checked at every request.
         alpha: Chance of a false promotion, and of a false rollback, over all looks.
+        alpha_promotion: Of a false promotion alone; None: ``alpha``. Where few canaries are
+            good, a fleet needs it lower: of all promotions, those of nothing are the false share.
         max_items: Pairs after which an open question is inconclusive.
     """
 
     metrics: tuple[Metric, ...]
     tripwires: tuple[Tripwire, ...] = ()
     alpha: float = 0.05
+    alpha_promotion: float | None = None
     max_items: int = 10_000
 
 
@@ -169,6 +172,7 @@ class SequentialGate:
         self.spec = spec
         self.items = 0
         self._streams = streams
+        promotion = spec.alpha if spec.alpha_promotion is None else spec.alpha_promotion
         total = sum(metric.weight for metric in spec.metrics)
         if not all(metric.weight > 0 for metric in spec.metrics):
             raise InvalidScoresError("each metric's weight must be above 0")
@@ -179,7 +183,7 @@ class SequentialGate:
                     required=metric.required,
                     tolerated=metric.tolerated,
                     worthwhile=metric.worthwhile,
-                    alpha_better=fraction(spec.alpha, "alpha"),
+                    alpha_better=fraction(promotion, "the promotion's alpha"),
                     alpha_worse=spec.alpha * metric.weight / total,
                 ),
                 streams,

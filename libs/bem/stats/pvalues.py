@@ -30,7 +30,9 @@ def p_by_inversion(
 
     That is the p-value that agrees with the interval of the same seed: p < 0.05 exactly when the
     95 % interval excludes the null. It is never below 1 / (resamples + 1) before BCa's
-    correction. A degenerate statistic has p = 1.
+    correction. A degenerate statistic has p = 1. Its level holds as well as the interval's
+    coverage; far in the tail, where a family of claims is corrected, ``p_by_permutation`` is the
+    safer one (``docs/results/coverage.md`` has both).
 
     Args:
         mission: [n], or [seeds, items] for the cluster bootstrap.

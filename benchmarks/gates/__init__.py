@@ -1,0 +1,1 @@
+"""Gate Bench: what canary gates decide on traces whose truth is known."""

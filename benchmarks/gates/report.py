@@ -1,0 +1,118 @@
+"""The table of Gate Bench, in JSON and Markdown."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gates.outcome import OPEN, PROMOTED, ROLLED_BACK, Outcomes
+from benchmarks.gates.traces import LOOK, SCENARIOS, Scenario, Traces
+
+Cell = dict[str, Any]
+
+
+def cell(traces: Traces, outcomes: Outcomes, cpu_s: float) -> Cell:
+    """Sum up one gate on one scenario; shares are of the seeds."""
+    decided = outcomes.verdicts != OPEN
+    rolled = outcomes.verdicts == ROLLED_BACK
+    served = np.take_along_axis(np.cumsum(traces.bad, axis=1), outcomes.items[:, None] - 1, axis=1)[
+        :, 0
+    ]
+    return {
+        "promoted": float((outcomes.verdicts == PROMOTED).mean()),
+        "rolled_back": float(rolled.mean()),
+        "median_requests": float(np.median(outcomes.items)) if decided.any() else None,
+        "median_requests_to_rollback": (
+            float(np.median(outcomes.items[rolled])) if rolled.any() else None
+        ),
+        # Over all seeds: a canary that is not stopped serves until its horizon or promotion.
+        "bad_answers_median": float(np.median(served)),
+        "bad_answers_p95": float(np.quantile(served, 0.95)),
+        "cpu_ms_a_canary": 1_000 * cpu_s / len(outcomes.verdicts),
+        "looks": float(outcomes.items.sum() / LOOK),
+    }
+
+
+def summary(cells: dict[str, Cell]) -> dict[str, Any]:
+    """Sum up one gate over all scenarios, each weighing the same."""
+
+    def of(chosen: list[Scenario], key: str) -> list[float]:
+        return [cells[scenario.name][key] for scenario in chosen]
+
+    harmful = [s for s in SCENARIOS if s.harmful]
+    good = [s for s in SCENARIOS if s.good]
+    equal = [s for s in SCENARIOS if not s.harmful and not s.good]
+    false, true = sum(of(harmful + equal, "promoted")), sum(of(good, "promoted"))
+    looks = sum(of(list(SCENARIOS), "looks"))
+    seeds_ms = sum(of(list(SCENARIOS), "cpu_ms_a_canary"))
+    return {
+        "false_promotion_of_harm": max(of(harmful, "promoted")),
+        "false_promotion_of_nothing": max(of(equal, "promoted")),
+        "false_rollback": max(of(equal + good, "rolled_back")),
+        "fdr": false / (false + true) if false + true else 0.0,
+        "power_to_promote": of(good, "promoted")[0],
+        "power_to_abort": min(of(harmful, "rolled_back")),
+        "requests_to_abort_-5": cells["-5 %"]["median_requests_to_rollback"],
+        "bad_answers_-5_median": cells["-5 %"]["bad_answers_median"],
+        "bad_answers_-5_p95": cells["-5 %"]["bad_answers_p95"],
+        "cpu_ms_a_decision": seeds_ms / len(SCENARIOS),
+        "looks": looks,
+    }
+
+
+HEADINGS = {
+    "false_promotion_of_harm": "false promotion, harmful",
+    "false_promotion_of_nothing": "false promotion, no gain",
+    "false_rollback": "false rollback",
+    "fdr": "FDR",
+    "power_to_promote": "power: +1.5 % promoted",
+    "power_to_abort": "power: harm rolled back",
+    "requests_to_abort_-5": "median requests to abort -5 %",
+    "bad_answers_-5_median": "bad answers before that, median",
+    "bad_answers_-5_p95": "p95",
+    "cpu_ms_a_decision": "CPU ms a decision",
+}
+_PLAIN = {"requests_to_abort_-5", "bad_answers_-5_median", "bad_answers_-5_p95"}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Return the report as a page."""
+    lines = [
+        "# Gate Bench",
+        "",
+        f"""{report["seeds"]} canaries a scenario, up to {report["horizon"]:,} paired requests,
+a look every {report["look"]}. `{report["command"]}`""",
+        "",
+        "| gate | " + " | ".join(HEADINGS.values()) + " |",
+        "|" + " --- |" * (len(HEADINGS) + 1),
+    ]
+    for gate, values in report["summary"].items():
+        shown = [_number(key, values[key]) for key in HEADINGS]
+        lines.append(f"| {gate} | " + " | ".join(shown) + " |")
+    lines += [
+        "",
+        *("- " + " ".join(note.split()) for note in report["notes"]),
+        "",
+        "## By scenario",
+        "",
+    ]
+    lines += ["Promoted / rolled back (median requests to the end).", ""]
+    lines += ["| gate | " + " | ".join(s.name for s in SCENARIOS) + " |"]
+    lines += ["|" + " --- |" * (len(SCENARIOS) + 1)]
+    for gate, cells in report["cells"].items():
+        shown = [_cell(cells[scenario.name]) for scenario in SCENARIOS]
+        lines.append(f"| {gate} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(key: str, value: float | None) -> str:
+    if value is None:
+        return "never"
+    if key.startswith("cpu"):
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if key in _PLAIN else f"{100 * value:.1f} %"
+
+
+def _cell(found: Cell) -> str:
+    median = found["median_requests"]
+    shown = "never" if median is None else f"{median:,.0f}"
+    return f"{100 * found['promoted']:.1f} / {100 * found['rolled_back']:.1f} % ({shown})"

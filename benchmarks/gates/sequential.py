@@ -1,0 +1,65 @@
+"""Ours: ``bem.stats.gate`` as the canary of the orchestrator uses it."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from bem.stats.gate import GateSpec, Metric, SequentialGate, Tripwire, Verdict
+
+from benchmarks.gates.outcome import HELD, OPEN, PROMOTED, ROLLED_BACK, Outcomes
+from benchmarks.gates.traces import HORIZON, LOOK, METRICS, Traces
+
+# What a guard may lose at most, on the scale of its gains; shared by the gates with margins.
+MARGINS = {"quality": 0.0, "latency": math.log(1.10), "violation": 0.003, "error": 0.005}
+SPEC = GateSpec(
+    metrics=(
+        Metric("quality", worthwhile=0.015),
+        Metric(
+            "latency",
+            better="lower",
+            scale="log_ratio",
+            required=-MARGINS["latency"],
+            tolerated=math.log(1.05),
+        ),
+        Metric("violation", better="lower", required=-MARGINS["violation"]),
+        Metric("error", better="lower", required=-MARGINS["error"]),
+    ),
+    tripwires=(
+        Tripwire("error", events=10, window=50),
+        Tripwire("violation", events=5, window=100),
+    ),
+    alpha=0.05,
+    max_items=HORIZON,
+)
+_CODES = {
+    Verdict.CONTINUE: OPEN,
+    Verdict.PROMOTE: PROMOTED,
+    Verdict.ROLLBACK: ROLLED_BACK,
+    Verdict.INCONCLUSIVE: HELD,
+}
+
+
+def ours(traces: Traces, spec: GateSpec = SPEC) -> Outcomes:
+    """Look after every block; pairs are the same request on both sides."""
+    seeds, horizon = traces.canary["quality"].shape
+    gate = SequentialGate(spec, seeds)
+    for start in range(0, horizon, LOOK):
+        part = slice(start, start + LOOK)
+        canary = {name: traces.canary[name][:, part] for name in METRICS}
+        stable = {name: traces.stable[name][:, part] for name in METRICS}
+        events = {name: canary[name] > 0 for name in ("error", "violation")}
+        gate.observe(canary, stable, events)
+        if Verdict.CONTINUE not in gate.verdicts:
+            break
+    verdicts = np.array([_CODES[verdict] for verdict in gate.verdicts])
+    return Outcomes(verdicts, np.where(verdicts == OPEN, horizon, gate.decided_at))
+
+
+def ours_unpaired(traces: Traces) -> Outcomes:
+    """Look after every block; a plain traffic split, paired in order of arrival."""
+    return ours(traces.unpaired())
+
+
+def ours_strict(traces: Traces) -> Outcomes:
+    """Promote at 1 % instead of 5 %, for a fleet in which few canaries are good."""
+    return ours(traces, replace(SPEC, alpha_promotion=0.01))

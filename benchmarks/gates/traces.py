@@ -1,0 +1,153 @@
+"""Traces of paired requests whose truth is known; every number here was set before any run."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from bem.stats.samples import FloatArray
+from scipy.special import ndtr, ndtri
+
+METRICS = ("quality", "latency", "violation", "error")
+# Pairs of a canary at most, and between two looks of a gate (one minute of traffic).
+HORIZON = 10_000
+LOOK = 100
+# Stable's level of exact match, and the share of answers that flip each way between two runs
+# of equal systems.
+QUALITY = 0.6
+FLIP = 0.05
+VIOLATION = 0.002
+ERROR = 0.005
+WORK_SPREAD = 0.4
+NOISE_SPREAD = 0.2
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What the canary truly is.
+
+    Attributes:
+        name: In the tables.
+        gain: Exact match, absolute.
+        slower: Factor on the latency.
+        drift: Violations added, reached linearly over the first 2,000 requests.
+        heavy: Latencies with Pareto tails (index 1.5), one-sided bursts on both arms.
+        mixed: The share of easy requests wanders from 0.8 to 0.2.
+        correlated: Quality, latency, violations and errors share each request's luck.
+    """
+
+    name: str
+    gain: float = 0.0
+    slower: float = 1.0
+    drift: float = 0.0
+    heavy: bool = False
+    mixed: bool = False
+    correlated: bool = False
+
+    @property
+    def harmful(self) -> bool:
+        """Whether promoting it hurts users."""
+        return self.gain < 0 or self.slower > 1 or self.drift > 0
+
+    @property
+    def good(self) -> bool:
+        """Whether promoting it is right."""
+        return self.gain > 0 and not self.harmful
+
+
+# The two guards are tempted: the harm comes with a real gain in quality.
+SCENARIOS = (
+    Scenario("null"),
+    Scenario("+1.5 %", gain=0.015),
+    Scenario("-5 %", gain=-0.05),
+    Scenario("latency +10 %", gain=0.015, slower=1.10),
+    Scenario("safety drift", gain=0.015, drift=0.005),
+    Scenario("heavy tails", heavy=True),
+    Scenario("mixed traffic", mixed=True),
+    Scenario("correlated metrics", correlated=True),
+)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Requests of many canaries of one scenario; each array is [seeds, HORIZON]."""
+
+    scenario: Scenario
+    canary: dict[str, FloatArray]
+    stable: dict[str, FloatArray]
+
+    def gains(self, name: str) -> FloatArray:
+        """Return what each pair gains in a metric, above 0 where the canary is better."""
+        if name == "latency":
+            return np.clip(np.log(self.stable[name] / self.canary[name]), -1, 1)
+        sign = 1 if name == "quality" else -1
+        return np.asarray(sign * (self.canary[name] - self.stable[name]))
+
+    @property
+    def bad(self) -> FloatArray:
+        """Requests that the canary answered worse than stable did: wrong, or a violation."""
+        wrong = self.canary["quality"] < self.stable["quality"]
+        unsafe = self.canary["violation"] > self.stable["violation"]
+        return (wrong | unsafe).astype(np.float64)
+
+    def unpaired(self) -> "Traces":
+        """Return the same canaries beside a stable that answered other requests."""
+        others = {name: np.roll(values, 1, axis=1) for name, values in self.stable.items()}
+        return Traces(self.scenario, self.canary, others)
+
+
+def draw(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> Traces:
+    """Draw ``seeds`` canaries; the same root gives the same traces."""
+    rng = np.random.default_rng([root, zlib.crc32(scenario.name.encode())])
+    size = (seeds, horizon)
+    luck = rng.random(size)  # of the request, shared by both arms
+    hard = _hardness(scenario, rng, size)
+    level = np.where(hard, QUALITY - 0.2, QUALITY + 0.2) if scenario.mixed else QUALITY
+    right = luck < level
+    draws = _arm_luck(scenario, rng, size)
+    down = (FLIP - scenario.gain / 2) / level
+    up = (FLIP + scenario.gain / 2) / (1 - level)
+    flipped = draws["quality"] < np.where(right, down, up)
+    work = rng.lognormal(0, WORK_SPREAD, size) * np.where(hard, 1.5, 1.0)
+    ramp = scenario.drift * np.minimum(1, np.arange(horizon) / 2_000)
+    canary = {
+        "quality": np.where(flipped, ~right, right).astype(np.float64),
+        "latency": scenario.slower * work * _noise(scenario, draws["latency"], rng),
+        "violation": (draws["violation"] < VIOLATION + ramp).astype(np.float64),
+        "error": (draws["error"] < ERROR).astype(np.float64),
+    }
+    stable = {
+        "quality": right.astype(np.float64),
+        "latency": work * _noise(scenario, rng.random(size), rng),
+        "violation": (rng.random(size) < VIOLATION).astype(np.float64),
+        "error": (rng.random(size) < ERROR).astype(np.float64),
+    }
+    return Traces(scenario, canary, stable)
+
+
+def _hardness(
+    scenario: Scenario, rng: np.random.Generator, size: tuple[int, int]
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    if not scenario.mixed:
+        return np.zeros(size, dtype=bool)
+    return np.asarray(rng.random(size) < np.linspace(0.2, 0.8, size[1]))
+
+
+def _arm_luck(
+    scenario: Scenario, rng: np.random.Generator, size: tuple[int, int]
+) -> dict[str, FloatArray]:
+    """Return uniform draws of the canary's arm, through one common factor if correlated."""
+    if not scenario.correlated:
+        return {name: rng.random(size) for name in METRICS}
+    common = rng.standard_normal(size) * np.sqrt(0.7)
+    return {
+        name: np.asarray(ndtr(common + np.sqrt(0.3) * rng.standard_normal(size)))
+        for name in METRICS
+    }
+
+
+def _noise(scenario: Scenario, uniform: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Return the factor of an arm on the latency of a request."""
+    factor = np.exp(NOISE_SPREAD * ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
+    if scenario.heavy:
+        factor = factor * (1 + 0.2 * rng.pareto(1.5, uniform.shape))
+    return np.asarray(factor)
