@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """Rows on disk in the order in which they were added.
+    """Rows on disk in the order in which they were added; none is held in memory.
 
     Opening cuts off a last line that a killed writer left unfinished; a broken line elsewhere is
     an error, since no crash makes one.
@@ -19,24 +19,27 @@ class Journal:
     Args:
         path: Made with its folder at the first row.
 
-    Raises:
-        DataFormatError: A line before the last is not a JSON object.
+    Attributes:
+        count: How many rows the file held when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows: list[Row] = []
+        self.count = 0
         if path.exists():
-            self._read()
+            self._cut()
 
     def rows(self) -> Iterator[Row]:
-        """Yield what the file held when it was opened."""
-        yield from self._rows
+        """Yield what the file held when it was opened.
 
-    @property
-    def count(self) -> int:
-        """How many rows the file held when it was opened."""
-        return len(self._rows)
+        Raises:
+            DataFormatError: A line is not a JSON object.
+        """
+        if not self.count:
+            return
+        with self.path.open("rb") as file:
+            for number in range(1, self.count + 1):
+                yield self._parse(number, file.readline())
 
     def add(self, *rows: Row) -> None:
         """Append rows; they are with the operating system when this returns."""
@@ -45,17 +48,21 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
 
-    def _read(self) -> None:
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            try:
-                row = json.loads(line)
-            except ValueError as err:
-                raise DataFormatError(f"{self.path.name}:{number} is not JSON: {err}") from err
-            if not isinstance(row, dict):
-                raise DataFormatError(f"{self.path.name}:{number} is not a JSON object")
-            self._rows.append(row)
+    def _cut(self) -> None:
+        whole = 0
+        with self.path.open("r+b") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    file.truncate(whole)
+                    return
+                whole += len(line)
+                self.count += 1
+
+    def _parse(self, number: int, line: bytes) -> Row:
+        try:
+            row = json.loads(line)
+        except ValueError as err:
+            raise DataFormatError(f"{self.path.name}:{number} is not JSON: {err}") from err
+        if not isinstance(row, dict):
+            raise DataFormatError(f"{self.path.name}:{number} is not a JSON object")
+        return row

@@ -26,4 +26,4 @@ def test_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f'{{"n": 1}}\n{line}\n{{"n": 3}}\n')
     with pytest.raises(DataFormatError, match=r"rows\.jsonl:2"):
-        Journal(path)
+        list(Journal(path).rows())
