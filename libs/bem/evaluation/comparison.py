@@ -47,7 +47,9 @@ class Claim:
 def score_side(
     side: Side, items: Sequence[Item], answers: Sequence[Sequence[Given]], cache: ScoreCache
 ) -> Scores:
-    """Return a side's scores by metric, [runs, items].
+    """Return a side's scores by metric, [runs, items], to six digits.
+
+    Statistics are taken of what a report stores, so that they come out of it again exactly.
 
     Raises:
         InvalidScoresError: An item has no gold answer.
@@ -60,7 +62,7 @@ def score_side(
         for run in answers
     ]
     return {
-        name: np.array([[scores[name] for scores in run] for run in rows], dtype=np.float64)
+        name: np.round(np.array([[scores[name] for scores in run] for run in rows]), _DIGITS)
         for name in scores_of(side.reading)
     }
 

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bem.errors import EvaluationError
@@ -203,9 +202,8 @@ def _described(side: Side) -> dict[str, object]:
     }
 
 
-def _plain(scores: NDArray[np.float64]) -> list[Any]:
-    rounded = np.round(scores, 6)
-    plain: list[Any] = (rounded[0] if len(rounded) == 1 else rounded).tolist()
+def _plain(scores: NDArray[Any]) -> list[Any]:
+    plain: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
     return plain
 
 

@@ -111,6 +111,7 @@ def _origin(report: Report) -> Sequence[str]:
         f"- data: {report['data']['name']}, `{report['data']['digest']}`",
         f"- items: `{report['items_digest']}`",
         f"- statistics: {first['method']}; adjusted by Benjamini-Hochberg over all claims here",
+        "- an answer that the fleet withheld (refused) counts as an empty reply, of no tokens",
         f"- versions: {versions}",
         f"- seconds by stage of the run that wrote this (answers may be cached): {stages}",
     ]
