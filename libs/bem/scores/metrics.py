@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from bem.errors import InvalidScoresError
 from bem.scores.answers import best_of, exact_match, f1
 from bem.scores.formats import answer_format, lenient_answer, strict_answer
+from bem.scores.overlap import bleu, chrf
 
 Score = Callable[[str, Sequence[str]], float]
 """From a reply and the gold answers to a number in [0, 1]."""
@@ -28,6 +29,10 @@ def _lenient_f1(reply: str, golds: Sequence[str]) -> float:
     return best_of(f1, lenient_answer(reply), golds)
 
 
+def _text_f1(reply: str, golds: Sequence[str]) -> float:
+    return best_of(f1, reply, golds)
+
+
 def _format(reply: str, golds: Sequence[str]) -> float:  # noqa: ARG001 - one shape for all scores
     return answer_format(reply)
 
@@ -37,6 +42,8 @@ READINGS: dict[str, dict[str, Score]] = {
     "strict": {"exact_match": _strict_exact, "f1": _strict_f1, "valid": _format},
     # Whatever text may be meant is scored: the reading that flatters a verbose baseline.
     "lenient": {"exact_match": _lenient_exact, "f1": _lenient_f1, "valid": _format},
+    # Free text, such as a story's answer: overlap with the closest of the golds.
+    "text": {"f1": _text_f1, "bleu": bleu, "chrf": chrf},
 }
 # Part of every cache key: a change of what a score means must change it.
 VERSION = "1"

@@ -30,5 +30,5 @@ def test_keys_tell_parts_apart() -> None:
 
 def test_unknown_reading_is_an_error() -> None:
     """The message lists the readings that there are."""
-    with pytest.raises(InvalidScoresError, match="strict, lenient"):
+    with pytest.raises(InvalidScoresError, match="strict, lenient, text"):
         ScoreCache().score("kind", "a", ["a"])
