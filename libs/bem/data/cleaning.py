@@ -1,8 +1,10 @@
 """Quality control, removal of duplicates and of personal data, one record at a time."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bem.data.records import Record, make_record
 
@@ -74,6 +76,7 @@ def clean(record: Record, plan: CleaningPlan, seen: set[str]) -> Cleaned:
     return Cleaned(tidy, mark=mark)
 
 
+@lru_cache(maxsize=1024)  # many questions share a passage
 def scrub(text: str) -> str:
     """Replace e-mail and IP addresses, phone, card, account and social security numbers."""
     for name, pattern in _PERSONAL.items():
@@ -103,7 +106,9 @@ def _scrubbed(record: Record) -> Record:
 
 
 def _words(text: str) -> str:
-    return " ".join(_WORD.findall(text.lower()))
+    """Return a digest of the words alone: marks of a large set fit into memory."""
+    words = " ".join(_WORD.findall(text.lower()))
+    return hashlib.sha256(words.encode()).hexdigest()[:24]
 
 
 def _luhn(number: str) -> bool:
