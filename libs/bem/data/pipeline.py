@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -73,12 +74,14 @@ def run_pipeline(
     Returns:
         The artifacts by stage: ``raw``, ``clean``, ``format``, ``batch``.
     """
-    raw = run_stage(Stage("raw", 1, {}, _raw), records, source, folder)
-    cleaning = Stage("clean", 1, asdict(plan.cleaning), _cleaner(plan.cleaning))
+    raw = run_stage(Stage("raw", code_digest(), {}, _raw), records, source, folder)
+    cleaning = Stage("clean", code_digest(), asdict(plan.cleaning), _cleaner(plan.cleaning))
     cleaned = run_stage(cleaning, raw.load(), raw.sha256, folder)
-    formatting = Stage("format", 1, asdict(plan.formatting), _formatter(plan.formatting))
+    formatting = Stage(
+        "format", code_digest(), asdict(plan.formatting), _formatter(plan.formatting)
+    )
     formatted = run_stage(formatting, cleaned.load(), cleaned.sha256, folder)
-    batching = Stage("batch", 1, asdict(plan.batching), _batcher(plan.batching))
+    batching = Stage("batch", code_digest(), asdict(plan.batching), _batcher(plan.batching))
     windows = _windows(formatted.load(), plan.batching.window)
     batched = run_stage(batching, windows, formatted.sha256, folder)
     return {one.stage: one for one in (raw, cleaned, formatted, batched)}
@@ -99,6 +102,15 @@ def source_digest(spec: SetSpec) -> str:
     """Return the SHA-256 of a set's files: of the one file, or over the files' hashes in order."""
     hashes = [sha256_of(file_of(spec.package, name)) for name in spec.files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of this package's code: what other code made is made again."""
+    whole = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
 
 
 def prompt_of(instruction: str, passage: str, question: str) -> str:

@@ -42,13 +42,13 @@ class Stage:
 
     Attributes:
         name: ``raw``, ``clean``, ``format``, ``batch``.
-        version: Raised when the function's meaning changes, so that old artifacts are not used.
+        version: Of the function; another one does not use old artifacts.
         settings: All that the outcome depends on besides the input; JSON.
         function: From one input and the marks seen so far to its outcome; the same for the same.
     """
 
     name: str
-    version: int
+    version: str
     settings: dict[str, Any]
     function: Callable[[Any, set[str]], Outcome]
 

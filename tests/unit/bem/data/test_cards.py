@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from bem.data.cards import GENERATED, card_of
+from bem.data.cards import GENERATED, card_of, generated_card
 from bem.data.pipeline import run_set, source_digest
 from bem.data.readers import SETS
 
@@ -29,3 +29,11 @@ def test_committed_card_is_what_the_pipeline_makes(tmp_path: Path) -> None:
         assert card_of(spec, run_set(spec, tmp_path)) == json.loads(
             (CARDS / f"{name}.json").read_text()
         )
+
+
+def test_committed_card_of_generated_questions_still_holds(tmp_path: Path) -> None:
+    """The generator gives the same questions, splits and artifacts, bit for bit."""
+    card = generated_card(tmp_path)
+
+    assert card == json.loads((CARDS / f"{GENERATED}.json").read_text())
+    assert set(card["splits"]) == {"train", "dev", "held_out"}

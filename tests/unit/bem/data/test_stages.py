@@ -22,7 +22,7 @@ def unique(row: dict[str, int], seen: set[str]) -> Outcome:
     return Outcome(({"n": row["n"]},), mark=mark)
 
 
-STAGE = Stage("unique", 1, {"modulus": 700}, unique)
+STAGE = Stage("unique", "1", {"modulus": 700}, unique)
 
 
 def rows(count: int = 1000) -> Iterator[dict[str, int]]:
@@ -51,8 +51,8 @@ def test_settings_version_and_source_make_another_artifact(tmp_path: Path) -> No
     """Any of them changed, and the stage runs anew beside the old artifact."""
     first = run_stage(STAGE, rows(), "s", tmp_path)
     others = [
-        run_stage(Stage("unique", 2, STAGE.settings, unique), rows(), "s", tmp_path),
-        run_stage(Stage("unique", 1, {"modulus": 7}, unique), rows(), "s", tmp_path),
+        run_stage(Stage("unique", "2", STAGE.settings, unique), rows(), "s", tmp_path),
+        run_stage(Stage("unique", "1", {"modulus": 7}, unique), rows(), "s", tmp_path),
         run_stage(STAGE, rows(), "other", tmp_path),
     ]
 
