@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bem.journal import Journal
-from bem.scores.metrics import VERSION, scores_of
+from bem.scores.metrics import code_digest, scores_of
 
 
 class ScoreCache:
-    """Remembers scores by hash of reading, reply and gold answers.
+    """Remembers scores by hash of the scores' code, reading, reply and gold answers.
 
     Args:
         path: A JSONL file that is added to, or None to remember in memory only.
@@ -29,7 +29,7 @@ class ScoreCache:
         Raises:
             InvalidScoresError: The reading is unknown, or there is no gold answer.
         """
-        key = content_key(VERSION, reading, reply, *golds)
+        key = content_key(code_digest(), reading, reply, *golds)
         if key not in self._known:
             named = scores_of(reading)
             found = {name: score(reply, golds) for name, score in named.items()}

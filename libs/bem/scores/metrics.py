@@ -1,6 +1,9 @@
 """The named scores of an answer against its gold answers: what reports and caches call them."""
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 
 from bem.errors import InvalidScoresError
 from bem.scores.answers import best_of, exact_match, f1
@@ -45,8 +48,15 @@ READINGS: dict[str, dict[str, Score]] = {
     # Free text, such as a story's answer: overlap with the closest of the golds.
     "text": {"f1": _text_f1, "bleu": bleu, "chrf": chrf},
 }
-# Part of every cache key: a change of what a score means must change it.
-VERSION = "1"
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 of this package's code, part of every key of a score."""
+    whole = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
 
 
 def scores_of(reading: str) -> dict[str, Score]:
