@@ -69,7 +69,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer bench bench-gate bench-stats lock
+.PHONY: train train-scorer evaluate data-cards bench bench-gate bench-pipeline bench-stats lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -77,6 +77,15 @@ train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 train-scorer: setup ## Train the sidecar's scorer
 	$(PY) -m services.safety.train
 
+
+evaluate: setup ## Compare a skill with its base through a running fleet
+	$(PY) -m tools.evaluate
+
+data-cards: setup ## Run the data pipeline on every set and write docs/data/
+	$(PY) -m bem.data cards
+
+bench-pipeline: setup ## Measure the pipelines beside the model's own time
+	$(PY) -m benchmarks.pipeline
 
 bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead

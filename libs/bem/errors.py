@@ -9,6 +9,18 @@ class BackboneNotFoundError(BemError):
     """The base model's files are not where the setting says."""
 
 
+class DataNotFoundError(BemError):
+    """The package that carries the data, or a file of it, is not installed."""
+
+
+class DataFormatError(BemError):
+    """A row, a stage's artifact or a cache does not have the promised form."""
+
+
+class EvaluationError(BemError):
+    """Systems, items and answers do not belong together, or a system did not answer."""
+
+
 class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bem.adapters.artifact import SkillCard, save_skill, state_metrics
 from bem.backbone import load_backbone
-from bem.training.data import load_passage_qa
+from bem.data.passage_qa import load_passage_qa, solved_examples
 from bem.training.evaluate import evaluate
 from bem.training.features import cache_examples
 from bem.training.trainer import SkillTrainer, TrainingPlan
@@ -55,7 +55,7 @@ def judge(arguments: argparse.Namespace) -> None:
     """Evaluate a skill on the held-out split; its figures go into its card and a report."""
     data = SKILLS[arguments.skill](0)
     backbone = load_backbone(cache=arguments.cache / "models")
-    shots = sorted(data.splits["train"], key=lambda item: len(item.passage))[:2]
+    shots = solved_examples(data)
     result = evaluate(backbone, arguments.out, data.splits["held_out"], shots)
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
     arguments.report.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
-from tqdm import tqdm
 
 from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
-from bem.training.data import Item
-from bem.training.scores import exact_match, f1, lenient_answer, strict_answer
+from bem.data.passage_qa import Item
+from bem.engine import ModelWorker
+from bem.evaluation.execution import AnswerCache, execute
+from bem.evaluation.in_process import WorkerSystem
+from bem.evaluation.systems import Decoding, Run, Side
+from bem.evaluation.systems import Item as AskedItem
+from bem.scores.answers import exact_match, f1
+from bem.scores.formats import lenient_answer, strict_answer
+from bem.stats.bootstrap import paired_bca
 
 SYSTEMS = {
     "base, strict": "the base model; a reply that is not the wanted JSON scores 0",
@@ -51,15 +53,16 @@ def evaluate(
     skill = bank.load(folder).name
     worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
     worker.start()
-    plain = _answers(worker, items, (), None, "base")
+    base = WorkerSystem(worker)
+    plain = _answers(base, items, (), "base")
     replies = {
         "base, strict": (plain, strict_answer),
         "base, lenient": (plain, lenient_answer),
         "base with two examples, lenient": (
-            _answers(worker, items, shots, None, "base with two examples"),
+            _answers(base, items, shots, "base with two examples"),
             lenient_answer,
         ),
-        "skill, strict": (_answers(worker, items, (), skill, "skill"), strict_answer),
+        "skill, strict": (_answers(WorkerSystem(worker, skill), items, (), "skill"), strict_answer),
     }
     worker.close(drain=True)
     scored = {name: _score(items, texts, read) for name, (texts, read) in replies.items()}
@@ -77,46 +80,14 @@ def evaluate(
 
 
 def _answers(
-    worker: ModelWorker,
-    items: Sequence[Item],
-    shots: Sequence[Item],
-    skill: str | None,
-    title: str,
+    system: WorkerSystem, items: Sequence[Item], shots: Sequence[Item], title: str
 ) -> list[str]:
-    done: SimpleQueue[tuple[int, Piece | Exception]] = SimpleQueue()
-    for index, item in enumerate(items):
-        request = GenerationRequest(
-            prompt_ids=_prompt(worker.backbone, item, shots),
-            sampling=Sampling(temperature=0),
-            max_tokens=MAX_TOKENS,
-            skill=skill,
-        )
-        worker.submit(request, partial(_note, done, index))
-    texts = [""] * len(items)
-    with tqdm(total=len(items), desc=title, unit="item") as bar:
-        while bar.n < len(items):
-            index, piece = done.get()
-            if isinstance(piece, Exception):
-                raise piece
-            texts[index] += piece.text
-            bar.update(piece.finish is not None)
-    return texts
-
-
-def _note(
-    done: "SimpleQueue[tuple[int, Piece | Exception]]", index: int, piece: Piece | Exception
-) -> None:
-    done.put((index, piece))
-
-
-def _prompt(backbone: Backbone, item: Item, shots: Sequence[Item]) -> tuple[int, ...]:
-    chat = []
-    for shot in shots:
-        chat += [{"role": "user", "content": shot.prompt()}]
-        chat += [{"role": "assistant", "content": shot.reply()}]
-    chat += [{"role": "user", "content": item.prompt()}]
-    text = backbone.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return tuple(backbone.tokenizer.encode(text, add_special_tokens=False))
+    solved = tuple((shot.prompt(), shot.reply()) for shot in shots)
+    side = Side(title, (Run(system),), "lenient", solved)
+    asked = [AskedItem(item.key, item.prompt(), (item.answer,)) for item in items]
+    decoding = Decoding(max_tokens=MAX_TOKENS)
+    (given,) = execute(side, asked, decoding, AnswerCache())
+    return [one.answer.text for one in given]
 
 
 def _score(
@@ -149,13 +120,10 @@ def _difference(
     """Return the mean paired difference and its BCa interval (Efron 1987), 10,000 resamples."""
     skill = np.array([row[measure] for row in scored["skill, strict"]])
     base = np.array([row[measure] for row in scored[other]])
-    found = bootstrap(
-        (skill - base,), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(0)
-    )
-    low, high = found.confidence_interval
+    found = paired_bca(skill, base)
     return {
         "difference": round(float(np.mean(skill - base)), 4),
-        "ci_low": round(float(low), 4),
-        "ci_high": round(float(high), 4),
+        "ci_low": round(found.low, 4),
+        "ci_high": round(found.high, 4),
         "n_items": len(skill),
     }

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from bem.backbone import Backbone
 from bem.controller import pool
-from bem.training.data import Item
+from bem.data.passage_qa import Item
 
 
 @dataclass(frozen=True)

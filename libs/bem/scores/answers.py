@@ -1,10 +1,11 @@
-"""Exact match and F1 as SQuAD defines them (arXiv 1606.05250), and format validity."""
+"""Exact match and F1 as the official script of SQuAD 2.0 computes them (arXiv 1806.03822)."""
 
-import json
 import re
 import string
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Sequence
+
+from bem.errors import InvalidScoresError
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -36,20 +37,12 @@ def f1(answer: str, gold: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def strict_answer(reply: str) -> str | None:
-    """Return the answer of a reply that is exactly ``{"answer": "…"}``, else None."""
-    try:
-        value: Any = json.loads(reply)
-    except ValueError:
-        return None
-    if isinstance(value, dict) and list(value) == ["answer"] and isinstance(value["answer"], str):
-        return value["answer"]
-    return None
+def best_of(score: Callable[[str, str], float], answer: str, golds: Sequence[str]) -> float:
+    """Return the highest score over all gold answers, as SQuAD does.
 
-
-def lenient_answer(reply: str) -> str:
-    """Return whatever may be meant: the strict answer, a quoted answer field, or all of it."""
-    if (answer := strict_answer(reply)) is not None:
-        return answer
-    found = re.search(r'"answer"\s*:\s*"([^"]*)"', reply)
-    return found.group(1) if found else reply
+    Raises:
+        InvalidScoresError: There is no gold answer.
+    """
+    if not golds:
+        raise InvalidScoresError("no gold answer; at least one is needed")
+    return max(score(answer, gold) for gold in golds)

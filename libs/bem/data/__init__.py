@@ -1,0 +1,1 @@
+"""Data: read out of installed packages or generated, cleaned, formatted, batched and described."""

@@ -1,0 +1,15 @@
+"""Train, dev and held-out: chosen by a hash, so that a new item never moves an old one."""
+
+import hashlib
+
+SHARES = {"train": 0.72, "dev": 0.08, "held_out": 0.20}
+
+
+def split_of(group: str, seed: int = 0) -> str:
+    """Return the split of a group of items that belong together, such as all of one passage."""
+    draw = int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:12], 16) / 16**12
+    for name, share in SHARES.items():
+        if draw < share:
+            return name
+        draw -= share
+    return "held_out"

@@ -1,0 +1,1 @@
+"""Evaluation: two systems answer the same items, and statistics say whether they differ."""

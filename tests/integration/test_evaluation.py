@@ -1,0 +1,46 @@
+"""An evaluation whose sides answer over the wire."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bem.errors import EvaluationError
+from bem.evaluation.in_process import WorkerSystem
+from bem.evaluation.pipeline import Report, evaluate
+from bem.evaluation.systems import Run
+
+from tests.integration.routers import tiny_router
+from tests.unit.bem.evaluation.comparisons import comparison, tiny_worker
+from tools.evaluate.grpc_system import RouterModels
+
+
+async def test_service_and_library_give_the_same_answers(tmp_path: Path) -> None:
+    """A skill over gRPC against the same skill in this process: every greedy reply is equal."""
+
+    def compare(address: str) -> Report:
+        with RouterModels(address) as models, tiny_worker(tmp_path / "own") as worker:
+            mission, own = Run(models.system("alpha")), Run(WorkerSystem(worker, "alpha"))
+            asked = comparison(mission, baseline=own, count=12)
+            return evaluate(replace(asked, decoding=replace(asked.decoding, max_tokens=8)))
+
+    async with tiny_router(tmp_path, rows=4, queue=32) as (running, _):
+        report = await asyncio.to_thread(compare, running.address)
+
+    assert report["replies"]["mission"] == report["replies"]["baseline"]
+    assert report["tokens"]["mission"] == report["tokens"]["baseline"]
+    assert "+" in report["mission"]["digest"]
+
+
+async def test_unknown_model_and_silent_address_are_named(tmp_path: Path) -> None:
+    """The message lists what is loaded, or says where nobody answers."""
+
+    def ask(address: str, model: str) -> None:
+        with RouterModels(address) as models:
+            models.system(model)
+
+    async with tiny_router(tmp_path) as (running, _):
+        with pytest.raises(EvaluationError, match="alpha, beta"):
+            await asyncio.to_thread(ask, running.address, "gamma")
+    with pytest.raises(EvaluationError, match="UNAVAILABLE"):
+        await asyncio.to_thread(ask, f"unix:{tmp_path}/nobody.sock", "")

@@ -1,0 +1,1 @@
+"""Evaluation of what runs: the sides of a comparison answer over the wire."""
