@@ -63,7 +63,7 @@ ci: ## What runs before anything lands
 	.ci/run
 
 ##@ Train and measure
-.PHONY: train train-scorer bench lock
+.PHONY: train train-scorer bench bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -75,6 +75,9 @@ train-scorer: setup ## Train the sidecar's scorer
 bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
+
+bench-training: setup ## Measure a training step against peft's into docs/results/
+	$(PY) -m benchmarks.training_step
 
 lock: setup ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock

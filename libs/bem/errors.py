@@ -9,6 +9,10 @@ class BackboneNotFoundError(BemError):
     """The base model's files are not where the setting says."""
 
 
+class UnsupportedBackboneError(BemError):
+    """The base model's layers are not of the kind that this operation runs."""
+
+
 class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 
