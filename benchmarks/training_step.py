@@ -191,7 +191,7 @@ def write(report: dict[str, Any]) -> None:
     lines += ["| case | peft tokens/s | BEM tokens/s | ratio (min to max) | loss gap, largest |"]
     lines += ["| --- | --- | --- | --- | --- |"]
     for name, case in report["cases"].items():
-        rate, low, high = case["tokens_per_s"], *case["ratio_min_max"]
+        rate, (low, high) = case["tokens_per_s"], case["ratio_min_max"]
         lines.append(
             f"| {name} | {rate['peft']} | {rate['bem']} | {case['ratio']} ({low} to {high}) "
             f"| {case['largest_loss_gap']} |"
