@@ -64,7 +64,7 @@ def peft_step(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done += 1
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
