@@ -69,7 +69,8 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer evaluate data-cards bench bench-gate bench-pipeline bench-stats lock
+.PHONY: train train-scorer evaluate data-cards
+.PHONY: bench bench-gate bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -97,6 +98,9 @@ bench-gate: setup ## Compare canary gates on traces whose truth is known
 bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
 	$(PY) -m benchmarks.coverage
 	$(PY) -m benchmarks.bootstrap
+
+bench-training: setup ## Measure a training step against peft's into docs/results/
+	$(PY) -m benchmarks.training_step
 
 lock: setup ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock

@@ -21,6 +21,10 @@ class EvaluationError(BemError):
     """Systems, items and answers do not belong together, or a system did not answer."""
 
 
+class UnsupportedBackboneError(BemError):
+    """The base model's layers are not of the kind that this operation runs."""
+
+
 class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 

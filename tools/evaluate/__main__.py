@@ -19,7 +19,7 @@ from fleet.testing import free_port
 from tools.evaluate.grpc_system import RouterModels
 
 ROOT = Path(__file__).resolve().parents[2]
-_PORTS = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT")
+_PORTS = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT", "VALIDATION_PORT")
 
 
 def compare(models: RouterModels, *, limit: int | None, command: str) -> Comparison:

@@ -11,6 +11,7 @@ from bem.backbone import load_backbone
 from bem.data.passage_qa import load_passage_qa, solved_examples
 from bem.training.evaluate import evaluate
 from bem.training.features import cache_examples
+from bem.training.strategy import Strategy, keep_freed_memory
 from bem.training.trainer import SkillTrainer, TrainingPlan
 
 SKILLS = {"passage-qa": load_passage_qa}
@@ -18,6 +19,7 @@ SKILLS = {"passage-qa": load_passage_qa}
 
 def train(arguments: argparse.Namespace) -> None:
     """Train a skill and write its artifact."""
+    keep_freed_memory()
     data = SKILLS[arguments.skill](0)
     backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
     count = len(backbone.layers)
@@ -29,9 +31,17 @@ def train(arguments: argparse.Namespace) -> None:
         data.splits["train"],
         first_layer=min(plan.layers),
         feature_layer=plan.feature_layer,
+        folder=arguments.cache / "features",
     )
     folder = arguments.cache / "training" / f"{arguments.skill}-{arguments.seed}"
-    trainer = SkillTrainer(backbone, plan, folder)
+    strategy = Strategy(
+        arithmetic=arguments.arithmetic,
+        row_tokens=arguments.row_tokens,
+        recompute=arguments.recompute,
+    )
+    trainer = SkillTrainer(
+        backbone, plan, folder, strategy=strategy, save_steps=arguments.save_steps
+    )
     trainer.run(examples)
     command = shlex.join(["python", "-m", "bem.training", *sys.argv[1:]])
     card = SkillCard(
@@ -75,6 +85,10 @@ def main() -> None:
     command.add_argument("--dtype", default="bfloat16")
     command.add_argument("--epochs", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--arithmetic", default="auto", choices=["auto", "float32", "bfloat16"])
+    command.add_argument("--row-tokens", type=int, default=4096, help="tokens of a packed row")
+    command.add_argument("--recompute", action="store_true", help="gradient checkpointing")
+    command.add_argument("--save-steps", type=int, default=0, help="0: after every epoch")
     command.set_defaults(run=train)
     command = commands.add_parser("evaluate", help="compare a skill with its base")
     command.add_argument("--skill", choices=sorted(SKILLS), required=True)

@@ -1,4 +1,4 @@
-"""Training of one skill: factors and controller, over cached states of the frozen lower half."""
+"""Training of one skill: factors and controller, over packed states of the frozen lower layers."""
 
 import json
 import math
@@ -6,18 +6,22 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from bem.adapters.site import BemSite, RowCodes, install_sites
+from bem.adapters.site import KINDS
 from bem.backbone import Backbone
 from bem.controller import Controller
-from bem.training.features import Example, run_layer
+from bem.training.checkpoints import keep_lines, read_checkpoint, write_checkpoint
+from bem.training.decoder import TrainingDecoder
+from bem.training.features import Example
+from bem.training.loss import HeadLoss
+from bem.training.packing import Packed, fill_rows, pack
+from bem.training.strategy import Strategy, settle_arithmetic
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class TrainingPlan:
         kinds: Kinds of sites.
         rank: Rank of the factors.
         scale: Factor of the low-rank step.
-        feature_layer: Layer that the controller reads, below all sites.
+        feature_layer: Layer that the controller reads, below all sites; -1 for the embeddings.
+        control: Train the controller too; without it the code stays one, which is plain LoRA.
         epochs: Passes over the data.
         batch: Examples in one step.
         learning_rate: Peak of the schedule, reached after 5 % of the steps, then a cosine to 0.
@@ -42,6 +47,7 @@ class TrainingPlan:
     rank: int = 16
     scale: float = 2.0
     feature_layer: int = 8
+    control: bool = True
     epochs: int = 4
     batch: int = 8
     learning_rate: float = 1e-3
@@ -50,91 +56,129 @@ class TrainingPlan:
 
 
 class SkillTrainer:
-    """Trains one skill; a checkpoint after every epoch makes it resumable.
+    """Trains one skill, resumably; the backbone is read and never changed.
 
     Args:
-        backbone: Gets sites of one slot installed; its weights never change.
-        plan: How to train.
+        backbone: A Llama-like model.
+        plan: What to train; a checkpoint belongs to one plan.
         folder: For checkpoints and the curve (``curve.jsonl``).
+        strategy: How to carry a step out; may differ from run to run of one plan.
+        save_steps: Steps between checkpoints; 0 for one after every epoch.
     """
 
-    def __init__(self, backbone: Backbone, plan: TrainingPlan, folder: Path) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        plan: TrainingPlan,
+        folder: Path,
+        *,
+        strategy: Strategy | None = None,
+        save_steps: int = 0,
+    ) -> None:
         torch.manual_seed(plan.seed)
         self.backbone, self.plan, self.folder = backbone, plan, folder
-        self.rows = RowCodes()
-        self.sites = install_sites(
-            backbone.model,
-            layers=plan.layers,
-            kinds=plan.kinds,
-            rank=plan.rank,
-            slots=1,
-            rows=self.rows,
-        )
-        for site in self.sites.values():
-            _prepare(site, plan.scale)
+        self.save_steps = save_steps
+        self.factors = {
+            f"model.layers.{layer}.{KINDS[kind]}": _start(backbone, layer, kind, plan.rank)
+            for layer in plan.layers
+            for kind in plan.kinds
+        }
         self.controller = Controller(backbone.model.config.hidden_size, plan.rank)
         self.controller.to(backbone.model.device)
         self.parameters = self._named_parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=0.01)
-        self.epoch = 0
-        self.step = 0
+        self.epoch = self.step = 0
+        self._done_in_epoch = 0
+        self.use(strategy or Strategy())
+
+    def use(self, strategy: Strategy) -> None:
+        """Carry out the steps that follow by ``strategy``."""
+        self.strategy = strategy
+        arithmetic = settle_arithmetic(self.backbone, strategy.arithmetic)
+        self.decoder = TrainingDecoder(
+            self.backbone, arithmetic=arithmetic, recompute=strategy.recompute
+        )
 
     def run(self, examples: Sequence[Example]) -> None:
-        """Train from where the last checkpoint ended to the last epoch."""
+        """Train from where the last checkpoint ended to the last epoch.
+
+        Raises:
+            ValueError: The folder's checkpoint belongs to another plan.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         total = self.plan.epochs * math.ceil(len(examples) / self.plan.batch)
         with tqdm(total=total, initial=self.step, unit="step") as bar:
             while self.epoch < self.plan.epochs:
-                for batch in _batches(examples, self.plan, self.epoch):
-                    bar.set_postfix(loss=f"{self._step(batch, total):.3f}")
+                batches = epoch_batches(examples, self.plan, self.epoch)
+                for batch in islice(batches, self._done_in_epoch, None):
+                    bar.set_postfix(loss=f"{self.train_step(batch, total):.3f}")
                     bar.update()
-                self.epoch += 1
+                self.epoch, self._done_in_epoch = self.epoch + 1, 0
                 self._checkpoint()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what an artifact holds: ``<site>.A``, ``<site>.B``, ``controller.*``."""
         out = {}
-        for path, site in self.sites.items():
-            out[f"{path}.A"] = site.A.detach()[0].half()
-            out[f"{path}.B"] = site.B.detach()[0].half()
+        for path, (a, b) in self.factors.items():
+            out[f"{path}.A"] = a.detach().half()
+            out[f"{path}.B"] = b.detach().half()
         for name, tensor in self.controller.state_dict().items():
             out[f"controller.{name}"] = tensor.detach()
         return out
 
     def loss(self, batch: Sequence[Example]) -> Tensor:
         """Return the mean cross entropy of the reply tokens of ``batch``."""
-        device = self.backbone.model.device
-        hidden = nn.utils.rnn.pad_sequence([e.hidden for e in batch], batch_first=True).to(device)
-        labels = nn.utils.rnn.pad_sequence(
-            [e.labels for e in batch], batch_first=True, padding_value=-100
-        ).to(device)
-        code = self.controller.prefix(torch.stack([e.feature for e in batch]).to(device))
-        slots = torch.zeros(len(batch), 1, dtype=torch.int64, device=device)
-        self.rows.set(slots, code.unsqueeze(1))
-        for layer in self.backbone.layers[min(self.plan.layers) :]:
-            hidden = run_layer(self.backbone, layer, hidden)
-        self.rows.clear()
-        # The head is a third of the model: only reply positions pass through it.
-        wanted = labels != -100
-        states = self.backbone.model.model.norm(hidden[wanted])
-        return cross_entropy(self.backbone.model.lm_head(states).float(), labels[wanted])
+        rows = self.rows(batch)
+        total = torch.stack([self.row_loss(row) for row in rows]).sum()
+        return total / sum(len(row.labels) for row in rows)
 
-    def _step(self, batch: Sequence[Example], total: int) -> float:
+    def rows(self, batch: Sequence[Example]) -> list[Packed]:
+        """Pack a batch as the strategy says."""
+        rows = fill_rows([len(e.labels) for e in batch], self.strategy.row_tokens)
+        device = self.decoder.device
+        return [pack([batch[index] for index in row]).to(device) for row in rows]
+
+    def row_loss(self, row: Packed) -> Tensor:
+        """Return the summed cross entropy of the reply tokens of one row."""
+        states = row.states if row.states.dim() == 2 else self.decoder.embed(row.states)
+        found = self.decoder.run(
+            states,
+            row.lengths,
+            layers=range(min(self.plan.layers), len(self.backbone.layers)),
+            factors=self.factors,
+            code=self._code(row),
+            wanted=row.wanted,
+        )
+        return HeadLoss.apply(self.decoder.normed(found), self.decoder.head, row.labels)
+
+    def accumulate(self, batch: Sequence[Example]) -> float:
+        """Add the gradients of the mean loss of ``batch``, row by row; return that loss."""
+        rows = self.rows(batch)
+        count = sum(len(row.labels) for row in rows)
+        total = 0.0
+        for row in rows:
+            loss = self.row_loss(row) / count
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def train_step(self, batch: Sequence[Example], total: int) -> float:
+        """Take one step of ``total`` and note it in the curve; return the loss before it."""
         began = time.perf_counter()
-        rate = self.plan.learning_rate * _schedule(self.step, total)
+        rate = self.plan.learning_rate * schedule(self.step, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.loss(batch)
-        loss.backward()
+        loss = self.accumulate(batch)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self._done_in_epoch += 1
         line = {
             "step": self.step,
             "epoch": self.epoch,
-            "loss": loss.item(),
+            "loss": loss,
             "gradient_norm": norm.item(),
             "learning_rate": rate,
             "tokens": sum(len(e.labels) for e in batch),
@@ -142,60 +186,41 @@ class SkillTrainer:
         }
         with (self.folder / "curve.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
-        return float(line["loss"])
+        if self.save_steps and self.step % self.save_steps == 0:
+            self._checkpoint()
+        return loss
+
+    def _code(self, row: Packed) -> Tensor:
+        """Return each token's code times the scale, ``[T, r]``; ``[1, r]`` without control."""
+        if not self.plan.control:
+            return torch.full((1, self.plan.rank), self.plan.scale, device=self.decoder.device)
+        code = self.controller.prefix(row.features) * self.plan.scale
+        lengths = torch.tensor(row.lengths, device=code.device)
+        return code.repeat_interleave(lengths, dim=0, output_size=sum(row.lengths))
 
     def _named_parameters(self) -> dict[str, nn.Parameter]:
-        named = {f"controller.{n}": p for n, p in self.controller.named_parameters()}
-        for path, site in self.sites.items():
-            named[f"{path}.A"], named[f"{path}.B"] = site.A, site.B
+        named: dict[str, nn.Parameter] = {}
+        if self.plan.control:
+            named = {f"controller.{n}": p for n, p in self.controller.named_parameters()}
+        for path, (a, b) in self.factors.items():
+            named[f"{path}.A"], named[f"{path}.B"] = a, b
         return named
 
     def _checkpoint(self) -> None:
-        tensors = {name: p.detach().contiguous() for name, p in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"adam.{key}/{name}"] = value
-        place = {"epoch": self.epoch, "step": self.step, "plan": asdict(self.plan)}
-        scratch = self.folder / "checkpoint.new"
-        save_file(tensors, scratch, metadata={"place": json.dumps(place)})
-        scratch.replace(self.folder / "checkpoint.safetensors")
+        place = {"epoch": self.epoch, "step": self.step, "done_in_epoch": self._done_in_epoch}
+        write_checkpoint(self.folder, asdict(self.plan), place, self.parameters, self.optimizer)
 
     def _resume(self) -> None:
-        """Take up a checkpoint of the same plan; one of another plan is an error."""
-        path = self.folder / "checkpoint.safetensors"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        place = json.loads(header["__metadata__"]["place"])
-        if place["plan"] != json.loads(json.dumps(asdict(self.plan))):
-            raise ValueError(f"{path.name} belongs to another plan; remove {self.folder} first")
-        tensors = load_file(path)
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[name])
-                # A head that this level of control does not use has no state.
-                state = {
-                    key: tensors[f"adam.{key}/{name}"].clone()
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"adam.{key}/{name}" in tensors
-                }
-                if state:
-                    self.optimizer.state[parameter] = state
-        self.epoch, self.step = place["epoch"], place["step"]
+        place = read_checkpoint(self.folder, asdict(self.plan), self.parameters, self.optimizer)
+        if place is not None:
+            self.epoch, self.step = place["epoch"], place["step"]
+            self._done_in_epoch = place["done_in_epoch"]
+        keep_lines(self.folder / "curve.jsonl", self.step)
 
 
-def _prepare(site: BemSite, scale: float) -> None:
-    """Start as LoRA does: A random, B zero; float32 whatever the backbone's type is."""
-    a = torch.empty_like(site.A, dtype=torch.float32)
-    nn.init.kaiming_uniform_(a, a=math.sqrt(5))
-    site.A = nn.Parameter(a)
-    site.B = nn.Parameter(torch.zeros_like(site.B, dtype=torch.float32))
-    with torch.no_grad():
-        site.scale.fill_(scale)
-
-
-def _batches(examples: Sequence[Example], plan: TrainingPlan, epoch: int) -> list[list[Example]]:
+def epoch_batches(
+    examples: Sequence[Example], plan: TrainingPlan, epoch: int
+) -> list[list[Example]]:
     """Group examples of like length, then shuffle the groups; the same for the same epoch."""
     order = random.Random(plan.seed * 1000 + epoch)  # noqa: S311 - an order, not a secret
     by_length = sorted(examples, key=lambda e: (len(e.labels), order.random()))
@@ -204,9 +229,22 @@ def _batches(examples: Sequence[Example], plan: TrainingPlan, epoch: int) -> lis
     return groups
 
 
-def _schedule(step: int, total: int) -> float:
+def schedule(step: int, total: int) -> float:
     """Return the share of the peak rate: linear warm-up over 5 %, then a cosine to zero."""
     warm = max(1, total // 20)
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def _start(
+    backbone: Backbone, layer: int, kind: str, rank: int
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Start as LoRA does, A random and B zero; float32 whatever the backbone's type is."""
+    site = backbone.layers[layer].get_submodule(KINDS[kind])
+    # The bound is 1 / sqrt(r d_in): one slot of a stack of factors, as skills were first trained.
+    a = torch.empty(1, rank, site.in_features)
+    nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+    b = torch.zeros(site.out_features, rank)
+    device = backbone.model.device
+    return nn.Parameter(a[0].to(device)), nn.Parameter(b.to(device))
