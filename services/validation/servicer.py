@@ -19,6 +19,8 @@ from services.validation.examiner import Examiner
 from services.validation.settings import ValidationSettings
 from services.validation.uploads import Upload, whole
 
+# Messages of a refused upload that are read to its end.
+_DROPPED_MESSAGES = 1000
 SERVICE = pb.DESCRIPTOR.services_by_name["ValidationService"].full_name
 MAX_PAGE = 1000
 
@@ -61,7 +63,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
     ) -> pb.CompareStreamResponse:
         """Compare scores that come in chunks."""
         with self._examiner.desk.place():
-            async with _limited(self._settings.upload_timeout_s):
+            async with _uploading(request_iterator, self._settings.upload_timeout_s):
                 head = (await _head(request_iterator)).head
                 upload = Upload([head.shape], self._metrics, self._settings.max_scores)
                 scores = await upload.read(_chunks(request_iterator))
@@ -88,7 +90,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
     ) -> pb.GateStreamResponse:
         """Judge scores that come in chunks."""
         with self._examiner.desk.place():
-            async with _limited(self._settings.upload_timeout_s):
+            async with _uploading(request_iterator, self._settings.upload_timeout_s):
                 head = (await _head(request_iterator)).head
                 gate = questions.gate_of(head.gate, self._examiner.catalogue)
                 upload = Upload(head.shapes, self._metrics, self._settings.max_scores)
@@ -126,11 +128,21 @@ class ValidationServicer(rpc.ValidationServiceServicer):
 
 
 @asynccontextmanager
-async def _limited(limit_s: float) -> AsyncIterator[None]:
-    """End an upload that takes too long: it holds a place that others wait for."""
+async def _uploading(requests: AsyncIterator[Any], limit_s: float) -> AsyncIterator[None]:
+    """End an upload that takes too long: it holds a place that others wait for.
+
+    What follows a refusal is read and dropped, up to a bound: a client that is cut off in the
+    middle of a write may see a broken stream instead of the reason.
+    """
     try:
         async with asyncio.timeout(limit_s):
-            yield
+            try:
+                yield
+            except InvalidArgumentError:
+                left = _DROPPED_MESSAGES
+                while left and await anext(requests, None) is not None:
+                    left -= 1
+                raise
     except TimeoutError as err:
         raise UploadTimeoutError(f"the upload took longer than {limit_s:g} s") from err
 

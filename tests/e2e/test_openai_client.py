@@ -14,6 +14,8 @@ from tests.e2e.conftest import Fleet
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 BASE = "smollm2-135m-instruct"
 PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
+# Longer than the sidecar's window, so that it leaves in pieces.
+STORY: Any = [{"role": "user", "content": "Tell me a story about a boat."}]
 PASSAGE = (
     "Answer the question from the passage. Reply with JSON only, in the form "
     '{"answer": "<the shortest words of the passage that answer it>"}.\n\n'
@@ -36,12 +38,11 @@ def test_chat_answers_with_usage(client: openai.OpenAI) -> None:
 
 def test_stream_carries_the_same_text_and_usage(client: openai.OpenAI) -> None:
     """Pieces add up to the whole answer; usage comes last when asked for."""
-    whole = client.chat.completions.create(model=BASE, messages=PARIS, temperature=0)
+    asked: Any = {"model": BASE, "messages": STORY, "temperature": 0, "max_tokens": 64}
+    whole = client.chat.completions.create(**asked)
     chunks = list(
         client.chat.completions.create(
-            model=BASE,
-            messages=PARIS,
-            temperature=0,
+            **asked,
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -51,7 +52,7 @@ def test_stream_carries_the_same_text_and_usage(client: openai.OpenAI) -> None:
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len([piece for piece in pieces if piece]) > 3
     assert "".join(pieces) == whole.choices[0].message.content
-    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
     assert chunks[-1].usage == whole.usage
 
 
