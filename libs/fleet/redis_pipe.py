@@ -1,7 +1,7 @@
 """One pipelined connection to Redis for the few commands that every answer waits for.
 
 hiredis packs and parses; redis-py's client costs more time per command than Redis itself.
-Commands of concurrent callers share one write, and Redis one fsync.
+Commands of concurrent callers share the connection, and in Redis one fsync.
 """
 
 import asyncio
@@ -72,7 +72,8 @@ class RedisPipe:
     """Sends commands to one Redis; connects when first used and again after a loss.
 
     Args:
-        url: ``redis://`` or ``rediss://``, with user, password and database where needed.
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database where
+            needed.
         timeout_s: Longest wait for an answer, connecting included.
         purpose: What it is for, named in errors.
     """
@@ -117,12 +118,16 @@ class RedisPipe:
             if self._protocol and not self._protocol.lost:
                 return
             secure = self._to.get("connection_class") is SSLConnection
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                _Protocol,
-                self._to.get("host", "localhost"),
-                self._to.get("port", 6379),
-                ssl=ssl.create_default_context() if secure else None,
-            )
+            loop = asyncio.get_running_loop()
+            if path := self._to.get("path"):
+                _, protocol = await loop.create_unix_connection(_Protocol, path)
+            else:
+                _, protocol = await loop.create_connection(
+                    _Protocol,
+                    self._to.get("host", "localhost"),
+                    self._to.get("port", 6379),
+                    ssl=ssl.create_default_context() if secure else None,
+                )
             if password := self._to.get("password"):
                 user = self._to.get("username") or "default"
                 await protocol.send(("AUTH", user, password))

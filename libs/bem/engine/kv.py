@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,12 +101,9 @@ class SlotCache:
         return out[0], out[1]
 
 
-def head_width(config: object) -> int:
+def head_width(config: Any) -> int:
     """Return the width of one attention head."""
-    given: int | None = getattr(config, "head_dim", None)
-    hidden: int = getattr(config, "hidden_size")  # noqa: B009 - the configs are untyped
-    heads: int = getattr(config, "num_attention_heads")  # noqa: B009
-    return given or hidden // heads
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
