@@ -39,7 +39,7 @@ class Layer:
         # Called without the hooks of modules: they cost as much as a small product.
         self._qkv, self._gate_up = qkv.forward, gate_up.forward
         self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
-        self._norms = block.input_layernorm, block.post_attention_layernorm
+        self._norms = _gain(block.input_layernorm), _gain(block.post_attention_layernorm)
 
     def run(self, index: int, hidden: Tensor, span: Span, cache: SlotCache) -> Tensor:
         """Map ``hidden [R, T, F]`` to the next layer's."""
@@ -53,7 +53,7 @@ class Layer:
         queries, pairs = self._heads
         qkv = self._qkv(x).view(rows, tokens, queries + 2 * pairs, self._width)
         turned = _rotate(qkv[:, :, : queries + pairs], span)
-        q, k = turned.split([queries, pairs], 2)
+        q, k = turned[:, :, :queries], turned[:, :, queries:]
         keys, values = cache.write(index, span, k, qkv[:, :, queries + pairs :])
         # One token's query heads that share keys are like neighbouring tokens of one head.
         one = tokens == 1
@@ -86,7 +86,7 @@ class Decoder:
         kind, width = backbone.weights, head_width(config)
         self._layers = [Layer(block, heads, width, kind) for block in inner.layers]
         self._embedding: Tensor = inner.embed_tokens.weight
-        self._norm = inner.norm
+        self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
         head: Tensor = backbone.model.lm_head.weight
         self._head = hold(head, "int8" if kind == "int4" else kind, halves=True)
@@ -144,11 +144,16 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
         return decoder.logits(decoder.upper(hidden, span))
 
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return f.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+def _gain(norm: Any) -> tuple[Tensor, float]:
+    return norm.weight.detach(), norm.variance_epsilon
+
+
+def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:
+    return torch.rms_norm(x, x.shape[-1:], *norm)
 
 
 def _rotate(x: Tensor, span: Span) -> Tensor:
     """Turn ``x [R, T, H, D]`` by its positions' angles (arXiv 2104.09864, half-split form)."""
-    halves_swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-    return torch.addcmul(x * span.cos, halves_swapped, span.sin)
+    rows, tokens, heads, width = x.shape
+    swapped = x.view(rows, tokens, heads, 2, width // 2).flip(-2).view(x.shape)
+    return torch.addcmul(x * span.cos, swapped, span.sin)
