@@ -53,6 +53,10 @@ class MockEngine:
         """Return none."""
         return []
 
+    def skill(self, name: str) -> LoadedSkill | None:
+        """Return none."""
+        del name
+
     def _run(self) -> None:
         while True:
             with self._changed:
