@@ -4,7 +4,7 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +112,7 @@ def _clean(text: str, param: str) -> str:
 
 async def parts(
     router: rpc.RouterServiceAsyncStub, requests: list[pb.GenerateRequest], timeout_s: float
-) -> AsyncIterator[Part]:
+) -> AsyncGenerator[Part]:
     """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
     if len(requests) == 1:  # needs neither task nor queue
         async with aclosing(_choice(router, requests[0], timeout_s, 0)) as only:

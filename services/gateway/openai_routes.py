@@ -2,36 +2,42 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from fleet import logs
 from fleet.clients import outgoing_metadata
 
+from services.gateway.body_route import BodyRoute
 from services.gateway.errors import ApiError, from_rpc
+from services.gateway.event_stream import DONE, EventStream
 from services.gateway.generation import Part, parts, whole, wire_requests
 from services.gateway.logprobs import LogprobWriter
 from services.gateway.schema import ChatRequest, CompletionRequest
 
 routes = APIRouter(prefix="/v1")
+_answers = APIRouter(route_class=BodyRoute)
 Body = ChatRequest | CompletionRequest
 
 
-@routes.post("/chat/completions")
+@_answers.post("/chat/completions")
 async def chat(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation."""
     return await _answer(request, body, "chat.completion", "chatcmpl")
 
 
-@routes.post("/completions")
+@_answers.post("/completions")
 async def completions(request: Request, body: CompletionRequest) -> Response:
     """Continue one or more texts."""
     return await _answer(request, body, "text_completion", "cmpl")
+
+
+routes.include_router(_answers)
 
 
 @routes.get("/models")
@@ -79,7 +85,7 @@ async def _answer(request: Request, body: Body, kind: str, prefix: str) -> Respo
     limit = request.app.state.settings.request_timeout_s
     router = request.app.state.router
     if body.stream:
-        return await _stream(body, head, parts(router, asked, limit))
+        return await _stream(body, head, parts(router, asked, limit), choices=len(asked))
     choices = await whole(request, router, asked, limit)
     head["system_fingerprint"] = choices[0].version
     asks = body.reported is not None
@@ -113,17 +119,22 @@ def _usage(choices: list[Part], *, prompts: int) -> dict[str, int]:
     }
 
 
-async def _stream(body: Body, head: dict[str, Any], source: Any) -> Response:
+async def _stream(
+    body: Body, head: dict[str, Any], source: AsyncGenerator[Part], *, choices: int
+) -> Response:
     """Start the stream with its first part, so that an early error still has its HTTP status."""
     first = await anext(source)
-    events = _events(body, head, first, source)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return EventStream(_events(body, head, first, source, choices=choices))
 
 
 async def _events(
-    body: Body, head: dict[str, Any], first: Part, stream: Any
-) -> AsyncIterator[bytes]:
+    body: Body,
+    head: dict[str, Any],
+    first: Part,
+    stream: AsyncGenerator[Part],
+    *,
+    choices: int,
+) -> AsyncGenerator[bytes]:
     kind = head["object"]
     chat = kind == "chat.completion"
     if chat:
@@ -133,25 +144,30 @@ async def _events(
     ended: list[Part] = []
     async with aclosing(stream):
         try:
-            part: Part | None = first
-            while part is not None:
+            part = first
+            while True:
+                opening = b""
                 if part.index not in writers:
                     writers[part.index] = LogprobWriter(kind, asks=body.reported is not None)
                     if chat:
-                        opening = {"role": "assistant", "content": ""}
-                        yield _piece(head, part.index, {"delta": opening}, None, None)
+                        role = {"delta": {"role": "assistant", "content": ""}}
+                        opening = _piece(head, part.index, role, None, None)
                 logprobs = writers[part.index].write(part.logprobs)
-                yield _delta(head, part, logprobs, chat=chat)
+                events = opening + _delta(head, part, logprobs, chat=chat)
                 if part.finish:
                     ended.append(part)
-                part = await anext(stream, None)
+                if len(ended) == choices:
+                    break
+                yield events
+                part = await anext(stream)
         except grpc.RpcError as err:
             yield _event({"error": from_rpc(err).body})
             return
     if body.stream_options and body.stream_options.include_usage:
         ended.sort(key=lambda end: end.index)
-        yield _event({**head, "choices": [], "usage": _usage(ended, prompts=_prompts(body))})
-    yield b"data: [DONE]\n\n"
+        usage = _usage(ended, prompts=_prompts(body))
+        events += _event({**head, "choices": [], "usage": usage})
+    yield events + DONE
 
 
 def _delta(head: dict[str, Any], part: Part, logprobs: Any, *, chat: bool) -> bytes:
