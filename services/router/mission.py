@@ -12,8 +12,8 @@ import torch
 from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone, load_backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Ticket
+from bem.engine.batch import Counters
 from bem.engine.requests import OnPiece
-from bem.engine.worker import Counters
 from bem.errors import InvalidRequestError, SkillNotFoundError
 from fleet import logs
 from fleet.errors import NotFoundError, UnavailableError

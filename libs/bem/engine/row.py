@@ -101,15 +101,16 @@ class Speech:
         """
         choice = self._sampler.choose(logits)
         if choice.token in self._ends:
-            return self._finish("", "stop")
+            self._finish("", "stop")
+            return None
         self.generated += 1
         text = self._text.push(choice.token)
         if self._ticket.request.sampling.logprobs is not None:
             self._waiting.append((self._text.received, self._described(choice)))
-        if self._text.stopped:
-            return self._finish(text, "stop")
-        if self.generated >= self._ticket.request.max_tokens or not room:
-            return self._finish(text, "length")
+        stopped = self._text.stopped
+        if stopped or self.generated >= self._ticket.request.max_tokens or not room:
+            self._finish(text, "stop" if stopped else "length")
+            return None
         if text:
             self._ticket.on_piece(Piece(text, self.generated, logprobs=self._out()))
         return choice.token

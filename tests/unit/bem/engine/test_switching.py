@@ -75,7 +75,8 @@ def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
     """The engine's answer is that of a plain forward in which each token has its own code."""
     request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT)
     code = prefix_code(folder, "alpha", len(PROMPT))
-    plan = [(None, None)] * AT + [("alpha", code)]
+    plan: list[tuple[str | None, Tensor | None]] = [(None, None)] * AT
+    plan.append(("alpha", code))
 
     assert answer(make(tiny_backbone(), folder), request) == by_position(folder, plan)
 
