@@ -17,10 +17,12 @@ from services.gateway.body_route import BodyRoute
 from services.gateway.errors import ApiError, from_rpc
 from services.gateway.event_stream import DONE, EventStream
 from services.gateway.generation import Part, parts, whole, wire_requests
-from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+from services.gateway.logprobs import LogprobWriter
+from services.gateway.schema import ChatRequest, CompletionRequest
 
 routes = APIRouter(prefix="/v1")
 _answers = APIRouter(route_class=BodyRoute)
+Body = ChatRequest | CompletionRequest
 
 
 @_answers.post("/chat/completions")
@@ -72,7 +74,7 @@ async def _models(request: Request) -> list[dict[str, Any]]:
     ]
 
 
-async def _answer(request: Request, body: GenerationFields, kind: str, prefix: str) -> Response:
+async def _answer(request: Request, body: Body, kind: str, prefix: str) -> Response:
     asked = wire_requests(body)
     head = {
         "id": f"{prefix}-{logs.request_id.get()}",
@@ -86,20 +88,22 @@ async def _answer(request: Request, body: GenerationFields, kind: str, prefix: s
         return await _stream(body, head, parts(router, asked, limit), choices=len(asked))
     choices = await whole(request, router, asked, limit)
     head["system_fingerprint"] = choices[0].version
-    head["choices"] = [_choice(choice, kind) for choice in choices]
+    asks = body.reported is not None
+    head["choices"] = [_choice(choice, kind, asks=asks) for choice in choices]
     head["usage"] = _usage(choices, prompts=_prompts(body))
     return JSONResponse(head)
 
 
-def _choice(part: Part, kind: str) -> dict[str, Any]:
-    shared = {"index": part.index, "finish_reason": part.finish, "logprobs": None}
+def _choice(part: Part, kind: str, *, asks: bool) -> dict[str, Any]:
+    logprobs = LogprobWriter(kind, asks=asks).write(part.logprobs)
+    shared = {"index": part.index, "finish_reason": part.finish, "logprobs": logprobs}
     if kind == "text_completion":
         return {**shared, "text": part.text}
     message = {"role": "assistant", "content": part.text, "refusal": None}
     return {**shared, "message": message}
 
 
-def _prompts(body: GenerationFields) -> int:
+def _prompts(body: Body) -> int:
     return len(body.prompt) if isinstance(body, CompletionRequest) else 1
 
 
@@ -116,7 +120,7 @@ def _usage(choices: list[Part], *, prompts: int) -> dict[str, int]:
 
 
 async def _stream(
-    body: GenerationFields, head: dict[str, Any], source: AsyncGenerator[Part], *, choices: int
+    body: Body, head: dict[str, Any], source: AsyncGenerator[Part], *, choices: int
 ) -> Response:
     """Start the stream with its first part, so that an early error still has its HTTP status."""
     first = await anext(source)
@@ -124,28 +128,32 @@ async def _stream(
 
 
 async def _events(
-    body: GenerationFields,
+    body: Body,
     head: dict[str, Any],
     first: Part,
     stream: AsyncGenerator[Part],
     *,
     choices: int,
 ) -> AsyncGenerator[bytes]:
-    chat = head["object"] == "chat.completion"
+    kind = head["object"]
+    chat = kind == "chat.completion"
     if chat:
         head = {**head, "object": "chat.completion.chunk"}
     head["system_fingerprint"] = first.version
-    started: set[int] = set()
+    writers: dict[int, LogprobWriter] = {}
     ended: list[Part] = []
     async with aclosing(stream):
         try:
             part = first
             while True:
-                events = _delta(head, part, chat=chat)
-                if chat and part.index not in started:
-                    started.add(part.index)
-                    role = {"role": "assistant", "content": ""}
-                    events = _chunk(head, part.index, role, None) + events
+                opening = b""
+                if part.index not in writers:
+                    writers[part.index] = LogprobWriter(kind, asks=body.reported is not None)
+                    if chat:
+                        role = {"delta": {"role": "assistant", "content": ""}}
+                        opening = _piece(head, part.index, role, None, None)
+                logprobs = writers[part.index].write(part.logprobs)
+                events = opening + _delta(head, part, logprobs, chat=chat)
                 if part.finish:
                     ended.append(part)
                 if len(ended) == choices:
@@ -162,15 +170,17 @@ async def _events(
     yield events + DONE
 
 
-def _delta(head: dict[str, Any], part: Part, *, chat: bool) -> bytes:
+def _delta(head: dict[str, Any], part: Part, logprobs: Any, *, chat: bool) -> bytes:
+    said: dict[str, Any] = {"text": part.text}
     if chat:
-        return _chunk(head, part.index, {"content": part.text} if part.text else {}, part.finish)
-    choice = {"index": part.index, "text": part.text, "finish_reason": part.finish}
-    return _event({**head, "choices": [{**choice, "logprobs": None}]})
+        said = {"delta": {"content": part.text} if part.text else {}}
+    return _piece(head, part.index, said, part.finish, logprobs)
 
 
-def _chunk(head: dict[str, Any], index: int, delta: dict[str, str], finish: str | None) -> bytes:
-    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": None}
+def _piece(
+    head: dict[str, Any], index: int, said: dict[str, Any], finish: str | None, logprobs: Any
+) -> bytes:
+    choice = {"index": index, **said, "finish_reason": finish, "logprobs": logprobs}
     return _event({**head, "choices": [choice]})
 
 
