@@ -22,6 +22,12 @@ from services.router.servicer import MissionHolder, deadline_of
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INPUT, OUTPUT = "text_input", "text_output"
 MAX_BATCH = 64
+SAMPLING = frozenset(
+    {
+        *("temperature", "top_p", "top_k", "seed"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+    }
+)
 
 
 class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
@@ -167,7 +173,7 @@ def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRe
         try:
             if name in ("max_tokens", "skill_scale"):
                 setattr(asked, name, value)
-            elif name in ("temperature", "top_p", "top_k", "seed"):
+            elif name in SAMPLING:
                 setattr(asked.sampling, name, value)
             elif name == "stop":
                 asked.stop.append(parameter.string_param)

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from bem import errors
+from bem.engine import Likely, TokenLogprob
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import StatusTable, UnavailableError
@@ -69,7 +70,10 @@ class RouterServicer(rpc.RouterServiceServicer):
         version = mission.version_of(mission.skill_of(request.model))
         async for piece in mission.generate(asked):
             response = pb.GenerateResponse(
-                text=piece.text, finish_reason=_FINISH[piece.finish], model_version=version
+                text=piece.text,
+                finish_reason=_FINISH[piece.finish],
+                model_version=version,
+                logprobs=[_logprob(one) for one in piece.logprobs],
             )
             if piece.finish:
                 response.usage.prompt_tokens = len(asked.prompt_ids)
@@ -93,6 +97,7 @@ class RouterServicer(rpc.RouterServiceServicer):
             finish_reason=_FINISH[piece.finish],
             usage=usage,
             model_version=version,
+            logprobs=[_logprob(one) for one in piece.logprobs],
         )
 
     async def ListSkills(
@@ -135,6 +140,14 @@ def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return when the caller stops waiting, on the clock of ``time.monotonic()``."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
+
+
+def _logprob(one: TokenLogprob) -> pb.TokenLogprob:
+    return pb.TokenLogprob(chosen=_likely(one), top=[_likely(other) for other in one.top])
+
+
+def _likely(one: Likely) -> pb.LikelyToken:
+    return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
 
 
 def _skill(skill: Any) -> pb.Skill:

@@ -41,8 +41,14 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     context_tokens: int = Field(2048, ge=16)
     """Prompt and answer together; 46 KB of cache a token and row for the packaged model."""
 
+    prefix_mib: int = Field(256, ge=0, le=1_048_576)
+    """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 has none."""
+
     slots: int = Field(8, ge=1, le=1024)
-    """Skills that fit at once."""
+    """Skills that are resident at once; the one used longest ago makes room for another."""
+
+    skills: int = Field(1024, ge=1, le=65_536)
+    """Skills that may be loaded; one more is RESOURCE_EXHAUSTED."""
 
     rank: int = Field(16, ge=1, le=256)
     """Highest rank of a skill."""

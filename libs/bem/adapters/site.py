@@ -32,7 +32,9 @@ class RowCodes:
         self.slots, self.codes, self._shared = slots, codes, None
 
     def shared(self) -> tuple[tuple[int, ...], Tensor]:
-        """Return the U different slots in use, and each row's codes over all of them ``[R, U*r]``.
+        """Return the U different slots in use, and each row's codes over all of them.
+
+        ``[R, 1, U*r]``, or ``[R, T, U*r]`` for codes that differ from token to token.
 
         A row's code is zero over the skills that it does not use, so that one matmul with the
         factors of all U skills serves every row.
@@ -41,10 +43,11 @@ class RowCodes:
             raise ValueError("no codes are set")
         if self._shared is None:
             used, place = torch.unique(self.slots, return_inverse=True)
-            rows, _, rank = self.codes.shape
-            spread = self.codes.new_zeros(rows, len(used), rank)
-            spread.scatter_add_(1, place[..., None].expand_as(self.codes), self.codes)
-            self._shared = tuple(used.tolist()), spread.flatten(1)
+            codes = self.codes if self.codes.dim() == 4 else self.codes.unsqueeze(1)
+            rows, steps, _, rank = codes.shape
+            spread = codes.new_zeros(rows, steps, len(used), rank)
+            spread.scatter_add_(2, place[:, None, :, None].expand_as(codes), codes)
+            self._shared = tuple(used.tolist()), spread.flatten(2)
         return self._shared
 
     def clear(self) -> None:
@@ -75,9 +78,10 @@ class BemSite(nn.Module):
         self.scale = nn.Parameter(base.weight.new_ones(slots), False)
         self._joined: tuple[tuple[int, ...], Tensor, Tensor] | None = None
 
-    def written(self) -> None:
-        """Note that the factors of a slot changed."""
-        self._joined = None
+    def written(self, slot: int) -> None:
+        """Note that the factors of ``slot`` changed."""
+        if self._joined and slot in self._joined[0]:
+            self._joined = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
@@ -85,7 +89,7 @@ class BemSite(nn.Module):
         slots, codes = self.rows.slots, self.rows.codes
         if slots is None or codes is None:
             return y
-        if codes.dim() == 3 and not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return self._serve(x, y)
         # Training keeps the factors in float32 beside a bfloat16 base.
         a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
@@ -109,7 +113,7 @@ class BemSite(nn.Module):
                 up.permute(0, 2, 1).flatten(0, 1).to(x.dtype),  # [U*r, d_out]
             )
         _, down, up = self._joined
-        low = nn.functional.linear(x, down) * codes.to(x.dtype).unsqueeze(1)  # [R, T, U*r]
+        low = nn.functional.linear(x, down) * codes.to(x.dtype)  # [R, T, U*r]
         return torch.addmm(y.flatten(0, 1), low.flatten(0, 1), up).view_as(y)
 
 

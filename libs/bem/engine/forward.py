@@ -12,7 +12,7 @@ from torch.nn import functional as f
 
 from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone, Kind
-from bem.engine.kv import SlotCache, Span, head_width
+from bem.engine.kv import KeyValues, SlotCache, Span, head_width
 from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
 
 
@@ -41,14 +41,14 @@ class Layer:
         self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
         self._norms = _gain(block.input_layernorm), _gain(block.post_attention_layernorm)
 
-    def run(self, index: int, hidden: Tensor, span: Span, cache: SlotCache) -> Tensor:
+    def run(self, index: int, hidden: Tensor, span: Span, cache: KeyValues) -> Tensor:
         """Map ``hidden [R, T, F]`` to the next layer's."""
         hidden = hidden + self._out(self._attend(index, _norm(self._norms[0], hidden), span, cache))
         gate, up = self._gate_up(_norm(self._norms[1], hidden)).chunk(2, -1)
         after: Tensor = hidden + self._down(f.silu(gate) * up)
         return after
 
-    def _attend(self, index: int, x: Tensor, span: Span, cache: SlotCache) -> Tensor:
+    def _attend(self, index: int, x: Tensor, span: Span, cache: KeyValues) -> Tensor:
         rows, tokens, _ = x.shape
         queries, pairs = self._heads
         qkv = self._qkv(x).view(rows, tokens, queries + 2 * pairs, self._width)
@@ -61,7 +61,7 @@ class Layer:
         if span.index is not None:
             q = q.new_zeros(span.count, *q.shape[1:]).index_copy_(0, span.index, q)
         out = f.scaled_dot_product_attention(
-            q, keys, values, attn_mask=span.mask, enable_gqa=not one
+            q, keys, values, attn_mask=span.mask, is_causal=span.causal, enable_gqa=not one
         )
         if span.index is not None:
             out = out[span.index]
@@ -91,7 +91,7 @@ class Decoder:
         head: Tensor = backbone.model.lm_head.weight
         self._head = hold(head, "int8" if kind == "int4" else kind, halves=True)
         self._cache = cache
-        self._split = bank.first_layer if bank else 0
+        self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1
 
     @property
@@ -111,23 +111,25 @@ class Decoder:
         """Plan a forward of ``tokens`` new tokens a row, beginning at ``starts``."""
         return self._cache.span(slots, starts, tokens)
 
-    def lower(self, ids: Tensor, span: Span) -> tuple[Tensor, Tensor]:
-        """Run ``ids [R, T]`` through the lower half.
+    def lower(
+        self, ids: Tensor, span: Span, cache: KeyValues | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run ``ids [R, T]`` through the lower half, over ``cache`` if it is not the slots.
 
         Returns:
             The state before the first site and the state that controllers read, ``[R, T, F]``.
         """
         hidden = features = f.embedding(ids, self._embedding)
-        for index in range(self._split):
-            hidden = self._layers[index].run(index, hidden, span, self._cache)
+        for index in range(self.split):
+            hidden = self._layers[index].run(index, hidden, span, cache or self._cache)
             if index == self._feature_layer:
                 features = hidden
         return hidden, features
 
-    def upper(self, hidden: Tensor, span: Span) -> Tensor:
-        """Run ``hidden [R, T, F]`` through the upper half."""
-        for index in range(self._split, len(self._layers)):
-            hidden = self._layers[index].run(index, hidden, span, self._cache)
+    def upper(self, hidden: Tensor, span: Span, cache: KeyValues | None = None) -> Tensor:
+        """Run ``hidden [R, T, F]`` through the upper half, over ``cache`` likewise."""
+        for index in range(self.split, len(self._layers)):
+            hidden = self._layers[index].run(index, hidden, span, cache or self._cache)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class Span:
         length: Positions that attention reads.
         index: ``[R]`` place of each row among the slots read, or None when they are the same.
         mask: ``[count, 1, T, length]`` additive, or None where nothing read is hidden.
+        causal: Whether the new tokens are all there is, each hidden from those before it.
     """
 
     slots: Tensor
@@ -36,6 +37,15 @@ class Span:
     length: int
     index: Tensor | None
     mask: Tensor | None
+    causal: bool = False
+
+
+class KeyValues(Protocol):
+    """Where a forward writes its keys and values and reads all that attention needs."""
+
+    def write(self, layer: int, span: Span, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in ``[R, T, H, D]`` each and return what attention reads, ``[count, H, S, D]``."""
+        ...
 
 
 class SlotCache:
@@ -73,7 +83,8 @@ class SlotCache:
         where = torch.tensor(slots, device=device)
         same = slots == list(range(first, first + count))
         mask = None
-        if tokens > 1 or min(starts) != max(starts) or not same:
+        causal = len(slots) == 1 and tokens == length > 1
+        if not causal and (tokens > 1 or min(starts) != max(starts) or not same):
             columns = torch.arange(length, device=device)
             hidden = columns > positions[:, None, :, None]
             mask = torch.zeros((count, 1, tokens, length), dtype=self.keys.dtype, device=device)
@@ -91,6 +102,23 @@ class SlotCache:
             length=length,
             index=None if same else where - first,
             mask=mask,
+            causal=causal,
+        )
+
+    def batch_span(self, rows: int, tokens: int) -> Span:
+        """Plan a forward of ``rows`` texts that begin at 0 and use no slot."""
+        positions = torch.arange(tokens, device=self.keys.device).expand(rows, -1)
+        return Span(
+            slots=positions[:, 0],
+            positions=positions,
+            cos=self._cos[positions].unsqueeze(2),
+            sin=self._sin[positions].unsqueeze(2),
+            first=0,
+            count=rows,
+            length=tokens,
+            index=None,
+            mask=None,
+            causal=tokens > 1,
         )
 
     def write(self, layer: int, span: Span, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +129,16 @@ class SlotCache:
             kept[span.slots[:, None], :, span.positions] = new
             out.append(kept[slots, :, : span.length])
         return out[0], out[1]
+
+    def copy(self, slot: int, layers: slice, begin: int, end: int) -> Tensor:
+        """Return a copy ``[2, L, H, T, D]`` of the keys and values of positions in one slot."""
+        place = (layers, slot, slice(None), slice(begin, end))
+        return torch.stack([self.keys[place], self.values[place]])
+
+    def fill(self, slot: int, layers: slice, begin: int, block: Tensor) -> None:
+        """Put a copy made by ``copy`` into a slot."""
+        place = (layers, slot, slice(None), slice(begin, begin + block.shape[3]))
+        self.keys[place], self.values[place] = block[0], block[1]
 
 
 def head_width(config: Any) -> int:

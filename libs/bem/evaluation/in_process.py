@@ -1,14 +1,12 @@
 """A base model or a skill in this process, by the engine that also serves it."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
-from queue import SimpleQueue
+from contextlib import closing
+from typing import Any
 
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
-from bem.errors import EvaluationError, QueueFullError
+from bem.engine import GenerationRequest, ModelWorker, Sampling, stream
+from bem.errors import BemError, EvaluationError
 from bem.evaluation.systems import Answer, Chat, Decoding
-
-_Arrived = SimpleQueue[tuple[int, Piece | Exception]]
 
 
 class WorkerSystem:
@@ -42,54 +40,26 @@ class WorkerSystem:
         Raises:
             EvaluationError: The engine refuses or drops a conversation.
         """
-        arrived: _Arrived = SimpleQueue()
-        prompts = [self._encode(chat) for chat in chats]
-        texts = [""] * len(chats)
-        flying: dict[int, Ticket] = {}
-        begun = done = 0
-        try:
-            while done < len(chats):
-                while begun < len(chats) and (
-                    ticket := self._begin(prompts[begun], decoding, seed, arrived, begun)
-                ):
-                    flying[begun] = ticket
-                    begun += 1
-                if not flying:
-                    raise EvaluationError(f"{self.name}: others keep the engine's queue full")
-                place, piece = arrived.get()
-                if isinstance(piece, Exception):
-                    raise EvaluationError(f"{self.name} did not answer: {piece}") from piece
-                texts[place] += piece.text
-                if piece.finish:
-                    done += 1
-                    del flying[place]
-                    tokens = len(prompts[place]), piece.completion_tokens
-                    yield place, Answer(texts[place], *tokens)
-        finally:
-            for ticket in flying.values():
-                ticket.cancel()
-
-    def _begin(
-        self, ids: tuple[int, ...], decoding: Decoding, seed: int, arrived: _Arrived, place: int
-    ) -> Ticket | None:
-        """Submit one conversation; None when the queue is full."""
-        request = GenerationRequest(
-            prompt_ids=ids,
-            sampling=Sampling(temperature=decoding.temperature, seed=seed),
-            max_tokens=decoding.max_tokens,
-            skill=self._skill,
-        )
-        try:
-            return self._worker.submit(request, partial(_note, arrived, place))
-        except QueueFullError:
-            return None
-
-    def _encode(self, chat: Chat) -> tuple[int, ...]:
-        tokenizer = self._worker.backbone.tokenizer
-        turns = [{"role": turn.role, "content": turn.content} for turn in chat]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+        requests = [
+            GenerationRequest(
+                prompt_ids=encode_chat(self._worker.backbone.tokenizer, chat),
+                sampling=Sampling(temperature=decoding.temperature, seed=seed),
+                max_tokens=decoding.max_tokens,
+                skill=self._skill,
+            )
+            for chat in chats
+        ]
+        with closing(stream(self._worker, requests)) as answers:
+            try:
+                for place, said in answers:
+                    tokens = said.prompt_tokens, said.completion_tokens
+                    yield place, Answer(said.text, *tokens)
+            except BemError as err:
+                raise EvaluationError(f"{self.name} did not answer: {err}") from err
 
 
-def _note(arrived: _Arrived, place: int, piece: Piece | Exception) -> None:
-    arrived.put((place, piece))
+def encode_chat(tokenizer: Any, chat: Chat) -> tuple[int, ...]:
+    """Return the tokens of a conversation that the assistant is to answer."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in chat]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return tuple(tokenizer.encode(text, add_special_tokens=False))
