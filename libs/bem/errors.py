@@ -28,6 +28,10 @@ class UnsupportedBackboneError(BemError):
     """The base model's layers are not of the kind that this operation runs."""
 
 
+class UnsupportedWeightsError(BemError):
+    """The backbone's weights cannot be held as the setting says, here or any more."""
+
+
 class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 

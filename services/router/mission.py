@@ -13,6 +13,7 @@ from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone, load_backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Ticket
 from bem.engine.batch import Counters
+from bem.engine.pick import settle
 from bem.engine.requests import OnPiece
 from bem.errors import InvalidRequestError, SkillNotFoundError
 from fleet import logs
@@ -228,9 +229,10 @@ def load(settings: RouterSettings) -> Mission:
     """Load base model and skills, prove the model with one token, start the engine. Blocks."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    backbone = load_backbone(
-        settings.backbone, dtype=settings.dtype, device=settings.device, cache=settings.cache
-    )
+    loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
+    backbone, picked = settle(loaded, settings.weights)
+    measured = picked.milliseconds if picked else None
+    _LOG.info("weights", kind=backbone.weights, asked=settings.weights, milliseconds=measured)
     return assemble(backbone, settings)
 
 

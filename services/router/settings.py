@@ -1,6 +1,7 @@
 """Settings of the router service."""
 
 from pathlib import Path
+from typing import Literal
 
 from fleet.settings import FleetSettings
 from pydantic import Field
@@ -21,8 +22,9 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     adapters: Path = Path("adapters")
     """Folder whose sub-folders with a ``card.json`` are loaded at the start."""
 
-    dtype: str = Field("float32", pattern="^(float32|bfloat16)$")
-    """Type of the weights; float32 makes greedy answers independent of the batch."""
+    weights: Literal["fp32", "bf16", "int8", "int4", "auto"] = "fp32"
+    """How the frozen matrices are held; ``auto`` measures. ``fp32`` is exact, ``int8`` and ``int4``
+    are for CPUs."""
 
     device: str = "cpu"
     """A torch device, such as ``cpu`` or ``cuda:0``."""

@@ -11,38 +11,43 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from bem.adapters.bank import SkillBank
-from bem.backbone import Backbone
+from bem.backbone import Backbone, Kind
 from bem.engine.kv import KeyValues, SlotCache, Span, head_width
+from bem.engine.weights import hold, take, take_site
 
 
 class Layer:
-    """One decoder layer; its projections share the memory of the backbone's weights.
+    """One decoder layer; it shares the backbone's weights, or takes them to quantise them.
 
     Args:
         block: A transformers Llama layer, whose ``o_proj`` and ``down_proj`` may be sites.
         heads: Query heads and key-value heads.
         width: Of one head.
+        kind: How weights are held.
     """
 
-    def __init__(self, block: Any, heads: tuple[int, int], width: int) -> None:
+    def __init__(self, block: Any, heads: tuple[int, int], width: int, kind: Kind) -> None:
         attention, mlp = block.self_attn, block.mlp
         self._heads, self._width = heads, width
-        self._qkv = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._gate_up = _fuse(mlp.gate_proj, mlp.up_proj)
-        self._out, self._down = attention.o_proj, mlp.down_proj
+        # What norms give has outliers, what the other two read has none.
+        read = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self._qkv = take(read, kind, halves=True).forward
+        self._gate_up = take((mlp.gate_proj, mlp.up_proj), kind, halves=True).forward
+        self._out = take_site(attention.o_proj, kind).forward
+        self._down = take_site(mlp.down_proj, kind).forward
         self._norms = block.input_layernorm, block.post_attention_layernorm
 
     def run(self, index: int, hidden: Tensor, span: Span, cache: KeyValues) -> Tensor:
         """Map ``hidden [R, T, F]`` to the next layer's."""
         hidden = hidden + self._out(self._attend(index, _norm(self._norms[0], hidden), span, cache))
-        gate, up = f.linear(_norm(self._norms[1], hidden), self._gate_up).chunk(2, -1)
+        gate, up = self._gate_up(_norm(self._norms[1], hidden)).chunk(2, -1)
         after: Tensor = hidden + self._down(f.silu(gate) * up)
         return after
 
     def _attend(self, index: int, x: Tensor, span: Span, cache: KeyValues) -> Tensor:
         rows, tokens, _ = x.shape
         queries, pairs = self._heads
-        qkv = f.linear(x, self._qkv).view(rows, tokens, queries + 2 * pairs, self._width)
+        qkv = self._qkv(x).view(rows, tokens, queries + 2 * pairs, self._width)
         turned = _rotate(qkv[:, :, : queries + pairs], span)
         q, k = turned.split([queries, pairs], 2)
         keys, values = cache.write(index, span, k, qkv[:, :, queries + pairs :])
@@ -72,10 +77,14 @@ class Decoder:
     def __init__(self, backbone: Backbone, bank: SkillBank | None, cache: SlotCache) -> None:
         inner, config = backbone.model.model, backbone.model.config
         heads = config.num_attention_heads, config.num_key_value_heads
-        self._layers = [Layer(block, heads, head_width(config)) for block in inner.layers]
+        kind, width = backbone.weights, head_width(config)
+        self._layers = [Layer(block, heads, width, kind) for block in inner.layers]
         self._embedding: Tensor = inner.embed_tokens.weight
         self._norm = inner.norm
-        self._head: Tensor = backbone.model.lm_head.weight
+        # The vocabulary's matrix is the most sensitive one: never below 8 bits.
+        self._head = hold(
+            backbone.model.lm_head.weight, "int8" if kind == "int4" else kind, halves=True
+        ).forward
         self._cache = cache
         self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1
@@ -107,7 +116,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits ``[R, V]`` of the last position of ``hidden [R, T, F]``."""
-        return f.linear(_norm(self._norm, hidden[:, -1]), self._head).float()
+        return self._head(_norm(self._norm, hidden[:, -1])).float()
 
 
 def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
@@ -117,17 +126,6 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
         ids = torch.tensor([[token]], device=device)
         hidden, _ = decoder.lower(ids, span)
         return decoder.logits(decoder.upper(hidden, span))
-
-
-def _fuse(*parts: Any) -> Tensor:
-    """Return the weights of linear layers as one; the layers keep views of it, not copies."""
-    whole: Tensor = torch.cat([part.weight.detach() for part in parts])
-    at = 0
-    for part in parts:
-        rows = part.weight.shape[0]
-        part.weight.data = whole[at : at + rows]
-        at += rows
-    return whole
 
 
 def _norm(norm: Any, x: Tensor) -> Tensor:
