@@ -25,6 +25,10 @@ class UnsupportedBackboneError(BemError):
     """The base model's layers are not of the kind that this operation runs."""
 
 
+class MemoryBudgetError(BemError):
+    """No way of carrying out a training step fits the memory that it may take."""
+
+
 class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 

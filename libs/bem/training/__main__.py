@@ -10,7 +10,8 @@ from bem.adapters.artifact import SkillCard, save_skill, state_metrics
 from bem.backbone import load_backbone
 from bem.data.passage_qa import load_passage_qa, solved_examples
 from bem.training.evaluate import evaluate
-from bem.training.features import cache_examples
+from bem.training.features import Example, cache_examples
+from bem.training.memory import MemoryOptimizer, largest_batch
 from bem.training.strategy import Strategy, keep_freed_memory
 from bem.training.trainer import SkillTrainer, TrainingPlan
 
@@ -42,6 +43,8 @@ def train(arguments: argparse.Namespace) -> None:
     trainer = SkillTrainer(
         backbone, plan, folder, strategy=strategy, save_steps=arguments.save_steps
     )
+    if arguments.memory_mib:
+        fit(trainer, examples, arguments.memory_mib)
     trainer.run(examples)
     command = shlex.join(["python", "-m", "bem.training", *sys.argv[1:]])
     card = SkillCard(
@@ -59,6 +62,17 @@ def train(arguments: argparse.Namespace) -> None:
     )
     save_skill(arguments.out, card, trainer.tensors())
     sys.stdout.write(f"{arguments.out}: {len(examples)} examples, {trainer.step} steps\n")
+
+
+def fit(trainer: SkillTrainer, examples: list[Example], memory_mib: int) -> None:
+    """Choose the strategy by measurement and say what was measured."""
+    optimizer = MemoryOptimizer(memory_mib << 20)
+    for one in optimizer.fit(trainer, largest_batch(examples, trainer.plan.batch)):
+        mark = "used" if one.strategy == trainer.strategy else "fits" if one.fits else "over"
+        sys.stdout.write(
+            f"{mark}: {one.peak_bytes >> 20} MiB, {one.seconds:.2f} s a step, "
+            f"rows of {one.strategy.row_tokens}, recompute {one.strategy.recompute}\n"
+        )
 
 
 def judge(arguments: argparse.Namespace) -> None:
@@ -88,6 +102,12 @@ def main() -> None:
     command.add_argument("--arithmetic", default="auto", choices=["auto", "float32", "bfloat16"])
     command.add_argument("--row-tokens", type=int, default=4096, help="tokens of a packed row")
     command.add_argument("--recompute", action="store_true", help="gradient checkpointing")
+    command.add_argument(
+        "--memory-mib",
+        type=int,
+        default=0,
+        help="choose rows and recomputing by measurement within this; 0: as given",
+    )
     command.add_argument("--save-steps", type=int, default=0, help="0: after every epoch")
     command.set_defaults(run=train)
     command = commands.add_parser("evaluate", help="compare a skill with its base")
