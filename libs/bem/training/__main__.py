@@ -9,9 +9,11 @@ from pathlib import Path
 from bem.adapters.artifact import SkillCard, save_skill, state_metrics
 from bem.backbone import load_backbone
 from bem.data.passage_qa import load_passage_qa, solved_examples
+from bem.evaluation.pipeline import write
 from bem.training.evaluate import evaluate
 from bem.training.features import Example, cache_examples
 from bem.training.memory import MemoryOptimizer, largest_batch
+from bem.training.seeds import compare_seeds
 from bem.training.strategy import Strategy, keep_freed_memory
 from bem.training.trainer import SkillTrainer, TrainingPlan
 
@@ -88,6 +90,21 @@ def judge(arguments: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
 
 
+def judge_seeds(arguments: argparse.Namespace) -> None:
+    """Compare several seeds of a skill with its base and write the report."""
+    report = compare_seeds(
+        load_backbone(cache=arguments.cache / "models"),
+        arguments.artifacts,
+        SKILLS[arguments.skill](0),
+        name=arguments.report.name,
+        command=shlex.join(["python", "-m", "bem.training", *sys.argv[1:]]),
+        cache=arguments.cache / "evaluation" / arguments.report.name,
+        limit=arguments.limit,
+    )
+    for path in write(report, arguments.report):
+        sys.stdout.write(f"{path}\n")
+
+
 def main() -> None:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(prog="python -m bem.training", description=__doc__)
@@ -116,6 +133,13 @@ def main() -> None:
     command.add_argument("--report", type=Path, required=True)
     command.add_argument("--cache", type=Path, default=Path(".cache"))
     command.set_defaults(run=judge)
+    command = commands.add_parser("seeds", help="compare several seeds of a skill with its base")
+    command.add_argument("--skill", choices=sorted(SKILLS), required=True)
+    command.add_argument("--artifacts", type=Path, nargs="+", required=True, help="one a seed")
+    command.add_argument("--report", type=Path, required=True, help="stem of the three files")
+    command.add_argument("--limit", type=int, help="items at most")
+    command.add_argument("--cache", type=Path, default=Path(".cache"))
+    command.set_defaults(run=judge_seeds)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
