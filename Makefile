@@ -101,6 +101,7 @@ bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
 
 bench-training: setup ## Measure a training step against peft's into docs/results/
 	$(PY) -m benchmarks.training_step
+	$(PY) -m benchmarks.training_curves
 
 lock: setup ## Resolve the locks anew
 	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
