@@ -70,7 +70,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 
 ##@ Train and measure
 .PHONY: train train-scorer evaluate data-cards
-.PHONY: bench bench-gate bench-pipeline bench-stats bench-training lock
+.PHONY: bench bench-engine bench-gate bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -91,6 +91,9 @@ bench-pipeline: setup ## Measure the pipelines beside the model's own time
 bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
+
+bench-engine: setup ## Measure the engine beside llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
+	$(PY) -m benchmarks.engine
 
 bench-gate: setup ## Compare canary gates on traces whose truth is known
 	$(PY) -m benchmarks.gates

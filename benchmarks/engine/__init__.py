@@ -1,1 +1,1 @@
-"""Measures of the engine, each a module that runs alone and prints JSON."""
+"""The engine beside llama.cpp, transformers and peft; one small file a measure."""

@@ -13,7 +13,7 @@ from torch.nn import functional as f
 from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone, Kind
 from bem.engine.kv import KeyValues, SlotCache, Span, head_width
-from bem.engine.weights import hold, take, take_site
+from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
 
 
 class Layer:
@@ -31,11 +31,15 @@ class Layer:
         self._heads, self._width = heads, width
         # What norms give has outliers, what the other two read has none.
         read = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._qkv = take(read, kind, halves=True).forward
-        self._gate_up = take((mlp.gate_proj, mlp.up_proj), kind, halves=True).forward
-        self._out = take_site(attention.o_proj, kind).forward
-        self._down = take_site(mlp.down_proj, kind).forward
-        self._norms = block.input_layernorm, block.post_attention_layernorm
+        qkv = take(read, kind, halves=True)
+        gate_up = take((mlp.gate_proj, mlp.up_proj), kind, halves=True)
+        attention.o_proj, out = take_site(attention.o_proj, kind)
+        mlp.down_proj, down = take_site(mlp.down_proj, kind)
+        self.products = (qkv, out, gate_up, down)
+        # Called without the hooks of modules: they cost as much as a small product.
+        self._qkv, self._gate_up = qkv.forward, gate_up.forward
+        self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
+        self._norms = _gain(block.input_layernorm), _gain(block.post_attention_layernorm)
 
     def run(self, index: int, hidden: Tensor, span: Span, cache: KeyValues) -> Tensor:
         """Map ``hidden [R, T, F]`` to the next layer's."""
@@ -49,17 +53,19 @@ class Layer:
         queries, pairs = self._heads
         qkv = self._qkv(x).view(rows, tokens, queries + 2 * pairs, self._width)
         turned = _rotate(qkv[:, :, : queries + pairs], span)
-        q, k = turned.split([queries, pairs], 2)
+        q, k = turned[:, :, :queries], turned[:, :, queries:]
         keys, values = cache.write(index, span, k, qkv[:, :, queries + pairs :])
-        q = q.transpose(1, 2)  # [R, H, T, D]
+        # One token's query heads that share keys are like neighbouring tokens of one head.
+        one = tokens == 1
+        q = q.reshape(rows, pairs, -1, self._width) if one else q.transpose(1, 2)  # [R, H, T, D]
         if span.index is not None:
             q = q.new_zeros(span.count, *q.shape[1:]).index_copy_(0, span.index, q)
         out = f.scaled_dot_product_attention(
-            q, keys, values, attn_mask=span.mask, is_causal=span.causal, enable_gqa=True
+            q, keys, values, attn_mask=span.mask, is_causal=span.causal, enable_gqa=not one
         )
         if span.index is not None:
             out = out[span.index]
-        return out.transpose(1, 2).reshape(rows, tokens, queries * self._width)
+        return (out if one else out.transpose(1, 2)).reshape(rows, tokens, -1)
 
 
 class Decoder:
@@ -80,14 +86,26 @@ class Decoder:
         kind, width = backbone.weights, head_width(config)
         self._layers = [Layer(block, heads, width, kind) for block in inner.layers]
         self._embedding: Tensor = inner.embed_tokens.weight
-        self._norm = inner.norm
+        self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
-        self._head = hold(
-            backbone.model.lm_head.weight, "int8" if kind == "int4" else kind, halves=True
-        ).forward
+        head: Tensor = backbone.model.lm_head.weight
+        self._head = hold(head, "int8" if kind == "int4" else kind, halves=True)
         self._cache = cache
         self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1
+
+    @property
+    def products(self) -> list[Product]:
+        """All frozen matrices, the vocabulary's last."""
+        return [product for layer in self._layers for product in layer.products] + [self._head]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all frozen matrices and of the embedding, one that two share counted once."""
+        head = self._head
+        shared = isinstance(head, FrozenLinear) and head.weight is self._embedding
+        embedding = 0 if shared else self._embedding.numel() * self._embedding.element_size()
+        return sum(product.held_bytes for product in self.products) + embedding
 
     def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
         """Plan a forward of ``tokens`` new tokens a row, beginning at ``starts``."""
@@ -116,7 +134,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits ``[R, V]`` of the last position of ``hidden [R, T, F]``."""
-        return self._head(_norm(self._norm, hidden[:, -1])).float()
+        return self._head.forward(_norm(self._norm, hidden[:, -1])).float()
 
 
 def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
@@ -128,11 +146,16 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
         return decoder.logits(decoder.upper(hidden, span))
 
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return f.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+def _gain(norm: Any) -> tuple[Tensor, float]:
+    return norm.weight.detach(), norm.variance_epsilon
+
+
+def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:
+    return torch.rms_norm(x, x.shape[-1:], *norm)
 
 
 def _rotate(x: Tensor, span: Span) -> Tensor:
     """Turn ``x [R, T, H, D]`` by its positions' angles (arXiv 2104.09864, half-split form)."""
-    low, high = x.chunk(2, -1)
-    return x * span.cos + torch.cat((-high, low), -1) * span.sin
+    rows, tokens, heads, width = x.shape
+    swapped = x.view(rows, tokens, heads, 2, width // 2).flip(-2).view(x.shape)
+    return torch.addcmul(x * span.cos, swapped, span.sin)

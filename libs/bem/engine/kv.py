@@ -19,7 +19,7 @@ class Span:
         slots: ``[R]`` slots of the rows.
         positions: ``[R, T]`` places in each slot.
         cos: ``[R, T, 1, D]`` of the rotary embedding.
-        sin: The same.
+        sin: The same, negative in the lower half.
         first: Lowest slot that attention reads.
         count: Slots that attention reads, those between the rows' included.
         length: Positions that attention reads.
@@ -69,7 +69,9 @@ class SlotCache:
         self.values = _zeros(shape, like)
         every = torch.arange(context_tokens, device=like.device)[None]
         cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], every)
-        self._cos, self._sin = cos[0], sin[0]  # [C, D]
+        self._cos, self._sin = cos[0], sin[0].clone()  # [C, D]
+        # The lower half turns against the upper one: its sign lies in the angles.
+        self._sin[:, : width // 2].neg_()
 
     def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
         """Plan a forward of ``tokens`` new tokens a row that begin at ``starts``."""

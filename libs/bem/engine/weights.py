@@ -4,7 +4,8 @@
 value, so that no row depends on another; where inputs have outliers they are given as two
 8-bit halves, which is as good as 16 bits.
 ``int4``: scale and least value for each 32 inputs. That is what Q4_1 files hold, so that such a
-file's values are found again but for the rounding of scales to bfloat16.
+file's values are found again but for the rounding of scales to bfloat16. Batches of more than a
+few rows go through ``int8``, which lies beside it.
 """
 
 import warnings
@@ -20,6 +21,7 @@ from bem.backbone import Kind
 from bem.errors import UnsupportedWeightsError
 
 GROUP = 32
+FEW_ROWS = 8
 _SMALLEST = 1e-12
 
 
@@ -34,11 +36,11 @@ class FrozenLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.held_bytes = weight.numel() * weight.element_size()
-        self._weight = weight
+        self.weight = weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [..., d_in]`` to ``[..., d_out]``."""
-        return f.linear(x, self._weight)
+        return f.linear(x, self.weight)
 
 
 class EightBitLinear(nn.Module):
@@ -66,9 +68,8 @@ class EightBitLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [..., d_in]`` to ``[..., d_out]``, of the same type."""
-        rows = x.flatten(0, -2)
-        size = torch.linalg.vector_norm(rows, float("inf"), -1, keepdim=True)
-        size.clamp_min_(_SMALLEST)  # [N, 1]
+        rows = x.reshape(-1, self.in_features)
+        size = rows.abs().amax(-1, keepdim=True).clamp_min_(_SMALLEST)  # [N, 1]
         out = self._by_halves(rows, size) if self._halves else self._multiply(rows / size)
         return out.mul_(size).to(x.dtype).view(*x.shape[:-1], self.out_features)
 
@@ -90,13 +91,21 @@ class EightBitLinear(nn.Module):
 class FourBitLinear(nn.Module):
     """The same in 4 bits: ``w = step (code - 8) + middle``, both for each 32 inputs.
 
+    Reading half the bytes is what counts for few rows. For more rows, arithmetic is, so the
+    8-bit form lies beside it.
+
     Args:
         weight: ``[d_out, d_in]``, only read; d_in a multiple of 32, d_out of 16.
+        halves: As of ``EightBitLinear``.
+
+    Attributes:
+        few_rows: Up to this many rows are multiplied in 4 bits.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, *, halves: bool) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
+        self.few_rows = FEW_ROWS
         groups = weight.float().view(self.out_features, -1, GROUP)
         least = groups.amin(-1, keepdim=True)
         steps = (groups.amax(-1, keepdim=True) - least).div_(15).clamp_min_(_SMALLEST)
@@ -104,12 +113,16 @@ class FourBitLinear(nn.Module):
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)  # noqa: SLF001 - has no public name
         pairs = torch.cat([steps, least + 8 * steps], -1)
         self._scales = pairs.transpose(0, 1).contiguous().bfloat16()  # [d_in / 32, d_out, 2]
-        self.held_bytes = weight.numel() // 2 + 2 * self._scales.numel()
+        self._wide = EightBitLinear(weight, halves=halves)
+        self.held_bytes = weight.numel() // 2 + 2 * self._scales.numel() + self._wide.held_bytes
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [..., d_in]`` to ``[..., d_out]``, of the same type."""
+        rows = x.reshape(-1, self.in_features)
+        if rows.shape[0] > self.few_rows:
+            return self._wide.forward(x)
         product = torch.ops.aten._weight_int4pack_mm_for_cpu  # noqa: SLF001 - has no public name
-        out = product(x.flatten(0, -2).bfloat16(), self._packed, GROUP, self._scales)
+        out = product(rows.bfloat16(), self._packed, GROUP, self._scales)
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
@@ -127,7 +140,8 @@ def hold(weight: Tensor, kind: Kind, *, halves: bool = False) -> Product:
     if weight.device.type != "cpu":
         raise UnsupportedWeightsError(f"{kind} weights need a CPU; the model is on {weight.device}")
     try:
-        return EightBitLinear(weight, halves=halves) if kind == "int8" else FourBitLinear(weight)
+        form = EightBitLinear if kind == "int8" else FourBitLinear
+        return form(weight, halves=halves)
     except (RuntimeError, NotImplementedError) as err:
         shape = tuple(weight.shape)
         raise UnsupportedWeightsError(f"no {kind} product for a {shape} matrix: {err}") from err
@@ -157,14 +171,20 @@ def take(parts: Sequence[Any], kind: Kind, *, halves: bool = False) -> Product:
     return taken
 
 
-def take_site(module: nn.Module, kind: Kind) -> nn.Module:
-    """Hold a linear layer, or what lies under a site, as ``kind``; return what to call.
+def take_site(module: Any, kind: Kind) -> tuple[Any, Product]:
+    """Hold a linear layer, or what lies under a site, as ``kind``.
+
+    Returns:
+        What stands in the layer's place, a site with its factors as they were; and the matrix.
 
     Raises:
         UnsupportedWeightsError: As of ``take``.
     """
-    if not isinstance(module, BemSite):
-        return take([module], kind)
-    # A site's own factors and its rows stay as they are.
-    module.base = take([module.base], kind)
-    return module
+    site = module if isinstance(module, BemSite) else None
+    if kind in {"fp32", "bf16"}:
+        return module, FrozenLinear((site.base if site else module).weight)
+    taken = take([site.base if site else module], kind)
+    if site is None:
+        return taken, taken
+    site.base = taken
+    return site, taken
