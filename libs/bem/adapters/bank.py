@@ -161,7 +161,8 @@ class SkillBank:
 
     def skills(self) -> list[LoadedSkill]:
         """Return the current versions by name."""
-        return [self._loaded[name] for name in sorted(self._loaded)]
+        known = self._loaded.copy()  # at once: other threads read while skills come and go
+        return [known[name] for name in sorted(known)]
 
     def get(self, name: str) -> LoadedSkill | None:
         """Return the current version of ``name``, None if it is not loaded."""

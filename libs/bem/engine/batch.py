@@ -18,10 +18,10 @@ from bem.engine.text import TokenBytes
 from bem.errors import InvalidRequestError, SkillNotFoundError, SlotsFullError
 
 PREFILL_TOKENS = 256
-# While others decode: through half of the layers, about as long as one step of eight rows, two at
-# most. Attention makes late pieces of a long prompt dearer, so that they are half as long.
+# Between two steps of others: through half of the layers, about as long as one step of eight rows,
+# two at most. Attention makes late pieces of a long prompt dearer, so that they are half as long.
 INTERLEAVED_TOKENS = 64
-LATE_TOKENS, LATE = 32, 1024
+LATE, LATE_FACTOR = 1024, 2
 
 
 @dataclass
@@ -145,12 +145,15 @@ class Batch:
         self.seconds_each += 0.2 * (time.monotonic() - row.began - self.seconds_each)
 
     def step(self) -> None:
-        """Compute one piece of one prompt, then one token of every row whose prompt is done."""
-        if prompts := [row for row in self.rows if not row.decoding]:
-            # The oldest prompt gets every second turn, so that none starves; the others go to the
+        """Compute pieces of prompts, then one token of every row whose prompt is done."""
+        decoding = any(row.decoding for row in self.rows)
+        budget = INTERLEAVED_TOKENS if decoding else PREFILL_TOKENS
+        while budget > 0 and (prompts := [row for row in self.rows if not row.decoding]):
+            # The oldest prompt gets every second piece, so that none starves; the others go to the
             # one with the least left, so that a long prompt does not hold up short ones.
             self._turn += 1
-            self._prefill(prompts[0] if self._turn % 2 else min(prompts, key=lambda row: row.left))
+            row = prompts[0] if self._turn % 2 else min(prompts, key=lambda row: row.left)
+            budget -= self._prefill(row, budget, decoding=decoding)
         if decoding := [row for row in self.rows if row.decoding]:
             self._decode(sorted(decoding, key=lambda row: row.slot))
 
@@ -185,21 +188,35 @@ class Batch:
             if one.skill and self.bank:
                 self.bank.release(one.skill)
 
-    def _prefill(self, row: Row) -> None:
-        """Advance one prompt by one piece: first all of it through the lower half, then upper."""
+    def _prefill(self, row: Row, budget: int, *, decoding: bool) -> int:
+        """Advance one prompt by one piece: first all of it through the lower half, then upper.
+
+        Returns:
+            What it cost of the budget of tokens through half of the layers.
+        """
         self._reuse(row)
+        upper = row.lower_done >= row.prompt_tokens
+        begin = row.position if upper else row.lower_done
+        dear = LATE_FACTOR if decoding and begin >= LATE else 1
+        limit = max(BLOCK_TOKENS, budget // dear)
+        end = self._upper(row, limit) if upper else self._lower(row, limit)
+        # The weights are read for a short piece too.
+        return max(BLOCK_TOKENS, end - begin) * dear
+
+    def _lower(self, row: Row, limit: int) -> int:
+        begin = row.lower_done
         self._counters.passes += 1
-        if row.lower_done < row.prompt_tokens:
-            begin = row.lower_done
-            ids = row.tokens[begin : min(begin + self._limit(begin), row.prompt_tokens)]
-            span = self.decoder.span([row.slot], [begin], len(ids))
-            given = torch.tensor([ids], device=self._like.device)
-            hidden, features = self.decoder.lower(given, span)
-            row.note_lower(hidden[0], features[0])
-            self._keep(row, 0, row.lower_done)
-            return
+        ids = row.tokens[begin : _piece_end(begin, limit, row.prompt_tokens, None)]
+        span = self.decoder.span([row.slot], [begin], len(ids))
+        given = torch.tensor([ids], device=self._like.device)
+        hidden, features = self.decoder.lower(given, span)
+        row.note_lower(hidden[0], features[0])
+        self._keep(row, 0, row.lower_done)
+        return row.lower_done
+
+    def _upper(self, row: Row, limit: int) -> int:
+        self._counters.passes += 1
         stretch = row.codes.at(row.position)
-        limit = self._limit(row.position)
         end = _piece_end(row.position, limit, row.prompt_tokens, stretch.end)
         self._set_codes([stretch])
         hidden = row.states[0, row.position : end].unsqueeze(0)
@@ -211,12 +228,7 @@ class Batch:
         if row.decoding:
             self.prefix.touch([*row.keys.lower, *row.keys.upper])
             self._say(row, self.decoder.logits(hidden)[0])
-
-    def _limit(self, begin: int) -> int:
-        """Return how many tokens a piece that begins at ``begin`` may have."""
-        if not any(row.decoding for row in self.rows):
-            return PREFILL_TOKENS
-        return INTERLEAVED_TOKENS if begin < LATE else LATE_TOKENS
+        return end
 
     def _decode(self, rows: list[Row]) -> None:
         ids = torch.tensor([[self._next[row]] for row in rows], device=self._like.device)
@@ -303,7 +315,7 @@ class Batch:
 
 
 def _piece_end(begin: int, limit: int, prompt: int, stretch: int | None) -> int:
-    """Return where a piece of the upper half ends: with one code, at a block's end if it can."""
+    """Return where a piece of one half ends: with its code, else at a block's end if it can."""
     end = min(begin + limit, prompt, prompt if stretch is None else stretch)
     aligned = end // BLOCK_TOKENS * BLOCK_TOKENS
     return aligned if begin < aligned and end < prompt else end
