@@ -14,7 +14,7 @@ from fleet.errors import StatusTable, UnavailableError
 from grpc import aio
 
 from services.router.mission import Mission
-from services.router.requests import engine_request
+from services.router.requests import engine_request, safety_knob
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -65,7 +65,7 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream the pieces of an answer."""
         mission = self._holder.get()
-        asked = engine_request(mission, request, deadline_of(context))
+        asked = engine_request(mission, request, deadline_of(context), knob_of(context))
         version = mission.version_of(mission.skill_of(request.model))
         async for piece in mission.generate(asked):
             response = pb.GenerateResponse(
@@ -82,7 +82,7 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> pb.CompleteResponse:
         """Return an answer whole."""
         mission = self._holder.get()
-        asked = engine_request(mission, request.request, deadline_of(context))
+        asked = engine_request(mission, request.request, deadline_of(context), knob_of(context))
         version = mission.version_of(mission.skill_of(request.request.model))
         piece = await mission.complete(asked)
         usage = pb.Usage(
@@ -135,6 +135,15 @@ def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return when the caller stops waiting, on the clock of ``time.monotonic()``."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
+
+
+def knob_of(context: aio.ServicerContext[Any, Any]) -> float:
+    """Return how much of the safety adapter the caller asks for, in [0, 1].
+
+    Raises:
+        InvalidRequestError: The header ``bem-safety-knob`` is no such number.
+    """
+    return safety_knob(context.invocation_metadata() or ())
 
 
 def _skill(skill: Any) -> pb.Skill:

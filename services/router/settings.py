@@ -21,6 +21,12 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     adapters: Path = Path("adapters")
     """Folder whose sub-folders with a ``card.json`` are loaded at the start."""
 
+    safety: Path = Path("adapters/safety")
+    """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
+
+    safety_floor: float = Field(0.0, ge=0, le=1)
+    """Least knob of the safety adapter; a request's ``bem-safety-knob`` can only raise it."""
+
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$")
     """Type of the weights; float32 makes greedy answers independent of the batch."""
 

@@ -39,6 +39,8 @@ class GenerationRequest:
         stop: Texts that end generation; they are not part of the answer.
         skill: Name of a loaded skill, or None for the base model.
         skill_scale: Factor of the skill's code in [0, 2]; 0 is the base model exactly.
+        safety_knob: How much of the safety adapter, in [0, 1], before the value head's score of
+            the request; 0 is the base model exactly. Nothing where no adapter is loaded.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
     """
 
@@ -48,6 +50,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     skill: str | None = None
     skill_scale: float = 1.0
+    safety_knob: float = 0.0
     deadline: float | None = None
 
 

@@ -10,6 +10,7 @@ from bem.backbone import Backbone
 from bem.engine.requests import Ticket
 from bem.engine.sampling import Sampler
 from bem.engine.text import TextAssembler
+from bem.safety import SafetyOverlay
 
 CHUNK_TOKENS = 64
 
@@ -22,14 +23,22 @@ class Row:
         slot: Its place in the cache.
         backbone: Decodes its tokens.
         skill: Its leased skill, or None for the base model.
+        safety: The safety adapter, or None where there is none.
     """
 
     def __init__(
-        self, ticket: Ticket, slot: int, backbone: Backbone, skill: LoadedSkill | None
+        self,
+        ticket: Ticket,
+        slot: int,
+        backbone: Backbone,
+        skill: LoadedSkill | None,
+        safety: SafetyOverlay | None = None,
     ) -> None:
         self.ticket = ticket
         self.slot = slot
         self.skill = skill
+        self.safety = safety
+        self.strength = 0.0
         self.sampler = Sampler(ticket.request.sampling)
         self.text = TextAssembler(backbone.tokenizer, ticket.request.stop)
         self.began = time.monotonic()
@@ -66,7 +75,10 @@ class Row:
         return self._lower.pop(0)
 
     def begin_code(self) -> None:
-        """Set the code of the prefix from the whole prompt."""
+        """Set the code of the prefix, and how much safety it gets, from the whole prompt."""
+        if self.safety:
+            knob = self.ticket.request.safety_knob
+            self.strength = self.safety.strength(self._mean()[0], knob)
         if self.skill:
             self.code = self.skill.controller.prefix(self._mean())[0]
         self._reset()

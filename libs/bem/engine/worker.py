@@ -25,6 +25,7 @@ from bem.errors import (
     QueueFullError,
     SkillNotFoundError,
 )
+from bem.safety import SafetyOverlay
 
 PREFILL_TOKENS = 256
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class ModelWorker:
         rows: Requests that run at once.
         queue: Requests that may wait.
         context_tokens: Prompt and answer together have at most this many.
+        safety: The safety adapter in the bank, which requests turn up by their knob, or None.
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class ModelWorker:
         rows: int = 16,
         queue: int = 64,
         context_tokens: int = 2048,
+        safety: SafetyOverlay | None = None,
     ) -> None:
         self.backbone = backbone
         self.context_tokens = min(context_tokens, backbone.context_tokens)
         self.counters = Counters()
         self._bank = bank
+        self.safety = safety
         self._queue = queue
         cache = SlotCache(backbone, rows=rows, context_tokens=self.context_tokens)
         self._decoder = Decoder(backbone, bank, cache)
@@ -222,7 +226,8 @@ class ModelWorker:
             except SkillNotFoundError as err:
                 ticket.on_piece(err)
                 continue
-            self._rows.append(Row(ticket, heapq.heappop(self._free), self.backbone, skill))
+            slot = heapq.heappop(self._free)
+            self._rows.append(Row(ticket, slot, self.backbone, skill, self.safety))
 
     def _lease(self, name: str | None) -> LoadedSkill | None:
         if name is None:
@@ -294,18 +299,24 @@ class ModelWorker:
         self._seconds_each += 0.2 * (time.monotonic() - row.began - self._seconds_each)
 
     def _set_codes(self, rows: list[Row]) -> None:
-        """Tell the sites each row's skill and code; rows of the base model get a zero code."""
+        """Tell the sites each row's skill and safety; rows of the base model get zero codes."""
         if self._bank is None:
             return
-        if not any(row.skill and row.ticket.request.skill_scale for row in rows):
+        guarded = [row for row in rows if row.strength]
+        if not guarded and not any(row.skill and row.ticket.request.skill_scale for row in rows):
             self._bank.rows.clear()
             return
-        codes = torch.zeros(len(rows), 1, self._bank.rank, device=self._device)
+        width = 2 if guarded else 1
+        codes = torch.zeros(len(rows), width, self._bank.rank, device=self._device)
+        slots = torch.zeros(len(rows), width, dtype=torch.int64, device=self._device)
         for index, row in enumerate(rows):
-            if row.code is not None:
+            if row.skill and row.code is not None:
+                slots[index, 0] = row.skill.slot
                 codes[index, 0, : len(row.code)] = row.code * row.ticket.request.skill_scale
-        slots = [[row.skill.slot if row.skill else 0] for row in rows]
-        self._bank.rows.set(torch.tensor(slots, device=self._device), codes)
+            if row.safety and row.strength:
+                slots[index, 1] = row.safety.slot
+                codes[index, 1, : row.safety.rank] = row.strength
+        self._bank.rows.set(slots, codes)
 
     def _retry_after(self) -> float:
         """Estimate when a row is free for one more: the queue's length in recent request times."""
