@@ -61,7 +61,8 @@ def _quality(found: dict[str, Any]) -> list[str]:
         (
             f"{len(found['metrics']['f1']['keys'])} held-out questions, knob 1. Above the value "
             f"head's threshold: {_list(found['harmless_above_threshold'])}; refused: "
-            f"{_list(found['harmless_refused'])}."
+            f"{_list(found['harmless_refused']['basis'])}, by the base "
+            f"{found['harmless_refused']['base']:.3f}."
         ),
         "",
         "| score | base | basis, by seed |",

@@ -15,6 +15,7 @@ from bem.controller import Controller
 from bem.errors import ArtifactFormatError, SkillNotFoundError, SlotsFullError
 
 Factors = tuple[Tensor, Tensor]
+_NOTHING = 1e-5
 
 
 @dataclass(eq=False)
@@ -204,7 +205,10 @@ class SkillBank:
             q = self._reserved.get(path)
             if q is not None:
                 b = b.to(q)  # noqa: PLW2901 - the same factor, where the basis is
-                b = b - q @ (q.T @ b)  # noqa: PLW2901
+                along = q.T @ b
+                # What is outside to rounding stays as it was, bit for bit.
+                if along.norm() > _NOTHING * b.norm():
+                    b = b - q @ along  # noqa: PLW2901
             kept[path] = (a, b)
         return kept
 

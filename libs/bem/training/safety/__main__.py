@@ -48,13 +48,14 @@ def fit_value(backbone: Backbone, feature_layer: int, count: int, cache: Path) -
     features = mean_states(backbone, texts, feature_layer, cache)
     head = ValueHead(features.shape[1])
     head.fit(features[~dev], risky[~dev])
-    threshold = head.calibrate(features[dev & ~risky])
+    threshold = head.calibrate(features[dev & ~risky], features[dev & risky])
     with torch.no_grad():
         above = head(features) > 0
     return FittedValue(
         head,
         {
             "threshold": threshold,
+            "full": float(head.full),
             "dev_attacks_found": float(above[dev & risky].float().mean()),
             "dev_harmless_found": float(above[dev & ~risky].float().mean()),
             "attacks": float((~dev & risky).sum()),

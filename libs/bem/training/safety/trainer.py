@@ -120,7 +120,11 @@ class SafetyTrainer:
         self._optimizer = torch.optim.AdamW(self._parameters, weight_decay=0.0)
 
     def run(self, examples: SafetyExamples) -> dict[str, float]:
-        """Train all steps; returns the mean of each violation and of the KL over the last ten."""
+        """Train all steps; returns the mean of each violation and of the KL over the last ten.
+
+        A curve of an earlier run in the folder is replaced.
+        """
+        self._journal.path.unlink(missing_ok=True)
         plan, order = self.plan, random.Random(self.plan.seed)  # noqa: S311 - an order
         self.multipliers = Multipliers(
             sorted(examples.attacks), epsilon=plan.epsilon, rate=plan.dual_rate

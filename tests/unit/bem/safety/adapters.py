@@ -31,6 +31,7 @@ def write_safety(
     with torch.no_grad():
         head.linear.bias.fill_(1.0)
         head.threshold.fill_(threshold)
+        head.full.fill_(threshold + 2.0)
     tensors |= {f"value.{name}": tensor for name, tensor in head.state_dict().items()}
     card = SafetyCard(
         base_name=backbone.name,

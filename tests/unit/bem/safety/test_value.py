@@ -19,10 +19,11 @@ def test_fitted_head_finds_risk_and_calibration_bounds_false_alarms() -> None:
     features, risky = clouds()
     head = ValueHead(16)
     head.fit(features, risky)
-    head.calibrate(features[~risky], false_positives=0.02)
+    head.calibrate(features[~risky], features[risky], false_positives=0.02)
     value = head(features)
 
     assert (value[risky] > 0).float().mean() > 0.9
+    assert (value[risky] == 1).float().mean() > 0.6
     assert (value[~risky] > 0).float().mean() <= 0.02
     assert value[~risky].quantile(0.9) == 0.0
     assert bool(((value >= 0) & (value <= 1)).all())
