@@ -69,7 +69,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer evaluate data-cards
+.PHONY: train train-scorer train-safety safety-study evaluate data-cards
 .PHONY: bench bench-engine bench-gate bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
@@ -78,6 +78,13 @@ train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 train-scorer: setup ## Train the sidecar's scorer
 	$(PY) -m services.safety.train
 
+train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
+	$(PY) -m bem.training.safety --seed 0 --out adapters/safety --curves docs/results/safety_training/seed-0
+	$(PY) -m bem.training.safety --seed 1 --out .cache/safety/seed-1 --curves docs/results/safety_training/seed-1
+	$(PY) -m bem.training.safety --seed 2 --out .cache/safety/seed-2 --curves docs/results/safety_training/seed-2
+
+safety-study: setup ## Judge the safety adapters on held-out attacks and harmless questions
+	$(PY) -m tools.safety_study --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
 
 evaluate: setup ## Compare a skill with its base through a running fleet
 	$(PY) -m tools.evaluate
