@@ -87,7 +87,7 @@ class Board:
         return self._free[name] >= claim.gpus
 
     def room(self, claim: Claim, kind: Kind) -> int:
-        """Return how many pods of ``claim`` fit on nodes of ``kind`` as they are, up to its pods."""
+        """Return how many of the pods of ``claim`` fit on nodes of ``kind`` as they are."""
         seen = sum(
             nodes * (1 if kind[2] > 1 else free // claim.gpus)
             for free, nodes in self._levels.get(kind, {}).items()

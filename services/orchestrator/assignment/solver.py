@@ -21,9 +21,7 @@ _LOOKED_AT = 64
 _ROUNDS = 4
 
 
-def solve(
-    claims: Iterable[Claim], nodes: Iterable[GpuNode], held: Mapping[str, Holding]
-) -> Plan:
+def solve(claims: Iterable[Claim], nodes: Iterable[GpuNode], held: Mapping[str, Holding]) -> Plan:
     """Assign GPUs.
 
     Args:
