@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from bemfleet.router.v1 import router_pb2 as pb
@@ -20,7 +20,9 @@ from prometheus_client import Histogram
 
 from services.gateway.errors import FILTERED, ApiError
 from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+from services.gateway.tracks import Split
 
+Router: TypeAlias = "rpc.RouterServiceAsyncStub | Split"
 FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 TTFT = Histogram("bem_gateway_ttft_seconds", "Time to the first piece of an answer.")
 INTER_TOKEN = Histogram(
@@ -93,7 +95,7 @@ def _clean(text: str, param: str) -> str:
 
 
 async def parts(
-    router: rpc.RouterServiceAsyncStub, requests: list[pb.GenerateRequest], timeout_s: float
+    router: Router, requests: list[pb.GenerateRequest], timeout_s: float
 ) -> AsyncIterator[Part]:
     """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
     if len(requests) == 1:  # needs neither task nor queue
@@ -129,7 +131,7 @@ async def _read(choice: AsyncGenerator[Part], arrived: asyncio.Queue[Part | Exce
 
 
 async def _choice(
-    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, timeout_s: float, index: int
+    router: Router, request: pb.GenerateRequest, timeout_s: float, index: int
 ) -> AsyncGenerator[Part]:
     """Yield one choice's parts; a withheld answer is an answer, as OpenAI's clients know it."""
     last, seconds = time.perf_counter(), TTFT
@@ -157,7 +159,7 @@ async def _choice(
 
 async def whole(
     request: Request,
-    router: rpc.RouterServiceAsyncStub,
+    router: Router,
     asked: list[pb.GenerateRequest],
     limit: float,
 ) -> list[Part]:
@@ -178,9 +180,7 @@ async def whole(
             call.cancel()
 
 
-async def _complete(
-    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, limit: float, index: int
-) -> Part:
+async def _complete(router: Router, request: pb.GenerateRequest, limit: float, index: int) -> Part:
     try:
         answer = await router.Complete(
             pb.CompleteRequest(request=request), timeout=limit, metadata=outgoing_metadata()

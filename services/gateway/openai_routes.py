@@ -16,8 +16,10 @@ from fleet.clients import outgoing_metadata
 from services.gateway.errors import ApiError, from_rpc
 from services.gateway.generation import Part, parts, whole, wire_requests
 from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+from services.gateway.tracks import session_of
 
 routes = APIRouter(prefix="/v1")
+TRACK = "x-bem-track"
 
 
 @routes.post("/chat/completions")
@@ -75,14 +77,17 @@ async def _answer(request: Request, body: GenerationFields, kind: str, prefix: s
         "model": body.model,
     }
     limit = request.app.state.settings.request_timeout_s
-    router = request.app.state.router
+    session = session_of(request.headers, body.user)
+    router = request.app.state.tracks.split(session, logs.request_id.get())
     if body.stream:
-        return await _stream(body, head, parts(router, asked, limit))
+        streamed = await _stream(body, head, parts(router, asked, limit))
+        streamed.headers[TRACK] = router.track
+        return streamed
     choices = await whole(request, router, asked, limit)
     head["system_fingerprint"] = choices[0].version
     head["choices"] = [_choice(choice, kind) for choice in choices]
     head["usage"] = _usage(choices, prompts=_prompts(body))
-    return JSONResponse(head)
+    return JSONResponse(head, headers={TRACK: router.track})
 
 
 def _choice(part: Part, kind: str) -> dict[str, Any]:

@@ -213,18 +213,8 @@ def gpu_node(name: str, product: str, gpus: int, **labels: str) -> Object:
             "labels": {"kubernetes.io/hostname": name, "nvidia.com/gpu.product": product, **labels},
         },
         "status": {
-            "allocatable": {
-                "cpu": "64",
-                "memory": "512Gi",
-                "pods": "110",
-                "nvidia.com/gpu": str(gpus),
-            },
-            "capacity": {
-                "cpu": "64",
-                "memory": "512Gi",
-                "pods": "110",
-                "nvidia.com/gpu": str(gpus),
-            },
+            "allocatable": offered,
+            "capacity": offered,
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }
