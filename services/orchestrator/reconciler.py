@@ -127,7 +127,8 @@ class Reconciler:
         deployment = self._view.deployment(mission, mission.workload)
         status = status_of(mission, plan, nodes, deployment)
         old = mission.status.get("canary") or {}
-        canary = record.written(old, before, state, mission.canary, gate)
+        stable = workloads.snapshot(mission, deployment)
+        canary = record.written(old, before, state, mission.canary, gate=gate, stable=stable)
         if canary:
             status["canary"] = canary
         if any(mission.status.get(key) != value for key, value in status.items()):

@@ -14,6 +14,9 @@ from services.orchestrator.mission import Mission
 from services.orchestrator.view import View
 
 Object = dict[str, Any]
+_PROMOTER = "bem-promotion"
+# A stopped promotion is undone within this; later, the same image is somebody's own wish.
+_RESTORED_S = 600.0
 
 
 class Advice(Protocol):
@@ -73,6 +76,8 @@ class Rollout:
         name = workloads.canary_name(mission)
         stable = self._view.deployment(mission, mission.workload)
         there = self._view.deployment(mission, name)
+        if state.phase is Phase.ROLLED_BACK and stable is not None:
+            await self._restore(mission, stable, state)
         if state.phase.is_final or spec is None or spec.id != state.id or not spec.image:
             if there is not None and time.time() - state.since >= self._drain_s:
                 await self._api.delete(workloads.service_path(mission.namespace, name))
@@ -129,13 +134,26 @@ class Rollout:
         made = await self._api.patch(workloads.deployment_path(namespace, name), body, "apply")
         self._view.deployments.put(made)
 
+    async def _restore(self, mission: Mission, stable: Object, state: State) -> None:
+        """Give stable back the image that a stopped promotion had replaced."""
+        canary = mission.status.get("canary") or {}
+        kept, tried = canary.get("stable") or {}, canary.get("image", "")
+        recent = time.time() - state.since < _RESTORED_S
+        if not (canary.get("restore") and recent and kept.get("image")):
+            return
+        if tried != kept["image"] and workloads.runs_image(stable, mission, tried):
+            path = workloads.deployment_path(mission.namespace, mission.workload)
+            patch = workloads.restoration(mission, kept)
+            made = await self._api.patch(path, patch, "strategic", fieldManager=_PROMOTER)
+            self._view.deployments.put(made)
+
     async def _promote(self, mission: Mission, stable: Object, spec: CanarySpec) -> None:
         if workloads.runs(stable, mission, spec):
             return
         path = workloads.deployment_path(mission.namespace, mission.workload)
         # A manager of its own: what is promoted stays when the placement is applied again.
         patch = workloads.promotion(mission, spec)
-        made = await self._api.patch(path, patch, "strategic", fieldManager="bem-promotion")
+        made = await self._api.patch(path, patch, "strategic", fieldManager=_PROMOTER)
         self._view.deployments.put(made)
 
 

@@ -134,6 +134,36 @@ def promotion(mission: Mission, spec: CanarySpec) -> Object:
     return {"spec": {"template": {"spec": {"containers": [container]}}}}
 
 
+def snapshot(mission: Mission, deployment: Object | None) -> Object:
+    """Return what a promotion would change: the image, and the variables of the canary."""
+    if deployment is None or mission.canary is None or not mission.canary.image:
+        return {}
+    for container in deployment["spec"]["template"]["spec"]["containers"]:
+        if container["name"] == mission.container:
+            env = {e["name"]: e.get("value") for e in container.get("env") or ()}
+            kept = {name: env.get(name) for name in sorted(mission.canary.env)}
+            return {"image": container["image"], "env": kept}
+    return {}
+
+
+def restoration(mission: Mission, kept: Object) -> Object:
+    """Return the patch that undoes a promotion that was stopped half-way."""
+    env = [
+        {"name": name, "$patch": "delete"} if value is None else {"name": name, "value": value}
+        for name, value in kept.get("env", {}).items()
+    ]
+    container: Object = {"name": mission.container, "image": kept["image"]}
+    return {
+        "spec": {"template": {"spec": {"containers": [container | ({"env": env} if env else {})]}}}
+    }
+
+
+def runs_image(deployment: Object, mission: Mission, image: str) -> bool:
+    """Tell whether a Deployment's container has an image."""
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return any(c["name"] == mission.container and c.get("image") == image for c in containers)
+
+
 def runs(deployment: Object, mission: Mission, spec: CanarySpec) -> bool:
     """Tell whether a Deployment's container has the canary's image and variables."""
     for container in deployment["spec"]["template"]["spec"]["containers"]:

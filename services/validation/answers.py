@@ -120,7 +120,7 @@ def canary(found: Judgement) -> pb.JudgeCanaryResponse:
     )
 
 
-_CANARY: Mapping[Verdict, pb.CanaryVerdict] = {
+_CANARY: Mapping[Verdict, pb.CanaryVerdict.ValueType] = {
     Verdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
     Verdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
     Verdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,

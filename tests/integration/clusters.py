@@ -107,7 +107,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            "--disable-admission-plugins=ServiceAccount,Priority",
+            "--disable-admission-plugins=ServiceAccount,Priority,TaintNodesByCondition",
         )
         limit = time.monotonic() + START_S
         while time.monotonic() < limit:

@@ -173,14 +173,17 @@ def test_the_seeds_table_is_a_reported_conflict(plane: ControlPlane) -> None:
             lambda: (c := condition(plane, "memory", "Conflict")).get("status") == "True" and c,
             "conflict",
         )
-        for name, node in (
-            ("router", "orch-h100-0"),
-            ("online", "orch-rtx"),
-            ("safety", "orch-rtx"),
-            ("sep", "orch-h100-1"),
-            ("memory", "orch-h100-1"),
-        ):
-            until(lambda n=name, w=node: selector(plane, n).get(HOST) == w, f"{name} on {node}")
+        places = {
+            "router": "orch-h100-0",
+            "online": "orch-rtx",
+            "safety": "orch-rtx",
+            "sep": "orch-h100-1",
+            "memory": "orch-h100-1",
+        }
+        until(
+            lambda: all(selector(plane, name).get(HOST) == node for name, node in places.items()),
+            "all placed",
+        )
 
     assert conflict["reason"] == "DeviceMissing"
     assert "names RTX4090_3" in conflict["message"]
@@ -270,7 +273,9 @@ def test_the_fleet_answers_over_grpc(plane: ControlPlane) -> None:
         with pytest.raises(grpc.RpcError) as unknown:
             fleet.GetMission(fleet_pb2.GetMissionRequest(name="none"))
         with pytest.raises(grpc.RpcError) as idle:
-            fleet.SteerCanary(fleet_pb2.SteerCanaryRequest(name="router", command=4))
+            fleet.SteerCanary(
+                fleet_pb2.SteerCanaryRequest(name="router", command=fleet_pb2.CANARY_COMMAND_ABORT)
+            )
 
     assert dict(plan.assignments[0].placed) == {"orch-a": 1}
     assert [(e.to, e.healthy, e.reason) for e in graph.edges] == [

@@ -109,7 +109,7 @@ async def test_a_weight_of_ten_is_ten_percent_of_sessions(fleet: Fleet) -> None:
 
     canaries = first.count("canary")
     assert abs(canaries - 200) <= 3 * (2000 * 0.1 * 0.9) ** 0.5
-    assert fleet.canary.asked[""] + fleet.stable.asked[""] == 2200
+    assert fleet.canary.asked.total() + fleet.stable.asked.total() == 2200
     assert again == first[:200]
 
 
@@ -128,7 +128,7 @@ async def test_nobody_suffers_from_a_canary_that_fails(
     assert [one.status_code for one in answers] == [200] * 20
     assert all("right" in one.text for one in answers)
     assert not any("content_filter" in one.text for one in answers)
-    assert fleet.canary.asked[""] == fleet.stable.asked[""] == 20
+    assert fleet.canary.asked.total() == fleet.stable.asked.total() == 20
 
 
 async def test_a_stream_that_has_begun_is_not_mixed(fleet: Fleet) -> None:

@@ -1,7 +1,7 @@
 """The life of a canary, one step at a time; pure, so that its rules can be tested exhaustively.
 
 Idle → Starting → Shadow → Canary → Promoting → Promoted, or → RolledBack from anywhere before
-Promoted; Inconclusive holds until a person decides. The rules:
+Promoted; Inconclusive holds until a person promotes or aborts. The rules:
 
 - no weight, and no mirror, to a canary that is not ready;
 - a person's abort wins over every verdict, until the promotion is done;
@@ -103,11 +103,8 @@ def advance(state: State, spec: CanarySpec | None, facts: Facts) -> State:
     """Return the next state; the same one when nothing is due."""
     running = not state.phase.is_final
     if running and (spec is None or spec.id != state.id):
-        if state.phase is Phase.PROMOTING and spec is None:
-            spec = CanarySpec(id=state.id)  # under way already; only its end is waited for
-        else:
-            why = "removed from the specification" if spec is None else "another one is asked for"
-            return _ended(state, facts, why)
+        why = "removed from the specification" if spec is None else "another one is asked for"
+        return _ended(state, facts, why)
     if spec is None:
         return state
     if not running:
@@ -171,8 +168,6 @@ def _started(state: State, spec: CanarySpec, facts: Facts) -> State:
 def _held(state: State, facts: Facts) -> State:
     if facts.command == "pause":
         return replace(state, paused=True, reason="paused by a person")
-    if state.phase is Phase.INCONCLUSIVE:
-        return _next(state, Phase.CANARY, facts, "resumed by a person")
     return replace(state, paused=False, reason="resumed by a person") if state.paused else state
 
 

@@ -62,7 +62,13 @@ def read_gate(status: Mapping[str, Any]) -> GateView:
 
 
 def written(
-    old: Mapping[str, Any], before: State, state: State, spec: CanarySpec | None, gate: GateView
+    old: Mapping[str, Any],
+    before: State,
+    state: State,
+    spec: CanarySpec | None,
+    *,
+    gate: GateView,
+    stable: Mapping[str, Any],
 ) -> Object | None:
     """Return the ``canary`` part of a status; None if there never was a canary.
 
@@ -72,6 +78,7 @@ def written(
         state: State to write.
         spec: What is asked for.
         gate: What validation said of the canary.
+        stable: Image and variables that stable has now, kept when a canary begins.
     """
     if not state.id:
         return None
@@ -113,6 +120,9 @@ def written(
         },
         "history": history[-_KEPT:],
     }
+    made["stable"] = dict(stable) if fresh else old.get("stable", {})
+    undone = before.phase is Phase.PROMOTING and state.phase is Phase.ROLLED_BACK
+    made["restore"] = undone or (not fresh and bool(old.get("restore")))
     if alias := _alias(old, state, model):
         made["stableModel"] = alias
     return made

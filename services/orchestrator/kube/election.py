@@ -2,17 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from json import dumps
 from typing import Any
 
-import aiohttp
 from fleet import logs
 from kubernetes.aio.client import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 from prometheus_client import Gauge
 
-from services.orchestrator.kube.api import Api, KubeError
+from services.orchestrator.kube.api import Api, KubeError, Object
 
 _LOG = logs.get("orchestrator.election")
 NAME = "bem-orchestrator"
@@ -20,29 +22,76 @@ _LEADING = asyncio.Event()
 LEADER = Gauge("bem_orchestrator_leader", "1 on the replica that reconciles.")
 
 
-class Lease(LeaseLock):
-    """A Lease whose server may be away: that is a failed try, not the end of the election."""
+class Lease(BaseLock):
+    """The lock's storage: a Lease, written at the version that was read.
 
-    async def get(self, name: str, namespace: str) -> Any:
+    The client's own ``LeaseLock`` (37.0.2) cannot create one: it passes ``pretty=True`` where its
+    validation wants a text, and it takes a server that is away for a programming error.
+
+    Args:
+        api: The API server.
+        namespace: Where the Lease lies.
+        identity: Of this replica.
+    """
+
+    def __init__(self, api: Api, namespace: str, identity: str) -> None:
+        super().__init__(NAME, namespace, identity)
+        self._api = api
+        self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._read: Object = {}
+
+    async def get(self, name: str, namespace: str) -> Any:  # noqa: ARG002
         """Return the record, or why there is none."""
         try:
-            return await super().get(name, namespace)
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
-            return False, ApiException(status=0, reason=str(err))
+            self._read = await self._api.get(f"{self._path}/{name}")
+        except KubeError as err:
+            missing = ApiException(status=err.status, reason=str(err))
+            missing.body = dumps({"code": err.status})
+            return False, missing
+        spec = self._read.get("spec") or {}
+        seconds = spec.get("leaseDurationSeconds")
+        record = LeaderElectionRecord(
+            spec.get("holderIdentity"),
+            str(seconds) if seconds else None,
+            spec.get("acquireTime"),
+            spec.get("renewTime"),
+        )
+        return True, record
 
-    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
+    async def create(self, name: str, namespace: str, election_record: Any) -> bool:  # noqa: ARG002
         """Make the Lease; False if that fails."""
-        try:
-            return bool(await super().create(name, namespace, election_record))
-        except (aiohttp.ClientError, TimeoutError, ConnectionError):
-            return False
+        body = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": name},
+            "spec": self._spec(election_record),
+        }
+        return await self._wrote(self._api.create(self._path, body))
 
-    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        """Renew the Lease; False if that fails, as it does for who holds an older version."""
+    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:  # noqa: ARG002
+        """Renew the Lease; False if that fails, as it does for who has read an older version."""
+        body = {**self._read, "spec": self._spec(updated_record)}
+        return await self._wrote(self._api.replace(f"{self._path}/{name}", body))
+
+    def _spec(self, record: Any) -> Object:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        old = self._read.get("spec") or {}
+        same = old.get("holderIdentity") == record.holder_identity
+        return {
+            "holderIdentity": record.holder_identity,
+            "leaseDurationSeconds": int(float(record.lease_duration)),
+            "acquireTime": old.get("acquireTime") if same and old.get("acquireTime") else now,
+            "renewTime": now,
+            "leaseTransitions": int(old.get("leaseTransitions") or 0) + (not same),
+        }
+
+    async def _wrote(self, write: Coroutine[Any, Any, Object]) -> bool:
         try:
-            return bool(await super().update(name, namespace, updated_record))
-        except (aiohttp.ClientError, TimeoutError, ConnectionError):
+            self._read = await write
+        except KubeError as err:
+            _LOG.info("lease not written", reason=str(err)[:200])
             return False
+        return True
 
 
 async def lead(
@@ -62,7 +111,7 @@ async def lead(
         duration_s: Seconds without renewal after which another replica takes over, at least 4.
         work: What a leader does; cancelled when the lease is lost. If it raises, so does this.
     """
-    lock = Lease(NAME, namespace, identity, api.client)
+    lock = Lease(api, namespace, identity)
     while True:
         term = _Term(work, identity)
         election = LeaderElection(

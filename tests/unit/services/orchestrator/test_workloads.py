@@ -3,6 +3,7 @@
 from typing import Any
 
 from services.orchestrator import workloads
+from services.orchestrator.assignment.inventory import PRODUCT
 from services.orchestrator.mission import Mission, read_mission
 
 H100 = "NVIDIA-H100-80GB-HBM3"
@@ -47,10 +48,10 @@ def test_one_node_is_a_node_selector_and_several_an_affinity() -> None:
     two = workloads.placement(given, {"a": 1, "b": 1}, H100, replicas=2, priority_class="")
 
     pod = one["spec"]["template"]["spec"]
-    assert pod["nodeSelector"] == {workloads.PRODUCT: H100, workloads.HOST: "a"}
+    assert pod["nodeSelector"] == {PRODUCT: H100, workloads.HOST: "a"}
     assert pod["priorityClassName"] == "p"
     other = two["spec"]["template"]["spec"]
-    assert other["nodeSelector"] == {workloads.PRODUCT: H100}
+    assert other["nodeSelector"] == {PRODUCT: H100}
     assert "'a', 'b'" in str(other["affinity"])
 
 

@@ -36,7 +36,7 @@ def test_the_rules_hold_at_every_moment(moments: list[tuple[object, ...]]) -> No
     state, now = State(), 0.0
     for passed, ready, verdict, command, done, spec in moments:
         now += float(passed)  # type: ignore[arg-type]
-        facts = Facts(now, bool(ready), Verdict(verdict), "", str(command), bool(done))
+        facts = Facts(now, bool(ready), Verdict(str(verdict)), "", str(command), bool(done))
         after = advance(state, spec, facts)  # type: ignore[arg-type]
 
         if not ready or not after.phase.is_live:
