@@ -4,7 +4,8 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -137,36 +138,57 @@ class Split:
         metadata: Metadata,
     ) -> AsyncIterator[pb.GenerateResponse]:
         began = time.monotonic()
-        whole = pb.CompleteRequest(request=request)
-        failed: Seen | None = None
+        failures: list[Seen] = []
         if self._is_canarys(route):
-            held: list[pb.GenerateResponse] = []
-            spoken = False
-            try:
-                async for piece in self._stream(route.canary, request, limit_s, metadata):
+            canarys = self._of_canary(route, request, limit_s, metadata, failures)
+            async with aclosing(canarys) as pieces:
+                async for piece in pieces:
+                    yield piece
+            if not failures:
+                return
+        failed = failures[0] if failures else None
+        again = time.monotonic()
+        left = limit_s - (again - began)
+        try:
+            async with aclosing(self._stream(route.stable, request, left, metadata)) as pieces:
+                async for piece in pieces:
+                    if piece.finish_reason:  # whoever reads goes after it
+                        seen, whole = Seen(time.monotonic() - again), _whole(request)
+                        self._stable_answered(route, seen, failed, whole, metadata)
+                    yield piece
+        except grpc.RpcError as err:
+            self._stable_failed(route, _seen(err, again), failed)
+            raise
+
+    async def _of_canary(
+        self,
+        route: fleet_pb2.Route,
+        request: pb.GenerateRequest,
+        limit_s: float,
+        metadata: Metadata,
+        failures: list[Seen],
+    ) -> AsyncGenerator[pb.GenerateResponse]:
+        """Yield the canary's pieces; a failure before its first word goes to ``failures``."""
+        began = time.monotonic()
+        held: list[pb.GenerateResponse] = []
+        spoken = False
+        try:
+            async with aclosing(self._stream(route.canary, request, limit_s, metadata)) as pieces:
+                async for piece in pieces:
                     held.append(piece)
-                    if piece.text or piece.finish_reason:  # until then stable can still answer
+                    if piece.finish_reason:
+                        seen = Seen(time.monotonic() - began)
+                        self._answered(route, "canary", seen, _whole(request), metadata)
+                    if piece.text or piece.finish_reason:  # until then stable can answer
                         spoken = True
                         for one in held:
                             yield one
                         held.clear()
-            except grpc.RpcError as err:
-                failed = _failure(err, began)
-                if spoken:
-                    self._tracks.observer.canary(route.canary_id, failed)
-                    raise
-            else:
-                self._answered(route, "canary", Seen(time.monotonic() - began), whole, metadata)
-                return
-        again = time.monotonic()
-        try:
-            left = limit_s - (again - began)
-            async for piece in self._stream(route.stable, request, left, metadata):
-                yield piece
         except grpc.RpcError as err:
-            self._stable_failed(route, _seen(err, again), failed)
-            raise
-        self._stable_answered(route, Seen(time.monotonic() - again), failed, whole, metadata)
+            failures.append(_failure(err, began))
+            if spoken:
+                self._tracks.observer.canary(route.canary_id, failures[0])
+                raise
 
     def _route(self, model: str) -> fleet_pb2.Route | None:
         return self._tracks.table.route(self._tracks.mission, model)
@@ -189,15 +211,21 @@ class Split:
         stub = self._tracks.stub_of(target)
         return await stub.Complete(asked, timeout=limit_s, metadata=metadata)
 
-    def _stream(
+    async def _stream(
         self,
         target: fleet_pb2.Target,
         request: pb.GenerateRequest,
         limit_s: float,
         metadata: Metadata,
-    ) -> Any:
+    ) -> AsyncGenerator[pb.GenerateResponse]:
+        """Yield one side's pieces; leaving them cancels the call."""
         stub = self._tracks.stub_of(target)
-        return stub.Generate(_named(request, target), timeout=limit_s, metadata=metadata)
+        call: Any = stub.Generate(_named(request, target), timeout=limit_s, metadata=metadata)
+        try:
+            async for piece in call:
+                yield piece
+        finally:
+            call.cancel()
 
     def _stable_failed(
         self, route: fleet_pb2.Route, stable: Seen | None, failed: Seen | None
@@ -285,6 +313,10 @@ class _SplitCall:
         if closing is not None:
             task = asyncio.ensure_future(closing())
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _whole(request: pb.GenerateRequest) -> pb.CompleteRequest:
+    return pb.CompleteRequest(request=request)
 
 
 def _named(request: pb.GenerateRequest, target: fleet_pb2.Target) -> pb.GenerateRequest:

@@ -40,15 +40,14 @@ class View:
             api, f"/apis/apps/v1/{within}/deployments", _slim, self._woken, selector=MISSION_LABEL
         )
         self.nodes: Cache[Object] = Cache(
-            api, "/api/v1/nodes", _gpu_node, self._noted, optional=True
+            api, "/api/v1/nodes", _gpu_node, self._woken, optional=True
         )
         self.pods: Cache[ForeignPod] = Cache(
-            api, "/api/v1/pods", _foreign, self._noted, optional=True
+            api, "/api/v1/pods", _foreign, self._woken, optional=True
         )
         self._watched: list[Cache[Any]] = [self.missions, self.deployments, self.nodes]
         if settings.foreign_pods:
             self._watched.append(self.pods)
-        self._last: list[GpuNode] = []
 
     @property
     def caches(self) -> list[Cache[Any]]:
@@ -71,15 +70,6 @@ class View:
     def deployment(self, mission: Mission, name: str) -> Object | None:
         """Return a Deployment of the mission's namespace."""
         return self.deployments.get(f"{mission.namespace}/{name}")
-
-    def _noted(self) -> None:
-        """A node's heartbeat changes nothing: wake only when the GPUs are others."""
-        if not self.nodes.synced.is_set():
-            return
-        nodes = self.gpu_nodes()
-        if nodes != self._last:
-            self._last = nodes
-            self._woken()
 
     def _woken(self) -> None:
         self.changed.set()

@@ -17,7 +17,7 @@ from tests.integration.clusters import ROOT, ControlPlane
 
 MISSIONS = "/apis/fleet.bem.dev/v1alpha1/namespaces/default/missions"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
-WAIT_S = 30.0
+WAIT_S = 60.0
 T = TypeVar("T")
 
 

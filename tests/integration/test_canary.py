@@ -231,3 +231,26 @@ async def test_people_steer_by_annotation(plane: ControlPlane, redis_server: Red
     assert held["phase"] == "Canary"
     assert ended["reason"] == "aborted by a person"
     assert "fleet.bem.dev/canary" not in left
+
+
+async def test_a_promotion_that_is_aborted_is_undone(
+    plane: ControlPlane, redis_server: RedisServer
+) -> None:
+    """A person's abort wins even while stable takes the image over: it gets its own back."""
+
+    def image() -> str:
+        spec = plane.call("GET", f"{DEPLOYMENTS}/router")["spec"]["template"]["spec"]
+        return str(spec["containers"][0]["image"])
+
+    async with life(plane, redis_server) as one:
+        await one.patch(image_canary(analysis={"maxPairs": 1_000_000}))
+        await one.phase("Canary")
+        await one.patch({"metadata": {"annotations": {"fleet.bem.dev/canary": "promote"}}})
+        # Nobody plays the Deployment controller now, so the promotion stays half-way.
+        await eventually(lambda: image() == "registry.local/mission:2")
+        await one.patch({"spec": {"canary": None}})
+        await eventually(lambda: image() == "registry.local/mission:1")
+        ended = status(plane, "router")["canary"]
+
+    assert ended["phase"] == "RolledBack"
+    assert ended["reason"] == "removed from the specification"

@@ -8,13 +8,22 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import RedisServer
 
-from tests.integration.tracks import Script, ScriptedMission, ask, gateway, mission, socket_of
+from tests.integration.tracks import (
+    Script,
+    ScriptedMission,
+    ask,
+    eventually,
+    gateway,
+    mission,
+    socket_of,
+)
 
 FLEET = pb.DESCRIPTOR.services_by_name["FleetService"].full_name
 ID = "default/router/abc"
@@ -68,7 +77,7 @@ class Fleet:
 @pytest.fixture
 async def fleet(redis_server: RedisServer) -> AsyncIterator[Fleet]:
     """A gateway before two missions, and where its routes come from."""
-    routes = Routes()
+    routes = Routes()  # type: ignore[abstract] - the gateway calls only this one
 
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_FleetServiceServicer_to_server(routes, app.server)
@@ -142,13 +151,16 @@ async def test_a_stream_that_has_begun_is_not_mixed(fleet: Fleet) -> None:
     assert '"error"' in answer.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
 async def test_the_mirror_asks_both_and_answers_by_one(
-    fleet: Fleet, redis_server: RedisServer
+    fleet: Fleet,
+    redis_server: RedisServer,
+    stream: bool,
 ) -> None:
     """Mirrored answers reach nobody; each pair lies in the canary's stream, without any text."""
     fleet.canary.scripts[""] = Script(text="wrong", fail_every=2)
     await fleet.split(0, mirror=100)
-    answers = [await ask(fleet.client, f"s{i}") for i in range(10)]
+    answers = [await ask(fleet.client, f"s{i}", stream=stream) for i in range(10)]
     pairs = await _pairs(redis_server, 10)
 
     assert all("right" in one.text for one in answers)
@@ -165,14 +177,13 @@ async def test_routes_hold_while_the_orchestrator_is_away(fleet: Fleet) -> None:
 
 
 async def _pairs(redis_server: RedisServer, count: int) -> list[dict[str, str]]:
-    import redis.asyncio as redis
+    found: list[dict[str, str]] = []
+    with redis.from_url(redis_server.url, decode_responses=True) as client:
 
-    async with (
-        redis.from_url(redis_server.url, decode_responses=True) as client,
-        asyncio.timeout(10),
-    ):
-        while True:
-            found = await client.xrange(f"bem:canary:{ID}")
-            if len(found) >= count:
-                return [fields for _, fields in found]
-            await asyncio.sleep(0.02)
+        def there() -> bool:
+            rows: Any = client.xrange(f"bem:canary:{ID}")
+            found[:] = [fields for _, fields in rows]
+            return len(found) >= count
+
+        await eventually(there)
+    return found

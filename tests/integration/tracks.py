@@ -79,6 +79,16 @@ class ScriptedMission(rpc.RouterServiceServicer):
         skills = [pb.Skill(name=name or "base", base=not name) for name in sorted(self.scripts)]
         return pb.ListSkillsResponse(skills=skills, context_tokens=2048)
 
+    async def LoadSkill(self, request: Any, context: Any) -> pb.LoadSkillResponse:  # noqa: N802, ARG002
+        """Load a model."""
+        self.scripts.setdefault(request.name, Script())
+        return pb.LoadSkillResponse(skill=pb.Skill(name=request.name))
+
+    async def UnloadSkill(self, request: Any, context: Any) -> pb.UnloadSkillResponse:  # noqa: N802, ARG002
+        """Unload a model."""
+        self.scripts.pop(request.name, None)
+        return pb.UnloadSkillResponse()
+
     def _script(self, model: str) -> Script:
         return self.scripts.get(model) or self.scripts[""]
 

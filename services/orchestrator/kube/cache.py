@@ -99,12 +99,16 @@ class Cache(Generic[T]):
     def _see(self, event: Object) -> None:
         if event["type"] == "BOOKMARK":
             return
+        key = key_of(event["object"])
+        before = self._objects.get(key)
         if event["type"] == "DELETED":
-            self._objects.pop(key_of(event["object"]), None)
+            self._objects.pop(key, None)
         else:
             self._take(event["object"])
-        OBJECTS.labels(self._name).set(len(self._objects))
-        self._changed()
+        # A node's heartbeat changes nothing of what is kept of it, and wakes nobody.
+        if self._objects.get(key) != before:
+            OBJECTS.labels(self._name).set(len(self._objects))
+            self._changed()
 
     def _take(self, given: Object) -> None:
         kept = self._read(given)
