@@ -25,6 +25,8 @@ def best(
         and node.memory_gib >= claim.memory_gib
         and node.gpus >= claim.gpus
     ]
+    if not pairs:
+        return dict.fromkeys(Priority, 0)
     products = sorted({node.product for node in nodes})
     uses = sorted({(c, products.index(nodes[n].product)) for c, n in pairs})
     use_at = {use: len(pairs) + i for i, use in enumerate(uses)}

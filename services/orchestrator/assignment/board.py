@@ -31,7 +31,8 @@ class Board:
         self._free: dict[str, int] = {}
         self._keys: dict[str, set[str]] = {}
         self._heaps: dict[Kind, dict[int, list[str]]] = {}
-        self._levels: dict[Kind, dict[int, int]] = {}
+        self._levels: dict[Kind, dict[int, set[str]]] = {}
+        self.version = 0
         self._pinned: dict[str, set[str]] = {}
         self._by_class: dict[tuple[str, Priority], set[str]] = {}
         for node in self.nodes.values():
@@ -89,10 +90,20 @@ class Board:
     def room(self, claim: Claim, kind: Kind) -> int:
         """Return how many of the pods of ``claim`` fit on nodes of ``kind`` as they are."""
         seen = sum(
-            nodes * (1 if kind[2] > 1 else free // claim.gpus)
+            len(nodes) * (1 if kind[2] > 1 else free // claim.gpus)
             for free, nodes in self._levels.get(kind, {}).items()
         )
         return min(seen, claim.pods)
+
+    def nearly(self, claim: Claim, kind: Kind, limit: int) -> list[str]:
+        """Return up to ``limit`` nodes of ``kind`` with too few GPUs free, the most free first."""
+        levels = self._levels.get(kind, {})
+        found: list[str] = []
+        for free in sorted((level for level in levels if level < claim.gpus), reverse=True):
+            found += heapq.nsmallest(limit - len(found), levels[free])
+            if len(found) >= limit:
+                break
+        return found
 
     def tightest(self, claim: Claim, kind: Kind, skip: str = "") -> str | None:
         """Return the node of ``kind`` with the fewest free GPUs that fits, by name among equals."""
@@ -140,8 +151,9 @@ class Board:
         kind = self.nodes[name].kind
         levels = self._levels.setdefault(kind, {})
         if name in self._free:
-            levels[self._free[name]] -= 1
-        levels[free] = levels.get(free, 0) + 1
+            levels[self._free[name]].discard(name)
+        levels.setdefault(free, set()).add(name)
+        self.version += 1
         self._free[name] = free
         # Entries of an earlier count stay behind and are dropped when they are met.
         heapq.heappush(self._heaps.setdefault(kind, {}).setdefault(free, []), name)

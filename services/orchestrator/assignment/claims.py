@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 
 
 class Priority(IntEnum):
@@ -45,13 +46,16 @@ class Claim:
 
     def accepts(self, product: str) -> int | None:
         """Return how preferred ``product`` is, 0 best; None if it will not do."""
-        if not self.products:
-            return 0
-        wanted = product.casefold()
-        for rank, name in enumerate(self.products):
-            if name.casefold() in wanted:
-                return rank
-        return None
+        return _rank(self.products, product)
+
+
+@lru_cache(maxsize=4096)
+def _rank(products: tuple[str, ...], product: str) -> int | None:
+    """Return the place of the first of ``products`` that is part of ``product``."""
+    if not products:
+        return 0
+    wanted = product.casefold()
+    return next((i for i, name in enumerate(products) if name.casefold() in wanted), None)
 
 
 class RefusalReason(StrEnum):

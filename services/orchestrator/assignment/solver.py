@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from services.orchestrator.assignment.board import Board, Kind
 from services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
-from services.orchestrator.assignment.explain import refusal
+from services.orchestrator.assignment.explain import Explainer
 from services.orchestrator.assignment.inventory import GpuNode
 
 # Nodes looked at for a repair, and rounds until nothing changes; both bound the worst case.
@@ -52,6 +52,7 @@ class _Solver:
         self._board = board
         self._kinds: dict[tuple[object, ...], list[Kind]] = {}
         self._suitable: dict[Kind, list[str]] = {}
+        self._failed: dict[tuple[object, ...], int] = {}
         for node in sorted(board.nodes.values(), key=lambda one: one.name):
             self._suitable.setdefault(node.kind, []).append(node.name)
 
@@ -95,9 +96,16 @@ class _Solver:
         board = self._board
         while board.count(claim) < claim.pods:
             kinds = self._open(claim)
+            # What failed for an equal claim fails again while nobody has moved.
+            asked = (claim.priority, claim.products, claim.memory_gib, claim.gpus, *kinds)
+            plain = not (claim.shares_with or claim.device or claim.key in board.pods)
+            if plain and self._failed.get(asked) == board.version:
+                return
             if not any(
                 self._directly(claim, kind) or self._by_moving(claim, kind) for kind in kinds
             ) and not any(self._by_evicting(claim, kind) for kind in kinds):
+                if plain:
+                    self._failed[asked] = board.version
                 return
 
     def _open(self, claim: Claim) -> list[Kind]:
@@ -141,10 +149,7 @@ class _Solver:
         if kind[2] > 1 or claim.device:
             return False
         board = self._board
-        names = [name for name in self._suitable[kind] if 0 < board.free(name) < claim.gpus]
-        if not names:
-            names = self._suitable[kind]
-        names = sorted(names, key=lambda name: -board.free(name))[:_LOOKED_AT]
+        names = board.nearly(claim, kind, _LOOKED_AT)
         return any(self._cleared(claim, name) for name in names)
 
     def _cleared(self, claim: Claim, name: str) -> bool:
@@ -247,6 +252,7 @@ class _Solver:
 
 def _plan(asked: Sequence[Claim], board: Board, held: Mapping[str, Holding]) -> Plan:
     placed = {key: dict(sorted(pods.items())) for key, pods in sorted(board.pods.items())}
+    explainer = Explainer(board)
     evicted: dict[str, int] = {}
     moved: dict[str, int] = {}
     refused = {}
@@ -260,5 +266,5 @@ def _plan(asked: Sequence[Claim], board: Board, held: Mapping[str, Holding]) -> 
         if gone := min(before, count) - kept:
             moved[claim.key] = max(0, gone)
         if count < claim.pods:
-            refused[claim.key] = refusal(claim, board, claim.pods - count)
+            refused[claim.key] = explainer.refusal(claim, claim.pods - count)
     return Plan(placed, refused, evicted, {key: n for key, n in moved.items() if n > 0})
