@@ -70,7 +70,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety safety-study evaluate data-cards
-.PHONY: bench bench-engine bench-gate bench-pipeline bench-stats bench-training lock
+.PHONY: bench bench-engine bench-gate bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -104,6 +104,9 @@ bench-engine: setup ## Measure the engine beside llama.cpp (LLAMA_PYTHON=interpr
 
 bench-gate: setup ## Compare canary gates on traces whose truth is known
 	$(PY) -m benchmarks.gates
+
+bench-orchestrator: setup ## Measure plans, rounds and API requests of the orchestrator
+	$(PY) -m benchmarks.orchestrator
 
 bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
 	$(PY) -m benchmarks.coverage
