@@ -13,7 +13,7 @@ export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT 
 ##@ Run
 .PHONY: help setup up down status logs
 help: ## List the targets
-	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## Install uv and the locked packages into .venv
 	@tools/setup.sh
@@ -63,6 +63,31 @@ proto: setup ## Regenerate the code of protos/
 proto-check: setup ## Fail if generated code is stale
 	$(PY) tools/gen_protos.py --check
 
+##@ Kubernetes
+.PHONY: cluster clients image images charts golden e2e-cluster
+cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
+	@if command -v docker kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
+	else tests/cluster/cluster up && tests/cluster/cluster base docker.io/library/python:3.11-slim; fi
+
+clients: ## Fetch kubectl and helm
+	@tests/cluster/cluster clients
+
+image: ## Build one image and load it into the cluster (SERVICE=router)
+	docker/build.sh $(SERVICE)
+
+images: ## Build all images and load them into the cluster
+	docker/build.sh
+
+charts: setup clients ## Test the chart without a cluster
+	$(PY) -m pytest tests/charts
+
+golden: setup clients ## Rewrite what the chart is expected to render
+	$(PY) -m tests.charts.rendering
+
+e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
+	$(PY) -m pytest tests/cluster -p no:cacheprovider
+
+##@ Land
 ci: ## What runs before anything lands
 	.ci/run
 

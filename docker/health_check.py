@@ -19,7 +19,7 @@ def address_of(service: str) -> str:
     known = import_module(f"services.{service}.settings")
     default = getattr(known, f"{service.capitalize()}Settings").model_fields["address"].default
     address = os.environ.get(f"BEM_{service.upper()}_ADDRESS") or str(default)
-    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")  # noqa: S104
+    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 
 
 def answers_grpc(address: str) -> bool:

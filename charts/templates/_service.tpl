@@ -172,7 +172,7 @@ volumes:
 {{- if $spec.sidecar -}}
 {{- $life := printf "httpGet: {port: %v, path: /upstream/metrics}" .root.Values.safetySidecar.pagesPort -}}
 startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: %v}" $life $tries }}
-readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
+readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ required (printf "services.%s.healthService is empty: the sidecar alone would count as ready" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
 livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $life }}
 {{- else if eq $spec.protocol "http" -}}
 startupProbe: {httpGet: {port: http, path: /healthz}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}

