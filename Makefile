@@ -32,8 +32,8 @@ logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 
 ##@ Check
 .PHONY: test unit integration e2e lint fmt proto proto-check ci
-test: setup ## All tests: unit, integration, and end to end with the real model
-	$(PY) -m pytest tests/unit tests/integration tests/e2e
+test: setup clients ## All tests: unit, chart, integration, and end to end with the real model
+	$(PY) -m pytest tests/unit tests/charts tests/integration tests/e2e
 
 unit: setup ## Tests without network
 	$(PY) -m pytest tests/unit
@@ -47,7 +47,7 @@ e2e: setup ## Tests of the whole fleet with the real model
 lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	ruff check .
 	ruff format --check .
-	mypy libs services tools tests benchmarks
+	mypy libs services tools tests benchmarks docker charts/files
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
@@ -64,7 +64,7 @@ proto-check: setup ## Fail if generated code is stale
 	$(PY) tools/gen_protos.py --check
 
 ##@ Kubernetes
-.PHONY: cluster clients image images charts golden e2e-cluster
+.PHONY: cluster clients image images charts dashboards golden e2e-cluster
 cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
 	@if command -v docker kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
 	else tests/cluster/cluster up && tests/cluster/cluster base docker.io/library/python:3.11-slim; fi
@@ -80,6 +80,9 @@ images: ## Build all images and load them into the cluster
 
 charts: setup clients ## Test the chart without a cluster
 	$(PY) -m pytest tests/charts
+
+dashboards: setup ## Write the chart's Grafana dashboards anew
+	$(PY) -m tools.dashboards
 
 golden: setup clients ## Rewrite what the chart is expected to render
 	$(PY) -m tests.charts.rendering
