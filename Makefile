@@ -3,6 +3,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
+# Each has an image, a lock and an extra of its name in pyproject.toml.
+SERVICES := $(notdir $(patsubst %/__main__.py,%,$(wildcard services/*/__main__.py)))
+COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT RUN_DIR
 .DEFAULT_GOAL := help
@@ -10,7 +13,7 @@ export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT 
 ##@ Run
 .PHONY: help setup up down status logs
 help: ## List the targets
-	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## Install uv and the locked packages into .venv
 	@tools/setup.sh
@@ -29,8 +32,8 @@ logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 
 ##@ Check
 .PHONY: test unit integration e2e lint fmt proto proto-check ci
-test: setup ## All tests: unit, integration, and end to end with the real model
-	$(PY) -m pytest tests/unit tests/integration tests/e2e
+test: setup clients ## All tests: unit, chart, integration, and end to end with the real model
+	$(PY) -m pytest tests/unit tests/charts tests/integration tests/e2e
 
 unit: setup ## Tests without network
 	$(PY) -m pytest tests/unit
@@ -44,7 +47,7 @@ e2e: setup ## Tests of the whole fleet with the real model
 lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	ruff check .
 	ruff format --check .
-	mypy libs services tools tests benchmarks
+	mypy libs services tools tests benchmarks docker charts/files
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
@@ -60,6 +63,34 @@ proto: setup ## Regenerate the code of protos/
 proto-check: setup ## Fail if generated code is stale
 	$(PY) tools/gen_protos.py --check
 
+##@ Kubernetes
+.PHONY: cluster clients image images charts dashboards golden e2e-cluster
+cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
+	@if command -v docker kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
+	else tests/cluster/cluster up && tests/cluster/cluster base docker.io/library/python:3.11-slim; fi
+
+clients: ## Fetch kubectl and helm
+	@tests/cluster/cluster clients
+
+image: ## Build one image and load it into the cluster (SERVICE=router)
+	docker/build.sh $(SERVICE)
+
+images: ## Build all images and load them into the cluster
+	docker/build.sh
+
+charts: setup clients ## Test the chart without a cluster
+	$(PY) -m pytest tests/charts
+
+dashboards: setup ## Write the chart's Grafana dashboards anew
+	$(PY) -m tools.dashboards
+
+golden: setup clients ## Rewrite what the chart is expected to render
+	$(PY) -m tests.charts.rendering
+
+e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
+	$(PY) -m pytest tests/cluster -p no:cacheprovider
+
+##@ Land
 ci: ## What runs before anything lands
 	.ci/run
 
@@ -116,7 +147,11 @@ bench-training: setup ## Measure a training step against peft's into docs/result
 	$(PY) -m benchmarks.training_step
 	$(PY) -m benchmarks.training_curves
 
-lock: setup ## Resolve the locks anew
-	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
-	uv pip compile --generate-hashes --no-header --no-annotate --no-deps --python-version 3.11 requirements/no-deps.in -o requirements/no-deps.lock
-	uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 requirements/uv.in -o requirements/uv.lock
+lock: setup ## Resolve the locks anew, each image's within the tests'
+	uv pip compile $(COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
+	for lock in no-deps base-model redis uv; do \
+	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
+	done
+	for service in $(SERVICES); do \
+	  uv pip compile $(COMPILE) -c requirements/dev.lock --extra $$service pyproject.toml -o requirements/$$service.lock; \
+	done
