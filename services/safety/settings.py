@@ -31,10 +31,25 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Text before a new piece that is judged with it."""
 
     check_timeout_s: float = Field(2.0, gt=0)
-    """Longest wait for a verdict; after it nothing leaves."""
+    """Longest wait for the scorer of words; after it nothing leaves."""
+
+    deep_timeout_s: float = Field(10.0, gt=0)
+    """Longest wait for embeddings, personal data and secrets; after it nothing passes."""
 
     scorer: Path = Path(__file__).parent / "scorer"
-    """Folder of the scorer's artifact."""
+    """Folder of the heads' artifact."""
+
+    constitution: Path = Path(__file__).parent / "constitution.yaml"
+    """The constitution; read again when it changes."""
+
+    knob_key: str = "bem:safety:knob"
+    """Redis hash of the safety adapter's knobs."""
+
+    operator_key_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """SHA-256, hexadecimal, of the key that SetKnob asks for; empty refuses every SetKnob."""
 
     audit_stream: str = "bem:audit"
     """Redis stream of the audit records."""
+
+    audit_key_file: Path | None = None
+    """File with the secret of the audit chain's HMAC; without one the chain is a plain hash."""
