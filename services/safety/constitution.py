@@ -192,7 +192,7 @@ def load(path: Path) -> Constitution:
 
 
 def _rule(file: str, constraint: str, row: Mapping[str, str | float]) -> Rule:
-    scorer, on, action = str(row["scorer"]), str(row["on"]), Action[str(row["action"]).upper()]
+    scorer, on, action = str(row["scorer"]), str(row["side"]), Action[str(row["action"]).upper()]
     known = REQUEST if on == "request" else RESPONSE
     if scorer not in known:
         raise ConstitutionError(

@@ -119,3 +119,10 @@ def mask_pairs() -> list[tuple[str, str, str]]:
             )
             for row in csv.DictReader(file)
         ]
+
+
+def answered() -> list[tuple[str, str]]:
+    """Return questions about money with the answers that people gave."""
+    path = file_of(_PACKAGE, "data/Fiqa/test.jsonl")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(row["question"], row["answer"]) for row in rows if row["question"] and row["answer"]]
