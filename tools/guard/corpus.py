@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from bem.data import benign, redteam
+from bem.data.passage_qa import load_passage_qa
 from bem.data.readers import set_named
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from services.safety.scoring.windows import asked_windows, windows
 BENIGN = ""
 _DEV = 0.25
 _DOCUMENTS = 150
+_SKILL_PROMPTS = 120
 # Of one origin at most, so that no set of questions rules the rest.
 _MOST = {"learned": {"asked": 170, "said": 90}, "held_out": {"asked": 90, "said": 90}}
 # A template of a thousand words would stand for twenty prompts.
@@ -59,12 +61,33 @@ def asked(seed: int) -> list[Sample]:
         _sample(one.prompt, one.category, one.family, "held_out", 0) for one in redteam.held_out(45)
     ]
     used = set(documents[:_DOCUMENTS])
-    for one in _few(calm, _MOST["learned"]):
+    for one in (*_few(calm, _MOST["learned"]), *_fleet()):
         if one.text not in used:
-            found.append(_sample(one.text, BENIGN, one.origin, _split(one.text, seed), 1))
+            split = _calm_split(one)
+            found.append(_sample(one.text, BENIGN, one.origin, split, int(split == "train")))
     for one in _few(benign.held_out(), _MOST["held_out"]):
         found.append(_sample(one.text, BENIGN, one.origin, "held_out", 0))
     return found
+
+
+def _calm_split(one: benign.Benign) -> str:
+    """Return the split of a harmless text: dev are origins that no head is fitted to.
+
+    Thresholds chosen on origins that a head knows let three times as many strangers be withheld.
+    """
+    if one.origin == "everyday-held-out":
+        return "held_out"
+    return "dev" if one.origin in benign.CALIBRATING else "train"
+
+
+def _fleet() -> Iterator[benign.Benign]:
+    """Yield what this fleet is asked: its skill's prompts, and everyday instructions."""
+    for item in sorted(load_passage_qa().splits["train"], key=lambda i: i.key)[:_SKILL_PROMPTS]:
+        yield benign.Benign(item.prompt(), "passage-qa", "asked")
+    lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
+    for place, line in enumerate(lines):
+        part = ("everyday", "everyday-dev", "everyday", "everyday-held-out")[place % 4]
+        yield benign.Benign(line, part, "asked")
 
 
 def said(seed: int) -> list[Sample]:
@@ -77,9 +100,7 @@ def said(seed: int) -> list[Sample]:
         _answer(one.question, "toxicity", "jigsaw", _split(one.question, seed, held_out=0.15))
         for one in set_named("toxicity").read()
     ]
-    found += [
-        _answer(one.text, BENIGN, one.origin, _split(one.text, seed)) for one in benign.learned()
-    ]
+    found += [_answer(one.text, BENIGN, one.origin, _calm_split(one)) for one in benign.learned()]
     strangers = _few(benign.held_out(), {"asked": 150, "said": 400})
     found += [_answer(one.text, BENIGN, one.origin, "held_out") for one in strangers]
     return found

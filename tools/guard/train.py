@@ -15,7 +15,7 @@ from services.safety.scoring.heads import ASKED, SAID
 from tools.guard.corpus import BENIGN, Embeddings, Sample, asked, digest, said
 
 # Of harmless dev texts a single head may hold this share for a violation; six heads read a request.
-FALSE_ALARMS = {"asked": 0.002, "said": 0.0015, "helpfulness": 0.005, "grounding": 0.02}
+FALSE_ALARMS = {"asked": 0.0025, "said": 0.001, "helpfulness": 0.005, "grounding": 0.02}
 _MEANING_C, _WORDS_C = 8.0, 30.0
 
 Array = NDArray[np.float32]

