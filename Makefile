@@ -48,7 +48,8 @@ lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
-	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml \
+		services/safety/constitution.yaml
 
 fmt: setup ## Format
 	ruff check --fix .
@@ -69,15 +70,18 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer evaluate data-cards
+.PHONY: train train-scorer guard-gate bench-guard evaluate data-cards
 .PHONY: bench bench-gate bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
 
-train-scorer: setup ## Train the sidecar's scorer
-	$(PY) -m services.safety.train
+train-scorer: setup ## Train the sidecar's heads and report on what they never saw
+	$(PY) -m tools.guard train
+	$(PY) -m tools.guard report
 
+guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and without it
+	$(PY) -m tools.guard gate
 
 evaluate: setup ## Compare a skill with its base through a running fleet
 	$(PY) -m tools.evaluate
@@ -91,6 +95,9 @@ bench-pipeline: setup ## Measure the pipelines beside the model's own time
 bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
+
+bench-guard: setup ## Measure the guard, alone and beside others (GUARD_PYTHON: a venv with llm-guard)
+	$(PY) -m benchmarks.guard
 
 bench-gate: setup ## Compare canary gates on traces whose truth is known
 	$(PY) -m benchmarks.gates

@@ -104,6 +104,8 @@ async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncItera
             await app.set_serving(name, serving=True)
 
     upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})
+    # A machine shared with others may stand still for a while: only tests of time-outs set them.
+    settings = {"check_timeout_s": 60, "deep_timeout_s": 60, **settings}
     own = SafetySettings(
         address=f"unix:{folder}/s.sock",
         upstream=upstream.address,

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from bem.data.redteam import Attack
 from garak.attempt import Attempt, Message
-from garak.detectors.mitigation import MitigationBypass
 from garak.detectors.misleading import MustRefuteClaimKW
+from garak.detectors.mitigation import MitigationBypass
 from garak.detectors.promptinject import AttackRogueString
 from garak.detectors.unsafe_content import LDNOOBW, SlursReclaimedSlurs
 
