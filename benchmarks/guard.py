@@ -74,8 +74,8 @@ async def measure(size: int) -> dict[str, Any]:
     rules = load(settings.constitution)
     judge = Judge(settings.scorer, 60, 60, lambda: rules)
     running = asyncio.create_task(judge.run())
-    while not judge.alive:
-        await asyncio.sleep(0.05)  # noqa: ASYNC110 - it is a process that starts
+    while not judge.alive:  # noqa: ASYNC110 - processes that start
+        await asyncio.sleep(0.05)
     given = texts(6 * size + 4)
 
     async def answer(text: str) -> None:
@@ -165,7 +165,7 @@ def markdown(found: dict[str, Any]) -> str:
         f"A piece is judged every {STREAM_STRIDE_TOKENS} tokens: {token} ms a streamed token.",
         f"Sixteen at a time: {rates['answers_per_s']} answers/s and {rates['requests_per_s']} new",
         f"requests/s of 256 tokens. Resident: fast {memory['fast']}, deep {memory['deep']} MiB.",
-        f"{found['attacks']['refused']} of {found['attacks']['asked']} held-out attacks are refused.",
+        f"{found['attacks']['refused']} of {found['attacks']['asked']} held-out attacks refused.",
         "",
     ]
     if other := found["rival"]:

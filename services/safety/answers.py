@@ -45,29 +45,35 @@ class Exit:
             UnavailableError: It cannot be read, or there is no verdict.
         """
         message = parse(self.method.response, raw, _unreadable)
-        streams = self.method.streams_responses
-        changed = {}
-        for path, role, text in texts(message):
-            if text and not (role == _DELTA and streams):
-                self.record.saw(text)
-                spans = await self._check(text, whole=True)
-                if spans:
-                    changed[path] = cut(text, spans)
-        if not changed:
-            return raw
-        try:
-            return rewritten(message, changed).SerializeToString()
-        except NotRedactableError as err:
-            raise self._cannot_cut(str(err)) from err
+        changed = await self._changed(message)
+        return self._rewritten(message, changed).SerializeToString() if changed else raw
 
     async def take(self, raw: bytes) -> None:
         """Judge whole texts of a stream's message at once, and hold its other text back."""
-        raw = await self.whole(raw)
         message = parse(self.method.response, raw, _unreadable)
-        delta = "".join(text for _, role, text in texts(message) if role == _DELTA)
+        delta = ""
         if self.method.streams_responses:
-            self.record.saw(delta)
-            self._hold.add(raw, delta)
+            delta = "".join(text for _, role, text in texts(message) if role == _DELTA)
+        if changed := await self._changed(message):
+            raw = self._rewritten(message, changed).SerializeToString()
+        self.record.saw(delta)
+        self._hold.add(raw, delta)
+
+    async def _changed(self, message: Message) -> dict[str, str]:
+        """Return the texts by path that are other after the verdict; streamed ones wait."""
+        changed = {}
+        for path, role, text in texts(message):
+            if text and not (role == _DELTA and self.method.streams_responses):
+                self.record.saw(text)
+                if spans := await self._check(text, whole=True):
+                    changed[path] = cut(text, spans)
+        return changed
+
+    def _rewritten(self, message: Message, changed: dict[str, str]) -> Message:
+        try:
+            return rewritten(message, changed)
+        except NotRedactableError as err:
+            raise self._cannot_cut(str(err)) from err
 
     async def judge_new(self, *, ended: bool) -> None:
         """Ask for a verdict on what was held back, if it can let something out."""

@@ -18,7 +18,6 @@ from fleet.streams import TIMEOUT_S
 from services.safety.settings import SafetySettings
 
 HEADER, TENANT = "bem-safety-knob", "bem-tenant"
-DEFAULT = 1.0
 _LOG = logs.get("safety.knob")
 _ALL, _FLOOR = "all", "floor"
 
@@ -43,8 +42,8 @@ class Knob:
         """Least value of any request."""
         return self._values.get(_FLOOR, 0.0)
 
-    def value(self, tenant: str = "", asked: str | None = None) -> float:
-        """Return the knob of one request.
+    def value(self, tenant: str = "", asked: str | None = None) -> float | None:
+        """Return the knob of one request; None where nobody set any, so that the mission's holds.
 
         Args:
             tenant: Whose request; empty for nobody's.
@@ -53,8 +52,10 @@ class Knob:
         Raises:
             InvalidArgumentError: The header is no number from 0 to 1.
         """
-        held = self._values.get(f"tenant:{tenant}", self._values.get(_ALL, DEFAULT))
+        held = self._values.get(f"tenant:{tenant}", self._values.get(_ALL))
         wanted = held if asked is None else checked(HEADER, asked)
+        if wanted is None:
+            return self._values.get(_FLOOR)
         return max(wanted, self.floor)
 
     def authorize(self, given: str) -> None:

@@ -48,26 +48,25 @@ class Entry:
             before: Text of the messages before it in its stream.
 
         Raises:
-            InvalidArgumentError: No message of this kind, a text too long, or no text at all but
-                control characters.
+            InvalidArgumentError: No message of this kind, too much text, or control characters.
             DeniedError: The constitution blocks it.
             UnavailableError: There is no verdict.
         """
         name = method.request.DESCRIPTOR.name
-        parts = []
+        parts, total, most = [], 0, self._settings.max_text_chars
         for field, role, text in texts(parse(method.request, raw, InvalidArgumentError)):
-            if len(text) > self._settings.max_text_chars:
+            total += len(text)
+            if total > most:
                 raise InvalidArgumentError(
                     field,
-                    f"{name}.{field} has {len(text)} characters; "
-                    f"the limit is {self._settings.max_text_chars}",
+                    f"{name} has {total} characters of text up to {field}; the limit is {most}",
                 )
             if role == text_pb2.TEXT_ROLE_PROMPT and (problem := unreadable(text)):
                 raise InvalidArgumentError(field, f"{name}.{field} {problem}")
             parts.append(text)
         asked = "\n".join([before, *parts] if before else parts)
         if asked:
-            verdict = await self._judge.check(asked[-self._settings.max_text_chars :], "request")
+            verdict = await self._judge.check(asked, "request")
             enforce(verdict, record, "request")
         return asked
 
@@ -82,13 +81,13 @@ class Entry:
         given = dict(context.invocation_metadata() or ())
         asked, tenant = given.get(HEADER), given.get(TENANT, "")
         value = self._knob.value(str(tenant), None if asked is None else str(asked))
-        record.knob = f"{value:.6g}"
+        record.knob = "" if value is None else f"{value:.6g}"
         kept = [
             (key, found)
             for key, found in given.items()
             if key not in _OWN_HEADERS and not key.startswith("grpc-")
         ]
-        return [*kept, (HEADER, record.knob)]
+        return [*kept, (HEADER, record.knob)] if record.knob else kept
 
 
 def enforce(verdict: Verdict, record: AuditRecord, on: str) -> None:

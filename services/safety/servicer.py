@@ -116,7 +116,9 @@ class SafetyServicer(rpc.SafetyServiceServicer):
             }
         )
         await self._knob.store(request.tenant, value, floor)
-        return pb.SetKnobResponse(value=self._knob.value(request.tenant), floor=self._knob.floor)
+        return pb.SetKnobResponse(
+            value=self._knob.value(request.tenant) or 0.0, floor=self._knob.floor
+        )
 
     def _checked(self, request: pb.CheckRequest | pb.ScoreRequest) -> str:
         """Return which way the text goes, ``request`` or ``response``."""

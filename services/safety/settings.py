@@ -19,7 +19,7 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Largest message received; above the text limit, so that the text limit can be named."""
 
     max_text_chars: int = Field(131_072, ge=1)
-    """Longest text in one field of a request, in characters."""
+    """Longest text of a request, all its fields together, in characters."""
 
     window_chars: int = Field(64, ge=0)
     """Text held back at the end of a stream: longer than any phrase that the scorer knows."""

@@ -60,7 +60,7 @@ def gate() -> None:
         said = replies(base, {one.key: one.prompt for one in asked}, ANSWERS)
         answered = replies(skill, {one.key: one.prompt() for one in questions}, ANSWERS)
         digests = {"base": base.digest, "skill": skill.digest}
-    guards = [Guard(folder, constitution) for folder in folders]
+    guards = [Guard(folder, constitution, embeddings) for folder in folders]
     found = violations(asked, said, guards)
     kept = quality(questions, answered, guards)
     written: dict[str, Any] = tables.reports(

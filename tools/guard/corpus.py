@@ -156,22 +156,29 @@ class Embeddings:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._model: MiniLM | None = None
         self._known: dict[str, NDArray[np.float32]] = {}
         if path.exists():
             with np.load(path) as stored:
                 names = stored["keys"].tolist()
                 self._known = dict(zip(names, stored["vectors"], strict=True))
 
-    def of(self, pieces: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors [len(texts), 384], kept in memory only."""
+        return self.of(texts, store=False)
+
+    def of(self, pieces: Sequence[str], *, store: bool = True) -> NDArray[np.float32]:
         """Return vectors [len(pieces), 384]."""
         keys = [hashlib.sha256(piece.encode()).hexdigest() for piece in pieces]
         missing = {
             key: piece for key, piece in zip(keys, pieces, strict=True) if key not in self._known
         }
         if missing:
-            vectors = MiniLM().embed(list(missing.values()))
+            self._model = self._model or MiniLM()
+            vectors = self._model.embed(list(missing.values()))
             self._known |= dict(zip(missing, vectors, strict=True))
-            self._store()
+            if store:
+                self._store()
         if not keys:
             return np.zeros((0, WIDTH), dtype=np.float32)
         return np.stack([self._known[key] for key in keys])

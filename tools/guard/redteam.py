@@ -20,7 +20,7 @@ from services.safety.findings import Finding, Query
 from services.safety.redaction import cut, merged
 from services.safety.scoring.gate import may_hold_personal_data
 from services.safety.scoring.heads import CARD
-from services.safety.scoring.tiers import DEEP, FAST, Deep, Fast, Tier
+from services.safety.scoring.tiers import DEEP, FAST, Deep, Embedder, Fast, Tier
 from tools.guard.detectors import Detectors
 
 PER_FAMILY = 45
@@ -51,12 +51,13 @@ class Guard:
     Args:
         folder: The heads' artifact.
         constitution: What is in force.
+        model: Embeds.
     """
 
-    def __init__(self, folder: Path, constitution: Constitution) -> None:
+    def __init__(self, folder: Path, constitution: Constitution, model: Embedder) -> None:
         self._tiers: tuple[tuple[Tier, frozenset[str]], ...] = (
             (Fast(folder), FAST),
-            (Deep(folder), DEEP),
+            (Deep(folder, model), DEEP),
         )
         thresholds = json.loads((folder / CARD).read_text())["thresholds"]
         rules = tuple(

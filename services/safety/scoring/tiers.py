@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.safety.findings import Finding, Query
 from services.safety.scoring import answers
@@ -24,6 +25,13 @@ class Tier(Protocol):
 
     def read(self, queries: Sequence[Query]) -> list[Finding]:
         """Return a finding a query."""
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors [len(texts), 384]."""
 
 
 class Fast:
@@ -91,13 +99,14 @@ class Deep:
 
     Args:
         folder: The heads' artifact.
+        model: Embeds; None loads the packaged one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: Embedder | None = None) -> None:
         from services.safety.scoring.privacy import Privacy  # noqa: PLC0415 - slow to import
 
         self._heads = Heads(folder)
-        self._model = MiniLM()
+        self._model = model or MiniLM()
         self._privacy = Privacy()
 
     def read(self, queries: Sequence[Query]) -> list[Finding]:
