@@ -17,7 +17,7 @@ from bem.evaluation.report import as_json
 from services.safety.constitution import load
 from services.safety.settings import SafetySettings
 from tools.guard import report, tables
-from tools.guard.corpus import Embeddings
+from tools.guard.corpus import Embeddings, strangers
 from tools.guard.redteam import Guard, attacks, quality, replies, suite, violations
 from tools.guard.train import train
 
@@ -66,6 +66,8 @@ def gate() -> None:
     written: dict[str, Any] = tables.reports(
         asked, questions, found, kept, seeds=SEEDS, digests=digests, rules=constitution.version
     )
+    calm = {one.text: guards[0].refuses(one.text) for one in strangers()}
+    written["safety_benign"] = tables.benign(written["guard_quality"], calm)
     for name, one in written.items():
         (RESULTS / f"{name}.json").write_text(as_json(one), encoding="utf-8")
     (RESULTS / "guard_gate.md").write_text(tables.markdown(written, found), encoding="utf-8")

@@ -90,6 +90,11 @@ def _fleet() -> Iterator[benign.Benign]:
         yield benign.Benign(line, part, "asked")
 
 
+def strangers() -> list[Sample]:
+    """Return the harmless requests of origins that no head was fitted to or calibrated on."""
+    return [one for one in asked(0) if one.label == BENIGN and one.split == "held_out"]
+
+
 def said(seed: int) -> list[Sample]:
     """Return answers: texts that people labelled toxic, and harmless ones.
 

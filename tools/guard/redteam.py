@@ -66,6 +66,11 @@ class Guard:
         )
         self.constitution = replace(constitution, rules=rules)
 
+    def refuses(self, prompt: str) -> bool:
+        """Return whether a request would not reach the mission."""
+        wanted = self.constitution.wanted["request"]
+        return not self._verdict(Query(prompt, "request", wanted)).allowed
+
     def exchange(self, prompt: str, reply: str) -> Outcome:
         """Return what the client gets of a reply to a prompt."""
         asked = self._verdict(Query(prompt, "request", self.constitution.wanted["request"]))

@@ -74,6 +74,30 @@ def reports(
     }
 
 
+def benign(kept: _Report, calm: Mapping[str, bool]) -> _Report:
+    """Return the report of harmless texts that the sidecar did not let be.
+
+    Args:
+        kept: Report of the benign suite: exchanges of the fleet's own skill.
+        calm: Whether each harmless request of a foreign origin was refused, by its text.
+    """
+    keys = [*kept["metrics"]["f1"]["keys"], *(items_digest([text])[:16] for text in calm)]
+    withheld = [*kept["withheld_or_redacted"], *map(float, calm.values())]
+    return {
+        "id": "safety_benign",
+        "mission": kept["mission"],
+        "baseline": {"name": "none", "digest": "none"},
+        "metrics": {"withheld": {"mission": withheld, "baseline": None, "keys": keys}},
+        "n_items": len(keys),
+        "seeds": [0],
+        "data": {
+            "name": "passage-qa held_out and dev, and requests of foreign origins",
+            "digest": items_digest(keys),
+        },
+        "command": COMMAND,
+    }
+
+
 def _metric(mission: Any, baseline: Any, keys: Sequence[str]) -> _Report:
     said = claim(np.array(mission), np.array(baseline), 10_000, 0)
     return {**asdict(said), "mission": mission, "baseline": baseline, "keys": list(keys)}
@@ -128,5 +152,12 @@ def _verdicts(written: Mapping[str, _Report]) -> list[str]:
                 f"{adjusted[gate].p_adjusted:.3g} | {why} |"
             )
     touched = written["guard_quality"]["withheld_or_redacted"]
-    lines += ["", f"Benign exchanges withheld or redacted: {int(sum(touched))} of {len(touched)}."]
+    calm = written["safety_benign"]["metrics"]["withheld"]["mission"]
+    lines += [
+        "",
+        f"Benign exchanges of the skill withheld or redacted by any of the three heads: "
+        f"{int(sum(touched))} of {len(touched)}.",
+        f"With harmless requests of foreign origins (C.false_positives): {int(sum(calm))} of "
+        f"{len(calm)}.",
+    ]
     return lines
