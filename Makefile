@@ -51,7 +51,8 @@ lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
-	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml \
+		services/safety/constitution.yaml
 
 fmt: setup ## Format
 	ruff check --fix .
@@ -100,14 +101,15 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer train-safety safety-study evaluate data-cards
-.PHONY: bench bench-engine bench-gate bench-orchestrator bench-pipeline bench-stats bench-training lock
+.PHONY: train train-scorer train-safety safety-study guard-gate evaluate data-cards
+.PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
 
-train-scorer: setup ## Train the sidecar's scorer
-	$(PY) -m services.safety.train
+train-scorer: setup ## Train the sidecar's heads and report on what they never saw
+	$(PY) -m tools.guard train
+	$(PY) -m tools.guard report
 
 train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
 	$(PY) -m bem.training.safety --seed 0 --out adapters/safety --curves docs/results/safety_training/seed-0
@@ -116,6 +118,9 @@ train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is
 
 safety-study: setup ## Judge the safety adapters on held-out attacks and harmless questions
 	$(PY) -m tools.safety_study --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
+
+guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and without it
+	$(PY) -m tools.guard gate
 
 evaluate: setup ## Compare a skill with its base through a running fleet
 	$(PY) -m tools.evaluate
@@ -132,6 +137,9 @@ bench: setup ## Measure overhead, memory and start-up into docs/results/
 
 bench-engine: setup ## Measure the engine beside llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
 	$(PY) -m benchmarks.engine
+
+bench-guard: setup ## Measure the guard, alone and beside others (GUARD_PYTHON: a venv with llm-guard)
+	$(PY) -m benchmarks.guard
 
 bench-gate: setup ## Compare canary gates on traces whose truth is known
 	$(PY) -m benchmarks.gates
