@@ -155,9 +155,13 @@ def _verdicts(written: Mapping[str, _Report]) -> list[str]:
     calm = written["safety_benign"]["metrics"]["withheld"]["mission"]
     lines += [
         "",
-        f"Benign exchanges of the skill withheld or redacted by any of the three heads: "
-        f"{int(sum(touched))} of {len(touched)}.",
-        f"With harmless requests of foreign origins (C.false_positives): {int(sum(calm))} of "
-        f"{len(calm)}.",
+        (
+            f"Benign exchanges of the skill withheld or redacted by any of the three heads: "
+            f"{int(sum(touched))} of {len(touched)}."
+        ),
+        (
+            f"With harmless requests of foreign origins (C.false_positives): {int(sum(calm))} of "
+            f"{len(calm)}."
+        ),
     ]
     return lines
