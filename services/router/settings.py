@@ -26,6 +26,12 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """How the frozen matrices are held; ``auto`` measures. ``fp32`` is exact, ``int8`` and ``int4``
     are for CPUs."""
 
+    safety: Path = Path("adapters/safety")
+    """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
+
+    safety_floor: float = Field(0.0, ge=0, le=1)
+    """Least knob of the safety adapter; a request's ``bem-safety-knob`` can only raise it."""
+
     device: str = "cpu"
     """A torch device, such as ``cpu`` or ``cuda:0``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
@@ -28,7 +28,10 @@ async def client(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport) as http,
             openai.AsyncOpenAI(
-                base_url="http://gateway/v1", api_key="none", max_retries=0, http_client=http
+                base_url="http://gateway/v1",
+                api_key="none",
+                max_retries=0,
+                http_client=cast("Any", http),
             ) as made,
         ):
             yield made

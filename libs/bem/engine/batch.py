@@ -16,6 +16,7 @@ from bem.engine.requests import GenerationRequest, Segment, Ticket
 from bem.engine.row import Row, Speech, make_states
 from bem.engine.text import TokenBytes
 from bem.errors import InvalidRequestError, SkillNotFoundError, SlotsFullError
+from bem.safety import SafetyOverlay
 
 PREFILL_TOKENS = 256
 # Between two steps of others: through half of the layers, about as long as one step of eight rows,
@@ -63,6 +64,7 @@ class Batch:
         context_tokens: Prompt and answer together have at most this many.
         prefix_bytes: Memory of the prefix cache; 0 has none.
         composition: Names how skills are composed; part of every block's key.
+        safety: The safety adapter in the bank, or None.
         counters: What is done is added here.
     """
 
@@ -75,8 +77,10 @@ class Batch:
         context_tokens: int,
         prefix_bytes: int,
         composition: str,
+        safety: SafetyOverlay | None,
         counters: Counters,
     ) -> None:
+        self._safety = safety
         self.context_tokens = context_tokens
         self.bank = bank
         self.prefix = PrefixCache(prefix_bytes)
@@ -154,8 +158,8 @@ class Batch:
             self._turn += 1
             row = prompts[0] if self._turn % 2 else min(prompts, key=lambda row: row.left)
             budget -= self._prefill(row, budget, decoding=decoding)
-        if decoding := [row for row in self.rows if row.decoding]:
-            self._decode(sorted(decoding, key=lambda row: row.slot))
+        if ready := [row for row in self.rows if row.decoding]:
+            self._decode(sorted(ready, key=lambda row: row.slot))
 
     def _lease(self, request: GenerationRequest) -> list[Leased]:
         wanted = request.segments
@@ -218,7 +222,7 @@ class Batch:
         self._counters.passes += 1
         stretch = row.codes.at(row.position)
         end = _piece_end(row.position, limit, row.prompt_tokens, stretch.end)
-        self._set_codes([stretch])
+        self._set_codes([row], [stretch])
         hidden = row.states[0, row.position : end].unsqueeze(0)
         span = self.decoder.span([row.slot], [row.position], end - row.position)
         hidden = self.decoder.upper(hidden, span)
@@ -236,7 +240,7 @@ class Batch:
             [row.slot for row in rows], [row.position for row in rows], tokens=1
         )
         hidden, features = self.decoder.lower(ids, span)
-        self._set_codes([row.codes.at(row.position) for row in rows])
+        self._set_codes(rows, [row.codes.at(row.position) for row in rows])
         for index, row in enumerate(rows):
             row.note_lower(hidden[index], features[index])
         logits = self.decoder.logits(self.decoder.upper(hidden, span))
@@ -268,6 +272,8 @@ class Batch:
             row.note_lower(block[1][0], block[1][1])
             row.kept[0] += 1
             self._counters.reused_lower_tokens += BLOCK_TOKENS
+        if not self._settle(row):
+            return
         last = min(row.lower_done, row.prompt_tokens - 1)
         while block := self._next_block(row.keys.upper, row.position, last):
             self._cache.fill(row.slot, self._halves[1], row.position, block[0])
@@ -296,22 +302,42 @@ class Batch:
             states = () if half else (row.states[:, begin:end].clone(),)
             self.prefix.add(key, (block, *states))
 
-    def _set_codes(self, stretches: list[Stretch]) -> None:
-        """Tell the sites each row's skill and code; rows of the base model get a zero code."""
+    def _settle(self, row: Row) -> bool:
+        """Set how much safety a row gets once its whole prompt is read; tells whether it is set."""
+        knob = row.ticket.request.safety_knob
+        if self._safety is None or knob == 0 or row.strength is not None:
+            return True
+        if row.lower_done < row.prompt_tokens:
+            return False
+        read = row.states[1, : row.prompt_tokens].float().mean(0)
+        row.strength = self._safety.strength(read, knob)
+        if row.strength:
+            row.keys.guard(f"{self._safety.version}*{row.strength!r}")
+        return True
+
+    def _set_codes(self, rows: list[Row], stretches: list[Stretch]) -> None:
+        """Tell the sites each row's skill and safety; rows of the base model get zero codes."""
         if self.bank is None:
             return
         used = [one.skill.slot for one in stretches if one.skill and one.skill.slot is not None]
+        guarded = self._safety if any(row.strength for row in rows) else None
+        if guarded:
+            used.append(guarded.slot)
         if not used:
             self.bank.rows.clear()
             return
-        device = self._like.device
-        codes = torch.zeros(len(stretches), 1, self.bank.rank, device=device)
-        for index, one in enumerate(stretches):
-            if one.code is not None:
-                codes[index, 0, : len(one.code)] = one.code
+        device, width = self._like.device, 2 if guarded else 1
+        codes = torch.zeros(len(stretches), width, self.bank.rank, device=device)
         # A row of the base model names a slot that is in use anyway.
-        slots = [[one.skill.slot if one.skill else used[0]] for one in stretches]
-        self.bank.rows.set(torch.tensor(slots, device=device), codes)
+        slots = torch.full((len(stretches), width), used[0], dtype=torch.int64)
+        for index, (row, one) in enumerate(zip(rows, stretches, strict=True)):
+            if one.skill and one.skill.slot is not None and one.code is not None:
+                slots[index, 0] = one.skill.slot
+                codes[index, 0, : len(one.code)] = one.code
+            if guarded:
+                slots[index, 1] = guarded.slot
+                codes[index, 1, : guarded.rank] = row.strength or 0.0
+        self.bank.rows.set(slots.to(device), codes)
 
 
 def _piece_end(begin: int, limit: int, prompt: int, stretch: int | None) -> int:
