@@ -24,8 +24,8 @@ def resident(kind: str) -> dict[str, float]:
     worker.start()
     serve(worker, [[500 + row] * (CONTEXT - 8) for row in range(ROWS)], 8)
     gc.collect()
-    decoder = worker._decoder  # noqa: SLF001 - only the engine knows what it holds
-    cache = decoder._cache  # noqa: SLF001
+    decoder = worker.batch.decoder
+    cache = decoder._cache  # noqa: SLF001 - only the engine knows what it holds
     kept = 2 * cache.keys.numel() * cache.keys.element_size() / 1e6
     held = decoder.held_bytes / 1e6
     used = psutil.Process().memory_info().rss / 1e6

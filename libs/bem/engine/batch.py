@@ -91,7 +91,7 @@ class Batch:
         self._cache = SlotCache(backbone, rows=rows, context_tokens=context_tokens)
         self.decoder = Decoder(backbone, bank, self._cache)
         self._halves = slice(0, self.decoder.split), slice(self.decoder.split, None)
-        self._root = f"{backbone.digest}|{self._like.dtype}|{composition}"
+        self._root = f"{backbone.digest}|{self._like.dtype}|{backbone.weights}|{composition}"
         self._free = list(range(rows))  # a heap: attention is cheapest over the lowest slots
         self._spell = TokenBytes(backbone.tokenizer)
         self._speech: dict[Row, Speech] = {}
