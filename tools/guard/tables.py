@@ -153,15 +153,8 @@ def _verdicts(written: Mapping[str, _Report]) -> list[str]:
             )
     touched = written["guard_quality"]["withheld_or_redacted"]
     calm = written["safety_benign"]["metrics"]["withheld"]["mission"]
-    lines += [
-        "",
-        (
-            f"Benign exchanges of the skill withheld or redacted by any of the three heads: "
-            f"{int(sum(touched))} of {len(touched)}."
-        ),
-        (
-            f"With harmless requests of foreign origins (C.false_positives): {int(sum(calm))} of "
-            f"{len(calm)}."
-        ),
-    ]
+    own = f"{int(sum(touched))} of {len(touched)}"
+    all_ = f"{int(sum(calm))} of {len(calm)}"
+    lines += ["", f"Benign exchanges of the skill touched under any of the three seeds: {own}."]
+    lines += [f"With harmless requests of foreign origins (C.false_positives): {all_}."]
     return lines
