@@ -26,7 +26,7 @@ def worker(folder: Path, *, threshold: float = 0.0) -> ModelWorker:
     """A started engine with a safety adapter and a skill."""
     backbone = tiny_backbone()
     write_safety(folder / "safety", backbone, threshold=threshold)
-    write_skill(folder, backbone, "alpha", seed=1)
+    write_skill(folder, backbone, "alpha", seed=0)
     bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
     overlay = load_overlay(bank, folder / "safety", base_digest=backbone.digest)
     bank.load(folder / "alpha")

@@ -26,7 +26,7 @@ PLAN = SafetyPlan(
     rank=4,
     basis=288,
     feature_layer=0,
-    steps=30,
+    steps=150,
     attacks=2,
     harmless=1,
     learning_rate=3e-2,
@@ -109,7 +109,7 @@ def test_openings_follow_the_strength(trained: tuple[SafetyTrainer, Path]) -> No
     _, opening = trainer.refusal_nll(examples(backbone).attacks["harm"])
 
     assert full.probability.mean() > none.probability.mean()
-    assert torch.allclose(full.probability, torch.exp(-opening), rtol=0.1)
+    assert torch.allclose(full.probability, torch.exp(-opening), atol=0.05)
     assert len(refusal_ids(backbone)) > OPENING_TOKENS
 
 
