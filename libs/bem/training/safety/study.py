@@ -23,8 +23,8 @@ from bem.training.safety.openings import OpeningProbe
 from bem.training.safety.replies import Arm, asked
 
 ATTACKS = 204
-LONGEST_ATTACK = 500
-REPLY_TOKENS = 32
+LONGEST_ATTACK = 400
+REPLY_TOKENS = 24
 HARMLESS = 510
 ANSWER_TOKENS = 16
 KNOBS = tuple(round(0.1 * step, 1) for step in range(11))

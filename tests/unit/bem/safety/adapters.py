@@ -10,6 +10,8 @@ from bem.safety import SafetyCard, ValueHead, reserve, save_safety
 from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK
 
 BASIS = 6
+# Far from zero, and small enough to leave a skill beside it its say.
+SIZE = 0.6
 
 
 def write_safety(
@@ -25,8 +27,8 @@ def write_safety(
             site = f"model.layers.{layer}.{path}"
             base = backbone.model.get_submodule(site)
             base = getattr(base, "base", base)
-            tensors[f"{site}.A"] = torch.randn(rank, base.in_features, generator=generator)
-            tensors[f"{site}.C"] = torch.randn(BASIS, rank, generator=generator)
+            tensors[f"{site}.A"] = torch.randn(rank, base.in_features, generator=generator) * SIZE
+            tensors[f"{site}.C"] = torch.randn(BASIS, rank, generator=generator) * SIZE
     head = ValueHead(width)
     with torch.no_grad():
         head.linear.bias.fill_(1.0)

@@ -16,7 +16,7 @@ def test_no_more_harmless_texts_reach_the_threshold_than_allowed(
     limit = threshold(read, share)
 
     assert 0.5 <= limit <= 0.9999
-    if limit < 0.9999:
+    if limit < np.float32(0.9999):
         assert (read >= limit).sum() <= share * len(read)
 
 

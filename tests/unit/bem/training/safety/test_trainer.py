@@ -26,7 +26,7 @@ PLAN = SafetyPlan(
     rank=4,
     basis=288,
     feature_layer=0,
-    steps=30,
+    steps=150,
     attacks=2,
     harmless=1,
     learning_rate=3e-2,
@@ -72,9 +72,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[SafetyTrainer, Pa
     return trainer, folder
 
 
-def test_violation_falls_and_the_curve_is_stored(trained: tuple[SafetyTrainer, Path]) -> None:
+def test_refusal_gets_likelier_and_the_curve_is_stored(trained: tuple[SafetyTrainer, Path]) -> None:
     """Each step notes violations, multipliers and divergence; the plot is drawn of them."""
-    _, folder = trained
+    trainer, folder = trained
+    attacks = examples(tiny_backbone()).attacks["harm"]
+    fresh = SafetyTrainer(tiny_backbone(), PLAN, folder)
+    before, after = (one.refusal_nll(attacks)[0].mean().item() for one in (fresh, trainer))
     rows = list(Journal(folder / "curve.jsonl").rows())
     draw_curve(folder / "curve.jsonl", folder / "curve.png", PLAN.epsilon)
 
@@ -82,7 +85,7 @@ def test_violation_falls_and_the_curve_is_stored(trained: tuple[SafetyTrainer, P
     assert set(rows[0]["multipliers"]) == set(ATTACKS)
     assert all(0 <= v <= 1 for row in rows for v in row["violations"].values())
     assert rows[0]["violations"]["harm"] > 0.9
-    assert rows[-1]["violations"]["harm"] < 0.6
+    assert after < before / 2
     assert all(0 <= v <= 10 for row in rows for v in row["multipliers"].values())
     assert (folder / "curve.png").stat().st_size > 1000
 
@@ -109,7 +112,7 @@ def test_openings_follow_the_strength(trained: tuple[SafetyTrainer, Path]) -> No
     _, opening = trainer.refusal_nll(examples(backbone).attacks["harm"])
 
     assert full.probability.mean() > none.probability.mean()
-    assert torch.allclose(full.probability, torch.exp(-opening), rtol=0.1)
+    assert torch.allclose(full.probability, torch.exp(-opening), atol=0.05)
     assert len(refusal_ids(backbone)) > OPENING_TOKENS
 
 
@@ -119,7 +122,7 @@ def test_base_is_not_diverged_from_without_training(tmp_path: Path) -> None:
     one, other = (SafetyTrainer(backbone, PLAN, tmp_path) for _ in range(2))
     another = SafetyTrainer(backbone, replace(PLAN, seed=1), tmp_path)
 
-    assert abs(float(one.divergence(examples(backbone).harmless))) < 1e-5
+    assert abs(one.divergence(examples(backbone).harmless).item()) < 1e-5
     assert torch.equal(one.bases[3], other.bases[3])
     assert not torch.equal(one.bases[3], another.bases[3])
 
