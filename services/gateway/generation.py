@@ -4,7 +4,7 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,11 +19,15 @@ from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
 
 from services.gateway.errors import FILTERED, ApiError
-from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+from services.gateway.schema import ChatRequest, CompletionRequest
 from services.gateway.tracks import Split
 
 Router: TypeAlias = "rpc.RouterServiceAsyncStub | Split"
 FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+SAMPLING = (
+    *("temperature", "top_p", "top_k"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+)
 TTFT = Histogram("bem_gateway_ttft_seconds", "Time to the first piece of an answer.")
 INTER_TOKEN = Histogram(
     "bem_gateway_inter_token_seconds",
@@ -43,6 +47,7 @@ class Part:
         prompt_tokens: Set in the last part.
         completion_tokens: Set in the last part.
         version: Model version, in the first part.
+        logprobs: Of the tokens whose text is out with this part, if asked for.
     """
 
     index: int
@@ -51,9 +56,10 @@ class Part:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     version: str = ""
+    logprobs: Sequence[pb.TokenLogprob] = ()
 
 
-def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
+def wire_requests(body: ChatRequest | CompletionRequest) -> list[pb.GenerateRequest]:
     """Return one router request for each choice; seeds of further choices follow the first's."""
     inputs: list[dict[str, Any]] = []
     limit = body.max_tokens
@@ -65,7 +71,7 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
             for m in body.messages
         ]
         inputs = [{"chat": pb.ChatPrompt(messages=messages)}]
-    elif isinstance(body, CompletionRequest):
+    else:
         inputs = [{"prompt": _clean(prompt, "prompt")} for prompt in body.prompt]
     requests = []
     for given in inputs:
@@ -74,13 +80,25 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
             request.stop.extend(_clean(text, "stop") for text in body.stop or ())
             if limit:
                 request.max_tokens = limit
-            for name in ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"):
-                if (value := getattr(body, name)) is not None:
-                    setattr(request.sampling, name, value)
+            _set_given(request, body)
             if body.seed is not None:
                 request.sampling.seed = (body.seed + choice + 2**63) % 2**64 - 2**63
             requests.append(request)
     return requests
+
+
+def _set_given(request: pb.GenerateRequest, body: ChatRequest | CompletionRequest) -> None:
+    """Copy what the body says; what it leaves out stays unset."""
+    for name in SAMPLING:
+        if (value := getattr(body, name)) is not None:
+            setattr(request.sampling, name, value)
+    if body.reported is not None:
+        request.sampling.logprobs = body.reported
+    for token, bias in (body.logit_bias or {}).items():
+        request.sampling.logit_bias[token] = bias
+    for name in ("skill_scale", "skill_from_message"):
+        if (value := getattr(body, name, None)) is not None:
+            setattr(request, name, value)
 
 
 def _clean(text: str, param: str) -> str:
@@ -96,7 +114,7 @@ def _clean(text: str, param: str) -> str:
 
 async def parts(
     router: Router, requests: list[pb.GenerateRequest], timeout_s: float
-) -> AsyncIterator[Part]:
+) -> AsyncGenerator[Part]:
     """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
     if len(requests) == 1:  # needs neither task nor queue
         async with aclosing(_choice(router, requests[0], timeout_s, 0)) as only:
@@ -141,7 +159,7 @@ async def _choice(
             now = time.perf_counter()
             seconds.observe(now - last)
             last, seconds = now, INTER_TOKEN
-            part = Part(index, answer.text, version=answer.model_version)
+            part = Part(index, answer.text, version=answer.model_version, logprobs=answer.logprobs)
             if answer.finish_reason:
                 part.finish = FINISH[answer.finish_reason]
                 part.prompt_tokens = answer.usage.prompt_tokens
@@ -196,6 +214,7 @@ async def _complete(router: Router, request: pb.GenerateRequest, limit: float, i
         answer.usage.prompt_tokens,
         answer.usage.completion_tokens,
         answer.model_version,
+        answer.logprobs,
     )
 
 

@@ -79,7 +79,8 @@ def _measured(found: Measurement) -> pb.Measured:
     answer = pb.Measured(
         metric=found.metric,
         estimate=found.figure,
-        p_inversion=found.p,
+        p=found.p,
+        p_inversion=found.p if found.p_inversion is None else found.p_inversion,
         items=found.items,
         seeds=found.seeds,
         method=found.method,

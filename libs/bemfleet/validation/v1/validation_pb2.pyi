@@ -650,6 +650,7 @@ class Measured(_message.Message):
     SEEDS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     COVERAGE_CLASS_FIELD_NUMBER: _builtins.int
+    P_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric."""
     estimate: _builtins.float
@@ -659,7 +660,7 @@ class Measured(_message.Message):
     ci_high: _builtins.float
     """Upper end of the interval."""
     p_inversion: _builtins.float
-    """Two-sided p-value by inversion of the interval, against the null value or the margin."""
+    """Two-sided p-value by inversion of the interval alone, against the null value or the margin."""
     items: _builtins.int
     """Items on each side."""
     seeds: _builtins.int
@@ -668,6 +669,8 @@ class Measured(_message.Message):
     """How the interval was made."""
     coverage_class: _builtins.str
     """What simulation says of its coverage: nominal, short, poor, few-seeds, degenerate or exact."""
+    p: _builtins.float
+    """The p-value that the family takes: the larger of inversion and sign flips; exact for a share."""
     def __init__(
         self,
         *,
@@ -680,10 +683,11 @@ class Measured(_message.Message):
         seeds: _builtins.int = ...,
         method: _builtins.str = ...,
         coverage_class: _builtins.str = ...,
+        p: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high", "_ci_low", b"_ci_low", "ci_high", b"ci_high", "ci_low", b"ci_low"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high", "_ci_low", b"_ci_low", "ci_high", b"ci_high", "ci_low", b"ci_low", "coverage_class", b"coverage_class", "estimate", b"estimate", "items", b"items", "method", b"method", "metric", b"metric", "p_inversion", b"p_inversion", "seeds", b"seeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high", "_ci_low", b"_ci_low", "ci_high", b"ci_high", "ci_low", b"ci_low", "coverage_class", b"coverage_class", "estimate", b"estimate", "items", b"items", "method", b"method", "metric", b"metric", "p", b"p", "p_inversion", b"p_inversion", "seeds", b"seeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ci_high: _TypeAlias = _typing.Literal["ci_high"]  # noqa: Y015
     _WhichOneofArgType__ci_high: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high"]  # noqa: Y015
@@ -709,7 +713,7 @@ class ClaimRef(_message.Message):
     id: _builtins.str
     """Id of the record, such as "1732430000000-0"."""
     p_adjusted: _builtins.float
-    """Its p-value (the larger one, where there are two) adjusted over the whole family as it stands now."""
+    """Its p-value adjusted over the whole family as it stands now."""
     family: _builtins.int
     """Claims in the family."""
     recorded_unix_ms: _builtins.int
