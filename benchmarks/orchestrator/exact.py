@@ -1,4 +1,4 @@
-"""The best plan there is, by mixed-integer programming: class after class, most pods first."""
+"""The best plan there is, by mixed-integer programming: class after class, most GPUs in use."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from services.orchestrator.assignment.inventory import GpuNode
 def best(
     claims: Sequence[Claim], nodes: Sequence[GpuNode], limit_s: float
 ) -> dict[Priority, int] | None:
-    """Return the pods of each class in the lexicographic optimum, None without a proof in time.
+    """Return the GPUs of each class in the lexicographic optimum, None without a proof in time.
 
     Variables: pods of a claim on a node, and which product a claim uses (one each).
     """
@@ -54,7 +54,7 @@ def best(
     found: dict[Priority, int] = {}
     for priority in sorted(Priority, reverse=True):
         mine = np.zeros(size)
-        mine[: len(pairs)] = [claims[c].priority is priority for c, _ in pairs]
+        mine[: len(pairs)] = [claims[c].gpus * (claims[c].priority is priority) for c, _ in pairs]
         answer = milp(
             -mine,
             constraints=constraints,

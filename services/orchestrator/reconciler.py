@@ -7,6 +7,7 @@ at any point, the next leader finds in the missions' status all that it needs.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from fleet import logs
 from prometheus_client import Counter, Gauge, Histogram
@@ -25,6 +26,8 @@ from services.orchestrator.status import on_cpu, pods_allowed, status_of
 from services.orchestrator.view import View
 
 _LOG = logs.get("orchestrator")
+Products: TypeAlias = Mapping[str, str]
+"""Product of each node that has GPUs."""
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROUND = Histogram("bem_orchestrator_round_seconds", "Time of a round.", buckets=_BUCKETS)
 SOLVE = Histogram("bem_orchestrator_solve_seconds", "Time to make a plan.", buckets=_BUCKETS)
@@ -78,15 +81,16 @@ class Reconciler:
         missions = sorted(self._view.missions, key=lambda one: one.key)
         nodes = self._view.gpu_nodes()
         plan = self._planned(missions, nodes)
+        products = {node.name: node.product for node in nodes}
         self._timed = False
         results = await asyncio.gather(
-            *(self._guarded(mission, plan, nodes) for mission in missions)
+            *(self._guarded(mission, plan, products) for mission in missions)
         )
         if not all(results):
             self._timed = True
             self._view.changed.set()
             await asyncio.sleep(self._settings.settle_s)
-        _measure(missions, plan, nodes)
+        _measure(missions, plan, products)
 
     def _planned(self, missions: Sequence[Mission], nodes: Sequence[GpuNode]) -> Plan:
         live = [one for one in missions if not one.deleted]
@@ -101,11 +105,11 @@ class Reconciler:
                 MOVES.labels(how).inc(sum(counts.values()))
         return self._plan
 
-    async def _guarded(self, mission: Mission, plan: Plan, nodes: Sequence[GpuNode]) -> bool:
+    async def _guarded(self, mission: Mission, plan: Plan, products: Products) -> bool:
         """Reconcile one mission; returns False if it has to be tried again soon."""
         async with self._writers:
             try:
-                await self._one(mission, plan, nodes)
+                await self._one(mission, plan, products)
             except ConflictError:
                 FAILED.labels("conflict").inc()
                 return False
@@ -116,7 +120,7 @@ class Reconciler:
                 return False
         return True
 
-    async def _one(self, mission: Mission, plan: Plan, nodes: Sequence[GpuNode]) -> None:
+    async def _one(self, mission: Mission, plan: Plan, products: Products) -> None:
         if mission.deleted:
             await self._let_go(mission)
             return
@@ -125,7 +129,7 @@ class Reconciler:
             mission = await self._annotate(mission, {"finalizers": finalizers})
         before, state, gate = self._rollout.next(mission)
         deployment = self._view.deployment(mission, mission.workload)
-        status = status_of(mission, plan, nodes, deployment)
+        status = status_of(mission, plan, products, deployment)
         old = mission.status.get("canary") or {}
         stable = workloads.snapshot(mission, deployment)
         canary = record.written(old, before, state, mission.canary, gate=gate, stable=stable)
@@ -136,7 +140,7 @@ class Reconciler:
         if mission.command:
             await self._heed(mission)
         if deployment is not None:
-            await self._place(mission, deployment, plan, nodes)
+            await self._place(mission, deployment, plan, products)
         await self._rollout.ensure(mission, state, plan)
         if not state.phase.is_final or self._rollout.lingers(mission, state):
             self._timed = True
@@ -189,18 +193,17 @@ class Reconciler:
         return fresh or mission
 
     async def _place(
-        self, mission: Mission, deployment: Object, plan: Plan, nodes: Sequence[GpuNode]
+        self, mission: Mission, deployment: Object, plan: Plan, products: Products
     ) -> None:
-        cpu = on_cpu(mission, nodes)
+        cpu = on_cpu(mission, products)
         held = {} if cpu else plan.placed.get(mission.claims[0].key, {})
-        products = {node.name: node.product for node in nodes}
         product = next((products[name] for name in held if name in products), "")
         prefix = self._settings.priority_class_prefix
         wanted = workloads.placement(
             mission,
             held,
             product,
-            replicas=pods_allowed(mission, plan, nodes),
+            replicas=pods_allowed(mission, plan, products),
             priority_class=f"{prefix}{mission.priority.name.lower()}" if prefix else "",
         )
         if not workloads.is_placed(deployment, wanted) and _has_container(mission, deployment):
@@ -238,8 +241,7 @@ def _has_container(mission: Mission, deployment: Object) -> bool:
     return any(one["name"] == mission.container for one in containers)
 
 
-def _measure(missions: Sequence[Mission], plan: Plan, nodes: Sequence[GpuNode]) -> None:
-    products: Mapping[str, str] = {node.name: node.product for node in nodes}
+def _measure(missions: Sequence[Mission], plan: Plan, products: Products) -> None:
     MISSIONS.clear()
     ASSIGNED.clear()
     REFUSED.clear()

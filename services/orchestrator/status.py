@@ -1,11 +1,11 @@
 """What is written about a mission: phase, columns, conditions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from services.orchestrator.assignment.claims import Claim, Plan, Refusal
-from services.orchestrator.assignment.inventory import GpuNode, family
+from services.orchestrator.assignment.inventory import family
 from services.orchestrator.mission import MISSION_LABEL, TRACK_LABEL, Mission
 from services.orchestrator.workloads import is_complete, ready_pods
 
@@ -41,30 +41,32 @@ class Conditions:
         )
 
 
-def on_cpu(mission: Mission, nodes: Sequence[GpuNode]) -> bool:
-    """Tell whether the mission runs without GPUs: it asks for none, or the cluster has none."""
-    return not mission.claims or (not nodes and mission.cpu_fallback)
+def on_cpu(mission: Mission, products: Mapping[str, str]) -> bool:
+    """Tell whether the mission runs without GPUs: it asks for none, or the cluster has none.
+
+    ``products`` has every node that has GPUs; so everywhere here.
+    """
+    return not mission.claims or (not products and mission.cpu_fallback)
 
 
-def pods_allowed(mission: Mission, plan: Plan, nodes: Sequence[GpuNode]) -> int:
+def pods_allowed(mission: Mission, plan: Plan, products: Mapping[str, str]) -> int:
     """Return how many pods may run: those with GPUs, or all where none are needed."""
-    if on_cpu(mission, nodes):
+    if on_cpu(mission, products):
         return mission.replicas
     return sum(plan.placed.get(mission.claims[0].key, {}).values())
 
 
 def status_of(
-    mission: Mission, plan: Plan, nodes: Sequence[GpuNode], deployment: Object | None
+    mission: Mission, plan: Plan, products: Mapping[str, str], deployment: Object | None
 ) -> Object:
     """Return the status of a mission, apart from its canary's."""
     conditions = Conditions(mission)
-    cpu = on_cpu(mission, nodes)
+    cpu = on_cpu(mission, products)
     _workload(conditions, mission, deployment)
     _gpus(conditions, mission, plan, cpu=cpu)
-    allowed, ready = pods_allowed(mission, plan, nodes), ready_pods(deployment)
+    allowed, ready = pods_allowed(mission, plan, products), ready_pods(deployment)
     phase, why = _phase(mission, deployment, allowed, ready)
     conditions.add("Ready", phase in ("Running", "Stopped"), phase, why)
-    products = {node.name: node.product for node in nodes}
     claims = [*mission.claims, *([c] if (c := mission.canary_claim) else [])]
     first = plan.placed.get(mission.claims[0].key, {}) if mission.claims else {}
     gpus = sum(first.values()) * mission.claims[0].gpus if mission.claims else 0
@@ -140,7 +142,7 @@ def _phase(
     return "Running", f"{ready} pods are ready"
 
 
-def _assigned(claim: Claim, plan: Plan, products: dict[str, str]) -> Object:
+def _assigned(claim: Claim, plan: Plan, products: Mapping[str, str]) -> Object:
     pods = dict(plan.placed[claim.key])
     product = next((products[name] for name in pods if name in products), "")
     name = claim.key.rpartition("/")[2]

@@ -1,9 +1,10 @@
 """The cluster as the orchestrator sees it: four caches, one wake-up."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
-from services.orchestrator.assignment.inventory import RESOURCE, GpuNode, gpu_units, read_node
+from services.orchestrator.assignment.inventory import GpuNode, gpu_units, read_node
 from services.orchestrator.kube.api import Api, Object
 from services.orchestrator.kube.cache import Cache
 from services.orchestrator.mission import (
@@ -31,6 +32,7 @@ class View:
 
     def __init__(self, api: Api, settings: OrchestratorSettings) -> None:
         self.changed = asyncio.Event()
+        self._sorted: list[GpuNode] | None = None
         self.listeners: set[asyncio.Event] = set()
         within = f"namespaces/{settings.namespace}"
         self.missions: Cache[Mission] = Cache(
@@ -39,11 +41,11 @@ class View:
         self.deployments: Cache[Object] = Cache(
             api, f"/apis/apps/v1/{within}/deployments", _slim, self._woken, selector=MISSION_LABEL
         )
-        self.nodes: Cache[Object] = Cache(
-            api, "/api/v1/nodes", _gpu_node, self._woken, optional=True
+        self.nodes: Cache[GpuNode] = Cache(
+            api, "/api/v1/nodes", read_node, self._gpus_changed, optional=True
         )
         self.pods: Cache[ForeignPod] = Cache(
-            api, "/api/v1/pods", _foreign, self._woken, optional=True
+            api, "/api/v1/pods", _foreign, self._gpus_changed, optional=True
         )
         self._watched: list[Cache[Any]] = [self.missions, self.deployments, self.nodes]
         if settings.foreign_pods:
@@ -61,15 +63,24 @@ class View:
 
     def gpu_nodes(self) -> list[GpuNode]:
         """Return the nodes that have GPUs and take pods, by name."""
-        foreign: dict[str, int] = {}
-        for node, units in self.pods:
-            foreign[node] = foreign.get(node, 0) + units
-        read = (read_node(node, foreign.get(node["metadata"]["name"], 0)) for node in self.nodes)
-        return sorted((node for node in read if node), key=lambda node: node.name)
+        if self._sorted is None:
+            foreign: dict[str, int] = {}
+            for node, units in self.pods:
+                foreign[node] = foreign.get(node, 0) + units
+            nodes = sorted(self.nodes, key=lambda node: node.name)
+            self._sorted = [
+                replace(node, foreign=foreign[node.name]) if node.name in foreign else node
+                for node in nodes
+            ]
+        return self._sorted
 
     def deployment(self, mission: Mission, name: str) -> Object | None:
         """Return a Deployment of the mission's namespace."""
         return self.deployments.get(f"{mission.namespace}/{name}")
+
+    def _gpus_changed(self) -> None:
+        self._sorted = None
+        self._woken()
 
     def _woken(self) -> None:
         self.changed.set()
@@ -81,23 +92,6 @@ def _slim(deployment: Object) -> Object:
     for name in _UNUSED:
         deployment["metadata"].pop(name, None)
     return deployment
-
-
-def _gpu_node(node: Object) -> Object | None:
-    """Keep of a node what tells of its GPUs; None if it has none."""
-    status = node.get("status", {})
-    if RESOURCE not in (status.get("allocatable") or {}):
-        return None
-    metadata, spec = node["metadata"], node.get("spec", {})
-    ready = [c for c in status.get("conditions") or () if c.get("type") == "Ready"]
-    return {
-        "metadata": {"name": metadata["name"], "labels": metadata.get("labels") or {}},
-        "spec": {key: spec[key] for key in ("unschedulable", "taints") if key in spec},
-        "status": {
-            "allocatable": {RESOURCE: status["allocatable"][RESOURCE]},
-            "conditions": [{"type": "Ready", "status": c.get("status")} for c in ready],
-        },
-    }
 
 
 def _foreign(pod: Object) -> ForeignPod | None:

@@ -77,7 +77,7 @@ class Fleet:
 @pytest.fixture
 async def fleet(redis_server: RedisServer) -> AsyncIterator[Fleet]:
     """A gateway before two missions, and where its routes come from."""
-    routes = Routes()  # type: ignore[abstract]  # the gateway calls only this one
+    routes = Routes()  # type: ignore[abstract]
 
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_FleetServiceServicer_to_server(routes, app.server)

@@ -192,8 +192,11 @@ class Api:
             raise UnreachableError(0, f"{method} {path}: {err or type(err).__name__}") from err
 
 
-async def connect() -> Api:
-    """Return a connection by the pod's service account, else by KUBECONFIG.
+async def connect(kubeconfig: str | None = None) -> Api:
+    """Return a connection by the pod's service account, else by a kubeconfig.
+
+    Args:
+        kubeconfig: Its path; None: KUBECONFIG's, or the usual one.
 
     Raises:
         RefusedError: There is neither.
@@ -203,7 +206,7 @@ async def connect() -> Api:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException:
         try:
-            await config.load_kube_config(client_configuration=configuration)
+            await config.load_kube_config(kubeconfig, client_configuration=configuration)
         except config.ConfigException as err:
             raise RefusedError(0, f"no service account and no kubeconfig: {err}") from err
     return Api(configuration)
