@@ -150,7 +150,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--curve-steps", type=int, default=0, help="steps of a long float32 curve")
     arguments = parser.parse_args()
     keep_freed_memory()
     backbone = load_backbone(cache=CACHE)
@@ -167,12 +166,6 @@ def main() -> None:
                 arguments.batch,
                 arguments.rounds + 1,
             )
-    if arguments.curve_steps:
-        short = sorted(sequences, key=lambda s: len(s[0]) + len(s[1]))
-        size = min(len(short), 2 * arguments.curve_steps)
-        cases["curve"] = compare(
-            short[:size], tuple(range(LAYERS // 2, LAYERS)), "float32", 2, arguments.curve_steps
-        )
     report = {
         "command": "python -m benchmarks.training_step",
         "cases": cases,

@@ -44,3 +44,8 @@ def kayenta(traces: Traces) -> Outcomes:
         ledger.decide(worse, ROLLED_BACK, look)
     ledger.decide(ledger.open, PROMOTED, looks - 1)
     return ledger.outcomes()
+
+
+def kayenta_unpaired(traces: Traces) -> Outcomes:
+    """Do the same on a plain traffic split, where the arms answer other requests."""
+    return kayenta(traces.unpaired())

@@ -52,6 +52,7 @@ def summary(cells: dict[str, Cell]) -> dict[str, Any]:
         "power_to_promote": of(good, "promoted")[0],
         "power_to_abort": min(of(harmful, "rolled_back")),
         "requests_to_abort_-5": cells["-5 %"]["median_requests_to_rollback"],
+        "requests_to_abort_real_-5": cells["real -5 %"]["median_requests_to_rollback"],
         "bad_answers_-5_median": cells["-5 %"]["bad_answers_median"],
         "bad_answers_-5_p95": cells["-5 %"]["bad_answers_p95"],
         "cpu_ms_a_decision": seeds_ms / len(SCENARIOS),
@@ -67,11 +68,17 @@ HEADINGS = {
     "power_to_promote": "power: +1.5 % promoted",
     "power_to_abort": "power: harm rolled back",
     "requests_to_abort_-5": "median requests to abort -5 %",
-    "bad_answers_-5_median": "bad answers before that, median",
+    "requests_to_abort_real_-5": "real -5 %",
+    "bad_answers_-5_median": "bad answers before -5 % is aborted, median",
     "bad_answers_-5_p95": "p95",
     "cpu_ms_a_decision": "CPU ms a decision",
 }
-_PLAIN = {"requests_to_abort_-5", "bad_answers_-5_median", "bad_answers_-5_p95"}
+_PLAIN = {
+    "requests_to_abort_-5",
+    "requests_to_abort_real_-5",
+    "bad_answers_-5_median",
+    "bad_answers_-5_p95",
+}
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -4,10 +4,12 @@ import math
 from dataclasses import replace
 
 import numpy as np
+from bem.stats.effects import needed_items
 from bem.stats.gate import GateSpec, Metric, SequentialGate, Tripwire, Verdict
+from bem.stats.spending import Spending
 
 from benchmarks.gates.outcome import HELD, OPEN, PROMOTED, ROLLED_BACK, Outcomes
-from benchmarks.gates.traces import HORIZON, LOOK, METRICS, Traces
+from benchmarks.gates.traces import HORIZON, LOOK, METRICS, QUALITY, Traces
 
 # What a guard may lose at most, on the scale of its gains; shared by the gates with margins.
 MARGINS = {"quality": 0.0, "latency": math.log(1.10), "violation": 0.003, "error": 0.005}
@@ -30,6 +32,24 @@ SPEC = GateSpec(
     ),
     alpha=0.05,
     max_items=HORIZON,
+)
+# On a split the noise is that of two requests. Half of alpha is spent by the pairs that show a loss
+# of 5 points of quality, three quarters of it on quality (rare harms have tripwires besides).
+_SPENDING = Spending(
+    horizon=HORIZON,
+    half=needed_items(0.05, math.sqrt(2 * QUALITY * (1 - QUALITY)), alternative="greater"),
+)
+_WEIGHTS = {"quality": 9.0}
+SPLIT = replace(
+    SPEC,
+    metrics=tuple(
+        replace(
+            metric,
+            weight=_WEIGHTS.get(metric.name, 1.0),
+            spending=_SPENDING if metric.name in ("quality", "latency") else None,
+        )
+        for metric in SPEC.metrics
+    ),
 )
 _CODES = {
     Verdict.CONTINUE: OPEN,
@@ -57,6 +77,11 @@ def ours(traces: Traces, spec: GateSpec = SPEC) -> Outcomes:
 
 def ours_unpaired(traces: Traces) -> Outcomes:
     """Look after every block; a plain traffic split, paired in order of arrival."""
+    return ours(traces.unpaired(), SPLIT)
+
+
+def ours_unpaired_bets(traces: Traces) -> Outcomes:
+    """Do the same with the gate that was made for pairs: bets on all metrics, weighted alike."""
     return ours(traces.unpaired())
 
 

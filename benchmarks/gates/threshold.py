@@ -9,12 +9,9 @@ number that the project's own documentation shows.
 import numpy as np
 from bem.stats.samples import FloatArray
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from benchmarks.gates.outcome import PROMOTED, ROLLED_BACK, Ledger, Outcomes
-from benchmarks.gates.traces import LOOK, NOISE_SPREAD, QUALITY, WORK_SPREAD, Traces
-
-P95 = float(np.exp(np.hypot(WORK_SPREAD, NOISE_SPREAD) * ndtri(0.95)))
+from benchmarks.gates.traces import LOOK, Traces
 
 
 def _healthy(traces: Traces, minutes: int, success: float) -> dict[str, NDArray[np.bool_]]:
@@ -24,9 +21,10 @@ def _healthy(traces: Traces, minutes: int, success: float) -> dict[str, NDArray[
         values = traces.canary[name]
         return values.reshape(len(values), -1, LOOK * minutes)
 
+    quality, slow = traces.usual
     return {
-        "quality": windows("quality").mean(axis=2) >= 0.95 * QUALITY,
-        "latency": np.quantile(windows("latency"), 0.95, axis=2) <= 1.10 * P95,
+        "quality": windows("quality").mean(axis=2) >= 0.95 * quality,
+        "latency": np.quantile(windows("latency"), 0.95, axis=2) <= 1.10 * slow,
         "violation": windows("violation").mean(axis=2) <= 0.01,
         "error": 1 - windows("error").mean(axis=2) >= success,
     }

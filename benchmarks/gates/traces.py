@@ -1,4 +1,7 @@
-"""Traces of paired requests whose truth is known; every number here was set before any run."""
+"""Traces of paired requests whose truth is known: drawn, or resampled from recorded replies.
+
+Every number here was set before any run.
+"""
 
 import zlib
 from dataclasses import dataclass
@@ -6,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from bem.stats.samples import FloatArray
 from scipy.special import ndtr, ndtri
+
+from benchmarks.gates import recorded
 
 METRICS = ("quality", "latency", "violation", "error")
 # Pairs of a canary at most, and between two looks of a gate (one minute of traffic).
@@ -33,6 +38,7 @@ class Scenario:
         heavy: Latencies with Pareto tails (index 1.5), one-sided bursts on both arms.
         mixed: The share of easy requests wanders from 0.8 to 0.2.
         correlated: Quality, latency, violations and errors share each request's luck.
+        real: Recorded replies of the real model are resampled; only ``gain`` applies.
     """
 
     name: str
@@ -42,6 +48,7 @@ class Scenario:
     heavy: bool = False
     mixed: bool = False
     correlated: bool = False
+    real: bool = False
 
     @property
     def harmful(self) -> bool:
@@ -64,6 +71,8 @@ SCENARIOS = (
     Scenario("heavy tails", heavy=True),
     Scenario("mixed traffic", mixed=True),
     Scenario("correlated metrics", correlated=True),
+    Scenario("real A/A", real=True),
+    Scenario("real -5 %", gain=-0.05, real=True),
 )
 
 
@@ -83,6 +92,14 @@ class Traces:
         return np.asarray(sign * (self.canary[name] - self.stable[name]))
 
     @property
+    def usual(self) -> tuple[float, float]:
+        """Stable's level of exact match and p95 of latency, as a long record would show them."""
+        if self.scenario.real:
+            return recorded.level("quality"), recorded.level("latency", 0.95)
+        spread = np.hypot(WORK_SPREAD, NOISE_SPREAD)
+        return QUALITY, float(np.exp(spread * ndtri(0.95)))
+
+    @property
     def bad(self) -> FloatArray:
         """Requests that the canary answered worse than stable did: wrong, or a violation."""
         wrong = self.canary["quality"] < self.stable["quality"]
@@ -90,8 +107,11 @@ class Traces:
         return (wrong | unsafe).astype(np.float64)
 
     def unpaired(self) -> "Traces":
-        """Return the same canaries beside a stable that answered other requests."""
-        others = {name: np.roll(values, 1, axis=1) for name, values in self.stable.items()}
+        """Return the same canaries beside a stable that answered other requests.
+
+        Another canary's stable, not the same one shifted: sums of shifted pairs are sums of pairs.
+        """
+        others = {name: np.roll(values, 1, axis=0) for name, values in self.stable.items()}
         return Traces(self.scenario, self.canary, others)
 
 
@@ -99,6 +119,8 @@ def draw(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> T
     """Draw ``seeds`` canaries; the same root gives the same traces."""
     rng = np.random.default_rng([root, zlib.crc32(scenario.name.encode())])
     size = (seeds, horizon)
+    if scenario.real:
+        return Traces(scenario, *recorded.draw_sides(rng, size, scenario.gain))
     luck = rng.random(size)  # of the request, shared by both arms
     hard = _hardness(scenario, rng, size)
     level = np.where(hard, QUALITY - 0.2, QUALITY + 0.2) if scenario.mixed else QUALITY

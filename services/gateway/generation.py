@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from bemfleet.router.v1 import router_pb2 as pb
@@ -20,7 +20,9 @@ from prometheus_client import Histogram
 
 from services.gateway.errors import FILTERED, ApiError
 from services.gateway.schema import ChatRequest, CompletionRequest
+from services.gateway.tracks import Split
 
+Router: TypeAlias = "rpc.RouterServiceAsyncStub | Split"
 FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 SAMPLING = (
     *("temperature", "top_p", "top_k"),
@@ -111,7 +113,7 @@ def _clean(text: str, param: str) -> str:
 
 
 async def parts(
-    router: rpc.RouterServiceAsyncStub, requests: list[pb.GenerateRequest], timeout_s: float
+    router: Router, requests: list[pb.GenerateRequest], timeout_s: float
 ) -> AsyncGenerator[Part]:
     """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
     if len(requests) == 1:  # needs neither task nor queue
@@ -147,7 +149,7 @@ async def _read(choice: AsyncGenerator[Part], arrived: asyncio.Queue[Part | Exce
 
 
 async def _choice(
-    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, timeout_s: float, index: int
+    router: Router, request: pb.GenerateRequest, timeout_s: float, index: int
 ) -> AsyncGenerator[Part]:
     """Yield one choice's parts; a withheld answer is an answer, as OpenAI's clients know it."""
     last, seconds = time.perf_counter(), TTFT
@@ -175,7 +177,7 @@ async def _choice(
 
 async def whole(
     request: Request,
-    router: rpc.RouterServiceAsyncStub,
+    router: Router,
     asked: list[pb.GenerateRequest],
     limit: float,
 ) -> list[Part]:
@@ -196,9 +198,7 @@ async def whole(
             call.cancel()
 
 
-async def _complete(
-    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, limit: float, index: int
-) -> Part:
+async def _complete(router: Router, request: pb.GenerateRequest, limit: float, index: int) -> Part:
     try:
         answer = await router.Complete(
             pb.CompleteRequest(request=request), timeout=limit, metadata=outgoing_metadata()

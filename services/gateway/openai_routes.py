@@ -19,10 +19,12 @@ from services.gateway.event_stream import DONE, EventStream
 from services.gateway.generation import Part, parts, whole, wire_requests
 from services.gateway.logprobs import LogprobWriter
 from services.gateway.schema import ChatRequest, CompletionRequest
+from services.gateway.tracks import session_of
 
 routes = APIRouter(prefix="/v1")
 _answers = APIRouter(route_class=BodyRoute)
 Body = ChatRequest | CompletionRequest
+TRACK = "x-bem-track"
 
 
 @_answers.post("/chat/completions")
@@ -83,15 +85,18 @@ async def _answer(request: Request, body: Body, kind: str, prefix: str) -> Respo
         "model": body.model,
     }
     limit = request.app.state.settings.request_timeout_s
-    router = request.app.state.router
+    session = session_of(request.headers, body.user)
+    router = request.app.state.tracks.split(session, logs.request_id.get())
     if body.stream:
-        return await _stream(body, head, parts(router, asked, limit), choices=len(asked))
+        streamed = await _stream(body, head, parts(router, asked, limit), choices=len(asked))
+        streamed.headers[TRACK] = router.track
+        return streamed
     choices = await whole(request, router, asked, limit)
     head["system_fingerprint"] = choices[0].version
     asks = body.reported is not None
     head["choices"] = [_choice(choice, kind, asks=asks) for choice in choices]
     head["usage"] = _usage(choices, prompts=_prompts(body))
-    return JSONResponse(head)
+    return JSONResponse(head, headers={TRACK: router.track})
 
 
 def _choice(part: Part, kind: str, *, asks: bool) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from bem.engine.batch import Counters
 from bem.engine.pick import settle
 from bem.engine.requests import OnPiece
 from bem.errors import InvalidRequestError, SkillNotFoundError
+from bem.safety import SafetyOverlay
+from bem.safety.artifact import CARD
+from bem.safety.overlay import load_overlay
 from fleet import logs
 from fleet.errors import NotFoundError, UnavailableError
 from prometheus_client import Counter, Gauge, Histogram
@@ -82,12 +85,16 @@ class Mission:
         backbone: The base model.
         worker: The engine that owns it.
         adapters: Folder that skills are loaded from.
+        safety_floor: Least knob of the safety adapter, whatever a request says.
     """
 
-    def __init__(self, backbone: Backbone, worker: Worker, adapters: Path) -> None:
+    def __init__(
+        self, backbone: Backbone, worker: Worker, adapters: Path, safety_floor: float = 0.0
+    ) -> None:
         self.backbone = backbone
         self.worker = worker
         self._adapters = adapters
+        self.safety_floor = safety_floor
         self.started_unix_s = int(time.time())
 
     @property
@@ -246,6 +253,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
         feature_layer=settings.feature_layer,
         registered=settings.skills,
     )
+    overlay = _overlay(backbone, bank, settings.safety)
     for card in sorted(settings.adapters.glob("*/card.json")):
         skill = bank.load(card.parent)
         RESIDENT.labels(skill.name, skill.version[:12]).set(1)
@@ -257,9 +265,20 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
         queue=settings.queue,
         context_tokens=settings.context_tokens,
         prefix_bytes=settings.prefix_mib * 2**20,
+        safety=overlay,
     )
     worker.start()
-    return Mission(backbone, worker, settings.adapters)
+    return Mission(backbone, worker, settings.adapters, settings.safety_floor)
+
+
+def _overlay(backbone: Backbone, bank: SkillBank, folder: Path) -> SafetyOverlay | None:
+    """Put the safety adapter into the bank before any skill; None where there is none."""
+    if not (folder / CARD).is_file():
+        return None
+    overlay = load_overlay(bank, folder, base_digest=backbone.digest)
+    RESIDENT.labels("safety", overlay.version[:12]).set(1)
+    _LOG.info("safety adapter loaded", version=overlay.version[:12])
+    return overlay
 
 
 def checked_name(name: str) -> str:

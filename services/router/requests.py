@@ -1,7 +1,7 @@
 """From wire requests to engine requests: every limit is checked and named here."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bem.engine import GenerationRequest, Sampling
 from bem.engine.requests import MAX_LOGPROBS
@@ -15,11 +15,12 @@ MAX_MESSAGES = 256
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 64
 MAX_BIASES = 1024
+SAFETY_KNOB = "bem-safety-knob"
 ROLES = ("system", "user", "assistant")
 
 
 def engine_request(
-    mission: Mission, request: pb.GenerateRequest, deadline: float | None
+    mission: Mission, request: pb.GenerateRequest, deadline: float | None, knob: float = 0.0
 ) -> GenerationRequest:
     """Check a request and render its prompt.
 
@@ -27,6 +28,7 @@ def engine_request(
         mission: Knows the tokenizer, the skills and the context.
         request: As it came over the wire.
         deadline: Value of ``time.monotonic()`` at which the caller stops waiting.
+        knob: What the caller asks of the safety adapter, in [0, 1]; the operator's floor holds.
 
     Raises:
         InvalidRequestError: A field breaks its limit.
@@ -62,8 +64,27 @@ def engine_request(
         skill=skill.name if skill else None,
         skill_scale=scale,
         activation=_activation(mission, request, ids),
+        safety_knob=max(knob, mission.safety_floor),
         deadline=deadline,
     )
+
+
+def safety_knob(metadata: Iterable[tuple[str, str | bytes]]) -> float:
+    """Return the knob that a call's metadata asks for; 0 without the header.
+
+    Raises:
+        InvalidRequestError: It is no number in [0, 1]; of several the last one counts.
+    """
+    given = [value for name, value in metadata if name == SAFETY_KNOB]
+    if not given:
+        return 0.0
+    text = given[-1] if isinstance(given[-1], str) else given[-1].decode("ascii", "replace")
+    try:
+        knob = float(text)
+    except ValueError as err:
+        raise InvalidRequestError(SAFETY_KNOB, f"{text[:40]!r} is no number") from err
+    _in_range(SAFETY_KNOB, knob, 0, 1)
+    return knob
 
 
 def _sampling(given: pb.Sampling, vocabulary: int) -> Sampling:

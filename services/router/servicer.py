@@ -15,7 +15,7 @@ from fleet.errors import StatusTable, UnavailableError
 from grpc import aio
 
 from services.router.mission import Mission
-from services.router.requests import engine_request
+from services.router.requests import engine_request, safety_knob
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -66,7 +66,7 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream the pieces of an answer."""
         mission = self._holder.get()
-        asked = engine_request(mission, request, deadline_of(context))
+        asked = engine_request(mission, request, deadline_of(context), knob_of(context))
         version = mission.version_of(mission.skill_of(request.model))
         async for piece in mission.generate(asked):
             response = pb.GenerateResponse(
@@ -86,7 +86,7 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> pb.CompleteResponse:
         """Return an answer whole."""
         mission = self._holder.get()
-        asked = engine_request(mission, request.request, deadline_of(context))
+        asked = engine_request(mission, request.request, deadline_of(context), knob_of(context))
         version = mission.version_of(mission.skill_of(request.request.model))
         piece = await mission.complete(asked)
         usage = pb.Usage(
@@ -148,6 +148,15 @@ def _logprob(one: TokenLogprob) -> pb.TokenLogprob:
 
 def _likely(one: Likely) -> pb.LikelyToken:
     return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
+
+
+def knob_of(context: aio.ServicerContext[Any, Any]) -> float:
+    """Return how much of the safety adapter the caller asks for, in [0, 1].
+
+    Raises:
+        InvalidRequestError: The header ``bem-safety-knob`` is no such number.
+    """
+    return safety_knob(context.invocation_metadata() or ())
 
 
 def _skill(skill: Any) -> pb.Skill:

@@ -100,10 +100,12 @@ class Claim:
     def p(self) -> float:
         """The p-value that it has in the family.
 
-        The larger one where there are two: on few items an inverted BCa interval promises more
-        than it keeps, the sign-flip test does not.
+        Records from before the larger of both was measured hold p by inversion alone, and a
+        comparison's sign flips beside it.
         """
-        return max(self.measured.p, self.p_permutation or 0.0)
+        if self.measured.p_inversion is None:
+            return max(self.measured.p, self.p_permutation or 0.0)
+        return self.measured.p
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from bem.acceptance.catalogue import Catalogue
 from bem.acceptance.judge import compare, judge, measure, weakest
 from bem.stats.effects import paired_effect
 from bem.stats.fdr import Corrected, benjamini_hochberg
-from bem.stats.pvalues import p_by_permutation
 from fleet import logs
 from fleet.errors import UnavailableError
 
@@ -135,13 +134,12 @@ class Examiner:
             losses=found.losses,
         )
         no_change = asked.null == (1.0 if asked.statistic == "ratio" else 0.0)
-        p = p_by_permutation(left, right, resamples=self._resamples) if no_change else None
         return Claim(
             key=asked.claim,
             digest=digest,
             lineage=asked.lineage,
             measured=measured,
-            p_permutation=p,
+            p_permutation=measured.p_permutation if no_change else None,
             effect=effect,
         )
 

@@ -12,9 +12,9 @@ from scipy.stats import binomtest
 from bem.acceptance.catalogue import Direction, Judged
 from bem.acceptance.report import PairedScores
 from bem.errors import InvalidScoresError
-from bem.stats.bootstrap import Interval, cluster_bca, paired_bca
+from bem.stats.comparison import compare_pairs
 from bem.stats.distribution import Statistic as OfMeans
-from bem.stats.pvalues import Alternative, p_by_inversion
+from bem.stats.pvalues import Alternative
 
 ALPHA = 0.05
 CONFIDENCE = 0.95
@@ -40,13 +40,16 @@ class Measurement:
         figure: The estimate.
         low: Lower end of the 95 % interval; None where nothing varies.
         high: Upper end.
-        p: Against the null value. Two-sided for a comparison; for a gate, against its margin and
-            in its direction, doubled: it is below 0.05 exactly when the 95 % interval clears
-            the margin, and 1 on the wrong side of it.
+        p: The one for a family of claims, against the null value: the larger of inversion and
+            sign flips (``bem.stats.comparison``), exact for a share. Two-sided for a comparison;
+            for a gate, against its margin and in its direction, doubled, so that it is 1 on the
+            wrong side of it. 1 where nothing varies.
         items: On each side.
         seeds: Training seeds.
         method: How the interval was made.
         coverage: What simulation says of its coverage; ``exact`` for a share.
+        p_inversion: By inversion of the interval; None for a share, and in old records.
+        p_permutation: By sign flips; None likewise.
     """
 
     metric: str
@@ -58,6 +61,8 @@ class Measurement:
     seeds: int
     method: str
     coverage: str
+    p_inversion: float | None = None
+    p_permutation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -97,29 +102,29 @@ def compare(
     """
     if scores.baseline is None:
         raise InvalidScoresError(f"{metric}: a {statistic} needs baseline scores")
-    left, right = scores.mission, scores.baseline
-    seeds, items = left.shape
-    found: Interval
-    if seeds == 1:
-        left, right = left[0], right[0]
-        found = paired_bca(left, right, statistic=statistic, resamples=resamples)
-    else:
-        found = cluster_bca(left, right, statistic=statistic, resamples=resamples)
-    side = _SIDES[direction]
-    p = p_by_inversion(
-        left, right, null=null, alternative=side, statistic=statistic, resamples=resamples
+    found = compare_pairs(
+        scores.mission,
+        scores.baseline,
+        statistic=statistic,
+        null=null,
+        alternative=_SIDES[direction],
+        resamples=resamples,
     )
-    there = found.conclusive
+    seeds, items = scores.mission.shape
+    interval, sides = found.interval, 1 if direction is None else 2
     return Measurement(
         metric=metric,
-        figure=found.estimate,
-        low=found.low if there else None,
-        high=found.high if there else None,
-        p=p if direction is None else min(1.0, 2 * p),
+        figure=interval.estimate,
+        low=interval.low if interval.conclusive else None,
+        high=interval.high if interval.conclusive else None,
+        # Without an interval nothing is claimed here, whatever sign flips would say.
+        p=min(1.0, sides * found.p) if interval.conclusive else 1.0,
         items=items,
         seeds=seeds,
-        method=found.method,
-        coverage=found.coverage_class,
+        method=interval.method,
+        coverage=interval.coverage_class,
+        p_inversion=min(1.0, sides * found.p_inversion),
+        p_permutation=min(1.0, sides * found.p_permutation),
     )
 
 

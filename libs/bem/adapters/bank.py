@@ -2,11 +2,12 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bem.adapters.artifact import Skill, read_skill
 from bem.adapters.site import BemSite, RowCodes, install_sites
@@ -18,6 +19,10 @@ from bem.errors import (
     SkillNotFoundError,
     SlotsFullError,
 )
+
+Factors = tuple[Tensor, Tensor]
+# Share of an output factor that is rounding.
+_NOTHING = 1e-5
 
 
 @dataclass(eq=False)
@@ -88,6 +93,7 @@ class SkillBank:
             backbone.model, layers=layers, rank=rank, slots=slots, rows=self.rows
         )
         self._free = list(range(slots))
+        self._reserved: dict[str, Tensor] = {}
         self._loaded: dict[str, LoadedSkill] = {}
         # The one used longest ago comes first.
         self._resident: OrderedDict[int, LoadedSkill] = OrderedDict()
@@ -118,6 +124,41 @@ class SkillBank:
         if self._free:
             self._page_in(loaded, skill)
         return loaded
+
+    def reserve(self, bases: Mapping[str, Tensor]) -> None:
+        """Keep the outputs of all skills that come out of ``{site path: Q [d_out, k]}``.
+
+        Raises:
+            ValueError: Skills are loaded already.
+        """
+        if self._loaded:
+            raise ValueError(f"reserve before loading skills; loaded: {sorted(self._loaded)}")
+        self._reserved = {path: q.to(self.device).float() for path, q in bases.items()}
+
+    def place(self, name: str, factors: Mapping[str, Factors], *, scale: float) -> int:
+        """Write an adapter that is no skill into a slot of its own, which never gets free.
+
+        Args:
+            name: What errors call it.
+            factors: ``{site path: (A [r, d_in], B [d_out, r])}``; not kept out of anything.
+            scale: Factor of its step.
+
+        Raises:
+            ArtifactFormatError: It does not fit the bank's sites or rank.
+            SlotsFullError: No slot is free.
+        """
+        self._check_factors(name, factors)
+        if not self._free:
+            raise SlotsFullError(f"all {len(self._loaded)} slots hold skills; unload one first")
+        slot = self._free.pop(0)
+        self._write(slot, factors, scale)
+        return slot
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sites are."""
+        found: torch.device = self._backbone.model.device
+        return found
 
     def unload(self, name: str) -> None:
         """Offer ``name`` no longer.
@@ -161,7 +202,8 @@ class SkillBank:
 
     def skills(self) -> list[LoadedSkill]:
         """Return the current versions by name."""
-        return [self._loaded[name] for name in sorted(self._loaded)]
+        known = self._loaded.copy()  # at once: other threads read while skills come and go
+        return [known[name] for name in sorted(known)]
 
     def get(self, name: str) -> LoadedSkill | None:
         """Return the current version of ``name``, None if it is not loaded."""
@@ -198,7 +240,7 @@ class SkillBank:
     def _page_in(self, loaded: LoadedSkill, skill: Skill) -> None:
         loaded.slot = self._free.pop()
         self._resident[loaded.slot] = loaded
-        self._write(loaded.slot, skill)
+        self._write(loaded.slot, self._kept_out(skill.factors), skill.card.scale)
         self.page_ins += 1
 
     def _page_out(self, loaded: LoadedSkill) -> None:
@@ -214,19 +256,40 @@ class SkillBank:
                 f"skill {card.name!r} has rank {card.rank} and feature layer {card.feature_layer}; "
                 f"the bank takes rank <= {self.rank} and feature layer {self.feature_layer}"
             )
-        for path, (a, b) in skill.factors.items():
+        self._check_factors(card.name, skill.factors)
+
+    def _check_factors(self, name: str, factors: Mapping[str, Factors]) -> None:
+        for path, (a, b) in factors.items():
             site = self._sites.get(path)
             if site is None:
-                raise ArtifactFormatError(f"skill {card.name!r}: {path} is no site of this bank")
+                raise ArtifactFormatError(f"skill {name!r}: {path} is no site of this bank")
+            if a.shape[0] > self.rank:
+                raise ArtifactFormatError(
+                    f"skill {name!r} has rank {a.shape[0]}; the bank takes rank <= {self.rank}"
+                )
             if a.shape[1] != site.A.shape[2] or b.shape[0] != site.B.shape[1]:
-                raise ArtifactFormatError(f"skill {card.name!r}: {path} has the wrong width")
+                raise ArtifactFormatError(f"skill {name!r}: {path} has the wrong width")
 
-    def _write(self, slot: int, skill: Skill) -> None:
+    def _kept_out(self, factors: Mapping[str, Factors]) -> dict[str, Factors]:
+        """Remove the reserved directions from output factors, ``(I - Q Q^T) B``."""
+        kept = {}
+        for path, (a, b) in factors.items():
+            q = self._reserved.get(path)
+            if q is not None:
+                b = b.to(q)  # noqa: PLW2901 - the same factor, where the basis is
+                along = q.T @ b
+                # What is outside to rounding stays as it was, bit for bit.
+                if along.norm() > _NOTHING * b.norm():
+                    b = b - q @ along  # noqa: PLW2901
+            kept[path] = (a, b)
+        return kept
+
+    def _write(self, slot: int, factors: Mapping[str, Factors], scale: float) -> None:
         with torch.no_grad():
             for path, site in self._sites.items():
                 site.written(slot)
-                site.scale[slot] = skill.card.scale
-                a, b = skill.factors.get(path, (site.A[slot, :0], site.B[slot, :, :0]))
+                site.scale[slot] = scale
+                a, b = factors.get(path, (site.A[slot, :0], site.B[slot, :, :0]))
                 rank = a.shape[0]
                 site.A[slot, :rank], site.A[slot, rank:] = a.to(site.A), 0
                 site.B[slot, :, :rank], site.B[slot, :, rank:] = b.to(site.B), 0

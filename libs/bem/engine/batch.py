@@ -16,12 +16,13 @@ from bem.engine.requests import GenerationRequest, Segment, Ticket
 from bem.engine.row import Row, Speech, make_states
 from bem.engine.text import TokenBytes
 from bem.errors import InvalidRequestError, SkillNotFoundError, SlotsFullError
+from bem.safety import SafetyOverlay
 
 PREFILL_TOKENS = 256
-# While others decode: through half of the layers, about as long as one step of eight rows, two at
-# most. Attention makes late pieces of a long prompt dearer, so that they are half as long.
+# Between two steps of others: through half of the layers, about as long as one step of eight rows,
+# two at most. Attention makes late pieces of a long prompt dearer, so that they are half as long.
 INTERLEAVED_TOKENS = 64
-LATE_TOKENS, LATE = 32, 1024
+LATE, LATE_FACTOR = 1024, 2
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Batch:
         context_tokens: Prompt and answer together have at most this many.
         prefix_bytes: Memory of the prefix cache; 0 has none.
         composition: Names how skills are composed; part of every block's key.
+        safety: The safety adapter in the bank, or None.
         counters: What is done is added here.
     """
 
@@ -75,8 +77,10 @@ class Batch:
         context_tokens: int,
         prefix_bytes: int,
         composition: str,
+        safety: SafetyOverlay | None,
         counters: Counters,
     ) -> None:
+        self._safety = safety
         self.context_tokens = context_tokens
         self.bank = bank
         self.prefix = PrefixCache(prefix_bytes)
@@ -87,7 +91,7 @@ class Batch:
         self._cache = SlotCache(backbone, rows=rows, context_tokens=context_tokens)
         self.decoder = Decoder(backbone, bank, self._cache)
         self._halves = slice(0, self.decoder.split), slice(self.decoder.split, None)
-        self._root = f"{backbone.digest}|{self._like.dtype}|{composition}"
+        self._root = f"{backbone.digest}|{self._like.dtype}|{backbone.weights}|{composition}"
         self._free = list(range(rows))  # a heap: attention is cheapest over the lowest slots
         self._spell = TokenBytes(backbone.tokenizer)
         self._speech: dict[Row, Speech] = {}
@@ -145,14 +149,17 @@ class Batch:
         self.seconds_each += 0.2 * (time.monotonic() - row.began - self.seconds_each)
 
     def step(self) -> None:
-        """Compute one piece of one prompt, then one token of every row whose prompt is done."""
-        if prompts := [row for row in self.rows if not row.decoding]:
-            # The oldest prompt gets every second turn, so that none starves; the others go to the
+        """Compute pieces of prompts, then one token of every row whose prompt is done."""
+        decoding = any(row.decoding for row in self.rows)
+        budget = INTERLEAVED_TOKENS if decoding else PREFILL_TOKENS
+        while budget > 0 and (prompts := [row for row in self.rows if not row.decoding]):
+            # The oldest prompt gets every second piece, so that none starves; the others go to the
             # one with the least left, so that a long prompt does not hold up short ones.
             self._turn += 1
-            self._prefill(prompts[0] if self._turn % 2 else min(prompts, key=lambda row: row.left))
-        if decoding := [row for row in self.rows if row.decoding]:
-            self._decode(sorted(decoding, key=lambda row: row.slot))
+            row = prompts[0] if self._turn % 2 else min(prompts, key=lambda row: row.left)
+            budget -= self._prefill(row, budget, decoding=decoding)
+        if ready := [row for row in self.rows if row.decoding]:
+            self._decode(sorted(ready, key=lambda row: row.slot))
 
     def _lease(self, request: GenerationRequest) -> list[Leased]:
         wanted = request.segments
@@ -185,23 +192,37 @@ class Batch:
             if one.skill and self.bank:
                 self.bank.release(one.skill)
 
-    def _prefill(self, row: Row) -> None:
-        """Advance one prompt by one piece: first all of it through the lower half, then upper."""
+    def _prefill(self, row: Row, budget: int, *, decoding: bool) -> int:
+        """Advance one prompt by one piece: first all of it through the lower half, then upper.
+
+        Returns:
+            What it cost of the budget of tokens through half of the layers.
+        """
         self._reuse(row)
+        upper = row.lower_done >= row.prompt_tokens
+        begin = row.position if upper else row.lower_done
+        dear = LATE_FACTOR if decoding and begin >= LATE else 1
+        limit = max(BLOCK_TOKENS, budget // dear)
+        end = self._upper(row, limit) if upper else self._lower(row, limit)
+        # The weights are read for a short piece too.
+        return max(BLOCK_TOKENS, end - begin) * dear
+
+    def _lower(self, row: Row, limit: int) -> int:
+        begin = row.lower_done
         self._counters.passes += 1
-        if row.lower_done < row.prompt_tokens:
-            begin = row.lower_done
-            ids = row.tokens[begin : min(begin + self._limit(begin), row.prompt_tokens)]
-            span = self.decoder.span([row.slot], [begin], len(ids))
-            given = torch.tensor([ids], device=self._like.device)
-            hidden, features = self.decoder.lower(given, span)
-            row.note_lower(hidden[0], features[0])
-            self._keep(row, 0, row.lower_done)
-            return
+        ids = row.tokens[begin : _piece_end(begin, limit, row.prompt_tokens, None)]
+        span = self.decoder.span([row.slot], [begin], len(ids))
+        given = torch.tensor([ids], device=self._like.device)
+        hidden, features = self.decoder.lower(given, span)
+        row.note_lower(hidden[0], features[0])
+        self._keep(row, 0, row.lower_done)
+        return row.lower_done
+
+    def _upper(self, row: Row, limit: int) -> int:
+        self._counters.passes += 1
         stretch = row.codes.at(row.position)
-        limit = self._limit(row.position)
         end = _piece_end(row.position, limit, row.prompt_tokens, stretch.end)
-        self._set_codes([stretch])
+        self._set_codes([row], [stretch])
         hidden = row.states[0, row.position : end].unsqueeze(0)
         span = self.decoder.span([row.slot], [row.position], end - row.position)
         hidden = self.decoder.upper(hidden, span)
@@ -211,12 +232,7 @@ class Batch:
         if row.decoding:
             self.prefix.touch([*row.keys.lower, *row.keys.upper])
             self._say(row, self.decoder.logits(hidden)[0])
-
-    def _limit(self, begin: int) -> int:
-        """Return how many tokens a piece that begins at ``begin`` may have."""
-        if not any(row.decoding for row in self.rows):
-            return PREFILL_TOKENS
-        return INTERLEAVED_TOKENS if begin < LATE else LATE_TOKENS
+        return end
 
     def _decode(self, rows: list[Row]) -> None:
         ids = torch.tensor([[self._next[row]] for row in rows], device=self._like.device)
@@ -224,7 +240,7 @@ class Batch:
             [row.slot for row in rows], [row.position for row in rows], tokens=1
         )
         hidden, features = self.decoder.lower(ids, span)
-        self._set_codes([row.codes.at(row.position) for row in rows])
+        self._set_codes(rows, [row.codes.at(row.position) for row in rows])
         for index, row in enumerate(rows):
             row.note_lower(hidden[index], features[index])
         logits = self.decoder.logits(self.decoder.upper(hidden, span))
@@ -256,6 +272,8 @@ class Batch:
             row.note_lower(block[1][0], block[1][1])
             row.kept[0] += 1
             self._counters.reused_lower_tokens += BLOCK_TOKENS
+        if not self._settle(row):
+            return
         last = min(row.lower_done, row.prompt_tokens - 1)
         while block := self._next_block(row.keys.upper, row.position, last):
             self._cache.fill(row.slot, self._halves[1], row.position, block[0])
@@ -284,26 +302,46 @@ class Batch:
             states = () if half else (row.states[:, begin:end].clone(),)
             self.prefix.add(key, (block, *states))
 
-    def _set_codes(self, stretches: list[Stretch]) -> None:
-        """Tell the sites each row's skill and code; rows of the base model get a zero code."""
+    def _settle(self, row: Row) -> bool:
+        """Set how much safety a row gets once its whole prompt is read; tells whether it is set."""
+        knob = row.ticket.request.safety_knob
+        if self._safety is None or knob == 0 or row.strength is not None:
+            return True
+        if row.lower_done < row.prompt_tokens:
+            return False
+        read = row.states[1, : row.prompt_tokens].float().mean(0)
+        row.strength = self._safety.strength(read, knob)
+        if row.strength:
+            row.keys.guard(f"{self._safety.version}*{row.strength!r}")
+        return True
+
+    def _set_codes(self, rows: list[Row], stretches: list[Stretch]) -> None:
+        """Tell the sites each row's skill and safety; rows of the base model get zero codes."""
         if self.bank is None:
             return
         used = [one.skill.slot for one in stretches if one.skill and one.skill.slot is not None]
+        guarded = self._safety if any(row.strength for row in rows) else None
+        if guarded:
+            used.append(guarded.slot)
         if not used:
             self.bank.rows.clear()
             return
-        device = self._like.device
-        codes = torch.zeros(len(stretches), 1, self.bank.rank, device=device)
-        for index, one in enumerate(stretches):
-            if one.code is not None:
-                codes[index, 0, : len(one.code)] = one.code
+        device, width = self._like.device, 2 if guarded else 1
+        codes = torch.zeros(len(stretches), width, self.bank.rank, device=device)
         # A row of the base model names a slot that is in use anyway.
-        slots = [[one.skill.slot if one.skill else used[0]] for one in stretches]
-        self.bank.rows.set(torch.tensor(slots, device=device), codes)
+        slots = torch.full((len(stretches), width), used[0], dtype=torch.int64)
+        for index, (row, one) in enumerate(zip(rows, stretches, strict=True)):
+            if one.skill and one.skill.slot is not None and one.code is not None:
+                slots[index, 0] = one.skill.slot
+                codes[index, 0, : len(one.code)] = one.code
+            if guarded:
+                slots[index, 1] = guarded.slot
+                codes[index, 1, : guarded.rank] = row.strength or 0.0
+        self.bank.rows.set(slots.to(device), codes)
 
 
 def _piece_end(begin: int, limit: int, prompt: int, stretch: int | None) -> int:
-    """Return where a piece of the upper half ends: with one code, at a block's end if it can."""
+    """Return where a piece of one half ends: with its code, else at a block's end if it can."""
     end = min(begin + limit, prompt, prompt if stretch is None else stretch)
     aligned = end // BLOCK_TOKENS * BLOCK_TOKENS
     return aligned if begin < aligned and end < prompt else end

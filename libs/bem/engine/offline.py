@@ -24,6 +24,7 @@ from bem.errors import InvalidRequestError, QueueFullError
 _Arrived = SimpleQueue[tuple[int, Piece | Exception]]
 # Scored together; more does not make a CPU faster and holds up those who generate.
 BATCH_TOKENS = 1024
+ENOUGH_TOKENS, PADDING_SHARE = 256, 8
 _GREEDY = Sampling(temperature=0)
 
 
@@ -178,16 +179,23 @@ def _packed(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]
     )
     taken: list[int] = []
     for place in places:
-        one = requests[place]
-        if taken:
-            first = requests[taken[0]]
-            same = (first.skill, first.skill_scale) == (one.skill, one.skill_scale)
-            if not same or first.tokens * (len(taken) + 1) > limit:
-                yield taken
-                taken = []
+        if taken and not _fits(requests[taken[0]], len(taken), requests[place], limit):
+            yield taken
+            taken = []
         taken.append(place)
     if taken:
         yield taken
+
+
+def _fits(first: ScoreRequest, taken: int, one: ScoreRequest, limit: int) -> bool:
+    """Tell whether a text goes into a batch whose longest text is ``first``."""
+    if (first.skill, first.skill_scale) != (one.skill, one.skill_scale):
+        return False
+    if first.tokens * (taken + 1) > limit:
+        return False
+    # A batch that is large enough to be fast takes only texts that need little padding.
+    padding = first.tokens - one.tokens
+    return first.tokens * taken < ENOUGH_TOKENS or padding * PADDING_SHARE <= first.tokens
 
 
 def _whole(request: GenerationRequest, pieces: Sequence[Piece]) -> Generated:

@@ -33,7 +33,16 @@ class BlockKeys:
         self._root = root.encode()
         self._regimes = [(one.segment.start, _regime(one, prompt)) for one in leases]
         self._tokens: list[int] = []
+        self._guard = b""
         self.extend(prompt)
+
+    def guard(self, safety: str) -> None:
+        """Name the upper half's blocks anew: all of them depend on ``safety`` too."""
+        tokens, self._tokens = self._tokens, []
+        self.lower.clear()
+        self.upper.clear()
+        self._guard = safety.encode()
+        self.extend(tokens)
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Add tokens; whole blocks get their keys."""
@@ -41,7 +50,11 @@ class BlockKeys:
         while (len(self.lower) + 1) * BLOCK_TOKENS <= len(self._tokens):
             begin = len(self.lower) * BLOCK_TOKENS
             end = begin + BLOCK_TOKENS
-            before = (self.lower[-1], self.upper[-1]) if begin else (self._root, self._root)
+            before = (
+                (self.lower[-1], self.upper[-1])
+                if begin
+                else (self._root, self._root + self._guard)
+            )
             lower = _hash(before[0], _spell(self._tokens[begin:end]))
             inside = [
                 (max(start - begin, 0), regime)

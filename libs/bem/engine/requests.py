@@ -77,6 +77,8 @@ class GenerationRequest:
             LoRA (arXiv 2504.12397): the tokens before it keep their keys and values.
         former: Skills that earlier turns ran with, by place, all before ``activation``; what
             they do not cover is the base model's.
+        safety_knob: How much of the safety adapter, in [0, 1], before the value head's score of
+            the prompt; 0 is the base model exactly. Nothing where no adapter is loaded.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
 
     Raises:
@@ -91,6 +93,7 @@ class GenerationRequest:
     skill_scale: float = 1.0
     activation: int = 0
     former: tuple[Segment, ...] = ()
+    safety_knob: float = 0.0
     deadline: float | None = None
 
     def __post_init__(self) -> None:

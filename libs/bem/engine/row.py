@@ -44,6 +44,8 @@ class Row:
         self.tokens = list(ticket.request.prompt_ids)
         self.lower_done = 0
         self.position = 0
+        # Of the safety adapter; None until the prompt is read, and for good where none is asked.
+        self.strength: float | None = None
         # Blocks known to be in the prefix cache, of the lower and the upper half.
         self.kept = [0, 0]
 

@@ -14,7 +14,7 @@ from bem.engine.requests import Segment
 from bem.errors import InvalidRequestError, SkillNotFoundError
 
 # Positions whose logits over the vocabulary are in memory at once.
-HEAD_ROWS = 128
+HEAD_ROWS = 256
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from bem.errors import (
     QueueFullError,
     SkillNotFoundError,
 )
+from bem.safety import SafetyOverlay
 
 PREFIX_BYTES = 128 * 2**20
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class ModelWorker:
         context_tokens: Prompt and answer together have at most this many.
         prefix_bytes: Memory of the prefix cache; 0 has none.
         composition: Names how skills are composed; part of every cached block's key.
+        safety: The safety adapter in the bank, which requests turn up by their knob, or None.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class ModelWorker:
         context_tokens: int = 2048,
         prefix_bytes: int = PREFIX_BYTES,
         composition: str = "",
+        safety: SafetyOverlay | None = None,
     ) -> None:
         self.backbone = backbone
+        self.safety = safety
         self.context_tokens = min(context_tokens, backbone.context_tokens)
         self.counters = Counters()
         self.batch = Batch(
@@ -65,6 +69,7 @@ class ModelWorker:
             context_tokens=self.context_tokens,
             prefix_bytes=prefix_bytes,
             composition=composition,
+            safety=safety,
             counters=self.counters,
         )
         self._bank = bank

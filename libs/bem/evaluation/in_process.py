@@ -15,14 +15,16 @@ class WorkerSystem:
     Args:
         worker: Started; may serve others too.
         skill: A loaded skill's name, or None for the base model.
+        knob: How much of the worker's safety adapter, in [0, 1].
 
     Raises:
-        EvaluationError: The skill is not loaded.
+        EvaluationError: The skill is not loaded, or there is no safety adapter to turn up.
     """
 
-    def __init__(self, worker: ModelWorker, skill: str | None = None) -> None:
+    def __init__(self, worker: ModelWorker, skill: str | None = None, *, knob: float = 0.0) -> None:
         self._worker = worker
         self._skill = skill
+        self._knob = knob
         versions = {loaded.name: loaded.version for loaded in worker.skills()}
         if skill is not None and skill not in versions:
             raise EvaluationError(
@@ -31,6 +33,10 @@ class WorkerSystem:
         base = worker.backbone
         self.name = skill or base.name
         self.digest = f"{base.digest}+{versions[skill]}" if skill else base.digest
+        if knob:
+            if worker.safety is None:
+                raise EvaluationError(f"knob {knob:g}: this worker has no safety adapter")
+            self.digest += f"+{knob:g}*{worker.safety.version}"
 
     def answer(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
@@ -46,6 +52,7 @@ class WorkerSystem:
                 sampling=Sampling(temperature=decoding.temperature, seed=seed),
                 max_tokens=decoding.max_tokens,
                 skill=self._skill,
+                safety_knob=self._knob,
             )
             for chat in chats
         ]

@@ -58,7 +58,7 @@ def bca(
         InvalidScoresError: Empty, NaN or infinite scores, or a level outside (0, 1).
     """
     found = of_mean(values, resamples=resamples, seed=seed)
-    return _interval(found, confidence, "BCa bootstrap of the mean")
+    return interval_of(found, confidence, "BCa bootstrap of the mean")
 
 
 def paired_bca(
@@ -86,7 +86,7 @@ def paired_bca(
             above 0.
     """
     found = of_pairs(mission, baseline, statistic, resamples=resamples, seed=seed)
-    return _interval(found, confidence, f"paired BCa bootstrap of the {statistic} of means")
+    return interval_of(found, confidence, f"paired BCa bootstrap of the {statistic} of means")
 
 
 def cluster_bca(
@@ -119,10 +119,15 @@ def cluster_bca(
     """
     found = of_clusters(mission, baseline, statistic, resamples=resamples, seed=seed)
     method = f"BCa cluster bootstrap over seeds x items of the {statistic} of means"
-    return _interval(found, confidence, method)
+    return interval_of(found, confidence, method)
 
 
-def _interval(found: BootstrapDistribution, confidence: float, method: str) -> Interval:
+def interval_of(found: BootstrapDistribution, confidence: float, method: str) -> Interval:
+    """Return the two-sided BCa interval that a bootstrap distribution gives.
+
+    Raises:
+        InvalidScoresError: ``confidence`` lies outside (0, 1).
+    """
     tail = (1 - fraction(confidence, "confidence")) / 2
     nothing = found.degenerate
     return Interval(

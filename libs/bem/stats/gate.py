@@ -1,7 +1,8 @@
 """The canary's gate: promote, roll back, hold or go on, looked at as often as one likes.
 
 Pairs of the same request answered by canary and stable (a shadow gives them) go in; requests of a
-plain traffic split may be paired in order of arrival, which is as valid and needs more of them.
+plain traffic split may be paired in order of arrival, which is as valid and needs more of them
+(then give frequent, noisy metrics a ``spending``).
 
 Errors over all looks together, whatever the correlation of the metrics:
 promotion needs every metric to be shown (goals a gain, guards non-inferiority), each at
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from bem.errors import InvalidScoresError
 from bem.stats.samples import FloatArray, fraction
 from bem.stats.sequential import BoolArray, Question, SequentialTest
+from bem.stats.spending import Spending
 
 
 class Verdict(StrEnum):
@@ -53,6 +55,9 @@ class Metric:
         worthwhile: A mean shown to lie within this on both sides of 0 ends the canary as
             inconclusive: there is neither the gain nor a harm to wait for.
         weight: Share of the rollback's alpha.
+        spending: Show a loss by sign flips that spend alpha over a known end instead of by bets.
+            For frequent, noisy gains such as those of an unpaired split it needs half the pairs;
+            rare events stay with bets.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Metric:
     tolerated: float = 0.0
     worthwhile: float | None = None
     weight: float = 1.0
+    spending: Spending | None = None
 
     def gains(self, canary: FloatArray, stable: FloatArray) -> FloatArray:
         """Return what each pair gains, above 0 where the canary is better.
@@ -185,6 +191,7 @@ class SequentialGate:
                     worthwhile=metric.worthwhile,
                     alpha_better=fraction(promotion, "the promotion's alpha"),
                     alpha_worse=spec.alpha * metric.weight / total,
+                    spending=metric.spending,
                 ),
                 streams,
             )

@@ -1,11 +1,17 @@
-"""P-values of paired comparisons: by inverting the BCa interval, and by sign flips."""
+"""P-values of paired comparisons: by inverting the BCa interval, and by sign flips.
+
+Neither is enough for a family of claims, where what counts is the far tail. An inverted interval
+promises too much where scores are discrete (few items differ), sign flips where differences are
+skewed; each is sound where the other is not, so ``comparison`` takes the larger
+(``docs/results/coverage.md`` has all three).
+"""
 
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bem.stats.distribution import Statistic, of_clusters, of_pairs
+from bem.stats.distribution import BootstrapDistribution, Statistic, of_clusters, of_pairs
 from bem.stats.resampling import generator
 from bem.stats.samples import FloatArray, pairs
 
@@ -31,8 +37,7 @@ def p_by_inversion(
     That is the p-value that agrees with the interval of the same seed: p < 0.05 exactly when the
     95 % interval excludes the null. It is never below 1 / (resamples + 1) before BCa's
     correction. A degenerate statistic has p = 1. Its level holds as well as the interval's
-    coverage; far in the tail, where a family of claims is corrected, ``p_by_permutation`` is the
-    safer one (``docs/results/coverage.md`` has both).
+    coverage, which is not enough far in the tail.
 
     Args:
         mission: [n], or [seeds, items] for the cluster bootstrap.
@@ -47,7 +52,13 @@ def p_by_inversion(
         InvalidScoresError: As of ``paired_bca``.
     """
     of = of_clusters if np.ndim(mission) == 2 else of_pairs
-    found = of(mission, baseline, statistic, resamples=resamples, seed=seed)
+    return inverted(
+        of(mission, baseline, statistic, resamples=resamples, seed=seed), null, alternative
+    )
+
+
+def inverted(found: BootstrapDistribution, null: float, alternative: Alternative) -> float:
+    """Return the p-value of ``null`` by inversion of the BCa interval of ``found``."""
     if found.degenerate:
         return 1.0
     return _sided(found.level(null, ties=1), 1 - found.level(null, ties=0), alternative)
@@ -57,22 +68,36 @@ def p_by_permutation(
     mission: ArrayLike,
     baseline: ArrayLike,
     *,
+    null: float | None = None,
     alternative: Alternative = "two-sided",
+    statistic: Statistic = "difference",
     resamples: int = 10_000,
     seed: int = 0,
 ) -> float:
-    """Return the p-value of the paired sign-flip test of no difference.
+    """Return the p-value of the paired sign-flip test of a null value.
 
-    Under the null each item's difference is as likely to have the other sign. Up to 13 items
-    that differ, all flips are enumerated and p is exact; beyond, ``resamples`` flips are drawn
-    and p is (1 + as extreme) / (1 + resamples), which is valid at any number (Phipson and
-    Smyth, 2010). All ties give p = 1.
+    Under "no difference" each item's difference is as likely to have the other sign, and the test
+    is exact. Another null is subtracted first (for a ratio r, mission - r baseline, as Fieller
+    does, 1954); the test is then of symmetry about it, and its level is asymptotic.
+    Up to 13 items that differ from the null, all flips are enumerated; beyond, ``resamples`` flips
+    are drawn and p is (1 + as extreme) / (1 + resamples), which is valid at any number (Phipson
+    and Smyth, 2010). All ties give p = 1.
+
+    Args:
+        mission: [n].
+        baseline: [n], the same items.
+        null: Value under the null hypothesis; None: no change (0, or 1 for a ratio).
+        alternative: ``greater`` means that the mission is above the null.
+        statistic: ``difference`` or ``ratio`` of means.
+        resamples: Flips drawn where there are too many to enumerate.
+        seed: Of the flips.
 
     Raises:
         InvalidScoresError: As of ``paired_bca``.
     """
     left, right = pairs(mission, baseline)
-    differences = (left - right)[left != right]
+    differences = _from_null(left, right, statistic, null)
+    differences = differences[differences != 0]
     if len(differences) == 0:
         return 1.0
     observed = differences.sum()
@@ -84,6 +109,15 @@ def p_by_permutation(
     above = (np.count_nonzero(flipped >= observed - slack) + extra) / size
     below = (np.count_nonzero(flipped <= observed + slack) + extra) / size
     return _sided(float(above), float(below), alternative)
+
+
+def _from_null(
+    left: FloatArray, right: FloatArray, statistic: Statistic, null: float | None
+) -> FloatArray:
+    """Return what each item adds to the distance from the null value, [n]."""
+    if statistic == "ratio":
+        return left - (1.0 if null is None else null) * right
+    return left - right if null is None else left - right - null
 
 
 def _sided(above: float, below: float, alternative: Alternative) -> float:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bem.errors import InvalidScoresError
 from bem.stats.samples import FloatArray, fraction, scores
+from bem.stats.spending import FlipTest, Spending
 
 BoolArray = NDArray[np.bool_]
 
@@ -186,6 +187,7 @@ class Question:
             that neither a gain nor a harm is still open; None: never.
         alpha_better: Chance of a false ``better`` over all looks.
         alpha_worse: Chance of a false ``worse`` or ``futile``, each.
+        spending: Show ``worse`` by sign flips, spending ``alpha_worse`` so; None: by bets.
     """
 
     reach: float = 1.0
@@ -194,13 +196,15 @@ class Question:
     worthwhile: float | None = None
     alpha_better: float = 0.05
     alpha_worse: float = 0.05
+    spending: Spending | None = None
 
 
 class SequentialTest:
     """Watches one stream of gains (mission better: above 0) until something is shown.
 
-    The three verdicts come from three betting tests at once. ``worse`` is asked before
-    ``better``: where both are shown (a small loss, within the margin), the worse one counts.
+    The three verdicts come from three tests at once, bets except where ``worse`` spends its error
+    over a known end. ``worse`` is asked before ``better``: where both are shown (a small loss,
+    within the margin), the worse one counts.
 
     Args:
         question: What to show.
@@ -218,7 +222,16 @@ class SequentialTest:
             )
 
         self.better = test(question.required, question.alpha_better, greater=True)
-        self.worse = test(-question.tolerated, question.alpha_worse, greater=False)
+        self.worse: BettingTest | FlipTest = (
+            test(-question.tolerated, question.alpha_worse, greater=False)
+            if question.spending is None
+            else FlipTest(
+                tolerated=question.tolerated,
+                alpha=question.alpha_worse,
+                spending=question.spending,
+                streams=streams,
+            )
+        )
         # Two one-sided tests (Schuirmann, 1987): a harm must not pass for a lack of gain.
         self._within = (
             ()

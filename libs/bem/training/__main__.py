@@ -9,8 +9,11 @@ from pathlib import Path
 from bem.adapters.artifact import SkillCard, save_skill, state_metrics
 from bem.backbone import load_backbone
 from bem.data.passage_qa import load_passage_qa, solved_examples
+from bem.evaluation.pipeline import write
 from bem.training.evaluate import evaluate
-from bem.training.features import cache_examples
+from bem.training.features import Example, cache_examples
+from bem.training.memory import MemoryOptimizer, largest_batch
+from bem.training.seeds import compare_seeds
 from bem.training.strategy import Strategy, keep_freed_memory
 from bem.training.trainer import SkillTrainer, TrainingPlan
 
@@ -42,6 +45,8 @@ def train(arguments: argparse.Namespace) -> None:
     trainer = SkillTrainer(
         backbone, plan, folder, strategy=strategy, save_steps=arguments.save_steps
     )
+    if arguments.memory_mib:
+        fit(trainer, examples, arguments.memory_mib)
     trainer.run(examples)
     command = shlex.join(["python", "-m", "bem.training", *sys.argv[1:]])
     card = SkillCard(
@@ -61,6 +66,17 @@ def train(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{arguments.out}: {len(examples)} examples, {trainer.step} steps\n")
 
 
+def fit(trainer: SkillTrainer, examples: list[Example], memory_mib: int) -> None:
+    """Choose the strategy by measurement and say what was measured."""
+    optimizer = MemoryOptimizer(memory_mib << 20)
+    for one in optimizer.fit(trainer, largest_batch(examples, trainer.plan.batch)):
+        mark = "used" if one.strategy == trainer.strategy else "fits" if one.fits else "over"
+        sys.stdout.write(
+            f"{mark}: {one.peak_bytes >> 20} MiB, {one.seconds:.2f} s a step, "
+            f"rows of {one.strategy.row_tokens}, recompute {one.strategy.recompute}\n"
+        )
+
+
 def judge(arguments: argparse.Namespace) -> None:
     """Evaluate a skill on the held-out split; its figures go into its card and a report."""
     data = SKILLS[arguments.skill](0)
@@ -72,6 +88,21 @@ def judge(arguments: argparse.Namespace) -> None:
     measured = {key: result[key] for key in ("figures", "differences")}
     state_metrics(arguments.out, measured)
     sys.stdout.write(json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
+
+
+def judge_seeds(arguments: argparse.Namespace) -> None:
+    """Compare several seeds of a skill with its base and write the report."""
+    report = compare_seeds(
+        load_backbone(cache=arguments.cache / "models"),
+        arguments.artifacts,
+        SKILLS[arguments.skill](0),
+        name=arguments.report.name,
+        command=shlex.join(["python", "-m", "bem.training", *sys.argv[1:]]),
+        cache=arguments.cache / "evaluation" / arguments.report.name,
+        limit=arguments.limit,
+    )
+    for path in write(report, arguments.report):
+        sys.stdout.write(f"{path}\n")
 
 
 def main() -> None:
@@ -88,6 +119,12 @@ def main() -> None:
     command.add_argument("--arithmetic", default="auto", choices=["auto", "float32", "bfloat16"])
     command.add_argument("--row-tokens", type=int, default=4096, help="tokens of a packed row")
     command.add_argument("--recompute", action="store_true", help="gradient checkpointing")
+    command.add_argument(
+        "--memory-mib",
+        type=int,
+        default=0,
+        help="choose rows and recomputing by measurement within this; 0: as given",
+    )
     command.add_argument("--save-steps", type=int, default=0, help="0: after every epoch")
     command.set_defaults(run=train)
     command = commands.add_parser("evaluate", help="compare a skill with its base")
@@ -96,6 +133,13 @@ def main() -> None:
     command.add_argument("--report", type=Path, required=True)
     command.add_argument("--cache", type=Path, default=Path(".cache"))
     command.set_defaults(run=judge)
+    command = commands.add_parser("seeds", help="compare several seeds of a skill with its base")
+    command.add_argument("--skill", choices=sorted(SKILLS), required=True)
+    command.add_argument("--artifacts", type=Path, nargs="+", required=True, help="one a seed")
+    command.add_argument("--report", type=Path, required=True, help="stem of the three files")
+    command.add_argument("--limit", type=int, help="items at most")
+    command.add_argument("--cache", type=Path, default=Path(".cache"))
+    command.set_defaults(run=judge_seeds)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -174,7 +174,7 @@ def _check(request: GenerationRequest, got: list[Any]) -> None:
 
 
 Traffic.TestCase.settings = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from bem.engine import GenerationRequest, ModelWorker
-from bem.engine.batch import LATE_TOKENS
+from bem.engine.batch import INTERLEAVED_TOKENS
 from bem.testing import tiny_backbone
 
 from tests.unit.bem.engine.engines import ENDLESS, GREEDY, encoded, make, send, turns, write_skills
@@ -47,6 +47,21 @@ def test_long_prompt_stalls_nobody_for_more_than_two_steps(folder: Path, skill: 
         assert worker.counters.passes - passes - 1 <= 2
 
 
+def test_crowd_of_short_prompts_stalls_nobody_either(folder: Path) -> None:
+    """However many prompts wait, a step waits for two forwards at most."""
+    worker = engine(folder)
+    send(worker, GenerationRequest(encoded("tell me"), ENDLESS, max_tokens=500))
+    turns(worker, 4)
+    for place in range(9):
+        send(worker, GenerationRequest(encoded(f"{place}"), ENDLESS, max_tokens=40))
+    while worker.counters.running < 10 or any(not row.decoding for row in worker.batch.rows):
+        passes, steps = worker.counters.passes, worker.counters.steps
+        turns(worker, 1)
+
+        assert worker.counters.steps == steps + 1
+        assert worker.counters.passes - passes - 1 <= 2
+
+
 def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None:
     """A short prompt behind a long one starts soon; short ones never keep the long one out."""
     worker = engine(folder)
@@ -56,7 +71,7 @@ def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None
     turns(worker, 4)
 
     assert short.text()
-    for _ in range(2 * 2 * LONG // LATE_TOKENS + 8):
+    for _ in range(2 * 2 * LONG // INTERLEAVED_TOKENS + 8):
         if not long.arrived.empty():
             break
         send(worker, GenerationRequest(encoded("hello"), GREEDY, max_tokens=1))

@@ -9,7 +9,7 @@ import pytest
 from bem.data.passage_qa import load_passage_qa
 from bem.scores.cache import ScoreCache
 from bem.stats.bootstrap import paired_bca
-from bem.stats.pvalues import p_by_permutation
+from bem.stats.comparison import compare_pairs
 
 RESULTS = Path(__file__).resolve().parents[4] / "docs/results"
 
@@ -47,7 +47,7 @@ def test_claims_follow_from_the_scores(report: dict[str, Any]) -> None:
             found = paired_bca(ours, theirs)
 
             assert metric["estimate"] == pytest.approx(np.mean(ours) - np.mean(theirs), abs=1e-5)
-            assert metric["p"] == round(p_by_permutation(ours, theirs), 6)
+            assert metric["p"] == round(compare_pairs(ours, theirs).p, 6)
             if found.conclusive:
                 assert metric["ci_low"] == round(found.low, 6)
                 assert metric["ci_high"] == round(found.high, 6)

@@ -12,7 +12,7 @@ from bem.evaluation.pipeline import evaluate, write
 from bem.evaluation.systems import Run, Side
 from bem.scores.cache import ScoreCache
 from bem.stats.bootstrap import cluster_bca, paired_bca
-from bem.stats.pvalues import p_by_permutation
+from bem.stats.comparison import compare_pairs
 
 from tests.unit.bem.evaluation.comparisons import Oracle, comparison, tiny_worker
 
@@ -28,7 +28,7 @@ def test_report_holds_every_score_and_its_statistics() -> None:
     assert metric["keys"] == [f"k{n}" for n in range(60)]
     assert metric["estimate"] == pytest.approx(48 / 60 - 30 / 60)
     assert (metric["ci_low"], metric["ci_high"]) == pytest.approx((found.low, found.high), abs=1e-6)
-    assert metric["p"] == pytest.approx(p_by_permutation(ours, theirs, resamples=500), abs=1e-6)
+    assert metric["p"] == pytest.approx(compare_pairs(ours, theirs, resamples=500).p, abs=1e-6)
     assert metric["p"] <= metric["p_adjusted"] <= 1
     for role, reading in (("mission", "strict"), ("baseline", "lenient")):
         scored = [

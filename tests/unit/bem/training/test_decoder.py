@@ -8,6 +8,7 @@ from bem.errors import UnsupportedBackboneError
 from bem.testing import tiny_backbone
 from bem.training.decoder import TrainingDecoder
 from bem.training.features import cache_tokens
+from bem.training.kernels import SiteStep
 from bem.training.loss import CHUNK, HeadLoss
 from bem.training.packing import fill_rows
 from torch.nn.functional import cross_entropy
@@ -77,3 +78,12 @@ def test_layers_with_biases_are_refused() -> None:
     layer.up_proj.bias = torch.nn.Parameter(torch.zeros(64))
     with pytest.raises(UnsupportedBackboneError, match="biases"):
         TrainingDecoder(backbone, arithmetic=torch.float32)
+
+
+def test_site_and_residual_are_rounded_once() -> None:
+    """In bfloat16 two steps of 0.75 onto 256, whose next number is 258, are not both lost."""
+    one = torch.ones(1, 1, dtype=torch.bfloat16)
+    part = one * 0.75
+    found = SiteStep.apply(one * 256, one, part, part, one, one)
+
+    assert found.item() == 258

@@ -1,0 +1,152 @@
+"""False discoveries in families of null claims, through the function that judges claims.
+
+Every claim is null, so that a family in which anything is rejected has a false discovery
+proportion of 1: the FDR is the share of such families. A claim that a t-test of the items puts
+beyond 0.1 cannot be rejected by either p-value at 5 %, and is not bootstrapped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bem.acceptance.catalogue import Direction
+from bem.acceptance.judge import compare
+from bem.acceptance.report import PairedScores
+from bem.stats.distribution import Statistic
+from bem.stats.fdr import benjamini_hochberg
+from bem.stats.samples import FloatArray
+from scipy.special import stdtr
+
+CLAIMS = 20
+FAMILIES = 2_500
+ITEMS = 200
+_SCREEN = 0.1
+
+Draw = Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of null claim.
+
+    Attributes:
+        draw: Makes scores of both sides, [seeds, items].
+        statistic: Of means.
+        null: Its true value.
+        direction: Of a gate, whose p is one-sided and doubled; None for a comparison.
+    """
+
+    draw: Draw
+    statistic: Statistic = "difference"
+    null: float = 0.0
+    direction: Direction | None = None
+
+
+def flips(share: float, loss: float = 0.0) -> Draw:
+    """Return exact matches of which a share changes sides, a little more of them for the worse."""
+
+    def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        luck = rng.random((1, ITEMS))
+        right = rng.random((1, ITEMS)) < 0.5
+        lost = right & (luck < share + loss)
+        won = ~right & (luck < share - loss)
+        return ((right & ~lost) | won).astype(float), right.astype(float)
+
+    return draw
+
+
+def overlaps(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return F1-like scores: most 0 or 1, some between, the sides correlated."""
+    size = (1, ITEMS)
+    shared = rng.beta(0.3, 0.6, size)
+    sides = [np.where(rng.random(size) < 0.7, shared, rng.beta(0.3, 0.6, size)) for _ in range(2)]
+    return sides[0], sides[1]
+
+
+def latencies(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Return latencies of the same requests, the mission's 15 % above."""
+    work = rng.lognormal(0, 0.6, (1, ITEMS))
+    noise = [rng.lognormal(0, 0.3, (1, ITEMS)) for _ in range(2)]
+    return 1.15 * work * noise[0], work * noise[1]
+
+
+def trained(seeds: int, spread: float) -> Draw:
+    """Return exact matches of several training seeds whose true gains have a spread around 0."""
+
+    def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        right = rng.random((1, ITEMS)) < 0.5
+        of_item = rng.random((1, ITEMS))
+        luck = np.where(rng.random((1, ITEMS)) < 0.5, of_item, rng.random((seeds, ITEMS)))
+        gain = rng.normal(0, spread, (seeds, 1))
+        lost, won = right & (luck < 0.2 - gain), ~right & (luck < 0.2 + gain)
+        mission = ((right & ~lost) | won).astype(float)
+        return mission, np.broadcast_to(right.astype(float), mission.shape)
+
+    return draw
+
+
+KINDS = {
+    "exact match, 20 % flip": Kind(flips(0.2)),
+    "exact match, 5 % flip": Kind(flips(0.05)),
+    "F1-like": Kind(overlaps),
+    "gate: no worse than -1 point, at -1 point": Kind(
+        flips(0.1, loss=0.01), null=-0.01, direction="higher"
+    ),
+    "gate: latency at most +15 %, at +15 %": Kind(latencies, "ratio", 1.15, "lower"),
+    "3 seeds that agree": Kind(trained(3, 0.0)),
+    "3 seeds, spread 2 points": Kind(trained(3, 0.02)),
+    "3 seeds, spread 5 points": Kind(trained(3, 0.05)),
+}
+
+
+def measure(families: int = FAMILIES) -> list[dict[str, Any]]:
+    """Return one row a kind: FDR by the p that families take, and by each of its parts."""
+    rows = []
+    for place, (name, kind) in enumerate(KINDS.items()):
+        rng = np.random.default_rng([20, place])
+        false = dict.fromkeys(("p", "p_permutation", "p_inversion"), 0)
+        for _ in range(families):
+            for part, values in _family(kind, rng).items():
+                rejected = benjamini_hochberg(
+                    {str(place): value for place, value in enumerate(values)}
+                )
+                false[part] += any(found.rejected for found in rejected.values())
+        shares = {part: count / families for part, count in false.items()}
+        error = float(np.sqrt(max(shares["p"] * (1 - shares["p"]), 1e-9) / families))
+        rows.append(
+            {
+                "claims": f"{CLAIMS} x {name}",
+                "families": families,
+                "fdr": shares["p"],
+                "standard_error": round(error, 4),
+                "by_sign_flips_alone": shares["p_permutation"],
+                "by_inversion_alone": shares["p_inversion"],
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _family(kind: Kind, rng: np.random.Generator) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"p": [], "p_permutation": [], "p_inversion": []}
+    for _ in range(CLAIMS):
+        mission, baseline = kind.draw(rng)
+        factor = kind.null if kind.statistic == "ratio" else 1.0
+        shift = kind.null if kind.statistic == "difference" else 0.0
+        distance = (mission - factor * baseline - shift).mean(axis=0)
+        t = distance.mean() / (distance.std(ddof=1) / np.sqrt(ITEMS))
+        if 2 * stdtr(ITEMS - 1, -abs(t)) > _SCREEN:
+            values = dict.fromkeys(found, 1.0)
+        else:
+            one = compare(
+                "x",
+                PairedScores(mission, baseline),
+                kind.statistic,
+                kind.null,
+                direction=kind.direction,
+            )
+            values = {part: float(getattr(one, part)) for part in found}
+        for part, value in values.items():
+            found[part].append(value)
+    return found

@@ -1,0 +1,79 @@
+"""A step is measured, the fastest that fits is used, and nothing is trained by trying."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from bem.errors import MemoryBudgetError
+from bem.testing import tiny_backbone
+from bem.training.memory import (
+    MemoryOptimizer,
+    PeakMemory,
+    candidates,
+    largest_batch,
+    resident_bytes,
+)
+from bem.training.strategy import Strategy
+from bem.training.trainer import SkillTrainer
+
+from tests.unit.bem.training.test_trainer import examples, plan
+
+PLENTY = 1 << 40
+
+
+def test_fastest_that_fits_is_used_and_nothing_moves(tmp_path: Path) -> None:
+    """With room for all, every kind is measured and the trainer takes the fastest."""
+    trainer = SkillTrainer(tiny_backbone(), plan(1), tmp_path)
+    before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
+    tried = MemoryOptimizer(PLENTY).fit(trainer, examples())
+
+    assert {one.strategy.recompute for one in tried} == {True, False}
+    assert all(one.fits and one.peak_bytes > 1 << 20 for one in tried)
+    assert trainer.strategy == min(tried, key=lambda one: one.seconds).strategy
+    for name, parameter in trainer.parameters.items():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+
+
+def test_budget_ends_the_search_with_what_is_needed(tmp_path: Path) -> None:
+    """Where nothing fits, the error names what a step takes, and the trainer stays as it was."""
+    kept = Strategy(row_tokens=7)
+    trainer = SkillTrainer(tiny_backbone(), plan(1), tmp_path, strategy=kept)
+
+    with pytest.raises(MemoryBudgetError, match="at its most frugal"):
+        MemoryOptimizer(1).fit(trainer, examples())
+    assert trainer.strategy == kept
+    with pytest.raises(MemoryBudgetError, match="at least 1 of each"):
+        MemoryOptimizer(0)
+
+
+def test_rows_that_cannot_differ_are_measured_once(tmp_path: Path) -> None:
+    """Rows shorter than the longest sequence are the same rows."""
+    trainer = SkillTrainer(tiny_backbone(), plan(1), tmp_path)
+    tries = [Strategy(row_tokens=1), Strategy(row_tokens=2)]
+
+    assert len(MemoryOptimizer(PLENTY, tries).fit(trainer, examples())) == 1
+
+
+def test_frugal_candidates_come_first() -> None:
+    """Recomputed states before kept ones, small rows before large."""
+    order = [(one.recompute, one.row_tokens) for one in candidates((1, 2))]
+
+    assert order == [(True, 1), (True, 2), (False, 1), (False, 2)]
+
+
+def test_peak_sees_what_a_block_takes() -> None:
+    """An allocation of 64 MiB shows while it lives, and after it in the peak."""
+    before = resident_bytes()
+    with PeakMemory(torch.device("cpu")) as peak:
+        torch.ones(16 << 20).sum().item()
+
+    assert peak.bytes >= before + (60 << 20)
+
+
+def test_largest_batch_is_of_the_longest() -> None:
+    """No other batch of as many examples has more tokens."""
+    data = examples()
+    lengths = sorted((len(one.labels) for one in data), reverse=True)
+
+    assert [len(one.labels) for one in largest_batch(data, 2)] == lengths[:2]
