@@ -39,9 +39,11 @@ class Found:
     notes: list[str] = field(default_factory=list)
 
 
-def rates(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run every side once to warm up, then in turn for some rounds; return their rates."""
-    for side in sides.values():
+def rates(
+    sides: Mapping[str, Callable[[], float]], rounds: int, *, warm: bool = True
+) -> dict[str, list[float]]:
+    """Run every side once to ``warm`` up, then in turn for some rounds; return their rates."""
+    for side in sides.values() if warm else ():
         side()
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):

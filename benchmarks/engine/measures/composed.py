@@ -6,7 +6,6 @@ from benchmarks.engine.found import Found, Target, medians, per_second, rates, r
 from benchmarks.engine.measures.skills import peft_mixed
 from benchmarks.engine.subject import RANK, Stepper, backbone, with_sites
 
-NAME = "composed"
 TARGETS = {
     "idle / bare": Target(0.985),
     "five / bare": Target(0.8),

@@ -7,11 +7,11 @@ import sys
 
 import psutil
 from bem.engine import ModelWorker
+from bem.engine.kv import head_width
 
 from benchmarks.engine.found import Found, Target
 from benchmarks.engine.subject import ROOT, backbone, serve
 
-NAME = "memory"
 TARGETS = {
     f"resident / limit, {kind}": Target(1.0, True) for kind in ("fp32", "bf16", "int8", "int4")
 }
@@ -20,14 +20,16 @@ ROWS, CONTEXT, SLACK_MB = 16, 512, 600
 
 def resident(kind: str) -> dict[str, float]:
     """Serve 16 requests in this process and return megabytes."""
-    worker = ModelWorker(backbone(kind), rows=ROWS, queue=ROWS, context_tokens=CONTEXT)
+    worker = ModelWorker(
+        backbone(kind), rows=ROWS, queue=ROWS, context_tokens=CONTEXT, prefix_bytes=0
+    )
     worker.start()
     serve(worker, [[500 + row] * (CONTEXT - 8) for row in range(ROWS)], 8)
     gc.collect()
-    decoder = worker.batch.decoder
-    cache = decoder._cache  # noqa: SLF001 - only the engine knows what it holds
-    kept = 2 * cache.keys.numel() * cache.keys.element_size() / 1e6
-    held = decoder.held_bytes / 1e6
+    config = worker.backbone.model.config
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_width(config)
+    kept = ROWS * CONTEXT * token * worker.backbone.model.dtype.itemsize / 1e6
+    held = worker.batch.decoder.held_bytes / 1e6
     used = psutil.Process().memory_info().rss / 1e6
     worker.close(drain=True)
     limit = 1.6 * held + kept + SLACK_MB

@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 from benchmarks.engine.found import Found, Target
 from benchmarks.engine.subject import Stepper, backbone, text_ids
 
-NAME = "perplexity"
 TARGETS = {
     "int8 / fp32": Target(1.02, True),
     "int4 / fp32, few rows": Target(1.05, True),

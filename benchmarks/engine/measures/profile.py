@@ -9,7 +9,6 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.engine.found import Found, Target
 from benchmarks.engine.subject import Stepper, backbone
 
-NAME = "profile"
 TARGETS: dict[str, Target] = {}
 CASES = {"1 row": (1, 1, 12), "16 rows": (16, 1, 6), "prompt of 512": (1, 512, 1)}
 

@@ -7,7 +7,6 @@ from benchmarks.engine.found import Found, Target, medians, per_second, rates, r
 from benchmarks.engine.llama import ABSENT, llama
 from benchmarks.engine.subject import CACHE, Stepper, backbone
 
-NAME = "single"
 TARGETS = {"decode / llama.cpp": Target(1.0), "prefill 512 / llama.cpp": Target(2.0)}
 TOKENS, PROMPT, THEIRS = 32, 512, 8
 

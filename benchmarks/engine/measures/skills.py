@@ -1,5 +1,7 @@
 """Rows that each use another skill, beside none, and beside peft's mixed batch."""
 
+from typing import Any
+
 import torch
 from bem.backbone import load_backbone
 from peft import LoraConfig, get_peft_model
@@ -7,12 +9,11 @@ from peft import LoraConfig, get_peft_model
 from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
 from benchmarks.engine.subject import CACHE, FIRST, LAYERS, RANK, Stepper, backbone, with_sites
 
-NAME = "skills"
 TARGETS = {"16 skills / none": Target(0.9), "64 skills / peft mixed": Target(4.0)}
 STEPS = 8
 
 
-def peft_mixed(skills: int) -> torch.nn.Module:
+def peft_mixed(skills: int) -> Any:
     """Return transformers' model with as many LoRA adapters at the same places."""
     model = load_backbone(cache=CACHE).model
     config = LoraConfig(

@@ -7,7 +7,6 @@ from benchmarks.engine.found import Found, Target
 from benchmarks.engine.subject import CACHE
 from benchmarks.process import start
 
-NAME = "startup"
 TARGETS = {"warm start / 10 s": Target(1.0, True)}
 
 

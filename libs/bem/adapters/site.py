@@ -1,6 +1,7 @@
 """BEM sites: frozen linear layers with many low-rank skills beside them, one choice a row."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,8 @@ class BemSite(nn.Module):
         slots: Number N of slots.
         rows: What each row uses, shared with the other sites.
     """
+
+    base: Any
 
     def __init__(self, base: nn.Linear, *, rank: int, slots: int, rows: RowCodes) -> None:
         super().__init__()

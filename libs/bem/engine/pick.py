@@ -60,8 +60,11 @@ def pick(backbone: Backbone) -> Pick:
 
 def settle(backbone: Backbone, wanted: Kind | Literal["auto"]) -> tuple[Backbone, Pick | None]:
     """Return the backbone that an engine will hold as ``wanted``, and what ``auto`` measured."""
-    picked = pick(backbone) if wanted == "auto" else None
-    kind: Kind = picked.kind if picked else wanted  # type: ignore[assignment] - auto has a pick
+    picked = None
+    if wanted == "auto":
+        picked = pick(backbone)
+        wanted = picked.kind
+    kind: Kind = wanted
     if kind == "bf16":
         backbone.model.to(torch.bfloat16)
     return replace(backbone, weights=kind), picked

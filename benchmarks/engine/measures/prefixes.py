@@ -1,0 +1,24 @@
+"""What a shared prefix saves."""
+
+from dataclasses import asdict
+
+from benchmarks.engine import prefix
+from benchmarks.engine.found import Found, Target
+
+TARGETS = {
+    "cold TTFT / hit, 512 shared": Target(5.0),
+    "cold TTFT / hit, a skill": Target(5.0),
+}
+
+
+def run(rounds: int) -> Found:
+    """Take the module's own rounds."""
+    del rounds
+    figures = prefix.measure()
+    return Found(
+        asdict(figures),
+        {
+            "cold TTFT / hit, 512 shared": round(figures.ratio, 3),
+            "cold TTFT / hit, a skill": round(figures.skill_ratio, 3),
+        },
+    )

@@ -1,0 +1,15 @@
+"""Another skill in mid-conversation, beside computing the history anew."""
+
+from dataclasses import asdict
+
+from benchmarks.engine import switching
+from benchmarks.engine.found import Found, Target
+
+TARGETS = {"anew TTFT / switched, 2k tokens": Target(5.0)}
+
+
+def run(rounds: int) -> Found:
+    """Take the module's own rounds."""
+    del rounds
+    figures = switching.measure()
+    return Found(asdict(figures), {"anew TTFT / switched, 2k tokens": round(figures.ratio, 3)})

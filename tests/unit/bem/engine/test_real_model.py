@@ -1,0 +1,72 @@
+"""The engine on the real base model: what it may differ by from transformers and from float32."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from bem.backbone import Backbone, Kind, load_backbone
+from bem.data.passage_qa import load_passage_qa
+from bem.engine.forward import Decoder
+from bem.engine.kv import SlotCache
+from bem.engine.pick import settle
+from bem.engine.weights import FourBitLinear
+from torch.nn.functional import cross_entropy
+
+pytestmark = pytest.mark.slow
+CACHE = Path(__file__).resolve().parents[4] / ".cache/models"
+WINDOW = 512
+
+
+def texts() -> list[str]:
+    """Return passages, each once."""
+    items = load_passage_qa(0).splits["train"]
+    return list(dict.fromkeys(item.passage for item in items))
+
+
+def decoder_of(backbone: Backbone) -> Decoder:
+    """Return an engine's forward pass of one row."""
+    return Decoder(backbone, None, SlotCache(backbone, rows=1, context_tokens=WINDOW))
+
+
+def loss(decoder: Decoder, ids: torch.Tensor) -> float:
+    """Return the mean negative log-likelihood of ``ids [WINDOW]``."""
+    with torch.inference_mode():
+        span = decoder.span([0], [0], WINDOW)
+        hidden = decoder.upper(decoder.lower(ids[None], span)[0], span)
+        return float(cross_entropy(decoder.logits(hidden[0, :-1, None]), ids[1:]))
+
+
+def test_float32_logits_are_those_of_transformers() -> None:
+    """On 20 prompts the last logits differ by at most 1e-4 from transformers' own."""
+    backbone = load_backbone(cache=CACHE)
+    prompts = [backbone.tokenizer(text)["input_ids"][:48] for text in texts()[:20]]
+    with torch.inference_mode():
+        wanted = [
+            backbone.model(input_ids=torch.tensor([ids])).logits[0, -1].clone() for ids in prompts
+        ]
+    decoder = decoder_of(backbone)
+
+    for ids, want in zip(prompts, wanted, strict=True):
+        with torch.inference_mode():
+            span = decoder.span([0], [0], len(ids))
+            hidden = decoder.upper(decoder.lower(torch.tensor([ids]), span)[0], span)
+            assert (decoder.logits(hidden)[0] - want).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("kind", "few", "limit"), [("int8", 0, 1.02), ("int4", WINDOW, 1.05)])
+def test_fewer_bits_cost_little_perplexity(kind: Kind, few: int, limit: float) -> None:
+    """On 2,048 tokens perplexity stays within 2 % (8 bits) and 5 % (4 bits) of float32's."""
+    base = load_backbone(cache=CACHE)
+    ids = torch.tensor(base.tokenizer("\n\n".join(texts()[:40]))["input_ids"][: 4 * WINDOW])
+    windows = ids.view(4, WINDOW)
+    before = decoder_of(base)
+    wanted = sum(loss(before, window) for window in windows) / 4
+    decoder = decoder_of(settle(base, kind)[0])
+    for product in decoder.products:
+        if isinstance(product, FourBitLinear):
+            product.few_rows = few
+
+    found = sum(loss(decoder, window) for window in windows) / 4
+
+    assert math.exp(found - wanted) <= limit
