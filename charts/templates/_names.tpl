@@ -31,6 +31,13 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy $own) | toYaml -}}
 {{- end }}
 
+{{- /* Not empty if the orchestrator runs, which then owns where missions are placed. */ -}}
+{{- define "fleet.orchestrated" -}}
+{{- if hasKey .Values.services "orchestrator" -}}
+{{- if (include "fleet.spec" (list . "orchestrator") | fromYaml).enabled -}}true{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- /* Where a service is reached inside the cluster: (list root name). */ -}}
 {{- define "fleet.address" -}}
 {{- $spec := include "fleet.spec" . | fromYaml -}}

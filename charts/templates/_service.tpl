@@ -16,7 +16,7 @@ metadata:
   name: {{ $full }}
   labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
 spec:
-  selector: {{- include "fleet.selector" (list $root $name) | nindent 4 }}
+  selector: {{- include "fleet.stable" (list $root $name $spec) | nindent 4 }}
   ports:
     - name: {{ $spec.protocol }}
       port: {{ $spec.port }}
@@ -31,6 +31,9 @@ kind: Deployment
 metadata:
   name: {{ $full }}
   labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
+    {{- if $spec.sidecar }}
+    fleet.bem.dev/mission: {{ $name }}
+    {{- end }}
 spec:
   {{- if not $scaled }}
   replicas: {{ $spec.replicas }}
@@ -39,10 +42,13 @@ spec:
   minReadySeconds: 2
   strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
   selector:
-    matchLabels: {{- include "fleet.selector" (list $root $name) | nindent 6 }}
+    matchLabels: {{- include "fleet.stable" (list $root $name $spec) | nindent 6 }}
   template:
     metadata:
       labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
+        {{- if $spec.sidecar }}
+        fleet.bem.dev/track: stable
+        {{- end }}
       annotations:
         checksum/redis: {{ toYaml (list $root.Values.redis.auth $root.Values.redis.external) | sha256sum | trunc 16 }}
         {{- with $spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{- end }}
@@ -58,11 +64,19 @@ spec:
   maxUnavailable: {{ $spec.maxUnavailable }}
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
-    matchLabels: {{- include "fleet.selector" (list $root $name) | nindent 6 }}
+    matchLabels: {{- include "fleet.stable" (list $root $name $spec) | nindent 6 }}
 {{- end }}
 {{- if $scaled }}
 ---
 {{ include "fleet.autoscaler" (dict "root" $root "name" $name "spec" $spec "full" $full) }}
+{{- end }}
+{{- end }}
+
+{{- /* Selects a mission's pods without its canary's: (list root name spec). */ -}}
+{{- define "fleet.stable" -}}
+{{ include "fleet.selector" . }}
+{{- if (index . 2).sidecar }}
+fleet.bem.dev/track: stable
 {{- end }}
 {{- end }}
 

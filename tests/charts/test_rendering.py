@@ -59,7 +59,7 @@ def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> No
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["automountServiceAccountToken"] is name.endswith("-orchestrator"), name
         assert pod["enableServiceLinks"] is False, name
         for container in containers(pod):
             own = container["securityContext"]
@@ -89,11 +89,39 @@ def test_mission_is_reached_through_its_sidecar_alone(rendered: list[dict[str, A
         assert {p["name"] for p in sidecar["ports"]} == {"grpc", "pages"}
 
 
+def test_services_of_missions_lead_past_canaries(rendered: list[dict[str, Any]]) -> None:
+    """A mission's Service and Deployment select the stable track, and its pods carry it."""
+    track = "fleet.bem.dev/track"
+    for each in rendered:
+        if each["kind"] == "Deployment" and "fleet.bem.dev/mission" in each["metadata"]["labels"]:
+            name = each["metadata"]["name"]
+            service = next(
+                e for e in rendered if e["kind"] == "Service" and e["metadata"]["name"] == name
+            )
+            assert service["spec"]["selector"][track] == "stable"
+            assert each["spec"]["selector"]["matchLabels"][track] == "stable"
+            assert each["spec"]["template"]["metadata"]["labels"][track] == "stable"
+
+
+def test_orchestrator_may_what_it_needs() -> None:
+    """No wildcard, no secrets; outside its namespace it reads nodes and pods and writes nothing."""
+    values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
+    roles = [e for e in objects(render(values)) if e["kind"] in {"Role", "ClusterRole"}]
+    assert roles
+
+    for role in roles:
+        for rule in role["rules"]:
+            assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
+            assert "secrets" not in rule["resources"]
+            if role["kind"] == "ClusterRole":
+                assert set(rule["verbs"]) == {"get", "list", "watch"}
+
+
 def test_selectors_hold_nothing_that_changes(rendered: list[dict[str, Any]]) -> None:
     """An upgrade can replace every pod: no selector holds a version or the chart's name."""
     for each in rendered:
         if each["kind"] in {"Deployment", "StatefulSet"}:
-            assert set(each["spec"]["selector"]["matchLabels"]) == {
+            assert set(each["spec"]["selector"]["matchLabels"]) - {"fleet.bem.dev/track"} == {
                 "app.kubernetes.io/name",
                 "app.kubernetes.io/instance",
                 "app.kubernetes.io/component",
@@ -143,6 +171,10 @@ def test_every_way_is_listed() -> None:
 
     assert "ingress" not in policies["bem-fleet-default"]
     assert "from" not in policies["bem-fleet-gateway"]["ingress"][0]
-    assert {c["app.kubernetes.io/component"] for c in callers} == {"gateway", "inference-test"}
+    assert {c["app.kubernetes.io/component"] for c in callers} == {
+        "gateway",
+        "inference-test",
+        "orchestrator",
+    }
     assert router[0]["ports"] == [{"port": 50051}]
     assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])

@@ -14,13 +14,17 @@ BASE = "docker.io/library/python:3.11-slim"
 
 @pytest.fixture(scope="session")
 def cluster() -> None:
-    """A running Kubernetes with the images of this tree, or a skip that says what is missing."""
+    """A running Kubernetes with the images of this tree, or a skip that says what is missing.
+
+    BEM_IMAGES_LOADED=1 leaves the building of images out: a registry or an earlier run has them.
+    """
     if reason := kubernetes_cli.missing():
         pytest.skip(reason)
     if not (os.environ.get("KUBECONFIG") or shutil.which("kind")):
         run(TOOL, "up", timeout_s=3600)
         run(TOOL, "base", BASE, timeout_s=1200)
-    run(ROOT / "docker" / "build.sh", timeout_s=3600)
+    if not os.environ.get("BEM_IMAGES_LOADED"):
+        run(ROOT / "docker" / "build.sh", timeout_s=3600)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.manifests import lay_out
+from tests.cluster.manifests import kept, lay_out
 
 
 def put(layout: Path, content: bytes) -> str:
@@ -36,12 +36,10 @@ def layout(tmp_path: Path) -> Path:
 
 def test_layers_of_the_node_are_not_copied(layout: Path, tmp_path: Path) -> None:
     """A layer that the node has stays out; manifest, configuration and new layers travel."""
-    node, out = tmp_path / "node", tmp_path / "out"
-    node.mkdir()
+    out = tmp_path / "out"
     known = hashlib.sha256(b"torch").hexdigest()
-    (node / known).write_bytes(b"torch")
 
-    lay_out(layout, "x:1", node, out)
+    lay_out(layout, "x:1", {known}, out)
 
     copied = {path.name for path in (out / "blobs" / "sha256").iterdir()}
     assert known not in copied
@@ -52,4 +50,15 @@ def test_layers_of_the_node_are_not_copied(layout: Path, tmp_path: Path) -> None
 def test_unknown_image_is_named(layout: Path, tmp_path: Path) -> None:
     """An image that the layout lacks is an error that names it."""
     with pytest.raises(KeyError, match="y:1"):
-        lay_out(layout, "y:1", tmp_path, tmp_path / "out")
+        lay_out(layout, "y:1", set(), tmp_path / "out")
+
+
+def test_blobs_of_no_image_are_not_relied_on(layout: Path) -> None:
+    """A blob that no image of the node refers to counts as missing: it may go at any moment."""
+    blobs = layout / "blobs" / "sha256"
+    stray = put(layout, b"stray")
+    image = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+
+    assert hashlib.sha256(b"torch").hexdigest() in kept(blobs, [image, "sha256:gone"])
+    assert stray not in kept(blobs, [image])
+    assert kept(blobs, []) == set()
