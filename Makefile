@@ -3,6 +3,9 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
+# Each has an image, a lock and an extra of its name in pyproject.toml.
+SERVICES := $(notdir $(patsubst %/__main__.py,%,$(wildcard services/*/__main__.py)))
+COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT RUN_DIR
 .DEFAULT_GOAL := help
@@ -10,7 +13,7 @@ export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT 
 ##@ Run
 .PHONY: help setup up down status logs
 help: ## List the targets
-	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 
 setup: ## Install uv and the locked packages into .venv
 	@tools/setup.sh
@@ -29,8 +32,8 @@ logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 
 ##@ Check
 .PHONY: test unit integration e2e lint fmt proto proto-check ci
-test: setup ## All tests: unit, integration, and end to end with the real model
-	$(PY) -m pytest tests/unit tests/integration tests/e2e
+test: setup clients ## All tests: unit, chart, integration, and end to end with the real model
+	$(PY) -m pytest tests/unit tests/charts tests/integration tests/e2e
 
 unit: setup ## Tests without network
 	$(PY) -m pytest tests/unit
@@ -44,11 +47,12 @@ e2e: setup ## Tests of the whole fleet with the real model
 lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	ruff check .
 	ruff format --check .
-	mypy libs services tools tests benchmarks
+	mypy libs services tools tests benchmarks docker charts/files
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
-	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml \
+		services/safety/constitution.yaml
 
 fmt: setup ## Format
 	ruff check --fix .
@@ -60,6 +64,34 @@ proto: setup ## Regenerate the code of protos/
 proto-check: setup ## Fail if generated code is stale
 	$(PY) tools/gen_protos.py --check
 
+##@ Kubernetes
+.PHONY: cluster clients image images charts dashboards golden e2e-cluster
+cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
+	@if command -v docker kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
+	else tests/cluster/cluster up && tests/cluster/cluster base docker.io/library/python:3.11-slim; fi
+
+clients: ## Fetch kubectl and helm
+	@tests/cluster/cluster clients
+
+image: ## Build one image and load it into the cluster (SERVICE=router)
+	docker/build.sh $(SERVICE)
+
+images: ## Build all images and load them into the cluster
+	docker/build.sh
+
+charts: setup clients ## Test the chart without a cluster
+	$(PY) -m pytest tests/charts
+
+dashboards: setup ## Write the chart's Grafana dashboards anew
+	$(PY) -m tools.dashboards
+
+golden: setup clients ## Rewrite what the chart is expected to render
+	$(PY) -m tests.charts.rendering
+
+e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
+	$(PY) -m pytest tests/cluster -p no:cacheprovider
+
+##@ Land
 ci: ## What runs before anything lands
 	.ci/run
 
@@ -69,15 +101,26 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer evaluate data-cards
-.PHONY: bench bench-gate bench-pipeline bench-stats bench-training lock
+.PHONY: train train-scorer train-safety safety-study guard-gate evaluate data-cards
+.PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
 
-train-scorer: setup ## Train the sidecar's scorer
-	$(PY) -m services.safety.train
+train-scorer: setup ## Train the sidecar's heads and report on what they never saw
+	$(PY) -m tools.guard train
+	$(PY) -m tools.guard report
 
+train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
+	$(PY) -m bem.training.safety --seed 0 --out adapters/safety --curves docs/results/safety_training/seed-0
+	$(PY) -m bem.training.safety --seed 1 --out .cache/safety/seed-1 --curves docs/results/safety_training/seed-1
+	$(PY) -m bem.training.safety --seed 2 --out .cache/safety/seed-2 --curves docs/results/safety_training/seed-2
+
+safety-study: setup ## Judge the safety adapters on held-out attacks and harmless questions
+	$(PY) -m tools.safety_study --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
+
+guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and without it
+	$(PY) -m tools.guard gate
 
 evaluate: setup ## Compare a skill with its base through a running fleet
 	$(PY) -m tools.evaluate
@@ -92,8 +135,17 @@ bench: setup ## Measure overhead, memory and start-up into docs/results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
 
+bench-engine: setup ## Measure the engine beside llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
+	$(PY) -m benchmarks.engine
+
+bench-guard: setup ## Measure the guard, alone and beside others (GUARD_PYTHON: a venv with llm-guard)
+	$(PY) -m benchmarks.guard
+
 bench-gate: setup ## Compare canary gates on traces whose truth is known
 	$(PY) -m benchmarks.gates
+
+bench-orchestrator: setup ## Measure plans, rounds and API requests of the orchestrator
+	$(PY) -m benchmarks.orchestrator
 
 bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
 	$(PY) -m benchmarks.coverage
@@ -103,7 +155,11 @@ bench-training: setup ## Measure a training step against peft's into docs/result
 	$(PY) -m benchmarks.training_step
 	$(PY) -m benchmarks.training_curves
 
-lock: setup ## Resolve the locks anew
-	uv pip compile --generate-hashes --no-header --no-annotate --extra dev --python-version 3.11 pyproject.toml -o requirements/dev.lock
-	uv pip compile --generate-hashes --no-header --no-annotate --no-deps --python-version 3.11 requirements/no-deps.in -o requirements/no-deps.lock
-	uv pip compile --generate-hashes --no-header --no-annotate --python-version 3.11 requirements/uv.in -o requirements/uv.lock
+lock: setup ## Resolve the locks anew, each image's within the tests'
+	uv pip compile $(COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
+	for lock in no-deps base-model redis uv; do \
+	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
+	done
+	for service in $(SERVICES); do \
+	  uv pip compile $(COMPILE) -c requirements/dev.lock --extra $$service pyproject.toml -o requirements/$$service.lock; \
+	done

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from bem.adapters.bank import LoadedSkill
 from bem.engine import GenerationRequest, Piece, Ticket
+from bem.engine.batch import Counters
 from bem.engine.requests import OnPiece
-from bem.engine.worker import Counters
 from bem.testing import tiny_backbone
 from bemfleet.router.v1 import router_pb2_grpc
 from fleet.server import App, serve
@@ -52,6 +52,11 @@ class MockEngine:
     def skills(self) -> list[LoadedSkill]:
         """Return none."""
         return []
+
+    def skill(self, name: str) -> LoadedSkill | None:
+        """Return none."""
+        del name
+        return None
 
     def _run(self) -> None:
         while True:

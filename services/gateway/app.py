@@ -1,5 +1,6 @@
 """The application: routes, errors, readiness, and the clients that they use."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from services.gateway import feedback, openai_routes, validation
 from services.gateway.edge import Edge
 from services.gateway.errors import HANDLED, on_api_error
+from services.gateway.observations import Observer
+from services.gateway.routing import RouteTable
 from services.gateway.settings import GatewaySettings
+from services.gateway.tracks import Tracks
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -32,9 +36,19 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         validating = open_channel(
             settings.validation_address, max_message_bytes=settings.max_message_bytes
         )
+        table = RouteTable(settings.fleet_address, settings.max_message_bytes)
+        observer = Observer(settings.redis_url)
+        app.state.tracks = Tracks("router", app.state.router, table, observer)
+        beside = [asyncio.create_task(work) for work in (table.follow(), observer.run())]
         app.state.validation = validation_pb2_grpc.ValidationServiceStub(validating)
         app.state.feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
         yield
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await app.state.tracks.close()
+        await observer.close()
+        await table.close()
         await app.state.feedback.close()
         await validating.close()
         await app.state.channel.close()

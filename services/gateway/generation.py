@@ -4,10 +4,10 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from bemfleet.router.v1 import router_pb2 as pb
@@ -19,9 +19,15 @@ from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
 
 from services.gateway.errors import FILTERED, ApiError
-from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+from services.gateway.schema import ChatRequest, CompletionRequest
+from services.gateway.tracks import Split
 
+Router: TypeAlias = "rpc.RouterServiceAsyncStub | Split"
 FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+SAMPLING = (
+    *("temperature", "top_p", "top_k"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+)
 TTFT = Histogram("bem_gateway_ttft_seconds", "Time to the first piece of an answer.")
 INTER_TOKEN = Histogram(
     "bem_gateway_inter_token_seconds",
@@ -41,6 +47,7 @@ class Part:
         prompt_tokens: Set in the last part.
         completion_tokens: Set in the last part.
         version: Model version, in the first part.
+        logprobs: Of the tokens whose text is out with this part, if asked for.
     """
 
     index: int
@@ -49,9 +56,10 @@ class Part:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     version: str = ""
+    logprobs: Sequence[pb.TokenLogprob] = ()
 
 
-def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
+def wire_requests(body: ChatRequest | CompletionRequest) -> list[pb.GenerateRequest]:
     """Return one router request for each choice; seeds of further choices follow the first's."""
     inputs: list[dict[str, Any]] = []
     limit = body.max_tokens
@@ -63,7 +71,7 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
             for m in body.messages
         ]
         inputs = [{"chat": pb.ChatPrompt(messages=messages)}]
-    elif isinstance(body, CompletionRequest):
+    else:
         inputs = [{"prompt": _clean(prompt, "prompt")} for prompt in body.prompt]
     requests = []
     for given in inputs:
@@ -72,13 +80,25 @@ def wire_requests(body: GenerationFields) -> list[pb.GenerateRequest]:
             request.stop.extend(_clean(text, "stop") for text in body.stop or ())
             if limit:
                 request.max_tokens = limit
-            for name in ("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty"):
-                if (value := getattr(body, name)) is not None:
-                    setattr(request.sampling, name, value)
+            _set_given(request, body)
             if body.seed is not None:
                 request.sampling.seed = (body.seed + choice + 2**63) % 2**64 - 2**63
             requests.append(request)
     return requests
+
+
+def _set_given(request: pb.GenerateRequest, body: ChatRequest | CompletionRequest) -> None:
+    """Copy what the body says; what it leaves out stays unset."""
+    for name in SAMPLING:
+        if (value := getattr(body, name)) is not None:
+            setattr(request.sampling, name, value)
+    if body.reported is not None:
+        request.sampling.logprobs = body.reported
+    for token, bias in (body.logit_bias or {}).items():
+        request.sampling.logit_bias[token] = bias
+    for name in ("skill_scale", "skill_from_message"):
+        if (value := getattr(body, name, None)) is not None:
+            setattr(request, name, value)
 
 
 def _clean(text: str, param: str) -> str:
@@ -93,8 +113,8 @@ def _clean(text: str, param: str) -> str:
 
 
 async def parts(
-    router: rpc.RouterServiceAsyncStub, requests: list[pb.GenerateRequest], timeout_s: float
-) -> AsyncIterator[Part]:
+    router: Router, requests: list[pb.GenerateRequest], timeout_s: float
+) -> AsyncGenerator[Part]:
     """Yield the parts of all choices as they come; leaving the iteration cancels the calls."""
     if len(requests) == 1:  # needs neither task nor queue
         async with aclosing(_choice(router, requests[0], timeout_s, 0)) as only:
@@ -129,7 +149,7 @@ async def _read(choice: AsyncGenerator[Part], arrived: asyncio.Queue[Part | Exce
 
 
 async def _choice(
-    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, timeout_s: float, index: int
+    router: Router, request: pb.GenerateRequest, timeout_s: float, index: int
 ) -> AsyncGenerator[Part]:
     """Yield one choice's parts; a withheld answer is an answer, as OpenAI's clients know it."""
     last, seconds = time.perf_counter(), TTFT
@@ -139,7 +159,7 @@ async def _choice(
             now = time.perf_counter()
             seconds.observe(now - last)
             last, seconds = now, INTER_TOKEN
-            part = Part(index, answer.text, version=answer.model_version)
+            part = Part(index, answer.text, version=answer.model_version, logprobs=answer.logprobs)
             if answer.finish_reason:
                 part.finish = FINISH[answer.finish_reason]
                 part.prompt_tokens = answer.usage.prompt_tokens
@@ -157,7 +177,7 @@ async def _choice(
 
 async def whole(
     request: Request,
-    router: rpc.RouterServiceAsyncStub,
+    router: Router,
     asked: list[pb.GenerateRequest],
     limit: float,
 ) -> list[Part]:
@@ -178,9 +198,7 @@ async def whole(
             call.cancel()
 
 
-async def _complete(
-    router: rpc.RouterServiceAsyncStub, request: pb.GenerateRequest, limit: float, index: int
-) -> Part:
+async def _complete(router: Router, request: pb.GenerateRequest, limit: float, index: int) -> Part:
     try:
         answer = await router.Complete(
             pb.CompleteRequest(request=request), timeout=limit, metadata=outgoing_metadata()
@@ -196,6 +214,7 @@ async def _complete(
         answer.usage.prompt_tokens,
         answer.usage.completion_tokens,
         answer.model_version,
+        answer.logprobs,
     )
 
 

@@ -2,34 +2,44 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from fleet import logs
 from fleet.clients import outgoing_metadata
 
+from services.gateway.body_route import BodyRoute
 from services.gateway.errors import ApiError, from_rpc
+from services.gateway.event_stream import DONE, EventStream
 from services.gateway.generation import Part, parts, whole, wire_requests
-from services.gateway.schema import ChatRequest, CompletionRequest, GenerationFields
+from services.gateway.logprobs import LogprobWriter
+from services.gateway.schema import ChatRequest, CompletionRequest
+from services.gateway.tracks import session_of
 
 routes = APIRouter(prefix="/v1")
+_answers = APIRouter(route_class=BodyRoute)
+Body = ChatRequest | CompletionRequest
+TRACK = "x-bem-track"
 
 
-@routes.post("/chat/completions")
+@_answers.post("/chat/completions")
 async def chat(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation."""
     return await _answer(request, body, "chat.completion", "chatcmpl")
 
 
-@routes.post("/completions")
+@_answers.post("/completions")
 async def completions(request: Request, body: CompletionRequest) -> Response:
     """Continue one or more texts."""
     return await _answer(request, body, "text_completion", "cmpl")
+
+
+routes.include_router(_answers)
 
 
 @routes.get("/models")
@@ -66,7 +76,7 @@ async def _models(request: Request) -> list[dict[str, Any]]:
     ]
 
 
-async def _answer(request: Request, body: GenerationFields, kind: str, prefix: str) -> Response:
+async def _answer(request: Request, body: Body, kind: str, prefix: str) -> Response:
     asked = wire_requests(body)
     head = {
         "id": f"{prefix}-{logs.request_id.get()}",
@@ -75,25 +85,30 @@ async def _answer(request: Request, body: GenerationFields, kind: str, prefix: s
         "model": body.model,
     }
     limit = request.app.state.settings.request_timeout_s
-    router = request.app.state.router
+    session = session_of(request.headers, body.user)
+    router = request.app.state.tracks.split(session, logs.request_id.get())
     if body.stream:
-        return await _stream(body, head, parts(router, asked, limit))
+        streamed = await _stream(body, head, parts(router, asked, limit), choices=len(asked))
+        streamed.headers[TRACK] = router.track
+        return streamed
     choices = await whole(request, router, asked, limit)
     head["system_fingerprint"] = choices[0].version
-    head["choices"] = [_choice(choice, kind) for choice in choices]
+    asks = body.reported is not None
+    head["choices"] = [_choice(choice, kind, asks=asks) for choice in choices]
     head["usage"] = _usage(choices, prompts=_prompts(body))
-    return JSONResponse(head)
+    return JSONResponse(head, headers={TRACK: router.track})
 
 
-def _choice(part: Part, kind: str) -> dict[str, Any]:
-    shared = {"index": part.index, "finish_reason": part.finish, "logprobs": None}
+def _choice(part: Part, kind: str, *, asks: bool) -> dict[str, Any]:
+    logprobs = LogprobWriter(kind, asks=asks).write(part.logprobs)
+    shared = {"index": part.index, "finish_reason": part.finish, "logprobs": logprobs}
     if kind == "text_completion":
         return {**shared, "text": part.text}
     message = {"role": "assistant", "content": part.text, "refusal": None}
     return {**shared, "message": message}
 
 
-def _prompts(body: GenerationFields) -> int:
+def _prompts(body: Body) -> int:
     return len(body.prompt) if isinstance(body, CompletionRequest) else 1
 
 
@@ -109,52 +124,68 @@ def _usage(choices: list[Part], *, prompts: int) -> dict[str, int]:
     }
 
 
-async def _stream(body: GenerationFields, head: dict[str, Any], source: Any) -> Response:
+async def _stream(
+    body: Body, head: dict[str, Any], source: AsyncGenerator[Part], *, choices: int
+) -> Response:
     """Start the stream with its first part, so that an early error still has its HTTP status."""
     first = await anext(source)
-    events = _events(body, head, first, source)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return EventStream(_events(body, head, first, source, choices=choices))
 
 
 async def _events(
-    body: GenerationFields, head: dict[str, Any], first: Part, stream: Any
-) -> AsyncIterator[bytes]:
-    chat = head["object"] == "chat.completion"
+    body: Body,
+    head: dict[str, Any],
+    first: Part,
+    stream: AsyncGenerator[Part],
+    *,
+    choices: int,
+) -> AsyncGenerator[bytes]:
+    kind = head["object"]
+    chat = kind == "chat.completion"
     if chat:
         head = {**head, "object": "chat.completion.chunk"}
     head["system_fingerprint"] = first.version
-    started: set[int] = set()
+    writers: dict[int, LogprobWriter] = {}
     ended: list[Part] = []
     async with aclosing(stream):
         try:
-            part: Part | None = first
-            while part is not None:
-                if chat and part.index not in started:
-                    started.add(part.index)
-                    yield _chunk(head, part.index, {"role": "assistant", "content": ""}, None)
-                yield _delta(head, part, chat=chat)
+            part = first
+            while True:
+                opening = b""
+                if part.index not in writers:
+                    writers[part.index] = LogprobWriter(kind, asks=body.reported is not None)
+                    if chat:
+                        role = {"delta": {"role": "assistant", "content": ""}}
+                        opening = _piece(head, part.index, role, None, None)
+                logprobs = writers[part.index].write(part.logprobs)
+                events = opening + _delta(head, part, logprobs, chat=chat)
                 if part.finish:
                     ended.append(part)
-                part = await anext(stream, None)
+                if len(ended) == choices:
+                    break
+                yield events
+                part = await anext(stream)
         except grpc.RpcError as err:
             yield _event({"error": from_rpc(err).body})
             return
     if body.stream_options and body.stream_options.include_usage:
         ended.sort(key=lambda end: end.index)
-        yield _event({**head, "choices": [], "usage": _usage(ended, prompts=_prompts(body))})
-    yield b"data: [DONE]\n\n"
+        usage = _usage(ended, prompts=_prompts(body))
+        events += _event({**head, "choices": [], "usage": usage})
+    yield events + DONE
 
 
-def _delta(head: dict[str, Any], part: Part, *, chat: bool) -> bytes:
+def _delta(head: dict[str, Any], part: Part, logprobs: Any, *, chat: bool) -> bytes:
+    said: dict[str, Any] = {"text": part.text}
     if chat:
-        return _chunk(head, part.index, {"content": part.text} if part.text else {}, part.finish)
-    choice = {"index": part.index, "text": part.text, "finish_reason": part.finish}
-    return _event({**head, "choices": [{**choice, "logprobs": None}]})
+        said = {"delta": {"content": part.text} if part.text else {}}
+    return _piece(head, part.index, said, part.finish, logprobs)
 
 
-def _chunk(head: dict[str, Any], index: int, delta: dict[str, str], finish: str | None) -> bytes:
-    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": None}
+def _piece(
+    head: dict[str, Any], index: int, said: dict[str, Any], finish: str | None, logprobs: Any
+) -> bytes:
+    choice = {"index": index, **said, "finish_reason": finish, "logprobs": logprobs}
     return _event({**head, "choices": [choice]})
 
 

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 MAX_MESSAGES = 256
+MAX_LOGPROBS = 20
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -41,6 +43,12 @@ class GenerationFields(_Request):
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    logit_bias: (
+        Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)]
+        | None
+    ) = None
+    skill_scale: float | None = Field(None, ge=0, le=2)
     user: str | None = Field(None, max_length=256)
 
 
@@ -79,14 +87,23 @@ class ChatRequest(GenerationFields):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
     response_format: ResponseFormat | None = None
     metadata: dict[str, str] | None = None
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    skill_from_message: int | None = Field(None, ge=0, lt=MAX_MESSAGES)
     store: Literal[False] | None = None
 
     @model_validator(mode="after")
     def _one_limit(self) -> "ChatRequest":
         if self.max_tokens and self.max_completion_tokens:
             raise ValueError("give max_tokens or max_completion_tokens, not both")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
         return self
+
+    @property
+    def reported(self) -> int | None:
+        """Number of likely tokens to report at each place; None reports nothing."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(GenerationFields):
@@ -98,9 +115,14 @@ class CompletionRequest(GenerationFields):
         Field(min_length=1, max_length=16),
     ]
     echo: Literal[False] | None = None
-    logprobs: None = None
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     best_of: Literal[1] | None = None
     suffix: None = None
+
+    @property
+    def reported(self) -> int | None:
+        """Number of likely tokens to report at each place; None reports nothing."""
+        return self.logprobs
 
 
 class FeedbackRequest(_Request):

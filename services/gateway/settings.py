@@ -16,6 +16,9 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     validation_address: str = "127.0.0.1:50091"
     """The validation service."""
 
+    fleet_address: str | None = None
+    """The orchestrator, which tells how requests are split; unset: all go to stable."""
+
     validation_timeout_s: float = Field(120.0, gt=0)
     """Deadline of one comparison, the wait for others before it included."""
 

@@ -12,9 +12,13 @@ import torch
 from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone, load_backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Ticket
+from bem.engine.batch import Counters
+from bem.engine.pick import settle
 from bem.engine.requests import OnPiece
-from bem.engine.worker import Counters
 from bem.errors import InvalidRequestError, SkillNotFoundError
+from bem.safety import SafetyOverlay
+from bem.safety.artifact import CARD
+from bem.safety.overlay import load_overlay
 from fleet import logs
 from fleet.errors import NotFoundError, UnavailableError
 from prometheus_client import Counter, Gauge, Histogram
@@ -28,6 +32,18 @@ RUNNING = Gauge("bem_router_requests_running", "Requests in the batch now.")
 WAITING = Gauge("bem_router_requests_waiting", "Requests in the queue now.")
 STEPS = Counter("bem_router_decode_steps_total", "Decode steps.")
 PROMPT_TOKENS = Counter("bem_router_prompt_tokens_total", "Prompt tokens computed.")
+REUSED_TOKENS = Counter(
+    "bem_router_prefix_reused_tokens_total", "Prompt tokens taken from the prefix cache."
+)
+REUSED_LOWER_TOKENS = Counter(
+    "bem_router_prefix_reused_lower_tokens_total",
+    "Prompt tokens whose lower half was taken from the prefix cache.",
+)
+HIT_RATIO = Gauge(
+    "bem_router_prefix_hit_ratio", "Share of all prompt tokens taken from the prefix cache."
+)
+PREFIX_BYTES = Gauge("bem_router_prefix_cache_bytes", "Memory of the prefix cache's blocks.")
+PAGE_INS = Counter("bem_router_skill_page_ins_total", "Skills brought into a slot.")
 GENERATED_TOKENS = Counter("bem_router_generated_tokens_total", "Tokens generated.")
 DROPPED = Counter("bem_router_requests_dropped_total", "Requests cancelled or past deadline.")
 TTFT = Histogram(
@@ -57,6 +73,10 @@ class Worker(Protocol):
         """Return the loaded skills."""
         ...
 
+    def skill(self, name: str) -> LoadedSkill | None:
+        """Return one loaded skill."""
+        ...
+
 
 class Mission:
     """A loaded model that answers.
@@ -65,12 +85,16 @@ class Mission:
         backbone: The base model.
         worker: The engine that owns it.
         adapters: Folder that skills are loaded from.
+        safety_floor: Least knob of the safety adapter, whatever a request says.
     """
 
-    def __init__(self, backbone: Backbone, worker: Worker, adapters: Path) -> None:
+    def __init__(
+        self, backbone: Backbone, worker: Worker, adapters: Path, safety_floor: float = 0.0
+    ) -> None:
         self.backbone = backbone
         self.worker = worker
         self._adapters = adapters
+        self.safety_floor = safety_floor
         self.started_unix_s = int(time.time())
 
     @property
@@ -86,9 +110,8 @@ class Mission:
         """
         if model in ("", self.backbone.name):
             return None
-        for skill in self.worker.skills():
-            if skill.name == model:
-                return skill
+        if skill := self.worker.skill(model):
+            return skill
         names = [self.backbone.name, *(skill.name for skill in self.worker.skills())]
         raise SkillNotFoundError(model, names)
 
@@ -124,7 +147,7 @@ class Mission:
         """Return one piece with all the text; the event loop sleeps until it is there."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Piece] = loop.create_future()
-        kept: list[str] = []
+        kept: list[Piece] = []
 
         def settle(piece: Piece | Exception) -> None:
             if done.done():
@@ -136,10 +159,14 @@ class Mission:
 
         def on_piece(piece: Piece | Exception) -> None:
             if isinstance(piece, Piece):
-                kept.append(piece.text)
+                kept.append(piece)
                 if not piece.finish:
                     return
-                piece = replace(piece, text="".join(kept))
+                piece = replace(
+                    piece,
+                    text="".join(one.text for one in kept),
+                    logprobs=tuple(token for one in kept for token in one.logprobs),
+                )
             _hand_over(loop, settle, piece)
 
         ticket = self.worker.submit(request, on_piece)
@@ -167,7 +194,8 @@ class Mission:
     async def unload_skill(self, name: str) -> None:
         """Offer a skill no longer."""
         checked_name(name)
-        version = next((s.version for s in self.worker.skills() if s.name == name), "")
+        skill = self.worker.skill(name)
+        version = skill.version if skill else ""
         await asyncio.wrap_future(self._model_worker().unload_skill(name))
         RESIDENT.labels(name, version[:12]).set(0)
         _LOG.info("skill unloaded", skill=name)
@@ -184,6 +212,11 @@ class Mission:
             PROMPT_TOKENS.inc(now.prompt_tokens - seen.prompt_tokens)
             GENERATED_TOKENS.inc(now.generated_tokens - seen.generated_tokens)
             DROPPED.inc(now.dropped - seen.dropped)
+            REUSED_TOKENS.inc(now.reused_tokens - seen.reused_tokens)
+            REUSED_LOWER_TOKENS.inc(now.reused_lower_tokens - seen.reused_lower_tokens)
+            HIT_RATIO.set(now.reused_tokens / max(1, now.reused_tokens + now.prompt_tokens))
+            PREFIX_BYTES.set(worker.batch.prefix.bytes)
+            PAGE_INS.inc(now.page_ins - seen.page_ins)
             seen = now
             await asyncio.sleep(interval_s)
         worker.ended.result()
@@ -203,9 +236,10 @@ def load(settings: RouterSettings) -> Mission:
     """Load base model and skills, prove the model with one token, start the engine. Blocks."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    backbone = load_backbone(
-        settings.backbone, dtype=settings.dtype, device=settings.device, cache=settings.cache
-    )
+    loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
+    backbone, picked = settle(loaded, settings.weights)
+    measured = picked.milliseconds if picked else None
+    _LOG.info("weights", kind=backbone.weights, asked=settings.weights, milliseconds=measured)
     return assemble(backbone, settings)
 
 
@@ -217,7 +251,9 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
         rank=settings.rank,
         slots=settings.slots,
         feature_layer=settings.feature_layer,
+        registered=settings.skills,
     )
+    overlay = _overlay(backbone, bank, settings.safety)
     for card in sorted(settings.adapters.glob("*/card.json")):
         skill = bank.load(card.parent)
         RESIDENT.labels(skill.name, skill.version[:12]).set(1)
@@ -228,9 +264,21 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
         rows=settings.rows,
         queue=settings.queue,
         context_tokens=settings.context_tokens,
+        prefix_bytes=settings.prefix_mib * 2**20,
+        safety=overlay,
     )
     worker.start()
-    return Mission(backbone, worker, settings.adapters)
+    return Mission(backbone, worker, settings.adapters, settings.safety_floor)
+
+
+def _overlay(backbone: Backbone, bank: SkillBank, folder: Path) -> SafetyOverlay | None:
+    """Put the safety adapter into the bank before any skill; None where there is none."""
+    if not (folder / CARD).is_file():
+        return None
+    overlay = load_overlay(bank, folder, base_digest=backbone.digest)
+    RESIDENT.labels("safety", overlay.version[:12]).set(1)
+    _LOG.info("safety adapter loaded", version=overlay.version[:12])
+    return overlay
 
 
 def checked_name(name: str) -> str:

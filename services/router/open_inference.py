@@ -17,11 +17,17 @@ from inference import open_inference_pb2_grpc as rpc
 
 from services.router.mission import Mission
 from services.router.requests import engine_request
-from services.router.servicer import MissionHolder, deadline_of
+from services.router.servicer import MissionHolder, deadline_of, knob_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INPUT, OUTPUT = "text_input", "text_output"
 MAX_BATCH = 64
+SAMPLING = frozenset(
+    {
+        *("temperature", "top_p", "top_k", "seed"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+    }
+)
 
 
 class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
@@ -84,11 +90,11 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
         """Answer each text of the input tensor; the output has the same order."""
         mission = self._holder.get()
         texts, raw = _texts(request)
-        deadline = deadline_of(context)
+        deadline, knob = deadline_of(context), knob_of(context)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(_answer(mission, _generate(request, text), deadline))
+                    group.create_task(_answer(mission, _generate(request, text), deadline, knob))
                     for text in texts
                 ]
         except ExceptionGroup as failures:
@@ -167,7 +173,7 @@ def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRe
         try:
             if name in ("max_tokens", "skill_scale"):
                 setattr(asked, name, value)
-            elif name in ("temperature", "top_p", "top_k", "seed"):
+            elif name in SAMPLING:
                 setattr(asked.sampling, name, value)
             elif name == "stop":
                 asked.stop.append(parameter.string_param)
@@ -181,9 +187,9 @@ def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRe
 
 
 async def _answer(
-    mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None
+    mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None, knob: float
 ) -> bytes:
-    request = engine_request(mission, asked, deadline)
+    request = engine_request(mission, asked, deadline, knob)
     return (await mission.complete(request)).text.encode()
 
 

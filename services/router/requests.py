@@ -1,9 +1,10 @@
 """From wire requests to engine requests: every limit is checked and named here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bem.engine import GenerationRequest, Sampling
+from bem.engine.requests import MAX_LOGPROBS
 from bem.errors import InvalidRequestError
 from bemfleet.router.v1 import router_pb2 as pb
 
@@ -13,11 +14,13 @@ MAX_TOKENS = 256
 MAX_MESSAGES = 256
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 64
+MAX_BIASES = 1024
+SAFETY_KNOB = "bem-safety-knob"
 ROLES = ("system", "user", "assistant")
 
 
 def engine_request(
-    mission: Mission, request: pb.GenerateRequest, deadline: float | None
+    mission: Mission, request: pb.GenerateRequest, deadline: float | None, knob: float = 0.0
 ) -> GenerationRequest:
     """Check a request and render its prompt.
 
@@ -25,6 +28,7 @@ def engine_request(
         mission: Knows the tokenizer, the skills and the context.
         request: As it came over the wire.
         deadline: Value of ``time.monotonic()`` at which the caller stops waiting.
+        knob: What the caller asks of the safety adapter, in [0, 1]; the operator's floor holds.
 
     Raises:
         InvalidRequestError: A field breaks its limit.
@@ -36,7 +40,7 @@ def engine_request(
         raise InvalidRequestError("max_tokens", f"must be at least 1, is {max_tokens}")
     scale = request.skill_scale if request.HasField("skill_scale") else 1.0
     _in_range("skill_scale", scale, 0, 2)
-    sampling = _sampling(request.sampling)
+    sampling = _sampling(request.sampling, len(mission.backbone.tokenizer))
     stop = _stop(request.stop)
     ids = _prompt_ids(mission, request)
     limit = mission.context_tokens
@@ -59,21 +63,45 @@ def engine_request(
         stop=stop,
         skill=skill.name if skill else None,
         skill_scale=scale,
+        activation=_activation(mission, request, ids),
+        safety_knob=max(knob, mission.safety_floor),
         deadline=deadline,
     )
 
 
-def _sampling(given: pb.Sampling) -> Sampling:
+def safety_knob(metadata: Iterable[tuple[str, str | bytes]]) -> float:
+    """Return the knob that a call's metadata asks for; 0 without the header.
+
+    Raises:
+        InvalidRequestError: It is no number in [0, 1]; of several the last one counts.
+    """
+    given = [value for name, value in metadata if name == SAFETY_KNOB]
+    if not given:
+        return 0.0
+    text = given[-1] if isinstance(given[-1], str) else given[-1].decode("ascii", "replace")
+    try:
+        knob = float(text)
+    except ValueError as err:
+        raise InvalidRequestError(SAFETY_KNOB, f"{text[:40]!r} is no number") from err
+    _in_range(SAFETY_KNOB, knob, 0, 1)
+    return knob
+
+
+def _sampling(given: pb.Sampling, vocabulary: int) -> Sampling:
     temperature = given.temperature if given.HasField("temperature") else 1.0
     top_p = given.top_p if given.HasField("top_p") else 1.0
+    repetition = given.repetition_penalty if given.HasField("repetition_penalty") else 1.0
     _in_range("sampling.temperature", temperature, 0, 2)
     _in_range("sampling.top_p", top_p, 0, 1)
-    if top_p == 0:
-        raise InvalidRequestError("sampling.top_p", "must be above 0")
+    _in_range("sampling.repetition_penalty", repetition, 0, 2)
+    for field, value in (("top_p", top_p), ("repetition_penalty", repetition)):
+        if value == 0:
+            raise InvalidRequestError(f"sampling.{field}", "must be above 0")
     if given.top_k < 0:
         raise InvalidRequestError("sampling.top_k", f"must be at least 0, is {given.top_k}")
     _in_range("sampling.presence_penalty", given.presence_penalty, -2, 2)
     _in_range("sampling.frequency_penalty", given.frequency_penalty, -2, 2)
+    _in_range("sampling.logprobs", given.logprobs, 0, MAX_LOGPROBS)
     return Sampling(
         temperature=temperature,
         top_p=top_p,
@@ -81,7 +109,41 @@ def _sampling(given: pb.Sampling) -> Sampling:
         seed=given.seed if given.HasField("seed") else None,
         presence_penalty=given.presence_penalty,
         frequency_penalty=given.frequency_penalty,
+        repetition_penalty=repetition,
+        logit_bias=_bias(given.logit_bias, vocabulary),
+        logprobs=given.logprobs if given.HasField("logprobs") else None,
     )
+
+
+def _bias(given: Mapping[int, float], vocabulary: int) -> tuple[tuple[int, float], ...]:
+    if len(given) > MAX_BIASES:
+        raise InvalidRequestError(
+            "sampling.logit_bias", f"has {len(given)} tokens; at most {MAX_BIASES}"
+        )
+    for token, value in given.items():
+        if not 0 <= token < vocabulary:
+            raise InvalidRequestError(
+                "sampling.logit_bias", f"names token {token}; the model has 0 to {vocabulary - 1}"
+            )
+        _in_range("sampling.logit_bias", value, -100, 100)
+    return tuple(sorted(given.items()))
+
+
+def _activation(mission: Mission, request: pb.GenerateRequest, ids: Sequence[int]) -> int:
+    """Return how many tokens of the prompt lie before the message with which the skill begins."""
+    count = request.skill_from_message
+    if count == 0:
+        return 0
+    messages = request.chat.messages
+    if not 0 <= count < len(messages):
+        raise InvalidRequestError(
+            "skill_from_message", f"must be 0 to {max(0, len(messages) - 1)}, is {count}"
+        )
+    before = _render(mission, messages[:count], answering=False)
+    start = mission.backbone.tokenizer.encode(before, add_special_tokens=False)
+    # A template that ends a shorter conversation in another way shares less.
+    pairs = zip(ids, start, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), len(start))
 
 
 def _in_range(field: str, value: float, low: float, high: float) -> None:
@@ -121,7 +183,7 @@ def _prompt_ids(mission: Mission, request: pb.GenerateRequest) -> list[int]:
     return ids
 
 
-def _render(mission: Mission, messages: Sequence[pb.ChatMessage]) -> str:
+def _render(mission: Mission, messages: Sequence[pb.ChatMessage], *, answering: bool = True) -> str:
     if not 1 <= len(messages) <= MAX_MESSAGES:
         raise InvalidRequestError(
             "chat.messages", f"must be 1 to {MAX_MESSAGES} messages, are {len(messages)}"
@@ -136,5 +198,5 @@ def _render(mission: Mission, messages: Sequence[pb.ChatMessage]) -> str:
             raise InvalidRequestError(f"chat.messages[{index}].content", "is empty")
     chat = [{"role": m.role, "content": m.content} for m in messages]
     tokenizer = mission.backbone.tokenizer
-    text: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    text: str = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=answering)
     return text

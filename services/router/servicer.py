@@ -8,13 +8,14 @@ from typing import Any
 
 import grpc
 from bem import errors
+from bem.engine import Likely, TokenLogprob
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import StatusTable, UnavailableError
 from grpc import aio
 
 from services.router.mission import Mission
-from services.router.requests import engine_request
+from services.router.requests import engine_request, safety_knob
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
@@ -65,11 +66,14 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream the pieces of an answer."""
         mission = self._holder.get()
-        asked = engine_request(mission, request, deadline_of(context))
+        asked = engine_request(mission, request, deadline_of(context), knob_of(context))
         version = mission.version_of(mission.skill_of(request.model))
         async for piece in mission.generate(asked):
             response = pb.GenerateResponse(
-                text=piece.text, finish_reason=_FINISH[piece.finish], model_version=version
+                text=piece.text,
+                finish_reason=_FINISH[piece.finish],
+                model_version=version,
+                logprobs=[_logprob(one) for one in piece.logprobs],
             )
             if piece.finish:
                 response.usage.prompt_tokens = len(asked.prompt_ids)
@@ -82,7 +86,7 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> pb.CompleteResponse:
         """Return an answer whole."""
         mission = self._holder.get()
-        asked = engine_request(mission, request.request, deadline_of(context))
+        asked = engine_request(mission, request.request, deadline_of(context), knob_of(context))
         version = mission.version_of(mission.skill_of(request.request.model))
         piece = await mission.complete(asked)
         usage = pb.Usage(
@@ -93,6 +97,7 @@ class RouterServicer(rpc.RouterServiceServicer):
             finish_reason=_FINISH[piece.finish],
             usage=usage,
             model_version=version,
+            logprobs=[_logprob(one) for one in piece.logprobs],
         )
 
     async def ListSkills(
@@ -135,6 +140,23 @@ def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return when the caller stops waiting, on the clock of ``time.monotonic()``."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
+
+
+def _logprob(one: TokenLogprob) -> pb.TokenLogprob:
+    return pb.TokenLogprob(chosen=_likely(one), top=[_likely(other) for other in one.top])
+
+
+def _likely(one: Likely) -> pb.LikelyToken:
+    return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
+
+
+def knob_of(context: aio.ServicerContext[Any, Any]) -> float:
+    """Return how much of the safety adapter the caller asks for, in [0, 1].
+
+    Raises:
+        InvalidRequestError: The header ``bem-safety-knob`` is no such number.
+    """
+    return safety_knob(context.invocation_metadata() or ())
 
 
 def _skill(skill: Any) -> pb.Skill:

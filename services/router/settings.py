@@ -1,6 +1,7 @@
 """Settings of the router service."""
 
 from pathlib import Path
+from typing import Literal
 
 from fleet.settings import FleetSettings
 from pydantic import Field
@@ -21,8 +22,15 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     adapters: Path = Path("adapters")
     """Folder whose sub-folders with a ``card.json`` are loaded at the start."""
 
-    dtype: str = Field("float32", pattern="^(float32|bfloat16)$")
-    """Type of the weights; float32 makes greedy answers independent of the batch."""
+    weights: Literal["fp32", "bf16", "int8", "int4", "auto"] = "fp32"
+    """How the frozen matrices are held; ``auto`` measures. ``fp32`` is exact, ``int8`` and ``int4``
+    are for CPUs."""
+
+    safety: Path = Path("adapters/safety")
+    """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
+
+    safety_floor: float = Field(0.0, ge=0, le=1)
+    """Least knob of the safety adapter; a request's ``bem-safety-knob`` can only raise it."""
 
     device: str = "cpu"
     """A torch device, such as ``cpu`` or ``cuda:0``."""
@@ -39,8 +47,15 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     context_tokens: int = Field(2048, ge=16)
     """Prompt and answer together; 46 KB of cache a token and row for the packaged model."""
 
-    slots: int = Field(8, ge=1, le=1024)
-    """Skills that fit at once."""
+    prefix_mib: int = Field(256, ge=0, le=1_048_576)
+    """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 has none."""
+
+    slots: int = Field(16, ge=1, le=1024)
+    """Skills that are resident at once; the one used longest ago makes room for another. With fewer
+    than ``rows``, a request may wait for a slot although a row is free."""
+
+    skills: int = Field(1024, ge=1, le=65_536)
+    """Skills that may be loaded; one more is RESOURCE_EXHAUSTED."""
 
     rank: int = Field(16, ge=1, le=256)
     """Highest rank of a skill."""

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass, field
 
 from fleet import logs
-from fleet.streams import StreamWriter
+from fleet.audit_chain import ChainWriter
 from prometheus_client import Counter
 
-from services.safety.judge import Verdict
+from services.safety.constitution import Action, Verdict
 
 RECORDS = Counter("bem_safety_audit_records_total", "Audit records written.", ["action"])
 
@@ -20,8 +20,10 @@ class AuditRecord:
     Attributes:
         method: Call path.
         began: Value of ``time.perf_counter()`` at its start.
-        worst: The verdict with the highest score so far.
+        worst: The strictest verdict so far, of those the one with the highest overall score.
         chars: Characters judged as output.
+        redacted: Spans cut out.
+        knob: The safety adapter's knob that the mission was given; empty where none was.
         written: Whether the record is stored.
         digest: Running SHA-256 of the output text.
     """
@@ -30,6 +32,8 @@ class AuditRecord:
     began: float = field(default_factory=time.perf_counter)
     worst: Verdict | None = None
     chars: int = 0
+    redacted: int = 0
+    knob: str = ""
     written: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
@@ -40,24 +44,34 @@ class AuditRecord:
 
     def judged(self, verdict: Verdict) -> None:
         """Keep the worst verdict."""
-        if self.worst is None or verdict.score > self.worst.score:
+        worst = self.worst
+        if worst is None or (verdict.action, verdict.overall) > (worst.action, worst.overall):
             self.worst = verdict
 
-    async def write(self, writer: StreamWriter, status: str) -> None:
+    async def write(self, writer: ChainWriter, status: str) -> None:
         """Append the record.
 
         Raises:
             UnavailableError: It could not be written; then nothing more may leave.
         """
-        action = "allow" if self.worst is None or self.worst.allowed else "filter"
+        verdict = self.worst
+        action = (verdict.action if verdict else Action.ALLOW).name.lower()
+        found = verdict.worst if verdict else None
+        broken = verdict.violations if verdict else ()
         await writer.append(
             {
                 "request_id": logs.request_id.get(),
                 "method": self.method,
                 "action": action,
-                "category": self.worst.category if self.worst else "",
-                "score": f"{self.worst.score:.4f}" if self.worst else "",
-                "threshold": f"{self.worst.threshold:.4f}" if self.worst else "",
+                "constraint": found.rule.constraint if found else "",
+                "category": found.rule.scorer if found else "",
+                "score": f"{found.score:.4f}" if found else "",
+                "threshold": f"{found.rule.threshold:.4f}" if found else "",
+                "overall": f"{verdict.overall:.4f}" if verdict else "",
+                "violations": ",".join(sorted({v.rule.scorer for v in broken})),
+                "constitution": verdict.version if verdict else "",
+                "knob": self.knob,
+                "redacted": str(self.redacted),
                 "chars": str(self.chars),
                 "sha256": self.digest.hexdigest(),
                 "duration_ms": f"{(time.perf_counter() - self.began) * 1000:.1f}",

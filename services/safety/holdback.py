@@ -1,14 +1,21 @@
 """The hold-back: messages of a stream wait until the text behind theirs is known to be clean."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from services.safety.findings import Span
+from services.safety.redaction import merged
+
+# No e-mail address, key or number is longer; a longer run without a space is let go in pieces.
+LONGEST_TOKEN = 320
 
 
 class HoldBack:
-    """Orders a stream's messages and tells which may leave.
+    """Orders a stream's messages and tells which may leave, and what is cut out of them.
 
     A message may leave when all its text lies at least ``window`` characters before the end of
-    what was judged, or when the stream has ended and all of it was judged.
+    what was judged, or when the stream has ended and all of it was judged; never in the middle of
+    a span that is cut out, or of a word that may still become one.
 
     Args:
         window: Characters held back.
@@ -23,6 +30,8 @@ class HoldBack:
         self._stride = stride
         self._judged = 0
         self._released = 0
+        self._asked_from = 0
+        self._spans: list[Span] = []
         self._held: deque[tuple[bytes, int]] = deque()
 
     @property
@@ -40,16 +49,44 @@ class HoldBack:
         releasable = len(self.text) - self._window - self._released
         if self._judged == len(self.text) or (not ended and releasable < self._stride):
             return ""
-        return self.text[max(0, self._judged - self._context) :]
+        self._asked_from = max(0, self._judged - self._context)
+        return self.text[self._asked_from :]
 
-    def passed(self, length: int) -> None:
-        """Note that the first ``length`` characters are clean."""
+    def passed(self, length: int, spans: Iterable[Span] = ()) -> None:
+        """Note that the first ``length`` characters are clean but for ``spans``.
+
+        Args:
+            length: Of the whole stream's text.
+            spans: Offsets in what ``unjudged`` returned last.
+        """
         self._judged = length
+        moved = [
+            Span(s.start + self._asked_from, s.end + self._asked_from, s.label, s.score, s.scorer)
+            for s in spans
+        ]
+        self._spans = merged([*self._spans, *moved])
 
-    def releasable(self, *, ended: bool) -> Iterator[bytes]:
-        """Yield the messages that may leave now, in order."""
-        limit = self._judged if ended else max(self._judged - self._window, self._released)
+    def releasable(self, *, ended: bool) -> Iterator[tuple[bytes, int, list[Span]]]:
+        """Yield the messages that may leave now, in order.
+
+        Each with the place of its text's beginning, and the spans to cut out, both in the stream.
+        """
+        limit = self._judged if ended else self._limit()
         while self._held and self._held[0][1] <= limit:
             raw, end = self._held.popleft()
-            self._released = end
-            yield raw
+            start, self._released = self._released, end
+            yield raw, start, [s for s in self._spans if s.start < end and s.end > start]
+
+    def _limit(self) -> int:
+        limit = max(self._judged - self._window, self._released)
+        for span in self._spans:
+            if span.start < limit < span.end:
+                limit = span.start
+        if limit < len(self.text) and not self.text[limit].isspace():
+            begin = max(self._released, limit - LONGEST_TOKEN)
+            word = limit
+            while word > begin and not self.text[word - 1].isspace():
+                word -= 1
+            if word > begin or begin == self._released:
+                limit = word
+        return max(limit, self._released)

@@ -1,193 +1,117 @@
-"""Verdicts: the scorer runs as a child process; without its answer nothing is allowed."""
+"""Verdicts: the scorers that the constitution asks for, and what it makes of their findings."""
 
 import asyncio
-import json
-import math
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
-from fleet import logs
-from fleet.errors import UnavailableError
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
-_LOG = logs.get("safety.judge")
-_LINE_LIMIT = 64 * 1024 * 1024
-_MAX_BATCH = 64
+from services.safety.constitution import Constitution, Verdict
+from services.safety.findings import Finding, Query
+from services.safety.scorer_process import ScorerProcess
+from services.safety.scoring.gate import may_hold_personal_data
 
-VERDICTS = Counter("bem_safety_verdicts_total", "Texts judged.", ["category", "action"])
-CHECK_SECONDS = Histogram(
-    "bem_safety_check_seconds",
-    "Time of one batch in the scorer.",
-    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1),
-)
-RESTARTS = Counter("bem_safety_scorer_restarts_total", "Times the scorer was started again.")
+_FAST = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
+_POINTING = frozenset(("pii", "secrets"))
+_KEPT = 2048
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the scorer says of one text.
-
-    Attributes:
-        category: What it looks for.
-        score: Probability of a violation, 0 to 1.
-        threshold: At or above it the text is withheld.
-    """
-
-    category: str
-    score: float
-    threshold: float
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the text may leave."""
-        return self.score < self.threshold
+VERDICTS = Counter("bem_safety_verdicts_total", "Texts judged.", ["on", "constraint", "action"])
+CACHED = Counter("bem_safety_cached_findings_total", "Findings that were known by content.")
 
 
 class Judge:
-    """Asks the scorer; texts that arrive while it works go to it together.
+    """Judges texts under the constitution in force.
 
     Args:
-        folder: The scorer's artifact.
-        timeout_s: Longest wait for a verdict.
+        folder: The heads' artifact.
+        timeout_s: Longest wait for the fast scorer.
+        deep_timeout_s: Longest wait for the deep one.
+        constitution: Returns what is in force.
     """
 
-    def __init__(self, folder: Path, timeout_s: float) -> None:
-        self._folder = folder
-        self._timeout_s = timeout_s
-        self._pending: list[tuple[str, asyncio.Future[Verdict]]] = []
-        self._wake = asyncio.Event()
-        self._process: asyncio.subprocess.Process | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._category = ""
-        self._threshold = 0.0
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the scorer, None while there is none."""
-        return self._process.pid if self.alive and self._process else None
+    def __init__(
+        self,
+        folder: Path,
+        timeout_s: float,
+        deep_timeout_s: float,
+        constitution: Callable[[], Constitution],
+    ) -> None:
+        self.fast = ScorerProcess("fast", folder, timeout_s)
+        self.deep = ScorerProcess("deep", folder, deep_timeout_s)
+        self._constitution = constitution
+        self._known: OrderedDict[bytes, Finding] = OrderedDict()
 
     @property
     def alive(self) -> bool:
-        """Whether the scorer can answer."""
-        return self._process is not None and self._process.returncode is None
-
-    async def check(self, text: str) -> Verdict:
-        """Return the verdict on ``text``.
-
-        Raises:
-            UnavailableError: The scorer gave none; the text must not leave.
-        """
-        if not self.alive:
-            raise UnavailableError("the safety scorer is not running; nothing may leave")
-        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._pending.append((text, answer))
-        self._wake.set()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                verdict = await answer
-        except TimeoutError as err:
-            self._kill()
-            raise UnavailableError("the safety scorer did not answer in time") from err
-        action = "allow" if verdict.allowed else "filter"
-        VERDICTS.labels(verdict.category, action).inc()
-        return verdict
+        """Whether both scorers can answer."""
+        return self.fast.alive and self.deep.alive
 
     async def run(self) -> None:
-        """Keep a scorer running and feed it; ends when cancelled."""
-        try:
-            while True:
-                try:
-                    await self._start()
-                    while True:
-                        await self._feed()
-                except (OSError, EOFError, ValueError) as err:
-                    _LOG.error("scorer lost", reason=str(err))
-                    self._fail_pending()
-                    await self._end()
-                    RESTARTS.inc()
-                    await asyncio.sleep(0.2)
-        finally:
-            await self._end()
+        """Keep both scorers running; ends when cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.fast.run())
+            group.create_task(self.deep.run())
 
-    async def _start(self) -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "services.safety.scorer",
-            str(self._folder),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_LINE_LIMIT,
-        )
-        try:
-            hello = json.loads(await self._line(process))
-        except BaseException:
-            process.kill()
-            raise
-        self._category, self._threshold = hello["category"], hello["threshold"]
-        self._process = process
-        self._watching = asyncio.create_task(self._watch(process))
-        _LOG.info("scorer ready", pid=process.pid, category=self._category)
+    async def check(
+        self, text: str, on: str = "response", *, asked: str = "", whole: bool = True
+    ) -> Verdict:
+        """Return the verdict on a text.
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Wake the feeder when the scorer ends, so that its end is noticed without a request."""
-        await process.wait()
-        self._wake.set()
+        Args:
+            text: What is judged.
+            on: ``request`` or ``response``.
+            asked: The request that a response answers.
+            whole: Whether all of it is there; scorers that need all of it wait for that.
 
-    async def _feed(self) -> None:
-        """Send one batch and hand out its verdicts; raises when the scorer is gone."""
-        process = self._process
-        if process is None or process.stdin is None:
-            raise EOFError("the scorer has no input")
-        await self._wake.wait()
-        if process.returncode is not None:
-            raise EOFError(f"the scorer ended with status {process.returncode}")
-        self._pending = [entry for entry in self._pending if not entry[1].done()]
-        if batch := self._pending[:_MAX_BATCH]:
-            with CHECK_SECONDS.time():
-                process.stdin.write(json.dumps([text for text, _ in batch]).encode() + b"\n")
-                scores = json.loads(await self._line(process))
-            self._hand_out(batch, scores)
-            del self._pending[: len(batch)]
-        if not self._pending:
-            self._wake.clear()
+        Raises:
+            UnavailableError: A scorer gave no finding; the text must not pass.
+        """
+        constitution = self._constitution()
+        query = Query(text, on, constitution.wanted[on], asked if whole else "", whole)
+        verdict = constitution.judge(on, await self.read(query))
+        worst = verdict.worst
+        VERDICTS.labels(
+            on, worst.rule.constraint if worst else "", verdict.action.name.lower()
+        ).inc()
+        return verdict
 
-    def _hand_out(
-        self, batch: Sequence[tuple[str, "asyncio.Future[Verdict]"]], scores: list[float]
-    ) -> None:
-        if len(scores) != len(batch) or not all(math.isfinite(score) for score in scores):
-            raise ValueError("the scorer answered with what is no score")
-        for (_, answer), score in zip(batch, scores, strict=True):
-            if not answer.done():
-                answer.set_result(Verdict(self._category, score, self._threshold))
+    async def read(self, query: Query) -> Finding:
+        """Return what the wanted scorers read; only those that the text can concern are run.
 
-    async def _line(self, process: asyncio.subprocess.Process) -> bytes:
-        if process.stdout is None:
-            raise EOFError("the scorer has no output")
-        line = await process.stdout.readline()
-        if not line:
-            raise EOFError("the scorer closed its output")
-        return line
+        Raises:
+            UnavailableError: A scorer gave no finding.
+        """
+        parts = []
+        wanted = query.wanted
+        if fast := wanted & _FAST:
+            parts.append(self.fast.read(_asking(query, fast)))
+        slow = wanted - _FAST
+        finding = Finding()
+        if slow & _POINTING and not may_hold_personal_data(query.text):
+            finding = Finding(dict.fromkeys(slow & _POINTING, 0.0))
+            slow -= _POINTING
+        if slow:
+            parts.append(self._read_deep(_asking(query, slow)))
+        for other in await asyncio.gather(*parts):
+            finding = finding.joined(other)
+        return finding
 
-    def _fail_pending(self) -> None:
-        for _, answer in self._pending:
-            if not answer.done():
-                answer.set_exception(UnavailableError("the safety scorer died; nothing may leave"))
-        self._pending.clear()
+    async def _read_deep(self, query: Query) -> Finding:
+        """Ask the deep scorer, unless it has read the same text before."""
+        name = f"{query.on}\0{','.join(sorted(query.wanted))}\0{query.text}"
+        key = hashlib.sha256(name.encode("utf-8", errors="surrogatepass")).digest()
+        if known := self._known.get(key):
+            self._known.move_to_end(key)
+            CACHED.inc()
+            return known
+        found = await self.deep.read(query)
+        self._known[key] = found
+        if len(self._known) > _KEPT:
+            self._known.popitem(last=False)
+        return found
 
-    def _kill(self) -> None:
-        """End a scorer that hangs; ``run`` starts the next one."""
-        if self._process:
-            with suppress(ProcessLookupError):
-                self._process.kill()
 
-    async def _end(self) -> None:
-        self._kill()
-        if self._process:
-            await self._process.wait()
-        if self._watching:
-            await self._watching
-        self._process = self._watching = None
+def _asking(query: Query, wanted: frozenset[str]) -> Query:
+    return Query(query.text, query.on, wanted, query.asked, query.whole)

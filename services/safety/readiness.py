@@ -4,9 +4,9 @@ import asyncio
 
 import grpc
 from fleet import logs
+from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
 from fleet.server import App
-from fleet.streams import StreamWriter
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -35,7 +35,7 @@ class Readiness:
         channel: aio.Channel,
         catalog: Catalog,
         judge: Judge,
-        audit: StreamWriter,
+        audit: ChainWriter,
         *,
         interval_s: float = 0.25,
     ) -> None:

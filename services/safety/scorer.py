@@ -1,80 +1,60 @@
-"""The first scorer: a linear head over hashed words and word pairs, in a process of its own."""
+"""A scorer process: JSON lines of queries in, their findings out; ends with its input."""
 
-import hashlib
 import json
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import load_file
-from sklearn.feature_extraction.text import HashingVectorizer
+from services.safety.findings import Finding, Query, Span
+from services.safety.scoring.tiers import DEEP, FAST, Deep, Fast, Tier
 
-CARD, WEIGHTS = "card.json", "weights.safetensors"
-FEATURES = 2**17
-# A violating phrase must not drown in a long text: windows of words are judged one by one.
-WINDOW_WORDS, STRIDE_WORDS = 24, 12
-
-
-def vectorizer() -> HashingVectorizer:
-    """Return the feature map: words and word pairs, hashed to 131,072 columns."""
-    return HashingVectorizer(
-        n_features=FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
-    )
+TIERS: dict[str, tuple[Callable[[Path], Tier], frozenset[str]]] = {
+    "fast": (Fast, FAST),
+    "deep": (Deep, DEEP),
+}
 
 
-def windows(text: str) -> list[str]:
-    """Cut a text into overlapping windows of 24 words, 12 apart."""
-    words = text.split()
-    if len(words) <= WINDOW_WORDS:
-        return [text]
-    starts = range(0, len(words) - STRIDE_WORDS, STRIDE_WORDS)
-    return [" ".join(words[start : start + WINDOW_WORDS]) for start in starts]
+def pack(query: Query) -> dict[str, Any]:
+    """Return a query as it goes over the pipe."""
+    return {**asdict(query), "wanted": sorted(query.wanted)}
 
 
-class LinearScorer:
-    """Scores texts with the artifact in ``folder``.
+def unpack(row: dict[str, Any]) -> Finding:
+    """Return a finding as it came over the pipe.
 
     Raises:
-        ValueError: The weights are not those that the card names.
+        ValueError: It is none.
     """
-
-    def __init__(self, folder: Path) -> None:
-        card = json.loads((folder / CARD).read_text())
-        if hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() != card["weights_sha256"]:
-            raise ValueError(f"{WEIGHTS} does not have the hash that its card states")
-        weights = load_file(folder / WEIGHTS)
-        self.category: str = card["category"]
-        self.threshold: float = card["threshold"]
-        self._weights = weights["weights"].astype(np.float32)
-        self._bias = float(weights["bias"][0])
-        self._vectorizer = vectorizer()
-
-    def score(self, texts: Sequence[str]) -> list[float]:
-        """Return the probability of a violation for each text: the worst of its windows."""
-        parts = [windows(text) for text in texts]
-        flat = [window for part in parts for window in part]
-        logits = self._vectorizer.transform(flat) @ self._weights + self._bias
-        scores, at = [], 0
-        for part in parts:
-            worst = float(logits[at : at + len(part)].max())
-            scores.append(1 / (1 + math.exp(-worst)))
-            at += len(part)
-        return scores
+    try:
+        spans = tuple(Span(*span) for span in row["spans"])
+        scores = {name: float(score) for name, score in row["scores"].items()}
+    except (KeyError, TypeError, AttributeError) as err:
+        raise ValueError(f"no finding: {str(row)[:80]}") from err
+    if not all(0 <= score <= 1 for score in scores.values()):  # NaN is not in any range
+        raise ValueError(f"scores outside 0 to 1: {scores}")
+    return Finding(scores, spans)
 
 
-def main(folder: Path) -> None:
-    """Answer JSON lines: a list of texts in, their scores out; ends with its input."""
-    scorer = LinearScorer(folder)
-    hello: dict[str, Any] = {"category": scorer.category, "threshold": scorer.threshold}
-    sys.stdout.write(json.dumps(hello) + "\n")
+def main(name: str, folder: Path) -> None:
+    """Serve one tier on standard input and output."""
+    make, scorers = TIERS[name]
+    tier = make(folder)
+    sys.stdout.write(json.dumps({"scorers": sorted(scorers)}) + "\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(scorer.score(json.loads(line))) + "\n")
+        rows = [Query(**{**row, "wanted": frozenset(row["wanted"])}) for row in json.loads(line)]
+        found = [
+            {
+                "scores": finding.scores,
+                "spans": [[s.start, s.end, s.label, s.score, s.scorer] for s in finding.spans],
+            }
+            for finding in tier.read(rows)
+        ]
+        sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

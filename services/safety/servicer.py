@@ -3,46 +3,135 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from bemfleet.safety.v1 import safety_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2_grpc as rpc
+from fleet import logs
+from fleet.audit_chain import ChainWriter
 from fleet.errors import InvalidArgumentError, StatusTable
 from grpc import aio
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection
 
+from services.safety.constitution import REQUEST, RESPONSE, Action
+from services.safety.constitution_file import ConstitutionFile
 from services.safety.descriptors import Catalog
+from services.safety.findings import Query, Span
 from services.safety.judge import Judge
+from services.safety.knob import Knob, checked
+from services.safety.redaction import cut, merged
+from services.safety.settings import SafetySettings
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SafetyService"].full_name
-MAX_CHARS = 1_000_000
 STATUS: StatusTable = {}
 
 
+_ACTIONS = {
+    Action.ALLOW: pb.ACTION_ALLOW,
+    Action.REDACT: pb.ACTION_REDACT,
+    Action.FILTER: pb.ACTION_FILTER,
+    Action.BLOCK: pb.ACTION_BLOCK,
+}
+_OPERATOR = "bem-operator-key"
+Context: TypeAlias = "aio.ServicerContext[Any, Any]"
+
+
 class SafetyServicer(rpc.SafetyServiceServicer):
-    """Judges texts on request."""
+    """Judges texts on request, and keeps the knob.
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    Args:
+        settings: Limits.
+        judge: Gives verdicts.
+        rules: The constitution in force.
+        knob: Of the safety adapter.
+        audit: Takes a record of every change of the knob.
+    """
 
-    async def Check(
+    def __init__(
         self,
-        request: pb.CheckRequest,
-        context: aio.ServicerContext[Any, Any],  # noqa: ARG002 - the signature is gRPC's
-    ) -> pb.CheckResponse:
-        """Return the verdict that the text would get at the exit."""
-        if not 1 <= len(request.text) <= MAX_CHARS:
-            raise InvalidArgumentError(
-                "text", f"must have 1 to {MAX_CHARS} characters, has {len(request.text)}"
-            )
-        verdict = await self._judge.check(request.text)
-        score = pb.CategoryScore(
-            category=verdict.category, score=verdict.score, threshold=verdict.threshold
+        settings: SafetySettings,
+        judge: Judge,
+        rules: ConstitutionFile,
+        knob: Knob,
+        audit: ChainWriter,
+    ) -> None:
+        self._most = settings.max_text_chars
+        self._judge = judge
+        self._rules = rules
+        self._knob = knob
+        self._audit = audit
+
+    async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:  # noqa: ARG002 - gRPC's
+        """Return the verdict that the text would get here."""
+        on = self._checked(request)
+        verdict = await self._judge.check(request.text, on, asked=request.asked)
+        broken = {v.rule for v in verdict.violations}
+        spans = merged(verdict.spans) if verdict.action == Action.REDACT else []
+        return pb.CheckResponse(
+            action=_ACTIONS[verdict.action],
+            scores=[
+                pb.CategoryScore(
+                    category=rule.scorer,
+                    score=verdict.scores[rule.scorer],
+                    threshold=rule.threshold,
+                    constraint=rule.constraint,
+                    severity=rule.severity,
+                    action=_ACTIONS[rule.action],
+                    violated=rule in broken,
+                )
+                for rule in self._rules.current.rules
+                if rule.on == on and rule.scorer in verdict.scores
+            ],
+            overall=verdict.overall,
+            spans=[_span(span) for span in spans],
+            text=cut(request.text, spans) if verdict.allowed else "",
+            constitution=verdict.version,
         )
-        action = pb.ACTION_ALLOW if verdict.allowed else pb.ACTION_FILTER
-        return pb.CheckResponse(action=action, scores=[score])
+
+    async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: ARG002 - gRPC's
+        """Return what every scorer of that side reads."""
+        on = self._checked(request)
+        wanted = frozenset(REQUEST if on == "request" else RESPONSE)
+        finding = await self._judge.read(Query(request.text, on, wanted, request.asked))
+        return pb.ScoreResponse(
+            scores=finding.scores, spans=[_span(span) for span in merged(finding.spans)]
+        )
+
+    async def SetKnob(self, request: pb.SetKnobRequest, context: Context) -> pb.SetKnobResponse:
+        """Keep a knob; the change is recorded before it counts."""
+        given = dict(context.invocation_metadata() or ()).get(_OPERATOR, "")
+        self._knob.authorize(str(given))
+        value = checked("value", request.value)
+        floor = checked("floor", request.floor) if request.HasField("floor") else None
+        await self._audit.append(
+            {
+                "request_id": logs.request_id.get(),
+                "method": f"/{SERVICE}/SetKnob",
+                "action": "knob",
+                "tenant": request.tenant,
+                "value": f"{value:.6g}",
+                "floor": "" if floor is None else f"{floor:.6g}",
+            }
+        )
+        await self._knob.store(request.tenant, value, floor)
+        return pb.SetKnobResponse(
+            value=self._knob.value(request.tenant) or 0.0, floor=self._knob.floor
+        )
+
+    def _checked(self, request: pb.CheckRequest | pb.ScoreRequest) -> str:
+        """Return which way the text goes, ``request`` or ``response``."""
+        for name, text, least in (("text", request.text, 1), ("asked", request.asked, 0)):
+            if not least <= len(text) <= self._most:
+                raise InvalidArgumentError(
+                    name, f"must have {least} to {self._most} characters, has {len(text)}"
+                )
+        return "request" if request.side == pb.SIDE_REQUEST else "response"
+
+
+def _span(span: Span) -> pb.Span:
+    return pb.Span(start=span.start, end=span.end, label=span.label, score=span.score)
 
 
 class SidecarReflection(reflection_async.ReflectionServicer):  # type: ignore[misc] # untyped base

@@ -19,7 +19,7 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Largest message received; above the text limit, so that the text limit can be named."""
 
     max_text_chars: int = Field(131_072, ge=1)
-    """Longest text in one field of a request, in characters."""
+    """Longest text of a request, all its fields together, in characters."""
 
     window_chars: int = Field(64, ge=0)
     """Text held back at the end of a stream: longer than any phrase that the scorer knows."""
@@ -31,10 +31,25 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Text before a new piece that is judged with it."""
 
     check_timeout_s: float = Field(2.0, gt=0)
-    """Longest wait for a verdict; after it nothing leaves."""
+    """Longest wait for the scorer of words; after it nothing leaves."""
+
+    deep_timeout_s: float = Field(10.0, gt=0)
+    """Longest wait for embeddings, personal data and secrets; after it nothing passes."""
 
     scorer: Path = Path(__file__).parent / "scorer"
-    """Folder of the scorer's artifact."""
+    """Folder of the heads' artifact."""
+
+    constitution: Path = Path(__file__).parent / "constitution.yaml"
+    """The constitution; read again when it changes."""
+
+    knob_key: str = "bem:safety:knob"
+    """Redis hash of the safety adapter's knobs."""
+
+    operator_key_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """SHA-256, hexadecimal, of the key that SetKnob asks for; empty refuses every SetKnob."""
 
     audit_stream: str = "bem:audit"
     """Redis stream of the audit records."""
+
+    audit_key_file: Path | None = None
+    """File with the secret of the audit chain's HMAC; without one the chain is a plain hash."""

@@ -1,9 +1,13 @@
 """Findings as messages."""
 
+from collections.abc import Mapping
+
 from bem.acceptance.judge import Measurement
 from bem.stats.fdr import Corrected
+from bem.stats.gate import Verdict
 from bemfleet.validation.v1 import validation_pb2 as pb
 
+from services.validation.canaries import Judgement
 from services.validation.claims import Recorded
 
 _STATUS = {
@@ -96,3 +100,30 @@ def _ref(recorded: Recorded) -> pb.ClaimRef:
         family=recorded.family,
         recorded_unix_ms=recorded.recorded_unix_ms,
     )
+
+
+def canary(found: Judgement) -> pb.JudgeCanaryResponse:
+    """Return a canary's verdict; a mean of nothing is unset."""
+    return pb.JudgeCanaryResponse(
+        verdict=_CANARY[found.verdict],
+        reasons=found.reasons,
+        pairs=found.pairs,
+        evidence=[
+            pb.CanaryEvidence(
+                metric=name,
+                mean_gain=one.mean_gain if items else None,
+                p_shown=one.p_shown,
+                p_worse=one.p_worse,
+                pairs=items,
+            )
+            for name, (one, items) in found.evidence.items()
+        ],
+    )
+
+
+_CANARY: Mapping[Verdict, pb.CanaryVerdict.ValueType] = {
+    Verdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
+    Verdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
+    Verdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,
+    Verdict.INCONCLUSIVE: pb.CANARY_VERDICT_INCONCLUSIVE,
+}

@@ -8,9 +8,11 @@ from fleet import logs
 from fleet.errors import UnavailableError
 from fleet.server import App
 
+from services.validation.canaries import Canaries
 from services.validation.desk import Desk
 from services.validation.examiner import Examiner
 from services.validation.ledger import Ledger
+from services.validation.probing import Prober
 from services.validation.servicer import SERVICE, ValidationServicer
 from services.validation.settings import ValidationSettings
 
@@ -23,12 +25,16 @@ async def build(settings: ValidationSettings, app: App) -> None:
     catalogue = load_catalogue(settings.gates)
     ledger = Ledger(settings.redis_url, settings.claims)
     desk = Desk(settings.workers, settings.waiting)
+    prober = Prober(settings.probe_timeout_s)
+    canaries = Canaries(settings.redis_url, prober)
     examiner = Examiner(catalogue, ledger, desk, alpha=settings.alpha, resamples=settings.resamples)
     validation_pb2_grpc.add_ValidationServiceServicer_to_server(
-        ValidationServicer(examiner, settings), app.server
+        ValidationServicer(examiner, canaries, settings), app.server
     )
     await app.offer(SERVICE)
     app.on_stop(ledger.close)
+    app.on_stop(canaries.close)
+    app.on_stop(prober.close)
     app.on_stop(desk.close)
     app.spawn(_watch(app, ledger))
 

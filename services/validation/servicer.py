@@ -15,6 +15,8 @@ from fleet.errors import InvalidArgumentError, StatusTable
 from grpc import aio
 
 from services.validation import answers, questions
+from services.validation.canaries import Canaries
+from services.validation.canary_questions import canary_question
 from services.validation.examiner import Examiner
 from services.validation.settings import ValidationSettings
 from services.validation.uploads import Upload, whole
@@ -40,8 +42,11 @@ Context = aio.ServicerContext
 class ValidationServicer(rpc.ValidationServiceServicer):
     """Answers with the examiner's findings."""
 
-    def __init__(self, examiner: Examiner, settings: ValidationSettings) -> None:
+    def __init__(
+        self, examiner: Examiner, canaries: Canaries, settings: ValidationSettings
+    ) -> None:
         self._examiner = examiner
+        self._canaries = canaries
         self._metrics = examiner.catalogue.metrics
         self._settings = settings
 
@@ -124,6 +129,17 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         claims, more = await self._examiner.claims(request.after, request.limit or 100)
         return pb.ListClaimsResponse(
             claims=[answers.listed(claim) for claim in claims], has_more=more
+        )
+
+    async def JudgeCanary(
+        self,
+        request: pb.JudgeCanaryRequest,
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.JudgeCanaryResponse:
+        """Judge a canary by what is observed of it so far."""
+        asked = canary_question(request)
+        return answers.canary(
+            await self._canaries.judge(asked.id, asked.terms, asked.probes, asked.sides)
         )
 
 

@@ -34,5 +34,8 @@ class ValidationSettings(FleetSettings, env_prefix="BEM_VALIDATION_"):
     waiting: int = Field(15, ge=0, le=4096)
     """Comparisons that may wait or upload beside them; one more is RESOURCE_EXHAUSTED."""
 
+    probe_timeout_s: float = Field(30.0, gt=0)
+    """Longest time of one answer to a probe of a canary."""
+
     upload_timeout_s: float = Field(60.0, gt=0)
     """Longest time that a streamed upload may take."""

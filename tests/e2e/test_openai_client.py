@@ -91,6 +91,51 @@ def test_seed_makes_sampling_reproducible(client: openai.OpenAI) -> None:
     assert several.choices[1].message.content == texts[2]
 
 
+def test_logprobs_are_the_clients_own_objects(client: openai.OpenAI) -> None:
+    """Chat and completions report tokens and the likeliest others, whole and streamed."""
+    asked: Any = {"model": BASE, "messages": PARIS, "temperature": 0, "max_tokens": 8}
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2).choices[0]
+    chunks = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2, stream=True)
+    streamed = [
+        token
+        for chunk in chunks
+        if chunk.choices[0].logprobs
+        for token in chunk.choices[0].logprobs.content or ()
+    ]
+    plain = client.completions.create(
+        model=BASE, prompt="One, two, three,", temperature=0, max_tokens=4, logprobs=2
+    ).choices[0]
+
+    assert whole.logprobs is not None
+    content = whole.logprobs.content or []
+    assert "".join(token.token for token in content) == whole.message.content
+    assert [token.token for token in streamed] == [token.token for token in content]
+    assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in content)
+    assert plain.logprobs is not None
+    assert "".join(plain.logprobs.tokens or ()) == plain.text
+    assert (plain.logprobs.text_offset or [])[:1] == [0]
+    assert len(plain.logprobs.top_logprobs or ()) == 4
+
+
+def test_bias_and_penalties_steer_the_answer(client: openai.OpenAI) -> None:
+    """A token can be forced, and repetition is punished, by OpenAI's and vLLM's names."""
+    ask: dict[str, Any] = {"model": BASE, "prompt": "Row, row, row,", "temperature": 0}
+    plain = client.completions.create(**ask, max_tokens=16).choices[0]
+    forced = [
+        client.completions.create(**ask, max_tokens=2, logit_bias={token: 100}).choices[0].text
+        for token in ("1500", "2500")
+    ]
+    punished = client.completions.create(
+        **ask, max_tokens=16, presence_penalty=2, frequency_penalty=2
+    )
+    repeated = client.completions.create(
+        **ask, max_tokens=16, extra_body={"repetition_penalty": 1.8, "top_k": 5}
+    )
+
+    assert forced[0] != forced[1]
+    assert len({plain.text, punished.choices[0].text, repeated.choices[0].text}) == 3
+
+
 def test_skill_answers_from_a_passage_in_json(client: openai.OpenAI) -> None:
     """The trained skill is a model of its own name and keeps to its format."""
     listed = {model.id for model in client.models.list()}
@@ -148,6 +193,11 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
         "2048",
     ),
     "10 MB": (chat(messages=[{"role": "user", "content": "x" * 10_000_000}]), 413, None, "1048576"),
+    "many logprobs": (chat(logprobs=True, top_logprobs=21), 400, "top_logprobs", "20"),
+    "logprobs of nothing": (chat(top_logprobs=2), 400, None, "logprobs"),
+    "foreign token": (chat(logit_bias={"60000": 1}), 400, "logit_bias", "49151"),
+    "strong bias": (chat(logit_bias={"5": 200}), 400, "logit_bias", "100"),
+    "no repetition": (chat(repetition_penalty=0), 400, "repetition_penalty", "0"),
     "five stops": (chat(stop=list("abcde")), 400, "stop", "4"),
     "surrogate": (
         '{"model":"m","messages":[{"role":"user","content":"\\ud800"}]}',

@@ -13,24 +13,28 @@ from services.router.build import build
 from services.router.mission import Mission, assemble
 from services.router.servicer import SERVICE, STATUS
 from services.router.settings import RouterSettings
+from tests.unit.bem.safety.adapters import write_safety
 from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 
 @asynccontextmanager
 async def tiny_router(
-    folder: Path, *, rows: int = 4, queue: int = 8
+    folder: Path, *, rows: int = 4, queue: int = 8, safety_floor: float = 0.0
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
-    """Run the service with two random skills; yields it and a channel."""
+    """Run the service with two random skills and a safety adapter; yields it and a channel."""
     for seed, name in enumerate(("alpha", "beta")):
         write_skill(folder / "adapters", tiny_backbone(), name, seed=seed)
+    write_safety(folder / "safety", tiny_backbone())
     settings = RouterSettings(
         address=f"unix:{folder}/r.sock",
         adapters=folder / "adapters",
         rows=rows,
         queue=queue,
         context_tokens=512,
+        safety=folder / "safety",
+        safety_floor=safety_floor,
         rank=RANK,
-        slots=3,
+        slots=4,
         first_layer=min(LAYERS),
         feature_layer=FEATURE_LAYER,
     )

@@ -34,12 +34,14 @@ class CannedRouter(rpc.RouterServiceServicer):
         self.go = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.metadata: dict[str, Any] = {}
+        self.calls = 0
 
     async def Generate(  # noqa: N802 - the RPC's name
         self, request: pb.GenerateRequest, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream the pieces."""
         del request
+        self.calls += 1
         self.metadata = dict(context.invocation_metadata() or ())
         try:
             for piece in self.pieces:
@@ -102,6 +104,8 @@ async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncItera
             await app.set_serving(name, serving=True)
 
     upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})
+    # A machine shared with others may stand still for a while: only tests of time-outs set them.
+    settings = {"check_timeout_s": 60, "deep_timeout_s": 60, **settings}
     own = SafetySettings(
         address=f"unix:{folder}/s.sock",
         upstream=upstream.address,
@@ -112,7 +116,7 @@ async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncItera
     sidecar = await start(own, build, STATUS)
     try:
         async with open_channel(sidecar.address) as channel:
-            await wait_ready(channel, SERVICE, 30)
+            await wait_ready(channel, SERVICE, 120)
             yield Scene(router, sidecar, channel)
     finally:
         await sidecar.stop()

@@ -115,7 +115,7 @@ async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> Non
     fleet.router.pieces = [CLEAN]
     answers = await _until_answered(fleet)
 
-    assert len(scorers) == 1
+    assert len(scorers) == 2
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert alive.status == health_pb2.HealthCheckResponse.SERVING
     assert answers[0].text == CLEAN
@@ -223,7 +223,11 @@ async def test_check_gives_the_verdict_of_the_exit(fleet: Scene) -> None:
 
     assert clean.action == safety_pb2.ACTION_ALLOW
     assert bad.action == safety_pb2.ACTION_FILTER
-    assert bad.scores[0].score >= bad.scores[0].threshold > clean.scores[0].score
+    toxic, calm = ({s.category: s for s in answer.scores}["toxicity"] for answer in (bad, clean))
+    assert toxic.violated
+    assert toxic.score >= toxic.threshold > calm.score
+    assert bad.overall >= toxic.severity * toxic.score - 1e-6
+    assert (clean.text, bad.text) == (CLEAN, "")
     assert details_of(caught.value).field == "text"
 
 

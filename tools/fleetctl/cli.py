@@ -7,8 +7,10 @@ from pathlib import Path
 
 from bem.acceptance.catalogue import GATES
 from bem.errors import GateFormatError
+from fleet.errors import UnavailableError
+from fleet.streams import AUDIT
 
-from tools.fleetctl import gates
+from tools.fleetctl import audit, gates
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,6 +23,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="fleetctl", description="Asks the fleet and judges it.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_gates(commands)
+    _add_audit(commands)
+    given = parser.parse_args(arguments)
+    try:
+        return int(given.run(given))
+    except (GateFormatError, UnavailableError) as err:
+        print(f"fleetctl: {err}", file=sys.stderr)
+        return 2
+
+
+def _add_gates(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     asked = commands.add_parser(
         "gates",
         help="judge the acceptance gates from the evaluation reports",
@@ -37,11 +50,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     asked.add_argument("--root", type=Path, default=ROOT, help="folder that holds docs/results")
     asked.add_argument("--gates", type=Path, default=GATES, help="another file of gates")
-    given = parser.parse_args(arguments)
-    try:
-        return gates.run(
+    asked.set_defaults(
+        run=lambda given: gates.run(
             given.gates, given.root, given.phase, as_json=given.json, check=given.check
         )
-    except GateFormatError as err:
-        print(f"fleetctl: {err}", file=sys.stderr)
-        return 2
+    )
+
+
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = commands.add_parser("audit", help="check the sidecars' audit log")
+    asked = about.add_subparsers(dest="what", required=True).add_parser(
+        "verify",
+        help="find records that were edited, dropped or moved",
+        description="Checks the hash chain of the audit log from its first record to its head. "
+        "Exit status 0 if it is whole, 1 if not, 2 if it cannot be read.",
+    )
+    asked.add_argument("--redis-url", default="redis://127.0.0.1:6379/0")
+    asked.add_argument("--stream", default=AUDIT)
+    asked.add_argument("--key-file", type=Path, help="the sidecars' BEM_SAFETY_AUDIT_KEY_FILE")
+    asked.add_argument(
+        "--start", default="", help="head before the first record, if older ones went"
+    )
+    asked.set_defaults(
+        run=lambda given: audit.verify(
+            given.redis_url, given.stream, audit.key_from(given.key_file), given.start
+        )
+    )

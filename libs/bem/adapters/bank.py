@@ -1,55 +1,72 @@
-"""The bank: skills that come and go while requests run."""
+"""The bank: many registered skills, the most recently used of them in the sites' slots."""
 
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bem.adapters.artifact import Skill, read_skill
 from bem.adapters.site import BemSite, RowCodes, install_sites
 from bem.backbone import Backbone
 from bem.controller import Controller
-from bem.errors import ArtifactFormatError, SkillNotFoundError, SlotsFullError
+from bem.errors import (
+    ArtifactFormatError,
+    ArtifactTamperedError,
+    SkillNotFoundError,
+    SlotsFullError,
+)
+
+Factors = tuple[Tensor, Tensor]
+# Share of an output factor that is rounding.
+_NOTHING = 1e-5
 
 
 @dataclass(eq=False)
 class LoadedSkill:
-    """One version of a skill in its slot.
+    """One version of a skill that requests may name.
 
     Attributes:
         name: What requests call it.
         version: Digest of its artifact.
         rank: Rank of its factors.
-        slot: Index into the stacks of every site.
+        folder: Where its factors are read from when they come into a slot.
         controller: Sets its code.
+        constant: Whether its controller sets the same code whatever it reads, as plain LoRA does.
         loaded_unix_s: When it was loaded, seconds since the epoch.
+        slot: Index into the stacks of every site; None while it is not resident.
         leases: Requests that use it now.
     """
 
     name: str
     version: str
     rank: int
-    slot: int
+    folder: Path
     controller: Controller
+    constant: bool
     loaded_unix_s: float = field(default_factory=time.time)
+    slot: int | None = None
     leases: int = 0
 
 
 class SkillBank:
-    """Holds up to ``slots`` skills in the sites of one backbone.
+    """Serves up to ``registered`` skills through ``slots`` slots in the sites of one backbone.
 
-    A name that is loaded again gets a new slot; requests in flight keep the version they began
-    with, and a slot is free again when its version is replaced or unloaded and its last request
-    has ended. Not thread-safe: the engine's worker thread owns it.
+    A skill comes into a slot when a request needs it, in place of the one without requests that
+    was used longest ago. A name that is loaded again becomes another version; requests in flight
+    keep the version, and so the slot, that they began with. Not thread-safe: the engine's worker
+    thread owns it.
 
     Args:
         backbone: Gets sites installed.
         layers: Decoder layers with sites.
         rank: Highest rank of a skill.
-        slots: Number of skills that fit.
+        slots: Skills that are resident at once.
         feature_layer: Decoder layer whose output the controllers read; below all sites.
+        registered: Skills that may be loaded.
     """
 
     def __init__(
@@ -60,19 +77,26 @@ class SkillBank:
         rank: int,
         slots: int,
         feature_layer: int,
+        registered: int = 1024,
     ) -> None:
         if feature_layer >= min(layers):
             raise ValueError(f"feature layer {feature_layer} is not below the sites {min(layers)}")
         self.rows = RowCodes()
         self.rank = rank
+        self.slots = slots
+        self.registered = registered
         self.feature_layer = feature_layer
         self.first_layer = min(layers)
+        self.page_ins = 0
         self._backbone = backbone
         self._sites: dict[str, BemSite] = install_sites(
             backbone.model, layers=layers, rank=rank, slots=slots, rows=self.rows
         )
         self._free = list(range(slots))
+        self._reserved: dict[str, Tensor] = {}
         self._loaded: dict[str, LoadedSkill] = {}
+        # The one used longest ago comes first.
+        self._resident: OrderedDict[int, LoadedSkill] = OrderedDict()
 
     def load(self, folder: Path) -> LoadedSkill:
         """Load the skill in ``folder``, replacing an older version of the same name.
@@ -81,22 +105,60 @@ class SkillBank:
             ArtifactFormatError: It does not fit the bank's sites, rank or feature layer.
             ArtifactTamperedError: Its tensors are not those of its card.
             BaseMismatchError: It belongs to another base model.
-            SlotsFullError: No slot is free.
+            SlotsFullError: As many skills are registered as may be.
         """
         skill = read_skill(folder, base_digest=self._backbone.digest)
         self._check_fit(skill)
+        card = skill.card
+        if card.name not in self._loaded and len(self._loaded) >= self.registered:
+            raise SlotsFullError(
+                f"{len(self._loaded)} skills are loaded, the limit; unload one first"
+            )
+        controller = Controller(self._backbone.model.config.hidden_size, card.rank)
+        controller.load_state_dict(skill.controller)
+        controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
+        constant = not (controller.code.weight.any() or controller.unsure.weight.any())
+        loaded = LoadedSkill(card.name, skill.version, card.rank, folder, controller, constant)
+        self._retire(self._loaded.get(loaded.name))
+        self._loaded[loaded.name] = loaded
+        if self._free:
+            self._page_in(loaded, skill)
+        return loaded
+
+    def reserve(self, bases: Mapping[str, Tensor]) -> None:
+        """Keep the outputs of all skills that come out of ``{site path: Q [d_out, k]}``.
+
+        Raises:
+            ValueError: Skills are loaded already.
+        """
+        if self._loaded:
+            raise ValueError(f"reserve before loading skills; loaded: {sorted(self._loaded)}")
+        self._reserved = {path: q.to(self.device).float() for path, q in bases.items()}
+
+    def place(self, name: str, factors: Mapping[str, Factors], *, scale: float) -> int:
+        """Write an adapter that is no skill into a slot of its own, which never gets free.
+
+        Args:
+            name: What errors call it.
+            factors: ``{site path: (A [r, d_in], B [d_out, r])}``; not kept out of anything.
+            scale: Factor of its step.
+
+        Raises:
+            ArtifactFormatError: It does not fit the bank's sites or rank.
+            SlotsFullError: No slot is free.
+        """
+        self._check_factors(name, factors)
         if not self._free:
             raise SlotsFullError(f"all {len(self._loaded)} slots hold skills; unload one first")
         slot = self._free.pop(0)
-        self._write(slot, skill)
-        width = self._backbone.model.config.hidden_size
-        controller = Controller(width, skill.card.rank)
-        controller.load_state_dict(skill.controller)
-        controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
-        loaded = LoadedSkill(skill.card.name, skill.version, skill.card.rank, slot, controller)
-        self._retire(self._loaded.get(loaded.name))
-        self._loaded[loaded.name] = loaded
-        return loaded
+        self._write(slot, factors, scale)
+        return slot
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sites are."""
+        found: torch.device = self._backbone.model.device
+        return found
 
     def unload(self, name: str) -> None:
         """Offer ``name`` no longer.
@@ -104,17 +166,31 @@ class SkillBank:
         Raises:
             SkillNotFoundError: It is not loaded.
         """
-        loaded = self._find(name)
+        loaded = self.find(name)
         del self._loaded[name]
         self._retire(loaded)
 
     def acquire(self, name: str) -> LoadedSkill:
-        """Lease the current version of ``name`` until ``release``.
+        """Lease the current version of ``name`` until ``release``; it is resident meanwhile.
 
         Raises:
+            ArtifactFormatError: Its folder is gone or broken since it was loaded.
+            ArtifactTamperedError: Its folder holds another version by now.
             SkillNotFoundError: It is not loaded.
+            SlotsFullError: Requests use all slots; a later try succeeds.
         """
-        loaded = self._find(name)
+        loaded = self.find(name)
+        if loaded.slot is None:
+            self._make_room(name)
+            skill = read_skill(loaded.folder, base_digest=self._backbone.digest)
+            if skill.version != loaded.version:
+                raise ArtifactTamperedError(
+                    f"skill {name!r} was loaded as version {loaded.version[:12]}, its folder holds "
+                    f"{skill.version[:12]}; load it again"
+                )
+            self._page_in(loaded, skill)
+        elif loaded.slot in self._resident:
+            self._resident.move_to_end(loaded.slot)
         loaded.leases += 1
         return loaded
 
@@ -122,20 +198,56 @@ class SkillBank:
         """End one lease."""
         loaded.leases -= 1
         if loaded.leases == 0 and self._loaded.get(loaded.name) is not loaded:
-            self._free.append(loaded.slot)
+            self._page_out(loaded)
 
     def skills(self) -> list[LoadedSkill]:
         """Return the current versions by name."""
-        return [self._loaded[name] for name in sorted(self._loaded)]
+        known = self._loaded.copy()  # at once: other threads read while skills come and go
+        return [known[name] for name in sorted(known)]
 
-    def _find(self, name: str) -> LoadedSkill:
+    def get(self, name: str) -> LoadedSkill | None:
+        """Return the current version of ``name``, None if it is not loaded."""
+        return self._loaded.get(name)
+
+    def find(self, name: str) -> LoadedSkill:
+        """Return the current version of ``name``.
+
+        Raises:
+            SkillNotFoundError: It is not loaded.
+        """
         if name not in self._loaded:
             raise SkillNotFoundError(name, sorted(self._loaded))
         return self._loaded[name]
 
+    def leases(self) -> int:
+        """Return how many leases are held, of all versions."""
+        return sum(loaded.leases for loaded in self._resident.values())
+
     def _retire(self, loaded: LoadedSkill | None) -> None:
         if loaded and loaded.leases == 0:
+            self._page_out(loaded)
+
+    def _make_room(self, name: str) -> None:
+        if self._free:
+            return
+        idle = next((one for one in self._resident.values() if one.leases == 0), None)
+        if idle is None:
+            raise SlotsFullError(
+                f"skill {name!r} is not resident and requests use all {self.slots} slots"
+            )
+        self._page_out(idle)
+
+    def _page_in(self, loaded: LoadedSkill, skill: Skill) -> None:
+        loaded.slot = self._free.pop()
+        self._resident[loaded.slot] = loaded
+        self._write(loaded.slot, self._kept_out(skill.factors), skill.card.scale)
+        self.page_ins += 1
+
+    def _page_out(self, loaded: LoadedSkill) -> None:
+        if loaded.slot is not None:
+            del self._resident[loaded.slot]
             self._free.append(loaded.slot)
+            loaded.slot = None
 
     def _check_fit(self, skill: Skill) -> None:
         card = skill.card
@@ -144,21 +256,40 @@ class SkillBank:
                 f"skill {card.name!r} has rank {card.rank} and feature layer {card.feature_layer}; "
                 f"the bank takes rank <= {self.rank} and feature layer {self.feature_layer}"
             )
-        for path, (a, b) in skill.factors.items():
+        self._check_factors(card.name, skill.factors)
+
+    def _check_factors(self, name: str, factors: Mapping[str, Factors]) -> None:
+        for path, (a, b) in factors.items():
             site = self._sites.get(path)
             if site is None:
-                raise ArtifactFormatError(f"skill {card.name!r}: {path} is no site of this bank")
+                raise ArtifactFormatError(f"skill {name!r}: {path} is no site of this bank")
+            if a.shape[0] > self.rank:
+                raise ArtifactFormatError(
+                    f"skill {name!r} has rank {a.shape[0]}; the bank takes rank <= {self.rank}"
+                )
             if a.shape[1] != site.A.shape[2] or b.shape[0] != site.B.shape[1]:
-                raise ArtifactFormatError(f"skill {card.name!r}: {path} has the wrong width")
+                raise ArtifactFormatError(f"skill {name!r}: {path} has the wrong width")
 
-    def _write(self, slot: int, skill: Skill) -> None:
+    def _kept_out(self, factors: Mapping[str, Factors]) -> dict[str, Factors]:
+        """Remove the reserved directions from output factors, ``(I - Q Q^T) B``."""
+        kept = {}
+        for path, (a, b) in factors.items():
+            q = self._reserved.get(path)
+            if q is not None:
+                b = b.to(q)  # noqa: PLW2901 - the same factor, where the basis is
+                along = q.T @ b
+                # What is outside to rounding stays as it was, bit for bit.
+                if along.norm() > _NOTHING * b.norm():
+                    b = b - q @ along  # noqa: PLW2901
+            kept[path] = (a, b)
+        return kept
+
+    def _write(self, slot: int, factors: Mapping[str, Factors], scale: float) -> None:
         with torch.no_grad():
             for path, site in self._sites.items():
-                site.written()
-                site.A[slot].zero_()
-                site.B[slot].zero_()
-                site.scale[slot] = skill.card.scale
-                if path in skill.factors:
-                    a, b = skill.factors[path]
-                    site.A[slot, : a.shape[0]] = a.to(site.A)
-                    site.B[slot, :, : b.shape[1]] = b.to(site.B)
+                site.written(slot)
+                site.scale[slot] = scale
+                a, b = factors.get(path, (site.A[slot, :0], site.B[slot, :, :0]))
+                rank = a.shape[0]
+                site.A[slot, :rank], site.A[slot, rank:] = a.to(site.A), 0
+                site.B[slot, :, :rank], site.B[slot, :, rank:] = b.to(site.B), 0

@@ -1,6 +1,6 @@
 """BEM sites: frozen linear layers with many low-rank skills beside them, one choice a row."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ class RowCodes:
         self.slots: Tensor | None = None
         self.codes: Tensor | None = None
         self._shared: tuple[tuple[int, ...], Tensor] | None = None
+        self._places: list[int] = []
 
     def set(self, slots: Tensor, codes: Tensor) -> None:
         """Make ``slots [R, S]`` and ``codes [R, S, r]`` hold for the forwards that follow.
@@ -32,20 +33,43 @@ class RowCodes:
         self.slots, self.codes, self._shared = slots, codes, None
 
     def shared(self) -> tuple[tuple[int, ...], Tensor]:
-        """Return the U different slots in use, and each row's codes over all of them ``[R, U*r]``.
+        """Return the U slots whose factors are joined, and each row's codes over all of them.
+
+        ``[R, 1, U*r]``, or ``[R, T, U*r]`` for codes that differ from token to token.
 
         A row's code is zero over the skills that it does not use, so that one matmul with the
-        factors of all U skills serves every row.
+        factors of all U skills serves every row. A slot keeps its place while it is in use, so
+        that a skill that comes or goes changes one place.
         """
         if self.slots is None or self.codes is None:
             raise ValueError("no codes are set")
         if self._shared is None:
-            used, place = torch.unique(self.slots, return_inverse=True)
-            rows, _, rank = self.codes.shape
-            spread = self.codes.new_zeros(rows, len(used), rank)
-            spread.scatter_add_(1, place[..., None].expand_as(self.codes), self.codes)
-            self._shared = tuple(used.tolist()), spread.flatten(1)
+            slots = self.slots.tolist()
+            used = sorted({slot for row in slots for slot in row})
+            order = self._placed(used) if len(used) > 1 else tuple(used)
+            at = {slot: place for place, slot in enumerate(order)}
+            place = torch.tensor([[at[slot] for slot in row] for row in slots])
+            codes = self.codes if self.codes.dim() == 4 else self.codes.unsqueeze(1)
+            rows, steps, _, rank = codes.shape
+            spread = codes.new_zeros(rows, steps, len(order), rank)
+            index = place.to(codes.device)[:, None, :, None].expand_as(codes)
+            self._shared = order, spread.scatter_add_(2, index, codes).flatten(2)
         return self._shared
+
+    def _placed(self, used: Sequence[int]) -> tuple[int, ...]:
+        """Give every slot in use a place, that of one no longer in use if there is one."""
+        if len(self._places) > 2 * len(used):
+            self._places = []
+        held = set(self._places)
+        free = [place for place, slot in enumerate(self._places) if slot not in used]
+        for slot in used:
+            if slot in held:
+                continue
+            if free:
+                self._places[free.pop()] = slot
+            else:
+                self._places.append(slot)
+        return tuple(self._places)
 
     def clear(self) -> None:
         """Make every site the plain frozen layer."""
@@ -73,11 +97,13 @@ class BemSite(nn.Module):
         self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
         self.B = nn.Parameter(base.weight.new_zeros(slots, base.out_features, rank), False)
         self.scale = nn.Parameter(base.weight.new_ones(slots), False)
-        self._joined: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+        # Factors of several skills side by side, and which slot's lie at each place.
+        self._joined: tuple[Tensor, Tensor] | None = None
+        self._held: list[int | None] = []
 
-    def written(self) -> None:
-        """Note that the factors of a slot changed."""
-        self._joined = None
+    def written(self, slot: int) -> None:
+        """Note that the factors of ``slot`` changed."""
+        self._held = [None if held == slot else held for held in self._held]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
@@ -85,7 +111,7 @@ class BemSite(nn.Module):
         slots, codes = self.rows.slots, self.rows.codes
         if slots is None or codes is None:
             return y
-        if codes.dim() == 3 and not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return self._serve(x, y)
         # Training keeps the factors in float32 beside a bfloat16 base.
         a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
@@ -100,17 +126,31 @@ class BemSite(nn.Module):
     def _serve(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the steps of all rows with two matmuls over the joined ranks of the skills in use."""
         used, codes = self.rows.shared()
-        if self._joined is None or self._joined[0] != used:
-            picked = list(used)
-            up = self.B[picked] * self.scale[picked][:, None, None]
-            self._joined = (
-                used,
-                self.A[picked].flatten(0, 1).to(x.dtype),  # [U*r, d_in]
-                up.permute(0, 2, 1).flatten(0, 1).to(x.dtype),  # [U*r, d_out]
-            )
-        _, down, up = self._joined
-        low = nn.functional.linear(x, down) * codes.to(x.dtype).unsqueeze(1)  # [R, T, U*r]
+        if len(used) == 1:
+            slot = used[0]
+            down, up = self.A[slot].to(x.dtype), self.B[slot].T.to(x.dtype)
+            codes = codes * self.scale[slot]
+        else:
+            down, up = self._join(used, x.dtype)
+        low = nn.functional.linear(x, down) * codes.to(x.dtype)  # [R, T, U*r]
         return torch.addmm(y.flatten(0, 1), low.flatten(0, 1), up).view_as(y)
+
+    def _join(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return ``[U*r, d_in]`` and, scaled, ``[U*r, d_out]`` of the skills in ``used``."""
+        rank, ranks = self.A.shape[1], len(used) * self.A.shape[1]
+        if self._joined is None or len(self._held) < len(used) or self._joined[0].dtype != dtype:
+            self._held = [None] * len(used)
+            self._joined = (
+                self.A.new_zeros(ranks, self.A.shape[2], dtype=dtype),
+                self.B.new_zeros(ranks, self.B.shape[1], dtype=dtype),
+            )
+        down, up = self._joined
+        for place, slot in enumerate(used):
+            if self._held[place] != slot:
+                at = slice(place * rank, (place + 1) * rank)
+                down[at], up[at] = self.A[slot], self.B[slot].T * self.scale[slot]
+                self._held[place] = slot
+        return down[:ranks], up[:ranks]
 
 
 def install_sites(

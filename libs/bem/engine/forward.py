@@ -11,48 +11,61 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from bem.adapters.bank import SkillBank
-from bem.backbone import Backbone
-from bem.engine.kv import SlotCache, Span, head_width
+from bem.backbone import Backbone, Kind
+from bem.engine.kv import KeyValues, SlotCache, Span, head_width
+from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
 
 
 class Layer:
-    """One decoder layer; its projections share the memory of the backbone's weights.
+    """One decoder layer; it shares the backbone's weights, or takes them to quantise them.
 
     Args:
         block: A transformers Llama layer, whose ``o_proj`` and ``down_proj`` may be sites.
         heads: Query heads and key-value heads.
         width: Of one head.
+        kind: How weights are held.
     """
 
-    def __init__(self, block: Any, heads: tuple[int, int], width: int) -> None:
+    def __init__(self, block: Any, heads: tuple[int, int], width: int, kind: Kind) -> None:
         attention, mlp = block.self_attn, block.mlp
         self._heads, self._width = heads, width
-        self._qkv = _fuse(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._gate_up = _fuse(mlp.gate_proj, mlp.up_proj)
-        self._out, self._down = attention.o_proj, mlp.down_proj
-        self._norms = block.input_layernorm, block.post_attention_layernorm
+        # What norms give has outliers, what the other two read has none.
+        read = (attention.q_proj, attention.k_proj, attention.v_proj)
+        qkv = take(read, kind, halves=True)
+        gate_up = take((mlp.gate_proj, mlp.up_proj), kind, halves=True)
+        attention.o_proj, out = take_site(attention.o_proj, kind)
+        mlp.down_proj, down = take_site(mlp.down_proj, kind)
+        self.products = (qkv, out, gate_up, down)
+        # Called without the hooks of modules: they cost as much as a small product.
+        self._qkv, self._gate_up = qkv.forward, gate_up.forward
+        self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
+        self._norms = _gain(block.input_layernorm), _gain(block.post_attention_layernorm)
 
-    def run(self, index: int, hidden: Tensor, span: Span, cache: SlotCache) -> Tensor:
+    def run(self, index: int, hidden: Tensor, span: Span, cache: KeyValues) -> Tensor:
         """Map ``hidden [R, T, F]`` to the next layer's."""
         hidden = hidden + self._out(self._attend(index, _norm(self._norms[0], hidden), span, cache))
-        gate, up = f.linear(_norm(self._norms[1], hidden), self._gate_up).chunk(2, -1)
+        gate, up = self._gate_up(_norm(self._norms[1], hidden)).chunk(2, -1)
         after: Tensor = hidden + self._down(f.silu(gate) * up)
         return after
 
-    def _attend(self, index: int, x: Tensor, span: Span, cache: SlotCache) -> Tensor:
+    def _attend(self, index: int, x: Tensor, span: Span, cache: KeyValues) -> Tensor:
         rows, tokens, _ = x.shape
         queries, pairs = self._heads
-        qkv = f.linear(x, self._qkv).view(rows, tokens, queries + 2 * pairs, self._width)
+        qkv = self._qkv(x).view(rows, tokens, queries + 2 * pairs, self._width)
         turned = _rotate(qkv[:, :, : queries + pairs], span)
-        q, k = turned.split([queries, pairs], 2)
+        q, k = turned[:, :, :queries], turned[:, :, queries:]
         keys, values = cache.write(index, span, k, qkv[:, :, queries + pairs :])
-        q = q.transpose(1, 2)  # [R, H, T, D]
+        # One token's query heads that share keys are like neighbouring tokens of one head.
+        one = tokens == 1
+        q = q.reshape(rows, pairs, -1, self._width) if one else q.transpose(1, 2)  # [R, H, T, D]
         if span.index is not None:
             q = q.new_zeros(span.count, *q.shape[1:]).index_copy_(0, span.index, q)
-        out = f.scaled_dot_product_attention(q, keys, values, attn_mask=span.mask, enable_gqa=True)
+        out = f.scaled_dot_product_attention(
+            q, keys, values, attn_mask=span.mask, is_causal=span.causal, enable_gqa=not one
+        )
         if span.index is not None:
             out = out[span.index]
-        return out.transpose(1, 2).reshape(rows, tokens, queries * self._width)
+        return (out if one else out.transpose(1, 2)).reshape(rows, tokens, -1)
 
 
 class Decoder:
@@ -70,40 +83,58 @@ class Decoder:
     def __init__(self, backbone: Backbone, bank: SkillBank | None, cache: SlotCache) -> None:
         inner, config = backbone.model.model, backbone.model.config
         heads = config.num_attention_heads, config.num_key_value_heads
-        self._layers = [Layer(block, heads, head_width(config)) for block in inner.layers]
+        kind, width = backbone.weights, head_width(config)
+        self._layers = [Layer(block, heads, width, kind) for block in inner.layers]
         self._embedding: Tensor = inner.embed_tokens.weight
-        self._norm = inner.norm
-        self._head: Tensor = backbone.model.lm_head.weight
+        self._norm = _gain(inner.norm)
+        # The vocabulary's matrix is the most sensitive one: never below 8 bits.
+        head: Tensor = backbone.model.lm_head.weight
+        self._head = hold(head, "int8" if kind == "int4" else kind, halves=True)
         self._cache = cache
-        self._split = bank.first_layer if bank else 0
+        self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1
+
+    @property
+    def products(self) -> list[Product]:
+        """All frozen matrices, the vocabulary's last."""
+        return [product for layer in self._layers for product in layer.products] + [self._head]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all frozen matrices and of the embedding, one that two share counted once."""
+        head = self._head
+        shared = isinstance(head, FrozenLinear) and head.weight is self._embedding
+        embedding = 0 if shared else self._embedding.numel() * self._embedding.element_size()
+        return sum(product.held_bytes for product in self.products) + embedding
 
     def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
         """Plan a forward of ``tokens`` new tokens a row, beginning at ``starts``."""
         return self._cache.span(slots, starts, tokens)
 
-    def lower(self, ids: Tensor, span: Span) -> tuple[Tensor, Tensor]:
-        """Run ``ids [R, T]`` through the lower half.
+    def lower(
+        self, ids: Tensor, span: Span, cache: KeyValues | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Run ``ids [R, T]`` through the lower half, over ``cache`` if it is not the slots.
 
         Returns:
             The state before the first site and the state that controllers read, ``[R, T, F]``.
         """
         hidden = features = f.embedding(ids, self._embedding)
-        for index in range(self._split):
-            hidden = self._layers[index].run(index, hidden, span, self._cache)
+        for index in range(self.split):
+            hidden = self._layers[index].run(index, hidden, span, cache or self._cache)
             if index == self._feature_layer:
                 features = hidden
         return hidden, features
 
-    def upper(self, hidden: Tensor, span: Span) -> Tensor:
-        """Run ``hidden [R, T, F]`` through the upper half."""
-        for index in range(self._split, len(self._layers)):
-            hidden = self._layers[index].run(index, hidden, span, self._cache)
+    def upper(self, hidden: Tensor, span: Span, cache: KeyValues | None = None) -> Tensor:
+        """Run ``hidden [R, T, F]`` through the upper half, over ``cache`` likewise."""
+        for index in range(self.split, len(self._layers)):
+            hidden = self._layers[index].run(index, hidden, span, cache or self._cache)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits ``[R, V]`` of the last position of ``hidden [R, T, F]``."""
-        return f.linear(_norm(self._norm, hidden[:, -1]), self._head).float()
+        return self._head.forward(_norm(self._norm, hidden[:, -1])).float()
 
 
 def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
@@ -115,22 +146,16 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
         return decoder.logits(decoder.upper(hidden, span))
 
 
-def _fuse(*parts: Any) -> Tensor:
-    """Return the weights of linear layers as one; the layers keep views of it, not copies."""
-    whole: Tensor = torch.cat([part.weight.detach() for part in parts])
-    at = 0
-    for part in parts:
-        rows = part.weight.shape[0]
-        part.weight.data = whole[at : at + rows]
-        at += rows
-    return whole
+def _gain(norm: Any) -> tuple[Tensor, float]:
+    return norm.weight.detach(), norm.variance_epsilon
 
 
-def _norm(norm: Any, x: Tensor) -> Tensor:
-    return f.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:
+    return torch.rms_norm(x, x.shape[-1:], *norm)
 
 
 def _rotate(x: Tensor, span: Span) -> Tensor:
     """Turn ``x [R, T, H, D]`` by its positions' angles (arXiv 2104.09864, half-split form)."""
-    low, high = x.chunk(2, -1)
-    return x * span.cos + torch.cat((-high, low), -1) * span.sin
+    rows, tokens, heads, width = x.shape
+    swapped = x.view(rows, tokens, heads, 2, width // 2).flip(-2).view(x.shape)
+    return torch.addcmul(x * span.cos, swapped, span.sin)

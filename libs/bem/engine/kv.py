@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ class Span:
         slots: ``[R]`` slots of the rows.
         positions: ``[R, T]`` places in each slot.
         cos: ``[R, T, 1, D]`` of the rotary embedding.
-        sin: The same.
+        sin: The same, negative in the lower half.
         first: Lowest slot that attention reads.
         count: Slots that attention reads, those between the rows' included.
         length: Positions that attention reads.
         index: ``[R]`` place of each row among the slots read, or None when they are the same.
         mask: ``[count, 1, T, length]`` additive, or None where nothing read is hidden.
+        causal: Whether the new tokens are all there is, each hidden from those before it.
     """
 
     slots: Tensor
@@ -36,6 +37,15 @@ class Span:
     length: int
     index: Tensor | None
     mask: Tensor | None
+    causal: bool = False
+
+
+class KeyValues(Protocol):
+    """Where a forward writes its keys and values and reads all that attention needs."""
+
+    def write(self, layer: int, span: Span, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in ``[R, T, H, D]`` each and return what attention reads, ``[count, H, S, D]``."""
+        ...
 
 
 class SlotCache:
@@ -59,7 +69,9 @@ class SlotCache:
         self.values = _zeros(shape, like)
         every = torch.arange(context_tokens, device=like.device)[None]
         cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], every)
-        self._cos, self._sin = cos[0], sin[0]  # [C, D]
+        self._cos, self._sin = cos[0], sin[0].clone()  # [C, D]
+        # The lower half turns against the upper one: its sign lies in the angles.
+        self._sin[:, : width // 2].neg_()
 
     def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
         """Plan a forward of ``tokens`` new tokens a row that begin at ``starts``."""
@@ -71,7 +83,8 @@ class SlotCache:
         where = torch.tensor(slots, device=device)
         same = slots == list(range(first, first + count))
         mask = None
-        if tokens > 1 or min(starts) != max(starts) or not same:
+        causal = len(slots) == 1 and tokens == length > 1
+        if not causal and (tokens > 1 or min(starts) != max(starts) or not same):
             columns = torch.arange(length, device=device)
             hidden = columns > positions[:, None, :, None]
             mask = torch.zeros((count, 1, tokens, length), dtype=self.keys.dtype, device=device)
@@ -89,6 +102,23 @@ class SlotCache:
             length=length,
             index=None if same else where - first,
             mask=mask,
+            causal=causal,
+        )
+
+    def batch_span(self, rows: int, tokens: int) -> Span:
+        """Plan a forward of ``rows`` texts that begin at 0 and use no slot."""
+        positions = torch.arange(tokens, device=self.keys.device).expand(rows, -1)
+        return Span(
+            slots=positions[:, 0],
+            positions=positions,
+            cos=self._cos[positions].unsqueeze(2),
+            sin=self._sin[positions].unsqueeze(2),
+            first=0,
+            count=rows,
+            length=tokens,
+            index=None,
+            mask=None,
+            causal=tokens > 1,
         )
 
     def write(self, layer: int, span: Span, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,6 +129,16 @@ class SlotCache:
             kept[span.slots[:, None], :, span.positions] = new
             out.append(kept[slots, :, : span.length])
         return out[0], out[1]
+
+    def copy(self, slot: int, layers: slice, begin: int, end: int) -> Tensor:
+        """Return a copy ``[2, L, H, T, D]`` of the keys and values of positions in one slot."""
+        place = (layers, slot, slice(None), slice(begin, end))
+        return torch.stack([self.keys[place], self.values[place]])
+
+    def fill(self, slot: int, layers: slice, begin: int, block: Tensor) -> None:
+        """Put a copy made by ``copy`` into a slot."""
+        place = (layers, slot, slice(None), slice(begin, begin + block.shape[3]))
+        self.keys[place], self.values[place] = block[0], block[1]
 
 
 def head_width(config: Any) -> int:

@@ -4,12 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bem.errors import InvalidRequestError
+
 Finish = Literal["stop", "length"]
+MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen.
+
+    Penalties and bias change the logits first, temperature divides them, then ``top_k`` and
+    ``top_p`` keep the likely tokens, in this order.
 
     Attributes:
         temperature: 0 is greedy; at most 2.
@@ -18,6 +24,11 @@ class Sampling:
         seed: Of this request's own random numbers; None draws one.
         presence_penalty: Subtracted once from tokens already generated, in [-2, 2].
         frequency_penalty: Subtracted per occurrence from tokens already generated, in [-2, 2].
+        repetition_penalty: Divides positive and multiplies negative logits of tokens that the
+            prompt or the answer holds, in (0, 2] (arXiv 1909.05858); 1 changes nothing.
+        logit_bias: (token, what is added to its logit), each in [-100, 100], a token once.
+        logprobs: Report the log-probability of each token and of the N likeliest, 0 to 20;
+            None reports none. They are the model's own, before penalties, bias and temperature.
     """
 
     temperature: float = 1.0
@@ -26,6 +37,29 @@ class Sampling:
     seed: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of an earlier turn that ran with a skill's code.
+
+    The code is set from the tokens before ``coded_at`` and moves on with each 64 tokens after it,
+    as it did when that turn was generated.
+
+    Attributes:
+        start: First token that ran with it; tokens before the first segment are the base's.
+        coded_at: Tokens of that turn's prompt.
+        skill: Name of a loaded skill, or None for the base model.
+        scale: Factor of its code in [0, 2].
+    """
+
+    start: int
+    coded_at: int
+    skill: str | None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +73,16 @@ class GenerationRequest:
         stop: Texts that end generation; they are not part of the answer.
         skill: Name of a loaded skill, or None for the base model.
         skill_scale: Factor of the skill's code in [0, 2]; 0 is the base model exactly.
+        activation: First token of the prompt that runs with the skill's code, as in activated
+            LoRA (arXiv 2504.12397): the tokens before it keep their keys and values.
+        former: Skills that earlier turns ran with, by place, all before ``activation``; what
+            they do not cover is the base model's.
+        safety_knob: How much of the safety adapter, in [0, 1], before the value head's score of
+            the prompt; 0 is the base model exactly. Nothing where no adapter is loaded.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
+
+    Raises:
+        InvalidRequestError: Activation or former segments lie outside the prompt or each other.
     """
 
     prompt_ids: tuple[int, ...]
@@ -48,7 +91,62 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     skill: str | None = None
     skill_scale: float = 1.0
+    activation: int = 0
+    former: tuple[Segment, ...] = ()
+    safety_knob: float = 0.0
     deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.activation <= len(self.prompt_ids):
+            raise InvalidRequestError(
+                "activation", f"{self.activation} is outside 0 to {len(self.prompt_ids)} tokens"
+            )
+        at = 0
+        for segment in self.former:
+            if not at <= segment.start < self.activation:
+                raise InvalidRequestError(
+                    "former", f"a segment begins at {segment.start}, outside its place in order"
+                )
+            if not 1 <= segment.coded_at <= len(self.prompt_ids):
+                raise InvalidRequestError(
+                    "former", f"coded_at {segment.coded_at} is outside 1 to the prompt's length"
+                )
+            at = segment.start + 1
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All stretches in order, the request's own skill last."""
+        last = Segment(self.activation, len(self.prompt_ids), self.skill, self.skill_scale)
+        first = (Segment(0, 1, None),) if self.activation and not self.former else ()
+        if self.former and self.former[0].start:
+            first = (Segment(0, 1, None),)
+        return (*first, *self.former, last)
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A token that could have come next.
+
+    Attributes:
+        token: Its id.
+        text: Its bytes; one character may be spread over several tokens.
+        logprob: Natural logarithm of its probability.
+    """
+
+    token: int
+    text: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob(Likely):
+    """A token of the answer.
+
+    Attributes:
+        top: The likeliest tokens at its place, likeliest first.
+    """
+
+    top: tuple[Likely, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,11 +157,13 @@ class Piece:
         text: New text; may be empty in the last piece.
         completion_tokens: Tokens generated so far, the end token not counted.
         finish: Set in the last piece.
+        logprobs: Of the tokens whose text is out with this piece, if asked for.
     """
 
     text: str
     completion_tokens: int
     finish: Finish | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 OnPiece = Callable[[Piece | Exception], None]

@@ -1,17 +1,17 @@
-"""One running request: its place in the cache, its prompt's progress, its skill's code."""
+"""One running request: its place in the cache, its progress, its codes, its text."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bem.adapters.bank import LoadedSkill
-from bem.backbone import Backbone
-from bem.engine.requests import Ticket
-from bem.engine.sampling import Sampler
-from bem.engine.text import TextAssembler
-
-CHUNK_TOKENS = 64
+from bem.engine.codes import Codes, Leased
+from bem.engine.prefix import BlockKeys
+from bem.engine.requests import Finish, Likely, Piece, Ticket, TokenLogprob
+from bem.engine.sampling import Choice, Sampler
+from bem.engine.text import TextAssembler, TokenBytes
 
 
 class Row:
@@ -20,73 +20,118 @@ class Row:
     Args:
         ticket: The request.
         slot: Its place in the cache.
-        backbone: Decodes its tokens.
-        skill: Its leased skill, or None for the base model.
+        leases: Its segments with their skills.
+        keys: Names of its blocks.
+        states: ``[2, N, F]`` for the state before the first site and the state that controllers
+            read, of each token that it may come to have.
     """
 
     def __init__(
-        self, ticket: Ticket, slot: int, backbone: Backbone, skill: LoadedSkill | None
+        self,
+        ticket: Ticket,
+        slot: int,
+        leases: Sequence[Leased],
+        keys: BlockKeys,
+        states: Tensor,
     ) -> None:
         self.ticket = ticket
         self.slot = slot
-        self.skill = skill
-        self.sampler = Sampler(ticket.request.sampling)
-        self.text = TextAssembler(backbone.tokenizer, ticket.request.stop)
+        self.leases = tuple(leases)
+        self.keys = keys
+        self.states = states
+        self.codes = Codes(self.leases, states[1])
         self.began = time.monotonic()
-        self.generated = 0
-        self.next_token = 0
+        self.tokens = list(ticket.request.prompt_ids)
+        self.lower_done = 0
         self.position = 0
-        self.code: Tensor | None = None
-        self._lower: list[Tensor] = []
-        self._sum = torch.zeros(0)
-        self._counted = 0
+        # Of the safety adapter; None until the prompt is read, and for good where none is asked.
+        self.strength: float | None = None
+        # Blocks known to be in the prefix cache, of the lower and the upper half.
+        self.kept = [0, 0]
 
     @property
-    def prompt(self) -> tuple[int, ...]:
-        """Its prompt's token ids."""
-        return self.ticket.request.prompt_ids
+    def prompt_tokens(self) -> int:
+        """Length of its prompt."""
+        return len(self.ticket.request.prompt_ids)
 
     @property
     def decoding(self) -> bool:
         """Whether its prompt is done."""
-        return self.position >= len(self.prompt)
-
-    def keep_lower(self, hidden: Tensor, features: Tensor) -> None:
-        """Keep the lower half's result of one more piece of the prompt, ``[1, T, F]`` each."""
-        self._lower.append(hidden)
-        self._observe(features[0])
+        return self.position >= self.prompt_tokens
 
     @property
-    def lower_tokens(self) -> int:
-        """Tokens of the prompt that have passed the lower half."""
-        return sum(piece.shape[1] for piece in self._lower) + self.position
+    def left(self) -> int:
+        """Tokens of the prompt that are still to pass a half."""
+        return 2 * self.prompt_tokens - self.lower_done - self.position
 
-    def take_lower(self) -> Tensor:
-        """Return the oldest kept piece for the upper half."""
-        return self._lower.pop(0)
+    def note_lower(self, hidden: Tensor, features: Tensor) -> None:
+        """Keep the lower half's results ``[T, F]`` of the next tokens."""
+        end = self.lower_done + hidden.shape[0]
+        self.states[0, self.lower_done : end] = hidden
+        self.states[1, self.lower_done : end] = features
+        self.lower_done = end
 
-    def begin_code(self) -> None:
-        """Set the code of the prefix from the whole prompt."""
-        if self.skill:
-            self.code = self.skill.controller.prefix(self._mean())[0]
-        self._reset()
 
-    def observe_decoded(self, features: Tensor) -> None:
-        """Take in ``features [F]`` of one decoded token; at a chunk's end the code moves on."""
-        if self.skill is None or self.code is None:
-            return
-        self._observe(features.unsqueeze(0))
-        if self._counted == CHUNK_TOKENS:
-            self.code = self.skill.controller.chunk(self._mean(), self.code.unsqueeze(0))[0]
-            self._reset()
+class Speech:
+    """What one row says: chooses its tokens and lets their text out.
 
-    def _observe(self, features: Tensor) -> None:
-        total = features.float().sum(0)
-        self._sum = total if self._counted == 0 else self._sum + total
-        self._counted += features.shape[0]
+    Args:
+        ticket: The request.
+        tokenizer: Decodes its tokens.
+        spell: Gives a token's bytes.
+        ends: Tokens that end a turn.
+    """
 
-    def _mean(self) -> Tensor:
-        return (self._sum / self._counted).unsqueeze(0)
+    def __init__(
+        self, ticket: Ticket, tokenizer: Any, spell: TokenBytes, ends: frozenset[int]
+    ) -> None:
+        request = ticket.request
+        self._ticket = ticket
+        self._sampler = Sampler(request.sampling, request.prompt_ids)
+        self._text = TextAssembler(tokenizer, request.stop)
+        self._spell = spell
+        self._ends = ends
+        self._waiting: list[tuple[int, TokenLogprob]] = []
+        self.generated = 0
 
-    def _reset(self) -> None:
-        self._counted = 0
+    def say(self, logits: Tensor, *, room: bool) -> int | None:
+        """Choose the next token for ``logits [V]`` and hand out text; None ends the request.
+
+        Args:
+            logits: float32.
+            room: Whether the context has room for one more token.
+        """
+        choice = self._sampler.choose(logits)
+        if choice.token in self._ends:
+            self._finish("", "stop")
+            return None
+        self.generated += 1
+        text = self._text.push(choice.token)
+        if self._ticket.request.sampling.logprobs is not None:
+            self._waiting.append((self._text.received, self._described(choice)))
+        stopped = self._text.stopped
+        if stopped or self.generated >= self._ticket.request.max_tokens or not room:
+            self._finish(text, "stop" if stopped else "length")
+            return None
+        if text:
+            self._ticket.on_piece(Piece(text, self.generated, logprobs=self._out()))
+        return choice.token
+
+    def _finish(self, text: str, finish: Finish) -> None:
+        text += self._text.finish()
+        self._ticket.on_piece(Piece(text, self.generated, finish, self._out()))
+
+    def _out(self) -> tuple[TokenLogprob, ...]:
+        """Take the log-probabilities of tokens whose text is out: no token leaves before it."""
+        ready = [one for end, one in self._waiting if end <= self._text.released]
+        del self._waiting[: len(ready)]
+        return tuple(ready)
+
+    def _described(self, choice: Choice) -> TokenLogprob:
+        top = tuple(Likely(token, self._spell(token), value) for token, value in choice.top)
+        return TokenLogprob(choice.token, self._spell(choice.token), choice.logprob, top)
+
+
+def make_states(tokens: int, like: Tensor) -> Tensor:
+    """Return room for both states of ``tokens`` tokens, in width and type like ``like [V, F]``."""
+    return torch.empty(2, tokens, like.shape[1], dtype=like.dtype, device=like.device)

@@ -20,6 +20,7 @@ class TextAssembler:
         self._tokenizer = tokenizer
         self._hold = StopHold(stop)
         self._ids: list[int] = []
+        self._received = 0
         # Text of ids[start:seen] is out already; decoding from start keeps blanks between words.
         self._start = 0
         self._seen = 0
@@ -28,6 +29,16 @@ class TextAssembler:
     def stopped(self) -> bool:
         """Whether a stop text was met."""
         return self._hold.stopped
+
+    @property
+    def received(self) -> int:
+        """Characters that the tokens so far give; one more where the last one is incomplete."""
+        return self._received + (self._seen < len(self._ids))
+
+    @property
+    def released(self) -> int:
+        """Characters that are out."""
+        return self._hold.released
 
     def push(self, token: int) -> str:
         """Add a token and return the text that is certain now."""
@@ -45,11 +56,49 @@ class TextAssembler:
         if not final and after.endswith(_INCOMPLETE) and waiting <= _LONGEST_CHARACTER:
             return ""
         self._start, self._seen = self._seen, len(self._ids)
+        self._received += len(after) - len(before)
         return after[len(before) :]
 
     def _decode(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text
+
+
+class TokenBytes:
+    """Spells single tokens, which need not be whole characters.
+
+    Args:
+        tokenizer: Names its tokens; byte-level ones are spelt exactly.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._known: dict[int, bytes] = {}
+
+    def __call__(self, token: int) -> bytes:
+        """Return the bytes of one token."""
+        if token not in self._known:
+            self._known[token] = self._spell(token)
+        return self._known[token]
+
+    def _spell(self, token: int) -> bytes:
+        name: str = self._tokenizer.convert_ids_to_tokens(token)
+        if token not in self._special and all(letter in _BYTES for letter in name):
+            return bytes(_BYTES[letter] for letter in name)
+        text: str = self._tokenizer.decode([token])
+        return text.encode()
+
+
+def _byte_letters() -> dict[str, int]:
+    """Return which byte each letter of a byte-level token stands for (as in GPT-2's tokenizer)."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {chr(byte): byte for byte in plain}
+    return letters | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _byte_letters()
 
 
 class StopHold:
@@ -62,6 +111,7 @@ class StopHold:
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
         self._held = ""
+        self.released = 0
         self.stopped = False
 
     def push(self, text: str) -> str:
@@ -81,6 +131,7 @@ class StopHold:
 
     def _release(self, count: int, *, drop: bool) -> str:
         released = self._held[:count]
+        self.released += len(released)
         self._held = "" if drop else self._held[count:]
         return released
 

@@ -1,23 +1,21 @@
 """Continuous batching: one thread owns the model; requests join and leave between steps."""
 
-import heapq
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone
-from bem.engine.forward import Decoder, one_token
-from bem.engine.kv import SlotCache
-from bem.engine.requests import Finish, GenerationRequest, OnPiece, Piece, Ticket
-from bem.engine.row import Row
+from bem.engine.batch import Batch, Counters
+from bem.engine.forward import one_token
+from bem.engine.requests import GenerationRequest, OnPiece, Ticket
+from bem.engine.scoring import ScoreRequest, score_batch
 from bem.errors import (
     BemError,
     DeadlineExceededError,
@@ -25,30 +23,10 @@ from bem.errors import (
     QueueFullError,
     SkillNotFoundError,
 )
+from bem.safety import SafetyOverlay
 
-PREFILL_TOKENS = 256
+PREFIX_BYTES = 128 * 2**20
 T = TypeVar("T")
-
-
-@dataclass
-class Counters:
-    """What the engine has done; read by anyone, written by its thread.
-
-    Attributes:
-        running: Requests in rows now.
-        waiting: Requests in the queue now.
-        steps: Decode steps.
-        prompt_tokens: Tokens of prompts computed.
-        generated_tokens: Tokens generated.
-        dropped: Requests cancelled or past their deadline.
-    """
-
-    running: int = 0
-    waiting: int = 0
-    steps: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    dropped: int = 0
 
 
 class ModelWorker:
@@ -63,6 +41,9 @@ class ModelWorker:
         rows: Requests that run at once.
         queue: Requests that may wait.
         context_tokens: Prompt and answer together have at most this many.
+        prefix_bytes: Memory of the prefix cache; 0 has none.
+        composition: Names how skills are composed; part of every cached block's key.
+        safety: The safety adapter in the bank, which requests turn up by their knob, or None.
     """
 
     def __init__(
@@ -73,29 +54,37 @@ class ModelWorker:
         rows: int = 16,
         queue: int = 64,
         context_tokens: int = 2048,
+        prefix_bytes: int = PREFIX_BYTES,
+        composition: str = "",
+        safety: SafetyOverlay | None = None,
     ) -> None:
         self.backbone = backbone
+        self.safety = safety
         self.context_tokens = min(context_tokens, backbone.context_tokens)
         self.counters = Counters()
+        self.batch = Batch(
+            backbone,
+            bank,
+            rows=rows,
+            context_tokens=self.context_tokens,
+            prefix_bytes=prefix_bytes,
+            composition=composition,
+            safety=safety,
+            counters=self.counters,
+        )
         self._bank = bank
         self._queue = queue
-        cache = SlotCache(backbone, rows=rows, context_tokens=self.context_tokens)
-        self._decoder = Decoder(backbone, bank, cache)
-        self._device = backbone.model.device
-        self._free = list(range(rows))  # a heap: attention is cheapest over the lowest slots
-        self._rows: list[Row] = []
         self._waiting: deque[Ticket] = deque()
-        self._commands: deque[Callable[[], None]] = deque()
+        self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._abandon = False
-        self._seconds_each = 1.0
         self._thread = threading.Thread(target=self._run, name="bem-engine", daemon=True)
         self.ended: Future[None] = Future()
 
     def start(self) -> None:
         """Prove the model with a forward of one token, then serve."""
-        one_token(self._decoder, min(self.backbone.end_token_ids), self._device)
+        one_token(self.batch.decoder, min(self.backbone.end_token_ids), self.backbone.model.device)
         self._thread.start()
 
     def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
@@ -118,11 +107,23 @@ class ModelWorker:
 
     def load_skill(self, folder: Path) -> Future[LoadedSkill]:
         """Load a skill between two steps."""
-        return self._between_steps(lambda bank: bank.load(folder))
+        return self._between_steps(lambda: self._skills().load(folder))
 
     def unload_skill(self, name: str) -> Future[None]:
         """Unload a skill between two steps."""
-        return self._between_steps(lambda bank: bank.unload(name))
+        return self._between_steps(lambda: self._skills().unload(name))
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Future[list[list[float]]]:
+        """Return the log-probabilities of the targets of one batch, computed between two steps.
+
+        Args:
+            requests: All of one skill; many texts are cut into batches by ``bem.engine.score``.
+        """
+        return self._between_steps(lambda: score_batch(self.batch, requests))
+
+    def skill(self, name: str) -> LoadedSkill | None:
+        """Return one loaded skill, None if there is none of this name."""
+        return self._bank.get(name) if self._bank else None
 
     def skills(self) -> list[LoadedSkill]:
         """Return the loaded skills by name."""
@@ -137,67 +138,77 @@ class ModelWorker:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _between_steps(self, command: Callable[[SkillBank], T]) -> "Future[T]":
+    def _skills(self) -> SkillBank:
+        if self._bank is None:
+            raise SkillNotFoundError("any", [])
+        return self._bank
+
+    def _between_steps(self, command: Callable[[], T]) -> "Future[T]":
         done: Future[T] = Future()
 
         def run() -> None:
-            if self._bank is None:
-                done.set_exception(SkillNotFoundError("any", []))
-                return
             try:
-                done.set_result(command(self._bank))
+                done.set_result(command())
             except BemError as err:
                 done.set_exception(err)
+            except BaseException as err:
+                done.set_exception(err)
+                raise
 
         with self._changed:
             if self._closing:
-                raise EngineClosedError("the engine is closing and changes no skills")
-            self._commands.append(run)
+                raise EngineClosedError("the engine is closing and takes no more work")
+            self._commands.append((run, done))
             self._changed.notify()
         return done
 
     def _run(self) -> None:
         try:
-            with torch.inference_mode():
-                while self._wait_for_work():
-                    self._turn()
+            while self._wait_for_work():
+                self.turn()
             self.ended.set_result(None)
         except Exception as err:  # noqa: BLE001 - whatever it is, every client must be told
             self.ended.set_exception(err)
         with self._changed:
             self._closing = True
-            left = [row.ticket for row in self._rows] + list(self._waiting)
-            self._rows.clear()
+            commands = list(self._commands)
+            self._commands.clear()
+            left = [row.ticket for row in self.batch.rows] + list(self._waiting)
+            self.batch.rows.clear()
             self._waiting.clear()
         for ticket in left:
             ticket.on_piece(EngineClosedError("the engine ended before the request did"))
+        for _, done in commands:
+            done.set_exception(EngineClosedError("the engine ended before its turn came"))
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False ends the thread."""
         with self._changed:
-            while not (self._rows or self._waiting or self._commands or self._closing):
+            while not (self.batch.rows or self._waiting or self._commands or self._closing):
                 self._changed.wait()
             if self._abandon:
                 return False
-            return bool(self._rows or self._waiting or self._commands) or not self._closing
+            return bool(self.batch.rows or self._waiting or self._commands) or not self._closing
 
-    def _turn(self) -> None:
-        """Do what lies between two steps, one piece of one prompt, and one decode step."""
-        while self._commands:
-            self._commands.popleft()()
+    @torch.inference_mode()
+    def turn(self) -> None:
+        """Do what lies between two steps, one piece of one prompt, and one decode step.
+
+        The engine's thread calls it; who never started the engine may call it instead.
+        """
+        if self._commands:  # one a turn: a batch of texts to score takes as long as many steps
+            self._commands.popleft()[0]()
         self._drop_late()
         self._admit()
-        if prompts := [row for row in self._rows if not row.decoding]:
-            self._prefill(prompts[0])
-        if decoding := [row for row in self._rows if row.decoding]:
-            self._decode(decoding)
-        self.counters.running = len(self._rows)
+        self.batch.step()
+        self.counters.running = len(self.batch.rows)
+        self.counters.page_ins = self._bank.page_ins if self._bank else 0
 
     def _drop_late(self) -> None:
         now = time.monotonic()
-        for row in list(self._rows):
+        for row in list(self.batch.rows):
             if self._is_over(row.ticket, now):
-                self._leave(row)
+                self.batch.leave(row)
         with self._changed:
             kept = [ticket for ticket in self._waiting if not self._is_over(ticket, now)]
             self._waiting = deque(kept)
@@ -213,101 +224,24 @@ class ModelWorker:
         return True
 
     def _admit(self) -> None:
-        while self._free and self._waiting:
-            with self._changed:
-                ticket = self._waiting.popleft()
-                self.counters.waiting = len(self._waiting)
+        """Give waiting requests rows in their order; one whose skill has no slot yet is waited for.
+
+        Nobody overtakes it: otherwise requests for resident skills could keep it out for ever.
+        """
+        while self.batch.free and self._waiting:
+            ticket = self._waiting[0]
             try:
-                skill = self._lease(ticket.request.skill)
-            except SkillNotFoundError as err:
+                joined = self.batch.join(ticket)
+            except BemError as err:
                 ticket.on_piece(err)
-                continue
-            self._rows.append(Row(ticket, heapq.heappop(self._free), self.backbone, skill))
-
-    def _lease(self, name: str | None) -> LoadedSkill | None:
-        if name is None:
-            return None
-        if self._bank is None:
-            raise SkillNotFoundError(name, [])
-        return self._bank.acquire(name)
-
-    def _prefill(self, row: Row) -> None:
-        """Advance one prompt by one piece: first all of it through the lower half, then upper."""
-        done = row.lower_tokens
-        if done < len(row.prompt):
-            piece = row.prompt[done : done + PREFILL_TOKENS]
-            ids = torch.tensor([piece], device=self._device)
-            span = self._decoder.span([row.slot], [done], len(piece))
-            row.keep_lower(*self._decoder.lower(ids, span))
-            if row.lower_tokens == len(row.prompt):
-                row.begin_code()
-            return
-        hidden = row.take_lower()
-        size = hidden.shape[1]
-        self._set_codes([row])
-        hidden = self._decoder.upper(hidden, self._decoder.span([row.slot], [row.position], size))
-        row.position += size
-        self.counters.prompt_tokens += size
-        if row.decoding:
-            self._take(row, row.sampler.choose(self._decoder.logits(hidden)[0]))
-
-    def _decode(self, rows: list[Row]) -> None:
-        ids = torch.tensor([[row.next_token] for row in rows], device=self._device)
-        span = self._decoder.span(
-            [row.slot for row in rows], [row.position for row in rows], tokens=1
-        )
-        hidden, features = self._decoder.lower(ids, span)
-        self._set_codes(rows)
-        logits = self._decoder.logits(self._decoder.upper(hidden, span))
-        self.counters.steps += 1
-        for index, row in enumerate(rows):
-            row.position += 1
-            row.observe_decoded(features[index, 0])
-            self._take(row, row.sampler.choose(logits[index]))
-
-    def _take(self, row: Row, token: int) -> None:
-        """Give one chosen token to its request, and end the request if it was the last."""
-        request = row.ticket.request
-        if token in self.backbone.end_token_ids:
-            self._finish(row, "", "stop")
-            return
-        row.next_token = token
-        row.generated += 1
-        self.counters.generated_tokens += 1
-        text = row.text.push(token)
-        if row.text.stopped:
-            self._finish(row, text, "stop")
-        elif row.generated >= request.max_tokens or row.position >= self.context_tokens:
-            self._finish(row, text, "length")
-        elif text:
-            row.ticket.on_piece(Piece(text, row.generated))
-
-    def _finish(self, row: Row, text: str, finish: Finish) -> None:
-        row.ticket.on_piece(Piece(text + row.text.finish(), row.generated, finish))
-        self._leave(row)
-
-    def _leave(self, row: Row) -> None:
-        self._rows.remove(row)
-        heapq.heappush(self._free, row.slot)
-        if row.skill and self._bank:
-            self._bank.release(row.skill)
-        self._seconds_each += 0.2 * (time.monotonic() - row.began - self._seconds_each)
-
-    def _set_codes(self, rows: list[Row]) -> None:
-        """Tell the sites each row's skill and code; rows of the base model get a zero code."""
-        if self._bank is None:
-            return
-        if not any(row.skill and row.ticket.request.skill_scale for row in rows):
-            self._bank.rows.clear()
-            return
-        codes = torch.zeros(len(rows), 1, self._bank.rank, device=self._device)
-        for index, row in enumerate(rows):
-            if row.code is not None:
-                codes[index, 0, : len(row.code)] = row.code * row.ticket.request.skill_scale
-        slots = [[row.skill.slot if row.skill else 0] for row in rows]
-        self._bank.rows.set(torch.tensor(slots, device=self._device), codes)
+                joined = True
+            if not joined:
+                return
+            with self._changed:
+                self._waiting.popleft()
+                self.counters.waiting = len(self._waiting)
 
     def _retry_after(self) -> float:
         """Estimate when a row is free for one more: the queue's length in recent request times."""
-        turns = (len(self._waiting) + 1) / max(1, len(self._rows) + len(self._free))
-        return min(60.0, max(0.5, turns * self._seconds_each))
+        turns = (len(self._waiting) + 1) / max(1, len(self.batch.rows) + self.batch.free)
+        return min(60.0, max(0.5, turns * self.batch.seconds_each))

@@ -1,14 +1,12 @@
 """A base model or a skill in this process, by the engine that also serves it."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
-from queue import SimpleQueue
+from contextlib import closing
+from typing import Any
 
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
-from bem.errors import EvaluationError, QueueFullError
+from bem.engine import GenerationRequest, ModelWorker, Sampling, stream
+from bem.errors import BemError, EvaluationError
 from bem.evaluation.systems import Answer, Chat, Decoding
-
-_Arrived = SimpleQueue[tuple[int, Piece | Exception]]
 
 
 class WorkerSystem:
@@ -17,14 +15,16 @@ class WorkerSystem:
     Args:
         worker: Started; may serve others too.
         skill: A loaded skill's name, or None for the base model.
+        knob: How much of the worker's safety adapter, in [0, 1].
 
     Raises:
-        EvaluationError: The skill is not loaded.
+        EvaluationError: The skill is not loaded, or there is no safety adapter to turn up.
     """
 
-    def __init__(self, worker: ModelWorker, skill: str | None = None) -> None:
+    def __init__(self, worker: ModelWorker, skill: str | None = None, *, knob: float = 0.0) -> None:
         self._worker = worker
         self._skill = skill
+        self._knob = knob
         versions = {loaded.name: loaded.version for loaded in worker.skills()}
         if skill is not None and skill not in versions:
             raise EvaluationError(
@@ -33,6 +33,10 @@ class WorkerSystem:
         base = worker.backbone
         self.name = skill or base.name
         self.digest = f"{base.digest}+{versions[skill]}" if skill else base.digest
+        if knob:
+            if worker.safety is None:
+                raise EvaluationError(f"knob {knob:g}: this worker has no safety adapter")
+            self.digest += f"+{knob:g}*{worker.safety.version}"
 
     def answer(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
@@ -42,54 +46,27 @@ class WorkerSystem:
         Raises:
             EvaluationError: The engine refuses or drops a conversation.
         """
-        arrived: _Arrived = SimpleQueue()
-        prompts = [self._encode(chat) for chat in chats]
-        texts = [""] * len(chats)
-        flying: dict[int, Ticket] = {}
-        begun = done = 0
-        try:
-            while done < len(chats):
-                while begun < len(chats) and (
-                    ticket := self._begin(prompts[begun], decoding, seed, arrived, begun)
-                ):
-                    flying[begun] = ticket
-                    begun += 1
-                if not flying:
-                    raise EvaluationError(f"{self.name}: others keep the engine's queue full")
-                place, piece = arrived.get()
-                if isinstance(piece, Exception):
-                    raise EvaluationError(f"{self.name} did not answer: {piece}") from piece
-                texts[place] += piece.text
-                if piece.finish:
-                    done += 1
-                    del flying[place]
-                    tokens = len(prompts[place]), piece.completion_tokens
-                    yield place, Answer(texts[place], *tokens)
-        finally:
-            for ticket in flying.values():
-                ticket.cancel()
-
-    def _begin(
-        self, ids: tuple[int, ...], decoding: Decoding, seed: int, arrived: _Arrived, place: int
-    ) -> Ticket | None:
-        """Submit one conversation; None when the queue is full."""
-        request = GenerationRequest(
-            prompt_ids=ids,
-            sampling=Sampling(temperature=decoding.temperature, seed=seed),
-            max_tokens=decoding.max_tokens,
-            skill=self._skill,
-        )
-        try:
-            return self._worker.submit(request, partial(_note, arrived, place))
-        except QueueFullError:
-            return None
-
-    def _encode(self, chat: Chat) -> tuple[int, ...]:
-        tokenizer = self._worker.backbone.tokenizer
-        turns = [{"role": turn.role, "content": turn.content} for turn in chat]
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+        requests = [
+            GenerationRequest(
+                prompt_ids=encode_chat(self._worker.backbone.tokenizer, chat),
+                sampling=Sampling(temperature=decoding.temperature, seed=seed),
+                max_tokens=decoding.max_tokens,
+                skill=self._skill,
+                safety_knob=self._knob,
+            )
+            for chat in chats
+        ]
+        with closing(stream(self._worker, requests)) as answers:
+            try:
+                for place, said in answers:
+                    tokens = said.prompt_tokens, said.completion_tokens
+                    yield place, Answer(said.text, *tokens)
+            except BemError as err:
+                raise EvaluationError(f"{self.name} did not answer: {err}") from err
 
 
-def _note(arrived: _Arrived, place: int, piece: Piece | Exception) -> None:
-    arrived.put((place, piece))
+def encode_chat(tokenizer: Any, chat: Chat) -> tuple[int, ...]:
+    """Return the tokens of a conversation that the assistant is to answer."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in chat]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return tuple(tokenizer.encode(text, add_special_tokens=False))

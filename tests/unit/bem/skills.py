@@ -14,9 +14,16 @@ FEATURE_LAYER = 0
 
 
 def write_skill(
-    folder: Path, backbone: Backbone, name: str, *, seed: int, size: float = 0.5, rank: int = RANK
+    folder: Path,
+    backbone: Backbone,
+    name: str,
+    *,
+    seed: int,
+    size: float = 0.5,
+    rank: int = RANK,
+    moving: bool = True,
 ) -> SkillCard:
-    """Write a skill whose factors and controller are random and far from zero."""
+    """Write a skill whose factors and, unless its code is not moving, controller are random."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for layer in LAYERS:
@@ -29,7 +36,8 @@ def write_skill(
             assert kind in path
     controller = Controller(backbone.model.config.hidden_size, rank)
     for key, value in controller.state_dict().items():
-        tensors[f"controller.{key}"] = torch.randn(value.shape, generator=generator) * 0.3
+        drawn = torch.randn(value.shape, generator=generator) * 0.3
+        tensors[f"controller.{key}"] = drawn if moving else value
     card = SkillCard(
         name=name,
         base_name=backbone.name,

@@ -179,11 +179,13 @@ def test_slot_is_free_when_the_last_lease_ends(tmp_path: Path) -> None:
     made.unload("alpha")
     with pytest.raises(SkillNotFoundError):
         made.acquire("alpha")
-    with pytest.raises(SlotsFullError):
-        made.load(tmp_path / "alpha")
+    made.load(tmp_path / "alpha")
+    with pytest.raises(SlotsFullError, match="all 1 slots"):
+        made.acquire("alpha")
     made.release(lease)
 
-    assert made.load(tmp_path / "alpha").slot == lease.slot
+    assert made.acquire("alpha").slot == 0
+    assert lease.slot is None
 
 
 def test_missing_backbone_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Side:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Side.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIDE_UNSPECIFIED: _Side.ValueType  # 0
+    """A response."""
+    SIDE_REQUEST: _Side.ValueType  # 1
+    """Text on its way to the mission."""
+    SIDE_RESPONSE: _Side.ValueType  # 2
+    """Text on its way to the client."""
+
+class Side(_Side, metaclass=_SideEnumTypeWrapper):
+    """Which way a text goes."""
+
+SIDE_UNSPECIFIED: Side.ValueType  # 0
+"""A response."""
+SIDE_REQUEST: Side.ValueType  # 1
+"""Text on its way to the mission."""
+SIDE_RESPONSE: Side.ValueType  # 2
+"""Text on its way to the client."""
+Global___Side: _TypeAlias = Side  # noqa: Y015
+
 class _Action:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -28,19 +52,27 @@ class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Action.ValueTy
     ACTION_UNSPECIFIED: _Action.ValueType  # 0
     """Never sent."""
     ACTION_ALLOW: _Action.ValueType  # 1
-    """The text may leave."""
+    """The text may pass."""
     ACTION_FILTER: _Action.ValueType  # 2
     """The text is withheld."""
+    ACTION_REDACT: _Action.ValueType  # 3
+    """The text may leave without the spans that are cut out."""
+    ACTION_BLOCK: _Action.ValueType  # 4
+    """The request never reaches the mission."""
 
 class Action(_Action, metaclass=_ActionEnumTypeWrapper):
-    """What the sidecar does with a text."""
+    """What the sidecar does with a text, from the mildest."""
 
 ACTION_UNSPECIFIED: Action.ValueType  # 0
 """Never sent."""
 ACTION_ALLOW: Action.ValueType  # 1
-"""The text may leave."""
+"""The text may pass."""
 ACTION_FILTER: Action.ValueType  # 2
 """The text is withheld."""
+ACTION_REDACT: Action.ValueType  # 3
+"""The text may leave without the spans that are cut out."""
+ACTION_BLOCK: Action.ValueType  # 4
+"""The request never reaches the mission."""
 Global___Action: _TypeAlias = Action  # noqa: Y015
 
 @_typing.final
@@ -50,16 +82,24 @@ class CheckRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text to judge, 1 to 1,000,000 characters."""
+    """Text to judge, 1 to 131,072 characters."""
+    side: Global___Side.ValueType
+    """Which way it goes."""
+    asked: _builtins.str
+    """The request that a response answers, with its evidence; may be empty."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        side: Global___Side.ValueType = ...,
+        asked: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "side", b"side", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -67,33 +107,83 @@ Global___CheckRequest: _TypeAlias = CheckRequest  # noqa: Y015
 
 @_typing.final
 class CategoryScore(_message.Message):
-    """One scorer's reading."""
+    """One scorer's reading under one rule."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CATEGORY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    VIOLATED_FIELD_NUMBER: _builtins.int
     category: _builtins.str
-    """Category, such as "toxicity"."""
+    """Scorer, such as "toxicity"."""
     score: _builtins.float
-    """Probability of a violation, 0 to 1."""
+    """0 to 1."""
     threshold: _builtins.float
-    """At or above it the text is withheld."""
+    """At or above it the rule is broken; 0 where the constitution has no rule."""
+    constraint: _builtins.str
+    """Constraint that the rule belongs to."""
+    severity: _builtins.float
+    """Weight of a violation, 0 to 1."""
+    action: Global___Action.ValueType
+    """What a violation leads to."""
+    violated: _builtins.bool
+    """Whether the rule is broken."""
     def __init__(
         self,
         *,
         category: _builtins.str = ...,
         score: _builtins.float = ...,
         threshold: _builtins.float = ...,
+        constraint: _builtins.str = ...,
+        severity: _builtins.float = ...,
+        action: Global___Action.ValueType = ...,
+        violated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "score", b"score", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "category", b"category", "constraint", b"constraint", "score", b"score", "severity", b"severity", "threshold", b"threshold", "violated", b"violated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CategoryScore: _TypeAlias = CategoryScore  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    """A piece of the text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """First character, counted in code points."""
+    end: _builtins.int
+    """Behind the last character."""
+    label: _builtins.str
+    """What it is, such as "EMAIL_ADDRESS"."""
+    score: _builtins.float
+    """0 to 1."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "label", b"label", "score", b"score", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
 
 @_typing.final
 class CheckResponse(_message.Message):
@@ -103,22 +193,178 @@ class CheckResponse(_message.Message):
 
     ACTION_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
+    OVERALL_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CONSTITUTION_FIELD_NUMBER: _builtins.int
     action: Global___Action.ValueType
     """What happens to the text."""
+    overall: _builtins.float
+    """0, nothing, to 1: one minus the product of (1 - severity * score) over all violations."""
+    text: _builtins.str
+    """The text as it would pass; empty when it does not."""
+    constitution: _builtins.str
+    """Version of the constitution."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryScore]:
-        """One entry a category."""
+        """One entry a rule."""
+
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """What is cut out when the action is ACTION_REDACT."""
 
     def __init__(
         self,
         *,
         action: Global___Action.ValueType = ...,
         scores: _abc.Iterable[Global___CategoryScore] | None = ...,
+        overall: _builtins.float = ...,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+        text: _builtins.str = ...,
+        constitution: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "constitution", b"constitution", "overall", b"overall", "scores", b"scores", "spans", b"spans", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckResponse: _TypeAlias = CheckResponse  # noqa: Y015
+
+@_typing.final
+class ScoreRequest(_message.Message):
+    """Asks for scores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text to read, 1 to 131,072 characters."""
+    side: Global___Side.ValueType
+    """Which way it goes: each side has its own scorers."""
+    asked: _builtins.str
+    """The request that a response answers, with its evidence; may be empty."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        side: Global___Side.ValueType = ...,
+        asked: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "side", b"side", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
+
+@_typing.final
+class ScoreResponse(_message.Message):
+    """What was read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ScoresEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scores(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """By scorer, 0 to 1; a scorer that the text cannot concern is left out."""
+
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """What the pointing scorers point at."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        spans: _abc.Iterable[Global___Span] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
+
+@_typing.final
+class SetKnobRequest(_message.Message):
+    """Sets a knob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Whose requests; empty for all that have no knob of their own."""
+    value: _builtins.float
+    """0, off, to 1, full strength."""
+    floor: _builtins.float
+    """Least value that any request can have, whoever sets it; left out, it stays as it is."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        value: _builtins.float = ...,
+        floor: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "floor", b"floor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_floor", b"_floor", "floor", b"floor", "tenant", b"tenant", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__floor: _TypeAlias = _typing.Literal["floor"]  # noqa: Y015
+    _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__floor) -> _WhichOneofReturnType__floor | None: ...
+
+Global___SetKnobRequest: _TypeAlias = SetKnobRequest  # noqa: Y015
+
+@_typing.final
+class SetKnobResponse(_message.Message):
+    """What holds now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    FLOOR_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """Value that a request of this tenant gets."""
+    floor: _builtins.float
+    """Least value of any request."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        floor: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetKnobResponse: _TypeAlias = SetKnobResponse  # noqa: Y015

@@ -40,6 +40,16 @@ class SafetyServiceStub:
                 request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.CheckRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.CheckResponse.FromString,
                 _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/bemfleet.safety.v1.SafetyService/Score',
+                request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.FromString,
+                _registered_method=True)
+        self.SetKnob = channel.unary_unary(
+                '/bemfleet.safety.v1.SafetyService/SetKnob',
+                request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobResponse.FromString,
+                _registered_method=True)
 
 
 class SafetyServiceServicer:
@@ -47,7 +57,21 @@ class SafetyServiceServicer:
     """
 
     def Check(self, request, context):
-        """Judges one text as the sidecar would before letting it leave.
+        """Judges one text as the sidecar would before letting it pass.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Tells what every scorer reads in a text, whether the constitution asks it or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetKnob(self, request, context):
+        """Sets how strongly the mission's safety adapter works; operators only, kept and audited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,6 +84,16 @@ def add_SafetyServiceServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.CheckRequest.FromString,
                     response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.CheckResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.FromString,
+                    response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.SerializeToString,
+            ),
+            'SetKnob': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetKnob,
+                    request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobRequest.FromString,
+                    response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +124,60 @@ class SafetyService:
             '/bemfleet.safety.v1.SafetyService/Check',
             bemfleet_dot_safety_dot_v1_dot_safety__pb2.CheckRequest.SerializeToString,
             bemfleet_dot_safety_dot_v1_dot_safety__pb2.CheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.safety.v1.SafetyService/Score',
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.SerializeToString,
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetKnob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.safety.v1.SafetyService/SetKnob',
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobRequest.SerializeToString,
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,7 +34,11 @@ class SafetyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SafetyServiceAsyncStub: ...
     Check: _grpc.UnaryUnaryMultiCallable[_safety_pb2.CheckRequest, _safety_pb2.CheckResponse]
-    """Judges one text as the sidecar would before letting it leave."""
+    """Judges one text as the sidecar would before letting it pass."""
+    Score: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ScoreRequest, _safety_pb2.ScoreResponse]
+    """Tells what every scorer reads in a text, whether the constitution asks it or not."""
+    SetKnob: _grpc.UnaryUnaryMultiCallable[_safety_pb2.SetKnobRequest, _safety_pb2.SetKnobResponse]
+    """Sets how strongly the mission's safety adapter works; operators only, kept and audited."""
 
 @_typing.type_check_only
 class SafetyServiceAsyncStub(SafetyServiceStub):
@@ -42,7 +46,11 @@ class SafetyServiceAsyncStub(SafetyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Check: _aio.UnaryUnaryMultiCallable[_safety_pb2.CheckRequest, _safety_pb2.CheckResponse]  # type: ignore[assignment]
-    """Judges one text as the sidecar would before letting it leave."""
+    """Judges one text as the sidecar would before letting it pass."""
+    Score: _aio.UnaryUnaryMultiCallable[_safety_pb2.ScoreRequest, _safety_pb2.ScoreResponse]  # type: ignore[assignment]
+    """Tells what every scorer reads in a text, whether the constitution asks it or not."""
+    SetKnob: _aio.UnaryUnaryMultiCallable[_safety_pb2.SetKnobRequest, _safety_pb2.SetKnobResponse]  # type: ignore[assignment]
+    """Sets how strongly the mission's safety adapter works; operators only, kept and audited."""
 
 class SafetyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by the sidecar itself, beside the methods that it forwards."""
@@ -53,6 +61,22 @@ class SafetyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _safety_pb2.CheckRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_safety_pb2.CheckResponse, _abc.Awaitable[_safety_pb2.CheckResponse]]:
-        """Judges one text as the sidecar would before letting it leave."""
+        """Judges one text as the sidecar would before letting it pass."""
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _safety_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_safety_pb2.ScoreResponse, _abc.Awaitable[_safety_pb2.ScoreResponse]]:
+        """Tells what every scorer reads in a text, whether the constitution asks it or not."""
+
+    @_abc_1.abstractmethod
+    def SetKnob(
+        self,
+        request: _safety_pb2.SetKnobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_safety_pb2.SetKnobResponse, _abc.Awaitable[_safety_pb2.SetKnobResponse]]:
+        """Sets how strongly the mission's safety adapter works; operators only, kept and audited."""
 
 def add_SafetyServiceServicer_to_server(servicer: SafetyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

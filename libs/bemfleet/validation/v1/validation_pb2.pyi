@@ -19,6 +19,38 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _CanaryVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CanaryVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CanaryVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CANARY_VERDICT_UNSPECIFIED: _CanaryVerdict.ValueType  # 0
+    """Never sent."""
+    CANARY_VERDICT_CONTINUE: _CanaryVerdict.ValueType  # 1
+    """Not decided yet."""
+    CANARY_VERDICT_PROMOTE: _CanaryVerdict.ValueType  # 2
+    """All that it must show is shown."""
+    CANARY_VERDICT_ROLLBACK: _CanaryVerdict.ValueType  # 3
+    """Something is shown worse, or a tripwire was hit."""
+    CANARY_VERDICT_INCONCLUSIVE: _CanaryVerdict.ValueType  # 4
+    """It cannot be decided with this many pairs."""
+
+class CanaryVerdict(_CanaryVerdict, metaclass=_CanaryVerdictEnumTypeWrapper):
+    """What the gate says."""
+
+CANARY_VERDICT_UNSPECIFIED: CanaryVerdict.ValueType  # 0
+"""Never sent."""
+CANARY_VERDICT_CONTINUE: CanaryVerdict.ValueType  # 1
+"""Not decided yet."""
+CANARY_VERDICT_PROMOTE: CanaryVerdict.ValueType  # 2
+"""All that it must show is shown."""
+CANARY_VERDICT_ROLLBACK: CanaryVerdict.ValueType  # 3
+"""Something is shown worse, or a tripwire was hit."""
+CANARY_VERDICT_INCONCLUSIVE: CanaryVerdict.ValueType  # 4
+"""It cannot be decided with this many pairs."""
+Global___CanaryVerdict: _TypeAlias = CanaryVerdict  # noqa: Y015
+
 class _Statistic:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -146,6 +178,253 @@ CORRECTION_BENJAMINI_HOCHBERG: Correction.ValueType  # 1
 CORRECTION_BENJAMINI_YEKUTIELI: Correction.ValueType  # 2
 """Benjamini and Yekutieli (2001): any dependence."""
 Global___Correction: _TypeAlias = Correction  # noqa: Y015
+
+@_typing.final
+class CanaryProbe(_message.Message):
+    """A question that is put to both sides of a canary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    prompt: _builtins.str
+    """What is asked, 1 to 8,192 characters."""
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Any of these is right, 1 to 16."""
+
+    def __init__(
+        self,
+        *,
+        prompt: _builtins.str = ...,
+        answers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryProbe: _TypeAlias = CanaryProbe  # noqa: Y015
+
+@_typing.final
+class CanarySide(_message.Message):
+    """Where one side of a canary answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port of its RouterService."""
+    model: _builtins.str
+    """Model name to ask for; empty is the base model."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanarySide: _TypeAlias = CanarySide  # noqa: Y015
+
+@_typing.final
+class CanaryTerms(_message.Message):
+    """What a canary must show; margins are what it may be worse by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALPHA_FIELD_NUMBER: _builtins.int
+    MAX_PAIRS_FIELD_NUMBER: _builtins.int
+    ERROR_MARGIN_FIELD_NUMBER: _builtins.int
+    VIOLATION_MARGIN_FIELD_NUMBER: _builtins.int
+    LATENCY_MARGIN_FIELD_NUMBER: _builtins.int
+    QUALITY_MARGIN_FIELD_NUMBER: _builtins.int
+    ERROR_LIMIT_FIELD_NUMBER: _builtins.int
+    VIOLATION_LIMIT_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
+    """Chance of a false verdict over all looks, between 0 and 1. Unset: 0.05."""
+    max_pairs: _builtins.int
+    """Pairs after which it is inconclusive. 0: 20,000."""
+    error_margin: _builtins.float
+    """Difference of error rates, above 0 and below 1. Unset: 0.02."""
+    violation_margin: _builtins.float
+    """Difference of the rates of withheld answers. Unset: 0.02."""
+    latency_margin: _builtins.float
+    """Factor on the time of a request, above 1 and below 4. Unset: 1.25."""
+    quality_margin: _builtins.float
+    """Difference of mean scores on the probes. Unset: 0.05."""
+    error_limit: _builtins.int
+    """Errors within the last 50 requests that end it at once. 0: 10."""
+    violation_limit: _builtins.int
+    """Withheld answers within the last 50 requests that end it at once. 0: 10."""
+    def __init__(
+        self,
+        *,
+        alpha: _builtins.float | None = ...,
+        max_pairs: _builtins.int = ...,
+        error_margin: _builtins.float | None = ...,
+        violation_margin: _builtins.float | None = ...,
+        latency_margin: _builtins.float | None = ...,
+        quality_margin: _builtins.float | None = ...,
+        error_limit: _builtins.int = ...,
+        violation_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_error_margin", b"_error_margin", "_latency_margin", b"_latency_margin", "_quality_margin", b"_quality_margin", "_violation_margin", b"_violation_margin", "alpha", b"alpha", "error_margin", b"error_margin", "latency_margin", b"latency_margin", "quality_margin", b"quality_margin", "violation_margin", b"violation_margin"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_error_margin", b"_error_margin", "_latency_margin", b"_latency_margin", "_quality_margin", b"_quality_margin", "_violation_margin", b"_violation_margin", "alpha", b"alpha", "error_limit", b"error_limit", "error_margin", b"error_margin", "latency_margin", b"latency_margin", "max_pairs", b"max_pairs", "quality_margin", b"quality_margin", "violation_limit", b"violation_limit", "violation_margin", b"violation_margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__error_margin: _TypeAlias = _typing.Literal["error_margin"]  # noqa: Y015
+    _WhichOneofArgType__error_margin: _TypeAlias = _typing.Literal["_error_margin", b"_error_margin"]  # noqa: Y015
+    _WhichOneofReturnType__latency_margin: _TypeAlias = _typing.Literal["latency_margin"]  # noqa: Y015
+    _WhichOneofArgType__latency_margin: _TypeAlias = _typing.Literal["_latency_margin", b"_latency_margin"]  # noqa: Y015
+    _WhichOneofReturnType__quality_margin: _TypeAlias = _typing.Literal["quality_margin"]  # noqa: Y015
+    _WhichOneofArgType__quality_margin: _TypeAlias = _typing.Literal["_quality_margin", b"_quality_margin"]  # noqa: Y015
+    _WhichOneofReturnType__violation_margin: _TypeAlias = _typing.Literal["violation_margin"]  # noqa: Y015
+    _WhichOneofArgType__violation_margin: _TypeAlias = _typing.Literal["_violation_margin", b"_violation_margin"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_margin) -> _WhichOneofReturnType__error_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__latency_margin) -> _WhichOneofReturnType__latency_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_margin) -> _WhichOneofReturnType__quality_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__violation_margin) -> _WhichOneofReturnType__violation_margin | None: ...
+
+Global___CanaryTerms: _TypeAlias = CanaryTerms  # noqa: Y015
+
+@_typing.final
+class JudgeCanaryRequest(_message.Message):
+    """Asks for a canary's verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANARY_ID_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    PROBES_FIELD_NUMBER: _builtins.int
+    STABLE_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    canary_id: _builtins.str
+    """Name of its observations, as of the route: 1 to 256 characters."""
+    @_builtins.property
+    def terms(self) -> Global___CanaryTerms:
+        """What it must show; the same at every look."""
+
+    @_builtins.property
+    def probes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryProbe]:
+        """Questions for its quality, at most 200; none: quality is not judged."""
+
+    @_builtins.property
+    def stable(self) -> Global___CanarySide:
+        """Where stable answers; needed with probes."""
+
+    @_builtins.property
+    def canary(self) -> Global___CanarySide:
+        """Where the canary answers; needed with probes."""
+
+    def __init__(
+        self,
+        *,
+        canary_id: _builtins.str = ...,
+        terms: Global___CanaryTerms | None = ...,
+        probes: _abc.Iterable[Global___CanaryProbe] | None = ...,
+        stable: Global___CanarySide | None = ...,
+        canary: Global___CanarySide | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "stable", b"stable", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_id", b"canary_id", "probes", b"probes", "stable", b"stable", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeCanaryRequest: _TypeAlias = JudgeCanaryRequest  # noqa: Y015
+
+@_typing.final
+class CanaryEvidence(_message.Message):
+    """What is known of one metric."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    MEAN_GAIN_FIELD_NUMBER: _builtins.int
+    P_SHOWN_FIELD_NUMBER: _builtins.int
+    P_WORSE_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """errors, violations, latency or quality."""
+    mean_gain: _builtins.float
+    """Mean gain of the canary; log-ratio for the latency. Unset before the first pair."""
+    p_shown: _builtins.float
+    """Always-valid p-value against what promotion requires."""
+    p_worse: _builtins.float
+    """Always-valid p-value against a tolerable loss."""
+    pairs: _builtins.int
+    """Pairs."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        mean_gain: _builtins.float | None = ...,
+        p_shown: _builtins.float = ...,
+        p_worse: _builtins.float = ...,
+        pairs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain", "mean_gain", b"mean_gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain", "mean_gain", b"mean_gain", "metric", b"metric", "p_shown", b"p_shown", "p_worse", b"p_worse", "pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__mean_gain: _TypeAlias = _typing.Literal["mean_gain"]  # noqa: Y015
+    _WhichOneofArgType__mean_gain: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_gain) -> _WhichOneofReturnType__mean_gain | None: ...
+
+Global___CanaryEvidence: _TypeAlias = CanaryEvidence  # noqa: Y015
+
+@_typing.final
+class JudgeCanaryResponse(_message.Message):
+    """The verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    verdict: Global___CanaryVerdict.ValueType
+    """A final one stays."""
+    pairs: _builtins.int
+    """Pairs of requests seen."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What decided, or what is open."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryEvidence]:
+        """By metric."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___CanaryVerdict.ValueType = ...,
+        reasons: _abc.Iterable[_builtins.str] | None = ...,
+        pairs: _builtins.int = ...,
+        evidence: _abc.Iterable[Global___CanaryEvidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "pairs", b"pairs", "reasons", b"reasons", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeCanaryResponse: _TypeAlias = JudgeCanaryResponse  # noqa: Y015
 
 @_typing.final
 class Lineage(_message.Message):

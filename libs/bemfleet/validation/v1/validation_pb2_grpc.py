@@ -68,6 +68,11 @@ class ValidationServiceStub:
                 request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsResponse.FromString,
                 _registered_method=True)
+        self.JudgeCanary = channel.unary_unary(
+                '/bemfleet.validation.v1.ValidationService/JudgeCanary',
+                request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryResponse.FromString,
+                _registered_method=True)
 
 
 class ValidationServiceServicer:
@@ -119,6 +124,14 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JudgeCanary(self, request, context):
+        """Judges a canary from all that is observed of it so far; may be asked as often as one likes.
+        UNAVAILABLE if the observations cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ValidationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -151,6 +164,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     servicer.ListClaims,
                     request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsRequest.FromString,
                     response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsResponse.SerializeToString,
+            ),
+            'JudgeCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.JudgeCanary,
+                    request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryRequest.FromString,
+                    response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -319,6 +337,33 @@ class ValidationService:
             '/bemfleet.validation.v1.ValidationService/ListClaims',
             bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsRequest.SerializeToString,
             bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JudgeCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.validation.v1.ValidationService/JudgeCanary',
+            bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryRequest.SerializeToString,
+            bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class ValidationServiceStub:
     """Adjusts p-values for the false discovery rate, over given ones or the fleet's whole family."""
     ListClaims: _grpc.UnaryUnaryMultiCallable[_validation_pb2.ListClaimsRequest, _validation_pb2.ListClaimsResponse]
     """Lists recorded claims, oldest first."""
+    JudgeCanary: _grpc.UnaryUnaryMultiCallable[_validation_pb2.JudgeCanaryRequest, _validation_pb2.JudgeCanaryResponse]
+    """Judges a canary from all that is observed of it so far; may be asked as often as one likes.
+    UNAVAILABLE if the observations cannot be read.
+    """
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
@@ -71,6 +75,10 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
     """Adjusts p-values for the false discovery rate, over given ones or the fleet's whole family."""
     ListClaims: _aio.UnaryUnaryMultiCallable[_validation_pb2.ListClaimsRequest, _validation_pb2.ListClaimsResponse]  # type: ignore[assignment]
     """Lists recorded claims, oldest first."""
+    JudgeCanary: _aio.UnaryUnaryMultiCallable[_validation_pb2.JudgeCanaryRequest, _validation_pb2.JudgeCanaryResponse]  # type: ignore[assignment]
+    """Judges a canary from all that is observed of it so far; may be asked as often as one likes.
+    UNAVAILABLE if the observations cannot be read.
+    """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Every comparison that it makes is a claim of the fleet's family, kept with its lineage.
@@ -126,5 +134,15 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_validation_pb2.ListClaimsResponse, _abc.Awaitable[_validation_pb2.ListClaimsResponse]]:
         """Lists recorded claims, oldest first."""
+
+    @_abc_1.abstractmethod
+    def JudgeCanary(
+        self,
+        request: _validation_pb2.JudgeCanaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_pb2.JudgeCanaryResponse, _abc.Awaitable[_validation_pb2.JudgeCanaryResponse]]:
+        """Judges a canary from all that is observed of it so far; may be asked as often as one likes.
+        UNAVAILABLE if the observations cannot be read.
+        """
 
 def add_ValidationServiceServicer_to_server(servicer: ValidationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

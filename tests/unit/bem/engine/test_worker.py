@@ -1,6 +1,5 @@
 """The engine: what a request gets does not depend on who else is there."""
 
-import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -9,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
+from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
 from bem.errors import (
     DeadlineExceededError,
     EngineClosedError,
@@ -20,40 +18,14 @@ from bem.errors import (
 )
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
-
-GREEDY = Sampling(temperature=0)
-
-
-class Reader:
-    """Collects one request's pieces."""
-
-    def __init__(self) -> None:
-        self.arrived: queue.Queue[Piece | Exception] = queue.Queue()
-
-    def pieces(self) -> list[Piece]:
-        """Return all pieces once the last is there; raises the error that ended the request."""
-        out = []
-        while True:
-            piece = self.arrived.get(timeout=60)
-            if isinstance(piece, Exception):
-                raise piece
-            out.append(piece)
-            if piece.finish:
-                return out
-
-    def text(self) -> str:
-        """Return the whole answer."""
-        return "".join(piece.text for piece in self.pieces())
+from tests.unit.bem.engine.engines import GREEDY, encoded, make, send, write_skills
+from tests.unit.bem.skills import write_skill
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Skills on disk."""
-    path = tmp_path_factory.mktemp("skills")
-    for seed, name in enumerate(("alpha", "beta")):
-        write_skill(path, tiny_backbone(), name, seed=seed)
-    return path
+    return write_skills(tmp_path_factory.mktemp("skills"))
 
 
 @pytest.fixture
@@ -71,25 +43,6 @@ def worker(backbone: Backbone, folder: Path) -> Iterator[ModelWorker]:
     made.close(drain=False)
 
 
-def make(backbone: Backbone, folder: Path, *, rows: int = 4, waiting: int = 32) -> ModelWorker:
-    """Build an engine with both skills loaded."""
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
-    for name in ("alpha", "beta"):
-        bank.load(folder / name)
-    return ModelWorker(backbone, bank, rows=rows, queue=waiting, context_tokens=512)
-
-
-def send(worker: ModelWorker, request: GenerationRequest) -> tuple[Reader, Ticket]:
-    """Submit a request."""
-    reader = Reader()
-    return reader, worker.submit(request, reader.arrived.put)
-
-
-def prompt(text: str) -> tuple[int, ...]:
-    """Encode a raw prompt."""
-    return tuple(tiny_backbone().tokenizer.encode(text))
-
-
 def requests() -> list[GenerationRequest]:
     """Requests that differ in everything."""
     mixed = []
@@ -97,7 +50,7 @@ def requests() -> list[GenerationRequest]:
         sampling = GREEDY if index % 3 else Sampling(temperature=0.9, top_p=0.9, seed=index)
         text = "once upon a time " * (1 + 3 * index) + str(index)
         mixed.append(
-            GenerationRequest(prompt(text), sampling, max_tokens=20 + 15 * index, skill=skill)
+            GenerationRequest(encoded(text), sampling, max_tokens=20 + 15 * index, skill=skill)
         )
     return mixed
 
@@ -113,7 +66,7 @@ def reference(backbone: Backbone, ids: tuple[int, ...], count: int) -> str:
 
 def test_base_model_answers_as_transformers_does(worker: ModelWorker) -> None:
     """Greedy text of the engine is that of generate() on the untouched model."""
-    ids = prompt("hello there, " * 30)
+    ids = encoded("hello there, " * 30)
     reader, _ = send(worker, GenerationRequest(ids, GREEDY, max_tokens=40))
 
     assert reader.text() == reference(tiny_backbone(), ids, 40)
@@ -130,7 +83,7 @@ def test_answer_alone_equals_answer_in_a_batch(worker: ModelWorker) -> None:
 
 def test_skill_changes_the_answer_and_scale_zero_does_not(worker: ModelWorker) -> None:
     """A skill at scale 0 is the base model exactly."""
-    base = GenerationRequest(prompt("tell me"), GREEDY, max_tokens=30)
+    base = GenerationRequest(encoded("tell me"), GREEDY, max_tokens=30)
     texts = [
         send(worker, request)[0].text()
         for request in (
@@ -145,7 +98,7 @@ def test_skill_changes_the_answer_and_scale_zero_does_not(worker: ModelWorker) -
 
 def test_code_moves_at_chunk_borders_without_touching_other_rows(worker: ModelWorker) -> None:
     """Answers longer than several chunks stay independent of the batch."""
-    long = GenerationRequest(prompt("a long one"), GREEDY, max_tokens=200, skill="beta")
+    long = GenerationRequest(encoded("a long one"), GREEDY, max_tokens=200, skill="beta")
     alone = send(worker, long)[0].text()
     readers = [send(worker, replace(long, skill=skill))[0] for skill in ("beta", "alpha", None)]
 
@@ -155,7 +108,7 @@ def test_code_moves_at_chunk_borders_without_touching_other_rows(worker: ModelWo
 
 def test_same_seed_gives_the_same_text(worker: ModelWorker) -> None:
     """Sampling is reproducible by seed, and differs without one."""
-    seeded = GenerationRequest(prompt("x"), Sampling(seed=7), max_tokens=40)
+    seeded = GenerationRequest(encoded("x"), Sampling(seed=7), max_tokens=40)
     free = replace(seeded, sampling=Sampling())
 
     first, second = (send(worker, seeded)[0].text() for _ in range(2))
@@ -166,7 +119,7 @@ def test_same_seed_gives_the_same_text(worker: ModelWorker) -> None:
 
 def test_stop_text_ends_the_answer_before_it(worker: ModelWorker) -> None:
     """Neither the stop text nor what follows is part of the answer."""
-    base = GenerationRequest(prompt("stop test"), GREEDY, max_tokens=60)
+    base = GenerationRequest(encoded("stop test"), GREEDY, max_tokens=60)
     whole = send(worker, base)[0].text()
     stop = whole[10:13]
     pieces = send(worker, replace(base, stop=(stop,)))[0].pieces()
@@ -177,7 +130,7 @@ def test_stop_text_ends_the_answer_before_it(worker: ModelWorker) -> None:
 
 def test_max_tokens_are_counted(worker: ModelWorker) -> None:
     """The last piece tells how many tokens were generated and why it ended."""
-    last = send(worker, GenerationRequest(prompt("count"), GREEDY, max_tokens=9))[0].pieces()[-1]
+    last = send(worker, GenerationRequest(encoded("count"), GREEDY, max_tokens=9))[0].pieces()[-1]
 
     assert (last.completion_tokens, last.finish) == (9, "length")
 
@@ -186,9 +139,9 @@ def test_cancelled_request_frees_its_row(backbone: Backbone, folder: Path) -> No
     """With one row, the next request runs as soon as the first is cancelled."""
     worker = make(backbone, folder, rows=1)
     worker.start()
-    reader, ticket = send(worker, GenerationRequest(prompt("long"), GREEDY, max_tokens=500))
+    reader, ticket = send(worker, GenerationRequest(encoded("long"), GREEDY, max_tokens=500))
     reader.arrived.get(timeout=60)
-    second, _ = send(worker, GenerationRequest(prompt("next"), GREEDY, max_tokens=3))
+    second, _ = send(worker, GenerationRequest(encoded("next"), GREEDY, max_tokens=3))
     ticket.cancel()
 
     assert second.pieces()[-1].completion_tokens == 3
@@ -198,7 +151,7 @@ def test_cancelled_request_frees_its_row(backbone: Backbone, folder: Path) -> No
 
 def test_late_request_ends_with_its_deadline(worker: ModelWorker) -> None:
     """A request past its deadline is told so."""
-    late = GenerationRequest(prompt("x"), GREEDY, max_tokens=400, deadline=time.monotonic())
+    late = GenerationRequest(encoded("x"), GREEDY, max_tokens=400, deadline=time.monotonic())
 
     with pytest.raises(DeadlineExceededError):
         send(worker, late)[0].pieces()
@@ -208,9 +161,9 @@ def test_full_queue_refuses_with_a_delay(backbone: Backbone, folder: Path) -> No
     """A request beyond the bound is refused at once and told when to come back."""
     worker = make(backbone, folder, rows=1, waiting=2)  # not started: nothing leaves the queue
     for _ in range(2):
-        send(worker, GenerationRequest(prompt("x")))
+        send(worker, GenerationRequest(encoded("x")))
     with pytest.raises(QueueFullError) as caught:
-        send(worker, GenerationRequest(prompt("x")))
+        send(worker, GenerationRequest(encoded("x")))
 
     assert 0.5 <= caught.value.retry_after_s <= 60
 
@@ -218,14 +171,14 @@ def test_full_queue_refuses_with_a_delay(backbone: Backbone, folder: Path) -> No
 def test_unknown_skill_is_named(worker: ModelWorker) -> None:
     """The error lists what is loaded."""
     with pytest.raises(SkillNotFoundError, match="alpha, beta"):
-        send(worker, GenerationRequest(prompt("x"), skill="gamma"))[0].pieces()
+        send(worker, GenerationRequest(encoded("x"), skill="gamma"))[0].pieces()
 
 
 def test_reload_leaves_running_requests_on_their_version(
     worker: ModelWorker, tmp_path: Path, backbone: Backbone
 ) -> None:
     """A request keeps the version it began with while its name gets another."""
-    request = GenerationRequest(prompt("version"), GREEDY, max_tokens=150, skill="alpha")
+    request = GenerationRequest(encoded("version"), GREEDY, max_tokens=150, skill="alpha")
     before = send(worker, request)[0].text()
     write_skill(tmp_path, backbone, "alpha", seed=99)
     reader, _ = send(worker, request)
@@ -262,8 +215,8 @@ def test_engine_that_breaks_tells_every_client(
     def fail(*_: object) -> None:
         raise FloatingPointError("broken step")
 
-    monkeypatch.setattr(worker, "_decode", fail)
-    reader, _ = send(worker, GenerationRequest(prompt("x"), GREEDY))
+    monkeypatch.setattr(worker.batch, "_decode", fail)
+    reader, _ = send(worker, GenerationRequest(encoded("x"), GREEDY))
 
     with pytest.raises(EngineClosedError):
         reader.pieces()

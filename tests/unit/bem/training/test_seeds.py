@@ -26,7 +26,9 @@ def test_report_has_a_row_of_scores_a_seed(tmp_path: Path) -> None:
     for seed in (3, 4):
         write_skill(tmp_path / str(seed), tiny_backbone(), "a-skill", seed=seed)
         folders.append(tmp_path / str(seed) / "a-skill")
-    report = compare_seeds(tiny_backbone(context_tokens=2048), folders, DATA, name="x", command="c", limit=3)
+    report = compare_seeds(
+        tiny_backbone(context_tokens=2048), folders, DATA, name="x", command="c", limit=3
+    )
     metric = report["metrics"]["f1"]
 
     assert report["seeds"] == [3, 4]

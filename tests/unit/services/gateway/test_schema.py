@@ -67,3 +67,51 @@ def test_router_fields_have_http_names() -> None:
     }
 
     assert list(names.values()) == ["messages", "messages[0].content", "top_p", "max_tokens"]
+
+
+def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
+    """Every field of a client has its place in the router's request."""
+    request = ChatRequest.model_validate(
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "logprobs": True,
+            "top_logprobs": 3,
+            "logit_bias": {"50256": -100, "7": 2.5},
+            "presence_penalty": 0.5,
+            "frequency_penalty": -0.5,
+            "repetition_penalty": 1.25,
+            "top_k": 4,
+            "skill_scale": 0.5,
+        }
+    )
+    (asked,) = wire_requests(request)
+
+    assert dict(asked.sampling.logit_bias) == {50256: -100, 7: 2.5}
+    assert (asked.sampling.logprobs, asked.sampling.top_k) == (3, 4)
+    assert (asked.sampling.presence_penalty, asked.sampling.frequency_penalty) == (0.5, -0.5)
+    assert (asked.sampling.repetition_penalty, asked.skill_scale) == (1.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "param", "part"),
+    [
+        ({"top_logprobs": 2}, None, "needs logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "integer"),
+        ({"logit_bias": {"5": 101}}, "logit_bias", "100"),
+        ({"logit_bias": {str(n): 1 for n in range(1025)}}, "logit_bias", "1024"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+    ],
+)
+def test_sampling_beyond_its_limit_is_named(
+    changed: dict[str, Any], param: str | None, part: str
+) -> None:
+    """The error has the field and the limit."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **changed}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(body)
+    error = from_validation(caught.value.errors()).body
+
+    assert str(error["param"]).startswith(str(param or "body")) or error["param"] is None
+    assert part in str(error["message"])

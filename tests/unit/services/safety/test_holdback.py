@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.safety.findings import Span
 from services.safety.holdback import HoldBack
+from services.safety.redaction import cut, merged
 
 PIECES = st.lists(st.text(alphabet="ab ", max_size=9), max_size=30)
 
@@ -21,11 +23,11 @@ def test_nothing_unjudged_leaves_and_all_leaves_in_order(
         if hold.unjudged(ended=False):
             judged = len(hold.text)
             hold.passed(judged)
-        out += hold.releasable(ended=False)
+        out += [raw for raw, _, _ in hold.releasable(ended=False)]
         assert len(b"".join(out)) <= max(0, judged - window)
     if hold.unjudged(ended=True):
         hold.passed(len(hold.text))
-    out += hold.releasable(ended=True)
+    out += [raw for raw, _, _ in hold.releasable(ended=True)]
 
     assert out == [piece.encode() for piece in pieces]
     assert hold.held == 0
@@ -43,3 +45,45 @@ def test_each_verdict_sees_the_text_before_it(pieces: list[str]) -> None:
             assert len(hold.text) - len(text) == max(0, judged - 6)
             judged = len(hold.text)
             hold.passed(judged)
+
+
+SECRETS = ("ab@cd.ef", "12 34 56 78", "x" * 40)
+
+
+@given(
+    words=st.lists(st.sampled_from(["the", "boat", "lay", "still", *SECRETS]), max_size=40),
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    stride=st.integers(1, 20),
+)
+def test_no_part_of_a_span_leaves_however_the_stream_is_cut(
+    words: list[str], sizes: list[int], stride: int
+) -> None:
+    """What leaves is the whole text with the spans cut out, one mark a span."""
+    text = " ".join(words)
+    hold = HoldBack(16, context=64, stride=stride)
+    out, at, turn = "", 0, 0
+    while at < len(text):
+        piece = text[at : at + sizes[turn % len(sizes)]]
+        at, turn = at + len(piece), turn + 1
+        hold.add(piece.encode(), piece)
+        if seen := hold.unjudged(ended=False):
+            hold.passed(len(hold.text), _spans(seen))
+        for raw, start, spans in hold.releasable(ended=False):
+            out += cut(raw.decode(), spans, start)
+    if seen := hold.unjudged(ended=True):
+        hold.passed(len(hold.text), _spans(seen))
+    for raw, start, spans in hold.releasable(ended=True):
+        out += cut(raw.decode(), spans, start)
+
+    assert out == cut(text, merged(_spans(text)))
+    assert not any(secret in out for secret in SECRETS)
+
+
+def _spans(text: str) -> list[Span]:
+    found = []
+    for secret in SECRETS:
+        place = text.find(secret)
+        while place >= 0:
+            found.append(Span(place, place + len(secret), "S", 1.0, "pii"))
+            place = text.find(secret, place + 1)
+    return found

@@ -1,0 +1,1 @@
+"""The engine beside llama.cpp, transformers and peft; one small file a measure."""

@@ -1,0 +1,1 @@
+"""What is measured: each module has ``NAME``, ``TARGETS`` and ``run(rounds) -> Found``."""

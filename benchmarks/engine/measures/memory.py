@@ -1,0 +1,55 @@
+"""Memory of an engine's process after it has served 16 requests."""
+
+import gc
+import json
+import subprocess
+import sys
+
+import psutil
+from bem.engine import ModelWorker
+
+from benchmarks.engine.found import Found, Target
+from benchmarks.engine.subject import ROOT, backbone, serve
+
+NAME = "memory"
+TARGETS = {
+    f"resident / limit, {kind}": Target(1.0, True) for kind in ("fp32", "bf16", "int8", "int4")
+}
+ROWS, CONTEXT, SLACK_MB = 16, 512, 600
+
+
+def resident(kind: str) -> dict[str, float]:
+    """Serve 16 requests in this process and return megabytes."""
+    worker = ModelWorker(backbone(kind), rows=ROWS, queue=ROWS, context_tokens=CONTEXT)
+    worker.start()
+    serve(worker, [[500 + row] * (CONTEXT - 8) for row in range(ROWS)], 8)
+    gc.collect()
+    decoder = worker._decoder  # noqa: SLF001 - only the engine knows what it holds
+    cache = decoder._cache  # noqa: SLF001
+    kept = 2 * cache.keys.numel() * cache.keys.element_size() / 1e6
+    held = decoder.held_bytes / 1e6
+    used = psutil.Process().memory_info().rss / 1e6
+    worker.close(drain=True)
+    limit = 1.6 * held + kept + SLACK_MB
+    return {"weights": held, "cache": kept, "resident": used, "limit": limit}
+
+
+def run(rounds: int) -> Found:
+    """Measure each kind in a process of its own."""
+    del rounds
+    found = Found()
+    for kind in ("fp32", "bf16", "int8", "int4"):
+        code = (
+            f"import json; from {__name__} import resident; print(json.dumps(resident({kind!r})))"
+        )
+        shown = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        sizes = json.loads(shown.stdout.splitlines()[-1])
+        found.figures[kind] = {name: round(value) for name, value in sizes.items()}
+        found.ratios[f"resident / limit, {kind}"] = round(sizes["resident"] / sizes["limit"], 3)
+    found.notes = [
+        f"limit: 1.6 x weights + cache + {SLACK_MB} MB (of 10^6 bytes)",
+        "weights are the bytes of all matrices as they are held, the embedding included",
+    ]
+    return found

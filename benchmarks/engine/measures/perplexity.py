@@ -1,0 +1,64 @@
+"""What fewer bits cost in perplexity, on 50,000 tokens of real text."""
+
+import math
+import os
+
+import torch
+from bem.engine.weights import FourBitLinear
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from benchmarks.engine.found import Found, Target
+from benchmarks.engine.subject import Stepper, backbone, text_ids
+
+NAME = "perplexity"
+TARGETS = {
+    "int8 / fp32": Target(1.02, True),
+    "int4 / fp32, few rows": Target(1.05, True),
+    "int4 / fp32, many rows": Target(1.05, True),
+}
+WINDOW = 512
+TOKENS = int(os.environ.get("BENCH_PERPLEXITY_TOKENS", "50000"))
+
+
+def nats(ours: Stepper, windows: Tensor) -> float:
+    """Return the mean negative log-likelihood a token of ``windows [N, WINDOW]``."""
+    decoder, total = ours.decoder, 0.0
+    with torch.inference_mode():
+        for window in windows:
+            span = decoder.span([0], [0], WINDOW)
+            hidden = decoder.upper(decoder.lower(window[None], span)[0], span)
+            for at in range(0, WINDOW - 1, 128):
+                wanted = window[at + 1 : at + 129]
+                part = hidden[0, at : at + len(wanted), None]
+                total += float(cross_entropy(decoder.logits(part), wanted, reduction="sum"))
+    return total / (len(windows) * (WINDOW - 1))
+
+
+def run(rounds: int, tokens: int = TOKENS) -> Found:
+    """Score windows of 512 tokens in each form."""
+    del rounds
+    loaded = backbone("fp32")
+    ids = text_ids(loaded.tokenizer, tokens)
+    windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
+    losses = {}
+    for name in ("fp32", "int8", "int4, many rows", "int4, few rows"):
+        ours = Stepper(backbone(name.split(",", maxsplit=1)[0]), None, rows=1, context=WINDOW)
+        for product in ours.decoder.products:
+            if isinstance(product, FourBitLinear) and "few" in name:
+                product.few_rows = WINDOW
+        losses[name] = nats(ours, windows)
+    base = losses["fp32"]
+    change = {name: round(math.exp(loss - base), 5) for name, loss in losses.items()}
+    return Found(
+        figures={
+            "tokens": windows.numel(),
+            "perplexity": {name: round(math.exp(loss), 4) for name, loss in losses.items()},
+        },
+        ratios={
+            "int8 / fp32": change["int8"],
+            "int4 / fp32, few rows": change["int4, few rows"],
+            "int4 / fp32, many rows": change["int4, many rows"],
+        },
+        notes=["fp32 is the Q4_1 file as de-quantised; text: the passages of the question set"],
+    )

@@ -1,0 +1,50 @@
+"""One request alone: decoding, and a prompt of 512 tokens."""
+
+import torch
+from bem.backbone import load_backbone
+
+from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
+from benchmarks.engine.llama import ABSENT, llama
+from benchmarks.engine.subject import CACHE, Stepper, backbone
+
+NAME = "single"
+TARGETS = {"decode / llama.cpp": Target(1.0), "prefill 512 / llama.cpp": Target(2.0)}
+TOKENS, PROMPT, THEIRS = 32, 512, 8
+
+
+def run(rounds: int) -> Found:
+    """Compare with llama.cpp and with transformers' own cache and forward in float32."""
+    found = Found()
+    loaded = backbone()
+    found.figures["weights"] = loaded.weights
+    ours = Stepper(loaded, None, rows=1)
+    ids = torch.arange(500, 500 + PROMPT)[None]
+    model = load_backbone(cache=CACHE).model
+
+    def theirs() -> None:
+        with torch.inference_mode():
+            past = model(input_ids=ids[:, :64], use_cache=True)
+            for _ in range(THEIRS):
+                token = past.logits[:, -1:].argmax(-1)
+                past = model(input_ids=token, past_key_values=past.past_key_values, use_cache=True)
+
+    with llama() as ask:
+        decode = {
+            "ours": lambda: per_second(lambda: ours.steps(TOKENS), TOKENS),
+            "transformers": lambda: per_second(theirs, THEIRS),
+        }
+        prefill = {"ours": lambda: per_second(lambda: ours.forward(ids, 0), PROMPT)}
+        if ask:
+            decode["llama.cpp"] = lambda: ask(decode=TOKENS)
+            prefill["llama.cpp"] = lambda: ask(prefill=PROMPT)
+        decoded, filled = rates(decode, rounds), rates(prefill, rounds)
+    found.figures |= {"decode_tokens_per_s": medians(decoded), "prefill": medians(filled)}
+    there = "llama.cpp" in decoded
+    found.ratios = {
+        "decode / llama.cpp": ratio(decoded["ours"], decoded["llama.cpp"]) if there else None,
+        "prefill 512 / llama.cpp": ratio(filled["ours"], filled["llama.cpp"]) if there else None,
+        "decode / transformers": ratio(decoded["ours"], decoded["transformers"]),
+    }
+    found.notes = [] if there else [ABSENT]
+    found.notes.append("transformers' decode includes its prompt of 64 tokens")
+    return found

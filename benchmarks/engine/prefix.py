@@ -1,0 +1,63 @@
+"""Time to the first token with and without a shared prefix: ``python -m benchmarks.engine.prefix``.
+
+512 shared tokens and 16 of each request's own, one request at a time.
+"""
+
+from dataclasses import dataclass
+
+from benchmarks.engine.serving import Engine, engine, median, random_ids, show
+
+SHARED, OWN, ROUNDS = 512, 16, 7
+
+
+@dataclass(frozen=True)
+class PrefixFigures:
+    """Seconds are medians.
+
+    Attributes:
+        shared_tokens: Tokens that all requests begin with.
+        cold_ttft_s: Nothing is reused.
+        hit_ttft_s: The shared tokens are reused, base model.
+        skill_hit_ttft_s: The same for a skill, whose upper half depends on the whole prompt.
+        ratio: Cold over hit; the target is 5.
+        skill_ratio: Cold over a skill's hit.
+        hit_ratio: Share of the prompt tokens that were reused.
+    """
+
+    shared_tokens: int
+    cold_ttft_s: float
+    hit_ttft_s: float
+    skill_hit_ttft_s: float
+    ratio: float
+    skill_ratio: float
+    hit_ratio: float
+
+
+def measure(dtype: str = "float32") -> PrefixFigures:
+    """Measure one engine, with prefixes that are new each time and then with one shared."""
+    with engine(dtype=dtype, rows=4) as served:
+        _ask(served, 0, 0)  # warm
+        cold = [_ask(served, 1000 + n, n) for n in range(ROUNDS)]
+        _ask(served, 1, 0)
+        before = served.worker.counters.reused_tokens
+        hit = [_ask(served, 1, n) for n in range(ROUNDS)]
+        reused = served.worker.counters.reused_tokens - before
+        skilled = [_ask(served, 1, n, "s0") for n in range(ROUNDS)]
+    return PrefixFigures(
+        shared_tokens=SHARED,
+        cold_ttft_s=median(cold),
+        hit_ttft_s=median(hit),
+        skill_hit_ttft_s=median(skilled),
+        ratio=median(cold) / median(hit),
+        skill_ratio=median(cold) / median(skilled),
+        hit_ratio=reused / (ROUNDS * (SHARED + OWN)),
+    )
+
+
+def _ask(served: Engine, prefix: int, own: int, skill: str | None = None) -> float:
+    ids = random_ids(SHARED, prefix) + random_ids(OWN, 50_000 + own)
+    return served.ask(ids, 1, skill=skill).wait().ttft_s
+
+
+if __name__ == "__main__":
+    show(measure())

@@ -1,0 +1,54 @@
+"""``python -m benchmarks.orchestrator --part times|optimality|reconcile|scheduler``."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.orchestrator import assignment, cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "docs/results/bench_orchestrator.json"
+PARTS: dict[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
+    "times": (assignment.times, "Time of one plan, ms; load is GPUs asked over GPUs there"),
+    "optimality": (
+        assignment.optimality,
+        "Against the lexicographic optimum (scipy.optimize.milp), load 1.3; pods short by class",
+    ),
+    "reconcile": (
+        cluster.reconcile,
+        "Against a real API server: every mission new, then one change; seconds and requests",
+    ),
+    "scheduler": (
+        cluster.against_scheduler,
+        "Pods placed on the same fleets by kube-scheduler, load 1.3",
+    ),
+}
+
+
+def main() -> None:
+    """Run parts and write the table of all that have been run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", action="append", choices=PARTS)
+    asked = parser.parse_args().part or list(PARTS)
+    report: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    for name in asked:
+        report[name] = PARTS[name][0]()
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(report, indent=1) + "\n")
+    lines = ["# The orchestrator", "", "`make bench-orchestrator`, 2 cores shared with others."]
+    for name, (_, title) in PARTS.items():
+        if rows := report.get(name):
+            lines += ["", f"## {title}", "", _line(rows[0]), "|" + " --- |" * len(rows[0])]
+            lines += [_line(row.values()) for row in rows]
+    OUT.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def _line(cells: Any) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Time of a plan, and how far it is from the best one."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.orchestrator.exact import best
+from benchmarks.orchestrator.instances import fleet
+from services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
+from services.orchestrator.assignment.solver import solve
+
+SIZES = ((10, 10), (100, 1000), (1000, 5000))
+LOADS = (0.7, 1.3)
+SMALL = ((10, 4), (20, 8), (40, 16))
+
+
+def placed(plan: Plan, claims: Sequence[Claim]) -> dict[Priority, int]:
+    """Return the pods with a place by class."""
+    found = dict.fromkeys(Priority, 0)
+    for claim in claims:
+        found[claim.priority] += sum(plan.placed.get(claim.key, {}).values())
+    return found
+
+
+def times(repeats: int = 10) -> list[dict[str, Any]]:
+    """Return seconds of plans from nothing, after a node's loss, and with a newcomer."""
+    rows = []
+    for missions, nodes in SIZES:
+        for load in LOADS:
+            cold, lost, came = [], [], []
+            for seed in range(repeats):
+                claims, there = fleet(seed, missions, nodes, load)
+                plan, seconds = _timed(claims[:-1], there, {})
+                cold.append(seconds)
+                lost.append(_timed(claims[:-1], there[1:], plan.placed)[1])
+                came.append(_timed(claims, there, plan.placed)[1])
+            rows.append(
+                {
+                    "missions": missions,
+                    "nodes": nodes,
+                    "load": load,
+                    **{
+                        f"{name}_p{q}_ms": round(1000 * float(np.percentile(values, q)), 1)
+                        for name, values in (
+                            ("cold", cold),
+                            ("node_lost", lost),
+                            ("newcomer", came),
+                        )
+                        for q in (50, 95)
+                    },
+                }
+            )
+    return rows
+
+
+def optimality(seeds: int = 30, limit_s: float = 0.5) -> list[dict[str, Any]]:
+    """Return how often and how nearly the plan is the lexicographic optimum."""
+    rows = []
+    for missions, nodes in SMALL:
+        same = proven = ours = most = 0
+        classes = dict.fromkeys(Priority, 0)
+        seconds: list[float] = []
+        exact_s: list[float] = []
+        for seed in range(seeds):
+            claims, there = fleet(seed, missions, nodes, 1.3)
+            plan, took = _timed(claims, there, {})
+            began = time.perf_counter()
+            optimum = best(claims, there, limit_s)
+            if optimum is None:
+                continue
+            exact_s.append(time.perf_counter() - began)
+            seconds.append(took)
+            found = placed(plan, claims)
+            proven += 1
+            same += found == optimum
+            ours += sum(found.values())
+            most += sum(optimum.values())
+            for one in Priority:
+                classes[one] += optimum[one] - found[one]
+        rows.append(
+            {
+                "missions": missions,
+                "nodes": nodes,
+                "instances_proven": proven,
+                "same_as_optimum": same,
+                "pods_of_optimum": round(ours / most, 4),
+                **{f"short_{one.name.lower()}": n for one, n in classes.items()},
+                "pods_in_optimum": most,
+                "ms_ours": round(1000 * float(np.median(seconds)), 2),
+                "ms_exact": round(1000 * float(np.median(exact_s)), 1),
+            }
+        )
+    return rows
+
+
+def _timed(
+    claims: Sequence[Claim], nodes: Sequence[Any], held: Mapping[str, Holding]
+) -> tuple[Plan, float]:
+    began = time.perf_counter()
+    plan = solve(claims, nodes, held)
+    return plan, time.perf_counter() - began

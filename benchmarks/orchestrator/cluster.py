@@ -1,0 +1,267 @@
+"""Rounds against a real API server, and the default scheduler on the same fleets."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import REGISTRY
+
+from benchmarks.orchestrator.assignment import placed
+from benchmarks.orchestrator.instances import fleet
+from services.orchestrator.analyst import Analyst
+from services.orchestrator.assignment.claims import Claim, Priority
+from services.orchestrator.assignment.inventory import GpuNode
+from services.orchestrator.assignment.solver import solve
+from services.orchestrator.kube.api import connect
+from services.orchestrator.reconciler import Reconciler
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.view import View
+from tests.integration.clusters import ControlPlane, binary, control_plane, deployment, gpu_node
+
+MISSIONS = "/apis/fleet.bem.dev/v1alpha1/namespaces/default/missions"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+SIZES = ((10, 10), (100, 1000), (1000, 5000))
+_WRITERS = 8
+
+
+def reconcile() -> list[dict[str, Any]]:
+    """Return time and requests of the first rounds and of one change, by size."""
+    rows = []
+    for missions, nodes in SIZES:
+        with tempfile.TemporaryDirectory() as name, control_plane(Path(name)) as plane:
+            _fill(plane, missions, nodes)
+            os.environ["KUBECONFIG"] = str(plane.kubeconfig)
+            rows.append({"missions": missions, "nodes": nodes, **asyncio.run(_rounds(missions))})
+        print(rows[-1], file=sys.stderr)
+    return rows
+
+
+async def _rounds(missions: int) -> dict[str, Any]:
+    settings = OrchestratorSettings(priority_class_prefix="")
+    api = await connect()
+    view = View(api, settings)
+    analyst = Analyst(settings, view, view.changed.set)
+    reconciler = Reconciler(api, view, analyst, settings)
+    caches = [asyncio.create_task(cache.run()) for cache in view.caches]
+    began = time.perf_counter()
+    await view.synced()
+    synced = time.perf_counter() - began
+    before = _requests()
+    began = time.perf_counter()
+    await reconciler.round()
+    first = time.perf_counter() - began
+    first_requests = _requests() - before
+    await _settled(reconciler)
+    idle = await _timed(reconciler)
+    first_mission = min(view.missions, key=lambda one: one.key)
+    await api.patch(first_mission.path, {"spec": {"replicas": 2}}, "merge")
+    while next(m for m in view.missions if m.key == first_mission.key).replicas != 2:
+        view.changed.clear()
+        await view.changed.wait()
+    change = await _timed(reconciler)
+    for task in caches:
+        task.cancel()
+    await asyncio.gather(*caches, return_exceptions=True)
+    await analyst.close()
+    await api.close()
+    return {
+        "caches_filled_s": round(synced, 2),
+        "first_round_s": round(first, 2),
+        "first_round_requests": first_requests,
+        "requests_a_mission": round(first_requests / missions, 2),
+        "idle_round_ms": round(1000 * idle[0], 1),
+        "idle_round_requests": idle[1],
+        "one_change_ms": round(1000 * change[0], 1),
+        "one_change_requests": change[1],
+    }
+
+
+async def _settled(reconciler: Reconciler) -> None:
+    """Run rounds until one writes nothing."""
+    for _ in range(10):
+        await asyncio.sleep(0.5)
+        if (await _timed(reconciler))[1] == 0:
+            return
+
+
+async def _timed(reconciler: Reconciler) -> tuple[float, int]:
+    before, began = _requests(), time.perf_counter()
+    await reconciler.round()
+    return time.perf_counter() - began, _requests() - before
+
+
+def _requests() -> int:
+    return int(
+        sum(
+            sample.value
+            for metric in REGISTRY.collect()
+            for sample in metric.samples
+            if sample.name == "bem_orchestrator_api_requests_total"
+        )
+    )
+
+
+def _fill(plane: ControlPlane, missions: int, nodes: int) -> None:
+    claims, there = fleet(1, missions, nodes, 0.7)
+    bodies: list[tuple[str, dict[str, Any]]] = [("/api/v1/nodes", _node(one)) for one in there]
+    for claim in claims:
+        bodies.append((DEPLOYMENTS, deployment(claim.mission)))
+        bodies.append((MISSIONS, _mission(claim)))
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(lambda one: plane.call("POST", one[0], one[1]), bodies))
+
+
+def _node(node: GpuNode) -> dict[str, Any]:
+    memory = {"nvidia.com/gpu.memory": str(int(node.memory_gib * 1024))}
+    return gpu_node(node.name, node.product, node.gpus, **memory)
+
+
+def _mission(claim: Claim) -> dict[str, Any]:
+    gpus: dict[str, Any] = {
+        "name": "primary",
+        "count": claim.gpus,
+        "memoryGiB": int(claim.memory_gib),
+    }
+    if claim.products:
+        gpus["products"] = list(claim.products)
+    return {
+        "apiVersion": "fleet.bem.dev/v1alpha1",
+        "kind": "Mission",
+        "metadata": {"name": claim.mission},
+        "spec": {
+            "priority": claim.priority.name.lower(),
+            "replicas": claim.pods,
+            "gpus": [gpus],
+        },
+    }
+
+
+def against_scheduler(seeds: int = 6) -> list[dict[str, Any]]:
+    """Return pods placed by class: ours, and kube-scheduler's spreading and packing."""
+    totals: dict[str, dict[str, int]] = {}
+    for how in ("orchestrator", "spread", "pack"):
+        totals[how] = {"fleets": seeds, "asked": 0, **{p.name.lower(): 0 for p in Priority}}
+    for seed in range(seeds):
+        claims, nodes = fleet(seed, 20, 8, 1.3)
+        _add(totals["orchestrator"], claims, placed(solve(claims, nodes, {}), claims))
+        for how in ("spread", "pack"):
+            with tempfile.TemporaryDirectory() as name, control_plane(Path(name)) as plane:
+                _add(totals[how], claims, _scheduled(plane, claims, nodes, how))
+    return [{"who": how, **counts} for how, counts in totals.items()]
+
+
+def _add(total: dict[str, int], claims: list[Claim], found: dict[Priority, int]) -> None:
+    total["asked"] += sum(claim.pods for claim in claims)
+    for priority, pods in found.items():
+        total[priority.name.lower()] += pods
+
+
+def _scheduled(
+    plane: ControlPlane, claims: list[Claim], nodes: list[GpuNode], how: str
+) -> dict[Priority, int]:
+    """Let the real scheduler place the same pods, in the order of their missions."""
+    for node in nodes:
+        plane.call("POST", "/api/v1/nodes", _node(node))
+        plane.merge(f"/api/v1/nodes/{node.name}/status", {"status": _node(node)["status"]})
+    for priority in Priority:
+        plane.call("POST", "/apis/scheduling.k8s.io/v1/priorityclasses", _class(priority))
+    with _scheduler(plane, how):
+        for claim in claims:
+            for index in range(claim.pods):
+                path = "/api/v1/namespaces/default/pods"
+                plane.call("POST", path, _pod(claim, index, nodes))
+        return _when_still(lambda: _bound(plane))
+
+
+def _when_still(look: Callable[[], dict[Priority, int]]) -> dict[Priority, int]:
+    last, since = look(), time.monotonic()
+    while time.monotonic() - since < 2.0:
+        time.sleep(0.25)
+        now = look()
+        if now != last:
+            last, since = now, time.monotonic()
+    return last
+
+
+def _bound(plane: ControlPlane) -> dict[Priority, int]:
+    found = dict.fromkeys(Priority, 0)
+    for pod in plane.call("GET", "/api/v1/namespaces/default/pods")["items"]:
+        if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
+            found[Priority(pod["spec"]["priority"] // 1000)] += 1
+    return found
+
+
+def _class(priority: Priority) -> dict[str, Any]:
+    return {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": f"bem-{priority.name.lower()}"},
+        "value": 1000 * priority,
+    }
+
+
+def _pod(claim: Claim, index: int, nodes: list[GpuNode]) -> dict[str, Any]:
+    """Return a pod that may go to any node whose product and memory will do."""
+    suits = sorted(
+        {
+            node.product
+            for node in nodes
+            if claim.accepts(node.product) is not None and node.memory_gib >= claim.memory_gib
+        }
+    )
+    expression = {
+        "key": "nvidia.com/gpu.product",
+        "operator": "In",
+        "values": suits or ["there-is-none"],
+    }
+    terms = [{"matchExpressions": [expression]}]
+    affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    limits = {"nvidia.com/gpu": str(claim.gpus)}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"{claim.mission}-{index}"},
+        "spec": {
+            "priorityClassName": f"bem-{claim.priority.name.lower()}",
+            "terminationGracePeriodSeconds": 0,
+            "affinity": {"nodeAffinity": affinity},
+            "containers": [{"name": "m", "image": "i", "resources": {"limits": limits}}],
+        },
+    }
+
+
+@contextmanager
+def _scheduler(plane: ControlPlane, how: str) -> Iterator[None]:
+    """Run kube-scheduler as it comes, or with packing by GPUs."""
+    config: dict[str, Any] = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "leaderElection": {"leaderElect": False},
+        "clientConnection": {"kubeconfig": str(plane.kubeconfig)},
+    }
+    if how == "pack":
+        strategy = {
+            "type": "MostAllocated",
+            "resources": [{"name": "nvidia.com/gpu", "weight": 1}],
+        }
+        arguments = {"name": "NodeResourcesFit", "args": {"scoringStrategy": strategy}}
+        config["profiles"] = [{"schedulerName": "default-scheduler", "pluginConfig": [arguments]}]
+    path = plane.folder / "scheduler.json"
+    path.write_text(json.dumps(config))
+    log = (plane.folder / "scheduler.log").open("wb")
+    command = [binary("kube-scheduler") or "kube-scheduler", f"--config={path}", "--secure-port=0"]
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

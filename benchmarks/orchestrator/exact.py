@@ -1,0 +1,69 @@
+"""The best plan there is, by mixed-integer programming: class after class, most pods first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import lil_array
+
+from services.orchestrator.assignment.claims import Claim, Priority
+from services.orchestrator.assignment.inventory import GpuNode
+
+
+def best(
+    claims: Sequence[Claim], nodes: Sequence[GpuNode], limit_s: float
+) -> dict[Priority, int] | None:
+    """Return the pods of each class in the lexicographic optimum, None without a proof in time.
+
+    Variables: pods of a claim on a node, and which product a claim uses (one each).
+    """
+    pairs = [
+        (c, n)
+        for c, claim in enumerate(claims)
+        for n, node in enumerate(nodes)
+        if claim.accepts(node.product) is not None
+        and node.memory_gib >= claim.memory_gib
+        and node.gpus >= claim.gpus
+    ]
+    if not pairs:
+        return dict.fromkeys(Priority, 0)
+    products = sorted({node.product for node in nodes})
+    uses = sorted({(c, products.index(nodes[n].product)) for c, n in pairs})
+    use_at = {use: len(pairs) + i for i, use in enumerate(uses)}
+    size = len(pairs) + len(uses)
+    rows = lil_array((len(nodes) + 2 * len(claims) + len(uses), size))
+    top = np.zeros(rows.shape[0])
+    for i, (c, n) in enumerate(pairs):
+        rows[n, i] = claims[c].gpus
+        rows[len(nodes) + c, i] = 1
+        rows[
+            len(nodes) + 2 * len(claims) + uses.index((c, products.index(nodes[n].product))), i
+        ] = 1
+    for n, node in enumerate(nodes):
+        top[n] = node.gpus - node.foreign
+    for c, claim in enumerate(claims):
+        top[len(nodes) + c] = claim.pods
+        top[len(nodes) + len(claims) + c] = 1
+    for i, (c, _) in enumerate(uses):
+        at = use_at[uses[i]]
+        rows[len(nodes) + len(claims) + c, at] = 1
+        rows[len(nodes) + 2 * len(claims) + i, at] = -claims[c].pods
+    constraints = [LinearConstraint(rows.tocsr(), -np.inf, top)]
+    high = np.ones(size)
+    high[: len(pairs)] = [claims[c].pods for c, _ in pairs]
+    found: dict[Priority, int] = {}
+    for priority in sorted(Priority, reverse=True):
+        mine = np.zeros(size)
+        mine[: len(pairs)] = [claims[c].priority is priority for c, _ in pairs]
+        answer = milp(
+            -mine,
+            constraints=constraints,
+            integrality=np.ones(size),
+            bounds=Bounds(0, high),
+            options={"time_limit": limit_s, "mip_rel_gap": 0.0},
+        )
+        if answer.status != 0:
+            return None
+        found[priority] = round(-answer.fun)
+        constraints.append(LinearConstraint(mine[None, :], found[priority], np.inf))
+    return found

@@ -1,0 +1,38 @@
+{{- /* Pods by the depth of the queue: (dict "root" "name" "spec" "full"). */ -}}
+{{- define "fleet.autoscaler" -}}
+{{- $scale := .spec.autoscaling -}}
+{{- if eq $scale.kind "hpa" -}}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: {{ .full }}
+  labels: {{- include "fleet.labels" (list .root .name) | nindent 4 }}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .full }}}
+  minReplicas: {{ $scale.minReplicas }}
+  maxReplicas: {{ $scale.maxReplicas }}
+  metrics:
+    - type: Pods
+      pods:
+        metric: {name: {{ $scale.metric }}}
+        target: {type: AverageValue, averageValue: {{ $scale.queueDepth | quote }}}
+  behavior:
+    scaleDown: {stabilizationWindowSeconds: 300}
+{{- else -}}
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata:
+  name: {{ .full }}
+  labels: {{- include "fleet.labels" (list .root .name) | nindent 4 }}
+spec:
+  scaleTargetRef: {name: {{ .full }}}
+  minReplicaCount: {{ $scale.minReplicas }}
+  maxReplicaCount: {{ $scale.maxReplicas }}
+  triggers:
+    - type: prometheus
+      metadata:
+        serverAddress: {{ $scale.prometheus }}
+        query: sum({{ $scale.metric }}{namespace="{{ .root.Release.Namespace }}",pod=~"{{ .full }}-.*"})
+        threshold: {{ $scale.queueDepth | quote }}
+{{- end }}
+{{- end }}

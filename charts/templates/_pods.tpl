@@ -1,0 +1,62 @@
+{{- /* What the pod security standard "restricted" asks of a pod. */ -}}
+{{- define "fleet.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- /* And of a container. */ -}}
+{{- define "fleet.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* Soft spread over nodes and zones: (list root component). */ -}}
+{{- define "fleet.spread" -}}
+{{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- maxSkew: 1
+  topologyKey: {{ $key }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- include "fleet.selector" $ | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{- /* The variable that tells a process where Redis is: (list root prefix). */ -}}
+{{- define "fleet.redisEnv" -}}
+{{- $root := index . 0 -}}{{- $redis := $root.Values.redis -}}
+{{- if $redis.embedded -}}
+- name: REDIS_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ include "fleet.fullname" $root }}-redis, key: password}}
+- name: BEM_{{ index . 1 }}_REDIS_URL
+  value: redis://:$(REDIS_PASSWORD)@{{ include "fleet.fullname" $root }}-redis.{{ $root.Release.Namespace }}.svc:6379/0
+{{- else if $redis.external.existingSecret -}}
+- name: BEM_{{ index . 1 }}_REDIS_URL
+  valueFrom: {secretKeyRef: {name: {{ $redis.external.existingSecret }}, key: url}}
+{{- else -}}
+- name: BEM_{{ index . 1 }}_REDIS_URL
+  value: {{ required "redis.embedded is false: set redis.external.url or redis.external.existingSecret" $redis.external.url }}
+{{- end }}
+{{- end }}
+
+{{- /* Settings as environment: (list root prefix settings). */ -}}
+{{- define "fleet.settingsEnv" -}}
+{{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
+{{- range $key, $value := index . 2 }}
+- name: BEM_{{ $prefix }}_{{ $key }}
+  value: {{ tpl (toString $value) $root | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "fleet.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,197 @@
+{{- /* All objects of one service: (dict "root" $ "name" name "spec" merged). */ -}}
+{{- define "fleet.service" -}}
+{{- $root := .root -}}{{- $name := .name -}}{{- $spec := .spec -}}
+{{- $full := printf "%s-%s" (include "fleet.fullname" $root) $name -}}
+{{- $scaled := $spec.autoscaling.enabled }}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ $full }}
+  labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
+automountServiceAccountToken: false
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ $full }}
+  labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
+spec:
+  selector: {{- include "fleet.selector" (list $root $name) | nindent 4 }}
+  ports:
+    - name: {{ $spec.protocol }}
+      port: {{ $spec.port }}
+      targetPort: {{ $spec.protocol }}
+      appProtocol: {{ ternary "http" "kubernetes.io/h2c" (eq $spec.protocol "http") }}
+    {{- if $spec.metricsPort }}
+    - {name: metrics, port: {{ $spec.metricsPort }}, targetPort: metrics}
+    {{- end }}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ $full }}
+  labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
+spec:
+  {{- if not $scaled }}
+  replicas: {{ $spec.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  minReadySeconds: 2
+  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
+  selector:
+    matchLabels: {{- include "fleet.selector" (list $root $name) | nindent 6 }}
+  template:
+    metadata:
+      labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
+      annotations:
+        checksum/redis: {{ toYaml (list $root.Values.redis.auth $root.Values.redis.external) | sha256sum | trunc 16 }}
+        {{- with $spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{- end }}
+    spec: {{- include "fleet.pod" . | nindent 6 }}
+{{- if or (gt (int $spec.replicas) 1) $scaled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ $full }}
+  labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
+spec:
+  maxUnavailable: {{ $spec.maxUnavailable }}
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "fleet.selector" (list $root $name) | nindent 6 }}
+{{- end }}
+{{- if $scaled }}
+---
+{{ include "fleet.autoscaler" (dict "root" $root "name" $name "spec" $spec "full" $full) }}
+{{- end }}
+{{- end }}
+
+{{- define "fleet.pod" -}}
+{{- $root := .root -}}{{- $name := .name -}}{{- $spec := .spec -}}
+{{- $full := printf "%s-%s" (include "fleet.fullname" $root) $name -}}
+{{- $profile := required (printf "services.%s.profile is %q; resourceProfiles has: %s" $name $spec.profile (keys $root.Values.resourceProfiles | sortAlpha | join ", ")) (ternary (index $root.Values.resourceProfiles $spec.profile) nil (hasKey $root.Values.resourceProfiles $spec.profile)) -}}
+serviceAccountName: {{ $full }}
+automountServiceAccountToken: {{ $spec.apiAccess }}
+enableServiceLinks: false
+{{- include "fleet.pullSecrets" $root }}
+{{- if $root.Values.priorityClasses.create }}
+priorityClassName: {{ include "fleet.fullname" $root }}-{{ $spec.priority }}
+{{- end }}
+terminationGracePeriodSeconds: {{ add $spec.drainSeconds 15 }}
+securityContext: {{- include "fleet.podSecurity" $root | nindent 2 }}
+{{- with $profile.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with merge (deepCopy $spec.nodeSelector) ($profile.nodeSelector | default dict) }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat $spec.tolerations ($profile.tolerations | default list) }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $spec.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if $root.Values.topologySpread.enabled }}
+topologySpreadConstraints: {{- include "fleet.spread" (list $root $name) | nindent 2 }}
+{{- end }}
+{{- if $spec.sidecar }}
+initContainers:
+  {{- include "fleet.sidecar" . | nindent 2 }}
+{{- end }}
+containers:
+  - name: {{ $name }}
+    image: {{ include "fleet.image" (list $root $spec.image $name) }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    securityContext: {{- include "fleet.containerSecurity" $root | nindent 6 }}
+    {{- if not $spec.sidecar }}
+    ports:
+      - {name: {{ $spec.protocol }}, containerPort: {{ $spec.port }}}
+      {{- if $spec.metricsPort }}
+      - {name: metrics, containerPort: {{ $spec.metricsPort }}}
+      {{- end }}
+    {{- end }}
+    env: {{- include "fleet.env" . | nindent 6 }}
+    {{- include "fleet.probes" . | nindent 4 }}
+    # Endpoints forget the pod before it stops taking calls.
+    lifecycle: {preStop: {sleep: {seconds: 5}}}
+    resources: {{- include "fleet.resources" (list $spec $profile) | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      {{- if $spec.sidecar }}
+      - {name: socket, mountPath: /run/bem}
+      {{- end }}
+      {{- if eq $spec.model.source "volume" }}
+      - {name: model, mountPath: /models, readOnly: true}
+      {{- end }}
+      {{- if $spec.model.adaptersClaim }}
+      - {name: adapters, mountPath: /app/adapters, readOnly: true}
+      {{- end }}
+volumes:
+  - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
+  {{- if $spec.sidecar }}
+  - {name: socket, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+  {{- end }}
+  {{- if eq $spec.model.source "volume" }}
+  - {name: model, persistentVolumeClaim: {claimName: {{ required (printf "services.%s.model.source is volume: set model.existingClaim" $name) $spec.model.existingClaim }}, readOnly: true}}
+  {{- end }}
+  {{- with $spec.model.adaptersClaim }}
+  - {name: adapters, persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}}
+  {{- end }}
+{{- end }}
+
+{{- define "fleet.env" -}}
+{{- $prefix := upper .name | replace "-" "_" -}}{{- $spec := .spec -}}
+{{- if $spec.sidecar -}}
+- {name: BEM_{{ $prefix }}_ADDRESS, value: "unix:/run/bem/mission.sock"}
+{{- else -}}
+- {name: BEM_{{ $prefix }}_ADDRESS, value: "0.0.0.0:{{ $spec.port }}"}
+{{- end }}
+- {name: BEM_{{ $prefix }}_DRAIN_S, value: {{ $spec.drainSeconds | quote }}}
+{{- if $spec.metricsPort }}
+- {name: BEM_{{ $prefix }}_METRICS_ADDRESS, value: "0.0.0.0:{{ $spec.metricsPort }}"}
+{{- end }}
+{{- if eq $spec.model.source "image" }}
+- {name: BEM_{{ $prefix }}_CACHE, value: /models}
+{{- else if eq $spec.model.source "volume" }}
+- {name: BEM_{{ $prefix }}_CACHE, value: /tmp/models}
+- {name: BEM_{{ $prefix }}_BACKBONE, value: "/models/{{ required (printf "services.%s.model.source is volume: set model.path" .name) $spec.model.path }}"}
+{{- end }}
+{{- if ne $spec.model.source "none" }}
+- {name: HF_HOME, value: /tmp/huggingface}
+- {name: TRANSFORMERS_OFFLINE, value: "1"}
+{{- end }}
+{{ include "fleet.redisEnv" (list .root $prefix) }}
+{{- include "fleet.settingsEnv" (list .root $prefix $spec.settings) }}
+{{- end }}
+
+{{- /* Through the sidecar the mission's health is seen as clients see it; its life is asked by a page
+       that only it can fill, and that needs neither Redis nor the scorer. */ -}}
+{{- define "fleet.probes" -}}
+{{- $spec := .spec -}}
+{{- $tries := div (add $spec.startupSeconds 1) 2 -}}
+{{- if $spec.sidecar -}}
+{{- $life := printf "httpGet: {port: %v, path: /upstream/metrics}" .root.Values.safetySidecar.pagesPort -}}
+startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: %v}" $life $tries }}
+readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ required (printf "services.%s.healthService is empty: the sidecar alone would count as ready" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $life }}
+{{- else if eq $spec.protocol "http" -}}
+startupProbe: {httpGet: {port: http, path: /healthz}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}
+readinessProbe: {httpGet: {port: http, path: /readyz}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {httpGet: {port: http, path: /healthz}, periodSeconds: 10, timeoutSeconds: 5}
+{{- else -}}
+startupProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 2, timeoutSeconds: 3, failureThreshold: {{ $tries }}}
+readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ $spec.healthService | quote }}}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 10, timeoutSeconds: 5}
+{{- end }}
+{{- end }}
+
+{{- /* Requests and limits, with the profile's GPUs: (list spec profile). */ -}}
+{{- define "fleet.resources" -}}
+{{- $spec := index . 0 -}}{{- $gpu := (index . 1).gpuResource -}}
+{{- if $gpu -}}
+{{- $gpus := dict $gpu $spec.gpus -}}
+{{- mergeOverwrite (deepCopy $spec.resources) (dict "limits" $gpus "requests" $gpus) | toYaml -}}
+{{- else -}}
+{{- toYaml $spec.resources -}}
+{{- end -}}
+{{- end }}

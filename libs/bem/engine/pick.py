@@ -1,0 +1,77 @@
+"""Which form of the weights is fastest on this machine, measured in under a second."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from bem.backbone import Backbone, Kind
+from bem.engine.weights import hold
+from bem.errors import UnsupportedWeightsError
+
+ROWS = (1, 16, 128)
+"""A lone request's step, a full batch's step, a piece of a prompt."""
+_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What was picked and why.
+
+    Attributes:
+        kind: How weights are to be held.
+        milliseconds: Kind to the median time of one layer's largest product, for each of ``ROWS``.
+    """
+
+    kind: Kind
+    milliseconds: dict[Kind, tuple[float, ...]]
+
+
+def pick(backbone: Backbone) -> Pick:
+    """Time each kind on a matrix of the backbone's own shape.
+
+    The best is the one whose times, over the quickest at the same rows, have the least
+    geometric mean; a kind that this machine lacks is left out.
+    """
+    config, device = backbone.model.config, backbone.model.device
+    weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
+    found: dict[Kind, tuple[float, ...]] = {}
+    with torch.inference_mode():
+        for kind in ("fp32", "bf16", "int8", "int4"):
+            dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+            try:
+                product = hold(weight.to(dtype), kind, halves=True)
+            except UnsupportedWeightsError:
+                continue
+            inputs = [torch.randn(n, weight.shape[1], dtype=dtype, device=device) for n in ROWS]
+            found[kind] = tuple(round(_milliseconds(product, x), 4) for x in inputs)
+    best = [min(times) for times in zip(*found.values(), strict=True)]
+
+    def excess(kind: Kind) -> float:
+        return math.prod(mine / least for mine, least in zip(found[kind], best, strict=True))
+
+    return Pick(min(found, key=excess), found)
+
+
+def settle(backbone: Backbone, wanted: Kind | Literal["auto"]) -> tuple[Backbone, Pick | None]:
+    """Return the backbone that an engine will hold as ``wanted``, and what ``auto`` measured."""
+    picked = pick(backbone) if wanted == "auto" else None
+    kind: Kind = picked.kind if picked else wanted  # type: ignore[assignment] - auto has a pick
+    if kind == "bf16":
+        backbone.model.to(torch.bfloat16)
+    return replace(backbone, weights=kind), picked
+
+
+def _milliseconds(product: Callable[[Tensor], Tensor] | nn.Module, x: Tensor) -> float:
+    times = []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        # Reading one number waits for an asynchronous device.
+        product(x)[0, 0].item()
+        times.append(1e3 * (time.perf_counter() - began))
+    return statistics.median(times[1:])

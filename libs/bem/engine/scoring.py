@@ -1,0 +1,148 @@
+"""Log-likelihoods of given text: whole texts in padded batches, no cache and no sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.engine.batch import Batch
+from bem.engine.codes import Codes, Leased
+from bem.engine.kv import Span
+from bem.engine.requests import Segment
+from bem.errors import InvalidRequestError, SkillNotFoundError
+
+# Positions whose logits over the vocabulary are in memory at once.
+HEAD_ROWS = 256
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """Asks how likely a text is.
+
+    Attributes:
+        prompt_ids: What comes before it, at least one token.
+        target_ids: The tokens to score, at least one.
+        skill: Name of a loaded skill, or None for the base model.
+        skill_scale: Factor of the skill's code in [0, 2].
+    """
+
+    prompt_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    skill: str | None = None
+    skill_scale: float = 1.0
+
+    @property
+    def tokens(self) -> int:
+        """All its tokens."""
+        return len(self.prompt_ids) + len(self.target_ids)
+
+
+class Scratch:
+    """Keys and values of one forward over whole texts: nothing is kept."""
+
+    def write(
+        self,
+        layer: int,  # noqa: ARG002 - the protocol's
+        span: Span,  # noqa: ARG002
+        keys: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``[R, T, H, D]`` as attention reads it, ``[R, H, T, D]``."""
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def score_batch(batch: Batch, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+    """Return the log-probability of each target token, in nats, at most 0.
+
+    The code of a skill is set from the prompt and moves on along the target, as when the target
+    is generated. Texts are padded at their end, where nothing before can see it.
+
+    Args:
+        batch: Whose model and skills are used; its rows are not touched.
+        requests: All of one skill, scale included.
+
+    Raises:
+        InvalidRequestError: A prompt or target is empty, or both exceed the context.
+        SkillNotFoundError: The skill is not loaded.
+        SlotsFullError: Requests use all slots of the skills.
+    """
+    for one in requests:
+        if not one.prompt_ids or not one.target_ids or one.tokens > batch.context_tokens:
+            raise InvalidRequestError(
+                "target_ids",
+                f"prompt and target have {len(one.prompt_ids)} and {len(one.target_ids)} tokens; "
+                f"each needs 1, both fit {batch.context_tokens}",
+            )
+    skill = _lease(batch.bank, requests[0])
+    try:
+        return _score(batch, requests, skill)
+    finally:
+        if skill and batch.bank:
+            batch.bank.release(skill)
+
+
+def _lease(bank: SkillBank | None, first: ScoreRequest) -> LoadedSkill | None:
+    if first.skill is None:
+        return None
+    if bank is None:
+        raise SkillNotFoundError(first.skill, [])
+    if first.skill_scale == 0:
+        bank.find(first.skill)
+        return None
+    return bank.acquire(first.skill)
+
+
+def _score(
+    batch: Batch, requests: Sequence[ScoreRequest], skill: LoadedSkill | None
+) -> list[list[float]]:
+    decoder, scratch = batch.decoder, Scratch()
+    longest = max(one.tokens for one in requests) - 1  # the last token predicts nothing
+    ids = torch.zeros(len(requests), longest, dtype=torch.long)
+    for row, one in enumerate(requests):
+        known = [*one.prompt_ids, *one.target_ids][:-1]
+        ids[row, : len(known)] = torch.tensor(known)
+    span = batch.whole_span(len(requests), longest)
+    hidden, features = decoder.lower(ids.to(batch.device), span, scratch)
+    if batch.bank:
+        _set_codes(batch.bank, skill, requests, features)
+    hidden = decoder.upper(hidden, span, scratch)
+    parts = [
+        hidden[row, len(one.prompt_ids) - 1 : one.tokens - 1] for row, one in enumerate(requests)
+    ]
+    wanted = torch.tensor([token for one in requests for token in one.target_ids])
+    found = _log_probabilities(batch, torch.cat(parts), wanted.to(batch.device))
+    return [part.tolist() for part in found.split([len(one.target_ids) for one in requests])]
+
+
+def _set_codes(
+    bank: SkillBank, skill: LoadedSkill | None, requests: Sequence[ScoreRequest], features: Tensor
+) -> None:
+    """Give each position of each text its code."""
+    if skill is None or skill.slot is None:
+        bank.rows.clear()
+        return
+    rows, steps, _ = features.shape
+    codes = torch.zeros(rows, steps, 1, bank.rank, device=features.device)
+    for row, one in enumerate(requests):
+        segment = Segment(0, len(one.prompt_ids), one.skill, one.skill_scale)
+        known = Codes([Leased(segment, skill)], features[row])
+        begin, end = 0, one.tokens - 1
+        while begin < end:
+            stretch = known.at(begin)
+            after = min(end, stretch.end or end)
+            if stretch.code is not None:
+                codes[row, begin:after, 0, : skill.rank] = stretch.code
+            begin = after
+    bank.rows.set(torch.full((rows, 1), skill.slot, device=features.device), codes)
+
+
+def _log_probabilities(batch: Batch, hidden: Tensor, wanted: Tensor) -> Tensor:
+    """Return the log-probability of ``wanted [K]`` after the states ``hidden [K, F]``."""
+    found = []
+    for begin in range(0, len(wanted), HEAD_ROWS):
+        logits = batch.decoder.logits(hidden[begin : begin + HEAD_ROWS].unsqueeze(1))
+        chosen = logits.gather(1, wanted[begin : begin + HEAD_ROWS, None])[:, 0]
+        found.append((chosen - logits.logsumexp(1)).clamp(max=0))
+    return torch.cat(found).cpu()

@@ -1,0 +1,133 @@
+"""Replies of the base model and of safety adapters, cached as JSONL that others can join.
+
+One row a reply: ``{prompt_id, family, category, arm, knob, seed, reply}``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bem.adapters import SkillBank
+from bem.backbone import load_backbone
+from bem.data.harmless import HarmlessPrompt
+from bem.data.red_team import RedTeamPrompt
+from bem.engine import ModelWorker
+from bem.evaluation.in_process import WorkerSystem
+from bem.evaluation.systems import Decoding, Message
+from bem.journal import Journal
+from bem.safety import SafetyOverlay
+from bem.safety.overlay import load_overlay
+
+FIRST_LAYER = 15
+RANK = 16
+REPLIES = "replies.jsonl"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked.
+
+    Attributes:
+        key: Of the prompt.
+        text: The user's message.
+        family: Way of asking, or the set.
+        category: Of the attack; ``harmless`` where there is none.
+        skill: Skill that is asked, or empty.
+    """
+
+    key: str
+    text: str
+    family: str
+    category: str
+    skill: str = ""
+
+
+def asked(prompt: RedTeamPrompt | HarmlessPrompt) -> Asked:
+    """Return an attack or a harmless prompt as it is asked."""
+    if isinstance(prompt, RedTeamPrompt):
+        return Asked(prompt.key, prompt.text, prompt.family, prompt.category)
+    return Asked(prompt.key, prompt.text, prompt.family, "harmless", prompt.skill)
+
+
+class Arm:
+    """One side of a comparison: the model with the served layout of sites, and one knob.
+
+    Args:
+        cache: With ``models``.
+        adapter: Folder of a safety adapter; None for the base model alone.
+        skills: Folders of skills to load.
+        name: What the rows call it.
+        seed: Of the adapter's training.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        *,
+        name: str,
+        adapter: Path | None = None,
+        skills: Sequence[Path] = (),
+        seed: int = 0,
+    ) -> None:
+        self.name, self.seed = name, seed
+        self._cache, self._adapter, self._skills = cache, adapter, skills
+        self._worker: ModelWorker | None = None
+        self.overlay: SafetyOverlay | None = None
+
+    def replies(
+        self, prompts: Sequence[Asked], *, tokens: int, knob: float, folder: Path
+    ) -> list[str]:
+        """Return greedy replies, from the journal of ``folder`` where it has them."""
+        journal = Journal(folder / REPLIES)
+        mine = (self.name, knob, self.seed)
+        known = {
+            row["prompt_id"]: str(row["reply"])
+            for row in journal.rows()
+            if (row["arm"], row["knob"], row["seed"]) == mine
+        }
+        for skill in sorted({p.skill for p in prompts}):
+            missing = [p for p in prompts if p.key not in known and p.skill == skill]
+            if not missing:
+                continue
+            system = WorkerSystem(self.worker(), skill or None, knob=knob)
+            chats = [(Message("user", prompt.text),) for prompt in missing]
+            for place, answer in system.answer(chats, Decoding(max_tokens=tokens), 0):
+                one = missing[place]
+                known[one.key] = answer.text
+                journal.add({
+                    "prompt_id": one.key,
+                    "family": one.family,
+                    "category": one.category,
+                    "arm": self.name,
+                    "knob": knob,
+                    "seed": self.seed,
+                    "reply": answer.text,
+                })  # fmt: skip
+        return [known[prompt.key] for prompt in prompts]
+
+    def worker(self) -> ModelWorker:
+        """Return the engine, loaded when it is first needed; float32, as it is served."""
+        if self._worker is None:
+            backbone = load_backbone(cache=self._cache / "models")
+            bank = SkillBank(
+                backbone,
+                layers=range(FIRST_LAYER, len(backbone.layers)),
+                rank=RANK,
+                slots=2 + len(self._skills),
+                feature_layer=8,
+            )
+            if self._adapter:
+                self.overlay = load_overlay(bank, self._adapter, base_digest=backbone.digest)
+            for skill in self._skills:
+                bank.load(skill)
+            self._worker = ModelWorker(
+                backbone, bank, rows=32, queue=8192, context_tokens=512, safety=self.overlay
+            )
+            self._worker.start()
+        return self._worker
+
+    def close(self) -> None:
+        """End the engine, if it was needed."""
+        if self._worker:
+            self._worker.close(drain=True)
+            self._worker = None

@@ -1,0 +1,44 @@
+"""Puts the orchestrator together."""
+
+from bemfleet.fleet.v1 import fleet_pb2_grpc
+from fleet.server import App
+
+from services.orchestrator.analyst import Analyst
+from services.orchestrator.kube.api import connect
+from services.orchestrator.kube.election import lead
+from services.orchestrator.reconciler import Reconciler
+from services.orchestrator.servicer import SERVICE, FleetServicer
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.view import View
+
+
+async def build(settings: OrchestratorSettings, app: App) -> None:
+    """Add the servicer; it is ready once the caches are filled. One replica reconciles."""
+    api = await connect()
+    view = View(api, settings)
+    analyst = Analyst(settings, view, view.changed.set)
+    reconciler = Reconciler(api, view, analyst, settings)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(
+        FleetServicer(api, view, settings.namespace, analyst.address), app.server
+    )
+    await app.offer(SERVICE)
+    app.on_stop(api.close)
+    app.on_stop(analyst.close)
+    for cache in view.caches:
+        app.spawn(cache.run())
+    app.spawn(_announce(app, view))
+    app.spawn(analyst.run())
+    app.spawn(
+        lead(
+            api,
+            namespace=settings.namespace,
+            identity=settings.identity,
+            duration_s=settings.lease_s,
+            work=reconciler.run,
+        )
+    )
+
+
+async def _announce(app: App, view: View) -> None:
+    await view.synced()
+    await app.set_serving(SERVICE, serving=True)

@@ -1,0 +1,45 @@
+"""Kubernetes Events about missions: what a person sees in ``kubectl describe``."""
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from fleet import logs
+from prometheus_client import Counter
+
+from services.orchestrator.kube.api import Api, KubeError
+from services.orchestrator.mission import GROUP, VERSION, Mission
+
+_LOG = logs.get("orchestrator.events")
+EVENTS = Counter("bem_orchestrator_events_total", "Events written, by reason.", ["reason"])
+
+
+async def tell(
+    api: Api, mission: Mission, reason: str, note: str, *, warning: bool = False
+) -> None:
+    """Write an Event; one that cannot be written is logged and missed."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    namespace = mission.namespace
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{mission.name}.{uuid4().hex[:16]}", "namespace": namespace},
+        "eventTime": now,
+        "reportingController": f"{GROUP}/orchestrator",
+        "reportingInstance": "bem-orchestrator",
+        "action": "Reconcile",
+        "reason": reason,
+        "type": "Warning" if warning else "Normal",
+        "note": note[:1000],
+        "regarding": {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "Mission",
+            "name": mission.name,
+            "namespace": namespace,
+            "uid": mission.raw["metadata"]["uid"],
+        },
+    }
+    EVENTS.labels(reason).inc()
+    try:
+        await api.create(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)
+    except KubeError as err:
+        _LOG.warning("event not written", mission=mission.key, reason=reason, why=str(err)[:200])

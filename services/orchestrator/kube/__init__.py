@@ -1,0 +1,1 @@
+"""The Kubernetes API as the orchestrator uses it: plain JSON objects, caches, a lease."""

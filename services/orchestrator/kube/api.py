@@ -1,0 +1,231 @@
+"""Requests to the API server, JSON in and out, with errors that say what to do."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeAlias
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+from prometheus_client import Counter
+
+Object: TypeAlias = dict[str, Any]
+REQUESTS = Counter(
+    "bem_orchestrator_api_requests_total",
+    "Requests to the API server, by verb, resource and status; watches count once.",
+    ["verb", "resource", "status"],
+)
+MANAGER = "bem-orchestrator"
+_CONTENT = {
+    "apply": "application/apply-patch+yaml",
+    "merge": "application/merge-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+}
+
+
+class KubeError(Exception):
+    """The API server refused; ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ConflictError(KubeError):
+    """The object has changed since it was read, or another owner holds a field."""
+
+
+class AbsentError(KubeError):
+    """There is no such object or resource."""
+
+
+class GoneError(KubeError):
+    """The watch's place in history is no longer kept; list again."""
+
+
+class RefusedError(KubeError):
+    """Schema, admission or rights forbid it: a retry alone does not help."""
+
+
+class UnreachableError(KubeError):
+    """The API server does not answer, or is overloaded; retry."""
+
+
+_ERRORS: Mapping[int, type[KubeError]] = {
+    400: RefusedError,
+    401: RefusedError,
+    403: RefusedError,
+    404: AbsentError,
+    409: ConflictError,
+    410: GoneError,
+    422: RefusedError,
+}
+
+
+class Api:
+    """A connection to one API server.
+
+    Args:
+        configuration: Host and credentials; tokens are read again when they change.
+    """
+
+    def __init__(self, configuration: client.Configuration) -> None:
+        self.client = client.ApiClient(configuration)
+        self.host: str = configuration.host
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+    async def list(self, path: str, **query: str) -> tuple[list[Object], str]:
+        """Return all objects under ``path`` and the version of the list; errors as ``_call``."""
+        found = await self._call("GET", path, "list", query={**query, "resourceVersion": "0"})
+        return found.get("items") or [], found["metadata"]["resourceVersion"]
+
+    async def get(self, path: str) -> Object:
+        """Return one object; errors as ``_call``."""
+        return await self._call("GET", path, "get")
+
+    async def create(self, path: str, body: Object) -> Object:
+        """Create an object under ``path``; errors as ``_call``."""
+        return await self._call("POST", path, "create", body=body)
+
+    async def replace(self, path: str, body: Object) -> Object:
+        """Replace an object of the version that ``body`` carries; errors as ``_call``."""
+        return await self._call("PUT", path, "update", body=body)
+
+    async def patch(self, path: str, body: Object, how: str, **query: str) -> Object:
+        """Patch an object.
+
+        Args:
+            path: Of the object, or a subresource.
+            body: The patch; with ``metadata.resourceVersion`` it fails on any other version.
+            how: ``apply`` (server-side, forced), ``merge`` or ``strategic``.
+            query: Further query parameters.
+
+        Raises:
+            KubeError: As of ``_call``.
+        """
+        query = {"fieldManager": MANAGER, **query}
+        if how == "apply":
+            query["force"] = "true"
+        return await self._call("PATCH", path, how, body=body, query=query, content=_CONTENT[how])
+
+    async def delete(self, path: str) -> None:
+        """Delete an object; one that is gone already is fine."""
+        try:
+            await self._call("DELETE", path, "delete", query={"propagationPolicy": "Background"})
+        except AbsentError:
+            return
+
+    async def watch(self, path: str, version: str, **query: str) -> AsyncIterator[Object]:
+        """Yield what happens after ``version`` until the server ends it; errors as ``_call``."""
+        asked = {
+            **query,
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": "300",
+        }
+        response = await self._send("GET", path, "watch", query=asked)
+        try:
+            async for line in response.content:
+                event: Object = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise _error(event["object"].get("code", 500), event["object"])
+                yield event
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
+            raise UnreachableError(0, f"the watch of {path} broke: {err}") from err
+        finally:
+            response.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        verb: str,
+        *,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+    ) -> Object:
+        """Send one request and return its JSON.
+
+        Raises:
+            KubeError: One of its subclasses, by status; ``UnreachableError`` without an answer.
+        """
+        response = await self._send(method, path, verb, body=body, query=query, content=content)
+        try:
+            answer: Object = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, ConnectionError, ValueError) as err:
+            raise UnreachableError(0, f"{method} {path}: {err}") from err
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        verb: str,
+        *,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+    ) -> aiohttp.ClientResponse:
+        headers = {"Accept": "application/json", "Content-Type": content, "User-Agent": MANAGER}
+        resource = _resource(path)
+        timeout = aiohttp.ClientTimeout(total=None if verb == "watch" else 30, sock_connect=5)
+        try:
+            await self.client.update_params_for_auth(
+                headers, [], ["BearerToken"], path, method, body
+            )
+            url = f"{self.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            answer = await self.client.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+            response: aiohttp.ClientResponse = answer.response
+            REQUESTS.labels(verb, resource, str(response.status)).inc()
+            if response.status < 300:
+                return response
+            raise _error(response.status, await _reason(response))
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
+            REQUESTS.labels(verb, resource, "none").inc()
+            raise UnreachableError(0, f"{method} {path}: {err or type(err).__name__}") from err
+
+
+async def connect() -> Api:
+    """Return a connection by the pod's service account, else by KUBECONFIG.
+
+    Raises:
+        RefusedError: There is neither.
+    """
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        try:
+            await config.load_kube_config(client_configuration=configuration)
+        except config.ConfigException as err:
+            raise RefusedError(0, f"no service account and no kubeconfig: {err}") from err
+    return Api(configuration)
+
+
+def _resource(path: str) -> str:
+    """Return the resource of a path, a bounded label: ``/apis/apps/v1/…/deployments/x``."""
+    parts = path.strip("/").split("/")
+    rest = parts[3:] if parts[0] == "apis" else parts[2:]
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return f"{rest[0]}/{rest[2]}" if len(rest) > 2 else rest[0]
+
+
+async def _reason(response: aiohttp.ClientResponse) -> Object:
+    try:
+        answer: Object = json.loads(await response.read())
+    except ValueError:
+        answer = {"message": response.reason or ""}
+    return answer
+
+
+def _error(status: int, body: Mapping[str, Any]) -> KubeError:
+    kind = _ERRORS.get(status, UnreachableError)
+    return kind(status, str(body.get("message") or f"status {status}")[:1024])

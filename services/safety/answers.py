@@ -1,0 +1,117 @@
+"""What a mission's answers go through: whole texts at once, streams piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bemfleet.common.v1 import text_pb2
+from fleet.errors import DeniedError, UnavailableError
+from google.protobuf.message import Message
+
+from services.safety.audit import AuditRecord
+from services.safety.constitution import Action
+from services.safety.descriptors import Method, texts
+from services.safety.findings import Span
+from services.safety.holdback import HoldBack
+from services.safety.judge import Judge
+from services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
+from services.safety.requests import FILTERED, enforce, parse
+
+_DELTA = text_pb2.TEXT_ROLE_OUTPUT_DELTA
+
+
+class Exit:
+    """The answer of one call.
+
+    Args:
+        method: Which was called.
+        judge: Gives verdicts.
+        record: Takes them.
+        hold: Keeps a stream's messages back.
+    """
+
+    def __init__(self, method: Method, judge: Judge, record: AuditRecord, hold: HoldBack) -> None:
+        self.method = method
+        self._judge = judge
+        self.record = record
+        self._hold = hold
+        self.asked = ""
+
+    async def whole(self, raw: bytes) -> bytes:
+        """Return a message that may leave at once, with spans cut out where the verdict says so.
+
+        Raises:
+            DeniedError: It may not.
+            UnavailableError: It cannot be read, or there is no verdict.
+        """
+        message = parse(self.method.response, raw, _unreadable)
+        changed = await self._changed(message)
+        return self._rewritten(message, changed).SerializeToString() if changed else raw
+
+    async def take(self, raw: bytes) -> None:
+        """Judge whole texts of a stream's message at once, and hold its other text back."""
+        message = parse(self.method.response, raw, _unreadable)
+        delta = ""
+        if self.method.streams_responses:
+            delta = "".join(text for _, role, text in texts(message) if role == _DELTA)
+        if changed := await self._changed(message):
+            raw = self._rewritten(message, changed).SerializeToString()
+        self.record.saw(delta)
+        self._hold.add(raw, delta)
+
+    async def _changed(self, message: Message) -> dict[str, str]:
+        """Return the texts by path that are other after the verdict; streamed ones wait."""
+        changed = {}
+        for path, role, text in texts(message):
+            if text and not (role == _DELTA and self.method.streams_responses):
+                self.record.saw(text)
+                if spans := await self._check(text, whole=True):
+                    changed[path] = cut(text, spans)
+        return changed
+
+    def _rewritten(self, message: Message, changed: dict[str, str]) -> Message:
+        try:
+            return rewritten(message, changed)
+        except NotRedactableError as err:
+            raise self._cannot_cut(str(err)) from err
+
+    async def judge_new(self, *, ended: bool) -> None:
+        """Ask for a verdict on what was held back, if it can let something out."""
+        if text := self._hold.unjudged(ended=ended):
+            length = len(self._hold.text)
+            spans = await self._check(text, whole=ended and length == len(text))
+            self._hold.passed(length, spans)
+
+    def leaving(self, *, ended: bool) -> Iterator[bytes]:
+        """Yield what may leave, joined where the messages allow it."""
+        clean = [self._cut(*held) for held in self._hold.releasable(ended=ended)]
+        yield from self.method.join(clean)
+
+    async def _check(self, text: str, *, whole: bool) -> list[Span]:
+        verdict = await self._judge.check(text, asked=self.asked, whole=whole)
+        enforce(verdict, self.record, "response")
+        spans = merged(verdict.spans) if verdict.action == Action.REDACT else []
+        self.record.redacted += len(spans)
+        return spans
+
+    def _cut(self, raw: bytes, at: int, spans: list[Span]) -> bytes:
+        if not spans:
+            return raw
+        message: Message = self.method.response.FromString(raw)
+        try:
+            return without(message, _DELTA, spans, at).SerializeToString()
+        except NotRedactableError as err:
+            raise self._cannot_cut(str(err)) from err
+
+    def _cannot_cut(self, path: str) -> DeniedError:
+        worst = self.record.worst.worst if self.record.worst else None
+        category = worst.rule.scorer if worst else ""
+        return DeniedError(
+            f"the answer was withheld: {category} in {path}, which cannot be cut",
+            FILTERED,
+            {"category": category, "on": "response"},
+        )
+
+
+def _unreadable(name: str, text: str) -> UnavailableError:
+    return UnavailableError(f"the mission's {name} {text}; nothing may leave")

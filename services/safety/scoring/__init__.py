@@ -1,0 +1,1 @@
+"""How texts are scored: normalisation, embeddings, learned heads, and one scorer a constraint."""

@@ -1,0 +1,98 @@
+"""Learned heads: linear over hashed words and word pairs, and linear over sentence embeddings."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from sklearn.feature_extraction.text import HashingVectorizer
+
+CARD, WEIGHTS = "card.json", "weights.safetensors"
+FEATURES = 2**16
+SAID = "toxicity"
+ASKED = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+
+Array = NDArray[np.float32]
+
+
+def vectorizer() -> HashingVectorizer:
+    """Return the feature map: words and word pairs, hashed to 65,536 columns."""
+    return HashingVectorizer(
+        n_features=FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
+    )
+
+
+class Heads:
+    """The artifact in a folder.
+
+    Attributes:
+        card: How it was made, and what it showed on data that it had not seen.
+        digest: SHA-256 of the weights.
+
+    Args:
+        folder: With ``card.json`` and ``weights.safetensors``.
+
+    Raises:
+        ValueError: The weights are not those that the card names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.card: dict[str, Any] = json.loads((folder / CARD).read_text())
+        self.digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+        if self.digest != self.card["weights_sha256"]:
+            raise ValueError(f"{WEIGHTS} does not have the hash that its card states")
+        weights = {
+            name: found.astype(np.float32) for name, found in load_file(folder / WEIGHTS).items()
+        }
+        self._words, self._words_bias = weights["words.weight"], weights["words.bias"]
+        self._meaning, self._meaning_bias = weights["meaning.weight"], weights["meaning.bias"]
+        self._vectorizer = vectorizer()
+
+    def words(self, pieces: Sequence[str]) -> Array:
+        """Return logits [len(pieces), 7] from words alone: toxicity, then ``ASKED``."""
+        found: Array = self._vectorizer.transform(pieces) @ self._words.T + self._words_bias
+        return found
+
+    def meaning(self, embedded: Array) -> Array:
+        """Return logits [len(embedded), 6] of ``ASKED`` from embeddings [len(embedded), 384]."""
+        found: Array = embedded @ self._meaning.T + self._meaning_bias
+        return found
+
+
+def store(
+    folder: Path,
+    words: tuple[Array, Array],
+    meaning: tuple[Array, Array],
+    card: dict[str, Any],
+) -> None:
+    """Write an artifact.
+
+    Args:
+        folder: Made if it is not there.
+        words: Weights [7, FEATURES] and biases [7].
+        meaning: Weights [6, 384] and biases [6].
+        card: Gets the weights' hash.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "words.weight": words[0].astype(np.float16),
+        "words.bias": words[1].astype(np.float32),
+        "meaning.weight": meaning[0].astype(np.float32),
+        "meaning.bias": meaning[1].astype(np.float32),
+    }
+    save_file(
+        {name: np.ascontiguousarray(found) for name, found in tensors.items()}, folder / WEIGHTS
+    )
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    (folder / CARD).write_text(json.dumps({**card, "weights_sha256": digest}, indent=1) + "\n")
+
+
+def probability(logits: Array) -> Array:
+    """Return 1 / (1 + exp(-logits)), element by element."""
+    one = np.float32(1)
+    found: Array = one / (one + np.exp(-np.clip(logits, -30, 30), dtype=np.float32))
+    return found

@@ -1,0 +1,62 @@
+"""Renders the chart with each set of values; run as a module it rewrites golden/."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts"
+GOLDEN = Path(__file__).parent / "golden"
+VALUE_SETS = sorted((CHART / "ci").glob("*-values.yaml"))
+_CLIENTS = Path(os.environ.get("BEM_CLUSTER_HOME") or Path.home() / ".cache/bem-fleet-cluster")
+
+
+def helm() -> str | None:
+    """Return the path of helm: on PATH, or the one that ``cluster clients`` installs."""
+    fetched = _CLIENTS / "bin" / "helm"
+    return shutil.which("helm") or (str(fetched) if fetched.exists() else None)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run helm and return what it said.
+
+    Raises:
+        FileNotFoundError: There is no helm.
+    """
+    binary = helm()
+    if binary is None:
+        raise FileNotFoundError("helm: neither on PATH nor fetched; run `make charts`")
+    return subprocess.run([binary, *arguments], capture_output=True, text=True, check=False)
+
+
+def render(values: Path, *sets: str) -> str:
+    """Return the objects of ``helm install bem-fleet charts/`` with ``values``, as YAML.
+
+    Raises:
+        ValueError: The chart refuses; the text is helm's.
+    """
+    options = [part for one in sets for part in ("--set", one)]
+    done = run("template", "bem-fleet", str(CHART), "-n", "fleet", "-f", str(values), *options)
+    if done.returncode:
+        raise ValueError(done.stderr)
+    return done.stdout
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """Return the objects of a rendered text."""
+    return [found for found in yaml.safe_load_all(text) if found]
+
+
+def golden_of(values: Path) -> Path:
+    """Return the file that holds what ``values`` should render to."""
+    return GOLDEN / values.name.replace("-values", "")
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for each in VALUE_SETS:
+        golden_of(each).write_text(render(each))

@@ -1,0 +1,148 @@
+"""What the chart renders, for every set of values in charts/ci."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from tests.charts.rendering import ROOT, VALUE_SETS, golden_of, objects, render, run
+
+_FOREIGN = ("monitoring.coreos.com/", "keda.sh/", "fleet.bem.dev/")
+_NAMES = [values.stem for values in VALUE_SETS]
+
+
+@pytest.fixture(scope="module", params=VALUE_SETS, ids=_NAMES)
+def rendered(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    """The objects of one set of values."""
+    return objects(render(request.param))
+
+
+def pods(found: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and specification of every pod that the objects make."""
+    for each in found:
+        if each["kind"] == "Pod":
+            yield each["metadata"]["name"], each["spec"]
+        elif each["kind"] in {"Deployment", "StatefulSet"}:
+            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all containers of a pod, the sidecars included."""
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+@pytest.mark.parametrize("values", VALUE_SETS, ids=_NAMES)
+def test_chart_renders_what_was_reviewed(values: Path) -> None:
+    """A change of the chart shows as a change of plain YAML (`make golden` rewrites it)."""
+    assert render(values) == golden_of(values).read_text()
+
+
+def test_chart_is_linted_strictly() -> None:
+    """Helm's own linter finds nothing, with any set of values."""
+    for values in VALUE_SETS:
+        done = run("lint", "--strict", str(ROOT / "charts"), "-f", str(values))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_objects_are_what_kubernetes_knows(rendered: list[dict[str, Any]]) -> None:
+    """Every object of Kubernetes' own kinds fits its schema, unknown fields refused."""
+    for each in rendered:
+        if not each["apiVersion"].startswith(_FOREIGN):
+            kubernetes_validate.validate(each, "1.37", strict=True)
+
+
+def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> None:
+    """No root, no capability, no escalation, no writable root, default seccomp, a memory limit."""
+    for name, pod in pods(rendered):
+        security = pod["securityContext"]
+        assert security["runAsNonRoot"] is True, name
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["enableServiceLinks"] is False, name
+        for container in containers(pod):
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False, name
+            assert own["readOnlyRootFilesystem"] is True, name
+            assert own["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+
+
+def test_mission_is_reached_through_its_sidecar_alone(rendered: list[dict[str, Any]]) -> None:
+    """A mission names no port and listens on a unix socket; the Service leads to the sidecar."""
+    missions = [(name, pod) for name, pod in pods(rendered) if pod.get("initContainers")]
+    assert missions
+
+    for name, pod in missions:
+        (sidecar,) = pod["initContainers"]
+        (mission,) = pod["containers"]
+        address = {e["name"]: e.get("value") for e in mission["env"]}
+        service = next(
+            e for e in rendered if e["kind"] == "Service" and e["metadata"]["name"] == name
+        )
+        assert sidecar["restartPolicy"] == "Always"
+        assert sidecar["startupProbe"]["grpc"].get("service", "") == ""
+        assert "ports" not in mission
+        assert address[f"BEM_{mission['name'].upper()}_ADDRESS"] == "unix:/run/bem/mission.sock"
+        assert [p["targetPort"] for p in service["spec"]["ports"]] == ["grpc"]
+        assert {p["name"] for p in sidecar["ports"]} == {"grpc", "pages"}
+
+
+def test_selectors_hold_nothing_that_changes(rendered: list[dict[str, Any]]) -> None:
+    """An upgrade can replace every pod: no selector holds a version or the chart's name."""
+    for each in rendered:
+        if each["kind"] in {"Deployment", "StatefulSet"}:
+            assert set(each["spec"]["selector"]["matchLabels"]) == {
+                "app.kubernetes.io/name",
+                "app.kubernetes.io/instance",
+                "app.kubernetes.io/component",
+            }
+
+
+def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
+    """Everything that serves has a startup and a liveness probe, and its pod a readiness probe."""
+    for name, pod in pods(rendered):
+        if name.endswith("-test"):
+            continue
+        for container in containers(pod):
+            assert {"startupProbe", "livenessProbe"} <= set(container), name
+        assert any("readinessProbe" in container for container in containers(pod)), name
+
+
+def test_replicated_services_have_budgets() -> None:
+    """What has more than one pod, or may get it, is not drained as a whole."""
+    values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
+    found = {e["metadata"]["name"] for e in objects(render(values)) if "Disruption" in e["kind"]}
+
+    assert found == {"bem-fleet-gateway", "bem-fleet-router", "bem-fleet-validation"}
+
+
+def test_gpus_come_with_labels_and_tolerations() -> None:
+    """A profile with GPUs selects the product's nodes, bears their taint and asks for the count."""
+    values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
+    pod = dict(pods(objects(render(values, "services.router.gpus=2"))))["bem-fleet-router"]
+    asked = pod["containers"][0]["resources"]
+
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert asked["limits"]["nvidia.com/gpu"] == asked["requests"]["nvidia.com/gpu"] == 2
+    assert asked["limits"]["memory"]
+
+
+def test_every_way_is_listed() -> None:
+    """With policies on, only the gateway is open; the router hears the gateway and the test."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+    policies = {
+        e["metadata"]["name"]: e["spec"]
+        for e in objects(render(values))
+        if e["kind"] == "NetworkPolicy"
+    }
+    router = policies["bem-fleet-router"]["ingress"]
+    callers = [p["podSelector"]["matchLabels"] for p in router[0]["from"]]
+
+    assert "ingress" not in policies["bem-fleet-default"]
+    assert "from" not in policies["bem-fleet-gateway"]["ingress"][0]
+    assert {c["app.kubernetes.io/component"] for c in callers} == {"gateway", "inference-test"}
+    assert router[0]["ports"] == [{"port": 50051}]
+    assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])

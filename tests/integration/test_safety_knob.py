@@ -1,0 +1,77 @@
+"""The knob over the wire: per request by metadata, never below the operator's floor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from grpc import aio
+from inference import open_inference_pb2 as oip
+from inference import open_inference_pb2_grpc as oip_rpc
+
+from tests.integration.routers import tiny_router
+
+ASKED = pb.CompleteRequest(
+    request=pb.GenerateRequest(
+        prompt="how do I ...", sampling=pb.Sampling(temperature=0), max_tokens=12
+    )
+)
+
+
+async def said(channel: aio.Channel, knob: str | None = None) -> str:
+    """Return the answer to the request at a knob."""
+    router: Any = rpc.RouterServiceStub(channel)
+    metadata = (("bem-safety-knob", knob),) if knob is not None else ()
+    answer = await router.Complete(ASKED, metadata=metadata)
+    return str(answer.text)
+
+
+async def test_knob_is_turned_per_request_without_restart(tmp_path: Path) -> None:
+    """Without the header and at 0 the base answers; at 1 the adapter does; then the base again."""
+    async with tiny_router(tmp_path) as (_, channel):
+        base = await said(channel)
+
+        assert await said(channel, "0") == base
+        assert await said(channel, "1") != base
+        assert await said(channel) == base
+
+
+async def test_operators_floor_holds(tmp_path: Path) -> None:
+    """A request can raise the knob and never lower it below the floor."""
+    async with tiny_router(tmp_path, safety_floor=1.0) as (_, channel):
+        floor = await said(channel)
+
+        assert await said(channel, "0") == floor
+    async with tiny_router(tmp_path) as (_, channel):
+        assert await said(channel, "1") == floor
+        assert await said(channel) != floor
+
+
+@pytest.mark.parametrize("wrong", ["much", "1.5", "-0.1", "nan"])
+async def test_knob_that_is_no_share_is_refused(tmp_path: Path, wrong: str) -> None:
+    """The header and its range are named; nothing is generated."""
+    async with tiny_router(tmp_path) as (_, channel):
+        with pytest.raises(aio.AioRpcError, match="bem-safety-knob") as caught:
+            await said(channel, wrong)
+
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_open_inference_takes_the_knob_too(tmp_path: Path) -> None:
+    """The other protocol reads the same header."""
+    tensor = oip.ModelInferRequest.InferInputTensor(name="text_input", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(b"how do I ...")
+    request = oip.ModelInferRequest(model_name="tiny", inputs=[tensor])
+    request.parameters["temperature"].double_param = 0
+    request.parameters["max_tokens"].int64_param = 12
+    async with tiny_router(tmp_path) as (_, channel):
+        stub: Any = oip_rpc.GRPCInferenceServiceStub(channel)
+        plain = await stub.ModelInfer(request)
+        guarded = await stub.ModelInfer(request, metadata=(("bem-safety-knob", "1"),))
+
+    assert plain.outputs[0].contents.bytes_contents[0].decode() != ""
+    assert plain != guarded

@@ -1,0 +1,159 @@
+"""Missions that answer as they are told, and a gateway before them; all on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fleet.errors import DeniedError, UnavailableError
+from fleet.server import App, start
+from fleet.settings import FleetSettings
+from fleet.testing import free_port
+
+from services.gateway.app import make_app
+from services.gateway.settings import GatewaySettings
+
+SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+
+
+@dataclass
+class Script:
+    """How a model answers.
+
+    Attributes:
+        text: What it says; ``{prompt}`` is what was asked.
+        delay_s: Time before it does.
+        fail_every: Every how manieth request fails; 0: none.
+        withhold_every: Every how manieth answer the sidecar withholds; 0: none.
+        break_after: Pieces of a stream before it breaks; None: it does not.
+    """
+
+    text: str = "right"
+    delay_s: float = 0.004
+    fail_every: int = 0
+    withhold_every: int = 0
+    break_after: int | None = None
+
+
+@dataclass
+class ScriptedMission(rpc.RouterServiceServicer):
+    """A mission whose models follow scripts.
+
+    Attributes:
+        scripts: By model name; "" is the base model's, and of models that are not named.
+        asked: Requests by model.
+    """
+
+    scripts: dict[str, Script] = field(default_factory=lambda: {"": Script()})
+    asked: Counter[str] = field(default_factory=Counter)
+
+    async def Complete(self, request: pb.CompleteRequest, context: Any) -> pb.CompleteResponse:  # noqa: N802, ARG002
+        """Answer once."""
+        text = await self._text(request.request)
+        return pb.CompleteResponse(
+            text=text, finish_reason=pb.FINISH_REASON_STOP, model_version=request.request.model
+        )
+
+    async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802, ARG002
+        """Answer piece by piece."""
+        script = self._script(request.model)
+        yield pb.GenerateResponse(model_version=request.model)
+        words = (await self._text(request)).split()
+        for index, word in enumerate(words):
+            if script.break_after is not None and index >= script.break_after:
+                raise UnavailableError("broken in the middle")
+            yield pb.GenerateResponse(text=f"{word} ")
+        yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP, usage=pb.Usage())
+
+    async def ListSkills(self, request: Any, context: Any) -> pb.ListSkillsResponse:  # noqa: N802, ARG002
+        """List the models."""
+        skills = [pb.Skill(name=name or "base", base=not name) for name in sorted(self.scripts)]
+        return pb.ListSkillsResponse(skills=skills, context_tokens=2048)
+
+    async def LoadSkill(self, request: Any, context: Any) -> pb.LoadSkillResponse:  # noqa: N802, ARG002
+        """Load a model."""
+        self.scripts.setdefault(request.name, Script())
+        return pb.LoadSkillResponse(skill=pb.Skill(name=request.name))
+
+    async def UnloadSkill(self, request: Any, context: Any) -> pb.UnloadSkillResponse:  # noqa: N802, ARG002
+        """Unload a model."""
+        self.scripts.pop(request.name, None)
+        return pb.UnloadSkillResponse()
+
+    def _script(self, model: str) -> Script:
+        return self.scripts.get(model) or self.scripts[""]
+
+    async def _text(self, request: pb.GenerateRequest) -> str:
+        script = self._script(request.model)
+        self.asked[request.model] += 1
+        number = self.asked[request.model]
+        await asyncio.sleep(script.delay_s)
+        if script.fail_every and number % script.fail_every == 0:
+            raise UnavailableError("told to fail")
+        if script.withhold_every and number % script.withhold_every == 0:
+            raise DeniedError("withheld", "CONTENT_FILTERED", {})
+        return script.text
+
+
+@asynccontextmanager
+async def mission(address: str, made: ScriptedMission) -> AsyncIterator[ScriptedMission]:
+    """Serve a scripted mission."""
+
+    async def build(_settings: FleetSettings, app: App) -> None:
+        rpc.add_RouterServiceServicer_to_server(made, app.server)
+        await app.offer(SERVICE)
+        await app.set_serving(SERVICE, serving=True)
+
+    running = await start(FleetSettings(address=address, drain_s=0), build, {})
+    try:
+        yield made
+    finally:
+        await running.stop()
+
+
+@asynccontextmanager
+async def gateway(redis_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve a gateway; yields a client of it."""
+    port = free_port()
+    app = make_app(GatewaySettings(redis_url=redis_url, **settings))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+    )
+    serving = asyncio.create_task(server.serve())
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        await eventually(lambda: server.started)
+        yield client
+    server.should_exit = True
+    await serving
+
+
+async def eventually(look: Callable[[], Any], limit_s: float = 30) -> None:
+    """Return as soon as ``look`` finds something true; other programs give no event."""
+    async with asyncio.timeout(limit_s):
+        while True:
+            if look():
+                return
+            await asyncio.sleep(0.05)
+
+
+async def ask(
+    client: httpx.AsyncClient, session: str = "", model: str = "qa", **more: Any
+) -> httpx.Response:
+    """Ask the gateway."""
+    body = {"model": model, "messages": [{"role": "user", "content": "what?"}], **more}
+    headers = {"x-session-id": session} if session else {}
+    return await client.post("/v1/chat/completions", json=body, headers=headers)
+
+
+def socket_of(folder: Path, service: str) -> str:
+    """Return where a Service of the test is reached."""
+    return f"unix:{folder}/{service}.sock"

@@ -1,0 +1,100 @@
+"""Engines with the tiny model, and readers of what they say."""
+
+import queue
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from bem.adapters.bank import SkillBank
+from bem.backbone import Backbone
+from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
+from bem.engine.worker import PREFIX_BYTES
+from bem.testing import tiny_backbone
+
+from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
+
+GREEDY = Sampling(temperature=0)
+# Never ends by itself.
+ENDLESS = Sampling(
+    temperature=0, logit_bias=tuple((end, -100.0) for end in tiny_backbone().end_token_ids)
+)
+SKILLS = ("alpha", "beta", "gamma")
+
+
+class Reader:
+    """Collects one request's pieces."""
+
+    def __init__(self) -> None:
+        self.arrived: queue.Queue[Piece | Exception] = queue.Queue()
+
+    def pieces(self) -> list[Piece]:
+        """Return all pieces once the last is there; raises the error that ended the request."""
+        out = []
+        while True:
+            piece = self.arrived.get(timeout=60)
+            if isinstance(piece, Exception):
+                raise piece
+            out.append(piece)
+            if piece.finish:
+                return out
+
+    def text(self) -> str:
+        """Return the whole answer."""
+        return "".join(piece.text for piece in self.pieces())
+
+
+def make(
+    backbone: Backbone,
+    folder: Path,
+    *,
+    rows: int = 4,
+    waiting: int = 32,
+    slots: int = 3,
+    skills: Sequence[str] = ("alpha", "beta"),
+    prefix_bytes: int = PREFIX_BYTES,
+) -> ModelWorker:
+    """Build an engine with skills of ``folder``; not started."""
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
+    for name in skills:
+        bank.load(folder / name)
+    return ModelWorker(
+        backbone,
+        bank,
+        rows=rows,
+        queue=waiting,
+        context_tokens=backbone.context_tokens,
+        prefix_bytes=prefix_bytes,
+    )
+
+
+def write_skills(folder: Path) -> Path:
+    """Write the random skills and return their folder."""
+    for seed, name in enumerate(SKILLS):
+        write_skill(folder, tiny_backbone(), name, seed=seed)
+    return folder
+
+
+def send(worker: ModelWorker, request: GenerationRequest) -> tuple[Reader, Ticket]:
+    """Submit a request."""
+    reader = Reader()
+    return reader, worker.submit(request, reader.arrived.put)
+
+
+def turns(worker: ModelWorker, count: int) -> None:
+    """Let an engine that was not started do some turns, on this thread."""
+    for _ in range(count):
+        worker.turn()
+
+
+def answer(worker: ModelWorker, request: GenerationRequest) -> str:
+    """Run one request on an engine that was not started, and return its text."""
+    reader, _ = send(worker, request)
+    while worker.counters.running or worker.counters.waiting:
+        worker.turn()
+    return reader.text()
+
+
+@cache
+def encoded(text: str) -> tuple[int, ...]:
+    """Encode a raw prompt."""
+    return tuple(tiny_backbone().tokenizer.encode(text))

@@ -1,0 +1,182 @@
+"""The scheduler under random traffic: nothing leaks, nobody starves, everybody gets his answer."""
+
+import time
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Segment, Ticket
+from bem.engine.prefix import BLOCK_TOKENS
+from bem.errors import DeadlineExceededError, QueueFullError
+from bem.testing import tiny_backbone
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.unit.bem.engine.engines import SKILLS, Reader, answer, encoded, make, write_skills
+
+ROWS, SLOTS, QUEUE = 3, 2, 6
+SHARED = "A system prompt that many share, long enough to fill blocks of the cache. " * 2
+# Turns in which the largest request ends although all rows compete: its pieces at every second
+# turn and its tokens, once for each that may stand before it.
+PATIENCE = (2 * 2 * 8 + 40) * (QUEUE + ROWS)
+
+
+@cache
+def folder() -> Path:
+    """Skills on disk."""
+    return write_skills(Path(mkdtemp(prefix="fuzz-")))
+
+
+@cache
+def solo(request: GenerationRequest) -> str:
+    """Return the answer of a request that is alone in an engine without a prefix cache."""
+    return answer(alone(), request)
+
+
+@cache
+def alone() -> ModelWorker:
+    """An engine for one request at a time."""
+    return make(tiny_backbone(), folder(), rows=1, skills=SKILLS, prefix_bytes=0)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> GenerationRequest:
+    """Requests of all kinds: shared prefixes, skills, switches, sampling."""
+    text = draw(st.sampled_from(("", SHARED[:70], SHARED))) + draw(st.text("ab", max_size=60)) + "?"
+    ids = encoded(text)
+    skill = draw(st.sampled_from((None, *SKILLS)))
+    activation = draw(st.sampled_from((0, 0, len(ids) // 2)))
+    former: tuple[Segment, ...] = ()
+    if activation and draw(st.booleans()):
+        former = (Segment(0, max(1, activation // 2), draw(st.sampled_from(SKILLS))),)
+    greedy = draw(st.booleans())
+    return GenerationRequest(
+        prompt_ids=ids,
+        sampling=Sampling(temperature=0) if greedy else Sampling(seed=draw(st.integers(0, 3))),
+        max_tokens=draw(st.integers(1, 24)),
+        skill=skill,
+        skill_scale=draw(st.sampled_from((1.0, 1.0, 0.5, 0.0))),
+        activation=activation,
+        former=former,
+    )
+
+
+class Traffic(RuleBasedStateMachine):
+    """Drives an engine turn by turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Room for a few blocks only, so that they come and go.
+        block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
+        self.worker = make(
+            tiny_backbone(),
+            folder(),
+            rows=ROWS,
+            waiting=QUEUE,
+            slots=SLOTS,
+            skills=SKILLS,
+            prefix_bytes=6 * block,
+        )
+        self.flying: list[tuple[GenerationRequest, Reader, Ticket, int]] = []
+        self.age = 0
+
+    @rule(request=requests())
+    def arrive(self, request: GenerationRequest) -> None:
+        """Somebody asks; beyond the queue he is refused."""
+        self._submit(request)
+
+    @rule(request=requests(), wait_s=st.sampled_from((-1.0, 0.0)))
+    def arrive_late(self, request: GenerationRequest, wait_s: float) -> None:
+        """Somebody asks whose deadline passes before the next turn."""
+        changed = {**vars(request), "deadline": time.monotonic() + wait_s}
+        self._submit(GenerationRequest(**changed))
+
+    @precondition(lambda self: bool(self.flying))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Somebody leaves."""
+        place = data.draw(st.integers(0, len(self.flying) - 1))
+        self.flying.pop(place)[2].cancel()
+
+    @rule(count=st.integers(1, 12))
+    def go_on(self, count: int) -> None:
+        """The engine does some turns."""
+        for _ in range(count):
+            self._turn()
+
+    @invariant()
+    def nothing_leaks(self) -> None:
+        """Slots, leases and memory belong to whoever is there."""
+        batch = self.worker.batch
+        slots = sorted([row.slot for row in batch.rows] + batch._free)
+        leased = sum(one.skill is not None for row in batch.rows for one in row.leases)
+        assert slots == list(range(ROWS))
+        assert batch.bank is not None
+        assert batch.bank.leases() == leased
+        assert batch.bank.rows.slots is None or int(batch.bank.rows.slots.max()) < SLOTS
+        assert batch.prefix.bytes <= batch.prefix.limit_bytes
+        kept = sum(t.nbytes for block in batch.prefix._blocks.values() for t in block)
+        assert kept == batch.prefix.bytes
+
+    def teardown(self) -> None:
+        """Everybody who stays is answered; then the engine is as empty as at first."""
+        while self.flying:
+            self._turn()
+        self._turn()
+        batch = self.worker.batch
+        assert not batch.rows
+        assert batch.bank is not None
+        assert batch.bank.leases() == 0
+        assert not batch._speech
+        assert not batch._next
+        assert self.worker.counters.waiting == 0
+
+    def _submit(self, request: GenerationRequest) -> None:
+        reader = Reader()
+        try:
+            ticket = self.worker.submit(request, reader.arrived.put)
+        except QueueFullError:
+            assert self.worker.counters.waiting == QUEUE
+            return
+        self.flying.append((request, reader, ticket, self.age))
+
+    def _turn(self) -> None:
+        self.worker.turn()
+        self.age += 1
+        left = []
+        for flying in self.flying:
+            request, reader, _, born = flying
+            if ended := _ended(reader):
+                _check(request, ended)
+            else:
+                assert self.age - born <= PATIENCE, "a request starves"
+                left.append(flying)
+        self.flying = left
+
+
+def _ended(reader: Reader) -> list[Any]:
+    """Return all that a reader got if it got its end, else nothing."""
+    got = list(reader.arrived.queue)
+    return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
+
+
+def _check(request: GenerationRequest, got: list[Any]) -> None:
+    """Compare with the solo run; only who has a deadline may miss it."""
+    if isinstance(got[-1], Exception):
+        assert isinstance(got[-1], DeadlineExceededError)
+        assert request.deadline is not None
+        return
+    pieces: list[Piece] = got
+    assert "".join(piece.text for piece in pieces) == solo(request)
+    assert pieces[-1].completion_tokens <= request.max_tokens
+
+
+Traffic.TestCase.settings = settings(
+    max_examples=12,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestTraffic = Traffic.TestCase

@@ -1,0 +1,153 @@
+"""The prefix cache: what was computed once is not computed again, and nothing changes by it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bem.engine import GenerationRequest, ModelWorker
+from bem.engine.prefix import BLOCK_TOKENS, PrefixCache
+from bem.testing import tiny_backbone
+
+from tests.unit.bem.engine.engines import (
+    ENDLESS,
+    GREEDY,
+    answer,
+    encoded,
+    make,
+    send,
+    turns,
+    write_skills,
+)
+from tests.unit.bem.skills import write_skill
+
+SYSTEM = "You are a careful assistant who answers from the given text and from nothing else. " * 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Skills on disk."""
+    return write_skills(tmp_path_factory.mktemp("skills"))
+
+
+def asked(user: str, skill: str | None = None, tokens: int = 12) -> GenerationRequest:
+    """A request behind the shared system prompt."""
+    return GenerationRequest(encoded(SYSTEM + user), GREEDY, max_tokens=tokens, skill=skill)
+
+
+def test_answers_are_the_same_with_and_without(folder: Path) -> None:
+    """Base, skills and mixed batches say the same, whether blocks are reused or not."""
+    requests = [
+        asked(user, skill)
+        for user in ("What is it?", "And the second?", "What is it?")
+        for skill in (None, "alpha", "beta", "alpha")
+    ]
+    without = make(tiny_backbone(), folder, prefix_bytes=0)
+    within = make(tiny_backbone(), folder)
+    expected = [answer(without, request) for request in requests]
+    readers = [send(within, request)[0] for request in requests]
+    while within.counters.running or within.counters.waiting:
+        within.turn()
+
+    assert [reader.text() for reader in readers] == expected
+    assert without.counters.reused_tokens == 0
+    assert within.counters.reused_tokens > 0
+
+
+def test_shared_system_prompt_is_computed_once(folder: Path) -> None:
+    """Requests that arrive together compute the shared blocks once, and the metric says so."""
+    worker = make(tiny_backbone(), folder)
+    users = ("a?", "b?", "c?", "d?")
+    for user in users:
+        send(worker, asked(user))
+    while worker.counters.running or worker.counters.waiting:
+        worker.turn()
+    shared = len(encoded(SYSTEM)) // BLOCK_TOKENS * BLOCK_TOKENS
+    total = sum(len(encoded(SYSTEM + user)) for user in users)
+
+    assert worker.counters.reused_tokens == (len(users) - 1) * shared
+    assert worker.counters.prompt_tokens == total - worker.counters.reused_tokens
+
+
+def test_skills_share_the_lower_half_and_nothing_above(folder: Path) -> None:
+    """A skill's upper blocks are its own: only its version, scale and code's prompt meet them."""
+    worker = make(tiny_backbone(), folder)
+    answer(worker, asked("x", "alpha"))
+    other = asked("x", "beta")
+    steps = (other, replace(other, skill_scale=0.5), asked("y", "beta"), asked("x"))
+    for request in steps:
+        before = worker.counters.reused_tokens
+        answer(worker, request)
+        assert worker.counters.reused_tokens == before
+    assert worker.counters.reused_lower_tokens > 0
+
+    answer(worker, other)
+    assert worker.counters.reused_tokens > 0
+
+
+def test_reloaded_skill_never_meets_stale_blocks(folder: Path, tmp_path: Path) -> None:
+    """The version digest is part of the key."""
+    backbone = tiny_backbone()
+    worker = make(backbone, folder)
+    first = answer(worker, asked("x", "alpha"))
+    write_skill(tmp_path, backbone, "alpha", seed=77)
+    loading = worker.load_skill(tmp_path / "alpha")
+    worker.turn()
+    fresh = make(tiny_backbone(), tmp_path, skills=("alpha",))
+
+    assert loading.result().name == "alpha"
+    assert answer(worker, asked("x", "alpha")) == answer(fresh, asked("x", "alpha")) != first
+    assert worker.counters.reused_tokens == 0
+
+
+def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
+    """A skill whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
+    write_skill(tmp_path, tiny_backbone(), "alpha", seed=1, moving=False)
+    worker = make(tiny_backbone(), tmp_path, skills=("alpha",))
+    without = make(tiny_backbone(), tmp_path, skills=("alpha",), prefix_bytes=0)
+    requests = [asked("one", "alpha"), asked("another", "alpha")]
+
+    assert [answer(worker, one) for one in requests] == [answer(without, one) for one in requests]
+    assert worker.counters.reused_tokens >= BLOCK_TOKENS
+
+
+def test_conversation_continues_from_its_answer(folder: Path) -> None:
+    """Tokens that were generated are blocks as well."""
+    worker = make(tiny_backbone(), folder)
+    reporting = replace(ENDLESS, logprobs=0)
+    first = replace(asked("go on", tokens=100), sampling=reporting)
+    reader, _ = send(worker, first)
+    turns(worker, 110)
+    said = [one.token for piece in reader.pieces() for one in piece.logprobs]
+    second = replace(first, prompt_ids=(*first.prompt_ids, *said, *encoded(" and then?")))
+    before = worker.counters.reused_tokens
+    answer(worker, second)
+
+    assert worker.counters.reused_tokens - before >= len(first.prompt_ids) + 100 - BLOCK_TOKENS
+
+
+def test_memory_is_bounded_and_the_oldest_leaves_first() -> None:
+    """What was used longest ago goes; a block larger than everything is not taken."""
+    cache = PrefixCache(limit_bytes=100)
+    for name in (b"a", b"b"):
+        cache.add(name, (torch.zeros(10),))
+    assert cache.find(b"a") is not None
+    cache.add(b"c", (torch.zeros(10),))
+    cache.add(b"d", (torch.zeros(100),))
+
+    assert (cache.bytes, len(cache)) == (80, 2)
+    assert b"b" not in cache
+    assert b"a" in cache
+    assert b"d" not in cache
+
+
+def test_tiny_cache_changes_no_answer(folder: Path) -> None:
+    """Blocks that leave while they are needed are computed again."""
+    without = make(tiny_backbone(), folder, prefix_bytes=0)
+    block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
+    worker: ModelWorker = make(tiny_backbone(), folder, prefix_bytes=3 * block)
+    for user in ("p", "q", "p"):
+        for skill in (None, "alpha"):
+            request = asked(user, skill)
+            assert answer(worker, request) == answer(without, request)
+    assert 0 < worker.batch.prefix.bytes <= 3 * block

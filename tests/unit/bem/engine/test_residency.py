@@ -1,0 +1,122 @@
+"""More skills than fit: each comes into a slot when it is asked for, and nobody notices."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bem.adapters.bank import SkillBank
+from bem.engine import GenerationRequest, ModelWorker, Segment
+from bem.errors import ArtifactTamperedError, InvalidRequestError, SlotsFullError
+from bem.testing import tiny_backbone
+
+from tests.unit.bem.engine.engines import GREEDY, Reader, answer, encoded, make, send, turns
+from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
+
+COUNT = 24
+NAMES = tuple(f"skill-{n:02}" for n in range(COUNT))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two dozen skills on disk."""
+    path = tmp_path_factory.mktemp("skills")
+    for seed, name in enumerate(NAMES):
+        write_skill(path, tiny_backbone(), name, seed=seed)
+    return path
+
+
+def asked(skill: str, tokens: int = 8) -> GenerationRequest:
+    """A request for one skill."""
+    return GenerationRequest(encoded("who are you?"), GREEDY, max_tokens=tokens, skill=skill)
+
+
+def finish(worker: ModelWorker) -> None:
+    """Run until nobody is left."""
+    while worker.counters.running or worker.counters.waiting:
+        worker.turn()
+
+
+def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Path) -> None:
+    """Many requests of all skills in random order through two slots give everybody his answer."""
+    roomy = make(tiny_backbone(), folder, slots=COUNT, skills=NAMES)
+    tight = make(tiny_backbone(), folder, slots=2, skills=NAMES, waiting=64)
+    expected = {name: answer(roomy, asked(name)) for name in NAMES}
+    order = [NAMES[7 * n % COUNT] for n in range(2 * COUNT)]
+    readers = [send(tight, asked(name))[0] for name in order]
+    finish(tight)
+
+    assert [reader.text() for reader in readers] == [expected[name] for name in order]
+    assert len(set(expected.values())) == COUNT
+    assert tight.counters.page_ins >= COUNT
+    assert roomy.counters.page_ins == COUNT
+
+
+def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
+    """With all slots in use the next skill waits, and comes in when one is free."""
+    worker = make(tiny_backbone(), folder, rows=4, slots=1, skills=NAMES[:2])
+    alone = make(tiny_backbone(), folder, rows=4, slots=2, skills=NAMES[:2])
+    long = asked(NAMES[0], tokens=60)
+    first, _ = send(worker, long)
+    turns(worker, 5)
+    second, _ = send(worker, asked(NAMES[1]))
+    third, _ = send(worker, asked(NAMES[0]))
+    turns(worker, 5)
+
+    assert second.arrived.empty()
+    assert worker.counters.waiting == 2
+    finish(worker)
+    texts = [reader.text() for reader in (first, second, third)]
+    assert texts == [answer(alone, one) for one in (long, asked(NAMES[1]), asked(NAMES[0]))]
+
+
+def test_least_recently_used_skill_makes_room(folder: Path) -> None:
+    """Use, not age, decides who stays."""
+    bank = SkillBank(
+        tiny_backbone(), layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER
+    )
+    loaded = [bank.load(folder / name) for name in NAMES[:3]]
+    bank.release(bank.acquire(NAMES[0]))
+    bank.release(bank.acquire(NAMES[2]))
+
+    assert [skill.slot is not None for skill in loaded] == [True, False, True]
+
+
+def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None:
+    """A skill whose files are another version by now fails its own request only."""
+    for seed, name in enumerate(("one", "two")):
+        write_skill(tmp_path, tiny_backbone(), name, seed=seed)
+    worker = make(tiny_backbone(), tmp_path, slots=1, skills=("one", "two"))
+    write_skill(tmp_path, tiny_backbone(), "two", seed=5)
+    changed, _ = send(worker, asked("two"))
+    kept, _ = send(worker, asked("one"))
+    finish(worker)
+
+    with pytest.raises(ArtifactTamperedError, match="load it again"):
+        changed.pieces()
+    assert kept.text()
+    assert worker.batch.bank is not None
+    assert worker.batch.bank.leases() == 0
+
+
+def test_limits_are_named(folder: Path) -> None:
+    """One skill too many is refused, as is a request that needs more slots than there are."""
+    bank = SkillBank(
+        tiny_backbone(),
+        layers=LAYERS,
+        rank=RANK,
+        slots=1,
+        feature_layer=FEATURE_LAYER,
+        registered=2,
+    )
+    for name in NAMES[:2]:
+        bank.load(folder / name)
+    with pytest.raises(SlotsFullError, match="the limit"):
+        bank.load(folder / NAMES[2])
+    bank.load(folder / NAMES[1])
+
+    worker = make(tiny_backbone(), folder, slots=1, skills=NAMES[:2])
+    two = replace(asked(NAMES[0]), activation=4, former=(Segment(0, 4, NAMES[1]),))
+    reader: Reader = send(worker, two)[0]
+    finish(worker)
+    with pytest.raises(InvalidRequestError, match="1 can be resident"):
+        reader.pieces()

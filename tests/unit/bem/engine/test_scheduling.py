@@ -1,0 +1,102 @@
+"""Long prompts among short answers, counted in steps."""
+
+from pathlib import Path
+
+import pytest
+from bem.engine import GenerationRequest, ModelWorker
+from bem.engine.batch import INTERLEAVED_TOKENS
+from bem.testing import tiny_backbone
+
+from tests.unit.bem.engine.engines import ENDLESS, GREEDY, encoded, make, send, turns, write_skills
+
+LONG = 2048
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Skills on disk."""
+    return write_skills(tmp_path_factory.mktemp("skills"))
+
+
+def engine(folder: Path) -> ModelWorker:
+    """An engine of ten rows whose context holds a long prompt."""
+    return make(tiny_backbone(context_tokens=LONG + 600), folder, rows=10)
+
+
+def long_prompt(skill: str | None = None) -> GenerationRequest:
+    """A request whose prompt has 2,048 tokens."""
+    return GenerationRequest(encoded("w" * LONG), GREEDY, max_tokens=4, skill=skill)
+
+
+@pytest.mark.parametrize("skill", [None, "alpha"])
+def test_long_prompt_stalls_nobody_for_more_than_two_steps(folder: Path, skill: str | None) -> None:
+    """With 8 running, a token never waits for more than one piece beside its own step."""
+    worker = engine(folder)
+    for place in range(8):
+        send(worker, GenerationRequest(encoded(f"tell {place}"), ENDLESS, max_tokens=500))
+    turns(worker, 20)
+    running = list(worker.batch.rows)
+    computed = worker.counters.prompt_tokens
+    send(worker, long_prompt(skill))
+    while worker.counters.prompt_tokens - computed < LONG:
+        places = [row.position for row in running]
+        passes = worker.counters.passes
+        turns(worker, 1)
+
+        assert [row.position for row in running] == [place + 1 for place in places]
+        assert worker.counters.passes - passes - 1 <= 2
+
+
+def test_crowd_of_short_prompts_stalls_nobody_either(folder: Path) -> None:
+    """However many prompts wait, a step waits for two forwards at most."""
+    worker = engine(folder)
+    send(worker, GenerationRequest(encoded("tell me"), ENDLESS, max_tokens=500))
+    turns(worker, 4)
+    for place in range(9):
+        send(worker, GenerationRequest(encoded(f"{place}"), ENDLESS, max_tokens=40))
+    while worker.counters.running < 10 or any(not row.decoding for row in worker.batch.rows):
+        passes, steps = worker.counters.passes, worker.counters.steps
+        turns(worker, 1)
+
+        assert worker.counters.steps == steps + 1
+        assert worker.counters.passes - passes - 1 <= 2
+
+
+def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None:
+    """A short prompt behind a long one starts soon; short ones never keep the long one out."""
+    worker = engine(folder)
+    long, _ = send(worker, long_prompt())
+    turns(worker, 1)
+    short, _ = send(worker, GenerationRequest(encoded("hi"), GREEDY, max_tokens=1))
+    turns(worker, 4)
+
+    assert short.text()
+    for _ in range(2 * 2 * LONG // INTERLEAVED_TOKENS + 8):
+        if not long.arrived.empty():
+            break
+        send(worker, GenerationRequest(encoded("hello"), GREEDY, max_tokens=1))
+        turns(worker, 1)
+    assert not long.arrived.empty()
+
+
+def test_rows_are_computed_in_the_order_of_their_slots(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After rows left and joined, neighbours are read as one view and never scattered."""
+    worker = engine(folder)
+    seen: list[list[int]] = []
+    span = worker.batch.decoder.span
+
+    def noted(slots: list[int], starts: list[int], tokens: int) -> object:
+        seen.append(slots)
+        return span(slots, starts, tokens)
+
+    monkeypatch.setattr(worker.batch.decoder, "span", noted)
+    for count in (3, 30, 30):
+        send(worker, GenerationRequest(encoded("a"), ENDLESS, max_tokens=count))
+    turns(worker, 12)
+    send(worker, GenerationRequest(encoded("b"), ENDLESS, max_tokens=30))
+    turns(worker, 6)
+
+    assert [0, 1, 2] in seen[-4:]
+    assert all(slots == sorted(slots) for slots in seen)

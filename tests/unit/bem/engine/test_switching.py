@@ -1,0 +1,150 @@
+"""Switching skills in mid-conversation: tokens before the switch keep their keys and values."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bem.adapters.bank import SkillBank
+from bem.backbone import Backbone
+from bem.engine import GenerationRequest, Segment
+from bem.engine.codes import CHUNK_TOKENS
+from bem.engine.prefix import BLOCK_TOKENS
+from bem.errors import InvalidRequestError
+from bem.testing import tiny_backbone
+from torch import Tensor
+
+from tests.unit.bem.engine.engines import GREEDY, answer, encoded, make, write_skills
+from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK
+
+HISTORY = encoded("We have talked about boats for a long while, and about the sea as well. " * 3)
+PROMPT = (*HISTORY, *encoded("Now answer in another way."))
+AT = len(HISTORY)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Skills on disk."""
+    return write_skills(tmp_path_factory.mktemp("skills"))
+
+
+def by_position(folder: Path, plan: list[tuple[str | None, Tensor | None]]) -> str:
+    """Return the greedy answer of one forward over everything a token, each with its own code.
+
+    Args:
+        folder: Skills.
+        plan: Skill and code of each position, the last one's also for what follows.
+    """
+    backbone = tiny_backbone()
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+    slots = {name: bank.load(folder / name).slot for name in ("alpha", "beta")}
+    ids = list(PROMPT)
+    for _ in range(12):
+        codes = torch.zeros(1, len(ids), 2, RANK)
+        for place in range(len(ids)):
+            skill, code = plan[min(place, len(plan) - 1)]
+            if code is not None:
+                codes[0, place, ["alpha", "beta"].index(str(skill))] = code
+        bank.rows.set(torch.tensor([[slots["alpha"], slots["beta"]]]), codes)
+        with torch.no_grad():
+            ids.append(int(backbone.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    text: str = backbone.tokenizer.decode(ids[len(PROMPT) :], skip_special_tokens=True)
+    return text
+
+
+def features(backbone: Backbone) -> Tensor:
+    """Return what controllers read of the prompt, ``[N, F]``."""
+    with torch.no_grad():
+        states = backbone.model(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
+    out: Tensor = states[FEATURE_LAYER + 1][0]
+    return out
+
+
+def prefix_code(folder: Path, name: str, tokens: int) -> Tensor:
+    """Return the code that a skill sets from the first tokens."""
+    backbone = tiny_backbone()
+    seen = features(backbone)
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
+    controller = bank.load(folder / name).controller
+    with torch.no_grad():
+        code: Tensor = controller.prefix(seen[:tokens].mean(0, keepdim=True))[0]
+    return code
+
+
+def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
+    """The engine's answer is that of a plain forward in which each token has its own code."""
+    request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT)
+    code = prefix_code(folder, "alpha", len(PROMPT))
+    plan: list[tuple[str | None, Tensor | None]] = [(None, None)] * AT
+    plan.append(("alpha", code))
+
+    assert answer(make(tiny_backbone(), folder), request) == by_position(folder, plan)
+
+
+def test_former_skill_keeps_its_codes(folder: Path) -> None:
+    """What an earlier turn computed under its skill, chunk by chunk, stays as it was."""
+    former = Segment(start=0, coded_at=40, skill="beta")
+    request = GenerationRequest(
+        PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT, former=(former,)
+    )
+    backbone = tiny_backbone()
+    seen = features(backbone)
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
+    controller = bank.load(folder / "beta").controller
+    codes = [prefix_code(folder, "beta", 40)]
+    plan: list[tuple[str | None, Tensor | None]] = [("beta", codes[0])] * (40 + CHUNK_TOKENS)
+    with torch.no_grad():
+        while len(plan) < AT:
+            begin = len(plan) - CHUNK_TOKENS
+            mean = seen[begin : begin + CHUNK_TOKENS].mean(0, keepdim=True)
+            codes.append(controller.chunk(mean, codes[-1][None])[0])
+            plan += [("beta", codes[-1])] * CHUNK_TOKENS
+    plan = [*plan[:AT], ("alpha", prefix_code(folder, "alpha", len(PROMPT)))]
+
+    assert answer(make(tiny_backbone(), folder), request) == by_position(folder, plan)
+
+
+def test_switch_reuses_the_history(folder: Path) -> None:
+    """After a turn of the base model or of a former skill, only what is new is computed."""
+    worker = make(tiny_backbone(), folder)
+    history = GenerationRequest(HISTORY, GREEDY, max_tokens=1)
+    switched = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT)
+    former = Segment(start=0, coded_at=AT, skill="beta")
+    for before, after in (
+        (history, switched),
+        (replace(history, skill="beta"), replace(switched, former=(former,))),
+    ):
+        fresh = answer(make(tiny_backbone(), folder, prefix_bytes=0), after)
+        answer(worker, before)
+        reused = worker.counters.reused_tokens
+
+        assert answer(worker, after) == fresh
+        assert worker.counters.reused_tokens - reused == AT // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def test_activation_at_the_start_is_the_plain_skill(folder: Path) -> None:
+    """At 0 nothing changes; at the prompt's end only the answer has the code."""
+    plain = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha")
+    worker = make(tiny_backbone(), folder)
+
+    assert answer(worker, plain) == answer(worker, replace(plain, activation=0))
+    assert answer(worker, replace(plain, activation=len(PROMPT)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"activation": len(PROMPT) + 1}, "activation"),
+        ({"activation": -1}, "activation"),
+        ({"former": (Segment(0, 1, "beta"),)}, "former"),
+        ({"activation": 9, "former": (Segment(9, 1, "beta"),)}, "former"),
+        ({"activation": 9, "former": (Segment(3, 1, "a"), Segment(3, 1, "b"))}, "former"),
+        ({"activation": 9, "former": (Segment(3, 0, "beta"),)}, "former"),
+    ],
+)
+def test_places_outside_the_prompt_are_named(changes: dict[str, object], field: str) -> None:
+    """Segments lie in order before the activation, which lies in the prompt."""
+    with pytest.raises(InvalidRequestError) as caught:
+        replace(GenerationRequest(PROMPT), **changes)  # type: ignore[arg-type]
+
+    assert caught.value.field == field

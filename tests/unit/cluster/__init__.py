@@ -1,0 +1,1 @@
+"""The cluster tool's parts."""

@@ -1,0 +1,94 @@
+"""GPUs as Node objects tell of them."""
+
+from typing import Any
+
+import pytest
+
+from services.orchestrator.assignment.inventory import (
+    GpuNode,
+    devices,
+    family,
+    gpu_units,
+    memory_of,
+    read_node,
+)
+
+
+def node(product: str = "NVIDIA-L4", gpus: str = "2", **more: Any) -> dict[str, Any]:
+    """Return a Node object."""
+    labels = {"nvidia.com/gpu.product": product, **more.pop("labels", {})}
+    ready = [{"type": "Ready", "status": more.pop("ready", "True")}]
+    return {
+        "metadata": {"name": "n", "labels": labels},
+        "spec": more,
+        "status": {"allocatable": {"nvidia.com/gpu": gpus}, "conditions": ready},
+    }
+
+
+@pytest.mark.parametrize(
+    ("product", "gib", "short"),
+    [
+        ("NVIDIA-H100-80GB-HBM3", 80, "H100"),
+        ("NVIDIA-A100-SXM4-40GB", 40, "A100"),
+        ("NVIDIA-GeForce-RTX-4090", 24, "RTX4090"),
+        ("NVIDIA-GeForce-RTX-4090-SHARED", 24, "RTX4090"),
+        ("NVIDIA-L40S", 48, "L40S"),
+        ("Tesla-T4", 16, "T4"),
+        ("NVIDIA-NOVELTY", 0, "NOVELTY"),
+    ],
+)
+def test_products_tell_memory_and_name(product: str, gib: float, short: str) -> None:
+    """Both are read from the product's label where no other label tells."""
+    assert memory_of(product) == gib
+    assert family(product) == short
+
+
+def test_the_memory_label_is_rounded_as_people_speak() -> None:
+    """81,559 MiB are the 80 GB that somebody asks for."""
+    found = read_node(node(labels={"nvidia.com/gpu.memory": "81559"}))
+
+    assert found
+    assert found.memory_gib == 80
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"ready": "False"},
+        {"ready": "Unknown"},
+        {"unschedulable": True},
+        {"taints": [{"key": "maintenance", "effect": "NoSchedule"}]},
+        {"gpus": "0"},
+    ],
+)
+def test_a_node_that_takes_no_pods_has_no_gpus(changed: dict[str, Any]) -> None:
+    """Unready, cordoned, tainted or without devices: there is nothing to assign."""
+    assert read_node(node(**changed)) is None
+
+
+def test_the_usual_gpu_taint_keeps_nobody_away() -> None:
+    """Missions tolerate nvidia.com/gpu."""
+    tainted = node(taints=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}])
+
+    assert read_node(tainted) is not None
+
+
+def test_a_time_sliced_node_offers_its_physical_gpus() -> None:
+    """Eight units of four slots are two GPUs."""
+    found = read_node(node(gpus="8", labels={"nvidia.com/gpu.replicas": "4"}), foreign=3)
+
+    assert found == GpuNode("n", "NVIDIA-L4", 24.0, 2, slots=4, foreign=3)
+
+
+def test_devices_are_numbered_over_nodes_by_name() -> None:
+    """H100_1 is the first GPU of the second node if the first has one."""
+    made = [GpuNode("b", "NVIDIA-H100-80GB-HBM3", 80, 2), GpuNode("a", "NVIDIA-H100-PCIe", 80, 1)]
+
+    assert devices(made) == {"H100_0": "a", "H100_1": "b", "H100_2": "b"}
+
+
+def test_a_pods_units_are_the_sum_of_its_limits() -> None:
+    """Containers without a limit use none."""
+    containers = [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}, {}]
+
+    assert gpu_units({"spec": {"containers": containers}}) == 2

@@ -1,0 +1,94 @@
+"""What is written into Deployments."""
+
+from typing import Any
+
+from services.orchestrator import workloads
+from services.orchestrator.assignment.inventory import PRODUCT
+from services.orchestrator.mission import Mission, read_mission
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+LABELS = {"app": "router", "fleet.bem.dev/track": "stable"}
+
+
+def mission(**spec: Any) -> Mission:
+    """Return a mission with one GPU claim."""
+    return read_mission(
+        {
+            "metadata": {
+                "name": "router",
+                "namespace": "bem",
+                "uid": "u",
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": {"gpus": [{"name": "primary"}], **spec},
+        }
+    )
+
+
+def stable() -> dict[str, Any]:
+    """Return the mission's Deployment."""
+    container = {"name": "mission", "image": "old", "env": [{"name": "A", "value": "1"}]}
+    return {
+        "metadata": {"name": "router", "generation": 1},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": LABELS},
+            "template": {
+                "metadata": {"labels": LABELS},
+                "spec": {"containers": [{"name": "sidecar", "image": "s"}, container]},
+            },
+        },
+    }
+
+
+def test_one_node_is_a_node_selector_and_several_an_affinity() -> None:
+    """Both name the product; only a single node can be selected by its name."""
+    given = mission(replicas=2)
+    one = workloads.placement(given, {"a": 2}, H100, replicas=2, priority_class="p")
+    two = workloads.placement(given, {"a": 1, "b": 1}, H100, replicas=2, priority_class="")
+
+    pod = one["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {PRODUCT: H100, workloads.HOST: "a"}
+    assert pod["priorityClassName"] == "p"
+    other = two["spec"]["template"]["spec"]
+    assert other["nodeSelector"] == {PRODUCT: H100}
+    assert "'a', 'b'" in str(other["affinity"])
+
+
+def test_a_placement_is_seen_when_it_is_there() -> None:
+    """What was applied is recognised, and what is left over is not."""
+    given, deployed = mission(), stable()
+    wanted = workloads.placement(given, {"a": 1}, H100, replicas=1, priority_class="")
+    assert not workloads.is_placed(deployed, wanted)
+
+    pod = deployed["spec"]["template"]["spec"]
+    pod["nodeSelector"] = wanted["spec"]["template"]["spec"]["nodeSelector"]
+    pod["containers"][1]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    assert workloads.is_placed(deployed, wanted)
+    released = workloads.placement(given, {}, "", replicas=1, priority_class="")
+    assert not workloads.is_placed(deployed, released)
+
+
+def test_the_canary_is_stable_with_another_image_and_track() -> None:
+    """Its pods and selector are of the track canary, so that no Service of stable finds them."""
+    given = mission(canary={"image": "new", "env": {"A": "2"}})
+    assert given.canary is not None
+    made = workloads.canary_deployment(given, stable(), given.canary, {"b": 1}, H100)
+
+    spec = made["spec"]
+    assert spec["selector"]["matchLabels"]["fleet.bem.dev/track"] == "canary"
+    assert spec["template"]["metadata"]["labels"]["fleet.bem.dev/track"] == "canary"
+    container = spec["template"]["spec"]["containers"][1]
+    assert (container["image"], container["env"]) == ("new", [{"name": "A", "value": "2"}])
+    assert spec["template"]["spec"]["containers"][0]["image"] == "s"
+    assert spec["template"]["spec"]["nodeSelector"][workloads.HOST] == "b"
+    assert workloads.runs(made, given, given.canary)
+    assert not workloads.runs(stable(), given, given.canary)
+
+
+def test_a_deployment_without_tracks_can_have_no_canary() -> None:
+    """Its Service would send requests to both, past the split."""
+    deployed = stable()
+    del deployed["spec"]["selector"]["matchLabels"]["fleet.bem.dev/track"]
+
+    assert "must select fleet.bem.dev/track: stable" in workloads.unsuitable(mission(), deployed)

@@ -1,0 +1,1 @@
+"""Trains, calibrates and judges the sidecar: ``python -m tools.guard train``."""

@@ -1,0 +1,197 @@
+"""Labelled windows: of families that heads learn from, and of families that they never see."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from bem.data import benign, redteam
+from bem.data.passage_qa import load_passage_qa
+from bem.data.readers import set_named
+from numpy.typing import NDArray
+
+from services.safety.scoring.embedding import WIDTH, MiniLM
+from services.safety.scoring.normalise import readings
+from services.safety.scoring.windows import asked_windows, windows
+
+BENIGN = ""
+_DEV = 0.25
+_DOCUMENTS = 150
+_SKILL_PROMPTS = 120
+# Of one origin at most, so that no set of questions rules the rest.
+_MOST = {"learned": {"asked": 170, "said": 90}, "held_out": {"asked": 90, "said": 90}}
+# A template of a thousand words would stand for twenty prompts.
+_WINDOWS_OF_ATTACK = 2
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One text with its windows.
+
+    Attributes:
+        text: As it came.
+        label: Category of the attack, or ``BENIGN``.
+        family: Its origin.
+        split: ``train``, ``dev`` or ``held_out``; the last are whole families.
+        pieces: What is scored; the worst counts.
+    """
+
+    text: str
+    label: str
+    family: str
+    split: str
+    pieces: tuple[str, ...]
+
+
+def asked(seed: int) -> list[Sample]:
+    """Return requests: attacks by category and harmless questions and passages.
+
+    Args:
+        seed: Of the split of the learned families into train and dev.
+    """
+    calm = benign.learned()
+    documents = [one.text for one in calm if one.origin == "disfl-qa" and one.role == "said"]
+    found = [
+        _sample(one.prompt, one.category, one.family, _split(one.prompt, seed), _WINDOWS_OF_ATTACK)
+        for one in redteam.learned(documents[:_DOCUMENTS])
+    ]
+    found += [
+        _sample(one.prompt, one.category, one.family, "held_out", 0) for one in redteam.held_out(45)
+    ]
+    used = set(documents[:_DOCUMENTS])
+    for one in (*_few(calm, _MOST["learned"]), *_fleet()):
+        if one.text not in used:
+            split = _calm_split(one)
+            found.append(_sample(one.text, BENIGN, one.origin, split, int(split == "train")))
+    for one in _few(benign.held_out(), _MOST["held_out"]):
+        found.append(_sample(one.text, BENIGN, one.origin, "held_out", 0))
+    return found
+
+
+def _calm_split(one: benign.Benign) -> str:
+    """Return the split of a harmless text: dev are origins that no head is fitted to.
+
+    Thresholds chosen on origins that a head knows let three times as many strangers be withheld.
+    """
+    if one.origin == "everyday-held-out":
+        return "held_out"
+    return "dev" if one.origin in benign.CALIBRATING else "train"
+
+
+def _fleet() -> Iterator[benign.Benign]:
+    """Yield what this fleet is asked: its skill's prompts, and everyday instructions."""
+    for item in sorted(load_passage_qa().splits["train"], key=lambda i: i.key)[:_SKILL_PROMPTS]:
+        yield benign.Benign(item.prompt(), "passage-qa", "asked")
+    lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
+    for place, line in enumerate(lines):
+        part = ("everyday", "everyday-dev", "everyday", "everyday-held-out")[place % 4]
+        yield benign.Benign(line, part, "asked")
+
+
+def strangers() -> list[Sample]:
+    """Return the harmless requests of origins that no head was fitted to or calibrated on."""
+    return [one for one in asked(0) if one.label == BENIGN and one.split == "held_out"]
+
+
+def said(seed: int) -> list[Sample]:
+    """Return answers: texts that people labelled toxic, and harmless ones.
+
+    Args:
+        seed: Of the split into train, dev and held-out; harmless held-out origins are never seen.
+    """
+    found = [
+        _answer(one.question, "toxicity", "jigsaw", _split(one.question, seed, held_out=0.15))
+        for one in set_named("toxicity").read()
+    ]
+    found += [_answer(one.text, BENIGN, one.origin, _calm_split(one)) for one in benign.learned()]
+    strangers = _few(benign.held_out(), {"asked": 150, "said": 400})
+    found += [_answer(one.text, BENIGN, one.origin, "held_out") for one in strangers]
+    return found
+
+
+def _answer(text: str, label: str, family: str, split: str) -> Sample:
+    return Sample(text, label, family, split, tuple(windows(text)))
+
+
+def _sample(text: str, label: str, family: str, split: str, most: int) -> Sample:
+    pieces = asked_windows(readings(text))
+    if most and len(pieces) > most:
+        pieces = sorted(pieces, key=_order)[:most]
+    return Sample(text, label, family, split, tuple(pieces))
+
+
+def _few(texts: Iterable[benign.Benign], most: dict[str, int]) -> Iterator[benign.Benign]:
+    groups: dict[tuple[str, str], list[benign.Benign]] = defaultdict(list)
+    for one in texts:
+        groups[one.origin, one.role].append(one)
+    for (_, role), group in groups.items():
+        yield from sorted(group, key=lambda one: _order(one.text))[: most[role]]
+
+
+def _order(text: str) -> bytes:
+    """Return what puts texts in an order that has nothing to do with what they say."""
+    return hashlib.sha256(repr(text).encode()).digest()
+
+
+def _draw(text: str, seed: int = 0) -> float:
+    return int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:12], 16) / 16**12
+
+
+def _split(text: str, seed: int, held_out: float = 0.0) -> str:
+    draw = _draw(text, seed)
+    if draw < held_out:
+        return "held_out"
+    return "dev" if draw < held_out + _DEV else "train"
+
+
+def digest(samples: Sequence[Sample]) -> str:
+    """Return the SHA-256 of all texts with their labels, hexadecimal."""
+    rows = sorted(f"{one.label}\t{one.family}\t{one.text}" for one in samples)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+class Embeddings:
+    """Embeddings of windows; what was embedded before is read back.
+
+    Args:
+        path: An ``.npz`` file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._model: MiniLM | None = None
+        self._known: dict[str, NDArray[np.float32]] = {}
+        if path.exists():
+            with np.load(path) as stored:
+                names = stored["keys"].tolist()
+                self._known = dict(zip(names, stored["vectors"], strict=True))
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors [len(texts), 384], kept in memory only."""
+        return self.of(texts, store=False)
+
+    def of(self, pieces: Sequence[str], *, store: bool = True) -> NDArray[np.float32]:
+        """Return vectors [len(pieces), 384]."""
+        keys = [hashlib.sha256(piece.encode()).hexdigest() for piece in pieces]
+        missing = {
+            key: piece for key, piece in zip(keys, pieces, strict=True) if key not in self._known
+        }
+        if missing:
+            self._model = self._model or MiniLM()
+            vectors = self._model.embed(list(missing.values()))
+            self._known |= dict(zip(missing, vectors, strict=True))
+            if store:
+                self._store()
+        if not keys:
+            return np.zeros((0, WIDTH), dtype=np.float32)
+        return np.stack([self._known[key] for key in keys])
+
+    def _store(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            self._path,
+            keys=np.array(list(self._known)),
+            vectors=np.stack(list(self._known.values())),
+        )

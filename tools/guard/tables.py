@@ -1,0 +1,167 @@
+"""The reports of the sidecar's arm of gate C, in the form that the gates read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from bem.acceptance.catalogue import load_catalogue
+from bem.acceptance.judge import judge, measure
+from bem.acceptance.report import PairedScores
+from bem.data.passage_qa import Item as Question
+from bem.data.redteam import Attack
+from bem.evaluation.comparison import claim
+from bem.stats.fdr import benjamini_hochberg
+
+from tools.guard.redteam import by_group, items_digest
+
+COMMAND = "python -m tools.guard gate"
+_GATES = {"guard_violations": "C.violations", "guard_quality": "C.em_f1_drop"}
+_Report = dict[str, Any]
+
+
+def reports(
+    attacks: Sequence[Attack],
+    questions: Sequence[Question],
+    found: Mapping[str, Any],
+    kept: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    digests: Mapping[str, str],
+    rules: str,
+) -> dict[str, _Report]:
+    """Return the reports by file name.
+
+    Args:
+        attacks: Held-out attacks.
+        questions: The benign suite.
+        found: Of ``violations``.
+        kept: Of ``quality``.
+        seeds: Of the heads.
+        digests: Of base model and skill.
+        rules: Version of the constitution.
+    """
+    head = {"seeds": list(seeds), "command": COMMAND}
+    mission = {"name": "with the sidecar", "digest": rules}
+    keys = [one.key for one in attacks]
+    violated = _metric(found["mission"], [found["baseline"]] * len(seeds), keys)
+    asked = [one.key for one in questions]
+    metrics = {
+        name: _metric(row["mission"], row["baseline"], asked)
+        for name, row in kept["metrics"].items()
+    }
+    touched = [float(any(run[place] for run in kept["touched"])) for place in range(len(asked))]
+    return {
+        "guard_violations": {
+            "id": "guard_violations",
+            "mission": mission,
+            "baseline": {"name": "the base model alone", "digest": digests["base"]},
+            "metrics": {"violation": violated},
+            "n_items": len(keys),
+            "data": {"name": "garak, held-out families", "digest": items_digest(keys)},
+            **head,
+        },
+        "guard_quality": {
+            "id": "guard_quality",
+            "mission": mission,
+            "baseline": {"name": "the skill alone", "digest": digests["skill"]},
+            "metrics": metrics,
+            "n_items": len(asked),
+            "data": {"name": "passage-qa, held_out and dev", "digest": items_digest(asked)},
+            "withheld_or_redacted": touched,
+            **head,
+        },
+    }
+
+
+def benign(kept: _Report, calm: Mapping[str, bool]) -> _Report:
+    """Return the report of harmless texts that the sidecar did not let be.
+
+    Args:
+        kept: Report of the benign suite: exchanges of the fleet's own skill.
+        calm: Whether each harmless request of a foreign origin was refused, by its text.
+    """
+    keys = [*kept["metrics"]["f1"]["keys"], *(items_digest([text])[:16] for text in calm)]
+    withheld = [*kept["withheld_or_redacted"], *map(float, calm.values())]
+    return {
+        "id": "safety_benign",
+        "mission": kept["mission"],
+        "baseline": {"name": "none", "digest": "none"},
+        "metrics": {"withheld": {"mission": withheld, "baseline": None, "keys": keys}},
+        "n_items": len(keys),
+        "seeds": [0],
+        "data": {
+            "name": "passage-qa held_out and dev, and requests of foreign origins",
+            "digest": items_digest(keys),
+        },
+        "command": COMMAND,
+    }
+
+
+def _metric(mission: Any, baseline: Any, keys: Sequence[str]) -> _Report:
+    said = claim(np.array(mission), np.array(baseline), 10_000, 0)
+    return {**asdict(said), "mission": mission, "baseline": baseline, "keys": list(keys)}
+
+
+def markdown(written: Mapping[str, _Report], found: Mapping[str, Any]) -> str:
+    """Return the reports for people, with what the gates would say of this arm alone."""
+    lines = ["# Gate C, the sidecar's arm alone", ""]
+    lines += [
+        "The same replies of the same model, as a client gets them without and with the sidecar.",
+        "Families of attacks, and origins of harmless text, that no head was trained on; three",
+        "training seeds of the heads, thresholds chosen on dev splits. The judge is garak's",
+        "detectors ([agreement with people's labels](guard_heads.md)), not the sidecar's scorers.",
+        "",
+        *_verdicts(written),
+        "",
+    ]
+    for group in ("category", "kind", "family"):
+        lines += [f"| {group} | attacks | violations without | with | change |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for name, count, before, after in by_group(found, group):
+            change = f"{after / before - 1:+.0%}" if before else "none"
+            lines.append(f"| {name} | {count} | {before:.3f} | {after:.3f} | {change} |")
+        lines.append("")
+    lines += [f"Made by `{COMMAND}`."]
+    return "\n".join(lines) + "\n"
+
+
+def _verdicts(written: Mapping[str, _Report]) -> list[str]:
+    """Return a table of what each gate would say; p adjusted over these claims."""
+    catalogue = load_catalogue()
+    judged = {name: gate.judged for name, gate in catalogue.gates.items()}
+    measured = {}
+    for name, gate in _GATES.items():
+        scores = {
+            metric: PairedScores(np.array(row["mission"]), np.array(row["baseline"]))
+            for metric, row in written[name]["metrics"].items()
+        }
+        metrics = tuple(one for one in judged[gate].metrics if one in scores)
+        measured[gate] = measure(replace(judged[gate], metrics=metrics), scores)
+    family = {gate: max(one.p for one in rows) for gate, rows in measured.items()}
+    adjusted = benjamini_hochberg(family)
+    lines = ["| gate | metric | figure | 95 % CI | adjusted p | this arm alone |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for gate, rows in measured.items():
+        verdict = judge(judged[gate], rows, adjusted[gate].p_adjusted)
+        why = "; ".join(verdict.reasons) or "clears the gate"
+        for one in rows:
+            ends = "none" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
+            lines.append(
+                f"| {gate} | {one.metric} | {one.figure:.3f} | {ends} | "
+                f"{adjusted[gate].p_adjusted:.3g} | {why} |"
+            )
+    touched = written["guard_quality"]["withheld_or_redacted"]
+    calm = written["safety_benign"]["metrics"]["withheld"]["mission"]
+    lines += [
+        "",
+        (
+            f"Benign exchanges of the skill withheld or redacted by any of the three heads: "
+            f"{int(sum(touched))} of {len(touched)}."
+        ),
+        (
+            f"With harmless requests of foreign origins (C.false_positives): {int(sum(calm))} of "
+            f"{len(calm)}."
+        ),
+    ]
+    return lines

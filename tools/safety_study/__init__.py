@@ -1,0 +1,1 @@
+"""What the safety basis does on attacks that it was not trained on, and on harmless questions."""
