@@ -1,13 +1,15 @@
 """Run Gate Bench: ``python -m benchmarks.gates`` (``make bench-gate``), some minutes.
 
 ``--root`` chooses the traces. The committed table is of root 2026; while the gates were written
-only other roots were drawn. The real traces are in ``recorded.json``; ``record`` makes them anew.
+only other roots were drawn. ``--scenarios`` and ``--gates`` run a part; the report keeps the rest,
+which is the same whenever it is run. The real traces are in ``recorded.json``; ``record`` makes
+them anew.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,22 +63,36 @@ NOTES = [
 ]
 
 
-def run(seeds: int, root: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Run every gate on every scenario; returns cells by gate and scenario."""
-    cells: dict[str, dict[str, dict[str, Any]]] = {gate: {} for gate in GATES}
-    for scenario in SCENARIOS:
-        traces = draw(scenario, seeds, root)
-        for gate, decide in GATES.items():
-            began = time.process_time()
-            outcomes = decide(traces)
-            cells[gate][scenario.name] = cell(traces, outcomes, time.process_time() - began)
-            found = cells[gate][scenario.name]
-            print(
-                f"{scenario.name:20} {gate:28} promoted {found['promoted']:.3f} "
-                f"rolled back {found['rolled_back']:.3f} after {found['median_requests']}",
-                flush=True,
-            )
-    return cells
+Cells = dict[str, dict[str, dict[str, Any]]]
+
+
+def run(traces: Traces, gates: Sequence[str], cells: Cells) -> None:
+    """Run gates on one scenario and put what they did into ``cells``, by gate and scenario."""
+    name = traces.scenario.name
+    for gate in gates:
+        began = time.process_time()
+        outcomes = GATES[gate](traces)
+        found = cell(traces, outcomes, time.process_time() - began)
+        cells.setdefault(gate, {})[name] = found
+        print(
+            f"{name:20} {gate:32} promoted {found['promoted']:.3f} "
+            f"rolled back {found['rolled_back']:.3f} after {found['median_requests']}",
+            flush=True,
+        )
+
+
+def earlier(folder: Path, seeds: int, root: int) -> Cells:
+    """Return the cells of the report that is there, of the same traces.
+
+    Raises:
+        SystemExit: There is none, or it is of other traces.
+    """
+    path = folder / "bench_gate.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if (found.get("seeds"), found.get("root")) != (seeds, root):
+        raise SystemExit(f"{path.name} holds no cells of {seeds} seeds of root {root}: run all")
+    kept: Cells = found["cells"]
+    return kept
 
 
 def main() -> None:
@@ -85,23 +101,31 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--root", type=int, default=2026)
     parser.add_argument("--out", type=Path, default=OUT)
+    names = [scenario.name for scenario in SCENARIOS]
+    parser.add_argument("--scenarios", nargs="*", choices=names, help="these alone")
+    parser.add_argument("--gates", nargs="*", choices=list(GATES), help="these alone")
     options = parser.parse_args()
-    began = time.perf_counter()
-    cells = run(options.seeds, options.root)
-    report = {
-        "seeds": options.seeds,
-        "root": options.root,
-        "horizon": HORIZON,
-        "look": LOOK,
-        "summary": {gate: summary(found) for gate, found in cells.items()},
-        "cells": cells,
-        "notes": NOTES,
-        "wall_s": round(time.perf_counter() - began),
-        "command": "python -m benchmarks.gates",
-    }
+    whole = options.scenarios is None and options.gates is None
+    cells: Cells = {} if whole else earlier(options.out, options.seeds, options.root)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "bench_gate.json").write_text(json.dumps(report, indent=2) + "\n")
-    (options.out / "bench_gate.md").write_text(markdown(report))
+    for scenario in SCENARIOS:
+        if scenario.name not in (options.scenarios or names):
+            continue
+        run(draw(scenario, options.seeds, options.root), options.gates or list(GATES), cells)
+        report = {
+            "seeds": options.seeds,
+            "root": options.root,
+            "horizon": HORIZON,
+            "look": LOOK,
+            "summary": {
+                gate: summary(found) for gate, found in cells.items() if set(names) <= set(found)
+            },
+            "cells": {gate: cells[gate] for gate in GATES if gate in cells},
+            "notes": NOTES,
+            "command": "python -m benchmarks.gates",
+        }
+        (options.out / "bench_gate.json").write_text(json.dumps(report, indent=2) + "\n")
+        (options.out / "bench_gate.md").write_text(markdown(report))
     print(markdown(report))
 
 

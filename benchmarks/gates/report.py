@@ -106,7 +106,7 @@ a look every {report["look"]}. `{report["command"]}`""",
     lines += ["| gate | " + " | ".join(s.name for s in SCENARIOS) + " |"]
     lines += ["|" + " --- |" * (len(SCENARIOS) + 1)]
     for gate, cells in report["cells"].items():
-        shown = [_cell(cells[scenario.name]) for scenario in SCENARIOS]
+        shown = [_cell(cells.get(scenario.name)) for scenario in SCENARIOS]
         lines.append(f"| {gate} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
@@ -119,7 +119,9 @@ def _number(key: str, value: float | None) -> str:
     return f"{value:,.0f}" if key in _PLAIN else f"{100 * value:.1f} %"
 
 
-def _cell(found: Cell) -> str:
+def _cell(found: Cell | None) -> str:
+    if found is None:
+        return "not run"
     median = found["median_requests"]
     shown = "never" if median is None else f"{median:,.0f}"
     return f"{100 * found['promoted']:.1f} / {100 * found['rolled_back']:.1f} % ({shown})"

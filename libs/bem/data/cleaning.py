@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import import_module
 
 from bem.data.records import Record, make_record
+from bem.errors import DataNotFoundError
 
 _LONGEST_CHARS = 20_000
 _WORD = re.compile(r"\w+")
@@ -33,11 +35,15 @@ class CleaningPlan:
         near_duplicates: Drop what has the same words as an earlier record, whatever case,
             punctuation and blanks; else only what has the same key.
         scrub: Replace personal data in question, passage and answers.
+        names: Replace names of people too, by the packaged tagger (extra ``names``), which takes
+            milliseconds a record. Off where the answers are names: public figures of an
+            encyclopaedia are no personal data, and without them the questions have no answer.
     """
 
     checks: tuple[str, ...] = ("readable",)
     near_duplicates: bool = True
     scrub: bool = True
+    names: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,9 @@ def clean(record: Record, plan: CleaningPlan, seen: set[str]) -> Cleaned:
         if reason := CHECKS[name](tidy):
             return Cleaned(None, reason)
     if plan.scrub:
-        tidy = _scrubbed(tidy)
+        tidy = _replaced(tidy, scrub)
+    if plan.names:
+        tidy = _replaced(tidy, scrub_names)
     mark = _words(f"{tidy.passage}\n{tidy.question}") if plan.near_duplicates else tidy.key
     if mark in seen:
         return Cleaned(None, "duplicate")
@@ -87,6 +95,23 @@ def scrub(text: str) -> str:
     return text
 
 
+@lru_cache(maxsize=1024)
+def scrub_names(text: str) -> str:
+    """Replace names of people; see ``bem.data.names``.
+
+    Raises:
+        DataNotFoundError: The tagger is not installed.
+    """
+    try:
+        tagger = import_module("bem.data.names")
+    except ModuleNotFoundError as err:
+        raise DataNotFoundError(
+            f"a plan that scrubs names needs the extra 'names': {err.name} is not installed"
+        ) from err
+    replaced: str = tagger.scrub_names(text)
+    return replaced
+
+
 def _tidy(record: Record) -> Record:
     """Collapse blanks everywhere; the key follows the text."""
     question, passage = (" ".join(text.split()) for text in (record.question, record.passage))
@@ -96,9 +121,9 @@ def _tidy(record: Record) -> Record:
     )
 
 
-def _scrubbed(record: Record) -> Record:
-    question, passage = scrub(record.question), scrub(record.passage)
-    answers = tuple(scrub(answer) for answer in record.answers)
+def _replaced(record: Record, replace_in: Callable[[str], str]) -> Record:
+    question, passage = replace_in(record.question), replace_in(record.passage)
+    answers = tuple(replace_in(answer) for answer in record.answers)
     if (question, passage, answers) == (record.question, record.passage, record.answers):
         return record
     new = make_record(question, passage, answers, category=record.category)

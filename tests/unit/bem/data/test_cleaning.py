@@ -76,3 +76,16 @@ def test_scrubbed_record_says_so_and_gets_a_new_key() -> None:
     assert kept.answers == ("<EMAIL>",)
     assert kept.labels == {"scrubbed": 1.0}
     assert kept.key == make_record("mail <EMAIL>?", "p").key
+
+
+def test_names_go_only_where_the_plan_asks() -> None:
+    """A name is replaced in question, passage and answer alike; the label says so."""
+    record = make_record("Who is John Miller?", "John Miller lives in Paris.", ("John Miller",))
+    kept = clean(record, CleaningPlan(), set()).record
+    scrubbed = clean(record, CleaningPlan(names=True), set()).record
+
+    assert kept == record
+    assert scrubbed
+    assert (scrubbed.question, scrubbed.passage) == ("Who is <NAME>?", "<NAME> lives in Paris.")
+    assert scrubbed.answers == ("<NAME>",)
+    assert scrubbed.labels == {"scrubbed": 1.0}
