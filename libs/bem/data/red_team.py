@@ -145,7 +145,7 @@ def _jailbreaks(direct: Sequence[RedTeamPrompt]) -> Iterator[RedTeamPrompt]:
         for copy in range(2):
             draw = hashlib.sha256(f"{copy}:{text}".encode()).digest()
             request = wanted[int.from_bytes(draw[:4]) % len(wanted)].text
-            filled = _PLACE.sub(lambda _, request=request: request, text, count=1)
+            filled = _PLACE.sub(request.replace("\\", r"\\"), text, count=1)
             whole = filled if filled != text else f"{text}\n\n{request}"
             yield _prompt(whole, f"{kind}/{group}", "jailbreak", held)
 

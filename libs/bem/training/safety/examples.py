@@ -143,6 +143,6 @@ def mean_states(
 
 def _digest(attacks: Sequence[RedTeamPrompt], benign: Sequence[HarmlessPrompt]) -> str:
     whole = hashlib.sha256()
-    for prompt in [*attacks, *benign]:
-        whole.update(f"{prompt.key}\n".encode())
+    for key in [*(one.key for one in attacks), *(one.key for one in benign)]:
+        whole.update(f"{key}\n".encode())
     return whole.hexdigest()
