@@ -38,6 +38,16 @@ def _quantile(share: float, histogram: str, by: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) ({rate}))"
 
 
+def _events(title: str, counter: str, by: str) -> Graph:
+    """Return a panel of a counter's events a second, by one label."""
+    return Graph(title, "short", f"{{{{{by}}}}}", f"sum by ({by}) (rate({counter}HERE[5m]))")
+
+
+def _state(title: str, gauge: str, by: str, unit: str = "short") -> Graph:
+    """Return a panel of a gauge, by one label."""
+    return Graph(title, unit, f"{{{{{by}}}}}", f"sum by ({by}) ({gauge}HERE)")
+
+
 OVERVIEW = (
     Graph(
         "Requests by status",
@@ -138,7 +148,19 @@ ROUTER = (
         "{{method}} {{code}}",
         _quantile(0.95, "bem_fleet_rpc_seconds", "method, code"),
     ),
+    _state("Prompts from the prefix cache", "bem_router_prefix_hit_ratio", "pod", "percentunit"),
+    _state("Prefix cache", "bem_router_prefix_cache_bytes", "pod", "bytes"),
+    _events("Prompt tokens not computed", "bem_router_prefix_reused_tokens_total", "pod"),
+    _events(
+        "Prompt tokens not computed below the sites",
+        "bem_router_prefix_reused_lower_tokens_total",
+        "pod",
+    ),
+    _events("Skills brought into a slot", "bem_router_skill_page_ins_total", "pod"),
     Graph("A verdict, p95", "s", "p95", _quantile(0.95, "bem_safety_check_seconds")),
+    _events("Verdicts known by content", "bem_safety_cached_findings_total", "pod"),
+    _state("Scorers not asked", "bem_safety_breaker_open", "tier"),
+    _events("Constitution read", "bem_safety_constitution_reloads_total", "outcome"),
     Graph(
         "Scorer restarts", "short", "restarts", "increase(bem_safety_scorer_restarts_totalHERE[1h])"
     ),
@@ -149,6 +171,35 @@ VALIDATION = (
         "Comparisons in hand", "short", "{{pod}}", "sum by (pod) (bem_validation_comparisonsHERE)"
     ),
     Graph("A comparison, p95", "s", "p95", _quantile(0.95, "bem_validation_compute_seconds")),
+    _events("Looks at canaries", "bem_validation_canary_looks_total", "verdict"),
+)
+
+ORCHESTRATOR = (
+    _state("Missions by phase", "bem_orchestrator_missions", "phase"),
+    _state("GPUs by mission", "bem_orchestrator_gpus_assigned", "mission"),
+    _state("Claims without GPUs", "bem_orchestrator_claims_refused", "reason"),
+    _events("Pods displaced", "bem_orchestrator_pods_displaced_total", "how"),
+    Graph("A round, p95", "s", "p95", _quantile(0.95, "bem_orchestrator_round_seconds")),
+    Graph("A plan, p95", "s", "p95", _quantile(0.95, "bem_orchestrator_solve_seconds")),
+    _state("Leader", "bem_orchestrator_leader", "pod"),
+    _events("API requests", "bem_orchestrator_api_requests_total", "verb"),
+    _events("Writes to be done again", "bem_orchestrator_writes_failed_total", "kind"),
+    _state("Objects in caches", "bem_orchestrator_cache_objects", "resource"),
+    _events("Lists from scratch", "bem_orchestrator_cache_lists_total", "resource"),
+    _events("Kubernetes Events", "bem_orchestrator_events_total", "reason"),
+)
+
+CANARIES = (
+    _state("Weight as planned", "bem_orchestrator_canary_weight_percent", "mission", "percent"),
+    _state("Weight as split", "bem_gateway_canary_weight_percent", "mission", "percent"),
+    _events("Requests by track", "bem_gateway_track_requests_total", "track"),
+    _events("Canary's failures answered by stable", "bem_gateway_canary_saved_total", "mission"),
+    _events("Requests asked of both tracks", "bem_gateway_mirrored_total", "end"),
+    _events("Pairs observed", "bem_gateway_canary_pairs_total", "kind"),
+    _events("Pairs lost", "bem_gateway_canary_pairs_lost_total", "pod"),
+    _events("Route tables taken over", "bem_gateway_route_tables_total", "pod"),
+    _events("Looks by verdict", "bem_orchestrator_gate_looks_total", "verdict"),
+    _events("Changes of phase", "bem_orchestrator_canary_changes_total", "phase"),
 )
 
 
@@ -188,6 +239,8 @@ BOARDS = {
     "fleet-overview.json": ("BEM Fleet overview", OVERVIEW),
     "router.json": ("BEM Fleet router", ROUTER),
     "validation.json": ("BEM Fleet validation", VALIDATION),
+    "orchestrator.json": ("BEM Fleet orchestrator", ORCHESTRATOR),
+    "canaries.json": ("BEM Fleet canaries", CANARIES),
 }
 
 
