@@ -59,11 +59,9 @@ NOTES = [
     """No limit of any gate was chosen by these results; limits are in benchmarks/gates. Those of
     the unpaired split were chosen on traces of root 7.""",
 ]
-REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions twice at temperature 0.7, one
-    request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The -5 %
-    canary hands a share of them to the base model with two examples, as it answered."""
-
-
+REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions twice at temperature
+    0.7, one request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The
+    -5 % canary hands a share of them to the base model with two examples, as it answered."""
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 
