@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gates import recorded
 from benchmarks.gates.kayenta import kayenta, kayenta_unpaired
 from benchmarks.gates.outcome import Outcomes
 from benchmarks.gates.report import cell, markdown, summary
@@ -36,19 +37,16 @@ GATES: dict[str, Callable[[Traces], Outcomes]] = {
     "ours, unpaired split, bets alone": ours_unpaired_bets,
 }
 NOTES = [
-    """False promotion, harmful: the worst of -5 %, real -5 %, latency +10 % and safety drift
+    """False promotion, harmful: the worst of -5 % (and real -5 %), latency +10 % and safety drift
     (violations from 0.2 % to 0.7 % over 2,000 requests); the last two come with a real +1.5 % of
     quality.""",
-    """False promotion, no gain: the worst of null, heavy tails, mixed traffic, correlated metrics
-    and real A/A. The threshold gates and Kayenta's do not ask for a gain, they promote what is not
-    shown bad: for them this column says how they are meant to work.""",
-    """False rollback: the worst of those five and of +1.5 %.""",
-    """Real: the skill passage-qa answered its 121 held-out questions twice at temperature 0.7, one
-    request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The -5 %
-    canary hands a share of them to the base model with two examples, as it answered.""",
-    """FDR: of all promotions over the ten scenarios, those without a gain or with harm. One
-    scenario of ten is good, so 5 % a canary is more than 5 % of the promotions: the row at
-    1 % is the same gate with that in mind.""",
+    """False promotion, no gain: the worst of null, heavy tails, mixed traffic and correlated
+    metrics (and real A/A). The threshold gates and Kayenta's do not ask for a gain, they promote
+    what is not shown bad: for them this column says how they are meant to work.""",
+    """False rollback: the worst of those and of +1.5 %.""",
+    """FDR: of all promotions over the scenarios, those without a gain or with harm. One scenario
+    alone is good, so 5 % a canary is more than 5 % of the promotions: the row at 1 % is the same
+    gate with that in mind.""",
     """Bad answers: wrong or unsafe where stable was not, served by the canary until it is stopped,
     promoted or at its horizon; promoted canaries go on serving them, which is not counted.""",
     f"""Fixed n is {PLANNED:,} pairs: +1.5 % at power 0.8, two-sided 5 %. Its one look is the first
@@ -61,8 +59,9 @@ NOTES = [
     """No limit of any gate was chosen by these results; limits are in benchmarks/gates. Those of
     the unpaired split were chosen on traces of root 7.""",
 ]
-
-
+REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions twice at temperature
+    0.7, one request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The
+    -5 % canary hands a share of them to the base model with two examples, as it answered."""
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -121,7 +120,7 @@ def main() -> None:
                 gate: summary(found) for gate, found in cells.items() if set(names) <= set(found)
             },
             "cells": {gate: cells[gate] for gate in GATES if gate in cells},
-            "notes": NOTES,
+            "notes": [*NOTES, REAL_NOTE] if recorded.FILE.exists() else NOTES,
             "command": "python -m benchmarks.gates",
         }
         (options.out / "bench_gate.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gates.outcome import OPEN, PROMOTED, ROLLED_BACK, Outcomes
-from benchmarks.gates.traces import LOOK, SCENARIOS, Scenario, Traces
+from benchmarks.gates.traces import LOOK, REAL, SCENARIOS, Scenario, Traces
 
 Cell = dict[str, Any]
 
@@ -52,7 +52,7 @@ def summary(cells: dict[str, Cell]) -> dict[str, Any]:
         "power_to_promote": of(good, "promoted")[0],
         "power_to_abort": min(of(harmful, "rolled_back")),
         "requests_to_abort_-5": cells["-5 %"]["median_requests_to_rollback"],
-        "requests_to_abort_real_-5": cells["real -5 %"]["median_requests_to_rollback"],
+        "requests_to_abort_real_-5": cells.get("real -5 %", {}).get("median_requests_to_rollback"),
         "bad_answers_-5_median": cells["-5 %"]["bad_answers_median"],
         "bad_answers_-5_p95": cells["-5 %"]["bad_answers_p95"],
         "cpu_ms_a_decision": seeds_ms / len(SCENARIOS),
@@ -83,17 +83,20 @@ _PLAIN = {
 
 def markdown(report: dict[str, Any]) -> str:
     """Return the report as a page."""
+    headings = {
+        key: text for key, text in HEADINGS.items() if "real" not in key or REAL[0] in SCENARIOS
+    }
     lines = [
         "# Gate Bench",
         "",
         f"""{report["seeds"]} canaries a scenario, up to {report["horizon"]:,} paired requests,
 a look every {report["look"]}. `{report["command"]}`""",
         "",
-        "| gate | " + " | ".join(HEADINGS.values()) + " |",
-        "|" + " --- |" * (len(HEADINGS) + 1),
+        "| gate | " + " | ".join(headings.values()) + " |",
+        "|" + " --- |" * (len(headings) + 1),
     ]
     for gate, values in report["summary"].items():
-        shown = [_number(key, values[key]) for key in HEADINGS]
+        shown = [_number(key, values.get(key)) for key in headings]
         lines.append(f"| {gate} | " + " | ".join(shown) + " |")
     lines += [
         "",
