@@ -1,7 +1,6 @@
 """Sentence embeddings: the packaged MiniLM-L6 (Wang et al. 2020, 2002.10957) run by numpy.
 
-The sidecar holds no torch: six layers of width 384 are a few hundred lines of matrix products away,
-and importing torch would cost it 400 MB.
+The sidecar holds no torch, and six layers of width 384 are a few matrix products.
 """
 
 import hashlib
