@@ -47,6 +47,9 @@ capabilities: {drop: [ALL]}
 {{- define "fleet.settingsEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
 {{- range $key, $value := index . 2 }}
+{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE") }}
+{{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model or redis instead" $key (lower $prefix)) }}
+{{- end }}
 - name: BEM_{{ $prefix }}_{{ $key }}
   value: {{ tpl (toString $value) $root | quote }}
 {{- end }}

@@ -85,6 +85,7 @@ def test_every_service_has_its_block() -> None:
         ("services.router.model.source=volume", "set model."),
         ("services.validation.enabled=false", "services.validation.enabled is false"),
         ("services.router.healthService=", "services.router.healthService"),
+        ("services.router.settings.ADDRESS=0.0.0.0:1", "settings.ADDRESS of router is the chart's"),
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),
         ("redis.auth.password=a b", "at '/redis/auth/password'"),
         ("redis.persistence.size=4GB", "at '/redis/persistence/size'"),
