@@ -64,7 +64,8 @@ REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions tw
     -5 % canary hands a share of them to the base model with two examples, as it answered; it breaks
     the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of
     replies: 2.5 % of the A/A canaries have 5 in 100 once in 10,000 requests and trip.
-    That is outside alpha. Latencies are of a machine that others shared: two equal arms, not a quiet server."""
+    That is outside alpha. Latencies are of a machine that others shared:
+    two equal arms, not a quiet server."""
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 
