@@ -61,7 +61,11 @@ NOTES = [
 ]
 REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions twice at temperature
     0.7, one request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The
-    -5 % canary hands a share of them to the base model with two examples, as it answered."""
+    -5 % canary hands a share of them to the base model with two examples, as it answered; it breaks
+    the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of
+    replies: 2.5 % of the A/A canaries have 5 in 100 once in 10,000 requests and trip.
+    That is outside alpha. Latencies are of a machine that others shared:
+    two equal arms, not a quiet server."""
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 
