@@ -32,7 +32,7 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and return when it accepts connections.
+        """Start it and return when it answers: a port alone may still be loading its data.
 
         Raises:
             TimeoutError: It does not within ten seconds.
@@ -41,13 +41,18 @@ class RedisServer:
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         limit = time.monotonic() + START_S
         while time.monotonic() < limit:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            except ConnectionRefusedError:
-                time.sleep(0.02)  # there is no event to wait for: it is another program
-            else:
+            if self._answers():
                 return
-        raise TimeoutError(f"redis-server does not listen on {self.port} after {START_S:g} s")
+            time.sleep(0.02)  # there is no event to wait for: it is another program
+        raise TimeoutError(f"redis-server does not answer on {self.port} after {START_S:g} s")
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except ConnectionError:
+            return False
 
     def kill(self) -> None:
         """End it without a word, as a crash would."""

@@ -74,6 +74,7 @@ class PeakMemory:
             return
         self._ended.set()
         self._watcher.join()
+        self.bytes = max(self.bytes, resident_bytes())
 
     def _watch(self) -> None:
         while True:
