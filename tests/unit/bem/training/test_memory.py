@@ -67,7 +67,9 @@ def test_peak_sees_what_a_block_takes() -> None:
     """An allocation of 64 MiB shows in the peak, also when it is gone."""
     before = resident_bytes()
     # Pages of its own: an allocator may hand out memory that was resident before.
-    with mmap.mmap(-1, 64 << 20) as held, PeakMemory(torch.device("cpu")) as peak:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    pages = mmap.mmap(-1, 64 << 20, flags=flags)
+    with pages as held, PeakMemory(torch.device("cpu")) as peak:
         held.write(b"1" * (64 << 20))
 
     assert peak.bytes >= before + (60 << 20)
