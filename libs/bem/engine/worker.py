@@ -98,7 +98,7 @@ class ModelWorker:
         with self._changed:
             if self._closing:
                 raise EngineClosedError("the engine is closing and takes no more requests")
-            if self._full():
+            if len(self._waiting) >= self._queue:
                 raise QueueFullError(len(self._waiting), self._retry_after())
             self._waiting.append(ticket)
             self.counters.waiting = len(self._waiting)
@@ -240,14 +240,6 @@ class ModelWorker:
             with self._changed:
                 self._waiting.popleft()
                 self.counters.waiting = len(self._waiting)
-
-    def _full(self) -> bool:
-        """Tell whether no more may wait; what was cancelled keeps no place until it is swept."""
-        if len(self._waiting) < self._queue:
-            return False
-        if len(self._waiting) >= 2 * self._queue:  # cancelling all the time must not fill memory
-            return True
-        return sum(not ticket.cancelled for ticket in self._waiting) >= self._queue
 
     def _retry_after(self) -> float:
         """Estimate when a row is free for one more: the queue's length in recent request times."""
