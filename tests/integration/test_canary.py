@@ -83,7 +83,7 @@ class Life:
             self.answers.append(answer.status_code)
             self.texts.append(answer.text)
 
-    async def phase(self, wanted: str, limit_s: float = 60) -> dict[str, Any]:
+    async def phase(self, wanted: str, limit_s: float = 90.0) -> dict[str, Any]:
         """Wait for a phase of the canary, playing the cluster's controllers meanwhile."""
         async with asyncio.timeout(limit_s):
             while True:

@@ -136,7 +136,7 @@ async def gateway(redis_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncC
     await serving
 
 
-async def eventually(look: Callable[[], Any], limit_s: float = 30) -> None:
+async def eventually(look: Callable[[], Any], limit_s: float = 90.0) -> None:
     """Return as soon as ``look`` finds something true; other programs give no event."""
     async with asyncio.timeout(limit_s):
         while True:
