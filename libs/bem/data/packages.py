@@ -1,11 +1,11 @@
 """Files of installed packages, found without importing the package."""
 
-import hashlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from bem.digests import file_digest
 from bem.errors import DataNotFoundError
 
 
@@ -45,5 +45,4 @@ def version_of(package: str) -> str:
 @cache
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256, hexadecimal; files of packages do not change under us."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)

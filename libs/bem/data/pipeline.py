@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +13,7 @@ from bem.data.readers import SetSpec
 from bem.data.records import Record, record_of
 from bem.data.splits import split_of
 from bem.data.stages import Artifact, Outcome, Stage, run_stage
+from bem.digests import code_digest
 from bem.journal import Row
 
 T = TypeVar("T")
@@ -74,14 +74,13 @@ def run_pipeline(
     Returns:
         The artifacts by stage: ``raw``, ``clean``, ``format``, ``batch``.
     """
-    raw = run_stage(Stage("raw", code_digest(), {}, _raw), records, source, folder)
-    cleaning = Stage("clean", code_digest(), asdict(plan.cleaning), _cleaner(plan.cleaning))
+    code = code_digest(Path(__file__).parent)
+    raw = run_stage(Stage("raw", code, {}, _raw), records, source, folder)
+    cleaning = Stage("clean", code, asdict(plan.cleaning), _cleaner(plan.cleaning))
     cleaned = run_stage(cleaning, raw.load(), raw.sha256, folder)
-    formatting = Stage(
-        "format", code_digest(), asdict(plan.formatting), _formatter(plan.formatting)
-    )
+    formatting = Stage("format", code, asdict(plan.formatting), _formatter(plan.formatting))
     formatted = run_stage(formatting, cleaned.load(), cleaned.sha256, folder)
-    batching = Stage("batch", code_digest(), asdict(plan.batching), _batcher(plan.batching))
+    batching = Stage("batch", code, asdict(plan.batching), _batcher(plan.batching))
     windows = _windows(formatted.load(), plan.batching.window)
     batched = run_stage(batching, windows, formatted.sha256, folder)
     return {one.stage: one for one in (raw, cleaned, formatted, batched)}
@@ -102,15 +101,6 @@ def source_digest(spec: SetSpec) -> str:
     """Return the SHA-256 of a set's files: of the one file, or over the files' hashes in order."""
     hashes = [sha256_of(file_of(spec.package, name)) for name in spec.files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-@cache
-def code_digest() -> str:
-    """Return the SHA-256 of this package's code: what other code made is made again."""
-    whole = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
 
 
 def prompt_of(instruction: str, passage: str, question: str) -> str:

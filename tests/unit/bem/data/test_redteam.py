@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from bem.data.redteam import CATEGORIES, HELD_OUT, held_out, learned, literal_of
+from bem.data.red_team import CATEGORIES
+from bem.data.redteam import HELD_OUT, held_out, learned, literal_of
 from bem.errors import DataFormatError
 
 PASSAGES = ["The river rises in the hills. It flows to the sea. " * 8] * 12
