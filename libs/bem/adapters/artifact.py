@@ -1,18 +1,14 @@
-"""Skills on disk: safetensors and a JSON card that binds them to their base and their origin."""
+"""Skills on disk: what their card states, and what their tensors must be."""
 
-import hashlib
-import json
-import os
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
+from bem.adapters.folder import ArtifactFolder, version_of
+from bem.errors import ArtifactFormatError
 
 TENSORS = "skill.safetensors"
 CARD = "card.json"
@@ -55,6 +51,9 @@ class SkillCard:
     tensors_sha256: str = ""
 
 
+FOLDER = ArtifactFolder(SkillCard, CARD, TENSORS)
+
+
 @dataclass(frozen=True)
 class Skill:
     """A skill that was read and checked.
@@ -85,20 +84,12 @@ def save_skill(folder: Path, card: SkillCard, tensors: dict[str, Tensor]) -> Ski
     """
     if not NAME.fullmatch(card.name):
         raise ArtifactFormatError(f"skill name {card.name!r} does not match {NAME.pattern}")
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".{TENSORS}.{os.getpid()}"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
-    stated = SkillCard(**{**asdict(card), "tensors_sha256": _sha256(scratch)})
-    scratch.replace(folder / TENSORS)
-    (folder / CARD).write_text(json.dumps(asdict(stated), indent=2, sort_keys=True) + "\n")
-    return stated
+    return FOLDER.write(folder, card, tensors)
 
 
 def state_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Put what was measured into the card of a saved skill."""
-    card = _read_card(folder)
-    stated = {**asdict(card), "metrics": metrics}
-    (folder / CARD).write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n")
+    FOLDER.write_card(folder, replace(FOLDER.read_card(folder), metrics=metrics))
 
 
 def read_skill(folder: Path, *, base_digest: str) -> Skill:
@@ -109,24 +100,9 @@ def read_skill(folder: Path, *, base_digest: str) -> Skill:
         ArtifactTamperedError: The tensors are not those of the card.
         BaseMismatchError: It belongs to another base model.
     """
-    card = _read_card(folder)
-    if card.base_digest != base_digest:
-        raise BaseMismatchError(
-            f"skill {card.name!r} was trained for base {card.base_digest[:12]} ({card.base_name}); "
-            f"loaded is {base_digest[:12]}"
-        )
-    path = folder / TENSORS
-    if not path.is_file():
-        raise ArtifactFormatError(f"{folder.name} has no {TENSORS}")
-    if (actual := _sha256(path)) != card.tensors_sha256:
-        raise ArtifactTamperedError(
-            f"{folder.name}/{TENSORS} has hash {actual[:12]}, its card says "
-            f"{card.tensors_sha256[:12]}"
-        )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as err:
-        raise ArtifactFormatError(f"{folder.name}/{TENSORS} is not a safetensors file") from err
+    card = FOLDER.read_card(folder)
+    what = f"skill {card.name!r}"
+    tensors = FOLDER.read_tensors(folder, card, what=what, base_digest=base_digest)
     return Skill(
         card=card,
         factors=_factors(folder, card, tensors),
@@ -135,25 +111,8 @@ def read_skill(folder: Path, *, base_digest: str) -> Skill:
             for name, tensor in tensors.items()
             if name.startswith(CONTROLLER_PREFIX)
         },
-        version=_version(card),
+        version=version_of(card),
     )
-
-
-def _read_card(folder: Path) -> SkillCard:
-    try:
-        stated = json.loads((folder / CARD).read_text())
-    except FileNotFoundError as err:
-        raise ArtifactFormatError(f"{folder.name} has no {CARD}") from err
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise ArtifactFormatError(f"{folder.name}/{CARD} is not JSON: {err}") from err
-    known = {entry.name for entry in fields(SkillCard)}
-    if not isinstance(stated, dict) or set(stated) != known:
-        given = set(stated) if isinstance(stated, dict) else set()
-        raise ArtifactFormatError(
-            f"{folder.name}/{CARD}: missing {sorted(known - given)}, "
-            f"unknown {sorted(given - known)}"
-        )
-    return SkillCard(**stated)
 
 
 def _factors(
@@ -172,13 +131,3 @@ def _factors(
             raise ArtifactFormatError(f"{folder.name}: {site} does not have rank {card.rank}")
         factors[site] = (a, b)
     return factors
-
-
-def _version(card: SkillCard) -> str:
-    """Hash the whole card, which holds the tensors' hash."""
-    return hashlib.sha256(json.dumps(asdict(card), sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,18 +1,14 @@
 """The safety adapter on disk: basis, factors in it and value head, bound to base and origin."""
 
-import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bem.adapters.folder import ArtifactFolder, version_of
 from bem.adapters.site import KINDS
-from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
+from bem.errors import ArtifactFormatError
 
 TENSORS = "safety.safetensors"
 # Not a skill's card: nobody asks for this adapter by name.
@@ -55,6 +51,9 @@ class SafetyCard:
     seed: int
     metrics: dict[str, Any] = field(default_factory=dict)
     tensors_sha256: str = ""
+
+
+FOLDER = ArtifactFolder(SafetyCard, CARD, TENSORS)
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,7 @@ def save_safety(folder: Path, card: SafetyCard, tensors: dict[str, Tensor]) -> S
         card: What to state.
         tensors: ``<layer>.Q``, ``<site>.A``, ``<site>.C`` and ``value.*``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / f".{TENSORS}.{os.getpid()}"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
-    stated = SafetyCard(**{**asdict(card), "tensors_sha256": _sha256(scratch)})
-    scratch.replace(folder / TENSORS)
-    (folder / CARD).write_text(json.dumps(asdict(stated), indent=2, sort_keys=True) + "\n")
-    return stated
+    return FOLDER.write(folder, card, tensors)
 
 
 def read_safety(folder: Path, *, base_digest: str) -> SafetyArtifact:
@@ -117,25 +110,9 @@ def read_safety(folder: Path, *, base_digest: str) -> SafetyArtifact:
         ArtifactTamperedError: The tensors are not those of the card.
         BaseMismatchError: It belongs to another base model.
     """
-    card = _read_card(folder)
-    if card.base_digest != base_digest:
-        raise BaseMismatchError(
-            f"the safety adapter was trained for base {card.base_digest[:12]} "
-            f"({card.base_name}); loaded is {base_digest[:12]}"
-        )
-    path = folder / TENSORS
-    if not path.is_file():
-        raise ArtifactFormatError(f"{folder.name} has no {TENSORS}")
-    if (actual := _sha256(path)) != card.tensors_sha256:
-        raise ArtifactTamperedError(
-            f"{folder.name}/{TENSORS} has hash {actual[:12]}, its card says "
-            f"{card.tensors_sha256[:12]}"
-        )
-    try:
-        tensors = load_file(path)
-    except SafetensorError as err:
-        raise ArtifactFormatError(f"{folder.name}/{TENSORS} is not a safetensors file") from err
-    stated = json.dumps(asdict(card), sort_keys=True).encode()
+    card = FOLDER.read_card(folder)
+    what = "the safety adapter"
+    tensors = FOLDER.read_tensors(folder, card, what=what, base_digest=base_digest)
     return SafetyArtifact(
         card=card,
         bases={layer: _tensor(folder, tensors, f"{layer}.Q") for layer in card.layers},
@@ -145,25 +122,8 @@ def read_safety(folder: Path, *, base_digest: str) -> SafetyArtifact:
             for name, tensor in tensors.items()
             if name.startswith(VALUE_PREFIX)
         },
-        version=hashlib.sha256(stated).hexdigest(),
+        version=version_of(card),
     )
-
-
-def _read_card(folder: Path) -> SafetyCard:
-    try:
-        stated = json.loads((folder / CARD).read_text())
-    except FileNotFoundError as err:
-        raise ArtifactFormatError(f"{folder.name} has no {CARD}") from err
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise ArtifactFormatError(f"{folder.name}/{CARD} is not JSON: {err}") from err
-    known = {entry.name for entry in fields(SafetyCard)}
-    if not isinstance(stated, dict) or set(stated) != known:
-        given = set(stated) if isinstance(stated, dict) else set()
-        raise ArtifactFormatError(
-            f"{folder.name}/{CARD}: missing {sorted(known - given)}, "
-            f"unknown {sorted(given - known)}"
-        )
-    return SafetyCard(**stated)
 
 
 def _factors(
@@ -188,8 +148,3 @@ def _tensor(folder: Path, tensors: dict[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
         raise ArtifactFormatError(f"{folder.name}/{TENSORS} lacks {name}")
     return tensors[name]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
