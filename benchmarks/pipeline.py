@@ -141,14 +141,7 @@ def model_time() -> dict[str, Any]:
     data = load_passage_qa()
     backbone = load_backbone(cache=ROOT / ".cache/models")
     folder = ROOT / "adapters/passage-qa"
-    card = json.loads((folder / "card.json").read_text())
-    bank = SkillBank(
-        backbone,
-        layers=card["layers"],
-        rank=card["rank"],
-        slots=1,
-        feature_layer=card["feature_layer"],
-    )
+    bank = SkillBank.shaped_for(backbone, folder, slots=1)
     bank.load(folder)
     worker = ModelWorker(backbone, bank, rows=SAMPLE, queue=64, context_tokens=2048)
     worker.start()

@@ -31,18 +31,11 @@ def record(cached: Path) -> dict[str, Any]:
     data = load_passage_qa()
     backbone = load_backbone(cache=cached)
     folder = ROOT / "adapters/passage-qa"
-    card = json.loads((folder / "card.json").read_text())
-    bank = SkillBank(
-        backbone,
-        layers=card["layers"],
-        rank=card["rank"],
-        slots=1,
-        feature_layer=card["feature_layer"],
-    )
-    bank.load(folder)
+    bank = SkillBank.shaped_for(backbone, folder, slots=1)
+    name = bank.load(folder).name
     worker = ModelWorker(backbone, bank, rows=1, queue=8, context_tokens=2048)
     worker.start()
-    skill, base = WorkerSystem(worker, card["name"]), WorkerSystem(worker)
+    skill, base = WorkerSystem(worker, name), WorkerSystem(worker)
     shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
     sides = {
         "first": Side("skill", (Run(skill, 1),), "strict"),

@@ -92,6 +92,15 @@ def state_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     FOLDER.write_card(folder, replace(FOLDER.read_card(folder), metrics=metrics))
 
 
+def read_skill_card(folder: Path) -> SkillCard:
+    """Read a skill's card alone.
+
+    Raises:
+        ArtifactFormatError: It is missing or malformed.
+    """
+    return FOLDER.read_card(folder)
+
+
 def read_skill(folder: Path, *, base_digest: str) -> Skill:
     """Read a skill and check all that its card promises.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bem.adapters.artifact import Skill, read_skill
+from bem.adapters.artifact import Skill, read_skill, read_skill_card
 from bem.adapters.site import BemSite, RowCodes, install_sites
 from bem.backbone import Backbone
 from bem.controller import Controller
@@ -97,6 +97,27 @@ class SkillBank:
         self._loaded: dict[str, LoadedSkill] = {}
         # The one used longest ago comes first.
         self._resident: OrderedDict[int, LoadedSkill] = OrderedDict()
+
+    @classmethod
+    def shaped_for(cls, backbone: Backbone, folder: Path, *, slots: int) -> "SkillBank":
+        """Return an empty bank with the sites, rank and feature layer of one skill.
+
+        Args:
+            backbone: As of the class.
+            folder: The skill's artifact.
+            slots: As of the class.
+
+        Raises:
+            ArtifactFormatError: Its card is missing or malformed.
+        """
+        card = read_skill_card(folder)
+        return cls(
+            backbone,
+            layers=card.layers,
+            rank=card.rank,
+            slots=slots,
+            feature_layer=card.feature_layer,
+        )
 
     def load(self, folder: Path) -> LoadedSkill:
         """Load the skill in ``folder``, replacing an older version of the same name.

@@ -1,6 +1,5 @@
 """A skill against its base on held-out items: exact match, F1, format, with paired intervals."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,14 +41,7 @@ def evaluate(
     Returns:
         Figures a system, paired differences with 95 % BCa intervals, and all scores an item.
     """
-    card = json.loads((folder / "card.json").read_text())
-    bank = SkillBank(
-        backbone,
-        layers=card["layers"],
-        rank=card["rank"],
-        slots=1,
-        feature_layer=card["feature_layer"],
-    )
+    bank = SkillBank.shaped_for(backbone, folder, slots=1)
     skill = bank.load(folder).name
     worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
     worker.start()

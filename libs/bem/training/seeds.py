@@ -1,6 +1,5 @@
 """Several training seeds of one skill against its base, in this process, on the held-out items."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -65,24 +64,18 @@ def compare_seeds(
     Returns:
         The report, with scores [seeds, items] and cluster intervals over both.
     """
-    card = json.loads((folders[0] / "card.json").read_text())
-    bank = SkillBank(
-        backbone,
-        layers=card["layers"],
-        rank=card["rank"],
-        slots=2,  # a seed is written beside the one that it replaces
-        feature_layer=card["feature_layer"],
-    )
+    # A seed is written beside the one that it replaces.
+    bank = SkillBank.shaped_for(backbone, folders[0], slots=2)
     worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
     worker.start()
     try:
         systems = [SeedSystem(worker, folder) for folder in folders]
-        base = Run(WorkerSystem(worker))
+        skill, base = systems[0].name, Run(WorkerSystem(worker))
         shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
         return evaluate(
             Comparison(
                 id=name,
-                mission=Side(card["name"], tuple(Run(s, s.seed) for s in systems), "strict"),
+                mission=Side(skill, tuple(Run(s, s.seed) for s in systems), "strict"),
                 baselines=(
                     Side("base with two examples", (base,), "lenient", shots),
                     Side("base, zero-shot", (base,), "lenient"),
@@ -91,7 +84,7 @@ def compare_seeds(
                     Item(item.key, item.prompt(), (item.answer,), question_kind(item.question))
                     for item in data.splits["held_out"][:limit]
                 ),
-                data_name=f"{card['name']}, held_out",
+                data_name=f"{skill}, held_out",
                 data_digest=data.digest,
                 command=command,
                 decoding=Decoding(max_tokens=MAX_TOKENS),
