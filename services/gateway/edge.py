@@ -1,7 +1,9 @@
 """What every HTTP request passes: its id, the size limit, metrics and one log line."""
 
+import asyncio
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from fleet import logs
@@ -62,6 +64,14 @@ class Edge:
                 await self._app(scope, _limited(receive, self._max), answer)
         finally:
             _ended(scope, status[0] if status else 499, time.perf_counter() - began)
+
+
+async def cancel_when_left(receive: Receive, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks when the client has gone; its body was read before."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+    for task in tasks:
+        task.cancel()
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

@@ -7,6 +7,8 @@ from contextlib import aclosing
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from services.gateway.edge import cancel_when_left
+
 DONE = b"data: [DONE]\n\n"
 
 
@@ -29,7 +31,7 @@ class EventStream(Response):
         """Send the events, or as many as the client stays for."""
         del scope
         sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(_left(receive, sending))
+        leaving = asyncio.create_task(cancel_when_left(receive, [sending]))
         try:
             await sending
         except asyncio.CancelledError:
@@ -49,10 +51,3 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": event, "more_body": more})
         if more:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _left(receive: Receive, sending: asyncio.Task[None]) -> None:
-    """Cancel the sending when the client has gone; its body was read before."""
-    while (await receive())["type"] != "http.disconnect":
-        continue
-    sending.cancel()

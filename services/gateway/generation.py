@@ -18,6 +18,7 @@ from fleet.errors import details_of
 from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
 
+from services.gateway.edge import cancel_when_left
 from services.gateway.errors import FILTERED, ApiError
 from services.gateway.schema import ChatRequest, CompletionRequest
 from services.gateway.tracks import Split
@@ -185,7 +186,7 @@ async def whole(
     calls = [
         asyncio.create_task(_complete(router, one, limit, index)) for index, one in enumerate(asked)
     ]
-    leaving = asyncio.create_task(_left(request, calls))
+    leaving = asyncio.create_task(cancel_when_left(request.receive, calls))
     try:
         return await asyncio.gather(*calls)
     except asyncio.CancelledError:
@@ -216,11 +217,3 @@ async def _complete(router: Router, request: pb.GenerateRequest, limit: float, i
         answer.model_version,
         answer.logprobs,
     )
-
-
-async def _left(request: Request, calls: list[asyncio.Task[Part]]) -> None:
-    """Cancel the calls when the client has gone; its body was read before."""
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
-    for call in calls:
-        call.cancel()

@@ -7,6 +7,7 @@ at any point, the next leader finds in the missions' status all that it needs.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from fleet import logs
@@ -66,11 +67,9 @@ class Reconciler:
         changed = self._view.changed
         changed.set()
         while True:
-            try:
+            with suppress(TimeoutError):  # a tick: time alone moves some missions
                 async with asyncio.timeout(self._settings.tick_s if self._timed else None):
                     await changed.wait()
-            except TimeoutError:
-                pass
             await asyncio.sleep(self._settings.settle_s)
             changed.clear()
             with ROUND.time():

@@ -142,6 +142,10 @@ class TrainingDecoder:
             self._head_weight = self._head.weight.detach().to(self.arithmetic)
         return self._head_weight
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return ``[N, V]`` in float32 for states ``[N, F]`` behind the last layer."""
+        return linear(self.normed(hidden), self.head).float()
+
     def _step(
         self, layer: FrozenLayer, hidden: Tensor, passing: Passing, wanted: Tensor | None
     ) -> Tensor:

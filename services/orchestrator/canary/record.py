@@ -1,7 +1,7 @@
 """A canary's state as it lies in the Mission's status, and the route that follows from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,18 +86,6 @@ def written(
     tried = spec is not None and spec.id == state.id
     image = spec.image if tried and spec else ("" if fresh else old.get("image", ""))
     model = spec.model if tried and spec else ("" if fresh else old.get("model", ""))
-    history = [*old.get("history", ())]
-    if (state.phase, state.step, state.id) != (before.phase, before.step, before.id):
-        history.append(
-            {
-                "time": datetime.fromtimestamp(state.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "id": state.id,
-                "phase": state.phase,
-                "step": state.step + 1,
-                "reason": state.reason,
-                "pairs": gate.pairs,
-            }
-        )
     made: Object = {
         "id": state.id,
         "phase": state.phase.value,
@@ -111,14 +99,8 @@ def written(
         "paused": state.paused,
         "allowed": state.allowed,
         "reason": state.reason,
-        "gate": {
-            "verdict": gate.verdict,
-            "reasons": gate.reasons,
-            "pairs": gate.pairs,
-            "delta": gate.delta,
-            "p": gate.p,
-        },
-        "history": history[-_KEPT:],
+        "gate": asdict(gate),
+        "history": _history(old, before, state, gate.pairs),
     }
     made["stable"] = dict(stable) if fresh else old.get("stable", {})
     undone = before.phase is Phase.PROMOTING and state.phase is Phase.ROLLED_BACK
@@ -126,6 +108,23 @@ def written(
     if alias := _alias(old, state, model):
         made["stableModel"] = alias
     return made
+
+
+def _history(old: Mapping[str, Any], before: State, state: State, pairs: int) -> list[Object]:
+    """Return the last changes of phase or step, this one included."""
+    kept: list[Object] = [*old.get("history", ())]
+    if (state.phase, state.step, state.id) != (before.phase, before.step, before.id):
+        kept.append(
+            {
+                "time": datetime.fromtimestamp(state.since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "id": state.id,
+                "phase": state.phase,
+                "step": state.step + 1,
+                "reason": state.reason,
+                "pairs": pairs,
+            }
+        )
+    return kept[-_KEPT:]
 
 
 def _alias(old: Mapping[str, Any], state: State, model: str) -> str:

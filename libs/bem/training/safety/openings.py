@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from bem.backbone import Backbone
 from bem.safety import SafetyArtifact
@@ -88,7 +87,7 @@ class OpeningProbe:
                 code=code,
                 wanted=row.wanted,
             )
-            logits = linear(self._decoder.normed(found), self._decoder.head).float()
+            logits = self._decoder.logits(found)
             likeliest = (logits.argmax(-1) == row.labels).view(len(places), -1)
             chosen = logits.log_softmax(-1).gather(1, row.labels.unsqueeze(1))
             opened[places] = likeliest.all(1)

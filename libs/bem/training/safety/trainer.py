@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from tqdm import tqdm
 
 from bem.adapters.site import KINDS
@@ -219,7 +218,7 @@ class SafetyTrainer:
             code=code,
             wanted=row.wanted,
         )
-        return linear(self.decoder.normed(found), self.decoder.head).float()
+        return self.decoder.logits(found)
 
 
 def _endless(items: Sequence[T], order: random.Random) -> Iterator[T]:
