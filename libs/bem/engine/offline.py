@@ -1,6 +1,5 @@
 """Many prompts or texts at once, for evaluation and traces: the engine's queue is kept full."""
 
-import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,7 +23,6 @@ from bem.errors import InvalidRequestError, QueueFullError
 
 _Arrived = SimpleQueue[tuple[int, Piece | Exception]]
 # Scored together; more does not make a CPU faster and holds up those who generate.
-PATIENCE_S = 2.0
 BATCH_TOKENS = 1024
 ENOUGH_TOKENS, PADDING_SHARE = 256, 8
 _GREEDY = Sampling(temperature=0)
@@ -107,26 +105,21 @@ def stream(
 
     Raises:
         BemError: A request is refused or dropped.
-        QueueFullError: Others keep the queue full for two seconds.
+        QueueFullError: Others keep the queue full.
     """
     arrived: _Arrived = SimpleQueue()
     pieces: list[list[Piece]] = [[] for _ in requests]
     flying: dict[int, Ticket] = {}
     begun = done = 0
-    patience = time.monotonic() + PATIENCE_S
     try:
         while done < len(requests):
             while begun < len(requests):
                 try:
                     flying[begun] = worker.submit(requests[begun], partial(_note, arrived, begun))
                 except QueueFullError:
-                    if flying:
-                        break
-                    if time.monotonic() > patience:
+                    if not flying:
                         raise
-                    # What another stream cancelled leaves the queue at the engine's next turn.
-                    time.sleep(0.01)
-                    continue
+                    break
                 begun += 1
             place, piece = arrived.get()
             if isinstance(piece, Exception):

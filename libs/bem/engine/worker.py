@@ -99,6 +99,8 @@ class ModelWorker:
             if self._closing:
                 raise EngineClosedError("the engine is closing and takes no more requests")
             if len(self._waiting) >= self._queue:
+                self._sweep()
+            if len(self._waiting) >= self._queue:
                 raise QueueFullError(len(self._waiting), self._retry_after())
             self._waiting.append(ticket)
             self.counters.waiting = len(self._waiting)
@@ -206,13 +208,19 @@ class ModelWorker:
 
     def _drop_late(self) -> None:
         now = time.monotonic()
-        for row in list(self.batch.rows):
-            if self._is_over(row.ticket, now):
-                self.batch.leave(row)
         with self._changed:
+            for row in list(self.batch.rows):
+                if self._is_over(row.ticket, now):
+                    self.batch.leave(row)
             kept = [ticket for ticket in self._waiting if not self._is_over(ticket, now)]
             self._waiting = deque(kept)
             self.counters.waiting = len(kept)
+
+    def _sweep(self) -> None:
+        """Take back the places of cancelled requests; the first one may be joining right now."""
+        kept = [one for place, one in enumerate(self._waiting) if place == 0 or not one.cancelled]
+        self.counters.dropped += len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
 
     def _is_over(self, ticket: Ticket, now: float) -> bool:
         deadline = ticket.request.deadline

@@ -100,3 +100,18 @@ def test_rows_are_computed_in_the_order_of_their_slots(
 
     assert [0, 1, 2] in seen[-4:]
     assert all(slots == sorted(slots) for slots in seen)
+
+
+def test_cancelled_requests_give_their_places_back_at_once(folder: Path) -> None:
+    """Whoever comes after somebody who left is accepted, before the engine's next turn too."""
+    worker = make(tiny_backbone(), folder, rows=1, waiting=4)
+    left = [send(worker, GenerationRequest(encoded("x"), GREEDY, max_tokens=2)) for _ in range(4)]
+    for _, ticket in left:
+        ticket.cancel()
+    readers = [
+        send(worker, GenerationRequest(encoded("y"), GREEDY, max_tokens=2))[0] for _ in range(3)
+    ]
+    turns(worker, 40)
+
+    assert worker.counters.dropped == 4
+    assert all(reader.arrived.qsize() for reader in readers)
