@@ -102,20 +102,10 @@ OVERVIEW = (
 )
 
 ROUTER = (
-    Graph("Requests running", "short", "{{pod}}", "sum by (pod) (bem_router_requests_runningHERE)"),
-    Graph("Requests waiting", "short", "{{pod}}", "sum by (pod) (bem_router_requests_waitingHERE)"),
-    Graph(
-        "Tokens generated",
-        "short",
-        "{{pod}}",
-        "sum by (pod) (rate(bem_router_generated_tokens_totalHERE[5m]))",
-    ),
-    Graph(
-        "Prompt tokens computed",
-        "short",
-        "{{pod}}",
-        "sum by (pod) (rate(bem_router_prompt_tokens_totalHERE[5m]))",
-    ),
+    _state("Requests running", "bem_router_requests_running", "pod"),
+    _state("Requests waiting", "bem_router_requests_waiting", "pod"),
+    _events("Tokens generated", "bem_router_generated_tokens_total", "pod"),
+    _events("Prompt tokens computed", "bem_router_prompt_tokens_total", "pod"),
     Graph(
         "Rows a decode step",
         "short",
@@ -167,9 +157,7 @@ ROUTER = (
 )
 
 VALIDATION = (
-    Graph(
-        "Comparisons in hand", "short", "{{pod}}", "sum by (pod) (bem_validation_comparisonsHERE)"
-    ),
+    _state("Comparisons in hand", "bem_validation_comparisons", "pod"),
     Graph("A comparison, p95", "s", "p95", _quantile(0.95, "bem_validation_compute_seconds")),
     _events("Looks at canaries", "bem_validation_canary_looks_total", "verdict"),
 )
