@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bem.data.passage_qa import load_passage_qa
 from bem.data.readers import SETS
-from bem.data.splits import split_of
+from bem.data.splits import in_turn, split_of
 
 SETS_READ = ("nq-open", "asdiv", "truthful-qa", "boolq", "disfl-qa")
 LONGEST = 1000
@@ -40,9 +40,7 @@ def load_harmless(split: str, *, sets: Sequence[str] = SETS_READ) -> list[Harmle
     Raises:
         DataNotFoundError: A package that carries a set is not installed.
     """
-    groups = [list(_of_set(name, split)) for name in sets]
-    longest = max((len(group) for group in groups), default=0)
-    return [group[at] for at in range(longest) for group in groups if at < len(group)]
+    return in_turn([list(_of_set(name, split)) for name in sets])
 
 
 def _of_set(name: str, split: str) -> Iterator[HarmlessPrompt]:

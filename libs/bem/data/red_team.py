@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from bem.data.readers import SETS
-from bem.data.splits import split_of
+from bem.data.splits import in_turn, split_of
 
 CATEGORIES = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
 SETS_READ = ("do-not-answer", "harmbench", "jailbreaks", "disfl-qa")
@@ -103,8 +103,8 @@ def sample(
     for prompt in prompts:
         if prompt.split == split and len(prompt.text) <= longest:
             by_category[prompt.category][prompt.family.rpartition("/")[0]].append(prompt)
-    turns = [_in_turn(list(by_category[name].values())) for name in sorted(by_category)]
-    return list(_in_turn(turns))[:count]
+    turns = [in_turn(list(by_category[name].values())) for name in sorted(by_category)]
+    return in_turn(turns)[:count]
 
 
 def digest_of(prompts: Sequence[RedTeamPrompt]) -> str:
@@ -113,11 +113,6 @@ def digest_of(prompts: Sequence[RedTeamPrompt]) -> str:
     for prompt in prompts:
         whole.update(f"{prompt.key} {prompt.family} {prompt.split}\n".encode())
     return whole.hexdigest()
-
-
-def _in_turn(groups: Sequence[Sequence[RedTeamPrompt]]) -> Sequence[RedTeamPrompt]:
-    longest = max((len(group) for group in groups), default=0)
-    return [group[at] for at in range(longest) for group in groups if at < len(group)]
 
 
 def _requests() -> Iterator[RedTeamPrompt]:

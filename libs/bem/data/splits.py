@@ -1,6 +1,10 @@
 """Train, dev and held-out: chosen by a hash, so that a new item never moves an old one."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SHARES = {"train": 0.72, "dev": 0.08, "held_out": 0.20}
 
@@ -13,3 +17,9 @@ def split_of(group: str, seed: int = 0) -> str:
             return name
         draw -= share
     return "held_out"
+
+
+def in_turn(groups: Sequence[Sequence[T]]) -> list[T]:
+    """Return the first of each group, then the second of each, until the longest is through."""
+    longest = max((len(group) for group in groups), default=0)
+    return [group[at] for at in range(longest) for group in groups if at < len(group)]
