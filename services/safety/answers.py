@@ -28,6 +28,10 @@ class Exit:
         judge: Gives verdicts.
         record: Takes them.
         hold: Keeps a stream's messages back.
+
+    Attributes:
+        asked: Text of the request.
+        said_all: Whether the mission said that no more text follows; if some does, it is judged.
     """
 
     def __init__(self, method: Method, judge: Judge, record: AuditRecord, hold: HoldBack) -> None:
@@ -36,6 +40,7 @@ class Exit:
         self.record = record
         self._hold = hold
         self.asked = ""
+        self.said_all = False
 
     async def whole(self, raw: bytes) -> bytes:
         """Return a message that may leave at once, with spans cut out where the verdict says so.
@@ -54,6 +59,7 @@ class Exit:
         delta = ""
         if self.method.streams_responses:
             delta = "".join(text for _, role, text in texts(message) if role == _DELTA)
+            self.said_all = self.method.ends_text(message)
         if changed := await self._changed(message):
             raw = self._rewritten(message, changed).SerializeToString()
         self.record.saw(delta)
@@ -77,6 +83,7 @@ class Exit:
 
     async def judge_new(self, *, ended: bool) -> None:
         """Ask for a verdict on what was held back, if it can let something out."""
+        ended = ended or self.said_all
         if text := self._hold.unjudged(ended=ended):
             length = len(self._hold.text)
             spans = await self._check(text, whole=ended and length == len(text))
