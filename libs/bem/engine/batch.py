@@ -10,7 +10,7 @@ from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone
 from bem.engine.codes import Leased, Stretch
 from bem.engine.forward import Decoder
-from bem.engine.kv import SlotCache, Span
+from bem.engine.kv import SlotCache
 from bem.engine.prefix import BLOCK_TOKENS, BlockKeys, PrefixCache
 from bem.engine.requests import GenerationRequest, Segment, Ticket
 from bem.engine.row import Row, Speech, make_states
@@ -103,10 +103,6 @@ class Batch:
     def device(self) -> torch.device:
         """Where the model is."""
         return self._like.device
-
-    def whole_span(self, rows: int, tokens: int) -> Span:
-        """Plan a forward of ``rows`` whole texts that uses no row's slot."""
-        return self._cache.batch_span(rows, tokens)
 
     @property
     def free(self) -> int:
