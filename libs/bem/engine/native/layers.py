@@ -169,11 +169,11 @@ class NativeLayers:
         attention, mlp = block.self_attn, block.mlp
         read = [attention.q_proj, attention.k_proj, attention.v_proj]
         qkv = self._pack(torch.cat(_taken(read)), bits)
+        out, out_site = self._site(attention, "o_proj", bits)
         gate, up = _taken([mlp.gate_proj, mlp.up_proj])
         # 16 outputs of one and the same 16 of the other by turns: who computes both, joins them.
         both = torch.stack([part.unflatten(0, (-1, LANES)) for part in (gate, up)], 1)
         gate_up = self._pack(both.flatten(0, 2), bits)
-        out, out_site = self._site(attention, "o_proj", bits)
         down, down_site = self._site(mlp, "down_proj", bits)
         gains = [block.input_layernorm.weight, block.post_attention_layernorm.weight]
         before, between = (self._keep(gain.detach().float().contiguous()) for gain in gains)

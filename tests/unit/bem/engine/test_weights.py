@@ -113,7 +113,7 @@ def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: Wanted, tmp_path: 
     assert not torch.allclose(active, bare, atol=0.01)
 
 
-@pytest.mark.parametrize(("kind", "kernels"), HELD)
+@pytest.mark.parametrize(("kind", "kernels"), HELD[:4])
 def test_every_form_computes_the_same_model(kind: Kind, kernels: Wanted) -> None:
     """Logits of a quantised model stay near those of transformers on the same weights."""
     ids = IDS.repeat(1, 2)

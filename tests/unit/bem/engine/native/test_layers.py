@@ -1,6 +1,7 @@
 """Whole layers in compiled kernels, beside torch on the weights that they hold."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from tests.unit.bem.engine.native.kernels import library
+from tests.unit.bem.engine.native.kernels import library, rounded
 from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 CONTEXT, SLOTS = 96, 4
@@ -72,17 +73,45 @@ def random_ids(seed: int, rows: int, tokens: int) -> Tensor:
     return torch.randint(0, 250, (rows, tokens), generator=torch.Generator().manual_seed(seed))
 
 
+def with_skills(backbone: Backbone, folder: Path) -> SkillBank:
+    """Install sites and bring two skills into their slots."""
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+    for seed, name in enumerate(("alpha", "beta")):
+        if not (folder / name).exists():
+            write_skill(folder, backbone, name, seed=seed, size=0.5)
+        bank.load(folder / name)
+        bank.acquire(name)
+    return bank
+
+
+def under(decoder: Decoder, bank: SkillBank, codes: Tensor) -> list[Tensor]:
+    """Run three rows without skills, with one code a row, and with one a token."""
+    found = []
+    slots = torch.tensor([[skill.slot for skill in bank.skills()]] * 3)
+    for chosen in (None, codes[:, 0], codes):
+        bank.rows.clear()
+        if chosen is not None:
+            bank.rows.set(slots, chosen)
+        found.append(states(decoder, random_ids(2, 3, 6), [0, 1, 2], [0, 0, 0]))
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_compute_the_model_of_the_held_weights(kind: str) -> None:
-    """Logits differ from float32's on the same weights by what 8-bit inputs lose, below 3 %."""
+    """Logits are transformers' on the same weights, its products' inputs rounded to 8 bits."""
     decoder = decoder_of(backbone_of(kind))
     ids = random_ids(0, 3, 40)
+    reference = held_by(decoder)
+    for module in reference.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda _, given: (rounded(given[0]).float(),))
 
     with torch.inference_mode():
         found = decoder.logits(states(decoder, ids, [0, 1, 3], [0, 0, 0]))
-        wanted = held_by(decoder)(input_ids=ids).logits[:, -1]
+        wanted = reference(input_ids=ids).logits[:, -1]
 
-    assert (found - wanted).norm() / wanted.norm() < 0.03
+    # A value between two levels may fall to the other one.
+    assert (found - wanted).norm() / wanted.norm() < 0.01
 
 
 @settings(max_examples=15, deadline=None)
@@ -119,31 +148,22 @@ def test_rows_pieces_and_places_do_not_change_a_bit(
 @pytest.mark.parametrize("kind", KINDS)
 def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
     """Rows with skills, one without and a code a token give what torch's sites give in float32."""
-    found: list[Tensor] = []
-    wanted: list[Tensor] = []
     codes = torch.rand(3, 6, 2, RANK, generator=torch.Generator().manual_seed(1))
     codes[1] = 0
-    for native in (True, False):
-        backbone = backbone_of(kind) if native else tiny_backbone()
-        bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
-        for seed, name in enumerate(("alpha", "beta")):
-            if not (tmp_path / name).exists():
-                write_skill(tmp_path, backbone, name, seed=seed)
-            bank.load(tmp_path / name)
-        slots = [bank.acquire(name).slot for name in ("alpha", "beta")]
-        decoder = decoder_of(backbone, bank) if native else None
-        decoder = decoder or Decoder(backbone, bank, SlotCache(backbone, rows=3, context_tokens=32))
-        for given_codes in (None, codes[:, 0], codes):
-            bank.rows.clear()
-            if given_codes is not None:
-                bank.rows.set(torch.tensor([slots] * 3), given_codes)
-            out = states(decoder, random_ids(2, 3, 6), [0, 1, 2], [0, 0, 0])
-            (found if native else wanted).append(out)
+    native = backbone_of(kind)
+    bank = with_skills(native, tmp_path)
+    decoder = decoder_of(native, bank)
+    found = under(decoder, bank, codes)
+    reference = replace(tiny_backbone(), model=held_by(decoder))
+    bank = with_skills(reference, tmp_path)
+    cache = SlotCache(reference, rows=3, context_tokens=32)
+    wanted = under(Decoder(reference, bank, cache), bank, codes)
 
     for mine, theirs in zip(found, wanted, strict=True):
-        assert (mine - theirs).norm() / theirs.norm() < 0.1
+        assert (mine - theirs).norm() / theirs.norm() < 0.1  # what 8-bit inputs lose
     assert torch.equal(found[0][1], found[1][1])
-    assert (found[1][0] - found[0][0]).norm() / found[0][0].norm() > 0.1
+    assert (found[1][0] - found[0][0]).norm() / found[0][0].norm() > 0.3
+    assert (found[2][0] - found[1][0]).norm() / found[0][0].norm() > 0.1
 
 
 def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
