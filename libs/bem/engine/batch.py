@@ -9,8 +9,8 @@ import torch
 from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone
 from bem.engine.codes import Leased, Stretch
-from bem.engine.forward import Decoder
-from bem.engine.kv import SlotCache, Span
+from bem.engine.forward import Decoder, Plan
+from bem.engine.kv import SlotCache
 from bem.engine.parts import Group, Part, piece_end
 from bem.engine.prefix import BLOCK_TOKENS, BlockKeys, PrefixCache
 from bem.engine.requests import GenerationRequest, Segment, Ticket
@@ -105,10 +105,6 @@ class Batch:
     def device(self) -> torch.device:
         """Where the model is."""
         return self._like.device
-
-    def whole_span(self, rows: int, tokens: int) -> Span:
-        """Plan a forward of ``rows`` whole texts that uses no row's slot."""
-        return self._cache.batch_span(rows, tokens)
 
     @property
     def free(self) -> int:
@@ -260,7 +256,7 @@ class Batch:
                 self.prefix.touch([*keys.lower, *keys.upper])
                 self._say(parts[index].row, logits[place])
 
-    def _span(self, parts: list[Part], tokens: int) -> Span:
+    def _span(self, parts: list[Part], tokens: int) -> Plan:
         slots, starts = [one.row.slot for one in parts], [one.begin for one in parts]
         return self.decoder.span(slots, starts, tokens)
 
