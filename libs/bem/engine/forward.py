@@ -14,6 +14,7 @@ from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone, Kind
 from bem.engine.kv import KeyValues, Scratch, SlotCache, Span, head_width
 from bem.engine.native.layers import NativeLayers, Places, places
+from bem.engine.pages import leave_file
 from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
 
 Plan = Span | Places
@@ -123,6 +124,7 @@ class Decoder:
             if self._native
             else TorchLayers(backbone, cache)
         )
+        leave_file(backbone.model)
         self._embedding: Tensor = inner.embed_tokens.weight
         self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
@@ -197,7 +199,7 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
 
 
 def _gain(norm: Any) -> tuple[Tensor, float]:
-    return norm.weight.detach(), norm.variance_epsilon
+    return norm.weight.detach().clone(), norm.variance_epsilon
 
 
 def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ class NativeLayers:
         gate_up = self._pack(both.flatten(0, 2), bits)
         down, down_site = self._site(mlp, "down_proj", bits)
         gains = [block.input_layernorm.weight, block.post_attention_layernorm.weight]
-        before, between = (self._keep(gain.detach().float().contiguous()) for gain in gains)
+        before, between = (self._keep(gain.detach().clone()) for gain in gains)
         return LayerStruct(
             qkv, out, gate_up, down, before.data_ptr(), between.data_ptr(), out_site, down_site
         )
