@@ -1,7 +1,6 @@
 """Gives back memory that an engine's process no longer needs once its weights are in place."""
 
 import ctypes
-import gc
 from bisect import bisect_right
 from pathlib import Path
 
@@ -23,7 +22,6 @@ def leave_file(model: nn.Module) -> None:
         place = bisect_right(begins, parameter.data_ptr()) - 1
         if place >= 0 and parameter.data_ptr() < ranges[place][1]:
             parameter.data = parameter.data.clone()
-    gc.collect()
     # What loading and packing took and gave back lies scattered in the heap.
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)

@@ -17,10 +17,7 @@ void bem_pack(const float* weight, const Matrix* to) { pack(weight, *to); }
 void bem_product(const Matrix* m, const float* x, int32_t rows, float* y, int32_t threads) {
   static thread_local Buffers buffers;
   Buffers& b = buffers;
-  const Model shape{nullptr, m->inputs, 0, 0, 0, 0, 0};
-  Pass size{};
-  size.tokens = rows;
-  b.fit(shape, size);
+  b.fit_rows(rows, m->inputs);
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
