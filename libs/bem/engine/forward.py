@@ -13,6 +13,7 @@ from torch.nn import functional as f
 from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone, Kind
 from bem.engine.kv import KeyValues, Scratch, SlotCache, Span, head_width
+from bem.engine.native import PackedLinear
 from bem.engine.native.layers import NativeLayers, Places, places
 from bem.engine.pages import leave_file
 from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
@@ -142,6 +143,11 @@ class Decoder:
         return [*self._layers.products, self._head]
 
     @property
+    def piece_tokens(self) -> int:
+        """Tokens of a prompt that pass half of the layers in about the time of a step of 8 rows."""
+        return 32 if self._native else 64
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of all frozen matrices and of the embedding, one that two share counted once."""
         head = self._head
@@ -183,6 +189,13 @@ class Decoder:
             self.split, len(self._layers), hidden, plan, scratch=scratch
         )
         return layers
+
+    def likelihoods(self, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """Return the log-probability of ``wanted [K]`` after the states ``hidden [K, F]``."""
+        if isinstance(self._head, PackedLinear):
+            return self._head.likelihoods(_norm(self._norm, hidden), wanted)
+        logits = self.logits(hidden.unsqueeze(1))
+        return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits ``[R, V]`` of the last position of ``hidden [R, T, F]``."""
