@@ -21,9 +21,7 @@ from bem.safety import SafetyOverlay
 
 # Of one forward through half of the layers, and twice as many a turn while nobody waits for a step.
 PREFILL_TOKENS = 256
-# Between two steps of others: through half of the layers, about as long as one step of eight rows,
-# two at most. Attention makes late pieces of a long prompt dearer, so that they are half as long.
-INTERLEAVED_TOKENS = 64
+# Attention makes late pieces of a long prompt dearer, so that they are half as long.
 LATE, LATE_FACTOR = 1024, 2
 
 
@@ -149,7 +147,7 @@ class Batch:
     def step(self) -> None:
         """Compute pieces of prompts, then one token of every row whose prompt is done."""
         decoding = any(row.decoding for row in self.rows)
-        budget = INTERLEAVED_TOKENS if decoding else 2 * PREFILL_TOKENS
+        budget = self.decoder.piece_tokens if decoding else 2 * PREFILL_TOKENS
         while budget > 0 and (prompts := [row for row in self.rows if not row.decoding]):
             # The oldest prompt gets every second piece, so that none starves; the others go to the
             # one with the least left, so that a long prompt does not hold up short ones.
@@ -201,7 +199,7 @@ class Batch:
         self._reuse(first)
         upper = first.lower_read
         dear = LATE_FACTOR if decoding and first.done(upper) >= LATE else 1
-        limit = max(BLOCK_TOKENS, min(budget // dear, PREFILL_TOKENS))
+        limit = max(BLOCK_TOKENS // 2, min(budget // dear, PREFILL_TOKENS))
         group = Group(self._part(first, limit, upper), limit, self.context_tokens)
         for row in prompts:
             if row is first or group.full:

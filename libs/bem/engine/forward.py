@@ -13,7 +13,9 @@ from torch.nn import functional as f
 from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone, Kind
 from bem.engine.kv import KeyValues, Scratch, SlotCache, Span, head_width
+from bem.engine.native import PackedLinear
 from bem.engine.native.layers import NativeLayers, Places, places
+from bem.engine.pages import leave_file
 from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
 
 Plan = Span | Places
@@ -123,6 +125,7 @@ class Decoder:
             if self._native
             else TorchLayers(backbone, cache)
         )
+        leave_file(backbone.model)
         self._embedding: Tensor = inner.embed_tokens.weight
         self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
@@ -138,6 +141,11 @@ class Decoder:
     def products(self) -> list[Product]:
         """All frozen matrices, the vocabulary's last."""
         return [*self._layers.products, self._head]
+
+    @property
+    def piece_tokens(self) -> int:
+        """Tokens of a prompt that pass half of the layers in about the time of a step of 8 rows."""
+        return 32 if self._native else 64
 
     @property
     def held_bytes(self) -> int:
@@ -182,6 +190,13 @@ class Decoder:
         )
         return layers
 
+    def likelihoods(self, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """Return the log-probability of ``wanted [K]`` after the states ``hidden [K, F]``."""
+        if isinstance(self._head, PackedLinear):
+            return self._head.likelihoods(_norm(self._norm, hidden), wanted)
+        logits = self.logits(hidden.unsqueeze(1))
+        return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits ``[R, V]`` of the last position of ``hidden [R, T, F]``."""
         return self._head.forward(_norm(self._norm, hidden[:, -1])).float()
@@ -197,7 +212,7 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
 
 
 def _gain(norm: Any) -> tuple[Tensor, float]:
-    return norm.weight.detach(), norm.variance_epsilon
+    return norm.weight.detach().clone(), norm.variance_epsilon
 
 
 def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:

@@ -127,7 +127,6 @@ def _log_probabilities(batch: Batch, hidden: Tensor, wanted: Tensor) -> Tensor:
     """Return the log-probability of ``wanted [K]`` after the states ``hidden [K, F]``."""
     found = []
     for begin in range(0, len(wanted), HEAD_ROWS):
-        logits = batch.decoder.logits(hidden[begin : begin + HEAD_ROWS].unsqueeze(1))
-        chosen = logits.gather(1, wanted[begin : begin + HEAD_ROWS, None])[:, 0]
-        found.append((chosen - logits.logsumexp(1)).clamp(max=0))
+        here = slice(begin, begin + HEAD_ROWS)
+        found.append(batch.decoder.likelihoods(hidden[here], wanted[here]).clamp(max=0))
     return torch.cat(found).cpu()

@@ -24,7 +24,7 @@ from bem.engine.native.library import (
 )
 from bem.errors import UnsupportedWeightsError
 
-WIDEST_HEAD = 128
+WIDEST_HEAD, MOST_SHARING = 128, 64
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class NativeLayers:
         bits = BITS[backbone.weights]
         self._kept: list[Tensor] = []  # what the structures point to
         self.products: list[PackedLinear] = []
+        self._first_site = next(
+            (place for place, block in enumerate(inner.layers) if _has_site(block)),
+            len(inner.layers),
+        )
         structs = [self._layer(block, bits) for block in inner.layers]
         self._layers = (LayerStruct * len(structs))(*structs)
         self._model = ModelStruct(
@@ -120,7 +124,7 @@ class NativeLayers:
         else:
             keys, values = self._cache.keys, self._cache.values
             stride = keys.stride(0)
-        active, alive = self._active(places)
+        active, alive = self._active(places) if last > self._first_site else (ActiveStruct(), ())
         work = PassStruct(
             first,
             last,
@@ -176,7 +180,7 @@ class NativeLayers:
         gate_up = self._pack(both.flatten(0, 2), bits)
         down, down_site = self._site(mlp, "down_proj", bits)
         gains = [block.input_layernorm.weight, block.post_attention_layernorm.weight]
-        before, between = (self._keep(gain.detach().float().contiguous()) for gain in gains)
+        before, between = (self._keep(gain.detach().clone()) for gain in gains)
         return LayerStruct(
             qkv, out, gate_up, down, before.data_ptr(), between.data_ptr(), out_site, down_site
         )
@@ -202,6 +206,10 @@ class NativeLayers:
         return tensor
 
 
+def _has_site(block: Any) -> bool:
+    return isinstance(block.self_attn.o_proj, BemSite) or isinstance(block.mlp.down_proj, BemSite)
+
+
 def _taken(parts: Sequence[Any]) -> list[Tensor]:
     """Take the weights of linear layers out of the model."""
     if any(not isinstance(part, nn.Linear) or not part.weight.numel() for part in parts):
@@ -222,6 +230,8 @@ def unfit(backbone: Backbone) -> str:
         return f"the model is {model.dtype} on {model.device}, not float32 on a CPU"
     if inner % LANES:
         return f"the inner width {inner} is not a multiple of {LANES}"
+    if config.num_attention_heads // config.num_key_value_heads > MOST_SHARING:
+        return f"more than {MOST_SHARING} heads share keys"
     if width % 2 or width > WIDEST_HEAD:
         return f"heads are {width} wide, not even or above {WIDEST_HEAD}"
     return ""

@@ -119,6 +119,9 @@ class Library:
         self.product = loaded.bem_product
         self.product.argtypes = [matrix, c_void_p, number, c_void_p, number]
         self.product.restype = None
+        self.likelihoods = loaded.bem_likelihoods
+        self.likelihoods.argtypes = [matrix, c_void_p, number, c_void_p, c_void_p, number]
+        self.likelihoods.restype = None
         self.run = loaded.bem_run
         self.run.argtypes, self.run.restype = [POINTER(ModelStruct), POINTER(PassStruct)], None
 
@@ -171,6 +174,31 @@ class PackedLinear(nn.Module):
             byref(self.struct), rows.data_ptr(), len(rows), out.data_ptr(), threads
         )
         return out.view(*x.shape[:-1], self.out_features)
+
+    def likelihoods(self, x: Tensor, wanted: Tensor) -> Tensor:
+        """Return the logarithm of ``softmax(y)[wanted]`` for each row, without writing y down.
+
+        Args:
+            x: ``[K, d_in]``.
+            wanted: ``[K]``, outputs.
+
+        Returns:
+            ``[K]`` float32, in nats.
+        """
+        rows, outputs = x.float().contiguous(), wanted.int().contiguous()
+        there = bool(((outputs >= 0) & (outputs < self.out_features)).all())
+        if len(rows) != len(outputs) or not there:
+            raise ValueError(f"{len(outputs)} of {self.out_features} outputs for {len(rows)} rows")
+        found = torch.empty(len(rows))
+        self._library.likelihoods(
+            byref(self.struct),
+            rows.data_ptr(),
+            len(rows),
+            outputs.data_ptr(),
+            found.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return found
 
     def unpacked(self) -> Tensor:
         """Return the float32 values that are held, ``[d_out, d_in]``."""

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from bem.engine import GenerationRequest, ModelWorker
-from bem.engine.batch import INTERLEAVED_TOKENS
 from bem.testing import tiny_backbone
 
 from tests.unit.bem.engine.engines import ENDLESS, GREEDY, encoded, make, send, turns, write_skills
@@ -89,7 +88,7 @@ def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None
     turns(worker, 4)
 
     assert short.text()
-    for _ in range(2 * 2 * LONG // INTERLEAVED_TOKENS + 8):
+    for _ in range(2 * 2 * LONG // worker.batch.decoder.piece_tokens + 8):
         if not long.arrived.empty():
             break
         send(worker, GenerationRequest(encoded("hello"), GREEDY, max_tokens=1))

@@ -1,5 +1,6 @@
 // What Python calls: plain C, raw pointers; shapes are checked on the other side.
 #include "layers.h"
+#include "likelihood.h"
 
 using namespace bem;
 
@@ -17,21 +18,30 @@ void bem_pack(const float* weight, const Matrix* to) { pack(weight, *to); }
 void bem_product(const Matrix* m, const float* x, int32_t rows, float* y, int32_t threads) {
   static thread_local Buffers buffers;
   Buffers& b = buffers;
-  const Model shape{nullptr, m->inputs, 0, 0, 0, 0, 0};
-  Pass size{};
-  size.tokens = rows;
-  b.fit(shape, size);
+  b.fit_rows(rows, m->inputs);
 #pragma omp parallel num_threads(threads)
   {
-#pragma omp for schedule(static)
-    for (int row = 0; row < rows; ++row)
-      quantise(x + static_cast<int64_t>(row) * m->inputs, m->inputs, row, rows, b.rows());
+    quantise_all(x, m->inputs, rows, b.rows());
     product(*m, b.rows(), rows, [&](int block, int row, int count, const Tile& tile) {
       const int first = block * kLanes, left = std::min(kLanes, m->outputs - first);
       for (int r = 0; r < count; ++r)
         std::memcpy(y + static_cast<int64_t>(row + r) * m->outputs + first, tile[r],
                     left * sizeof(float));
     });
+  }
+}
+
+// Writes how likely output `wanted[row]` is after each row of x, the logarithm of its softmax.
+void bem_likelihoods(const Matrix* m, const float* x, int32_t rows, const int32_t* wanted,
+                     float* out, int32_t threads) {
+  static thread_local Buffers buffers;
+  Buffers& b = buffers;
+  b.fit_rows(rows, m->inputs);
+  std::vector<float> masses(static_cast<std::size_t>(threads) * rows);
+#pragma omp parallel num_threads(threads)
+  {
+    quantise_all(x, m->inputs, rows, b.rows());
+    likelihoods(*m, b.rows(), rows, wanted, masses, out);
   }
 }
 

@@ -1,4 +1,6 @@
-// Attention of one token over the positions of its slot, for the query heads that share keys.
+// Attention of neighbouring tokens over the positions of their slot, for the query heads that share
+// keys: stretches of keys and values are read once for all of them. What a token sums, and in which
+// order, does not depend on its neighbours.
 #pragma once
 
 #include <immintrin.h>
@@ -52,118 +54,162 @@ inline __m512 sums_of(const __m512 (&v)[16]) {
                        _mm512_shuffle_f32x4(eight[0], eight[1], 0xDD));
 }
 
-// Scores of one query over `length` keys, scaled, into `scores`; returns the largest.
-template <int Chunks, typename E>
-float score(const float* query, float scale, const E* keys, int length, int width,
-            __mmask16 last, float* scores) {
-  __m512 q[Chunks];
-  for (int c = 0; c < Chunks; ++c)
-    q[c] = _mm512_mul_ps(_mm512_set1_ps(scale),
-                         take16(query + 16 * c, c + 1 < Chunks ? 0xFFFF : last));
-  __m512 largest = _mm512_set1_ps(-INFINITY);
-  for (int begin = 0; begin < length; begin += 16) {
-    const int count = std::min(16, length - begin);
-    __m512 partial[16];
-    for (int j = 0; j < 16; ++j) {
-      partial[j] = _mm512_setzero_ps();
-      if (j >= count) continue;
-      const E* key = keys + static_cast<int64_t>(begin + j) * width;
-      for (int c = 0; c < Chunks; ++c)
-        partial[j] = _mm512_fmadd_ps(
-            q[c], take16(key + 16 * c, c + 1 < Chunks ? 0xFFFF : last), partial[j]);
-    }
-    const __mmask16 seen = (1u << count) - 1;
-    const __m512 found =
-        _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, sums_of(partial));
-    _mm512_storeu_ps(scores + begin, found);
-    largest = _mm512_max_ps(largest, found);
+constexpr int kStretch = 64;    // positions that all queries pass while they are in the nearest cache
+constexpr int kTogether = 8;    // neighbouring tokens that share them
+constexpr int kWidest = 128;    // of a head
+
+// Neighbouring tokens of one slot, and the query heads of each that share keys.
+struct Asking {
+  const float* queries;  // of the first token, [heads, width]
+  int64_t stride;        // between tokens' queries
+  int tokens, heads, width;
+  int length;            // positions that the first one sees; the next one sees one more
+  float* out;            // [heads, width] of the first token
+  int64_t out_stride;
+
+  int seen(int token) const { return length + token; }
+  int room() const { return (seen(tokens - 1) + 15) / 16 * 16; }
+};
+
+// Returns `count` rows of width `width` as float32, in `room` if they are not already.
+inline const float* widen(const float* from, int, int, float*) { return from; }
+inline const float* widen(const uint16_t* from, int count, int width, float* room) {
+  const int size = count * width;
+  for (int i = 0; i < size; i += 16) {
+    const __mmask16 mask = size - i >= 16 ? 0xFFFF : (1u << (size - i)) - 1;
+    give16(room + i, mask, take16(from + i, mask));
   }
-  return _mm512_reduce_max_ps(largest);
+  return room;
 }
 
-// Turns scores into exponentials and returns one over their sum.
-inline float weigh(float* scores, float largest, int length) {
-  __m512 sum = _mm512_setzero_ps();
-  for (int begin = 0; begin < length; begin += 16) {
-    const __mmask16 seen = length - begin >= 16 ? 0xFFFF : (1u << (length - begin)) - 1;
-    const __m512 x = _mm512_sub_ps(_mm512_loadu_ps(scores + begin), _mm512_set1_ps(largest));
-    const __m512 weight = _mm512_maskz_mov_ps(seen, exponential(x));
-    _mm512_storeu_ps(scores + begin, weight);
+// Scores of one query over up to 16 keys; those that it does not see are minus infinity.
+template <int Chunks>
+__m512 score(const __m512 (&query)[Chunks], const float* keys, int count, int width,
+             __mmask16 last) {
+  __m512 partial[16];
+  for (int j = 0; j < 16; ++j) {
+    partial[j] = _mm512_setzero_ps();
+    if (j >= count) continue;
+    for (int c = 0; c < Chunks; ++c)
+      partial[j] = _mm512_fmadd_ps(
+          query[c], take16(keys + j * width + 16 * c, c + 1 < Chunks ? 0xFFFF : last), partial[j]);
+  }
+  const __mmask16 seen = count >= 16 ? 0xFFFF : (1u << count) - 1;
+  return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, sums_of(partial));
+}
+
+// Scores of all queries over all keys that they see, `scores [token, head, room]`.
+template <int Chunks, typename E>
+void score_all(const Asking& a, const E* keys, float* room, float* scores) {
+  const __mmask16 last = (1u << (a.width - 16 * (Chunks - 1))) - 1;
+  const __m512 scale = _mm512_set1_ps(1 / std::sqrt(static_cast<float>(a.width)));
+  for (int begin = 0; begin < a.seen(a.tokens - 1); begin += kStretch) {
+    const int held = std::min(kStretch, a.seen(a.tokens - 1) - begin);
+    const float* near = widen(keys + static_cast<int64_t>(begin) * a.width, held, a.width, room);
+    for (int one = 0; one < a.tokens * a.heads; ++one) {
+      const int token = one / a.heads;
+      const float* from = a.queries + token * a.stride + one % a.heads * a.width;
+      __m512 query[Chunks];
+      for (int c = 0; c < Chunks; ++c)
+        query[c] =
+            _mm512_mul_ps(scale, take16(from + 16 * c, c + 1 < Chunks ? 0xFFFF : last));
+      const int end = std::min(held, a.seen(token) - begin);
+      for (int at = 0; at < end; at += 16)
+        _mm512_storeu_ps(
+            scores + static_cast<int64_t>(one) * a.room() + begin + at,
+            score<Chunks>(query, near + at * a.width, std::min(16, end - at), a.width, last));
+    }
+  }
+}
+
+// Turns `length` scores into exponentials over their largest; returns one over their sum.
+inline float weigh(float* scores, int length) {
+  __m512 largest = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+  for (int i = 0; i < length; i += 16)
+    largest = _mm512_max_ps(largest, _mm512_loadu_ps(scores + i));
+  largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+  for (int i = 0; i < length; i += 16) {
+    const __mmask16 seen = length - i >= 16 ? 0xFFFF : (1u << (length - i)) - 1;
+    const __m512 weight = _mm512_maskz_mov_ps(
+        seen, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + i), largest)));
+    _mm512_storeu_ps(scores + i, weight);
     sum = _mm512_add_ps(sum, weight);
   }
   return 1 / _mm512_reduce_add_ps(sum);
 }
 
-// Adds up the values by the weights of `Heads` heads: `scores [Heads, room]` to `out [Heads, width]`.
-template <int Chunks, int Heads, typename E>
-void gather(const float* scores, int room, const float* inverse, const E* values, int length,
-            int width, __mmask16 last, float* out) {
+// Adds `count` values by their weights, `scores [Heads, room]`, to `out [Heads, width]`.
+template <int Chunks, int Heads>
+void gather(const float* scores, int room, const float* values, int count, int width,
+            __mmask16 last, float* out) {
   __m512 sum[Heads][Chunks];
-  for (auto& head : sum)
-    for (auto& chunk : head) chunk = _mm512_setzero_ps();
-  for (int j = 0; j < length; ++j) {
-    const E* value = values + static_cast<int64_t>(j) * width;
-    for (int c = 0; c < Chunks; ++c) {
-      const __m512 v = take16(value + 16 * c, c + 1 < Chunks ? 0xFFFF : last);
-      for (int h = 0; h < Heads; ++h)
-        sum[h][c] = _mm512_fmadd_ps(_mm512_set1_ps(scores[h * room + j]), v, sum[h][c]);
-    }
-  }
   for (int h = 0; h < Heads; ++h)
     for (int c = 0; c < Chunks; ++c)
-      give16(out + h * width + 16 * c, c + 1 < Chunks ? 0xFFFF : last,
-             _mm512_mul_ps(sum[h][c], _mm512_set1_ps(inverse[h])));
+      sum[h][c] = take16(out + h * width + 16 * c, c + 1 < Chunks ? 0xFFFF : last);
+  for (int j = 0; j < count; ++j)
+    for (int c = 0; c < Chunks; ++c) {
+      const __m512 value = take16(values + j * width + 16 * c, c + 1 < Chunks ? 0xFFFF : last);
+      for (int h = 0; h < Heads; ++h)
+        sum[h][c] = _mm512_fmadd_ps(_mm512_set1_ps(scores[h * room + j]), value, sum[h][c]);
+    }
+  for (int h = 0; h < Heads; ++h)
+    for (int c = 0; c < Chunks; ++c)
+      give16(out + h * width + 16 * c, c + 1 < Chunks ? 0xFFFF : last, sum[h][c]);
 }
 
-// Attends `queries [heads, width]`, which share keys, over `length` positions.
 template <int Chunks, typename E>
-void attend_chunks(const float* queries, int heads, int width, const E* keys, const E* values,
-                   int length, float* out) {
-  static thread_local std::vector<float> scores;
-  const int room = (length + 15) / 16 * 16;
-  constexpr int kTogether = Chunks <= 4 ? 4 : 2;
-  scores.resize(static_cast<std::size_t>(kTogether) * room);
-  const __mmask16 last = (1u << (width - 16 * (Chunks - 1))) - 1;
-  const float scale = 1 / std::sqrt(static_cast<float>(width));
-  for (int first = 0; first < heads; first += kTogether) {
-    const int count = std::min(kTogether, heads - first);
-    const float* query = queries + first * width;
-    float inverse[kTogether];
-    for (int h = 0; h < count; ++h) {
-      float* row = scores.data() + h * room;
-      const float largest =
-          score<Chunks>(query + h * width, scale, keys, length, width, last, row);
-      inverse[h] = weigh(row, largest, length);
-    }
-    float* to = out + first * width;
-    const auto with = [&](auto heads_together) {
-      gather<Chunks, decltype(heads_together)::value>(scores.data(), room, inverse, values,
-                                                      length, width, last, to);
-    };
-    if (count == 1) with(std::integral_constant<int, 1>());
-    if (count == 2) with(std::integral_constant<int, 2>());
-    if constexpr (kTogether == 4) {
-      if (count == 3) with(std::integral_constant<int, 3>());
-      if (count == 4) with(std::integral_constant<int, 4>());
+void gather_all(const Asking& a, const float* scores, const E* values, float* room) {
+  const __mmask16 last = (1u << (a.width - 16 * (Chunks - 1))) - 1;
+  for (int token = 0; token < a.tokens; ++token)
+    std::fill_n(a.out + token * a.out_stride, a.heads * a.width, 0.f);
+  for (int begin = 0; begin < a.seen(a.tokens - 1); begin += kStretch) {
+    const int held = std::min(kStretch, a.seen(a.tokens - 1) - begin);
+    const float* near = widen(values + static_cast<int64_t>(begin) * a.width, held, a.width, room);
+    for (int token = 0; token < a.tokens; ++token) {
+      const int count = std::min(held, a.seen(token) - begin);
+      for (int head = 0; head < a.heads;) {
+        const float* weights =
+            scores + static_cast<int64_t>(token * a.heads + head) * a.room() + begin;
+        float* out = a.out + token * a.out_stride + head * a.width;
+        const bool three = Chunks <= 4 && a.heads - head >= 3;
+        if (three) gather<Chunks, 3>(weights, a.room(), near, count, a.width, last, out);
+        else gather<Chunks, 1>(weights, a.room(), near, count, a.width, last, out);
+        head += three ? 3 : 1;
+      }
     }
   }
 }
 
-constexpr int kWidest = 128;  // of a head
+template <int Chunks, typename E>
+void attend_chunks(const Asking& a, const E* keys, const E* values) {
+  static thread_local std::vector<float> scores;
+  alignas(64) float room[kStretch * kWidest];
+  scores.resize(static_cast<std::size_t>(a.tokens) * a.heads * a.room());
+  score_all<Chunks>(a, keys, room, scores.data());
+  float inverse[kTogether * 64];
+  for (int one = 0; one < a.tokens * a.heads; ++one)
+    inverse[one] =
+        weigh(scores.data() + static_cast<int64_t>(one) * a.room(), a.seen(one / a.heads));
+  gather_all<Chunks>(a, scores.data(), values, room);
+  for (int one = 0; one < a.tokens * a.heads; ++one) {
+    float* out = a.out + one / a.heads * a.out_stride + one % a.heads * a.width;
+    for (int i = 0; i < a.width; ++i) out[i] *= inverse[one];
+  }
+}
 
+// Attends; there are at most `kTogether` tokens and 64 heads, of at most `kWidest` each.
 template <typename E>
-void attend(const float* queries, int heads, int width, const E* keys, const E* values,
-            int length, float* out) {
+void attend(const Asking& a, const E* keys, const E* values) {
   const auto with = [&](auto chunks) {
-    attend_chunks<decltype(chunks)::value>(queries, heads, width, keys, values, length, out);
+    attend_chunks<decltype(chunks)::value>(a, keys, values);
   };
-  if (width <= 16) return with(std::integral_constant<int, 1>());
-  if (width <= 32) return with(std::integral_constant<int, 2>());
-  if (width <= 48) return with(std::integral_constant<int, 3>());
-  if (width <= 64) return with(std::integral_constant<int, 4>());
-  if (width <= 80) return with(std::integral_constant<int, 5>());
-  if (width <= 96) return with(std::integral_constant<int, 6>());
-  if (width <= 112) return with(std::integral_constant<int, 7>());
+  if (a.width <= 16) return with(std::integral_constant<int, 1>());
+  if (a.width <= 32) return with(std::integral_constant<int, 2>());
+  if (a.width <= 48) return with(std::integral_constant<int, 3>());
+  if (a.width <= 64) return with(std::integral_constant<int, 4>());
+  if (a.width <= 80) return with(std::integral_constant<int, 5>());
+  if (a.width <= 96) return with(std::integral_constant<int, 6>());
+  if (a.width <= 112) return with(std::integral_constant<int, 7>());
   return with(std::integral_constant<int, 8>());
 }
 

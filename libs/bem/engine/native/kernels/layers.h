@@ -31,25 +31,42 @@ struct Pass {
   Active active;
 };
 
+// Rows that are neighbouring tokens of one slot.
+struct Run {
+  int row, tokens;
+};
+
 // What a pass computes on its way.
 struct Buffers {
+  std::vector<Run> runs;
   std::vector<float> qkv, mixed, inner, low;
   std::vector<int8_t> codes;
   std::vector<float> scales, sums;
   std::vector<int32_t> minus;
 
-  void fit(const Model& m, const Pass& p) {
-    const auto rows = static_cast<std::size_t>(p.tokens);
-    const int widest = std::max({m.hidden, m.inner, m.heads * m.width});
-    const std::size_t groups = rows * ((widest + kGroup - 1) / kGroup);
-    qkv.resize(rows * (m.heads + 2 * m.pairs) * m.width);
-    mixed.resize(rows * m.heads * m.width);
-    inner.resize(rows * m.inner);
-    low.resize(rows * p.active.width());
+  void fit_rows(int tokens, int widest) {
+    const std::size_t groups = static_cast<std::size_t>(tokens) * ((widest + kGroup - 1) / kGroup);
     codes.resize(groups * kGroup);
     scales.resize(groups);
     sums.resize(groups);
     minus.resize(groups);
+  }
+
+  void fit(const Model& m, const Pass& p) {
+    const auto rows = static_cast<std::size_t>(p.tokens);
+    fit_rows(p.tokens, std::max({m.hidden, m.inner, m.heads * m.width}));
+    qkv.resize(rows * (m.heads + 2 * m.pairs) * m.width);
+    mixed.resize(rows * m.heads * m.width);
+    inner.resize(rows * m.inner);
+    low.resize(rows * p.active.width());
+    runs.clear();
+    for (int row = 0; row < p.tokens; ++row) {
+      const bool on = row > 0 && runs.back().tokens < kTogether &&
+                      p.slots[row] == p.slots[row - 1] &&
+                      p.positions[row] == p.positions[row - 1] + 1;
+      if (on) ++runs.back().tokens;
+      else runs.push_back({row, 1});
+    }
   }
   Rows rows() { return {codes.data(), scales.data(), sums.data(), minus.data()}; }
 };
@@ -113,17 +130,21 @@ void place_keys(const Model& m, const Pass& p, int layer, float* qkv) {
 }
 
 template <typename E>
-void mix(const Model& m, const Pass& p, int layer, const float* qkv, float* out) {
+void mix(const Model& m, const Pass& p, int layer, Buffers& b) {
   const int together = m.heads / m.pairs, stride = (m.heads + 2 * m.pairs) * m.width;
+  const int tasks = static_cast<int>(b.runs.size()) * m.pairs;
 #pragma omp for schedule(dynamic, 1)
-  for (int task = 0; task < p.tokens * m.pairs; ++task) {
-    const int row = p.tokens - 1 - task / m.pairs, pair = task % m.pairs;  // long ones first
+  for (int task = 0; task < tasks; ++task) {
+    const Run& run = b.runs[b.runs.size() - 1 - task / m.pairs];  // long ones first
+    const int pair = task % m.pairs;
     const int64_t head = static_cast<int64_t>(pair) * together * m.width;
     const int64_t begin =
-        layer * p.layer_stride + p.slots[row] * p.slot_stride + pair * p.pair_stride;
-    attend(qkv + static_cast<int64_t>(row) * stride + head, together, m.width,
-           static_cast<const E*>(p.keys) + begin, static_cast<const E*>(p.values) + begin,
-           p.positions[row] + 1, out + static_cast<int64_t>(row) * m.heads * m.width + head);
+        layer * p.layer_stride + p.slots[run.row] * p.slot_stride + pair * p.pair_stride;
+    const int64_t out = static_cast<int64_t>(m.heads) * m.width;
+    const Asking asking{b.qkv.data() + static_cast<int64_t>(run.row) * stride + head,
+                        stride, run.tokens, together, m.width, p.positions[run.row] + 1,
+                        b.mixed.data() + run.row * out + head, out};
+    attend(asking, static_cast<const E*>(p.keys) + begin, static_cast<const E*>(p.values) + begin);
   }
 }
 
@@ -204,10 +225,10 @@ inline void run(const Model& m, const Pass& p) {
       });
       if (p.half) {
         place_keys<uint16_t>(m, p, index, b.qkv.data());
-        mix<uint16_t>(m, p, index, b.qkv.data(), b.mixed.data());
+        mix<uint16_t>(m, p, index, b);
       } else {
         place_keys<float>(m, p, index, b.qkv.data());
-        mix<float>(m, p, index, b.qkv.data(), b.mixed.data());
+        mix<float>(m, p, index, b);
       }
       leave(p, layer.out_site, b.mixed.data(), mixed, b);
       add_product(m, p, layer.out, b);

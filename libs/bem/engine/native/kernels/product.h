@@ -38,6 +38,7 @@ void tile_four(const Matrix& m, int block, const Rows& x, Tile& out) {
       codes[q] = _mm512_and_si512(both, low);
       codes[q + kQuads / 2] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
     }
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const int at = g * R + r;
       __m512i dot = _mm512_setzero_si512();
@@ -63,6 +64,7 @@ void tile_eight(const Matrix& m, int block, const Rows& x, Tile& out) {
       _mm_prefetch(reinterpret_cast<const char*>(w) + 4096 + 64 * q, _MM_HINT_T0);
       codes[q] = _mm512_load_si512(w + 64 * q);
     }
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
       const int at = g * R + r;
       __m512i dot = _mm512_set1_epi32(x.minus[at]);  // codes of weights are 128 too high

@@ -26,8 +26,6 @@ inline int rows_beside(int row, int rows) {
   return std::min(kRows, rows - row / kRows * kRows);
 }
 
-inline __m512 absolute(__m512 x) { return _mm512_abs_ps(x); }
-
 // Puts `x [inputs]` in as row `row` of `rows`.
 inline void quantise(const float* x, int inputs, int row, int rows, const Rows& to) {
   const int groups = (inputs + kGroup - 1) / kGroup, beside = rows_beside(row, rows);
@@ -38,7 +36,7 @@ inline void quantise(const float* x, int inputs, int row, int rows, const Rows& 
     const __mmask16 second = left >= 32 ? 0xFFFF : left > 16 ? (1u << (left - 16)) - 1 : 0;
     const __m512 a = _mm512_maskz_loadu_ps(first, x + g * kGroup);
     const __m512 b = _mm512_maskz_loadu_ps(second, x + g * kGroup + 16);
-    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(absolute(a), absolute(b)));
+    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
     const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127 / largest : 0);
     const __m512i whole_a = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
     const __m512i whole_b = _mm512_cvtps_epi32(_mm512_mul_ps(b, inverse));
@@ -51,6 +49,13 @@ inline void quantise(const float* x, int inputs, int row, int rows, const Rows& 
     block.sums[at] = largest / 127 * static_cast<float>(sum);
     block.minus[at] = -128 * sum;
   }
+}
+
+// Puts all rows of `x [rows, inputs]` in; called by all threads of a parallel region.
+inline void quantise_all(const float* x, int inputs, int rows, const Rows& to) {
+#pragma omp for schedule(static)
+  for (int row = 0; row < rows; ++row)
+    quantise(x + static_cast<int64_t>(row) * inputs, inputs, row, rows, to);
 }
 
 }  // namespace bem

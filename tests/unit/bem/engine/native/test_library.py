@@ -85,6 +85,27 @@ def test_eight_bits_hold_weights_to_half_a_step() -> None:
     assert ((held - weight).abs() <= weight.abs().amax(1, keepdim=True) / 253).all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(outputs=st.integers(1, 90), rows=st.integers(1, 40), size=st.floats(0.01, 30))
+def test_likelihoods_are_those_of_all_outputs(outputs: int, rows: int, size: float) -> None:
+    """The log-probability of one output is that of the softmax over the whole product."""
+    product = PackedLinear(library(), random(0, outputs, 64), bits=8)
+    x, wanted = random(1, rows, 64) * size, torch.arange(rows) * 7 % outputs
+
+    found = product.likelihoods(x, wanted)
+
+    every = product(x).double().log_softmax(1)
+    assert torch.allclose(found.double(), every[torch.arange(rows), wanted], rtol=1e-5, atol=2e-5)
+
+
+def test_an_output_that_is_not_there_is_refused() -> None:
+    """Outputs beyond the matrix, or not one a row, are named."""
+    product = PackedLinear(library(), random(0, 10, 64), bits=8)
+
+    with pytest.raises(ValueError, match="1 of 10 outputs for 1 rows"):
+        product.likelihoods(random(1, 1, 64), torch.tensor([10]))
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_zeros_give_zeros(bits: int) -> None:
     """A row of zeros, which has no scale of its own, gives zeros."""
