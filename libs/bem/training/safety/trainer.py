@@ -49,7 +49,8 @@ class SafetyPlan:
         attacks: Attacks in a step, the categories in turn.
         harmless: Harmless prompts in a step.
         learning_rate: Peak of the schedule.
-        dual_rate: Step of the multipliers.
+        dual_rate: Step of the multipliers' ascent.
+        dual_gain: Weight of a category's present slack in its multiplier.
         clip: Largest gradient norm.
         seed: Of basis, initialisation and order.
     """
@@ -65,7 +66,8 @@ class SafetyPlan:
     attacks: int = 6
     harmless: int = 4
     learning_rate: float = 4e-3
-    dual_rate: float = 0.2
+    dual_rate: float = 0.3
+    dual_gain: float = 1.0
     clip: float = 1.0
     seed: int = 0
 
@@ -126,7 +128,10 @@ class SafetyTrainer:
         self._journal.path.unlink(missing_ok=True)
         plan, order = self.plan, random.Random(self.plan.seed)  # noqa: S311 - an order
         self.multipliers = Multipliers(
-            sorted(examples.attacks), epsilon=plan.epsilon, rate=plan.dual_rate
+            sorted(examples.attacks),
+            epsilon=plan.epsilon,
+            rate=plan.dual_rate,
+            gain=plan.dual_gain,
         )
         attacks = {name: _endless(found, order) for name, found in examples.attacks.items()}
         harmless = _endless(examples.harmless, order)
