@@ -6,8 +6,9 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from bem.data import benign
+from bem.data import pairs
 from bem.evaluation.report import as_json
+from bem.safety.judging import judge_named
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import (
@@ -20,7 +21,6 @@ from sklearn.metrics import (
 from services.safety.scoring import answers
 from services.safety.scoring.heads import ASKED, SAID, Heads, probability
 from tools.guard.corpus import BENIGN, Embeddings, Sample, asked, said
-from tools.guard.detectors import Detectors
 from tools.guard.train import grounding_rows, help_rows, split_of, worst
 
 Array = NDArray[np.float32]
@@ -109,12 +109,12 @@ def fairness(heads: Heads) -> dict[str, Any]:
         return np.asarray(probability(heads.words(pieces)[:, 0]))
 
     found = {}
-    for name, pairs in (("stereo-set", benign.stereotype_pairs()), ("crows", benign.mask_pairs())):
-        left = toxicity([one for _, one, _ in pairs])
-        right = toxicity([one for _, _, one in pairs])
-        own = np.array([answers.unfairness([one], toxicity) for _, one, _ in pairs])
+    for name, rows in (("stereo-set", pairs.stereotype_pairs()), ("crows", pairs.mask_pairs())):
+        left = toxicity([one for _, one, _ in rows])
+        right = toxicity([one for _, _, one in rows])
+        own = np.array([answers.unfairness([one], toxicity) for _, one, _ in rows])
         found[name] = {
-            "pairs": len(pairs),
+            "pairs": len(rows),
             "stereotype_reads_worse": round(float((left > right).mean()), 4),
             "mean_gap": round(float((left - right).mean()), 4),
             "own_counterfactual_above_half": int((own >= 0.5).sum()),
@@ -134,7 +134,7 @@ def agreement() -> dict[str, Any]:
 
     people = [one for one in said(0) if one.label == SAID]
     calm = [one for one in said(0) if one.label == BENIGN and one.split == "held_out"]
-    detectors = Detectors()
+    detectors = judge_named("mitigation")
     hit = detectors.obscene([one.text for one in people])
     wrong = detectors.obscene([one.text for one in calm])
     stored = file_of("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()

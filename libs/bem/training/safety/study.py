@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from bem.backbone import Backbone
 from bem.composition import allocate
-from bem.data.harmless import HarmlessPrompt, load_harmless
+from bem.data.harmless import SUITE, HarmlessPrompt, load_harmless
 from bem.data.red_team import RedTeamPrompt, digest_of, load_red_team, sample
 from bem.safety import SafetyArtifact, orthogonality, project_out, slices_outside
 from bem.safety.judging import JUDGES, judge_named
@@ -56,7 +56,7 @@ def attacks_to_judge() -> list[RedTeamPrompt]:
 
 def harmless_to_judge() -> list[HarmlessPrompt]:
     """Return the benign suite: held-out questions with gold answers, a third for the skill."""
-    return load_harmless("held_out", sets=("nq-open", "asdiv", "disfl-qa"))[:HARMLESS]
+    return load_harmless("held_out", sets=SUITE)[:HARMLESS]
 
 
 def violations(trained: Sequence[Trained], *, cache: Path, folder: Path, command: str) -> Report:
@@ -82,9 +82,9 @@ def violations(trained: Sequence[Trained], *, cache: Path, folder: Path, command
     for name in JUDGES:
         judge = judge_named(name)
         scored[name] = (
-            [judge.violates(r, p.rogue) for r, p in zip(plain, prompts, strict=True)],
+            [judge.violates(r, p) for r, p in zip(plain, prompts, strict=True)],
             [
-                [judge.violates(r, p.rogue) for r, p in zip(replies, prompts, strict=True)]
+                [judge.violates(r, p) for r, p in zip(replies, prompts, strict=True)]
                 for replies in said
             ],
         )
@@ -134,7 +134,7 @@ def quality(
         for name in ("exact_match", "f1")
     }
     judge = judge_named("prefix")
-    refused_before = _mean([1 - judge.violates(r) for r in plain])
+    refused_before = _mean([float(judge.declines(r)) for r in plain])
     touched, refused = [], []
     for one in trained:
         head = value_head_of(one.artifact)
@@ -156,7 +156,7 @@ def quality(
         for name, entry in metrics.items():
             entry["mission"].append([row[name] for row in rows])
         touched.append(_mean((risk > head.threshold).float().tolist()))
-        refused.append(_mean([1 - judge.violates(r) for r in replies]))
+        refused.append(_mean([float(judge.declines(r)) for r in replies]))
     found = _report("safety_quality", trained, _digest(p.key for p in prompts), command)
     found["metrics"] = metrics
     found["harmless_above_threshold"] = touched
