@@ -49,7 +49,9 @@ class Fleet:
         """Return the greedy answer to a chat over gRPC; ``a_b`` is sent as the header ``a-b``."""
         messages = [pb.ChatMessage(role=m["role"], content=m["content"]) for m in chat]
         request = pb.GenerateRequest(
-            chat=pb.Chat(messages=messages), sampling=pb.Sampling(temperature=0), max_tokens=16
+            chat=pb.ChatPrompt(messages=messages),
+            sampling=pb.Sampling(temperature=0),
+            max_tokens=16,
         )
         sent = tuple((name.replace("_", "-"), value) for name, value in metadata.items())
         stub: Any = rpc.RouterServiceStub(self.channel)

@@ -86,12 +86,13 @@ class Arm:
     ) -> list[str]:
         """Return greedy replies, from the journal of ``folder`` where it has them."""
         journal = Journal(folder / REPLIES)
-        mine = self.system(tokens, knob)
-        known = {
-            row["prompt_id"]: str(row["reply"]) for row in journal.rows() if row["system"] == mine
-        }
+        rows = {(row["system"], row["prompt_id"]): str(row["reply"]) for row in journal.rows()}
+        known: dict[str, str] = {}
         for skill in sorted({p.skill for p in prompts}):
-            missing = [p for p in prompts if p.key not in known and p.skill == skill]
+            mine = self.system(tokens, knob, skill)
+            own = [p for p in prompts if p.skill == skill]
+            known |= {p.key: rows[mine, p.key] for p in own if (mine, p.key) in rows}
+            missing = [p for p in own if p.key not in known]
             if not missing:
                 continue
             system = WorkerSystem(self.worker(), skill or None, knob=knob)
@@ -111,12 +112,12 @@ class Arm:
                 })  # fmt: skip
         return [known[prompt.key] for prompt in prompts]
 
-    def system(self, tokens: int, knob: float) -> str:
-        """Return a digest of base, adapter, skills, knob and length of a reply, hexadecimal."""
+    def system(self, tokens: int, knob: float, skill: str = "") -> str:
+        """Return a digest of base, adapter, skill, knob and length of a reply, hexadecimal."""
         made: list[str | float] = [file_digest(locate(PACKAGED)), tokens, knob]
         if self._adapter:
             made.append(version_of(SAFETY.read_card(self._adapter)))
-        made += [version_of(SKILLS.read_card(skill)) for skill in self._skills]
+        made += [version_of(SKILLS.read_card(f)) for f in self._skills if f.name == skill]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
     def worker(self) -> ModelWorker:
