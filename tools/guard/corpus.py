@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from services.safety.scoring.embedding import WIDTH, MiniLM
 from services.safety.scoring.normalise import readings
+from services.safety.scoring.tiers import EMBEDDED
 from services.safety.scoring.windows import asked_windows, windows
 
 BENIGN = ""
 _DEV = 0.25
 # Of one origin at most, so that no set of questions rules the rest.
-_MOST = {"train": 200, "dev": 400, "held_out": 150}
+_MOST = {"train": 300, "dev": 400, "held_out": 150}
 _MOST_SAID = {"train": 600, "dev": 600, "held_out": 300}
 # A template of a thousand words would stand for twenty prompts.
 _WINDOWS_OF_ATTACK = 2
+_WINDOWS_OF_CALM = 3
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,20 @@ def asked(seed: int) -> list[Sample]:
     """
     found = []
     for one in load_red_team():
+        pieces = asked_windows(readings(one.text))
+        if one.split == "held_out":
+            kept = _at_most(pieces, EMBEDDED)
+        else:
+            # The other windows of a document in which an attack hides are harmless.
+            hiding = [piece for piece in pieces if one.rogue in piece]
+            kept = _at_most(hiding or pieces, _WINDOWS_OF_ATTACK)
         split = one.split if one.split == "held_out" else _split(one.text, seed)
-        most = _WINDOWS_OF_ATTACK if split == "train" else 0
-        found.append(_sample(one.text, one.category, one.family, split, most))
+        found.append(Sample(one.text, one.category, one.family, split, kept))
     for split in SPLITS:
-        found += [
-            _sample(calm.text, BENIGN, calm.family, split, int(split == "train"))
-            for calm in _few(load_harmless(split), _MOST[split])
-        ]
+        for calm in _few(load_harmless(split), _MOST[split]):
+            pieces = asked_windows(readings(calm.text))
+            kept = _at_most(pieces, _WINDOWS_OF_CALM if split == "train" else len(pieces))
+            found.append(Sample(calm.text, BENIGN, calm.family, split, kept))
     return found
 
 
@@ -91,11 +99,8 @@ def _answer(text: str, label: str, family: str, split: str) -> Sample:
     return Sample(text, label, family, split, tuple(windows(text)))
 
 
-def _sample(text: str, label: str, family: str, split: str, most: int) -> Sample:
-    pieces = asked_windows(readings(text))
-    if most and len(pieces) > most:
-        pieces = sorted(pieces, key=_order)[:most]
-    return Sample(text, label, family, split, tuple(pieces))
+def _at_most(pieces: Sequence[str], most: int) -> tuple[str, ...]:
+    return tuple(sorted(pieces, key=_order)[:most] if len(pieces) > most else pieces)
 
 
 def _few(texts: Iterable[HarmlessPrompt], most: int) -> Iterator[HarmlessPrompt]:
