@@ -102,7 +102,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
-.PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-safety bench-stats bench-training lock
+.PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
 	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
@@ -148,9 +148,6 @@ bench-engine: setup ## Measure the engine beside llama.cpp (LLAMA_PYTHON=interpr
 
 bench-guard: setup ## Measure the guard, alone and beside others (GUARD_PYTHON: a venv with llm-guard)
 	$(PY) -m benchmarks.guard
-
-bench-safety: setup ## Measure what adapter and sidecar add to a request on the real model
-	$(PY) -m benchmarks.safety_latency --fresh
 
 bench-gate: setup ## Compare canary gates on traces whose truth is known
 	$(PY) -m benchmarks.gates
