@@ -79,7 +79,7 @@ class ValueHead(nn.Module):
 
     @torch.no_grad()
     def calibrate(
-        self, harmless: Tensor, risky: Tensor, *, false_positives: float = 0.08, below: float = 0.25
+        self, harmless: Tensor, risky: Tensor, *, false_positives: float = 0.02, below: float = 0.25
     ) -> float:
         """Set dead zone and ceiling on requests that the probe was not fitted on.
 
