@@ -36,6 +36,9 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     safety: Path = Path("adapters/safety")
     """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
 
+    safety_knob: float = Field(1.0, ge=0, le=1)
+    """Knob of a request that comes without ``bem-safety-knob``."""
+
     safety_floor: float = Field(0.0, ge=0, le=1)
     """Least knob of the safety adapter; a request's ``bem-safety-knob`` can only raise it."""
 

@@ -74,7 +74,7 @@ class Fast:
         scores: dict[str, float] = {}
         if "counterfactual" in query.wanted:
             scores["counterfactual"] = answers.unfairness(
-                pieces or windows(query.text), self._toxicity
+                pieces or windows(query.text), self._heads.leaning
             )
         if not query.whole or not query.asked:
             return scores
@@ -116,7 +116,11 @@ class Deep:
             for query in queries
         ]
         flat = [piece for part in asked for piece in part]
-        logits = self._heads.meaning(self._model.embed(flat)) if flat else np.zeros((0, len(ASKED)))
+        logits = (
+            self._heads.requests(flat, self._model.embed(flat))
+            if flat
+            else np.zeros((0, len(ASKED)), dtype=np.float32)
+        )
         found, at = [], 0
         for query, part in zip(queries, asked, strict=True):
             scores: dict[str, float] = {}
@@ -136,7 +140,7 @@ class Deep:
         pieces = asked_windows(readings(text))
         if len(pieces) <= EMBEDDED:
             return pieces
-        by_words = self._heads.words(pieces)[:, 1:].max(axis=1)
+        by_words = self._heads.words(pieces)[:, 1 : 1 + len(ASKED)].max(axis=1)
         chosen = np.argsort(-by_words)[: EMBEDDED - 2]
         # The first and the last window say what is wanted, whatever their words.
         return [pieces[place] for place in sorted({0, len(pieces) - 1, *map(int, chosen)})]
