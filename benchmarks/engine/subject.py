@@ -17,13 +17,14 @@ from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache/models"
+COMPILED = ROOT / ".cache/kernels"
 GREEDY = Sampling(temperature=0)
 RANK, LAYERS, FIRST = 8, 30, 15
 
 
 def backbone(kind: str = "auto") -> Backbone:
     """Load the packaged model, held as ``kind``."""
-    return settle(load_backbone(cache=CACHE), kind)[0]  # type: ignore[arg-type]
+    return settle(load_backbone(cache=CACHE), kind, cache=COMPILED)[0]  # type: ignore[arg-type]
 
 
 def text_ids(tokenizer: object, count: int) -> list[int]:

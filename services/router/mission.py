@@ -237,9 +237,16 @@ def load(settings: RouterSettings) -> Mission:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
-    backbone, picked = settle(loaded, settings.weights)
-    measured = picked.milliseconds if picked else None
-    _LOG.info("weights", kind=backbone.weights, asked=settings.weights, milliseconds=measured)
+    backbone, picked = settle(
+        loaded, settings.weights, settings.kernels, cache=settings.kernels_cache
+    )
+    _LOG.info(
+        "weights",
+        kind=backbone.weights,
+        asked=settings.weights,
+        kernels=picked.kernels,
+        milliseconds=picked.milliseconds or None,
+    )
     return assemble(backbone, settings)
 
 
