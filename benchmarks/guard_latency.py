@@ -1,9 +1,9 @@
 """What basis and sidecar add to requests of the real model: ``python -m benchmarks.guard_latency``.
 
 Redis, the router with the packaged model, and the sidecar run as processes. A round asks one
-harmless question twice, straight at the router with knob 0 and through the sidecar with knob 1, in
-turn the one or the other first; the router keeps no prefixes, and no question comes twice, so
-neither side finds anything done. Rounds of several runs add up in the report.
+harmless question in three ways, each round beginning with another: straight at the router with
+knob 0, the same with knob 1, and through the sidecar with knob 1. The router keeps no prefixes and
+no question comes twice, so nobody finds anything done. Rounds of several runs add up in the report.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from bem.acceptance.judge import measure as measured
 from bem.acceptance.report import PairedScores
 from bem.data.harmless import load_harmless
 from bemfleet.router.v1 import router_pb2 as pb
-from bemfleet.router.v1.router_pb2_grpc import RouterServiceStub
-from fleet.embedded_redis import RedisServer
-from fleet.testing import free_port
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fleet.testing import RedisServer, free_port
+from numpy.typing import NDArray
 
 from tools.guard.arm import items_digest
 
@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/results/safety_latency.json"
 COMMAND = "python -m benchmarks.guard_latency"
 TOKENS = 16
+WAYS = ("neither", "basis", "both")
 START_S = 180
 
 
@@ -74,7 +75,7 @@ def servers() -> Iterator[tuple[str, str]]:
             redis.kill()
 
 
-async def ask(stub: RouterServiceStub, text: str, *, stream: bool, knob: float) -> float:
+async def ask(stub: "rpc.RouterServiceAsyncStub", text: str, *, stream: bool, knob: float) -> float:
     """Return the seconds until the last token is there."""
     chat = pb.ChatPrompt(messages=[pb.ChatMessage(role="user", content=text)])
     request = pb.GenerateRequest(chat=chat, max_tokens=TOKENS, sampling=pb.Sampling(temperature=0))
@@ -90,25 +91,27 @@ async def ask(stub: RouterServiceStub, text: str, *, stream: bool, knob: float) 
 
 
 async def rounds(router: str, sidecar: str, texts: list[str], *, stream: bool) -> list[list[float]]:
-    """Return [rounds][straight, through both], in ms."""
+    """Return [rounds][ways], in ms."""
     async with (
         grpc.aio.insecure_channel(router) as straight,
         grpc.aio.insecure_channel(sidecar) as through,
     ):
-        ways = ((RouterServiceStub(straight), 0.0), (RouterServiceStub(through), 1.0))
+        near, far = rpc.RouterServiceStub(straight), rpc.RouterServiceStub(through)
+        ways = ((near, 0.0), (near, 1.0), (far, 1.0))
         for stub, knob in ways:
             await _ready(stub, knob)
         found = []
         for place, text in enumerate(texts):
-            taken = [0.0, 0.0]
-            for way in (0, 1) if place % 2 else (1, 0):
+            taken = [0.0] * len(WAYS)
+            for turn in range(len(WAYS)):
+                way = (place + turn) % len(WAYS)
                 stub, knob = ways[way]
                 taken[way] = 1e3 * await ask(stub, text, stream=stream, knob=knob)
             found.append(taken)
         return found
 
 
-async def _ready(stub: RouterServiceStub, knob: float) -> None:
+async def _ready(stub: "rpc.RouterServiceAsyncStub", knob: float) -> None:
     limit = time.monotonic() + START_S
     while True:
         try:
@@ -121,27 +124,35 @@ async def _ready(stub: RouterServiceStub, knob: float) -> None:
             return
 
 
-def report(known: dict[str, Any], found: list[list[float]], keys: list[str], way: str) -> None:
+def _added(ms: NDArray[np.float64]) -> dict[str, float]:
+    p50, p95 = (float(np.percentile(ms, q)) for q in (50, 95))
+    return {
+        "p50_ms": round(p50, 1),
+        "p95_ms": round(p95, 1),
+        "p50_ms_per_token": round(p50 / TOKENS, 2),
+    }
+
+
+def report(known: dict[str, Any], found: list[list[float]], keys: list[str], kind: str) -> None:
     """Add rounds to the report and write it."""
-    ways: dict[str, Any] = known.get("ways", {})
-    own = ways.setdefault(way, {"keys": [], "straight": [], "through": []})
+    kinds: dict[str, Any] = known.get("kinds", {})
+    own = kinds.setdefault(kind, {"keys": [], **{way: [] for way in WAYS}})
     own["keys"] += keys
-    own["straight"] += [round(row[0], 2) for row in found]
-    own["through"] += [round(row[1], 2) for row in found]
-    for one in ways.values():
-        straight, through = np.array(one["straight"]), np.array(one["through"])
-        added = through - straight
+    for place, way in enumerate(WAYS):
+        own[way] += [round(row[place], 2) for row in found]
+    for one in kinds.values():
+        neither, basis, both = (np.array(one[way]) for way in WAYS)
         one["figures"] = {
-            "straight_p50_ms": round(float(np.median(straight)), 1),
-            "ratio_of_medians": round(float(np.median(through) / np.median(straight)), 4),
-            "added_p50_ms": round(float(np.median(added)), 1),
-            "added_p95_ms": round(float(np.percentile(added, 95)), 1),
-            "added_p50_ms_per_token": round(float(np.median(added)) / TOKENS, 2),
+            "neither_p50_ms": round(float(np.median(neither)), 1),
+            "ratio_of_medians": round(float(np.median(both) / np.median(neither)), 4),
+            "basis_adds": _added(basis - neither),
+            "sidecar_adds": _added(both - basis),
+            "both_add": _added(both - neither),
         }
-    unary = ways.get("unary")
+    unary = kinds.get("unary")
     if unary is None:
         raise SystemExit("measure unary rounds first: they are what the gate reads")
-    entry = {"mission": [unary["through"]], "baseline": [unary["straight"]], "keys": unary["keys"]}
+    entry = {"mission": [unary["both"]], "baseline": [unary["neither"]], "keys": unary["keys"]}
     whole = {
         "id": "safety_latency",
         "mission": {
@@ -155,7 +166,7 @@ def report(known: dict[str, Any], found: list[list[float]], keys: list[str], way
         "data": {"name": "harmless held-out questions", "digest": items_digest(unary["keys"])},
         "command": COMMAND,
         "tokens": TOKENS,
-        "ways": ways,
+        "kinds": kinds,
     }
     OUT.write_text(json.dumps(whole, indent=1) + "\n")
     scores = {
@@ -163,7 +174,7 @@ def report(known: dict[str, Any], found: list[list[float]], keys: list[str], way
     }
     for one in measured(load_catalogue().gates["C.latency"].judged, scores):
         print(f"C.latency {one.figure:.4f}, 95 % {one.low} to {one.high}, p {one.p:.3g}")
-    print(json.dumps({name: one["figures"] for name, one in ways.items()}, indent=1))
+    print(json.dumps({name: one["figures"] for name, one in kinds.items()}, indent=1))
 
 
 def main() -> None:
@@ -174,13 +185,13 @@ def main() -> None:
     parser.add_argument("--add", action="store_true", help="to the rounds that are in the report")
     given = parser.parse_args()
     known = json.loads(OUT.read_text()) if given.add and OUT.exists() else {}
-    way = "streamed" if given.stream else "unary"
-    done = set(known.get("ways", {}).get(way, {}).get("keys", ()))
+    kind = "streamed" if given.stream else "unary"
+    done = set(known.get("kinds", {}).get(kind, {}).get("keys", ()))
     asked = [p for p in load_harmless("held_out", sets=("nq-open", "asdiv")) if p.key not in done]
     asked = asked[: given.rounds]
     with servers() as (router, sidecar):
         found = asyncio.run(rounds(router, sidecar, [p.text for p in asked], stream=given.stream))
-    report(known, found, [p.key for p in asked], way)
+    report(known, found, [p.key for p in asked], kind)
 
 
 if __name__ == "__main__":
