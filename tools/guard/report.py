@@ -70,8 +70,13 @@ def report(folder: Path, embeddings: Embeddings, seed: int) -> tuple[dict[str, A
         chosen = calm | (labels == name)
         curves[name] = (labels[chosen] == name, read[chosen, column])
     held = read >= np.array([limits[name] for name in ASKED], dtype=np.float32)
+    names = np.array([_named(one) for one in texts])
     families = {
-        f"{one.label or 'harmless'}: {one.family}": _family(texts, held, one) for one in texts
+        str(name): {
+            "texts": int((names == name).sum()),
+            "refused": round(float(held[names == name].any(axis=1).mean()), 4),
+        }
+        for name in np.unique(names)
     }
     replies, toxic = readings_of(heads, said(seed), None)
     curves[SAID] = (np.array([one.label == SAID for one in replies]), toxic[:, 0])
@@ -98,9 +103,10 @@ def report(folder: Path, embeddings: Embeddings, seed: int) -> tuple[dict[str, A
     }, curves
 
 
-def _family(texts: Sequence[Sample], held: NDArray[np.bool_], one: Sample) -> dict[str, Any]:
-    here = np.array([(t.family, t.label) == (one.family, one.label) for t in texts])
-    return {"texts": int(here.sum()), "refused": round(float(held[here].any(axis=1).mean()), 4)}
+def _named(one: Sample) -> str:
+    """Return label and family; the hundreds of jailbreak templates are one line."""
+    family = "templates" if one.family.startswith("templates/") else one.family
+    return f"{one.label or 'harmless'}: {family}"
 
 
 def fairness(heads: Heads, seed: int) -> dict[str, Any]:
