@@ -14,18 +14,21 @@ from sklearn.linear_model import LogisticRegression
 
 from services.safety.scoring import answers, heads
 from services.safety.scoring.heads import ASKED, SAID
+from services.safety.scoring.windows import SAID_WORDS, fair_windows
 from tools.guard.corpus import BENIGN, Embeddings, Sample, asked, digest, said
 
 # Of harmless dev texts this share may be held for a violation: of requests by all six heads
 # together, of answers by each that withholds them.
 FALSE_ALARMS = {
-    "asked": 0.007,
+    "asked": 0.005,
     "said": 0.0008,
     "counterfactual": 0.0005,
     "helpfulness": 0.005,
     "grounding": 0.02,
 }
 _MEANING_C, _WORDS_C, _LEANING_C = 8.0, 30.0, 0.3
+# Times that a toxic comment shorter than a window is learned among harmless words.
+_HIDDEN = 8
 
 Array = NDArray[np.float32]
 Score = Callable[[Sequence[str]], Array]
@@ -116,7 +119,13 @@ def train(out: Path, embeddings: Embeddings, seed: int) -> dict[str, Any]:
     learning, talking = split_of(questions, "train"), split_of(replies, "train")
     by_words = vectorizer.transform(learning.pieces)
     by_meaning = embeddings.of(learning.pieces)
-    toxic = fit(vectorizer.transform(talking.pieces), talking.labels, SAID, _WORDS_C)
+    among, labels = hidden(talking, seed)
+    toxic = fit(
+        vectorizer.transform([*talking.pieces, *among]),
+        np.concatenate([talking.labels, labels]),
+        SAID,
+        _WORDS_C,
+    )
     words = [
         toxic,
         *(fit(by_words, learning.labels, name, _WORDS_C) for name in ASKED),
@@ -136,6 +145,37 @@ def train(out: Path, embeddings: Embeddings, seed: int) -> dict[str, Any]:
     card["thresholds"] |= {name: row["threshold"] for name, row in card["linear"].items()}
     heads.store(out, _stacked(words), _stacked(meaning), card)
     return card
+
+
+def hidden(talking: Split, seed: int) -> tuple[list[str], NDArray[np.str_]]:
+    """Return windows of harmless words with a whole toxic comment among them, and their labels.
+
+    An answer in which an insult hides is cut into such windows; people's labels are of comments
+    that say nothing else.
+
+    Args:
+        talking: Windows of whole texts.
+        seed: Of where which comment hides.
+    """
+    draw = np.random.default_rng(seed)
+    hosts = [
+        piece.split()
+        for piece, label in zip(talking.pieces, talking.labels, strict=True)
+        if label == BENIGN
+    ]
+    short = [
+        (piece.split(), label)
+        for piece, label in zip(talking.pieces, talking.labels, strict=True)
+        if label != BENIGN and len(piece.split()) < SAID_WORDS
+    ]
+    found, labels = [], []
+    for comment, label in short:
+        for _ in range(_HIDDEN):
+            around = hosts[draw.integers(len(hosts))][: SAID_WORDS - len(comment)]
+            at = draw.integers(len(around) + 1)
+            found.append(" ".join([*around[:at], *comment, *around[at:]]))
+            labels.append(label)
+    return found, np.array(labels)
 
 
 def leaning_pairs(seed: int) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
@@ -185,7 +225,7 @@ def calibrate(
     found[SAID] = threshold(read[calm, 0], FALSE_ALARMS["said"])
     unfair = np.array(
         [
-            answers.unfairness(replies[place].pieces, trained.leaning)
+            answers.unfairness(fair_windows(replies[place].text), trained.leaning)
             for place, harmless in zip(places, calm, strict=True)
             if harmless
         ],
