@@ -17,6 +17,7 @@ from bem.engine.forward import one_token
 from bem.engine.pages import give_back
 from bem.engine.requests import GenerationRequest, OnPiece, Ticket
 from bem.engine.scoring import ScoreRequest, score_batch
+from bem.engine.threads import leave_pool
 from bem.errors import (
     BemError,
     DeadlineExceededError,
@@ -88,6 +89,7 @@ class ModelWorker:
     def start(self) -> None:
         """Prove the model with a forward of one token, then serve."""
         one_token(self.batch.decoder, min(self.backbone.end_token_ids), self.backbone.model.device)
+        leave_pool()
         self._thread.start()
 
     def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
