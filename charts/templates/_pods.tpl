@@ -50,8 +50,10 @@ capabilities: {drop: [ALL]}
 {{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE") }}
 {{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model or redis instead" $key (lower $prefix)) }}
 {{- end }}
+{{- with tpl (toString $value) $root }}
 - name: BEM_{{ $prefix }}_{{ $key }}
-  value: {{ tpl (toString $value) $root | quote }}
+  value: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -35,7 +35,7 @@ metadata:
     fleet.bem.dev/mission: {{ $name }}
     {{- end }}
 spec:
-  {{- if not $scaled }}
+  {{- if not (or $scaled (include "fleet.isMission" (list $root $spec))) }}
   replicas: {{ $spec.replicas }}
   {{- end }}
   revisionHistoryLimit: 5
@@ -47,6 +47,7 @@ spec:
     metadata:
       labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
         {{- if $spec.sidecar }}
+        fleet.bem.dev/mission: {{ $name }}
         fleet.bem.dev/track: stable
         {{- end }}
       annotations:
