@@ -47,8 +47,8 @@ capabilities: {drop: [ALL]}
 {{- define "fleet.settingsEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
 {{- range $key, $value := index . 2 }}
-{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE") }}
-{{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model or redis instead" $key (lower $prefix)) }}
+{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE" "TLS") }}
+{{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model, tls or redis instead" $key (lower $prefix)) }}
 {{- end }}
 {{- with tpl (toString $value) $root }}
 - name: BEM_{{ $prefix }}_{{ $key }}

@@ -139,6 +139,26 @@ def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
         assert any("readinessProbe" in container for container in containers(pod)), name
 
 
+def test_edge_speaks_https_with_a_certificate() -> None:
+    """With a Secret the gateway is probed, scraped, tested and announced by HTTPS alone."""
+    values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
+    found = objects(render(values, "services.gateway.tls.existingSecret=edge"))
+    named = {(e["kind"], e["metadata"]["name"]): e for e in found}
+    (container,) = named["Deployment", "bem-fleet-gateway"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    probes = [container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")]
+    (port,) = named["Service", "bem-fleet-gateway"]["spec"]["ports"]
+    monitor = named["ServiceMonitor", "bem-fleet-gateway"]["spec"]["endpoints"][0]
+    (test,) = named["Pod", "bem-fleet-inference-test"]["spec"]["containers"]
+
+    assert {probe["httpGet"]["scheme"] for probe in probes} == {"HTTPS"}
+    assert {"name": "BEM_GATEWAY_TLS", "value": "/run/tls"} in container["env"]
+    assert port["appProtocol"] == "https"
+    assert monitor["scheme"] == "https"
+    assert test["env"][0]["value"].startswith("https://")
+
+
 def test_missions_own_their_number_of_pods() -> None:
     """Where the orchestrator runs, neither Deployment nor autoscaler sets a mission's pods."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")

@@ -11,6 +11,7 @@ import pytest
 from tests.cluster import kubernetes_cli
 from tests.cluster.kubernetes_cli import ROOT, TOOL, CommandError, Release, run
 from tests.cluster.skills import write_variants
+from tests.cluster.watching import Prometheus, prometheus
 
 BASE = "docker.io/library/python:3.11-slim"
 
@@ -65,6 +66,29 @@ def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effe
             made.helm("uninstall", "--wait")
         run("kubectl", "delete", "namespace", made.namespace, "--timeout=180s")
         run("kubectl", "delete", "crd", "missions.fleet.bem.dev", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _watching(
+    release: Release, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus | None]:
+    """A Prometheus that scrapes the release from the first test on.
+
+    Only where the node is this machine: pods are reached from there alone.
+    """
+    if not _own():
+        yield None
+        return
+    with prometheus(release, tmp_path_factory.mktemp("prometheus")) as made:
+        yield made
+
+
+@pytest.fixture
+def watched(_watching: Prometheus | None) -> Prometheus:
+    """The Prometheus that has watched all tests before."""
+    if _watching is None:
+        pytest.skip("pods can be scraped from here only where the node is this machine")
+    return _watching
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,24 @@ def test_rollback_keeps_data_and_answers(release: Release) -> None:
     assert release.pod("gateway")
     assert kept(release, record)
     assert "Paris" in answer(release)
+
+
+def test_edge_speaks_https(release: Release, tmp_path: Path) -> None:
+    """With a certificate's Secret the gateway answers `helm test` by HTTPS, verified."""
+    pair = [tmp_path / "tls.key", tmp_path / "tls.crt"]
+    name = f"{release.name}-gateway.{release.namespace}.svc"
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    run(*made, "-keyout", pair[0], "-out", pair[1])
+    files = [f"--from-file={path.name}={path}" for path in pair]
+    authority = f"--from-file=ca.crt={pair[1]}"
+    release.kubectl("create", "secret", "generic", "edge", *files, authority)
+    secret = ["--set", "services.gateway.tls.existingSecret=edge"]
+    release.helm("upgrade", "charts", *secret, "--wait", "--timeout", "5m")
+    said = release.helm("test", "--logs", "--timeout", "5m")
+    release.kubectl("delete", "secret", "edge")
+
+    assert "feedback: " in said
 
 
 def test_uninstall_leaves_nothing(release: Release) -> None:
