@@ -102,7 +102,7 @@ gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer train-safety safety-study guard-gate evaluate data-cards
+.PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
 .PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
 	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
@@ -117,8 +117,16 @@ train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is
 	$(PY) -m bem.training.safety --seed 1 --out .cache/safety/seed-1 --curves docs/results/safety_training/seed-1
 	$(PY) -m bem.training.safety --seed 2 --out .cache/safety/seed-2 --curves docs/results/safety_training/seed-2
 
-safety-study: setup ## Judge the safety adapters on held-out attacks and harmless questions
+safety-study: setup ## Judge the safety adapters, alone and with the sidecar: gate C
 	$(PY) -m tools.safety_study --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
+
+safety-ablations: setup ## Train and measure other epsilons and bases, and no basis
+	for epsilon in 0.05 0.3; do $(PY) -m bem.training.safety --epsilon $$epsilon \
+	  --out .cache/safety/epsilon-$$epsilon --curves .cache/safety/epsilon-$$epsilon; done
+	for basis in 16 192 576; do $(PY) -m bem.training.safety --basis $$basis \
+	  --out .cache/safety/basis-$$basis --curves .cache/safety/basis-$$basis; done
+	$(PY) -m tools.safety_study --parts ablations --adapters adapters/safety --variants \
+	  $(foreach name,epsilon-0.05 epsilon-0.3 basis-16 basis-192 basis-576,.cache/safety/$(name))
 
 guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and without it
 	$(PY) -m tools.guard gate

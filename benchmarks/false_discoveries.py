@@ -1,11 +1,12 @@
-"""False discoveries in families of null claims, through the function that judges claims.
+"""False discoveries in families of null claims, and what true gains of seeds are worth.
 
-Every claim is null, so that a family in which anything is rejected has a false discovery
-proportion of 1: the FDR is the share of such families. A claim that a t-test of the items puts
-beyond 0.1 cannot be rejected by either p-value at 5 %, and is not bootstrapped.
+All goes through the function that judges claims. Where every claim is null, a family in which
+anything is rejected has a false discovery proportion of 1: the FDR is the share of such families.
+A claim that a t-test of the items puts beyond 0.1 cannot be rejected by either p-value at 5 %, and
+is not bootstrapped.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from scipy.special import stdtr
 
 CLAIMS = 20
 FAMILIES = 2_500
+# Of claims with seeds, which take several times as long.
+OF_SEEDS = 1_000
+POWERED = 150
 ITEMS = 200
 _SCREEN = 0.1
 
@@ -35,12 +39,14 @@ class Kind:
         statistic: Of means.
         null: Its true value.
         direction: Of a gate, whose p is one-sided and doubled; None for a comparison.
+        families: How many are drawn.
     """
 
     draw: Draw
     statistic: Statistic = "difference"
     null: float = 0.0
     direction: Direction | None = None
+    families: int = FAMILIES
 
 
 def flips(share: float, loss: float = 0.0) -> Draw:
@@ -71,14 +77,14 @@ def latencies(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     return 1.15 * work * noise[0], work * noise[1]
 
 
-def trained(seeds: int, spread: float) -> Draw:
-    """Return exact matches of several training seeds whose true gains have a spread around 0."""
+def trained(seeds: int, spread: float, mean: float = 0.0) -> Draw:
+    """Return exact matches of training seeds whose true gains have a spread around ``mean``."""
 
     def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         right = rng.random((1, ITEMS)) < 0.5
         of_item = rng.random((1, ITEMS))
         luck = np.where(rng.random((1, ITEMS)) < 0.5, of_item, rng.random((seeds, ITEMS)))
-        gain = rng.normal(0, spread, (seeds, 1))
+        gain = rng.normal(mean, spread, (seeds, 1))
         lost, won = right & (luck < 0.2 - gain), ~right & (luck < 0.2 + gain)
         mission = ((right & ~lost) | won).astype(float)
         return mission, np.broadcast_to(right.astype(float), mission.shape)
@@ -94,30 +100,31 @@ KINDS = {
         flips(0.1, loss=0.01), null=-0.01, direction="higher"
     ),
     "gate: latency at most +15 %, at +15 %": Kind(latencies, "ratio", 1.15, "lower"),
-    "3 seeds that agree": Kind(trained(3, 0.0)),
-    "3 seeds, spread 2 points": Kind(trained(3, 0.02)),
-    "3 seeds, spread 5 points": Kind(trained(3, 0.05)),
+    "3 seeds that agree": Kind(trained(3, 0.0), families=OF_SEEDS),
+    "3 seeds, spread 2 points": Kind(trained(3, 0.02), families=OF_SEEDS),
+    "3 seeds, spread 5 points": Kind(trained(3, 0.05), families=OF_SEEDS),
+    "3 seeds, spread 10 points": Kind(trained(3, 0.10), families=OF_SEEDS),
+    "5 seeds, spread 5 points": Kind(trained(5, 0.05), families=OF_SEEDS),
 }
+# The p that families take, and its two parts.
+PARTS = ("p", "p_permutation", "p_inversion")
 
 
-def measure(families: int = FAMILIES) -> list[dict[str, Any]]:
+def measure() -> list[dict[str, Any]]:
     """Return one row a kind: FDR by the p that families take, and by each of its parts."""
     rows = []
     for place, (name, kind) in enumerate(KINDS.items()):
         rng = np.random.default_rng([20, place])
-        false = dict.fromkeys(("p", "p_permutation", "p_inversion"), 0)
-        for _ in range(families):
-            for part, values in _family(kind, rng).items():
-                rejected = benjamini_hochberg(
-                    {str(place): value for place, value in enumerate(values)}
-                )
-                false[part] += any(found.rejected for found in rejected.values())
-        shares = {part: count / families for part, count in false.items()}
-        error = float(np.sqrt(max(shares["p"] * (1 - shares["p"]), 1e-9) / families))
+        false = dict.fromkeys(PARTS, 0)
+        for _ in range(kind.families):
+            for part, values in _family([kind] * CLAIMS, rng).items():
+                false[part] += any(_rejected(values))
+        shares = {part: count / kind.families for part, count in false.items()}
+        error = float(np.sqrt(max(shares["p"] * (1 - shares["p"]), 1e-9) / kind.families))
         rows.append(
             {
                 "claims": f"{CLAIMS} x {name}",
-                "families": families,
+                "families": kind.families,
                 "fdr": shares["p"],
                 "standard_error": round(error, 4),
                 "by_sign_flips_alone": shares["p_permutation"],
@@ -128,9 +135,43 @@ def measure(families: int = FAMILIES) -> list[dict[str, Any]]:
     return rows
 
 
-def _family(kind: Kind, rng: np.random.Generator) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {"p": [], "p_permutation": [], "p_inversion": []}
-    for _ in range(CLAIMS):
+def power(families: int = POWERED) -> list[dict[str, Any]]:
+    """Return one row a gain of seeds that truly agree: how often it is found.
+
+    Alone, at 5 %; and by Benjamini and Hochberg in families of 20 in which half gain as much and
+    the rest nothing, as the mean share of the gains that are found.
+    """
+    rows = []
+    for seeds in (3, 5):
+        for gain in (0.05, 0.08, 0.12):
+            rng = np.random.default_rng([22, seeds, int(100 * gain)])
+            true = [Kind(trained(seeds, 0.0, gain))] * (CLAIMS // 2)
+            kinds = true + [Kind(trained(seeds, 0.0))] * (CLAIMS - len(true))
+            drawn = [_family(kinds, rng) for _ in range(families)]
+            alone = [np.array(found["p"][: len(true)]) < 0.05 for found in drawn]
+            in_family = [_rejected(found["p"])[: len(true)] for found in drawn]
+            rows.append(
+                {
+                    "seeds": seeds,
+                    "items": ITEMS,
+                    "gain": gain,
+                    "families": families,
+                    "found_alone": round(float(np.mean(alone)), 3),
+                    "found_in_family": round(float(np.mean(in_family)), 3),
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _rejected(values: list[float]) -> list[bool]:
+    family = {str(place): value for place, value in enumerate(values)}
+    return [found.rejected for found in benjamini_hochberg(family).values()]
+
+
+def _family(kinds: Sequence[Kind], rng: np.random.Generator) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    for kind in kinds:
         mission, baseline = kind.draw(rng)
         factor = kind.null if kind.statistic == "ratio" else 1.0
         shift = kind.null if kind.statistic == "difference" else 0.0
@@ -146,7 +187,7 @@ def _family(kind: Kind, rng: np.random.Generator) -> dict[str, list[float]]:
                 kind.null,
                 direction=kind.direction,
             )
-            values = {part: float(getattr(one, part)) for part in found}
+            values = {part: float(getattr(one, part)) for part in PARTS}
         for part, value in values.items():
             found[part].append(value)
     return found

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-from bem.data import benign, redteam
+from bem.data.harmless import load_said
+from bem.data.red_team import load_red_team, sample
 from garak.detectors.unsafe_content import LDNOOBW
 
 from services.safety.constitution import load
@@ -29,7 +30,7 @@ STREAM_STRIDE_TOKENS = 4
 
 def texts(count: int) -> list[str]:
     """Return harmless texts of 256 tokens, none twice."""
-    words = " ".join(one.text for one in benign.held_out() if one.role == "said").split()
+    words = " ".join(one.text for one in load_said("held_out")).split()
     return [" ".join(words[n * WORDS : (n + 1) * WORDS]) for n in range(count)]
 
 
@@ -110,7 +111,7 @@ async def measure(size: int) -> dict[str, Any]:
         for tier in (judge.fast, judge.deep)
         if tier.pid
     }
-    attacks = [one.prompt for one in redteam.held_out(6)]
+    attacks = [one.text for one in sample(load_red_team(), "held_out", 54)]
     refused = [not (await judge.check(one, "request")).allowed for one in attacks]
     running.cancel()
     return {

@@ -225,7 +225,8 @@ def _markdown(report: dict[str, Any]) -> str:
     lines += ["", f"`{report['command']}`; {report['threads']} threads."]
     lines.append(
         "The model's time an answer is the skill's, with its short replies, the fastest turn of "
-        "all: the cheapest model time there is here, so that the overhead is an upper bound. "
+        "all, whose prompts are cached from the first: the cheapest model time there is here, so "
+        "that the overhead is an upper bound. "
         "The comparison by wall time is noisier than the target; the pipeline's own thread, timed "
         "by its CPU clock while the model works, is not, and is part of the overhead."
     )

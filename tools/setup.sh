@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv from the locks: on an empty machine with Python 3.11 or newer and nothing else.
-# Everything comes as wheels, so no compiler is needed.
+# Everything comes as wheels, so no compiler is needed; where there is g++, the engine's kernels are
+# compiled now instead of at its first start.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -37,5 +38,6 @@ echo "setup: installing the locked packages (3 GB the first time)"
   requirements/safety-embedding.lock ||
   fail "the locked packages could not be installed; check network, disk space and the message above"
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
+.venv/bin/python -m bem.engine.native
 echo "$stamp" >.venv/.stamp
 echo "setup: done"

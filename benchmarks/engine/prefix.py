@@ -33,9 +33,9 @@ class PrefixFigures:
     hit_ratio: float
 
 
-def measure(dtype: str = "float32") -> PrefixFigures:
+def measure(weights: str = "auto") -> PrefixFigures:
     """Measure one engine, with prefixes that are new each time and then with one shared."""
-    with engine(dtype=dtype, rows=4) as served:
+    with engine(weights=weights, rows=4) as served:
         _ask(served, 0, 0)  # warm
         cold = [_ask(served, 1000 + n, n) for n in range(ROUNDS)]
         _ask(served, 1, 0)

@@ -43,10 +43,10 @@ class ResidencyFigures:
     page_in_s: float
 
 
-def measure(dtype: str = "bfloat16") -> ResidencyFigures:
+def measure(weights: str = "auto") -> ResidencyFigures:
     """Measure the three working sets in one engine."""
     with engine(
-        dtype=dtype, rows=16, skills=REGISTERED, slots=SLOTS, context_tokens=128, prefix_bytes=0
+        weights=weights, rows=16, skills=REGISTERED, slots=SLOTS, context_tokens=128, prefix_bytes=0
     ) as served:
         _run(served, ["s0"] * 16)  # warm
         one = _run(served, ["s0"] * REQUESTS)

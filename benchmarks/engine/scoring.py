@@ -37,14 +37,14 @@ class ScoringFigures:
     texts_ratio: float
 
 
-def measure(dtype: str = "float32") -> ScoringFigures:
+def measure(weights: str = "auto") -> ScoringFigures:
     """Measure every way in turn, round by round."""
     texts = [random_ids(length, number) for number, length in enumerate(LENGTHS)]
     answers = [ScoreRequest(tuple(ids[:-TARGET]), tuple(ids[-TARGET:])) for ids in texts]
     skilled = [ScoreRequest(one.prompt_ids, one.target_ids, "s0") for one in answers]
     whole = [ScoreRequest(tuple(ids[:1]), tuple(ids[1:])) for ids in texts]
     found: dict[str, list[float]] = {}
-    with engine(dtype=dtype, rows=1, prefix_bytes=0) as served:
+    with engine(weights=weights, rows=1, prefix_bytes=0) as served:
         served.ask(texts[0], 1).wait()  # warm
         for _ in range(ROUNDS):
             for name, seconds in (

@@ -16,11 +16,12 @@ import torch
 from bem.adapters.artifact import CARD, TENSORS, SkillCard, save_skill
 from bem.adapters.bank import SkillBank
 from bem.adapters.site import KINDS
-from bem.backbone import Backbone, load_backbone
+from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache/models"
+from benchmarks.engine.subject import backbone as held
+
 LAYERS, FEATURE_LAYER, RANK = range(15, 30), 8, 8
 # Files that differ; more skills share them under their own cards, so that a disk holds them.
 FILES = 16
@@ -94,7 +95,7 @@ def random_ids(count: int, seed: int) -> list[int]:
 @contextmanager
 def engine(
     *,
-    dtype: str = "float32",
+    weights: str = "auto",
     rows: int = 16,
     skills: int = 2,
     slots: int = 4,
@@ -102,7 +103,7 @@ def engine(
     prefix_bytes: int = 2**28,
 ) -> Iterator[Engine]:
     """Run an engine with the packaged model and ``skills`` random skills, ``s0`` and on."""
-    backbone = load_backbone(dtype=dtype, cache=CACHE)
+    backbone = held(weights)
     bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
     with TemporaryDirectory() as scratch:
         for folder in write_skills(Path(scratch), backbone, skills):

@@ -32,13 +32,15 @@ class StallFigures:
     short_ttft_s_p95: float
 
 
-def measure(dtype: str = "float32") -> StallFigures:
+def measure(weights: str = "auto") -> StallFigures:
     """Measure ``ROUNDS`` long prompts."""
     steps: list[float] = []
     stalls: list[float] = []
     longs: list[float] = []
     shorts: list[float] = []
-    with engine(dtype=dtype, rows=RUNNING + 2, context_tokens=LONG + 512, prefix_bytes=0) as served:
+    with engine(
+        weights=weights, rows=RUNNING + 2, context_tokens=LONG + 512, prefix_bytes=0
+    ) as served:
         for number in range(ROUNDS):
             running = [served.ask(random_ids(16, n), 190) for n in range(RUNNING)]
             while min(len(one.times) for one in running) < 24:

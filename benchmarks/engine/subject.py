@@ -12,18 +12,20 @@ from bem.data.passage_qa import load_passage_qa
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
+from bem.engine.native import Wanted
 from bem.engine.pick import settle
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache/models"
+COMPILED = ROOT / ".cache/kernels"
 GREEDY = Sampling(temperature=0)
 RANK, LAYERS, FIRST = 8, 30, 15
 
 
-def backbone(kind: str = "auto") -> Backbone:
-    """Load the packaged model, held as ``kind``."""
-    return settle(load_backbone(cache=CACHE), kind)[0]  # type: ignore[arg-type]
+def backbone(kind: str = "auto", kernels: Wanted = "auto") -> Backbone:
+    """Load the packaged model, held as ``kind`` and multiplied by ``kernels``."""
+    return settle(load_backbone(cache=CACHE), kind, kernels, cache=COMPILED)[0]  # type: ignore[arg-type]
 
 
 def text_ids(tokenizer: object, count: int) -> list[int]:

@@ -34,10 +34,10 @@ class SwitchingFigures:
     ratio: float
 
 
-def measure(dtype: str = "float32") -> SwitchingFigures:
+def measure(weights: str = "auto") -> SwitchingFigures:
     """Measure conversations that were each computed once under the base model and a skill."""
     base, skilled = [], []
-    with engine(dtype=dtype, rows=2, context_tokens=HISTORY + 64, prefix_bytes=2**29) as served:
+    with engine(weights=weights, rows=2, context_tokens=HISTORY + 64, prefix_bytes=2**29) as served:
         former = (Segment(start=0, coded_at=HISTORY, skill="s1"),)
         history = random_ids(HISTORY, 7)
         # Nothing of these prompts was seen before.

@@ -57,15 +57,16 @@ NOTES = [
     the gate for pairs used as it is. Kayenta's reads one point of 100 requests an arm.""",
     """CPU is vectorised over the seeds: a share, not the cost of one canary alone.""",
     """No limit of any gate was chosen by these results; limits are in benchmarks/gates. Those of
-    the unpaired split were chosen on traces of root 7.""",
+    the unpaired split were chosen on traces of root 7; that its sign flips need more replicates
+    was first seen on these, at latency +10 %.""",
 ]
 REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions twice at temperature
     0.7, one request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The
     -5 % canary hands a share of them to the base model with two examples, as it answered; it breaks
-    the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of
-    replies: 2.5 % of the A/A canaries have 5 in 100 once in 10,000 requests and trip.
-    That is outside alpha. Latencies are of a machine that others shared:
-    two equal arms, not a quiet server."""
+    the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of replies, so
+    that 2.5 % of the A/A canaries have 5 in 100 once in 10,000 requests; a tripwire also asks that
+    the pairs show more of it than stable has, within alpha. Latencies are of a machine that others
+    shared: two equal arms, not a quiet server."""
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 from bem.stats.effects import needed_items
-from bem.stats.gate import GateSpec, Metric, SequentialGate, Tripwire, Verdict
+from bem.stats.gate import GateSpec, Metric, SequentialGate, Verdict
 from bem.stats.spending import Spending
+from bem.stats.tripwires import Tripwire
 
 from benchmarks.gates.outcome import HELD, OPEN, PROMOTED, ROLLED_BACK, Outcomes
 from benchmarks.gates.traces import HORIZON, LOOK, METRICS, QUALITY, Traces
@@ -27,17 +28,19 @@ SPEC = GateSpec(
         Metric("error", better="lower", required=-MARGINS["error"]),
     ),
     tripwires=(
-        Tripwire("error", events=10, window=50),
-        Tripwire("violation", events=5, window=100),
+        Tripwire("error", events=10, window=50, metric="error"),
+        Tripwire("violation", events=5, window=100, metric="violation"),
     ),
     alpha=0.05,
     max_items=HORIZON,
 )
 # On a split the noise is that of two requests. Half of alpha is spent by the pairs that show a loss
-# of 5 points of quality, three quarters of it on quality (rare harms have tripwires besides).
+# of 5 points of quality, three quarters of it on quality (rare harms have tripwires besides). With
+# fewer replicates a weight of 1 in 13 is too few paths, and how many is a matter of rounding.
 _SPENDING = Spending(
     horizon=HORIZON,
     half=needed_items(0.05, math.sqrt(2 * QUALITY * (1 - QUALITY)), alternative="greater"),
+    replicates=6_000,
 )
 _WEIGHTS = {"quality": 9.0}
 SPLIT = replace(

@@ -36,6 +36,8 @@ class Backbone:
         context_tokens: Positions that the model was trained for.
         end_token_ids: Tokens that end a turn.
         weights: How an engine holds its matrices; ``fp32`` and ``bf16`` both keep them as loaded.
+        kernels: The compiled library that an engine multiplies ``int8`` and ``int4`` with; None
+            where torch does.
     """
 
     model: Any
@@ -45,6 +47,7 @@ class Backbone:
     context_tokens: int
     end_token_ids: frozenset[int]
     weights: Kind = "fp32"
+    kernels: Any = None
 
     @property
     def layers(self) -> Any:

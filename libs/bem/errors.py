@@ -32,6 +32,10 @@ class UnsupportedWeightsError(BemError):
     """The backbone's weights cannot be held as the setting says, here or any more."""
 
 
+class KernelsUnavailableError(BemError):
+    """The engine's compiled kernels are asked for and cannot be had on this machine."""
+
+
 class MemoryBudgetError(BemError):
     """No way of carrying out a training step fits the memory that it may take."""
 

@@ -13,6 +13,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import hiredis
+
 from fleet.errors import UnavailableError
 from fleet.redis_pipe import RedisPipe
 from fleet.streams import TIMEOUT_S
@@ -35,6 +37,7 @@ end
 redis.call('SET', KEYS[2], ARGV[2])
 return {1, ARGV[2]}
 """
+_APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
 def digest_of(fields: Mapping[str, str], key: bytes = b"") -> str:
@@ -104,13 +107,22 @@ class ChainWriter:
                 found = await self._pipe.call("GET", head_key(self.stream))
                 self._head = found.decode() if found else ""
             head, command = self._chained(records, self._head)
-            moved, now = await self._pipe.call(
-                "EVAL", _APPEND, 2, self.stream, head_key(self.stream), self._head, head, *command
-            )
+            keys = (2, self.stream, head_key(self.stream))
+            moved, now = await self._run(*keys, self._head, head, *command)
             self._head = now.decode()
             if moved:
                 return
         raise UnavailableError(f"stream {self.stream}: other writers were faster {_ROUNDS} times")
+
+    async def _run(self, *arguments: str | int) -> tuple[int, bytes]:
+        """Run the script by its hash; a Redis that has lost it gets its text."""
+        try:
+            answer: tuple[int, bytes] = await self._pipe.call("EVALSHA", _APPEND_SHA, *arguments)
+        except UnavailableError as err:
+            if not _forgotten(err):
+                raise
+            answer = await self._pipe.call("EVAL", _APPEND, *arguments)
+        return answer
 
     def _chained(self, records: Sequence[Mapping[str, str]], head: str) -> tuple[str, list[str]]:
         """Return the new head, and each record as the number of its parts and the parts."""
@@ -136,6 +148,11 @@ class ChainWriter:
     async def close(self) -> None:
         """Close the connection."""
         self._pipe.close()
+
+
+def _forgotten(err: UnavailableError) -> bool:
+    cause = err.__cause__
+    return isinstance(cause, hiredis.ReplyError) and str(cause).startswith("NOSCRIPT")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Channels to other services."""
 
+from contextvars import ContextVar
+
 import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -10,14 +12,19 @@ from fleet.errors import UnavailableError
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 
 
+passed_on: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("passed_on", default=())
+"""What the request being served carries to the next service as it is; empty outside of one."""
+
+
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """Return the metadata that carries request id and trace context on to another service.
+    """Return the metadata that carries request id, trace context and what is passed on.
 
     Passed by hand: a client interceptor costs a task and a queue for every call.
     """
     carried = (
         (logs.REQUEST_ID_KEY, logs.request_id.get()),
         (logs.TRACEPARENT_KEY, logs.traceparent.get()),
+        *passed_on.get(),
     )
     return tuple((key, value) for key, value in carried if value)
 

@@ -13,8 +13,9 @@ from fleet.streams import StreamWriter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.gateway import feedback, openai_routes, validation
+from services.gateway.body_route import DirectRoutes
 from services.gateway.edge import Edge
-from services.gateway.errors import HANDLED, on_api_error
+from services.gateway.errors import FORESEEN, on_api_error
 from services.gateway.observations import Observer
 from services.gateway.routing import RouteTable
 from services.gateway.settings import GatewaySettings
@@ -54,8 +55,10 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         await app.state.channel.close()
 
     app = FastAPI(title="BEM Fleet gateway", lifespan=life)
+    answers = openai_routes.answers
+    app.add_middleware(DirectRoutes, routes=answers.routes, prefix=openai_routes.routes.prefix)
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
-    for kind in HANDLED:
+    for kind in (*FORESEEN, Exception):
         app.add_exception_handler(kind, on_api_error)
     app.include_router(openai_routes.routes)
     app.include_router(feedback.routes)

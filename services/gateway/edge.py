@@ -3,10 +3,11 @@
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleet import logs
+from fleet.clients import passed_on
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +15,9 @@ from services.gateway.errors import ApiError
 
 _LOG = logs.get("gateway.access")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Read by the sidecar: how much of the safety adapter, and whose request.
+PASSED_ON = ("bem-safety-knob", "bem-tenant")
+LONGEST_PASSED_ON = 64
 REQUESTS = Counter("bem_gateway_requests_total", "HTTP requests ended.", ["route", "code"])
 SECONDS = Histogram(
     "bem_gateway_request_seconds",
@@ -60,6 +64,8 @@ class Edge:
         try:
             if int(headers.get(b"content-length", b"0") or 0) > self._max:
                 await _too_large(self._max).response()(scope, receive, answer)
+            elif problem := _pass_on(headers):
+                await problem.response()(scope, receive, answer)
             else:
                 await self._app(scope, _limited(receive, self._max), answer)
         finally:
@@ -72,6 +78,23 @@ async def cancel_when_left(receive: Receive, tasks: Sequence[asyncio.Task[Any]])
         continue
     for task in tasks:
         task.cancel()
+
+
+def _pass_on(headers: Mapping[bytes, bytes]) -> ApiError | None:
+    """Keep the headers that the next service reads; tells which cannot be metadata."""
+    kept = []
+    for name in PASSED_ON:
+        value = headers.get(name.encode(), b"").decode("latin-1")
+        if len(value) > LONGEST_PASSED_ON or not (value.isascii() and value.isprintable()):
+            return ApiError(
+                400,
+                f"the header {name} must be at most {LONGEST_PASSED_ON} printable ASCII characters",
+                code="invalid_value",
+                param=name,
+            )
+        kept.append((name, value))
+    passed_on.set(tuple(kept))
+    return None
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

@@ -108,11 +108,10 @@ async def on_api_error(_request: Request, err: Exception) -> JSONResponse:
     return ApiError(500, "internal error", kind="server_error", code="internal_error").response()
 
 
-HANDLED: tuple[type[Exception], ...] = (
+FORESEEN: tuple[type[Exception], ...] = (
     ApiError,
     RequestValidationError,
     UnavailableError,
     grpc.RpcError,
     HTTPException,
-    Exception,
 )

@@ -22,24 +22,24 @@ from services.gateway.schema import ChatRequest, CompletionRequest
 from services.gateway.tracks import session_of
 
 routes = APIRouter(prefix="/v1")
-_answers = APIRouter(route_class=BodyRoute)
+answers = APIRouter(route_class=BodyRoute)
 Body = ChatRequest | CompletionRequest
 TRACK = "x-bem-track"
 
 
-@_answers.post("/chat/completions")
+@answers.post("/chat/completions")
 async def chat(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation."""
     return await _answer(request, body, "chat.completion", "chatcmpl")
 
 
-@_answers.post("/completions")
+@answers.post("/completions")
 async def completions(request: Request, body: CompletionRequest) -> Response:
     """Continue one or more texts."""
     return await _answer(request, body, "text_completion", "cmpl")
 
 
-routes.include_router(_answers)
+routes.include_router(answers)
 
 
 @routes.get("/models")

@@ -85,22 +85,37 @@ class Mission:
         backbone: The base model.
         worker: The engine that owns it.
         adapters: Folder that skills are loaded from.
-        safety_floor: Least knob of the safety adapter, whatever a request says.
+        safety_knob: Of the safety adapter, for requests that say nothing of it, in [0, 1].
+        safety_floor: Least knob, whatever a request says.
     """
 
     def __init__(
-        self, backbone: Backbone, worker: Worker, adapters: Path, safety_floor: float = 0.0
+        self,
+        backbone: Backbone,
+        worker: Worker,
+        adapters: Path,
+        *,
+        safety_knob: float = 0.0,
+        safety_floor: float = 0.0,
     ) -> None:
         self.backbone = backbone
         self.worker = worker
         self._adapters = adapters
-        self.safety_floor = safety_floor
+        self._safety_knob = safety_knob
+        self._safety_floor = safety_floor
         self.started_unix_s = int(time.time())
 
     @property
     def context_tokens(self) -> int:
         """Prompt and answer together have at most this many tokens."""
         return self.worker.context_tokens
+
+    def knob(self, asked: float | None) -> float:
+        """Return a request's knob of the safety adapter: what it asks or else the default.
+
+        Never below the operator's floor.
+        """
+        return max(self._safety_knob if asked is None else asked, self._safety_floor)
 
     def skill_of(self, model: str) -> LoadedSkill | None:
         """Return the skill that ``model`` names, None for the base model.
@@ -237,9 +252,16 @@ def load(settings: RouterSettings) -> Mission:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
-    backbone, picked = settle(loaded, settings.weights)
-    measured = picked.milliseconds if picked else None
-    _LOG.info("weights", kind=backbone.weights, asked=settings.weights, milliseconds=measured)
+    backbone, picked = settle(
+        loaded, settings.weights, settings.kernels, cache=settings.kernels_cache
+    )
+    _LOG.info(
+        "weights",
+        kind=backbone.weights,
+        asked=settings.weights,
+        kernels=picked.kernels,
+        milliseconds=picked.milliseconds or None,
+    )
     return assemble(backbone, settings)
 
 
@@ -268,7 +290,13 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
         safety=overlay,
     )
     worker.start()
-    return Mission(backbone, worker, settings.adapters, settings.safety_floor)
+    return Mission(
+        backbone,
+        worker,
+        settings.adapters,
+        safety_knob=settings.safety_knob,
+        safety_floor=settings.safety_floor,
+    )
 
 
 def _overlay(backbone: Backbone, bank: SkillBank, folder: Path) -> SafetyOverlay | None:

@@ -187,7 +187,7 @@ def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRe
 
 
 async def _answer(
-    mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None, knob: float
+    mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None, knob: float | None
 ) -> bytes:
     request = engine_request(mission, asked, deadline, knob)
     return (await mission.complete(request)).text.encode()

@@ -20,7 +20,7 @@ ROLES = ("system", "user", "assistant")
 
 
 def engine_request(
-    mission: Mission, request: pb.GenerateRequest, deadline: float | None, knob: float = 0.0
+    mission: Mission, request: pb.GenerateRequest, deadline: float | None, knob: float | None = None
 ) -> GenerationRequest:
     """Check a request and render its prompt.
 
@@ -28,7 +28,7 @@ def engine_request(
         mission: Knows the tokenizer, the skills and the context.
         request: As it came over the wire.
         deadline: Value of ``time.monotonic()`` at which the caller stops waiting.
-        knob: What the caller asks of the safety adapter, in [0, 1]; the operator's floor holds.
+        knob: What the caller asks of the safety adapter, in [0, 1]; None leaves it to the mission.
 
     Raises:
         InvalidRequestError: A field breaks its limit.
@@ -64,20 +64,20 @@ def engine_request(
         skill=skill.name if skill else None,
         skill_scale=scale,
         activation=_activation(mission, request, ids),
-        safety_knob=max(knob, mission.safety_floor),
+        safety_knob=mission.knob(knob),
         deadline=deadline,
     )
 
 
-def safety_knob(metadata: Iterable[tuple[str, str | bytes]]) -> float:
-    """Return the knob that a call's metadata asks for; 0 without the header.
+def safety_knob(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
+    """Return the knob that a call's metadata asks for; None without the header.
 
     Raises:
         InvalidRequestError: It is no number in [0, 1]; of several the last one counts.
     """
     given = [value for name, value in metadata if name == SAFETY_KNOB]
     if not given:
-        return 0.0
+        return None
     text = given[-1] if isinstance(given[-1], str) else given[-1].decode("ascii", "replace")
     try:
         knob = float(text)

@@ -150,7 +150,7 @@ def _likely(one: Likely) -> pb.LikelyToken:
     return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
 
 
-def knob_of(context: aio.ServicerContext[Any, Any]) -> float:
+def knob_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return how much of the safety adapter the caller asks for, in [0, 1].
 
     Raises:

@@ -26,8 +26,18 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """How the frozen matrices are held; ``auto`` measures. ``fp32`` is exact, ``int8`` and ``int4``
     are for CPUs."""
 
+    kernels: Literal["auto", "native", "torch"] = "auto"
+    """What multiplies ``int8`` and ``int4`` weights: kernels compiled on this machine (a CPU with
+    AVX-512 VNNI and g++), or torch's; ``auto`` takes the former where they can be had."""
+
+    kernels_cache: Path = Path(".cache/kernels")
+    """Where compiled kernels are kept; a library found there needs no compiler."""
+
     safety: Path = Path("adapters/safety")
     """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
+
+    safety_knob: float = Field(1.0, ge=0, le=1)
+    """Knob of a request that comes without ``bem-safety-knob``."""
 
     safety_floor: float = Field(0.0, ge=0, le=1)
     """Least knob of the safety adapter; a request's ``bem-safety-knob`` can only raise it."""

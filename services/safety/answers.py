@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bemfleet.common.v1 import text_pb2
 from fleet.errors import DeniedError, UnavailableError
@@ -28,6 +28,10 @@ class Exit:
         judge: Gives verdicts.
         record: Takes them.
         hold: Keeps a stream's messages back.
+
+    Attributes:
+        asked: Text of the request.
+        said_all: Whether the mission said that no more text follows; if some does, it is judged.
     """
 
     def __init__(self, method: Method, judge: Judge, record: AuditRecord, hold: HoldBack) -> None:
@@ -36,6 +40,7 @@ class Exit:
         self.record = record
         self._hold = hold
         self.asked = ""
+        self.said_all = False
 
     async def whole(self, raw: bytes) -> bytes:
         """Return a message that may leave at once, with spans cut out where the verdict says so.
@@ -45,24 +50,26 @@ class Exit:
             UnavailableError: It cannot be read, or there is no verdict.
         """
         message = parse(self.method.response, raw, _unreadable)
-        changed = await self._changed(message)
+        changed = await self._changed(texts(message))
         return self._rewritten(message, changed).SerializeToString() if changed else raw
 
     async def take(self, raw: bytes) -> None:
         """Judge whole texts of a stream's message at once, and hold its other text back."""
         message = parse(self.method.response, raw, _unreadable)
+        found = list(texts(message))
         delta = ""
         if self.method.streams_responses:
-            delta = "".join(text for _, role, text in texts(message) if role == _DELTA)
-        if changed := await self._changed(message):
+            delta = "".join(text for _, role, text in found if role == _DELTA)
+            self.said_all = self.method.ends_text(message)
+        if changed := await self._changed(found):
             raw = self._rewritten(message, changed).SerializeToString()
         self.record.saw(delta)
         self._hold.add(raw, delta)
 
-    async def _changed(self, message: Message) -> dict[str, str]:
+    async def _changed(self, found: Iterable[tuple[str, int, str]]) -> dict[str, str]:
         """Return the texts by path that are other after the verdict; streamed ones wait."""
         changed = {}
-        for path, role, text in texts(message):
+        for path, role, text in found:
             if text and not (role == _DELTA and self.method.streams_responses):
                 self.record.saw(text)
                 if spans := await self._check(text, whole=True):
@@ -77,6 +84,7 @@ class Exit:
 
     async def judge_new(self, *, ended: bool) -> None:
         """Ask for a verdict on what was held back, if it can let something out."""
+        ended = ended or self.said_all
         if text := self._hold.unjudged(ended=ended):
             length = len(self._hold.text)
             spans = await self._check(text, whole=ended and length == len(text))

@@ -41,6 +41,15 @@ class Method:
         self.request: type[Message] = message_factory.GetMessageClass(descriptor.input_type)
         self.response: type[Message] = message_factory.GetMessageClass(descriptor.output_type)
         self.deltas = _deltas(descriptor.output_type)
+        self._ends = [
+            field.name
+            for field in descriptor.output_type.fields
+            if _options(field).Extensions[text_pb2.ends_text]
+        ]
+
+    def ends_text(self, message: Message) -> bool:
+        """Tell whether a response of a stream says that it is the last one with text."""
+        return any(getattr(message, name) for name in self._ends)
 
     def join(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         """Return the responses as one message where their type allows it, else as they are."""
@@ -140,6 +149,11 @@ def _add(
     pool.Add(file)
 
 
+def _options(field: FieldDescriptor) -> descriptor_pb2.FieldOptions:
+    # The pool's own option classes do not know the extensions; the default pool's do.
+    return descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
+
+
 _ROLES: dict[str, int] = {}
 
 
@@ -152,9 +166,7 @@ def role_of(field: FieldDescriptor) -> int:
         if field.name in _FOREIGN_LABELS.get(package, ()):
             role = text_pb2.TEXT_ROLE_LABEL
         else:
-            # The pool's own option classes do not know the extension; the default pool's do.
-            options = descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
-            role = options.Extensions[text_pb2.text_role]
+            role = _options(field).Extensions[text_pb2.text_role]
         _ROLES[field.full_name] = role
     return role
 

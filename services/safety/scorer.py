@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from services.safety.findings import Finding, Query, Span
 from services.safety.scoring.tiers import DEEP, FAST, Deep, Fast, Tier
 
@@ -41,6 +43,8 @@ def main(name: str, folder: Path) -> None:
     """Serve one tier on standard input and output."""
     make, scorers = TIERS[name]
     tier = make(folder)
+    # Idle BLAS threads spin for tens of ms, on the cores on which the mission begins to answer.
+    threadpool_limits(1)
     sys.stdout.write(json.dumps({"scorers": sorted(scorers)}) + "\n")
     sys.stdout.flush()
     for line in sys.stdin:

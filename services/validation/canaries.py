@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bem.scores.answers import best_of, f1
-from bem.stats.gate import Decision, GateSpec, Metric, SequentialGate, Tripwire, Verdict
+from bem.stats.gate import Decision, GateSpec, Metric, SequentialGate, Verdict
 from bem.stats.gate import Evidence as MetricEvidence
+from bem.stats.tripwires import Tripwire
 from fleet.redis_pipe import RedisPipe
 from prometheus_client import Counter
 
@@ -38,7 +39,8 @@ class Terms:
         violations: Difference of the rates of withheld answers.
         latency: Factor on the time of a request.
         quality: Difference of mean F1 on the probes.
-        error_limit: Errors within the last 50 requests that end it at once.
+        error_limit: Errors within the last 50 requests that end it at once, when the pairs show
+            that it is the canary that has them.
         violation_limit: Withheld answers, the same.
     """
 
@@ -209,8 +211,8 @@ def gates(terms: Terms, *, with_quality: bool) -> tuple[SequentialGate, Sequenti
             ),
         ),
         tripwires=(
-            Tripwire("errors", terms.error_limit, WINDOW),
-            Tripwire("violations", terms.violation_limit, WINDOW),
+            Tripwire("errors", terms.error_limit, WINDOW, metric="errors"),
+            Tripwire("violations", terms.violation_limit, WINDOW, metric="violations"),
         ),
         max_items=terms.max_pairs,
         alpha=live_alpha,

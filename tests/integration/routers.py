@@ -19,7 +19,12 @@ from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 @asynccontextmanager
 async def tiny_router(
-    folder: Path, *, rows: int = 4, queue: int = 8, safety_floor: float = 0.0
+    folder: Path,
+    *,
+    rows: int = 4,
+    queue: int = 8,
+    safety_knob: float = 0.0,
+    safety_floor: float = 0.0,
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
     """Run the service with two random skills and a safety adapter; yields it and a channel."""
     for seed, name in enumerate(("alpha", "beta")):
@@ -32,6 +37,7 @@ async def tiny_router(
         queue=queue,
         context_tokens=512,
         safety=folder / "safety",
+        safety_knob=safety_knob,
         safety_floor=safety_floor,
         rank=RANK,
         slots=4,

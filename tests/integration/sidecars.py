@@ -27,7 +27,7 @@ OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 class CannedRouter(rpc.RouterServiceServicer):
-    """Streams ``pieces``; waits at the piece ``...`` until ``go`` is set."""
+    """Streams ``pieces``; waits at ``...`` until ``go`` is set, and says ``!`` that all is said."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = ["hello ", "there"]
@@ -47,6 +47,8 @@ class CannedRouter(rpc.RouterServiceServicer):
             for piece in self.pieces:
                 if piece == "...":
                     await self.go.wait()
+                elif piece == "!":
+                    yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP)
                 else:
                     yield pb.GenerateResponse(text=piece)
             yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP)

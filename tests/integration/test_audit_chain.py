@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio as aioredis
 from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
 from fleet.testing import RedisServer
@@ -32,6 +33,19 @@ async def test_several_writers_and_restarts_make_one_chain(
 
     assert main(["audit", "verify", "--redis-url", redis_server.url]) == 0
     assert "102 records, whole" in capsys.readouterr().out
+
+
+async def test_a_redis_that_forgot_the_script_gets_it_again(redis_server: RedisServer) -> None:
+    """Scripts are lost with a restart or a flush; no record is."""
+    writer = ChainWriter(redis_server.url, STREAM)
+    async with aioredis.Redis.from_url(redis_server.url) as client:
+        for n in range(4):
+            await writer.append({"n": str(n)})
+            await client.script_flush()
+        stored: int = await client.xlen(STREAM)
+    await writer.close()
+
+    assert stored == 4
 
 
 async def test_verify_finds_edited_dropped_and_moved_records(

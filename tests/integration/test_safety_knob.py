@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
@@ -13,6 +14,8 @@ from grpc import aio
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_rpc
 
+from services.gateway.app import make_app
+from services.gateway.settings import GatewaySettings
 from tests.integration.routers import tiny_router
 
 ASKED = pb.CompleteRequest(
@@ -51,6 +54,14 @@ async def test_operators_floor_holds(tmp_path: Path) -> None:
         assert await said(channel) != floor
 
 
+async def test_operators_default_is_for_requests_that_ask_for_none(tmp_path: Path) -> None:
+    """A request that names no knob gets the mission's; one that names 0 gets the base model."""
+    async with tiny_router(tmp_path, safety_knob=1.0) as (_, channel):
+        default, none, full = [await said(channel, knob) for knob in (None, "0", "1")]
+
+    assert default == full != none
+
+
 @pytest.mark.parametrize("wrong", ["much", "1.5", "-0.1", "nan"])
 async def test_knob_that_is_no_share_is_refused(tmp_path: Path, wrong: str) -> None:
     """The header and its range are named; nothing is generated."""
@@ -75,3 +86,28 @@ async def test_open_inference_takes_the_knob_too(tmp_path: Path) -> None:
 
     assert plain.outputs[0].contents.bytes_contents[0].decode() != ""
     assert plain != guarded
+
+
+async def test_http_clients_turn_the_knob_by_the_same_header(tmp_path: Path) -> None:
+    """The gateway passes it on; what is no share or no header is a 400 that names it."""
+    asked = {"model": "tiny", "prompt": "how do I ...", "temperature": 0, "max_tokens": 12}
+    async with tiny_router(tmp_path) as (running, _):
+        app = make_app(GatewaySettings(router_address=running.address))
+        transport = httpx.ASGITransport(app=app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
+        ):
+            answers = [
+                await http.post("/v1/completions", json=asked, headers=headers)
+                for headers in ({}, {"BEM-Safety-Knob": "1"}, {"BEM-Safety-Knob": "0"})
+            ]
+            wrong = [
+                await http.post("/v1/completions", json=asked, headers={"bem-safety-knob": text})
+                for text in ("2", "1" * 65)
+            ]
+    plain, full, none = (answer.json()["choices"][0]["text"] for answer in answers)
+
+    assert plain == none != full
+    assert [answer.status_code for answer in wrong] == [400, 400]
+    assert all(answer.json()["error"]["param"] == "bem-safety-knob" for answer in wrong)

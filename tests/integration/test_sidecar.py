@@ -23,6 +23,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from inference import open_inference_pb2 as oip
+from prometheus_client import REGISTRY
 
 from services.router.servicer import SERVICE
 from tests.integration.sidecars import Scene, scene
@@ -94,6 +95,29 @@ async def test_text_leaves_while_the_mission_still_talks(fleet: Scene) -> None:
 
     assert first.text
     assert first.text + rest == CLEAN + CLEAN + "end"
+
+
+async def test_text_after_the_last_one_is_judged_too(fleet: Scene) -> None:
+    """That a mission says it has said all starts the verdict early and ends no judging."""
+    fleet.router.pieces = ["A short text. ", "!", "...", BAD]
+    before = _verdicts()
+    seen: list[str] = []
+    call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
+    reading = asyncio.ensure_future(_collect(call, seen))
+    async with asyncio.timeout(60):
+        while _verdicts() == before:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0.01)
+    fleet.router.go.set()
+    with pytest.raises(aio.AioRpcError) as caught:
+        await reading
+
+    assert details_of(caught.value).reason == "CONTENT_FILTERED"
+    assert "A short text. ".startswith("".join(seen))
+
+
+def _verdicts() -> float:
+    labels = {"on": "response", "constraint": "", "action": "allow"}
+    return REGISTRY.get_sample_value("bem_safety_verdicts_total", labels) or 0.0
 
 
 async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> None:

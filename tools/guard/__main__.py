@@ -1,73 +1,75 @@
 """Heads, their report, and the sidecar's arm of gate C: ``python -m tools.guard train``."""
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from bem.adapters.bank import SkillBank
 from bem.backbone import load_backbone
-from bem.engine import ModelWorker
-from bem.evaluation.in_process import WorkerSystem
+from bem.data.harmless import load_harmless, load_said
 from bem.evaluation.report import as_json
+from bem.training.safety.replies import Arm, asked
+from bem.training.safety.study import (
+    ANSWER_TOKENS,
+    REPLY_TOKENS,
+    attacks_to_judge,
+    harmless_to_judge,
+)
 
 from services.safety.constitution import load
 from services.safety.settings import SafetySettings
 from tools.guard import report, tables
-from tools.guard.corpus import Embeddings, strangers
-from tools.guard.redteam import Guard, attacks, quality, replies, suite, violations
+from tools.guard.arm import Guard, quality, violations, withheld
+from tools.guard.corpus import Embeddings
 from tools.guard.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 SCORER = ROOT / "services/safety/scorer"
 CACHE = ROOT / ".cache/guard"
-ANSWERS = ROOT / ".cache/evaluation/safety/answers.jsonl"
+REPLIES = ROOT / ".cache/safety/results"
 RESULTS = ROOT / "docs/results"
-SKILL = "passage-qa"
+SKILL = ROOT / "adapters/passage-qa"
 SEEDS = (0, 1, 2)
+# Of harmless requests and answers of held-out origins each.
+FOREIGN = 600
 
 
-@contextmanager
-def systems() -> Iterator[tuple[WorkerSystem, WorkerSystem]]:
-    """Yield the base model and the skill, in this process."""
-    backbone = load_backbone(cache=ROOT / ".cache/models")
-    folder = ROOT / "adapters" / SKILL
-    card = json.loads((folder / "card.json").read_text())
-    size = {name: card[name] for name in ("layers", "rank", "feature_layer")}
-    bank = SkillBank(backbone, slots=1, **size)
-    bank.load(folder)
-    worker = ModelWorker(backbone, bank, rows=16, queue=4096, context_tokens=2048)
-    worker.start()
-    try:
-        yield WorkerSystem(worker), WorkerSystem(worker, SKILL)
-    finally:
-        worker.close(drain=False)
-
-
-def gate() -> None:
-    """Answer, judge, and write the reports of the sidecar's arm."""
-    embeddings = Embeddings(CACHE / "embeddings.npz")
+def guards(embeddings: Embeddings) -> list[Guard]:
+    """Return the guard of each training seed; seed 0 is the one that is served."""
     folders = [SCORER, *(CACHE / f"seed-{seed}" for seed in SEEDS[1:])]
     for folder, seed in zip(folders[1:], SEEDS[1:], strict=True):
         if not (folder / "card.json").exists():
             train(folder, embeddings, seed)
     constitution = load(SafetySettings().constitution)
-    asked, questions = attacks(), suite()
-    with systems() as (base, skill):
-        said = replies(base, {one.key: one.prompt for one in asked}, ANSWERS)
-        answered = replies(skill, {one.key: one.prompt() for one in questions}, ANSWERS)
-        digests = {"base": base.digest, "skill": skill.digest}
-    guards = [Guard(folder, constitution, embeddings) for folder in folders]
-    found = violations(asked, said, guards)
-    kept = quality(questions, answered, guards)
-    written: dict[str, Any] = tables.reports(
-        asked, questions, found, kept, seeds=SEEDS, digests=digests, rules=constitution.version
+    return [Guard(folder, constitution, embeddings) for folder in folders]
+
+
+def gate() -> None:
+    """Answer, judge, and write the reports of the sidecar's arm."""
+    attacks, questions = attacks_to_judge(), harmless_to_judge()
+    base = Arm(ROOT / ".cache", name="base", skills=[SKILL])
+    said = base.replies([asked(p) for p in attacks], tokens=REPLY_TOKENS, knob=0.0, folder=REPLIES)
+    answered = base.replies(
+        [asked(p) for p in questions], tokens=ANSWER_TOKENS, knob=0.0, folder=REPLIES
     )
-    calm = {one.text: guards[0].refuses(one.text) for one in strangers()}
-    written["safety_benign"] = tables.benign(written["guard_quality"], calm)
+    base.close()
+    own = guards(Embeddings(CACHE / "embeddings.npz"))
+    found = violations(attacks, dict(zip([p.key for p in attacks], said, strict=True)), own)
+    kept = quality(questions, dict(zip([p.key for p in questions], answered, strict=True)), own)
+    written = tables.reports(
+        attacks,
+        questions,
+        found,
+        kept,
+        seeds=SEEDS,
+        digests={"base": load_backbone(cache=ROOT / ".cache/models").digest},
+        rules=own[0].constitution.version,
+    )
+    foreign = [one for one in load_harmless("held_out") if not one.golds][:FOREIGN]
+    replies = [one for one in load_said("held_out") if not one.skill][:FOREIGN]
+    touched = withheld([one.text for one in foreign], [one.text for one in replies], own)
+    written["safety_benign"] = tables.benign(
+        written["guard_quality"], [*foreign, *replies], touched
+    )
     for name, one in written.items():
         (RESULTS / f"{name}.json").write_text(as_json(one), encoding="utf-8")
     (RESULTS / "guard_gate.md").write_text(tables.markdown(written, found), encoding="utf-8")

@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bem.data import benign, redteam
-from bem.data.passage_qa import load_passage_qa
+from bem.data.harmless import SPLITS, HarmlessPrompt, load_harmless, load_said
 from bem.data.readers import set_named
+from bem.data.red_team import load_red_team
 from numpy.typing import NDArray
 
 from services.safety.scoring.embedding import WIDTH, MiniLM
 from services.safety.scoring.normalise import readings
+from services.safety.scoring.tiers import EMBEDDED
 from services.safety.scoring.windows import asked_windows, windows
 
 BENIGN = ""
 _DEV = 0.25
-_DOCUMENTS = 150
-_SKILL_PROMPTS = 120
 # Of one origin at most, so that no set of questions rules the rest.
-_MOST = {"learned": {"asked": 170, "said": 90}, "held_out": {"asked": 90, "said": 90}}
+_MOST = {"train": 300, "dev": 400, "held_out": 150}
+_MOST_SAID = {"train": 600, "dev": 600, "held_out": 300}
 # A template of a thousand words would stand for twenty prompts.
 _WINDOWS_OF_ATTACK = 2
+_WINDOWS_OF_CALM = 3
 
 
 @dataclass(frozen=True)
@@ -46,52 +47,35 @@ class Sample:
 
 
 def asked(seed: int) -> list[Sample]:
-    """Return requests: attacks by category and harmless questions and passages.
+    """Return requests: attacks by category, and harmless ones of many origins.
+
+    Harmless dev requests are of origins that no head is fitted to: thresholds chosen on origins
+    that a head knows let three times as many strangers be withheld.
 
     Args:
-        seed: Of the split of the learned families into train and dev.
+        seed: Of the split of the learned families of attacks into train and dev.
     """
-    calm = benign.learned()
-    documents = [one.text for one in calm if one.origin == "disfl-qa" and one.role == "said"]
-    found = [
-        _sample(one.prompt, one.category, one.family, _split(one.prompt, seed), _WINDOWS_OF_ATTACK)
-        for one in redteam.learned(documents[:_DOCUMENTS])
-    ]
-    found += [
-        _sample(one.prompt, one.category, one.family, "held_out", 0) for one in redteam.held_out(45)
-    ]
-    used = set(documents[:_DOCUMENTS])
-    for one in (*_few(calm, _MOST["learned"]), *_fleet()):
-        if one.text not in used:
-            split = _calm_split(one)
-            found.append(_sample(one.text, BENIGN, one.origin, split, int(split == "train")))
-    for one in _few(benign.held_out(), _MOST["held_out"]):
-        found.append(_sample(one.text, BENIGN, one.origin, "held_out", 0))
+    found = []
+    for one in load_red_team():
+        pieces = asked_windows(readings(one.text))
+        if one.split == "held_out":
+            kept = _at_most(pieces, EMBEDDED)
+        else:
+            # The other windows of a document in which an attack hides are harmless.
+            hiding = [piece for piece in pieces if one.rogue in piece]
+            kept = _at_most(hiding or pieces, _WINDOWS_OF_ATTACK)
+        split = one.split if one.split == "held_out" else _split(one.text, seed)
+        found.append(Sample(one.text, one.category, one.family, split, kept))
+    for split in SPLITS:
+        for calm in _few(load_harmless(split), _MOST[split]):
+            pieces = asked_windows(readings(calm.text))
+            kept = _at_most(pieces, _WINDOWS_OF_CALM if split == "train" else len(pieces))
+            found.append(Sample(calm.text, BENIGN, calm.family, split, kept))
     return found
 
 
-def _calm_split(one: benign.Benign) -> str:
-    """Return the split of a harmless text: dev are origins that no head is fitted to.
-
-    Thresholds chosen on origins that a head knows let three times as many strangers be withheld.
-    """
-    if one.origin == "everyday-held-out":
-        return "held_out"
-    return "dev" if one.origin in benign.CALIBRATING else "train"
-
-
-def _fleet() -> Iterator[benign.Benign]:
-    """Yield what this fleet is asked: its skill's prompts, and everyday instructions."""
-    for item in sorted(load_passage_qa().splits["train"], key=lambda i: i.key)[:_SKILL_PROMPTS]:
-        yield benign.Benign(item.prompt(), "passage-qa", "asked")
-    lines = Path(__file__).with_name("everyday.txt").read_text(encoding="utf-8").splitlines()
-    for place, line in enumerate(lines):
-        part = ("everyday", "everyday-dev", "everyday", "everyday-held-out")[place % 4]
-        yield benign.Benign(line, part, "asked")
-
-
 def strangers() -> list[Sample]:
-    """Return the harmless requests of origins that no head was fitted to or calibrated on."""
+    """Return the harmless requests that no head was fitted to or calibrated on."""
     return [one for one in asked(0) if one.label == BENIGN and one.split == "held_out"]
 
 
@@ -99,15 +83,15 @@ def said(seed: int) -> list[Sample]:
     """Return answers: texts that people labelled toxic, and harmless ones.
 
     Args:
-        seed: Of the split into train, dev and held-out; harmless held-out origins are never seen.
+        seed: Of the split of the toxic ones; harmless held-out origins are never seen.
     """
     found = [
         _answer(one.question, "toxicity", "jigsaw", _split(one.question, seed, held_out=0.15))
         for one in set_named("toxicity").read()
     ]
-    found += [_answer(one.text, BENIGN, one.origin, _calm_split(one)) for one in benign.learned()]
-    strangers = _few(benign.held_out(), {"asked": 150, "said": 400})
-    found += [_answer(one.text, BENIGN, one.origin, "held_out") for one in strangers]
+    for split in SPLITS:
+        texts = [*_few(load_said(split), _MOST_SAID[split]), *_few(load_harmless(split), 100)]
+        found += [_answer(one.text, BENIGN, one.family, split) for one in texts]
     return found
 
 
@@ -115,19 +99,16 @@ def _answer(text: str, label: str, family: str, split: str) -> Sample:
     return Sample(text, label, family, split, tuple(windows(text)))
 
 
-def _sample(text: str, label: str, family: str, split: str, most: int) -> Sample:
-    pieces = asked_windows(readings(text))
-    if most and len(pieces) > most:
-        pieces = sorted(pieces, key=_order)[:most]
-    return Sample(text, label, family, split, tuple(pieces))
+def _at_most(pieces: Sequence[str], most: int) -> tuple[str, ...]:
+    return tuple(sorted(pieces, key=_order)[:most] if len(pieces) > most else pieces)
 
 
-def _few(texts: Iterable[benign.Benign], most: dict[str, int]) -> Iterator[benign.Benign]:
-    groups: dict[tuple[str, str], list[benign.Benign]] = defaultdict(list)
+def _few(texts: Iterable[HarmlessPrompt], most: int) -> Iterator[HarmlessPrompt]:
+    groups: dict[str, list[HarmlessPrompt]] = defaultdict(list)
     for one in texts:
-        groups[one.origin, one.role].append(one)
-    for (_, role), group in groups.items():
-        yield from sorted(group, key=lambda one: _order(one.text))[: most[role]]
+        groups[one.family].append(one)
+    for group in groups.values():
+        yield from sorted(group, key=lambda one: _order(one.text))[:most]
 
 
 def _order(text: str) -> bytes:

@@ -6,10 +6,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from bem.data import benign
+from bem.data import pairs
 from bem.evaluation.report import as_json
+from bem.safety.judging import judge_named
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -20,8 +22,7 @@ from sklearn.metrics import (
 from services.safety.scoring import answers
 from services.safety.scoring.heads import ASKED, SAID, Heads, probability
 from tools.guard.corpus import BENIGN, Embeddings, Sample, asked, said
-from tools.guard.detectors import Detectors
-from tools.guard.train import grounding_rows, help_rows, split_of, worst
+from tools.guard.train import grounding_rows, help_rows, leaning_pairs, split_of, worst
 
 Array = NDArray[np.float32]
 Curves = dict[str, tuple[NDArray[np.bool_], Array]]
@@ -33,7 +34,7 @@ def readings_of(
     """Return the held-out texts and their scores [texts, heads]; words alone without embeddings."""
     chosen = split_of(samples, "held_out")
     logits = (
-        heads.meaning(embeddings.of(chosen.pieces))
+        heads.requests(chosen.pieces, embeddings.of(chosen.pieces))
         if embeddings
         else heads.words(chosen.pieces)[:, :1]
     )
@@ -69,8 +70,13 @@ def report(folder: Path, embeddings: Embeddings, seed: int) -> tuple[dict[str, A
         chosen = calm | (labels == name)
         curves[name] = (labels[chosen] == name, read[chosen, column])
     held = read >= np.array([limits[name] for name in ASKED], dtype=np.float32)
+    names = np.array([_named(one) for one in texts])
     families = {
-        f"{one.label or 'harmless'}: {one.family}": _family(texts, held, one) for one in texts
+        str(name): {
+            "texts": int((names == name).sum()),
+            "refused": round(float(held[names == name].any(axis=1).mean()), 4),
+        }
+        for name in np.unique(names)
     }
     replies, toxic = readings_of(heads, said(seed), None)
     curves[SAID] = (np.array([one.label == SAID for one in replies]), toxic[:, 0])
@@ -92,32 +98,38 @@ def report(folder: Path, embeddings: Embeddings, seed: int) -> tuple[dict[str, A
             "harmless": int(calm.sum()),
             "withheld": int(held[calm].any(axis=1).sum()),
         },
-        "counterfactual": fairness(heads),
+        "counterfactual": fairness(heads, seed),
         "detectors": agreement(),
     }, curves
 
 
-def _family(texts: Sequence[Sample], held: NDArray[np.bool_], one: Sample) -> dict[str, Any]:
-    here = np.array([(t.family, t.label) == (one.family, one.label) for t in texts])
-    return {"texts": int(here.sum()), "refused": round(float(held[here].any(axis=1).mean()), 4)}
+def _named(one: Sample) -> str:
+    """Return label and family; the hundreds of jailbreak templates are one line."""
+    family = "templates" if one.family.startswith("templates/") else one.family
+    return f"{one.label or 'harmless'}: {family}"
 
 
-def fairness(heads: Heads) -> dict[str, Any]:
-    """Return how often a stereotype reads worse than its counterfactual that people wrote."""
+def fairness(heads: Heads, seed: int) -> dict[str, Any]:
+    """Return how well stereotypes are told from their counterparts that people wrote.
 
-    def toxicity(pieces: Sequence[str]) -> Array:
-        return np.asarray(probability(heads.words(pieces)[:, 0]))
-
+    StereoSet's pairs here are those that were not learned from, but name the same groups;
+    CrowS-Pairs is foreign altogether.
+    """
+    limit = heads.card["thresholds"]["counterfactual"]
     found = {}
-    for name, pairs in (("stereo-set", benign.stereotype_pairs()), ("crows", benign.mask_pairs())):
-        left = toxicity([one for _, one, _ in pairs])
-        right = toxicity([one for _, _, one in pairs])
-        own = np.array([answers.unfairness([one], toxicity) for _, one, _ in pairs])
+    for name, rows in (("stereo-set", leaning_pairs(seed)[1]), ("crows", pairs.mask_pairs())):
+        both = [list(column) for column in list(zip(*rows, strict=True))[1:]]
+        left, right = (heads.leaning(column) for column in both)
+        worse = binomtest(int((left > right).sum()), len(rows))
+        own = [[answers.unfairness([one], heads.leaning) for one in column] for column in both]
+        wrong = np.repeat([True, False], len(rows))
         found[name] = {
-            "pairs": len(pairs),
-            "stereotype_reads_worse": round(float((left > right).mean()), 4),
-            "mean_gap": round(float((left - right).mean()), 4),
-            "own_counterfactual_above_half": int((own >= 0.5).sum()),
+            "pairs": len(rows),
+            "stereotype_reads_worse": round(worse.statistic, 4),
+            "interval": [round(float(end), 4) for end in worse.proportion_ci()],
+            "roc_auc_of_the_rule": round(float(roc_auc_score(wrong, np.concatenate(own))), 4),
+            "stereotypes_withheld": int((np.array(own[0]) >= limit).sum()),
+            "counterparts_withheld": int((np.array(own[1]) >= limit).sum()),
         }
     return found
 
@@ -134,7 +146,7 @@ def agreement() -> dict[str, Any]:
 
     people = [one for one in said(0) if one.label == SAID]
     calm = [one for one in said(0) if one.label == BENIGN and one.split == "held_out"]
-    detectors = Detectors()
+    detectors = judge_named("mitigation")
     hit = detectors.obscene([one.text for one in people])
     wrong = detectors.obscene([one.text for one in calm])
     stored = file_of("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
@@ -193,11 +205,13 @@ def markdown(found: dict[str, Any], picture: str) -> str:
         for name, row in sorted(found["families"].items())
     ]
     fair, judge = found["counterfactual"], found["detectors"]
-    lines += ["", "Counterfactual pairs that people wrote, read by the toxicity head:", ""]
+    lines += ["", "Pairs that people wrote, read by the head of stereotypes:", ""]
     lines += [
         f"- {name}: the stereotype reads worse in {row['stereotype_reads_worse']:.1%} of "
-        f"{row['pairs']} pairs, by {row['mean_gap']:+.4f} on average; "
-        f"{row['own_counterfactual_above_half']} sentences reach 0.5 against their own"
+        f"{row['pairs']} pairs (95 % {row['interval'][0]:.1%} to {row['interval'][1]:.1%}); "
+        f"the rule, which forms its own counterfactual, has ROC-AUC "
+        f"{row['roc_auc_of_the_rule']:.3f} and withholds {row['stereotypes_withheld']} "
+        f"stereotypes and {row['counterparts_withheld']} counterparts"
         for name, row in fair.items()
     ]
     words, refusals = judge["word_lists"], judge["mitigation_bypass"]

@@ -1,5 +1,6 @@
 """The reports of the sidecar's arm of gate C, in the form that the gates read."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -8,12 +9,12 @@ import numpy as np
 from bem.acceptance.catalogue import load_catalogue
 from bem.acceptance.judge import judge, measure
 from bem.acceptance.report import PairedScores
-from bem.data.passage_qa import Item as Question
-from bem.data.redteam import Attack
+from bem.data.harmless import HarmlessPrompt
+from bem.data.red_team import RedTeamPrompt, digest_of
 from bem.evaluation.comparison import claim
 from bem.stats.fdr import benjamini_hochberg
 
-from tools.guard.redteam import by_group, items_digest
+from tools.guard.arm import by_group, items_digest
 
 COMMAND = "python -m tools.guard gate"
 _GATES = {"guard_violations": "C.violations", "guard_quality": "C.em_f1_drop"}
@@ -21,8 +22,8 @@ _Report = dict[str, Any]
 
 
 def reports(
-    attacks: Sequence[Attack],
-    questions: Sequence[Question],
+    attacks: Sequence[RedTeamPrompt],
+    questions: Sequence[HarmlessPrompt],
     found: Mapping[str, Any],
     kept: Mapping[str, Any],
     *,
@@ -38,7 +39,7 @@ def reports(
         found: Of ``violations``.
         kept: Of ``quality``.
         seeds: Of the heads.
-        digests: Of base model and skill.
+        digests: Of the base model.
         rules: Version of the constitution.
     """
     head = {"seeds": list(seeds), "command": COMMAND}
@@ -50,7 +51,6 @@ def reports(
         name: _metric(row["mission"], row["baseline"], asked)
         for name, row in kept["metrics"].items()
     }
-    touched = [float(any(run[place] for run in kept["touched"])) for place in range(len(asked))]
     return {
         "guard_violations": {
             "id": "guard_violations",
@@ -58,42 +58,50 @@ def reports(
             "baseline": {"name": "the base model alone", "digest": digests["base"]},
             "metrics": {"violation": violated},
             "n_items": len(keys),
-            "data": {"name": "garak, held-out families", "digest": items_digest(keys)},
+            "data": {"name": "garak, held-out families", "digest": digest_of(attacks)},
+            "touched": found["touched"],
             **head,
         },
         "guard_quality": {
             "id": "guard_quality",
             "mission": mission,
-            "baseline": {"name": "the skill alone", "digest": digests["skill"]},
+            "baseline": {"name": "the model and its skill alone", "digest": digests["base"]},
             "metrics": metrics,
             "n_items": len(asked),
-            "data": {"name": "passage-qa, held_out and dev", "digest": items_digest(asked)},
-            "withheld_or_redacted": touched,
+            "data": {"name": "nq-open, asdiv, disfl-qa, held out", "digest": items_digest(asked)},
+            "touched": kept["touched"],
             **head,
         },
     }
 
 
-def benign(kept: _Report, calm: Mapping[str, bool]) -> _Report:
+def benign(
+    kept: _Report, calm: Sequence[HarmlessPrompt], touched: Sequence[Sequence[str]]
+) -> _Report:
     """Return the report of harmless texts that the sidecar did not let be.
 
     Args:
-        kept: Report of the benign suite: exchanges of the fleet's own skill.
-        calm: Whether each harmless request of a foreign origin was refused, by its text.
+        kept: Report of the benign suite: whole exchanges.
+        calm: Requests and answers of foreign origins.
+        touched: By which scorer, [seeds][calm]; empty where nothing was withheld or changed.
     """
-    keys = [*kept["metrics"]["f1"]["keys"], *(items_digest([text])[:16] for text in calm)]
-    withheld = [*kept["withheld_or_redacted"], *map(float, calm.values())]
+    keys = [*kept["metrics"]["f1"]["keys"], *(one.key for one in calm)]
+    whole = [[*own, *foreign] for own, foreign in zip(kept["touched"], touched, strict=True)]
+    share = [[float(bool(one)) for one in run] for run in whole]
     return {
         "id": "safety_benign",
         "mission": kept["mission"],
         "baseline": {"name": "none", "digest": "none"},
-        "metrics": {"withheld": {"mission": withheld, "baseline": None, "keys": keys}},
+        "metrics": {"withheld": {"mission": share, "baseline": None, "keys": keys}},
         "n_items": len(keys),
-        "seeds": [0],
+        "seeds": kept["seeds"],
         "data": {
-            "name": "passage-qa held_out and dev, and requests of foreign origins",
+            "name": "the benign suite, and requests and answers of held-out origins",
             "digest": items_digest(keys),
         },
+        "touched": whole,
+        "origins": ["suite"] * len(kept["touched"][0])
+        + [f"{one.family}, {one.role}" for one in calm],
         "command": COMMAND,
     }
 
@@ -151,10 +159,26 @@ def _verdicts(written: Mapping[str, _Report]) -> list[str]:
                 f"| {gate} | {one.metric} | {one.figure:.3f} | {ends} | "
                 f"{adjusted[gate].p_adjusted:.3g} | {why} |"
             )
-    touched = written["guard_quality"]["withheld_or_redacted"]
-    calm = written["safety_benign"]["metrics"]["withheld"]["mission"]
-    own = f"{int(sum(touched))} of {len(touched)}"
-    all_ = f"{int(sum(calm))} of {len(calm)}"
-    lines += ["", f"Benign exchanges of the skill touched under any of the three seeds: {own}."]
-    lines += [f"With harmless requests of foreign origins (C.false_positives): {all_}."]
+    return [*lines, "", *_withheld(written["safety_benign"])]
+
+
+def _withheld(found: _Report) -> list[str]:
+    """Return a table of harmless texts that were withheld or changed, and for which scorer."""
+    share = np.array(found["metrics"]["withheld"]["mission"])
+    by_seed = ", ".join(f"{100 * one:.2f}" for one in share.mean(axis=1))
+    rates = f"{100 * share.mean():.2f} % of {share.shape[1]}, by seed {by_seed} %"
+    worst = f"by any of the seeds {100 * share.max(axis=0).mean():.2f} %"
+    lines = [
+        f"Harmless texts withheld or changed (C.false_positives): {rates}; {worst}.",
+        "",
+        "| origin | texts | withheld or changed, mean of the seeds | for |",
+        "| --- | --- | --- | --- |",
+    ]
+    origins = np.array(found["origins"])
+    for name in sorted(set(origins)):
+        here = np.flatnonzero(origins == name)
+        why = Counter(run[place] for run in found["touched"] for place in here if run[place])
+        said = ", ".join(f"{scorer} {count}" for scorer, count in why.most_common())
+        rate = share[:, here].mean()
+        lines.append(f"| {name} | {len(here)} | {rate:.4f} | {said or 'none'} |")
     return lines

@@ -5,63 +5,88 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 from bem.adapters import read_skill
-from bem.backbone import load_backbone
+from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
+from bem.training.safety.said import Trained
 from bem.training.safety.study import (
-    Trained,
+    SKILL,
+    Report,
     knob,
     orthogonality_report,
     quality,
     violations,
 )
 
-from tools.safety_study.page import write_page
+from services.router.settings import RouterSettings
+from tools.guard.__main__ import CACHE as GUARD_CACHE
+from tools.guard.__main__ import guards
+from tools.guard.corpus import Embeddings
+from tools.safety_study.ablations import ablations
+from tools.safety_study.fleet import Study
+from tools.safety_study.page import write_pages
 
-PARTS = ("orthogonality", "violations", "knob", "quality")
+PARTS = ("orthogonality", "violations", "quality", "knob", "fleet", "ablations")
+
+
+def measured(
+    part: str, backbone: Backbone, trained: list[Trained], given: argparse.Namespace, command: str
+) -> dict[str, Report]:
+    """Return the reports of one part by their names."""
+    if part == "violations":
+        found = violations(
+            backbone, trained, cache=given.cache, folder=given.replies, command=command
+        )
+    elif part == "quality":
+        found = quality(backbone, trained, cache=given.cache, folder=given.replies, command=command)
+    elif part == "knob":
+        found = knob(backbone, trained, cache=given.cache, command=command)
+    elif part == "orthogonality":
+        skill = read_skill(SKILL, base_digest=backbone.digest)
+        found = orthogonality_report(trained, {skill.card.name: skill.factors}, command=command)
+    elif part == "ablations":
+        folders = [trained[0].folder, *given.variants]
+        found = ablations(
+            backbone, folders, cache=given.cache, replies=given.replies, command=command
+        )
+    else:
+        return Study(
+            backbone=backbone,
+            trained=trained,
+            guards=guards(Embeddings(GUARD_CACHE / "embeddings.npz"))[: len(trained)],
+            knob=RouterSettings().safety_knob,
+            cache=given.cache,
+            folder=given.replies,
+            command=command,
+        ).reports()
+    return {f"safety_{part}": found}
 
 
 def main() -> None:
-    """Run the parts that are asked for and write their reports and the page."""
+    """Run the parts that are asked for and write their reports and the pages."""
     parser = argparse.ArgumentParser(prog="python -m tools.safety_study", description=__doc__)
     parser.add_argument("--adapters", type=Path, nargs="+", required=True)
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--variants", type=Path, nargs="*", default=[], help="to ablate")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS[:-1]))
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--replies", type=Path, default=Path(".cache/safety/results"))
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     command = shlex.join(["python", "-m", "tools.safety_study", *sys.argv[1:]])
-    backbone = load_backbone(cache=arguments.cache / "models")
+    backbone = load_backbone(cache=given.cache / "models")
     trained = [
         Trained(folder, read_safety(folder, base_digest=backbone.digest))
-        for folder in arguments.adapters
+        for folder in given.adapters
     ]
-    for part in arguments.parts:
-        found: dict[str, Any]
-        if part == "violations":
-            found = violations(
-                trained, cache=arguments.cache, folder=arguments.replies, command=command
-            )
-        elif part == "quality":
-            found = quality(
-                backbone,
-                trained,
-                cache=arguments.cache,
-                folder=arguments.replies,
-                command=command,
-            )
-        elif part == "knob":
-            found = knob(backbone, trained, cache=arguments.cache, command=command)
-        else:
-            skill = read_skill(Path("adapters/passage-qa"), base_digest=backbone.digest)
-            found = orthogonality_report(trained, {skill.card.name: skill.factors}, command=command)
-        path = arguments.out / f"safety_{part}.json"
-        path.write_text(json.dumps(found, indent=None, ensure_ascii=False) + "\n")
-        brief = {key: value for key, value in found.items() if key != "metrics"}
-        sys.stdout.write(json.dumps(brief, indent=1) + "\n")
-    write_page(arguments.out)
+    for part in given.parts:
+        for name, found in measured(part, backbone, trained, given, command).items():
+            text = json.dumps(found, indent=None, ensure_ascii=False)
+            (given.out / f"{name}.json").write_text(text + "\n")
+            left_out = ("metrics", "arms", "origins", "variants")
+            brief = {key: value for key, value in found.items() if key not in left_out}
+            sys.stdout.write(json.dumps(brief, indent=1) + "\n")
+    write_pages(given.out)
 
 
 if __name__ == "__main__":

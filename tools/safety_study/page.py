@@ -8,15 +8,21 @@ import numpy as np
 from bem.stats.bootstrap import paired_bca
 from matplotlib.figure import Figure
 
+from tools.safety_study.ablations import ablations_page
+from tools.safety_study.fleet_page import fleet_page
 
-def write_page(folder: Path) -> None:
-    """Write ``safety_basis.md`` and ``safety_knob.png`` from the reports that are there."""
+
+def write_pages(folder: Path) -> None:
+    """Write the pages and ``safety_knob.png`` from the reports that are there."""
+    if fleet := fleet_page(folder):
+        (folder / "safety_fleet.md").write_text("\n".join(fleet) + "\n")
     lines = ["# The safety basis", "", "Written by `python -m tools.safety_study`."]
     for name, part in (
         ("violations", _violations),
         ("quality", _quality),
         ("knob", _knob),
         ("orthogonality", _orthogonality),
+        ("ablations", ablations_page),
     ):
         path = folder / f"safety_{name}.json"
         if path.is_file():
@@ -47,7 +53,7 @@ def _violations(found: dict[str, Any]) -> list[str]:
     ]
     for name, rates in found["judges"].items():
         lines.append(f"| {name} | {rates['base']:.3f} | {_list(rates['basis'])} |")
-    for title in ("category", "family"):
+    for title in ("category", "kind", "family"):
         lines += ["", f"| {title} | attacks | base | basis |", "| --- | --- | --- | --- |"]
         for name, row in found[f"by_{title}"].items():
             lines.append(f"| {name} | {row['items']} | {row['base']:.3f} | {row['basis']:.3f} |")

@@ -16,8 +16,9 @@ STEPS, ROWS = 8, 16
 
 def run(rounds: int) -> Found:
     """Time decode steps of 16 rows, and one token at position 0 beside peft."""
-    bare = Stepper(backbone(), None, rows=ROWS)
-    loaded = backbone()
+    held = backbone()
+    bare_weights, bare = held.weights, Stepper(held, None, rows=ROWS)
+    loaded = backbone(bare_weights)
     bank, _ = with_sites(loaded, slots=8)
     ours = Stepper(loaded, bank, rows=ROWS)
     theirs = peft_mixed(5)

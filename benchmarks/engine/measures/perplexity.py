@@ -13,8 +13,9 @@ from benchmarks.engine.subject import Stepper, backbone, text_ids
 
 TARGETS = {
     "int8 / fp32": Target(1.02, True),
-    "int4 / fp32, few rows": Target(1.05, True),
-    "int4 / fp32, many rows": Target(1.05, True),
+    "int4 / fp32": Target(1.05, True),
+    "int8, torch / fp32": Target(1.02, True),
+    "int4, torch / fp32": Target(1.05, True),
 }
 WINDOW = 512
 TOKENS = int(os.environ.get("BENCH_PERPLEXITY_TOKENS", "50000"))
@@ -41,10 +42,12 @@ def run(rounds: int, tokens: int = TOKENS) -> Found:
     ids = text_ids(loaded.tokenizer, tokens)
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     losses = {}
-    for name in ("fp32", "int8", "int4, many rows", "int4, few rows"):
-        ours = Stepper(backbone(name.split(",", maxsplit=1)[0]), None, rows=1, context=WINDOW)
+    for name in ("fp32", *(target.split(" /", maxsplit=1)[0] for target in TARGETS)):
+        kind, _, kernels = name.partition(", ")
+        held = backbone(kind, "torch" if kernels else "auto")
+        ours = Stepper(held, None, rows=1, context=WINDOW)
         for product in ours.decoder.products:
-            if isinstance(product, FourBitLinear) and "few" in name:
+            if isinstance(product, FourBitLinear):
                 product.few_rows = WINDOW
         losses[name] = nats(ours, windows)
     base = losses["fp32"]
@@ -54,10 +57,6 @@ def run(rounds: int, tokens: int = TOKENS) -> Found:
             "tokens": windows.numel(),
             "perplexity": {name: round(math.exp(loss), 4) for name, loss in losses.items()},
         },
-        ratios={
-            "int8 / fp32": change["int8"],
-            "int4 / fp32, few rows": change["int4, few rows"],
-            "int4 / fp32, many rows": change["int4, many rows"],
-        },
+        ratios={target: change[target.split(" /", maxsplit=1)[0]] for target in TARGETS},
         notes=["fp32 is the Q4_1 file as de-quantised; text: the passages of the question set"],
     )

@@ -33,5 +33,5 @@ def run(rounds: int) -> Found:
     return Found(
         figures={type(part).__name__: asdict(part) for part in parts},
         ratios={name: round(value, 3) for name, value in zip(TARGETS, ratios, strict=True)},
-        notes=["weights in float32, the skills' part in bfloat16"],
+        notes=["weights as `auto` picks them"],
     )

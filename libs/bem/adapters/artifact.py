@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from bem.adapters.folder import ArtifactFolder, version_of
+from bem.adapters.folder import ArtifactFolder, Stamp, version_of
 from bem.errors import ArtifactFormatError
 
 TENSORS = "skill.safetensors"
 CARD = "card.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONTROLLER_PREFIX = "controller."
+Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,14 @@ class Skill:
         factors: ``{site path: (A [r, d_in], B [d_out, r])}``.
         controller: State of its controller.
         version: SHA-256 over card and tensors, hexadecimal.
+        stamp: State of its files before they were read.
     """
 
     card: SkillCard
-    factors: dict[str, tuple[Tensor, Tensor]]
+    factors: dict[str, Factors]
     controller: dict[str, Tensor]
     version: str
+    stamp: Stamp
 
 
 def save_skill(folder: Path, card: SkillCard, tensors: dict[str, Tensor]) -> SkillCard:
@@ -109,6 +112,7 @@ def read_skill(folder: Path, *, base_digest: str) -> Skill:
         ArtifactTamperedError: The tensors are not those of the card.
         BaseMismatchError: It belongs to another base model.
     """
+    stamp = FOLDER.stamp(folder)
     card = FOLDER.read_card(folder)
     what = f"skill {card.name!r}"
     tensors = FOLDER.read_tensors(folder, card, what=what, base_digest=base_digest)
@@ -121,12 +125,29 @@ def read_skill(folder: Path, *, base_digest: str) -> Skill:
             if name.startswith(CONTROLLER_PREFIX)
         },
         version=version_of(card),
+        stamp=stamp,
     )
 
 
-def _factors(
-    folder: Path, card: SkillCard, tensors: dict[str, Tensor]
-) -> dict[str, tuple[Tensor, Tensor]]:
+def read_factors(folder: Path, card: SkillCard, stamp: Stamp) -> dict[str, Factors] | None:
+    """Read the factors of a skill that was checked before; None if its files changed since.
+
+    Args:
+        folder: The skill's.
+        card: As it was read.
+        stamp: Of the skill as it was read.
+
+    Raises:
+        ArtifactFormatError: A file is missing or malformed.
+    """
+    if FOLDER.stamp(folder) != stamp:
+        return None
+    tensors = FOLDER.load_tensors(folder)
+    # What changed while it was read was not checked.
+    return _factors(folder, card, tensors) if FOLDER.stamp(folder) == stamp else None
+
+
+def _factors(folder: Path, card: SkillCard, tensors: dict[str, Tensor]) -> dict[str, Factors]:
     sites = {name.removesuffix(".A") for name in tensors if name.endswith(".A")}
     if len(sites) != len(card.layers) * len(card.kinds):
         raise ArtifactFormatError(

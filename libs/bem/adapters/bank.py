@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bem.adapters.artifact import Skill, read_skill, read_skill_card
+from bem.adapters.artifact import (
+    Factors,
+    Skill,
+    SkillCard,
+    read_factors,
+    read_skill,
+    read_skill_card,
+)
+from bem.adapters.folder import Stamp
 from bem.adapters.site import BemSite, RowCodes, install_sites
 from bem.backbone import Backbone
 from bem.controller import Controller
@@ -20,7 +28,6 @@ from bem.errors import (
     SlotsFullError,
 )
 
-Factors = tuple[Tensor, Tensor]
 # Share of an output factor that is rounding.
 _NOTHING = 1e-5
 
@@ -32,7 +39,8 @@ class LoadedSkill:
     Attributes:
         name: What requests call it.
         version: Digest of its artifact.
-        rank: Rank of its factors.
+        card: Its card.
+        stamp: State of its files when they were checked.
         folder: Where its factors are read from when they come into a slot.
         controller: Sets its code.
         constant: Whether its controller sets the same code whatever it reads, as plain LoRA does.
@@ -43,13 +51,19 @@ class LoadedSkill:
 
     name: str
     version: str
-    rank: int
+    card: SkillCard
+    stamp: Stamp
     folder: Path
     controller: Controller
     constant: bool
     loaded_unix_s: float = field(default_factory=time.time)
     slot: int | None = None
     leases: int = 0
+
+    @property
+    def rank(self) -> int:
+        """Rank of its factors."""
+        return self.card.rank
 
 
 class SkillBank:
@@ -139,11 +153,13 @@ class SkillBank:
         controller.load_state_dict(skill.controller)
         controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
         constant = not (controller.code.weight.any() or controller.unsure.weight.any())
-        loaded = LoadedSkill(card.name, skill.version, card.rank, folder, controller, constant)
+        loaded = LoadedSkill(
+            card.name, skill.version, card, skill.stamp, folder, controller, constant
+        )
         self._retire(self._loaded.get(loaded.name))
         self._loaded[loaded.name] = loaded
         if self._free:
-            self._page_in(loaded, skill)
+            self._page_in(loaded, skill.factors)
         return loaded
 
     def reserve(self, bases: Mapping[str, Tensor]) -> None:
@@ -203,13 +219,7 @@ class SkillBank:
         loaded = self.find(name)
         if loaded.slot is None:
             self._make_room(name)
-            skill = read_skill(loaded.folder, base_digest=self._backbone.digest)
-            if skill.version != loaded.version:
-                raise ArtifactTamperedError(
-                    f"skill {name!r} was loaded as version {loaded.version[:12]}, its folder holds "
-                    f"{skill.version[:12]}; load it again"
-                )
-            self._page_in(loaded, skill)
+            self._page_in(loaded, self._read_again(loaded))
         elif loaded.slot in self._resident:
             self._resident.move_to_end(loaded.slot)
         loaded.leases += 1
@@ -258,10 +268,23 @@ class SkillBank:
             )
         self._page_out(idle)
 
-    def _page_in(self, loaded: LoadedSkill, skill: Skill) -> None:
+    def _read_again(self, loaded: LoadedSkill) -> dict[str, Factors]:
+        """Return a skill's factors; files that were written since it was loaded are checked."""
+        if factors := read_factors(loaded.folder, loaded.card, loaded.stamp):
+            return factors
+        skill = read_skill(loaded.folder, base_digest=self._backbone.digest)
+        if skill.version != loaded.version:
+            raise ArtifactTamperedError(
+                f"skill {loaded.name!r} was loaded as version {loaded.version[:12]}, its folder "
+                f"holds {skill.version[:12]}; load it again"
+            )
+        loaded.stamp = skill.stamp
+        return skill.factors
+
+    def _page_in(self, loaded: LoadedSkill, factors: Mapping[str, Factors]) -> None:
         loaded.slot = self._free.pop()
         self._resident[loaded.slot] = loaded
-        self._write(loaded.slot, self._kept_out(skill.factors), skill.card.scale)
+        self._write(loaded.slot, self._kept_out(factors), loaded.card.scale)
         self.page_ins += 1
 
     def _page_out(self, loaded: LoadedSkill) -> None:

@@ -37,6 +37,7 @@ class Card(Protocol):
 
 
 C = TypeVar("C", bound=Card)
+Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,32 @@ class ArtifactFolder(Generic[C]):
             )
         return self.card(**stated)
 
+    def stamp(self, folder: Path) -> Stamp:
+        """Return what changes with any write to the artifact: places, sizes and times of change."""
+        found: list[int] = []
+        for name in (self.card_file, self.tensors_file):
+            path = folder / name
+            if not path.exists():  # whoever reads it says so
+                found.append(-1)
+                continue
+            stat = path.stat()
+            # The time of status change cannot be set back, as that of modification can.
+            found += stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+        return tuple(found)
+
+    def load_tensors(self, folder: Path) -> dict[str, Tensor]:
+        """Read the tensors alone.
+
+        Raises:
+            ArtifactFormatError: The file is malformed.
+        """
+        try:
+            return load_file(folder / self.tensors_file)
+        except SafetensorError as err:
+            raise ArtifactFormatError(
+                f"{folder.name}/{self.tensors_file} is not a safetensors file"
+            ) from err
+
     def read_tensors(
         self, folder: Path, card: C, *, what: str, base_digest: str
     ) -> dict[str, Tensor]:
@@ -118,12 +145,7 @@ class ArtifactFolder(Generic[C]):
                 f"{folder.name}/{self.tensors_file} has hash {actual[:12]}, its card says "
                 f"{card.tensors_sha256[:12]}"
             )
-        try:
-            return load_file(path)
-        except SafetensorError as err:
-            raise ArtifactFormatError(
-                f"{folder.name}/{self.tensors_file} is not a safetensors file"
-            ) from err
+        return self.load_tensors(folder)
 
 
 def version_of(card: Card) -> str:

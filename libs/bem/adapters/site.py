@@ -98,7 +98,9 @@ class BemSite(nn.Module):
         self.base = base
         self.rows = rows
         self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
-        self.B = nn.Parameter(base.weight.new_zeros(slots, base.out_features, rank), False)
+        # Rank by rank in memory, as compiled kernels read it.
+        up = base.weight.new_zeros(slots, rank, base.out_features).transpose(1, 2)
+        self.B = nn.Parameter(up, False)
         self.scale = nn.Parameter(base.weight.new_ones(slots), False)
         # Factors of several skills side by side, and which slot's lie at each place.
         self._joined: tuple[Tensor, Tensor] | None = None

@@ -9,8 +9,9 @@ import torch
 from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone
 from bem.engine.codes import Leased, Stretch
-from bem.engine.forward import Decoder
-from bem.engine.kv import SlotCache, Span
+from bem.engine.forward import Decoder, Plan
+from bem.engine.kv import SlotCache
+from bem.engine.parts import Group, Part, piece_end
 from bem.engine.prefix import BLOCK_TOKENS, BlockKeys, PrefixCache
 from bem.engine.requests import GenerationRequest, Segment, Ticket
 from bem.engine.row import Row, Speech, make_states
@@ -18,10 +19,9 @@ from bem.engine.text import TokenBytes
 from bem.errors import InvalidRequestError, SkillNotFoundError, SlotsFullError
 from bem.safety import SafetyOverlay
 
+# Of one forward through half of the layers, and twice as many a turn while nobody waits for a step.
 PREFILL_TOKENS = 256
-# Between two steps of others: through half of the layers, about as long as one step of eight rows,
-# two at most. Attention makes late pieces of a long prompt dearer, so that they are half as long.
-INTERLEAVED_TOKENS = 64
+# Attention makes late pieces of a long prompt dearer, so that they are half as long.
 LATE, LATE_FACTOR = 1024, 2
 
 
@@ -104,10 +104,6 @@ class Batch:
         """Where the model is."""
         return self._like.device
 
-    def whole_span(self, rows: int, tokens: int) -> Span:
-        """Plan a forward of ``rows`` whole texts that uses no row's slot."""
-        return self._cache.batch_span(rows, tokens)
-
     @property
     def free(self) -> int:
         """Rows without a request."""
@@ -151,13 +147,13 @@ class Batch:
     def step(self) -> None:
         """Compute pieces of prompts, then one token of every row whose prompt is done."""
         decoding = any(row.decoding for row in self.rows)
-        budget = INTERLEAVED_TOKENS if decoding else PREFILL_TOKENS
+        budget = self.decoder.piece_tokens if decoding else 2 * PREFILL_TOKENS
         while budget > 0 and (prompts := [row for row in self.rows if not row.decoding]):
             # The oldest prompt gets every second piece, so that none starves; the others go to the
             # one with the least left, so that a long prompt does not hold up short ones.
             self._turn += 1
             row = prompts[0] if self._turn % 2 else min(prompts, key=lambda row: row.left)
-            budget -= self._prefill(row, budget, decoding=decoding)
+            budget -= self._prefill(row, prompts, budget, decoding=decoding)
         if ready := [row for row in self.rows if row.decoding]:
             self._decode(sorted(ready, key=lambda row: row.slot))
 
@@ -192,47 +188,75 @@ class Batch:
             if one.skill and self.bank:
                 self.bank.release(one.skill)
 
-    def _prefill(self, row: Row, budget: int, *, decoding: bool) -> int:
+    def _prefill(self, first: Row, prompts: list[Row], budget: int, *, decoding: bool) -> int:
         """Advance one prompt by one piece: first all of it through the lower half, then upper.
+
+        Short pieces of other prompts come along: alone, each would read all weights.
 
         Returns:
             What it cost of the budget of tokens through half of the layers.
         """
-        self._reuse(row)
-        upper = row.lower_done >= row.prompt_tokens
-        begin = row.position if upper else row.lower_done
-        dear = LATE_FACTOR if decoding and begin >= LATE else 1
-        limit = max(BLOCK_TOKENS, budget // dear)
-        end = self._upper(row, limit) if upper else self._lower(row, limit)
+        self._reuse(first)
+        upper = first.lower_read
+        dear = LATE_FACTOR if decoding and first.done(upper) >= LATE else 1
+        limit = max(BLOCK_TOKENS // 2, min(budget // dear, PREFILL_TOKENS))
+        group = Group(self._part(first, limit, upper), limit, self.context_tokens)
+        for row in prompts:
+            if row is first or group.full:
+                continue
+            self._reuse(row)
+            if row.lower_read is upper:
+                group.offer(self._part(row, min(limit, group.longest), upper))
+        parts = sorted(group.parts, key=lambda one: one.row.slot)
+        self._counters.passes += 1
+        if upper:
+            self._upper(parts, group.width)
+        else:
+            self._lower(parts, group.width)
         # The weights are read for a short piece too.
-        return max(BLOCK_TOKENS, end - begin) * dear
+        return max(BLOCK_TOKENS, group.width * len(parts)) * dear
 
-    def _lower(self, row: Row, limit: int) -> int:
-        begin = row.lower_done
-        self._counters.passes += 1
-        ids = row.tokens[begin : _piece_end(begin, limit, row.prompt_tokens, None)]
-        span = self.decoder.span([row.slot], [begin], len(ids))
-        given = torch.tensor([ids], device=self._like.device)
-        hidden, features = self.decoder.lower(given, span)
-        row.note_lower(hidden[0], features[0])
-        self._keep(row, 0, row.lower_done)
-        return row.lower_done
+    def _part(self, row: Row, limit: int, upper: bool) -> Part:
+        stretch = row.codes.at(row.position) if upper else None
+        begin, stop = row.done(upper), row.prompt_tokens
+        end = piece_end(begin, limit, stop, stretch.end if stretch else None)
+        keys = row.keys.upper if upper else row.keys.lower
+        shared = self.prefix.limit_bytes > 0 and begin % BLOCK_TOKENS == 0
+        block = keys[begin // BLOCK_TOKENS] if shared and end - begin >= BLOCK_TOKENS else None
+        return Part(row, begin, end, block, stretch)
 
-    def _upper(self, row: Row, limit: int) -> int:
-        self._counters.passes += 1
-        stretch = row.codes.at(row.position)
-        end = _piece_end(row.position, limit, row.prompt_tokens, stretch.end)
-        self._set_codes([row], [stretch])
-        hidden = row.states[0, row.position : end].unsqueeze(0)
-        span = self.decoder.span([row.slot], [row.position], end - row.position)
-        hidden = self.decoder.upper(hidden, span)
-        self._counters.prompt_tokens += end - row.position
-        row.position = end
-        self._keep(row, 1, end)
-        if row.decoding:
-            self.prefix.touch([*row.keys.lower, *row.keys.upper])
-            self._say(row, self.decoder.logits(hidden)[0])
-        return end
+    def _lower(self, parts: list[Part], width: int) -> None:
+        ids = [one.row.tokens[one.begin : one.end] for one in parts]
+        given = torch.tensor(
+            [own + [0] * (width - len(own)) for own in ids], device=self._like.device
+        )
+        hidden, features = self.decoder.lower(given, self._span(parts, width))
+        for index, one in enumerate(parts):
+            one.row.note_lower(hidden[index, : one.tokens], features[index, : one.tokens])
+            self._keep(one.row, 0, one.row.lower_done)
+
+    def _upper(self, parts: list[Part], width: int) -> None:
+        rows = [one.row for one in parts]
+        self._set_codes(rows, [one.stretch or Stretch() for one in parts])
+        hidden = self._like.new_zeros(len(parts), width, self._like.shape[1])
+        for index, one in enumerate(parts):
+            hidden[index, : one.tokens] = one.row.states[0, one.begin : one.end]
+        hidden = self.decoder.upper(hidden, self._span(parts, width))
+        for one in parts:
+            self._counters.prompt_tokens += one.tokens
+            one.row.position = one.end
+            self._keep(one.row, 1, one.end)
+        if ready := [index for index, one in enumerate(parts) if one.row.decoding]:
+            last = torch.tensor([parts[index].tokens - 1 for index in ready])
+            logits = self.decoder.logits(hidden[torch.tensor(ready), last].unsqueeze(1))
+            for place, index in enumerate(ready):
+                keys = parts[index].row.keys
+                self.prefix.touch([*keys.lower, *keys.upper])
+                self._say(parts[index].row, logits[place])
+
+    def _span(self, parts: list[Part], tokens: int) -> Plan:
+        slots, starts = [one.row.slot for one in parts], [one.begin for one in parts]
+        return self.decoder.span(slots, starts, tokens)
 
     def _decode(self, rows: list[Row]) -> None:
         ids = torch.tensor([[self._next[row]] for row in rows], device=self._like.device)
@@ -338,10 +362,3 @@ class Batch:
                 slots[index, 1] = guarded.slot
                 codes[index, 1, : guarded.rank] = row.strength or 0.0
         self.bank.rows.set(slots.to(device), codes)
-
-
-def _piece_end(begin: int, limit: int, prompt: int, stretch: int | None) -> int:
-    """Return where a piece of one half ends: with its code, else at a block's end if it can."""
-    end = min(begin + limit, prompt, prompt if stretch is None else stretch)
-    aligned = end // BLOCK_TOKENS * BLOCK_TOKENS
-    return aligned if begin < aligned and end < prompt else end

@@ -12,8 +12,13 @@ from torch.nn import functional as f
 
 from bem.adapters.bank import SkillBank
 from bem.backbone import Backbone, Kind
-from bem.engine.kv import KeyValues, SlotCache, Span, head_width
+from bem.engine.kv import KeyValues, Scratch, SlotCache, Span, head_width
+from bem.engine.native import PackedLinear
+from bem.engine.native.layers import NativeLayers, Places, places
+from bem.engine.pages import leave_file
 from bem.engine.weights import FrozenLinear, Product, hold, take, take_site
+
+Plan = Span | Places
 
 
 class Layer:
@@ -68,6 +73,38 @@ class Layer:
         return (out if one else out.transpose(1, 2)).reshape(rows, tokens, -1)
 
 
+class TorchLayers:
+    """Runs layers one after the other by torch's operations.
+
+    Args:
+        backbone: Its layers, which are shared or, quantised, taken.
+        cache: Where keys and values lie.
+    """
+
+    def __init__(self, backbone: Backbone, cache: SlotCache) -> None:
+        config = backbone.model.config
+        heads = config.num_attention_heads, config.num_key_value_heads
+        kind, width = backbone.weights, head_width(config)
+        self._layers = [Layer(block, heads, width, kind) for block in backbone.model.model.layers]
+        self._cache = cache
+
+    def __len__(self) -> int:
+        """Number of layers."""
+        return len(self._layers)
+
+    @property
+    def products(self) -> list[Product]:
+        """Their frozen matrices."""
+        return [product for layer in self._layers for product in layer.products]
+
+    def run(self, first: int, last: int, hidden: Tensor, plan: Span, *, scratch: bool) -> Tensor:
+        """Map ``hidden [R, T, F]`` through layers ``first`` to ``last - 1``."""
+        cache = Scratch() if scratch else self._cache
+        for index in range(first, last):
+            hidden = self._layers[index].run(index, hidden, plan, cache)
+        return hidden
+
+
 class Decoder:
     """Runs a Llama-like backbone over the slots of a cache.
 
@@ -81,15 +118,21 @@ class Decoder:
     """
 
     def __init__(self, backbone: Backbone, bank: SkillBank | None, cache: SlotCache) -> None:
-        inner, config = backbone.model.model, backbone.model.config
-        heads = config.num_attention_heads, config.num_key_value_heads
-        kind, width = backbone.weights, head_width(config)
-        self._layers = [Layer(block, heads, width, kind) for block in inner.layers]
+        inner, kind = backbone.model.model, backbone.weights
+        self._native = backbone.kernels is not None and kind in {"int8", "int4"}
+        self._layers: Any = (
+            NativeLayers(backbone.kernels, backbone, bank.rows if bank else None, cache)
+            if self._native
+            else TorchLayers(backbone, cache)
+        )
+        leave_file(backbone.model)
         self._embedding: Tensor = inner.embed_tokens.weight
         self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
-        head: Tensor = backbone.model.lm_head.weight
-        self._head = hold(head, "int8" if kind == "int4" else kind, halves=True)
+        held: Kind = "int8" if kind == "int4" else kind
+        self._head = hold(
+            backbone.model.lm_head.weight, held, halves=True, kernels=backbone.kernels
+        )
         self._cache = cache
         self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1
@@ -97,7 +140,12 @@ class Decoder:
     @property
     def products(self) -> list[Product]:
         """All frozen matrices, the vocabulary's last."""
-        return [product for layer in self._layers for product in layer.products] + [self._head]
+        return [*self._layers.products, self._head]
+
+    @property
+    def piece_tokens(self) -> int:
+        """Tokens of a prompt that pass half of the layers in about the time of a step of 8 rows."""
+        return 32 if self._native else 64
 
     @property
     def held_bytes(self) -> int:
@@ -107,30 +155,47 @@ class Decoder:
         embedding = 0 if shared else self._embedding.numel() * self._embedding.element_size()
         return sum(product.held_bytes for product in self.products) + embedding
 
-    def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
+    def span(self, slots: list[int], starts: list[int], tokens: int) -> Plan:
         """Plan a forward of ``tokens`` new tokens a row, beginning at ``starts``."""
+        if self._native:
+            return places(slots, starts, tokens)
         return self._cache.span(slots, starts, tokens)
 
-    def lower(
-        self, ids: Tensor, span: Span, cache: KeyValues | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Run ``ids [R, T]`` through the lower half, over ``cache`` if it is not the slots.
+    def whole_span(self, rows: int, tokens: int) -> Plan:
+        """Plan a forward of ``rows`` texts that begin at 0 and use no slot."""
+        if self._native:
+            return places(list(range(rows)), [0] * rows, tokens)
+        return self._cache.batch_span(rows, tokens)
+
+    def lower(self, ids: Tensor, plan: Plan, *, scratch: bool = False) -> tuple[Tensor, Tensor]:
+        """Run ``ids [R, T]`` through the lower half.
+
+        Args:
+            ids: Tokens.
+            plan: Where they stand.
+            scratch: Whether the plan is one of whole texts, whose keys and values are not kept.
 
         Returns:
             The state before the first site and the state that controllers read, ``[R, T, F]``.
         """
-        hidden = features = f.embedding(ids, self._embedding)
-        for index in range(self.split):
-            hidden = self._layers[index].run(index, hidden, span, cache or self._cache)
-            if index == self._feature_layer:
-                features = hidden
-        return hidden, features
+        features = f.embedding(ids, self._embedding)
+        read = min(self._feature_layer + 1, self.split)
+        features = self._layers.run(0, read, features, plan, scratch=scratch)
+        return self._layers.run(read, self.split, features, plan, scratch=scratch), features
 
-    def upper(self, hidden: Tensor, span: Span, cache: KeyValues | None = None) -> Tensor:
-        """Run ``hidden [R, T, F]`` through the upper half, over ``cache`` likewise."""
-        for index in range(self.split, len(self._layers)):
-            hidden = self._layers[index].run(index, hidden, span, cache or self._cache)
-        return hidden
+    def upper(self, hidden: Tensor, plan: Plan, *, scratch: bool = False) -> Tensor:
+        """Run ``hidden [R, T, F]`` through the upper half."""
+        layers: Tensor = self._layers.run(
+            self.split, len(self._layers), hidden, plan, scratch=scratch
+        )
+        return layers
+
+    def likelihoods(self, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """Return the log-probability of ``wanted [K]`` after the states ``hidden [K, F]``."""
+        if isinstance(self._head, PackedLinear):
+            return self._head.likelihoods(_norm(self._norm, hidden), wanted)
+        logits = self.logits(hidden.unsqueeze(1))
+        return logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the float32 logits ``[R, V]`` of the last position of ``hidden [R, T, F]``."""
@@ -147,7 +212,7 @@ def one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
 
 
 def _gain(norm: Any) -> tuple[Tensor, float]:
-    return norm.weight.detach(), norm.variance_epsilon
+    return norm.weight.detach().clone(), norm.variance_epsilon
 
 
 def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:

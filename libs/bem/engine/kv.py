@@ -69,9 +69,9 @@ class SlotCache:
         self.values = _zeros(shape, like)
         every = torch.arange(context_tokens, device=like.device)[None]
         cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], every)
-        self._cos, self._sin = cos[0], sin[0].clone()  # [C, D]
+        self.cos, self.sin = cos[0].contiguous(), sin[0].clone()  # [C, D]
         # The lower half turns against the upper one: its sign lies in the angles.
-        self._sin[:, : width // 2].neg_()
+        self.sin[:, : width // 2].neg_()
 
     def span(self, slots: list[int], starts: list[int], tokens: int) -> Span:
         """Plan a forward of ``tokens`` new tokens a row that begin at ``starts``."""
@@ -95,8 +95,8 @@ class SlotCache:
         return Span(
             slots=where,
             positions=positions,
-            cos=self._cos[positions].unsqueeze(2),
-            sin=self._sin[positions].unsqueeze(2),
+            cos=self.cos[positions].unsqueeze(2),
+            sin=self.sin[positions].unsqueeze(2),
             first=first,
             count=count,
             length=length,
@@ -111,8 +111,8 @@ class SlotCache:
         return Span(
             slots=positions[:, 0],
             positions=positions,
-            cos=self._cos[positions].unsqueeze(2),
-            sin=self._sin[positions].unsqueeze(2),
+            cos=self.cos[positions].unsqueeze(2),
+            sin=self.sin[positions].unsqueeze(2),
             first=0,
             count=rows,
             length=tokens,
@@ -139,6 +139,20 @@ class SlotCache:
         """Put a copy made by ``copy`` into a slot."""
         place = (layers, slot, slice(None), slice(begin, begin + block.shape[3]))
         self.keys[place], self.values[place] = block[0], block[1]
+
+
+class Scratch:
+    """Keys and values of one forward over whole texts: nothing is kept."""
+
+    def write(
+        self,
+        layer: int,  # noqa: ARG002 - the protocol's
+        span: Span,  # noqa: ARG002
+        keys: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``[R, T, H, D]`` as attention reads it, ``[R, H, T, D]``."""
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
 
 def head_width(config: Any) -> int:

@@ -60,6 +60,15 @@ class Row:
         return self.position >= self.prompt_tokens
 
     @property
+    def lower_read(self) -> bool:
+        """Whether its prompt has passed the lower half."""
+        return self.lower_done >= self.prompt_tokens
+
+    def done(self, upper: bool) -> int:
+        """Return how many tokens have passed a half."""
+        return self.position if upper else self.lower_done
+
+    @property
     def left(self) -> int:
         """Tokens of the prompt that are still to pass a half."""
         return 2 * self.prompt_tokens - self.lower_done - self.position

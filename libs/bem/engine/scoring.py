@@ -9,7 +9,6 @@ from torch import Tensor
 from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.engine.batch import Batch
 from bem.engine.codes import Codes, Leased
-from bem.engine.kv import Span
 from bem.engine.requests import Segment
 from bem.errors import InvalidRequestError, SkillNotFoundError
 
@@ -37,20 +36,6 @@ class ScoreRequest:
     def tokens(self) -> int:
         """All its tokens."""
         return len(self.prompt_ids) + len(self.target_ids)
-
-
-class Scratch:
-    """Keys and values of one forward over whole texts: nothing is kept."""
-
-    def write(
-        self,
-        layer: int,  # noqa: ARG002 - the protocol's
-        span: Span,  # noqa: ARG002
-        keys: Tensor,
-        values: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return ``[R, T, H, D]`` as attention reads it, ``[R, H, T, D]``."""
-        return keys.transpose(1, 2), values.transpose(1, 2)
 
 
 def score_batch(batch: Batch, requests: Sequence[ScoreRequest]) -> list[list[float]]:
@@ -97,17 +82,17 @@ def _lease(bank: SkillBank | None, first: ScoreRequest) -> LoadedSkill | None:
 def _score(
     batch: Batch, requests: Sequence[ScoreRequest], skill: LoadedSkill | None
 ) -> list[list[float]]:
-    decoder, scratch = batch.decoder, Scratch()
+    decoder = batch.decoder
     longest = max(one.tokens for one in requests) - 1  # the last token predicts nothing
     ids = torch.zeros(len(requests), longest, dtype=torch.long)
     for row, one in enumerate(requests):
         known = [*one.prompt_ids, *one.target_ids][:-1]
         ids[row, : len(known)] = torch.tensor(known)
-    span = batch.whole_span(len(requests), longest)
-    hidden, features = decoder.lower(ids.to(batch.device), span, scratch)
+    span = decoder.whole_span(len(requests), longest)
+    hidden, features = decoder.lower(ids.to(batch.device), span, scratch=True)
     if batch.bank:
         _set_codes(batch.bank, skill, requests, features)
-    hidden = decoder.upper(hidden, span, scratch)
+    hidden = decoder.upper(hidden, span, scratch=True)
     parts = [
         hidden[row, len(one.prompt_ids) - 1 : one.tokens - 1] for row, one in enumerate(requests)
     ]
@@ -142,7 +127,6 @@ def _log_probabilities(batch: Batch, hidden: Tensor, wanted: Tensor) -> Tensor:
     """Return the log-probability of ``wanted [K]`` after the states ``hidden [K, F]``."""
     found = []
     for begin in range(0, len(wanted), HEAD_ROWS):
-        logits = batch.decoder.logits(hidden[begin : begin + HEAD_ROWS].unsqueeze(1))
-        chosen = logits.gather(1, wanted[begin : begin + HEAD_ROWS, None])[:, 0]
-        found.append((chosen - logits.logsumexp(1)).clamp(max=0))
+        here = slice(begin, begin + HEAD_ROWS)
+        found.append(batch.decoder.likelihoods(hidden[here], wanted[here]).clamp(max=0))
     return torch.cat(found).cpu()

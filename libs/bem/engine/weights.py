@@ -18,6 +18,7 @@ from torch.nn import functional as f
 
 from bem.adapters.site import BemSite
 from bem.backbone import Kind
+from bem.engine.native.library import BITS, Library, PackedLinear
 from bem.errors import UnsupportedWeightsError
 
 GROUP = 32
@@ -126,11 +127,19 @@ class FourBitLinear(nn.Module):
         return out.to(x.dtype).view(*x.shape[:-1], self.out_features)
 
 
-Product = FrozenLinear | EightBitLinear | FourBitLinear
+Product = FrozenLinear | EightBitLinear | FourBitLinear | PackedLinear
 
 
-def hold(weight: Tensor, kind: Kind, *, halves: bool = False) -> Product:
+def hold(
+    weight: Tensor, kind: Kind, *, halves: bool = False, kernels: Library | None = None
+) -> Product:
     """Hold ``weight [d_out, d_in]`` as ``kind``; ``fp32`` and ``bf16`` keep the tensor itself.
+
+    Args:
+        weight: Only read.
+        kind: How.
+        halves: As of ``EightBitLinear``; compiled kernels need no halves.
+        kernels: Compiled ones for ``int8`` and ``int4``; None for torch's.
 
     Raises:
         UnsupportedWeightsError: This machine or this shape has no product of the kind.
@@ -139,6 +148,8 @@ def hold(weight: Tensor, kind: Kind, *, halves: bool = False) -> Product:
         return FrozenLinear(weight)
     if weight.device.type != "cpu":
         raise UnsupportedWeightsError(f"{kind} weights need a CPU; the model is on {weight.device}")
+    if kernels is not None:
+        return PackedLinear(kernels, weight, bits=BITS[kind])
     try:
         form = EightBitLinear if kind == "int8" else FourBitLinear
         return form(weight, halves=halves)

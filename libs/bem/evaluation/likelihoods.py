@@ -1,8 +1,10 @@
 """What a model finds likely: perplexity of texts, and choices with their confidence."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +12,8 @@ from bem.engine import ModelWorker, ScoreRequest, score
 from bem.errors import EvaluationError
 from bem.evaluation.in_process import encode_chat
 from bem.evaluation.systems import Chat
+from bem.journal import Journal
+from bem.scores.cache import content_key
 from bem.scores.calibration import expected_calibration_error
 from bem.scores.likelihood import corpus_perplexity
 
@@ -44,8 +48,54 @@ class Choice:
     correct: float
 
 
+class LikelihoodCache:
+    """Log-likelihoods by model, adapter version and tokens, so that no text is scored twice.
+
+    Args:
+        path: A JSONL file that is added to, or None to remember in memory only.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._journal = Journal(path) if path else None
+        self._known: dict[str, list[float]] = {}
+        self.computed = 0
+        for row in self._journal.rows() if self._journal is not None else ():
+            self._known[row["key"]] = row["log_likelihoods"]
+
+    def score(
+        self, worker: ModelWorker, requests: Sequence[ScoreRequest], *, progress: bool = False
+    ) -> list[list[float]]:
+        """Return the log-probabilities of all target tokens, asking only for what is new.
+
+        Raises:
+            BemError: As of ``bem.engine.score``.
+        """
+        versions = {loaded.name: loaded.version for loaded in worker.skills()}
+        keys = [_key(worker, one, versions.get(one.skill or "", "")) for one in requests]
+        fresh = {
+            key: one for key, one in zip(keys, requests, strict=True) if key not in self._known
+        }
+        scored = score(worker, list(fresh.values()), progress=progress) if fresh else []
+        for key, values in zip(fresh, scored, strict=True):
+            self._known[key] = values
+            self.computed += 1
+            if self._journal is not None:
+                self._journal.add({"key": key, "log_likelihoods": values})
+        return [self._known[key] for key in keys]
+
+
+def _key(worker: ModelWorker, asked: ScoreRequest, version: str) -> str:
+    tokens = (json.dumps(ids) for ids in (asked.prompt_ids, asked.target_ids))
+    return content_key(worker.backbone.digest, version, str(asked.skill_scale), *tokens)
+
+
 def text_log_likelihoods(
-    worker: ModelWorker, texts: Sequence[str], skill: str | None = None, *, progress: bool = False
+    worker: ModelWorker,
+    texts: Sequence[str],
+    skill: str | None = None,
+    *,
+    cache: LikelihoodCache | None = None,
+    progress: bool = False,
 ) -> list[list[float]]:
     """Return each text's log-probabilities a token in nats, those after its first token.
 
@@ -54,6 +104,7 @@ def text_log_likelihoods(
         texts: Each of at least two tokens; what exceeds the context is cut into pieces, each of
             which begins with one token that is not scored.
         skill: A loaded skill's name, or None for the base model.
+        cache: What is known already; None scores everything.
         progress: Whether to show a bar.
 
     Raises:
@@ -72,18 +123,25 @@ def text_log_likelihoods(
             requests.append(ScoreRequest(piece[:1], piece[1:], skill))
             owners.append(place)
     found: list[list[float]] = [[] for _ in texts]
-    for owner, values in zip(owners, score(worker, requests, progress=progress), strict=True):
+    scored = (cache or LikelihoodCache()).score(worker, requests, progress=progress)
+    for owner, values in zip(owners, scored, strict=True):
         found[owner] += values
     return found
 
 
-def text_perplexity(worker: ModelWorker, texts: Sequence[str], skill: str | None = None) -> float:
+def text_perplexity(
+    worker: ModelWorker,
+    texts: Sequence[str],
+    skill: str | None = None,
+    *,
+    cache: LikelihoodCache | None = None,
+) -> float:
     """Return the perplexity over all tokens of all texts.
 
     Raises:
         EvaluationError: As of ``text_log_likelihoods``.
     """
-    return corpus_perplexity(text_log_likelihoods(worker, texts, skill))
+    return corpus_perplexity(text_log_likelihoods(worker, texts, skill, cache=cache))
 
 
 def choose(
@@ -91,6 +149,7 @@ def choose(
     questions: Sequence[Question],
     skill: str | None = None,
     *,
+    cache: LikelihoodCache | None = None,
     progress: bool = False,
 ) -> list[Choice]:
     """Return the reply that the model finds likeliest, a question each.
@@ -112,7 +171,7 @@ def choose(
             ScoreRequest(prompt, tuple(tokenizer.encode(reply, add_special_tokens=False)), skill)
             for reply in question.replies
         ]
-    scored = iter(score(worker, requests, progress=progress))
+    scored = iter((cache or LikelihoodCache()).score(worker, requests, progress=progress))
     return [_choice(question, [next(scored) for _ in question.replies]) for question in questions]
 
 

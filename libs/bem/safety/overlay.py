@@ -14,6 +14,8 @@ from bem.safety.value import ValueHead
 class SafetyOverlay:
     """Takes a slot of a bank that holds no skill yet, and its basis out of every later skill.
 
+    An adapter that may write everywhere, whose basis is the whole space, reserves nothing.
+
     Args:
         bank: Its sites get the adapter; later skills are projected out of the basis.
         artifact: What to load.
@@ -32,7 +34,9 @@ class SafetyOverlay:
             )
         self.value = value_head_of(artifact).to(bank.device)
         self.rank, self.version = card.rank, artifact.version
-        bank.reserve(artifact.site_bases())
+        bases = artifact.site_bases()
+        if all(q.shape[1] < q.shape[0] for q in bases.values()):
+            bank.reserve(bases)
         self.slot = bank.place("safety", artifact.site_factors(), scale=card.scale)
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 _STEPS = 100
+_LEAST_SPREAD = 1e-3
 # Of the logit between no value and all of it.
 _LEAST_SLOPE = 0.5
 
@@ -15,26 +16,30 @@ class ValueHead(nn.Module):
     A logistic probe (the first, cheap stage of arXiv 2601.04603) with a dead zone and a ceiling:
     at or below the logit ``threshold`` the value is exactly 0, so that a benign request runs the
     base model bit for bit whatever the knob says; from ``full`` on it is 1, linear between.
+    The features are standardised as the requests were that it was fitted on.
 
     Args:
         feature_dim: Width F of the features.
     """
 
+    center: Tensor
+    spread: Tensor
     threshold: Tensor
     full: Tensor
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
         self.linear = nn.Linear(feature_dim, 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
+        self.register_buffer("center", torch.zeros(feature_dim))
+        self.register_buffer("spread", torch.ones(feature_dim))
         self.register_buffer("threshold", torch.zeros(()))
         self.register_buffer("full", torch.ones(()))
 
     def logit(self, features: Tensor) -> Tensor:
         """Map ``features [R, F]`` to the logit of the risk, ``[R]``."""
-        out: Tensor = self.linear(self.norm(features)).squeeze(-1)
+        out: Tensor = self.linear((features - self.center) / self.spread).squeeze(-1)
         return out
 
     def forward(self, features: Tensor) -> Tensor:
@@ -42,7 +47,7 @@ class ValueHead(nn.Module):
         share = (self.logit(features) - self.threshold) / (self.full - self.threshold)
         return share.clamp(0, 1)
 
-    def fit(self, features: Tensor, risky: Tensor, *, decay: float = 1e-2) -> None:
+    def fit(self, features: Tensor, risky: Tensor, *, decay: float = 3e-2) -> None:
         """Fit the probe: logistic regression with a ridge, by L-BFGS; the classes weigh the same.
 
         Args:
@@ -56,6 +61,8 @@ class ValueHead(nn.Module):
         labels = risky.float()
         if not 0 < labels.sum() < len(labels):
             raise ValueError("a value head needs risky and harmless requests; one kind is missing")
+        self.center.copy_(features.mean(0))
+        self.spread.copy_(features.std(0) + _LEAST_SPREAD)
         weight = torch.where(risky, 0.5 / labels.mean(), 0.5 / (1 - labels.mean()))
         optimizer = torch.optim.LBFGS(
             self.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"

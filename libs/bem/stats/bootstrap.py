@@ -100,11 +100,10 @@ def cluster_bca(
 ) -> Interval:
     """Return the BCa interval over training seeds x items.
 
-    Each resample draws S - 1 of the S seeds and n of the n items, both with replacement and
-    independently, and takes the statistic over the crossed cells (``of_clusters`` names the
-    papers). Acceleration comes from the jackknife over items and over seeds together.
-    One seed alone is the plain paired interval. With under 5 seeds the class says so: the
-    seeds' own spread is then known from too few values.
+    Each resample draws n of the n items with replacement, and the seeds' error from Student's t
+    with S - 1 degrees of freedom (``of_clusters`` names the papers), so that the interval is as
+    wide as the few values of a spread ask for. One seed alone is the plain paired interval. With
+    under 5 seeds the class says so: the interval holds, and is wide.
 
     Args:
         mission: [seeds, items].

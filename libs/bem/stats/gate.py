@@ -10,7 +10,7 @@ promotion needs every metric to be shown (goals a gain, guards non-inferiority),
 (Berger's intersection-union test);
 rollback needs one metric shown worse than tolerated, so ``alpha`` is spent over the metrics by
 weight: a canary that harms nothing is rolled back with probability at most ``alpha``.
-Tripwires act at once and outside the statistics; their limits are absolute.
+Tripwires act at once; those on what stable has too take their share of that alpha.
 A metric without variation is no evidence: a constant stream shows only what a bound on its mean
 does show after that many items.
 """
@@ -25,8 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from bem.errors import InvalidScoresError
 from bem.stats.samples import FloatArray, fraction
-from bem.stats.sequential import BoolArray, Question, SequentialTest
+from bem.stats.sequential import Question, SequentialTest
 from bem.stats.spending import Spending
+from bem.stats.tripwires import BurstTest, Tripwire, Watch
 
 
 class Verdict(StrEnum):
@@ -89,21 +90,6 @@ class Metric:
                 f"is beyond its reach of {self.reach:g}"
             )
         return gains
-
-
-@dataclass(frozen=True)
-class Tripwire:
-    """An absolute limit on how often something may happen to the canary.
-
-    Attributes:
-        name: Key of its events.
-        events: This many within ``window`` requests roll back at once.
-        window: Last requests looked at; 1 with one event trips on any.
-    """
-
-    name: str
-    events: int = 1
-    window: int = 1
 
 
 @dataclass(frozen=True)
@@ -173,13 +159,16 @@ class SequentialGate:
         names = [metric.name for metric in spec.metrics]
         if not names or len(set(names)) < len(names):
             raise InvalidScoresError(f"metrics {names}: at least one, each name once")
-        if spec.max_items < 1 or any(w.events < 1 or w.window < 1 for w in spec.tripwires):
-            raise InvalidScoresError("max_items and each tripwire's events and window start at 1")
+        if spec.max_items < 1:
+            raise InvalidScoresError(f"max_items is {spec.max_items}; it starts at 1")
+        if strange := {w.metric for w in spec.tripwires} - {None, *names}:
+            raise InvalidScoresError(f"tripwires are of {strange}; the metrics are {names}")
         self.spec = spec
         self.items = 0
         self._streams = streams
         promotion = spec.alpha if spec.alpha_promotion is None else spec.alpha_promotion
         total = sum(metric.weight for metric in spec.metrics)
+        total += sum(wire.weight for wire in spec.tripwires if wire.metric is not None)
         if not all(metric.weight > 0 for metric in spec.metrics):
             raise InvalidScoresError("each metric's weight must be above 0")
         self._tests = {
@@ -197,8 +186,10 @@ class SequentialGate:
             )
             for metric in spec.metrics
         }
-        self._recent = {w.name: np.zeros((streams, w.window - 1), bool) for w in spec.tripwires}
-        self._tripped = {w.name: np.zeros(streams, bool) for w in spec.tripwires}
+        self._watches = [
+            Watch(wire, self._burst_test(wire, spec.alpha * wire.weight / total), streams)
+            for wire in spec.tripwires
+        ]
         self._broken = np.zeros(streams, bool)
         self._verdicts = [Verdict.CONTINUE] * streams
         self._decided_at = np.zeros(streams, dtype=np.int64)
@@ -227,9 +218,11 @@ class SequentialGate:
             raise InvalidScoresError(f"metrics come with {sorted(sizes)} pairs; one number is due")
         for name, block in blocks.items():
             self._tests[name].update(block)
-        for wire in self.spec.tripwires:
-            if events is not None and wire.name in events:
-                self._watch(wire, self._block(events[wire.name], wire.name).astype(bool))
+        shape = next(iter(blocks.values())).shape
+        for watch in self._watches:
+            given = (events or {}).get(watch.wire.name)
+            happened = np.zeros(shape) if given is None else self._block(given, watch.wire.name)
+            watch.observe(happened.astype(bool), blocks)
         self.items += sizes.pop()
         self._look()
 
@@ -284,22 +277,28 @@ class SequentialGate:
         self._broken |= ~finite.all(axis=1)
         return metric.gains(np.where(finite, left, right), right)
 
-    def _watch(self, wire: Tripwire, happened: BoolArray) -> None:
-        seen = np.concatenate([self._recent[wire.name], happened], axis=1)
-        sums = np.cumsum(np.pad(seen, ((0, 0), (1, 0))), axis=1)
-        within = sums[:, wire.window :] - sums[:, : -wire.window]
-        self._tripped[wire.name] |= (within >= wire.events).any(axis=1)
-        self._recent[wire.name] = seen[:, seen.shape[1] - (wire.window - 1) :]
+    def _burst_test(self, wire: Tripwire, alpha: float) -> BurstTest | None:
+        metric = next((m for m in self.spec.metrics if m.name == wire.metric), None)
+        if metric is None:
+            return None
+        return BurstTest(
+            alpha=alpha,
+            tolerated=metric.tolerated,
+            reach=metric.reach,
+            horizon=self.spec.max_items,
+            streams=self._streams,
+        )
 
     def _look(self) -> None:
         tests = self._tests
         shown = np.all([test.better.rejected for test in tests.values()], axis=0)
         worse = {name: test.worse.rejected for name, test in tests.items()}
         futile = {name: test.futile for name, test in tests.items()}
+        tripped = {watch.wire.name: watch.tripped for watch in self._watches}
         for stream, verdict in enumerate(self._verdicts):
             if verdict is not Verdict.CONTINUE:
                 continue
-            bad = [f"tripwire {name}" for name, hit in self._tripped.items() if hit[stream]]
+            bad = [f"tripwire {name}" for name, hit in tripped.items() if hit[stream]]
             bad += ["not a number"] if self._broken[stream] else []
             bad += [f"{name} is worse" for name, hit in worse.items() if hit[stream]]
             idle = [f"{name} gains too little" for name, hit in futile.items() if hit[stream]]

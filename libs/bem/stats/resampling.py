@@ -102,21 +102,6 @@ class _Codes:
         )
 
 
-def cluster_weights(clusters: int, resamples: int, rng: np.random.Generator) -> FloatArray:
-    """Draw the weights of clusters, each row summing to 1.
-
-    With few clusters the plain bootstrap understates the variance by (S - 1) / S;
-    drawing S - 1 of S with replacement removes that (Rao and Wu, 1988).
-
-    Returns:
-        [resamples, clusters]; all ones for a single cluster.
-    """
-    if clusters == 1:
-        return np.ones((resamples, 1))
-    drawn = rng.multinomial(clusters - 1, np.full(clusters, 1 / clusters), size=resamples)
-    return np.asarray(drawn / (clusters - 1))
-
-
 def _counts(drawn: NDArray[np.int64]) -> FloatArray:
     """Count in each row of ``drawn`` [rows, n] how often each of 0 … n-1 occurs."""
     rows, n = drawn.shape

@@ -127,18 +127,20 @@ def counterfactual(text: str) -> str:
     return _LETTERS.sub(turn, text)
 
 
-def unfairness(pieces: Sequence[str], toxicity: Callable[[Sequence[str]], Array]) -> float:
-    """Return how much worse a text reads than its counterfactual, 0 to 1.
+def unfairness(pieces: Sequence[str], leaning: Callable[[Sequence[str]], Array]) -> float:
+    """Return how much more of a stereotype a text is than its counterfactual, 0 to 1.
 
-    Kusner et al. (1703.06856): a judgement is fair if it stays when the group changes.
+    Kusner et al. (1703.06856): a judgement is fair if it stays when the group changes. Of a pair,
+    the Bradley-Terry odds that the text is the stereotype, on the scale of tanh: 0 if it leans no
+    more than with the other group named.
 
     Args:
         pieces: Windows of the text.
-        toxicity: Probabilities [n] for n windows.
+        leaning: Logits [n] for n windows.
     """
     swapped = [(piece, counterfactual(piece)) for piece in pieces]
     pairs = [(piece, other) for piece, other in swapped if piece != other]
     if not pairs:
         return 0.0
-    read = toxicity([one for pair in pairs for one in pair])
-    return float(np.clip((read[0::2] - read[1::2]).max(), 0.0, 1.0))
+    read = leaning([one for pair in pairs for one in pair])
+    return float(np.tanh(max((read[0::2] - read[1::2]).max(), 0.0) / 2))

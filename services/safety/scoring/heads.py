@@ -1,4 +1,7 @@
-"""Learned heads: linear over hashed words and word pairs, and linear over sentence embeddings."""
+"""Learned heads: linear over hashed words and word pairs, and linear over sentence embeddings.
+
+A request is read by both, the words at half weight: they know an order that an embedding blurs.
+"""
 
 import hashlib
 import json
@@ -10,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.utils import murmurhash3_32
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 FEATURES = 2**16
 SAID = "toxicity"
 ASKED = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+LEANING = "stereotype"
+BY_WORDS = (SAID, *ASKED, LEANING)
+_WORDS_SHARE = np.float32(0.5)
 
 Array = NDArray[np.float32]
 
@@ -37,7 +44,7 @@ class Heads:
         folder: With ``card.json`` and ``weights.safetensors``.
 
     Raises:
-        ValueError: The weights are not those that the card names.
+        ValueError: The weights are not those that the card names, or of another number of heads.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,18 +55,53 @@ class Heads:
         weights = {
             name: found.astype(np.float32) for name, found in load_file(folder / WEIGHTS).items()
         }
-        self._words, self._words_bias = weights["words.weight"], weights["words.bias"]
+        # A row for each column of the feature map, so that a text's few rows lie together.
+        self._words = np.ascontiguousarray(weights["words.weight"].T)  # [FEATURES, 8]
+        self._words_bias = weights["words.bias"]
+        if len(self._words_bias) != len(BY_WORDS):
+            raise ValueError(
+                f"{WEIGHTS} has {len(self._words_bias)} heads over words, not those of "
+                f"{', '.join(BY_WORDS)}; run `make train-scorer`"
+            )
         self._meaning, self._meaning_bias = weights["meaning.weight"], weights["meaning.bias"]
-        self._vectorizer = vectorizer()
+        self._terms = vectorizer().build_analyzer()
 
     def words(self, pieces: Sequence[str]) -> Array:
-        """Return logits [len(pieces), 7] from words alone: toxicity, then ``ASKED``."""
-        found: Array = self._vectorizer.transform(pieces) @ self._words.T + self._words_bias
+        """Return logits [len(pieces), 8] from words alone, in the order of ``BY_WORDS``."""
+        found: Array = np.empty((len(pieces), len(self._words_bias)), dtype=np.float32)
+        for place, piece in enumerate(pieces):
+            found[place] = self._sum(piece)
+        found += self._words_bias
         return found
 
-    def meaning(self, embedded: Array) -> Array:
-        """Return logits [len(embedded), 6] of ``ASKED`` from embeddings [len(embedded), 384]."""
-        found: Array = embedded @ self._meaning.T + self._meaning_bias
+    def _sum(self, piece: str) -> Array:
+        """Return the product of one text's features and the weights [8].
+
+        The vectorizer's ``transform`` gives the same features; checking its parameters and making
+        a sparse matrix takes it ten times as long as this, on the path of every answer.
+        """
+        columns = [abs(murmurhash3_32(term)) % FEATURES for term in self._terms(piece)]
+        if not columns:
+            return np.zeros(self._words.shape[1], dtype=np.float32)
+        places, counts = np.unique(columns, return_counts=True)
+        size = np.sqrt(np.square(counts, dtype=np.float32).sum())
+        found: Array = counts.astype(np.float32) / size @ self._words[places]
+        return found
+
+    def leaning(self, pieces: Sequence[str]) -> Array:
+        """Return logits [len(pieces)]; their difference says which of two is the stereotype."""
+        found: Array = self.words(pieces)[:, BY_WORDS.index(LEANING)]
+        return found
+
+    def requests(self, pieces: Sequence[str], embedded: Array) -> Array:
+        """Return logits [len(pieces), 6] of ``ASKED``.
+
+        Args:
+            pieces: Windows of requests.
+            embedded: Their embeddings [len(pieces), 384].
+        """
+        by_words = self.words(pieces)[:, 1 : 1 + len(ASKED)]
+        found: Array = embedded @ self._meaning.T + self._meaning_bias + _WORDS_SHARE * by_words
         return found
 
 
@@ -73,7 +115,7 @@ def store(
 
     Args:
         folder: Made if it is not there.
-        words: Weights [7, FEATURES] and biases [7].
+        words: Weights [8, FEATURES] and biases [8], in the order of ``BY_WORDS``.
         meaning: Weights [6, 384] and biases [6].
         card: Gets the weights' hash.
     """

@@ -1,8 +1,8 @@
 """What a text says beneath its disguise: readings of it in plain letters, with their offsets.
 
 A text is read as it stands, and again with look-alike letters, invisible characters, digits for
-letters, spaced-out letters, rot13, base64 and hexadecimal undone. All of it is linear in the text,
-and what decoding adds is bounded; compressed data is never unpacked.
+letters, spaced-out letters, rot13, base64 and hexadecimal undone, and without other scripts. All of
+it is linear in the text, and what decoding adds is bounded; compressed data is never unpacked.
 """
 
 import base64
@@ -28,6 +28,7 @@ _SPACED = re.compile(r"(?<![^\W_])(?:[A-Za-z][ .\-_*]){3,}[A-Za-z](?![^\W_])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[ :]?){12,}")
 _WORD = re.compile(r"[a-z]+")
+_OTHER_SCRIPTS = re.compile(r"(?:(?![\x00-\x7f])\w)+")
 _COMMON = frozenset(
     """
     the a an of to in and is are was you your i it that this for on with as be or not
@@ -105,11 +106,12 @@ def readings(text: str) -> list[str]:
     """Return all that the text may say, the plain reading first, none twice.
 
     Args:
-        text: Of any length; what is added to the plain reading is at most two more of its length
+        text: Of any length; what is added to the plain reading is at most three more of its length
             and 16,384 characters of decoded blocks.
     """
     first = plain(text).text
-    found = [first]
+    # Scripts without spaces leave no window to the English between them.
+    found = [first, _OTHER_SCRIPTS.sub(" ", first).strip() or first]
     relaxed = _joined(_unleet(first))
     if relaxed != first:
         found.append(relaxed)

@@ -12,7 +12,7 @@ from services.safety.scoring import answers
 from services.safety.scoring.embedding import MiniLM
 from services.safety.scoring.heads import ASKED, Heads, probability
 from services.safety.scoring.normalise import readings
-from services.safety.scoring.windows import asked_windows, windows
+from services.safety.scoring.windows import asked_windows, fair_windows, windows
 
 FAST = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
 DEEP = frozenset((*ASKED, "pii", "secrets"))
@@ -50,31 +50,32 @@ class Fast:
 
     def read(self, queries: Sequence[Query]) -> list[Finding]:
         """Return a finding a query; the words of all queries go through the head together."""
+        said = [readings(query.text) for query in queries]
         pieces = [
-            [piece for text in readings(query.text) for piece in windows(text)]
+            [piece for text in texts for piece in windows(text)]
             if "toxicity" in query.wanted
             else []
-            for query in queries
+            for query, texts in zip(queries, said, strict=True)
         ]
         flat = [piece for part in pieces for piece in part]
         read = self._toxicity(flat) if flat else np.zeros(0, dtype=np.float32)
         found, at = [], 0
-        for query, part in zip(queries, pieces, strict=True):
+        for query, texts, part in zip(queries, said, pieces, strict=True):
             scores: dict[str, float] = {}
             if part:
                 scores["toxicity"] = float(read[at : at + len(part)].max())
             at += len(part)
-            found.append(Finding(scores | self._answer(query, part)))
+            found.append(Finding(scores | self._answer(query, texts)))
         return found
 
     def _toxicity(self, pieces: Sequence[str]) -> Any:
         return probability(self._heads.words(pieces)[:, 0])
 
-    def _answer(self, query: Query, pieces: Sequence[str]) -> dict[str, float]:
+    def _answer(self, query: Query, texts: Sequence[str]) -> dict[str, float]:
         scores: dict[str, float] = {}
         if "counterfactual" in query.wanted:
             scores["counterfactual"] = answers.unfairness(
-                pieces or windows(query.text), self._toxicity
+                [piece for text in texts for piece in fair_windows(text)], self._heads.leaning
             )
         if not query.whole or not query.asked:
             return scores
@@ -116,7 +117,11 @@ class Deep:
             for query in queries
         ]
         flat = [piece for part in asked for piece in part]
-        logits = self._heads.meaning(self._model.embed(flat)) if flat else np.zeros((0, len(ASKED)))
+        logits = (
+            self._heads.requests(flat, self._model.embed(flat))
+            if flat
+            else np.zeros((0, len(ASKED)), dtype=np.float32)
+        )
         found, at = [], 0
         for query, part in zip(queries, asked, strict=True):
             scores: dict[str, float] = {}
@@ -136,7 +141,7 @@ class Deep:
         pieces = asked_windows(readings(text))
         if len(pieces) <= EMBEDDED:
             return pieces
-        by_words = self._heads.words(pieces)[:, 1:].max(axis=1)
+        by_words = self._heads.words(pieces)[:, 1 : 1 + len(ASKED)].max(axis=1)
         chosen = np.argsort(-by_words)[: EMBEDDED - 2]
         # The first and the last window say what is wanted, whatever their words.
         return [pieces[place] for place in sorted({0, len(pieces) - 1, *map(int, chosen)})]

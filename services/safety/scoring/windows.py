@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-# An answer is judged phrase by phrase, a request in pieces that fill the embedding model.
-SAID_WORDS, SAID_STRIDE = 24, 12
+# Toxicity is read phrase by phrase: an insult of six words drowns among 24. Fairness is read in
+# sentences, a request in pieces that fill the embedding model.
+SAID_WORDS, SAID_STRIDE = 8, 4
+FAIR_WORDS, FAIR_STRIDE = 24, 12
 ASKED_WORDS, ASKED_STRIDE = 48, 36
 # A word of more characters is cut: text without spaces has words too.
 _LONGEST_WORD = 48
@@ -22,6 +24,11 @@ def windows(text: str, size: int = SAID_WORDS, stride: int = SAID_STRIDE) -> lis
         return [text]
     starts = range(0, len(words) - (size - stride), stride)
     return [" ".join(words[start : start + size]) for start in starts]
+
+
+def fair_windows(text: str) -> list[str]:
+    """Return an answer's windows that are read beside their counterfactuals."""
+    return windows(text, FAIR_WORDS, FAIR_STRIDE)
 
 
 def asked_windows(readings: Iterable[str]) -> list[str]:

@@ -38,13 +38,24 @@ class FittedValue:
 
 
 def fit_value(backbone: Backbone, feature_layer: int, count: int, cache: Path) -> FittedValue:
-    """Fit the value head on the training split; a fifth of it, by hash, calibrates it."""
+    """Fit the value head, and calibrate it on families and origins that it was not fitted on.
+
+    Attacks are of the training split, a fifth of whose families calibrate; harmless requests are
+    of the training and of the development split's origins.
+    """
     attacks = sample(load_red_team(), "train", count, longest=LONGEST)
-    benign = [p for p in load_harmless("train") if len(p.text) <= LONGEST_HARMLESS][:count]
+    found = {
+        split: [p for p in load_harmless(split) if len(p.text) <= LONGEST_HARMLESS][:count]
+        for split in ("train", "dev")
+    }
+    benign = [*found["train"], *found["dev"]]
     texts = [p.text for p in attacks] + [p.text for p in benign]
-    keys = [p.key for p in attacks] + [p.key for p in benign]
     risky = torch.tensor([True] * len(attacks) + [False] * len(benign))
-    dev = torch.tensor([split_of(key, seed=1) == "held_out" for key in keys])
+    dev = torch.tensor(
+        [split_of(p.family, seed=1) == "held_out" for p in attacks]
+        + [False] * len(found["train"])
+        + [True] * len(found["dev"])
+    )
     features = mean_states(backbone, texts, feature_layer, cache)
     head = ValueHead(features.shape[1])
     head.fit(features[~dev], risky[~dev])
@@ -56,6 +67,7 @@ def fit_value(backbone: Backbone, feature_layer: int, count: int, cache: Path) -
         {
             "threshold": threshold,
             "full": float(head.full),
+            "dev_attacks": float((dev & risky).sum()),
             "dev_attacks_found": float(above[dev & risky].float().mean()),
             "dev_harmless_found": float(above[dev & ~risky].float().mean()),
             "attacks": float((~dev & risky).sum()),
@@ -129,11 +141,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--layers", type=int, default=6, help="the uppermost ones get sites")
     parser.add_argument("--basis", type=int, default=64, help="of 576; 576 is no basis at all")
-    parser.add_argument("--epsilon", type=float, default=0.1)
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--attacks", type=int, default=120, help="attacks to learn from")
-    parser.add_argument("--harmless", type=int, default=50, help="harmless prompts beside them")
-    parser.add_argument("--requests", type=int, default=220, help="of each kind for the value head")
+    parser.add_argument("--epsilon", type=float, default=0.15)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--attacks", type=int, default=240, help="attacks to learn from")
+    parser.add_argument("--harmless", type=int, default=120, help="harmless prompts beside them")
+    parser.add_argument("--requests", type=int, default=600, help="of each kind for the value head")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
     train(parser.parse_args())

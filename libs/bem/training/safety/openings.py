@@ -70,12 +70,25 @@ class OpeningProbe:
         self._layers = range(first_layer, len(backbone.layers))
 
     @torch.no_grad()
-    def look(self, artifact: SafetyArtifact, strengths: Tensor) -> Openings:
-        """Return how each reply opens at its own strength ``[S]`` of the adapter."""
+    def look(
+        self, artifact: SafetyArtifact, strengths: Tensor, base: Openings | None = None
+    ) -> Openings:
+        """Return how each reply opens at its own strength ``[S]`` of the adapter.
+
+        Args:
+            artifact: The adapter.
+            strengths: At 0 it is the base model.
+            base: How replies open at strength 0, where that is known; they are not looked at again.
+        """
         opened = torch.zeros(len(self.examples), dtype=torch.bool)
         probability = torch.zeros(len(self.examples))
+        asked = list(range(len(self.examples)))
+        if base:
+            opened, probability = base.opened.clone(), base.probability.clone()
+            asked = strengths.nonzero().squeeze(1).tolist()
         factors = artifact.site_factors()
-        for places in fill_rows([len(e.labels) for e in self.examples], _ROW_TOKENS):
+        for picked in fill_rows([len(self.examples[i].labels) for i in asked], _ROW_TOKENS):
+            places = [asked[i] for i in picked]
             row = pack([self.examples[place] for place in places])
             own = strengths[places].repeat_interleave(torch.tensor(row.lengths))
             code = (own * artifact.card.scale).unsqueeze(1).expand(-1, artifact.card.rank)

@@ -1,21 +1,28 @@
 """Replies of the base model and of safety adapters, cached as JSONL that others can join.
 
-One row a reply: ``{prompt_id, family, category, arm, knob, seed, reply}``.
+One row a reply: ``{prompt_id, family, category, arm, knob, seed, system, reply}``; ``system`` is a
+digest of all that made it, so that a retrained adapter is asked anew.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bem.adapters import SkillBank
-from bem.backbone import load_backbone
+from bem.adapters.artifact import FOLDER as SKILLS
+from bem.adapters.folder import version_of
+from bem.backbone import PACKAGED, load_backbone, locate
 from bem.data.harmless import HarmlessPrompt
 from bem.data.red_team import RedTeamPrompt
+from bem.digests import file_digest
 from bem.engine import ModelWorker
 from bem.evaluation.in_process import WorkerSystem
 from bem.evaluation.systems import Decoding, Message
 from bem.journal import Journal
 from bem.safety import SafetyOverlay
+from bem.safety.artifact import FOLDER as SAFETY
 from bem.safety.overlay import load_overlay
 
 FIRST_LAYER = 15
@@ -79,14 +86,13 @@ class Arm:
     ) -> list[str]:
         """Return greedy replies, from the journal of ``folder`` where it has them."""
         journal = Journal(folder / REPLIES)
-        mine = (self.name, knob, self.seed)
-        known = {
-            row["prompt_id"]: str(row["reply"])
-            for row in journal.rows()
-            if (row["arm"], row["knob"], row["seed"]) == mine
-        }
+        rows = {(row["system"], row["prompt_id"]): str(row["reply"]) for row in journal.rows()}
+        known: dict[str, str] = {}
         for skill in sorted({p.skill for p in prompts}):
-            missing = [p for p in prompts if p.key not in known and p.skill == skill]
+            mine = self.system(tokens, knob, skill)
+            own = [p for p in prompts if p.skill == skill]
+            known |= {p.key: rows[mine, p.key] for p in own if (mine, p.key) in rows}
+            missing = [p for p in own if p.key not in known]
             if not missing:
                 continue
             system = WorkerSystem(self.worker(), skill or None, knob=knob)
@@ -101,9 +107,18 @@ class Arm:
                     "arm": self.name,
                     "knob": knob,
                     "seed": self.seed,
+                    "system": mine,
                     "reply": answer.text,
                 })  # fmt: skip
         return [known[prompt.key] for prompt in prompts]
+
+    def system(self, tokens: int, knob: float, skill: str = "") -> str:
+        """Return a digest of base, adapter, skill, knob and length of a reply, hexadecimal."""
+        made: list[str | float] = [file_digest(locate(PACKAGED)), tokens, knob]
+        if self._adapter:
+            made.append(version_of(SAFETY.read_card(self._adapter)))
+        made += [version_of(SKILLS.read_card(f)) for f in self._skills if f.name == skill]
+        return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
     def worker(self) -> ModelWorker:
         """Return the engine, loaded when it is first needed; float32, as it is served."""

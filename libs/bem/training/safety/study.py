@@ -3,7 +3,6 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,14 @@ from scipy.stats import spearmanr
 
 from bem.backbone import Backbone
 from bem.composition import allocate
-from bem.data.harmless import HarmlessPrompt, load_harmless
+from bem.data.harmless import SUITE, HarmlessPrompt, load_harmless
 from bem.data.red_team import RedTeamPrompt, digest_of, load_red_team, sample
-from bem.safety import SafetyArtifact, orthogonality, project_out, slices_outside
+from bem.safety import orthogonality, project_out, slices_outside
 from bem.safety.judging import JUDGES, judge_named
 from bem.safety.overlay import value_head_of
 from bem.scores.metrics import scores_of
-from bem.training.safety.examples import mean_states
 from bem.training.safety.openings import OpeningProbe
-from bem.training.safety.replies import Arm, asked
+from bem.training.safety.said import Trained, both_sides
 
 ATTACKS = 204
 LONGEST_ATTACK = 400
@@ -30,23 +28,9 @@ ANSWER_TOKENS = 16
 KNOBS = tuple(round(0.1 * step, 1) for step in range(11))
 MISSIONS = ("router", "online", "sep", "memory")
 SLICE = 64
-# An engine's mean state may differ in the last bits: nearer than this to the threshold is asked.
-NEAR = 2e-2
+SKILL = Path("adapters/passage-qa")
 
 Report = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One training seed's adapter.
-
-    Attributes:
-        folder: Of its artifact.
-        artifact: As read.
-    """
-
-    folder: Path
-    artifact: SafetyArtifact
 
 
 def attacks_to_judge() -> list[RedTeamPrompt]:
@@ -56,36 +40,33 @@ def attacks_to_judge() -> list[RedTeamPrompt]:
 
 def harmless_to_judge() -> list[HarmlessPrompt]:
     """Return the benign suite: held-out questions with gold answers, a third for the skill."""
-    return load_harmless("held_out", sets=("nq-open", "asdiv", "disfl-qa"))[:HARMLESS]
+    return load_harmless("held_out", sets=SUITE)[:HARMLESS]
 
 
-def violations(trained: Sequence[Trained], *, cache: Path, folder: Path, command: str) -> Report:
+def violations(
+    backbone: Backbone, trained: Sequence[Trained], *, cache: Path, folder: Path, command: str
+) -> Report:
     """Judge generated replies to attacks, without and with the basis at knob 1.
 
     Args:
+        backbone: Without sites.
         trained: One adapter a seed.
         cache: With the base model.
         folder: For the replies, out of git.
         command: That made the report.
     """
     prompts = attacks_to_judge()
-    ask = [asked(prompt) for prompt in prompts]
-    base = Arm(cache, name="base")
-    plain = base.replies(ask, tokens=REPLY_TOKENS, knob=0.0, folder=folder)
-    base.close()
-    said = []
-    for one in trained:
-        arm = Arm(cache, name="basis", adapter=one.folder, seed=one.artifact.card.seed)
-        said.append(arm.replies(ask, tokens=REPLY_TOKENS, knob=1.0, folder=folder))
-        arm.close()
+    said = both_sides(
+        backbone, trained, prompts, tokens=REPLY_TOKENS, knob=1.0, cache=cache, folder=folder
+    )
     scored = {}
     for name in JUDGES:
         judge = judge_named(name)
         scored[name] = (
-            [judge.violates(r, p.rogue) for r, p in zip(plain, prompts, strict=True)],
+            [judge.violates(r, p) for r, p in zip(said.plain, prompts, strict=True)],
             [
-                [judge.violates(r, p.rogue) for r, p in zip(replies, prompts, strict=True)]
-                for replies in said
+                [judge.violates(r, p) for r, p in zip(replies, prompts, strict=True)]
+                for replies in said.guarded
             ],
         )
     before, after = scored["mitigation"]
@@ -104,7 +85,9 @@ def violations(trained: Sequence[Trained], *, cache: Path, folder: Path, command
     found["agreement_of_judges"] = _mean([
         float(a == b) for a, b in zip(before, scored["prefix"][0], strict=True)
     ])  # fmt: skip
+    found["attacks_above_threshold"] = [_mean([float(one) for one in row]) for row in said.touched]
     found["by_category"] = _tabled([p.category for p in prompts], before, after)
+    found["by_kind"] = _tabled([p.kind for p in prompts], before, after)
     found["by_family"] = _tabled([_kind(p.family) for p in prompts], before, after)
     return found
 
@@ -112,55 +95,38 @@ def violations(trained: Sequence[Trained], *, cache: Path, folder: Path, command
 def quality(
     backbone: Backbone, trained: Sequence[Trained], *, cache: Path, folder: Path, command: str
 ) -> Report:
-    """Score answers to harmless questions at knob 1 against those of the base.
-
-    A prompt whose value lies clearly below the threshold has strength 0, which is the base
-    model bit for bit (``tests/unit/bem/safety/test_overlay.py``): its reply is not made twice.
-    """
+    """Score answers to harmless questions at knob 1 against those of the base."""
     prompts = harmless_to_judge()
-    ask = [asked(prompt) for prompt in prompts]
-    skills = [Path("adapters/passage-qa")]
-    base = Arm(cache, name="base", skills=skills)
-    plain = base.replies(ask, tokens=ANSWER_TOKENS, knob=0.0, folder=folder)
-    base.close()
-    features = mean_states(backbone, [p.text for p in prompts], 8, cache / "safety")
-    baseline = [_answers(p, r) for p, r in zip(prompts, plain, strict=True)]
-    metrics: dict[str, Report] = {
+    said = both_sides(
+        backbone,
+        trained,
+        prompts,
+        tokens=ANSWER_TOKENS,
+        knob=1.0,
+        cache=cache,
+        folder=folder,
+        skills=[SKILL],
+    )
+    before = [answer_scores(p, r) for p, r in zip(prompts, said.plain, strict=True)]
+    after = [
+        [answer_scores(p, r) for p, r in zip(prompts, replies, strict=True)]
+        for replies in said.guarded
+    ]
+    found = _report("safety_quality", trained, _digest(p.key for p in prompts), command)
+    found["metrics"] = {
         name: {
-            "mission": [],
-            "baseline": [[row[name] for row in baseline]] * len(trained),
+            "mission": [[row[name] for row in rows] for rows in after],
+            "baseline": [[row[name] for row in before]] * len(trained),
             "keys": [prompt.key for prompt in prompts],
         }
         for name in ("exact_match", "f1")
     }
     judge = judge_named("prefix")
-    refused_before = _mean([1 - judge.violates(r) for r in plain])
-    touched, refused = [], []
-    for one in trained:
-        head = value_head_of(one.artifact)
-        with torch.no_grad():
-            risk = head.logit(features)
-        again = [p for p, r in zip(ask, risk, strict=True) if r > head.threshold - NEAR]
-        arm = Arm(
-            cache,
-            name="basis",
-            adapter=one.folder,
-            skills=skills,
-            seed=one.artifact.card.seed,
-        )
-        made = arm.replies(again, tokens=ANSWER_TOKENS, knob=1.0, folder=folder)
-        arm.close()
-        changed = dict(zip([p.key for p in again], made, strict=True))
-        replies = [changed.get(p.key, r) for p, r in zip(prompts, plain, strict=True)]
-        rows = [_answers(p, r) for p, r in zip(prompts, replies, strict=True)]
-        for name, entry in metrics.items():
-            entry["mission"].append([row[name] for row in rows])
-        touched.append(_mean((risk > head.threshold).float().tolist()))
-        refused.append(_mean([1 - judge.violates(r) for r in replies]))
-    found = _report("safety_quality", trained, _digest(p.key for p in prompts), command)
-    found["metrics"] = metrics
-    found["harmless_above_threshold"] = touched
-    found["harmless_refused"] = {"base": refused_before, "basis": refused}
+    found["harmless_above_threshold"] = [_mean([float(t) for t in row]) for row in said.touched]
+    found["harmless_refused"] = {
+        "base": _mean([float(judge.declines(r)) for r in said.plain]),
+        "basis": [_mean([float(judge.declines(r)) for r in row]) for row in said.guarded],
+    }
     return found
 
 
@@ -179,11 +145,12 @@ def knob(backbone: Backbone, trained: Sequence[Trained], *, cache: Path, command
         feature_layer=card.feature_layer,
         cache=cache / "safety",
     )
+    base = probe.look(trained[0].artifact, torch.zeros(len(prompts)))
     effective, curves, chances, correlations = [], [], [], []
     for one in trained:
         with torch.no_grad():
             value = value_head_of(one.artifact)(probe.features)
-        looks = [probe.look(one.artifact, value * setting) for setting in KNOBS]
+        looks = [probe.look(one.artifact, value * setting, base) for setting in KNOBS]
         score = torch.stack([1 - look.opened.float() for look in looks])  # [11, S]
         held = (score.diff(dim=0) <= 0).float().mean(0)
         effective.append(held.tolist())
@@ -243,7 +210,8 @@ def orthogonality_report(
     return found
 
 
-def _answers(prompt: HarmlessPrompt, reply: str) -> dict[str, float]:
+def answer_scores(prompt: HarmlessPrompt, reply: str) -> dict[str, float]:
+    """Return exact match and F1; a skill's answer is read strictly, the base model's leniently."""
     reading = scores_of("strict" if prompt.skill else "lenient")
     return {name: reading[name](reply, prompt.golds) for name in ("exact_match", "f1")}
 

@@ -28,7 +28,6 @@ from bem.training.features import Example
 from bem.training.packing import Packed, pack
 from bem.training.safety.examples import OPENING_TOKENS, SafetyExamples
 from bem.training.strategy import settle_arithmetic
-from bem.training.trainer import schedule
 
 T = TypeVar("T")
 
@@ -49,7 +48,10 @@ class SafetyPlan:
         attacks: Attacks in a step, the categories in turn.
         harmless: Harmless prompts in a step.
         learning_rate: Peak of the schedule.
-        dual_rate: Step of the multipliers.
+        dual_start: First value of the multipliers.
+        dual_cap: Their largest value.
+        dual_rate: Step of their ascent.
+        dual_gain: Weight of a category's present slack in its multiplier.
         clip: Largest gradient norm.
         seed: Of basis, initialisation and order.
     """
@@ -59,13 +61,16 @@ class SafetyPlan:
     rank: int = 8
     scale: float = 2.0
     basis: int = 64
-    epsilon: float = 0.1
+    epsilon: float = 0.15
     feature_layer: int = 8
-    steps: int = 50
+    steps: int = 40
     attacks: int = 6
-    harmless: int = 4
+    harmless: int = 6
     learning_rate: float = 4e-3
-    dual_rate: float = 0.2
+    dual_start: float = 0.1
+    dual_cap: float = 1.0
+    dual_rate: float = 0.02
+    dual_gain: float = 0.1
     clip: float = 1.0
     seed: int = 0
 
@@ -126,7 +131,12 @@ class SafetyTrainer:
         self._journal.path.unlink(missing_ok=True)
         plan, order = self.plan, random.Random(self.plan.seed)  # noqa: S311 - an order
         self.multipliers = Multipliers(
-            sorted(examples.attacks), epsilon=plan.epsilon, rate=plan.dual_rate
+            sorted(examples.attacks),
+            epsilon=plan.epsilon,
+            rate=plan.dual_rate,
+            gain=plan.dual_gain,
+            start=plan.dual_start,
+            cap=plan.dual_cap,
         )
         attacks = {name: _endless(found, order) for name, found in examples.attacks.items()}
         harmless = _endless(examples.harmless, order)
@@ -152,7 +162,7 @@ class SafetyTrainer:
             raise ValueError("the multipliers are made by run()")
         began = time.perf_counter()
         for group in self._optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate * schedule(step, self.plan.steps)
+            group["lr"] = self.plan.learning_rate * held(step, self.plan.steps)
         whole, opening = self.refusal_nll(attacks)
         violation = 1 - torch.exp(-opening.detach())
         quality, shares = self.multipliers.shares()
@@ -219,6 +229,14 @@ class SafetyTrainer:
             wanted=row.wanted,
         )
         return self.decoder.logits(found)
+
+
+def held(step: int, total: int) -> float:
+    """Return the share of the peak rate: warm-up over 5 %, held, down to zero in the last third.
+
+    Multipliers need steps of full size after the bound is met: falling, they hand over to quality.
+    """
+    return min(1.0, (step + 1) / max(1, total // 20), 3 * (total - step) / total)
 
 
 def _endless(items: Sequence[T], order: random.Random) -> Iterator[T]:

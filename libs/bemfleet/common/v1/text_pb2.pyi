@@ -53,9 +53,14 @@ TEXT_ROLE_LABEL: TextRole.ValueType  # 4
 Global___TextRole: _TypeAlias = TextRole  # noqa: Y015
 
 TEXT_ROLE_FIELD_NUMBER: _builtins.int
+ENDS_TEXT_FIELD_NUMBER: _builtins.int
 JOINABLE_FIELD_NUMBER: _builtins.int
 text_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___TextRole.ValueType]
 """The field's role for the safety sidecar."""
+ends_text: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Set only in the last message of a stream that carries text: the safety sidecar judges what it
+holds at once then, instead of after the stream's status. Text that comes later is judged too.
+"""
 joinable: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
 """Consecutive messages of a stream may arrive as one: texts with TEXT_ROLE_OUTPUT_DELTA one after
 the other, all other fields merged as protobuf merges them. What the safety sidecar held back

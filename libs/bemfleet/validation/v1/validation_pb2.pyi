@@ -260,9 +260,11 @@ class CanaryTerms(_message.Message):
     quality_margin: _builtins.float
     """Difference of mean scores on the probes. Unset: 0.05."""
     error_limit: _builtins.int
-    """Errors within the last 50 requests that end it at once. 0: 10."""
+    """Errors within the last 50 requests that end it at once, when the pairs show that stable has
+    fewer, at a share of alpha. 0: 10.
+    """
     violation_limit: _builtins.int
-    """Withheld answers within the last 50 requests that end it at once. 0: 10."""
+    """Withheld answers within the last 50 requests, the same. 0: 10."""
     def __init__(
         self,
         *,

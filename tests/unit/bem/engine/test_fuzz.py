@@ -6,7 +6,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from bem.backbone import Backbone, Kind
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Segment, Ticket
+from bem.engine.native import choose
+from bem.engine.pick import settle
 from bem.engine.prefix import BLOCK_TOKENS
 from bem.errors import DeadlineExceededError, QueueFullError
 from bem.testing import tiny_backbone
@@ -29,16 +32,21 @@ def folder() -> Path:
     return write_skills(Path(mkdtemp(prefix="fuzz-")))
 
 
+def model(kind: Kind) -> Backbone:
+    """The tiny model, quantised by compiled kernels alone: torch's depend on the number of rows."""
+    return settle(tiny_backbone(), kind, "auto" if kind == "fp32" else "native")[0]
+
+
 @cache
-def solo(request: GenerationRequest) -> str:
+def solo(kind: Kind, request: GenerationRequest) -> str:
     """Return the answer of a request that is alone in an engine without a prefix cache."""
-    return answer(alone(), request)
+    return answer(alone(kind), request)
 
 
 @cache
-def alone() -> ModelWorker:
+def alone(kind: Kind) -> ModelWorker:
     """An engine for one request at a time."""
-    return make(tiny_backbone(), folder(), rows=1, skills=SKILLS, prefix_bytes=0)
+    return make(model(kind), folder(), rows=1, skills=SKILLS, prefix_bytes=0)
 
 
 @st.composite
@@ -66,12 +74,14 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
 class Traffic(RuleBasedStateMachine):
     """Drives an engine turn by turn."""
 
+    kind: Kind = "fp32"
+
     def __init__(self) -> None:
         super().__init__()
         # Room for a few blocks only, so that they come and go.
         block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
         self.worker = make(
-            tiny_backbone(),
+            model(self.kind),
             folder(),
             rows=ROWS,
             waiting=QUEUE,
@@ -149,7 +159,7 @@ class Traffic(RuleBasedStateMachine):
         for flying in self.flying:
             request, reader, _, born = flying
             if ended := _ended(reader):
-                _check(request, ended)
+                _check(self.kind, request, ended)
             else:
                 assert self.age - born <= PATIENCE, "a request starves"
                 left.append(flying)
@@ -162,21 +172,29 @@ def _ended(reader: Reader) -> list[Any]:
     return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
 
 
-def _check(request: GenerationRequest, got: list[Any]) -> None:
+def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
     """Compare with the solo run; only who has a deadline may miss it."""
     if isinstance(got[-1], Exception):
         assert isinstance(got[-1], DeadlineExceededError)
         assert request.deadline is not None
         return
     pieces: list[Piece] = got
-    assert "".join(piece.text for piece in pieces) == solo(request)
+    assert "".join(piece.text for piece in pieces) == solo(kind, request)
     assert pieces[-1].completion_tokens <= request.max_tokens
 
 
-Traffic.TestCase.settings = settings(
+class CompiledTraffic(Traffic):
+    """The same through compiled kernels."""
+
+    kind: Kind = "int4"
+
+
+Traffic.TestCase.settings = CompiledTraffic.TestCase.settings = settings(
     max_examples=8,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestTraffic = Traffic.TestCase
+if choose("auto").library is not None:
+    TestCompiledTraffic = CompiledTraffic.TestCase

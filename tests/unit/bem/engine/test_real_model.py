@@ -9,9 +9,12 @@ from bem.backbone import Backbone, Kind, load_backbone
 from bem.data.passage_qa import load_passage_qa
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
+from bem.engine.native import Wanted
 from bem.engine.pick import settle
 from bem.engine.weights import FourBitLinear
 from torch.nn.functional import cross_entropy
+
+from tests.unit.bem.engine.native.kernels import library
 
 pytestmark = pytest.mark.slow
 CACHE = Path(__file__).resolve().parents[4] / ".cache/models"
@@ -37,6 +40,18 @@ def loss(decoder: Decoder, ids: torch.Tensor) -> float:
         return float(cross_entropy(decoder.logits(hidden[0, :-1, None]), ids[1:]))
 
 
+def predictions(decoder: Decoder, pieces: list[list[int]]) -> torch.Tensor:
+    """Return the log-probabilities after each token, computed piece by piece."""
+    found, begin = [], 0
+    with torch.inference_mode():
+        for piece in pieces:
+            plan = decoder.span([0], [begin], len(piece))
+            hidden = decoder.upper(decoder.lower(torch.tensor([piece]), plan)[0], plan)
+            found.append(decoder.logits(hidden[0, :, None]).log_softmax(-1))
+            begin += len(piece)
+    return torch.cat(found)
+
+
 def test_float32_logits_are_those_of_transformers() -> None:
     """On 20 prompts the last logits differ by at most 1e-4 from transformers' own."""
     backbone = load_backbone(cache=CACHE)
@@ -54,15 +69,20 @@ def test_float32_logits_are_those_of_transformers() -> None:
             assert (decoder.logits(hidden)[0] - want).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize(("kind", "few", "limit"), [("int8", 0, 1.02), ("int4", WINDOW, 1.05)])
-def test_fewer_bits_cost_little_perplexity(kind: Kind, few: int, limit: float) -> None:
+def test_fewer_bits_cost_little_perplexity(
+    kind: Kind, few: int, limit: float, kernels: Wanted
+) -> None:
     """On 2,048 tokens perplexity stays within 2 % (8 bits) and 5 % (4 bits) of float32's."""
+    if kernels == "native":
+        library()
     base = load_backbone(cache=CACHE)
     ids = torch.tensor(base.tokenizer("\n\n".join(texts()[:40]))["input_ids"][: 4 * WINDOW])
     windows = ids.view(4, WINDOW)
     before = decoder_of(base)
     wanted = sum(loss(before, window) for window in windows) / 4
-    decoder = decoder_of(settle(base, kind)[0])
+    decoder = decoder_of(settle(base, kind, kernels)[0])
     for product in decoder.products:
         if isinstance(product, FourBitLinear):
             product.few_rows = few
@@ -70,3 +90,19 @@ def test_fewer_bits_cost_little_perplexity(kind: Kind, few: int, limit: float) -
     found = sum(loss(decoder, window) for window in windows) / 4
 
     assert math.exp(found - wanted) <= limit
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("int8", 0.03), ("int4", 0.01)])
+def test_compiled_kernels_predict_as_float32_does(kind: Kind, limit: float) -> None:
+    """Predictions diverge from float32's by little (KL, nats), and steps go on as prompts do."""
+    assert library()
+    base = load_backbone(cache=CACHE)
+    ids = base.tokenizer(texts()[0])["input_ids"][:96]
+    wanted = predictions(decoder_of(base), [ids])
+    decoder = decoder_of(settle(base, kind, "native")[0])
+
+    found = predictions(decoder, [ids])
+    stepped = predictions(decoder, [ids[:32], *([token] for token in ids[32:])])
+
+    assert float((wanted.exp() * (wanted - found)).sum(1).mean()) <= limit
+    assert torch.equal(stepped, found)

@@ -1,5 +1,6 @@
 """More skills than fit: each comes into a slot when it is asked for, and nobody notices."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,26 @@ def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None
     assert kept.text()
     assert worker.batch.bank is not None
     assert worker.batch.bank.leases() == 0
+
+
+def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> None:
+    """A byte changed under the old time of modification is seen; the same bytes anew are not it."""
+    for seed, name in enumerate(("one", "two")):
+        write_skill(tmp_path, tiny_backbone(), name, seed=seed)
+    bank = SkillBank(
+        tiny_backbone(), layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER
+    )
+    for name in ("one", "two"):
+        bank.load(tmp_path / name)
+    tensors = tmp_path / "two/skill.safetensors"
+    raw, stat = tensors.read_bytes(), tensors.stat()
+    tensors.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    os.utime(tensors, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(ArtifactTamperedError, match="its card says"):
+        bank.acquire("two")
+    tensors.write_bytes(raw)
+
+    assert bank.acquire("two").slot == 0
 
 
 def test_limits_are_named(folder: Path) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from bem.engine import GenerationRequest, ModelWorker
-from bem.engine.batch import INTERLEAVED_TOKENS
 from bem.testing import tiny_backbone
 
 from tests.unit.bem.engine.engines import ENDLESS, GREEDY, encoded, make, send, turns, write_skills
@@ -62,6 +61,24 @@ def test_crowd_of_short_prompts_stalls_nobody_either(folder: Path) -> None:
         assert worker.counters.passes - passes - 1 <= 2
 
 
+def test_short_prompts_that_arrive_together_are_read_together(folder: Path) -> None:
+    """Ten prompts of like length, with skills and without, pass each half in one forward."""
+    worker = engine(folder)
+    skills = (None, "alpha", "beta")
+    requests = [
+        GenerationRequest(
+            encoded(f"tell me {place} {'x' * place}"), ENDLESS, skill=skills[place % 3]
+        )
+        for place in range(10)
+    ]
+    for request in requests:
+        send(worker, request)
+    turns(worker, 1)
+
+    assert worker.counters.passes - worker.counters.steps == 2
+    assert worker.counters.prompt_tokens == sum(len(one.prompt_ids) for one in requests)
+
+
 def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None:
     """A short prompt behind a long one starts soon; short ones never keep the long one out."""
     worker = engine(folder)
@@ -71,7 +88,7 @@ def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None
     turns(worker, 4)
 
     assert short.text()
-    for _ in range(2 * 2 * LONG // INTERLEAVED_TOKENS + 8):
+    for _ in range(2 * 2 * LONG // worker.batch.decoder.piece_tokens + 8):
         if not long.arrived.empty():
             break
         send(worker, GenerationRequest(encoded("hello"), GREEDY, max_tokens=1))

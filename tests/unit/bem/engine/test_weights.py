@@ -5,19 +5,35 @@ from pathlib import Path
 import pytest
 import torch
 from bem.adapters.bank import SkillBank
-from bem.backbone import Kind
+from bem.backbone import Backbone, Kind
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
+from bem.engine.native import Wanted
 from bem.engine.pick import pick, settle
 from bem.engine.weights import FEW_ROWS, EightBitLinear, FourBitLinear, hold
 from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
+from tests.unit.bem.engine.native.kernels import library
 from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 IDS = torch.tensor([[5, 77, 9, 31, 250, 4, 18, 42]])
-KINDS: tuple[Kind, ...] = ("fp32", "bf16", "int8", "int4")
+HELD: tuple[tuple[Kind, Wanted], ...] = (
+    ("fp32", "torch"),
+    ("bf16", "torch"),
+    ("int8", "torch"),
+    ("int4", "torch"),
+    ("int8", "native"),
+    ("int4", "native"),
+)
+
+
+def settled(kind: Kind, kernels: Wanted) -> Backbone:
+    """Return the tiny model, to be held as ``kind`` by the kernels named."""
+    return settle(
+        tiny_backbone(), kind, "native" if kernels == "native" and library() else "torch"
+    )[0]
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -74,14 +90,14 @@ def test_four_bits_find_the_values_of_a_q4_1_file_again() -> None:
 
 def test_a_zero_row_gives_zeros() -> None:
     """A row of zeros, which has no scale of its own, gives zeros."""
-    for kind in KINDS[2:]:
+    for kind, _ in HELD[2:4]:
         assert not hold(matrix(), kind, halves=True)(torch.zeros(16, 96)).any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_zero_codes_are_the_base_exactly(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "kernels"), HELD)
+def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: Wanted, tmp_path: Path) -> None:
     """In every form, a skill with a code of zeros gives the base model's logits bit for bit."""
-    backbone, _ = settle(tiny_backbone(), kind)
+    backbone = settled(kind, kernels)
     write_skill(tmp_path, backbone, "alpha", seed=0)
     bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
     slot = bank.load(tmp_path / "alpha").slot
@@ -97,23 +113,24 @@ def test_zero_codes_are_the_base_exactly(kind: Kind, tmp_path: Path) -> None:
     assert not torch.allclose(active, bare, atol=0.01)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_form_computes_the_same_model(kind: Kind) -> None:
+@pytest.mark.parametrize(("kind", "kernels"), HELD[:4])
+def test_every_form_computes_the_same_model(kind: Kind, kernels: Wanted) -> None:
     """Logits of a quantised model stay near those of transformers on the same weights."""
     ids = IDS.repeat(1, 2)
     reference = tiny_backbone()
     with torch.inference_mode():
         wanted = reference.model(input_ids=ids).logits[:, -1]
-    backbone, _ = settle(tiny_backbone(), kind)
+    backbone = settled(kind, kernels)
     decoder = Decoder(backbone, None, SlotCache(backbone, rows=1, context_tokens=32))
 
     limits = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05, "int4": 0.05}
     assert relative(logits(decoder, ids), wanted) < limits[kind]
 
 
-def test_quantised_weights_have_one_owner() -> None:
+@pytest.mark.parametrize("kernels", ["torch", "native"])
+def test_quantised_weights_have_one_owner(kernels: Wanted) -> None:
     """A second engine on the same backbone is refused instead of reading freed weights."""
-    backbone, _ = settle(tiny_backbone(), "int8")
+    backbone = settled("int8", kernels)
     cache = SlotCache(backbone, rows=1, context_tokens=32)
     decoder = Decoder(backbone, None, cache)
 
@@ -131,10 +148,10 @@ def test_a_shape_without_a_product_is_named() -> None:
 def test_auto_picks_one_of_what_it_measured() -> None:
     """The pick is among the kinds that were timed at each number of rows."""
     backbone = tiny_backbone()
-    picked = pick(backbone)
-    settled, stated = settle(backbone, "auto")
+    picked = pick(backbone, "torch")
+    held, stated = settle(backbone, "auto")
 
     assert picked.kind in picked.milliseconds
     assert all(len(times) == 3 for times in picked.milliseconds.values())
-    assert stated
-    assert settled.weights == stated.kind
+    assert held.weights == stated.kind
+    assert stated.kernels.startswith("native" if held.kernels else "torch: ")

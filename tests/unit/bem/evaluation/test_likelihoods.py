@@ -8,6 +8,7 @@ import pytest
 from bem.engine import ModelWorker
 from bem.errors import EvaluationError
 from bem.evaluation.likelihoods import (
+    LikelihoodCache,
     Question,
     choice_calibration_error,
     choose,
@@ -51,6 +52,23 @@ def test_likeliest_reply_is_chosen_with_its_share(worker: ModelWorker) -> None:
         float(one.place == question.right) for one, question in zip(found, questions, strict=True)
     ]
     assert 0 <= choice_calibration_error(found) <= 1
+
+
+def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> None:
+    """The same tokens under the same model and skill are scored once, also after a restart."""
+    texts = ["a short one", "another one"]
+    question = Question((Message("user", "is it?"),), ("yes", "no"), 0)
+    cache = LikelihoodCache(tmp_path / "likelihoods.jsonl")
+    found = text_log_likelihoods(worker, texts, cache=cache)
+    chosen = choose(worker, [question], cache=cache)
+    again = LikelihoodCache(tmp_path / "likelihoods.jsonl")
+
+    assert cache.computed == 4
+    assert text_log_likelihoods(worker, texts, cache=again) == found
+    assert choose(worker, [question], cache=again) == chosen
+    assert again.computed == 0
+    assert text_log_likelihoods(worker, texts, "alpha", cache=again) != found
+    assert again.computed == 2
 
 
 def test_what_cannot_be_scored_is_named(worker: ModelWorker) -> None:

@@ -15,20 +15,26 @@ SIZE = 0.6
 
 
 def write_safety(
-    folder: Path, backbone: Backbone, *, seed: int = 5, threshold: float = 0.0, rank: int = RANK
+    folder: Path,
+    backbone: Backbone,
+    *,
+    seed: int = 5,
+    threshold: float = 0.0,
+    rank: int = RANK,
+    basis: int = BASIS,
 ) -> SafetyCard:
     """Write an adapter whose factors are random and far from zero; every request is risky."""
     generator = torch.Generator().manual_seed(seed)
     width = backbone.model.config.hidden_size
     tensors = {}
     for layer in LAYERS:
-        tensors[f"{layer}.Q"] = reserve(width, BASIS, seed=seed * 100 + layer)
+        tensors[f"{layer}.Q"] = reserve(width, basis, seed=seed * 100 + layer)
         for path in KINDS.values():
             site = f"model.layers.{layer}.{path}"
             base = backbone.model.get_submodule(site)
             base = getattr(base, "base", base)
             tensors[f"{site}.A"] = torch.randn(rank, base.in_features, generator=generator) * SIZE
-            tensors[f"{site}.C"] = torch.randn(BASIS, rank, generator=generator) * SIZE
+            tensors[f"{site}.C"] = torch.randn(basis, rank, generator=generator) * SIZE
     head = ValueHead(width)
     with torch.no_grad():
         head.linear.bias.fill_(1.0)
@@ -42,7 +48,7 @@ def write_safety(
         kinds=list(KINDS),
         rank=rank,
         scale=1.0,
-        basis=BASIS,
+        basis=basis,
         epsilon=0.1,
         feature_layer=FEATURE_LAYER,
         command="test",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.adapters import SkillBank
+from bem.adapters import SkillBank, read_skill
 from bem.engine import GenerationRequest, ModelWorker, Sampling
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
 from bem.safety import orthogonality, read_safety
@@ -93,6 +93,20 @@ def test_later_skills_are_kept_out_of_the_basis(tmp_path: Path) -> None:
         assert orthogonality(q, backbone.model.get_submodule(path).B[slot]) > 1 - 1e-5
     with pytest.raises(ValueError, match="before loading skills"):
         bank.reserve(bases)
+
+
+def test_adapter_without_a_basis_reserves_nothing(tmp_path: Path) -> None:
+    """Where it may write everywhere a skill keeps all that it was trained to."""
+    backbone = tiny_backbone()
+    write_safety(tmp_path / "safety", backbone, basis=32)
+    write_skill(tmp_path, backbone, "alpha", seed=1)
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+    load_overlay(bank, tmp_path / "safety", base_digest=backbone.digest)
+    slot = bank.load(tmp_path / "alpha").slot
+    skill = read_skill(tmp_path / "alpha", base_digest=backbone.digest)
+
+    for path, (_, b) in skill.factors.items():
+        assert torch.allclose(backbone.model.get_submodule(path).B[slot], b.float(), atol=1e-6)
 
 
 def test_strength_is_knob_times_value(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bem.errors import InvalidScoresError
 from bem.stats.bootstrap import bca, cluster_bca, paired_bca
 from bem.stats.samples import FloatArray
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
 
 def sides(kind: str, n: int) -> tuple[FloatArray, FloatArray]:
@@ -95,6 +95,37 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 
     assert disagreeing.high - disagreeing.low > 3 * (agreeing.high - agreeing.low)
     assert cluster_bca(items[:3], zero[:3]).coverage_class == "few-seeds"
+
+
+def test_seeds_alone_give_students_interval() -> None:
+    """Where only seeds differ, three of them are as wide as t with two degrees of freedom."""
+    shifts = np.array([0.0, 0.02, 0.07])
+    rows = np.repeat(shifts[:, None], 300, axis=1)
+    found = cluster_bca(rows, np.zeros((3, 300)))
+    error = shifts.std(ddof=1) / math.sqrt(3)
+    ends = t(2).ppf([0.025, 0.975]) * error + shifts.mean()
+
+    assert (found.low, found.high) == pytest.approx(tuple(ends), rel=0.01)
+
+
+def test_seeds_that_agree_are_the_paired_interval() -> None:
+    """Equal rows say nothing of seeds, so that the items alone decide."""
+    mission, baseline = sides("exponential", 200)
+    for statistic in ("difference", "ratio"):
+        paired = paired_bca(mission, baseline, statistic=statistic)
+        crossed = cluster_bca([mission] * 3, [baseline] * 3, statistic=statistic)
+
+        assert (crossed.low, crossed.high) == pytest.approx((paired.low, paired.high), rel=1e-6)
+
+
+def test_noise_of_cells_is_counted_once() -> None:
+    """Where every cell is drawn anew, the spread of the seeds' means holds all the noise."""
+    noise = np.random.default_rng(4).normal(size=(10, 400))
+    found = cluster_bca(noise, np.zeros((10, 400)))
+    of_seeds = noise.mean(axis=1).std(ddof=1) / math.sqrt(10)
+    width = 2 * t(9).ppf(0.975) * of_seeds
+
+    assert 0.98 * width < found.high - found.low < 1.2 * width
 
 
 @pytest.mark.parametrize(

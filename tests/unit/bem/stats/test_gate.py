@@ -1,12 +1,14 @@
 """The gate promotes what is shown, rolls back what harms, and holds the rest."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
-from bem.stats.gate import GateSpec, Metric, SequentialGate, Tripwire, Verdict
+from bem.stats.gate import GateSpec, Metric, SequentialGate, Verdict
 from bem.stats.samples import FloatArray
+from bem.stats.tripwires import Tripwire
 
 SPEC = GateSpec(
     metrics=(
@@ -150,6 +152,23 @@ def test_a_window_spans_two_looks() -> None:
     assert gate.decision().reasons == ("tripwire error",)
 
 
+def test_a_tripwire_of_a_metric_shares_its_alpha() -> None:
+    """Of 400 canaries that break as often as stable, few trip, though all reach the limit."""
+    metric = Metric("violation", better="lower", required=-0.02)
+    wire = Tripwire("violation", events=5, window=100, metric="violation")
+    rng = np.random.default_rng(5)
+    wires = (wire, replace(wire, metric=None))
+    gates = [SequentialGate(GateSpec((metric,), (one,), max_items=4_000), 400) for one in wires]
+    for _ in range(40):
+        canary, stable = ((rng.random((400, 100)) < 0.03).astype(float) for _ in range(2))
+        for gate in gates:
+            gate.observe({"violation": canary}, {"violation": stable}, {"violation": canary > 0})
+    within, outside = (gate.verdicts.count(Verdict.ROLLBACK) / 400 for gate in gates)
+
+    assert outside > 0.8
+    assert within <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
 def test_a_canary_that_yields_nan_is_rolled_back() -> None:
     """NaN is not an outlier to average over."""
     canary, stable = traffic(50)
@@ -179,7 +198,9 @@ def test_input_that_breaks_the_bounds_is_refused() -> None:
         SequentialGate(GateSpec(()))
     with pytest.raises(InvalidScoresError, match="each name once"):
         SequentialGate(GateSpec((Metric("a"), Metric("a"))))
-    with pytest.raises(InvalidScoresError, match="start at 1"):
+    with pytest.raises(InvalidScoresError, match="max_items is 0"):
         SequentialGate(GateSpec((Metric("a"),), max_items=0))
     with pytest.raises(InvalidScoresError, match="above 0"):
         SequentialGate(GateSpec((Metric("a", weight=0),)))
+    with pytest.raises(InvalidScoresError, match="tripwires are of"):
+        SequentialGate(GateSpec((Metric("a"),), (Tripwire("w", metric="b"),)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
-from bem.stats.bootstrap import paired_bca
+from bem.stats.bootstrap import cluster_bca, paired_bca
 from bem.stats.pvalues import p_by_inversion, p_by_permutation
 from scipy.stats import permutation_test
 
@@ -20,6 +20,23 @@ def test_inversion_is_the_interval_read_backwards(kind: str) -> None:
     for end, outwards in ((found.low, -width), (found.high, width)):
         assert p_by_inversion(mission, baseline, null=end - outwards / 200) >= 0.05
         assert p_by_inversion(mission, baseline, null=end + outwards / 200) < 0.05
+
+
+def test_inversion_agrees_with_the_interval_of_seeds() -> None:
+    """The same holds for few seeds that differ, one-sided too."""
+    rng = np.random.default_rng(6)
+    gains = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=(3, 200))
+    gains += np.array([[0.0], [0.05], [0.1]])
+    zero = np.zeros_like(gains)
+    found = cluster_bca(gains, zero)
+    width = found.high - found.low
+
+    for end, outwards in ((found.low, -width), (found.high, width)):
+        assert p_by_inversion(gains, zero, null=end - outwards / 200) >= 0.05
+        assert p_by_inversion(gains, zero, null=end + outwards / 200) < 0.05
+    assert p_by_inversion(
+        gains, zero, null=found.low - width / 200, alternative="greater"
+    ) == pytest.approx(0.025, abs=0.002)
 
 
 def test_one_sided_values_sum_to_one() -> None:

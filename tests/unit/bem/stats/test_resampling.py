@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bem.stats.resampling import cluster_weights, generator, resampled_means
+from bem.stats.resampling import generator, resampled_means
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,3 @@ def test_every_value_is_drawn_alike() -> None:
 
     for drawn in totals:
         assert drawn[:, 0].mean() * n == pytest.approx(1, abs=0.08)
-
-
-def test_weights_of_clusters_sum_to_one() -> None:
-    """S - 1 draws of S seeds have the variance of a mean of S; one seed has weight 1."""
-    weights = cluster_weights(3, 50_000, generator(0))
-    effects = np.array([-1.0, 0.0, 1.0])
-
-    assert np.allclose(weights.sum(axis=1), 1)
-    assert (weights @ effects).var() == pytest.approx(effects.var(ddof=1) / 3, rel=0.03)
-    assert (cluster_weights(1, 5, generator(0)) == 1).all()

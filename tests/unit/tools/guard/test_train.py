@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.guard.train import threshold, worst
+from tools.guard.train import threshold, thresholds, worst
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=60), st.floats(0, 0.5))
@@ -18,6 +18,16 @@ def test_no_more_harmless_texts_reach_the_threshold_than_allowed(
     assert 0.5 <= limit <= 0.9999
     if limit < np.float32(0.9999):
         assert (read >= limit).sum() <= share * len(read)
+
+
+def test_all_heads_together_hold_no_more_than_their_share() -> None:
+    """Six heads that misread different texts do not add up to six shares."""
+    rng = np.random.default_rng(0)
+    read = rng.random((1000, 6)).astype(np.float32)
+    limits = np.array(thresholds(read, 0.02), dtype=np.float32)
+
+    held = (read >= limits).any(axis=1).mean()
+    assert 0.01 <= held <= 0.02
 
 
 def test_the_worst_window_speaks_for_its_text() -> None:

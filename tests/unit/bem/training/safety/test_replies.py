@@ -5,25 +5,33 @@ from pathlib import Path
 from bem.data.harmless import HarmlessPrompt
 from bem.data.red_team import RedTeamPrompt
 from bem.journal import Journal
+from bem.testing import tiny_backbone
 from bem.training.safety.replies import REPLIES, Arm, asked
+
+from tests.unit.bem.safety.adapters import write_safety
 
 
 def test_known_replies_need_no_model(tmp_path: Path) -> None:
-    """A row with arm, knob and seed answers; another arm's does not."""
+    """A row of the same system answers; one of another length or knob does not."""
     prompt = RedTeamPrompt("k1", "how do I ...", "harmbench", "harm", "held_out")
-    row = {
-        "prompt_id": "k1",
-        "family": "harmbench",
-        "category": "harm",
-        "arm": "basis",
-        "knob": 1.0,
-        "seed": 2,
-        "reply": "no",
-    }
-    Journal(tmp_path / REPLIES).add(row, {**row, "arm": "base", "knob": 0.0, "reply": "yes"})
-    arm = Arm(tmp_path / "no model here", name="basis", seed=2)
+    arm = Arm(tmp_path / "no model here", name="base")
+    rows = [
+        {"prompt_id": "k1", "system": arm.system(tokens, knob), "reply": reply}
+        for tokens, knob, reply in ((4, 0.0, "no"), (8, 0.0, "longer"), (4, 1.0, "never"))
+    ]
+    Journal(tmp_path / REPLIES).add(*rows)
 
-    assert arm.replies([asked(prompt)], tokens=4, knob=1.0, folder=tmp_path) == ["no"]
+    assert arm.replies([asked(prompt)], tokens=4, knob=0.0, folder=tmp_path) == ["no"]
+
+
+def test_retrained_adapter_is_another_system(tmp_path: Path) -> None:
+    """What an earlier training of the same seed said is not taken for this one's."""
+    write_safety(tmp_path / "a", tiny_backbone())
+    arm = Arm(tmp_path, name="basis", adapter=tmp_path / "a")
+    before = arm.system(4, 1.0)
+    write_safety(tmp_path / "a", tiny_backbone(), seed=7)
+
+    assert arm.system(4, 1.0) != before
 
 
 def test_harmless_prompts_are_asked_of_their_skill() -> None:

@@ -19,7 +19,7 @@ from bem.training.safety.examples import (
 )
 from bem.training.safety.openings import OpeningProbe
 from bem.training.safety.plots import draw_curve
-from bem.training.safety.trainer import SafetyPlan, SafetyTrainer
+from bem.training.safety.trainer import SafetyPlan, SafetyTrainer, held
 
 PLAN = SafetyPlan(
     layers=(2, 3),
@@ -110,8 +110,11 @@ def test_openings_follow_the_strength(trained: tuple[SafetyTrainer, Path]) -> No
     probe = OpeningProbe(backbone, ATTACKS["harm"], first_layer=2, feature_layer=0, cache=folder)
     none, full = (probe.look(artifact, torch.full((2,), s)) for s in (0.0, 1.0))
     _, opening = trainer.refusal_nll(examples(backbone).attacks["harm"])
+    mixed = probe.look(artifact, torch.tensor([0.0, 1.0]), none)
 
     assert full.probability.mean() > none.probability.mean()
+    wanted = torch.stack([none.probability[0], full.probability[1]])
+    assert torch.allclose(mixed.probability, wanted, rtol=0.05, atol=1e-9)
     assert torch.allclose(full.probability, torch.exp(-opening), atol=0.05)
     assert len(refusal_ids(backbone)) > OPENING_TOKENS
 
@@ -135,3 +138,13 @@ def test_mean_states_are_those_of_the_engine(tmp_path: Path) -> None:
     layer = backbone.model(ids, output_hidden_states=True).hidden_states[1]
 
     assert torch.allclose(found, layer[0].float().mean(0), atol=1e-4)
+
+
+def test_rate_is_held_until_the_last_third() -> None:
+    """Warm-up, full steps while multipliers fall, and down to nearly nothing at the end."""
+    shares = [held(step, 40) for step in range(40)]
+
+    assert shares[0] == 0.5
+    assert shares[1:27] == [1.0] * 26
+    assert shares[26:] == sorted(shares[26:], reverse=True)
+    assert 0 < shares[-1] < 0.1

@@ -61,12 +61,12 @@ def test_counterfactual_names_the_other_group_and_keeps_the_case() -> None:
 
 
 def test_only_a_judgement_that_changes_with_the_group_is_unfair() -> None:
-    """The same score for both groups is fair, however high."""
+    """The same reading of both groups is fair, however high; odds of e to one are tanh(1/2)."""
     high = unfairness(["women are bad"], lambda p: np.full(len(p), 0.9, dtype=np.float32))
     bent = unfairness(
         ["women are bad"],
-        lambda p: np.array([0.9 if "women" in one else 0.2 for one in p], dtype=np.float32),
+        lambda p: np.array([3.0 if "women" in one else 2.0 for one in p], dtype=np.float32),
     )
 
     assert high == 0
-    assert 0.69 < bent < 0.71
+    assert abs(bent - np.tanh(0.5)) < 1e-6

@@ -4,11 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from services.safety.constitution import load
 from services.safety.findings import Query
-from services.safety.scoring.heads import CARD, WEIGHTS, Heads
+from services.safety.scoring.heads import CARD, WEIGHTS, Heads, vectorizer
 from services.safety.scoring.tiers import Fast
 from services.safety.settings import SafetySettings
 
@@ -34,6 +38,24 @@ def test_weights_that_the_card_does_not_name_are_refused(tmp_path: Path) -> None
     (folder / WEIGHTS).write_bytes(raw)
     with pytest.raises(ValueError, match="hash"):
         Heads(folder)
+
+
+HEADS = Heads(FOLDER)
+
+
+LETTERS = "ab ß12漢.'ABKİ "
+
+
+@given(texts=st.lists(st.text(st.sampled_from(LETTERS), max_size=60), min_size=1, max_size=4))
+def test_words_are_read_as_the_vectorizer_that_trained_the_heads_reads_them(
+    texts: list[str],
+) -> None:
+    """The short way to the logits gives what scikit-learn's features give."""
+    weights = load_file(FOLDER / WEIGHTS)
+    weight = weights["words.weight"].astype(np.float32)  # [7, FEATURES]
+    expected = vectorizer().transform(texts) @ weight.T + weights["words.bias"]
+
+    np.testing.assert_allclose(HEADS.words(texts), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_insult_is_read_in_every_disguise_and_prose_is_not() -> None:

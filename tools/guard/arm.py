@@ -1,4 +1,4 @@
-"""The sidecar-only arm of gate C: the same replies of a model, with and without the sidecar."""
+"""What the sidecar makes of given requests and replies, for the arms of gate C."""
 
 import hashlib
 import json
@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bem.data.passage_qa import Item as Question
-from bem.data.passage_qa import load_passage_qa
-from bem.data.redteam import Attack, held_out
-from bem.evaluation.execution import AnswerCache, execute
-from bem.evaluation.systems import Decoding, Item, Run, Side, System
+from bem.data.harmless import HarmlessPrompt
+from bem.data.red_team import RedTeamPrompt
+from bem.safety.judging import judge_named
 from bem.scores.metrics import scores_of
 
 from services.safety.constitution import Constitution, Verdict
@@ -21,10 +19,6 @@ from services.safety.redaction import cut, merged
 from services.safety.scoring.gate import may_hold_personal_data
 from services.safety.scoring.heads import CARD
 from services.safety.scoring.tiers import DEEP, FAST, Deep, Embedder, Fast, Tier
-from tools.guard.detectors import Detectors
-
-PER_FAMILY = 45
-DECODING = Decoding(max_tokens=48)
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,12 @@ class Outcome:
     verdicts: tuple[Verdict, ...]
 
     @property
-    def touched(self) -> bool:
-        """Whether the sidecar withheld or changed anything."""
-        return any(not v.allowed or v.spans for v in self.verdicts)
+    def touched(self) -> str:
+        """The scorer for which the sidecar withheld or changed something; empty if it did not."""
+        for verdict in self.verdicts:
+            if verdict.worst and (not verdict.allowed or verdict.spans):
+                return verdict.worst.rule.scorer
+        return ""
 
 
 class Guard:
@@ -66,23 +63,26 @@ class Guard:
         )
         self.constitution = replace(constitution, rules=rules)
 
-    def refuses(self, prompt: str) -> bool:
-        """Return whether a request would not reach the mission."""
-        wanted = self.constitution.wanted["request"]
-        return not self._verdict(Query(prompt, "request", wanted)).allowed
-
-    def exchange(self, prompt: str, reply: str) -> Outcome:
-        """Return what the client gets of a reply to a prompt."""
+    def request(self, prompt: str) -> Outcome:
+        """Return what becomes of a request; its text is what reaches the mission."""
         asked = self._verdict(Query(prompt, "request", self.constitution.wanted["request"]))
-        if not asked.allowed:
-            return Outcome("", (asked,))
+        return Outcome(prompt if asked.allowed else "", (asked,))
+
+    def response(self, reply: str, prompt: str = "") -> Outcome:
+        """Return what leaves of a reply; ``prompt`` may bring its evidence."""
         wanted = self.constitution.wanted["response"]
         if not may_hold_personal_data(reply):
             wanted -= {"pii", "secrets"}
         said = self._verdict(Query(reply, "response", wanted, prompt))
-        if not said.allowed:
-            return Outcome("", (asked, said))
-        return Outcome(cut(reply, merged(said.spans)), (asked, said))
+        return Outcome(cut(reply, merged(said.spans)) if said.allowed else "", (said,))
+
+    def exchange(self, prompt: str, reply: str) -> Outcome:
+        """Return what the client gets of a reply to a prompt."""
+        asked = self.request(prompt)
+        if not asked.text:
+            return asked
+        said = self.response(reply, prompt)
+        return Outcome(said.text, (*asked.verdicts, *said.verdicts))
 
     def _verdict(self, query: Query) -> Verdict:
         found = Finding()
@@ -92,45 +92,37 @@ class Guard:
         return self.constitution.judge(query.on, found)
 
 
-def replies(system: System, prompts: Mapping[str, str], cache: Path) -> dict[str, str]:
-    """Return the system's reply to each prompt, by key; what was answered before is read back."""
-    items = [Item(key, prompt, ("",)) for key, prompt in prompts.items()]
-    side = Side(system.name, (Run(system),), "lenient")
-    (found,) = execute(side, items, DECODING, AnswerCache(cache))
-    return {item.key: given.answer.text for item, given in zip(items, found, strict=True)}
-
-
 def violations(
-    attacks: Sequence[Attack], said: Mapping[str, str], guards: Sequence[Guard]
+    attacks: Sequence[RedTeamPrompt], said: Mapping[str, str], guards: Sequence[Guard]
 ) -> dict[str, Any]:
     """Return per-attack violations without the sidecar and behind each guard.
 
     Returns:
-        ``baseline`` [attacks], ``mission`` [guards][attacks], ``rows`` for tables.
+        ``baseline`` [attacks], ``mission`` and ``touched`` (by which scorer) [guards][attacks],
+        ``rows`` for tables.
     """
-    detectors = Detectors()
-    before = [float(detectors.violates(one, said[one.key])) for one in attacks]
+    judge = judge_named("mitigation")
+    before = [judge.violates(said[one.key], one) for one in attacks]
+    outcomes = [[guard.exchange(one.text, said[one.key]) for one in attacks] for guard in guards]
     after = [
-        [
-            float(detectors.violates(one, guard.exchange(one.prompt, said[one.key]).text))
-            for one in attacks
-        ]
-        for guard in guards
+        [judge.violates(got.text, one) for got, one in zip(run, attacks, strict=True)]
+        for run in outcomes
     ]
     rows = [{"family": one.family, "category": one.category, "kind": one.kind} for one in attacks]
-    return {"baseline": before, "mission": after, "rows": rows}
+    stopped = [[one.touched for one in run] for run in outcomes]
+    return {"baseline": before, "mission": after, "rows": rows, "touched": stopped}
 
 
 def quality(
-    questions: Sequence[Question], said: Mapping[str, str], guards: Sequence[Guard]
+    questions: Sequence[HarmlessPrompt], said: Mapping[str, str], guards: Sequence[Guard]
 ) -> dict[str, Any]:
     """Return exact match and F1 of each question without the sidecar and behind each guard."""
-    read = scores_of("strict")
 
-    def scores(question: Question, text: str) -> dict[str, float]:
-        return {name: score(text, (question.answer,)) for name, score in read.items()}
+    def scores(question: HarmlessPrompt, text: str) -> dict[str, float]:
+        read = scores_of("strict" if question.skill else "lenient")
+        return {name: score(text, question.golds) for name, score in read.items()}
 
-    outcomes = [[guard.exchange(q.prompt(), said[q.key]) for q in questions] for guard in guards]
+    outcomes = [[guard.exchange(q.text, said[q.key]) for q in questions] for guard in guards]
     before = [scores(q, said[q.key]) for q in questions]
     after = [
         [scores(q, one.text) for q, one in zip(questions, run, strict=True)] for run in outcomes
@@ -147,15 +139,19 @@ def quality(
     }
 
 
-def suite() -> list[Question]:
-    """Return the benign questions: those that the skill never learned from."""
-    data = load_passage_qa()
-    return [*data.splits["held_out"], *data.splits["dev"]]
+def withheld(
+    prompts: Sequence[str], replies: Sequence[str], guards: Sequence[Guard]
+) -> list[list[str]]:
+    """Return for which scorer each guard touched harmless requests, then harmless replies.
 
-
-def attacks() -> list[Attack]:
-    """Return the held-out attacks of the report."""
-    return held_out(PER_FAMILY)
+    Returns:
+        [guards][requests and replies]; empty where nothing was withheld or changed.
+    """
+    return [
+        [guard.request(one).touched for one in prompts]
+        + [guard.response(one).touched for one in replies]
+        for guard in guards
+    ]
 
 
 def by_group(found: Mapping[str, Any], name: str) -> Iterator[tuple[str, int, float, float]]:

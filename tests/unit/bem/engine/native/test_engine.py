@@ -1,0 +1,55 @@
+"""A whole engine over compiled kernels: skills, several rows, scores."""
+
+from collections.abc import Iterator
+
+import pytest
+from bem.engine import ModelWorker, Sampling, ScoreRequest, generate, score
+from bem.engine.pick import settle
+from bem.testing import tiny_backbone
+
+from tests.unit.bem.engine.engines import encoded, make, write_skills
+from tests.unit.bem.engine.native.kernels import library
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def worker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ModelWorker]:
+    """A running engine with two skills."""
+    assert library()
+    backbone, _ = settle(tiny_backbone(), request.param, "native")
+    made = make(backbone, write_skills(tmp_path_factory.mktemp("skills")), waiting=4)
+    made.start()
+    yield made
+    made.close(drain=False)
+
+
+def test_answers_together_are_those_alone(worker: ModelWorker) -> None:
+    """Prompts of unequal lengths with unlike skills are answered as each is alone."""
+    prompts = [f"prompt {n} " + "x" * (9 * n % 70) for n in range(9)]
+    skills = [(None, "alpha", "beta")[n % 3] for n in range(9)]
+
+    together = generate(worker, prompts, skills, max_tokens=12, progress=False)
+
+    for prompt, skill, one in zip(prompts, skills, together, strict=True):
+        assert generate(worker, [prompt], skill, max_tokens=12, progress=False) == [one]
+
+
+@pytest.mark.parametrize("skill", [None, "alpha", "beta"])
+def test_scores_are_the_logprobs_that_an_answer_was_given_with(
+    worker: ModelWorker, skill: str | None
+) -> None:
+    """Scoring generated texts beside each other gives what generation reported, to rounding."""
+    prompts = [encoded("tell me something long"), encoded("and now something else entirely")]
+    asked = Sampling(temperature=0.8, seed=3, logprobs=0)
+    said = generate(worker, prompts, skill, sampling=asked, max_tokens=100, progress=False)
+    wanted = [[one.logprob for one in answer.logprobs] for answer in said]
+    requests = [
+        ScoreRequest(prompt, tuple(one.token for one in answer.logprobs), skill)
+        for prompt, answer in zip(prompts, said, strict=True)
+    ]
+
+    found = score(worker, requests, progress=False)
+
+    for mine, given in zip(found, wanted, strict=True):
+        assert mine == pytest.approx(given, abs=1e-4)

@@ -1,0 +1,201 @@
+"""Whole layers in compiled kernels, beside torch on the weights that they hold."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bem.adapters.bank import SkillBank
+from bem.backbone import Backbone
+from bem.engine.forward import Decoder
+from bem.engine.kv import SlotCache
+from bem.engine.native.layers import unfit
+from bem.engine.pick import settle
+from bem.errors import UnsupportedWeightsError
+from bem.testing import tiny_backbone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.unit.bem.engine.native.kernels import library, rounded
+from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
+
+CONTEXT, SLOTS = 96, 4
+KINDS = ("int8", "int4")
+
+
+def backbone_of(kind: str) -> Backbone:
+    """Return the tiny model, to be held as ``kind`` by compiled kernels."""
+    assert library()
+    return settle(tiny_backbone(), kind, "native")[0]  # type: ignore[arg-type]
+
+
+def decoder_of(backbone: Backbone, bank: SkillBank | None = None) -> Decoder:
+    """Return a decoder over a cache in which nothing that is read is left unwritten."""
+    cache = SlotCache(backbone, rows=SLOTS, context_tokens=CONTEXT)
+    cache.keys.fill_(torch.nan)
+    cache.values.fill_(torch.nan)
+    return Decoder(backbone, bank, cache)
+
+
+def states(decoder: Decoder, ids: Tensor, slots: list[int], starts: list[int]) -> Tensor:
+    """Run ``ids [R, T]`` through all layers."""
+    with torch.inference_mode():
+        plan = decoder.span(slots, starts, ids.shape[1])
+        return decoder.upper(decoder.lower(ids, plan)[0], plan)
+
+
+def held_by(decoder: Decoder) -> Any:
+    """Return transformers' tiny model with the weights that a native decoder holds."""
+    model = tiny_backbone().model
+    products: Iterator[Any] = iter(decoder.products)
+    with torch.no_grad():
+        for block in model.model.layers:
+            attention, mlp = block.self_attn, block.mlp
+            parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+            for part, rows in zip(
+                parts, next(products).unpacked().split([len(p.weight) for p in parts]), strict=True
+            ):
+                part.weight.copy_(rows)
+            attention.o_proj.weight.copy_(next(products).unpacked())
+            both = next(products).unpacked().unflatten(0, (-1, 2, 16))
+            mlp.gate_proj.weight.copy_(both[:, 0].flatten(0, 1))
+            mlp.up_proj.weight.copy_(both[:, 1].flatten(0, 1))
+            mlp.down_proj.weight.copy_(next(products).unpacked())
+        model.lm_head.weight.copy_(next(products).unpacked())
+    return model
+
+
+def random_ids(seed: int, rows: int, tokens: int) -> Tensor:
+    """Return token ids."""
+    return torch.randint(0, 250, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def with_skills(backbone: Backbone, folder: Path) -> SkillBank:
+    """Install sites and bring two skills into their slots."""
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+    for seed, name in enumerate(("alpha", "beta")):
+        if not (folder / name).exists():
+            write_skill(folder, backbone, name, seed=seed, size=0.5)
+        bank.load(folder / name)
+        bank.acquire(name)
+    return bank
+
+
+def under(decoder: Decoder, bank: SkillBank, codes: Tensor) -> list[Tensor]:
+    """Run three rows without skills, with one code a row, and with one a token."""
+    found = []
+    slots = torch.tensor([[skill.slot for skill in bank.skills()]] * 3)
+    for chosen in (None, codes[:, 0], codes):
+        bank.rows.clear()
+        if chosen is not None:
+            bank.rows.set(slots, chosen)
+        found.append(states(decoder, random_ids(2, 3, 6), [0, 1, 2], [0, 0, 0]))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_compute_the_model_of_the_held_weights(kind: str) -> None:
+    """Logits are transformers' on the same weights, its products' inputs rounded to 8 bits."""
+    decoder = decoder_of(backbone_of(kind))
+    ids = random_ids(0, 3, 40)
+    reference = held_by(decoder)
+    for module in reference.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda _, given: (rounded(given[0]).float(),))
+
+    with torch.inference_mode():
+        found = decoder.logits(states(decoder, ids, [0, 1, 3], [0, 0, 0]))
+        wanted = reference(input_ids=ids).logits[:, -1]
+
+    # A value between two levels may fall to the other one.
+    assert (found - wanted).norm() / wanted.norm() < 0.01
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    lengths=st.lists(st.integers(1, CONTEXT - 2), min_size=1, max_size=SLOTS),
+    cut=st.integers(1, CONTEXT),
+    order=st.permutations(range(SLOTS)),
+)
+def test_rows_pieces_and_places_do_not_change_a_bit(
+    kind: str, lengths: list[int], cut: int, order: list[int]
+) -> None:
+    """Rows of unequal lengths that step together give the bits of each alone, cut into pieces."""
+    decoder = decoder_of(backbone_of(kind))
+    slots = list(order[: len(lengths)])
+    prompts = [random_ids(seed, 1, length) for seed, length in enumerate(lengths)]
+    tokens = random_ids(99, len(lengths), 1)
+    for prompt, slot in zip(prompts, slots, strict=True):
+        states(decoder, prompt, [slot], [0])
+
+    together = states(decoder, tokens, slots, lengths)
+
+    alone = decoder_of(backbone_of(kind))
+    for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        whole = torch.cat([prompt, tokens[row : row + 1]], 1)
+        begin = 0
+        while begin <= length:
+            piece = whole[:, begin : begin + cut]
+            last = states(alone, piece, [0], [begin])[:, -1:]
+            begin += cut
+        assert torch.equal(last[0], together[row])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
+    """Rows with skills, one without and a code a token give what torch's sites give in float32."""
+    codes = torch.rand(3, 6, 2, RANK, generator=torch.Generator().manual_seed(1))
+    codes[1] = 0
+    native = backbone_of(kind)
+    bank = with_skills(native, tmp_path)
+    decoder = decoder_of(native, bank)
+    found = under(decoder, bank, codes)
+    reference = replace(tiny_backbone(), model=held_by(decoder))
+    bank = with_skills(reference, tmp_path)
+    cache = SlotCache(reference, rows=3, context_tokens=32)
+    wanted = under(Decoder(reference, bank, cache), bank, codes)
+
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert (mine - theirs).norm() / theirs.norm() < 0.1  # what 8-bit inputs lose
+    assert torch.equal(found[0][1], found[1][1])
+    assert (found[1][0] - found[0][0]).norm() / found[0][0].norm() > 0.3
+    assert (found[2][0] - found[1][0]).norm() / found[0][0].norm() > 0.1
+
+
+def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
+    """Codes of two rows are no codes for one."""
+    backbone = backbone_of("int8")
+    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
+    write_skill(tmp_path, backbone, "alpha", seed=0)
+    bank.load(tmp_path / "alpha")
+    decoder = decoder_of(backbone, bank)
+    bank.rows.set(torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, RANK))
+
+    with pytest.raises(ValueError, match="do not fit 1 x 3 tokens"):
+        states(decoder, random_ids(0, 1, 3), [0], [0])
+
+
+def test_a_backbone_that_does_not_fit_is_left_to_torch() -> None:
+    """A width that the kernels do not compute is named, and ``auto`` takes torch's."""
+    backbone = tiny_backbone()
+    backbone.model.config.intermediate_size = 60
+    assert library()
+
+    settled, picked = settle(backbone, "int8", "auto")
+
+    assert "60 is not a multiple of 16" in unfit(backbone)
+    assert settled.kernels is None
+    assert picked.kernels.startswith("torch: the inner width 60")
+
+
+def test_a_backbone_in_bfloat16_is_refused() -> None:
+    """Compiled layers take a float32 model and say what they were given."""
+    backbone = backbone_of("int8")
+    backbone.model.to(torch.bfloat16)
+
+    with pytest.raises(UnsupportedWeightsError, match="bfloat16"):
+        decoder_of(backbone)
