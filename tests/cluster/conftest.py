@@ -62,7 +62,7 @@ def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effe
         pods = made.kubectl("get", "pods,events", "-o", "wide")
         raise CommandError(f"{err}\n{pods}") from err
     finally:
-        if made.name in run("helm", "list", "-aq", "-n", made.namespace):
+        if made.name in run("helm", "list", "-q", "-n", made.namespace):
             made.helm("uninstall", "--wait")
         run("kubectl", "delete", "namespace", made.namespace, "--timeout=180s")
         run("kubectl", "delete", "crd", "missions.fleet.bem.dev", "--ignore-not-found")
