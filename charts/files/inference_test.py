@@ -51,7 +51,11 @@ def main() -> int:
     text = answer["choices"][0]["message"]["content"]
     print("gateway:", text)
     with grpc.insecure_channel(os.environ["ROUTER_ADDRESS"]) as channel:
-        asked = pb.GenerateRequest(model=model, prompt=QUESTION, max_tokens=16)
+        said = pb.ChatMessage(role="user", content=QUESTION)
+        greedy = pb.Sampling(temperature=0)
+        asked = pb.GenerateRequest(
+            model=model, chat=pb.ChatPrompt(messages=[said]), sampling=greedy, max_tokens=16
+        )
         router = rpc.RouterServiceStub(channel)
         direct = router.Complete(pb.CompleteRequest(request=asked), timeout=limit_s)
     print("router:", direct.text)

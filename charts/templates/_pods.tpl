@@ -43,6 +43,11 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{- /* A value as text: YAML's numbers are floats here, and 2097152 must not become 2.097152e+06. */ -}}
+{{- define "fleet.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
+{{- end }}
+
 {{- /* Settings as environment: (list root prefix settings). */ -}}
 {{- define "fleet.settingsEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
@@ -50,7 +55,7 @@ capabilities: {drop: [ALL]}
 {{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE" "TLS") }}
 {{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model, tls or redis instead" $key (lower $prefix)) }}
 {{- end }}
-{{- with tpl (toString $value) $root }}
+{{- with tpl (include "fleet.text" $value) $root }}
 - name: BEM_{{ $prefix }}_{{ $key }}
   value: {{ . | quote }}
 {{- end }}

@@ -226,3 +226,10 @@ def test_every_way_is_listed() -> None:
     }
     assert router[0]["ports"] == [{"port": 50051}]
     assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])
+
+
+def test_large_numbers_reach_the_pods_as_they_are() -> None:
+    """A setting of seven digits is no float in the environment."""
+    shown = render(VALUE_SETS[0], "services.gateway.settings.MAX_BODY_BYTES=2097152")
+
+    assert 'value: "2097152"' in shown
