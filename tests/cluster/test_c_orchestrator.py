@@ -35,7 +35,8 @@ def mission(name: str, **spec: Any) -> list[dict[str, Any]]:
     }
     metadata = {"name": name, "labels": labels}
     template = {"metadata": {"labels": labels}, "spec": pod}
-    deployment = {"selector": {"matchLabels": labels}, "template": template}
+    # The first pods come from the orchestrator: those of an image that never runs are not replaced.
+    deployment = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
     return [
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": deployment},
         {
