@@ -38,7 +38,7 @@ class Traffic:
     def run(self, release: Release, body: dict[str, Any], stop: threading.Event) -> None:
         """Ask in short turns until told to stop."""
         while not stop.is_set():
-            counted = ask_on(release, 10, body, at_once=3, pause_s=0)
+            counted = ask_on(release, 10, body, at_once=2, pause_s=0.2)
             self.asked += counted["asked"]
             self.failed += counted["failed"]
 
