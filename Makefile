@@ -42,8 +42,9 @@ unit: setup ## Tests without network
 integration: setup ## Tests with real servers on loopback
 	$(PY) -m pytest tests/integration
 
-e2e: setup ## Tests of the whole fleet with the real model
+e2e: setup clients ## Tests of the whole fleet with the real model, on this machine and on a real Kubernetes
 	$(PY) -m pytest tests/e2e
+	$(PY) -m pytest tests/cluster -rs
 
 lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	ruff check .
@@ -90,7 +91,7 @@ golden: setup clients ## Rewrite what the chart is expected to render
 	$(PY) -m tests.charts.rendering
 
 e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
-	$(PY) -m pytest tests/cluster -p no:cacheprovider
+	$(PY) -m pytest tests/cluster -rs
 
 ##@ Land
 ci: ## What runs before anything lands
