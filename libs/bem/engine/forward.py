@@ -125,14 +125,15 @@ class Decoder:
             if self._native
             else TorchLayers(backbone, cache)
         )
-        leave_file(backbone.model)
-        self._embedding: Tensor = inner.embed_tokens.weight
         self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
         held: Kind = "int8" if kind == "int4" else kind
         self._head = hold(
             backbone.model.lm_head.weight, held, halves=True, kernels=backbone.kernels
         )
+        looked_up = inner.embed_tokens.weight
+        leave_file(backbone.model, None if isinstance(self._head, FrozenLinear) else looked_up)
+        self._embedding: Tensor = looked_up
         self._cache = cache
         self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1

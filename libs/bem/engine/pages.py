@@ -2,38 +2,79 @@
 
 import ctypes
 from bisect import bisect_right
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-_MAPS = Path("/proc/self/maps")
+_MAPS = Path("/proc/self/smaps")
 _FILE = ".safetensors"
+_DONTNEED = 4  # MADV_DONTNEED
 
 
-def leave_file(model: nn.Module) -> None:
+@dataclass
+class _Range:
+    """Mapped weights.
+
+    Attributes:
+        begin: Their first address.
+        end: The first address after them.
+        changed: Whether pages were written to: their values are in no file.
+    """
+
+    begin: int
+    end: int
+    changed: bool = False
+
+
+def leave_file(model: nn.Module, rarely: Tensor | None = None) -> None:
     """Copy what a model still reads from its mapped file, and free what is free.
 
     A mapped file stays in a process whole as long as one tensor lies in it, although an engine
     holds nearly all of it in another form. Where the system shows no mappings, nothing is copied.
+
+    Args:
+        model: With its weights in place.
+        rarely: A parameter of which only some rows are ever read, as of an embedding. It stays in
+            the file, whose pages are left; those that are read come back one by one.
     """
     ranges = _mapped()
-    begins = [begin for begin, _ in ranges]
+    begins = [one.begin for one in ranges]
+    left = None
     for parameter in model.parameters():
         place = bisect_right(begins, parameter.data_ptr()) - 1
-        if place >= 0 and parameter.data_ptr() < ranges[place][1]:
+        if place < 0 or parameter.data_ptr() >= ranges[place].end:
+            continue
+        if parameter is rarely and not ranges[place].changed:
+            left = ranges[place]
+        else:
             parameter.data = parameter.data.clone()
+    if left:
+        length = ctypes.c_size_t(left.end - left.begin)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(left.begin), length, _DONTNEED)
     # What loading and packing took and gave back lies scattered in the heap.
+    give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the system, which glibc keeps for as long as the process lives."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
-def _mapped() -> list[tuple[int, int]]:
-    """Return the address ranges of mapped weights, lowest first."""
+def _mapped() -> list[_Range]:
+    """Return the mapped weights by their addresses."""
     if not _MAPS.exists():
         return []
-    found = []
+    found: list[_Range] = []
+    inside = False
     for line in _MAPS.read_text().splitlines():
-        if line.endswith(_FILE):
-            begin, end = line.split(maxsplit=1)[0].split("-")
-            found.append((int(begin, 16), int(end, 16)))
-    return sorted(found)
+        first = line.split(maxsplit=1)[0]
+        if not first.endswith(":"):  # the first line of a mapping
+            inside = line.endswith(_FILE)
+            if inside:
+                begin, end = first.split("-")
+                found.append(_Range(int(begin, 16), int(end, 16)))
+        elif inside and first == "Anonymous:":
+            found[-1].changed = line.split()[1] != "0"
+    return sorted(found, key=lambda one: one.begin)

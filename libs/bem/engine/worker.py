@@ -14,6 +14,7 @@ from bem.adapters.bank import LoadedSkill, SkillBank
 from bem.backbone import Backbone
 from bem.engine.batch import Batch, Counters
 from bem.engine.forward import one_token
+from bem.engine.pages import give_back
 from bem.engine.requests import GenerationRequest, OnPiece, Ticket
 from bem.engine.scoring import ScoreRequest, score_batch
 from bem.errors import (
@@ -26,6 +27,8 @@ from bem.errors import (
 from bem.safety import SafetyOverlay
 
 PREFIX_BYTES = 128 * 2**20
+# Without a request for so long, what earlier ones used goes back to the system.
+IDLE_S = 1.0
 T = TypeVar("T")
 
 
@@ -186,11 +189,17 @@ class ModelWorker:
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False ends the thread."""
         with self._changed:
-            while not (self.batch.rows or self._waiting or self._commands or self._closing):
-                self._changed.wait()
+            idle = not self._changed.wait_for(self._is_due, IDLE_S)
+        if idle:
+            give_back()
+        with self._changed:
+            self._changed.wait_for(self._is_due)
             if self._abandon:
                 return False
             return bool(self.batch.rows or self._waiting or self._commands) or not self._closing
+
+    def _is_due(self) -> bool:
+        return bool(self.batch.rows or self._waiting or self._commands or self._closing)
 
     @torch.inference_mode()
     def turn(self) -> None:
