@@ -71,9 +71,9 @@ def ended(release: Release, phase: str) -> dict[str, Any]:
 
 
 def canary(**spec: Any) -> dict[str, Any]:
-    """Return the patch that starts a canary."""
+    """Return the patch that starts a canary; what it leaves out is taken from the one before."""
     whole = {"model": None, "image": None, "env": None, "shadow": 100, "steps": STEPS, **spec}
-    return {"spec": {"model": SKILL, "canary": {"analysis": EASY, **whole}}}
+    return {"spec": {"model": SKILL, "canary": {"analysis": {"probes": None, **EASY}, **whole}}}
 
 
 def test_bad_adapter_rolls_itself_back(release: Release, skills: str) -> None:
