@@ -23,8 +23,10 @@ def ask(number):
         try:
             request = urllib.request.Request(url, body or None, headers)
             urllib.request.urlopen(request, timeout=60).read()
+        except urllib.error.HTTPError as err:
+            failed.append(f"{time.time():.1f} {err} {err.read()[:300]}")
         except OSError as err:
-            failed.append(str(err))
+            failed.append(f"{time.time():.1f} {err}")
         time.sleep(float(sys.argv[5]))
 with concurrent.futures.ThreadPoolExecutor() as pool:
     list(pool.map(ask, range(int(sys.argv[4]))))
