@@ -57,11 +57,20 @@ def traffic(release: Release, model: str) -> Iterator[Traffic]:
         asking.join()
 
 
-def ended(release: Release, phase: str) -> dict[str, Any]:
-    """Wait for the end of a canary and return its status; another end fails at once."""
+def ended(release: Release, patch: dict[str, Any], phase: str) -> dict[str, Any]:
+    """Start a canary, wait for its end and return its status; another end fails at once."""
+
+    def status() -> dict[str, Any]:
+        known: dict[str, Any] = release.mission("router")["status"].get("canary", {})
+        return known
+
+    before = status().get("id")
+    release.patch_mission("router", patch)
 
     def look() -> dict[str, Any] | None:
-        canary: dict[str, Any] = release.mission("router")["status"].get("canary", {})
+        canary = status()
+        if canary.get("id") == before:
+            return None
         final = ("Promoted", "RolledBack", "Inconclusive")
         if canary.get("phase") in final and canary["phase"] != phase:
             raise AssertionError(f"{canary['phase']}: {canary}")
@@ -80,10 +89,8 @@ def test_bad_adapter_rolls_itself_back(release: Release, skills: str) -> None:
     """An adapter that answers worse is taken back by its quality; no request failed."""
     assert skills
     with traffic(release, SKILL) as counted:
-        release.patch_mission(
-            "router", canary(model="passage-qa-bad", analysis={**EASY, "probes": PROBES})
-        )
-        found = ended(release, "RolledBack")
+        worse = canary(model="passage-qa-bad", analysis={**EASY, "probes": PROBES})
+        found = ended(release, worse, "RolledBack")
 
     assert "quality" in found["reason"]
     assert counted.asked > 0
@@ -94,10 +101,8 @@ def test_good_adapter_is_promoted(release: Release, skills: str) -> None:
     """An adapter as good as stable's takes its name over without a pod; no request failed."""
     assert skills
     with traffic(release, SKILL) as counted:
-        release.patch_mission(
-            "router", canary(model="passage-qa-v2", analysis={**EASY, "probes": PROBES})
-        )
-        found = ended(release, "Promoted")
+        equal = canary(model="passage-qa-v2", analysis={**EASY, "probes": PROBES})
+        found = ended(release, equal, "Promoted")
 
     assert found["gate"]["verdict"] == "promote"
     assert counted.failed == []
@@ -115,8 +120,7 @@ def test_bad_pod_rolls_itself_back(release: Release) -> None:
     """A second Deployment whose pod refuses most requests is taken back and removed."""
     small = {"BEM_ROUTER_CONTEXT_TOKENS": "16"}
     with traffic(release, "smollm2-135m-instruct") as counted:
-        release.patch_mission("router", canary(image=image_of(release), env=small))
-        found = ended(release, "RolledBack")
+        found = ended(release, canary(image=image_of(release), env=small), "RolledBack")
     gone = ("wait", "--for=delete", "deployment/bem-fleet-router-canary", "--timeout=60s")
     release.kubectl(*gone)
 
@@ -128,8 +132,7 @@ def test_good_pod_is_promoted_and_undone(release: Release) -> None:
     """A good one becomes stable without a failed request; `kubectl rollout undo` takes it back."""
     with traffic(release, "smollm2-135m-instruct") as counted:
         better = {"BEM_ROUTER_ROWS": "8"}
-        release.patch_mission("router", canary(image=image_of(release), env=better))
-        ended(release, "Promoted")
+        ended(release, canary(image=image_of(release), env=better), "Promoted")
     promoted = release.pod("router")
     release.kubectl("rollout", "undo", "deployment/bem-fleet-router")
     release.rolled_out()
