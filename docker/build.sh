@@ -19,20 +19,19 @@ mission_of() { # the seed's labels: mission, and the memory of the GPU that it i
   esac
 }
 
-target_of() { # what needs torch is a model image
-  if [ "$1" = redis ]; then echo redis
-  elif grep -q '^torch==' "requirements/$1.lock"; then echo model
-  else echo control; fi
+kind_of() { # what needs torch is a model image
+  if grep -q '^torch==' "requirements/$1.lock"; then echo model; else echo control; fi
 }
 
 build() {
   local name=$1 image=localhost/bem-fleet/$1:$tag mission memory options
   read -r mission memory <<<"$(mission_of "$name")"
-  options=(-f docker/Dockerfile --target "$(target_of "$name")" --build-arg "SERVICE=$name"
+  options=(-f docker/Dockerfile --build-arg "KIND=$(kind_of "$name")" --build-arg "SERVICE=$name"
     --build-arg "MISSION=$mission" --build-arg "GPU_MEMORY=$memory" --build-arg "VERSION=$tag"
     --build-arg "BASE_MODEL=${BASE_MODEL:-image}")
+  [ "$name" != redis ] || options+=(--target redis)
   [ -z "${INDEX:-}" ] || options+=(--secret "id=index,src=$INDEX")
-  if command -v docker >/dev/null; then
+  if docker info >/dev/null 2>&1; then
     docker build -q "${options[@]}" -t "$image" .
     if command -v kind >/dev/null && kind get clusters | grep -qx bem-fleet; then
       kind load docker-image --name bem-fleet "$image"

@@ -34,7 +34,8 @@ fi
 echo "setup: installing the locked packages (3 GB the first time)"
 [ -x .venv/bin/python ] || "$uv" venv --quiet --python "$python" .venv
 "$uv" pip sync --python .venv/bin/python --require-hashes --only-binary :all: \
-  --compile-bytecode requirements/dev.lock requirements/no-deps.lock requirements/base-model.lock ||
+  --compile-bytecode requirements/dev.lock requirements/no-deps.lock requirements/base-model.lock \
+  requirements/safety-embedding.lock ||
   fail "the locked packages could not be installed; check network, disk space and the message above"
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 .venv/bin/python -m bem.engine.native

@@ -2,8 +2,10 @@
 
 import json
 import os
+import ssl
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,6 +13,12 @@ from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 
 QUESTION = "What is the capital of France?"
+
+
+def trusted() -> ssl.SSLContext:
+    """Return whom the gateway's certificate may come from: its own authority where there is one."""
+    authority = Path("/run/tls/ca.crt")
+    return ssl.create_default_context(cafile=authority if authority.exists() else None)
 
 
 def ask(path: str, body: dict[str, Any] | None, limit_s: float) -> dict[str, Any]:
@@ -24,7 +32,7 @@ def ask(path: str, body: dict[str, Any] | None, limit_s: float) -> dict[str, Any
         data=json.dumps(body).encode() if body else None,
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=limit_s) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=limit_s, context=trusted()) as answer:  # noqa: S310
         found: dict[str, Any] = json.load(answer)
     return found
 
@@ -43,7 +51,11 @@ def main() -> int:
     text = answer["choices"][0]["message"]["content"]
     print("gateway:", text)
     with grpc.insecure_channel(os.environ["ROUTER_ADDRESS"]) as channel:
-        asked = pb.GenerateRequest(model=model, prompt=QUESTION, max_tokens=16)
+        said = pb.ChatMessage(role="user", content=QUESTION)
+        greedy = pb.Sampling(temperature=0)
+        asked = pb.GenerateRequest(
+            model=model, chat=pb.ChatPrompt(messages=[said]), sampling=greedy, max_tokens=16
+        )
         router = rpc.RouterServiceStub(channel)
         direct = router.Complete(pb.CompleteRequest(request=asked), timeout=limit_s)
     print("router:", direct.text)

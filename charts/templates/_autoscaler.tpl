@@ -1,6 +1,10 @@
 {{- /* Pods by the depth of the queue: (dict "root" "name" "spec" "full"). */ -}}
 {{- define "fleet.autoscaler" -}}
 {{- $scale := .spec.autoscaling -}}
+{{- $target := dict "apiVersion" "apps/v1" "kind" "Deployment" "name" .full -}}
+{{- if include "fleet.isMission" (list .root .spec) -}}
+{{- $target = dict "apiVersion" "fleet.bem.dev/v1alpha1" "kind" "Mission" "name" .name -}}
+{{- end -}}
 {{- if eq $scale.kind "hpa" -}}
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -8,7 +12,7 @@ metadata:
   name: {{ .full }}
   labels: {{- include "fleet.labels" (list .root .name) | nindent 4 }}
 spec:
-  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .full }}}
+  scaleTargetRef: {{- toYaml $target | nindent 4 }}
   minReplicas: {{ $scale.minReplicas }}
   maxReplicas: {{ $scale.maxReplicas }}
   metrics:
@@ -25,7 +29,7 @@ metadata:
   name: {{ .full }}
   labels: {{- include "fleet.labels" (list .root .name) | nindent 4 }}
 spec:
-  scaleTargetRef: {name: {{ .full }}}
+  scaleTargetRef: {{- toYaml $target | nindent 4 }}
   minReplicaCount: {{ $scale.minReplicas }}
   maxReplicaCount: {{ $scale.maxReplicas }}
   triggers:

@@ -38,6 +38,11 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end -}}
 {{- end }}
 
+{{- /* Not empty if a service is a Mission, which then owns its number of pods: (list root spec). */ -}}
+{{- define "fleet.isMission" -}}
+{{- if and (index . 1).sidecar (include "fleet.orchestrated" (index . 0)) -}}true{{- end -}}
+{{- end }}
+
 {{- /* Where a service is reached inside the cluster: (list root name). */ -}}
 {{- define "fleet.address" -}}
 {{- $spec := include "fleet.spec" . | fromYaml -}}

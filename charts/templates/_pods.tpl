@@ -43,15 +43,22 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
+{{- /* A value as text: YAML's numbers are floats here, and 2097152 must not become 2.097152e+06. */ -}}
+{{- define "fleet.text" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
+{{- end }}
+
 {{- /* Settings as environment: (list root prefix settings). */ -}}
 {{- define "fleet.settingsEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
 {{- range $key, $value := index . 2 }}
-{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE") }}
-{{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model or redis instead" $key (lower $prefix)) }}
+{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE" "TLS") }}
+{{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model, tls or redis instead" $key (lower $prefix)) }}
 {{- end }}
+{{- with tpl (include "fleet.text" $value) $root }}
 - name: BEM_{{ $prefix }}_{{ $key }}
-  value: {{ tpl (toString $value) $root | quote }}
+  value: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 

@@ -21,7 +21,7 @@ spec:
     - name: {{ $spec.protocol }}
       port: {{ $spec.port }}
       targetPort: {{ $spec.protocol }}
-      appProtocol: {{ ternary "http" "kubernetes.io/h2c" (eq $spec.protocol "http") }}
+      appProtocol: {{ ternary (ternary "https" "http" (ne $spec.tls.existingSecret "")) "kubernetes.io/h2c" (eq $spec.protocol "http") }}
     {{- if $spec.metricsPort }}
     - {name: metrics, port: {{ $spec.metricsPort }}, targetPort: metrics}
     {{- end }}
@@ -35,7 +35,7 @@ metadata:
     fleet.bem.dev/mission: {{ $name }}
     {{- end }}
 spec:
-  {{- if not $scaled }}
+  {{- if not (or $scaled (include "fleet.isMission" (list $root $spec))) }}
   replicas: {{ $spec.replicas }}
   {{- end }}
   revisionHistoryLimit: 5
@@ -47,6 +47,7 @@ spec:
     metadata:
       labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
         {{- if $spec.sidecar }}
+        fleet.bem.dev/mission: {{ $name }}
         fleet.bem.dev/track: stable
         {{- end }}
       annotations:
@@ -83,6 +84,9 @@ fleet.bem.dev/track: stable
 {{- define "fleet.pod" -}}
 {{- $root := .root -}}{{- $name := .name -}}{{- $spec := .spec -}}
 {{- $full := printf "%s-%s" (include "fleet.fullname" $root) $name -}}
+{{- if and $spec.tls.existingSecret (ne $spec.protocol "http") }}
+{{- fail (printf "services.%s.tls.existingSecret: only http services have a certificate of their own; kubelets probe gRPC in clear" $name) }}
+{{- end }}
 {{- $profile := required (printf "services.%s.profile is %q; resourceProfiles has: %s" $name $spec.profile (keys $root.Values.resourceProfiles | sortAlpha | join ", ")) (ternary (index $root.Values.resourceProfiles $spec.profile) nil (hasKey $root.Values.resourceProfiles $spec.profile)) -}}
 serviceAccountName: {{ $full }}
 automountServiceAccountToken: {{ $spec.apiAccess }}
@@ -137,6 +141,9 @@ containers:
       {{- if eq $spec.model.source "volume" }}
       - {name: model, mountPath: /models, readOnly: true}
       {{- end }}
+      {{- if $spec.tls.existingSecret }}
+      - {name: tls, mountPath: /run/tls, readOnly: true}
+      {{- end }}
       {{- if $spec.model.adaptersClaim }}
       - {name: adapters, mountPath: /app/adapters, readOnly: true}
       {{- end }}
@@ -147,6 +154,9 @@ volumes:
   {{- end }}
   {{- if eq $spec.model.source "volume" }}
   - {name: model, persistentVolumeClaim: {claimName: {{ required (printf "services.%s.model.source is volume: set model.existingClaim" $name) $spec.model.existingClaim }}, readOnly: true}}
+  {{- end }}
+  {{- with $spec.tls.existingSecret }}
+  - {name: tls, secret: {secretName: {{ . }}, defaultMode: 288}}
   {{- end }}
   {{- with $spec.model.adaptersClaim }}
   - {name: adapters, persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}}
@@ -163,6 +173,9 @@ volumes:
 - {name: BEM_{{ $prefix }}_DRAIN_S, value: {{ $spec.drainSeconds | quote }}}
 {{- if $spec.metricsPort }}
 - {name: BEM_{{ $prefix }}_METRICS_ADDRESS, value: "0.0.0.0:{{ $spec.metricsPort }}"}
+{{- end }}
+{{- if $spec.tls.existingSecret }}
+- {name: BEM_{{ $prefix }}_TLS, value: /run/tls}
 {{- end }}
 {{- if eq $spec.model.source "image" }}
 - {name: BEM_{{ $prefix }}_CACHE, value: /models}
@@ -189,9 +202,10 @@ startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThresh
 readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ required (printf "services.%s.healthService is empty: the sidecar alone would count as ready" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
 livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $life }}
 {{- else if eq $spec.protocol "http" -}}
-startupProbe: {httpGet: {port: http, path: /healthz}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}
-readinessProbe: {httpGet: {port: http, path: /readyz}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {httpGet: {port: http, path: /healthz}, periodSeconds: 10, timeoutSeconds: 5}
+{{- $how := ternary "HTTPS" "HTTP" (ne $spec.tls.existingSecret "") -}}
+startupProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $how }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}
+readinessProbe: {httpGet: {port: http, path: /readyz, scheme: {{ $how }}}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $how }}}, periodSeconds: 10, timeoutSeconds: 5}
 {{- else -}}
 startupProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 2, timeoutSeconds: 3, failureThreshold: {{ $tries }}}
 readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ $spec.healthService | quote }}}, periodSeconds: 3, timeoutSeconds: 3}

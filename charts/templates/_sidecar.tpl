@@ -20,6 +20,9 @@
   # Alive at once: it must not wait for the mission, which starts after it.
   startupProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}
   livenessProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3}
+  # It would be ended only after the mission, and its clients would keep their connections meanwhile:
+  # once endpoints have forgotten the pod they are sent away, while the mission still answers.
+  lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 3; kill -TERM 1"]}}}
   resources: {{- toYaml $sidecar.resources | nindent 4 }}
   volumeMounts:
     - {name: socket, mountPath: /run/bem}

@@ -33,8 +33,11 @@ class RouteTable:
     def route(self, mission: str, model: str) -> pb.Route | None:
         """Return the route that holds for a request; None where nothing is split or renamed."""
         route = self._routes.get(mission)
-        if route is None or (route.model and route.model != model):
+        if route is None:
             return None
+        if route.model and route.model != model:
+            # Another Deployment is tried with all models; only the mission's own is renamed.
+            return _unnamed(route) if route.canary.address else None
         if route.HasField("canary") or route.stable.model:
             return route
         return None
@@ -72,3 +75,11 @@ class RouteTable:
         """Close the channels to canaries."""
         for channel in self._channels.values():
             await channel.close()
+
+
+def _unnamed(route: pb.Route) -> pb.Route:
+    """Return the route for a model that goes by its own name."""
+    made = pb.Route()
+    made.CopyFrom(route)
+    made.model = made.stable.model = made.canary.model = ""
+    return made

@@ -1,5 +1,7 @@
 """Settings of the gateway."""
 
+from pathlib import Path
+
 from fleet.settings import FleetSettings
 from pydantic import Field
 
@@ -9,6 +11,9 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
 
     address: str = "127.0.0.1:8080"
     """Where HTTP listens."""
+
+    tls: Path | None = None
+    """Folder with ``tls.crt`` and ``tls.key``; with it the edge speaks HTTPS alone."""
 
     router_address: str = "127.0.0.1:50051"
     """The router's sidecar."""

@@ -4,17 +4,19 @@ from bemfleet.fleet.v1 import fleet_pb2_grpc
 from fleet.server import App
 
 from services.orchestrator.analyst import Analyst
-from services.orchestrator.kube.api import connect
+from services.orchestrator.kube.api import Api, Object, connect
 from services.orchestrator.kube.election import lead
 from services.orchestrator.reconciler import Reconciler
 from services.orchestrator.servicer import SERVICE, FleetServicer
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.view import View
+from services.orchestrator.workloads import deployment_path
 
 
 async def build(settings: OrchestratorSettings, app: App) -> None:
     """Add the servicer; it is ready once the caches are filled. One replica reconciles."""
     api = await connect()
+    owner = await _own_deployment(api, settings)
     view = View(api, settings)
     analyst = Analyst(settings, view, view.changed.set)
     reconciler = Reconciler(api, view, analyst, settings)
@@ -35,8 +37,22 @@ async def build(settings: OrchestratorSettings, app: App) -> None:
             identity=settings.identity,
             duration_s=settings.lease_s,
             work=reconciler.run,
+            owner=owner,
         )
     )
+
+
+async def _own_deployment(api: Api, settings: OrchestratorSettings) -> Object | None:
+    """Return the owner reference of the orchestrator's own Deployment, if it has one."""
+    if not settings.deployment:
+        return None
+    found = await api.get(deployment_path(settings.namespace, settings.deployment))
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": settings.deployment,
+        "uid": found["metadata"]["uid"],
+    }
 
 
 async def _announce(app: App, view: View) -> None:

@@ -18,6 +18,9 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     identity: str = Field(default_factory=socket.gethostname, min_length=1)
     """Name of this replica, unique among them; the pod's name in a cluster."""
 
+    deployment: str = Field("", max_length=253)
+    """Its own Deployment, which the lease goes with; empty: the lease stays."""
+
     lease_s: int = Field(15, ge=4, le=600)
     """Seconds after which another replica takes over from one that is silent."""
 
@@ -33,7 +36,7 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     drain_canary_s: float = Field(10.0, ge=0)
     """Time between the last request to a canary and its removal."""
 
-    priority_class_prefix: str = "bem-"
+    priority_class_prefix: str = ""
     """PriorityClasses are this and the class, such as ``bem-high``; empty: none is set."""
 
     foreign_pods: bool = True

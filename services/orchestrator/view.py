@@ -36,7 +36,11 @@ class View:
         self.listeners: set[asyncio.Event] = set()
         within = f"namespaces/{settings.namespace}"
         self.missions: Cache[Mission] = Cache(
-            api, f"/apis/{GROUP}/{VERSION}/{within}/{PLURAL}", read_mission, self._woken
+            api,
+            f"/apis/{GROUP}/{VERSION}/{within}/{PLURAL}",
+            read_mission,
+            self._woken,
+            wrote=self._tell,
         )
         self.deployments: Cache[Object] = Cache(
             api, f"/apis/apps/v1/{within}/deployments", _slim, self._woken, selector=MISSION_LABEL
@@ -84,6 +88,9 @@ class View:
 
     def _woken(self) -> None:
         self.changed.set()
+        self._tell()
+
+    def _tell(self) -> None:
         for listener in self.listeners:
             listener.set()
 

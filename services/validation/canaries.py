@@ -6,6 +6,7 @@ restart: the pairs of requests under ``bem:canary:<id>``, the probes' scores bes
 
 import asyncio
 import math
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,9 @@ WINDOW = 50
 _REACH = math.log(4)
 _PAGE = 1000
 _KEPT = 256
-_PROBES_A_LOOK = 8
+# Probes of one look: at most so many, and none begun later than this; a look must end in time even
+# where both sides are slow, and what was asked is kept.
+_PROBES_A_LOOK, _PROBING_S = 8, 15.0
 VERDICTS = Counter("bem_validation_canary_looks_total", "Looks at canaries.", ["verdict"])
 
 
@@ -170,7 +173,10 @@ class Canaries:
     ) -> None:
         """Ask a few probes that have not been asked; both sides answer the same question."""
         due = [index for index in range(len(probes)) if index not in watched.asked]
+        limit = time.monotonic() + _PROBING_S
         for index in due[:_PROBES_A_LOOK]:
+            if time.monotonic() > limit:
+                return
             probe = probes[index]
             stable, canary = await asyncio.gather(
                 *(self._prober.answer(side, probe.prompt) for side in sides)

@@ -24,7 +24,7 @@ def pods(found: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     for each in found:
         if each["kind"] == "Pod":
             yield each["metadata"]["name"], each["spec"]
-        elif each["kind"] in {"Deployment", "StatefulSet"}:
+        elif each["kind"] in {"Deployment", "StatefulSet", "Job"}:
             yield each["metadata"]["name"], each["spec"]["template"]["spec"]
 
 
@@ -59,7 +59,8 @@ def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> No
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        assert pod["automountServiceAccountToken"] is name.endswith("-orchestrator"), name
+        knows_api = name.endswith(("-orchestrator", "-farewell"))
+        assert pod["automountServiceAccountToken"] is knows_api, name
         assert pod["enableServiceLinks"] is False, name
         for container in containers(pod):
             own = container["securityContext"]
@@ -131,11 +132,57 @@ def test_selectors_hold_nothing_that_changes(rendered: list[dict[str, Any]]) -> 
 def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
     """Everything that serves has a startup and a liveness probe, and its pod a readiness probe."""
     for name, pod in pods(rendered):
-        if name.endswith("-test"):
+        if name.endswith(("-test", "-farewell")):
             continue
         for container in containers(pod):
             assert {"startupProbe", "livenessProbe"} <= set(container), name
         assert any("readinessProbe" in container for container in containers(pod)), name
+
+
+def test_edge_speaks_https_with_a_certificate() -> None:
+    """With a Secret the gateway is probed, scraped, tested and announced by HTTPS alone."""
+    values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
+    found = objects(render(values, "services.gateway.tls.existingSecret=edge"))
+    named = {(e["kind"], e["metadata"]["name"]): e for e in found}
+    (container,) = named["Deployment", "bem-fleet-gateway"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    probes = [container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")]
+    (port,) = named["Service", "bem-fleet-gateway"]["spec"]["ports"]
+    monitor = named["ServiceMonitor", "bem-fleet-gateway"]["spec"]["endpoints"][0]
+    (test,) = named["Pod", "bem-fleet-inference-test"]["spec"]["containers"]
+
+    assert {probe["httpGet"]["scheme"] for probe in probes} == {"HTTPS"}
+    assert {"name": "BEM_GATEWAY_TLS", "value": "/run/tls"} in container["env"]
+    assert port["appProtocol"] == "https"
+    assert monitor["scheme"] == "https"
+    assert test["env"][0]["value"].startswith("https://")
+
+
+def test_missions_own_their_number_of_pods() -> None:
+    """Where the orchestrator runs, neither Deployment nor autoscaler sets a mission's pods."""
+    values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
+    found = {
+        (e["kind"], e["metadata"]["name"]): e["spec"]
+        for e in objects(render(values))
+        if "spec" in e
+    }
+    alone = {
+        (e["kind"], e["metadata"]["name"]): e["spec"]
+        for e in objects(render(values, "services.orchestrator.enabled=false"))
+        if "spec" in e
+    }
+    scaled = ("ScaledObject", "bem-fleet-router")
+
+    assert "replicas" not in found["Deployment", "bem-fleet-router"]
+    assert "replicas" not in found["Mission", "router"]
+    assert found[scaled]["scaleTargetRef"]["kind"] == "Mission"
+    assert alone[scaled]["scaleTargetRef"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "bem-fleet-router",
+    }
+    assert ("Mission", "router") not in alone
 
 
 def test_replicated_services_have_budgets() -> None:
@@ -159,7 +206,7 @@ def test_gpus_come_with_labels_and_tolerations() -> None:
 
 
 def test_every_way_is_listed() -> None:
-    """With policies on, only the gateway is open; the router hears the gateway and the test."""
+    """With policies on, only the gateway is open; the router hears those who ask it alone."""
     values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
     policies = {
         e["metadata"]["name"]: e["spec"]
@@ -175,6 +222,14 @@ def test_every_way_is_listed() -> None:
         "gateway",
         "inference-test",
         "orchestrator",
+        "validation",
     }
     assert router[0]["ports"] == [{"port": 50051}]
     assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])
+
+
+def test_large_numbers_reach_the_pods_as_they_are() -> None:
+    """A setting of seven digits is no float in the environment."""
+    shown = render(VALUE_SETS[0], "services.gateway.settings.MAX_BODY_BYTES=2097152")
+
+    assert 'value: "2097152"' in shown

@@ -84,6 +84,8 @@ def test_every_service_has_its_block() -> None:
         ("services.router.port=0", "at '/services/router/port'"),
         ("services.router.model.source=volume", "set model."),
         ("services.validation.enabled=false", "services.validation.enabled is false"),
+        ("services.router.tls.existingSecret=edge", "only http services have a certificate"),
+        ("services.orchestrator.port=0", "at '/services/orchestrator/port'"),
         ("services.router.healthService=", "services.router.healthService"),
         ("services.router.settings.ADDRESS=0.0.0.0:1", "settings.ADDRESS of router is the chart's"),
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),

@@ -6,17 +6,17 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fleet.testing import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / "tests" / "cluster" / "cluster"
-_NEEDED = ("go", "buildah", "gcc", "openssl")
+T = TypeVar("T")
 
 
 class CommandError(Exception):
@@ -29,8 +29,10 @@ def missing() -> str | None:
         return None
     if os.geteuid():
         return "a cluster of one's own needs root (or set KUBECONFIG, or install Docker and kind)"
-    absent = [name for name in _NEEDED if shutil.which(name) is None]
-    return f"a cluster of one's own needs {', '.join(absent)} on PATH" if absent else None
+    if shutil.which("apt-get") is None or shutil.which("gcc") is None:
+        return "a cluster of one's own needs Debian's packages and a C compiler"
+    built = (Path(environment()["BEM_CLUSTER_BIN"]) / "kubelet").exists()
+    return None if built or shutil.which("go") else "a cluster of one's own is built with Go"
 
 
 def environment() -> dict[str, str]:
@@ -39,6 +41,7 @@ def environment() -> dict[str, str]:
     if "KUBECONFIG" in found or shutil.which("kind"):
         return found
     printed = subprocess.run([TOOL, "env"], capture_output=True, text=True, check=True).stdout
+    found["BEM_CLUSTER_BIN"] = printed.partition("PATH=")[2].partition(":")[0]
     for part in printed.split()[1:]:
         name, _, value = part.partition("=")
         found[name] = value.replace("$PATH", found["PATH"])
@@ -105,6 +108,24 @@ class Release:
         (only,) = living
         return only
 
+    def revision(self) -> int:
+        """Return the number of the installed revision."""
+        return int(json.loads(self.helm("status", "-o", "json"))["version"])
+
+    def mission(self, name: str) -> dict[str, Any]:
+        """Return a Mission; its status is empty before it has one."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "mission", name, "-o", "json"))
+        return {"status": {}, **found}
+
+    def condition(self, name: str, kind: str, status: str) -> dict[str, Any] | None:
+        """Return a Mission's condition if it has that status."""
+        found: list[dict[str, Any]] = self.mission(name)["status"].get("conditions", [])
+        return next((c for c in found if (c["type"], c["status"]) == (kind, status)), None)
+
+    def patch_mission(self, name: str, patch: dict[str, Any]) -> None:
+        """Change a Mission as a person does."""
+        self.kubectl("patch", "mission", name, "--type=merge", "-p", json.dumps(patch))
+
     def rolled_out(self) -> None:
         """Return when every pod is as wanted and ready."""
         for each in self.objects("deployments,statefulsets"):
@@ -131,6 +152,20 @@ class Release:
         finally:
             process.terminate()
             process.wait()
+
+
+def until(look: Callable[[], T | None], what: str, limit_s: float = 120) -> T:
+    """Return what ``look`` finds as soon as it finds something true.
+
+    Raises:
+        CommandError: It found nothing within ``limit_s`` seconds.
+    """
+    limit = time.monotonic() + limit_s
+    while time.monotonic() < limit:
+        if found := look():
+            return found
+        time.sleep(0.5)  # another program: there is no event to wait for
+    raise CommandError(f"{what}: not within {limit_s:g} s")
 
 
 def _listening(port: int) -> None:

@@ -32,6 +32,7 @@ class Orchestrator:
             "KUBECONFIG": str(plane.kubeconfig),
             "BEM_ORCHESTRATOR_ADDRESS": self.address,
             "BEM_ORCHESTRATOR_LEASE_S": "4",
+            "BEM_ORCHESTRATOR_PRIORITY_CLASS_PREFIX": "bem-",
             "BEM_ORCHESTRATOR_LOOK_S": "0.3",
             "BEM_ORCHESTRATOR_TICK_S": "0.2",
             "BEM_ORCHESTRATOR_DRAIN_CANARY_S": "0.5",

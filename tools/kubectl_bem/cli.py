@@ -115,10 +115,13 @@ def _show(asked: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kubectl bem", description=__doc__)
     parser.add_argument("-n", "--namespace", default="")
+    # kubectl takes it anywhere.
+    within = argparse.ArgumentParser(add_help=False)
+    within.add_argument("-n", "--namespace", default=argparse.SUPPRESS)
     things = parser.add_subparsers(required=True, metavar="canary|gate")
     canary = things.add_parser("canary", help="start and steer canaries")
     verbs = canary.add_subparsers(required=True, dest="verb")
-    start = verbs.add_parser("start", help="try an image or an adapter")
+    start = verbs.add_parser("start", help="try an image or an adapter", parents=[within])
     start.add_argument("mission")
     what = start.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", help="image of a second Deployment")
@@ -128,15 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--attempt", type=int, help="raise it to try the same again")
     start.set_defaults(run=_start)
     for verb in STEERING:
-        one = verbs.add_parser(verb)
+        one = verbs.add_parser(verb, parents=[within])
         one.add_argument("mission")
         one.set_defaults(run=_steer)
     for verb, show in (("status", table), ("history", history)):
-        one = verbs.add_parser(verb)
+        one = verbs.add_parser(verb, parents=[within])
         one.add_argument("mission")
         one.set_defaults(run=_show, show=show)
     gate = things.add_parser("gate", help="what the gate says").add_subparsers(required=True)
-    explain = gate.add_parser("explain")
+    explain = gate.add_parser("explain", parents=[within])
     explain.add_argument("mission")
     explain.set_defaults(run=_show, show=explanation)
     return parser

@@ -24,7 +24,8 @@ class Cache(Generic[T]):
         api: Where they live.
         path: Of the collection.
         read: Makes of an object what is kept of it, None for what is of no interest.
-        changed: Called after each change.
+        changed: Called after each change that the API server tells of.
+        wrote: Called after each change that ``put`` makes: its event will tell nothing new.
         selector: Label selector.
         optional: Whether a lack of rights, or of the resource, leaves it empty.
     """
@@ -36,11 +37,13 @@ class Cache(Generic[T]):
         read: Callable[[Object], T | None],
         changed: Callable[[], None],
         *,
+        wrote: Callable[[], None] = lambda: None,
         selector: str = "",
         optional: bool = False,
     ) -> None:
         self.synced = asyncio.Event()
         self._api, self._path, self._read, self._changed = api, path, read, changed
+        self._wrote = wrote
         self._query = {"labelSelector": selector} if selector else {}
         self._optional = optional
         self._objects: dict[str, T] = {}
@@ -58,7 +61,10 @@ class Cache(Generic[T]):
 
     def put(self, given: Object) -> None:
         """Take over what a write returned, so that the next look sees it before its event."""
+        before = self._objects.get(key_of(given))
         self._take(given)
+        if self._objects.get(key_of(given)) != before:
+            self._wrote()
 
     async def run(self) -> None:
         """Follow the API server for ever; a server that is away is met again when it is back."""

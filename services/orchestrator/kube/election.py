@@ -32,11 +32,14 @@ class Lease(BaseLock):
         api: The API server.
         namespace: Where the Lease lies.
         identity: Of this replica.
+        owner: Owner reference: the Lease goes when that object goes.
     """
 
-    def __init__(self, api: Api, namespace: str, identity: str) -> None:
+    def __init__(
+        self, api: Api, namespace: str, identity: str, owner: Object | None = None
+    ) -> None:
         super().__init__(NAME, namespace, identity)
-        self._api = api
+        self._api, self._owner = api, owner
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._read: Object = {}
 
@@ -63,7 +66,7 @@ class Lease(BaseLock):
         body = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": {"name": name},
+            "metadata": {"name": name, "ownerReferences": [self._owner] if self._owner else []},
             "spec": self._spec(election_record),
         }
         return await self._wrote(self._api.create(self._path, body))
@@ -101,6 +104,7 @@ async def lead(
     identity: str,
     duration_s: int,
     work: Callable[[], Coroutine[Any, Any, None]],
+    owner: Object | None = None,
 ) -> None:
     """Run ``work`` while this replica leads; try again whenever it does not. Never returns.
 
@@ -110,8 +114,9 @@ async def lead(
         identity: Unique among the replicas.
         duration_s: Seconds without renewal after which another replica takes over, at least 4.
         work: What a leader does; cancelled when the lease is lost. If it raises, so does this.
+        owner: Owner reference of the Lease.
     """
-    lock = Lease(api, namespace, identity)
+    lock = Lease(api, namespace, identity, owner)
     while True:
         term = _Term(work, identity)
         election = LeaderElection(

@@ -1,0 +1,67 @@
+"""What a chart of this kind should have, column by column: each is rendered, or counted here."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.charts.rendering import CHART, VALUE_SETS, objects, render
+
+ON = (
+    "monitoring.monitors.enabled=true",
+    "monitoring.rules.enabled=true",
+    "monitoring.dashboards.enabled=true",
+    "routes.enabled=true",
+    "routes.parentRefs[0].name=edge",
+    "services.gateway.replicas=2",
+    "services.router.autoscaling.enabled=true",
+    "services.validation.autoscaling.enabled=true",
+    "services.validation.autoscaling.kind=keda",
+)
+KINDS = (
+    *("PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PodMonitor", "PrometheusRule"),
+    *("HorizontalPodAutoscaler", "ScaledObject", "GRPCRoute", "HTTPRoute", "PriorityClass"),
+)
+
+
+def everything() -> list[dict[str, Any]]:
+    """Return the objects with all that is behind a flag."""
+    cpu = next(path for path in VALUE_SETS if path.name.startswith("cpu"))
+    return objects(render(cpu, *ON))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chart_has_every_kind(kind: str) -> None:
+    """None of the columns is empty."""
+    assert [each for each in everything() if each["kind"] == kind]
+
+
+def test_chart_has_what_is_no_kind() -> None:
+    """Schema, dashboards, helm tests, rule tests; spread and seccomp in every pod that stays."""
+    found = everything()
+    pods = [each["spec"]["template"]["spec"] for each in found if each["kind"] == "Deployment"]
+    tests = [e for e in found if e["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+    boards = [e for e in found if "grafana_dashboard" in e["metadata"].get("labels", {})]
+
+    assert json.loads((CHART / "values.schema.json").read_text())["additionalProperties"] is False
+    assert {each["kind"] for each in tests} == {"Pod", "ConfigMap"}
+    assert boards
+    assert pods
+    for pod in pods:
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["topologySpreadConstraints"]
+
+
+def test_routes_name_their_services_and_need_a_gateway() -> None:
+    """Each route leads to its service's port; without a Gateway the install stops with a word."""
+    routes = {each["kind"]: each for each in everything() if each["kind"].endswith("Route")}
+    backends = {kind: each["spec"]["rules"][0]["backendRefs"][0] for kind, each in routes.items()}
+
+    assert backends == {
+        "GRPCRoute": {"name": "bem-fleet-router", "port": 50051},
+        "HTTPRoute": {"name": "bem-fleet-gateway", "port": 8080},
+    }
+    with pytest.raises(ValueError, match=r"routes\.parentRefs"):
+        render(VALUE_SETS[0], "routes.enabled=true")
+    with pytest.raises(ValueError, match="names rooter, which is no service"):
+        render(VALUE_SETS[0], *ON, "routes.services[0]=rooter")
