@@ -21,7 +21,7 @@ def test_upgrade_keeps_data_and_answers(release: Release, skills: str) -> None:
     changed = [
         "services.gateway.settings.MAX_BODY_BYTES=2097152",
         "services.gateway.replicas=2",
-        "services.router.settings.WEIGHTS=int8",
+        "services.router.settings.WEIGHTS=int4",
         f"services.router.model.adaptersClaim={skills}",
     ]
     options = [part for one in changed for part in ("--set", one)]
