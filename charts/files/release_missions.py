@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from typing import Any
 
 from kubernetes import client, config
 
@@ -15,8 +16,9 @@ def main() -> int:
     Where no orchestrator answers within ``LIMIT_S`` seconds their finalizers are taken off: what
     they had goes with the release anyhow.
     """
-    config.load_incluster_config()
-    missions = client.CustomObjectsApi()
+    of_the_pod: Any = config.load_incluster_config  # the client has no types
+    of_the_pod()
+    missions: Any = client.CustomObjectsApi()
     where = (_GROUP, _VERSION, os.environ["NAMESPACE"], _PLURAL)
 
     def names() -> list[str]:
