@@ -199,7 +199,7 @@ class Batch:
         self._reuse(first)
         upper = first.lower_read
         dear = LATE_FACTOR if decoding and first.done(upper) >= LATE else 1
-        limit = max(BLOCK_TOKENS // 2, min(budget // dear, PREFILL_TOKENS))
+        limit = max(BLOCK_TOKENS // (2 * dear), min(budget // dear, PREFILL_TOKENS))
         group = Group(self._part(first, limit, upper), limit, self.context_tokens)
         for row in prompts:
             if row is first or group.full:

@@ -146,7 +146,7 @@ class Decoder:
     @property
     def piece_tokens(self) -> int:
         """Tokens of a prompt that pass half of the layers in about the time of a step of 8 rows."""
-        return 32 if self._native else 64
+        return 20 if self._native else 64
 
     @property
     def held_bytes(self) -> int:
