@@ -1,4 +1,4 @@
-"""``python -m benchmarks.orchestrator --part times|optimality|reconcile|scheduler``."""
+"""``python -m benchmarks.orchestrator --part times|optimality|reconcile|others``."""
 
 import argparse
 import json
@@ -20,9 +20,9 @@ PARTS: dict[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
         cluster.reconcile,
         "Against a real API server: every mission new, then one change; seconds and requests",
     ),
-    "scheduler": (
-        cluster.against_scheduler,
-        "GPUs in use on the same fleets (20 missions, 8 nodes, load 1.3), ours and the scheduler's",
+    "others": (
+        cluster.against_others,
+        "GPUs in use on the same fleets (20 missions, 8 nodes), by class, and whole missions",
     ),
 }
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from benchmarks.orchestrator.assignment import placed
 from benchmarks.orchestrator.instances import fleet
+from benchmarks.orchestrator.queues import POLICIES
 from services.orchestrator.analyst import Analyst
 from services.orchestrator.assignment.claims import Claim, Priority
-from services.orchestrator.assignment.inventory import GpuNode, gpu_units
+from services.orchestrator.assignment.inventory import GpuNode
 from services.orchestrator.assignment.solver import solve
 from services.orchestrator.kube.api import connect
 from services.orchestrator.reconciler import Reconciler
@@ -145,29 +145,44 @@ def _mission(claim: Claim) -> dict[str, Any]:
     }
 
 
-def against_scheduler(seeds: int = 3) -> list[dict[str, Any]]:
-    """Return GPUs in use by class: ours, and kube-scheduler's spreading and packing."""
+def against_others(seeds: int = 10) -> list[dict[str, Any]]:
+    """Return GPUs in use by class: ours, kube-scheduler's (spread, packed), queues' as stated."""
     totals: dict[str, dict[str, int]] = {}
-    for how in ("orchestrator", "spread", "pack"):
-        totals[how] = {"fleets": seeds, "gpus_asked": 0, **{p.name.lower(): 0 for p in Priority}}
     for seed in range(seeds):
         claims, nodes = fleet(seed, 20, 8, 1.3)
-        _add(totals["orchestrator"], claims, placed(solve(claims, nodes, {}), claims))
+        plan = solve(claims, nodes, {})
+        running: dict[str, Mapping[str, int]] = {
+            "orchestrator": {key: sum(held.values()) for key, held in plan.placed.items()}
+        }
         for how in ("spread", "pack"):
             with tempfile.TemporaryDirectory() as name, control_plane(Path(name)) as plane:
-                _add(totals[how], claims, _scheduled(plane, claims, nodes, how))
-    return [{"who": how, **counts} for how, counts in totals.items()]
+                running[f"kube-scheduler, {how}"] = _scheduled(plane, claims, nodes, how)
+        running |= {name: policy(claims, nodes) for name, policy in POLICIES.items()}
+        for who, pods in running.items():
+            total = totals.setdefault(who, dict.fromkeys(_COUNTS, 0))
+            for name, count in _counts(claims, pods).items():
+                total[name] += count
+    return [{"who": who, "fleets": seeds, **counts} for who, counts in totals.items()]
 
 
-def _add(total: dict[str, int], claims: list[Claim], found: dict[Priority, int]) -> None:
-    total["gpus_asked"] += sum(claim.pods * claim.gpus for claim in claims)
-    for priority, pods in found.items():
-        total[priority.name.lower()] += pods
+_COUNTS = ("gpus_asked", "gpus_used", *(p.name.lower() for p in reversed(Priority)), "whole")
+
+
+def _counts(claims: list[Claim], pods: Mapping[str, int]) -> dict[str, int]:
+    """Return GPUs asked and used, by class too, and missions with all of their pods."""
+    counts = dict.fromkeys(_COUNTS, 0)
+    for claim in claims:
+        used = claim.gpus * pods.get(claim.key, 0)
+        counts["gpus_asked"] += claim.gpus * claim.pods
+        counts["gpus_used"] += used
+        counts[claim.priority.name.lower()] += used
+        counts["whole"] += pods.get(claim.key, 0) == claim.pods
+    return counts
 
 
 def _scheduled(
     plane: ControlPlane, claims: list[Claim], nodes: list[GpuNode], how: str
-) -> dict[Priority, int]:
+) -> dict[str, int]:
     """Let the real scheduler place the same pods, in the order of their missions."""
     for node in nodes:
         plane.call("POST", "/api/v1/nodes", _node(node))
@@ -182,7 +197,7 @@ def _scheduled(
         return _when_still(lambda: _bound(plane))
 
 
-def _when_still(look: Callable[[], dict[Priority, int]]) -> dict[Priority, int]:
+def _when_still(look: Callable[[], dict[str, int]]) -> dict[str, int]:
     last, since = look(), time.monotonic()
     while time.monotonic() - since < 2.0:
         time.sleep(0.25)
@@ -192,11 +207,13 @@ def _when_still(look: Callable[[], dict[Priority, int]]) -> dict[Priority, int]:
     return last
 
 
-def _bound(plane: ControlPlane) -> dict[Priority, int]:
-    found = dict.fromkeys(Priority, 0)
+def _bound(plane: ControlPlane) -> dict[str, int]:
+    """Return pods that have a node, by claim key."""
+    found: dict[str, int] = {}
     for pod in plane.call("GET", "/api/v1/namespaces/default/pods")["items"]:
         if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
-            found[Priority(pod["spec"]["priority"] // 1000)] += gpu_units(pod)
+            key = f"default/{pod['metadata']['name'].rpartition('-')[0]}/primary"
+            found[key] = found.get(key, 0) + 1
     return found
 
 
