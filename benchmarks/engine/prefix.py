@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.engine.serving import Engine, engine, median, random_ids, show
 
@@ -19,8 +20,10 @@ class PrefixFigures:
         cold_ttft_s: Nothing is reused.
         hit_ttft_s: The shared tokens are reused, base model.
         skill_hit_ttft_s: The same for a skill, whose upper half depends on the whole prompt.
+        late_hit_ttft_s: The same for a skill that begins after the shared tokens.
         ratio: Cold over hit; the target is 5.
-        skill_ratio: Cold over a skill's hit.
+        skill_ratio: Cold over a skill's hit; the lower half alone is shared, so 2 at the most.
+        late_ratio: Cold over the hit of a skill that begins after it; the target is 5.
         hit_ratio: Share of the prompt tokens that were reused.
     """
 
@@ -28,8 +31,10 @@ class PrefixFigures:
     cold_ttft_s: float
     hit_ttft_s: float
     skill_hit_ttft_s: float
+    late_hit_ttft_s: float
     ratio: float
     skill_ratio: float
+    late_ratio: float
     hit_ratio: float
 
 
@@ -42,21 +47,24 @@ def measure(weights: str = "auto") -> PrefixFigures:
         before = served.worker.counters.reused_tokens
         hit = [_ask(served, 1, n) for n in range(ROUNDS)]
         reused = served.worker.counters.reused_tokens - before
-        skilled = [_ask(served, 1, n, "s0") for n in range(ROUNDS)]
+        skilled = [_ask(served, 1, n, skill="s0") for n in range(ROUNDS)]
+        late = [_ask(served, 1, 50 + n, skill="s0", activation=SHARED) for n in range(ROUNDS)]
     return PrefixFigures(
         shared_tokens=SHARED,
         cold_ttft_s=median(cold),
         hit_ttft_s=median(hit),
         skill_hit_ttft_s=median(skilled),
+        late_hit_ttft_s=median(late),
         ratio=median(cold) / median(hit),
         skill_ratio=median(cold) / median(skilled),
+        late_ratio=median(cold) / median(late),
         hit_ratio=reused / (ROUNDS * (SHARED + OWN)),
     )
 
 
-def _ask(served: Engine, prefix: int, own: int, skill: str | None = None) -> float:
+def _ask(served: Engine, prefix: int, own: int, **fields: Any) -> float:
     ids = random_ids(SHARED, prefix) + random_ids(OWN, 50_000 + own)
-    return served.ask(ids, 1, skill=skill).wait().ttft_s
+    return served.ask(ids, 1, **fields).wait().ttft_s
 
 
 if __name__ == "__main__":

@@ -98,15 +98,18 @@ class Release:
         return found
 
     def pod(self, component: str) -> dict[str, Any]:
-        """Return the one pod of a component that is not going away."""
-        living = [
-            pod
-            for pod in self.objects("pods")
-            if pod["metadata"]["labels"]["app.kubernetes.io/component"] == component
-            and "deletionTimestamp" not in pod["metadata"]
-        ]
-        (only,) = living
-        return only
+        """Return the one pod of a component that is not going away, once it is one."""
+
+        def only() -> dict[str, Any] | None:
+            living = [
+                pod
+                for pod in self.objects("pods")
+                if pod["metadata"]["labels"]["app.kubernetes.io/component"] == component
+                and "deletionTimestamp" not in pod["metadata"]
+            ]
+            return living[0] if len(living) == 1 else None
+
+        return until(only, f"one pod of {component}", limit_s=60)
 
     def revision(self) -> int:
         """Return the number of the installed revision."""

@@ -1,6 +1,7 @@
-"""Heads, their report, and the sidecar's arm of gate C: ``python -m tools.guard train``."""
+"""Heads, their reports, and the sidecar's arm of gate C: ``python -m tools.guard train``."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from bem.training.safety.study import (
 
 from services.safety.constitution import load
 from services.safety.settings import SafetySettings
-from tools.guard import report, tables
+from tools.guard import disguises, report, tables
 from tools.guard.arm import Guard, quality, violations, withheld
 from tools.guard.corpus import Embeddings
 from tools.guard.train import train
@@ -83,6 +84,7 @@ def main() -> int:
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--out", type=Path, default=SCORER)
     commands.add_parser("report", help="write docs/results/guard_heads from the heads")
+    commands.add_parser("disguises", help="write docs/results/guard_disguises")
     commands.add_parser("gate", help="write the sidecar's arm of gate C into docs/results")
     given = parser.parse_args()
     if given.command == "train":
@@ -92,6 +94,11 @@ def main() -> int:
     elif given.command == "report":
         found = report.report(SCORER, Embeddings(CACHE / "embeddings.npz"), 0)
         report.write(*found, RESULTS / "guard_heads")
+    elif given.command == "disguises":
+        attacks = [one.text for one in attacks_to_judge()]
+        rows = disguises.held(guards(Embeddings(CACHE / "embeddings.npz")), attacks)
+        (RESULTS / "guard_disguises.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (RESULTS / "guard_disguises.md").write_text(disguises.markdown(rows, len(attacks)))
     else:
         gate()
     return 0

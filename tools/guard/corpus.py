@@ -57,7 +57,7 @@ def asked(seed: int) -> list[Sample]:
     """
     found = []
     for one in load_red_team():
-        pieces = asked_windows(readings(one.text))
+        pieces = asked_windows(readings(one.text), lines=False)
         if one.split == "held_out":
             kept = _at_most(pieces, EMBEDDED)
         else:
@@ -68,7 +68,7 @@ def asked(seed: int) -> list[Sample]:
         found.append(Sample(one.text, one.category, one.family, split, kept))
     for split in SPLITS:
         for calm in _few(load_harmless(split), _MOST[split]):
-            pieces = asked_windows(readings(calm.text))
+            pieces = asked_windows(readings(calm.text), lines=False)
             kept = _at_most(pieces, _WINDOWS_OF_CALM if split == "train" else len(pieces))
             found.append(Sample(calm.text, BENIGN, calm.family, split, kept))
     return found

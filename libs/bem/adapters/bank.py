@@ -106,6 +106,7 @@ class SkillBank:
         self._sites: dict[str, BemSite] = install_sites(
             backbone.model, layers=layers, rank=rank, slots=slots, rows=self.rows
         )
+        self._join_dtype = torch.float32
         self._free = list(range(slots))
         self._reserved: dict[str, Tensor] = {}
         self._loaded: dict[str, LoadedSkill] = {}
@@ -190,6 +191,19 @@ class SkillBank:
         slot = self._free.pop(0)
         self._write(slot, factors, scale)
         return slot
+
+    def join_places(self, dtype: torch.dtype) -> int:
+        """Give sites room to join any skills in use; return for how many. It never moves."""
+        places = 2 * self.slots
+        for site in self._sites.values():
+            site.make_room(places, dtype)
+        self._join_dtype = dtype
+        return places
+
+    def join(self, used: tuple[int, ...]) -> None:
+        """Put the factors of the slots ``used`` side by side in all sites, in that order."""
+        for site in self._sites.values():
+            site.join(used, self._join_dtype)
 
     @property
     def device(self) -> torch.device:

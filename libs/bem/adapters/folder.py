@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bem.digests import file_digest
@@ -58,7 +58,8 @@ class ArtifactFolder(Generic[C]):
         """Write tensors and card, replacing older ones; returns the card with the hash."""
         folder.mkdir(parents=True, exist_ok=True)
         scratch = folder / f".{self.tensors_file}.{os.getpid()}"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
+        # Not save: it makes files that their owner alone can read, and a service is another.
+        scratch.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         stated = replace(card, tensors_sha256=file_digest(scratch))
         scratch.replace(folder / self.tensors_file)
         self.write_card(folder, stated)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bem.adapters.artifact import CONTROLLER_PREFIX, Skill, SkillCard, save_skill
@@ -130,9 +130,9 @@ def export_lora(skill: Skill, out: Path) -> bool:
     for site, (a, b) in skill.factors.items():
         weights[f"{_PREFIX}{site}.lora_A.weight"] = a.contiguous()
         weights[f"{_PREFIX}{site}.lora_B.weight"] = (b * code).contiguous()
-    save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+    (out / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
     if not constant:
-        save_file(skill.controller, out / OWN_WEIGHTS)
+        (out / OWN_WEIGHTS).write_bytes(save(skill.controller))
     own = Own(
         card.base_digest,
         card.feature_layer,

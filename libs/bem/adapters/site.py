@@ -1,6 +1,7 @@
 """BEM sites: frozen linear layers with many low-rank skills beside them, one choice a row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ class RowCodes:
     Attributes:
         slots: ``[R, S]`` int64, slot of each of a row's S skills; None when nothing is active.
         codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ from token to token.
+        fixed: ``[R, 1, U*r]`` codes over factors that every site has joined already, or None.
     """
 
     def __init__(self) -> None:
         self.slots: Tensor | None = None
         self.codes: Tensor | None = None
+        self.fixed: Tensor | None = None
         self._shared: tuple[tuple[int, ...], Tensor] | None = None
         self._places: list[int] = []
 
@@ -56,6 +59,15 @@ class RowCodes:
             index = place.to(codes.device)[:, None, :, None].expand_as(codes)
             self._shared = order, spread.scatter_add_(2, index, codes).flatten(2)
         return self._shared
+
+    @contextmanager
+    def joined(self, codes: Tensor) -> Iterator[None]:
+        """Within, sites read ``codes [R, 1, U*r]`` and what they have joined, nothing else."""
+        self.fixed = codes
+        try:
+            yield
+        finally:
+            self.fixed = None
 
     def _placed(self, used: Sequence[int]) -> tuple[int, ...]:
         """Give every slot in use a place, that of one no longer in use if there is one."""
@@ -114,6 +126,8 @@ class BemSite(nn.Module):
         """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
         y: Tensor = self.base(x)
         slots, codes = self.rows.slots, self.rows.codes
+        if self.rows.fixed is not None:
+            return self._added(x, y, *self._first(self.rows.fixed.shape[2]), self.rows.fixed)
         if slots is None or codes is None:
             return y
         if not torch.is_grad_enabled():
@@ -136,26 +150,40 @@ class BemSite(nn.Module):
             down, up = self.A[slot].to(x.dtype), self.B[slot].T.to(x.dtype)
             codes = codes * self.scale[slot]
         else:
-            down, up = self._join(used, x.dtype)
+            down, up = self.join(used, x.dtype)
+        return self._added(x, y, down, up, codes)
+
+    @staticmethod
+    def _added(x: Tensor, y: Tensor, down: Tensor, up: Tensor, codes: Tensor) -> Tensor:
         low = nn.functional.linear(x, down) * codes.to(x.dtype)  # [R, T, U*r]
         return torch.addmm(y.flatten(0, 1), low.flatten(0, 1), up).view_as(y)
 
-    def _join(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def make_room(self, places: int, dtype: torch.dtype) -> None:
+        """Take memory for the joined factors of ``places`` skills, where they then stay."""
+        rank = self.A.shape[1]
+        self._held = [None] * places
+        self._joined = (
+            self.A.new_zeros(places * rank, self.A.shape[2], dtype=dtype),
+            self.B.new_zeros(places * rank, self.B.shape[1], dtype=dtype),
+        )
+
+    def _first(self, ranks: int) -> tuple[Tensor, Tensor]:
+        if self._joined is None:
+            raise RuntimeError("no factors are joined")
+        return self._joined[0][:ranks], self._joined[1][:ranks]
+
+    def join(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return ``[U*r, d_in]`` and, scaled, ``[U*r, d_out]`` of the skills in ``used``."""
-        rank, ranks = self.A.shape[1], len(used) * self.A.shape[1]
+        rank = self.A.shape[1]
         if self._joined is None or len(self._held) < len(used) or self._joined[0].dtype != dtype:
-            self._held = [None] * len(used)
-            self._joined = (
-                self.A.new_zeros(ranks, self.A.shape[2], dtype=dtype),
-                self.B.new_zeros(ranks, self.B.shape[1], dtype=dtype),
-            )
-        down, up = self._joined
+            self.make_room(len(used), dtype)
+        down, up = self._first(len(used) * rank)
         for place, slot in enumerate(used):
             if self._held[place] != slot:
                 at = slice(place * rank, (place + 1) * rank)
                 down[at], up[at] = self.A[slot], self.B[slot].T * self.scale[slot]
                 self._held[place] = slot
-        return down[:ranks], up[:ranks]
+        return down, up
 
 
 def install_sites(

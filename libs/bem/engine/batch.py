@@ -15,6 +15,7 @@ from bem.engine.parts import Group, Part, piece_end
 from bem.engine.prefix import BLOCK_TOKENS, BlockKeys, PrefixCache
 from bem.engine.requests import GenerationRequest, Segment, Ticket
 from bem.engine.row import Row, Speech, make_states
+from bem.engine.steps import DecodeSteps, GraphSteps, PlainSteps
 from bem.engine.text import TokenBytes
 from bem.errors import InvalidRequestError, SkillNotFoundError, SlotsFullError
 from bem.safety import SafetyOverlay
@@ -65,6 +66,7 @@ class Batch:
         prefix_bytes: Memory of the prefix cache; 0 has none.
         composition: Names how skills are composed; part of every block's key.
         safety: The safety adapter in the bank, or None.
+        graphs: Whether decode steps have few shapes and, on CUDA, are replayed as graphs.
         counters: What is done is added here.
     """
 
@@ -78,6 +80,7 @@ class Batch:
         prefix_bytes: int,
         composition: str,
         safety: SafetyOverlay | None,
+        graphs: bool,
         counters: Counters,
     ) -> None:
         self._safety = safety
@@ -88,8 +91,14 @@ class Batch:
         self.seconds_each = 1.0
         self._backbone = backbone
         self._like = backbone.model.model.embed_tokens.weight
-        self._cache = SlotCache(backbone, rows=rows, context_tokens=context_tokens)
+        positions = context_tokens + graphs  # one more, see GraphSteps
+        self._cache = SlotCache(backbone, rows=rows, context_tokens=positions)
         self.decoder = Decoder(backbone, bank, self._cache)
+        self._steps: DecodeSteps = (
+            GraphSteps(self.decoder, bank, self._cache, context_tokens)
+            if graphs
+            else PlainSteps(self.decoder, self._like.device)
+        )
         self._halves = slice(0, self.decoder.split), slice(self.decoder.split, None)
         self._root = f"{backbone.digest}|{self._like.dtype}|{backbone.weights}|{composition}"
         self._free = list(range(rows))  # a heap: attention is cheapest over the lowest slots
@@ -259,15 +268,15 @@ class Batch:
         return self.decoder.span(slots, starts, tokens)
 
     def _decode(self, rows: list[Row]) -> None:
-        ids = torch.tensor([[self._next[row]] for row in rows], device=self._like.device)
-        span = self.decoder.span(
-            [row.slot for row in rows], [row.position for row in rows], tokens=1
+        hidden, features = self._steps.lower(
+            [row.slot for row in rows],
+            [row.position for row in rows],
+            [self._next[row] for row in rows],
         )
-        hidden, features = self.decoder.lower(ids, span)
         self._set_codes(rows, [row.codes.at(row.position) for row in rows])
         for index, row in enumerate(rows):
             row.note_lower(hidden[index], features[index])
-        logits = self.decoder.logits(self.decoder.upper(hidden, span))
+        logits = self._steps.upper().cpu()
         self._counters.steps += 1
         self._counters.passes += 1
         for index, row in enumerate(rows):

@@ -105,6 +105,29 @@ class SlotCache:
             causal=causal,
         )
 
+    def step_span(self, places: Tensor, length: int) -> Span:
+        """Plan one token at ``places [S, 1]`` of slots 0 to S - 1, without a look at the values.
+
+        Args:
+            places: On the cache's device.
+            length: Positions that attention reads, whoever needs fewer.
+        """
+        count = len(places)
+        columns = torch.arange(length, device=places.device)
+        gap = torch.zeros(count, 1, 1, length, dtype=self.keys.dtype, device=places.device)
+        gap = gap.masked_fill(columns > places[:, None, :, None], torch.finfo(gap.dtype).min)
+        return Span(
+            slots=torch.arange(count, device=places.device),
+            positions=places,
+            cos=self.cos[places].unsqueeze(2),
+            sin=self.sin[places].unsqueeze(2),
+            first=0,
+            count=count,
+            length=length,
+            index=None,
+            mask=gap,
+        )
+
     def batch_span(self, rows: int, tokens: int) -> Span:
         """Plan a forward of ``rows`` texts that begin at 0 and use no slot."""
         positions = torch.arange(tokens, device=self.keys.device).expand(rows, -1)

@@ -4,11 +4,13 @@ import ctypes
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 _MAPS = Path("/proc/self/smaps")
 _FILE = ".safetensors"
+_CUDA = "/site-packages/nvidia/"
 _DONTNEED = 4  # MADV_DONTNEED
 
 
@@ -27,14 +29,14 @@ class _Range:
     changed: bool = False
 
 
-def leave_file(model: nn.Module, rarely: Tensor | None = None) -> None:
+def leave_file(model: Any, rarely: Tensor | None = None) -> None:
     """Copy what a model still reads from its mapped file, and free what is free.
 
     A mapped file stays in a process whole as long as one tensor lies in it, although an engine
     holds nearly all of it in another form. Where the system shows no mappings, nothing is copied.
 
     Args:
-        model: With its weights in place.
+        model: A Hugging Face model with its weights in place.
         rarely: A parameter of which only some rows are ever read, as of an embedding. It stays in
             the file, whose pages are left; those that are read come back one by one.
     """
@@ -50,8 +52,9 @@ def leave_file(model: nn.Module, rarely: Tensor | None = None) -> None:
         else:
             parameter.data = parameter.data.clone()
     if left:
-        length = ctypes.c_size_t(left.end - left.begin)
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(left.begin), length, _DONTNEED)
+        _leave(left.begin, left.end)
+    if model.device.type == "cpu":
+        _leave_code(_CUDA)
     # What loading and packing took and gave back lies scattered in the heap.
     give_back()
 
@@ -60,6 +63,25 @@ def give_back() -> None:
     """Return freed memory to the system, which glibc keeps for as long as the process lives."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def _leave_code(folder: str) -> None:
+    """Leave the code of libraries in ``folder``: loading ran 100 MB of CUDA's, a CPU runs none.
+
+    Code is never written to, so that what is called after all comes back from its file.
+    """
+    if not _MAPS.exists():
+        return
+    for line in _MAPS.read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[1] == "r-xp" and folder in fields[5]:
+            begin, end = fields[0].split("-")
+            _leave(int(begin, 16), int(end, 16))
+
+
+def _leave(begin: int, end: int) -> None:
+    length = ctypes.c_size_t(end - begin)
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), length, _DONTNEED)
 
 
 def _mapped() -> list[_Range]:

@@ -48,6 +48,8 @@ class ModelWorker:
         prefix_bytes: Memory of the prefix cache; 0 has none.
         composition: Names how skills are composed; part of every cached block's key.
         safety: The safety adapter in the bank, which requests turn up by their knob, or None.
+        graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs; None: on
+            CUDA only. Not for weights that compiled CPU kernels multiply.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class ModelWorker:
         prefix_bytes: int = PREFIX_BYTES,
         composition: str = "",
         safety: SafetyOverlay | None = None,
+        graphs: bool | None = None,
     ) -> None:
         self.backbone = backbone
         self.safety = safety
@@ -74,6 +77,7 @@ class ModelWorker:
             prefix_bytes=prefix_bytes,
             composition=composition,
             safety=safety,
+            graphs=backbone.model.device.type == "cuda" if graphs is None else graphs,
             counters=self.counters,
         )
         self._bank = bank

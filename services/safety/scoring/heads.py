@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils import murmurhash3_32
 
@@ -126,10 +126,9 @@ def store(
         "meaning.weight": meaning[0].astype(np.float32),
         "meaning.bias": meaning[1].astype(np.float32),
     }
-    save_file(
-        {name: np.ascontiguousarray(found) for name, found in tensors.items()}, folder / WEIGHTS
-    )
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    stored = save({name: np.ascontiguousarray(found) for name, found in tensors.items()})
+    (folder / WEIGHTS).write_bytes(stored)
+    digest = hashlib.sha256(stored).hexdigest()
     (folder / CARD).write_text(json.dumps({**card, "weights_sha256": digest}, indent=1) + "\n")
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -105,11 +106,15 @@ def _fold(character: str) -> str:
 def readings(text: str) -> list[str]:
     """Return all that the text may say, the plain reading first, none twice.
 
+    What is decoded is read for what it says, and no longer as a row of letters that says nothing.
+
     Args:
         text: Of any length; what is added to the plain reading is at most three more of its length
             and 16,384 characters of decoded blocks.
     """
-    first = plain(text).text
+    first, decoded = _decoded(plain(text).text, MAX_DEPTH)
+    if decoded and not first.strip():
+        return list(dict.fromkeys(decoded))
     # Scripts without spaces leave no window to the English between them.
     found = [first, _OTHER_SCRIPTS.sub(" ", first).strip() or first]
     relaxed = _joined(_unleet(first))
@@ -118,8 +123,7 @@ def readings(text: str) -> list[str]:
     turned = codecs.encode(first, "rot13")
     if _commonness(turned) > max(0.15, 2 * _commonness(first)):
         found.append(turned)
-    found += _decoded(first, MAX_DEPTH)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys([*found, *decoded]))
 
 
 def _unleet(text: str) -> str:
@@ -146,42 +150,49 @@ def _commonness(text: str) -> float:
     return sum(word in _COMMON for word in words) / max(len(words), 4)
 
 
-def _decoded(text: str, depth: int) -> list[str]:
-    """Return what base64 and hexadecimal blocks hold, and blocks within those."""
+def _decoded(text: str, depth: int) -> tuple[str, list[str]]:
+    """Return the text without its base64 and hexadecimal blocks, and what those hold.
+
+    Blocks within blocks are decoded too, to ``depth``. What is not decoded, for there may be too
+    much of it, stays in the text.
+    """
     found: list[str] = []
-    waiting = [(text, depth)]
-    left = MAX_DECODED_CHARS
-    while waiting and len(found) < MAX_DECODED:
-        current, level = waiting.pop()
-        for block in _blocks(current):
-            if len(found) == MAX_DECODED or left <= 0:
-                break
-            inner = plain(block[:left]).text
-            left -= len(inner)
-            found.append(inner)
-            if level > 1:
-                waiting.append((inner, level - 1))
-    return found
-
-
-def _blocks(text: str) -> Iterator[str]:
-    for match in _BASE64.finditer(text):
-        raw = match[0].rstrip("=")[:MAX_DECODED_CHARS].translate(str.maketrans("-_", "+/"))
-        raw = raw[: len(raw) // 4 * 4 + (len(raw) % 4 if len(raw) % 4 > 1 else 0)]
-        try:
-            yield from _text(base64.b64decode(raw + "=" * (-len(raw) % 4)))
-        except binascii.Error:
+    rest: list[str] = []
+    left, at = MAX_DECODED_CHARS, 0
+    for begin, end, block in _blocks(text):
+        if len(found) == MAX_DECODED or not left or begin < at:
             continue
+        if len(block) <= left:
+            rest.append(text[at:begin])
+            at = end
+        inner, deeper = plain(block[:left]).text, list[str]()
+        left = max(0, left - len(block))
+        if depth > 1:
+            inner, deeper = _decoded(inner, depth - 1)
+        found += [one for one in (inner, *deeper) if one.strip()][: MAX_DECODED - len(found)]
+    return " ".join([*rest, text[at:]]), found
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield blocks that hold text, in order: where each lies, and its text."""
+    found = []
+    for match in _BASE64.finditer(text):
+        raw = match[0].rstrip("=").translate(str.maketrans("-_", "+/"))
+        raw = raw[: len(raw) // 4 * 4 + (len(raw) % 4 if len(raw) % 4 > 1 else 0)]
+        with suppress(binascii.Error):
+            found += _text(match, base64.b64decode(raw + "=" * (-len(raw) % 4)))
     for match in _HEX.finditer(text):
-        digits = re.sub(r"[ :]", "", match[0])[:MAX_DECODED_CHARS]
-        yield from _text(bytes.fromhex(digits[: len(digits) // 2 * 2]))
+        digits = re.sub(r"[ :]", "", match[0])
+        found += _text(match, bytes.fromhex(digits[: len(digits) // 2 * 2]))
+    return iter(sorted(found))
 
 
-def _text(raw: bytes) -> Iterator[str]:
-    """Yield the bytes as text if that is what they are."""
+def _text(match: re.Match[str], raw: bytes) -> list[tuple[int, int, str]]:
+    """Return the bytes as text, with its place, if that is what they are."""
     try:
         found = raw.decode()
     except UnicodeDecodeError:
-        return
+        return []
     if found and sum(one.isprintable() or one.isspace() for one in found) >= 0.95 * len(found):
-        yield found
+        return [(*match.span(), found)]
+    return []

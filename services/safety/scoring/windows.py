@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 SAID_WORDS, SAID_STRIDE = 8, 4
 FAIR_WORDS, FAIR_STRIDE = 24, 12
 ASKED_WORDS, ASKED_STRIDE = 48, 36
+LINE_WORDS = 8
 # A word of more characters is cut: text without spaces has words too.
 _LONGEST_WORD = 48
 
@@ -31,10 +32,34 @@ def fair_windows(text: str) -> list[str]:
     return windows(text, FAIR_WORDS, FAIR_STRIDE)
 
 
-def asked_windows(readings: Iterable[str]) -> list[str]:
-    """Return the windows of a request's readings, each once."""
-    found = (piece for text in readings for piece in windows(text, ASKED_WORDS, ASKED_STRIDE))
+def asked_windows(readings: Iterable[str], *, lines: bool = True) -> list[str]:
+    """Return the windows of a request's readings, each once.
+
+    Args:
+        readings: Texts.
+        lines: Read a text of several windows by its lines as well: an instruction that is planted
+            in a document is often a line of it, and drowns among 48 words.
+    """
+    found: list[str] = []
+    for text in readings:
+        pieces = windows(text, ASKED_WORDS, ASKED_STRIDE)
+        found += pieces
+        if lines and len(pieces) > 1:
+            for line in _lines(text):
+                found += windows(line, ASKED_WORDS, ASKED_STRIDE)
     return list(dict.fromkeys(found))
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield a text's lines, short ones with those after them: else a table would be many pieces."""
+    words: list[str] = []
+    for line in text.splitlines():
+        words += line.split()
+        if len(words) >= LINE_WORDS:
+            yield " ".join(words)
+            words = []
+    if words:
+        yield " ".join(words)
 
 
 def _words(text: str) -> Iterator[str]:

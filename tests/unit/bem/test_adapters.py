@@ -129,6 +129,11 @@ def test_artifact_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert skill.card == card
     assert len(skill.factors) == 4
     assert skill.version == read_skill(tmp_path / "alpha", base_digest=backbone.digest).version
+    # A service runs as another user.
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    files = [path.stat().st_mode for path in (tmp_path / "alpha").iterdir()]
+    assert set(files) == {plain.stat().st_mode}
     write_skill(tmp_path, backbone, "alpha", seed=2)
     assert skill.version != read_skill(tmp_path / "alpha", base_digest=backbone.digest).version
 

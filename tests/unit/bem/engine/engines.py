@@ -52,6 +52,7 @@ def make(
     slots: int = 3,
     skills: Sequence[str] = ("alpha", "beta"),
     prefix_bytes: int = PREFIX_BYTES,
+    graphs: bool | None = None,
 ) -> ModelWorker:
     """Build an engine with skills of ``folder``; not started."""
     bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
@@ -64,6 +65,7 @@ def make(
         queue=waiting,
         context_tokens=backbone.context_tokens,
         prefix_bytes=prefix_bytes,
+        graphs=graphs,
     )
 
 

@@ -38,3 +38,26 @@ def test_what_is_rarely_read_stays_in_the_file(tmp_path: Path, *, changed: bool)
 
     assert (str(tmp_path) in Path("/proc/self/maps").read_text()) is not changed
     assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
+def cuda_code_kib() -> int | None:
+    """Return resident code of CUDA's libraries; None where none is mapped."""
+    sizes: list[int] = []
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            inside = " r-xp " in line and "/site-packages/nvidia/" in line
+        elif inside and line.startswith("Rss:"):
+            sizes.append(int(line.split()[1]))
+    return sum(sizes) if sizes else None
+
+
+def test_a_model_on_a_cpu_leaves_the_code_of_cuda() -> None:
+    """What loading CUDA's libraries ran is not kept in memory, and torch still multiplies."""
+    if not Path("/proc/self/smaps").exists() or cuda_code_kib() is None:
+        pytest.skip("this process has no CUDA libraries, or does not show them")
+
+    leave_file(tiny_backbone().model)
+
+    assert cuda_code_kib() == 0
+    assert torch.equal(torch.eye(3) @ torch.ones(3, 2), torch.ones(3, 2))

@@ -3,6 +3,7 @@
 import base64
 import codecs
 import gzip
+import re
 
 import pytest
 from hypothesis import given
@@ -68,8 +69,21 @@ def test_first_reading_is_plain_and_none_comes_twice(text: str) -> None:
     """Whatever the text, there is a reading and it can be encoded."""
     found = readings(text)
 
-    assert found[0] == plain(text).text
+    assert found[0] == plain(text).text or re.search(
+        r"[A-Za-z0-9+/_-]{16}|([0-9a-f]{2}[ :]?){12}", text, re.IGNORECASE
+    )
     assert len(set(found)) == len(found)
+
+
+def test_what_is_decoded_is_read_once() -> None:
+    """As what it says, not as letters that say nothing; what stands around it stays."""
+    inner = "tell me about the harbours of the north"
+    block = base64.b64encode(inner.encode()).decode()
+
+    assert readings(block) == [inner]
+    assert readings(base64.b64encode(block.encode()).decode()) == [inner]
+    assert readings(f"please read {block} now")[0].split() == ["please", "read", "now"]
+    assert inner in readings(f"please read {block} now")
 
 
 @pytest.mark.parametrize(
