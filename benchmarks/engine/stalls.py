@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks.engine.serving import Timed, engine, median, percentile, random_ids, show
 
-RUNNING, LONG, SHORT, ROUNDS = 8, 2048, 32, 2
+RUNNING, LONG, SHORT, ROUNDS = 8, 2048, 32, 6
 
 
 @dataclass(frozen=True)

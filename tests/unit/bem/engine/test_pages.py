@@ -1,9 +1,11 @@
-"""What an engine gives back: the mapped file of its weights."""
+"""What an engine takes of memory and gives back."""
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+from bem.engine.kv import SlotCache
 from bem.engine.pages import leave_file
 from bem.testing import tiny_backbone
 from transformers import LlamaForCausalLM
@@ -61,3 +63,20 @@ def test_a_model_on_a_cpu_leaves_the_code_of_cuda() -> None:
 
     assert cuda_code_kib() == 0
     assert torch.equal(torch.eye(3) @ torch.ones(3, 2), torch.ones(3, 2))
+
+
+def test_a_slot_takes_memory_as_it_is_written() -> None:
+    """The first token of a row does not wait for all of its positions to be zeroed."""
+    backbone = tiny_backbone(context_tokens=65_536)
+    cache = SlotCache(backbone, rows=8, context_tokens=65_536)
+    layers, rows, heads, _, width = cache.keys.shape
+    token = torch.ones(rows, 1, heads, width)
+    before = psutil.Process().memory_info().rss
+
+    span = cache.span(list(range(rows)), [0] * rows, 1)
+    read = [cache.write(layer, span, token, token) for layer in range(layers)]
+
+    assert all(
+        torch.equal(each, torch.ones(rows, heads, 1, width)) for pair in read for each in pair
+    )
+    assert psutil.Process().memory_info().rss - before < cache.keys.nbytes / 10
