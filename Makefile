@@ -8,7 +8,7 @@ LINES ?= 40
 SERVICES := $(notdir $(patsubst %/__main__.py,%,$(wildcard services/*/__main__.py)))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
-export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT RUN_DIR
+export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT ORCHESTRATOR_PORT RUN_DIR
 .DEFAULT_GOAL := help
 
 ##@ Run

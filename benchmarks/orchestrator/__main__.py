@@ -1,4 +1,4 @@
-"""``python -m benchmarks.orchestrator --part times|optimality|reconcile|others``."""
+"""``python -m benchmarks.orchestrator --part times|optimality|reconcile|others|rollback``."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.orchestrator import assignment, cluster
+from benchmarks.orchestrator import assignment, cluster, rollback
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "docs/results/bench_orchestrator.json"
@@ -23,6 +23,10 @@ PARTS: dict[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
     "others": (
         cluster.against_others,
         "GPUs in use on the same fleets (20 missions, 8 nodes), by class, and whole missions",
+    ),
+    "rollback": (
+        rollback.rollback,
+        "An adapter canary at 50 % is aborted: until its last request began (8 ask at once)",
     ),
 }
 

@@ -22,7 +22,7 @@ from services.orchestrator.canary.spec import Analysis
 from services.orchestrator.mission import Mission
 from services.orchestrator.routes import canary_id, route_of
 from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.view import View
+from services.orchestrator.view import Seen
 
 _LOG = logs.get("orchestrator.analyst")
 LOOKS = Counter("bem_orchestrator_gate_looks_total", "Looks at canaries, by verdict.", ["verdict"])
@@ -45,7 +45,7 @@ class Analyst:
     """
 
     def __init__(
-        self, settings: OrchestratorSettings, view: View, changed: Callable[[], None]
+        self, settings: OrchestratorSettings, view: Seen, changed: Callable[[], None]
     ) -> None:
         self._settings, self._view, self._changed = settings, view, changed
         self._channel = open_channel(settings.validation_address)

@@ -1,11 +1,13 @@
 """Puts the orchestrator together."""
 
+from pathlib import Path
+
 from bemfleet.fleet.v1 import fleet_pb2_grpc
 from fleet.server import App
 
 from services.orchestrator.analyst import Analyst
 from services.orchestrator.kube.api import Api, Object, connect
-from services.orchestrator.kube.election import lead
+from services.orchestrator.kube.election import is_leader, lead
 from services.orchestrator.reconciler import Reconciler
 from services.orchestrator.servicer import SERVICE, FleetServicer
 from services.orchestrator.settings import OrchestratorSettings
@@ -15,13 +17,16 @@ from services.orchestrator.workloads import deployment_path
 
 async def build(settings: OrchestratorSettings, app: App) -> None:
     """Add the servicer; it is ready once the caches are filled. One replica reconciles."""
+    if settings.missions is not None:
+        await _build_local(settings, app, settings.missions)
+        return
     api = await connect()
     owner = await _own_deployment(api, settings)
     view = View(api, settings)
     analyst = Analyst(settings, view, view.changed.set)
     reconciler = Reconciler(api, view, analyst, settings)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-        FleetServicer(api, view, settings.namespace, analyst.address), app.server
+        FleetServicer(api, view, settings.namespace, analyst.address, is_leader), app.server
     )
     await app.offer(SERVICE)
     app.on_stop(api.close)
@@ -40,6 +45,25 @@ async def build(settings: OrchestratorSettings, app: App) -> None:
             owner=owner,
         )
     )
+
+
+async def _build_local(settings: OrchestratorSettings, app: App, folder: Path) -> None:
+    """Add the servicer of a machine without a cluster."""
+    # No image has what this needs.
+    from services.orchestrator.local.canaries import LocalCanaries  # noqa: PLC0415
+    from services.orchestrator.local.files import MissionFiles  # noqa: PLC0415
+
+    files = MissionFiles(folder, settings.mission_schema, settings.namespace)
+    analyst = Analyst(settings, files, files.changed.set)
+    canaries = LocalCanaries(files, analyst, settings)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(
+        FleetServicer(files, files, settings.namespace, analyst.address, lambda: True), app.server
+    )
+    await app.offer(SERVICE)
+    await app.set_serving(SERVICE, serving=True)
+    app.on_stop(analyst.close)
+    for work in (canaries.run(), canaries.watch_health(), analyst.run()):
+        app.spawn(work)
 
 
 async def _own_deployment(api: Api, settings: OrchestratorSettings) -> Object | None:

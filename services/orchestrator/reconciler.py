@@ -21,7 +21,7 @@ from services.orchestrator.canary import record
 from services.orchestrator.canary.machine import COMMANDS, State
 from services.orchestrator.kube.api import Api, ConflictError, KubeError, Object
 from services.orchestrator.mission import COMMAND, FINALIZER, Mission
-from services.orchestrator.rollout import Advice, Rollout
+from services.orchestrator.rollout import CHANGES, WEIGHT, Advice, Rollout
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.status import on_cpu, pods_allowed, status_of
 from services.orchestrator.view import View
@@ -37,8 +37,6 @@ ASSIGNED = Gauge("bem_orchestrator_gpus_assigned", "GPUs by mission.", ["mission
 REFUSED = Gauge("bem_orchestrator_claims_refused", "Claims that lack GPUs, by reason.", ["reason"])
 MOVES = Counter("bem_orchestrator_pods_displaced_total", "Pods whose GPUs changed.", ["how"])
 FAILED = Counter("bem_orchestrator_writes_failed_total", "Writes to be done again.", ["kind"])
-WEIGHT = Gauge("bem_orchestrator_canary_weight_percent", "Sessions of a canary.", ["mission"])
-CHANGES = Counter("bem_orchestrator_canary_changes_total", "Changes of phase.", ["phase"])
 
 
 class Reconciler:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from prometheus_client import Counter, Gauge
+
 from services.orchestrator import workloads
 from services.orchestrator.assignment.claims import Plan
 from services.orchestrator.canary import record
@@ -14,6 +16,8 @@ from services.orchestrator.mission import Mission
 from services.orchestrator.view import View
 
 Object = dict[str, Any]
+WEIGHT = Gauge("bem_orchestrator_canary_weight_percent", "Sessions of a canary.", ["mission"])
+CHANGES = Counter("bem_orchestrator_canary_changes_total", "Changes of phase.", ["phase"])
 _PROMOTER = "bem-promotion"
 # A stopped promotion is undone within this; later, the same image is somebody's own wish.
 _RESTORED_S = 600.0
@@ -46,13 +50,8 @@ class Rollout:
 
     def next(self, mission: Mission) -> tuple[State, State, record.GateView]:
         """Return the state as written, the state that is due, and the gate's view."""
-        before = record.read_state(mission.status)
-        gate = record.read_gate(mission.status)
+        before, gate = last_word(mission, self._advice)
         spec = mission.canary
-        if spec is not None and spec.id != before.id:
-            gate = record.GateView()
-        if spec is not None and spec.id == before.id and not before.phase.is_final:
-            gate = self._advice.gate(mission) or gate
         stable = self._view.deployment(mission, mission.workload)
         if stable is None and before.phase.is_final:
             return before, before, gate
@@ -155,6 +154,17 @@ class Rollout:
         patch = workloads.promotion(mission, spec)
         made = await self._api.patch(path, patch, "strategic", fieldManager=_PROMOTER)
         self._view.deployments.put(made)
+
+
+def last_word(mission: Mission, advice: Advice) -> tuple[State, record.GateView]:
+    """Return a canary's state as written, and what the gate has said of what is tried now."""
+    state, gate = record.read_state(mission.status), record.read_gate(mission.status)
+    spec = mission.canary
+    if spec is not None and spec.id != state.id:
+        gate = record.GateView()
+    elif spec is not None and not state.phase.is_final:
+        gate = advice.gate(mission) or gate
+    return state, gate
 
 
 def _pods_are_new(deployment: Object) -> bool:

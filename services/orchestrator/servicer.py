@@ -3,8 +3,8 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
 import grpc
 from bemfleet.fleet.v1 import fleet_pb2 as pb
@@ -15,20 +15,22 @@ from fleet.errors import (
     NotFoundError,
     StatusTable,
 )
+from google.protobuf import json_format
 from grpc import aio
 
 from services.orchestrator import answers
 from services.orchestrator.canary.record import read_state
+from services.orchestrator.canary.spec import CanarySpec, read_canary
 from services.orchestrator.graph import CrossMissionIntegrator
-from services.orchestrator.kube.api import Api, ConflictError, KubeError
-from services.orchestrator.kube.election import is_leader
+from services.orchestrator.kube.api import ConflictError, InvalidError, KubeError, Object
 from services.orchestrator.mission import COMMAND, Mission
 from services.orchestrator.routes import Address, routes_of
-from services.orchestrator.view import View
+from services.orchestrator.view import Seen
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FleetService"].full_name
 STATUS: StatusTable = {
     ConflictError: grpc.StatusCode.ABORTED,
+    InvalidError: grpc.StatusCode.INVALID_ARGUMENT,
     KubeError: grpc.StatusCode.UNAVAILABLE,
 }
 _COMMANDS = {
@@ -40,18 +42,35 @@ _COMMANDS = {
 Context = aio.ServicerContext
 
 
+class Patches(Protocol):
+    """Where missions are kept."""
+
+    async def patch(self, path: str, body: Object, how: str) -> Object:
+        """Patch a mission; ``KubeError`` and its subclasses if it cannot be."""
+        ...
+
+
 class FleetServicer(rpc.FleetServiceServicer):
     """Answers from the view.
 
     Args:
-        api: The API server.
+        api: The API server, or what is in its place.
         view: Its caches.
         namespace: Where missions are looked for if none is named.
         address: Where missions are reached.
+        leads: Tells whether this replica moves canaries on.
     """
 
-    def __init__(self, api: Api, view: View, namespace: str, address: Address) -> None:
+    def __init__(
+        self,
+        api: Patches,
+        view: Seen,
+        namespace: str,
+        address: Address,
+        leads: Callable[[], bool],
+    ) -> None:
         self._api, self._view, self._namespace, self._address = api, view, namespace, address
+        self._leads = leads
 
     async def ListMissions(
         self,
@@ -81,6 +100,29 @@ class FleetServicer(rpc.FleetServiceServicer):
         return answers.plan(
             sorted(self._view.missions, key=lambda m: m.key), self._view.gpu_nodes()
         )
+
+    async def StartCanary(
+        self,
+        request: pb.StartCanaryRequest,
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.StartCanaryResponse:
+        """Write the specification that kubectl would."""
+        mission = self._named(request.namespace, request.name)
+        wanted = _whole(json_format.MessageToDict(request.canary))
+        canary = _read(wanted)
+        state = read_state(mission.status)
+        if not state.phase.is_final:
+            raise FailedPreconditionError(
+                f"mission {mission.key} has a canary under way ({state.phase}); abort it first"
+            )
+        if canary.id == state.id:
+            raise FailedPreconditionError(
+                f"canary: the same was tried before ({state.phase}); raise attempt to try it again"
+            )
+        old = mission.raw["spec"].get("canary") or {}
+        body = {"spec": {"canary": {**dict.fromkeys(old), **wanted}}}
+        await self._api.patch(mission.path, body, "merge")
+        return pb.StartCanaryResponse(id=canary.id)
 
     async def SteerCanary(
         self,
@@ -112,7 +154,7 @@ class FleetServicer(rpc.FleetServiceServicer):
     ) -> pb.GetFleetStatusResponse:
         """Sum the fleet up."""
         missions = sorted(self._view.missions, key=lambda m: m.key)
-        return answers.fleet(missions, self._view.gpu_nodes(), leader=is_leader())
+        return answers.fleet(missions, self._view.gpu_nodes(), leader=self._leads())
 
     async def WatchRoutes(
         self,
@@ -141,3 +183,23 @@ class FleetServicer(rpc.FleetServiceServicer):
             known = ", ".join(sorted(one.key for one in self._view.missions)) or "none"
             raise NotFoundError(f"there is no mission {key[:120]!r}; missions: {known[:400]}")
         return found
+
+
+def _whole(given: Any) -> Any:
+    """Return what a Struct held with whole numbers as such: JSON's numbers are all floats there."""
+    if isinstance(given, dict):
+        return {key: _whole(value) for key, value in given.items()}
+    if isinstance(given, list):
+        return [_whole(value) for value in given]
+    return int(given) if isinstance(given, float) and given.is_integer() else given
+
+
+def _read(wanted: Object) -> CanarySpec:
+    """Read what is asked for; the schema, which comes later, says more of what is wrong."""
+    try:
+        canary = read_canary(wanted)
+    except (AttributeError, KeyError, TypeError, ValueError) as err:
+        raise InvalidArgumentError("canary", f"not as spec.canary of a Mission: {err}") from err
+    if canary is None or not canary.tries:
+        raise InvalidArgumentError("canary", "one of image and model is due")
+    return canary

@@ -1,6 +1,7 @@
 """Settings of the orchestrator."""
 
 import socket
+from pathlib import Path
 
 from fleet.settings import FleetSettings
 from pydantic import Field
@@ -14,6 +15,12 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
 
     namespace: str = Field("default", min_length=1, max_length=63)
     """Where the missions, their Deployments and the lease are."""
+
+    missions: Path | None = None
+    """Folder of the missions on one machine; unset: they are resources of a cluster."""
+
+    mission_schema: Path = Path("charts/crds/missions.yaml")
+    """The resource's definition, whose schema holds for missions in files too."""
 
     identity: str = Field(default_factory=socket.gethostname, min_length=1)
     """Name of this replica, unique among them; the pod's name in a cluster."""

@@ -1,8 +1,9 @@
 """The cluster as the orchestrator sees it: four caches, one wake-up."""
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from services.orchestrator.assignment.inventory import GpuNode, gpu_units, read_node
 from services.orchestrator.kube.api import Api, Object
@@ -20,6 +21,37 @@ from services.orchestrator.settings import OrchestratorSettings
 # What of a Deployment is never looked at; it is most of its size.
 _UNUSED = ("managedFields",)
 ForeignPod = tuple[str, int]
+
+
+class Missions(Protocol):
+    """Missions by ``namespace/name``."""
+
+    def __iter__(self) -> Iterator[Mission]:
+        """Iterate over all."""
+        ...
+
+    def get(self, key: str) -> Mission | None:
+        """Return one, None if there is none of this name."""
+        ...
+
+
+class Seen(Protocol):
+    """What is known of a fleet, wherever its missions are kept.
+
+    Attributes:
+        listeners: Set at every change.
+    """
+
+    listeners: set[asyncio.Event]
+
+    @property
+    def missions(self) -> Missions:
+        """The missions."""
+        ...
+
+    def gpu_nodes(self) -> list[GpuNode]:
+        """Return the nodes that have GPUs."""
+        ...
 
 
 class View:

@@ -17,6 +17,8 @@ import pytest
 import redis as redis_client
 from fleet.testing import free_port
 
+from tools.local_fleet.plan import Plan
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -35,6 +37,11 @@ class Fleet:
     def sidecar(self) -> str:
         """Address of the router's sidecar."""
         return f"127.0.0.1:{self.environment['ROUTER_PORT']}"
+
+    @property
+    def orchestrator(self) -> str:
+        """Address of the orchestrator."""
+        return f"127.0.0.1:{self.environment['ORCHESTRATOR_PORT']}"
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the local fleet."""
@@ -62,8 +69,7 @@ class Fleet:
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Bring the fleet up once, and take it down at the end."""
-    names = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT", "VALIDATION_PORT")
-    environment = {name: str(free_port()) for name in names}
+    environment = {name: str(free_port()) for name in Plan().ports}
     environment["RUN_DIR"] = str(tmp_path_factory.mktemp("fleet"))
     made = Fleet(environment)
     started = made.command("up")

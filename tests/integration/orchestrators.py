@@ -1,4 +1,4 @@
-"""The orchestrator as a process of its own against a real API server."""
+"""The orchestrator as a process of its own, against a real API server or with files alone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fleet.testing import free_port
@@ -22,14 +23,19 @@ T = TypeVar("T")
 
 
 class Orchestrator:
-    """A process that can be killed and started again."""
+    """A process that can be killed and started again.
 
-    def __init__(self, plane: ControlPlane, **settings: str) -> None:
+    Args:
+        folder: For its log; the cluster's kubeconfig is there, if it has a cluster.
+        settings: ``BEM_ORCHESTRATOR_*``.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
-        self._log = plane.folder / "orchestrator.log"
+        self._log = folder / "orchestrator.log"
         self._environment = {
             **os.environ,
-            "KUBECONFIG": str(plane.kubeconfig),
+            "KUBECONFIG": str(folder / "kubeconfig"),
             "BEM_ORCHESTRATOR_ADDRESS": self.address,
             "BEM_ORCHESTRATOR_LEASE_S": "4",
             "BEM_ORCHESTRATOR_PRIORITY_CLASS_PREFIX": "bem-",
@@ -56,9 +62,9 @@ class Orchestrator:
 
 
 @contextmanager
-def orchestrator(plane: ControlPlane, **settings: str) -> Iterator[Orchestrator]:
+def orchestrator(folder: Path, **settings: str) -> Iterator[Orchestrator]:
     """Run the orchestrator; killed at the end."""
-    made = Orchestrator(plane, **settings)
+    made = Orchestrator(folder, **settings)
     made.start()
     try:
         yield made

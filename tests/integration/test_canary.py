@@ -109,7 +109,7 @@ async def life(plane: ControlPlane, redis_server: RedisServer) -> AsyncIterator[
         _, judge = await stack.enter_async_context(validation(folder / "v", redis_server))
         made = stack.enter_context(
             orchestrator(
-                plane,
+                plane.folder,
                 mission_address=f"unix:{folder}/{{service}}.sock",
                 validation_address=judge.address,
             )

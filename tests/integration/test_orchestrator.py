@@ -81,7 +81,7 @@ def test_gpus_are_assigned_by_node_selector(plane: ControlPlane) -> None:
     """A mission gets selector, limit and priority class, says so, and hands them back."""
     add_node(plane, "orch-h100", H100)
     add_node(plane, "orch-rtx", RTX, 2)
-    with orchestrator(plane):
+    with orchestrator(plane.folder):
         add(plane, "router", priority="high", gpus=one_gpu("H100"))
         until(lambda: selector(plane, "router").get(HOST) == "orch-h100", "assigned")
         pod = plane.call("GET", f"{DEPLOYMENTS}/router")["spec"]["template"]["spec"]
@@ -105,7 +105,7 @@ def test_a_lost_node_and_a_higher_class_move_missions(plane: ControlPlane) -> No
     """A lost node moves its mission; a critical one displaces medium, which returns later."""
     add_node(plane, "orch-a", RTX)
     add_node(plane, "orch-b", RTX)
-    with orchestrator(plane):
+    with orchestrator(plane.folder):
         add(plane, "sep", priority="medium", gpus=one_gpu())
         until(lambda: selector(plane, "sep").get(HOST) == "orch-a", "first place")
         plane.call("DELETE", "/api/v1/nodes/orch-a")
@@ -127,7 +127,7 @@ def test_a_lost_node_and_a_higher_class_move_missions(plane: ControlPlane) -> No
 
 def test_an_impossible_request_stays_pending_and_says_why(plane: ControlPlane) -> None:
     """What the cluster cannot give is named; without any GPU the mission runs on the CPU."""
-    with orchestrator(plane):
+    with orchestrator(plane.folder):
         add(plane, "router", gpus=one_gpu(memoryGiB=80))
         cpu = until(lambda: (c := condition(plane, "router", "GPUAssigned")) and c, "condition")
         pods = plane.call("GET", f"{DEPLOYMENTS}/router")["spec"].get("replicas", 1)
@@ -147,7 +147,7 @@ def test_the_seeds_table_is_a_reported_conflict(plane: ControlPlane) -> None:
     add_node(plane, "orch-h100-0", H100)
     add_node(plane, "orch-h100-1", H100, 2, **{"nvidia.com/gpu.replicas": "2"})
     add_node(plane, "orch-rtx", RTX, 3)
-    with orchestrator(plane):
+    with orchestrator(plane.folder):
         add(
             plane,
             "router",
@@ -193,7 +193,7 @@ def test_the_seeds_table_is_a_reported_conflict(plane: ControlPlane) -> None:
 def test_it_survives_kills_and_api_restarts(plane: ControlPlane) -> None:
     """Killed without a word, or left without its API server, it goes on where it stood."""
     add_node(plane, "orch-a", RTX, 4)
-    with orchestrator(plane, identity="one") as first:
+    with orchestrator(plane.folder, identity="one") as first:
         add(plane, "router", gpus=one_gpu())
         until(lambda: selector(plane, "router").get(HOST) == "orch-a", "assigned")
         first.end()
@@ -209,10 +209,10 @@ def test_it_survives_kills_and_api_restarts(plane: ControlPlane) -> None:
 def test_one_of_two_leads_and_the_other_takes_over(plane: ControlPlane) -> None:
     """Two replicas write once; when the leader is killed the other goes on within the lease."""
     add_node(plane, "orch-a", RTX, 4)
-    with orchestrator(plane, identity="one") as first:
+    with orchestrator(plane.folder, identity="one") as first:
         add(plane, "router", gpus=one_gpu())
         until(lambda: selector(plane, "router").get(HOST) == "orch-a", "assigned")
-        with orchestrator(plane, identity="two"):
+        with orchestrator(plane.folder, identity="two"):
             lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/bem-orchestrator"
             holder = plane.call("GET", lease)["spec"]["holderIdentity"]
             first.end()
@@ -239,7 +239,7 @@ def test_conflicting_writes_are_retried(plane: ControlPlane) -> None:
     thread = threading.Thread(target=disturb)
     thread.start()
     try:
-        with orchestrator(plane):
+        with orchestrator(plane.folder):
             until(lambda: status(plane, "router").get("gpu") == "1xRTX4090", "status")
     finally:
         stop.set()
@@ -261,7 +261,7 @@ def test_the_fleet_answers_over_grpc(plane: ControlPlane) -> None:
     """Missions, plan, graph and sums come from the caches; an unknown mission is NOT_FOUND."""
     add_node(plane, "orch-a", RTX, 2)
     edge = {"mission": "online", "interface": "PolicyUpdateInterface"}
-    with orchestrator(plane) as made:
+    with orchestrator(plane.folder) as made:
         add(plane, "router", gpus=one_gpu(), integrates=[edge])
         until(lambda: selector(plane, "router").get(HOST) == "orch-a", "assigned")
         fleet = stub(made)

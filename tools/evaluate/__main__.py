@@ -17,9 +17,9 @@ from bem.evaluation.systems import Item, Run, Side
 from fleet.testing import free_port
 
 from tools.evaluate.grpc_system import RouterModels
+from tools.local_fleet.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
-_PORTS = ("GATEWAY_PORT", "ROUTER_PORT", "REDIS_PORT", "SIDECAR_METRICS_PORT", "VALIDATION_PORT")
 
 
 def compare(models: RouterModels, *, limit: int | None, command: str) -> Comparison:
@@ -59,7 +59,7 @@ def compare(models: RouterModels, *, limit: int | None, command: str) -> Compari
 def running_fleet() -> Iterator[str]:
     """Bring a fleet up on free ports in its own folder, yield its sidecar's address, stop it."""
     with tempfile.TemporaryDirectory(prefix="bem-evaluate-") as folder:
-        environment = {**os.environ, **{name: str(free_port()) for name in _PORTS}}
+        environment = {**os.environ, **{name: str(free_port()) for name in Plan().ports}}
         environment["RUN_DIR"] = folder
         command = [sys.executable, "-m", "tools.local_fleet"]
         try:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bem.acceptance.catalogue import GATES
 from bem.errors import GateFormatError
-from fleet.errors import UnavailableError
+from fleet.errors import InvalidArgumentError, UnavailableError
 from fleet.streams import AUDIT
 
-from tools.fleetctl import audit, gates
+from tools.fleetctl import audit, canary, gates
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,10 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_gates(commands)
     _add_audit(commands)
+    _add_canary(commands)
     given = parser.parse_args(arguments)
     try:
         return int(given.run(given))
-    except (GateFormatError, UnavailableError) as err:
+    except (GateFormatError, InvalidArgumentError, UnavailableError) as err:
         print(f"fleetctl: {err}", file=sys.stderr)
         return 2
 
@@ -76,3 +77,49 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             given.redis_url, given.stream, audit.key_from(given.key_file), given.start
         )
     )
+
+
+def _add_canary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = commands.add_parser(
+        "canary",
+        help="start and steer canaries through the orchestrator",
+        description="On one machine another adapter, in a cluster an image too. Exit status 0 if "
+        "it is asked for, 1 if it is refused, 2 if the orchestrator cannot be asked.",
+    )
+    about.add_argument("--address", default="127.0.0.1:50101", help="the orchestrator's")
+    about.add_argument("--namespace", default="", help="empty: the orchestrator's own")
+    verbs = about.add_subparsers(dest="verb", required=True)
+    start = verbs.add_parser("start", help="try an adapter or an image")
+    start.add_argument("mission")
+    start.add_argument("--model", default="", help="another adapter of the same process")
+    start.add_argument("--image", default="", help="image of a second Deployment")
+    start.add_argument("--step", action="append", default=[], help="weight:seconds; repeat")
+    start.add_argument("--shadow", type=int, help="percent of requests mirrored")
+    start.add_argument("--attempt", type=int, help="raise it to try the same again")
+    start.add_argument("--spec", type=Path, help="YAML as spec.canary: analysis, probes and all")
+    start.set_defaults(run=_start_canary)
+    for verb in canary.STEERING:
+        one = verbs.add_parser(verb)
+        one.add_argument("mission")
+        one.set_defaults(
+            run=lambda given: canary.steer(
+                given.address, given.namespace, given.mission, given.verb
+            )
+        )
+    status = verbs.add_parser("status")
+    status.add_argument("mission")
+    status.set_defaults(
+        run=lambda given: canary.show(given.address, given.namespace, given.mission)
+    )
+
+
+def _start_canary(given: argparse.Namespace) -> int:
+    wanted = canary.specification(
+        given.spec,
+        model=given.model,
+        image=given.image,
+        steps=given.step,
+        shadow=given.shadow,
+        attempt=given.attempt,
+    )
+    return canary.start(given.address, given.namespace, given.mission, wanted)

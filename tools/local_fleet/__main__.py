@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import grpc
 import httpx
+from fleet.errors import details_of
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tools.local_fleet.checks import NotReadyToStartError, check
 from tools.local_fleet.plan import Plan
@@ -90,6 +93,11 @@ def _problem(plan: Plan) -> str | None:
             return f"gateway: {err}"
         if not answer.is_success:
             return str(answer.json().get("error", {}).get("message", answer.text))
+    with grpc.insecure_channel(f"127.0.0.1:{plan.orchestrator_port}") as channel:
+        try:
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.RpcError as err:
+            return f"orchestrator: {details_of(err).message}"
     return None
 
 

@@ -6,7 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+from bemfleet.router.v1 import router_pb2 as pb
 from fleet.embedded_redis import redis_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,7 @@ class Plan:
     redis_port: int = field(default_factory=lambda: _port("REDIS", 6379))
     metrics_port: int = field(default_factory=lambda: _port("SIDECAR_METRICS", 9464))
     validation_port: int = field(default_factory=lambda: _port("VALIDATION", 50091))
+    orchestrator_port: int = field(default_factory=lambda: _port("ORCHESTRATOR", 50101))
 
     @property
     def ports(self) -> dict[str, int]:
@@ -61,6 +64,7 @@ class Plan:
             "REDIS_PORT": self.redis_port,
             "SIDECAR_METRICS_PORT": self.metrics_port,
             "VALIDATION_PORT": self.validation_port,
+            "ORCHESTRATOR_PORT": self.orchestrator_port,
         }
 
     @property
@@ -75,6 +79,12 @@ class Plan:
     def logs(self) -> Path:
         """Folder of the logs."""
         return self.run / "logs"
+
+    @property
+    def missions(self) -> dict[str, dict[str, Any]]:
+        """What each mission's file says before anything is tried, by its name."""
+        router = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+        return {"router": {"port": self.router_port, "model": "passage-qa", "grpcService": router}}
 
     def programs(self) -> list[Program]:
         """Return the processes in the order of their start."""
@@ -123,12 +133,25 @@ class Plan:
                 "claims: comparisons, false discovery rate, gates",
             ),
             Program(
+                "orchestrator",
+                [sys.executable, "-m", "services.orchestrator"],
+                {
+                    "BEM_ORCHESTRATOR_ADDRESS": f"127.0.0.1:{self.orchestrator_port}",
+                    "BEM_ORCHESTRATOR_MISSIONS": str(self.run / "missions"),
+                    "BEM_ORCHESTRATOR_MISSION_ADDRESS": "127.0.0.1:{port}",
+                    "BEM_ORCHESTRATOR_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
+                },
+                f"127.0.0.1:{self.orchestrator_port} gRPC",
+                "canaries of adapters: fleetctl canary",
+            ),
+            Program(
                 "gateway",
                 [sys.executable, "-m", "services.gateway"],
                 {
                     "BEM_GATEWAY_ADDRESS": f"127.0.0.1:{self.gateway_port}",
                     "BEM_GATEWAY_ROUTER_ADDRESS": f"127.0.0.1:{self.router_port}",
                     "BEM_GATEWAY_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
+                    "BEM_GATEWAY_FLEET_ADDRESS": f"127.0.0.1:{self.orchestrator_port}",
                     "BEM_GATEWAY_REDIS_URL": redis_url,
                 },
                 f"127.0.0.1:{self.gateway_port} HTTP",

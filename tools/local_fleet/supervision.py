@@ -1,13 +1,16 @@
 """Starting and stopping through the ``supervisor`` library."""
 
+import json
 import subprocess
 import sys
 import time
 import xmlrpc.client
+from pathlib import Path
 from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
+from services.orchestrator.local.files import write
 from tools.local_fleet.plan import ROOT, Plan
 
 
@@ -55,11 +58,22 @@ def _quote(text: str) -> str:
 
 def start(plan: Plan) -> None:
     """Start supervisord, which starts everything else and detaches."""
-    for folder in (plan.run / "redis", plan.logs, plan.sockets):
+    missions = plan.run / "missions"
+    for folder in (plan.run / "redis", missions, plan.logs, plan.sockets):
         folder.mkdir(parents=True, exist_ok=True)
+    for name, spec in plan.missions.items():
+        _place(missions / f"{name}.json", name, spec)
     file = plan.run / "supervisord.conf"
     file.write_text(configuration(plan))
     subprocess.run([sys.executable, "-m", "supervisor.supervisord", "-c", str(file)], check=True)
+
+
+def _place(file: Path, name: str, spec: dict[str, Any]) -> None:
+    """Tell a mission's file where the mission is now; canaries and promotions stay in it."""
+    old = json.loads(file.read_text()) if file.exists() else {"metadata": {"name": name}}
+    made = {**old, "spec": {**old.get("spec", {}), **spec}}
+    if made != old:
+        write(file, made)
 
 
 def remote(plan: Plan) -> Any:

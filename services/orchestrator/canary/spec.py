@@ -88,7 +88,8 @@ def read_canary(given: Mapping[str, Any] | None) -> CanarySpec | None:
     """Read ``spec.canary``; None if there is none."""
     if not given:
         return None
-    identity = {key: given.get(key) for key in ("image", "model", "env", "attempt")}
+    identity = {key: given.get(key) for key in ("image", "model", "env")}
+    identity["attempt"] = given.get("attempt", 0)  # the schema's default, not filled in everywhere
     analysis = given.get("analysis") or {}
     steps = tuple(
         Step(int(s["weight"]), float(s.get("seconds", 60)), bool(s.get("hold", False)))

@@ -47,18 +47,22 @@ class RefusedError(KubeError):
     """Schema, admission or rights forbid it: a retry alone does not help."""
 
 
+class InvalidError(RefusedError):
+    """The object itself is wrong; the message names what."""
+
+
 class UnreachableError(KubeError):
     """The API server does not answer, or is overloaded; retry."""
 
 
 _ERRORS: Mapping[int, type[KubeError]] = {
-    400: RefusedError,
+    400: InvalidError,
     401: RefusedError,
     403: RefusedError,
     404: AbsentError,
     409: ConflictError,
     410: GoneError,
-    422: RefusedError,
+    422: InvalidError,
 }
 
 

@@ -51,6 +51,7 @@ def test_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
                     redis_port=0,
                     metrics_port=0,
                     validation_port=0,
+                    orchestrator_port=0,
                     router_port=port,
                 )
             )
@@ -61,4 +62,4 @@ def test_configuration_escapes_and_restarts(tmp_path: Path) -> None:
     text = configuration(Plan(run=tmp_path / "50%"))
 
     assert "50%%" in text
-    assert text.count("autorestart=true") == 5
+    assert text.count("autorestart=true") == 6

@@ -51,6 +51,11 @@ class FleetServiceStub:
                 request_serializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.GetPlanRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.GetPlanResponse.FromString,
                 _registered_method=True)
+        self.StartCanary = channel.unary_unary(
+                '/bemfleet.fleet.v1.FleetService/StartCanary',
+                request_serializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.StartCanaryRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.StartCanaryResponse.FromString,
+                _registered_method=True)
         self.SteerCanary = channel.unary_unary(
                 '/bemfleet.fleet.v1.FleetService/SteerCanary',
                 request_serializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.SteerCanaryRequest.SerializeToString,
@@ -94,6 +99,14 @@ class FleetServiceServicer:
 
     def GetPlan(self, request, context):
         """Returns who has which GPUs, and who lacks what.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartCanary(self, request, context):
+        """Starts a canary, as a patch of the Mission's spec.canary does. INVALID_ARGUMENT if the Mission's
+        schema refuses it; FAILED_PRECONDITION if another one is under way, or the same was tried before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +158,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.GetPlan,
                     request_deserializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.GetPlanRequest.FromString,
                     response_serializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.GetPlanResponse.SerializeToString,
+            ),
+            'StartCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartCanary,
+                    request_deserializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.StartCanaryRequest.FromString,
+                    response_serializer=bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.StartCanaryResponse.SerializeToString,
             ),
             'SteerCanary': grpc.unary_unary_rpc_method_handler(
                     servicer.SteerCanary,
@@ -250,6 +268,33 @@ class FleetService:
             '/bemfleet.fleet.v1.FleetService/GetPlan',
             bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.GetPlanRequest.SerializeToString,
             bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.GetPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.fleet.v1.FleetService/StartCanary',
+            bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.StartCanaryRequest.SerializeToString,
+            bemfleet_dot_fleet_dot_v1_dot_fleet__pb2.StartCanaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

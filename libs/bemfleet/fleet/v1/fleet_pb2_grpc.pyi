@@ -41,6 +41,10 @@ class FleetServiceStub:
     """Returns one mission."""
     GetPlan: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.GetPlanRequest, _fleet_pb2.GetPlanResponse]
     """Returns who has which GPUs, and who lacks what."""
+    StartCanary: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.StartCanaryRequest, _fleet_pb2.StartCanaryResponse]
+    """Starts a canary, as a patch of the Mission's spec.canary does. INVALID_ARGUMENT if the Mission's
+    schema refuses it; FAILED_PRECONDITION if another one is under way, or the same was tried before.
+    """
     SteerCanary: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.SteerCanaryRequest, _fleet_pb2.SteerCanaryResponse]
     """Pauses, resumes, promotes or aborts a canary, as the annotation fleet.bem.dev/canary does.
     FAILED_PRECONDITION if the mission has no canary under way.
@@ -65,6 +69,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """Returns one mission."""
     GetPlan: _aio.UnaryUnaryMultiCallable[_fleet_pb2.GetPlanRequest, _fleet_pb2.GetPlanResponse]  # type: ignore[assignment]
     """Returns who has which GPUs, and who lacks what."""
+    StartCanary: _aio.UnaryUnaryMultiCallable[_fleet_pb2.StartCanaryRequest, _fleet_pb2.StartCanaryResponse]  # type: ignore[assignment]
+    """Starts a canary, as a patch of the Mission's spec.canary does. INVALID_ARGUMENT if the Mission's
+    schema refuses it; FAILED_PRECONDITION if another one is under way, or the same was tried before.
+    """
     SteerCanary: _aio.UnaryUnaryMultiCallable[_fleet_pb2.SteerCanaryRequest, _fleet_pb2.SteerCanaryResponse]  # type: ignore[assignment]
     """Pauses, resumes, promotes or aborts a canary, as the annotation fleet.bem.dev/canary does.
     FAILED_PRECONDITION if the mission has no canary under way.
@@ -104,6 +112,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.GetPlanResponse, _abc.Awaitable[_fleet_pb2.GetPlanResponse]]:
         """Returns who has which GPUs, and who lacks what."""
+
+    @_abc_1.abstractmethod
+    def StartCanary(
+        self,
+        request: _fleet_pb2.StartCanaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.StartCanaryResponse, _abc.Awaitable[_fleet_pb2.StartCanaryResponse]]:
+        """Starts a canary, as a patch of the Mission's spec.canary does. INVALID_ARGUMENT if the Mission's
+        schema refuses it; FAILED_PRECONDITION if another one is under way, or the same was tried before.
+        """
 
     @_abc_1.abstractmethod
     def SteerCanary(

@@ -130,5 +130,6 @@ def test_the_same_is_not_tried_twice_unless_asked() -> None:
     assert again is not None
     ended = State(first.id, Phase.ROLLED_BACK)
 
+    assert read_canary({"image": "i", "attempt": 0}) == first
     assert run(ended, 1e6, first) == ended
     assert run(ended, 1, again).phase is Phase.STARTING

@@ -1,0 +1,115 @@
+"""Missions in files: the cluster's schema holds, and what is written is never half there."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.orchestrator.kube.api import AbsentError, InvalidError
+from services.orchestrator.local.files import MissionFiles, merged, write
+
+CRD = Path(__file__).resolve().parents[5] / "charts/crds/missions.yaml"
+PATH = "/apis/fleet.bem.dev/v1alpha1/namespaces/here/missions/router"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one mission."""
+    write(tmp_path / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "qa"}})
+    return tmp_path
+
+
+def files(folder: Path) -> MissionFiles:
+    """Open the folder."""
+    return MissionFiles(folder, CRD, "here")
+
+
+@pytest.mark.parametrize(
+    ("old", "patch", "result"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+        ({"a": "foo"}, "bar", "bar"),
+        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merge_patches_are_the_standards(old: Any, patch: Any, result: Any) -> None:
+    """The cases of RFC 7396, appendix A."""
+    assert merged(old, patch) == result
+
+
+async def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
+    """Specification and status, each by its own path; whoever listens has been told."""
+    before = files(folder)
+    await before.patch(PATH, {"spec": {"canary": {"model": "qa-v2"}}}, "merge")
+    await before.patch(f"{PATH}/status", {"status": {"phase": "Running"}}, "merge")
+    after = files(folder).get("here/router")
+
+    assert before.changed.is_set()
+    assert after is not None
+    assert after.canary is not None
+    assert (after.model, after.canary.model, after.status) == ("qa", "qa-v2", {"phase": "Running"})
+
+
+@pytest.mark.parametrize(
+    ("canary", "named"),
+    [
+        ({"model": "b", "colour": 1}, "spec.canary: .*'colour'"),
+        ({"model": "b", "steps": [{"weight": 101}]}, r"canary\.steps\[0\]\.weight: 101 .*100"),
+        ({"model": "b", "steps": [{"weight": 9}, {"weight": 5}]}, "weight: must not fall"),
+        ({"model": "b", "analysis": {"alpha": 0.9}}, r"spec\.canary\.analysis\.alpha: 0\.9 .*0\.5"),
+        ({"model": 3}, r"spec\.canary\.model: 3 is not of type 'string'"),
+        ({"image": "i"}, "needs a cluster"),
+        ({"model": "b", "image": "i"}, "needs a cluster"),
+    ],
+)
+async def test_a_wrong_canary_is_refused_by_name(
+    folder: Path, canary: dict[str, Any], named: str
+) -> None:
+    """The message names field, value and limit, and nothing has changed."""
+    before = (folder / "router.json").read_bytes()
+    with pytest.raises(InvalidError, match=named):
+        await files(folder).patch(PATH, {"spec": {"canary": canary}}, "merge")
+
+    assert (folder / "router.json").read_bytes() == before
+
+
+async def test_other_missions_and_ways_to_patch_are_refused(folder: Path) -> None:
+    """There is no such mission; server-side apply is the cluster's."""
+    with pytest.raises(AbsentError, match="other"):
+        await files(folder).patch(PATH.replace("router", "other"), {}, "merge")
+    with pytest.raises(InvalidError, match="apply"):
+        await files(folder).patch(PATH, {}, "apply")
+
+
+def test_a_crash_while_writing_leaves_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun is not read as a mission."""
+
+    def crash(_descriptor: int) -> None:
+        raise OSError("power is gone")
+
+    monkeypatch.setattr(os, "fsync", crash)
+    with pytest.raises(OSError, match="power"):
+        write(folder / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "new"}})
+
+    assert [mission.model for mission in files(folder)] == ["qa"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"spec": {}}', json.dumps({"metadata": {}})])
+def test_a_file_that_is_no_mission_is_named(folder: Path, text: str) -> None:
+    """The orchestrator does not start without saying which."""
+    (folder / "broken.json").write_text(text)
+    with pytest.raises(InvalidError, match=r"broken\.json"):
+        files(folder)
