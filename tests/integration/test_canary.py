@@ -28,6 +28,8 @@ from tests.integration.orchestrators import (
     status,
 )
 from tests.integration.tracks import (
+    BAD,
+    EASY,
     Script,
     ScriptedMission,
     ask,
@@ -39,13 +41,6 @@ from tests.integration.tracks import (
 from tests.integration.validations import validation
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
-EASY = {
-    "errorMargin": 0.15,
-    "violationMargin": 0.15,
-    "latencyMargin": 2.0,
-    "qualityMargin": 0.3,
-    "probes": [{"prompt": f"question {i}?", "answers": ["right"]} for i in range(60)],
-}
 STEPS = [{"weight": 10, "seconds": 1}, {"weight": 50, "seconds": 1}]
 
 
@@ -144,16 +139,7 @@ def image_canary(**more: Any) -> dict[str, Any]:
     return {"spec": {"canary": {**canary, **more}}}
 
 
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        (Script(fail_every=2), "errors"),
-        (Script(delay_s=0.04), "latency is worse"),
-        (Script(text="wrong"), "quality is worse"),
-        (Script(withhold_every=2), "violations"),
-    ],
-    ids=["errors", "slow", "worse", "unsafe"],
-)
+@pytest.mark.parametrize(("script", "reason"), BAD.values(), ids=BAD)
 async def test_a_bad_canary_rolls_itself_back(
     plane: ControlPlane, redis_server: RedisServer, script: Script, reason: str
 ) -> None:

@@ -20,6 +20,8 @@ from fleet.testing import RedisServer
 from services.orchestrator.local.files import write
 from tests.integration.orchestrators import Orchestrator, orchestrator
 from tests.integration.tracks import (
+    BAD,
+    EASY,
     SERVICE,
     Script,
     ScriptedMission,
@@ -33,13 +35,6 @@ from tests.integration.validations import validation
 from tools.fleetctl import main
 
 pytestmark = pytest.mark.slow
-EASY = {
-    "errorMargin": 0.15,
-    "violationMargin": 0.15,
-    "latencyMargin": 2.0,
-    "qualityMargin": 0.3,
-    "probes": [{"prompt": f"question {i}?", "answers": ["right"]} for i in range(60)],
-}
 
 
 class Machine:
@@ -132,16 +127,7 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
             await asyncio.gather(traffic, return_exceptions=True)
 
 
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        (Script(fail_every=2), "errors"),
-        (Script(delay_s=0.04), "latency is worse"),
-        (Script(text="wrong"), "quality is worse"),
-        (Script(withhold_every=2), "violations"),
-    ],
-    ids=["errors", "slow", "worse", "unsafe"],
-)
+@pytest.mark.parametrize(("script", "reason"), BAD.values(), ids=BAD)
 async def test_a_bad_adapter_rolls_itself_back(
     redis_server: RedisServer, script: Script, reason: str
 ) -> None:

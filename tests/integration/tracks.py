@@ -22,6 +22,14 @@ from fleet.testing import free_port
 from services.gateway.app import make_app
 from services.gateway.settings import GatewaySettings
 
+EASY: dict[str, Any] = {
+    "errorMargin": 0.15,
+    "violationMargin": 0.15,
+    "latencyMargin": 2.0,
+    "qualityMargin": 0.3,
+    "probes": [{"prompt": f"question {i}?", "answers": ["right"]} for i in range(60)],
+}
+"""An analysis that few answers decide."""
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
@@ -42,6 +50,15 @@ class Script:
     fail_every: int = 0
     withhold_every: int = 0
     break_after: int | None = None
+
+
+BAD = {
+    "errors": (Script(fail_every=2), "errors"),
+    "slow": (Script(delay_s=0.04), "latency is worse"),
+    "worse": (Script(text="wrong"), "quality is worse"),
+    "unsafe": (Script(withhold_every=2), "violations"),
+}
+"""What may be wrong about a canary, and what it is rolled back for."""
 
 
 @dataclass
