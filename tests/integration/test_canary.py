@@ -13,6 +13,7 @@ import httpx
 import pytest
 from fleet.testing import RedisServer
 
+from services.orchestrator.mission import COMMAND
 from tests.integration.clusters import (
     ControlPlane,
     control_plane,
@@ -41,6 +42,7 @@ from tests.integration.tracks import (
 from tests.integration.validations import validation
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
+UNDECIDED = {"maxPairs": 1_000_000, "errorMargin": 0.001, "latencyMargin": 3.5}
 STEPS = [{"weight": 10, "seconds": 1}, {"weight": 50, "seconds": 1}]
 
 
@@ -202,10 +204,14 @@ async def test_people_steer_by_annotation(plane: ControlPlane, redis_server: Red
     """Pause holds the step, abort ends it at once, and the annotation is taken off."""
 
     def annotated(command: str) -> dict[str, Any]:
-        return {"metadata": {"annotations": {"fleet.bem.dev/canary": command}}}
+        return {"metadata": {"annotations": {COMMAND: command}}}
+
+    def annotations() -> dict[str, str]:
+        found = plane.call("GET", f"{MISSIONS}/router")["metadata"].get("annotations")
+        return found or {}
 
     async with life(plane, redis_server) as one:
-        await one.patch(image_canary(analysis={"maxPairs": 1_000_000}))
+        await one.patch(image_canary(analysis=UNDECIDED))
         await one.phase("Canary")
         await one.patch(annotated("pause"))
         await eventually(lambda: status(plane, "router")["canary"]["paused"])
@@ -213,12 +219,12 @@ async def test_people_steer_by_annotation(plane: ControlPlane, redis_server: Red
         held = status(plane, "router")["canary"]
         await one.patch(annotated("abort"))
         ended = await one.phase("RolledBack")
-        left = plane.call("GET", f"{MISSIONS}/router")["metadata"].get("annotations") or {}
+        # It is taken off after what follows from it is written.
+        await eventually(lambda: COMMAND not in annotations())
 
     assert held["paused"]
     assert held["phase"] == "Canary"
     assert ended["reason"] == "aborted by a person"
-    assert "fleet.bem.dev/canary" not in left
 
 
 async def test_a_promotion_that_is_aborted_is_undone(
@@ -231,9 +237,9 @@ async def test_a_promotion_that_is_aborted_is_undone(
         return str(spec["containers"][0]["image"])
 
     async with life(plane, redis_server) as one:
-        await one.patch(image_canary(analysis={"maxPairs": 1_000_000}))
+        await one.patch(image_canary(analysis=UNDECIDED))
         await one.phase("Canary")
-        await one.patch({"metadata": {"annotations": {"fleet.bem.dev/canary": "promote"}}})
+        await one.patch({"metadata": {"annotations": {COMMAND: "promote"}}})
         # Nobody plays the Deployment controller now, so the promotion stays half-way.
         await eventually(lambda: image() == "registry.local/mission:2")
         await one.patch({"spec": {"canary": None}})
