@@ -59,8 +59,9 @@ OVERVIEW = (
         "Share of server errors",
         "percentunit",
         "errors",
-        'sum(rate(bem_gateway_requests_total{namespace="$namespace",code=~"5.."}[5m]))'
-        " / sum(rate(bem_gateway_requests_totalHERE[5m]))",
+        # No error has no series yet, which would be no share instead of none.
+        '(sum(rate(bem_gateway_requests_total{namespace="$namespace",code=~"5.."}[5m]))'
+        " or vector(0)) / sum(rate(bem_gateway_requests_totalHERE[5m]))",
     ),
     Graph("Time to the first piece, p95", "s", "p95", _quantile(0.95, "bem_gateway_ttft_seconds")),
     Graph(

@@ -88,73 +88,79 @@ class Plan:
 
     def programs(self) -> list[Program]:
         """Return the processes in the order of their start."""
-        redis_url = f"redis://127.0.0.1:{self.redis_port}/0"
+        redis = Program(
+            "redis",
+            redis_command(self.redis_port, self.run / "redis"),
+            {},
+            f"127.0.0.1:{self.redis_port}",
+            "streams: feedback, audit, claims",
+        )
+        return [redis, *self._mission_programs(), *self._control_programs()]
+
+    @property
+    def _redis_url(self) -> str:
+        return f"redis://127.0.0.1:{self.redis_port}/0"
+
+    def _mission_programs(self) -> list[Program]:
+        """Return each mission and its sidecar."""
         mission = f"unix:{self.sockets / 'router.sock'}"
         return [
-            Program(
-                "redis",
-                redis_command(self.redis_port, self.run / "redis"),
-                {},
-                f"127.0.0.1:{self.redis_port}",
-                "streams: feedback, audit, claims",
-            ),
-            Program(
+            _service(
                 "router",
-                [sys.executable, "-m", "services.router"],
-                {
-                    "BEM_ROUTER_ADDRESS": mission,
-                    "BEM_ROUTER_REDIS_URL": redis_url,
-                    "BEM_ROUTER_ADAPTERS": str(ROOT / "adapters"),
-                    "BEM_ROUTER_CACHE": str(ROOT / ".cache" / "models"),
-                },
                 "unix socket only",
                 "mission A: base model and skills",
+                ADDRESS=mission,
+                REDIS_URL=self._redis_url,
+                ADAPTERS=str(ROOT / "adapters"),
+                CACHE=str(ROOT / ".cache" / "models"),
             ),
-            Program(
+            _service(
                 "safety",
-                [sys.executable, "-m", "services.safety"],
-                {
-                    "BEM_SAFETY_ADDRESS": f"127.0.0.1:{self.router_port}",
-                    "BEM_SAFETY_UPSTREAM": mission,
-                    "BEM_SAFETY_REDIS_URL": redis_url,
-                    "BEM_SAFETY_PAGES_ADDRESS": f"127.0.0.1:{self.metrics_port}",
-                },
                 f"127.0.0.1:{self.router_port} gRPC, :{self.metrics_port} metrics",
                 "sidecar: the only way into the router",
-            ),
-            Program(
-                "validation",
-                [sys.executable, "-m", "services.validation"],
-                {
-                    "BEM_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
-                    "BEM_VALIDATION_REDIS_URL": redis_url,
-                },
-                f"127.0.0.1:{self.validation_port} gRPC",
-                "claims: comparisons, false discovery rate, gates",
-            ),
-            Program(
-                "orchestrator",
-                [sys.executable, "-m", "services.orchestrator"],
-                {
-                    "BEM_ORCHESTRATOR_ADDRESS": f"127.0.0.1:{self.orchestrator_port}",
-                    "BEM_ORCHESTRATOR_MISSIONS": str(self.run / "missions"),
-                    "BEM_ORCHESTRATOR_MISSION_ADDRESS": "127.0.0.1:{port}",
-                    "BEM_ORCHESTRATOR_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
-                },
-                f"127.0.0.1:{self.orchestrator_port} gRPC",
-                "canaries of adapters: fleetctl canary",
-            ),
-            Program(
-                "gateway",
-                [sys.executable, "-m", "services.gateway"],
-                {
-                    "BEM_GATEWAY_ADDRESS": f"127.0.0.1:{self.gateway_port}",
-                    "BEM_GATEWAY_ROUTER_ADDRESS": f"127.0.0.1:{self.router_port}",
-                    "BEM_GATEWAY_VALIDATION_ADDRESS": f"127.0.0.1:{self.validation_port}",
-                    "BEM_GATEWAY_FLEET_ADDRESS": f"127.0.0.1:{self.orchestrator_port}",
-                    "BEM_GATEWAY_REDIS_URL": redis_url,
-                },
-                f"127.0.0.1:{self.gateway_port} HTTP",
-                "OpenAI-compatible API, feedback, validation",
+                ADDRESS=f"127.0.0.1:{self.router_port}",
+                UPSTREAM=mission,
+                REDIS_URL=self._redis_url,
+                PAGES_ADDRESS=f"127.0.0.1:{self.metrics_port}",
             ),
         ]
+
+    def _control_programs(self) -> list[Program]:
+        """Return what decides and what people reach."""
+        validation = f"127.0.0.1:{self.validation_port}"
+        orchestrator = f"127.0.0.1:{self.orchestrator_port}"
+        return [
+            _service(
+                "validation",
+                f"{validation} gRPC",
+                "claims: comparisons, false discovery rate, gates",
+                ADDRESS=validation,
+                REDIS_URL=self._redis_url,
+            ),
+            _service(
+                "orchestrator",
+                f"{orchestrator} gRPC",
+                "canaries of adapters: fleetctl canary",
+                ADDRESS=orchestrator,
+                MISSIONS=str(self.run / "missions"),
+                MISSION_ADDRESS="127.0.0.1:{port}",
+                VALIDATION_ADDRESS=validation,
+            ),
+            _service(
+                "gateway",
+                f"127.0.0.1:{self.gateway_port} HTTP",
+                "OpenAI-compatible API, feedback, validation",
+                ADDRESS=f"127.0.0.1:{self.gateway_port}",
+                ROUTER_ADDRESS=f"127.0.0.1:{self.router_port}",
+                VALIDATION_ADDRESS=validation,
+                FLEET_ADDRESS=orchestrator,
+                REDIS_URL=self._redis_url,
+            ),
+        ]
+
+
+def _service(name: str, listens: str, does: str, **settings: str) -> Program:
+    """Return a service with its settings, which it reads as ``BEM_<NAME>_*``."""
+    environment = {f"BEM_{name.upper()}_{key}": value for key, value in settings.items()}
+    command = [sys.executable, "-m", f"services.{name}"]
+    return Program(name, command, environment, listens, does)

@@ -2,7 +2,7 @@
 
 ``int8``: one scale an output, products by VNNI. Each row of inputs is scaled by its largest
 value, so that no row depends on another; where inputs have outliers they are given as two
-8-bit halves, which is as good as 16 bits.
+8-bit halves, which is as good as 16 bits, and without VNNI always as two of 7 bits.
 ``int4``: scale and least value for each 32 inputs. That is what Q4_1 files hold, so that such a
 file's values are found again but for the rounding of scales to bfloat16. Batches of more than a
 few rows go through ``int8``, which lies beside it.
@@ -49,15 +49,16 @@ class EightBitLinear(nn.Module):
 
     Args:
         weight: ``[d_out, d_in]``, only read.
-        halves: Give inputs in two halves: twice the work.
+        halves: Give inputs in two halves, twice the work; without VNNI they always are.
     """
 
     def __init__(self, weight: Tensor, *, halves: bool) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._halves = halves
-        # Without VNNI, products of 8 by 8 bits are summed in pairs of 16 bits, which overflow.
-        self._levels = 127 if torch.cpu.get_capabilities().get("avx512_vnni") else 63
+        # Without VNNI, products of 8 by 8 bits are summed in pairs of 16 bits, which overflow
+        # beyond 7 bits of inputs; 7 bits alone would cost a model twice what 8 bits do.
+        vnni = bool(torch.cpu.get_capabilities().get("avx512_vnni"))
+        self._levels, self._halves = 127 if vnni else 63, halves or not vnni
         scales = weight.float().abs().amax(1).clamp_min(_SMALLEST).double() / 127
         zeros = torch.zeros(len(scales), dtype=torch.int64)
         with warnings.catch_warnings():
@@ -86,7 +87,7 @@ class EightBitLinear(nn.Module):
     def _multiply(self, scaled: Tensor) -> Tensor:
         """Multiply ``[N, d_in]`` within [-1, 1], rounded to ``1 / levels``, in float32."""
         product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        return product(scaled.float(), 1 / self._levels, 128, self._packed)
+        return product(scaled.float(), 1 / self._levels, self._levels + 1, self._packed)
 
 
 class FourBitLinear(nn.Module):
