@@ -22,6 +22,7 @@ _HTTP = {
     grpc.StatusCode.PERMISSION_DENIED: (403, "permission_error", "denied"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "rate_limit_error", "overloaded"),
     grpc.StatusCode.UNAVAILABLE: (503, "server_error", "unavailable"),
+    grpc.StatusCode.CANCELLED: (503, "server_error", "unavailable"),  # by a server that stops
     grpc.StatusCode.DEADLINE_EXCEEDED: (504, "server_error", "timeout"),
 }
 # The router's field names where HTTP's differ.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -92,16 +93,18 @@ async def echo() -> EchoHandler:
     return EchoHandler()
 
 
-@pytest.fixture
-async def running(echo: EchoHandler, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    """A service on a unix socket."""
-
+async def _started(echo: EchoHandler, address: str) -> RunningServer:
     async def build(_settings: FleetSettings, app: App) -> None:
         app.server.add_generic_rpc_handlers((echo,))
         await app.offer(SERVICE)
 
-    settings = FleetSettings(address=f"unix:{tmp_path}/s.sock", drain_s=10)
-    server = await start(settings, build, TABLE)
+    return await start(FleetSettings(address=address, drain_s=10), build, TABLE)
+
+
+@pytest.fixture
+async def running(echo: EchoHandler, tmp_path: Path) -> AsyncIterator[RunningServer]:
+    """A service on a unix socket."""
+    server = await _started(echo, f"unix:{tmp_path}/s.sock")
     yield server
     await server.stop()
 
@@ -221,6 +224,34 @@ async def test_stop_lets_a_call_in_flight_finish(
     await stopping
     with pytest.raises(aio.AioRpcError):
         await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+
+
+async def test_calls_that_meet_a_stopping_server_go_to_the_next(echo: EchoHandler) -> None:
+    """One of two servers stops under calls that never pause: none of them ends as cancelled."""
+    first, second = await _started(echo, "127.0.0.1:0"), await _started(echo, "127.0.0.1:0")
+    ended, codes = asyncio.Event(), Counter[str]()
+
+    async def ask() -> None:
+        async with open_channel(f"ipv4:{first.address},{second.address}") as channel:
+            while not ended.is_set():
+                try:
+                    await _call(channel, "UnaryUnary", b"x")
+                except aio.AioRpcError as err:
+                    codes[err.code().name] += 1
+                else:
+                    codes["OK"] += 1
+
+    asking = [asyncio.create_task(ask()) for _ in range(32)]
+    await asyncio.sleep(0.1)
+    await first.stop()
+    before = codes["OK"]
+    await asyncio.sleep(0.2)
+    ended.set()
+    await asyncio.gather(*asking)
+    await second.stop()
+
+    assert codes["OK"] > before > 0
+    assert codes["CANCELLED"] == 0
 
 
 async def test_background_failure_is_seen(running: RunningServer) -> None:
