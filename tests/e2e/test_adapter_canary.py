@@ -49,7 +49,7 @@ def test_a_worse_adapter_rolls_itself_back(
     steps = [{"weight": 50, "seconds": 600}]
     file.write_text(yaml.safe_dump({"model": BASE, "steps": steps, "analysis": ANALYSIS}))
     started = said(fleet, "start", "router", "--spec", str(file))
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 240
     while (found := phase(fleet, capsys))[0] != "RolledBack":
         assert time.monotonic() < limit, found
         time.sleep(0.2)
