@@ -12,7 +12,8 @@ from fleet.errors import InvalidArgumentError, UnavailableError, details_of
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
-STEERING = ("pause", "resume", "promote", "abort")
+from tools.kubectl_bem.cli import read_step
+
 _TIMEOUT_S = 10.0
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 Call = Callable[[rpc.FleetServiceStub], str]
@@ -36,7 +37,11 @@ def specification(
     found = yaml.safe_load(file.read_text()) if file else {}
     if not isinstance(found, dict):
         raise InvalidArgumentError("spec", f"{file} holds no mapping")
-    given: dict[str, Any] = {"model": model, "image": image, "steps": [_step(s) for s in steps]}
+    try:
+        shares = [read_step(text) for text in steps]
+    except ValueError as err:
+        raise InvalidArgumentError("step", str(err)) from err
+    given: dict[str, Any] = {"model": model, "image": image, "steps": shares}
     given.update(more)
     return {**found, **{key: value for key, value in given.items() if value not in (None, "", [])}}
 
@@ -88,15 +93,6 @@ def table(mission: pb.Mission) -> str:
 
 
 _LIMIT: dict[str, Any] = {"timeout": _TIMEOUT_S}
-
-
-def _step(text: str) -> dict[str, int]:
-    weight, _, seconds = text.partition(":")
-    try:
-        return {"weight": int(weight), "seconds": int(seconds or 60)}
-    except ValueError as err:
-        problem = f"{text!r} is not weight:seconds, such as 10:60"
-        raise InvalidArgumentError("step", problem) from err
 
 
 def _called(address: str, call: Call) -> int:

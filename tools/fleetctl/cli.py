@@ -11,6 +11,7 @@ from fleet.errors import InvalidArgumentError, UnavailableError
 from fleet.streams import AUDIT
 
 from tools.fleetctl import audit, canary, gates
+from tools.kubectl_bem.cli import STEERING
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,7 +99,7 @@ def _add_canary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     start.add_argument("--attempt", type=int, help="raise it to try the same again")
     start.add_argument("--spec", type=Path, help="YAML as spec.canary: analysis, probes and all")
     start.set_defaults(run=_start_canary)
-    for verb in canary.STEERING:
+    for verb in STEERING:
         one = verbs.add_parser(verb)
         one.add_argument("mission")
         one.set_defaults(

@@ -31,7 +31,7 @@ def start_patch(asked: argparse.Namespace) -> dict[str, Any]:
     """Return the patch that starts a canary."""
     canary: dict[str, Any] = {"image": asked.image} if asked.image else {"model": asked.model}
     if asked.step:
-        canary["steps"] = [_step(text) for text in asked.step]
+        canary["steps"] = [read_step(text) for text in asked.step]
     if asked.shadow is not None:
         canary["shadow"] = asked.shadow
     if asked.attempt is not None:
@@ -82,10 +82,17 @@ def history(mission: dict[str, Any]) -> str:
     )
 
 
-def _step(text: str) -> dict[str, int]:
-    """Read ``weight:seconds``."""
+def read_step(text: str) -> dict[str, int]:
+    """Read ``weight:seconds``.
+
+    Raises:
+        ValueError: It is no pair of numbers.
+    """
     weight, _, seconds = text.partition(":")
-    return {"weight": int(weight), "seconds": int(seconds or 60)}
+    try:
+        return {"weight": int(weight), "seconds": int(seconds or 60)}
+    except ValueError as err:
+        raise ValueError(f"{text!r} is not weight:seconds, such as 10:60") from err
 
 
 def _run(command: list[str]) -> int:

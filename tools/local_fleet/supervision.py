@@ -10,7 +10,7 @@ from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from services.orchestrator.local.files import write
+from services.orchestrator.local.files import merged, write
 from tools.local_fleet.plan import ROOT, Plan
 
 
@@ -71,7 +71,7 @@ def start(plan: Plan) -> None:
 def _place(file: Path, name: str, spec: dict[str, Any]) -> None:
     """Tell a mission's file where the mission is now; canaries and promotions stay in it."""
     old = json.loads(file.read_text()) if file.exists() else {"metadata": {"name": name}}
-    made = {**old, "spec": {**old.get("spec", {}), **spec}}
+    made = merged(old, {"spec": spec})
     if made != old:
         write(file, made)
 
