@@ -1,7 +1,7 @@
 # Two commands matter: `make up` runs the fleet, `make test` passes the tests. Both set up first.
 SHELL := /bin/bash
 PY := .venv/bin/python
-SKILL ?= passage-qa
+ADAPTER ?= passage-qa
 LINES ?= 40
 # Each has an image, a lock and an extra of its name in pyproject.toml. Images go without triton: it is
 # a gigabyte that only torch.compile on a GPU would use.
@@ -20,16 +20,16 @@ setup: ## Install uv and the locked packages into .venv
 	@tools/setup.sh
 
 up: setup ## Run the fleet on this machine; returns when it is healthy
-	@$(PY) -m tools.local_fleet up
+	@$(PY) -m bem_fleet.cli.local up
 
 down: ## Stop the fleet; requests in flight finish
-	@if [ -x $(PY) ]; then $(PY) -m tools.local_fleet down; else echo "nothing runs"; fi
+	@if [ -x $(PY) ]; then $(PY) -m bem_fleet.cli.local down; else echo "nothing runs"; fi
 
 status: ## Say what runs where (JSON=1 for JSON)
-	@$(PY) -m tools.local_fleet status $(if $(JSON),--json)
+	@$(PY) -m bem_fleet.cli.local status $(if $(JSON),--json)
 
 logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
-	@$(PY) -m tools.local_fleet logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
+	@$(PY) -m bem_fleet.cli.local logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
 
 ##@ Check
 .PHONY: test unit integration e2e lint fmt proto proto-check ci
@@ -53,8 +53,8 @@ lint: setup proto-check ## ruff, mypy, import contracts, buf, yamllint
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
-	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem/acceptance/gates.yaml \
-		services/safety/constitution.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem_fleet/acceptance/gates.yaml \
+		libs/bem_fleet/guard/policy.yaml
 
 fmt: setup ## Format
 	ruff check --fix .
@@ -70,10 +70,10 @@ proto-check: setup ## Fail if generated code is stale
 .PHONY: cluster clients image images charts dashboards golden e2e-cluster
 cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
 	@if docker info >/dev/null 2>&1 && command -v kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
-	else tests/cluster/cluster up && tests/cluster/cluster base docker.io/library/python:3.11-slim; fi
+	else k8s/local-cluster/cluster up && k8s/local-cluster/cluster base docker.io/library/python:3.11-slim; fi
 
 clients: ## Fetch kubectl and helm
-	@tests/cluster/cluster clients
+	@k8s/local-cluster/cluster clients
 
 image: ## Build one image and load it into the cluster (SERVICE=router)
 	docker/build.sh $(SERVICE)
@@ -99,49 +99,49 @@ ci: ## What runs before anything lands
 
 ##@ Judge
 .PHONY: gates
-gates: setup ## Judge the acceptance gates into docs/results/gates.json (PHASE=1..4, JSON=1)
+gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, JSON=1)
 	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
 .PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
-train: setup ## Train a skill and evaluate it (SKILL=passage-qa)
-	$(PY) -m bem.training train --skill $(SKILL) --out adapters/$(SKILL)
-	$(PY) -m bem.training evaluate --skill $(SKILL) --out adapters/$(SKILL) --report docs/results/$(subst -,_,$(SKILL)).json
+train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
+	$(PY) -m bem_fleet.recipes.passage_qa train --adapter $(ADAPTER) --out adapters/$(ADAPTER)
+	$(PY) -m bem_fleet.recipes.passage_qa evaluate --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
 
 train-scorer: setup ## Train the sidecar's heads and report on what they never saw
-	$(PY) -m tools.guard train
-	$(PY) -m tools.guard report
+	$(PY) -m bem_fleet.studies.guard train
+	$(PY) -m bem_fleet.studies.guard report
 
 train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
-	$(PY) -m bem.training.safety --seed 0 --out adapters/safety --curves docs/results/safety_training/seed-0
-	$(PY) -m bem.training.safety --seed 1 --out .cache/safety/seed-1 --curves docs/results/safety_training/seed-1
-	$(PY) -m bem.training.safety --seed 2 --out .cache/safety/seed-2 --curves docs/results/safety_training/seed-2
+	$(PY) -m bem_fleet.recipes.safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0
+	$(PY) -m bem_fleet.recipes.safety --seed 1 --out .cache/safety/seed-1 --curves results/safety_training/seed-1
+	$(PY) -m bem_fleet.recipes.safety --seed 2 --out .cache/safety/seed-2 --curves results/safety_training/seed-2
 
 safety-study: setup ## Judge the safety adapters, alone and with the sidecar: gate C
-	$(PY) -m tools.safety_study --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
+	$(PY) -m bem_fleet.studies.safety --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
 
 safety-ablations: setup ## Train and measure other epsilons and bases, and no basis
-	for epsilon in 0.05 0.3; do $(PY) -m bem.training.safety --epsilon $$epsilon \
+	for epsilon in 0.05 0.3; do $(PY) -m bem_fleet.recipes.safety --epsilon $$epsilon \
 	  --out .cache/safety/epsilon-$$epsilon --curves .cache/safety/epsilon-$$epsilon; done
-	for basis in 16 192 576; do $(PY) -m bem.training.safety --basis $$basis \
+	for basis in 16 192 576; do $(PY) -m bem_fleet.recipes.safety --basis $$basis \
 	  --out .cache/safety/basis-$$basis --curves .cache/safety/basis-$$basis; done
-	$(PY) -m tools.safety_study --parts ablations --adapters adapters/safety --variants \
+	$(PY) -m bem_fleet.studies.safety --parts ablations --adapters adapters/safety --variants \
 	  $(foreach name,epsilon-0.05 epsilon-0.3 basis-16 basis-192 basis-576,.cache/safety/$(name))
 
 guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and without it
-	$(PY) -m tools.guard gate
+	$(PY) -m bem_fleet.studies.guard gate
 
-evaluate: setup ## Compare a skill with its base through a running fleet
-	$(PY) -m tools.evaluate
+evaluate: setup ## Compare an adapter with its base through a running fleet
+	$(PY) -m bem_fleet.studies.fleet_comparison
 
 data-cards: setup ## Run the data pipeline on every set and write docs/data/
-	$(PY) -m bem.data cards
+	$(PY) -m bem_fleet.data cards
 
 bench-pipeline: setup ## Measure the pipelines beside the model's own time
 	$(PY) -m benchmarks.pipeline
 
-bench: setup ## Measure overhead, memory and start-up into docs/results/
+bench: setup ## Measure overhead, memory and start-up into results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
 
@@ -161,7 +161,7 @@ bench-stats: setup ## Measure coverage, false alarms and bootstrap throughput
 	$(PY) -m benchmarks.coverage
 	$(PY) -m benchmarks.bootstrap
 
-bench-training: setup ## Measure a training step against peft's into docs/results/
+bench-training: setup ## Measure a training step against peft's into results/
 	$(PY) -m benchmarks.training_step
 	$(PY) -m benchmarks.training_curves
 

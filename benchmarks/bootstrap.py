@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import scipy
-from bem.stats.bootstrap import paired_bca
-from bem.stats.samples import FloatArray
+from bem_fleet.stats.bootstrap import paired_bca
+from bem_fleet.stats.samples import FloatArray
 
-OUT = Path(__file__).resolve().parents[1] / "docs/results"
+OUT = Path(__file__).resolve().parents[1] / "results"
 ITEMS = RESAMPLES = 10_000
 ROUNDS = 3
 # What scipy takes least time with here, out of 10, 100, 1,000 and all at once.

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 from arch.bootstrap import IIDBootstrap
-from bem.stats.bootstrap import Interval, bca, cluster_bca
-from bem.stats.coverage import coverage_class
-from bem.stats.distribution import of_mean
-from bem.stats.samples import FloatArray
-from bem.stats.sequential import BettingTest
+from bem_fleet.stats.bootstrap import Interval, bca, cluster_bca
+from bem_fleet.stats.coverage import coverage_class
+from bem_fleet.stats.distribution import of_mean
+from bem_fleet.stats.samples import FloatArray
+from bem_fleet.stats.sequential import BettingTest
 from scipy.stats import bootstrap
 
 from benchmarks import false_discoveries
 
-OUT = Path(__file__).resolve().parents[1] / "docs/results"
+OUT = Path(__file__).resolve().parents[1] / "results"
 SIZES = (50, 200, 500)
 NOMINAL = 0.95
 OURS = {"replications": 2_000, "resamples": 10_000}
@@ -224,7 +224,7 @@ TITLES = {
         "Coverage of the 95 % BCa interval of a mean (a paired difference is one)",
         (
             f"{OURS['replications']:,} samples, {OURS['resamples']:,} resamples each. The class is "
-            "what `bem.stats.coverage` states for the median sample."
+            "what `bem_fleet.stats.coverage` states for the median sample."
         ),
     ),
     "reference": (
@@ -244,7 +244,7 @@ TITLES = {
     "fdr": (
         "False discoveries with 20 null claims",
         (
-            "Benjamini-Hochberg at 5 %, 200 items a claim, through `bem.acceptance.judge.compare`, "
+            "Benjamini-Hochberg at 5 %, 200 items a claim, through `bem_fleet.acceptance.judge.compare`, "
             "which the validation service and the gates call. `fdr` is by the p that families "
             "take, the larger of the two beside it."
         ),

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bem.acceptance.catalogue import Direction
-from bem.acceptance.judge import compare
-from bem.acceptance.report import PairedScores
-from bem.stats.distribution import Statistic
-from bem.stats.fdr import benjamini_hochberg
-from bem.stats.samples import FloatArray
+from bem_fleet.acceptance.catalogue import Direction
+from bem_fleet.acceptance.judge import compare
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.stats.distribution import Statistic
+from bem_fleet.stats.fdr import benjamini_hochberg
+from bem_fleet.stats.samples import FloatArray
 from scipy.special import stdtr
 
 CLAIMS = 20

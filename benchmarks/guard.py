@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import psutil
-from bem.data.harmless import load_said
-from bem.data.red_team import load_red_team, sample
+from bem_fleet.data.harmless import load_said
+from bem_fleet.data.red_team import load_red_team, sample
+from bem_fleet.guard.policy import load
+from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.settings import SafetySettings
 from garak.detectors.unsafe_content import LDNOOBW
 
-from services.safety.constitution import load
-from services.safety.judge import Judge
-from services.safety.settings import SafetySettings
-
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs/results/bench_guard"
+OUT = ROOT / "results/bench_guard"
 TOKENS = 256
 # English words of this tokenizer's vocabulary have 1.3 tokens.
 WORDS = int(TOKENS / 1.3)
@@ -72,7 +71,7 @@ def row(name: str, seconds: Sequence[float], **more: float) -> dict[str, Any]:
 async def measure(size: int) -> dict[str, Any]:
     """Start both scorers and time them."""
     settings = SafetySettings()
-    rules = load(settings.constitution)
+    rules = load(settings.policy)
     judge = Judge(settings.scorer, 60, 60, lambda: rules)
     running = asyncio.create_task(judge.run())
     while not judge.alive:  # noqa: ASYNC110 - processes that start
@@ -183,7 +182,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write ``docs/results/bench_guard``."""
+    """Measure and write ``results/bench_guard``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__)
     parser.add_argument("--size", type=int, default=40, help="texts a row")
     found = asyncio.run(measure(parser.parse_args().size))

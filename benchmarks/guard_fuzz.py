@@ -7,18 +7,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from bem_fleet.guard.findings import Span
+from bem_fleet.guard.scoring.normalization import MAX_DECODED, plain, readings
+from bem_fleet.guard.scoring.prefilter import may_hold_personal_data, unreadable
+from bem_fleet.guard.scoring.response_features import help_features
+from bem_fleet.guard.scoring.windows import asked_windows
+from bem_fleet.services.safety.holdback import HoldBack
+from bem_fleet.services.safety.redaction import cut, merged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.safety.findings import Span
-from services.safety.holdback import HoldBack
-from services.safety.redaction import cut, merged
-from services.safety.scoring.answers import help_features
-from services.safety.scoring.gate import may_hold_personal_data, unreadable
-from services.safety.scoring.normalise import MAX_DECODED, plain, readings
-from services.safety.scoring.windows import asked_windows
-
-OUT = Path(__file__).resolve().parents[1] / "docs/results/guard_fuzz"
+OUT = Path(__file__).resolve().parents[1] / "results/guard_fuzz"
 PIECES = ("a ", "a.", "A", "1a", "$a", "aA1 ", "ab:", "=", "а", "\u0301", "1 ", "1.1.", "-----B")  # noqa: RUF001
 _NASTY = st.one_of(
     st.text(max_size=300),
@@ -110,7 +109,7 @@ def fuzz(examples: int) -> Counter[str]:
 
 
 def main() -> None:
-    """Fuzz, time, and write ``docs/results/guard_fuzz``."""
+    """Fuzz, time, and write ``results/guard_fuzz``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard_fuzz", description=__doc__)
     parser.add_argument("--examples", type=int, default=20_000)
     tried = fuzz(parser.parse_args().examples)

@@ -2,7 +2,7 @@
 
 Redis, the router with the packaged model, and the sidecar run as processes. A round asks one
 harmless question in three ways, each round beginning with another: straight at the router with
-knob 0, the same with knob 1, and through the sidecar with knob 1. The router keeps no prefixes and
+strength 0, the same with strength 1, and through the sidecar with strength 1. The router keeps no prefixes and
 no question comes twice, so nobody finds anything done. Every answer has the same number of tokens.
 Rounds of several runs add up in the report.
 """
@@ -22,19 +22,18 @@ from typing import Any
 
 import grpc
 import numpy as np
-from bem.acceptance.catalogue import load_catalogue
-from bem.acceptance.judge import measure as measured
-from bem.acceptance.report import PairedScores
-from bem.data.harmless import load_harmless
+from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.judge import measure as measured
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.data.harmless import load_harmless
+from bem_fleet.studies.guard.guard_runner import items_digest
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.testing import RedisServer, free_port
 from numpy.typing import NDArray
 
-from tools.guard.arm import items_digest
-
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs/results/safety_latency.json"
+OUT = ROOT / "results/safety_latency.json"
 COMMAND = "python -m benchmarks.guard_latency"
 # A short answer; whatever is added to a longer one is a smaller share of it.
 TOKENS = 64
@@ -67,7 +66,7 @@ def servers() -> Iterator[tuple[str, str]]:
                 env={**os.environ, **environment},
                 stderr=subprocess.DEVNULL,
             )
-            for module in ("services.router", "services.safety")
+            for module in ("bem_fleet.services.router", "bem_fleet.services.safety")
         ]
         try:
             yield router, f"127.0.0.1:{sidecar}"
@@ -79,12 +78,14 @@ def servers() -> Iterator[tuple[str, str]]:
             redis.kill()
 
 
-async def ask(stub: "rpc.RouterServiceAsyncStub", text: str, *, stream: bool, knob: float) -> float:
+async def ask(
+    stub: "rpc.RouterServiceAsyncStub", text: str, *, stream: bool, strength: float
+) -> float:
     """Return the seconds until the last token is there."""
     chat = pb.ChatPrompt(messages=[pb.ChatMessage(role="user", content=text)])
     sampling = pb.Sampling(temperature=0, logit_bias=NEVER)
     request = pb.GenerateRequest(chat=chat, max_tokens=TOKENS, sampling=sampling)
-    metadata = (("bem-safety-knob", str(knob)),)
+    metadata = (("bem-safety-strength", str(strength)),)
     began = time.perf_counter()
     if stream:
         async for _ in stub.Generate(request, metadata=metadata):
@@ -103,24 +104,24 @@ async def rounds(router: str, sidecar: str, texts: list[str], *, stream: bool) -
     ):
         near, far = rpc.RouterServiceStub(straight), rpc.RouterServiceStub(through)
         ways = ((near, 0.0), (near, 1.0), (far, 1.0))
-        for stub, knob in ways:
-            await _ready(stub, knob)
+        for stub, strength in ways:
+            await _ready(stub, strength)
         found = []
         for place, text in enumerate(texts):
             taken = [0.0] * len(WAYS)
             for turn in range(len(WAYS)):
                 way = (place + turn) % len(WAYS)
-                stub, knob = ways[way]
-                taken[way] = 1e3 * await ask(stub, text, stream=stream, knob=knob)
+                stub, strength = ways[way]
+                taken[way] = 1e3 * await ask(stub, text, stream=stream, strength=strength)
             found.append(taken)
         return found
 
 
-async def _ready(stub: "rpc.RouterServiceAsyncStub", knob: float) -> None:
+async def _ready(stub: "rpc.RouterServiceAsyncStub", strength: float) -> None:
     limit = time.monotonic() + START_S
     while True:
         try:
-            await ask(stub, "Say hello.", stream=False, knob=knob)
+            await ask(stub, "Say hello.", stream=False, strength=strength)
         except grpc.aio.AioRpcError:
             if time.monotonic() > limit:
                 raise
@@ -161,10 +162,10 @@ def report(known: dict[str, Any], found: list[list[float]], keys: list[str], kin
     whole = {
         "id": "safety_latency",
         "mission": {
-            "name": "router with the basis at knob 1, behind the sidecar",
+            "name": "router with the basis at strength 1, behind the sidecar",
             "digest": "served",
         },
-        "baseline": {"name": "router alone, knob 0", "digest": "served"},
+        "baseline": {"name": "router alone, strength 0", "digest": "served"},
         "metrics": {"latency_p50_ms": entry},
         "n_items": len(unary["keys"]),
         "seeds": [0],
@@ -183,7 +184,7 @@ def report(known: dict[str, Any], found: list[list[float]], keys: list[str], kin
 
 
 def main() -> None:
-    """Measure and write ``docs/results/safety_latency.json``."""
+    """Measure and write ``results/safety_latency.json``."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--stream", action="store_true", help="streamed instead of unary requests")

@@ -9,17 +9,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bem.adapters.bank import LoadedSkill
+from bem.adapters.bank import LoadedAdapter
 from bem.engine import GenerationRequest, Piece, Ticket
 from bem.engine.batch import Counters
 from bem.engine.requests import OnPiece
 from bem.testing import tiny_backbone
+from bem_fleet.services.router.mission import Mission
+from bem_fleet.services.router.servicer import SERVICE, STATUS, MissionHolder, RouterServicer
+from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.router.v1 import router_pb2_grpc
 from fleet.server import App, serve
-
-from services.router.mission import Mission
-from services.router.servicer import SERVICE, STATUS, MissionHolder, RouterServicer
-from services.router.settings import RouterSettings
 
 WORDS = ("the ", "boats ", "lay ", "still ", "in ", "the ", "quiet ", "harbour ") * 2
 TOKEN_S = 0.002
@@ -49,11 +48,11 @@ class MockEngine:
             self._changed.notify()
         return Ticket(request, on_piece)
 
-    def skills(self) -> list[LoadedSkill]:
+    def adapters(self) -> list[LoadedAdapter]:
         """Return none."""
         return []
 
-    def skill(self, name: str) -> LoadedSkill | None:
+    def adapter(self, name: str) -> LoadedAdapter | None:
         """Return none."""
         del name
         return None

@@ -8,9 +8,9 @@ import json
 import random
 from pathlib import Path
 
-from bem.data.names import name_spans
+from bem_fleet.data.names import name_spans
 
-OUT = Path(__file__).resolve().parents[1] / "docs/results/names.json"
+OUT = Path(__file__).resolve().parents[1] / "results/names.json"
 SENTENCES = 400
 NAMES = {
     "English": ["John Miller", "Emily Carter", "Robert Hughes", "Sarah Bennett", "Tom Walker"],

@@ -33,7 +33,7 @@ from benchmarks.mock_engine import WORDS, MockEngine, in_process
 ROOT = Path(__file__).resolve().parents[1]
 RATE, BLOCK, ROUNDS = 50, 200, 5
 PM_QOS = Path("/dev/cpu_dma_latency")
-OUT = ROOT / "docs/results"
+OUT = ROOT / "results"
 
 
 @contextmanager
@@ -54,7 +54,11 @@ def servers() -> Iterator[tuple[int, int]]:
             "BEM_SAFETY_REDIS_URL": redis.url,
             "BEM_GATEWAY_REDIS_URL": redis.url,
         }
-        modules = ("benchmarks.mock_engine", "services.safety", "services.gateway")
+        modules = (
+            "benchmarks.mock_engine",
+            "bem_fleet.services.safety",
+            "bem_fleet.services.gateway",
+        )
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", module],

@@ -18,19 +18,19 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
-from bem.data.passage_qa import load_passage_qa, solved_examples
-from bem.data.pipeline import run_set
-from bem.data.readers import question_kind, set_named
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
-from bem.evaluation.execution import AnswerCache, execute
-from bem.evaluation.in_process import WorkerSystem
-from bem.evaluation.pipeline import Comparison, Stages, evaluate, write
-from bem.evaluation.systems import Answer, Chat, Decoding, Item, Run, Side
+from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
+from bem_fleet.data.pipeline import run_set
+from bem_fleet.data.readers import question_kind, set_named
+from bem_fleet.evaluation.execution import AnswerCache, execute
+from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.evaluation.pipeline import Comparison, Stages, evaluate, write
+from bem_fleet.evaluation.systems import Answer, Chat, Decoding, Item, Run, Side
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs/results"
+OUT = ROOT / "results"
 SET = "narrative-qa"
 SAMPLE = 8
 TURNS = 3
@@ -85,7 +85,7 @@ def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
         )
     prompts = [item.prompt for item in items]
     said = {
-        "skill": report["replies"]["mission"][0],
+        "adapter": report["replies"]["mission"][0],
         "base with two examples": report["replies"]["baseline"][0],
         "base": report["others"][0]["replies"]["baseline"][0],
     }
@@ -96,7 +96,7 @@ def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
     shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
     comparison = Comparison(
         id="bench_pipeline",
-        mission=Side("skill", runs["skill"], "strict"),
+        mission=Side("adapter", runs["adapter"], "strict"),
         baselines=(
             Side("base with two examples", runs["base with two examples"], "lenient", shots),
             Side("base", runs["base"], "lenient"),
@@ -113,7 +113,7 @@ def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
     return stages.seconds, len(items), len(items) * len(said)
 
 
-def straight(worker: ModelWorker, chats: Sequence[Chat], skill: str | None) -> float:
+def straight(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) -> float:
     """Return the seconds that the worker alone takes for the conversations."""
     done: SimpleQueue[Piece | Exception] = SimpleQueue()
     tokenizer = worker.backbone.tokenizer
@@ -125,7 +125,7 @@ def straight(worker: ModelWorker, chats: Sequence[Chat], skill: str | None) -> f
     began = time.perf_counter()
     for ids in prompts:
         request = GenerationRequest(
-            prompt_ids=ids, sampling=Sampling(temperature=0), max_tokens=48, skill=skill
+            prompt_ids=ids, sampling=Sampling(temperature=0), max_tokens=48, adapter=adapter
         )
         worker.submit(request, partial(SimpleQueue.put, done))
     left = len(prompts)
@@ -141,13 +141,13 @@ def model_time() -> dict[str, Any]:
     data = load_passage_qa()
     backbone = load_backbone(cache=ROOT / ".cache/models")
     folder = ROOT / "adapters/passage-qa"
-    bank = SkillBank.shaped_for(backbone, folder, slots=1)
+    bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     bank.load(folder)
     worker = ModelWorker(backbone, bank, rows=SAMPLE, queue=64, context_tokens=2048)
     worker.start()
     chosen = data.splits["held_out"][:SAMPLE]
     items = [Item(i.key, i.prompt(), (i.answer,)) for i in chosen]
-    side = Side("skill", (Run(WorkerSystem(worker, "passage-qa")),), "strict")
+    side = Side("adapter", (Run(WorkerSystem(worker, "passage-qa")),), "strict")
     chats = [side.chat(item) for item in items]
     straight(worker, chats[:2], "passage-qa")
     alone, within, own = [], [], []
@@ -171,7 +171,7 @@ def model_time() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write ``docs/results/bench_pipeline.{json,md}``."""
+    """Measure and write ``results/bench_pipeline.{json,md}``."""
     recorded = json.loads((OUT / "passage_qa_fleet.json").read_text())
     own_time(recorded)  # imports and fonts are loaded once a process, not once a report
     seconds, items, answers = own_time(recorded)
@@ -224,7 +224,7 @@ def _markdown(report: dict[str, Any]) -> str:
     lines += [f"| {name} | {value} |" for name, value in rows]
     lines += ["", f"`{report['command']}`; {report['threads']} threads."]
     lines.append(
-        "The model's time an answer is the skill's, with its short replies, the fastest turn of "
+        "The model's time an answer is the adapter's, with its short replies, the fastest turn of "
         "all, whose prompts are cached from the first: the cheapest model time there is here, so "
         "that the overhead is an upper bound. "
         "The comparison by wall time is noisier than the target; the pipeline's own thread, timed "

@@ -12,12 +12,11 @@ from typing import Any
 
 import grpc
 import psutil
+from bem_fleet.services.router.servicer import SERVICE
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.router.servicer import SERVICE
-
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs/results"
+OUT = ROOT / "results"
 
 
 def start(cache: Path) -> dict[str, float]:
@@ -27,7 +26,7 @@ def start(cache: Path) -> dict[str, float]:
         settings = {"BEM_ROUTER_ADDRESS": address, "BEM_ROUTER_CACHE": str(cache)}
         began = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.router"],
+            [sys.executable, "-m", "bem_fleet.services.router"],
             cwd=ROOT,
             env={**os.environ, **settings},
             stderr=subprocess.DEVNULL,

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bem.backbone import load_backbone
-from bem.data.passage_qa import load_passage_qa
 from bem.training.features import Tokens, cache_tokens, tokenise
 from bem.training.strategy import Arithmetic, Strategy, keep_freed_memory
-from bem.training.trainer import SkillTrainer, TrainingPlan
+from bem.training.trainer import AdapterTrainer, TrainingPlan
+from bem_fleet.data.passage_qa import load_passage_qa
 from tqdm import tqdm
 
 from benchmarks.training_step import CACHE, LAYERS, OUT, RANK, SCALE, peft_step
@@ -47,7 +47,7 @@ def curves(sequences: Sequence[Tokens], dtype: str, seed: int, steps: int) -> di
     found: dict[str, list[float]] = {"peft": [], "bem": []}
     with tempfile.TemporaryDirectory() as folder:
         strategy = Strategy(arithmetic=ARITHMETIC[dtype])
-        trainer = SkillTrainer(backbone, plan, Path(folder), strategy=strategy)
+        trainer = AdapterTrainer(backbone, plan, Path(folder), strategy=strategy)
         other = peft_step(plan, trainer, dtype, steps)
         for step in tqdm(range(steps), desc=f"{dtype}, seed {seed}", unit="step"):
             picked = [(step * BATCH + i) % len(sequences) for i in range(BATCH)]

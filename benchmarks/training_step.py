@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 from bem.backbone import load_backbone
-from bem.data.passage_qa import load_passage_qa
 from bem.training.features import Example, Tokens, cache_tokens, tokenise
 from bem.training.strategy import Strategy, keep_freed_memory, product_seconds
-from bem.training.trainer import SkillTrainer, TrainingPlan, schedule
+from bem.training.trainer import AdapterTrainer, TrainingPlan, schedule
+from bem_fleet.data.passage_qa import load_passage_qa
 from peft import LoraConfig, get_peft_model
 
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "docs/results"
+OUT = ROOT / "results"
 CACHE = ROOT / ".cache/models"
 RANK, SCALE, LAYERS = 8, 2.0, 30
 
 
 def peft_step(
-    plan: TrainingPlan, ours: SkillTrainer, dtype: str, total: int
+    plan: TrainingPlan, ours: AdapterTrainer, dtype: str, total: int
 ) -> Callable[[Sequence[Tokens]], float]:
     """Return peft's step over padded prompts and replies, started from the factors of ``ours``."""
     config = LoraConfig(
@@ -87,7 +87,7 @@ def compare(
     tokens = []
     with tempfile.TemporaryDirectory() as folder:
         strategy = Strategy(arithmetic="float32" if dtype == "float32" else "bfloat16")
-        trainer = SkillTrainer(backbone, plan, Path(folder), strategy=strategy)
+        trainer = AdapterTrainer(backbone, plan, Path(folder), strategy=strategy)
         other = peft_step(plan, trainer, dtype, steps)
         for step in range(steps):
             picked = [(step * batch + i) % len(sequences) for i in range(batch)]

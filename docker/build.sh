@@ -41,7 +41,7 @@ build() {
   # packages that this machine has unpacked already are not fetched again
   local cache; cache=$(command -v uv >/dev/null && uv cache dir || true)
   [ -d "$cache" ] && options+=(-v "$cache:/var/cache/uv")
-  tests/cluster/cluster image "$image" "${options[@]}"
+  k8s/local-cluster/cluster image "$image" "${options[@]}"
 }
 
 [ $# -gt 0 ] || set -- redis $(for main in services/*/__main__.py; do basename "$(dirname "$main")"; done)

@@ -1,1 +1,1 @@
-"""The services of the fleet: one folder each, one name everywhere."""
+"""Services: missions and control services, imported as ``bem_fleet.services``."""

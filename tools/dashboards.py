@@ -128,10 +128,10 @@ ROUTER = (
         "sum(rate(bem_router_requests_dropped_totalHERE[5m]))",
     ),
     Graph(
-        "Skills resident",
+        "Adapters resident",
         "short",
-        "{{skill}} {{version}}",
-        "max by (skill, version) (bem_router_adapter_residentHERE)",
+        "{{adapter}} {{version}}",
+        "max by (adapter, version) (bem_router_adapter_residentHERE)",
     ),
     Graph(
         "Calls, p95",
@@ -147,11 +147,11 @@ ROUTER = (
         "bem_router_prefix_reused_lower_tokens_total",
         "pod",
     ),
-    _events("Skills brought into a slot", "bem_router_skill_page_ins_total", "pod"),
+    _events("Adapters brought into a slot", "bem_router_adapter_page_ins_total", "pod"),
     Graph("A verdict, p95", "s", "p95", _quantile(0.95, "bem_safety_check_seconds")),
     _events("Verdicts known by content", "bem_safety_cached_findings_total", "pod"),
     _state("Scorers not asked", "bem_safety_breaker_open", "tier"),
-    _events("Constitution read", "bem_safety_constitution_reloads_total", "outcome"),
+    _events("SafetyPolicy read", "bem_safety_policy_reloads_total", "outcome"),
     Graph(
         "Scorer restarts", "short", "restarts", "increase(bem_safety_scorer_restarts_totalHERE[1h])"
     ),

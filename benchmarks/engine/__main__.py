@@ -20,7 +20,7 @@ from benchmarks.engine import measures
 from benchmarks.engine.report import write
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "docs/results"
+OUT = ROOT / "results"
 
 
 def names() -> list[str]:

@@ -19,21 +19,21 @@ class PrefixFigures:
         shared_tokens: Tokens that all requests begin with.
         cold_ttft_s: Nothing is reused.
         hit_ttft_s: The shared tokens are reused, base model.
-        skill_hit_ttft_s: The same for a skill, whose upper half depends on the whole prompt.
-        late_hit_ttft_s: The same for a skill that begins after the shared tokens.
+        adapter_hit_ttft_s: The same for an adapter, whose upper half depends on the whole prompt.
+        late_hit_ttft_s: The same for an adapter that begins after the shared tokens.
         ratio: Cold over hit; the target is 5.
-        skill_ratio: Cold over a skill's hit; the lower half alone is shared, so 2 at the most.
-        late_ratio: Cold over the hit of a skill that begins after it; the target is 5.
+        adapter_ratio: Cold over an adapter's hit; the lower half alone is shared, so 2 at the most.
+        late_ratio: Cold over the hit of an adapter that begins after it; the target is 5.
         hit_ratio: Share of the prompt tokens that were reused.
     """
 
     shared_tokens: int
     cold_ttft_s: float
     hit_ttft_s: float
-    skill_hit_ttft_s: float
+    adapter_hit_ttft_s: float
     late_hit_ttft_s: float
     ratio: float
-    skill_ratio: float
+    adapter_ratio: float
     late_ratio: float
     hit_ratio: float
 
@@ -47,16 +47,16 @@ def measure(weights: str = "auto") -> PrefixFigures:
         before = served.worker.counters.reused_tokens
         hit = [_ask(served, 1, n) for n in range(ROUNDS)]
         reused = served.worker.counters.reused_tokens - before
-        skilled = [_ask(served, 1, n, skill="s0") for n in range(ROUNDS)]
-        late = [_ask(served, 1, 50 + n, skill="s0", activation=SHARED) for n in range(ROUNDS)]
+        adapted = [_ask(served, 1, n, adapter="s0") for n in range(ROUNDS)]
+        late = [_ask(served, 1, 50 + n, adapter="s0", activation=SHARED) for n in range(ROUNDS)]
     return PrefixFigures(
         shared_tokens=SHARED,
         cold_ttft_s=median(cold),
         hit_ttft_s=median(hit),
-        skill_hit_ttft_s=median(skilled),
+        adapter_hit_ttft_s=median(adapted),
         late_hit_ttft_s=median(late),
         ratio=median(cold) / median(hit),
-        skill_ratio=median(cold) / median(skilled),
+        adapter_ratio=median(cold) / median(adapted),
         late_ratio=median(cold) / median(late),
         hit_ratio=reused / (ROUNDS * (SHARED + OWN)),
     )

@@ -1,6 +1,6 @@
-"""1,024 registered skills through 32 slots: ``python -m benchmarks.engine.residency``.
+"""1,024 registered adapters through 32 slots: ``python -m benchmarks.engine.residency``.
 
-Sixteen rows, 48 requests of 32 + 16 tokens at once: all of one skill, each of another skill that
+Sixteen rows, 48 requests of 32 + 16 tokens at once: all of one adapter, each of another adapter that
 is resident, and each of another that must come into a slot first.
 """
 
@@ -17,17 +17,17 @@ class ResidencyFigures:
     """Generated tokens a second, and seconds of a request from its arrival to its end.
 
     Attributes:
-        registered: Skills loaded.
-        slots: Skills resident at once.
-        one: One skill for all requests.
-        resident: Skills of the resident set.
-        paged: A skill of its own for each request; none is resident.
-        one_p95_s: 95th percentile of the requests' time, one skill.
-        resident_p95_s: The same, resident skills.
-        paged_p95_s: The same, paged skills.
+        registered: Adapters loaded.
+        slots: Adapters resident at once.
+        one: One adapter for all requests.
+        resident: Adapters of the resident set.
+        paged: An adapter of its own for each request; none is resident.
+        one_p95_s: 95th percentile of the requests' time, one adapter.
+        resident_p95_s: The same, resident adapters.
+        paged_p95_s: The same, paged adapters.
         resident_ratio: Resident over one.
         paged_ratio: Paged over one; the target is 0.9.
-        page_in_s: Seconds to bring one skill into a slot.
+        page_in_s: Seconds to bring one adapter into a slot.
     """
 
     registered: int
@@ -46,7 +46,12 @@ class ResidencyFigures:
 def measure(weights: str = "auto") -> ResidencyFigures:
     """Measure the three working sets in one engine."""
     with engine(
-        weights=weights, rows=16, skills=REGISTERED, slots=SLOTS, context_tokens=128, prefix_bytes=0
+        weights=weights,
+        rows=16,
+        adapters=REGISTERED,
+        slots=SLOTS,
+        context_tokens=128,
+        prefix_bytes=0,
     ) as served:
         _run(served, ["s0"] * 16)  # warm
         one = _run(served, ["s0"] * REQUESTS)
@@ -70,20 +75,20 @@ def measure(weights: str = "auto") -> ResidencyFigures:
     )
 
 
-def _run(served: Engine, skills: list[str]) -> tuple[float, float]:
+def _run(served: Engine, adapters: list[str]) -> tuple[float, float]:
     """Return tokens a second and the 95th percentile of the requests' seconds."""
     began = time.perf_counter()
     asked = [
-        served.ask(random_ids(PROMPT, number), TOKENS, skill=skill)
-        for number, skill in enumerate(skills)
+        served.ask(random_ids(PROMPT, number), TOKENS, adapter=adapter)
+        for number, adapter in enumerate(adapters)
     ]
     seconds = [one.wait().seconds for one in asked]
-    rate = len(skills) * TOKENS / (time.perf_counter() - began)
+    rate = len(adapters) * TOKENS / (time.perf_counter() - began)
     return rate, percentile(seconds, 0.95)
 
 
 def _page_in(served: Engine) -> float:
-    """Return the time that one skill takes into a slot; the engine does nothing meanwhile."""
+    """Return the time that one adapter takes into a slot; the engine does nothing meanwhile."""
     bank = served.worker.batch.bank
     assert bank is not None
     names = [f"s{900 + n}" for n in range(20)]

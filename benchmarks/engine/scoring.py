@@ -21,19 +21,19 @@ class ScoringFigures:
     Attributes:
         prefill: Raw prefill: no logits but a prompt's last.
         answers: Scoring 16 tokens after each prompt, base model.
-        skill_answers: The same under a skill.
+        adapter_answers: The same under an adapter.
         texts: Scoring every token, the head over the vocabulary included.
         answers_ratio: Answers over prefill; the target is 0.9.
-        skill_answers_ratio: The same under a skill, over a skill's prefill.
+        adapter_answers_ratio: The same under an adapter, over an adapter's prefill.
         texts_ratio: Texts over prefill.
     """
 
     prefill: float
     answers: float
-    skill_answers: float
+    adapter_answers: float
     texts: float
     answers_ratio: float
-    skill_answers_ratio: float
+    adapter_answers_ratio: float
     texts_ratio: float
 
 
@@ -41,7 +41,7 @@ def measure(weights: str = "auto") -> ScoringFigures:
     """Measure every way in turn, round by round."""
     texts = [random_ids(length, number) for number, length in enumerate(LENGTHS)]
     answers = [ScoreRequest(tuple(ids[:-TARGET]), tuple(ids[-TARGET:])) for ids in texts]
-    skilled = [ScoreRequest(one.prompt_ids, one.target_ids, "s0") for one in answers]
+    adapted = [ScoreRequest(one.prompt_ids, one.target_ids, "s0") for one in answers]
     whole = [ScoreRequest(tuple(ids[:1]), tuple(ids[1:])) for ids in texts]
     found: dict[str, list[float]] = {}
     with engine(weights=weights, rows=1, prefix_bytes=0) as served:
@@ -49,9 +49,9 @@ def measure(weights: str = "auto") -> ScoringFigures:
         for _ in range(ROUNDS):
             for name, seconds in (
                 ("prefill", _prefill(served, texts, None)),
-                ("skill_prefill", _prefill(served, texts, "s0")),
+                ("adapter_prefill", _prefill(served, texts, "s0")),
                 ("answers", _score(served, answers)),
-                ("skill_answers", _score(served, skilled)),
+                ("adapter_answers", _score(served, adapted)),
                 ("texts", _score(served, whole)),
             ):
                 found.setdefault(name, []).append(sum(LENGTHS) / seconds)
@@ -59,17 +59,17 @@ def measure(weights: str = "auto") -> ScoringFigures:
     return ScoringFigures(
         prefill=speed["prefill"],
         answers=speed["answers"],
-        skill_answers=speed["skill_answers"],
+        adapter_answers=speed["adapter_answers"],
         texts=speed["texts"],
         answers_ratio=speed["answers"] / speed["prefill"],
-        skill_answers_ratio=speed["skill_answers"] / speed["skill_prefill"],
+        adapter_answers_ratio=speed["adapter_answers"] / speed["adapter_prefill"],
         texts_ratio=speed["texts"] / speed["prefill"],
     )
 
 
-def _prefill(served: Engine, texts: list[list[int]], skill: str | None) -> float:
+def _prefill(served: Engine, texts: list[list[int]], adapter: str | None) -> float:
     began = time.perf_counter()
-    for timed in [served.ask(ids, 1, skill=skill) for ids in texts]:
+    for timed in [served.ask(ids, 1, adapter=adapter) for ids in texts]:
         timed.wait()
     return time.perf_counter() - began
 

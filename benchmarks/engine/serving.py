@@ -1,4 +1,4 @@
-"""What the serving measures share: an engine with random skills, and timed requests."""
+"""What the serving measures share: an engine with random adapters, and timed requests."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from bem.adapters.artifact import CARD, TENSORS, SkillCard, save_skill
-from bem.adapters.bank import SkillBank
+from bem.adapters.artifact import CARD, TENSORS, AdapterCard, save_adapter
+from bem.adapters.bank import AdapterBank
 from bem.adapters.site import KINDS
 from bem.backbone import Backbone
 from bem.controller import Controller
@@ -23,7 +23,7 @@ from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
 from benchmarks.engine.subject import backbone as held
 
 LAYERS, FEATURE_LAYER, RANK = range(15, 30), 8, 8
-# Files that differ; more skills share them under their own cards, so that a disk holds them.
+# Files that differ; more adapters share them under their own cards, so that a disk holds them.
 FILES = 16
 
 
@@ -97,16 +97,16 @@ def engine(
     *,
     weights: str = "auto",
     rows: int = 16,
-    skills: int = 2,
+    adapters: int = 2,
     slots: int = 4,
     context_tokens: int = 1024,
     prefix_bytes: int = 2**28,
 ) -> Iterator[Engine]:
-    """Run an engine with the packaged model and ``skills`` random skills, ``s0`` and on."""
+    """Run an engine with the packaged model and ``adapters`` random adapters, ``s0`` and on."""
     backbone = held(weights)
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
     with TemporaryDirectory() as scratch:
-        for folder in write_skills(Path(scratch), backbone, skills):
+        for folder in write_adapters(Path(scratch), backbone, adapters):
             bank.load(folder)
         worker = ModelWorker(
             backbone,
@@ -123,13 +123,13 @@ def engine(
             worker.close(drain=False)
 
 
-def write_skills(folder: Path, backbone: Backbone, count: int) -> list[Path]:
-    """Write random skills; after the first few, folders link to their tensors."""
+def write_adapters(folder: Path, backbone: Backbone, count: int) -> list[Path]:
+    """Write random adapters; after the first few, folders link to their tensors."""
     made: list[Path] = []
     for number in range(count):
         name = f"s{number}"
         if number < FILES:
-            save_skill(folder / name, _card(name, backbone), _tensors(backbone, number))
+            save_adapter(folder / name, _card(name, backbone), _tensors(backbone, number))
         else:
             like = made[number % FILES]
             (folder / name).mkdir()
@@ -158,8 +158,8 @@ def show(figures: Any) -> None:
     print(json.dumps(plain, indent=2))
 
 
-def _card(name: str, backbone: Backbone) -> SkillCard:
-    return SkillCard(
+def _card(name: str, backbone: Backbone) -> AdapterCard:
+    return AdapterCard(
         name=name,
         base_name=backbone.name,
         base_digest=backbone.digest,

@@ -1,19 +1,19 @@
-"""The engine under measure: the real model, its decoder, its worker, random skills."""
+"""The engine under measure: the real model, its decoder, its worker, random adapters."""
 
 import queue
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.adapters.site import BemSite
 from bem.backbone import Backbone, load_backbone
-from bem.data.passage_qa import load_passage_qa
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
 from bem.engine.native import Wanted
 from bem.engine.pick import settle
+from bem_fleet.data.passage_qa import load_passage_qa
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +38,9 @@ def text_ids(tokenizer: object, count: int) -> list[int]:
 
 def with_sites(
     loaded: Backbone, *, slots: int, rank: int = RANK, layers: Sequence[int] = range(FIRST, LAYERS)
-) -> tuple[SkillBank, list[BemSite]]:
+) -> tuple[AdapterBank, list[BemSite]]:
     """Install sites and fill every slot with random factors."""
-    bank = SkillBank(
+    bank = AdapterBank(
         loaded, layers=list(layers), rank=rank, slots=slots, feature_layer=min(layers) - 1
     )
     sites = [module for module in loaded.model.modules() if isinstance(module, BemSite)]
@@ -57,13 +57,13 @@ class Stepper:
 
     Args:
         loaded: The model.
-        bank: Its skills, or None.
+        bank: Its adapters, or None.
         rows: Rows of a step.
         context: Positions of the cache.
     """
 
     def __init__(
-        self, loaded: Backbone, bank: SkillBank | None, *, rows: int, context: int = 640
+        self, loaded: Backbone, bank: AdapterBank | None, *, rows: int, context: int = 640
     ) -> None:
         cache = SlotCache(loaded, rows=rows, context_tokens=context)
         self.decoder = Decoder(loaded, bank, cache)

@@ -1,6 +1,6 @@
-"""Switching skills in mid-conversation: ``python -m benchmarks.engine.switching``.
+"""Switching adapters in mid-conversation: ``python -m benchmarks.engine.switching``.
 
-A conversation of 2,048 tokens goes on with 24 new ones under another skill: with its code from
+A conversation of 2,048 tokens goes on with 24 new ones under another adapter: with its code from
 the new tokens on, and with everything computed anew under its code.
 """
 
@@ -19,10 +19,10 @@ class SwitchingFigures:
 
     Attributes:
         history_tokens: Tokens before the switch.
-        anew_ttft_s: All tokens computed under the new skill's code.
+        anew_ttft_s: All tokens computed under the new adapter's code.
         anew_lower_ttft_s: The same with the lower half, which no code changes, reused.
         from_base_ttft_s: The base model's keys and values stay.
-        from_skill_ttft_s: A former skill's keys and values stay.
+        from_adapter_ttft_s: A former adapter's keys and values stay.
         ratio: Anew over the slower of the two; the target is 5.
     """
 
@@ -30,34 +30,34 @@ class SwitchingFigures:
     anew_ttft_s: float
     anew_lower_ttft_s: float
     from_base_ttft_s: float
-    from_skill_ttft_s: float
+    from_adapter_ttft_s: float
     ratio: float
 
 
 def measure(weights: str = "auto") -> SwitchingFigures:
-    """Measure conversations that were each computed once under the base model and a skill."""
-    base, skilled = [], []
+    """Measure conversations that were each computed once under the base model and an adapter."""
+    base, adapted = [], []
     with engine(weights=weights, rows=2, context_tokens=HISTORY + 64, prefix_bytes=2**29) as served:
-        former = (Segment(start=0, coded_at=HISTORY, skill="s1"),)
+        former = (Segment(start=0, coded_at=HISTORY, adapter="s1"),)
         history = random_ids(HISTORY, 7)
         # Nothing of these prompts was seen before.
         others = [random_ids(HISTORY, 100 + number) for number in range(2)]
-        anew = [_ask(served, other, 0, skill="s0") for other in others]
+        anew = [_ask(served, other, 0, adapter="s0") for other in others]
         served.ask(history, 1).wait()
-        served.ask(history, 1, skill="s1").wait()
+        served.ask(history, 1, adapter="s1").wait()
         for number in range(ROUNDS):
-            base.append(_ask(served, history, number, skill="s0", activation=HISTORY))
-            skilled.append(
-                _ask(served, history, number, skill="s0", activation=HISTORY, former=former)
+            base.append(_ask(served, history, number, adapter="s0", activation=HISTORY))
+            adapted.append(
+                _ask(served, history, number, adapter="s0", activation=HISTORY, former=former)
             )
-        lower = [_ask(served, history, 50 + number, skill="s0") for number in range(2)]
+        lower = [_ask(served, history, 50 + number, adapter="s0") for number in range(2)]
     return SwitchingFigures(
         history_tokens=HISTORY,
         anew_ttft_s=median(anew),
         anew_lower_ttft_s=median(lower),
         from_base_ttft_s=median(base),
-        from_skill_ttft_s=median(skilled),
-        ratio=median(anew) / max(median(base), median(skilled)),
+        from_adapter_ttft_s=median(adapted),
+        ratio=median(anew) / max(median(base), median(adapted)),
     )
 
 

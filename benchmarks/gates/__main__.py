@@ -22,7 +22,7 @@ from benchmarks.gates.sequential import ours, ours_strict, ours_unpaired, ours_u
 from benchmarks.gates.threshold import argo, flagger
 from benchmarks.gates.traces import HORIZON, LOOK, SCENARIOS, Traces, draw
 
-OUT = Path(__file__).resolve().parents[2] / "docs/results"
+OUT = Path(__file__).resolve().parents[2] / "results"
 GATES: dict[str, Callable[[Traces], Outcomes]] = {
     "Argo-style threshold": argo,
     "Flagger-style threshold": flagger,
@@ -53,14 +53,14 @@ NOTES = [
     at or after them.""",
     """Ours and the bootstraps need the same request on both sides (a shadow). On an unpaired split
     the canaries are the same, but stable answered other requests; there ours spends its alpha by
-    sign flips where the metric is frequent (bem.stats.spending), and the row with bets alone is
+    sign flips where the metric is frequent (bem_fleet.stats.spending), and the row with bets alone is
     the gate for pairs used as it is. Kayenta's reads one point of 100 requests an arm.""",
     """CPU is vectorised over the seeds: a share, not the cost of one canary alone.""",
     """No limit of any gate was chosen by these results; limits are in benchmarks/gates. Those of
     the unpaired split were chosen on traces of root 7; that its sign flips need more replicates
     was first seen on these, at latency +10 %.""",
 ]
-REAL_NOTE = """Real: the skill passage-qa answered its 121 held-out questions twice at temperature
+REAL_NOTE = """Real: the adapter passage-qa answered its 121 held-out questions twice at temperature
     0.7, one request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The
     -5 % canary hands a share of them to the base model with two examples, as it answered; it breaks
     the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of replies, so

@@ -1,6 +1,6 @@
 """Record the real traces: ``python -m benchmarks.gates.record``, some minutes.
 
-The held-out passage questions are answered one at a time, at temperature 0.7: by the skill with
+The held-out passage questions are answered one at a time, at temperature 0.7: by the adapter with
 two seeds, which are the two arms of an A/A canary, and by the base model with two solved
 examples, which some requests of a worse canary get.
 """
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
-from bem.data.passage_qa import load_passage_qa, solved_examples
 from bem.engine import ModelWorker
-from bem.evaluation.in_process import WorkerSystem
-from bem.evaluation.systems import Decoding, Item, Run, Side
-from bem.scores.metrics import READINGS
+from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
+from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.evaluation.systems import Decoding, Item, Run, Side
+from bem_fleet.scores.metrics import READINGS
 
 from benchmarks.gates.recorded import ARMS, FILE
 
@@ -31,15 +31,15 @@ def record(cached: Path) -> dict[str, Any]:
     data = load_passage_qa()
     backbone = load_backbone(cache=cached)
     folder = ROOT / "adapters/passage-qa"
-    bank = SkillBank.shaped_for(backbone, folder, slots=1)
+    bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     name = bank.load(folder).name
     worker = ModelWorker(backbone, bank, rows=1, queue=8, context_tokens=2048)
     worker.start()
-    skill, base = WorkerSystem(worker, name), WorkerSystem(worker)
+    adapter, base = WorkerSystem(worker, name), WorkerSystem(worker)
     shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
     sides = {
-        "first": Side("skill", (Run(skill, 1),), "strict"),
-        "second": Side("skill", (Run(skill, 2),), "strict"),
+        "first": Side("adapter", (Run(adapter, 1),), "strict"),
+        "second": Side("adapter", (Run(adapter, 2),), "strict"),
         "worse": Side("base with two examples", (Run(base, 3),), "lenient", shots),
     }
     found: dict[str, Any] = {arm: {"quality": [], "latency": [], "violation": []} for arm in sides}
@@ -61,7 +61,7 @@ def record(cached: Path) -> dict[str, Any]:
     worker.close(drain=True)
     return {
         "command": "python -m benchmarks.gates.record",
-        "skill": skill.digest,
+        "adapter": adapter.digest,
         "data": data.digest,
         "temperature": TEMPERATURE,
         **found,

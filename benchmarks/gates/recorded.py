@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from bem.stats.samples import FloatArray
+from bem_fleet.stats.samples import FloatArray
 
 FILE = Path(__file__).with_name("recorded.json")
 ARMS = ("first", "second", "worse")

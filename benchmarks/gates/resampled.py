@@ -8,8 +8,8 @@ the same kind as a fresh bootstrap's, at the cost of one matrix product a look.
 from collections.abc import Callable
 
 import numpy as np
-from bem.stats.effects import needed_items
-from bem.stats.samples import FloatArray
+from bem_fleet.stats.effects import needed_items
+from bem_fleet.stats.samples import FloatArray
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 

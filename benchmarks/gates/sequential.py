@@ -1,13 +1,13 @@
-"""Ours: ``bem.stats.gate`` as the canary of the orchestrator uses it."""
+"""Ours: ``bem_fleet.stats.gate`` as the canary of the orchestrator uses it."""
 
 import math
 from dataclasses import replace
 
 import numpy as np
-from bem.stats.effects import needed_items
-from bem.stats.gate import GateSpec, Metric, SequentialGate, Verdict
-from bem.stats.spending import Spending
-from bem.stats.tripwires import Tripwire
+from bem_fleet.stats.effects import needed_items
+from bem_fleet.stats.gate import GateSpec, Metric, SequentialGate, Verdict
+from bem_fleet.stats.spending import Spending
+from bem_fleet.stats.tripwires import Tripwire
 
 from benchmarks.gates.outcome import HELD, OPEN, PROMOTED, ROLLED_BACK, Outcomes
 from benchmarks.gates.traces import HORIZON, LOOK, METRICS, QUALITY, Traces

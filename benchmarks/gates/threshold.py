@@ -7,7 +7,7 @@ number that the project's own documentation shows.
 """
 
 import numpy as np
-from bem.stats.samples import FloatArray
+from bem_fleet.stats.samples import FloatArray
 from numpy.typing import NDArray
 
 from benchmarks.gates.outcome import PROMOTED, ROLLED_BACK, Ledger, Outcomes

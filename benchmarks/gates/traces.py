@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
-from bem.stats.samples import FloatArray
+from bem_fleet.stats.samples import FloatArray
 from scipy.special import ndtr, ndtri
 
 from benchmarks.gates import recorded

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.orchestrator import assignment, cluster, rollback
 
 ROOT = Path(__file__).resolve().parents[2]
-OUT = ROOT / "docs/results/bench_orchestrator.json"
+OUT = ROOT / "results/bench_orchestrator.json"
 PARTS: dict[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
     "times": (assignment.times, "Time of one plan, ms; load is GPUs asked over GPUs there"),
     "optimality": (

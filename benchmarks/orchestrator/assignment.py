@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
+from bem_fleet.services.orchestrator.assignment.solver import solve
 
 from benchmarks.orchestrator.exact import best
 from benchmarks.orchestrator.instances import fleet
-from services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
-from services.orchestrator.assignment.solver import solve
 
 SIZES = ((10, 10), (100, 1000), (1000, 5000))
 LOADS = (0.7, 1.3)

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bem_fleet.services.orchestrator.analyst import Analyst
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Priority
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.solver import solve
+from bem_fleet.services.orchestrator.kube.api import connect
+from bem_fleet.services.orchestrator.reconciler import Reconciler
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.view import View
 from prometheus_client import REGISTRY
 
 from benchmarks.orchestrator.instances import fleet
 from benchmarks.orchestrator.queues import POLICIES
-from services.orchestrator.analyst import Analyst
-from services.orchestrator.assignment.claims import Claim, Priority
-from services.orchestrator.assignment.inventory import GpuNode
-from services.orchestrator.assignment.solver import solve
-from services.orchestrator.kube.api import connect
-from services.orchestrator.reconciler import Reconciler
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.view import View
 from tests.integration.clusters import ControlPlane, binary, control_plane, deployment, gpu_node
 
 MISSIONS = "/apis/fleet.bem.dev/v1alpha1/namespaces/default/missions"

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Priority
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_array
-
-from services.orchestrator.assignment.claims import Claim, Priority
-from services.orchestrator.assignment.inventory import GpuNode
 
 
 def best(

@@ -1,9 +1,8 @@
 """Random fleets: missions of four classes on nodes of four products, somewhat overbooked."""
 
 import numpy as np
-
-from services.orchestrator.assignment.claims import Claim, Priority
-from services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Priority
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 
 PRODUCTS = (
     ("NVIDIA-H100-80GB-HBM3", 80.0, 8),

@@ -6,8 +6,8 @@ Both get the whole fleet at once, in order of priority, then age; nothing needs 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from services.orchestrator.assignment.claims import Claim
-from services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.claims import Claim
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 
 
 def kueue(claims: Sequence[Claim], nodes: Sequence[GpuNode]) -> Mapping[str, int]:

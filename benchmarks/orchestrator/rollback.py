@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from bem_fleet.services.orchestrator.local.files import write
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
@@ -17,7 +18,6 @@ from fleet.testing import RedisServer
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 
-from services.orchestrator.local.files import write
 from tests.integration.clusters import control_plane, deployment
 from tests.integration.clusters import mission as mission_object
 from tests.integration.orchestrators import DEPLOYMENTS, MISSIONS, orchestrator

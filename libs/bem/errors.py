@@ -41,7 +41,7 @@ class MemoryBudgetError(BemError):
 
 
 class ArtifactFormatError(BemError):
-    """A skill's folder lacks a file, or a file does not have the promised form."""
+    """An adapter's folder lacks a file, or a file does not have the promised form."""
 
 
 class GateFormatError(BemError):
@@ -49,24 +49,24 @@ class GateFormatError(BemError):
 
 
 class ArtifactTamperedError(BemError):
-    """A skill's tensors do not have the hash that its card states."""
+    """An adapter's tensors do not have the hash that its card states."""
 
 
 class BaseMismatchError(BemError):
-    """A skill was trained for another base model."""
+    """An adapter was trained for another base model."""
 
 
 class SlotsFullError(BemError):
-    """All slots of the bank hold skills; one must be unloaded first."""
+    """All slots of the bank hold adapters; one must be unloaded first."""
 
 
-class SkillNotFoundError(BemError):
-    """The request names a skill that is not loaded."""
+class AdapterNotFoundError(BemError):
+    """The request names an adapter that is not loaded."""
 
     def __init__(self, name: str, loaded: list[str]) -> None:
         more = f" and {len(loaded) - NAMED} more" if len(loaded) > NAMED else ""
         listed = ", ".join(loaded[:NAMED]) or "none"
-        super().__init__(f"skill {name!r} is not loaded; loaded: {listed}{more}")
+        super().__init__(f"adapter {name!r} is not loaded; loaded: {listed}{more}")
         self.name = name
 
 

@@ -1,9 +1,8 @@
 """Gateway: the HTTP edge that OpenAI's clients already speak."""
 
+from bem_fleet.services.gateway.serving import serve
+from bem_fleet.services.gateway.settings import GatewaySettings
 from fleet import logs
-
-from services.gateway.serving import serve
-from services.gateway.settings import GatewaySettings
 
 if __name__ == "__main__":
     settings = GatewaySettings()

@@ -4,6 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from bem_fleet.services.gateway import feedback, openai_routes, validation
+from bem_fleet.services.gateway.body_route import DirectRoutes
+from bem_fleet.services.gateway.edge import Edge
+from bem_fleet.services.gateway.errors import FORESEEN, on_api_error
+from bem_fleet.services.gateway.observations import Observer
+from bem_fleet.services.gateway.routing import RouteTable
+from bem_fleet.services.gateway.settings import GatewaySettings
+from bem_fleet.services.gateway.tracks import Tracks
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import FastAPI, Request
@@ -11,15 +19,6 @@ from fastapi.responses import JSONResponse, Response
 from fleet.clients import open_channel, wait_ready
 from fleet.streams import StreamWriter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-
-from services.gateway import feedback, openai_routes, validation
-from services.gateway.body_route import DirectRoutes
-from services.gateway.edge import Edge
-from services.gateway.errors import FORESEEN, on_api_error
-from services.gateway.observations import Observer
-from services.gateway.routing import RouteTable
-from services.gateway.settings import GatewaySettings
-from services.gateway.tracks import Tracks
 
 ROUTER = router_pb2.DESCRIPTOR.services_by_name["RouterService"].full_name
 

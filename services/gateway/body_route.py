@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, get_type_hints
 
+from bem_fleet.services.gateway.errors import FORESEEN, ApiError, on_api_error
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -11,8 +12,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from services.gateway.errors import FORESEEN, ApiError, on_api_error
 
 Endpoint = Callable[[Request, BaseModel], Awaitable[Response]]
 

@@ -6,17 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bem_fleet.services.gateway.errors import ApiError
 from fleet import logs
 from fleet.clients import passed_on
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.errors import ApiError
-
 _LOG = logs.get("gateway.access")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 # Read by the sidecar: how much of the safety adapter, and whose request.
-PASSED_ON = ("bem-safety-knob", "bem-tenant")
+PASSED_ON = ("bem-safety-strength", "bem-tenant")
 LONGEST_PASSED_ON = 64
 REQUESTS = Counter("bem_gateway_requests_total", "HTTP requests ended.", ["route", "code"])
 SECONDS = Histogram(

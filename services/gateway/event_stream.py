@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from bem_fleet.services.gateway.edge import cancel_when_left
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
-
-from services.gateway.edge import cancel_when_left
 
 DONE = b"data: [DONE]\n\n"
 

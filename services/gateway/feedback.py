@@ -4,12 +4,11 @@ import json
 import time
 from typing import Annotated
 
+from bem_fleet.services.gateway.schema import FeedbackRequest
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 from fleet import logs
 from prometheus_client import Counter
-
-from services.gateway.schema import FeedbackRequest
 
 routes = APIRouter(prefix="/v1")
 ACCEPTED = Counter("bem_gateway_feedback_total", "Feedback records accepted.", ["rating"])

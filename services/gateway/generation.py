@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
+from bem_fleet.services.gateway.edge import cancel_when_left
+from bem_fleet.services.gateway.errors import FILTERED, ApiError
+from bem_fleet.services.gateway.schema import ChatRequest, CompletionRequest
+from bem_fleet.services.gateway.tracks import Split
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fastapi import Request
@@ -17,11 +21,6 @@ from fleet.clients import outgoing_metadata
 from fleet.errors import details_of
 from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
-
-from services.gateway.edge import cancel_when_left
-from services.gateway.errors import FILTERED, ApiError
-from services.gateway.schema import ChatRequest, CompletionRequest
-from services.gateway.tracks import Split
 
 Router: TypeAlias = "rpc.RouterServiceAsyncStub | Split"
 FINISH = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
@@ -97,7 +96,7 @@ def _set_given(request: pb.GenerateRequest, body: ChatRequest | CompletionReques
         request.sampling.logprobs = body.reported
     for token, bias in (body.logit_bias or {}).items():
         request.sampling.logit_bias[token] = bias
-    for name in ("skill_scale", "skill_from_message"):
+    for name in ("adapter_scale", "adapter_from_message"):
         if (value := getattr(body, name, None)) is not None:
             setattr(request, name, value)
 

@@ -7,19 +7,18 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.body_route import BodyRoute
+from bem_fleet.services.gateway.errors import ApiError, from_rpc
+from bem_fleet.services.gateway.event_stream import DONE, EventStream
+from bem_fleet.services.gateway.generation import Part, parts, whole, wire_requests
+from bem_fleet.services.gateway.logprobs import LogprobWriter
+from bem_fleet.services.gateway.schema import ChatRequest, CompletionRequest
+from bem_fleet.services.gateway.tracks import session_of
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fleet import logs
 from fleet.clients import outgoing_metadata
-
-from services.gateway.body_route import BodyRoute
-from services.gateway.errors import ApiError, from_rpc
-from services.gateway.event_stream import DONE, EventStream
-from services.gateway.generation import Part, parts, whole, wire_requests
-from services.gateway.logprobs import LogprobWriter
-from services.gateway.schema import ChatRequest, CompletionRequest
-from services.gateway.tracks import session_of
 
 routes = APIRouter(prefix="/v1")
 answers = APIRouter(route_class=BodyRoute)
@@ -44,7 +43,7 @@ routes.include_router(answers)
 
 @routes.get("/models")
 async def models(request: Request) -> JSONResponse:
-    """List the base model and its skills."""
+    """List the base model and its adapters."""
     return JSONResponse({"object": "list", "data": await _models(request)})
 
 
@@ -58,21 +57,21 @@ async def model(request: Request, name: str) -> JSONResponse:
 
 
 async def _models(request: Request) -> list[dict[str, Any]]:
-    listed = await request.app.state.router.ListSkills(
-        pb.ListSkillsRequest(), timeout=10, metadata=outgoing_metadata()
+    listed = await request.app.state.router.ListAdapters(
+        pb.ListAdaptersRequest(), timeout=10, metadata=outgoing_metadata()
     )
-    base = listed.skills[0].name
+    base = listed.adapters[0].name
     return [
         {
-            "id": skill.name,
+            "id": adapter.name,
             "object": "model",
-            "created": skill.loaded_unix_s,
+            "created": adapter.loaded_unix_s,
             "owned_by": "bem-fleet",
-            "parent": None if skill.base else base,
-            "version": skill.version,
+            "parent": None if adapter.base else base,
+            "version": adapter.version,
             "max_model_len": listed.context_tokens,
         }
-        for skill in listed.skills
+        for adapter in listed.adapters
     ]
 
 

@@ -48,7 +48,7 @@ class GenerationFields(_Request):
         Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)]
         | None
     ) = None
-    skill_scale: float | None = Field(None, ge=0, le=2)
+    adapter_scale: float | None = Field(None, ge=0, le=2)
     user: str | None = Field(None, max_length=256)
 
 
@@ -75,7 +75,7 @@ class Message(_Request):
 
 
 class ResponseFormat(_Request):
-    """Only free text is served; a skill gives JSON by itself."""
+    """Only free text is served; an adapter gives JSON by itself."""
 
     type: Literal["text"]
 
@@ -89,7 +89,7 @@ class ChatRequest(GenerationFields):
     metadata: dict[str, str] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    skill_from_message: int | None = Field(None, ge=0, lt=MAX_MESSAGES)
+    adapter_from_message: int | None = Field(None, ge=0, lt=MAX_MESSAGES)
     store: Literal[False] | None = None
 
     @model_validator(mode="after")

@@ -3,10 +3,9 @@
 from typing import Any
 
 import uvicorn
-
-from services.gateway.app import make_app
-from services.gateway.certificate import CERTIFICATE, KEY, Renewal
-from services.gateway.settings import GatewaySettings
+from bem_fleet.services.gateway.app import make_app
+from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, Renewal
+from bem_fleet.services.gateway.settings import GatewaySettings
 
 
 def serve(settings: GatewaySettings) -> None:

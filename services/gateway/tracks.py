@@ -9,17 +9,16 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.errors import FILTERED
+from bem_fleet.services.gateway.observations import Observer, Seen
+from bem_fleet.services.gateway.routing import RouteTable
+from bem_fleet.services.gateway.split import is_canary, is_mirrored
 from bemfleet.fleet.v1 import fleet_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet import logs
 from fleet.errors import details_of
 from prometheus_client import Counter
-
-from services.gateway.errors import FILTERED
-from services.gateway.observations import Observer, Seen
-from services.gateway.routing import RouteTable
-from services.gateway.split import is_canary, is_mirrored
 
 _MIRRORS = 32
 ANSWERED = Counter("bem_gateway_track_requests_total", "Requests by track.", ["mission", "track"])

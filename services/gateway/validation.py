@@ -4,14 +4,7 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 from typing import Annotated, Any
 
-from bemfleet.validation.v1 import validation_pb2 as pb
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse
-from fleet.clients import outgoing_metadata
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
-
-from services.gateway.validation_schema import (
+from bem_fleet.services.gateway.validation_schema import (
     CompareBody,
     CorrectBody,
     GateBody,
@@ -20,6 +13,12 @@ from services.gateway.validation_schema import (
     Sides,
     SpecFields,
 )
+from bemfleet.validation.v1 import validation_pb2 as pb
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from fleet.clients import outgoing_metadata
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 routes = APIRouter(prefix="/v1/validation")
 

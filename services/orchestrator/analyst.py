@@ -7,6 +7,13 @@ import math
 from collections.abc import Callable, Mapping
 
 import grpc
+from bem_fleet.services.orchestrator.canary.machine import Phase, Verdict
+from bem_fleet.services.orchestrator.canary.record import GateView, read_state
+from bem_fleet.services.orchestrator.canary.spec import Analysis
+from bem_fleet.services.orchestrator.mission import Mission
+from bem_fleet.services.orchestrator.routes import canary_id, route_of
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.view import Seen
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
@@ -15,14 +22,6 @@ from fleet.clients import open_channel
 from fleet.errors import details_of
 from grpc import aio
 from prometheus_client import Counter
-
-from services.orchestrator.canary.machine import Phase, Verdict
-from services.orchestrator.canary.record import GateView, read_state
-from services.orchestrator.canary.spec import Analysis
-from services.orchestrator.mission import Mission
-from services.orchestrator.routes import canary_id, route_of
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.view import Seen
 
 _LOG = logs.get("orchestrator.analyst")
 LOOKS = Counter("bem_orchestrator_gate_looks_total", "Looks at canaries, by verdict.", ["verdict"])
@@ -103,10 +102,10 @@ class Analyst:
         channel = self._missions.setdefault(address, open_channel(address))
         router = router_pb2_grpc.RouterServiceStub(channel)
         wanted = mission.canary.model if mission.canary else ""
-        listed = await router.ListSkills(router_pb2.ListSkillsRequest(), timeout=5)
-        if any(skill.name == wanted for skill in listed.skills):
+        listed = await router.ListAdapters(router_pb2.ListAdaptersRequest(), timeout=5)
+        if any(adapter.name == wanted for adapter in listed.adapters):
             return True
-        await router.LoadSkill(router_pb2.LoadSkillRequest(name=wanted), timeout=_TIMEOUT_S)
+        await router.LoadAdapter(router_pb2.LoadAdapterRequest(name=wanted), timeout=_TIMEOUT_S)
         return True
 
     async def _judged(self, mission: Mission) -> GateView:

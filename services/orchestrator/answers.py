@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.canary.record import read_gate, read_state
+from bem_fleet.services.orchestrator.graph import CrossMissionIntegrator
+from bem_fleet.services.orchestrator.mission import Mission
 from bemfleet.fleet.v1 import fleet_pb2 as pb
-
-from services.orchestrator.assignment.inventory import GpuNode
-from services.orchestrator.canary.record import read_gate, read_state
-from services.orchestrator.graph import CrossMissionIntegrator
-from services.orchestrator.mission import Mission
 
 
 def mission(given: Mission) -> pb.Mission:

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
+from bem_fleet.services.orchestrator.analyst import Analyst
+from bem_fleet.services.orchestrator.kube.api import Api, Object, connect
+from bem_fleet.services.orchestrator.kube.election import is_leader, lead
+from bem_fleet.services.orchestrator.reconciler import Reconciler
+from bem_fleet.services.orchestrator.servicer import SERVICE, FleetServicer
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.view import View
+from bem_fleet.services.orchestrator.workloads import deployment_path
 from bemfleet.fleet.v1 import fleet_pb2_grpc
 from fleet.server import App
-
-from services.orchestrator.analyst import Analyst
-from services.orchestrator.kube.api import Api, Object, connect
-from services.orchestrator.kube.election import is_leader, lead
-from services.orchestrator.reconciler import Reconciler
-from services.orchestrator.servicer import SERVICE, FleetServicer
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.view import View
-from services.orchestrator.workloads import deployment_path
 
 
 async def build(settings: OrchestratorSettings, app: App) -> None:
@@ -50,8 +49,8 @@ async def build(settings: OrchestratorSettings, app: App) -> None:
 async def _build_local(settings: OrchestratorSettings, app: App, folder: Path) -> None:
     """Add the servicer of a machine without a cluster."""
     # No image has what this needs.
-    from services.orchestrator.local.canaries import LocalCanaries  # noqa: PLC0415
-    from services.orchestrator.local.files import MissionFiles  # noqa: PLC0415
+    from bem_fleet.services.orchestrator.local.canaries import LocalCanaries  # noqa: PLC0415
+    from bem_fleet.services.orchestrator.local.files import MissionFiles  # noqa: PLC0415
 
     files = MissionFiles(folder, settings.mission_schema, settings.namespace)
     analyst = Analyst(settings, files, files.changed.set)

@@ -3,11 +3,10 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from bem_fleet.services.orchestrator.kube.api import Api, KubeError
+from bem_fleet.services.orchestrator.mission import GROUP, VERSION, Mission
 from fleet import logs
 from prometheus_client import Counter
-
-from services.orchestrator.kube.api import Api, KubeError
-from services.orchestrator.mission import GROUP, VERSION, Mission
 
 _LOG = logs.get("orchestrator.events")
 EVENTS = Counter("bem_orchestrator_events_total", "Events written, by reason.", ["reason"])

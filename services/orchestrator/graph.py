@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.orchestrator.mission import Mission
+from bem_fleet.services.orchestrator.mission import Mission
 
 _ANSWERING = ("Running", "Degraded")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from services.orchestrator.assignment.claims import Claim, Holding, Priority
-from services.orchestrator.canary.spec import CanarySpec, read_canary
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Priority
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec, read_canary
 
 GROUP, VERSION, PLURAL = "fleet.bem.dev", "v1alpha1", "missions"
 FINALIZER = f"{GROUP}/orchestrator"

@@ -10,21 +10,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
+from bem_fleet.services.orchestrator import events, workloads
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Plan
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.solver import solve
+from bem_fleet.services.orchestrator.canary import record
+from bem_fleet.services.orchestrator.canary.machine import COMMANDS, State
+from bem_fleet.services.orchestrator.kube.api import Api, ConflictError, KubeError, Object
+from bem_fleet.services.orchestrator.mission import COMMAND, FINALIZER, Mission
+from bem_fleet.services.orchestrator.rollout import CHANGES, WEIGHT, Advice, Rollout
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.status import on_cpu, pods_allowed, status_of
+from bem_fleet.services.orchestrator.view import View
 from fleet import logs
 from prometheus_client import Counter, Gauge, Histogram
-
-from services.orchestrator import events, workloads
-from services.orchestrator.assignment.claims import Claim, Holding, Plan
-from services.orchestrator.assignment.inventory import GpuNode
-from services.orchestrator.assignment.solver import solve
-from services.orchestrator.canary import record
-from services.orchestrator.canary.machine import COMMANDS, State
-from services.orchestrator.kube.api import Api, ConflictError, KubeError, Object
-from services.orchestrator.mission import COMMAND, FINALIZER, Mission
-from services.orchestrator.rollout import CHANGES, WEIGHT, Advice, Rollout
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.status import on_cpu, pods_allowed, status_of
-from services.orchestrator.view import View
 
 _LOG = logs.get("orchestrator")
 Products: TypeAlias = Mapping[str, str]

@@ -4,16 +4,22 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from bem_fleet.services.orchestrator import workloads
+from bem_fleet.services.orchestrator.assignment.claims import Plan
+from bem_fleet.services.orchestrator.canary import record
+from bem_fleet.services.orchestrator.canary.machine import (
+    COMMANDS,
+    Facts,
+    Phase,
+    State,
+    Verdict,
+    advance,
+)
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec
+from bem_fleet.services.orchestrator.kube.api import Api
+from bem_fleet.services.orchestrator.mission import Mission
+from bem_fleet.services.orchestrator.view import View
 from prometheus_client import Counter, Gauge
-
-from services.orchestrator import workloads
-from services.orchestrator.assignment.claims import Plan
-from services.orchestrator.canary import record
-from services.orchestrator.canary.machine import COMMANDS, Facts, Phase, State, Verdict, advance
-from services.orchestrator.canary.spec import CanarySpec
-from services.orchestrator.kube.api import Api
-from services.orchestrator.mission import Mission
-from services.orchestrator.view import View
 
 Object = dict[str, Any]
 WEIGHT = Gauge("bem_orchestrator_canary_weight_percent", "Sessions of a canary.", ["mission"])

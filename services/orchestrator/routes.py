@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+from bem_fleet.services.orchestrator.canary.machine import State
+from bem_fleet.services.orchestrator.canary.record import read_state
+from bem_fleet.services.orchestrator.mission import Mission
+from bem_fleet.services.orchestrator.workloads import canary_name
 from bemfleet.fleet.v1 import fleet_pb2 as pb
-
-from services.orchestrator.canary.machine import State
-from services.orchestrator.canary.record import read_state
-from services.orchestrator.mission import Mission
-from services.orchestrator.workloads import canary_name
 
 Address = Callable[[Mission, str], str]
 """Returns where a Service of a mission is reached."""

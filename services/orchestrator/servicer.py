@@ -7,6 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 import grpc
+from bem_fleet.services.orchestrator import answers
+from bem_fleet.services.orchestrator.canary.record import read_state
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec, read_canary
+from bem_fleet.services.orchestrator.graph import CrossMissionIntegrator
+from bem_fleet.services.orchestrator.kube.api import ConflictError, InvalidError, KubeError, Object
+from bem_fleet.services.orchestrator.mission import COMMAND, Mission
+from bem_fleet.services.orchestrator.routes import Address, routes_of
+from bem_fleet.services.orchestrator.view import Seen
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.errors import (
@@ -17,15 +25,6 @@ from fleet.errors import (
 )
 from google.protobuf import json_format
 from grpc import aio
-
-from services.orchestrator import answers
-from services.orchestrator.canary.record import read_state
-from services.orchestrator.canary.spec import CanarySpec, read_canary
-from services.orchestrator.graph import CrossMissionIntegrator
-from services.orchestrator.kube.api import ConflictError, InvalidError, KubeError, Object
-from services.orchestrator.mission import COMMAND, Mission
-from services.orchestrator.routes import Address, routes_of
-from services.orchestrator.view import Seen
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FleetService"].full_name
 STATUS: StatusTable = {

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from services.orchestrator.assignment.claims import Claim, Plan, Refusal
-from services.orchestrator.assignment.inventory import family
-from services.orchestrator.mission import MISSION_LABEL, TRACK_LABEL, Mission
-from services.orchestrator.workloads import is_complete, ready_pods
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Plan, Refusal
+from bem_fleet.services.orchestrator.assignment.inventory import family
+from bem_fleet.services.orchestrator.mission import MISSION_LABEL, TRACK_LABEL, Mission
+from bem_fleet.services.orchestrator.workloads import is_complete, ready_pods
 
 Object = dict[str, Any]
 

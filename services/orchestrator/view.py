@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
-from services.orchestrator.assignment.inventory import GpuNode, gpu_units, read_node
-from services.orchestrator.kube.api import Api, Object
-from services.orchestrator.kube.cache import Cache
-from services.orchestrator.mission import (
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode, gpu_units, read_node
+from bem_fleet.services.orchestrator.kube.api import Api, Object
+from bem_fleet.services.orchestrator.kube.cache import Cache
+from bem_fleet.services.orchestrator.mission import (
     GROUP,
     MISSION_LABEL,
     PLURAL,
@@ -16,7 +16,7 @@ from services.orchestrator.mission import (
     Mission,
     read_mission,
 )
-from services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 
 # What of a Deployment is never looked at; it is most of its size.
 _UNUSED = ("managedFields",)

@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from services.orchestrator.assignment.claims import Holding
-from services.orchestrator.assignment.inventory import PRODUCT, RESOURCE
-from services.orchestrator.canary.spec import CanarySpec
-from services.orchestrator.mission import GROUP, MISSION_LABEL, TRACK_LABEL, VERSION, Mission
+from bem_fleet.services.orchestrator.assignment.claims import Holding
+from bem_fleet.services.orchestrator.assignment.inventory import PRODUCT, RESOURCE
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec
+from bem_fleet.services.orchestrator.mission import (
+    GROUP,
+    MISSION_LABEL,
+    TRACK_LABEL,
+    VERSION,
+    Mission,
+)
 
 HOST = "kubernetes.io/hostname"
 Object = dict[str, Any]

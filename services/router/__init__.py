@@ -1,1 +1,1 @@
-"""Mission A: plans and generates with the base model and its skills."""
+"""Mission A: plans and generates with the base model and its adapters."""

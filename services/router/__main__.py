@@ -1,10 +1,9 @@
-"""Router service: answers with the base model and its skills (Mission A)."""
+"""Router service: answers with the base model and its adapters (Mission A)."""
 
+from bem_fleet.services.router.build import build
+from bem_fleet.services.router.servicer import STATUS
+from bem_fleet.services.router.settings import RouterSettings
 from fleet.server import serve
-
-from services.router.build import build
-from services.router.servicer import STATUS
-from services.router.settings import RouterSettings
 
 if __name__ == "__main__":
     serve(RouterSettings, build, STATUS)

@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
+from bem_fleet.services.router import open_inference, servicer
+from bem_fleet.services.router.mission import Mission, load
+from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.router.v1 import router_pb2_grpc
 from fleet.server import App
 from inference import open_inference_pb2_grpc
-
-from services.router import open_inference, servicer
-from services.router.mission import Mission, load
-from services.router.settings import RouterSettings
 
 Load = Callable[[RouterSettings], Mission]
 

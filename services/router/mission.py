@@ -1,4 +1,4 @@
-"""The mission's model: loaded in the background, then one worker and its skills."""
+"""The mission's model: loaded in the background, then one worker and its adapters."""
 
 import asyncio
 import re
@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone, load_backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Ticket
 from bem.engine.batch import Counters
 from bem.engine.pick import settle
 from bem.engine.requests import OnPiece
-from bem.errors import InvalidRequestError, SkillNotFoundError
+from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.safety import SafetyOverlay
 from bem.safety.artifact import CARD
 from bem.safety.overlay import load_overlay
+from bem_fleet.services.router.settings import RouterSettings
 from fleet import logs
 from fleet.errors import NotFoundError, UnavailableError
 from prometheus_client import Counter, Gauge, Histogram
-
-from services.router.settings import RouterSettings
 
 _LOG = logs.get("router.mission")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -43,7 +42,7 @@ HIT_RATIO = Gauge(
     "bem_router_prefix_hit_ratio", "Share of all prompt tokens taken from the prefix cache."
 )
 PREFIX_BYTES = Gauge("bem_router_prefix_cache_bytes", "Memory of the prefix cache's blocks.")
-PAGE_INS = Counter("bem_router_skill_page_ins_total", "Skills brought into a slot.")
+PAGE_INS = Counter("bem_router_adapter_page_ins_total", "Adapters brought into a slot.")
 GENERATED_TOKENS = Counter("bem_router_generated_tokens_total", "Tokens generated.")
 DROPPED = Counter("bem_router_requests_dropped_total", "Requests cancelled or past deadline.")
 TTFT = Histogram(
@@ -56,7 +55,7 @@ INTER_TOKEN = Histogram(
     "Time between two pieces of a streamed answer.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
-RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["skill", "version"])
+RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["adapter", "version"])
 
 
 class Worker(Protocol):
@@ -69,12 +68,12 @@ class Worker(Protocol):
         """Accept a request."""
         ...
 
-    def skills(self) -> list[LoadedSkill]:
-        """Return the loaded skills."""
+    def adapters(self) -> list[LoadedAdapter]:
+        """Return the loaded adapters."""
         ...
 
-    def skill(self, name: str) -> LoadedSkill | None:
-        """Return one loaded skill."""
+    def adapter(self, name: str) -> LoadedAdapter | None:
+        """Return one loaded adapter."""
         ...
 
 
@@ -84,24 +83,24 @@ class Mission:
     Args:
         backbone: The base model.
         worker: The engine that owns it.
-        adapters: Folder that skills are loaded from.
-        safety_knob: Of the safety adapter, for requests that say nothing of it, in [0, 1].
-        safety_floor: Least knob, whatever a request says.
+        adapter_folder: Folder that adapters are loaded from.
+        safety_strength: Of the safety adapter, for requests that say nothing of it, in [0, 1].
+        safety_floor: Least strength, whatever a request says.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         worker: Worker,
-        adapters: Path,
+        adapter_folder: Path,
         *,
-        safety_knob: float = 0.0,
+        safety_strength: float = 0.0,
         safety_floor: float = 0.0,
     ) -> None:
         self.backbone = backbone
         self.worker = worker
-        self._adapters = adapters
-        self._safety_knob = safety_knob
+        self._adapter_folder = adapter_folder
+        self._safety_strength = safety_strength
         self._safety_floor = safety_floor
         self.started_unix_s = int(time.time())
 
@@ -110,30 +109,30 @@ class Mission:
         """Prompt and answer together have at most this many tokens."""
         return self.worker.context_tokens
 
-    def knob(self, asked: float | None) -> float:
-        """Return a request's knob of the safety adapter: what it asks or else the default.
+    def strength(self, asked: float | None) -> float:
+        """Return a request's strength of the safety adapter: what it asks or else the default.
 
         Never below the operator's floor.
         """
-        return max(self._safety_knob if asked is None else asked, self._safety_floor)
+        return max(self._safety_strength if asked is None else asked, self._safety_floor)
 
-    def skill_of(self, model: str) -> LoadedSkill | None:
-        """Return the skill that ``model`` names, None for the base model.
+    def adapter_of(self, model: str) -> LoadedAdapter | None:
+        """Return the adapter that ``model`` names, None for the base model.
 
         Raises:
-            SkillNotFoundError: Neither the base model nor a loaded skill has this name.
+            AdapterNotFoundError: Neither the base model nor a loaded adapter has this name.
         """
         if model in ("", self.backbone.name):
             return None
-        if skill := self.worker.skill(model):
-            return skill
-        names = [self.backbone.name, *(skill.name for skill in self.worker.skills())]
-        raise SkillNotFoundError(model, names)
+        if adapter := self.worker.adapter(model):
+            return adapter
+        names = [self.backbone.name, *(adapter.name for adapter in self.worker.adapters())]
+        raise AdapterNotFoundError(model, names)
 
-    def version_of(self, skill: LoadedSkill | None) -> str:
-        """Return a short digest of base and skill, which answers carry."""
+    def version_of(self, adapter: LoadedAdapter | None) -> str:
+        """Return a short digest of base and adapter, which answers carry."""
         base = self.backbone.digest[:12]
-        return f"{base}+{skill.version[:12]}" if skill else base
+        return f"{base}+{adapter.version[:12]}" if adapter else base
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Piece]:
         """Yield the pieces of an answer; ending the iteration early frees the row."""
@@ -190,30 +189,30 @@ class Mission:
         finally:
             ticket.cancel()
 
-    async def load_skill(self, name: str) -> LoadedSkill:
-        """Load a skill of the adapter folder.
+    async def load_adapter(self, name: str) -> LoadedAdapter:
+        """Load an adapter of the adapter folder.
 
         Raises:
             InvalidRequestError: The name is not one of a folder there.
-            NotFoundError: There is no such skill.
+            NotFoundError: There is no such adapter.
         """
-        folder = self._adapters / checked_name(name)
+        folder = self._adapter_folder / checked_name(name)
         if not (folder / "card.json").is_file():
-            raise NotFoundError(f"there is no skill {name!r} in the adapter folder")
+            raise NotFoundError(f"there is no adapter {name!r} in the adapter folder")
         worker = self._model_worker()
-        loaded = await asyncio.wrap_future(worker.load_skill(folder))
+        loaded = await asyncio.wrap_future(worker.load_adapter(folder))
         RESIDENT.labels(loaded.name, loaded.version[:12]).set(1)
-        _LOG.info("skill loaded", skill=name, version=loaded.version[:12])
+        _LOG.info("adapter loaded", adapter=name, version=loaded.version[:12])
         return loaded
 
-    async def unload_skill(self, name: str) -> None:
-        """Offer a skill no longer."""
+    async def unload_adapter(self, name: str) -> None:
+        """Offer an adapter no longer."""
         checked_name(name)
-        skill = self.worker.skill(name)
-        version = skill.version if skill else ""
-        await asyncio.wrap_future(self._model_worker().unload_skill(name))
+        adapter = self.worker.adapter(name)
+        version = adapter.version if adapter else ""
+        await asyncio.wrap_future(self._model_worker().unload_adapter(name))
         RESIDENT.labels(name, version[:12]).set(0)
-        _LOG.info("skill unloaded", skill=name)
+        _LOG.info("adapter unloaded", adapter=name)
 
     async def watch(self, interval_s: float = 0.5) -> None:
         """Export the engine's counters until it ends; raises what broke it."""
@@ -243,12 +242,12 @@ class Mission:
 
     def _model_worker(self) -> ModelWorker:
         if not isinstance(self.worker, ModelWorker):
-            raise UnavailableError("this engine has no skills to load or unload")
+            raise UnavailableError("this engine has no adapters to load or unload")
         return self.worker
 
 
 def load(settings: RouterSettings) -> Mission:
-    """Load base model and skills, prove the model with one token, start the engine. Blocks."""
+    """Load base model and adapters, prove the model with one token, start the engine. Blocks."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
     loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
@@ -267,19 +266,19 @@ def load(settings: RouterSettings) -> Mission:
 
 def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
     """Put bank and engine around a loaded backbone and start it."""
-    bank = SkillBank(
+    bank = AdapterBank(
         backbone,
         layers=range(settings.first_layer, len(backbone.layers)),
         rank=settings.rank,
         slots=settings.slots,
         feature_layer=settings.feature_layer,
-        registered=settings.skills,
+        registered=settings.max_adapters,
     )
     overlay = _overlay(backbone, bank, settings.safety)
-    for card in sorted(settings.adapters.glob("*/card.json")):
-        skill = bank.load(card.parent)
-        RESIDENT.labels(skill.name, skill.version[:12]).set(1)
-        _LOG.info("skill loaded", skill=skill.name, version=skill.version[:12])
+    for card in sorted(settings.adapter_folder.glob("*/card.json")):
+        adapter = bank.load(card.parent)
+        RESIDENT.labels(adapter.name, adapter.version[:12]).set(1)
+        _LOG.info("adapter loaded", adapter=adapter.name, version=adapter.version[:12])
     worker = ModelWorker(
         backbone,
         bank,
@@ -293,14 +292,14 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
     return Mission(
         backbone,
         worker,
-        settings.adapters,
-        safety_knob=settings.safety_knob,
+        settings.adapter_folder,
+        safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
     )
 
 
-def _overlay(backbone: Backbone, bank: SkillBank, folder: Path) -> SafetyOverlay | None:
-    """Put the safety adapter into the bank before any skill; None where there is none."""
+def _overlay(backbone: Backbone, bank: AdapterBank, folder: Path) -> SafetyOverlay | None:
+    """Put the safety adapter into the bank before any adapter; None where there is none."""
     if not (folder / CARD).is_file():
         return None
     overlay = load_overlay(bank, folder, base_digest=backbone.digest)
@@ -310,14 +309,14 @@ def _overlay(backbone: Backbone, bank: SkillBank, folder: Path) -> SafetyOverlay
 
 
 def checked_name(name: str) -> str:
-    """Return ``name`` if it can be a skill's.
+    """Return ``name`` if it can be an adapter's.
 
     Raises:
         InvalidRequestError: It cannot; a path never can.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
-            "name", f"{name[:80]!r} is no skill name: letters, digits, '.', '_', '-', at most 64"
+            "name", f"{name[:80]!r} is no adapter name: letters, digits, '.', '_', '-', at most 64"
         )
     return name
 

@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 from typing import Any
 
-from bem.errors import BemError, InvalidRequestError, SkillNotFoundError
+from bem.errors import AdapterNotFoundError, BemError, InvalidRequestError
+from bem_fleet.services.router.mission import Mission
+from bem_fleet.services.router.requests import engine_request
+from bem_fleet.services.router.servicer import MissionHolder, deadline_of, strength_of
 from bemfleet.router.v1 import router_pb2
 from fleet.errors import FleetError
 from grpc import aio
 from inference import open_inference_pb2 as pb
 from inference import open_inference_pb2_grpc as rpc
-
-from services.router.mission import Mission
-from services.router.requests import engine_request
-from services.router.servicer import MissionHolder, deadline_of, knob_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INPUT, OUTPUT = "text_input", "text_output"
@@ -31,7 +30,7 @@ SAMPLING = frozenset(
 
 
 class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
-    """Serves the base model and every skill as a model of the protocol."""
+    """Serves the base model and every adapter as a model of the protocol."""
 
     def __init__(self, holder: MissionHolder) -> None:
         self._holder = holder
@@ -56,8 +55,8 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
         """Tell whether the named model can answer."""
         del context
         try:
-            self._holder.get().skill_of(_named(request.name))
-        except (SkillNotFoundError, FleetError):
+            self._holder.get().adapter_of(_named(request.name))
+        except (AdapterNotFoundError, FleetError):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
@@ -74,11 +73,11 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
         """Describe the tensors of the named model."""
         del context
         mission = self._holder.get()
-        skill = mission.skill_of(_named(request.name))
+        adapter = mission.adapter_of(_named(request.name))
         tensor = pb.ModelMetadataResponse.TensorMetadata
         return pb.ModelMetadataResponse(
             name=request.name,
-            versions=[mission.version_of(skill)],
+            versions=[mission.version_of(adapter)],
             platform="bem",
             inputs=[tensor(name=INPUT, datatype="BYTES", shape=[-1])],
             outputs=[tensor(name=OUTPUT, datatype="BYTES", shape=[-1])],
@@ -90,11 +89,13 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
         """Answer each text of the input tensor; the output has the same order."""
         mission = self._holder.get()
         texts, raw = _texts(request)
-        deadline, knob = deadline_of(context), knob_of(context)
+        deadline, strength = deadline_of(context), strength_of(context)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(_answer(mission, _generate(request, text), deadline, knob))
+                    group.create_task(
+                        _answer(mission, _generate(request, text), deadline, strength)
+                    )
                     for text in texts
                 ]
         except ExceptionGroup as failures:
@@ -171,7 +172,7 @@ def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRe
         kind = parameter.WhichOneof("parameter_choice")
         value = getattr(parameter, kind) if kind else None
         try:
-            if name in ("max_tokens", "skill_scale"):
+            if name in ("max_tokens", "adapter_scale"):
                 setattr(asked, name, value)
             elif name in SAMPLING:
                 setattr(asked.sampling, name, value)
@@ -187,9 +188,12 @@ def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRe
 
 
 async def _answer(
-    mission: Mission, asked: router_pb2.GenerateRequest, deadline: float | None, knob: float | None
+    mission: Mission,
+    asked: router_pb2.GenerateRequest,
+    deadline: float | None,
+    strength: float | None,
 ) -> bytes:
-    request = engine_request(mission, asked, deadline, knob)
+    request = engine_request(mission, asked, deadline, strength)
     return (await mission.complete(request)).text.encode()
 
 
@@ -198,7 +202,7 @@ def _response(
 ) -> pb.ModelInferResponse:
     response = pb.ModelInferResponse(
         model_name=request.model_name,
-        model_version=mission.version_of(mission.skill_of(request.model_name)),
+        model_version=mission.version_of(mission.adapter_of(request.model_name)),
         id=request.id,
         outputs=[
             pb.ModelInferResponse.InferOutputTensor(

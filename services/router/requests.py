@@ -6,40 +6,42 @@ from collections.abc import Iterable, Mapping, Sequence
 from bem.engine import GenerationRequest, Sampling
 from bem.engine.requests import MAX_LOGPROBS
 from bem.errors import InvalidRequestError
+from bem_fleet.services.router.mission import Mission
 from bemfleet.router.v1 import router_pb2 as pb
-
-from services.router.mission import Mission
 
 MAX_TOKENS = 256
 MAX_MESSAGES = 256
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 64
 MAX_BIASES = 1024
-SAFETY_KNOB = "bem-safety-knob"
+SAFETY_STRENGTH = "bem-safety-strength"
 ROLES = ("system", "user", "assistant")
 
 
 def engine_request(
-    mission: Mission, request: pb.GenerateRequest, deadline: float | None, knob: float | None = None
+    mission: Mission,
+    request: pb.GenerateRequest,
+    deadline: float | None,
+    strength: float | None = None,
 ) -> GenerationRequest:
     """Check a request and render its prompt.
 
     Args:
-        mission: Knows the tokenizer, the skills and the context.
+        mission: Knows the tokenizer, the adapters and the context.
         request: As it came over the wire.
         deadline: Value of ``time.monotonic()`` at which the caller stops waiting.
-        knob: What the caller asks of the safety adapter, in [0, 1]; None leaves it to the mission.
+        strength: What the caller asks of the safety adapter, in [0, 1]; None leaves it to the mission.
 
     Raises:
         InvalidRequestError: A field breaks its limit.
-        SkillNotFoundError: The model is not loaded.
+        AdapterNotFoundError: The model is not loaded.
     """
-    skill = mission.skill_of(request.model)
+    adapter = mission.adapter_of(request.model)
     max_tokens = request.max_tokens if request.HasField("max_tokens") else MAX_TOKENS
     if max_tokens < 1:
         raise InvalidRequestError("max_tokens", f"must be at least 1, is {max_tokens}")
-    scale = request.skill_scale if request.HasField("skill_scale") else 1.0
-    _in_range("skill_scale", scale, 0, 2)
+    scale = request.adapter_scale if request.HasField("adapter_scale") else 1.0
+    _in_range("adapter_scale", scale, 0, 2)
     sampling = _sampling(request.sampling, len(mission.backbone.tokenizer))
     stop = _stop(request.stop)
     ids = _prompt_ids(mission, request)
@@ -61,30 +63,30 @@ def engine_request(
         sampling=sampling,
         max_tokens=max_tokens,
         stop=stop,
-        skill=skill.name if skill else None,
-        skill_scale=scale,
+        adapter=adapter.name if adapter else None,
+        adapter_scale=scale,
         activation=_activation(mission, request, ids),
-        safety_knob=mission.knob(knob),
+        safety_strength=mission.strength(strength),
         deadline=deadline,
     )
 
 
-def safety_knob(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """Return the knob that a call's metadata asks for; None without the header.
+def safety_strength(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
+    """Return the strength that a call's metadata asks for; None without the header.
 
     Raises:
         InvalidRequestError: It is no number in [0, 1]; of several the last one counts.
     """
-    given = [value for name, value in metadata if name == SAFETY_KNOB]
+    given = [value for name, value in metadata if name == SAFETY_STRENGTH]
     if not given:
         return None
     text = given[-1] if isinstance(given[-1], str) else given[-1].decode("ascii", "replace")
     try:
-        knob = float(text)
+        strength = float(text)
     except ValueError as err:
-        raise InvalidRequestError(SAFETY_KNOB, f"{text[:40]!r} is no number") from err
-    _in_range(SAFETY_KNOB, knob, 0, 1)
-    return knob
+        raise InvalidRequestError(SAFETY_STRENGTH, f"{text[:40]!r} is no number") from err
+    _in_range(SAFETY_STRENGTH, strength, 0, 1)
+    return strength
 
 
 def _sampling(given: pb.Sampling, vocabulary: int) -> Sampling:
@@ -130,14 +132,14 @@ def _bias(given: Mapping[int, float], vocabulary: int) -> tuple[tuple[int, float
 
 
 def _activation(mission: Mission, request: pb.GenerateRequest, ids: Sequence[int]) -> int:
-    """Return how many tokens of the prompt lie before the message with which the skill begins."""
-    count = request.skill_from_message
+    """Return how many tokens of the prompt lie before the message with which the adapter begins."""
+    count = request.adapter_from_message
     if count == 0:
         return 0
     messages = request.chat.messages
     if not 0 <= count < len(messages):
         raise InvalidRequestError(
-            "skill_from_message", f"must be 0 to {max(0, len(messages) - 1)}, is {count}"
+            "adapter_from_message", f"must be 0 to {max(0, len(messages) - 1)}, is {count}"
         )
     before = _render(mission, messages[:count], answering=False)
     start = mission.backbone.tokenizer.encode(before, add_special_tokens=False)

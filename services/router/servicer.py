@@ -9,19 +9,18 @@ from typing import Any
 import grpc
 from bem import errors
 from bem.engine import Likely, TokenLogprob
+from bem_fleet.services.router.mission import Mission
+from bem_fleet.services.router.requests import engine_request, safety_strength
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import StatusTable, UnavailableError
 from grpc import aio
 
-from services.router.mission import Mission
-from services.router.requests import engine_request, safety_knob
-
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 STATUS: StatusTable = {
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.SkillNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.AdapterNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlotsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -66,8 +65,8 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream the pieces of an answer."""
         mission = self._holder.get()
-        asked = engine_request(mission, request, deadline_of(context), knob_of(context))
-        version = mission.version_of(mission.skill_of(request.model))
+        asked = engine_request(mission, request, deadline_of(context), strength_of(context))
+        version = mission.version_of(mission.adapter_of(request.model))
         async for piece in mission.generate(asked):
             response = pb.GenerateResponse(
                 text=piece.text,
@@ -86,8 +85,8 @@ class RouterServicer(rpc.RouterServiceServicer):
     ) -> pb.CompleteResponse:
         """Return an answer whole."""
         mission = self._holder.get()
-        asked = engine_request(mission, request.request, deadline_of(context), knob_of(context))
-        version = mission.version_of(mission.skill_of(request.request.model))
+        asked = engine_request(mission, request.request, deadline_of(context), strength_of(context))
+        version = mission.version_of(mission.adapter_of(request.request.model))
         piece = await mission.complete(asked)
         usage = pb.Usage(
             prompt_tokens=len(asked.prompt_ids), completion_tokens=piece.completion_tokens
@@ -100,40 +99,42 @@ class RouterServicer(rpc.RouterServiceServicer):
             logprobs=[_logprob(one) for one in piece.logprobs],
         )
 
-    async def ListSkills(
+    async def ListAdapters(
         self,
-        request: pb.ListSkillsRequest,  # noqa: ARG002 - the signature is gRPC's
+        request: pb.ListAdaptersRequest,  # noqa: ARG002 - the signature is gRPC's
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> pb.ListSkillsResponse:
-        """List the base model and the loaded skills."""
+    ) -> pb.ListAdaptersResponse:
+        """List the base model and the loaded adapters."""
         mission = self._holder.get()
-        base = pb.Skill(
+        base = pb.Adapter(
             name=mission.backbone.name,
             version=mission.backbone.digest,
             base=True,
             loaded_unix_s=mission.started_unix_s,
         )
-        return pb.ListSkillsResponse(
-            skills=[base, *(_skill(skill) for skill in mission.worker.skills())],
+        return pb.ListAdaptersResponse(
+            adapters=[base, *(_adapter(adapter) for adapter in mission.worker.adapters())],
             context_tokens=mission.context_tokens,
         )
 
-    async def LoadSkill(
+    async def LoadAdapter(
         self,
-        request: pb.LoadSkillRequest,
+        request: pb.LoadAdapterRequest,
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> pb.LoadSkillResponse:
-        """Load a skill of the adapter folder."""
-        return pb.LoadSkillResponse(skill=_skill(await self._holder.get().load_skill(request.name)))
+    ) -> pb.LoadAdapterResponse:
+        """Load an adapter of the adapter folder."""
+        return pb.LoadAdapterResponse(
+            adapter=_adapter(await self._holder.get().load_adapter(request.name))
+        )
 
-    async def UnloadSkill(
+    async def UnloadAdapter(
         self,
-        request: pb.UnloadSkillRequest,
+        request: pb.UnloadAdapterRequest,
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> pb.UnloadSkillResponse:
-        """Offer a skill no longer."""
-        await self._holder.get().unload_skill(request.name)
-        return pb.UnloadSkillResponse()
+    ) -> pb.UnloadAdapterResponse:
+        """Offer an adapter no longer."""
+        await self._holder.get().unload_adapter(request.name)
+        return pb.UnloadAdapterResponse()
 
 
 def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
@@ -150,19 +151,19 @@ def _likely(one: Likely) -> pb.LikelyToken:
     return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
 
 
-def knob_of(context: aio.ServicerContext[Any, Any]) -> float | None:
+def strength_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return how much of the safety adapter the caller asks for, in [0, 1].
 
     Raises:
-        InvalidRequestError: The header ``bem-safety-knob`` is no such number.
+        InvalidRequestError: The header ``bem-safety-strength`` is no such number.
     """
-    return safety_knob(context.invocation_metadata() or ())
+    return safety_strength(context.invocation_metadata() or ())
 
 
-def _skill(skill: Any) -> pb.Skill:
-    return pb.Skill(
-        name=skill.name,
-        version=skill.version,
-        rank=skill.rank,
-        loaded_unix_s=int(skill.loaded_unix_s),
+def _adapter(adapter: Any) -> pb.Adapter:
+    return pb.Adapter(
+        name=adapter.name,
+        version=adapter.version,
+        rank=adapter.rank,
+        loaded_unix_s=int(adapter.loaded_unix_s),
     )

@@ -19,7 +19,7 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     cache: Path = Path(".cache/models")
     """Where the de-quantised base model is kept for the next start."""
 
-    adapters: Path = Path("adapters")
+    adapter_folder: Path = Path("adapters")
     """Folder whose sub-folders with a ``card.json`` are loaded at the start."""
 
     weights: Literal["fp32", "bf16", "int8", "int4", "auto"] = "fp32"
@@ -36,11 +36,11 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     safety: Path = Path("adapters/safety")
     """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
 
-    safety_knob: float = Field(1.0, ge=0, le=1)
-    """Knob of a request that comes without ``bem-safety-knob``."""
+    safety_strength: float = Field(1.0, ge=0, le=1)
+    """SafetyStrength of a request that comes without ``bem-safety-strength``."""
 
     safety_floor: float = Field(0.0, ge=0, le=1)
-    """Least knob of the safety adapter; a request's ``bem-safety-knob`` can only raise it."""
+    """Least strength of the safety adapter; a request's ``bem-safety-strength`` can only raise it."""
 
     device: str = "cpu"
     """A torch device, such as ``cpu`` or ``cuda:0``."""
@@ -61,14 +61,14 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 has none."""
 
     slots: int = Field(16, ge=1, le=1024)
-    """Skills that are resident at once; the one used longest ago makes room for another. With fewer
+    """Adapters that are resident at once; the one used longest ago makes room for another. With fewer
     than ``rows``, a request may wait for a slot although a row is free."""
 
-    skills: int = Field(1024, ge=1, le=65_536)
-    """Skills that may be loaded; one more is RESOURCE_EXHAUSTED."""
+    max_adapters: int = Field(1024, ge=1, le=65_536)
+    """Adapters that may be loaded; one more is RESOURCE_EXHAUSTED."""
 
     rank: int = Field(16, ge=1, le=256)
-    """Highest rank of a skill."""
+    """Highest rank of an adapter."""
 
     first_layer: int = Field(15, ge=1)
     """Lowest decoder layer with sites; all above have them too."""

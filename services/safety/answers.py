@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from bem_fleet.guard.findings import Span
+from bem_fleet.guard.policy import Action
+from bem_fleet.services.safety.audit import AuditRecord
+from bem_fleet.services.safety.descriptors import Method, texts
+from bem_fleet.services.safety.holdback import HoldBack
+from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
+from bem_fleet.services.safety.requests import FILTERED, enforce, parse
 from bemfleet.common.v1 import text_pb2
 from fleet.errors import DeniedError, UnavailableError
 from google.protobuf.message import Message
-
-from services.safety.audit import AuditRecord
-from services.safety.constitution import Action
-from services.safety.descriptors import Method, texts
-from services.safety.findings import Span
-from services.safety.holdback import HoldBack
-from services.safety.judge import Judge
-from services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
-from services.safety.requests import FILTERED, enforce, parse
 
 _DELTA = text_pb2.TEXT_ROLE_OUTPUT_DELTA
 

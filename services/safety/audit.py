@@ -4,11 +4,10 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
+from bem_fleet.guard.policy import Action, Verdict
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from prometheus_client import Counter
-
-from services.safety.constitution import Action, Verdict
 
 RECORDS = Counter("bem_safety_audit_records_total", "Audit records written.", ["action"])
 
@@ -23,7 +22,7 @@ class AuditRecord:
         worst: The strictest verdict so far, of those the one with the highest overall score.
         chars: Characters judged as output.
         redacted: Spans cut out.
-        knob: The safety adapter's knob that the mission was given; empty where none was.
+        strength: The safety adapter's strength that the mission was given; empty where none was.
         written: Whether the record is stored.
         digest: Running SHA-256 of the output text.
     """
@@ -33,7 +32,7 @@ class AuditRecord:
     worst: Verdict | None = None
     chars: int = 0
     redacted: int = 0
-    knob: str = ""
+    strength: str = ""
     written: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
@@ -69,8 +68,8 @@ class AuditRecord:
                 "threshold": f"{found.rule.threshold:.4f}" if found else "",
                 "overall": f"{verdict.overall:.4f}" if verdict else "",
                 "violations": ",".join(sorted({v.rule.scorer for v in broken})),
-                "constitution": verdict.version if verdict else "",
-                "knob": self.knob,
+                "policy": verdict.version if verdict else "",
+                "strength": self.strength,
                 "redacted": str(self.redacted),
                 "chars": str(self.chars),
                 "sha256": self.digest.hexdigest(),

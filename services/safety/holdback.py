@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from services.safety.findings import Span
-from services.safety.redaction import merged
+from bem_fleet.guard.findings import Span
+from bem_fleet.services.safety.redaction import merged
 
 # No e-mail address, key or number is longer; a longer run without a space is let go in pieces.
 LONGEST_TOKEN = 320

@@ -1,4 +1,4 @@
-"""Verdicts: the scorers that the constitution asks for, and what it makes of their findings."""
+"""Verdicts: the scorers that the policy asks for, and what it makes of their findings."""
 
 import asyncio
 import hashlib
@@ -6,12 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+from bem_fleet.guard.findings import Finding, Query
+from bem_fleet.guard.policy import SafetyPolicy, Verdict
+from bem_fleet.guard.scoring.prefilter import may_hold_personal_data
+from bem_fleet.services.safety.scorer_process import ScorerProcess
 from prometheus_client import Counter
-
-from services.safety.constitution import Constitution, Verdict
-from services.safety.findings import Finding, Query
-from services.safety.scorer_process import ScorerProcess
-from services.safety.scoring.gate import may_hold_personal_data
 
 _FAST = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
 _POINTING = frozenset(("pii", "secrets"))
@@ -22,13 +21,13 @@ CACHED = Counter("bem_safety_cached_findings_total", "Findings that were known b
 
 
 class Judge:
-    """Judges texts under the constitution in force.
+    """Judges texts under the policy in force.
 
     Args:
         folder: The heads' artifact.
         timeout_s: Longest wait for the fast scorer.
         deep_timeout_s: Longest wait for the deep one.
-        constitution: Returns what is in force.
+        policy: Returns what is in force.
     """
 
     def __init__(
@@ -36,11 +35,11 @@ class Judge:
         folder: Path,
         timeout_s: float,
         deep_timeout_s: float,
-        constitution: Callable[[], Constitution],
+        policy: Callable[[], SafetyPolicy],
     ) -> None:
         self.fast = ScorerProcess("fast", folder, timeout_s)
         self.deep = ScorerProcess("deep", folder, deep_timeout_s)
-        self._constitution = constitution
+        self._policy = policy
         self._known: OrderedDict[bytes, Finding] = OrderedDict()
 
     @property
@@ -68,9 +67,9 @@ class Judge:
         Raises:
             UnavailableError: A scorer gave no finding; the text must not pass.
         """
-        constitution = self._constitution()
-        query = Query(text, on, constitution.wanted[on], asked if whole else "", whole)
-        verdict = constitution.judge(on, await self.read(query))
+        policy = self._policy()
+        query = Query(text, on, policy.wanted[on], asked if whole else "", whole)
+        verdict = policy.judge(on, await self.read(query))
         worst = verdict.worst
         VERDICTS.labels(
             on, worst.rule.constraint if worst else "", verdict.action.name.lower()

@@ -7,18 +7,17 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
+from bem_fleet.services.safety.answers import Exit
+from bem_fleet.services.safety.audit import AuditRecord
+from bem_fleet.services.safety.descriptors import Catalog, Method
+from bem_fleet.services.safety.holdback import HoldBack
+from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.requests import FILTERED, Entry
+from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from fleet.errors import DeniedError, UnavailableError
 from grpc import aio
-
-from services.safety.answers import Exit
-from services.safety.audit import AuditRecord
-from services.safety.descriptors import Catalog, Method
-from services.safety.holdback import HoldBack
-from services.safety.judge import Judge
-from services.safety.requests import FILTERED, Entry
-from services.safety.settings import SafetySettings
 
 _LOG = logs.get("safety.proxy")
 _END = object()

@@ -3,15 +3,14 @@
 import asyncio
 
 import grpc
+from bem_fleet.services.safety.descriptors import Catalog
+from bem_fleet.services.safety.judge import Judge
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
 from fleet.server import App
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from services.safety.descriptors import Catalog
-from services.safety.judge import Judge
 
 _LOG = logs.get("safety.readiness")
 _INTERNAL = ("grpc.", "bemfleet.common.")

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from bem_fleet.guard.findings import Span
+from bem_fleet.services.safety.descriptors import texts
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-
-from services.safety.descriptors import texts
-from services.safety.findings import Span
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

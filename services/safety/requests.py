@@ -4,18 +4,17 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 from typing import Any
 
+from bem_fleet.guard.policy import Verdict
+from bem_fleet.guard.scoring.prefilter import unreadable
+from bem_fleet.services.safety.audit import AuditRecord
+from bem_fleet.services.safety.descriptors import Method, texts
+from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.safety_strength import HEADER, TENANT, SafetyStrength
+from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.common.v1 import text_pb2
 from fleet.errors import DeniedError, InvalidArgumentError
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
-
-from services.safety.audit import AuditRecord
-from services.safety.constitution import Verdict
-from services.safety.descriptors import Method, texts
-from services.safety.judge import Judge
-from services.safety.knob import HEADER, TENANT, Knob
-from services.safety.scoring.gate import unreadable
-from services.safety.settings import SafetySettings
 
 FILTERED = "CONTENT_FILTERED"
 _OWN_HEADERS = ("user-agent", "te", "content-type", HEADER)
@@ -27,13 +26,13 @@ class Entry:
     Args:
         settings: Limits.
         judge: Gives verdicts.
-        knob: Knows the knob of each tenant.
+        strength: Knows the strength of each tenant.
     """
 
-    def __init__(self, settings: SafetySettings, judge: Judge, knob: Knob) -> None:
+    def __init__(self, settings: SafetySettings, judge: Judge, strength: SafetyStrength) -> None:
         self._settings = settings
         self._judge = judge
-        self._knob = knob
+        self._strength = strength
 
     async def check(self, method: Method, raw: bytes, record: AuditRecord, before: str = "") -> str:
         """Return the request's text.
@@ -49,7 +48,7 @@ class Entry:
 
         Raises:
             InvalidArgumentError: No message of this kind, too much text, or control characters.
-            DeniedError: The constitution blocks it.
+            DeniedError: The policy blocks it.
             UnavailableError: There is no verdict.
         """
         name = method.request.DESCRIPTOR.name
@@ -73,21 +72,21 @@ class Entry:
     def metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord
     ) -> list[tuple[str, Any]]:
-        """Return the client's metadata without what belongs to its own connection, and the knob.
+        """Return the client's metadata without what belongs to its own connection, and the strength.
 
         Raises:
-            InvalidArgumentError: The client's knob is no number from 0 to 1.
+            InvalidArgumentError: The client's strength is no number from 0 to 1.
         """
         given = dict(context.invocation_metadata() or ())
         asked, tenant = given.get(HEADER), given.get(TENANT, "")
-        value = self._knob.value(str(tenant), None if asked is None else str(asked))
-        record.knob = "" if value is None else f"{value:.6g}"
+        value = self._strength.value(str(tenant), None if asked is None else str(asked))
+        record.strength = "" if value is None else f"{value:.6g}"
         kept = [
             (key, found)
             for key, found in given.items()
             if key not in _OWN_HEADERS and not key.startswith("grpc-")
         ]
-        return [*kept, (HEADER, record.knob)] if record.knob else kept
+        return [*kept, (HEADER, record.strength)] if record.strength else kept
 
 
 def enforce(verdict: Verdict, record: AuditRecord, on: str) -> None:

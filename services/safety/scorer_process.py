@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bem_fleet.guard.findings import Finding, Query
+from bem_fleet.guard.scorer import pack, unpack
+from bem_fleet.services.safety.breaker import Breaker
 from fleet import logs
 from fleet.errors import UnavailableError
 from prometheus_client import Counter, Gauge, Histogram
-
-from services.safety.breaker import Breaker
-from services.safety.findings import Finding, Query
-from services.safety.scorer import pack, unpack
 
 _LOG = logs.get("safety.scorer")
 _LINE_LIMIT = 64 * 1024 * 1024
@@ -112,7 +111,7 @@ class ScorerProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "services.safety.scorer",
+            "bem_fleet.guard.scorer",
             self.tier,
             str(self._folder),
             stdin=asyncio.subprocess.PIPE,

@@ -5,6 +5,14 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
+from bem_fleet.guard.findings import Query, Span
+from bem_fleet.guard.policy import REQUEST, RESPONSE, Action
+from bem_fleet.services.safety.descriptors import Catalog
+from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.policy_file import PolicyFile
+from bem_fleet.services.safety.redaction import cut, merged
+from bem_fleet.services.safety.safety_strength import SafetyStrength, checked
+from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.safety.v1 import safety_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2_grpc as rpc
 from fleet import logs
@@ -14,15 +22,6 @@ from grpc import aio
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import _async as reflection_async
 from grpc_reflection.v1alpha import reflection
-
-from services.safety.constitution import REQUEST, RESPONSE, Action
-from services.safety.constitution_file import ConstitutionFile
-from services.safety.descriptors import Catalog
-from services.safety.findings import Query, Span
-from services.safety.judge import Judge
-from services.safety.knob import Knob, checked
-from services.safety.redaction import cut, merged
-from services.safety.settings import SafetySettings
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SafetyService"].full_name
 STATUS: StatusTable = {}
@@ -39,28 +38,28 @@ Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
 class SafetyServicer(rpc.SafetyServiceServicer):
-    """Judges texts on request, and keeps the knob.
+    """Judges texts on request, and keeps the strength.
 
     Args:
         settings: Limits.
         judge: Gives verdicts.
-        rules: The constitution in force.
-        knob: Of the safety adapter.
-        audit: Takes a record of every change of the knob.
+        rules: The policy in force.
+        strength: Of the safety adapter.
+        audit: Takes a record of every change of the strength.
     """
 
     def __init__(
         self,
         settings: SafetySettings,
         judge: Judge,
-        rules: ConstitutionFile,
-        knob: Knob,
+        rules: PolicyFile,
+        strength: SafetyStrength,
         audit: ChainWriter,
     ) -> None:
         self._most = settings.max_text_chars
         self._judge = judge
         self._rules = rules
-        self._knob = knob
+        self._strength = strength
         self._audit = audit
 
     async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:  # noqa: ARG002 - gRPC's
@@ -87,7 +86,7 @@ class SafetyServicer(rpc.SafetyServiceServicer):
             overall=verdict.overall,
             spans=[_span(span) for span in spans],
             text=cut(request.text, spans) if verdict.allowed else "",
-            constitution=verdict.version,
+            policy=verdict.version,
         )
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: ARG002 - gRPC's
@@ -99,25 +98,27 @@ class SafetyServicer(rpc.SafetyServiceServicer):
             scores=finding.scores, spans=[_span(span) for span in merged(finding.spans)]
         )
 
-    async def SetKnob(self, request: pb.SetKnobRequest, context: Context) -> pb.SetKnobResponse:
-        """Keep a knob; the change is recorded before it counts."""
+    async def SetStrength(
+        self, request: pb.SetStrengthRequest, context: Context
+    ) -> pb.SetStrengthResponse:
+        """Keep a strength; the change is recorded before it counts."""
         given = dict(context.invocation_metadata() or ()).get(_OPERATOR, "")
-        self._knob.authorize(str(given))
+        self._strength.authorize(str(given))
         value = checked("value", request.value)
         floor = checked("floor", request.floor) if request.HasField("floor") else None
         await self._audit.append(
             {
                 "request_id": logs.request_id.get(),
-                "method": f"/{SERVICE}/SetKnob",
-                "action": "knob",
+                "method": f"/{SERVICE}/SetStrength",
+                "action": "strength",
                 "tenant": request.tenant,
                 "value": f"{value:.6g}",
                 "floor": "" if floor is None else f"{floor:.6g}",
             }
         )
-        await self._knob.store(request.tenant, value, floor)
-        return pb.SetKnobResponse(
-            value=self._knob.value(request.tenant) or 0.0, floor=self._knob.floor
+        await self._strength.store(request.tenant, value, floor)
+        return pb.SetStrengthResponse(
+            value=self._strength.value(request.tenant) or 0.0, floor=self._strength.floor
         )
 
     def _checked(self, request: pb.CheckRequest | pb.ScoreRequest) -> str:

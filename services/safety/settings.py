@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bem_fleet.guard.policy import DEFAULT_POLICY
 from fleet.settings import FleetSettings
 from pydantic import Field
 
@@ -36,17 +37,17 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     deep_timeout_s: float = Field(10.0, gt=0)
     """Longest wait for embeddings, personal data and secrets; after it nothing passes."""
 
-    scorer: Path = Path(__file__).parent / "scorer"
+    scorer: Path = Path("adapters/guard")
     """Folder of the heads' artifact."""
 
-    constitution: Path = Path(__file__).parent / "constitution.yaml"
-    """The constitution; read again when it changes."""
+    policy: Path = DEFAULT_POLICY
+    """The policy; read again when it changes."""
 
-    knob_key: str = "bem:safety:knob"
-    """Redis hash of the safety adapter's knobs."""
+    strength_key: str = "bem:safety:strength"
+    """Redis hash of the safety adapter's strengths."""
 
     operator_key_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """SHA-256, hexadecimal, of the key that SetKnob asks for; empty refuses every SetKnob."""
+    """SHA-256, hexadecimal, of the key that SetStrength asks for; empty refuses every SetStrength."""
 
     audit_stream: str = "bem:audit"
     """Redis stream of the audit records."""

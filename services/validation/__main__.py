@@ -1,10 +1,9 @@
 """Validation service: whether what a mission claims is true."""
 
+from bem_fleet.services.validation.build import build
+from bem_fleet.services.validation.servicer import STATUS
+from bem_fleet.services.validation.settings import ValidationSettings
 from fleet.server import serve
-
-from services.validation.build import build
-from services.validation.servicer import STATUS
-from services.validation.settings import ValidationSettings
 
 if __name__ == "__main__":
     serve(ValidationSettings, build, STATUS)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-from bem.acceptance.judge import Measurement
-from bem.stats.fdr import Corrected
-from bem.stats.gate import Verdict
+from bem_fleet.acceptance.judge import Measurement
+from bem_fleet.services.validation.canaries import Judgement
+from bem_fleet.services.validation.claims import Recorded
+from bem_fleet.stats.fdr import Corrected
+from bem_fleet.stats.gate import Verdict
 from bemfleet.validation.v1 import validation_pb2 as pb
-
-from services.validation.canaries import Judgement
-from services.validation.claims import Recorded
 
 _STATUS = {
     "pass": pb.GATE_STATUS_PASS,

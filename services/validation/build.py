@@ -2,19 +2,18 @@
 
 import asyncio
 
-from bem.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.services.validation.canaries import Canaries
+from bem_fleet.services.validation.desk import Desk
+from bem_fleet.services.validation.examiner import Examiner
+from bem_fleet.services.validation.ledger import Ledger
+from bem_fleet.services.validation.probing import Prober
+from bem_fleet.services.validation.servicer import SERVICE, ValidationServicer
+from bem_fleet.services.validation.settings import ValidationSettings
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fleet import logs
 from fleet.errors import UnavailableError
 from fleet.server import App
-
-from services.validation.canaries import Canaries
-from services.validation.desk import Desk
-from services.validation.examiner import Examiner
-from services.validation.ledger import Ledger
-from services.validation.probing import Prober
-from services.validation.servicer import SERVICE, ValidationServicer
-from services.validation.settings import ValidationSettings
 
 _LOG = logs.get("validation")
 LOOK_S = 1.0

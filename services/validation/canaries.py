@@ -11,14 +11,13 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bem.scores.answers import best_of, f1
-from bem.stats.gate import Decision, GateSpec, Metric, SequentialGate, Verdict
-from bem.stats.gate import Evidence as MetricEvidence
-from bem.stats.tripwires import Tripwire
+from bem_fleet.scores.answers import best_of, f1
+from bem_fleet.services.validation.probing import Probe, Prober, Side
+from bem_fleet.stats.gate import Decision, GateSpec, Metric, SequentialGate, Verdict
+from bem_fleet.stats.gate import Evidence as MetricEvidence
+from bem_fleet.stats.tripwires import Tripwire
 from fleet.redis_pipe import RedisPipe
 from prometheus_client import Counter
-
-from services.validation.probing import Probe, Prober, Side
 
 PREFIX = "bem:canary:"
 WINDOW = 50

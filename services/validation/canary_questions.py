@@ -3,11 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from bem_fleet.services.validation.canaries import WINDOW, Terms
+from bem_fleet.services.validation.probing import Probe, Side
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
-
-from services.validation.canaries import WINDOW, Terms
-from services.validation.probing import Probe, Side
 
 MAX_ID = 256
 MAX_PROBES = 200

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from bem.acceptance.catalogue import Judged
-from bem.acceptance.judge import Measurement, Status
-from bem.acceptance.report import PairedScores
-from bem.stats.distribution import Statistic as OfMeans
+from bem_fleet.acceptance.catalogue import Judged
+from bem_fleet.acceptance.judge import Measurement, Status
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.stats.distribution import Statistic as OfMeans
 
 
 @dataclass(frozen=True)

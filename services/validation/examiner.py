@@ -5,14 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from bem.acceptance.catalogue import Catalogue
-from bem.acceptance.judge import compare, judge, measure, weakest
-from bem.stats.effects import paired_effect
-from bem.stats.fdr import Corrected, benjamini_hochberg
-from fleet import logs
-from fleet.errors import UnavailableError
-
-from services.validation.claims import (
+from bem_fleet.acceptance.catalogue import Catalogue
+from bem_fleet.acceptance.judge import compare, judge, measure, weakest
+from bem_fleet.services.validation.claims import (
     Claim,
     Comparison,
     Effect,
@@ -20,8 +15,12 @@ from services.validation.claims import (
     Recorded,
     content_digest,
 )
-from services.validation.desk import Desk
-from services.validation.ledger import Ledger
+from bem_fleet.services.validation.desk import Desk
+from bem_fleet.services.validation.ledger import Ledger
+from bem_fleet.stats.effects import paired_effect
+from bem_fleet.stats.fdr import Corrected, benjamini_hochberg
+from fleet import logs
+from fleet.errors import UnavailableError
 
 Judge = Callable[[Claim, float], Claim]
 _LOG = logs.get("validation")

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio as redis
+from bem_fleet.services.validation.claims import Claim
 from fleet.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
 from fleet.streams import TIMEOUT_S
 from prometheus_client import Counter
 from pydantic import TypeAdapter
 from redis.exceptions import RedisError
-
-from services.validation.claims import Claim
 
 RECORDED = Counter("bem_validation_claims_total", "Claims recorded.", ["kind"])
 

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from bem.acceptance.catalogue import Catalogue, Direction, Judged, Statistic
-from bem.acceptance.report import PairedScores
 from bem.errors import GateFormatError
-from bem.stats.distribution import Statistic as OfMeans
+from bem_fleet.acceptance.catalogue import Catalogue, Direction, Judged, Statistic
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.services.validation.claims import Comparison, GateQuestion, Lineage
+from bem_fleet.stats.distribution import Statistic as OfMeans
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
-
-from services.validation.claims import Comparison, GateQuestion, Lineage
 
 MAX_KEY = 256
 MAX_DIGEST = 128

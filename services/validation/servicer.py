@@ -9,17 +9,16 @@ from typing import Any
 
 import grpc
 from bem.errors import InvalidScoresError
+from bem_fleet.services.validation import answers, questions
+from bem_fleet.services.validation.canaries import Canaries
+from bem_fleet.services.validation.canary_questions import canary_question
+from bem_fleet.services.validation.examiner import Examiner
+from bem_fleet.services.validation.settings import ValidationSettings
+from bem_fleet.services.validation.uploads import Upload, whole
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet.errors import InvalidArgumentError, StatusTable
 from grpc import aio
-
-from services.validation import answers, questions
-from services.validation.canaries import Canaries
-from services.validation.canary_questions import canary_question
-from services.validation.examiner import Examiner
-from services.validation.settings import ValidationSettings
-from services.validation.uploads import Upload, whole
 
 # Messages of a refused upload that are read to its end.
 _DROPPED_MESSAGES = 1000

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bem.acceptance.catalogue import GATES
+from bem_fleet.acceptance.catalogue import GATES
 from fleet.settings import FleetSettings
 from pydantic import Field
 

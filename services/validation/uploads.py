@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import numpy as np
-from bem.acceptance.catalogue import Metric
-from bem.acceptance.report import PairedScores, paired
 from bem.errors import InvalidScoresError
+from bem_fleet.acceptance.catalogue import Metric
+from bem_fleet.acceptance.report import PairedScores, paired
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
 from numpy.typing import NDArray

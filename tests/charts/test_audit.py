@@ -13,10 +13,10 @@ ON = (
     "monitoring.dashboards.enabled=true",
     "routes.enabled=true",
     "routes.parentRefs[0].name=edge",
-    "services.gateway.replicas=2",
-    "services.router.autoscaling.enabled=true",
-    "services.validation.autoscaling.enabled=true",
-    "services.validation.autoscaling.kind=keda",
+    "bem_fleet.services.gateway.replicas=2",
+    "bem_fleet.services.router.autoscaling.enabled=true",
+    "bem_fleet.services.validation.autoscaling.enabled=true",
+    "bem_fleet.services.validation.autoscaling.kind=keda",
 )
 KINDS = (
     *("PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PodMonitor", "PrometheusRule"),

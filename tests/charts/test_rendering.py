@@ -142,7 +142,7 @@ def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
 def test_edge_speaks_https_with_a_certificate() -> None:
     """With a Secret the gateway is probed, scraped, tested and announced by HTTPS alone."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
-    found = objects(render(values, "services.gateway.tls.existingSecret=edge"))
+    found = objects(render(values, "bem_fleet.services.gateway.tls.existingSecret=edge"))
     named = {(e["kind"], e["metadata"]["name"]): e for e in found}
     (container,) = named["Deployment", "bem-fleet-gateway"]["spec"]["template"]["spec"][
         "containers"
@@ -169,7 +169,7 @@ def test_missions_own_their_number_of_pods() -> None:
     }
     alone = {
         (e["kind"], e["metadata"]["name"]): e["spec"]
-        for e in objects(render(values, "services.orchestrator.enabled=false"))
+        for e in objects(render(values, "bem_fleet.services.orchestrator.enabled=false"))
         if "spec" in e
     }
     scaled = ("ScaledObject", "bem-fleet-router")
@@ -196,7 +196,9 @@ def test_replicated_services_have_budgets() -> None:
 def test_gpus_come_with_labels_and_tolerations() -> None:
     """A profile with GPUs selects the product's nodes, bears their taint and asks for the count."""
     values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
-    pod = dict(pods(objects(render(values, "services.router.gpus=2"))))["bem-fleet-router"]
+    pod = dict(pods(objects(render(values, "bem_fleet.services.router.gpus=2"))))[
+        "bem-fleet-router"
+    ]
     asked = pod["containers"][0]["resources"]
 
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
@@ -230,6 +232,6 @@ def test_every_way_is_listed() -> None:
 
 def test_large_numbers_reach_the_pods_as_they_are() -> None:
     """A setting of seven digits is no float in the environment."""
-    shown = render(VALUE_SETS[0], "services.gateway.settings.MAX_BODY_BYTES=2097152")
+    shown = render(VALUE_SETS[0], "bem_fleet.services.gateway.settings.MAX_BODY_BYTES=2097152")
 
     assert 'value: "2097152"' in shown

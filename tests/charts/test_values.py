@@ -78,16 +78,31 @@ def test_every_service_has_its_block() -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("services.router.replica=2", "additional properties 'replica' not allowed"),
-        ("services.router.priority=urgent", "must be one of 'critical', 'high', 'medium', 'low'"),
-        ("services.router.profile=h200", "resourceProfiles has: cpu, nvidia-h100, nvidia-rtx4090"),
-        ("services.router.port=0", "at '/services/router/port'"),
-        ("services.router.model.source=volume", "set model."),
-        ("services.validation.enabled=false", "services.validation.enabled is false"),
-        ("services.router.tls.existingSecret=edge", "only http services have a certificate"),
-        ("services.orchestrator.port=0", "at '/services/orchestrator/port'"),
-        ("services.router.healthService=", "services.router.healthService"),
-        ("services.router.settings.ADDRESS=0.0.0.0:1", "settings.ADDRESS of router is the chart's"),
+        ("bem_fleet.services.router.replica=2", "additional properties 'replica' not allowed"),
+        (
+            "bem_fleet.services.router.priority=urgent",
+            "must be one of 'critical', 'high', 'medium', 'low'",
+        ),
+        (
+            "bem_fleet.services.router.profile=h200",
+            "resourceProfiles has: cpu, nvidia-h100, nvidia-rtx4090",
+        ),
+        ("bem_fleet.services.router.port=0", "at '/services/router/port'"),
+        ("bem_fleet.services.router.model.source=volume", "set model."),
+        (
+            "bem_fleet.services.validation.enabled=false",
+            "bem_fleet.services.validation.enabled is false",
+        ),
+        (
+            "bem_fleet.services.router.tls.existingSecret=edge",
+            "only http services have a certificate",
+        ),
+        ("bem_fleet.services.orchestrator.port=0", "at '/services/orchestrator/port'"),
+        ("bem_fleet.services.router.healthService=", "bem_fleet.services.router.healthService"),
+        (
+            "bem_fleet.services.router.settings.ADDRESS=0.0.0.0:1",
+            "settings.ADDRESS of router is the chart's",
+        ),
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),
         ("redis.auth.password=a b", "at '/redis/auth/password'"),
         ("redis.persistence.size=4GB", "at '/redis/persistence/size'"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import kubernetes_cli
+from tests.cluster.adapters import write_variants
 from tests.cluster.kubernetes_cli import ROOT, TOOL, CommandError, Release, run
-from tests.cluster.skills import write_variants
 from tests.cluster.watching import Prometheus, prometheus
 
 BASE = "docker.io/library/python:3.11-slim"
@@ -94,11 +94,11 @@ def watched(_watching: Prometheus | None) -> Prometheus:
 
 
 @pytest.fixture(scope="session")
-def skills(release: Release) -> str:
-    """The claim of a volume with the shipped skills, one as good, and one that is bad."""
+def adapters(release: Release) -> str:
+    """The claim of a volume with the shipped adapters, one as good, and one that is bad."""
     if not _own():
         pytest.skip("files can be put into a volume only where the node is this machine")
-    name, size = f"{release.namespace}-skills", "1"
+    name, size = f"{release.namespace}-adapters", "1"
     folder = Path(run(TOOL, "volume", name, size).split()[-1])
     shutil.copytree(ROOT / "adapters", folder, dirs_exist_ok=True)
     write_variants(ROOT / "adapters" / "passage-qa", folder)
@@ -113,8 +113,8 @@ def skills(release: Release) -> str:
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "skills"},
+        "metadata": {"name": "adapters"},
         "spec": spec,
     }
     release.kubectl("apply", "-f", "-", given=json.dumps(claim))
-    return "skills"
+    return "adapters"

@@ -69,6 +69,6 @@ def test_wrong_upgrade_changes_nothing(release: Release) -> None:
     """A value that does not exist stops the upgrade with its name; the release stays as it is."""
     before = release.revision()
     with pytest.raises(CommandError, match="additional properties 'replica' not allowed"):
-        release.helm("upgrade", "charts", "--set", "services.router.replica=2")
+        release.helm("upgrade", "charts", "--set", "bem_fleet.services.router.replica=2")
 
     assert release.revision() == before

@@ -14,15 +14,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 SECRET = ("get", "secret", "bem-fleet-redis", "-o", "jsonpath={.data}")
 
 
-def test_upgrade_keeps_data_and_answers(release: Release, skills: str) -> None:
+def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None:
     """While an upgrade replaces gateway and router no request fails, and no record is lost."""
     record = give_feedback(release)
     secret = release.kubectl(*SECRET)
     changed = [
-        "services.gateway.settings.MAX_BODY_BYTES=2097152",
-        "services.gateway.replicas=2",
-        "services.router.settings.WEIGHTS=int4",
-        f"services.router.model.adaptersClaim={skills}",
+        "bem_fleet.services.gateway.settings.MAX_BODY_BYTES=2097152",
+        "bem_fleet.services.gateway.replicas=2",
+        "bem_fleet.services.router.settings.WEIGHTS=int4",
+        f"bem_fleet.services.router.model.adaptersClaim={adapters}",
     ]
     options = [part for one in changed for part in ("--set", one)]
     with ThreadPoolExecutor(1) as beside:

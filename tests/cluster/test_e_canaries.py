@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.adapters import CAPITALS, asked_about
 from tests.cluster.kubernetes_cli import CommandError, Release, run, until
-from tests.cluster.skills import CAPITALS, asked_about
 from tests.cluster.talking import answer, ask_on, chat
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
-SKILL = "passage-qa"
+ADAPTER = "passage-qa"
 STEPS = [{"weight": 10, "seconds": 2}, {"weight": 50, "seconds": 2}]
 # One machine's two cores serve both sides and whoever asks, so times say little here.
 EASY = {"errorMargin": 0.3, "violationMargin": 0.3, "latencyMargin": 3.5, "qualityMargin": 0.5}
@@ -85,13 +85,13 @@ def ended(release: Release, patch: dict[str, Any], phase: str) -> dict[str, Any]
 def canary(**spec: Any) -> dict[str, Any]:
     """Return the patch that starts a canary; what it leaves out is taken from the one before."""
     whole = {"model": None, "image": None, "env": None, "shadow": 100, "steps": STEPS, **spec}
-    return {"spec": {"model": SKILL, "canary": {"analysis": {"probes": None, **EASY}, **whole}}}
+    return {"spec": {"model": ADAPTER, "canary": {"analysis": {"probes": None, **EASY}, **whole}}}
 
 
-def test_bad_adapter_rolls_itself_back(release: Release, skills: str) -> None:
+def test_bad_adapter_rolls_itself_back(release: Release, adapters: str) -> None:
     """An adapter that answers worse is taken back by its quality; no request failed."""
-    assert skills
-    with traffic(release, SKILL) as counted:
+    assert adapters
+    with traffic(release, ADAPTER) as counted:
         worse = canary(model="passage-qa-bad", analysis={**EASY, "probes": PROBES})
         found = ended(release, worse, "RolledBack")
 
@@ -100,10 +100,10 @@ def test_bad_adapter_rolls_itself_back(release: Release, skills: str) -> None:
     assert counted.failed == []
 
 
-def test_good_adapter_is_promoted(release: Release, skills: str) -> None:
+def test_good_adapter_is_promoted(release: Release, adapters: str) -> None:
     """An adapter as good as stable's takes its name over without a pod; no request failed."""
-    assert skills
-    with traffic(release, SKILL) as counted:
+    assert adapters
+    with traffic(release, ADAPTER) as counted:
         equal = canary(model="passage-qa-v2", analysis={**EASY, "probes": PROBES})
         found = ended(release, equal, "Promoted")
 

@@ -20,7 +20,7 @@ _SILENT = {
     "bem_orchestrator_pods_displaced_total",
     "bem_orchestrator_writes_failed_total",
     "bem_validation_claims_total",
-    "bem_safety_constitution_reloads_total",
+    "bem_safety_policy_reloads_total",
     "bem_safety_scorer_restarts_total",
 }
 

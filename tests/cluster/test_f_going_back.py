@@ -39,7 +39,7 @@ def test_edge_speaks_https(release: Release, tmp_path: Path) -> None:
     files = [f"--from-file={path.name}={path}" for path in pair]
     authority = f"--from-file=ca.crt={pair[1]}"
     release.kubectl("create", "secret", "generic", "edge", *files, authority)
-    secret = ["--set", "services.gateway.tls.existingSecret=edge"]
+    secret = ["--set", "bem_fleet.services.gateway.tls.existingSecret=edge"]
     release.helm("upgrade", "charts", *secret, "--wait", "--timeout", "5m")
     said = release.helm("test", "--logs", "--timeout", "5m")
     release.kubectl("delete", "secret", "edge")

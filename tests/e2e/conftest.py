@@ -15,9 +15,8 @@ import grpc
 import openai
 import pytest
 import redis as redis_client
+from bem_fleet.cli.local.plan import Plan
 from fleet.testing import free_port
-
-from tools.local_fleet.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +45,7 @@ class Fleet:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the local fleet."""
         return subprocess.run(
-            [sys.executable, "-m", "tools.local_fleet", *arguments],
+            [sys.executable, "-m", "bem_fleet.cli.local", *arguments],
             cwd=ROOT,
             env={**os.environ, **self.environment},
             capture_output=True,

@@ -9,13 +9,13 @@ from pathlib import Path
 import openai
 import pytest
 import yaml
+from bem_fleet.cli import main
 
-from tests.cluster.skills import CAPITALS, asked_about
+from tests.cluster.adapters import CAPITALS, asked_about
 from tests.e2e.conftest import Fleet
-from tools.fleetctl import main
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-SKILL, BASE = "passage-qa", "smollm2-135m-instruct"
+ADAPTER, BASE = "passage-qa", "smollm2-135m-instruct"
 ANALYSIS = {
     "probes": [
         {"prompt": asked_about(country, city), "answers": [f'{{"answer": "{city}"}}', city]}
@@ -44,7 +44,7 @@ def _lines(text: str) -> list[str]:
 def test_a_worse_adapter_rolls_itself_back(
     fleet: Fleet, client: openai.OpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The base in the skill's place answers worse; the skill answers all who ask afterwards."""
+    """The base in the adapter's place answers worse; the adapter answers all who ask afterwards."""
     file = tmp_path / "canary.yaml"
     steps = [{"weight": 50, "seconds": 600}]
     file.write_text(yaml.safe_dump({"model": BASE, "steps": steps, "analysis": ANALYSIS}))
@@ -56,7 +56,7 @@ def test_a_worse_adapter_rolls_itself_back(
     country, city = CAPITALS[0]
     for session in range(4):
         answer = client.chat.completions.create(
-            model=SKILL,
+            model=ADAPTER,
             messages=[{"role": "user", "content": asked_about(country, city)}],
             temperature=0,
             max_tokens=24,

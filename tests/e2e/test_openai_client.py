@@ -136,8 +136,8 @@ def test_bias_and_penalties_steer_the_answer(client: openai.OpenAI) -> None:
     assert len({plain.text, punished.choices[0].text, repeated.choices[0].text}) == 3
 
 
-def test_skill_answers_from_a_passage_in_json(client: openai.OpenAI) -> None:
-    """The trained skill is a model of its own name and keeps to its format."""
+def test_adapter_answers_from_a_passage_in_json(client: openai.OpenAI) -> None:
+    """The trained adapter is a model of its own name and keeps to its format."""
     listed = {model.id for model in client.models.list()}
     answer = client.chat.completions.create(
         model="passage-qa", messages=[{"role": "user", "content": PASSAGE}], temperature=0

@@ -49,7 +49,7 @@ class Orchestrator:
 
     def start(self) -> None:
         """Start it."""
-        command = [sys.executable, "-m", "services.orchestrator"]
+        command = [sys.executable, "-m", "bem_fleet.services.orchestrator"]
         log = self._log.open("ab")
         self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=log)
 

@@ -5,16 +5,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bem.testing import tiny_backbone
+from bem_fleet.services.router.build import build
+from bem_fleet.services.router.mission import Mission, assemble
+from bem_fleet.services.router.servicer import SERVICE, STATUS
+from bem_fleet.services.router.settings import RouterSettings
 from fleet.clients import open_channel, wait_ready
 from fleet.server import App, RunningServer, start
 from grpc import aio
 
-from services.router.build import build
-from services.router.mission import Mission, assemble
-from services.router.servicer import SERVICE, STATUS
-from services.router.settings import RouterSettings
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.safety.adapters import write_safety
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 
 @asynccontextmanager
@@ -23,21 +23,21 @@ async def tiny_router(
     *,
     rows: int = 4,
     queue: int = 8,
-    safety_knob: float = 0.0,
+    safety_strength: float = 0.0,
     safety_floor: float = 0.0,
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
-    """Run the service with two random skills and a safety adapter; yields it and a channel."""
+    """Run the service with two random adapters and a safety adapter; yields it and a channel."""
     for seed, name in enumerate(("alpha", "beta")):
-        write_skill(folder / "adapters", tiny_backbone(), name, seed=seed)
+        write_adapter(folder / "adapters", tiny_backbone(), name, seed=seed)
     write_safety(folder / "safety", tiny_backbone())
     settings = RouterSettings(
         address=f"unix:{folder}/r.sock",
-        adapters=folder / "adapters",
+        adapter_folder=folder / "adapters",
         rows=rows,
         queue=queue,
         context_tokens=512,
         safety=folder / "safety",
-        safety_knob=safety_knob,
+        safety_strength=safety_strength,
         safety_floor=safety_floor,
         rank=RANK,
         slots=4,

@@ -8,6 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from bem_fleet.services.router.servicer import SERVICE
+from bem_fleet.services.safety.build import build
+from bem_fleet.services.safety.servicer import STATUS
+from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.clients import open_channel, wait_ready
@@ -17,11 +21,6 @@ from fleet.testing import RedisServer
 from grpc import aio
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_rpc
-
-from services.router.servicer import SERVICE
-from services.safety.build import build
-from services.safety.servicer import STATUS
-from services.safety.settings import SafetySettings
 
 OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio as aioredis
+from bem_fleet.cli.fleetctl import main
 from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
 from fleet.testing import RedisServer
-
-from tools.fleetctl.cli import main
 
 STREAM = "bem:audit"
 

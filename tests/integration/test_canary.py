@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from bem_fleet.services.orchestrator.mission import COMMAND
 from fleet.testing import RedisServer
 
-from services.orchestrator.mission import COMMAND
 from tests.integration.clusters import (
     ControlPlane,
     control_plane,

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 from bem.errors import EvaluationError
-from bem.evaluation.in_process import WorkerSystem
-from bem.evaluation.pipeline import Report, evaluate
-from bem.evaluation.systems import Run
+from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.evaluation.pipeline import Report, evaluate
+from bem_fleet.evaluation.systems import Run
+from bem_fleet.studies.grpc_system import RouterModels
 
 from tests.integration.routers import tiny_router
-from tests.unit.bem.evaluation.comparisons import comparison, tiny_worker
-from tools.evaluate.grpc_system import RouterModels
+from tests.unit.bem_fleet.evaluation.comparisons import comparison, tiny_worker
 
 
 async def test_service_and_library_give_the_same_answers(tmp_path: Path) -> None:
-    """A skill over gRPC against the same skill in this process: every greedy reply is equal."""
+    """An adapter over gRPC against the same adapter in this process: every greedy reply is equal."""
 
     def compare(address: str) -> Report:
         with RouterModels(address) as models, tiny_worker(tmp_path / "own") as worker:

@@ -79,7 +79,7 @@ def _echo(data: bytes) -> bytes:
     errors: dict[bytes, Exception] = {
         b"field": InvalidArgumentError("max_tokens", "must be at least 1"),
         b"full": OverloadedError("the queue is full", 0.25),
-        b"domain": KeyError("no such skill"),
+        b"domain": KeyError("no such adapter"),
         b"bug": ZeroDivisionError("secret"),
     }
     if data in errors:

@@ -12,12 +12,13 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from bem_fleet.cli import main
+from bem_fleet.services.orchestrator.local.files import write
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
 from fleet.testing import RedisServer
 
-from services.orchestrator.local.files import write
 from tests.integration.orchestrators import Orchestrator, orchestrator
 from tests.integration.tracks import (
     BAD,
@@ -32,7 +33,6 @@ from tests.integration.tracks import (
     socket_of,
 )
 from tests.integration.validations import validation
-from tools.fleetctl import main
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import httpx
 import openai
 import pytest
+from bem_fleet.services.gateway.app import make_app
+from bem_fleet.services.gateway.settings import GatewaySettings
 
-from services.gateway.app import make_app
-from services.gateway.settings import GatewaySettings
 from tests.integration.routers import tiny_router
 
 ASK: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 12}
@@ -102,7 +102,7 @@ async def test_bias_penalties_and_extra_fields(client: openai.AsyncOpenAI) -> No
         ({"logit_bias": {"5000": 1}}, "logit_bias", "token 5000"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5", "100"),
         ({"extra_body": {"repetition_penalty": 2.5}}, "repetition_penalty", "2"),
-        ({"extra_body": {"skill_from_message": 4}}, "skill_from_message", "0 to 0"),
+        ({"extra_body": {"adapter_from_message": 4}}, "adapter_from_message", "0 to 0"),
     ],
 )
 async def test_limits_reach_the_client_with_their_field(

@@ -1,4 +1,4 @@
-"""Sampling over the wire: log-probabilities, bias, penalties, and where a skill begins."""
+"""Sampling over the wire: log-probabilities, bias, penalties, and where an adapter begins."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ async def test_bias_and_penalties_change_the_answer(router: Any) -> None:
         assert await text(router, first) != plain
 
 
-async def test_skill_can_begin_at_a_message(router: Any) -> None:
-    """What lies before is the base model's; the answer is neither the base's nor the skill's."""
+async def test_adapter_can_begin_at_a_message(router: Any) -> None:
+    """What lies before is the base model's; the answer is neither the base's nor the adapter's."""
     turns = pb.ChatPrompt(
         messages=[
             pb.ChatMessage(role=role, content=content)
@@ -86,7 +86,7 @@ async def test_skill_can_begin_at_a_message(router: Any) -> None:
         await text(
             router,
             pb.GenerateRequest(
-                model=model, chat=turns, sampling=GREEDY, max_tokens=20, skill_from_message=begin
+                model=model, chat=turns, sampling=GREEDY, max_tokens=20, adapter_from_message=begin
             ),
         )
         for model, begin in (("", 0), ("", 2), ("alpha", 0), ("alpha", 2))
@@ -122,9 +122,9 @@ WRONG = {
         "sampling.logprobs",
         "[0, 20]",
     ),
-    "late skill": (
-        pb.GenerateRequest(chat=chat("x"), skill_from_message=1),
-        "skill_from_message",
+    "late adapter": (
+        pb.GenerateRequest(chat=chat("x"), adapter_from_message=1),
+        "adapter_from_message",
         "0 to 0",
     ),
 }

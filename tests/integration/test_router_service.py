@@ -1,4 +1,4 @@
-"""The router over its unix socket: answers, limits, skills, cancellation, two protocols."""
+"""The router over its unix socket: answers, limits, adapters, cancellation, two protocols."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ async def test_whole_answer_equals_the_streamed_one(router: Any) -> None:
     assert whole.model_version == answers[0].model_version
 
 
-async def test_skill_answers_differently_and_is_listed(router: Any) -> None:
-    """A skill is a model of its own name."""
+async def test_adapter_answers_differently_and_is_listed(router: Any) -> None:
+    """An adapter is a model of its own name."""
     base = pb.GenerateRequest(chat=chat("hi"), sampling=GREEDY, max_tokens=20)
-    skilled = pb.GenerateRequest(model="alpha", chat=chat("hi"), sampling=GREEDY, max_tokens=20)
-    listed = await router.ListSkills(pb.ListSkillsRequest())
+    adapted = pb.GenerateRequest(model="alpha", chat=chat("hi"), sampling=GREEDY, max_tokens=20)
+    listed = await router.ListAdapters(pb.ListAdaptersRequest())
 
-    assert await text(router, base) != await text(router, skilled)
-    assert [(s.name, s.base, s.rank) for s in listed.skills] == [
+    assert await text(router, base) != await text(router, adapted)
+    assert [(s.name, s.base, s.rank) for s in listed.adapters] == [
         ("tiny", True, 0),
         ("alpha", False, 4),
         ("beta", False, 4),
@@ -126,7 +126,7 @@ WRONG = {
     ),
     "five stops": (pb.GenerateRequest(prompt="x", stop=list("abcde")), "stop", "at most 4"),
     "empty stop": (pb.GenerateRequest(prompt="x", stop=[""]), "stop", "1 to 64"),
-    "scale": (pb.GenerateRequest(prompt="x", skill_scale=3), "skill_scale", "[0, 2]"),
+    "scale": (pb.GenerateRequest(prompt="x", adapter_scale=3), "adapter_scale", "[0, 2]"),
 }
 
 
@@ -151,18 +151,18 @@ async def test_unknown_model_is_not_found(router: Any) -> None:
     assert "tiny, alpha, beta" in (caught.value.details() or "")
 
 
-async def test_skill_unloads_and_loads_again(router: Any) -> None:
-    """Skills come and go at run time; names that are paths never reach the disk."""
-    await router.UnloadSkill(pb.UnloadSkillRequest(name="beta"))
+async def test_adapter_unloads_and_loads_again(router: Any) -> None:
+    """Adapters come and go at run time; names that are paths never reach the disk."""
+    await router.UnloadAdapter(pb.UnloadAdapterRequest(name="beta"))
     with pytest.raises(aio.AioRpcError) as gone:
         await text(router, pb.GenerateRequest(model="beta", prompt="x"))
-    await router.LoadSkill(pb.LoadSkillRequest(name="beta"))
+    await router.LoadAdapter(pb.LoadAdapterRequest(name="beta"))
     asked = pb.GenerateRequest(model="beta", prompt="x", max_tokens=5, sampling=GREEDY)
     answer = await text(router, asked)
     codes = []
     for name in ("../alpha", "", "nobody"):
         with pytest.raises(aio.AioRpcError) as caught:
-            await router.LoadSkill(pb.LoadSkillRequest(name=name))
+            await router.LoadAdapter(pb.LoadAdapterRequest(name=name))
         codes.append(caught.value.code())
 
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND
@@ -268,7 +268,7 @@ async def test_open_inference_answers_a_batch_as_generate_does(
 
 
 async def test_open_inference_describes_itself(channel: aio.Channel) -> None:
-    """Liveness, readiness and metadata answer for base and skills."""
+    """Liveness, readiness and metadata answer for base and adapters."""
     stub: Any = oip_rpc.GRPCInferenceServiceStub(channel)
     metadata = await stub.ModelMetadata(oip.ModelMetadataRequest(name="beta"))
     ready = [

@@ -14,6 +14,7 @@ import grpc
 import psutil
 import pytest
 import redis.asyncio as redis
+from bem_fleet.services.router.servicer import SERVICE
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2, safety_pb2_grpc
 from fleet.clients import wait_ready
@@ -25,7 +26,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from inference import open_inference_pb2 as oip
 from prometheus_client import REGISTRY
 
-from services.router.servicer import SERVICE
 from tests.integration.sidecars import Scene, scene
 
 BAD = "you are a fucking stupid idiot"
@@ -127,7 +127,7 @@ async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> Non
     stream = aiter(call)
     await anext(stream)
     children = psutil.Process().children(recursive=True)
-    scorers = [c for c in children if "services.safety.scorer" in " ".join(c.cmdline())]
+    scorers = [c for c in children if "bem_fleet.guard.scorer" in " ".join(c.cmdline())]
     for process in scorers:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)

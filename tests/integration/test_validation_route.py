@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from bem_fleet.services.gateway.app import make_app
+from bem_fleet.services.gateway.settings import GatewaySettings
 from fleet.testing import RedisServer, free_port
 
-from services.gateway.app import make_app
-from services.gateway.settings import GatewaySettings
 from tests.integration.validations import scores, validation
 
 MANY = [1] * 150_000

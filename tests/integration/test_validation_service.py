@@ -10,10 +10,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from bem.stats.bootstrap import cluster_bca
-from bem.stats.effects import paired_effect
-from bem.stats.fdr import benjamini_hochberg
-from bem.stats.pvalues import p_by_inversion, p_by_permutation
+from bem_fleet.services.validation.servicer import SERVICE
+from bem_fleet.stats.bootstrap import cluster_bca
+from bem_fleet.stats.effects import paired_effect
+from bem_fleet.stats.fdr import benjamini_hochberg
+from bem_fleet.stats.pvalues import p_by_inversion, p_by_permutation
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.clients import open_channel, wait_ready
 from fleet.errors import UnavailableError
@@ -22,7 +23,6 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from services.validation.servicer import SERVICE
 from tests.integration.validations import (
     compare,
     gate,

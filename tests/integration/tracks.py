@@ -12,15 +12,14 @@ from typing import Any
 
 import httpx
 import uvicorn
+from bem_fleet.services.gateway.app import make_app
+from bem_fleet.services.gateway.settings import GatewaySettings
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import DeniedError, UnavailableError
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import free_port
-
-from services.gateway.app import make_app
-from services.gateway.settings import GatewaySettings
 
 EASY: dict[str, Any] = {
     "errorMargin": 0.15,
@@ -91,20 +90,20 @@ class ScriptedMission(rpc.RouterServiceServicer):
             yield pb.GenerateResponse(text=f"{word} ")
         yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP, usage=pb.Usage())
 
-    async def ListSkills(self, request: Any, context: Any) -> pb.ListSkillsResponse:  # noqa: N802, ARG002
+    async def ListAdapters(self, request: Any, context: Any) -> pb.ListAdaptersResponse:  # noqa: N802, ARG002
         """List the models."""
-        skills = [pb.Skill(name=name or "base", base=not name) for name in sorted(self.scripts)]
-        return pb.ListSkillsResponse(skills=skills, context_tokens=2048)
+        adapters = [pb.Adapter(name=name or "base", base=not name) for name in sorted(self.scripts)]
+        return pb.ListAdaptersResponse(adapters=adapters, context_tokens=2048)
 
-    async def LoadSkill(self, request: Any, context: Any) -> pb.LoadSkillResponse:  # noqa: N802, ARG002
+    async def LoadAdapter(self, request: Any, context: Any) -> pb.LoadAdapterResponse:  # noqa: N802, ARG002
         """Load a model."""
         self.scripts.setdefault(request.name, Script())
-        return pb.LoadSkillResponse(skill=pb.Skill(name=request.name))
+        return pb.LoadAdapterResponse(adapter=pb.Adapter(name=request.name))
 
-    async def UnloadSkill(self, request: Any, context: Any) -> pb.UnloadSkillResponse:  # noqa: N802, ARG002
+    async def UnloadAdapter(self, request: Any, context: Any) -> pb.UnloadAdapterResponse:  # noqa: N802, ARG002
         """Unload a model."""
         self.scripts.pop(request.name, None)
-        return pb.UnloadSkillResponse()
+        return pb.UnloadAdapterResponse()
 
     def _script(self, model: str) -> Script:
         return self.scripts.get(model) or self.scripts[""]

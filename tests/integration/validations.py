@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bem_fleet.services.validation.build import build
+from bem_fleet.services.validation.servicer import SERVICE, STATUS
+from bem_fleet.services.validation.settings import ValidationSettings
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet.clients import open_channel, wait_ready
@@ -21,10 +24,6 @@ from fleet.errors import details_of
 from fleet.server import RunningServer, start
 from fleet.testing import RedisServer, free_port
 from grpc import aio
-
-from services.validation.build import build
-from services.validation.servicer import SERVICE, STATUS
-from services.validation.settings import ValidationSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 LINEAGE = pb.Lineage(
@@ -69,7 +68,7 @@ class Process:
 
     def start(self) -> None:
         """Start it; health tells when it is ready."""
-        command = [sys.executable, "-m", "services.validation"]
+        command = [sys.executable, "-m", "bem_fleet.services.validation"]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=self._environment, stderr=subprocess.DEVNULL
         )

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
-from benchmarks.engine.measures.skills import peft_mixed
+from benchmarks.engine.measures.adapters import peft_mixed
 from benchmarks.engine.subject import RANK, Stepper, backbone, with_sites
 
 TARGETS = {
@@ -61,5 +61,5 @@ def run(rounds: int) -> Found:
             "five / bare": ratio(steps["five"], steps["bare"]),
             "five / peft with five": ratio(single["ours"], single["peft with five"]),
         },
-        notes=["the five composed skills lie in the sites as five slots a row"],
+        notes=["the five composed adapters lie in the sites as five slots a row"],
     )

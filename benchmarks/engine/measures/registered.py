@@ -1,4 +1,4 @@
-"""1,024 registered skills, more than are resident."""
+"""1,024 registered adapters, more than are resident."""
 
 from dataclasses import asdict
 

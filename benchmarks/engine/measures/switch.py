@@ -1,4 +1,4 @@
-"""Another skill in mid-conversation, beside computing the history anew."""
+"""Another adapter in mid-conversation, beside computing the history anew."""
 
 from dataclasses import asdict
 

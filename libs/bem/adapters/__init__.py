@@ -1,17 +1,17 @@
-"""BEM sites, the bank of skills stacked in them, and their artifacts."""
+"""BEM sites, the bank of adapters stacked in them, and their artifacts."""
 
-from bem.adapters.artifact import Skill, SkillCard, read_skill, save_skill
-from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.adapters.artifact import Adapter, AdapterCard, read_adapter, save_adapter
+from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.adapters.site import BemSite, RowCodes, install_sites
 
 __all__ = [
+    "Adapter",
+    "AdapterBank",
+    "AdapterCard",
     "BemSite",
-    "LoadedSkill",
+    "LoadedAdapter",
     "RowCodes",
-    "Skill",
-    "SkillBank",
-    "SkillCard",
     "install_sites",
-    "read_skill",
-    "save_skill",
+    "read_adapter",
+    "save_adapter",
 ]

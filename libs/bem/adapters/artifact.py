@@ -1,4 +1,4 @@
-"""Skills on disk: what their card states, and what their tensors must be."""
+"""Adapters on disk: what their card states, and what their tensors must be."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from torch import Tensor
 from bem.adapters.folder import ArtifactFolder, Stamp, version_of
 from bem.errors import ArtifactFormatError
 
-TENSORS = "skill.safetensors"
+TENSORS = "adapter.safetensors"
 CARD = "card.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONTROLLER_PREFIX = "controller."
@@ -18,8 +18,8 @@ Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class SkillCard:
-    """What a skill is and where it comes from.
+class AdapterCard:
+    """What an adapter is and where it comes from.
 
     Attributes:
         name: Letters, digits, ``.``, ``_`` and ``-``, at most 64.
@@ -34,7 +34,7 @@ class SkillCard:
         data_digest: SHA-256 of the training data.
         seed: Of the training.
         metrics: What was measured, by name.
-        tensors_sha256: Hash of the tensor file; filled in by ``save_skill``.
+        tensors_sha256: Hash of the tensor file; filled in by ``save_adapter``.
     """
 
     name: str
@@ -52,12 +52,12 @@ class SkillCard:
     tensors_sha256: str = ""
 
 
-FOLDER = ArtifactFolder(SkillCard, CARD, TENSORS)
+FOLDER = ArtifactFolder(AdapterCard, CARD, TENSORS)
 
 
 @dataclass(frozen=True)
-class Skill:
-    """A skill that was read and checked.
+class Adapter:
+    """An adapter that was read and checked.
 
     Attributes:
         card: Its card.
@@ -67,18 +67,18 @@ class Skill:
         stamp: State of its files before they were read.
     """
 
-    card: SkillCard
+    card: AdapterCard
     factors: dict[str, Factors]
     controller: dict[str, Tensor]
     version: str
     stamp: Stamp
 
 
-def save_skill(folder: Path, card: SkillCard, tensors: dict[str, Tensor]) -> SkillCard:
-    """Write a skill; returns its card with the tensors' hash.
+def save_adapter(folder: Path, card: AdapterCard, tensors: dict[str, Tensor]) -> AdapterCard:
+    """Write an adapter; returns its card with the tensors' hash.
 
     Args:
-        folder: Made if missing; an older skill in it is replaced.
+        folder: Made if missing; an older adapter in it is replaced.
         card: What to state.
         tensors: ``<site>.A``, ``<site>.B`` and ``controller.*``.
 
@@ -86,17 +86,17 @@ def save_skill(folder: Path, card: SkillCard, tensors: dict[str, Tensor]) -> Ski
         ArtifactFormatError: The name is not allowed.
     """
     if not NAME.fullmatch(card.name):
-        raise ArtifactFormatError(f"skill name {card.name!r} does not match {NAME.pattern}")
+        raise ArtifactFormatError(f"adapter name {card.name!r} does not match {NAME.pattern}")
     return FOLDER.write(folder, card, tensors)
 
 
 def state_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Put what was measured into the card of a saved skill."""
+    """Put what was measured into the card of a saved adapter."""
     FOLDER.write_card(folder, replace(FOLDER.read_card(folder), metrics=metrics))
 
 
-def read_skill_card(folder: Path) -> SkillCard:
-    """Read a skill's card alone.
+def read_adapter_card(folder: Path) -> AdapterCard:
+    """Read an adapter's card alone.
 
     Raises:
         ArtifactFormatError: It is missing or malformed.
@@ -104,8 +104,8 @@ def read_skill_card(folder: Path) -> SkillCard:
     return FOLDER.read_card(folder)
 
 
-def read_skill(folder: Path, *, base_digest: str) -> Skill:
-    """Read a skill and check all that its card promises.
+def read_adapter(folder: Path, *, base_digest: str) -> Adapter:
+    """Read an adapter and check all that its card promises.
 
     Raises:
         ArtifactFormatError: A file is missing or malformed.
@@ -114,9 +114,9 @@ def read_skill(folder: Path, *, base_digest: str) -> Skill:
     """
     stamp = FOLDER.stamp(folder)
     card = FOLDER.read_card(folder)
-    what = f"skill {card.name!r}"
+    what = f"adapter {card.name!r}"
     tensors = FOLDER.read_tensors(folder, card, what=what, base_digest=base_digest)
-    return Skill(
+    return Adapter(
         card=card,
         factors=_factors(folder, card, tensors),
         controller={
@@ -129,13 +129,13 @@ def read_skill(folder: Path, *, base_digest: str) -> Skill:
     )
 
 
-def read_factors(folder: Path, card: SkillCard, stamp: Stamp) -> dict[str, Factors] | None:
-    """Read the factors of a skill that was checked before; None if its files changed since.
+def read_factors(folder: Path, card: AdapterCard, stamp: Stamp) -> dict[str, Factors] | None:
+    """Read the factors of an adapter that was checked before; None if its files changed since.
 
     Args:
-        folder: The skill's.
+        folder: The adapter's.
         card: As it was read.
-        stamp: Of the skill as it was read.
+        stamp: Of the adapter as it was read.
 
     Raises:
         ArtifactFormatError: A file is missing or malformed.
@@ -147,7 +147,7 @@ def read_factors(folder: Path, card: SkillCard, stamp: Stamp) -> dict[str, Facto
     return _factors(folder, card, tensors) if FOLDER.stamp(folder) == stamp else None
 
 
-def _factors(folder: Path, card: SkillCard, tensors: dict[str, Tensor]) -> dict[str, Factors]:
+def _factors(folder: Path, card: AdapterCard, tensors: dict[str, Tensor]) -> dict[str, Factors]:
     sites = {name.removesuffix(".A") for name in tensors if name.endswith(".A")}
     if len(sites) != len(card.layers) * len(card.kinds):
         raise ArtifactFormatError(

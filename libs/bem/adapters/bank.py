@@ -1,4 +1,4 @@
-"""The bank: many registered skills, the most recently used of them in the sites' slots."""
+"""The bank: many registered adapters, the most recently used of them in the sites' slots."""
 
 import time
 from collections import OrderedDict
@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from bem.adapters.artifact import (
+    Adapter,
+    AdapterCard,
     Factors,
-    Skill,
-    SkillCard,
+    read_adapter,
+    read_adapter_card,
     read_factors,
-    read_skill,
-    read_skill_card,
 )
 from bem.adapters.folder import Stamp
 from bem.adapters.site import BemSite, RowCodes, install_sites
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.errors import (
+    AdapterNotFoundError,
     ArtifactFormatError,
     ArtifactTamperedError,
-    SkillNotFoundError,
     SlotsFullError,
 )
 
@@ -33,8 +33,8 @@ _NOTHING = 1e-5
 
 
 @dataclass(eq=False)
-class LoadedSkill:
-    """One version of a skill that requests may name.
+class LoadedAdapter:
+    """One version of an adapter that requests may name.
 
     Attributes:
         name: What requests call it.
@@ -51,7 +51,7 @@ class LoadedSkill:
 
     name: str
     version: str
-    card: SkillCard
+    card: AdapterCard
     stamp: Stamp
     folder: Path
     controller: Controller
@@ -66,10 +66,10 @@ class LoadedSkill:
         return self.card.rank
 
 
-class SkillBank:
-    """Serves up to ``registered`` skills through ``slots`` slots in the sites of one backbone.
+class AdapterBank:
+    """Serves up to ``registered`` adapters through ``slots`` slots in the sites of one backbone.
 
-    A skill comes into a slot when a request needs it, in place of the one without requests that
+    An adapter comes into a slot when a request needs it, in place of the one without requests that
     was used longest ago. A name that is loaded again becomes another version; requests in flight
     keep the version, and so the slot, that they began with. Not thread-safe: the engine's worker
     thread owns it.
@@ -77,10 +77,10 @@ class SkillBank:
     Args:
         backbone: Gets sites installed.
         layers: Decoder layers with sites.
-        rank: Highest rank of a skill.
-        slots: Skills that are resident at once.
+        rank: Highest rank of an adapter.
+        slots: Adapters that are resident at once.
         feature_layer: Decoder layer whose output the controllers read; below all sites.
-        registered: Skills that may be loaded.
+        registered: Adapters that may be loaded.
     """
 
     def __init__(
@@ -109,23 +109,23 @@ class SkillBank:
         self._join_dtype = torch.float32
         self._free = list(range(slots))
         self._reserved: dict[str, Tensor] = {}
-        self._loaded: dict[str, LoadedSkill] = {}
+        self._loaded: dict[str, LoadedAdapter] = {}
         # The one used longest ago comes first.
-        self._resident: OrderedDict[int, LoadedSkill] = OrderedDict()
+        self._resident: OrderedDict[int, LoadedAdapter] = OrderedDict()
 
     @classmethod
-    def shaped_for(cls, backbone: Backbone, folder: Path, *, slots: int) -> "SkillBank":
-        """Return an empty bank with the sites, rank and feature layer of one skill.
+    def shaped_for(cls, backbone: Backbone, folder: Path, *, slots: int) -> "AdapterBank":
+        """Return an empty bank with the sites, rank and feature layer of one adapter.
 
         Args:
             backbone: As of the class.
-            folder: The skill's artifact.
+            folder: The adapter's artifact.
             slots: As of the class.
 
         Raises:
             ArtifactFormatError: Its card is missing or malformed.
         """
-        card = read_skill_card(folder)
+        card = read_adapter_card(folder)
         return cls(
             backbone,
             layers=card.layers,
@@ -134,47 +134,47 @@ class SkillBank:
             feature_layer=card.feature_layer,
         )
 
-    def load(self, folder: Path) -> LoadedSkill:
-        """Load the skill in ``folder``, replacing an older version of the same name.
+    def load(self, folder: Path) -> LoadedAdapter:
+        """Load the adapter in ``folder``, replacing an older version of the same name.
 
         Raises:
             ArtifactFormatError: It does not fit the bank's sites, rank or feature layer.
             ArtifactTamperedError: Its tensors are not those of its card.
             BaseMismatchError: It belongs to another base model.
-            SlotsFullError: As many skills are registered as may be.
+            SlotsFullError: As many adapters are registered as may be.
         """
-        skill = read_skill(folder, base_digest=self._backbone.digest)
-        self._check_fit(skill)
-        card = skill.card
+        adapter = read_adapter(folder, base_digest=self._backbone.digest)
+        self._check_fit(adapter)
+        card = adapter.card
         if card.name not in self._loaded and len(self._loaded) >= self.registered:
             raise SlotsFullError(
-                f"{len(self._loaded)} skills are loaded, the limit; unload one first"
+                f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
             )
         controller = Controller(self._backbone.model.config.hidden_size, card.rank)
-        controller.load_state_dict(skill.controller)
+        controller.load_state_dict(adapter.controller)
         controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
         constant = not (controller.code.weight.any() or controller.unsure.weight.any())
-        loaded = LoadedSkill(
-            card.name, skill.version, card, skill.stamp, folder, controller, constant
+        loaded = LoadedAdapter(
+            card.name, adapter.version, card, adapter.stamp, folder, controller, constant
         )
         self._retire(self._loaded.get(loaded.name))
         self._loaded[loaded.name] = loaded
         if self._free:
-            self._page_in(loaded, skill.factors)
+            self._page_in(loaded, adapter.factors)
         return loaded
 
     def reserve(self, bases: Mapping[str, Tensor]) -> None:
-        """Keep the outputs of all skills that come out of ``{site path: Q [d_out, k]}``.
+        """Keep the outputs of all adapters that come out of ``{site path: Q [d_out, k]}``.
 
         Raises:
-            ValueError: Skills are loaded already.
+            ValueError: Adapters are loaded already.
         """
         if self._loaded:
-            raise ValueError(f"reserve before loading skills; loaded: {sorted(self._loaded)}")
+            raise ValueError(f"reserve before loading adapters; loaded: {sorted(self._loaded)}")
         self._reserved = {path: q.to(self.device).float() for path, q in bases.items()}
 
     def place(self, name: str, factors: Mapping[str, Factors], *, scale: float) -> int:
-        """Write an adapter that is no skill into a slot of its own, which never gets free.
+        """Write an adapter that is no adapter into a slot of its own, which never gets free.
 
         Args:
             name: What errors call it.
@@ -187,13 +187,13 @@ class SkillBank:
         """
         self._check_factors(name, factors)
         if not self._free:
-            raise SlotsFullError(f"all {len(self._loaded)} slots hold skills; unload one first")
+            raise SlotsFullError(f"all {len(self._loaded)} slots hold adapters; unload one first")
         slot = self._free.pop(0)
         self._write(slot, factors, scale)
         return slot
 
     def join_places(self, dtype: torch.dtype) -> int:
-        """Give sites room to join any skills in use; return for how many. It never moves."""
+        """Give sites room to join any adapters in use; return for how many. It never moves."""
         places = 2 * self.slots
         for site in self._sites.values():
             site.make_room(places, dtype)
@@ -215,19 +215,19 @@ class SkillBank:
         """Offer ``name`` no longer.
 
         Raises:
-            SkillNotFoundError: It is not loaded.
+            AdapterNotFoundError: It is not loaded.
         """
         loaded = self.find(name)
         del self._loaded[name]
         self._retire(loaded)
 
-    def acquire(self, name: str) -> LoadedSkill:
+    def acquire(self, name: str) -> LoadedAdapter:
         """Lease the current version of ``name`` until ``release``; it is resident meanwhile.
 
         Raises:
             ArtifactFormatError: Its folder is gone or broken since it was loaded.
             ArtifactTamperedError: Its folder holds another version by now.
-            SkillNotFoundError: It is not loaded.
+            AdapterNotFoundError: It is not loaded.
             SlotsFullError: Requests use all slots; a later try succeeds.
         """
         loaded = self.find(name)
@@ -239,36 +239,36 @@ class SkillBank:
         loaded.leases += 1
         return loaded
 
-    def release(self, loaded: LoadedSkill) -> None:
+    def release(self, loaded: LoadedAdapter) -> None:
         """End one lease."""
         loaded.leases -= 1
         if loaded.leases == 0 and self._loaded.get(loaded.name) is not loaded:
             self._page_out(loaded)
 
-    def skills(self) -> list[LoadedSkill]:
+    def adapters(self) -> list[LoadedAdapter]:
         """Return the current versions by name."""
-        known = self._loaded.copy()  # at once: other threads read while skills come and go
+        known = self._loaded.copy()  # at once: other threads read while adapters come and go
         return [known[name] for name in sorted(known)]
 
-    def get(self, name: str) -> LoadedSkill | None:
+    def get(self, name: str) -> LoadedAdapter | None:
         """Return the current version of ``name``, None if it is not loaded."""
         return self._loaded.get(name)
 
-    def find(self, name: str) -> LoadedSkill:
+    def find(self, name: str) -> LoadedAdapter:
         """Return the current version of ``name``.
 
         Raises:
-            SkillNotFoundError: It is not loaded.
+            AdapterNotFoundError: It is not loaded.
         """
         if name not in self._loaded:
-            raise SkillNotFoundError(name, sorted(self._loaded))
+            raise AdapterNotFoundError(name, sorted(self._loaded))
         return self._loaded[name]
 
     def leases(self) -> int:
         """Return how many leases are held, of all versions."""
         return sum(loaded.leases for loaded in self._resident.values())
 
-    def _retire(self, loaded: LoadedSkill | None) -> None:
+    def _retire(self, loaded: LoadedAdapter | None) -> None:
         if loaded and loaded.leases == 0:
             self._page_out(loaded)
 
@@ -278,55 +278,55 @@ class SkillBank:
         idle = next((one for one in self._resident.values() if one.leases == 0), None)
         if idle is None:
             raise SlotsFullError(
-                f"skill {name!r} is not resident and requests use all {self.slots} slots"
+                f"adapter {name!r} is not resident and requests use all {self.slots} slots"
             )
         self._page_out(idle)
 
-    def _read_again(self, loaded: LoadedSkill) -> dict[str, Factors]:
-        """Return a skill's factors; files that were written since it was loaded are checked."""
+    def _read_again(self, loaded: LoadedAdapter) -> dict[str, Factors]:
+        """Return an adapter's factors; files that were written since it was loaded are checked."""
         if factors := read_factors(loaded.folder, loaded.card, loaded.stamp):
             return factors
-        skill = read_skill(loaded.folder, base_digest=self._backbone.digest)
-        if skill.version != loaded.version:
+        adapter = read_adapter(loaded.folder, base_digest=self._backbone.digest)
+        if adapter.version != loaded.version:
             raise ArtifactTamperedError(
-                f"skill {loaded.name!r} was loaded as version {loaded.version[:12]}, its folder "
-                f"holds {skill.version[:12]}; load it again"
+                f"adapter {loaded.name!r} was loaded as version {loaded.version[:12]}, its folder "
+                f"holds {adapter.version[:12]}; load it again"
             )
-        loaded.stamp = skill.stamp
-        return skill.factors
+        loaded.stamp = adapter.stamp
+        return adapter.factors
 
-    def _page_in(self, loaded: LoadedSkill, factors: Mapping[str, Factors]) -> None:
+    def _page_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
         loaded.slot = self._free.pop()
         self._resident[loaded.slot] = loaded
         self._write(loaded.slot, self._kept_out(factors), loaded.card.scale)
         self.page_ins += 1
 
-    def _page_out(self, loaded: LoadedSkill) -> None:
+    def _page_out(self, loaded: LoadedAdapter) -> None:
         if loaded.slot is not None:
             del self._resident[loaded.slot]
             self._free.append(loaded.slot)
             loaded.slot = None
 
-    def _check_fit(self, skill: Skill) -> None:
-        card = skill.card
+    def _check_fit(self, adapter: Adapter) -> None:
+        card = adapter.card
         if card.rank > self.rank or card.feature_layer != self.feature_layer:
             raise ArtifactFormatError(
-                f"skill {card.name!r} has rank {card.rank} and feature layer {card.feature_layer}; "
+                f"adapter {card.name!r} has rank {card.rank} and feature layer {card.feature_layer}; "
                 f"the bank takes rank <= {self.rank} and feature layer {self.feature_layer}"
             )
-        self._check_factors(card.name, skill.factors)
+        self._check_factors(card.name, adapter.factors)
 
     def _check_factors(self, name: str, factors: Mapping[str, Factors]) -> None:
         for path, (a, b) in factors.items():
             site = self._sites.get(path)
             if site is None:
-                raise ArtifactFormatError(f"skill {name!r}: {path} is no site of this bank")
+                raise ArtifactFormatError(f"adapter {name!r}: {path} is no site of this bank")
             if a.shape[0] > self.rank:
                 raise ArtifactFormatError(
-                    f"skill {name!r} has rank {a.shape[0]}; the bank takes rank <= {self.rank}"
+                    f"adapter {name!r} has rank {a.shape[0]}; the bank takes rank <= {self.rank}"
                 )
             if a.shape[1] != site.A.shape[2] or b.shape[0] != site.B.shape[1]:
-                raise ArtifactFormatError(f"skill {name!r}: {path} has the wrong width")
+                raise ArtifactFormatError(f"adapter {name!r}: {path} has the wrong width")
 
     def _kept_out(self, factors: Mapping[str, Factors]) -> dict[str, Factors]:
         """Remove the reserved directions from output factors, ``(I - Q Q^T) B``."""

@@ -1,6 +1,6 @@
-"""PEFT's LoRA folders: skills from them, and back (LoRA: arXiv 2106.09685).
+"""PEFT's LoRA folders: adapters from them, and back (LoRA: arXiv 2106.09685).
 
-A skill whose code never moves is a LoRA, and its folder says the same in either form. One whose
+An adapter whose code never moves is a LoRA, and its folder says the same in either form. One whose
 controller moves the code is a LoRA at code one to PEFT; its controller lies beside it, in files
 that PEFT does not read, so that it comes back whole.
 """
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from bem.adapters.artifact import CONTROLLER_PREFIX, Skill, SkillCard, save_skill
+from bem.adapters.artifact import CONTROLLER_PREFIX, Adapter, AdapterCard, save_adapter
 from bem.adapters.site import KINDS
 from bem.backbone import Backbone
 from bem.controller import Controller
@@ -41,7 +41,7 @@ _UNSUPPORTED = (
 
 @dataclass(frozen=True)
 class Own:
-    """What a skill has beyond PEFT's form.
+    """What an adapter has beyond PEFT's form.
 
     Attributes:
         base_digest: Of the base model.
@@ -58,18 +58,18 @@ class Own:
 
 def import_lora(
     folder: Path, out: Path, *, backbone: Backbone, name: str, feature_layer: int
-) -> SkillCard:
-    """Write the LoRA in ``folder`` as a skill into ``out``; returns its card.
+) -> AdapterCard:
+    """Write the LoRA in ``folder`` as an adapter into ``out``; returns its card.
 
     Args:
         folder: As ``PeftModel.save_pretrained`` writes it.
-        out: Made if missing; an older skill in it is replaced.
+        out: Made if missing; an older adapter in it is replaced.
         backbone: The base that it is for.
-        name: Of the skill.
+        name: Of the adapter.
         feature_layer: Of the bank that it will be loaded into; what ``bem.json`` says wins.
 
     Raises:
-        ArtifactFormatError: No LoRA, or one that adapts what skills do not.
+        ArtifactFormatError: No LoRA, or one that adapts what adapters do not.
         ArtifactTamperedError: ``bem.json`` belongs to other weights.
         BaseMismatchError: It was exported for another base.
     """
@@ -90,7 +90,7 @@ def import_lora(
             a, b = found.get(site) or _nothing(backbone, site)
             tensors[f"{site}.A"] = _padded(a, 0, rank)
             tensors[f"{site}.B"] = _padded(b, 1, rank)
-    card = SkillCard(
+    card = AdapterCard(
         name=name,
         base_name=backbone.name,
         base_digest=backbone.digest,
@@ -104,22 +104,22 @@ def import_lora(
         seed=0,
         metrics={"peft": {"weights_sha256": file_digest(folder / WEIGHTS)}},
     )
-    return save_skill(out, card, tensors)
+    return save_adapter(out, card, tensors)
 
 
-def export_lora(skill: Skill, out: Path) -> bool:
-    """Write a skill as a folder that PEFT loads; tells whether PEFT's answers are the skill's own.
+def export_lora(adapter: Adapter, out: Path) -> bool:
+    """Write an adapter as a folder that PEFT loads; tells whether PEFT's answers are the adapter's own.
 
     They are if its code never moves; else PEFT runs it at code one.
 
     Args:
-        skill: As read from its artifact.
+        adapter: As read from its artifact.
         out: Made if missing.
     """
-    card = skill.card
-    hidden, width = skill.controller["inner.weight"].shape
+    card = adapter.card
+    hidden, width = adapter.controller["inner.weight"].shape
     controller = Controller(width, card.rank, hidden)
-    controller.load_state_dict(skill.controller)
+    controller.load_state_dict(adapter.controller)
     constant = not (controller.code.weight.any() or controller.unsure.weight.any())
     code = torch.ones(card.rank)
     if constant:
@@ -127,12 +127,12 @@ def export_lora(skill: Skill, out: Path) -> bool:
             code = controller.prefix(torch.zeros(1, width))[0]
     out.mkdir(parents=True, exist_ok=True)
     weights = {}
-    for site, (a, b) in skill.factors.items():
+    for site, (a, b) in adapter.factors.items():
         weights[f"{_PREFIX}{site}.lora_A.weight"] = a.contiguous()
         weights[f"{_PREFIX}{site}.lora_B.weight"] = (b * code).contiguous()
     (out / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
     if not constant:
-        (out / OWN_WEIGHTS).write_bytes(save(skill.controller))
+        (out / OWN_WEIGHTS).write_bytes(save(adapter.controller))
     own = Own(
         card.base_digest,
         card.feature_layer,
@@ -172,13 +172,15 @@ def _json(path: Path) -> dict[str, Any]:
 def _check(folder: Path, config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise ArtifactFormatError(
-            f"{folder.name} is {config.get('peft_type')!r} to PEFT; only LORA is a skill"
+            f"{folder.name} is {config.get('peft_type')!r} to PEFT; only LORA is an adapter"
         )
     used = [name for name in _UNSUPPORTED if config.get(name)]
     if config.get("bias", "none") != "none":
         used.append("bias")
     if used:
-        raise ArtifactFormatError(f"{folder.name} uses {', '.join(used)}, which skills do not have")
+        raise ArtifactFormatError(
+            f"{folder.name} uses {', '.join(used)}, which adapters do not have"
+        )
 
 
 def _factors(
@@ -198,7 +200,7 @@ def _factors(
         named = _TENSOR.fullmatch(key.removeprefix(_PREFIX))
         if named is None or named[3] not in KINDS.values():
             raise ArtifactFormatError(
-                f"{folder.name} adapts {key}; skills adapt {', '.join(KINDS.values())} alone, "
+                f"{folder.name} adapts {key}; adapters adapt {', '.join(KINDS.values())} alone, "
                 "so that no key or value depends on a code"
             )
         halves.setdefault(named["site"], {})[named["factor"]] = tensor.float()

@@ -1,4 +1,4 @@
-"""BEM sites: frozen linear layers with many low-rank skills beside them, one choice a row."""
+"""BEM sites: frozen linear layers with many low-rank adapters beside them, one choice a row."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ KINDS = {"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}
 
 
 class RowCodes:
-    """Which skills each row of the batch uses, and their codes; shared by all sites of a model.
+    """Which adapters each row of the batch uses, and their codes; shared by all sites of a model.
 
     Attributes:
-        slots: ``[R, S]`` int64, slot of each of a row's S skills; None when nothing is active.
+        slots: ``[R, S]`` int64, slot of each of a row's S adapters; None when nothing is active.
         codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ from token to token.
         fixed: ``[R, 1, U*r]`` codes over factors that every site has joined already, or None.
     """
@@ -41,9 +41,9 @@ class RowCodes:
 
         ``[R, 1, U*r]``, or ``[R, T, U*r]`` for codes that differ from token to token.
 
-        A row's code is zero over the skills that it does not use, so that one matmul with the
-        factors of all U skills serves every row. A slot keeps its place while it is in use, so
-        that a skill that comes or goes changes one place.
+        A row's code is zero over the adapters that it does not use, so that one matmul with the
+        factors of all U adapters serves every row. A slot keeps its place while it is in use, so
+        that an adapter that comes or goes changes one place.
         """
         if self.slots is None or self.codes is None:
             raise ValueError("no codes are set")
@@ -93,12 +93,12 @@ class BemSite(nn.Module):
     """A frozen linear layer plus gated low-rank steps: ``y = W x + s B (code * (A x))``.
 
     This is LoRA (arXiv 2106.09685) with a diagonal code between its factors, so that
-    ``dW = s B diag(code) A``. Skills are stacked, and each row gathers its own, as in Punica
+    ``dW = s B diag(code) A``. Adapters are stacked, and each row gathers its own, as in Punica
     (arXiv 2310.18547), here with two batched matmuls.
 
     Args:
         base: The frozen layer, ``d_in -> d_out``.
-        rank: Rank r of every slot; a skill of lower rank is padded with zeros.
+        rank: Rank r of every slot; an adapter of lower rank is padded with zeros.
         slots: Number N of slots.
         rows: What each row uses, shared with the other sites.
     """
@@ -114,7 +114,7 @@ class BemSite(nn.Module):
         up = base.weight.new_zeros(slots, rank, base.out_features).transpose(1, 2)
         self.B = nn.Parameter(up, False)
         self.scale = nn.Parameter(base.weight.new_ones(slots), False)
-        # Factors of several skills side by side, and which slot's lie at each place.
+        # Factors of several adapters side by side, and which slot's lie at each place.
         self._joined: tuple[Tensor, Tensor] | None = None
         self._held: list[int | None] = []
 
@@ -138,12 +138,12 @@ class BemSite(nn.Module):
         code = codes if codes.dim() == 4 else codes.unsqueeze(1)  # [R, 1 or T, S, r]
         code = (code * self.scale[slots][:, None, :, None]).to(x.dtype)
         low = torch.einsum("rti,rski->rtsk", x, a) * code  # [R, T, S, r]
-        rows, steps, skills, rank = low.shape
-        up = b.permute(0, 1, 3, 2).reshape(rows, skills * rank, -1)  # [R, S*r, d_out]
-        return y + low.reshape(rows, steps, skills * rank) @ up
+        rows, steps, adapters, rank = low.shape
+        up = b.permute(0, 1, 3, 2).reshape(rows, adapters * rank, -1)  # [R, S*r, d_out]
+        return y + low.reshape(rows, steps, adapters * rank) @ up
 
     def _serve(self, x: Tensor, y: Tensor) -> Tensor:
-        """Add the steps of all rows with two matmuls over the joined ranks of the skills in use."""
+        """Add the steps of all rows with two matmuls over the joined ranks of the adapters in use."""
         used, codes = self.rows.shared()
         if len(used) == 1:
             slot = used[0]
@@ -159,7 +159,7 @@ class BemSite(nn.Module):
         return torch.addmm(y.flatten(0, 1), low.flatten(0, 1), up).view_as(y)
 
     def make_room(self, places: int, dtype: torch.dtype) -> None:
-        """Take memory for the joined factors of ``places`` skills, where they then stay."""
+        """Take memory for the joined factors of ``places`` adapters, where they then stay."""
         rank = self.A.shape[1]
         self._held = [None] * places
         self._joined = (
@@ -173,7 +173,7 @@ class BemSite(nn.Module):
         return self._joined[0][:ranks], self._joined[1][:ranks]
 
     def join(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return ``[U*r, d_in]`` and, scaled, ``[U*r, d_out]`` of the skills in ``used``."""
+        """Return ``[U*r, d_in]`` and, scaled, ``[U*r, d_out]`` of the adapters in ``used``."""
         rank = self.A.shape[1]
         if self._joined is None or len(self._held) < len(used) or self._joined[0].dtype != dtype:
             self.make_room(len(used), dtype)

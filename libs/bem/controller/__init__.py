@@ -1,4 +1,4 @@
-"""Controllers that set the rank-wise code of a skill."""
+"""Controllers that set the rank-wise code of an adapter."""
 
 from bem.controller.controller import Controller, pool
 

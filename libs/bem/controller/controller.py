@@ -1,4 +1,4 @@
-"""The controller: from what a request looks like to the code of its skill."""
+"""The controller: from what a request looks like to the code of its adapter."""
 
 import torch
 from torch import Tensor, nn
@@ -7,15 +7,15 @@ EMA = 0.7
 
 
 class Controller(nn.Module):
-    """Sets the rank-wise code of one skill, at the level of prefix, chunk and token.
+    """Sets the rank-wise code of one adapter, at the level of prefix, chunk and token.
 
     A fresh controller answers with a code of ones, which is plain LoRA; training moves it in
     ``(0, 2)``. A second head estimates how unsure it is and shrinks the code towards zero, where
-    the skill is the base model.
+    the adapter is the base model.
 
     Args:
         feature_dim: Width F of the features (the pooled hidden state of a low layer).
-        rank: Rank r of the skill.
+        rank: Rank r of the adapter.
         hidden: Width of the inner layer.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine.codes import Leased, Stretch
 from bem.engine.forward import Decoder, Plan
@@ -17,7 +17,7 @@ from bem.engine.requests import GenerationRequest, Segment, Ticket
 from bem.engine.row import Row, Speech, make_states
 from bem.engine.steps import DecodeSteps, GraphSteps, PlainSteps
 from bem.engine.text import TokenBytes
-from bem.errors import InvalidRequestError, SkillNotFoundError, SlotsFullError
+from bem.errors import AdapterNotFoundError, InvalidRequestError, SlotsFullError
 from bem.safety import SafetyOverlay
 
 # Of one forward through half of the layers, and twice as many a turn while nobody waits for a step.
@@ -37,10 +37,10 @@ class Counters:
         passes: Forwards of any kind, pieces of prompts included.
         prompt_tokens: Tokens of prompts computed.
         reused_tokens: Tokens of prompts whose keys and values came from the prefix cache.
-        reused_lower_tokens: The same of the lower half alone, which all skills share.
+        reused_lower_tokens: The same of the lower half alone, which all adapters share.
         generated_tokens: Tokens generated.
         dropped: Requests cancelled or past their deadline.
-        page_ins: Skills brought into a slot.
+        page_ins: Adapters brought into a slot.
     """
 
     running: int = 0
@@ -60,11 +60,11 @@ class Batch:
 
     Args:
         backbone: The model.
-        bank: Its skills, or None.
+        bank: Its adapters, or None.
         rows: Requests that run at once.
         context_tokens: Prompt and answer together have at most this many.
         prefix_bytes: Memory of the prefix cache; 0 has none.
-        composition: Names how skills are composed; part of every block's key.
+        composition: Names how adapters are composed; part of every block's key.
         safety: The safety adapter in the bank, or None.
         graphs: Whether decode steps have few shapes and, on CUDA, are replayed as graphs.
         counters: What is done is added here.
@@ -73,7 +73,7 @@ class Batch:
     def __init__(
         self,
         backbone: Backbone,
-        bank: SkillBank | None,
+        bank: AdapterBank | None,
         *,
         rows: int,
         context_tokens: int,
@@ -119,10 +119,10 @@ class Batch:
         return len(self._free)
 
     def join(self, ticket: Ticket) -> bool:
-        """Give a request a row; False while requests use all slots of the skills.
+        """Give a request a row; False while requests use all slots of the adapters.
 
         Raises:
-            BemError: The prompt does not fit the context, or a skill that it names is not loaded,
+            BemError: The prompt does not fit the context, or an adapter that it names is not loaded,
                 cannot be read, or is one more than fit.
         """
         request = ticket.request
@@ -168,34 +168,34 @@ class Batch:
 
     def _lease(self, request: GenerationRequest) -> list[Leased]:
         wanted = request.segments
-        names = {one.skill for one in wanted if one.skill is not None and one.scale}
+        names = {one.adapter for one in wanted if one.adapter is not None and one.scale}
         if self.bank and len(names) > self.bank.slots:
             raise InvalidRequestError(
-                "former", f"names {len(names)} skills; {self.bank.slots} can be resident at once"
+                "former", f"names {len(names)} adapters; {self.bank.slots} can be resident at once"
             )
         leases: list[Leased] = []
         try:
             for segment in wanted:  # not at once: what was leased before an error goes back
-                leases.append(Leased(segment, self._skill(segment)))  # noqa: PERF401
+                leases.append(Leased(segment, self._adapter(segment)))  # noqa: PERF401
         except BaseException:
             self._release(leases)
             raise
         return leases
 
-    def _skill(self, segment: Segment) -> LoadedSkill | None:
-        if segment.skill is None:
+    def _adapter(self, segment: Segment) -> LoadedAdapter | None:
+        if segment.adapter is None:
             return None
         if self.bank is None:
-            raise SkillNotFoundError(segment.skill, [])
+            raise AdapterNotFoundError(segment.adapter, [])
         if segment.scale == 0:
-            self.bank.find(segment.skill)
+            self.bank.find(segment.adapter)
             return None
-        return self.bank.acquire(segment.skill)
+        return self.bank.acquire(segment.adapter)
 
     def _release(self, leases: list[Leased] | tuple[Leased, ...]) -> None:
         for one in leases:
-            if one.skill and self.bank:
-                self.bank.release(one.skill)
+            if one.adapter and self.bank:
+                self.bank.release(one.adapter)
 
     def _prefill(self, first: Row, prompts: list[Row], budget: int, *, decoding: bool) -> int:
         """Advance one prompt by one piece: first all of it through the lower half, then upper.
@@ -337,22 +337,24 @@ class Batch:
 
     def _settle(self, row: Row) -> bool:
         """Set how much safety a row gets once its whole prompt is read; tells whether it is set."""
-        knob = row.ticket.request.safety_knob
-        if self._safety is None or knob == 0 or row.strength is not None:
+        strength = row.ticket.request.safety_strength
+        if self._safety is None or strength == 0 or row.strength is not None:
             return True
         if row.lower_done < row.prompt_tokens:
             return False
         read = row.states[1, : row.prompt_tokens].float().mean(0)
-        row.strength = self._safety.strength(read, knob)
+        row.strength = self._safety.strength(read, strength)
         if row.strength:
             row.keys.guard(f"{self._safety.version}*{row.strength!r}")
         return True
 
     def _set_codes(self, rows: list[Row], stretches: list[Stretch]) -> None:
-        """Tell the sites each row's skill and safety; rows of the base model get zero codes."""
+        """Tell the sites each row's adapter and safety; rows of the base model get zero codes."""
         if self.bank is None:
             return
-        used = [one.skill.slot for one in stretches if one.skill and one.skill.slot is not None]
+        used = [
+            one.adapter.slot for one in stretches if one.adapter and one.adapter.slot is not None
+        ]
         guarded = self._safety if any(row.strength for row in rows) else None
         if guarded:
             used.append(guarded.slot)
@@ -364,8 +366,8 @@ class Batch:
         # A row of the base model names a slot that is in use anyway.
         slots = torch.full((len(stretches), width), used[0], dtype=torch.int64)
         for index, (row, one) in enumerate(zip(rows, stretches, strict=True)):
-            if one.skill and one.skill.slot is not None and one.code is not None:
-                slots[index, 0] = one.skill.slot
+            if one.adapter and one.adapter.slot is not None and one.code is not None:
+                slots[index, 0] = one.adapter.slot
                 codes[index, 0, : len(one.code)] = one.code
             if guarded:
                 slots[index, 1] = guarded.slot

@@ -1,11 +1,11 @@
-"""Which skill and code hold at each position of one row."""
+"""Which adapter and code hold at each position of one row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from bem.adapters.bank import LoadedSkill
+from bem.adapters.bank import LoadedAdapter
 from bem.engine.requests import Segment
 
 CHUNK_TOKENS = 64
@@ -13,15 +13,15 @@ CHUNK_TOKENS = 64
 
 @dataclass(frozen=True, eq=False)
 class Leased:
-    """A segment with its skill in hand.
+    """A segment with its adapter in hand.
 
     Attributes:
         segment: Where it begins, where its code is set, its scale.
-        skill: Its leased skill; None where the base model runs.
+        adapter: Its leased adapter; None where the base model runs.
     """
 
     segment: Segment
-    skill: LoadedSkill | None
+    adapter: LoadedAdapter | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class Stretch:
     """Positions with one code.
 
     Attributes:
-        skill: None for the base model.
+        adapter: None for the base model.
         code: ``[r]`` with its scale, or None for the base model.
         end: First position after it; None while it has no end yet.
     """
 
-    skill: LoadedSkill | None = None
+    adapter: LoadedAdapter | None = None
     code: Tensor | None = None
     end: int | None = None
 
@@ -70,22 +70,22 @@ class Codes:
         return stretch
 
     def _stretch(self, place: int, position: int, end: int | None) -> Stretch:
-        segment, skill = self._leases[place].segment, self._leases[place].skill
-        if skill is None:
+        segment, adapter = self._leases[place].segment, self._leases[place].adapter
+        if adapter is None:
             return Stretch(end=end)
         moves = max(0, (position - segment.coded_at) // CHUNK_TOKENS)
-        code = self._code(place, skill, segment.coded_at, moves) * segment.scale
+        code = self._code(place, adapter, segment.coded_at, moves) * segment.scale
         moved = segment.coded_at + (moves + 1) * CHUNK_TOKENS
-        return Stretch(skill, code, moved if end is None else min(end, moved))
+        return Stretch(adapter, code, moved if end is None else min(end, moved))
 
-    def _code(self, place: int, skill: LoadedSkill, coded_at: int, moves: int) -> Tensor:
+    def _code(self, place: int, adapter: LoadedAdapter, coded_at: int, moves: int) -> Tensor:
         known = self._known[place]
         if not known:
-            known.append(skill.controller.prefix(self._mean(0, coded_at))[0])
+            known.append(adapter.controller.prefix(self._mean(0, coded_at))[0])
         while len(known) <= moves:
             begin = coded_at + (len(known) - 1) * CHUNK_TOKENS
             features = self._mean(begin, begin + CHUNK_TOKENS)
-            known.append(skill.controller.chunk(features, known[-1].unsqueeze(0))[0])
+            known.append(adapter.controller.chunk(features, known[-1].unsqueeze(0))[0])
         return known[moves]
 
     def _mean(self, begin: int, end: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as f
 
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, Kind
 from bem.engine.kv import KeyValues, Scratch, SlotCache, Span, head_width
 from bem.engine.native import PackedLinear
@@ -113,11 +113,11 @@ class Decoder:
 
     Args:
         backbone: The model.
-        bank: The skills in its sites, or None.
+        bank: The adapters in its sites, or None.
         cache: Where keys and values lie.
     """
 
-    def __init__(self, backbone: Backbone, bank: SkillBank | None, cache: SlotCache) -> None:
+    def __init__(self, backbone: Backbone, bank: AdapterBank | None, cache: SlotCache) -> None:
         inner, kind = backbone.model.model, backbone.weights
         self._native = backbone.kernels is not None and kind in {"int8", "int4"}
         self._layers: Any = (

@@ -50,7 +50,7 @@ class Generated:
 def generate(
     worker: ModelWorker,
     prompts: Sequence[str | Sequence[int]],
-    skills: Sequence[str | None] | str | None = None,
+    adapters: Sequence[str | None] | str | None = None,
     *,
     sampling: Sampling = _GREEDY,
     max_tokens: int = 256,
@@ -62,7 +62,7 @@ def generate(
     Args:
         worker: Started; may serve others too.
         prompts: Raw texts or token ids.
-        skills: One for all, or one a prompt; None is the base model.
+        adapters: One for all, or one a prompt; None is the base model.
         sampling: The same for all; greedy unless said otherwise.
         max_tokens: Longest answer.
         stop: Texts that end an answer.
@@ -70,11 +70,15 @@ def generate(
 
     Raises:
         BemError: A request is refused or dropped.
-        InvalidRequestError: There are not as many skills as prompts.
+        InvalidRequestError: There are not as many adapters as prompts.
     """
-    named = [skills] * len(prompts) if skills is None or isinstance(skills, str) else list(skills)
+    named = (
+        [adapters] * len(prompts)
+        if adapters is None or isinstance(adapters, str)
+        else list(adapters)
+    )
     if len(named) != len(prompts):
-        raise InvalidRequestError("skills", f"are {len(named)} for {len(prompts)} prompts")
+        raise InvalidRequestError("adapters", f"are {len(named)} for {len(prompts)} prompts")
     encode = partial(worker.backbone.tokenizer.encode, add_special_tokens=False)
     asked = [
         GenerationRequest(
@@ -82,9 +86,9 @@ def generate(
             sampling=sampling,
             max_tokens=max_tokens,
             stop=tuple(stop),
-            skill=skill,
+            adapter=adapter,
         )
-        for prompt, skill in zip(prompts, named, strict=True)
+        for prompt, adapter in zip(prompts, named, strict=True)
     ]
     # The longest first, so that no long one runs alone at the end.
     order = sorted(range(len(asked)), key=lambda place: -len(asked[place].prompt_ids))
@@ -168,12 +172,12 @@ def score(
 
 
 def _packed(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]:
-    """Yield places of one skill and about one length, together at most ``limit`` tokens."""
+    """Yield places of one adapter and about one length, together at most ``limit`` tokens."""
     places = sorted(
         range(len(requests)),
         key=lambda place: (
-            requests[place].skill or "",
-            requests[place].skill_scale,
+            requests[place].adapter or "",
+            requests[place].adapter_scale,
             -requests[place].tokens,
         ),
     )
@@ -189,7 +193,7 @@ def _packed(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]
 
 def _fits(first: ScoreRequest, taken: int, one: ScoreRequest, limit: int) -> bool:
     """Tell whether a text goes into a batch whose longest text is ``first``."""
-    if (first.skill, first.skill_scale) != (one.skill, one.skill_scale):
+    if (first.adapter, first.adapter_scale) != (one.adapter, one.adapter_scale):
         return False
     if first.tokens * (taken + 1) > limit:
         return False

@@ -1,8 +1,8 @@
 """The prefix cache: blocks of keys and values by what they were computed from.
 
-A block of the lower half depends on its tokens and those before it alone, so that all skills
-share it. A block of the upper half depends on the codes too: its key holds each skill's version
-digest and scale and the tokens that its code was set from, and a skill that is loaded anew never
+A block of the lower half depends on its tokens and those before it alone, so that all adapters
+share it. A block of the upper half depends on the codes too: its key holds each adapter's version
+digest and scale and the tokens that its code was set from, and an adapter that is loaded anew never
 meets a stale block.
 """
 
@@ -115,11 +115,11 @@ class PrefixCache:
 
 def _regime(leased: Leased, prompt: Sequence[int]) -> str:
     """Name what a segment's codes depend on."""
-    skill, segment = leased.skill, leased.segment
-    if skill is None:
+    adapter, segment = leased.adapter, leased.segment
+    if adapter is None:
         return "base"
-    named = f"{skill.version}*{segment.scale!r}"
-    if skill.constant:
+    named = f"{adapter.version}*{segment.scale!r}"
+    if adapter.constant:
         return named
     origin = _hash(_spell(prompt[: segment.coded_at])).hex()
     return f"{named}@{segment.coded_at}:{origin}"

@@ -44,7 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of an earlier turn that ran with a skill's code.
+    """A stretch of an earlier turn that ran with an adapter's code.
 
     The code is set from the tokens before ``coded_at`` and moves on with each 64 tokens after it,
     as it did when that turn was generated.
@@ -52,13 +52,13 @@ class Segment:
     Attributes:
         start: First token that ran with it; tokens before the first segment are the base's.
         coded_at: Tokens of that turn's prompt.
-        skill: Name of a loaded skill, or None for the base model.
+        adapter: Name of a loaded adapter, or None for the base model.
         scale: Factor of its code in [0, 2].
     """
 
     start: int
     coded_at: int
-    skill: str | None
+    adapter: str | None
     scale: float = 1.0
 
 
@@ -71,13 +71,13 @@ class GenerationRequest:
         sampling: How tokens are chosen.
         max_tokens: Tokens to generate, at least 1.
         stop: Texts that end generation; they are not part of the answer.
-        skill: Name of a loaded skill, or None for the base model.
-        skill_scale: Factor of the skill's code in [0, 2]; 0 is the base model exactly.
-        activation: First token of the prompt that runs with the skill's code, as in activated
+        adapter: Name of a loaded adapter, or None for the base model.
+        adapter_scale: Factor of the adapter's code in [0, 2]; 0 is the base model exactly.
+        activation: First token of the prompt that runs with the adapter's code, as in activated
             LoRA (arXiv 2504.12397): the tokens before it keep their keys and values.
-        former: Skills that earlier turns ran with, by place, all before ``activation``; what
+        former: Adapters that earlier turns ran with, by place, all before ``activation``; what
             they do not cover is the base model's.
-        safety_knob: How much of the safety adapter, in [0, 1], before the value head's score of
+        safety_strength: How much of the safety adapter, in [0, 1], before the value head's score of
             the prompt; 0 is the base model exactly. Nothing where no adapter is loaded.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
 
@@ -89,11 +89,11 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
-    skill: str | None = None
-    skill_scale: float = 1.0
+    adapter: str | None = None
+    adapter_scale: float = 1.0
     activation: int = 0
     former: tuple[Segment, ...] = ()
-    safety_knob: float = 0.0
+    safety_strength: float = 0.0
     deadline: float | None = None
 
     def __post_init__(self) -> None:
@@ -115,8 +115,8 @@ class GenerationRequest:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """All stretches in order, the request's own skill last."""
-        last = Segment(self.activation, len(self.prompt_ids), self.skill, self.skill_scale)
+        """All stretches in order, the request's own adapter last."""
+        last = Segment(self.activation, len(self.prompt_ids), self.adapter, self.adapter_scale)
         first = (Segment(0, 1, None),) if self.activation and not self.former else ()
         if self.former and self.former[0].start:
             first = (Segment(0, 1, None),)

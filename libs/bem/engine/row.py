@@ -20,7 +20,7 @@ class Row:
     Args:
         ticket: The request.
         slot: Its place in the cache.
-        leases: Its segments with their skills.
+        leases: Its segments with their adapters.
         keys: Names of its blocks.
         states: ``[2, N, F]`` for the state before the first site and the state that controllers
             read, of each token that it may come to have.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.engine.batch import Batch
 from bem.engine.codes import Codes, Leased
 from bem.engine.requests import Segment
-from bem.errors import InvalidRequestError, SkillNotFoundError
+from bem.errors import AdapterNotFoundError, InvalidRequestError
 
 # Positions whose logits over the vocabulary are in memory at once.
 HEAD_ROWS = 256
@@ -23,14 +23,14 @@ class ScoreRequest:
     Attributes:
         prompt_ids: What comes before it, at least one token.
         target_ids: The tokens to score, at least one.
-        skill: Name of a loaded skill, or None for the base model.
-        skill_scale: Factor of the skill's code in [0, 2].
+        adapter: Name of a loaded adapter, or None for the base model.
+        adapter_scale: Factor of the adapter's code in [0, 2].
     """
 
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
-    skill: str | None = None
-    skill_scale: float = 1.0
+    adapter: str | None = None
+    adapter_scale: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -41,17 +41,17 @@ class ScoreRequest:
 def score_batch(batch: Batch, requests: Sequence[ScoreRequest]) -> list[list[float]]:
     """Return the log-probability of each target token, in nats, at most 0.
 
-    The code of a skill is set from the prompt and moves on along the target, as when the target
+    The code of an adapter is set from the prompt and moves on along the target, as when the target
     is generated. Texts are padded at their end, where nothing before can see it.
 
     Args:
-        batch: Whose model and skills are used; its rows are not touched.
-        requests: All of one skill, scale included.
+        batch: Whose model and adapters are used; its rows are not touched.
+        requests: All of one adapter, scale included.
 
     Raises:
         InvalidRequestError: A prompt or target is empty, or both exceed the context.
-        SkillNotFoundError: The skill is not loaded.
-        SlotsFullError: Requests use all slots of the skills.
+        AdapterNotFoundError: The adapter is not loaded.
+        SlotsFullError: Requests use all slots of the adapters.
     """
     for one in requests:
         if not one.prompt_ids or not one.target_ids or one.tokens > batch.context_tokens:
@@ -60,27 +60,27 @@ def score_batch(batch: Batch, requests: Sequence[ScoreRequest]) -> list[list[flo
                 f"prompt and target have {len(one.prompt_ids)} and {len(one.target_ids)} tokens; "
                 f"each needs 1, both fit {batch.context_tokens}",
             )
-    skill = _lease(batch.bank, requests[0])
+    adapter = _lease(batch.bank, requests[0])
     try:
-        return _score(batch, requests, skill)
+        return _score(batch, requests, adapter)
     finally:
-        if skill and batch.bank:
-            batch.bank.release(skill)
+        if adapter and batch.bank:
+            batch.bank.release(adapter)
 
 
-def _lease(bank: SkillBank | None, first: ScoreRequest) -> LoadedSkill | None:
-    if first.skill is None:
+def _lease(bank: AdapterBank | None, first: ScoreRequest) -> LoadedAdapter | None:
+    if first.adapter is None:
         return None
     if bank is None:
-        raise SkillNotFoundError(first.skill, [])
-    if first.skill_scale == 0:
-        bank.find(first.skill)
+        raise AdapterNotFoundError(first.adapter, [])
+    if first.adapter_scale == 0:
+        bank.find(first.adapter)
         return None
-    return bank.acquire(first.skill)
+    return bank.acquire(first.adapter)
 
 
 def _score(
-    batch: Batch, requests: Sequence[ScoreRequest], skill: LoadedSkill | None
+    batch: Batch, requests: Sequence[ScoreRequest], adapter: LoadedAdapter | None
 ) -> list[list[float]]:
     decoder = batch.decoder
     longest = max(one.tokens for one in requests) - 1  # the last token predicts nothing
@@ -91,7 +91,7 @@ def _score(
     span = decoder.whole_span(len(requests), longest)
     hidden, features = decoder.lower(ids.to(batch.device), span, scratch=True)
     if batch.bank:
-        _set_codes(batch.bank, skill, requests, features)
+        _set_codes(batch.bank, adapter, requests, features)
     hidden = decoder.upper(hidden, span, scratch=True)
     parts = [
         hidden[row, len(one.prompt_ids) - 1 : one.tokens - 1] for row, one in enumerate(requests)
@@ -102,25 +102,28 @@ def _score(
 
 
 def _set_codes(
-    bank: SkillBank, skill: LoadedSkill | None, requests: Sequence[ScoreRequest], features: Tensor
+    bank: AdapterBank,
+    adapter: LoadedAdapter | None,
+    requests: Sequence[ScoreRequest],
+    features: Tensor,
 ) -> None:
     """Give each position of each text its code."""
-    if skill is None or skill.slot is None:
+    if adapter is None or adapter.slot is None:
         bank.rows.clear()
         return
     rows, steps, _ = features.shape
     codes = torch.zeros(rows, steps, 1, bank.rank, device=features.device)
     for row, one in enumerate(requests):
-        segment = Segment(0, len(one.prompt_ids), one.skill, one.skill_scale)
-        known = Codes([Leased(segment, skill)], features[row])
+        segment = Segment(0, len(one.prompt_ids), one.adapter, one.adapter_scale)
+        known = Codes([Leased(segment, adapter)], features[row])
         begin, end = 0, one.tokens - 1
         while begin < end:
             stretch = known.at(begin)
             after = min(end, stretch.end or end)
             if stretch.code is not None:
-                codes[row, begin:after, 0, : skill.rank] = stretch.code
+                codes[row, begin:after, 0, : adapter.rank] = stretch.code
             begin = after
-    bank.rows.set(torch.full((rows, 1), skill.slot, device=features.device), codes)
+    bank.rows.set(torch.full((rows, 1), adapter.slot, device=features.device), codes)
 
 
 def _log_probabilities(batch: Batch, hidden: Tensor, wanted: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
 
@@ -59,20 +59,20 @@ class GraphSteps:
 
     A step of a small model launches hundreds of kernels that take less time than their launch. A
     CUDA graph replays them at once, but with the same shapes and addresses only. So a step computes
-    slots 0 to S - 1 whether or not a row decodes in them, over L positions, with U joined skills;
+    slots 0 to S - 1 whether or not a row decodes in them, over L positions, with U joined adapters;
     all three are rounded up, and what a step reads lies in buffers that stay where they are. A slot
     without a token writes to one more position than rows can use, where attention never looks.
     Without CUDA the same functions are called instead of replayed: nothing in them depends on data.
 
     Args:
         decoder: Runs the halves; by torch's operations, not by compiled CPU kernels.
-        bank: The skills in its sites, or None.
+        bank: The adapters in its sites, or None.
         cache: Has ``context_tokens + 1`` positions.
         context_tokens: Positions of a row.
     """
 
     def __init__(
-        self, decoder: Decoder, bank: SkillBank | None, cache: SlotCache, context_tokens: int
+        self, decoder: Decoder, bank: AdapterBank | None, cache: SlotCache, context_tokens: int
     ) -> None:
         self._decoder, self._bank, self._cache = decoder, bank, cache
         self._rows, self._context = cache.keys.shape[1], context_tokens
@@ -118,17 +118,17 @@ class GraphSteps:
         span = self._cache.step_span(self._places[:count], length)
         return self._decoder.lower(self._ids[:count], span)
 
-    def _upper(self, count: int, length: int, skills: int) -> Tensor:
+    def _upper(self, count: int, length: int, adapters: int) -> Tensor:
         span = self._cache.step_span(self._places[:count], length)
         if self._hidden is None:
             raise RuntimeError("the lower half comes first")
-        if self._bank is None or not skills:
+        if self._bank is None or not adapters:
             return self._decoder.logits(self._decoder.upper(self._hidden, span))
-        with self._bank.rows.joined(self._codes[:count, :, : skills * self._bank.rank]):
+        with self._bank.rows.joined(self._codes[:count, :, : adapters * self._bank.rank]):
             return self._decoder.logits(self._decoder.upper(self._hidden, span))
 
     def _join(self) -> int:
-        """Put factors and codes of the skills in use in place; return how many, rounded up."""
+        """Put factors and codes of the adapters in use in place; return how many, rounded up."""
         if self._bank is None or self._bank.rows.slots is None:
             return 0
         used, codes = self._bank.rows.shared()

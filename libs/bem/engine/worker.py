@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from bem.adapters.bank import LoadedSkill, SkillBank
+from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine.batch import Batch, Counters
 from bem.engine.forward import one_token
@@ -19,11 +19,11 @@ from bem.engine.requests import GenerationRequest, OnPiece, Ticket
 from bem.engine.scoring import ScoreRequest, score_batch
 from bem.engine.threads import leave_pool
 from bem.errors import (
+    AdapterNotFoundError,
     BemError,
     DeadlineExceededError,
     EngineClosedError,
     QueueFullError,
-    SkillNotFoundError,
 )
 from bem.safety import SafetyOverlay
 
@@ -41,13 +41,13 @@ class ModelWorker:
 
     Args:
         backbone: The model; nobody else may use it while the worker runs.
-        bank: Its skills, or None.
+        bank: Its adapters, or None.
         rows: Requests that run at once.
         queue: Requests that may wait.
         context_tokens: Prompt and answer together have at most this many.
         prefix_bytes: Memory of the prefix cache; 0 has none.
-        composition: Names how skills are composed; part of every cached block's key.
-        safety: The safety adapter in the bank, which requests turn up by their knob, or None.
+        composition: Names how adapters are composed; part of every cached block's key.
+        safety: The safety adapter in the bank, which requests turn up by their strength, or None.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs; None: on
             CUDA only. Not for weights that compiled CPU kernels multiply.
     """
@@ -55,7 +55,7 @@ class ModelWorker:
     def __init__(
         self,
         backbone: Backbone,
-        bank: SkillBank | None = None,
+        bank: AdapterBank | None = None,
         *,
         rows: int = 16,
         queue: int = 64,
@@ -116,29 +116,29 @@ class ModelWorker:
             self._changed.notify()
         return ticket
 
-    def load_skill(self, folder: Path) -> Future[LoadedSkill]:
-        """Load a skill between two steps."""
-        return self._between_steps(lambda: self._skills().load(folder))
+    def load_adapter(self, folder: Path) -> Future[LoadedAdapter]:
+        """Load an adapter between two steps."""
+        return self._between_steps(lambda: self._adapters().load(folder))
 
-    def unload_skill(self, name: str) -> Future[None]:
-        """Unload a skill between two steps."""
-        return self._between_steps(lambda: self._skills().unload(name))
+    def unload_adapter(self, name: str) -> Future[None]:
+        """Unload an adapter between two steps."""
+        return self._between_steps(lambda: self._adapters().unload(name))
 
     def score(self, requests: Sequence[ScoreRequest]) -> Future[list[list[float]]]:
         """Return the log-probabilities of the targets of one batch, computed between two steps.
 
         Args:
-            requests: All of one skill; many texts are cut into batches by ``bem.engine.score``.
+            requests: All of one adapter; many texts are cut into batches by ``bem.engine.score``.
         """
         return self._between_steps(lambda: score_batch(self.batch, requests))
 
-    def skill(self, name: str) -> LoadedSkill | None:
-        """Return one loaded skill, None if there is none of this name."""
+    def adapter(self, name: str) -> LoadedAdapter | None:
+        """Return one loaded adapter, None if there is none of this name."""
         return self._bank.get(name) if self._bank else None
 
-    def skills(self) -> list[LoadedSkill]:
-        """Return the loaded skills by name."""
-        return self._bank.skills() if self._bank else []
+    def adapters(self) -> list[LoadedAdapter]:
+        """Return the loaded adapters by name."""
+        return self._bank.adapters() if self._bank else []
 
     def close(self, *, drain: bool) -> None:
         """End the thread: after all accepted requests when ``drain``, else at the next step."""
@@ -149,9 +149,9 @@ class ModelWorker:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _skills(self) -> SkillBank:
+    def _adapters(self) -> AdapterBank:
         if self._bank is None:
-            raise SkillNotFoundError("any", [])
+            raise AdapterNotFoundError("any", [])
         return self._bank
 
     def _between_steps(self, command: Callable[[], T]) -> "Future[T]":
@@ -247,9 +247,9 @@ class ModelWorker:
         return True
 
     def _admit(self) -> None:
-        """Give waiting requests rows in their order; one whose skill has no slot yet is waited for.
+        """Give waiting requests rows in their order; one whose adapter has no slot yet is waited for.
 
-        Nobody overtakes it: otherwise requests for resident skills could keep it out for ever.
+        Nobody overtakes it: otherwise requests for resident adapters could keep it out for ever.
         """
         while self.batch.free and self._waiting:
             ticket = self._waiting[0]

@@ -11,7 +11,7 @@ from bem.adapters.site import KINDS
 from bem.errors import ArtifactFormatError
 
 TENSORS = "safety.safetensors"
-# Not a skill's card: nobody asks for this adapter by name.
+# Not an adapter's card: nobody asks for this adapter by name.
 CARD = "safety.json"
 VALUE_PREFIX = "value."
 

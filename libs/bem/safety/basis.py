@@ -38,7 +38,7 @@ def reserve(width: int, size: int, *, seed: int, away_from: Sequence[Tensor] = (
         width: d_out of the layer.
         size: Its dimensions.
         seed: Of the basis.
-        away_from: Output factors ``B [d_out, r]`` of skills that were trained before there was
+        away_from: Output factors ``B [d_out, r]`` of adapters that were trained before there was
             a basis: it is laid in the complement of all they span.
 
     Raises:

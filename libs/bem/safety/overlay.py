@@ -5,19 +5,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.errors import ArtifactFormatError
 from bem.safety.artifact import SafetyArtifact, read_safety
 from bem.safety.value import ValueHead
 
 
 class SafetyOverlay:
-    """Takes a slot of a bank that holds no skill yet, and its basis out of every later skill.
+    """Takes a slot of a bank that holds no adapter yet, and its basis out of every later adapter.
 
     An adapter that may write everywhere, whose basis is the whole space, reserves nothing.
 
     Args:
-        bank: Its sites get the adapter; later skills are projected out of the basis.
+        bank: Its sites get the adapter; later adapters are projected out of the basis.
         artifact: What to load.
 
     Raises:
@@ -25,7 +25,7 @@ class SafetyOverlay:
         SlotsFullError: The bank has no free slot.
     """
 
-    def __init__(self, bank: SkillBank, artifact: SafetyArtifact) -> None:
+    def __init__(self, bank: AdapterBank, artifact: SafetyArtifact) -> None:
         card = artifact.card
         if card.feature_layer != bank.feature_layer:
             raise ArtifactFormatError(
@@ -40,19 +40,19 @@ class SafetyOverlay:
         self.slot = bank.place("safety", artifact.site_factors(), scale=card.scale)
 
     @torch.no_grad()
-    def strength(self, features: Tensor, knob: float) -> float:
+    def strength(self, features: Tensor, strength: float) -> float:
         """Return what the adapter's code is multiplied with for a request.
 
         Args:
             features: ``[F]``, mean state of the feature layer over the prompt.
-            knob: In [0, 1].
+            strength: In [0, 1].
 
         Returns:
-            ``knob * value`` in [0, 1]; exactly 0 at knob 0 and for requests below the threshold.
+            ``strength * value`` in [0, 1]; exactly 0 at strength 0 and for requests below the threshold.
         """
-        if knob == 0:
+        if strength == 0:
             return 0.0
-        return knob * float(self.value(features.unsqueeze(0))[0])
+        return strength * float(self.value(features.unsqueeze(0))[0])
 
 
 def value_head_of(artifact: SafetyArtifact) -> ValueHead:
@@ -69,8 +69,8 @@ def value_head_of(artifact: SafetyArtifact) -> ValueHead:
     return head.requires_grad_(requires_grad=False)
 
 
-def load_overlay(bank: SkillBank, folder: Path, *, base_digest: str) -> SafetyOverlay:
-    """Read the safety adapter in ``folder`` and put it into a bank without skills.
+def load_overlay(bank: AdapterBank, folder: Path, *, base_digest: str) -> SafetyOverlay:
+    """Read the safety adapter in ``folder`` and put it into a bank without adapters.
 
     Raises:
         ArtifactFormatError: A file is missing, malformed or does not fit.

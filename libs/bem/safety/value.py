@@ -15,7 +15,7 @@ class ValueHead(nn.Module):
 
     A logistic probe (the first, cheap stage of arXiv 2601.04603) with a dead zone and a ceiling:
     at or below the logit ``threshold`` the value is exactly 0, so that a benign request runs the
-    base model bit for bit whatever the knob says; from ``full`` on it is 1, linear between.
+    base model bit for bit whatever the strength says; from ``full`` on it is 1, linear between.
     The features are standardised as the requests were that it was fitted on.
 
     Args:

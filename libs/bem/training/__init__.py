@@ -1,1 +1,1 @@
-"""Training of skills: data, steps, checkpoints and evaluation."""
+"""Training of adapters: data, steps, checkpoints and evaluation."""

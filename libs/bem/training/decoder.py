@@ -105,7 +105,7 @@ class TrainingDecoder:
             lengths: Their tokens, T in all.
             layers: Which decoder layers.
             factors: ``{site path: (A [r, d_in], B [d_out, r])}``; other sites stay frozen.
-            code: ``[T, r]`` or ``[1, r]``, times the skill's scale; needed with factors.
+            code: ``[T, r]`` or ``[1, r]``, times the adapter's scale; needed with factors.
             wanted: ``[N]`` places whose last state is asked for; the last layer does only these.
 
         Returns:

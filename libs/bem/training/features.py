@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bem_fleet.data.passage_qa import Item
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from bem.backbone import Backbone
-from bem.data.passage_qa import Item
 from bem.training.decoder import TrainingDecoder
 from bem.training.strategy import Arithmetic, settle_arithmetic
 

@@ -62,7 +62,7 @@ class GatedUnit(Function):
 class SiteStep(Function):
     """A site and the residual in one: ``residual + x W^T + (code * (x A^T)) B^T``.
 
-    The same sum as ``BemSite`` of one skill, without gathering its factors for every row.
+    The same sum as ``BemSite`` of one adapter, without gathering its factors for every row.
     """
 
     @staticmethod
@@ -78,7 +78,7 @@ class SiteStep(Function):
             weight: ``[d_out, d_in]``, frozen.
             a: ``[r, d_in]``.
             b: ``[d_out, r]``.
-            code: ``[T, r]``, or ``[1, r]`` for all tokens, times the skill's scale.
+            code: ``[T, r]``, or ``[1, r]`` for all tokens, times the adapter's scale.
         """
         low = x @ a.T
         ctx.save_for_backward(x, weight, a, b, code, low)

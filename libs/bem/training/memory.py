@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bem.errors import MemoryBudgetError
 from bem.training.features import Example
 from bem.training.strategy import Strategy
-from bem.training.trainer import SkillTrainer
+from bem.training.trainer import AdapterTrainer
 
 _STATUS = Path("/proc/self/status")
 _SAMPLE_S = 0.002
@@ -127,7 +127,7 @@ class MemoryOptimizer:
                 "at least 1 of each is needed"
             )
 
-    def fit(self, trainer: SkillTrainer, batch: Sequence[Example]) -> list[Tried]:
+    def fit(self, trainer: AdapterTrainer, batch: Sequence[Example]) -> list[Tried]:
         """Measure, and have ``trainer`` use the fastest strategy that fits.
 
         No parameter changes: gradients are dropped, no step is taken.
@@ -172,7 +172,7 @@ class MemoryOptimizer:
         return tried
 
     def _measured(
-        self, trainer: SkillTrainer, strategy: Strategy, batch: Sequence[Example]
+        self, trainer: AdapterTrainer, strategy: Strategy, batch: Sequence[Example]
     ) -> Tried:
         trainer.use(strategy)
         gc.collect()

@@ -1,4 +1,4 @@
-"""Training of one skill: factors and controller, over packed states of the frozen lower layers."""
+"""Training of one adapter: factors and controller, over packed states of the frozen lower layers."""
 
 import json
 import math
@@ -26,7 +26,7 @@ from bem.training.strategy import Strategy, settle_arithmetic
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How a skill is trained.
+    """How an adapter is trained.
 
     Attributes:
         layers: Decoder layers with sites.
@@ -55,8 +55,8 @@ class TrainingPlan:
     seed: int = 0
 
 
-class SkillTrainer:
-    """Trains one skill, resumably; the backbone is read and never changed.
+class AdapterTrainer:
+    """Trains one adapter, resumably; the backbone is read and never changed.
 
     Args:
         backbone: A Llama-like model.
@@ -242,7 +242,7 @@ def _start(
 ) -> tuple[nn.Parameter, nn.Parameter]:
     """Start as LoRA does, A random and B zero; float32 whatever the backbone's type is."""
     site = backbone.layers[layer].get_submodule(KINDS[kind])
-    # The bound is 1 / sqrt(r d_in): one slot of a stack of factors, as skills were first trained.
+    # The bound is 1 / sqrt(r d_in): one slot of a stack of factors, as adapters were first trained.
     a = torch.empty(1, rank, site.in_features)
     nn.init.kaiming_uniform_(a, a=math.sqrt(5))
     b = torch.zeros(site.out_features, rank)

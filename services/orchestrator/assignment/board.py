@@ -3,8 +3,8 @@
 import heapq
 from collections.abc import Iterable, Iterator
 
-from services.orchestrator.assignment.claims import Claim, Priority
-from services.orchestrator.assignment.inventory import GpuNode, devices
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Priority
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode, devices
 
 Kind = tuple[str, float, int]
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from services.orchestrator.assignment.board import Board, Kind
-from services.orchestrator.assignment.claims import Claim, Refusal, RefusalReason
-from services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.board import Board, Kind
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Refusal, RefusalReason
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 
 _NAMED = 5
 

@@ -6,15 +6,15 @@ never critical ones, lose their place, the lowest class first, as few GPUs as do
 Those that lost their place are served again in their turn.
 
 Packing pods of several GPUs is NP-hard; this is a greedy search with one step of repair.
-How far it is from the exact optimum is measured: ``docs/results/bench_orchestrator.md``.
+How far it is from the exact optimum is measured: ``results/bench_orchestrator.md``.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from services.orchestrator.assignment.board import Board, Kind
-from services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
-from services.orchestrator.assignment.explain import Explainer
-from services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.board import Board, Kind
+from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
+from bem_fleet.services.orchestrator.assignment.explain import Explainer
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 
 # Nodes looked at for a repair, and rounds until nothing changes; both bound the worst case.
 _LOOKED_AT = 64

@@ -13,7 +13,7 @@ Promoted; Inconclusive holds until a person promotes or aborts. The rules:
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from services.orchestrator.canary.spec import CanarySpec
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 
 
 class Phase(StrEnum):

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from services.orchestrator.canary.machine import Phase, State
-from services.orchestrator.canary.spec import CanarySpec
+from bem_fleet.services.orchestrator.canary.machine import Phase, State
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 
 _KEPT = 10
 Object = dict[str, Any]

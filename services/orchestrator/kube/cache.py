@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from bem_fleet.services.orchestrator.kube.api import Api, GoneError, KubeError, Object, RefusedError
 from fleet import logs
 from prometheus_client import Counter, Gauge
-
-from services.orchestrator.kube.api import Api, GoneError, KubeError, Object, RefusedError
 
 _LOG = logs.get("orchestrator.cache")
 _PAUSE_S = (0.2, 5.0)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from json import dumps
 from typing import Any
 
+from bem_fleet.services.orchestrator.kube.api import Api, KubeError, Object
 from fleet import logs
 from kubernetes.aio.client import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
@@ -13,8 +14,6 @@ from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 from prometheus_client import Gauge
-
-from services.orchestrator.kube.api import Api, KubeError, Object
 
 _LOG = logs.get("orchestrator.election")
 NAME = "bem-orchestrator"

@@ -5,16 +5,15 @@ import time
 from contextlib import suppress
 
 import grpc
+from bem_fleet.services.orchestrator.analyst import Analyst
+from bem_fleet.services.orchestrator.canary import record
+from bem_fleet.services.orchestrator.canary.machine import COMMANDS, Facts, Verdict, advance
+from bem_fleet.services.orchestrator.local.files import MissionFiles
+from bem_fleet.services.orchestrator.mission import COMMAND, Mission
+from bem_fleet.services.orchestrator.rollout import CHANGES, WEIGHT, last_word
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 from fleet.clients import open_channel
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-from services.orchestrator.analyst import Analyst
-from services.orchestrator.canary import record
-from services.orchestrator.canary.machine import COMMANDS, Facts, Verdict, advance
-from services.orchestrator.local.files import MissionFiles
-from services.orchestrator.mission import COMMAND, Mission
-from services.orchestrator.rollout import CHANGES, WEIGHT, last_word
-from services.orchestrator.settings import OrchestratorSettings
 
 
 class LocalCanaries:

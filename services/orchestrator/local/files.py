@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.kube.api import AbsentError, InvalidError, Object
+from bem_fleet.services.orchestrator.mission import GROUP, VERSION, Mission, read_mission
 from jsonschema import Draft202012Validator
-
-from services.orchestrator.assignment.inventory import GpuNode
-from services.orchestrator.kube.api import AbsentError, InvalidError, Object
-from services.orchestrator.mission import GROUP, VERSION, Mission, read_mission
 
 
 class MissionFiles:

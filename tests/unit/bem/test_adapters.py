@@ -5,27 +5,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.adapters import RowCodes, SkillBank, install_sites, read_skill
+from bem.adapters import AdapterBank, RowCodes, install_sites, read_adapter
 from bem.adapters.site import BemSite
 from bem.backbone import Backbone, load_backbone
 from bem.controller import Controller
 from bem.errors import (
+    AdapterNotFoundError,
     ArtifactFormatError,
     ArtifactTamperedError,
     BackboneNotFoundError,
     BaseMismatchError,
-    SkillNotFoundError,
     SlotsFullError,
 )
 from bem.testing import tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 
 def site(rows: RowCodes, slots: int = 3, rank: int = 4) -> BemSite:
-    """A site with random skills."""
+    """A site with random adapters."""
     made = BemSite(torch.nn.Linear(12, 10, bias=False), rank=rank, slots=slots, rows=rows)
     with torch.no_grad():
         made.A.normal_()
@@ -49,16 +49,16 @@ def test_zero_code_is_the_base_layer_exactly(seed: int, rows: int, steps: int) -
     assert torch.equal(layer(x), base)
 
 
-@given(seed=st.integers(0, 2**31), skills=st.integers(1, 3))
-def test_each_row_gets_its_own_skills(seed: int, skills: int) -> None:
+@given(seed=st.integers(0, 2**31), adapters=st.integers(1, 3))
+def test_each_row_gets_its_own_adapters(seed: int, adapters: int) -> None:
     """One batch equals the formula row by row, whatever the other rows use."""
     torch.manual_seed(seed)
     codes = RowCodes()
     layer = site(codes)
     x, slots, code = (
         torch.randn(4, 3, 12),
-        torch.randint(0, 3, (4, skills)),
-        torch.randn(4, skills, 4),
+        torch.randint(0, 3, (4, adapters)),
+        torch.randn(4, adapters, 4),
     )
     codes.set(slots, code)
     out = layer(x)
@@ -66,7 +66,7 @@ def test_each_row_gets_its_own_skills(seed: int, skills: int) -> None:
     for row in range(4):
         delta = sum(
             layer.B[slots[row, s]] @ torch.diag(code[row, s]) @ layer.A[slots[row, s]]
-            for s in range(skills)
+            for s in range(adapters)
         )
         wanted = x[row] @ (layer.base.weight + delta).T
         assert torch.allclose(out[row], wanted, atol=1e-4)
@@ -115,58 +115,58 @@ def test_uncertainty_shrinks_the_code_to_the_base() -> None:
     assert controller.prefix(torch.randn(2, 8)).abs().max() < 1e-4
 
 
-def bank(backbone: Backbone, slots: int = 2) -> SkillBank:
+def bank(backbone: Backbone, slots: int = 2) -> AdapterBank:
     """A bank for the tiny model."""
-    return SkillBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
+    return AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
 
 
 def test_artifact_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     """Card and tensors survive; the version is a function of both."""
     backbone = tiny_backbone()
-    card = write_skill(tmp_path, backbone, "alpha", seed=1)
-    skill = read_skill(tmp_path / "alpha", base_digest=backbone.digest)
+    card = write_adapter(tmp_path, backbone, "alpha", seed=1)
+    adapter = read_adapter(tmp_path / "alpha", base_digest=backbone.digest)
 
-    assert skill.card == card
-    assert len(skill.factors) == 4
-    assert skill.version == read_skill(tmp_path / "alpha", base_digest=backbone.digest).version
+    assert adapter.card == card
+    assert len(adapter.factors) == 4
+    assert adapter.version == read_adapter(tmp_path / "alpha", base_digest=backbone.digest).version
     # A service runs as another user.
     plain = tmp_path / "plain"
     plain.write_text("")
     files = [path.stat().st_mode for path in (tmp_path / "alpha").iterdir()]
     assert set(files) == {plain.stat().st_mode}
-    write_skill(tmp_path, backbone, "alpha", seed=2)
-    assert skill.version != read_skill(tmp_path / "alpha", base_digest=backbone.digest).version
+    write_adapter(tmp_path, backbone, "alpha", seed=2)
+    assert adapter.version != read_adapter(tmp_path / "alpha", base_digest=backbone.digest).version
 
 
 def test_changed_or_foreign_artifact_is_refused(tmp_path: Path) -> None:
     """Tampered tensors, another base, missing files and unknown card fields each say so."""
     backbone = tiny_backbone()
-    write_skill(tmp_path, backbone, "alpha", seed=1)
+    write_adapter(tmp_path, backbone, "alpha", seed=1)
     folder = tmp_path / "alpha"
     with pytest.raises(BaseMismatchError, match="was trained for"):
-        read_skill(folder, base_digest="f" * 64)
-    tensors = folder / "skill.safetensors"
+        read_adapter(folder, base_digest="f" * 64)
+    tensors = folder / "adapter.safetensors"
     data = bytearray(tensors.read_bytes())
     data[-1] ^= 1
     tensors.write_bytes(bytes(data))
     with pytest.raises(ArtifactTamperedError, match="its card says"):
-        read_skill(folder, base_digest=backbone.digest)
+        read_adapter(folder, base_digest=backbone.digest)
     tensors.unlink()
-    with pytest.raises(ArtifactFormatError, match=r"skill\.safetensors"):
-        read_skill(folder, base_digest=backbone.digest)
+    with pytest.raises(ArtifactFormatError, match=r"adapter\.safetensors"):
+        read_adapter(folder, base_digest=backbone.digest)
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps({**card, "colour": "red"}))
     with pytest.raises(ArtifactFormatError, match="colour"):
-        read_skill(folder, base_digest=backbone.digest)
+        read_adapter(folder, base_digest=backbone.digest)
     with pytest.raises(ArtifactFormatError, match=r"card\.json"):
-        read_skill(tmp_path, base_digest=backbone.digest)
+        read_adapter(tmp_path, base_digest=backbone.digest)
 
 
-def test_skill_of_lower_rank_fits_and_of_higher_does_not(tmp_path: Path) -> None:
+def test_adapter_of_lower_rank_fits_and_of_higher_does_not(tmp_path: Path) -> None:
     """Lower ranks are padded with zeros."""
     backbone = tiny_backbone()
-    write_skill(tmp_path, backbone, "low", seed=1, rank=RANK - 1)
-    write_skill(tmp_path, backbone, "high", seed=1, rank=RANK + 1)
+    write_adapter(tmp_path, backbone, "low", seed=1, rank=RANK - 1)
+    write_adapter(tmp_path, backbone, "high", seed=1, rank=RANK + 1)
     made = bank(backbone)
 
     assert made.load(tmp_path / "low").rank == RANK - 1
@@ -175,14 +175,14 @@ def test_skill_of_lower_rank_fits_and_of_higher_does_not(tmp_path: Path) -> None
 
 
 def test_slot_is_free_when_the_last_lease_ends(tmp_path: Path) -> None:
-    """An unloaded skill keeps its slot while a request uses it."""
+    """An unloaded adapter keeps its slot while a request uses it."""
     backbone = tiny_backbone()
-    write_skill(tmp_path, backbone, "alpha", seed=1)
+    write_adapter(tmp_path, backbone, "alpha", seed=1)
     made = bank(backbone, slots=1)
     made.load(tmp_path / "alpha")
     lease = made.acquire("alpha")
     made.unload("alpha")
-    with pytest.raises(SkillNotFoundError):
+    with pytest.raises(AdapterNotFoundError):
         made.acquire("alpha")
     made.load(tmp_path / "alpha")
     with pytest.raises(SlotsFullError, match="all 1 slots"):

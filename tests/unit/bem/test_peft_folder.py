@@ -1,4 +1,4 @@
-"""PEFT's folders: made by PEFT itself, read as skills, and read by PEFT again."""
+"""PEFT's folders: made by PEFT itself, read as adapters, and read by PEFT again."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from bem.adapters import SkillBank, read_skill
+from bem.adapters import AdapterBank, read_adapter
 from bem.adapters.peft_folder import CONFIG, OWN, WEIGHTS, export_lora, import_lora
 from bem.backbone import Backbone
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
@@ -14,7 +14,7 @@ from bem.testing import tiny_backbone
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 # PEFT asks transformers by a name that is to go.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -41,9 +41,9 @@ def logits_of(model: Any) -> Tensor:
 
 
 def served(folder: Path) -> Tensor:
-    """Return the logits of the base with the skill in ``folder`` at the code of a fresh one."""
+    """Return the logits of the base with the adapter in ``folder`` at the code of a fresh one."""
     backbone = tiny_backbone()
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
     loaded = bank.load(folder)
     code = loaded.controller.prefix(torch.zeros(1, backbone.model.config.hidden_size))
     padded = torch.zeros(1, 1, RANK)
@@ -53,7 +53,7 @@ def served(folder: Path) -> Tensor:
 
 
 def taken(folder: Path, out: Path, backbone: Backbone | None = None) -> None:
-    """Import a folder as skill ``x``."""
+    """Import a folder as adapter ``x``."""
     base = backbone or tiny_backbone()
     import_lora(folder, out, backbone=base, name="x", feature_layer=FEATURE_LAYER)
 
@@ -71,32 +71,32 @@ def taken(folder: Path, out: Path, backbone: Backbone | None = None) -> None:
 def test_lora_answers_as_in_peft_and_comes_back(tmp_path: Path, config: dict[str, Any]) -> None:
     """Imported, a LoRA has PEFT's logits; exported again, PEFT has them once more."""
     expected = trained(tmp_path / "peft", **config)
-    taken(tmp_path / "peft", tmp_path / "skill")
-    skill = read_skill(tmp_path / "skill", base_digest=tiny_backbone().digest)
-    same = export_lora(skill, tmp_path / "back")
+    taken(tmp_path / "peft", tmp_path / "adapter")
+    adapter = read_adapter(tmp_path / "adapter", base_digest=tiny_backbone().digest)
+    same = export_lora(adapter, tmp_path / "back")
     again = logits_of(PeftModel.from_pretrained(tiny_backbone().model, str(tmp_path / "back")))
 
     assert same
-    torch.testing.assert_close(served(tmp_path / "skill"), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(served(tmp_path / "adapter"), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_moving_skill_comes_back_with_its_controller(tmp_path: Path) -> None:
+def test_moving_adapter_comes_back_with_its_controller(tmp_path: Path) -> None:
     """What PEFT cannot say lies beside it: the round trip keeps every tensor to 1e-5."""
     backbone = tiny_backbone()
-    write_skill(tmp_path, backbone, "moving", seed=1)
-    skill = read_skill(tmp_path / "moving", base_digest=backbone.digest)
-    same = export_lora(skill, tmp_path / "peft")
+    write_adapter(tmp_path, backbone, "moving", seed=1)
+    adapter = read_adapter(tmp_path / "moving", base_digest=backbone.digest)
+    same = export_lora(adapter, tmp_path / "peft")
     taken(tmp_path / "peft", tmp_path / "back")
-    back = read_skill(tmp_path / "back", base_digest=backbone.digest)
+    back = read_adapter(tmp_path / "back", base_digest=backbone.digest)
 
     assert not same
-    assert back.card.feature_layer == skill.card.feature_layer
-    torch.testing.assert_close(back.controller, skill.controller)
-    for site, (a, b) in skill.factors.items():
+    assert back.card.feature_layer == adapter.card.feature_layer
+    torch.testing.assert_close(back.controller, adapter.controller)
+    for site, (a, b) in adapter.factors.items():
         torch.testing.assert_close(back.factors[site][0], a, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
-            back.factors[site][1] * back.card.scale, b * skill.card.scale, rtol=1e-5, atol=1e-5
+            back.factors[site][1] * back.card.scale, b * adapter.card.scale, rtol=1e-5, atol=1e-5
         )
 
 
@@ -108,34 +108,34 @@ def test_moving_skill_comes_back_with_its_controller(tmp_path: Path) -> None:
         ({"bias": "lora_only"}, "bias"),
     ],
 )
-def test_what_skills_cannot_say_is_refused_by_name(
+def test_what_adapters_cannot_say_is_refused_by_name(
     tmp_path: Path, config: dict[str, Any], named: str
 ) -> None:
     """An adapter of other layers or another kind is not imported in part."""
     trained(tmp_path / "peft", **config)
     with pytest.raises(ArtifactFormatError, match=named):
-        taken(tmp_path / "peft", tmp_path / "skill")
-    assert not (tmp_path / "skill").exists()
+        taken(tmp_path / "peft", tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_broken_and_foreign_folders_are_refused(tmp_path: Path) -> None:
     """A missing file, no JSON, layers that the base lacks, changed weights, another base."""
     with pytest.raises(ArtifactFormatError, match=CONFIG):
-        taken(tmp_path, tmp_path / "skill")
+        taken(tmp_path, tmp_path / "adapter")
     (tmp_path / CONFIG).write_text("{")
     with pytest.raises(ArtifactFormatError, match="not JSON"):
-        taken(tmp_path, tmp_path / "skill")
+        taken(tmp_path, tmp_path / "adapter")
     (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(ArtifactFormatError, match=WEIGHTS):
-        taken(tmp_path, tmp_path / "skill")
+        taken(tmp_path, tmp_path / "adapter")
 
     backbone = tiny_backbone()
-    write_skill(tmp_path, backbone, "moving", seed=1)
-    skill = read_skill(tmp_path / "moving", base_digest=backbone.digest)
-    export_lora(skill, tmp_path / "peft")
+    write_adapter(tmp_path, backbone, "moving", seed=1)
+    adapter = read_adapter(tmp_path / "moving", base_digest=backbone.digest)
+    export_lora(adapter, tmp_path / "peft")
     with pytest.raises(BaseMismatchError, match="exported for base"):
-        taken(tmp_path / "peft", tmp_path / "skill", tiny_backbone(seed=1))
+        taken(tmp_path / "peft", tmp_path / "adapter", tiny_backbone(seed=1))
     trained(tmp_path / "other")
     (tmp_path / "peft" / WEIGHTS).write_bytes((tmp_path / "other" / WEIGHTS).read_bytes())
     with pytest.raises(ArtifactTamperedError, match=OWN):
-        taken(tmp_path / "peft", tmp_path / "skill")
+        taken(tmp_path / "peft", tmp_path / "adapter")

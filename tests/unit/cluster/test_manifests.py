@@ -1,12 +1,20 @@
 """What is copied to the node of an image."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.manifests import kept, lay_out
+spec = importlib.util.spec_from_file_location(
+    "manifests", Path(__file__).resolve().parents[3] / "k8s/local-cluster/manifests.py"
+)
+assert spec is not None
+assert spec.loader is not None
+manifests = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(manifests)
+kept, lay_out = manifests.kept, manifests.lay_out
 
 
 def put(layout: Path, content: bytes) -> str:

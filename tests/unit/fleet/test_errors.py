@@ -15,7 +15,7 @@ from fleet.errors import (
 from google.rpc import error_details_pb2
 
 
-class SkillMissingError(LookupError):
+class AdapterMissingError(LookupError):
     """A domain error that knows nothing of gRPC."""
 
 
@@ -33,7 +33,7 @@ TABLE: StatusTable = {LookupError: grpc.StatusCode.NOT_FOUND}
         (OverloadedError("full", 0.5), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (UnavailableError("down"), grpc.StatusCode.UNAVAILABLE),
         (DeniedError("no", "CONTENT_FILTERED", {}), grpc.StatusCode.PERMISSION_DENIED),
-        (SkillMissingError("y"), grpc.StatusCode.NOT_FOUND),
+        (AdapterMissingError("y"), grpc.StatusCode.NOT_FOUND),
     ],
 )
 def test_known_error_gets_its_code(err: Exception, code: grpc.StatusCode) -> None:

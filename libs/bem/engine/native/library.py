@@ -41,7 +41,7 @@ class ActiveStruct(Structure):
         ("codes", c_void_p),
         ("slots_of", c_void_p),
         ("codes_of", c_void_p),
-        ("skills", c_int32),
+        ("adapters", c_int32),
         ("rank", c_int32),
     ]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from bem_fleet.recipes.safety.examples import OPENING_TOKENS, SafetyExamples
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,7 +27,6 @@ from bem.safety.lagrangian import Multipliers
 from bem.training.decoder import TrainingDecoder
 from bem.training.features import Example
 from bem.training.packing import Packed, pack
-from bem.training.safety.examples import OPENING_TOKENS, SafetyExamples
 from bem.training.strategy import settle_arithmetic
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class SafetyTrainer:
         backbone: A Llama-like model without sites.
         plan: What to train.
         folder: ``curve.jsonl`` of violations, multipliers and divergence is written here.
-        away_from: Output factors of committed skills by layer: the basis is laid beside them.
+        away_from: Output factors of committed adapters by layer: the basis is laid beside them.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RouterServiceStub:
-    """Answers requests with the base model and the skill that the request names.
+    """Answers requests with the base model and the adapter that the request names.
     """
 
     def __init__(self, channel):
@@ -45,30 +45,30 @@ class RouterServiceStub:
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.FromString,
                 _registered_method=True)
-        self.ListSkills = channel.unary_unary(
-                '/bemfleet.router.v1.RouterService/ListSkills',
-                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsResponse.FromString,
+        self.ListAdapters = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/ListAdapters',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersResponse.FromString,
                 _registered_method=True)
-        self.LoadSkill = channel.unary_unary(
-                '/bemfleet.router.v1.RouterService/LoadSkill',
-                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadSkillRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadSkillResponse.FromString,
+        self.LoadAdapter = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/LoadAdapter',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterResponse.FromString,
                 _registered_method=True)
-        self.UnloadSkill = channel.unary_unary(
-                '/bemfleet.router.v1.RouterService/UnloadSkill',
-                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadSkillRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadSkillResponse.FromString,
+        self.UnloadAdapter = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/UnloadAdapter',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterResponse.FromString,
                 _registered_method=True)
 
 
 class RouterServiceServicer:
-    """Answers requests with the base model and the skill that the request names.
+    """Answers requests with the base model and the adapter that the request names.
     """
 
     def Generate(self, request, context):
         """Generates text; each response carries the next piece, the last one finish_reason and usage.
-        INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or skill;
+        INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or adapter;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -82,22 +82,22 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListSkills(self, request, context):
-        """Lists the base model and the skills that are loaded.
+    def ListAdapters(self, request, context):
+        """Lists the base model and the adapters that are loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def LoadSkill(self, request, context):
-        """Loads a skill from the artifact directory; requests in flight are not touched.
+    def LoadAdapter(self, request, context):
+        """Loads an adapter from the artifact directory; requests in flight are not touched.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UnloadSkill(self, request, context):
-        """Unloads a skill; requests that use it finish first with the version they began with.
+    def UnloadAdapter(self, request, context):
+        """Unloads an adapter; requests that use it finish first with the version they began with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,20 +116,20 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.FromString,
                     response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.SerializeToString,
             ),
-            'ListSkills': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSkills,
-                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsRequest.FromString,
-                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsResponse.SerializeToString,
+            'ListAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdapters,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersResponse.SerializeToString,
             ),
-            'LoadSkill': grpc.unary_unary_rpc_method_handler(
-                    servicer.LoadSkill,
-                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadSkillRequest.FromString,
-                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadSkillResponse.SerializeToString,
+            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAdapter,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterResponse.SerializeToString,
             ),
-            'UnloadSkill': grpc.unary_unary_rpc_method_handler(
-                    servicer.UnloadSkill,
-                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadSkillRequest.FromString,
-                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadSkillResponse.SerializeToString,
+            'UnloadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadAdapter,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -140,7 +140,7 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RouterService:
-    """Answers requests with the base model and the skill that the request names.
+    """Answers requests with the base model and the adapter that the request names.
     """
 
     @staticmethod
@@ -198,7 +198,7 @@ class RouterService:
             _registered_method=True)
 
     @staticmethod
-    def ListSkills(request,
+    def ListAdapters(request,
             target,
             options=(),
             channel_credentials=None,
@@ -211,9 +211,9 @@ class RouterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/bemfleet.router.v1.RouterService/ListSkills',
-            bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsRequest.SerializeToString,
-            bemfleet_dot_router_dot_v1_dot_router__pb2.ListSkillsResponse.FromString,
+            '/bemfleet.router.v1.RouterService/ListAdapters',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -225,7 +225,7 @@ class RouterService:
             _registered_method=True)
 
     @staticmethod
-    def LoadSkill(request,
+    def LoadAdapter(request,
             target,
             options=(),
             channel_credentials=None,
@@ -238,9 +238,9 @@ class RouterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/bemfleet.router.v1.RouterService/LoadSkill',
-            bemfleet_dot_router_dot_v1_dot_router__pb2.LoadSkillRequest.SerializeToString,
-            bemfleet_dot_router_dot_v1_dot_router__pb2.LoadSkillResponse.FromString,
+            '/bemfleet.router.v1.RouterService/LoadAdapter',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -252,7 +252,7 @@ class RouterService:
             _registered_method=True)
 
     @staticmethod
-    def UnloadSkill(request,
+    def UnloadAdapter(request,
             target,
             options=(),
             channel_credentials=None,
@@ -265,9 +265,9 @@ class RouterService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/bemfleet.router.v1.RouterService/UnloadSkill',
-            bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadSkillRequest.SerializeToString,
-            bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadSkillResponse.FromString,
+            '/bemfleet.router.v1.RouterService/UnloadAdapter',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

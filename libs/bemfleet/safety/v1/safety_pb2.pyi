@@ -123,7 +123,7 @@ class CategoryScore(_message.Message):
     score: _builtins.float
     """0 to 1."""
     threshold: _builtins.float
-    """At or above it the rule is broken; 0 where the constitution has no rule."""
+    """At or above it the rule is broken; 0 where the policy has no rule."""
     constraint: _builtins.str
     """Constraint that the rule belongs to."""
     severity: _builtins.float
@@ -196,15 +196,15 @@ class CheckResponse(_message.Message):
     OVERALL_FIELD_NUMBER: _builtins.int
     SPANS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
-    CONSTITUTION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     action: Global___Action.ValueType
     """What happens to the text."""
     overall: _builtins.float
     """0, nothing, to 1: one minus the product of (1 - severity * score) over all violations."""
     text: _builtins.str
     """The text as it would pass; empty when it does not."""
-    constitution: _builtins.str
-    """Version of the constitution."""
+    policy: _builtins.str
+    """Version of the policy."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryScore]:
         """One entry a rule."""
@@ -221,11 +221,11 @@ class CheckResponse(_message.Message):
         overall: _builtins.float = ...,
         spans: _abc.Iterable[Global___Span] | None = ...,
         text: _builtins.str = ...,
-        constitution: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "constitution", b"constitution", "overall", b"overall", "scores", b"scores", "spans", b"spans", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "overall", b"overall", "policy", b"policy", "scores", b"scores", "spans", b"spans", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,8 +312,8 @@ class ScoreResponse(_message.Message):
 Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
-class SetKnobRequest(_message.Message):
-    """Sets a knob."""
+class SetStrengthRequest(_message.Message):
+    """Sets a strength."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -321,7 +321,7 @@ class SetKnobRequest(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     FLOOR_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Whose requests; empty for all that have no knob of their own."""
+    """Whose requests; empty for all that have no strength of their own."""
     value: _builtins.float
     """0, off, to 1, full strength."""
     floor: _builtins.float
@@ -341,10 +341,10 @@ class SetKnobRequest(_message.Message):
     _WhichOneofArgType__floor: _TypeAlias = _typing.Literal["_floor", b"_floor"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__floor) -> _WhichOneofReturnType__floor | None: ...
 
-Global___SetKnobRequest: _TypeAlias = SetKnobRequest  # noqa: Y015
+Global___SetStrengthRequest: _TypeAlias = SetStrengthRequest  # noqa: Y015
 
 @_typing.final
-class SetKnobResponse(_message.Message):
+class SetStrengthResponse(_message.Message):
     """What holds now."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -367,4 +367,4 @@ class SetKnobResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SetKnobResponse: _TypeAlias = SetKnobResponse  # noqa: Y015
+Global___SetStrengthResponse: _TypeAlias = SetStrengthResponse  # noqa: Y015

@@ -45,10 +45,10 @@ class SafetyServiceStub:
                 request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.FromString,
                 _registered_method=True)
-        self.SetKnob = channel.unary_unary(
-                '/bemfleet.safety.v1.SafetyService/SetKnob',
-                request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobResponse.FromString,
+        self.SetStrength = channel.unary_unary(
+                '/bemfleet.safety.v1.SafetyService/SetStrength',
+                request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthResponse.FromString,
                 _registered_method=True)
 
 
@@ -64,13 +64,13 @@ class SafetyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Tells what every scorer reads in a text, whether the constitution asks it or not.
+        """Tells what every scorer reads in a text, whether the policy asks it or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetKnob(self, request, context):
+    def SetStrength(self, request, context):
         """Sets how strongly the mission's safety adapter works; operators only, kept and audited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -90,10 +90,10 @@ def add_SafetyServiceServicer_to_server(servicer, server):
                     request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.FromString,
                     response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.SerializeToString,
             ),
-            'SetKnob': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetKnob,
-                    request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobRequest.FromString,
-                    response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobResponse.SerializeToString,
+            'SetStrength': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStrength,
+                    request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthRequest.FromString,
+                    response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -162,7 +162,7 @@ class SafetyService:
             _registered_method=True)
 
     @staticmethod
-    def SetKnob(request,
+    def SetStrength(request,
             target,
             options=(),
             channel_credentials=None,
@@ -175,9 +175,9 @@ class SafetyService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/bemfleet.safety.v1.SafetyService/SetKnob',
-            bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobRequest.SerializeToString,
-            bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetKnobResponse.FromString,
+            '/bemfleet.safety.v1.SafetyService/SetStrength',
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthRequest.SerializeToString,
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -36,8 +36,8 @@ class SafetyServiceStub:
     Check: _grpc.UnaryUnaryMultiCallable[_safety_pb2.CheckRequest, _safety_pb2.CheckResponse]
     """Judges one text as the sidecar would before letting it pass."""
     Score: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ScoreRequest, _safety_pb2.ScoreResponse]
-    """Tells what every scorer reads in a text, whether the constitution asks it or not."""
-    SetKnob: _grpc.UnaryUnaryMultiCallable[_safety_pb2.SetKnobRequest, _safety_pb2.SetKnobResponse]
+    """Tells what every scorer reads in a text, whether the policy asks it or not."""
+    SetStrength: _grpc.UnaryUnaryMultiCallable[_safety_pb2.SetStrengthRequest, _safety_pb2.SetStrengthResponse]
     """Sets how strongly the mission's safety adapter works; operators only, kept and audited."""
 
 @_typing.type_check_only
@@ -48,8 +48,8 @@ class SafetyServiceAsyncStub(SafetyServiceStub):
     Check: _aio.UnaryUnaryMultiCallable[_safety_pb2.CheckRequest, _safety_pb2.CheckResponse]  # type: ignore[assignment]
     """Judges one text as the sidecar would before letting it pass."""
     Score: _aio.UnaryUnaryMultiCallable[_safety_pb2.ScoreRequest, _safety_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Tells what every scorer reads in a text, whether the constitution asks it or not."""
-    SetKnob: _aio.UnaryUnaryMultiCallable[_safety_pb2.SetKnobRequest, _safety_pb2.SetKnobResponse]  # type: ignore[assignment]
+    """Tells what every scorer reads in a text, whether the policy asks it or not."""
+    SetStrength: _aio.UnaryUnaryMultiCallable[_safety_pb2.SetStrengthRequest, _safety_pb2.SetStrengthResponse]  # type: ignore[assignment]
     """Sets how strongly the mission's safety adapter works; operators only, kept and audited."""
 
 class SafetyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,14 +69,14 @@ class SafetyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _safety_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_safety_pb2.ScoreResponse, _abc.Awaitable[_safety_pb2.ScoreResponse]]:
-        """Tells what every scorer reads in a text, whether the constitution asks it or not."""
+        """Tells what every scorer reads in a text, whether the policy asks it or not."""
 
     @_abc_1.abstractmethod
-    def SetKnob(
+    def SetStrength(
         self,
-        request: _safety_pb2.SetKnobRequest,
+        request: _safety_pb2.SetStrengthRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_safety_pb2.SetKnobResponse, _abc.Awaitable[_safety_pb2.SetKnobResponse]]:
+    ) -> _typing.Union[_safety_pb2.SetStrengthResponse, _abc.Awaitable[_safety_pb2.SetStrengthResponse]]:
         """Sets how strongly the mission's safety adapter works; operators only, kept and audited."""
 
 def add_SafetyServiceServicer_to_server(servicer: SafetyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
 from bem.engine.worker import PREFIX_BYTES
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 GREEDY = Sampling(temperature=0)
 # Never ends by itself.
 ENDLESS = Sampling(
     temperature=0, logit_bias=tuple((end, -100.0) for end in tiny_backbone().end_token_ids)
 )
-SKILLS = ("alpha", "beta", "gamma")
+ADAPTERS = ("alpha", "beta", "gamma")
 
 
 class Reader:
@@ -50,13 +50,13 @@ def make(
     rows: int = 4,
     waiting: int = 32,
     slots: int = 3,
-    skills: Sequence[str] = ("alpha", "beta"),
+    adapters: Sequence[str] = ("alpha", "beta"),
     prefix_bytes: int = PREFIX_BYTES,
     graphs: bool | None = None,
 ) -> ModelWorker:
-    """Build an engine with skills of ``folder``; not started."""
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
-    for name in skills:
+    """Build an engine with adapters of ``folder``; not started."""
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
+    for name in adapters:
         bank.load(folder / name)
     return ModelWorker(
         backbone,
@@ -69,10 +69,10 @@ def make(
     )
 
 
-def write_skills(folder: Path) -> Path:
-    """Write the random skills and return their folder."""
-    for seed, name in enumerate(SKILLS):
-        write_skill(folder, tiny_backbone(), name, seed=seed)
+def write_adapters(folder: Path) -> Path:
+    """Write the random adapters and return their folder."""
+    for seed, name in enumerate(ADAPTERS):
+        write_adapter(folder, tiny_backbone(), name, seed=seed)
     return folder
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.unit.bem.engine.engines import SKILLS, Reader, answer, encoded, make, write_skills
+from tests.unit.bem.engine.engines import ADAPTERS, Reader, answer, encoded, make, write_adapters
 
 ROWS, SLOTS, QUEUE = 3, 2, 6
 SHARED = "A system prompt that many share, long enough to fill blocks of the cache. " * 2
@@ -28,8 +28,8 @@ PATIENCE = (2 * 2 * 8 + 40) * (QUEUE + ROWS)
 
 @cache
 def folder() -> Path:
-    """Skills on disk."""
-    return write_skills(Path(mkdtemp(prefix="fuzz-")))
+    """Adapters on disk."""
+    return write_adapters(Path(mkdtemp(prefix="fuzz-")))
 
 
 def model(kind: Kind) -> Backbone:
@@ -46,26 +46,26 @@ def solo(kind: Kind, request: GenerationRequest) -> str:
 @cache
 def alone(kind: Kind) -> ModelWorker:
     """An engine for one request at a time."""
-    return make(model(kind), folder(), rows=1, skills=SKILLS, prefix_bytes=0)
+    return make(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> GenerationRequest:
-    """Requests of all kinds: shared prefixes, skills, switches, sampling."""
+    """Requests of all kinds: shared prefixes, adapters, switches, sampling."""
     text = draw(st.sampled_from(("", SHARED[:70], SHARED))) + draw(st.text("ab", max_size=60)) + "?"
     ids = encoded(text)
-    skill = draw(st.sampled_from((None, *SKILLS)))
+    adapter = draw(st.sampled_from((None, *ADAPTERS)))
     activation = draw(st.sampled_from((0, 0, len(ids) // 2)))
     former: tuple[Segment, ...] = ()
     if activation and draw(st.booleans()):
-        former = (Segment(0, max(1, activation // 2), draw(st.sampled_from(SKILLS))),)
+        former = (Segment(0, max(1, activation // 2), draw(st.sampled_from(ADAPTERS))),)
     greedy = draw(st.booleans())
     return GenerationRequest(
         prompt_ids=ids,
         sampling=Sampling(temperature=0) if greedy else Sampling(seed=draw(st.integers(0, 3))),
         max_tokens=draw(st.integers(1, 24)),
-        skill=skill,
-        skill_scale=draw(st.sampled_from((1.0, 1.0, 0.5, 0.0))),
+        adapter=adapter,
+        adapter_scale=draw(st.sampled_from((1.0, 1.0, 0.5, 0.0))),
         activation=activation,
         former=former,
     )
@@ -86,7 +86,7 @@ class Traffic(RuleBasedStateMachine):
             rows=ROWS,
             waiting=QUEUE,
             slots=SLOTS,
-            skills=SKILLS,
+            adapters=ADAPTERS,
             prefix_bytes=6 * block,
         )
         self.flying: list[tuple[GenerationRequest, Reader, Ticket, int]] = []
@@ -121,7 +121,7 @@ class Traffic(RuleBasedStateMachine):
         """Slots, leases and memory belong to whoever is there."""
         batch = self.worker.batch
         slots = sorted([row.slot for row in batch.rows] + batch._free)
-        leased = sum(one.skill is not None for row in batch.rows for one in row.leases)
+        leased = sum(one.adapter is not None for row in batch.rows for one in row.leases)
         assert slots == list(range(ROWS))
         assert batch.bank is not None
         assert batch.bank.leases() == leased

@@ -5,39 +5,39 @@ from collections.abc import Iterator
 import pytest
 import torch
 from bem.engine import GenerationRequest, ModelWorker, Sampling, ScoreRequest, generate, score
-from bem.errors import BemError, InvalidRequestError, SkillNotFoundError
+from bem.errors import AdapterNotFoundError, BemError, InvalidRequestError
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.engine.engines import GREEDY, encoded, make, send, write_skills
+from tests.unit.bem.engine.engines import GREEDY, encoded, make, send, write_adapters
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelWorker]:
-    """A running engine with two skills."""
-    made = make(tiny_backbone(), write_skills(tmp_path_factory.mktemp("skills")), waiting=4)
+    """A running engine with two adapters."""
+    made = make(tiny_backbone(), write_adapters(tmp_path_factory.mktemp("adapters")), waiting=4)
     made.start()
     yield made
     made.close(drain=False)
 
 
 def test_answers_come_in_the_order_of_their_prompts(worker: ModelWorker) -> None:
-    """More prompts than the queue holds, each with its skill, as texts or ids."""
+    """More prompts than the queue holds, each with its adapter, as texts or ids."""
     prompts = [f"prompt {n} " + "x" * (n % 7) for n in range(20)]
-    skills = [(None, "alpha", "beta")[n % 3] for n in range(20)]
-    found = generate(worker, prompts, skills, max_tokens=6, progress=False)
-    again = generate(worker, [encoded(prompt) for prompt in prompts], skills, max_tokens=6)
-    single = GenerationRequest(encoded(prompts[7]), GREEDY, max_tokens=6, skill=skills[7])
+    adapters = [(None, "alpha", "beta")[n % 3] for n in range(20)]
+    found = generate(worker, prompts, adapters, max_tokens=6, progress=False)
+    again = generate(worker, [encoded(prompt) for prompt in prompts], adapters, max_tokens=6)
+    single = GenerationRequest(encoded(prompts[7]), GREEDY, max_tokens=6, adapter=adapters[7])
 
     assert found == again
     assert found[7].text == send(worker, single)[0].text()
     assert [one.prompt_tokens for one in found] == [len(encoded(prompt)) for prompt in prompts]
 
 
-def test_wrong_skills_are_named(worker: ModelWorker) -> None:
-    """One skill for all or one a prompt; an unknown one ends the run."""
+def test_wrong_adapters_are_named(worker: ModelWorker) -> None:
+    """One adapter for all or one a prompt; an unknown one ends the run."""
     with pytest.raises(InvalidRequestError, match="are 1 for 2"):
         generate(worker, ["a", "b"], ["alpha"])
-    with pytest.raises(SkillNotFoundError):
+    with pytest.raises(AdapterNotFoundError):
         generate(worker, ["a", "b"], "nobody", progress=False)
 
 
@@ -55,29 +55,29 @@ def test_scores_are_those_of_transformers(worker: ModelWorker) -> None:
         assert values == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("skill", [None, "alpha", "beta"])
+@pytest.mark.parametrize("adapter", [None, "alpha", "beta"])
 def test_scores_of_an_answer_are_the_logprobs_it_was_given_with(
-    worker: ModelWorker, skill: str | None
+    worker: ModelWorker, adapter: str | None
 ) -> None:
     """Scoring a generated text gives what generation reported, over several chunks of codes."""
     prompt = encoded("tell me something long")
     asked = Sampling(temperature=0.8, seed=3, logprobs=0)
-    said = generate(worker, [prompt], skill, sampling=asked, max_tokens=150, progress=False)[0]
+    said = generate(worker, [prompt], adapter, sampling=asked, max_tokens=150, progress=False)[0]
     tokens = tuple(one.token for one in said.logprobs)
     given = [one.logprob for one in said.logprobs]
 
     assert len(tokens) == said.completion_tokens
-    found = score(worker, [ScoreRequest(prompt, tokens, skill)], progress=False)
+    found = score(worker, [ScoreRequest(prompt, tokens, adapter)], progress=False)
     assert found[0] == pytest.approx(given, abs=1e-3)
 
 
 def test_scores_do_not_depend_on_their_batch(worker: ModelWorker) -> None:
-    """Skills and lengths of other texts change nothing."""
+    """Adapters and lengths of other texts change nothing."""
     requests = [
         ScoreRequest(
-            encoded("a question " * (1 + n % 4)), encoded("an answer" * (1 + n % 3)), skill
+            encoded("a question " * (1 + n % 4)), encoded("an answer" * (1 + n % 3)), adapter
         )
-        for n, skill in enumerate([None, "alpha", "beta", "alpha", None, "beta"] * 3)
+        for n, adapter in enumerate([None, "alpha", "beta", "alpha", None, "beta"] * 3)
     ]
     alone = [score(worker, [request], progress=False)[0] for request in requests]
     together = score(worker, requests, batch_tokens=256, progress=False)

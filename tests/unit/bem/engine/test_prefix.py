@@ -9,6 +9,7 @@ from bem.engine import GenerationRequest, ModelWorker
 from bem.engine.prefix import BLOCK_TOKENS, PrefixCache
 from bem.testing import tiny_backbone
 
+from tests.unit.bem.adapters import write_adapter
 from tests.unit.bem.engine.engines import (
     ENDLESS,
     GREEDY,
@@ -17,30 +18,29 @@ from tests.unit.bem.engine.engines import (
     make,
     send,
     turns,
-    write_skills,
+    write_adapters,
 )
-from tests.unit.bem.skills import write_skill
 
 SYSTEM = "You are a careful assistant who answers from the given text and from nothing else. " * 2
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Skills on disk."""
-    return write_skills(tmp_path_factory.mktemp("skills"))
+    """Adapters on disk."""
+    return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
-def asked(user: str, skill: str | None = None, tokens: int = 12) -> GenerationRequest:
+def asked(user: str, adapter: str | None = None, tokens: int = 12) -> GenerationRequest:
     """A request behind the shared system prompt."""
-    return GenerationRequest(encoded(SYSTEM + user), GREEDY, max_tokens=tokens, skill=skill)
+    return GenerationRequest(encoded(SYSTEM + user), GREEDY, max_tokens=tokens, adapter=adapter)
 
 
 def test_answers_are_the_same_with_and_without(folder: Path) -> None:
-    """Base, skills and mixed batches say the same, whether blocks are reused or not."""
+    """Base, adapters and mixed batches say the same, whether blocks are reused or not."""
     requests = [
-        asked(user, skill)
+        asked(user, adapter)
         for user in ("What is it?", "And the second?", "What is it?")
-        for skill in (None, "alpha", "beta", "alpha")
+        for adapter in (None, "alpha", "beta", "alpha")
     ]
     without = make(tiny_backbone(), folder, prefix_bytes=0)
     within = make(tiny_backbone(), folder)
@@ -69,12 +69,12 @@ def test_shared_system_prompt_is_computed_once(folder: Path) -> None:
     assert worker.counters.prompt_tokens == total - worker.counters.reused_tokens
 
 
-def test_skills_share_the_lower_half_and_nothing_above(folder: Path) -> None:
-    """A skill's upper blocks are its own: only its version, scale and code's prompt meet them."""
+def test_adapters_share_the_lower_half_and_nothing_above(folder: Path) -> None:
+    """An adapter's upper blocks are its own: only its version, scale and code's prompt meet them."""
     worker = make(tiny_backbone(), folder)
     answer(worker, asked("x", "alpha"))
     other = asked("x", "beta")
-    steps = (other, replace(other, skill_scale=0.5), asked("y", "beta"), asked("x"))
+    steps = (other, replace(other, adapter_scale=0.5), asked("y", "beta"), asked("x"))
     for request in steps:
         before = worker.counters.reused_tokens
         answer(worker, request)
@@ -85,15 +85,15 @@ def test_skills_share_the_lower_half_and_nothing_above(folder: Path) -> None:
     assert worker.counters.reused_tokens > 0
 
 
-def test_reloaded_skill_never_meets_stale_blocks(folder: Path, tmp_path: Path) -> None:
+def test_reloaded_adapter_never_meets_stale_blocks(folder: Path, tmp_path: Path) -> None:
     """The version digest is part of the key."""
     backbone = tiny_backbone()
     worker = make(backbone, folder)
     first = answer(worker, asked("x", "alpha"))
-    write_skill(tmp_path, backbone, "alpha", seed=77)
-    loading = worker.load_skill(tmp_path / "alpha")
+    write_adapter(tmp_path, backbone, "alpha", seed=77)
+    loading = worker.load_adapter(tmp_path / "alpha")
     worker.turn()
-    fresh = make(tiny_backbone(), tmp_path, skills=("alpha",))
+    fresh = make(tiny_backbone(), tmp_path, adapters=("alpha",))
 
     assert loading.result().name == "alpha"
     assert answer(worker, asked("x", "alpha")) == answer(fresh, asked("x", "alpha")) != first
@@ -101,10 +101,10 @@ def test_reloaded_skill_never_meets_stale_blocks(folder: Path, tmp_path: Path) -
 
 
 def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
-    """A skill whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
-    write_skill(tmp_path, tiny_backbone(), "alpha", seed=1, moving=False)
-    worker = make(tiny_backbone(), tmp_path, skills=("alpha",))
-    without = make(tiny_backbone(), tmp_path, skills=("alpha",), prefix_bytes=0)
+    """An adapter whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, moving=False)
+    worker = make(tiny_backbone(), tmp_path, adapters=("alpha",))
+    without = make(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
     requests = [asked("one", "alpha"), asked("another", "alpha")]
 
     assert [answer(worker, one) for one in requests] == [answer(without, one) for one in requests]
@@ -147,7 +147,7 @@ def test_tiny_cache_changes_no_answer(folder: Path) -> None:
     block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
     worker: ModelWorker = make(tiny_backbone(), folder, prefix_bytes=3 * block)
     for user in ("p", "q", "p"):
-        for skill in (None, "alpha"):
-            request = asked(user, skill)
+        for adapter in (None, "alpha"):
+            request = asked(user, adapter)
             assert answer(worker, request) == answer(without, request)
     assert 0 < worker.batch.prefix.bytes <= 3 * block

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from bem.backbone import Backbone, Kind, load_backbone
-from bem.data.passage_qa import load_passage_qa
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
 from bem.engine.native import Wanted
 from bem.engine.pick import settle
 from bem.engine.weights import FourBitLinear
+from bem_fleet.data.passage_qa import load_passage_qa
 from torch.nn.functional import cross_entropy
 
 from tests.unit.bem.engine.native.kernels import library

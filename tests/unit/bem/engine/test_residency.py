@@ -1,34 +1,34 @@
-"""More skills than fit: each comes into a slot when it is asked for, and nobody notices."""
+"""More adapters than fit: each comes into a slot when it is asked for, and nobody notices."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.engine import GenerationRequest, ModelWorker, Segment
 from bem.errors import ArtifactTamperedError, InvalidRequestError, SlotsFullError
 from bem.testing import tiny_backbone
 
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.engines import GREEDY, Reader, answer, encoded, make, send, turns
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 COUNT = 24
-NAMES = tuple(f"skill-{n:02}" for n in range(COUNT))
+NAMES = tuple(f"adapter-{n:02}" for n in range(COUNT))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two dozen skills on disk."""
-    path = tmp_path_factory.mktemp("skills")
+    """Two dozen adapters on disk."""
+    path = tmp_path_factory.mktemp("adapters")
     for seed, name in enumerate(NAMES):
-        write_skill(path, tiny_backbone(), name, seed=seed)
+        write_adapter(path, tiny_backbone(), name, seed=seed)
     return path
 
 
-def asked(skill: str, tokens: int = 8) -> GenerationRequest:
-    """A request for one skill."""
-    return GenerationRequest(encoded("who are you?"), GREEDY, max_tokens=tokens, skill=skill)
+def asked(adapter: str, tokens: int = 8) -> GenerationRequest:
+    """A request for one adapter."""
+    return GenerationRequest(encoded("who are you?"), GREEDY, max_tokens=tokens, adapter=adapter)
 
 
 def finish(worker: ModelWorker) -> None:
@@ -38,9 +38,9 @@ def finish(worker: ModelWorker) -> None:
 
 
 def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Path) -> None:
-    """Many requests of all skills in random order through two slots give everybody his answer."""
-    roomy = make(tiny_backbone(), folder, slots=COUNT, skills=NAMES)
-    tight = make(tiny_backbone(), folder, slots=2, skills=NAMES, waiting=64)
+    """Many requests of all adapters in random order through two slots give everybody his answer."""
+    roomy = make(tiny_backbone(), folder, slots=COUNT, adapters=NAMES)
+    tight = make(tiny_backbone(), folder, slots=2, adapters=NAMES, waiting=64)
     expected = {name: answer(roomy, asked(name)) for name in NAMES}
     order = [NAMES[7 * n % COUNT] for n in range(2 * COUNT)]
     readers = [send(tight, asked(name))[0] for name in order]
@@ -53,9 +53,9 @@ def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Pa
 
 
 def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
-    """With all slots in use the next skill waits, and comes in when one is free."""
-    worker = make(tiny_backbone(), folder, rows=4, slots=1, skills=NAMES[:2])
-    alone = make(tiny_backbone(), folder, rows=4, slots=2, skills=NAMES[:2])
+    """With all slots in use the next adapter waits, and comes in when one is free."""
+    worker = make(tiny_backbone(), folder, rows=4, slots=1, adapters=NAMES[:2])
+    alone = make(tiny_backbone(), folder, rows=4, slots=2, adapters=NAMES[:2])
     long = asked(NAMES[0], tokens=60)
     first, _ = send(worker, long)
     turns(worker, 5)
@@ -70,24 +70,24 @@ def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
     assert texts == [answer(alone, one) for one in (long, asked(NAMES[1]), asked(NAMES[0]))]
 
 
-def test_least_recently_used_skill_makes_room(folder: Path) -> None:
+def test_least_recently_used_adapter_makes_room(folder: Path) -> None:
     """Use, not age, decides who stays."""
-    bank = SkillBank(
+    bank = AdapterBank(
         tiny_backbone(), layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER
     )
     loaded = [bank.load(folder / name) for name in NAMES[:3]]
     bank.release(bank.acquire(NAMES[0]))
     bank.release(bank.acquire(NAMES[2]))
 
-    assert [skill.slot is not None for skill in loaded] == [True, False, True]
+    assert [adapter.slot is not None for adapter in loaded] == [True, False, True]
 
 
 def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None:
-    """A skill whose files are another version by now fails its own request only."""
+    """An adapter whose files are another version by now fails its own request only."""
     for seed, name in enumerate(("one", "two")):
-        write_skill(tmp_path, tiny_backbone(), name, seed=seed)
-    worker = make(tiny_backbone(), tmp_path, slots=1, skills=("one", "two"))
-    write_skill(tmp_path, tiny_backbone(), "two", seed=5)
+        write_adapter(tmp_path, tiny_backbone(), name, seed=seed)
+    worker = make(tiny_backbone(), tmp_path, slots=1, adapters=("one", "two"))
+    write_adapter(tmp_path, tiny_backbone(), "two", seed=5)
     changed, _ = send(worker, asked("two"))
     kept, _ = send(worker, asked("one"))
     finish(worker)
@@ -102,13 +102,13 @@ def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None
 def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> None:
     """A byte changed under the old time of modification is seen; the same bytes anew are not it."""
     for seed, name in enumerate(("one", "two")):
-        write_skill(tmp_path, tiny_backbone(), name, seed=seed)
-    bank = SkillBank(
+        write_adapter(tmp_path, tiny_backbone(), name, seed=seed)
+    bank = AdapterBank(
         tiny_backbone(), layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER
     )
     for name in ("one", "two"):
         bank.load(tmp_path / name)
-    tensors = tmp_path / "two/skill.safetensors"
+    tensors = tmp_path / "two/adapter.safetensors"
     raw, stat = tensors.read_bytes(), tensors.stat()
     tensors.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     os.utime(tensors, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -120,8 +120,8 @@ def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> No
 
 
 def test_limits_are_named(folder: Path) -> None:
-    """One skill too many is refused, as is a request that needs more slots than there are."""
-    bank = SkillBank(
+    """One adapter too many is refused, as is a request that needs more slots than there are."""
+    bank = AdapterBank(
         tiny_backbone(),
         layers=LAYERS,
         rank=RANK,
@@ -135,7 +135,7 @@ def test_limits_are_named(folder: Path) -> None:
         bank.load(folder / NAMES[2])
     bank.load(folder / NAMES[1])
 
-    worker = make(tiny_backbone(), folder, slots=1, skills=NAMES[:2])
+    worker = make(tiny_backbone(), folder, slots=1, adapters=NAMES[:2])
     two = replace(asked(NAMES[0]), activation=4, former=(Segment(0, 4, NAMES[1]),))
     reader: Reader = send(worker, two)[0]
     finish(worker)

@@ -6,15 +6,23 @@ import pytest
 from bem.engine import GenerationRequest, ModelWorker
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.engine.engines import ENDLESS, GREEDY, encoded, make, send, turns, write_skills
+from tests.unit.bem.engine.engines import (
+    ENDLESS,
+    GREEDY,
+    encoded,
+    make,
+    send,
+    turns,
+    write_adapters,
+)
 
 LONG = 2048
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Skills on disk."""
-    return write_skills(tmp_path_factory.mktemp("skills"))
+    """Adapters on disk."""
+    return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 def engine(folder: Path) -> ModelWorker:
@@ -22,13 +30,15 @@ def engine(folder: Path) -> ModelWorker:
     return make(tiny_backbone(context_tokens=LONG + 600), folder, rows=10)
 
 
-def long_prompt(skill: str | None = None) -> GenerationRequest:
+def long_prompt(adapter: str | None = None) -> GenerationRequest:
     """A request whose prompt has 2,048 tokens."""
-    return GenerationRequest(encoded("w" * LONG), GREEDY, max_tokens=4, skill=skill)
+    return GenerationRequest(encoded("w" * LONG), GREEDY, max_tokens=4, adapter=adapter)
 
 
-@pytest.mark.parametrize("skill", [None, "alpha"])
-def test_long_prompt_stalls_nobody_for_more_than_two_steps(folder: Path, skill: str | None) -> None:
+@pytest.mark.parametrize("adapter", [None, "alpha"])
+def test_long_prompt_stalls_nobody_for_more_than_two_steps(
+    folder: Path, adapter: str | None
+) -> None:
     """With 8 running, a token never waits for more than one piece beside its own step."""
     worker = engine(folder)
     for place in range(8):
@@ -36,7 +46,7 @@ def test_long_prompt_stalls_nobody_for_more_than_two_steps(folder: Path, skill: 
     turns(worker, 20)
     running = list(worker.batch.rows)
     computed = worker.counters.prompt_tokens
-    send(worker, long_prompt(skill))
+    send(worker, long_prompt(adapter))
     while worker.counters.prompt_tokens - computed < LONG:
         places = [row.position for row in running]
         passes = worker.counters.passes
@@ -62,12 +72,12 @@ def test_crowd_of_short_prompts_stalls_nobody_either(folder: Path) -> None:
 
 
 def test_short_prompts_that_arrive_together_are_read_together(folder: Path) -> None:
-    """Ten prompts of like length, with skills and without, pass each half in one forward."""
+    """Ten prompts of like length, with adapters and without, pass each half in one forward."""
     worker = engine(folder)
-    skills = (None, "alpha", "beta")
+    adapters = (None, "alpha", "beta")
     requests = [
         GenerationRequest(
-            encoded(f"tell me {place} {'x' * place}"), ENDLESS, skill=skills[place % 3]
+            encoded(f"tell me {place} {'x' * place}"), ENDLESS, adapter=adapters[place % 3]
         )
         for place in range(10)
     ]

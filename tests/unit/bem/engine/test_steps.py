@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest
 from bem.engine.forward import Decoder
@@ -14,8 +14,8 @@ from bem.engine.steps import SHORTEST, GraphSteps
 from bem.testing import tiny_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.unit.bem.engine.engines import ENDLESS, SKILLS, encoded, make, send, write_skills
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.engine.engines import ADAPTERS, ENDLESS, encoded, make, send, write_adapters
 
 CONTEXT = 600
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="has no CUDA device")
@@ -23,18 +23,18 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="has no CUDA dev
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Skills on disk."""
-    return write_skills(tmp_path_factory.mktemp("skills"))
+    """Adapters on disk."""
+    return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 def said(folder: Path, backbone: Backbone, *, graphs: bool) -> list[str]:
-    """Answer requests of several skills and lengths, which come and go at different steps."""
-    worker = make(backbone, folder, rows=5, skills=SKILLS, graphs=graphs)
+    """Answer requests of several adapters and lengths, which come and go at different steps."""
+    worker = make(backbone, folder, rows=5, adapters=ADAPTERS, graphs=graphs)
     readers = []
-    for place, skill in enumerate([None, *SKILLS, None, "alpha", "beta", None]):
+    for place, adapter in enumerate([None, *ADAPTERS, None, "alpha", "beta", None]):
         prompt = encoded("x" * (7 if place % 3 else SHORTEST - 10) + str(place))
         limit = 12 + 5 * place
-        readers.append(send(worker, GenerationRequest(prompt, ENDLESS, limit, skill=skill))[0])
+        readers.append(send(worker, GenerationRequest(prompt, ENDLESS, limit, adapter=adapter))[0])
     while worker.counters.running or worker.counters.waiting:
         worker.turn()
     return [reader.text() for reader in readers]
@@ -58,11 +58,11 @@ def test_replayed_graphs_say_the_same(folder: Path) -> None:
     assert said(folder, backbones[0], graphs=True) == said(folder, backbones[1], graphs=False)
 
 
-def graph_steps(folder: Path) -> tuple[GraphSteps, SkillBank]:
-    """Steps of four rows with all skills loaded."""
+def graph_steps(folder: Path) -> tuple[GraphSteps, AdapterBank]:
+    """Steps of four rows with all adapters loaded."""
     backbone = tiny_backbone(context_tokens=CONTEXT)
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
-    for name in SKILLS:
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+    for name in ADAPTERS:
         bank.load(folder / name)
     cache = SlotCache(backbone, rows=4, context_tokens=CONTEXT + 1)
     return GraphSteps(Decoder(backbone, bank, cache), bank, cache, CONTEXT), bank
@@ -83,7 +83,7 @@ def test_a_row_at_the_last_position_is_left_alone(folder: Path) -> None:
 
 
 def test_shapes_are_few(folder: Path) -> None:
-    """However rows come, go and grow: slots, lengths and skills are rounded up."""
+    """However rows come, go and grow: slots, lengths and adapters are rounded up."""
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
         bank.rows.clear()
@@ -116,7 +116,7 @@ def test_nothing_in_a_step_looks_at_data(folder: Path) -> None:
     """Neither half has an operation that a capture refuses."""
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
-        slots = torch.tensor([[bank.acquire(name).slot] for name in SKILLS])
+        slots = torch.tensor([[bank.acquire(name).slot] for name in ADAPTERS])
         bank.rows.set(slots, torch.ones(3, 1, RANK))
         steps.lower([0, 1, 3], [4, 2, 9], [1, 2, 3])
         steps.upper()

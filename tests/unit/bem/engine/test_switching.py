@@ -1,11 +1,11 @@
-"""Switching skills in mid-conversation: tokens before the switch keep their keys and values."""
+"""Switching adapters in mid-conversation: tokens before the switch keep their keys and values."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, Segment
 from bem.engine.codes import CHUNK_TOKENS
@@ -14,8 +14,8 @@ from bem.errors import InvalidRequestError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
-from tests.unit.bem.engine.engines import GREEDY, answer, encoded, make, write_skills
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.engine.engines import GREEDY, answer, encoded, make, write_adapters
 
 HISTORY = encoded("We have talked about boats for a long while, and about the sea as well. " * 3)
 PROMPT = (*HISTORY, *encoded("Now answer in another way."))
@@ -24,27 +24,27 @@ AT = len(HISTORY)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Skills on disk."""
-    return write_skills(tmp_path_factory.mktemp("skills"))
+    """Adapters on disk."""
+    return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 def by_position(folder: Path, plan: list[tuple[str | None, Tensor | None]]) -> str:
     """Return the greedy answer of one forward over everything a token, each with its own code.
 
     Args:
-        folder: Skills.
-        plan: Skill and code of each position, the last one's also for what follows.
+        folder: Adapters.
+        plan: Adapter and code of each position, the last one's also for what follows.
     """
     backbone = tiny_backbone()
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
     slots = {name: bank.load(folder / name).slot for name in ("alpha", "beta")}
     ids = list(PROMPT)
     for _ in range(12):
         codes = torch.zeros(1, len(ids), 2, RANK)
         for place in range(len(ids)):
-            skill, code = plan[min(place, len(plan) - 1)]
+            adapter, code = plan[min(place, len(plan) - 1)]
             if code is not None:
-                codes[0, place, ["alpha", "beta"].index(str(skill))] = code
+                codes[0, place, ["alpha", "beta"].index(str(adapter))] = code
         bank.rows.set(torch.tensor([[slots["alpha"], slots["beta"]]]), codes)
         with torch.no_grad():
             ids.append(int(backbone.model(torch.tensor([ids])).logits[0, -1].argmax()))
@@ -61,10 +61,10 @@ def features(backbone: Backbone) -> Tensor:
 
 
 def prefix_code(folder: Path, name: str, tokens: int) -> Tensor:
-    """Return the code that a skill sets from the first tokens."""
+    """Return the code that an adapter sets from the first tokens."""
     backbone = tiny_backbone()
     seen = features(backbone)
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
     controller = bank.load(folder / name).controller
     with torch.no_grad():
         code: Tensor = controller.prefix(seen[:tokens].mean(0, keepdim=True))[0]
@@ -73,7 +73,7 @@ def prefix_code(folder: Path, name: str, tokens: int) -> Tensor:
 
 def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
     """The engine's answer is that of a plain forward in which each token has its own code."""
-    request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT)
+    request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", activation=AT)
     code = prefix_code(folder, "alpha", len(PROMPT))
     plan: list[tuple[str | None, Tensor | None]] = [(None, None)] * AT
     plan.append(("alpha", code))
@@ -81,15 +81,15 @@ def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
     assert answer(make(tiny_backbone(), folder), request) == by_position(folder, plan)
 
 
-def test_former_skill_keeps_its_codes(folder: Path) -> None:
-    """What an earlier turn computed under its skill, chunk by chunk, stays as it was."""
-    former = Segment(start=0, coded_at=40, skill="beta")
+def test_former_adapter_keeps_its_codes(folder: Path) -> None:
+    """What an earlier turn computed under its adapter, chunk by chunk, stays as it was."""
+    former = Segment(start=0, coded_at=40, adapter="beta")
     request = GenerationRequest(
-        PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT, former=(former,)
+        PROMPT, GREEDY, max_tokens=12, adapter="alpha", activation=AT, former=(former,)
     )
     backbone = tiny_backbone()
     seen = features(backbone)
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
     controller = bank.load(folder / "beta").controller
     codes = [prefix_code(folder, "beta", 40)]
     plan: list[tuple[str | None, Tensor | None]] = [("beta", codes[0])] * (40 + CHUNK_TOKENS)
@@ -105,14 +105,14 @@ def test_former_skill_keeps_its_codes(folder: Path) -> None:
 
 
 def test_switch_reuses_the_history(folder: Path) -> None:
-    """After a turn of the base model or of a former skill, only what is new is computed."""
+    """After a turn of the base model or of a former adapter, only what is new is computed."""
     worker = make(tiny_backbone(), folder)
     history = GenerationRequest(HISTORY, GREEDY, max_tokens=1)
-    switched = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha", activation=AT)
-    former = Segment(start=0, coded_at=AT, skill="beta")
+    switched = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", activation=AT)
+    former = Segment(start=0, coded_at=AT, adapter="beta")
     for before, after in (
         (history, switched),
-        (replace(history, skill="beta"), replace(switched, former=(former,))),
+        (replace(history, adapter="beta"), replace(switched, former=(former,))),
     ):
         fresh = answer(make(tiny_backbone(), folder, prefix_bytes=0), after)
         answer(worker, before)
@@ -122,9 +122,9 @@ def test_switch_reuses_the_history(folder: Path) -> None:
         assert worker.counters.reused_tokens - reused == AT // BLOCK_TOKENS * BLOCK_TOKENS
 
 
-def test_activation_at_the_start_is_the_plain_skill(folder: Path) -> None:
+def test_activation_at_the_start_is_the_plain_adapter(folder: Path) -> None:
     """At 0 nothing changes; at the prompt's end only the answer has the code."""
-    plain = GenerationRequest(PROMPT, GREEDY, max_tokens=12, skill="alpha")
+    plain = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha")
     worker = make(tiny_backbone(), folder)
 
     assert answer(worker, plain) == answer(worker, replace(plain, activation=0))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, Kind
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
@@ -15,8 +15,8 @@ from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import library
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 IDS = torch.tensor([[5, 77, 9, 31, 250, 4, 18, 42]])
 HELD: tuple[tuple[Kind, Wanted], ...] = (
@@ -96,10 +96,10 @@ def test_a_zero_row_gives_zeros() -> None:
 
 @pytest.mark.parametrize(("kind", "kernels"), HELD)
 def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: Wanted, tmp_path: Path) -> None:
-    """In every form, a skill with a code of zeros gives the base model's logits bit for bit."""
+    """In every form, an adapter with a code of zeros gives the base model's logits bit for bit."""
     backbone = settled(kind, kernels)
-    write_skill(tmp_path, backbone, "alpha", seed=0)
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
+    write_adapter(tmp_path, backbone, "alpha", seed=0)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
     slot = bank.load(tmp_path / "alpha").slot
     decoder = Decoder(backbone, bank, SlotCache(backbone, rows=1, context_tokens=32))
     bare = logits(decoder)

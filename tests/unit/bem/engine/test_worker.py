@@ -11,21 +11,21 @@ import torch
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
 from bem.errors import (
+    AdapterNotFoundError,
     DeadlineExceededError,
     EngineClosedError,
     QueueFullError,
-    SkillNotFoundError,
 )
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.engine.engines import GREEDY, encoded, make, send, write_skills
-from tests.unit.bem.skills import write_skill
+from tests.unit.bem.adapters import write_adapter
+from tests.unit.bem.engine.engines import GREEDY, encoded, make, send, write_adapters
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Skills on disk."""
-    return write_skills(tmp_path_factory.mktemp("skills"))
+    """Adapters on disk."""
+    return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture
 def worker(backbone: Backbone, folder: Path) -> Iterator[ModelWorker]:
-    """A running engine with two skills."""
+    """A running engine with two adapters."""
     made = make(backbone, folder)
     made.start()
     yield made
@@ -46,11 +46,11 @@ def worker(backbone: Backbone, folder: Path) -> Iterator[ModelWorker]:
 def requests() -> list[GenerationRequest]:
     """Requests that differ in everything."""
     mixed = []
-    for index, skill in enumerate((None, "alpha", "beta", "alpha", None, "beta")):
+    for index, adapter in enumerate((None, "alpha", "beta", "alpha", None, "beta")):
         sampling = GREEDY if index % 3 else Sampling(temperature=0.9, top_p=0.9, seed=index)
         text = "once upon a time " * (1 + 3 * index) + str(index)
         mixed.append(
-            GenerationRequest(encoded(text), sampling, max_tokens=20 + 15 * index, skill=skill)
+            GenerationRequest(encoded(text), sampling, max_tokens=20 + 15 * index, adapter=adapter)
         )
     return mixed
 
@@ -73,7 +73,7 @@ def test_base_model_answers_as_transformers_does(worker: ModelWorker) -> None:
 
 
 def test_answer_alone_equals_answer_in_a_batch(worker: ModelWorker) -> None:
-    """Skills, lengths and sampling of other rows never change a request's text."""
+    """Adapters, lengths and sampling of other rows never change a request's text."""
     alone = [send(worker, request)[0].text() for request in requests()]
     readers = [send(worker, request)[0] for request in requests()]
 
@@ -81,15 +81,15 @@ def test_answer_alone_equals_answer_in_a_batch(worker: ModelWorker) -> None:
     assert len(set(alone)) == len(alone)
 
 
-def test_skill_changes_the_answer_and_scale_zero_does_not(worker: ModelWorker) -> None:
-    """A skill at scale 0 is the base model exactly."""
+def test_adapter_changes_the_answer_and_scale_zero_does_not(worker: ModelWorker) -> None:
+    """An adapter at scale 0 is the base model exactly."""
     base = GenerationRequest(encoded("tell me"), GREEDY, max_tokens=30)
     texts = [
         send(worker, request)[0].text()
         for request in (
             base,
-            replace(base, skill="alpha"),
-            replace(base, skill="alpha", skill_scale=0.0),
+            replace(base, adapter="alpha"),
+            replace(base, adapter="alpha", adapter_scale=0.0),
         )
     ]
 
@@ -98,9 +98,11 @@ def test_skill_changes_the_answer_and_scale_zero_does_not(worker: ModelWorker) -
 
 def test_code_moves_at_chunk_borders_without_touching_other_rows(worker: ModelWorker) -> None:
     """Answers longer than several chunks stay independent of the batch."""
-    long = GenerationRequest(encoded("a long one"), GREEDY, max_tokens=200, skill="beta")
+    long = GenerationRequest(encoded("a long one"), GREEDY, max_tokens=200, adapter="beta")
     alone = send(worker, long)[0].text()
-    readers = [send(worker, replace(long, skill=skill))[0] for skill in ("beta", "alpha", None)]
+    readers = [
+        send(worker, replace(long, adapter=adapter))[0] for adapter in ("beta", "alpha", None)
+    ]
 
     assert readers[0].text() == alone
     assert len({alone, readers[1].text(), readers[2].text()}) == 3
@@ -168,28 +170,28 @@ def test_full_queue_refuses_with_a_delay(backbone: Backbone, folder: Path) -> No
     assert 0.5 <= caught.value.retry_after_s <= 60
 
 
-def test_unknown_skill_is_named(worker: ModelWorker) -> None:
+def test_unknown_adapter_is_named(worker: ModelWorker) -> None:
     """The error lists what is loaded."""
-    with pytest.raises(SkillNotFoundError, match="alpha, beta"):
-        send(worker, GenerationRequest(encoded("x"), skill="gamma"))[0].pieces()
+    with pytest.raises(AdapterNotFoundError, match="alpha, beta"):
+        send(worker, GenerationRequest(encoded("x"), adapter="gamma"))[0].pieces()
 
 
 def test_reload_leaves_running_requests_on_their_version(
     worker: ModelWorker, tmp_path: Path, backbone: Backbone
 ) -> None:
     """A request keeps the version it began with while its name gets another."""
-    request = GenerationRequest(encoded("version"), GREEDY, max_tokens=150, skill="alpha")
+    request = GenerationRequest(encoded("version"), GREEDY, max_tokens=150, adapter="alpha")
     before = send(worker, request)[0].text()
-    write_skill(tmp_path, backbone, "alpha", seed=99)
+    write_adapter(tmp_path, backbone, "alpha", seed=99)
     reader, _ = send(worker, request)
     first = reader.arrived.get(timeout=60)
     assert isinstance(first, Piece)
-    worker.load_skill(tmp_path / "alpha").result(timeout=60)
+    worker.load_adapter(tmp_path / "alpha").result(timeout=60)
 
     assert first.text + reader.text() == before
     assert send(worker, request)[0].text() != before
-    with pytest.raises(SkillNotFoundError):
-        worker.unload_skill("nobody").result(timeout=60)
+    with pytest.raises(AdapterNotFoundError):
+        worker.unload_adapter("nobody").result(timeout=60)
 
 
 def test_drain_finishes_what_was_accepted(backbone: Backbone, folder: Path) -> None:

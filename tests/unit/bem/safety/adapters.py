@@ -7,10 +7,10 @@ from bem.adapters.site import KINDS
 from bem.backbone import Backbone
 from bem.safety import SafetyCard, ValueHead, reserve, save_safety
 
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
 
 BASIS = 6
-# Far from zero, and small enough to leave a skill beside it its say.
+# Far from zero, and small enough to leave an adapter beside it its say.
 SIZE = 0.6
 
 

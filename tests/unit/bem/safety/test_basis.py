@@ -19,14 +19,14 @@ def test_basis_is_orthonormal_and_of_its_seed() -> None:
     assert not torch.equal(q, reserve(WIDTH, 8, seed=4))
 
 
-def test_basis_is_laid_beside_committed_skills() -> None:
-    """What skills span before there is a basis stays theirs, to rounding."""
-    skills = [torch.randn(WIDTH, 5), torch.randn(WIDTH, 5)]
-    q = reserve(WIDTH, 8, seed=0, away_from=skills)
+def test_basis_is_laid_beside_committed_adapters() -> None:
+    """What adapters span before there is a basis stays theirs, to rounding."""
+    adapters = [torch.randn(WIDTH, 5), torch.randn(WIDTH, 5)]
+    q = reserve(WIDTH, 8, seed=0, away_from=adapters)
 
-    assert all(orthogonality(q, b) > 1 - 1e-5 for b in skills)
+    assert all(orthogonality(q, b) > 1 - 1e-5 for b in adapters)
     with pytest.raises(ValueError, match="does not fit beside 10"):
-        reserve(WIDTH, 40, seed=0, away_from=skills)
+        reserve(WIDTH, 40, seed=0, away_from=adapters)
 
 
 def test_slices_of_missions_are_outside_the_basis() -> None:

@@ -15,7 +15,7 @@ from bem.training.memory import (
     resident_bytes,
 )
 from bem.training.strategy import Strategy
-from bem.training.trainer import SkillTrainer
+from bem.training.trainer import AdapterTrainer
 
 from tests.unit.bem.training.test_trainer import examples, plan
 
@@ -24,7 +24,7 @@ PLENTY = 1 << 40
 
 def test_fastest_that_fits_is_used_and_nothing_moves(tmp_path: Path) -> None:
     """With room for all, every kind is measured and the trainer takes the fastest."""
-    trainer = SkillTrainer(tiny_backbone(), plan(1), tmp_path)
+    trainer = AdapterTrainer(tiny_backbone(), plan(1), tmp_path)
     before = {name: p.detach().clone() for name, p in trainer.parameters.items()}
     tried = MemoryOptimizer(PLENTY).fit(trainer, examples())
 
@@ -39,7 +39,7 @@ def test_fastest_that_fits_is_used_and_nothing_moves(tmp_path: Path) -> None:
 def test_budget_ends_the_search_with_what_is_needed(tmp_path: Path) -> None:
     """Where nothing fits, the error names what a step takes, and the trainer stays as it was."""
     kept = Strategy(row_tokens=7)
-    trainer = SkillTrainer(tiny_backbone(), plan(1), tmp_path, strategy=kept)
+    trainer = AdapterTrainer(tiny_backbone(), plan(1), tmp_path, strategy=kept)
 
     with pytest.raises(MemoryBudgetError, match="at its most frugal"):
         MemoryOptimizer(1).fit(trainer, examples())
@@ -50,7 +50,7 @@ def test_budget_ends_the_search_with_what_is_needed(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_differ_are_measured_once(tmp_path: Path) -> None:
     """Rows shorter than the longest sequence are the same rows."""
-    trainer = SkillTrainer(tiny_backbone(), plan(1), tmp_path)
+    trainer = AdapterTrainer(tiny_backbone(), plan(1), tmp_path)
     tries = [Strategy(row_tokens=1), Strategy(row_tokens=2)]
 
     assert len(MemoryOptimizer(PLENTY, tries).fit(trainer, examples())) == 1

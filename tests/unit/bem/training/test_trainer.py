@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.data.passage_qa import Item
 from bem.testing import tiny_backbone
 from bem.training.features import Example, cache_examples
 from bem.training.strategy import Strategy
-from bem.training.trainer import SkillTrainer, TrainingPlan
+from bem.training.trainer import AdapterTrainer, TrainingPlan
+from bem_fleet.data.passage_qa import Item
 
 ITEMS = [Item(str(i), f"p{i}" + "x" * (7 * i), "q", f"a{i}") for i in range(6)]
 
@@ -32,7 +32,7 @@ def plan(epochs: int) -> TrainingPlan:
     )
 
 
-def gradients(trainer: SkillTrainer, data: list[Example]) -> dict[str, torch.Tensor]:
+def gradients(trainer: AdapterTrainer, data: list[Example]) -> dict[str, torch.Tensor]:
     """The gradients of one batch after factors and controller were moved away from zero."""
     torch.manual_seed(1)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_loss_falls_and_the_base_stays(tmp_path: Path) -> None:
     """Only factors and controller move."""
     backbone = tiny_backbone()
     before = {name: p.clone() for name, p in backbone.model.named_parameters()}
-    trainer = SkillTrainer(backbone, plan(30), tmp_path)
+    trainer = AdapterTrainer(backbone, plan(30), tmp_path)
     data = examples()
     first = trainer.loss(data).item()
     trainer.run(data)
@@ -67,8 +67,8 @@ def test_loss_falls_and_the_base_stays(tmp_path: Path) -> None:
 def test_strategies_give_the_same_gradients(strategy: Strategy, tmp_path: Path) -> None:
     """Every sequence on its own, or states recomputed: the gradients are those of one row."""
     data = examples()
-    wanted = gradients(SkillTrainer(tiny_backbone(), plan(1), tmp_path), data)
-    found = gradients(SkillTrainer(tiny_backbone(), plan(1), tmp_path, strategy=strategy), data)
+    wanted = gradients(AdapterTrainer(tiny_backbone(), plan(1), tmp_path), data)
+    found = gradients(AdapterTrainer(tiny_backbone(), plan(1), tmp_path, strategy=strategy), data)
 
     assert wanted
     assert set(found) == set(wanted)
@@ -88,7 +88,7 @@ def test_sites_in_all_layers_train_from_token_ids(tmp_path: Path) -> None:
         learning_rate=0.01,
     )
     data = examples(0, -1)
-    trainer = SkillTrainer(tiny_backbone(), everywhere, tmp_path)
+    trainer = AdapterTrainer(tiny_backbone(), everywhere, tmp_path)
     first = trainer.loss(data).item()
     trainer.run(data)
 
@@ -101,7 +101,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from tests.unit.bem.training import test_trainer as here
-trainer = here.SkillTrainer(here.tiny_backbone(), here.plan(4), Path(sys.argv[1]), save_steps=3)
+trainer = here.AdapterTrainer(here.tiny_backbone(), here.plan(4), Path(sys.argv[1]), save_steps=3)
 step = trainer.train_step
 def die_later(batch, total):
     if trainer.step == 5:
@@ -123,9 +123,9 @@ def test_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
         capture_output=True,
     )
     data = examples()
-    whole = SkillTrainer(tiny_backbone(), plan(4), tmp_path / "whole")
+    whole = AdapterTrainer(tiny_backbone(), plan(4), tmp_path / "whole")
     whole.run(data)
-    resumed = SkillTrainer(tiny_backbone(), plan(4), tmp_path / "broken")
+    resumed = AdapterTrainer(tiny_backbone(), plan(4), tmp_path / "broken")
     at_kill = losses(tmp_path / "broken")
     resumed.run(data)
 
@@ -139,6 +139,6 @@ def test_killed_run_goes_on_with_the_same_curve(tmp_path: Path) -> None:
 
 def test_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     """A changed plan never continues an old run."""
-    SkillTrainer(tiny_backbone(), plan(1), tmp_path).run(examples())
+    AdapterTrainer(tiny_backbone(), plan(1), tmp_path).run(examples())
     with pytest.raises(ValueError, match="another plan"):
-        SkillTrainer(tiny_backbone(), plan(2), tmp_path).run(examples())
+        AdapterTrainer(tiny_backbone(), plan(2), tmp_path).run(examples())

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from services.gateway.certificate import CERTIFICATE, KEY, Renewal
+from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, Renewal
 
 
 def issue(folder: Path) -> None:

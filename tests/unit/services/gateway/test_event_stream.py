@@ -5,8 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-
-from services.gateway.event_stream import DONE, EventStream
+from bem_fleet.services.gateway.event_stream import DONE, EventStream
 
 
 async def _ask(events: AsyncGenerator[bytes], gone: asyncio.Event) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
 """Log-probabilities in the forms that OpenAI's clients read."""
 
+from bem_fleet.services.gateway.logprobs import LogprobWriter
 from bemfleet.router.v1 import router_pb2 as pb
-
-from services.gateway.logprobs import LogprobWriter
 
 
 def token(spelt: bytes, logprob: float = -0.5) -> pb.TokenLogprob:

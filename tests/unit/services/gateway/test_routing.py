@@ -1,17 +1,16 @@
 """Which route holds for a request's model."""
 
+from bem_fleet.services.gateway.routing import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2 as pb
-
-from services.gateway.routing import RouteTable
 
 
 def table(**canary: str) -> RouteTable:
-    """Return a table whose mission has promoted skill-v2 under the name of skill, and a canary."""
+    """Return a table whose mission has promoted adapter-v2 under the name of adapter, and a canary."""
     made = RouteTable(None, 1024)
     route = pb.Route(
         mission="router",
-        model="skill",
-        stable=pb.Target(model="skill-v2"),
+        model="adapter",
+        stable=pb.Target(model="adapter-v2"),
         canary=pb.Target(**canary),
         weight=50,
         canary_id="c",
@@ -21,12 +20,12 @@ def table(**canary: str) -> RouteTable:
 
 
 def test_another_deployment_is_tried_with_every_model() -> None:
-    """The skill goes by its promoted name on both sides, the base model by its own."""
-    routes = table(address="router-canary:50051", model="skill-v2")
-    skill, base = routes.route("router", "skill"), routes.route("router", "base")
+    """The adapter goes by its promoted name on both sides, the base model by its own."""
+    routes = table(address="router-canary:50051", model="adapter-v2")
+    adapter, base = routes.route("router", "adapter"), routes.route("router", "base")
 
-    assert skill is not None
-    assert (skill.stable.model, skill.canary.model) == ("skill-v2", "skill-v2")
+    assert adapter is not None
+    assert (adapter.stable.model, adapter.canary.model) == ("adapter-v2", "adapter-v2")
     assert base is not None
     assert (base.stable.model, base.canary.model, base.weight) == ("", "", 50)
     assert base.canary.address == "router-canary:50051"
@@ -34,8 +33,8 @@ def test_another_deployment_is_tried_with_every_model() -> None:
 
 def test_another_adapter_is_tried_with_its_model_alone() -> None:
     """Requests for other models are not split."""
-    routes = table(model="skill-v3")
+    routes = table(model="adapter-v3")
 
     assert routes.route("router", "base") is None
-    assert routes.route("router", "skill") is not None
-    assert routes.route("memory", "skill") is None
+    assert routes.route("router", "adapter") is not None
+    assert routes.route("memory", "adapter") is None

@@ -5,14 +5,13 @@ from typing import Any
 
 import grpc
 import pytest
+from bem_fleet.services.gateway.errors import _param, from_validation
+from bem_fleet.services.gateway.generation import wire_requests
+from bem_fleet.services.gateway.schema import ChatRequest, CompletionRequest
 from fleet.errors import ErrorDetails
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-
-from services.gateway.errors import _param, from_validation
-from services.gateway.generation import wire_requests
-from services.gateway.schema import ChatRequest, CompletionRequest
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -82,7 +81,7 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
             "frequency_penalty": -0.5,
             "repetition_penalty": 1.25,
             "top_k": 4,
-            "skill_scale": 0.5,
+            "adapter_scale": 0.5,
         }
     )
     (asked,) = wire_requests(request)
@@ -90,7 +89,7 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
     assert dict(asked.sampling.logit_bias) == {50256: -100, 7: 2.5}
     assert (asked.sampling.logprobs, asked.sampling.top_k) == (3, 4)
     assert (asked.sampling.presence_penalty, asked.sampling.frequency_penalty) == (0.5, -0.5)
-    assert (asked.sampling.repetition_penalty, asked.skill_scale) == (1.25, 0.5)
+    assert (asked.sampling.repetition_penalty, asked.adapter_scale) == (1.25, 0.5)
 
 
 @pytest.mark.parametrize(

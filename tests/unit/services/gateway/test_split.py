@@ -1,9 +1,8 @@
 """The split: exact, sticky, growing."""
 
+from bem_fleet.services.gateway.split import is_canary, share_of
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.gateway.split import is_canary, share_of
 
 
 @given(st.text(max_size=64), st.text(max_size=64), st.integers(0, 100), st.integers(0, 100))

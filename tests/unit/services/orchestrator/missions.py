@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.orchestrator.mission import Mission, read_mission
+from bem_fleet.services.orchestrator.mission import Mission, read_mission
 
 
 def mission(name: str = "router", status: dict[str, Any] | None = None, **spec: Any) -> Mission:

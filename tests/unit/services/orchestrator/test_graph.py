@@ -1,6 +1,7 @@
 """The integration graph."""
 
-from services.orchestrator.graph import CrossMissionIntegrator
+from bem_fleet.services.orchestrator.graph import CrossMissionIntegrator
+
 from tests.unit.services.orchestrator.missions import mission
 
 EDGE = [{"mission": "online", "interface": "PolicyUpdateInterface"}]

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from services.orchestrator.mission import Mission
-from services.orchestrator.routes import route_of, routes_of
+from bem_fleet.services.orchestrator.mission import Mission
+from bem_fleet.services.orchestrator.routes import route_of, routes_of
+
 from tests.unit.services.orchestrator.missions import mission
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from services.orchestrator.kube.api import Api
-from services.orchestrator.settings import OrchestratorSettings
-from services.orchestrator.view import View
+from bem_fleet.services.orchestrator.kube.api import Api
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.view import View
 
 MISSION: dict[str, Any] = {
     "metadata": {

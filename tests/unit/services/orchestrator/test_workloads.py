@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from services.orchestrator import workloads
-from services.orchestrator.assignment.inventory import PRODUCT
-from services.orchestrator.mission import Mission, read_mission
+from bem_fleet.services.orchestrator import workloads
+from bem_fleet.services.orchestrator.assignment.inventory import PRODUCT
+from bem_fleet.services.orchestrator.mission import Mission, read_mission
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 LABELS = {"app": "router", "fleet.bem.dev/track": "stable"}

@@ -1,6 +1,6 @@
 """The circuit breaker."""
 
-from services.safety.breaker import Breaker
+from bem_fleet.services.safety.breaker import Breaker
 
 
 def test_failures_in_a_row_open_it_and_one_probe_closes_it() -> None:

@@ -1,11 +1,10 @@
 """What the sidecar may do to messages that it knows from descriptors only."""
 
+from bem_fleet.services.safety.descriptors import Method
 from bemfleet.router.v1 import router_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 from inference import open_inference_pb2 as oip
-
-from services.safety.descriptors import Method
 
 GENERATE = Method(pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name["Generate"])
 INFER = Method(

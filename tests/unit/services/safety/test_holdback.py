@@ -1,11 +1,10 @@
 """What may leave, and when."""
 
+from bem_fleet.guard.findings import Span
+from bem_fleet.services.safety.holdback import HoldBack
+from bem_fleet.services.safety.redaction import cut, merged
 from hypothesis import given
 from hypothesis import strategies as st
-
-from services.safety.findings import Span
-from services.safety.holdback import HoldBack
-from services.safety.redaction import cut, merged
 
 PIECES = st.lists(st.text(alphabet="ab ", max_size=9), max_size=30)
 

@@ -3,14 +3,13 @@
 from itertools import pairwise
 
 import pytest
+from bem_fleet.guard.findings import Span
+from bem_fleet.services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
 from bemfleet.common.v1 import text_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 from inference import open_inference_pb2 as oip
-
-from services.safety.findings import Span
-from services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 40), st.integers(1, 10)).map(

@@ -1,9 +1,8 @@
 """Promised defaults of the validation service."""
 
 import pytest
+from bem_fleet.services.validation.settings import ValidationSettings
 from pydantic import ValidationError
-
-from services.validation.settings import ValidationSettings
 
 
 def test_defaults_are_as_documented() -> None:

@@ -1,4 +1,4 @@
-// Gated low-rank steps beside a matrix: s B (code * (A x)), each row with its own skills and codes.
+// Gated low-rank steps beside a matrix: s B (code * (A x)), each row with its own adapters and codes.
 #pragma once
 
 #include <immintrin.h>
@@ -15,12 +15,12 @@ struct Site {
 
 // What is active in one pass; shared by all sites.
 struct Active {
-  const int64_t* slots;        // [*, skills]: the slot of each of a row's skills
-  const float* codes;          // [*, skills, rank]; null where nothing is active
+  const int64_t* slots;        // [*, adapters]: the slot of each of a row's adapters
+  const float* codes;          // [*, adapters, rank]; null where nothing is active
   const int32_t *slots_of, *codes_of;  // [tokens]: which of those are a row's
-  int32_t skills, rank;
+  int32_t adapters, rank;
 
-  int width() const { return codes ? skills * rank : 0; }
+  int width() const { return codes ? adapters * rank : 0; }
 };
 
 inline float dot(const float* a, const float* b, int size) {
@@ -40,18 +40,18 @@ inline float dot(const float* a, const float* b, int size) {
       _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
-// Writes a row's scaled code times A x into its part of `low [tokens, skills * rank]`.
+// Writes a row's scaled code times A x into its part of `low [tokens, adapters * rank]`.
 inline void take_steps(const Site& site, const Active& active, int row, const float* x, int inputs,
                        float* low) {
   if (!site.down || !active.codes) return;
-  const int64_t* slots = active.slots + static_cast<int64_t>(active.slots_of[row]) * active.skills;
+  const int64_t* slots = active.slots + static_cast<int64_t>(active.slots_of[row]) * active.adapters;
   const float* codes = active.codes + static_cast<int64_t>(active.codes_of[row]) * active.width();
   low += static_cast<int64_t>(row) * active.width();
-  for (int s = 0; s < active.skills; ++s)
+  for (int s = 0; s < active.adapters; ++s)
     for (int k = 0; k < active.rank; ++k) {
       const int at = s * active.rank + k;
       const float* down = site.down + (slots[s] * active.rank + k) * inputs;
-      // Ranks that a skill does not have are zero in its code, and are not read.
+      // Ranks that an adapter does not have are zero in its code, and are not read.
       low[at] = codes[at] == 0 ? 0 : codes[at] * site.scale[slots[s]] * dot(down, x, inputs);
     }
 }
@@ -60,9 +60,9 @@ inline void take_steps(const Site& site, const Active& active, int row, const fl
 inline void add_steps(const Site& site, const Active& active, int row, const float* low,
                       int outputs, float* out) {
   if (!site.down || !active.codes) return;
-  const int64_t* slots = active.slots + static_cast<int64_t>(active.slots_of[row]) * active.skills;
+  const int64_t* slots = active.slots + static_cast<int64_t>(active.slots_of[row]) * active.adapters;
   low += static_cast<int64_t>(row) * active.width();
-  for (int s = 0; s < active.skills; ++s)
+  for (int s = 0; s < active.adapters; ++s)
     for (int k = 0; k < active.rank; ++k) {
       const float factor = low[s * active.rank + k];
       if (factor == 0) continue;

@@ -1,4 +1,4 @@
-"""A whole engine over compiled kernels: skills, several rows, scores."""
+"""A whole engine over compiled kernels: adapters, several rows, scores."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from bem.engine import ModelWorker, Sampling, ScoreRequest, generate, score
 from bem.engine.pick import settle
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.engine.engines import encoded, make, write_skills
+from tests.unit.bem.engine.engines import encoded, make, write_adapters
 from tests.unit.bem.engine.native.kernels import library
 
 
@@ -15,37 +15,37 @@ from tests.unit.bem.engine.native.kernels import library
 def worker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ModelWorker]:
-    """A running engine with two skills."""
+    """A running engine with two adapters."""
     assert library()
     backbone, _ = settle(tiny_backbone(), request.param, "native")
-    made = make(backbone, write_skills(tmp_path_factory.mktemp("skills")), waiting=4)
+    made = make(backbone, write_adapters(tmp_path_factory.mktemp("adapters")), waiting=4)
     made.start()
     yield made
     made.close(drain=False)
 
 
 def test_answers_together_are_those_alone(worker: ModelWorker) -> None:
-    """Prompts of unequal lengths with unlike skills are answered as each is alone."""
+    """Prompts of unequal lengths with unlike adapters are answered as each is alone."""
     prompts = [f"prompt {n} " + "x" * (9 * n % 70) for n in range(9)]
-    skills = [(None, "alpha", "beta")[n % 3] for n in range(9)]
+    adapters = [(None, "alpha", "beta")[n % 3] for n in range(9)]
 
-    together = generate(worker, prompts, skills, max_tokens=12, progress=False)
+    together = generate(worker, prompts, adapters, max_tokens=12, progress=False)
 
-    for prompt, skill, one in zip(prompts, skills, together, strict=True):
-        assert generate(worker, [prompt], skill, max_tokens=12, progress=False) == [one]
+    for prompt, adapter, one in zip(prompts, adapters, together, strict=True):
+        assert generate(worker, [prompt], adapter, max_tokens=12, progress=False) == [one]
 
 
-@pytest.mark.parametrize("skill", [None, "alpha", "beta"])
+@pytest.mark.parametrize("adapter", [None, "alpha", "beta"])
 def test_scores_are_the_logprobs_that_an_answer_was_given_with(
-    worker: ModelWorker, skill: str | None
+    worker: ModelWorker, adapter: str | None
 ) -> None:
     """Scoring generated texts beside each other gives what generation reported, to rounding."""
     prompts = [encoded("tell me something long"), encoded("and now something else entirely")]
     asked = Sampling(temperature=0.8, seed=3, logprobs=0)
-    said = generate(worker, prompts, skill, sampling=asked, max_tokens=100, progress=False)
+    said = generate(worker, prompts, adapter, sampling=asked, max_tokens=100, progress=False)
     wanted = [[one.logprob for one in answer.logprobs] for answer in said]
     requests = [
-        ScoreRequest(prompt, tuple(one.token for one in answer.logprobs), skill)
+        ScoreRequest(prompt, tuple(one.token for one in answer.logprobs), adapter)
         for prompt, answer in zip(prompts, said, strict=True)
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from bem.adapters.bank import SkillBank
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import library, rounded
-from tests.unit.bem.skills import FEATURE_LAYER, LAYERS, RANK, write_skill
 
 CONTEXT, SLOTS = 96, 4
 KINDS = ("int8", "int4")
@@ -32,7 +32,7 @@ def backbone_of(kind: str) -> Backbone:
     return settle(tiny_backbone(), kind, "native")[0]  # type: ignore[arg-type]
 
 
-def decoder_of(backbone: Backbone, bank: SkillBank | None = None) -> Decoder:
+def decoder_of(backbone: Backbone, bank: AdapterBank | None = None) -> Decoder:
     """Return a decoder over a cache in which nothing that is read is left unwritten."""
     cache = SlotCache(backbone, rows=SLOTS, context_tokens=CONTEXT)
     cache.keys.fill_(torch.nan)
@@ -73,21 +73,21 @@ def random_ids(seed: int, rows: int, tokens: int) -> Tensor:
     return torch.randint(0, 250, (rows, tokens), generator=torch.Generator().manual_seed(seed))
 
 
-def with_skills(backbone: Backbone, folder: Path) -> SkillBank:
-    """Install sites and bring two skills into their slots."""
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
+def with_adapters(backbone: Backbone, folder: Path) -> AdapterBank:
+    """Install sites and bring two adapters into their slots."""
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
     for seed, name in enumerate(("alpha", "beta")):
         if not (folder / name).exists():
-            write_skill(folder, backbone, name, seed=seed, size=0.5)
+            write_adapter(folder, backbone, name, seed=seed, size=0.5)
         bank.load(folder / name)
         bank.acquire(name)
     return bank
 
 
-def under(decoder: Decoder, bank: SkillBank, codes: Tensor) -> list[Tensor]:
-    """Run three rows without skills, with one code a row, and with one a token."""
+def under(decoder: Decoder, bank: AdapterBank, codes: Tensor) -> list[Tensor]:
+    """Run three rows without adapters, with one code a row, and with one a token."""
     found = []
-    slots = torch.tensor([[skill.slot for skill in bank.skills()]] * 3)
+    slots = torch.tensor([[adapter.slot for adapter in bank.adapters()]] * 3)
     for chosen in (None, codes[:, 0], codes):
         bank.rows.clear()
         if chosen is not None:
@@ -147,15 +147,15 @@ def test_rows_pieces_and_places_do_not_change_a_bit(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
-    """Rows with skills, one without and a code a token give what torch's sites give in float32."""
+    """Rows with adapters, one without and a code a token give what torch's sites give in float32."""
     codes = torch.rand(3, 6, 2, RANK, generator=torch.Generator().manual_seed(1))
     codes[1] = 0
     native = backbone_of(kind)
-    bank = with_skills(native, tmp_path)
+    bank = with_adapters(native, tmp_path)
     decoder = decoder_of(native, bank)
     found = under(decoder, bank, codes)
     reference = replace(tiny_backbone(), model=held_by(decoder))
-    bank = with_skills(reference, tmp_path)
+    bank = with_adapters(reference, tmp_path)
     cache = SlotCache(reference, rows=3, context_tokens=32)
     wanted = under(Decoder(reference, bank, cache), bank, codes)
 
@@ -169,8 +169,8 @@ def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
 def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
     """Codes of two rows are no codes for one."""
     backbone = backbone_of("int8")
-    bank = SkillBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
-    write_skill(tmp_path, backbone, "alpha", seed=0)
+    bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
+    write_adapter(tmp_path, backbone, "alpha", seed=0)
     bank.load(tmp_path / "alpha")
     decoder = decoder_of(backbone, bank)
     bank.rows.set(torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, RANK))

@@ -10,16 +10,16 @@ from bem.journal import Journal
 from bem.safety import SafetyCard, orthogonality, read_safety, save_safety
 from bem.testing import tiny_backbone
 from bem.training.features import Example, cache_tokens
-from bem.training.safety.examples import (
+from bem.training.safety.plots import draw_curve
+from bem.training.safety.refusal_probe import OpeningProbe
+from bem.training.safety.trainer import SafetyPlan, SafetyTrainer, held
+from bem_fleet.recipes.safety.examples import (
     OPENING_TOKENS,
     SafetyExamples,
     mean_states,
     prompt_ids,
     refusal_ids,
 )
-from bem.training.safety.openings import OpeningProbe
-from bem.training.safety.plots import draw_curve
-from bem.training.safety.trainer import SafetyPlan, SafetyTrainer, held
 
 PLAN = SafetyPlan(
     layers=(2, 3),
@@ -50,10 +50,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[SafetyTrainer, Pa
     """A trained adapter and its folder."""
     folder = tmp_path_factory.mktemp("safety")
     backbone = tiny_backbone()
-    skill = {2: [torch.randn(32, 3)]}
-    trainer = SafetyTrainer(backbone, PLAN, folder, away_from=skill)
+    adapter = {2: [torch.randn(32, 3)]}
+    trainer = SafetyTrainer(backbone, PLAN, folder, away_from=adapter)
     trainer.run(examples(backbone))
-    assert orthogonality(trainer.bases[2], skill[2][0]) > 1 - 1e-5
+    assert orthogonality(trainer.bases[2], adapter[2][0]) > 1 - 1e-5
     card = SafetyCard(
         base_name=backbone.name,
         base_digest=backbone.digest,

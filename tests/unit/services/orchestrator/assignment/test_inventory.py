@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-
-from services.orchestrator.assignment.inventory import (
+from bem_fleet.services.orchestrator.assignment.inventory import (
     GpuNode,
     devices,
     family,

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 
+from bem_fleet.services.orchestrator.assignment.claims import (
+    Claim,
+    Holding,
+    Plan,
+    Priority,
+    RefusalReason,
+)
+from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.solver import solve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority, RefusalReason
-from services.orchestrator.assignment.inventory import GpuNode
-from services.orchestrator.assignment.solver import solve
 
 H100, RTX = "NVIDIA-H100-80GB-HBM3", "NVIDIA-GeForce-RTX-4090"
 MEMORY = {H100: 80.0, RTX: 24.0}

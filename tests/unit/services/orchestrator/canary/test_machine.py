@@ -1,9 +1,6 @@
 """The canary's state machine: its rules over random histories, and its usual lives."""
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from services.orchestrator.canary.machine import (
+from bem_fleet.services.orchestrator.canary.machine import (
     COMMANDS,
     Facts,
     Phase,
@@ -11,7 +8,9 @@ from services.orchestrator.canary.machine import (
     Verdict,
     advance,
 )
-from services.orchestrator.canary.spec import CanarySpec, Step, read_canary
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec, Step, read_canary
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SPEC = CanarySpec(
     id="a", image="i", shadow=20, shadow_s=5, ready_s=30, steps=(Step(10, 10), Step(50, 10))

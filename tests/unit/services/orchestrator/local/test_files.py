@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from services.orchestrator.kube.api import AbsentError, InvalidError
-from services.orchestrator.local.files import MissionFiles, merged, write
+from bem_fleet.services.orchestrator.kube.api import AbsentError, InvalidError
+from bem_fleet.services.orchestrator.local.files import MissionFiles, merged, write
 
 CRD = Path(__file__).resolve().parents[5] / "charts/crds/missions.yaml"
 PATH = "/apis/fleet.bem.dev/v1alpha1/namespaces/here/missions/router"

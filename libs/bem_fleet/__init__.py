@@ -1,0 +1,1 @@
+"""BEM Fleet: services, commands, evaluation and studies around the model library ``bem``."""

@@ -1,0 +1,118 @@
+"""``fleetctl gates``: the acceptance gates as a table, and as ``results/gates.json``."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bem.errors import GateFormatError
+
+from bem_fleet.acceptance.board import (
+    BOARD,
+    Line,
+    Row,
+    counts,
+    differences,
+    evaluate,
+    phase_passes,
+    write_lines,
+)
+from bem_fleet.acceptance.catalogue import load_catalogue
+
+_UNKNOWN = "-"
+
+
+def run(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: bool) -> int:
+    """Judge all gates, store or check all lines, and print those of a phase.
+
+    Args:
+        gates: File of the gates.
+        root: Folder that holds ``results``.
+        phase: 1 to 4; None for all.
+        as_json: Print JSON.
+        check: Compare with what is stored instead of storing.
+
+    Returns:
+        0 if all printed gates pass, 1 if not, 2 if ``check`` finds a difference.
+
+    Raises:
+        GateFormatError: Gates, a report or the stored lines cannot be read.
+    """
+    catalogue = load_catalogue(gates)
+    rows = evaluate(catalogue, root)
+    lines = [row.line for row in rows]
+    if check:
+        if found := differences(_stored(root / BOARD), lines):
+            print("\n".join(f"{BOARD}: {problem}" for problem in found), file=sys.stderr)
+            return 2
+    else:
+        (root / BOARD).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(lines, root / BOARD)
+    shown = [row for row in rows if phase in (None, row.gate.phase)]
+    print(_json(shown) if as_json else _table(shown, phase))
+    return 0 if phase_passes(shown) else 1
+
+
+def _stored(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as err:
+        raise GateFormatError(f"{path.name}: {err}; write it with `make gates`") from err
+
+
+def _json(rows: Sequence[Row]) -> str:
+    return json.dumps(
+        [
+            {
+                **asdict(row.line),
+                "phase": row.gate.phase,
+                "coverage": row.coverage or None,
+                "reasons": row.reasons,
+            }
+            for row in rows
+        ],
+        indent=1,
+    )
+
+
+def _table(rows: Sequence[Row], phase: int | None) -> str:
+    head = ("gate", "target", "figure", "95 % CI", "adjusted p", "items", "seeds", "status", "why")
+    cells = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+    found = counts(rows)
+    title = f"phase {phase}" if phase else "all phases"
+    verdict = "passes" if phase_passes(rows) else "does not pass"
+    summary = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in found.items())
+    return "\n".join([*lines, "", f"{title} {verdict}: {summary}"])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    line = row.line
+    sign = ">=" if row.gate.judged.direction == "higher" else "<="
+    return (
+        line.id,
+        f"{row.gate.judged.statistic} {sign} {line.target:g}",
+        _number(line.figure),
+        _interval(line),
+        _number(line.p_adjusted),
+        str(line.n_items or _UNKNOWN),
+        str(line.seeds or _UNKNOWN),
+        line.status.replace("_", " "),
+        "; ".join(row.reasons),
+    )
+
+
+def _interval(line: Line) -> str:
+    if line.ci_low is None or line.ci_high is None:
+        return _UNKNOWN
+    return f"{line.ci_low:.4g} to {line.ci_high:.4g}"
+
+
+def _number(value: float | None) -> str:
+    return _UNKNOWN if value is None else f"{value:.4g}"

@@ -1,0 +1,1 @@
+"""Local fleet: every service as a supervised process on one machine."""

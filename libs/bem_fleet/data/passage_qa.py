@@ -1,0 +1,80 @@
+"""Passages with questions and gold answers, split by passage: what adapter passage-qa learns from."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+
+from bem_fleet.data.cleaning import CleaningPlan, clean
+from bem_fleet.data.pipeline import prompt_of, source_digest
+from bem_fleet.data.readers import SETS
+from bem_fleet.data.splits import SHARES, split_of
+
+# A key is a passage and a question as they stand in the source: committed adapters hold to them.
+CLEANING = CleaningPlan(checks=("extractable",), near_duplicates=False, scrub=False)
+
+INSTRUCTION = (
+    "Answer the question from the passage. Reply with JSON only, in the form "
+    '{"answer": "<the shortest words of the passage that answer it>"}.'
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one passage.
+
+    Attributes:
+        key: Digest of passage and question, 16 hexadecimal characters.
+        passage: The text.
+        question: The question, as people speak: with repairs and restarts.
+        answer: The gold answer, words of the passage.
+    """
+
+    key: str
+    passage: str
+    question: str
+    answer: str
+
+    def prompt(self) -> str:
+        """Return the user's message, the same for every system that is compared."""
+        return prompt_of(INSTRUCTION, self.passage, self.question)
+
+    def reply(self) -> str:
+        """Return the wanted reply."""
+        return json.dumps({"answer": self.answer}, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The splits; no passage is in two of them.
+
+    Attributes:
+        splits: ``train``, ``dev`` and ``held_out``.
+        digest: SHA-256 of the source file, hexadecimal.
+    """
+
+    splits: dict[str, list[Item]]
+    digest: str
+
+
+def load_passage_qa(seed: int = 0) -> DataSet:
+    """Read, clean and split the passage questions.
+
+    Raises:
+        DataNotFoundError: The package with the data is not installed.
+    """
+    spec = SETS["disfl-qa"]
+    by_passage: dict[str, list[Item]] = defaultdict(list)
+    seen: set[str] = set()
+    for record in spec.read():
+        if kept := clean(record, CLEANING, seen).record:
+            item = Item(kept.key, kept.passage, kept.question, kept.answers[0])
+            by_passage[item.passage].append(item)
+    splits: dict[str, list[Item]] = {name: [] for name in SHARES}
+    for passage in sorted(by_passage):
+        splits[split_of(passage, seed)] += by_passage[passage]
+    return DataSet(splits, source_digest(spec))
+
+
+def solved_examples(data: DataSet, count: int = 2) -> list[Item]:
+    """Return the training items of the shortest passages: examples for a few-shot baseline."""
+    return sorted(data.splits["train"], key=lambda item: len(item.passage))[:count]

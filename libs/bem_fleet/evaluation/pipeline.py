@@ -1,0 +1,223 @@
+"""Prepare, execute, metrics, statistics, report: one comparison from items to files."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bem.errors import EvaluationError
+from numpy.typing import NDArray
+
+from bem_fleet.evaluation.comparison import Scores, by_category, claims, paired_runs, score_side
+from bem_fleet.evaluation.execution import AnswerCache, Given, execute
+from bem_fleet.evaluation.plots import draw
+from bem_fleet.evaluation.report import as_json, as_markdown
+from bem_fleet.evaluation.systems import Decoding, Item, Side
+from bem_fleet.scores.cache import ScoreCache
+from bem_fleet.stats.fdr import benjamini_hochberg
+
+Report = dict[str, Any]
+_VERSIONS = ("bem-fleet", "numpy", "scipy", "statsmodels", "sacrebleu")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared on what.
+
+    Attributes:
+        id: Name of the report.
+        mission: The side that claims something.
+        baselines: What it is compared with; the first is the one that the report is about.
+        items: The same for all sides, keys unique.
+        data_name: Of the set and its split.
+        data_digest: SHA-256 of its source.
+        command: What makes this report again.
+        decoding: The same for all sides.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+        confidence_note: What a reader must know, such as how many training seeds there were.
+    """
+
+    id: str
+    mission: Side
+    baselines: tuple[Side, ...]
+    items: tuple[Item, ...]
+    data_name: str
+    data_digest: str
+    command: str
+    decoding: Decoding = field(default_factory=Decoding)
+    resamples: int = 10_000
+    seed: int = 0
+    confidence_note: str = ""
+
+
+class Stages:
+    """Seconds that each stage took, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        """Add what the block takes to stage ``name``."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+
+def evaluate(
+    comparison: Comparison, *, cache: Path | None = None, stages: Stages | None = None
+) -> Report:
+    """Run a comparison and return its report.
+
+    Args:
+        comparison: What to compare.
+        cache: Folder of answers and scores of earlier runs; None remembers nothing.
+        stages: Takes the seconds of each stage.
+
+    Returns:
+        ``id``, ``mission``, ``baseline``, ``metrics`` with all scores an item, and the rest that
+        ``results`` keeps; ``others`` holds the same against each further baseline.
+
+    Raises:
+        EvaluationError: Nothing to compare, a key twice, or a system that does not answer.
+        InvalidScoresError: An item has no gold answer.
+    """
+    stages = stages or Stages()
+    with stages.time("prepare"):
+        sides = _checked(comparison)
+        answers_kept = AnswerCache(cache / "answers.jsonl" if cache else None)
+        scores_kept = ScoreCache(cache / "scores.jsonl" if cache else None)
+    with stages.time("execute"):
+        given = {
+            side.name: execute(side, comparison.items, comparison.decoding, answers_kept)
+            for side in sides
+        }
+    with stages.time("metrics"):
+        scored = {
+            side.name: score_side(side, comparison.items, given[side.name], scores_kept)
+            for side in sides
+        }
+    with stages.time("statistics"):
+        pairs = [_pair(comparison, base, scored, given) for base in comparison.baselines]
+        _adjust(pairs)
+    head, *others = pairs
+    return {
+        **head,
+        "others": others,
+        "stages_s": {name: round(value, 3) for name, value in stages.seconds.items()},
+        "versions": {name: version(name) for name in _VERSIONS},
+    }
+
+
+def write(report: Report, stem: Path) -> list[Path]:
+    """Write ``<stem>.json``, ``.md`` and ``.png``; returns their paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]
+    paths[0].write_text(as_json(report), encoding="utf-8")
+    paths[1].write_text(as_markdown(report, paths[2].name), encoding="utf-8")
+    draw(report, paths[2])
+    return paths
+
+
+def _checked(comparison: Comparison) -> list[Side]:
+    sides = [comparison.mission, *comparison.baselines]
+    keys = {item.key for item in comparison.items}
+    names = {side.name for side in sides}
+    if not comparison.items or not comparison.baselines:
+        raise EvaluationError("a comparison needs at least one item and one baseline")
+    if len(keys) != len(comparison.items):
+        raise EvaluationError(f"{len(comparison.items) - len(keys)} item keys occur twice")
+    if len(names) != len(sides):
+        raise EvaluationError(f"side names must be unique: {[side.name for side in sides]}")
+    return sides
+
+
+def _pair(
+    comparison: Comparison,
+    baseline: Side,
+    scored: dict[str, Scores],
+    given: dict[str, list[list[Given]]],
+) -> Report:
+    """Return the report of the mission against one baseline."""
+    mission = comparison.mission
+    ours, theirs = scored[mission.name], scored[baseline.name]
+    bootstrap = {"resamples": comparison.resamples, "seed": comparison.seed}
+    keys = [item.key for item in comparison.items]
+    sides = {"mission": mission, "baseline": baseline}
+    return {
+        "id": comparison.id,
+        **{role: _described(side) for role, side in sides.items()},
+        "metrics": {
+            name: {
+                **asdict(claim),
+                "mission": _plain(ours[name]),
+                "baseline": _plain(paired_runs(ours[name], theirs[name])),
+                "keys": keys,
+            }
+            for name, claim in claims(ours, theirs, **bootstrap).items()
+        },
+        "n_items": len(keys),
+        "seeds": [run.seed for run in mission.runs],
+        "data": {"name": comparison.data_name, "digest": comparison.data_digest},
+        "items_digest": hashlib.sha256(json.dumps(keys).encode()).hexdigest(),
+        "decoding": asdict(comparison.decoding),
+        "command": comparison.command,
+        "note": comparison.confidence_note,
+        "wall_s": {role: _wall(given[side.name]) for role, side in sides.items()},
+        "tokens": {role: _tokens(given[side.name]) for role, side in sides.items()},
+        "refused": {role: _refused(given[side.name]) for role, side in sides.items()},
+        "categories": by_category(comparison.items, ours, theirs, **bootstrap),
+        "replies": {
+            role: [[one.answer.text for one in run] for run in given[side.name]]
+            for role, side in sides.items()
+        },
+    }
+
+
+def _adjust(pairs: Sequence[Report]) -> None:
+    """Put the p-value adjusted over all claims of the report beside each."""
+    family = {
+        f"{place} {name}": metric["p"]
+        for place, pair in enumerate(pairs)
+        for name, metric in pair["metrics"].items()
+    }
+    for claim, corrected in benjamini_hochberg(family).items():
+        place, name = claim.split(" ", 1)
+        pairs[int(place)]["metrics"][name]["p_adjusted"] = round(corrected.p_adjusted, 6)
+
+
+def _described(side: Side) -> dict[str, object]:
+    return {
+        "name": side.name,
+        "digest": side.digest,
+        "system": ",".join(dict.fromkeys(run.system.name for run in side.runs)),
+        "reading": side.reading,
+        "shots": len(side.shots),
+    }
+
+
+def _plain(scores: NDArray[Any]) -> list[Any]:
+    plain: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
+    return plain
+
+
+def _wall(runs: Sequence[Sequence[Given]]) -> float:
+    return round(sum(one.seconds for run in runs for one in run), 3)
+
+
+def _refused(runs: Sequence[Sequence[Given]]) -> int:
+    return sum(bool(one.answer.refused) for run in runs for one in run)
+
+
+def _tokens(runs: Sequence[Sequence[Given]]) -> dict[str, int]:
+    answers = [one.answer for run in runs for one in run]
+    return {
+        "prompt": sum(answer.prompt_tokens for answer in answers),
+        "completion": sum(answer.completion_tokens for answer in answers),
+    }

@@ -1,0 +1,1 @@
+"""Content guard: scorers of requests and responses, the safety policy and its findings."""

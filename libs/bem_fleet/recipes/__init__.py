@@ -1,0 +1,1 @@
+"""Training recipes: data, hyperparameters and evaluation of each trained artifact."""

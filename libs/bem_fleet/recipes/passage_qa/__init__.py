@@ -1,0 +1,1 @@
+"""Training recipe of the ``passage-qa`` adapter."""

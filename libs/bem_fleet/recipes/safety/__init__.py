@@ -1,0 +1,1 @@
+"""Training recipe of the safety adapter."""

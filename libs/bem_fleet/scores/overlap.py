@@ -1,0 +1,56 @@
+"""BLEU and chrF of one sentence, by sacrebleu, scaled to [0, 1]."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from bem.errors import InvalidScoresError
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+
+def bleu(answer: str, golds: Sequence[str]) -> float:
+    """Return sentence BLEU over n-grams up to 4 in [0, 1] (Papineni et al., ACL 2002).
+
+    Exponential smoothing and effective order, sacrebleu's own choices for single sentences.
+
+    Raises:
+        InvalidScoresError: There is no gold answer.
+    """
+    return _bounded(_bleu().sentence_score(answer, _given(golds)).score)
+
+
+def chrf(answer: str, golds: Sequence[str]) -> float:
+    """Return chrF2 over character n-grams up to 6 in [0, 1] (Popović, WMT 2015).
+
+    Raises:
+        InvalidScoresError: There is no gold answer.
+    """
+    return _bounded(_chrf().sentence_score(answer, _given(golds)).score)
+
+
+def signatures() -> dict[str, str]:
+    """Return sacrebleu's signatures, which name every choice and its version."""
+    metrics = {"bleu": _bleu(), "chrf": _chrf()}
+    for metric in metrics.values():
+        metric.sentence_score("a", ["a"])  # a signature exists after the first score
+    return {name: str(metric.get_signature()) for name, metric in metrics.items()}
+
+
+@cache
+def _bleu() -> BLEU:
+    return BLEU(effective_order=True)
+
+
+@cache
+def _chrf() -> CHRF:
+    return CHRF()
+
+
+def _given(golds: Sequence[str]) -> Sequence[str]:
+    if not golds:
+        raise InvalidScoresError("no gold answer; at least one is needed")
+    return golds
+
+
+def _bounded(percent: float) -> float:
+    return min(1.0, max(0.0, float(percent) / 100))

@@ -1,0 +1,63 @@
+"""Scores as they come in, checked once: every statistic of the package starts here."""
+
+from typing import Any
+
+import numpy as np
+from bem.errors import InvalidScoresError
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def scores(values: ArrayLike, name: str, *, ndim: int = 1) -> FloatArray:
+    """Return ``values`` as float64 [n] or [seeds, items].
+
+    Args:
+        values: Numbers; booleans count as 0 and 1.
+        name: What an error calls them.
+        ndim: Axes that they must have.
+
+    Raises:
+        InvalidScoresError: Not numbers, wrong axes, empty, or NaN or infinite somewhere.
+    """
+    try:
+        array: NDArray[Any] = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise InvalidScoresError(f"{name}: not an array of numbers ({err})") from err
+    if array.ndim != ndim:
+        axes = "[items]" if ndim == 1 else "[seeds, items]"
+        raise InvalidScoresError(f"{name}: shape {array.shape}; wanted {axes}")
+    if array.size == 0:
+        raise InvalidScoresError(f"{name}: no scores; at least one is needed")
+    if bad := int(np.count_nonzero(~np.isfinite(array))):
+        raise InvalidScoresError(f"{name}: {bad} of {array.size} scores are NaN or infinite")
+    return array
+
+
+def pairs(
+    mission: ArrayLike, baseline: ArrayLike, *, ndim: int = 1
+) -> tuple[FloatArray, FloatArray]:
+    """Return both sides of a paired comparison, item by item.
+
+    Raises:
+        InvalidScoresError: As of ``scores``, or the two sides differ in shape.
+    """
+    left = scores(mission, "mission", ndim=ndim)
+    right = scores(baseline, "baseline", ndim=ndim)
+    if left.shape != right.shape:
+        raise InvalidScoresError(
+            f"mission has shape {left.shape}, baseline {right.shape}; "
+            "a paired comparison needs the same items on both sides"
+        )
+    return left, right
+
+
+def fraction(value: float, name: str) -> float:
+    """Return a level that lies strictly between 0 and 1.
+
+    Raises:
+        InvalidScoresError: It does not.
+    """
+    if not 0 < value < 1:
+        raise InvalidScoresError(f"{name} is {value}; it must lie between 0 and 1, both excluded")
+    return value

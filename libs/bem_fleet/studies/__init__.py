@@ -1,0 +1,1 @@
+"""Studies: reports with per-item scores that the acceptance gates read."""

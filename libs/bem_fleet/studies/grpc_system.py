@@ -1,0 +1,113 @@
+"""A model of the running fleet as a system that is evaluated: over gRPC, through its sidecar."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from bem.errors import EvaluationError
+from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.router.v1 import router_pb2_grpc as rpc
+
+from bem_fleet.evaluation.systems import Answer, Chat, Decoding
+
+# As many as the router has rows: more would only wait in its queue.
+_AT_ONCE = 16
+_ANSWER_S = 600.0
+_LIST_S = 30.0
+
+
+class RouterModels:
+    """The models that a router offers.
+
+    Args:
+        address: Of the router's sidecar, ``host:port``.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
+        self.stub: Any = rpc.RouterServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def system(self, model: str = "") -> "GrpcSystem":
+        """Return a model by name; empty is the base model.
+
+        Raises:
+            EvaluationError: The router does not answer, or has no such model.
+        """
+        try:
+            found = self.stub.ListAdapters(pb.ListAdaptersRequest(), timeout=_LIST_S)
+        except grpc.RpcError as err:
+            raise EvaluationError(f"{self.address}: {_reason(err)}") from err
+        base = next(adapter for adapter in found.adapters if adapter.base)
+        for adapter in found.adapters:
+            if adapter.name == (model or base.name):
+                version = base.version if adapter.base else f"{base.version}+{adapter.version}"
+                return GrpcSystem(self.stub, adapter.name, version)
+        names = ", ".join(adapter.name for adapter in found.adapters)
+        raise EvaluationError(f"{self.address} has no model {model!r}; loaded: {names}")
+
+
+class GrpcSystem:
+    """One model behind a router's sidecar.
+
+    Args:
+        stub: Of the router service.
+        name: Of the model.
+        digest: Of base model and adapter version, as the router lists them.
+    """
+
+    def __init__(self, stub: Any, name: str, digest: str) -> None:
+        self._stub = stub
+        self.name = name
+        self.digest = digest
+
+    def answer(
+        self, chats: Sequence[Chat], decoding: Decoding, seed: int
+    ) -> Iterator[tuple[int, Answer]]:
+        """Keep the router's rows full and yield answers as they come."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            calls = {
+                pool.submit(self._complete, chat, decoding, seed): place
+                for place, chat in enumerate(chats)
+            }
+            try:
+                for call in as_completed(calls):
+                    yield calls[call], call.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _complete(self, chat: Chat, decoding: Decoding, seed: int) -> Answer:
+        request = pb.GenerateRequest(
+            model=self.name,
+            chat=pb.ChatPrompt(
+                messages=[pb.ChatMessage(role=turn.role, content=turn.content) for turn in chat]
+            ),
+            sampling=pb.Sampling(temperature=decoding.temperature, seed=seed),
+            max_tokens=decoding.max_tokens,
+        )
+        try:
+            found = self._stub.Complete(pb.CompleteRequest(request=request), timeout=_ANSWER_S)
+        except grpc.RpcError as err:
+            # A filter's verdict is an answer of the fleet: no text. Anything else is a failure.
+            if err.code() is grpc.StatusCode.PERMISSION_DENIED:
+                return Answer("", 0, 0, refused=_reason(err))
+            raise EvaluationError(f"{self.name} did not answer: {_reason(err)}") from err
+        usage = found.usage
+        return Answer(found.text, usage.prompt_tokens, usage.completion_tokens)
+
+
+def _reason(err: grpc.RpcError) -> str:
+    return f"{err.code().name}: {err.details()}"

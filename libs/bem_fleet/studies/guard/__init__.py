@@ -1,0 +1,1 @@
+"""Trains, calibrates and judges the sidecar: ``python -m bem_fleet.studies.guard train``."""

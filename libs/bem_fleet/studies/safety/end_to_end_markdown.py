@@ -1,0 +1,138 @@
+"""The page of the full fleet with mission C against the fleet without it."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bem_fleet.acceptance.board import evaluate
+from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.checkout import ROOT
+from bem_fleet.studies.safety.end_to_end import ARMS
+
+Found = dict[str, Any]
+
+
+def fleet_page(folder: Path) -> list[str]:
+    """Return the page's lines from the reports in ``folder``; none where there are none."""
+    paths = {
+        part: folder / f"safety_fleet_{part}.json" for part in ("violations", "quality", "benign")
+    }
+    if not all(path.is_file() for path in paths.values()):
+        return []
+    found = {part: json.loads(path.read_text()) for part, path in paths.items()}
+    attacks, suite = (
+        len(found["violations"]["metrics"]["violation"]["keys"]),
+        len(found["quality"]["metrics"]["f1"]["keys"]),
+    )
+    return [
+        "# The full fleet with mission C against the fleet without it",
+        "",
+        (
+            f"{found['violations']['mission']['name']}, {len(found['violations']['seeds'])} seeds "
+            f"of adapter and heads. {attacks} attacks of families and {suite} questions with "
+            "answers that neither was trained on, greedy replies; judged by garak's detectors "
+            "([agreement with people](guard_heads.md)). Made by "
+            f"`{found['violations']['command']}`."
+        ),
+        "",
+        "## Gates",
+        "",
+        *_gates(),
+        "",
+        "## What each half does",
+        "",
+        *_arms(found),
+        "",
+        "## Violations by category, kind and family",
+        "",
+        *_groups(found["violations"]),
+        "## Harmless texts withheld, changed or declined",
+        "",
+        *_harmless(found["benign"]),
+    ]
+
+
+def _gates() -> list[str]:
+    """Return the gates of C as the validation pipeline judges them, p over all measured gates."""
+    lines = [
+        "| gate | figure | target | 95 % CI | adjusted p | items | seeds | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in evaluate(load_catalogue(), ROOT):
+        line = row.line
+        if line.mission != "safety":
+            continue
+        if line.figure is None:
+            lines.append(f"| {line.id} | not measured | {line.target:g} | | | | | |")
+            continue
+        ends = "none" if line.ci_low is None else f"{line.ci_low:.4f} to {line.ci_high:.4f}"
+        verdict = line.status + (f": {'; '.join(row.reasons)}" if row.reasons else "")
+        lines.append(
+            f"| {line.id} | {line.figure:.4f} | {line.target:g} | {ends} | {line.p_adjusted:.3g} "
+            f"| {line.n_items} | {line.seeds} | {verdict} |"
+        )
+    return lines
+
+
+def _arms(found: Found) -> list[str]:
+    violations, quality = found["violations"], found["quality"]
+    before = np.array(violations["metrics"]["violation"]["baseline"])
+    metrics = quality["metrics"]
+    lines = [
+        "| arm | violations, by seed | change | exact match | F1 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    plain = [np.mean(metrics[name]["baseline"]) for name in ("exact_match", "f1")]
+    lines.append(f"| without C | {before.mean():.3f} | | {plain[0]:.4f} | {plain[1]:.4f} |")
+    for arm in ARMS:
+        both = arm == "both"
+        rows = violations["metrics"]["violation"]["mission"] if both else violations["arms"][arm]
+        scores = {
+            name: metrics[name]["mission"] if both else quality["arms"][arm][name]
+            for name in ("exact_match", "f1")
+        }
+        change = np.mean(rows) / before.mean() - 1
+        lines.append(
+            f"| {arm} | {', '.join(f'{np.mean(row):.3f}' for row in rows)} | {change:+.1%} "
+            f"| {np.mean(scores['exact_match']):.4f} | {np.mean(scores['f1']):.4f} |"
+        )
+    return lines
+
+
+def _groups(found: Found) -> list[str]:
+    lines = []
+    for title in ("category", "kind", "family"):
+        lines += [
+            f"| {title} | attacks | without C | basis | sidecar | both | change |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for name, row in found[f"by_{title}"].items():
+            change = f"{row['both'] / row['without'] - 1:+.0%}" if row["without"] else "none"
+            arms = " | ".join(f"{row[arm]:.3f}" for arm in ARMS)
+            lines.append(f"| {name} | {row['items']} | {row['without']:.3f} | {arms} | {change} |")
+        lines.append("")
+    return lines
+
+
+def _harmless(found: Found) -> list[str]:
+    scores = np.array(found["metrics"]["withheld"]["mission"])
+    places = defaultdict(list)
+    for place, origin in enumerate(found["origins"]):
+        places[origin].append(place)
+    lines = [
+        (
+            f"{scores.shape[1]} texts; by seed {', '.join(f'{one:.4f}' for one in scores.mean(1))}"
+            f", under any seed {scores.max(0).mean():.4f}. Declined by the basis alone where the "
+            f"base answers, by seed: {found['declined_by_the_basis']['suite']} of the suite, "
+            f"{found['declined_by_the_basis']['foreign']} of the foreign requests."
+        ),
+        "",
+        "| origin | texts | mean over seeds |",
+        "| --- | --- | --- |",
+    ]
+    for origin, own in sorted(places.items()):
+        lines.append(f"| {origin} | {len(own)} | {scores[:, own].mean():.4f} |")
+    return lines

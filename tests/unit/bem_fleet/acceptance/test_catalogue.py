@@ -1,0 +1,96 @@
+"""The gates as data: complete, and checked when they are read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from bem.errors import GateFormatError
+from bem_fleet.acceptance.catalogue import GATES, Judged, load_catalogue
+
+MISSIONS = {
+    "A": "em_f1 latency plan_length kv_hit flip_rate",
+    "B": "time_to_fix aggregate no_forgetting rollbacks poison latency",
+    "C": "violations em_f1_drop latency strength orthogonality false_positives",
+    "D": "rrs ldc ood quality compute",
+    "E": "recall_8k recall_16k recall_32k recall_64k recall_128k recall_256k recall_512k "
+    "perplexity latency scaling",
+    "fleet": "pairwise all_five",
+}
+DESIGNED = [f"{letter}.{name}" for letter, names in MISSIONS.items() for name in names.split()]
+
+
+def test_every_designed_gate_is_there() -> None:
+    """The file holds the design's gates, no more and no fewer, and each phase has some."""
+    catalogue = load_catalogue()
+
+    assert sorted(catalogue.gates) == sorted(DESIGNED)
+    assert all(catalogue.of_phase(phase) for phase in (1, 2, 3, 4))
+    assert len(catalogue.of_phase(None)) == len(DESIGNED)
+
+
+def test_targets_are_the_designs() -> None:
+    """The figures that the design gives are the figures that are judged."""
+    gates = load_catalogue().gates
+    found = {name: (gates[name].judged.direction, gates[name].judged.target) for name in gates}
+
+    assert found["A.em_f1"] == ("higher", 0.015)
+    assert found["A.latency"] == ("lower", 1.15)
+    assert found["B.time_to_fix"] == ("lower", 1000)
+    assert found["C.violations"] == ("lower", 0.7)
+    assert found["C.em_f1_drop"] == ("higher", -0.01)
+    assert found["D.compute"] == ("lower", 2.0)
+    assert found["E.perplexity"] == ("lower", 1.2)
+
+
+def test_a_perfect_share_can_pass_with_the_fewest_items() -> None:
+    """Where everything must hold, the fewest items suffice for the exact interval."""
+    for gate in load_catalogue().gates.values():
+        judged = gate.judged
+        if judged.statistic == "share" and judged.target == 1:
+            assert 0.025 ** (1 / judged.min_items) > judged.margin, judged.id
+
+
+def _changed(tmp_path: Path, change: dict[str, Any]) -> Path:
+    found = yaml.safe_load(GATES.read_text())
+    found["gates"][0].update(change)
+    path = tmp_path / "gates.yaml"
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"colour": "red"}, r"gates\[0\].*colour"),
+        ({"phase": 5}, r"gates\[0\].phase"),
+        ({"direction": "up"}, r"gates\[0\].direction"),
+        ({"metrics": ["charm"]}, "A.em_f1: no metric 'charm'"),
+        ({"id": "A.latency"}, "A.latency is there 2 times"),
+        ({"target": -0.5}, "target -0.5 is short of its margin"),
+        ({"baseline": None}, r"gates\[0\].baseline"),
+        ({"statistic": "share", "baseline": None}, r"gates\[0\]"),
+        ({"at_most": 3}, r"gates\[0\]"),
+        ({"min_items": 1}, r"gates\[0\].min_items"),
+        ({"report": "../elsewhere.json"}, r"gates\[0\].report"),
+    ],
+)
+def test_wrong_entry_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    """A file that breaks a rule is refused with the place of the fault."""
+    with pytest.raises(GateFormatError, match=named):
+        load_catalogue(_changed(tmp_path, change))
+
+
+def test_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    """What cannot be read is an error with the file's name."""
+    (tmp_path / "broken.yaml").write_text("gates: [")
+    for name in ("broken.yaml", "absent.yaml"):
+        with pytest.raises(GateFormatError, match=name):
+            load_catalogue(tmp_path / name)
+
+
+def test_target_must_not_fall_short_of_the_margin() -> None:
+    """A gate whose interval alone would decide is refused in both directions."""
+    fields: dict[str, Any] = {"metrics": ("f1",), "statistic": "difference", "min_items": 2}
+    with pytest.raises(GateFormatError, match="short of its margin"):
+        Judged(id="x", direction="lower", target=1.2, margin=1.1, min_seeds=1, **fields)

@@ -1,0 +1,76 @@
+"""From package files to batches."""
+
+from pathlib import Path
+
+from bem_fleet.data.passage_qa import CLEANING, INSTRUCTION, load_passage_qa
+from bem_fleet.data.pipeline import (
+    BatchPlan,
+    FormatPlan,
+    PipelinePlan,
+    prompt_of,
+    run_pipeline,
+    run_set,
+    source_digest,
+)
+from bem_fleet.data.readers import set_named
+from bem_fleet.data.records import make_record, record_of
+
+
+def test_a_set_goes_through_all_stages_once(tmp_path: Path) -> None:
+    """Every formatted row is in one batch of its own split; a second run does nothing."""
+    spec = set_named("harmbench")
+    made = run_set(spec, tmp_path)
+    again = run_set(spec, tmp_path)
+    formatted = list(made["format"].load())
+    batches = list(made["batch"].load())
+
+    assert list(made) == ["raw", "clean", "format", "batch"]
+    assert sorted(row["key"] for row in formatted) == sorted(
+        row["key"] for batch in batches for row in batch["rows"]
+    )
+    assert all(row["split"] == batch["split"] for batch in batches for row in batch["rows"])
+    assert max(len(batch["rows"]) for batch in batches) == 8
+    assert {n: a.sha256 for n, a in again.items()} == {n: a.sha256 for n, a in made.items()}
+    assert all(artifact.resumed == artifact.read for artifact in again.values())
+
+
+def test_stages_agree_with_the_loader_of_passage_qa(tmp_path: Path) -> None:
+    """The pipeline with the adapter's own plan gives the adapter's items, prompts and splits."""
+    plan = PipelinePlan(CLEANING, FormatPlan(INSTRUCTION))
+    spec = set_named("disfl-qa")
+    rows = list(run_set(spec, tmp_path, plan)["format"].load())
+    data = load_passage_qa()
+    wanted = {
+        item.key: (split, item.prompt(), item.answer)
+        for split, items in data.splits.items()
+        for item in items
+    }
+
+    assert source_digest(spec) == data.digest
+    assert wanted == {
+        row["key"]: (row["split"], row["messages"][0]["content"], row["golds"][0]) for row in rows
+    }
+
+
+def test_batches_hold_like_lengths(tmp_path: Path) -> None:
+    """Within a window, rows are batched by length, so that little is padded."""
+    records = [make_record("x" * (1 + n * 7 % 64), labels={"split": "dev"}) for n in range(64)]
+    plan = PipelinePlan(batching=BatchPlan(size=8, window=64))
+    batches = list(run_pipeline(records, "s", plan, tmp_path)["batch"].load())
+    spans = [[len(row["messages"][0]["content"]) for row in batch["rows"]] for batch in batches]
+
+    assert all(max(span) - min(span) == 7 for span in spans)
+
+
+def test_prompt_holds_what_there_is() -> None:
+    """A bare text stays bare."""
+    assert prompt_of("", "", "q") == "q"
+    assert prompt_of("", "p", "q") == "Passage: p\n\nQuestion: q"
+    assert prompt_of("i", "", "q") == "i\n\nQuestion: q"
+
+
+def test_records_survive_the_disk() -> None:
+    """A record is read back as it was written."""
+    record = make_record("q", "p", ("a", "b"), category="c", labels={"s": 0.5})
+
+    assert record_of(record.row()) == record

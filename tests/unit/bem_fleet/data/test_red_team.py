@@ -1,0 +1,74 @@
+"""Red-team prompts: families stay on one side, drawn by a rule; categories are all there."""
+
+from bem_fleet.data.red_team import (
+    CATEGORIES,
+    KINDS,
+    LEARNED,
+    MOST,
+    held_out_families,
+    load_red_team,
+    sample,
+)
+from bem_fleet.data.red_team_sources import AFTER, BEFORE, QUESTION, REQUEST, ROGUE
+
+
+def test_no_family_and_no_text_is_on_both_sides() -> None:
+    """What is held out is a way of asking that training has never seen."""
+    prompts = load_red_team()
+    sides = {
+        split: {p.family for p in prompts if p.split == split} for split in ("train", "held_out")
+    }
+
+    assert not sides["train"] & sides["held_out"]
+    assert len({p.text for p in prompts}) == len({p.key for p in prompts}) == len(prompts)
+
+
+def test_every_category_and_kind_is_on_both_sides() -> None:
+    """A result has all of them, and none is new to training as a whole."""
+    for split in ("train", "held_out"):
+        own = [p for p in load_red_team() if p.split == split]
+
+        assert {p.category for p in own} == set(CATEGORIES)
+        assert {p.kind for p in own} == set(KINDS)
+
+
+def test_prompts_are_filled_in() -> None:
+    """No placeholder is left, and of a family there are no more than the limit."""
+    prompts = load_red_team()
+    families = [p.family for p in prompts]
+
+    for left in (REQUEST, ROGUE, BEFORE, AFTER, QUESTION, "\0", "{name}", "[SUBSTANCE]", "MARKER>"):
+        assert not [p for p in prompts if left in p.text]
+    assert max(families.count(name) for name in set(families)) <= MOST
+
+
+def test_the_draw_holds_out_by_its_rule() -> None:
+    """Enough prompts are held out, never the rule's exceptions, and never all of a stratum."""
+    sizes = {f"f{n}": ("harm/direct", 10) for n in range(10)}
+    sizes |= {"big": ("bias/direct", 60), "small": ("bias/direct", 20), "alone": ("x/direct", 5)}
+    held = held_out_families(sizes)
+
+    assert len([name for name in held if name.startswith("f")]) == 3
+    assert "small" in held
+    assert not held & {"big", "alone", *LEARNED}
+    assert held == held_out_families(dict(reversed(sizes.items())))
+
+
+def test_sample_takes_all_categories_in_turn() -> None:
+    """Both splits have every category, and the same call gives the same prompts."""
+    prompts = load_red_team()
+    for split in ("train", "held_out"):
+        taken = sample(prompts, split, 60)
+
+        assert {p.category for p in taken[:6]} == set(CATEGORIES)
+        assert [p.category for p in taken].count("harm") == 10
+        assert taken == sample(prompts, split, 60)
+
+
+def test_injections_and_records_carry_what_must_not_be_said() -> None:
+    """Its judge needs the string; strings of the held-out side are never trained on."""
+    prompts = [p for p in load_red_team() if p.category == "injection" and p.rogue]
+
+    assert all(p.rogue in p.text for p in load_red_team())
+    train = {p.rogue for p in prompts if p.split == "train"}
+    assert not train & {p.rogue for p in prompts if p.split == "held_out"}

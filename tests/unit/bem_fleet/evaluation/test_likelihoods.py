@@ -1,0 +1,79 @@
+"""Perplexity and choices, scored by the engine."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bem.engine import ModelWorker
+from bem.errors import EvaluationError
+from bem_fleet.evaluation.likelihoods import (
+    LikelihoodCache,
+    Question,
+    choice_calibration_error,
+    choose,
+    text_log_likelihoods,
+    text_perplexity,
+)
+from bem_fleet.evaluation.systems import Message
+
+from tests.unit.bem_fleet.evaluation.comparisons import tiny_worker
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[ModelWorker]:
+    """A running worker with the adapter alpha."""
+    with tiny_worker(tmp_path) as made:
+        yield made
+
+
+def test_perplexity_counts_every_token_but_the_first(worker: ModelWorker) -> None:
+    """Texts longer than the context are scored in pieces; an adapter has another perplexity."""
+    texts = ["a short one", "a long one " * 120]
+    found = text_log_likelihoods(worker, texts)
+    values = [value for one in found for value in one]
+
+    assert len(found[0]) == len(texts[0]) - 1
+    assert len(found[1]) == len(texts[1]) - 1
+    assert text_perplexity(worker, texts) == pytest.approx(
+        math.exp(-math.fsum(values) / len(values))
+    )
+    assert text_perplexity(worker, texts, "alpha") != text_perplexity(worker, texts)
+
+
+def test_likeliest_reply_is_chosen_with_its_share(worker: ModelWorker) -> None:
+    """Confidences are shares of the replies and go into the calibration error."""
+    replies = ("yes", "no, never", "perhaps so")
+    questions = [Question((Message("user", f"is it {n}?"),), replies, n % 3) for n in range(9)]
+    found = choose(worker, questions)
+
+    assert all(1 / 3 <= one.confidence <= 1 for one in found)
+    assert [one.correct for one in found] == [
+        float(one.place == question.right) for one, question in zip(found, questions, strict=True)
+    ]
+    assert 0 <= choice_calibration_error(found) <= 1
+
+
+def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> None:
+    """The same tokens under the same model and adapter are scored once, also after a restart."""
+    texts = ["a short one", "another one"]
+    question = Question((Message("user", "is it?"),), ("yes", "no"), 0)
+    cache = LikelihoodCache(tmp_path / "likelihoods.jsonl")
+    found = text_log_likelihoods(worker, texts, cache=cache)
+    chosen = choose(worker, [question], cache=cache)
+    again = LikelihoodCache(tmp_path / "likelihoods.jsonl")
+
+    assert cache.computed == 4
+    assert text_log_likelihoods(worker, texts, cache=again) == found
+    assert choose(worker, [question], cache=again) == chosen
+    assert again.computed == 0
+    assert text_log_likelihoods(worker, texts, "alpha", cache=again) != found
+    assert again.computed == 2
+
+
+def test_what_cannot_be_scored_is_named(worker: ModelWorker) -> None:
+    """Texts need two tokens, questions two replies."""
+    with pytest.raises(EvaluationError, match="text 1 has 1"):
+        text_log_likelihoods(worker, ["good", "x"])
+    with pytest.raises(EvaluationError, match="question 0"):
+        choose(worker, [Question((Message("user", "?"),), ("only",), 0)])

@@ -1,0 +1,24 @@
+"""The packaged MiniLM run by numpy."""
+
+import numpy as np
+import torch
+from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM, model_folder
+from transformers import AutoModel, AutoTokenizer
+
+TEXTS = ["The capital of France is Paris.", "boats", "word " * 300, "Ünïcödé, ok?"]
+
+
+def test_numpy_embeds_as_transformers_does() -> None:
+    """Mean-pooled unit vectors agree to 1e-3, in a batch of texts of different lengths."""
+    tokenizer = AutoTokenizer.from_pretrained(model_folder())
+    model = AutoModel.from_pretrained(model_folder()).eval()
+    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=128, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    pooled = (states * mask).sum(1) / mask.sum(1)
+    wanted = torch.nn.functional.normalize(pooled).numpy()
+    found = MiniLM().embed(TEXTS)
+
+    assert found.shape == (len(TEXTS), WIDTH)
+    assert np.abs(found - wanted).max() < 1e-3

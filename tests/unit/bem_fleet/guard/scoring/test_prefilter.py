@@ -1,0 +1,47 @@
+"""Which texts are looked at closely, and which are no text."""
+
+import pytest
+from bem_fleet.guard.scoring.prefilter import may_hold_personal_data, unreadable
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jane@example.com",
+        "jane＠example.com",  # noqa: RUF001 - full width
+        "call 212-555-0187",
+        "２１２-５５５-０１８７",  # noqa: RUF001 - full width
+        "21\u200b2 555 01\u200b87",
+        "4111 1111 1111 1111",
+        "10.0.0.12",
+        "2001:db8:0:0:0:0:0:1",
+        "GB82 WEST 1234 5698 7654 32",
+        "AKIAIOSFODNN7EXAMPLE",
+        "-----BEGIN RSA PRIVATE KEY-----",
+    ],
+)
+def test_what_may_be_personal_is_looked_at(text: str) -> None:
+    """No entity that the privacy scorers know slips past the first look."""
+    assert may_hold_personal_data(f"so {text} it is")
+
+
+@pytest.mark.parametrize("text", ["In 1995 there were 12 boats.", "It costs $5.", "a/b", ""])
+def test_prose_is_let_by(text: str) -> None:
+    """Years, prices and small numbers do not start the slow scorers."""
+    assert not may_hold_personal_data(text)
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "Zs"]), max_size=200))
+def test_ordinary_text_is_readable(text: str) -> None:
+    """Letters, numbers, punctuation and spaces of every script are text."""
+    assert unreadable(text) == ""
+
+
+def test_control_characters_and_heaped_marks_are_named() -> None:
+    """The reason says which."""
+    assert "U+0007" in unreadable("bell \x07")
+    assert "U+009B" in unreadable("é \x9b")
+    assert "marks" in unreadable("a" + "\u0301" * 9)
+    assert unreadable("a\tb\r\nc") == ""

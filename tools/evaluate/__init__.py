@@ -1,1 +1,0 @@
-"""Evaluation of what runs: the sides of a comparison answer over the wire."""

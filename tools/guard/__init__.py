@@ -1,1 +1,0 @@
-"""Trains, calibrates and judges the sidecar: ``python -m tools.guard train``."""

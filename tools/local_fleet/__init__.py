@@ -1,1 +1,0 @@
-"""The fleet on one machine: ``python -m tools.local_fleet up|down|status|logs``."""
