@@ -17,7 +17,7 @@ _LIMIT_S = 5.0
 
 def address_of(service: str) -> str:
     """Return where ``service`` can be reached from inside its own container."""
-    known = import_module(f"services.{service}.settings")
+    known = import_module(f"bem_fleet.services.{service}.settings")
     default = getattr(known, f"{service.capitalize()}Settings").model_fields["address"].default
     address = os.environ.get(f"BEM_{service.upper()}_ADDRESS") or str(default)
     return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")

@@ -12,6 +12,7 @@ from bem_fleet.services.gateway.observations import Observer
 from bem_fleet.services.gateway.routing import RouteTable
 from bem_fleet.services.gateway.settings import GatewaySettings
 from bem_fleet.services.gateway.tracks import Tracks
+from bemfleet.mission.v1 import mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import FastAPI, Request
@@ -32,6 +33,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         app.state.channel = open_channel(
             settings.router_address, max_message_bytes=settings.max_message_bytes
         )
+        app.state.contract = mission_pb2_grpc.MissionServiceStub(app.state.channel)
         app.state.router = router_pb2_grpc.RouterServiceStub(app.state.channel)
         validating = open_channel(
             settings.validation_address, max_message_bytes=settings.max_message_bytes

@@ -14,7 +14,7 @@ from bem_fleet.services.gateway.generation import Part, parts, whole, wire_reque
 from bem_fleet.services.gateway.logprobs import LogprobWriter
 from bem_fleet.services.gateway.schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.tracks import session_of
-from bemfleet.router.v1 import router_pb2 as pb
+from bemfleet.mission.v1 import mission_pb2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fleet import logs
@@ -57,8 +57,8 @@ async def model(request: Request, name: str) -> JSONResponse:
 
 
 async def _models(request: Request) -> list[dict[str, Any]]:
-    listed = await request.app.state.router.ListAdapters(
-        pb.ListAdaptersRequest(), timeout=10, metadata=outgoing_metadata()
+    listed = await request.app.state.contract.ListAdapters(
+        mission_pb2.ListAdaptersRequest(), timeout=10, metadata=outgoing_metadata()
     )
     base = listed.adapters[0].name
     return [

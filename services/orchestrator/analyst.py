@@ -14,7 +14,7 @@ from bem_fleet.services.orchestrator.mission import Mission
 from bem_fleet.services.orchestrator.routes import canary_id, route_of
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 from bem_fleet.services.orchestrator.view import Seen
-from bemfleet.router.v1 import router_pb2, router_pb2_grpc
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet import logs
@@ -100,12 +100,12 @@ class Analyst:
         """Have the canary's adapter loaded; the mission refuses what it does not know."""
         address = self.address(mission, mission.workload)
         channel = self._missions.setdefault(address, open_channel(address))
-        router = router_pb2_grpc.RouterServiceStub(channel)
+        stub = mission_pb2_grpc.MissionServiceStub(channel)
         wanted = mission.canary.model if mission.canary else ""
-        listed = await router.ListAdapters(router_pb2.ListAdaptersRequest(), timeout=5)
+        listed = await stub.ListAdapters(mission_pb2.ListAdaptersRequest(), timeout=5)
         if any(adapter.name == wanted for adapter in listed.adapters):
             return True
-        await router.LoadAdapter(router_pb2.LoadAdapterRequest(name=wanted), timeout=_TIMEOUT_S)
+        await stub.LoadAdapter(mission_pb2.LoadAdapterRequest(name=wanted), timeout=_TIMEOUT_S)
         return True
 
     async def _judged(self, mission: Mission) -> GateView:

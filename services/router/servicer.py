@@ -99,43 +99,6 @@ class RouterServicer(rpc.RouterServiceServicer):
             logprobs=[_logprob(one) for one in piece.logprobs],
         )
 
-    async def ListAdapters(
-        self,
-        request: pb.ListAdaptersRequest,  # noqa: ARG002 - the signature is gRPC's
-        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> pb.ListAdaptersResponse:
-        """List the base model and the loaded adapters."""
-        mission = self._holder.get()
-        base = pb.Adapter(
-            name=mission.backbone.name,
-            version=mission.backbone.digest,
-            base=True,
-            loaded_unix_s=mission.started_unix_s,
-        )
-        return pb.ListAdaptersResponse(
-            adapters=[base, *(_adapter(adapter) for adapter in mission.worker.adapters())],
-            context_tokens=mission.context_tokens,
-        )
-
-    async def LoadAdapter(
-        self,
-        request: pb.LoadAdapterRequest,
-        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> pb.LoadAdapterResponse:
-        """Load an adapter of the adapter folder."""
-        return pb.LoadAdapterResponse(
-            adapter=_adapter(await self._holder.get().load_adapter(request.name))
-        )
-
-    async def UnloadAdapter(
-        self,
-        request: pb.UnloadAdapterRequest,
-        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
-    ) -> pb.UnloadAdapterResponse:
-        """Offer an adapter no longer."""
-        await self._holder.get().unload_adapter(request.name)
-        return pb.UnloadAdapterResponse()
-
 
 def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return when the caller stops waiting, on the clock of ``time.monotonic()``."""
@@ -158,12 +121,3 @@ def strength_of(context: aio.ServicerContext[Any, Any]) -> float | None:
         InvalidRequestError: The header ``bem-safety-strength`` is no such number.
     """
     return safety_strength(context.invocation_metadata() or ())
-
-
-def _adapter(adapter: Any) -> pb.Adapter:
-    return pb.Adapter(
-        name=adapter.name,
-        version=adapter.version,
-        rank=adapter.rank,
-        loaded_unix_s=int(adapter.loaded_unix_s),
-    )

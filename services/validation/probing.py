@@ -5,8 +5,8 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 from dataclasses import dataclass
 
 import grpc
-from bemfleet.router.v1 import router_pb2 as pb
-from bemfleet.router.v1 import router_pb2_grpc as rpc
+from bemfleet.mission.v1 import mission_pb2 as pb
+from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet import logs
 from fleet.clients import open_channel
 from grpc import aio
@@ -33,7 +33,7 @@ class Side:
     """Where one side answers.
 
     Attributes:
-        address: ``host:port`` of its RouterService.
+        address: ``host:port`` of its MissionService.
         model: Model name to ask for; empty is the base model.
     """
 
@@ -55,17 +55,9 @@ class Prober:
     async def answer(self, side: Side, prompt: str) -> str | None:
         """Return the greedy answer of one side, None if there is none."""
         channel = self._channels.setdefault(side.address, open_channel(side.address))
-        message = pb.ChatMessage(role="user", content=prompt)
-        request = pb.GenerateRequest(
-            model=side.model,
-            chat=pb.ChatPrompt(messages=[message]),
-            sampling=pb.Sampling(temperature=0),
-            max_tokens=_TOKENS,
-        )
+        request = pb.ProbeRequest(model=side.model, prompt=prompt, max_tokens=_TOKENS)
         try:
-            answer = await rpc.RouterServiceStub(channel).Complete(
-                pb.CompleteRequest(request=request), timeout=self._timeout_s
-            )
+            answer = await rpc.MissionServiceStub(channel).Probe(request, timeout=self._timeout_s)
         except grpc.RpcError as err:
             _LOG.info("no answer to a probe", side=side.address, reason=str(err)[:200])
             return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bemfleet.mission.v1 import mission_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import details_of
@@ -34,6 +35,12 @@ async def channel(tmp_path: Path) -> AsyncIterator[aio.Channel]:
 def router(channel: aio.Channel) -> Any:
     """Its own protocol."""
     return rpc.RouterServiceStub(channel)
+
+
+@pytest.fixture
+def contract(channel: aio.Channel) -> Any:
+    """The mission contract."""
+    return mission_pb2_grpc.MissionServiceStub(channel)
 
 
 def chat(*contents: str, role: str = "user") -> pb.ChatPrompt:
@@ -69,11 +76,11 @@ async def test_whole_answer_equals_the_streamed_one(router: Any) -> None:
     assert whole.model_version == answers[0].model_version
 
 
-async def test_adapter_answers_differently_and_is_listed(router: Any) -> None:
+async def test_adapter_answers_differently_and_is_listed(router: Any, contract: Any) -> None:
     """An adapter is a model of its own name."""
     base = pb.GenerateRequest(chat=chat("hi"), sampling=GREEDY, max_tokens=20)
     adapted = pb.GenerateRequest(model="alpha", chat=chat("hi"), sampling=GREEDY, max_tokens=20)
-    listed = await router.ListAdapters(pb.ListAdaptersRequest())
+    listed = await contract.ListAdapters(mission_pb2.ListAdaptersRequest())
 
     assert await text(router, base) != await text(router, adapted)
     assert [(s.name, s.base, s.rank) for s in listed.adapters] == [
@@ -151,18 +158,18 @@ async def test_unknown_model_is_not_found(router: Any) -> None:
     assert "tiny, alpha, beta" in (caught.value.details() or "")
 
 
-async def test_adapter_unloads_and_loads_again(router: Any) -> None:
+async def test_adapter_unloads_and_loads_again(router: Any, contract: Any) -> None:
     """Adapters come and go at run time; names that are paths never reach the disk."""
-    await router.UnloadAdapter(pb.UnloadAdapterRequest(name="beta"))
+    await contract.UnloadAdapter(mission_pb2.UnloadAdapterRequest(name="beta"))
     with pytest.raises(aio.AioRpcError) as gone:
         await text(router, pb.GenerateRequest(model="beta", prompt="x"))
-    await router.LoadAdapter(pb.LoadAdapterRequest(name="beta"))
+    await contract.LoadAdapter(mission_pb2.LoadAdapterRequest(name="beta"))
     asked = pb.GenerateRequest(model="beta", prompt="x", max_tokens=5, sampling=GREEDY)
     answer = await text(router, asked)
     codes = []
     for name in ("../alpha", "", "nobody"):
         with pytest.raises(aio.AioRpcError) as caught:
-            await router.LoadAdapter(pb.LoadAdapterRequest(name=name))
+            await contract.LoadAdapter(mission_pb2.LoadAdapterRequest(name=name))
         codes.append(caught.value.code())
 
     assert gone.value.code() is grpc.StatusCode.NOT_FOUND

@@ -14,9 +14,11 @@ import httpx
 import uvicorn
 from bem_fleet.services.gateway.app import make_app
 from bem_fleet.services.gateway.settings import GatewaySettings
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import DeniedError, UnavailableError
+from fleet.mission import describe_methods
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import free_port
@@ -61,7 +63,7 @@ BAD = {
 
 
 @dataclass
-class ScriptedMission(rpc.RouterServiceServicer):
+class ScriptedMission(rpc.RouterServiceServicer, mission_pb2_grpc.MissionServiceServicer):
     """A mission whose models follow scripts.
 
     Attributes:
@@ -90,20 +92,34 @@ class ScriptedMission(rpc.RouterServiceServicer):
             yield pb.GenerateResponse(text=f"{word} ")
         yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP, usage=pb.Usage())
 
-    async def ListAdapters(self, request: Any, context: Any) -> pb.ListAdaptersResponse:  # noqa: N802, ARG002
-        """List the models."""
-        adapters = [pb.Adapter(name=name or "base", base=not name) for name in sorted(self.scripts)]
-        return pb.ListAdaptersResponse(adapters=adapters, context_tokens=2048)
+    async def Describe(self, request: Any, context: Any) -> mission_pb2.DescribeResponse:  # noqa: N802, ARG002
+        """Describe the mission."""
+        service = pb.DESCRIPTOR.services_by_name["RouterService"]
+        return mission_pb2.DescribeResponse(
+            name="router", service=service.full_name, methods=describe_methods(service)
+        )
 
-    async def LoadAdapter(self, request: Any, context: Any) -> pb.LoadAdapterResponse:  # noqa: N802, ARG002
+    async def ListAdapters(self, request: Any, context: Any) -> mission_pb2.ListAdaptersResponse:  # noqa: N802, ARG002
+        """List the models."""
+        adapters = [
+            mission_pb2.Adapter(name=name or "base", base=not name) for name in sorted(self.scripts)
+        ]
+        return mission_pb2.ListAdaptersResponse(adapters=adapters, context_tokens=2048)
+
+    async def LoadAdapter(self, request: Any, context: Any) -> mission_pb2.LoadAdapterResponse:  # noqa: N802, ARG002
         """Load a model."""
         self.scripts.setdefault(request.name, Script())
-        return pb.LoadAdapterResponse(adapter=pb.Adapter(name=request.name))
+        return mission_pb2.LoadAdapterResponse(adapter=mission_pb2.Adapter(name=request.name))
 
-    async def UnloadAdapter(self, request: Any, context: Any) -> pb.UnloadAdapterResponse:  # noqa: N802, ARG002
+    async def UnloadAdapter(self, request: Any, context: Any) -> mission_pb2.UnloadAdapterResponse:  # noqa: N802, ARG002
         """Unload a model."""
         self.scripts.pop(request.name, None)
-        return pb.UnloadAdapterResponse()
+        return mission_pb2.UnloadAdapterResponse()
+
+    async def Probe(self, request: Any, context: Any) -> mission_pb2.ProbeResponse:  # noqa: N802, ARG002
+        """Answer a probe."""
+        text = await self._text(pb.GenerateRequest(model=request.model))
+        return mission_pb2.ProbeResponse(text=text, model_version=request.model)
 
     def _script(self, model: str) -> Script:
         return self.scripts.get(model) or self.scripts[""]
@@ -126,6 +142,7 @@ async def mission(address: str, made: ScriptedMission) -> AsyncIterator[Scripted
 
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_RouterServiceServicer_to_server(made, app.server)
+        mission_pb2_grpc.add_MissionServiceServicer_to_server(made, app.server)
         await app.offer(SERVICE)
         await app.set_serving(SERVICE, serving=True)
 

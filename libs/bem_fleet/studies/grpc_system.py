@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import grpc
 from bem.errors import EvaluationError
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 
@@ -29,6 +30,7 @@ class RouterModels:
         self.address = address
         self._channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
         self.stub: Any = rpc.RouterServiceStub(self._channel)
+        self._missions: Any = mission_pb2_grpc.MissionServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -48,7 +50,7 @@ class RouterModels:
             EvaluationError: The router does not answer, or has no such model.
         """
         try:
-            found = self.stub.ListAdapters(pb.ListAdaptersRequest(), timeout=_LIST_S)
+            found = self._missions.ListAdapters(mission_pb2.ListAdaptersRequest(), timeout=_LIST_S)
         except grpc.RpcError as err:
             raise EvaluationError(f"{self.address}: {_reason(err)}") from err
         base = next(adapter for adapter in found.adapters if adapter.base)

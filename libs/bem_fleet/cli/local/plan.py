@@ -163,5 +163,5 @@ class Plan:
 def _service(name: str, listens: str, does: str, **settings: str) -> Program:
     """Return a service with its settings, which it reads as ``BEM_<NAME>_*``."""
     environment = {f"BEM_{name.upper()}_{key}": value for key, value in settings.items()}
-    command = [sys.executable, "-m", f"services.{name}"]
+    command = [sys.executable, "-m", f"bem_fleet.services.{name}"]
     return Program(name, command, environment, listens, does)

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils import murmurhash3_32
 
-CARD, WEIGHTS = "card.json", "weights.safetensors"
+CARD, WEIGHTS = "heads.json", "heads.safetensors"
 FEATURES = 2**16
 SAID = "toxicity"
 ASKED = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
@@ -41,7 +41,7 @@ class Heads:
         digest: SHA-256 of the weights.
 
     Args:
-        folder: With ``card.json`` and ``weights.safetensors``.
+        folder: With ``heads.json`` and ``heads.safetensors``.
 
     Raises:
         ValueError: The weights are not those that the card names, or of another number of heads.

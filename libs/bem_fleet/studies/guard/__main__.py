@@ -24,7 +24,7 @@ from bem_fleet.studies.safety.basis_study import (
 )
 from bem_fleet.studies.safety.reply_cache import Arm, asked
 
-SCORER = ROOT / "services/safety/scorer"
+SCORER = ROOT / "adapters/guard"
 CACHE = ROOT / ".cache/guard"
 REPLIES = ROOT / ".cache/safety/results"
 RESULTS = ROOT / "results"

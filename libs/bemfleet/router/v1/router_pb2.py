@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/router/v1/router.proto\x12\x12\x62\x65mfleet.router.v1\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"8\n\x0b\x43hatMessage\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07\x63ontent\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\"?\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.ChatMessage\"\xc5\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12?\n\nlogit_bias\x18\x08 \x03(\x0b\x32+.bemfleet.router.v1.Sampling.LogitBiasEntry\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x07\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobs\"\xcd\x02\n\x0fGenerateRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x16\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01H\x00\x12.\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1e.bemfleet.router.v1.ChatPromptH\x00\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.bemfleet.router.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x1a\n\radapter_scale\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12!\n\x14\x61\x64\x61pter_from_message\x18\x08 \x01(\x05H\x03\x88\x01\x01\x42\x07\n\x05inputB\r\n\x0b_max_tokensB\x10\n\x0e_adapter_scaleB\x17\n\x15_adapter_from_message\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"?\n\x0bLikelyToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x05token\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"m\n\x0cTokenLogprob\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\x12,\n\x03top\x18\x02 \x03(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\"\xe6\x01\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x03\x12=\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReasonB\x04\xc8\xe1\x18\x01\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob:\x04\xc0\xe1\x18\x01\"G\n\x0f\x43ompleteRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\xda\x01\n\x10\x43ompleteResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x37\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReason\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\"\x15\n\x13ListAdaptersRequest\"g\n\x07\x41\x64\x61pter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x08\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x15\n\rloaded_unix_s\x18\x05 \x01(\x03\"]\n\x14ListAdaptersResponse\x12-\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1b.bemfleet.router.v1.Adapter\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\"(\n\x12LoadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"C\n\x13LoadAdapterResponse\x12,\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1b.bemfleet.router.v1.Adapter\"*\n\x14UnloadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"\x17\n\x15UnloadAdapterResponse*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xe8\x03\n\rRouterService\x12W\n\x08Generate\x12#.bemfleet.router.v1.GenerateRequest\x1a$.bemfleet.router.v1.GenerateResponse0\x01\x12U\n\x08\x43omplete\x12#.bemfleet.router.v1.CompleteRequest\x1a$.bemfleet.router.v1.CompleteResponse\x12\x61\n\x0cListAdapters\x12\'.bemfleet.router.v1.ListAdaptersRequest\x1a(.bemfleet.router.v1.ListAdaptersResponse\x12^\n\x0bLoadAdapter\x12&.bemfleet.router.v1.LoadAdapterRequest\x1a\'.bemfleet.router.v1.LoadAdapterResponse\x12\x64\n\rUnloadAdapter\x12(.bemfleet.router.v1.UnloadAdapterRequest\x1a).bemfleet.router.v1.UnloadAdapterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/router/v1/router.proto\x12\x12\x62\x65mfleet.router.v1\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"8\n\x0b\x43hatMessage\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07\x63ontent\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\"?\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.ChatMessage\"\xc5\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12?\n\nlogit_bias\x18\x08 \x03(\x0b\x32+.bemfleet.router.v1.Sampling.LogitBiasEntry\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x07\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobs\"\xd1\x02\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x16\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01H\x00\x12.\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1e.bemfleet.router.v1.ChatPromptH\x00\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.bemfleet.router.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x1a\n\radapter_scale\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12!\n\x14\x61\x64\x61pter_from_message\x18\x08 \x01(\x05H\x03\x88\x01\x01\x42\x07\n\x05inputB\r\n\x0b_max_tokensB\x10\n\x0e_adapter_scaleB\x17\n\x15_adapter_from_message\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\"?\n\x0bLikelyToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x13\n\x05token\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"m\n\x0cTokenLogprob\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\x12,\n\x03top\x18\x02 \x03(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\"\xe6\x01\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x03\x12=\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReasonB\x04\xc8\xe1\x18\x01\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob:\x04\xc0\xe1\x18\x01\"G\n\x0f\x43ompleteRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\xda\x01\n\x10\x43ompleteResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x37\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReason\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xbf\x01\n\rRouterService\x12W\n\x08Generate\x12#.bemfleet.router.v1.GenerateRequest\x1a$.bemfleet.router.v1.GenerateResponse0\x01\x12U\n\x08\x43omplete\x12#.bemfleet.router.v1.CompleteRequest\x1a$.bemfleet.router.v1.CompleteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_GENERATEREQUEST'].fields_by_name['model']._loaded_options = None
-  _globals['_GENERATEREQUEST'].fields_by_name['model']._serialized_options = b'\270\341\030\004'
+  _globals['_GENERATEREQUEST'].fields_by_name['model']._serialized_options = b'\270\341\030\004\320\341\030\001'
   _globals['_GENERATEREQUEST'].fields_by_name['prompt']._loaded_options = None
   _globals['_GENERATEREQUEST'].fields_by_name['prompt']._serialized_options = b'\270\341\030\001'
   _globals['_GENERATEREQUEST'].fields_by_name['stop']._loaded_options = None
@@ -58,16 +58,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETERESPONSE'].fields_by_name['text']._serialized_options = b'\270\341\030\002'
   _globals['_COMPLETERESPONSE'].fields_by_name['model_version']._loaded_options = None
   _globals['_COMPLETERESPONSE'].fields_by_name['model_version']._serialized_options = b'\270\341\030\004'
-  _globals['_ADAPTER'].fields_by_name['name']._loaded_options = None
-  _globals['_ADAPTER'].fields_by_name['name']._serialized_options = b'\270\341\030\004'
-  _globals['_ADAPTER'].fields_by_name['version']._loaded_options = None
-  _globals['_ADAPTER'].fields_by_name['version']._serialized_options = b'\270\341\030\004'
-  _globals['_LOADADAPTERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_LOADADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\270\341\030\004'
-  _globals['_UNLOADADAPTERREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_UNLOADADAPTERREQUEST'].fields_by_name['name']._serialized_options = b'\270\341\030\004'
-  _globals['_FINISHREASON']._serialized_start=2166
-  _globals['_FINISHREASON']._serialized_end=2261
+  _globals['_FINISHREASON']._serialized_start=1767
+  _globals['_FINISHREASON']._serialized_end=1862
   _globals['_CHATMESSAGE']._serialized_start=86
   _globals['_CHATMESSAGE']._serialized_end=142
   _globals['_CHATPROMPT']._serialized_start=144
@@ -77,33 +69,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=491
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=539
   _globals['_GENERATEREQUEST']._serialized_start=666
-  _globals['_GENERATEREQUEST']._serialized_end=999
-  _globals['_USAGE']._serialized_start=1001
-  _globals['_USAGE']._serialized_end=1058
-  _globals['_LIKELYTOKEN']._serialized_start=1060
-  _globals['_LIKELYTOKEN']._serialized_end=1123
-  _globals['_TOKENLOGPROB']._serialized_start=1125
-  _globals['_TOKENLOGPROB']._serialized_end=1234
-  _globals['_GENERATERESPONSE']._serialized_start=1237
-  _globals['_GENERATERESPONSE']._serialized_end=1467
-  _globals['_COMPLETEREQUEST']._serialized_start=1469
-  _globals['_COMPLETEREQUEST']._serialized_end=1540
-  _globals['_COMPLETERESPONSE']._serialized_start=1543
-  _globals['_COMPLETERESPONSE']._serialized_end=1761
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=1763
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=1784
-  _globals['_ADAPTER']._serialized_start=1786
-  _globals['_ADAPTER']._serialized_end=1889
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=1891
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1984
-  _globals['_LOADADAPTERREQUEST']._serialized_start=1986
-  _globals['_LOADADAPTERREQUEST']._serialized_end=2026
-  _globals['_LOADADAPTERRESPONSE']._serialized_start=2028
-  _globals['_LOADADAPTERRESPONSE']._serialized_end=2095
-  _globals['_UNLOADADAPTERREQUEST']._serialized_start=2097
-  _globals['_UNLOADADAPTERREQUEST']._serialized_end=2139
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=2141
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=2164
-  _globals['_ROUTERSERVICE']._serialized_start=2264
-  _globals['_ROUTERSERVICE']._serialized_end=2752
+  _globals['_GENERATEREQUEST']._serialized_end=1003
+  _globals['_USAGE']._serialized_start=1005
+  _globals['_USAGE']._serialized_end=1062
+  _globals['_LIKELYTOKEN']._serialized_start=1064
+  _globals['_LIKELYTOKEN']._serialized_end=1127
+  _globals['_TOKENLOGPROB']._serialized_start=1129
+  _globals['_TOKENLOGPROB']._serialized_end=1238
+  _globals['_GENERATERESPONSE']._serialized_start=1241
+  _globals['_GENERATERESPONSE']._serialized_end=1471
+  _globals['_COMPLETEREQUEST']._serialized_start=1473
+  _globals['_COMPLETEREQUEST']._serialized_end=1544
+  _globals['_COMPLETERESPONSE']._serialized_start=1547
+  _globals['_COMPLETERESPONSE']._serialized_end=1765
+  _globals['_ROUTERSERVICE']._serialized_start=1865
+  _globals['_ROUTERSERVICE']._serialized_end=2056
 # @@protoc_insertion_point(module_scope)

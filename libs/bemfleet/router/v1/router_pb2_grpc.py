@@ -45,21 +45,6 @@ class RouterServiceStub:
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.FromString,
                 _registered_method=True)
-        self.ListAdapters = channel.unary_unary(
-                '/bemfleet.router.v1.RouterService/ListAdapters',
-                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersResponse.FromString,
-                _registered_method=True)
-        self.LoadAdapter = channel.unary_unary(
-                '/bemfleet.router.v1.RouterService/LoadAdapter',
-                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterResponse.FromString,
-                _registered_method=True)
-        self.UnloadAdapter = channel.unary_unary(
-                '/bemfleet.router.v1.RouterService/UnloadAdapter',
-                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterResponse.FromString,
-                _registered_method=True)
 
 
 class RouterServiceServicer:
@@ -82,27 +67,6 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListAdapters(self, request, context):
-        """Lists the base model and the adapters that are loaded.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def LoadAdapter(self, request, context):
-        """Loads an adapter from the artifact directory; requests in flight are not touched.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def UnloadAdapter(self, request, context):
-        """Unloads an adapter; requests that use it finish first with the version they began with.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -115,21 +79,6 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.Complete,
                     request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.FromString,
                     response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.SerializeToString,
-            ),
-            'ListAdapters': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListAdapters,
-                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersRequest.FromString,
-                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersResponse.SerializeToString,
-            ),
-            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
-                    servicer.LoadAdapter,
-                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterRequest.FromString,
-                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterResponse.SerializeToString,
-            ),
-            'UnloadAdapter': grpc.unary_unary_rpc_method_handler(
-                    servicer.UnloadAdapter,
-                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterRequest.FromString,
-                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,87 +136,6 @@ class RouterService:
             '/bemfleet.router.v1.RouterService/Complete',
             bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteRequest.SerializeToString,
             bemfleet_dot_router_dot_v1_dot_router__pb2.CompleteResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListAdapters(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/bemfleet.router.v1.RouterService/ListAdapters',
-            bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersRequest.SerializeToString,
-            bemfleet_dot_router_dot_v1_dot_router__pb2.ListAdaptersResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def LoadAdapter(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/bemfleet.router.v1.RouterService/LoadAdapter',
-            bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterRequest.SerializeToString,
-            bemfleet_dot_router_dot_v1_dot_router__pb2.LoadAdapterResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def UnloadAdapter(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/bemfleet.router.v1.RouterService/UnloadAdapter',
-            bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterRequest.SerializeToString,
-            bemfleet_dot_router_dot_v1_dot_router__pb2.UnloadAdapterResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,12 +40,6 @@ class RouterServiceStub:
     """
     Complete: _grpc.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]
     """Generates text and answers once, with all of it; errors as in Generate."""
-    ListAdapters: _grpc.UnaryUnaryMultiCallable[_router_pb2.ListAdaptersRequest, _router_pb2.ListAdaptersResponse]
-    """Lists the base model and the adapters that are loaded."""
-    LoadAdapter: _grpc.UnaryUnaryMultiCallable[_router_pb2.LoadAdapterRequest, _router_pb2.LoadAdapterResponse]
-    """Loads an adapter from the artifact directory; requests in flight are not touched."""
-    UnloadAdapter: _grpc.UnaryUnaryMultiCallable[_router_pb2.UnloadAdapterRequest, _router_pb2.UnloadAdapterResponse]
-    """Unloads an adapter; requests that use it finish first with the version they began with."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -59,12 +53,6 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """
     Complete: _aio.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]  # type: ignore[assignment]
     """Generates text and answers once, with all of it; errors as in Generate."""
-    ListAdapters: _aio.UnaryUnaryMultiCallable[_router_pb2.ListAdaptersRequest, _router_pb2.ListAdaptersResponse]  # type: ignore[assignment]
-    """Lists the base model and the adapters that are loaded."""
-    LoadAdapter: _aio.UnaryUnaryMultiCallable[_router_pb2.LoadAdapterRequest, _router_pb2.LoadAdapterResponse]  # type: ignore[assignment]
-    """Loads an adapter from the artifact directory; requests in flight are not touched."""
-    UnloadAdapter: _aio.UnaryUnaryMultiCallable[_router_pb2.UnloadAdapterRequest, _router_pb2.UnloadAdapterResponse]  # type: ignore[assignment]
-    """Unloads an adapter; requests that use it finish first with the version they began with."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers requests with the base model and the adapter that the request names."""
@@ -87,29 +75,5 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.CompleteResponse, _abc.Awaitable[_router_pb2.CompleteResponse]]:
         """Generates text and answers once, with all of it; errors as in Generate."""
-
-    @_abc_1.abstractmethod
-    def ListAdapters(
-        self,
-        request: _router_pb2.ListAdaptersRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_router_pb2.ListAdaptersResponse, _abc.Awaitable[_router_pb2.ListAdaptersResponse]]:
-        """Lists the base model and the adapters that are loaded."""
-
-    @_abc_1.abstractmethod
-    def LoadAdapter(
-        self,
-        request: _router_pb2.LoadAdapterRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_router_pb2.LoadAdapterResponse, _abc.Awaitable[_router_pb2.LoadAdapterResponse]]:
-        """Loads an adapter from the artifact directory; requests in flight are not touched."""
-
-    @_abc_1.abstractmethod
-    def UnloadAdapter(
-        self,
-        request: _router_pb2.UnloadAdapterRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_router_pb2.UnloadAdapterResponse, _abc.Awaitable[_router_pb2.UnloadAdapterResponse]]:
-        """Unloads an adapter; requests that use it finish first with the version they began with."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,219 @@
+"""Mission contract: the base servicer of ``bemfleet.mission.v1.MissionService``.
+
+Every mission serves it beside its own service. The mission supplies a ``MissionHost``; this module
+translates messages and derives the description from the descriptors of the mission's own service.
+"""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+from bemfleet.common.v1 import text_pb2
+from bemfleet.mission.v1 import mission_pb2 as pb
+from bemfleet.mission.v1 import mission_pb2_grpc as rpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from grpc import aio
+
+from fleet.errors import InvalidArgumentError
+
+SERVICE = pb.DESCRIPTOR.services_by_name["MissionService"].full_name
+_MAX_PROBE_TOKENS = 256
+_PROBE_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """A model that requests can name.
+
+    Attributes:
+        name: Name in requests.
+        version: Digest of the artifact, or of the base model's weights.
+        rank: Adapter rank; 0 for the base model.
+        loaded_unix_s: Time of loading, in seconds since the epoch.
+        base: Whether it is the base model.
+    """
+
+    name: str
+    version: str
+    rank: int = 0
+    loaded_unix_s: int = 0
+    base: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """The answer to a probe.
+
+    Attributes:
+        text: The whole answer.
+        model_version: Digest of base model and adapter version that answered.
+    """
+
+    text: str
+    model_version: str
+
+
+class MissionHost(Protocol):
+    """What a mission does for the contract."""
+
+    @property
+    def base_model(self) -> AdapterInfo:
+        """The base model."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt and output together, in tokens."""
+        ...
+
+    def loaded_adapters(self) -> Sequence[AdapterInfo]:
+        """Return the loaded adapters, sorted by name."""
+        ...
+
+    async def load(self, name: str) -> AdapterInfo:
+        """Load an adapter of the adapter folder."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter; requests that use it finish first."""
+        ...
+
+    async def probe(self, model: str, prompt: str, max_tokens: int) -> ProbeAnswer:
+        """Answer one user message greedily."""
+        ...
+
+
+class MissionServicer(rpc.MissionServiceServicer):
+    """Serves the contract for one mission.
+
+    Args:
+        name: Name of the mission: its folder and its proto package.
+        service: Descriptor of the mission's own service.
+        host: Returns the mission; raises ``UnavailableError`` while it loads.
+    """
+
+    def __init__(
+        self, name: str, service: ServiceDescriptor, host: Callable[[], MissionHost]
+    ) -> None:
+        self._name, self._service, self._host = name, service, host
+
+    async def Describe(
+        self,
+        request: pb.DescribeRequest,  # noqa: ARG002 - the signature is gRPC's
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.DescribeResponse:
+        """Describe the mission and the methods of its own service."""
+        base = self._host().base_model
+        return pb.DescribeResponse(
+            name=self._name,
+            version=version("bem-fleet"),
+            base_model=base.name,
+            base_model_digest=base.version,
+            service=self._service.full_name,
+            methods=describe_methods(self._service),
+        )
+
+    async def ListAdapters(
+        self,
+        request: pb.ListAdaptersRequest,  # noqa: ARG002
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.ListAdaptersResponse:
+        """List the base model and the loaded adapters."""
+        host = self._host()
+        models = [host.base_model, *host.loaded_adapters()]
+        return pb.ListAdaptersResponse(
+            adapters=[_message(one) for one in models], context_tokens=host.context_tokens
+        )
+
+    async def LoadAdapter(
+        self,
+        request: pb.LoadAdapterRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.LoadAdapterResponse:
+        """Load an adapter of the adapter folder."""
+        return pb.LoadAdapterResponse(adapter=_message(await self._host().load(request.name)))
+
+    async def UnloadAdapter(
+        self,
+        request: pb.UnloadAdapterRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.UnloadAdapterResponse:
+        """Unload an adapter."""
+        await self._host().unload(request.name)
+        return pb.UnloadAdapterResponse()
+
+    async def Probe(
+        self,
+        request: pb.ProbeRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.ProbeResponse:
+        """Answer one prompt greedily."""
+        tokens = request.max_tokens if request.HasField("max_tokens") else _PROBE_TOKENS
+        if not 1 <= tokens <= _MAX_PROBE_TOKENS:
+            raise InvalidArgumentError(
+                "max_tokens", f"{tokens} is out of range; the limits are 1 and {_MAX_PROBE_TOKENS}"
+            )
+        answer = await self._host().probe(request.model, request.prompt, tokens)
+        return pb.ProbeResponse(text=answer.text, model_version=answer.model_version)
+
+
+def describe_methods(service: ServiceDescriptor) -> list[pb.MethodDescription]:
+    """Return a description of every method, from its descriptor and field options."""
+    return [
+        pb.MethodDescription(
+            name=f"/{service.full_name}/{method.name}",
+            client_streaming=method.client_streaming,
+            server_streaming=method.server_streaming,
+            model_field=model_field(method.input_type),
+            text_fields=[
+                *_text_fields(method.input_type, set()),
+                *_text_fields(method.output_type, set()),
+            ],
+        )
+        for method in service.methods
+    ]
+
+
+def model_field(message: Descriptor) -> str:
+    """Return the path of the field with option ``names_model``, such as ``request.model``.
+
+    Returns:
+        The path from ``message``, its parts joined by dots; empty if there is none.
+    """
+    return next(_model_paths(message, set()), "")
+
+
+def _model_paths(message: Descriptor, seen: set[str]) -> Iterator[str]:
+    if message.full_name in seen:
+        return
+    for field in message.fields:
+        if field.GetOptions().Extensions[text_pb2.names_model]:
+            yield field.name
+        elif field.message_type is not None and not field.is_repeated:
+            inner = _model_paths(field.message_type, {*seen, message.full_name})
+            yield from (f"{field.name}.{path}" for path in inner)
+
+
+def _text_fields(message: Descriptor, seen: set[str]) -> Iterator[str]:
+    if message.full_name in seen:
+        return
+    seen.add(message.full_name)
+    for field in message.fields:
+        if field.message_type is not None:
+            yield from _text_fields(field.message_type, seen)
+        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
+            role = field.GetOptions().Extensions[text_pb2.text_role]
+            yield f"{field.full_name}: {text_pb2.TextRole.Name(role)}"
+
+
+def _message(adapter: AdapterInfo) -> pb.Adapter:
+    return pb.Adapter(
+        name=adapter.name,
+        version=adapter.version,
+        base=adapter.base,
+        rank=adapter.rank,
+        loaded_unix_s=adapter.loaded_unix_s,
+    )
