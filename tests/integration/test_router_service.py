@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from bemfleet.mission.v1 import mission_pb2
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import details_of
