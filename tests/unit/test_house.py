@@ -101,6 +101,6 @@ def test_no_error_is_swallowed() -> None:
 def test_ports_in_the_readme_are_the_defaults() -> None:
     """What the README says is where the fleet listens."""
     readme = (ROOT / "README.md").read_text()
-    plan = (ROOT / "tools/local_fleet/plan.py").read_text()
+    plan = (ROOT / "libs/bem_fleet/cli/local/plan.py").read_text()
     for port in re.findall(r"_port\(\"[A-Z_]+\", (\d+)\)", plan):
         assert port in readme, port

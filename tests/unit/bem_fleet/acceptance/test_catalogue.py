@@ -11,7 +11,7 @@ from bem_fleet.acceptance.catalogue import GATES, Judged, load_catalogue
 MISSIONS = {
     "A": "em_f1 latency plan_length kv_hit flip_rate",
     "B": "time_to_fix aggregate no_forgetting rollbacks poison latency",
-    "C": "violations em_f1_drop latency strength orthogonality false_positives",
+    "C": "violations em_f1_drop latency knob orthogonality false_positives",
     "D": "rrs ldc ood quality compute",
     "E": "recall_8k recall_16k recall_32k recall_64k recall_128k recall_256k recall_512k "
     "perplexity latency scaling",
