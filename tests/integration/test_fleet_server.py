@@ -96,7 +96,7 @@ async def echo() -> EchoHandler:
 async def _started(echo: EchoHandler, address: str) -> RunningServer:
     async def build(_settings: FleetSettings, app: App) -> None:
         app.server.add_generic_rpc_handlers((echo,))
-        await app.offer(SERVICE)
+        await app.register_service(SERVICE)
 
     return await start(FleetSettings(address=address, drain_s=10), build, TABLE)
 

@@ -81,7 +81,7 @@ async def fleet(redis_server: RedisServer) -> AsyncIterator[Fleet]:
 
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_FleetServiceServicer_to_server(routes, app.server)
-        await app.offer(FLEET)
+        await app.register_service(FLEET)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -143,7 +143,7 @@ async def mission(address: str, made: ScriptedMission) -> AsyncIterator[Scripted
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_RouterServiceServicer_to_server(made, app.server)
         mission_pb2_grpc.add_MissionServiceServicer_to_server(made, app.server)
-        await app.offer(SERVICE)
+        await app.register_service(SERVICE)
         await app.set_serving(SERVICE, serving=True)
 
     running = await start(FleetSettings(address=address, drain_s=0), build, {})
