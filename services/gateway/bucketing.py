@@ -1,26 +1,31 @@
-"""Which track answers a session: the same one every time, in exactly the asked share."""
+"""Sticky traffic bucketing: maps sessions to canary or stable by a keyed hash.
+
+A session hashes to a point in [0, 1). The canary answers the sessions below its weight, so that a
+session stays on its track and a larger weight keeps all sessions of a smaller one. With weight 10,
+a session at 0.07 is on the canary and stays there when the weight becomes 25.
+"""
 
 from hashlib import blake2b
 
-_FULL = 2.0**64
+_HASH_RANGE = 2.0**64
 
 
-def share_of(session: str, salt: str) -> float:
-    """Return where a session lies in [0, 1), evenly spread and the same for ever.
+def bucket_of(session: str, salt: str) -> float:
+    """Return the point of a session in [0, 1): uniform over sessions, the same at every call.
 
     Args:
-        session: What identifies it.
-        salt: The canary: another one asks other sessions first.
+        session: Session id.
+        salt: Canary id; every canary gets other sessions first.
     """
     digest = blake2b(session.encode(errors="surrogatepass"), key=salt.encode()[:64], digest_size=8)
-    return int.from_bytes(digest.digest(), "big") / _FULL
+    return int.from_bytes(digest.digest(), "big") / _HASH_RANGE
 
 
-def is_canary(session: str, salt: str, percent: int) -> bool:
-    """Tell whether the canary answers this session; a larger share keeps all of a smaller one."""
-    return share_of(session, salt) * 100 < percent
+def is_on_canary(session: str, salt: str, percent: int) -> bool:
+    """Return whether the canary answers this session at a weight of ``percent``."""
+    return bucket_of(session, salt) * 100 < percent
 
 
 def is_mirrored(request_id: str, salt: str, percent: int) -> bool:
-    """Tell whether a request is asked of the other track too; drawn for each request anew."""
-    return share_of(request_id, f"mirror {salt}") * 100 < percent
+    """Return whether a request is sent to both tracks; drawn anew for each request."""
+    return bucket_of(request_id, f"mirror {salt}") * 100 < percent

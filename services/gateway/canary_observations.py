@@ -1,94 +1,104 @@
-"""What is seen of a canary, pair by pair, kept in Redis for the gate.
+"""Canary observations: paired request outcomes in Redis, read by canary analysis.
 
-A pair is one request that both tracks answered (the mirror gives them), or else the canary's
-request and one of stable's, in order of arrival. Only whether and when there was an answer is
-kept, never its text.
+A pair is one request that both tracks answered (mirrored, or answered by stable after the canary
+failed), or else a request of the canary and one of stable, in order of arrival. A pair says only
+whether and how fast there was an answer, never its text.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from fleet import logs
+from bemfleet.canary.v1 import canary_pb2
+from fleet import logs, wire
 from fleet.errors import UnavailableError
 from fleet.streams import StreamWriter
 from prometheus_client import Counter
 
-_LOG = logs.get("gateway.observations")
-_MAXLEN = 200_000
-_WAITING = 10_000
-_UNPAIRED = 64
-PREFIX = "bem:canary:"
+_LOG = logs.get("gateway.canary_observations")
+_STREAM_MAXLEN = 200_000
+_MAX_QUEUED_PAIRS = 10_000
+_MAX_UNPAIRED = 64
 PAIRS = Counter("bem_gateway_canary_pairs_total", "Pairs observed, by kind.", ["kind"])
-LOST = Counter("bem_gateway_canary_pairs_lost_total", "Pairs that could not be kept.")
+LOST = Counter("bem_gateway_canary_pairs_lost_total", "Pairs that could not be stored.")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One answer.
+class RequestOutcome:
+    """Outcome of one request on one track.
 
     Attributes:
-        seconds: Time to its end.
-        failed: Whether there was none, by the server's fault.
-        withheld: Whether the safety sidecar withheld it.
+        latency_s: Time from the request to the end of the answer, in seconds.
+        failed: Whether there was no answer through the server's fault.
+        withheld: Whether the safety sidecar withheld the answer.
     """
 
-    seconds: float
+    latency_s: float
     failed: bool = False
     withheld: bool = False
 
 
-class Observer:
-    """Pairs what is seen of each canary and appends it to the canary's stream.
+class CanaryObserver:
+    """Pairs the outcomes of each active canary and appends them to the canary's Redis stream.
 
     Args:
-        redis_url: Where the streams are.
+        redis_url: Redis of the streams.
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._url = redis_url
-        self._writers: dict[str, StreamWriter] = {}
-        self._stable: dict[str, deque[Seen]] = {}
-        self._queue: asyncio.Queue[tuple[str, Seen, Seen]] = asyncio.Queue(_WAITING)
+        self._writer = StreamWriter(redis_url, wire.CANARY_STREAM_PREFIX, _STREAM_MAXLEN)
+        self._unpaired: dict[str, deque[RequestOutcome]] = {}
+        self._queue: asyncio.Queue[tuple[str, RequestOutcome, RequestOutcome]] = asyncio.Queue(
+            _MAX_QUEUED_PAIRS
+        )
 
-    def stable(self, canary_id: str, seen: Seen) -> None:
-        """Take an answer of stable that has no partner; the newest ones wait for one."""
-        self._stable.setdefault(canary_id, deque(maxlen=_UNPAIRED)).append(seen)
+    @property
+    def active_canaries(self) -> Collection[str]:
+        """Ids of the canaries whose unpaired outcomes are kept."""
+        return self._unpaired.keys()
 
-    def canary(self, canary_id: str, seen: Seen) -> None:
-        """Take an answer of the canary, and pair it with one of stable's if there is one."""
-        waiting = self._stable.get(canary_id)
-        if waiting:
-            self._put(canary_id, waiting.popleft(), seen, "arrival")
+    def set_active_canaries(self, canary_ids: Collection[str]) -> None:
+        """Keep state for these canaries only; the outcomes of all others are dropped."""
+        self._unpaired = {
+            canary_id: self._unpaired.get(canary_id, deque(maxlen=_MAX_UNPAIRED))
+            for canary_id in canary_ids
+        }
 
-    def pair(self, canary_id: str, stable: Seen, canary: Seen) -> None:
-        """Take both answers to one request."""
-        self._put(canary_id, stable, canary, "mirror")
+    def record_stable(self, canary_id: str, outcome: RequestOutcome) -> None:
+        """Record an outcome of stable without a partner; the newest ones wait for one."""
+        unpaired = self._unpaired.get(canary_id)
+        if unpaired is not None:
+            unpaired.append(outcome)
 
-    def forget(self, canary_id: str) -> None:
-        """Drop what waits for a partner of a canary that has ended."""
-        self._stable.pop(canary_id, None)
+    def record_canary(self, canary_id: str, outcome: RequestOutcome) -> None:
+        """Record an outcome of the canary, paired with the oldest waiting one of stable."""
+        unpaired = self._unpaired.get(canary_id)
+        if unpaired:
+            self._enqueue(canary_id, unpaired.popleft(), outcome, "arrival")
+
+    def record_pair(self, canary_id: str, stable: RequestOutcome, canary: RequestOutcome) -> None:
+        """Record the outcomes of both tracks for one request."""
+        self._enqueue(canary_id, stable, canary, "mirror")
 
     async def run(self) -> None:
-        """Append pairs for ever; while Redis is away they are counted and lost."""
+        """Append pairs until cancelled; while Redis is unavailable they are counted and lost."""
         while True:
             canary_id, stable, canary = await self._queue.get()
-            writer = self._writers.get(canary_id)
-            if writer is None:
-                writer = StreamWriter(self._url, f"{PREFIX}{canary_id}", _MAXLEN)
-                self._writers[canary_id] = writer
+            pair = {wire.PAIR_FIELD: _observation(stable, canary).SerializeToString()}
             try:
-                await writer.append(_fields(stable, canary))
+                await self._writer.append(pair, stream=wire.CANARY_STREAM_PREFIX + canary_id)
             except UnavailableError as err:
                 LOST.inc()
                 _LOG.warning("pair lost", canary=canary_id, reason=str(err)[:200])
 
     async def close(self) -> None:
-        """Close the connections."""
-        for writer in self._writers.values():
-            await writer.close()
+        """Close the connection."""
+        await self._writer.close()
 
-    def _put(self, canary_id: str, stable: Seen, canary: Seen, kind: str) -> None:
+    def _enqueue(
+        self, canary_id: str, stable: RequestOutcome, canary: RequestOutcome, kind: str
+    ) -> None:
         try:
             self._queue.put_nowait((canary_id, stable, canary))
         except asyncio.QueueFull:
@@ -97,12 +107,13 @@ class Observer:
             PAIRS.labels(kind).inc()
 
 
-def _fields(stable: Seen, canary: Seen) -> dict[str, str]:
-    return {
-        "se": str(int(stable.failed)),
-        "ce": str(int(canary.failed)),
-        "sv": str(int(stable.withheld)),
-        "cv": str(int(canary.withheld)),
-        "sl": f"{stable.seconds:.6f}",
-        "cl": f"{canary.seconds:.6f}",
-    }
+def _observation(stable: RequestOutcome, canary: RequestOutcome) -> canary_pb2.PairObservation:
+    return canary_pb2.PairObservation(
+        version=wire.PAIR_VERSION, stable=_outcome(stable), canary=_outcome(canary)
+    )
+
+
+def _outcome(outcome: RequestOutcome) -> canary_pb2.Outcome:
+    return canary_pb2.Outcome(
+        failed=outcome.failed, withheld=outcome.withheld, latency_s=outcome.latency_s
+    )
