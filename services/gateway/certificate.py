@@ -38,7 +38,11 @@ class CertificateReloader:
         while not self._stopped.wait(self._interval_s):
             try:
                 if (current := self._read()) != self._loaded:
-                    self._context.load_cert_chain(self._folder / CERTIFICATE, self._folder / KEY)
+                    files = (self._folder / CERTIFICATE, self._folder / KEY)
+                    # A pair that does not match, as while it is being written, would leave the
+                    # live context without a key: try it on another context first.
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+                    self._context.load_cert_chain(*files)
                     self._loaded = current
                     _LOG.info("certificate reloaded")
             except (OSError, ssl.SSLError) as err:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from bem_fleet.services.gateway.errors import ApiError
@@ -9,7 +10,8 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 
 _PARSE_PREFIX = re.compile(r"Failed to parse (\w+) field: ")
-_UNKNOWN_FIELD = re.compile(r'has no field named "([^"]*)"(?: at "([^"]*)")?')
+_UNKNOWN_FIELD = re.compile(r'has no field named "([^"]*)"')
+_PLACE = re.compile(r' at "?([\w.\[\]]+)"?\.')
 
 
 def parse_json(body: bytes, message_class: type[Message]) -> Message:
@@ -39,7 +41,7 @@ def parse_json(body: bytes, message_class: type[Message]) -> Message:
     try:
         return ParseDict(value, message_class())
     except (ParseError, ValueError, TypeError) as err:
-        raise _field_error(str(err), message_class) from err
+        raise _field_error(str(err), value, message_class) from err
 
 
 def to_json(message: Message) -> dict[str, Any]:
@@ -49,27 +51,48 @@ def to_json(message: Message) -> dict[str, Any]:
     )
 
 
-def _field_error(text: str, message_class: type[Message]) -> ApiError:
+def _field_error(text: str, value: dict[str, Any], message_class: type[Message]) -> ApiError:
     """Return the HTTP error for an error of protobuf's JSON parser.
 
-    The parser nests prefixes: ``Failed to parse sampling field: Failed to parse top_k field:
-    Couldn't parse integer …`` becomes param ``sampling.top_k``.
+    The parser names the place either at the end of its text or by nested prefixes, of which it may
+    leave out the outer ones. ``Failed to parse messages field: Failed to parse role field: …``
+    becomes param ``chat.messages.role``: the path in the body that ends so.
     """
-    path = _PARSE_PREFIX.findall(text)
-    problem = _PARSE_PREFIX.sub("", text)
+    problem = _PARSE_PREFIX.sub("", text).splitlines()[0].rstrip(".")
+    place = _PLACE.search(text + ".")
+    path = (
+        place.group(1).rstrip(".").split(".")[1:]
+        if place
+        else _find(value, _PARSE_PREFIX.findall(text))
+    )
     if unknown := _UNKNOWN_FIELD.search(problem):
-        name, place = unknown.group(1), (unknown.group(2) or "").split(".")[1:]
-        param = ".".join([*place, name])
+        param = ".".join([*path, unknown.group(1)])
         return ApiError(
             400,
             f"{param}: unknown field of {message_class.DESCRIPTOR.full_name}; remove it",
             code="unknown_parameter",
             param=param,
         )
-    param = ".".join(path)
+    named = ".".join(path)
     return ApiError(
         400,
-        f"{param or 'body'}: {problem.splitlines()[0][:200] if problem else 'wrong value'}",
+        f"{named or 'body'}: {problem[:200]}; correct it",
         code="invalid_value",
-        param=param or None,
+        param=named or None,
     )
+
+
+def _find(value: Any, names: list[str]) -> list[str]:
+    """Return the first path in a JSON value that ends in ``names``, else ``names`` themselves."""
+    paths = (path for path in _paths(value, []) if names and path[-len(names) :] == names)
+    return next(paths, names)
+
+
+def _paths(value: Any, path: list[str]) -> Iterator[list[str]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield [*path, name]
+            yield from _paths(inner, [*path, name])
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _paths(inner, path)
