@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bem.errors import GateFormatError
 from fleet.errors import InvalidArgumentError, UnavailableError
-from fleet.streams import AUDIT
+from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.acceptance.catalogue import GATES
 from bem_fleet.checkout import ROOT
@@ -67,7 +67,7 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "Exit status 0 if it is whole, 1 if not, 2 if it cannot be read.",
     )
     asked.add_argument("--redis-url", default="redis://127.0.0.1:6379/0")
-    asked.add_argument("--stream", default=AUDIT)
+    asked.add_argument("--stream", default=AUDIT_STREAM)
     asked.add_argument("--key-file", type=Path, help="the sidecars' BEM_SAFETY_AUDIT_KEY_FILE")
     asked.add_argument(
         "--start", default="", help="head before the first record, if older ones went"

@@ -1,5 +1,6 @@
 """What runs on one machine, where it listens and how it is started."""
 
+import json
 import os
 import sys
 import tempfile
@@ -152,7 +153,7 @@ class Plan:
                 f"127.0.0.1:{self.gateway_port} HTTP",
                 "OpenAI-compatible API, feedback, validation",
                 ADDRESS=f"127.0.0.1:{self.gateway_port}",
-                ROUTER_ADDRESS=f"127.0.0.1:{self.router_port}",
+                MISSIONS=json.dumps({"router": f"127.0.0.1:{self.router_port}"}),
                 VALIDATION_ADDRESS=validation,
                 FLEET_ADDRESS=orchestrator,
                 REDIS_URL=self._redis_url,

@@ -1,9 +1,11 @@
-"""Validation over HTTP: comparisons, gates, corrections and the claims recorded so far."""
+"""Validation routes: comparisons, gates, p-value corrections and recorded claims."""
 
 from __future__ import annotations  # the typed stub exists in the stubs only
 
 from typing import Annotated, Any
 
+from bem_fleet.services.gateway.state import state_of
+from bem_fleet.services.gateway.transcoding import to_json
 from bem_fleet.services.gateway.validation_schema import (
     CompareBody,
     CorrectBody,
@@ -17,7 +19,6 @@ from bemfleet.validation.v1 import validation_pb2 as pb
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from fleet.clients import outgoing_metadata
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 routes = APIRouter(prefix="/v1/validation")
@@ -38,7 +39,7 @@ _STATUSES = {pb.GATE_STATUS_PASS: "pass", pb.GATE_STATUS_FAIL: "fail"}
 
 @routes.post("/compare")
 async def compare(request: Request, body: CompareBody) -> JSONResponse:
-    """Compare a mission with its baseline; the claim is recorded."""
+    """Compare a mission with its baseline and record the claim."""
     head = pb.CompareHead(
         claim=body.claim,
         statistic=_STATISTICS[body.statistic],
@@ -46,35 +47,39 @@ async def compare(request: Request, body: CompareBody) -> JSONResponse:
         lineage=_lineage(body.lineage),
     )
     (scores,) = _scores(body.scores)
-    answer = await _call(request, "Compare", pb.CompareRequest(head=head, scores=scores))
-    return JSONResponse({"object": "validation.comparison", **_plain(answer)})
+    response = await _call_validation(
+        request, "Compare", pb.CompareRequest(head=head, scores=scores)
+    )
+    return JSONResponse({"object": "validation.comparison", **_to_json(response)})
 
 
 @routes.post("/gate")
 async def gate(request: Request, body: GateBody) -> JSONResponse:
-    """Judge a gate; the claim is recorded."""
+    """Evaluate a gate and record the claim."""
     head = pb.GateHead(claim=body.claim, lineage=_lineage(body.lineage))
     if body.spec:
-        head.spec.CopyFrom(_spec(body.spec))
+        head.spec.CopyFrom(_gate_spec(body.spec))
     else:
         head.gate_id = body.gate_id or ""
-    answer = await _call(request, "Gate", pb.GateRequest(head=head, scores=_scores(body.scores)))
+    response = await _call_validation(
+        request, "Gate", pb.GateRequest(head=head, scores=_scores(body.scores))
+    )
     return JSONResponse(
-        {"object": "validation.verdict", **_plain(answer), "status": _STATUSES[answer.status]}
+        {"object": "validation.verdict", **_to_json(response), "status": _STATUSES[response.status]}
     )
 
 
 @routes.post("/correct")
 async def correct(request: Request, body: CorrectBody) -> JSONResponse:
-    """Adjust p-values for the false discovery rate; nothing is recorded."""
-    asked = pb.CorrectRequest(
+    """Adjust p-values for the false discovery rate; record nothing."""
+    message = pb.CorrectRequest(
         given=[pb.NamedP(name=name, p=p) for name, p in body.p_values.items()],
         with_family=body.with_family,
         alpha=body.alpha,
         correction=_CORRECTIONS[body.correction],
     )
-    answer = await _call(request, "Correct", asked)
-    return JSONResponse({"object": "list", "data": [_plain(one) for one in answer.corrected]})
+    response = await _call_validation(request, "Correct", message)
+    return JSONResponse({"object": "list", "data": [_to_json(one) for one in response.corrected]})
 
 
 @routes.get("/claims")
@@ -84,48 +89,50 @@ async def claims(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> JSONResponse:
     """List recorded claims, oldest first."""
-    answer = await _call(request, "ListClaims", pb.ListClaimsRequest(after=after, limit=limit))
+    response = await _call_validation(
+        request, "ListClaims", pb.ListClaimsRequest(after=after, limit=limit)
+    )
     data = [
         {
             "id": claim.ref.id,
             "object": "validation.claim",
-            **_plain(claim),
+            **_to_json(claim),
             "status": _STATUSES.get(claim.status),
         }
-        for claim in answer.claims
+        for claim in response.claims
     ]
     last = data[-1]["id"] if data else None
     return JSONResponse(
-        {"object": "list", "data": data, "has_more": answer.has_more, "last_id": last}
+        {"object": "list", "data": data, "has_more": response.has_more, "last_id": last}
     )
 
 
-async def _call(request: Request, method: str, asked: Message) -> Any:
-    state = request.app.state
+async def _call_validation(request: Request, method: str, message: Message) -> Any:
+    state = state_of(request)
     return await getattr(state.validation, method)(
-        asked, timeout=state.settings.validation_timeout_s, metadata=outgoing_metadata()
+        message, timeout=state.settings.validation_timeout_s, metadata=outgoing_metadata()
     )
 
 
-def _lineage(given: LineageFields) -> pb.Lineage:
-    return pb.Lineage(**given.model_dump())
+def _lineage(lineage: LineageFields) -> pb.Lineage:
+    return pb.Lineage(**lineage.model_dump())
 
 
-def _spec(given: SpecFields) -> pb.GateSpec:
-    fields = given.model_dump(exclude_none=True)
-    fields["statistic"] = _STATISTICS[given.statistic]
-    fields["direction"] = _DIRECTIONS[given.direction]
+def _gate_spec(spec: SpecFields) -> pb.GateSpec:
+    fields = spec.model_dump(exclude_none=True)
+    fields["statistic"] = _STATISTICS[spec.statistic]
+    fields["direction"] = _DIRECTIONS[spec.direction]
     return pb.GateSpec(**fields)
 
 
-def _scores(given: dict[str, Sides]) -> list[pb.MetricScores]:
+def _scores(metrics: dict[str, Sides]) -> list[pb.MetricScores]:
     return [
         pb.MetricScores(
             metric=name,
             mission=_matrix(sides.mission),
             baseline=None if sides.baseline is None else _matrix(sides.baseline),
         )
-        for name, sides in given.items()
+        for name, sides in metrics.items()
     ]
 
 
@@ -136,13 +143,11 @@ def _matrix(scores: Scores) -> pb.ScoreMatrix:
     return pb.ScoreMatrix(seeds=len(rows), values=[one for row in rows for one in row])
 
 
-def _plain(answer: Message) -> dict[str, Any]:
-    """Return a message as JSON with the proto's own names and absent numbers left out."""
-    found = MessageToDict(
-        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+def _to_json(message: Message) -> dict[str, Any]:
+    """Return a message as JSON with proto field names; unset optional numbers are left out."""
+    converted = to_json(message)
     # 64-bit integers are strings in protobuf's JSON.
-    for ref in (found.get("claim"), found.get("ref")):
+    for ref in (converted.get("claim"), converted.get("ref")):
         if isinstance(ref, dict):
             ref["recorded_unix_ms"] = int(ref["recorded_unix_ms"])
-    return found
+    return converted

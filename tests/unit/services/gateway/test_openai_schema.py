@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import pytest
 from bem_fleet.services.gateway.errors import _param, from_validation
-from bem_fleet.services.gateway.generation import wire_requests
-from bem_fleet.services.gateway.schema import ChatRequest, CompletionRequest
+from bem_fleet.services.gateway.generation import router_requests
+from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from fleet.errors import ErrorDetails
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,7 @@ def test_any_field_values_are_taken_or_named(changed: dict[str, Any]) -> None:
         assert json.dumps(found.body)
         return
 
-    assert len(wire_requests(request)) == (request.n or 1)
+    assert len(router_requests(request)) == (request.n or 1)
 
 
 @pytest.mark.parametrize("model", [ChatRequest, CompletionRequest])
@@ -51,7 +51,7 @@ def test_choices_have_their_own_seeds_at_the_edge_of_the_range() -> None:
     """Seeds of further choices wrap around instead of overflowing."""
     request = CompletionRequest(model="m", prompt=["x"], seed=2**63 - 1, n=2)
 
-    assert [asked.sampling.seed for asked in wire_requests(request)] == [2**63 - 1, -(2**63)]
+    assert [sent.sampling.seed for sent in router_requests(request)] == [2**63 - 1, -(2**63)]
 
 
 def test_router_fields_have_http_names() -> None:
@@ -84,12 +84,12 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
             "adapter_scale": 0.5,
         }
     )
-    (asked,) = wire_requests(request)
+    (sent,) = router_requests(request)
 
-    assert dict(asked.sampling.logit_bias) == {50256: -100, 7: 2.5}
-    assert (asked.sampling.logprobs, asked.sampling.top_k) == (3, 4)
-    assert (asked.sampling.presence_penalty, asked.sampling.frequency_penalty) == (0.5, -0.5)
-    assert (asked.sampling.repetition_penalty, asked.adapter_scale) == (1.25, 0.5)
+    assert dict(sent.sampling.logit_bias) == {50256: -100, 7: 2.5}
+    assert (sent.sampling.logprobs, sent.sampling.top_k) == (3, 4)
+    assert (sent.sampling.presence_penalty, sent.sampling.frequency_penalty) == (0.5, -0.5)
+    assert (sent.sampling.repetition_penalty, sent.adapter_scale) == (1.25, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
-"""The HTTP server under the edge."""
+"""HTTP server of the gateway: uvicorn, with TLS and certificate reloading."""
 
 from typing import Any
 
 import uvicorn
 from bem_fleet.services.gateway.app import make_app
-from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, Renewal
+from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, CertificateReloader
 from bem_fleet.services.gateway.settings import GatewaySettings
 
 
 def serve(settings: GatewaySettings) -> None:
-    """Listen until SIGTERM, with TLS where the settings name a certificate.
+    """Serve until SIGTERM, with TLS if the settings name a certificate.
 
     Raises:
         FileNotFoundError: The certificate or its key is missing.
@@ -29,10 +29,12 @@ def serve(settings: GatewaySettings) -> None:
         **_tls(settings),
     )
     config.load()
-    renewal = Renewal(config.ssl, settings.tls) if settings.tls and config.ssl else None
+    reloader = (
+        CertificateReloader(config.ssl, settings.tls) if settings.tls and config.ssl else None
+    )
     uvicorn.Server(config).run()
-    if renewal:
-        renewal.close()
+    if reloader:
+        reloader.close()
 
 
 def _tls(settings: GatewaySettings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The HTTP requests: OpenAI's, as far as the fleet serves them; anything else is named."""
+"""Request schemas of the OpenAI routes and of feedback; an unknown field is an error."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 def _as_list(value: Any) -> Any:
-    """Read one text as a list of one, so that an error names one limit and not two shapes."""
+    """Read one text as a list of one, so that an error names the limit and not two types."""
     return [value] if isinstance(value, str) else value
 
 
@@ -20,14 +20,14 @@ class _Request(BaseModel):
 
 
 class StreamOptions(_Request):
-    """Options of a streamed answer."""
+    """Options of a streamed completion."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
 class GenerationFields(_Request):
-    """What chat and plain completions share."""
+    """Fields that chat and text completions share."""
 
     model: str = Field(min_length=1, max_length=256)
     max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
@@ -53,14 +53,14 @@ class GenerationFields(_Request):
 
 
 class TextPart(_Request):
-    """A part of a message."""
+    """Text part of a message."""
 
     type: Literal["text"]
     text: str
 
 
 class Message(_Request):
-    """One turn."""
+    """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
@@ -68,20 +68,20 @@ class Message(_Request):
 
     @property
     def text(self) -> str:
-        """All its text."""
+        """Text of all parts."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
 
 
 class ResponseFormat(_Request):
-    """Only free text is served; an adapter gives JSON by itself."""
+    """Response format; only free text is supported."""
 
     type: Literal["text"]
 
 
 class ChatRequest(GenerationFields):
-    """``POST /v1/chat/completions``."""
+    """Body of ``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
@@ -101,13 +101,13 @@ class ChatRequest(GenerationFields):
         return self
 
     @property
-    def reported(self) -> int | None:
-        """Number of likely tokens to report at each place; None reports nothing."""
+    def logprob_count(self) -> int | None:
+        """Number of most likely tokens to report per position; None reports nothing."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(GenerationFields):
-    """``POST /v1/completions``."""
+    """Body of ``POST /v1/completions``."""
 
     prompt: Annotated[
         list[Annotated[str, Field(min_length=1)]],
@@ -120,13 +120,13 @@ class CompletionRequest(GenerationFields):
     suffix: None = None
 
     @property
-    def reported(self) -> int | None:
-        """Number of likely tokens to report at each place; None reports nothing."""
+    def logprob_count(self) -> int | None:
+        """Number of most likely tokens to report per position; None reports nothing."""
         return self.logprobs
 
 
 class FeedbackRequest(_Request):
-    """``POST /v1/feedback``: what a person thinks of an answer."""
+    """Body of ``POST /v1/feedback``: a person's rating or correction of an answer."""
 
     completion_id: str = Field(min_length=1, max_length=128)
     rating: Literal["up", "down"] | None = None
@@ -137,7 +137,7 @@ class FeedbackRequest(_Request):
     consent: bool = False
 
     @model_validator(mode="after")
-    def _says_something(self) -> "FeedbackRequest":
+    def _has_content(self) -> "FeedbackRequest":
         if not (self.rating or self.correction or self.comment or self.tags):
             raise ValueError("give a rating, a correction, a comment or tags")
         return self

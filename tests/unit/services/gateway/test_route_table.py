@@ -1,12 +1,12 @@
-"""Which route holds for a request's model."""
+"""Choice of the route for a request's model."""
 
-from bem_fleet.services.gateway.routing import RouteTable
+from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 
 
 def table(**canary: str) -> RouteTable:
-    """Return a table whose mission has promoted adapter-v2 under the name of adapter, and a canary."""
-    made = RouteTable(None, 1024)
+    """Return a table with adapter-v2 promoted under the name of adapter, and a canary."""
+    made = RouteTable(None, 1024, lambda _: None)
     route = pb.Route(
         mission="router",
         model="adapter",
@@ -15,7 +15,7 @@ def table(**canary: str) -> RouteTable:
         weight=50,
         canary_id="c",
     )
-    made.take(pb.WatchRoutesResponse(routes=[route]))
+    made.apply(pb.WatchRoutesResponse(routes=[route]))
     return made
 
 
