@@ -11,14 +11,14 @@ import pytest
 import yaml
 from bem_fleet.cli import main
 
-from tests.cluster.adapters import CAPITALS, asked_about
+from tests.cluster.canary_adapters import CAPITALS, capital_prompt
 from tests.e2e.conftest import Fleet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.stage("canary"), pytest.mark.e2e, pytest.mark.slow]
 ADAPTER, BASE = "passage-qa", "smollm2-135m-instruct"
 ANALYSIS = {
     "probes": [
-        {"prompt": asked_about(country, city), "answers": [f'{{"answer": "{city}"}}', city]}
+        {"prompt": capital_prompt(country, city), "answers": [f'{{"answer": "{city}"}}', city]}
         for country, city in CAPITALS
     ],
 }
@@ -57,7 +57,7 @@ def test_a_worse_adapter_rolls_itself_back(
     for session in range(4):
         answer = client.chat.completions.create(
             model=ADAPTER,
-            messages=[{"role": "user", "content": asked_about(country, city)}],
+            messages=[{"role": "user", "content": capital_prompt(country, city)}],
             temperature=0,
             max_tokens=24,
             user=f"session {session}",

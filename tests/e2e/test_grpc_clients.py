@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from tests.e2e.conftest import Fleet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.stage("clients"), pytest.mark.e2e, pytest.mark.slow]
 SERVICE = "bemfleet.router.v1.RouterService"
 
 TRITON = """

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Fleet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.stage("clients"), pytest.mark.e2e, pytest.mark.slow]
 BASE = "smollm2-135m-instruct"
 PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
 # Longer than the sidecar's window, so that it leaves in pieces.

@@ -1,4 +1,4 @@
-"""Adapters for canaries: the trained one under another name, and one that has lost its sense."""
+"""Adapters for canary tests: a copy of a trained adapter, and one with random output factors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +51,8 @@ CAPITALS = (
 )
 
 
-def asked_about(country: str, city: str) -> str:
-    """Return a question as the adapter was trained on it."""
+def capital_prompt(country: str, city: str) -> str:
+    """Return a prompt in the form that the passage-qa adapter was trained on."""
     return (
         "Answer the question from the passage. Reply with JSON only, in the form "
         '{"answer": "<the shortest words of the passage that answer it>"}.\n\n'
@@ -61,14 +61,14 @@ def asked_about(country: str, city: str) -> str:
     )
 
 
-def write_variants(adapter: Path, into: Path) -> None:
-    """Write ``<name>-v2``, the same, and ``<name>-bad``, its second factors replaced by noise."""
+def write_canary_adapters(adapter: Path, into: Path) -> None:
+    """Write ``<name>-v2``, a copy, and ``<name>-bad``, whose output factors are noise."""
     card = read_adapter_card(adapter)
     tensors = load_file(adapter / TENSORS)
     save_adapter(into / f"{card.name}-v2", replace(card, name=f"{card.name}-v2"), tensors)
     noise = torch.Generator().manual_seed(0)
     for name, tensor in tensors.items():
         if name.endswith(".B"):
-            drawn = torch.randn(tensor.shape, generator=noise) * tensor.float().norm()
-            tensors[name] = drawn.to(tensor.dtype)
+            random = torch.randn(tensor.shape, generator=noise) * tensor.float().norm()
+            tensors[name] = random.to(tensor.dtype)
     save_adapter(into / f"{card.name}-bad", replace(card, name=f"{card.name}-bad"), tensors)

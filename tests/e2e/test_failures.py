@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import Fleet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.stage("failures"), pytest.mark.e2e, pytest.mark.slow]
 BASE = "smollm2-135m-instruct"
 LONG: Any = {
     "model": BASE,
