@@ -1,4 +1,4 @@
-"""What the running fleet does when parts of it die; last, because it kills them."""
+"""Failure tests of the local fleet: killed processes, closed connections, shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONG: Any = {
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Return when another process has come to a state; there is no event to wait for."""
+    """Poll a condition of another process until it is true."""
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "condition not met in time"
@@ -35,15 +35,15 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def ready(fleet: Fleet) -> bool:
-    """Whether the gateway says that it is ready."""
+    """Return whether the gateway is ready."""
     try:
         return httpx.get(f"{fleet.http}/readyz", timeout=5).is_success
     except httpx.TransportError:
         return False
 
 
-def answered(client: openai.OpenAI, answers: list[str]) -> bool:
-    """Ask once; a 503 means not yet, anything else is what it is."""
+def try_complete(client: openai.OpenAI, answers: list[str]) -> bool:
+    """Send one completion; return False on a 503, and append the text otherwise."""
     try:
         answer = client.completions.create(**{**LONG, "max_tokens": 3})
     except openai.InternalServerError as err:
@@ -54,7 +54,7 @@ def answered(client: openai.OpenAI, answers: list[str]) -> bool:
 
 
 def metric(fleet: Fleet, name: str) -> float:
-    """Read one of the mission's metrics through its sidecar."""
+    """Return a metric of the mission, read through its sidecar."""
     page = httpx.get(
         f"http://127.0.0.1:{fleet.environment['SIDECAR_METRICS_PORT']}/upstream/metrics", timeout=5
     ).text
@@ -62,7 +62,7 @@ def metric(fleet: Fleet, name: str) -> float:
 
 
 def test_up_twice_is_harmless(fleet: Fleet) -> None:
-    """A second start changes nothing; a busy port of another fleet is named."""
+    """A second start changes nothing; a port that another fleet uses is named."""
     before = fleet.status()
     again = fleet.command("up")
     other = Fleet({**fleet.environment, "RUN_DIR": fleet.environment["RUN_DIR"] + "-2"})
@@ -74,8 +74,8 @@ def test_up_twice_is_harmless(fleet: Fleet) -> None:
     assert "GATEWAY_PORT=" in busy.stderr
 
 
-def test_client_that_leaves_stops_costing_compute(fleet: Fleet, client: openai.OpenAI) -> None:
-    """Closing the connection frees the row, streamed or not."""
+def test_closed_connection_cancels_the_request(fleet: Fleet, client: openai.OpenAI) -> None:
+    """A closed connection ends the sequence in the engine, streamed or not."""
     stream = client.completions.create(**LONG, stream=True)
     next(iter(stream))
     wait_until(lambda: metric(fleet, "bem_router_requests_running") == 1)
@@ -88,8 +88,8 @@ def test_client_that_leaves_stops_costing_compute(fleet: Fleet, client: openai.O
     assert metric(fleet, "bem_router_requests_dropped_total") >= 2
 
 
-def test_feedback_survives_the_gateway(fleet: Fleet, redis: Any) -> None:
-    """A record that was acknowledged is there after kill -9, once for one idempotency key."""
+def test_feedback_survives_a_gateway_kill(fleet: Fleet, redis: Any) -> None:
+    """An acknowledged record survives kill -9, and an idempotency key stores it once."""
     body = {"completion_id": "chatcmpl-1", "rating": "down", "correction": "Paris"}
     key = {"Idempotency-Key": "k-1"}
     answers = [
@@ -117,7 +117,7 @@ def test_feedback_survives_the_gateway(fleet: Fleet, redis: Any) -> None:
     ],
 )
 def test_bad_feedback_is_not_stored(fleet: Fleet, redis: Any, body: dict[str, str]) -> None:
-    """Feedback that says nothing or breaks a limit is refused whole."""
+    """Feedback without content or beyond a limit is rejected and not stored."""
     before = redis.xlen("bem:feedback")
     answer = httpx.post(f"{fleet.http}/v1/feedback", json=body, timeout=10)
 
@@ -125,10 +125,8 @@ def test_bad_feedback_is_not_stored(fleet: Fleet, redis: Any, body: dict[str, st
     assert redis.xlen("bem:feedback") == before
 
 
-def test_killed_scorer_closes_the_exit_until_it_is_back(
-    fleet: Fleet, client: openai.OpenAI
-) -> None:
-    """Without a scorer the client gets an error and no text; then the fleet recovers."""
+def test_killed_scorer_blocks_responses_until_restart(fleet: Fleet, client: openai.OpenAI) -> None:
+    """Without a scorer the client gets an error and no text; after its restart, completions."""
     stream = iter(client.completions.create(**LONG, stream=True))
     next(stream)
     scorers = psutil.Process(fleet.pid("safety")).children()
@@ -137,14 +135,14 @@ def test_killed_scorer_closes_the_exit_until_it_is_back(
     with pytest.raises(openai.APIError, match="scorer"):
         list(stream)
     answers: list[str] = []
-    wait_until(lambda: answered(client, answers))
+    wait_until(lambda: try_complete(client, answers))
 
-    assert len(scorers) == 2  # the fast and the deep one
+    assert len(scorers) == 2  # the fast and the deep scorer
     assert answers[0]
 
 
-def test_every_answer_left_an_audit_record(redis: Any) -> None:
-    """Records name method, action and hash, never text."""
+def test_every_response_has_an_audit_record(redis: Any) -> None:
+    """Audit records hold method, action and hash, and no text."""
     records = [fields for _, fields in redis.xrange("bem:audit")]
     method = b"/bemfleet.router.v1.RouterService/Generate"
     generated = [fields for fields in records if fields[b"method"] == method]
@@ -159,7 +157,7 @@ def test_every_answer_left_an_audit_record(redis: Any) -> None:
 def test_requests_in_flight_finish_when_the_fleet_stops(
     fleet: Fleet, client: openai.OpenAI
 ) -> None:
-    """Stopping drains: a stream that runs when SIGTERM comes gets its end."""
+    """Shutdown drains: a stream that is open at SIGTERM completes."""
     stream = iter(client.completions.create(**{**LONG, "max_tokens": 120}, stream=True))
     chunks = [next(stream)]
     stopping = threading.Thread(target=fleet.command, args=("down",))
