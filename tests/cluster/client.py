@@ -78,7 +78,7 @@ def send_continuously(
 
     Args:
         release: Release whose gateway is called.
-        seconds: Duration.
+        seconds: Duration of the traffic, in seconds.
         body: Body of each chat completion request; None lists the models instead.
         concurrency: Number of threads that send.
         pause_s: Pause of a thread between a response and its next request, in seconds.
