@@ -66,4 +66,4 @@ buf-breaking: setup ## Fail if protos/ breaks clients of the last landed protos
 	buf breaking --against $(PROTO_BASELINE)
 
 buf-baseline: setup ## Accept protos/ as the baseline of buf-breaking
-	buf build -o $(PROTO_BASELINE)
+	buf build --exclude-source-info -o $(PROTO_BASELINE)
