@@ -56,7 +56,7 @@ def try_complete(client: openai.OpenAI, answers: list[str]) -> bool:
 def metric(fleet: Fleet, name: str) -> float:
     """Return a metric of the mission, read through its sidecar."""
     page = httpx.get(
-        f"http://127.0.0.1:{fleet.environment['SIDECAR_METRICS_PORT']}/upstream/metrics", timeout=5
+        f"http://127.0.0.1:{fleet.environment['ROUTER_METRICS_PORT']}/upstream/metrics", timeout=5
     ).text
     return float(next(line.split()[1] for line in page.splitlines() if line.startswith(f"{name} ")))
 
@@ -129,7 +129,7 @@ def test_killed_scorer_blocks_responses_until_restart(fleet: Fleet, client: open
     """Without a scorer the client gets an error and no text; after its restart, completions."""
     stream = iter(client.completions.create(**LONG, stream=True))
     next(stream)
-    scorers = psutil.Process(fleet.pid("safety")).children()
+    scorers = psutil.Process(fleet.pid("scorer")).children()
     for process in scorers:
         process.kill()
     with pytest.raises(openai.APIError, match="scorer"):
