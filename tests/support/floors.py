@@ -174,5 +174,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Record what this session runs."""
+    """Record what this session runs; workers of pytest-xdist report to their controller."""
+    if hasattr(config, "workerinput"):
+        return
     config.pluginmanager.register(RunRecord(Floors.read()), "run-record")
