@@ -46,8 +46,8 @@ lint-fast: proto-check types
 	lint-imports
 	buf lint
 	yamllint -s buf.yaml
-	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' tests/floors.yaml \
-		tests/covered_by.yaml libs/bem_fleet/acceptance libs/bem_fleet/guard/policy.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' tests/*.yaml \
+		 libs/bem_fleet/acceptance libs/bem_fleet/guard/policy.yaml
 
 types: setup ## mypy --strict
 	mypy $(TYPED)

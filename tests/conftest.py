@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.requirements",
     "tests.support.floors",
     "tests.support.stages",
+    "tests.support.slow",
 ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import source_tree
+from tests.support.slow import slow_names
 from tests.support.source_tree import ROOT, assert_none, at_least, files, functions, relative
 
 SERVICES = sorted(
@@ -113,6 +114,14 @@ def test_every_module_has_a_test() -> None:
 def test_list_of_covering_suites_is_current() -> None:
     """tests/covered_by.yaml names modules that are untested by name, and suites that exist."""
     assert_none(source_tree.stale_entries())
+
+
+def test_list_of_slow_tests_is_current() -> None:
+    """Each name of tests/slow.yaml is that of a test."""
+    text = "\n".join(path.read_text() for path in files(".py") if is_test(path))
+    names = at_least(10, slow_names())
+
+    assert_none(sorted(name for name in names if not re.search(rf"\b{name}\b", text)))
 
 
 def test_metrics_are_named_for_their_service() -> None:
