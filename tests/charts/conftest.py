@@ -1,17 +1,11 @@
-"""Chart tests need helm; a machine without it may skip them, CI may not."""
-
-import os
+"""Chart tests need helm: without it they skip on a desk and fail under CI."""
 
 import pytest
 
-from tests.charts import rendering
+from tests.support.requirements import require
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _helm() -> None:
-    """Skip where helm is missing, and never in CI."""
-    if rendering.helm() is None:
-        reason = "helm is missing; `make charts` fetches it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    """Require helm."""
+    require("helm")
