@@ -19,12 +19,12 @@ ROUNDS = 3
 BATCH = 100
 
 
-def difference(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
+def mean_difference(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
     """Return the difference of means along ``axis``."""
     return np.asarray(mission.mean(axis) - baseline.mean(axis))
 
 
-def ratio(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
+def mean_ratio(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
     """Return the ratio of means along ``axis``."""
     return np.asarray(mission.mean(axis) / baseline.mean(axis))
 
@@ -34,7 +34,7 @@ def mean(values: FloatArray, axis: int = -1) -> FloatArray:
     return np.asarray(values.mean(axis))
 
 
-def data(kind: str) -> tuple[FloatArray, FloatArray]:
+def draw_scores(kind: str) -> tuple[FloatArray, FloatArray]:
     """Return mission and baseline scores [ITEMS]."""
     rng = np.random.default_rng(5)
     if kind == "exact match":
@@ -44,18 +44,18 @@ def data(kind: str) -> tuple[FloatArray, FloatArray]:
     return rng.beta(2.0, 2.0, ITEMS), rng.beta(1.9, 2.0, ITEMS)
 
 
-def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     """Return the wall time of one call, and what it returned."""
     began = time.perf_counter()
     found = call()
     return time.perf_counter() - began, found
 
 
-def by_scipy(mission: FloatArray, baseline: FloatArray, statistic: str) -> Any:
+def scipy_interval(mission: FloatArray, baseline: FloatArray, statistic: str) -> Any:
     """Return scipy's interval as its documentation has one call it for paired samples."""
     samples, called = {
-        "difference": ((mission, baseline), difference),
-        "ratio": ((mission, baseline), ratio),
+        "difference": ((mission, baseline), mean_difference),
+        "ratio": ((mission, baseline), mean_ratio),
         "difference, subtracted first": ((mission - baseline,), mean),
     }[statistic]
     return scipy.stats.bootstrap(
@@ -72,11 +72,11 @@ def by_scipy(mission: FloatArray, baseline: FloatArray, statistic: str) -> Any:
 
 def compare(kind: str, statistic: str) -> dict[str, Any]:
     """Time both in turn and return medians with the distance of the bounds in standard errors."""
-    mission, baseline = data(kind)
+    mission, baseline = draw_scores(kind)
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(ROUNDS):
-        took, found = seconds(
+        took, found = timed(
             lambda: paired_bca(
                 mission,
                 baseline,
@@ -85,7 +85,7 @@ def compare(kind: str, statistic: str) -> dict[str, Any]:
             )
         )
         ours.append(took)
-        took, reference = seconds(lambda: by_scipy(mission, baseline, statistic))
+        took, reference = timed(lambda: scipy_interval(mission, baseline, statistic))
         theirs.append(took)
     bounds, error = reference.confidence_interval, float(reference.standard_error)
     pairs = zip(ours, theirs, strict=True)

@@ -43,7 +43,7 @@ class MockEngine:
                 finish = "stop" if index == len(WORDS) - 1 else None
                 piece = Piece(word, index + 1, finish)  # type: ignore[arg-type]
                 self._number += 1
-                entry = (now + TOKEN_S * (index + 1), self._number, _call(on_piece, piece))
+                entry = (now + TOKEN_S * (index + 1), self._number, _delivery(on_piece, piece))
                 heapq.heappush(self._due, entry)
             self._changed.notify()
         return Ticket(request, on_piece)
@@ -70,7 +70,7 @@ class MockEngine:
             call()
 
 
-def _call(on_piece: OnPiece, piece: Piece) -> Callable[[], None]:
+def _delivery(on_piece: OnPiece, piece: Piece) -> Callable[[], None]:
     return lambda: on_piece(piece)
 
 
@@ -83,7 +83,7 @@ async def build(_settings: RouterSettings, app: App) -> None:
     await app.set_serving(SERVICE, serving=True)
 
 
-async def in_process(engine: MockEngine, request: GenerationRequest) -> float:
+async def in_process_seconds(engine: MockEngine, request: GenerationRequest) -> float:
     """Return the seconds from a request to its last word, without any server."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()

@@ -28,10 +28,10 @@ import uvloop
 from bem.engine import GenerationRequest
 from fleet.testing import RedisServer, free_port
 
-from benchmarks.mock_engine import WORDS, MockEngine, in_process
+from benchmarks.mock_engine import WORDS, MockEngine, in_process_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
-RATE, BLOCK, ROUNDS = 50, 200, 5
+RATE, BLOCK_REQUESTS, ROUNDS = 50, 200, 5
 PM_QOS = Path("/dev/cpu_dma_latency")
 OUT = ROOT / "results"
 
@@ -124,25 +124,25 @@ class HttpClient:
         return seconds
 
 
-async def block(ask: Callable[[], Awaitable[float]]) -> list[float]:
+async def run_block(ask: Callable[[], Awaitable[float]]) -> list[float]:
     """Send one block open-loop at the rate; returns the latencies in seconds."""
     began = time.perf_counter()
     tasks = []
-    for index in range(BLOCK):
+    for index in range(BLOCK_REQUESTS):
         await asyncio.sleep(max(0.0, began + index / RATE - time.perf_counter()))
         tasks.append(asyncio.ensure_future(ask()))
     return list(await asyncio.gather(*tasks))
 
 
 @contextmanager
-def awake() -> Iterator[None]:
+def keep_processors_awake() -> Iterator[None]:
     """Keep the processors out of idle states for as long as the block runs."""
     with PM_QOS.open("wb", buffering=0) as request:
         request.write(struct.pack("i", 0))
         yield
 
 
-def scorer(pages: int) -> dict[str, float]:
+def scorer_totals(pages: int) -> dict[str, float]:
     """Return the seconds and number of the scorer's batches so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=5) as page:
         lines = page.read().decode().splitlines()
@@ -160,36 +160,36 @@ async def measure(gateway: int, pages: int) -> dict[str, Any]:
     engine, client = MockEngine(), HttpClient(gateway)
     request = GenerationRequest((1,))
     ways: dict[str, Callable[[], Awaitable[float]]] = {
-        "in process": lambda: in_process(engine, request),
+        "in process": lambda: in_process_seconds(engine, request),
         "unary": lambda: client.ask(stream=False),
         "streamed": lambda: client.ask(stream=True),
     }
     states: dict[str, Callable[[], AbstractContextManager[None]]] = {"as it is": nullcontext}
     if os.access(PM_QOS, os.W_OK):
-        states["kept awake"] = awake
+        states["kept awake"] = keep_processors_awake
     for ask in ways.values():
-        await block(ask)  # warm-up, not counted
+        await run_block(ask)  # warm-up, not counted
     rounds: dict[str, dict[str, list[tuple[float, float]]]] = {
         state: {name: [] for name in ways} for state in states
     }
     scored = dict.fromkeys(states, (0.0, 0.0))
     for _ in range(ROUNDS):
         for state, keep in states.items():
-            before = scorer(pages)
+            before = scorer_totals(pages)
             with keep():
                 for name, ask in ways.items():
-                    p50, p95 = np.percentile(await block(ask), [50, 95]) * 1000
+                    p50, p95 = np.percentile(await run_block(ask), [50, 95]) * 1000
                     rounds[state][name].append((float(p50), float(p95)))
-            after = scorer(pages)
+            after = scorer_totals(pages)
             seconds, batches = scored[state]
             scored[state] = (
                 seconds + after["sum"] - before["sum"],
                 batches + after["count"] - before["count"],
             )
-    return {state: summary(rounds[state], *scored[state]) for state in states}
+    return {state: summarize(rounds[state], *scored[state]) for state in states}
 
 
-def summary(
+def summarize(
     rounds: dict[str, list[tuple[float, float]]], scorer_s: float, batches: float
 ) -> dict[str, Any]:
     """Return what the servers add to the in-process blocks of the same rounds."""
@@ -198,7 +198,7 @@ def summary(
     base = np.array(rounds["in process"])
     figures: dict[str, Any] = {
         "scorer_ms_per_batch": round(scorer_ms, 3),
-        "scorer_batches_per_answer": round(batches / (2 * ROUNDS * BLOCK), 2),
+        "scorer_batches_per_answer": round(batches / (2 * ROUNDS * BLOCK_REQUESTS), 2),
         "in_process_ms": dict(zip(("p50", "p95"), np.median(base, axis=0).round(2), strict=True)),
     }
     for name in ("unary", "streamed"):
@@ -217,7 +217,7 @@ def main() -> None:
     """Measure and write JSON and Markdown."""
     with servers() as (gateway, pages):
         figures = uvloop.run(measure(gateway, pages))
-    setup = {"rate_per_s": RATE, "requests_per_block": BLOCK, "rounds": ROUNDS}
+    setup = {"rate_per_s": RATE, "requests_per_block": BLOCK_REQUESTS, "rounds": ROUNDS}
     setup |= {"tokens_per_answer": len(WORDS)}
     report = {
         "setup": setup,
@@ -229,7 +229,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "bench_overhead.json").write_text(json.dumps(report, indent=2, default=float) + "\n")
     lines = [
-        f"# Overhead at {RATE} requests/s, medians of {ROUNDS} paired rounds of {BLOCK}",
+        f"# Overhead at {RATE} requests/s, medians of {ROUNDS} paired rounds of {BLOCK_REQUESTS}",
         "",
         (
             "| processors | way | added p50 | added p95 | p50 without scorer | p95 without scorer "

@@ -10,7 +10,7 @@ import numpy as np
 from bem_fleet.stats.samples import FloatArray
 from scipy.special import ndtr, ndtri
 
-from benchmarks.gates import recorded
+from benchmarks.gates import recorded_traces as recorded
 
 METRICS = ("quality", "latency", "violation", "error")
 # Pairs of a canary at most, and between two looks of a gate (one minute of traffic).
@@ -62,7 +62,7 @@ class Scenario:
 
 
 # The two guards are tempted: the harm comes with a real gain in quality.
-DRAWN = (
+DRAWN_SCENARIOS = (
     Scenario("null"),
     Scenario("+1.5 %", gain=0.015),
     Scenario("-5 %", gain=-0.05),
@@ -72,9 +72,9 @@ DRAWN = (
     Scenario("mixed traffic", mixed=True),
     Scenario("correlated metrics", correlated=True),
 )
-REAL = (Scenario("real A/A", real=True), Scenario("real -5 %", gain=-0.05, real=True))
+RECORDED_SCENARIOS = (Scenario("real A/A", real=True), Scenario("real -5 %", gain=-0.05, real=True))
 # Replies are recorded by a run of its own (``record``); until then there is nothing to resample.
-SCENARIOS = (*DRAWN, *REAL) if recorded.FILE.exists() else DRAWN
+SCENARIOS = (*DRAWN_SCENARIOS, *RECORDED_SCENARIOS) if recorded.FILE.exists() else DRAWN_SCENARIOS
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Traces:
     def usual(self) -> tuple[float, float]:
         """Stable's level of exact match and p95 of latency, as a long record would show them."""
         if self.scenario.real:
-            return recorded.level("quality"), recorded.level("latency", 0.95)
+            return recorded.stable_level("quality"), recorded.stable_level("latency", 0.95)
         spread = np.hypot(WORK_SPREAD, NOISE_SPREAD)
         return QUALITY, float(np.exp(spread * ndtri(0.95)))
 
@@ -116,17 +116,17 @@ class Traces:
         return Traces(self.scenario, self.canary, others)
 
 
-def draw(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> Traces:
+def draw_traces(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> Traces:
     """Draw ``seeds`` canaries; the same root gives the same traces."""
     rng = np.random.default_rng([root, zlib.crc32(scenario.name.encode())])
     size = (seeds, horizon)
     if scenario.real:
         return Traces(scenario, *recorded.draw_sides(rng, size, scenario.gain))
     luck = rng.random(size)  # of the request, shared by both arms
-    hard = _hardness(scenario, rng, size)
+    hard = _hard_requests(scenario, rng, size)
     level = np.where(hard, QUALITY - 0.2, QUALITY + 0.2) if scenario.mixed else QUALITY
     right = luck < level
-    draws = _arm_luck(scenario, rng, size)
+    draws = _canary_draws(scenario, rng, size)
     down = (FLIP - scenario.gain / 2) / level
     up = (FLIP + scenario.gain / 2) / (1 - level)
     flipped = draws["quality"] < np.where(right, down, up)
@@ -134,20 +134,20 @@ def draw(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> T
     ramp = scenario.drift * np.minimum(1, np.arange(horizon) / 2_000)
     canary = {
         "quality": np.where(flipped, ~right, right).astype(np.float64),
-        "latency": scenario.slower * work * _noise(scenario, draws["latency"], rng),
+        "latency": scenario.slower * work * _latency_noise(scenario, draws["latency"], rng),
         "violation": (draws["violation"] < VIOLATION + ramp).astype(np.float64),
         "error": (draws["error"] < ERROR).astype(np.float64),
     }
     stable = {
         "quality": right.astype(np.float64),
-        "latency": work * _noise(scenario, rng.random(size), rng),
+        "latency": work * _latency_noise(scenario, rng.random(size), rng),
         "violation": (rng.random(size) < VIOLATION).astype(np.float64),
         "error": (rng.random(size) < ERROR).astype(np.float64),
     }
     return Traces(scenario, canary, stable)
 
 
-def _hardness(
+def _hard_requests(
     scenario: Scenario, rng: np.random.Generator, size: tuple[int, int]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     if not scenario.mixed:
@@ -155,7 +155,7 @@ def _hardness(
     return np.asarray(rng.random(size) < np.linspace(0.2, 0.8, size[1]))
 
 
-def _arm_luck(
+def _canary_draws(
     scenario: Scenario, rng: np.random.Generator, size: tuple[int, int]
 ) -> dict[str, FloatArray]:
     """Return uniform draws of the canary's arm, through one common factor if correlated."""
@@ -168,7 +168,7 @@ def _arm_luck(
     }
 
 
-def _noise(scenario: Scenario, uniform: FloatArray, rng: np.random.Generator) -> FloatArray:
+def _latency_noise(scenario: Scenario, uniform: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return the factor of an arm on the latency of a request."""
     factor = np.exp(NOISE_SPREAD * ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
     if scenario.heavy:

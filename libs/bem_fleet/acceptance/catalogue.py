@@ -11,15 +11,15 @@ import yaml
 from bem.errors import GateFormatError
 from jsonschema import Draft202012Validator
 
-HERE = Path(__file__).parent
-GATES = HERE / "gates.yaml"
+_FOLDER = Path(__file__).parent
+CENTRAL_GATES = _FOLDER / "gates.yaml"
 
-Statistic = Literal["difference", "ratio", "mean", "share"]
+GateStatistic = Literal["difference", "ratio", "mean", "share"]
 Direction = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricDefinition:
     """What one item's score means and which values it can have.
 
     Attributes:
@@ -38,7 +38,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateRule:
     """What a verdict needs to know of a gate.
 
     Attributes:
@@ -56,7 +56,7 @@ class Judged:
 
     id: str
     metrics: tuple[str, ...]
-    statistic: Statistic
+    statistic: GateStatistic
     direction: Direction
     target: float
     margin: float
@@ -84,7 +84,7 @@ class Gate:
     """One of the fleet's own gates.
 
     Attributes:
-        judged: What its verdict is made by.
+        rule: What its verdict is made by.
         mission: Whose claim it is.
         phase: Deployment phase, 1 to 4.
         claim: The sentence that a pass makes true.
@@ -93,7 +93,7 @@ class Gate:
         command: What makes the report; None while nothing does.
     """
 
-    judged: Judged
+    rule: GateRule
     mission: str
     phase: int
     claim: str
@@ -106,7 +106,7 @@ class Gate:
 class Catalogue:
     """All metrics and gates, in the order of the file."""
 
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, MetricDefinition]
     gates: Mapping[str, Gate]
 
     def of_phase(self, phase: int | None) -> list[Gate]:
@@ -114,7 +114,7 @@ class Catalogue:
         return [gate for gate in self.gates.values() if phase in (None, gate.phase)]
 
 
-def load_catalogue(path: Path = GATES) -> Catalogue:
+def load_catalogue(path: Path = CENTRAL_GATES) -> Catalogue:
     """Read and check a file of gates.
 
     Raises:
@@ -126,15 +126,15 @@ def load_catalogue(path: Path = GATES) -> Catalogue:
     except (OSError, yaml.YAMLError) as err:
         raise GateFormatError(f"{path.name}: {err}") from err
     check_schema(found, "gates.schema.json", path.name)
-    metrics = {name: Metric(name, **entry) for name, entry in found["metrics"].items()}
-    gates = [_gate(entry) for entry in found["gates"]]
-    for identifier, times in Counter(gate.judged.id for gate in gates).items():
+    metrics = {name: MetricDefinition(name, **entry) for name, entry in found["metrics"].items()}
+    gates = [_parse_gate(entry) for entry in found["gates"]]
+    for identifier, times in Counter(gate.rule.id for gate in gates).items():
         if times > 1:
             raise GateFormatError(f"{path.name}: gate {identifier} is there {times} times")
     for gate in gates:
-        for unknown in set(gate.judged.metrics) - set(metrics):
-            raise GateFormatError(f"{path.name}: gate {gate.judged.id}: no metric {unknown!r}")
-    return Catalogue(metrics, {gate.judged.id: gate for gate in gates})
+        for unknown in set(gate.rule.metrics) - set(metrics):
+            raise GateFormatError(f"{path.name}: gate {gate.rule.id}: no metric {unknown!r}")
+    return Catalogue(metrics, {gate.rule.id: gate for gate in gates})
 
 
 def check_schema(found: Any, schema: str, name: str) -> None:
@@ -148,13 +148,13 @@ def check_schema(found: Any, schema: str, name: str) -> None:
     Raises:
         GateFormatError: It breaks the schema; the text names the first place.
     """
-    validator = Draft202012Validator(json.loads((HERE / schema).read_text()))
+    validator = Draft202012Validator(json.loads((_FOLDER / schema).read_text()))
     if first := next(validator.iter_errors(found), None):
         raise GateFormatError(f"{name}: {first.json_path}: {first.message[:200]}")
 
 
-def _gate(entry: Mapping[str, Any]) -> Gate:
-    judged = Judged(
+def _parse_gate(entry: Mapping[str, Any]) -> Gate:
+    rule = GateRule(
         id=entry["id"],
         metrics=tuple(entry["metrics"]),
         statistic=entry["statistic"],
@@ -167,4 +167,4 @@ def _gate(entry: Mapping[str, Any]) -> Gate:
         at_least=entry.get("at_least"),
     )
     names = ("mission", "phase", "claim", "baseline", "report", "command")
-    return Gate(judged=judged, **{name: entry[name] for name in names})
+    return Gate(rule=rule, **{name: entry[name] for name in names})

@@ -7,75 +7,75 @@ from pathlib import Path
 from typing import Any
 
 from bem_fleet.data.cleaning import CleaningPlan
-from bem_fleet.data.compositions import SEEDS, generate, templates
-from bem_fleet.data.facts import FACT_SETS, load_facts
-from bem_fleet.data.packages import file_of, sha256_of, version_of
-from bem_fleet.data.pipeline import PipelinePlan, run_pipeline, run_set, source_digest
-from bem_fleet.data.readers import SETS, SetSpec
+from bem_fleet.data.compositions import SPLIT_SEEDS, composition_templates, generate_questions
+from bem_fleet.data.datasets import DATASETS, DatasetSpec
+from bem_fleet.data.facts import FACT_DATASETS, load_facts
+from bem_fleet.data.packages import package_file, package_file_digest, package_version
+from bem_fleet.data.pipeline import PipelinePlan, run_dataset, run_pipeline, source_digest
 from bem_fleet.data.stages import Artifact
 
-Card = dict[str, Any]
-GENERATED = "compositions"
+DataCard = dict[str, Any]
+COMPOSITIONS = "compositions"
 _GENERATOR_VERSION = "1"
-_GENERATED_ITEMS = {"train": 2000, "dev": 200, "held_out": 500}
+_COMPOSITION_ITEMS = {"train": 2000, "dev": 200, "held_out": 500}
 
 
-def card_of(spec: SetSpec, artifacts: dict[str, Artifact]) -> Card:
+def dataset_card(spec: DatasetSpec, artifacts: dict[str, Artifact]) -> DataCard:
     """Return the card of a packaged set.
 
     Args:
         spec: The set.
         artifacts: What ``run_set`` made of it.
     """
-    files = [file_of(spec.package, name) for name in spec.files]
+    files = [package_file(spec.package, name) for name in spec.files]
     return {
         "name": spec.name,
-        "holds": spec.holds,
+        "holds": spec.description,
         "package": spec.package,
-        "package_version": version_of(spec.package),
+        "package_version": package_version(spec.package),
         "licence": spec.licence,
         "files": [
-            {"path": name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            {"path": name, "bytes": path.stat().st_size, "sha256": package_file_digest(path)}
             for name, path in zip(spec.files, files, strict=True)
         ],
         "bytes": sum(path.stat().st_size for path in files),
         "source_sha256": source_digest(spec),
-        **_made(artifacts),
+        **_artifact_fields(artifacts),
     }
 
 
-def generated_card(folder: Path) -> Card:
+def composition_card(folder: Path) -> DataCard:
     """Run the pipeline on generated questions of each split's first seed; returns their card."""
-    sources = {name: source_digest(SETS[name]) for name in FACT_SETS}
-    stated = json.dumps([sources, _GENERATED_ITEMS, _GENERATOR_VERSION])
+    sources = {name: source_digest(DATASETS[name]) for name in FACT_DATASETS}
+    stated = json.dumps([sources, _COMPOSITION_ITEMS, _GENERATOR_VERSION])
     digest = hashlib.sha256(stated.encode()).hexdigest()
     records = (
         record
-        for split, count in _GENERATED_ITEMS.items()
-        for record in generate(split, SEEDS[split].start, count)
+        for split, count in _COMPOSITION_ITEMS.items()
+        for record in generate_questions(split, SPLIT_SEEDS[split].start, count)
     )
     # Generated questions differ in words that near-duplicate removal would not see as different.
     plan = PipelinePlan(cleaning=CleaningPlan(near_duplicates=False, scrub=False))
     return {
-        "name": GENERATED,
+        "name": COMPOSITIONS,
         "holds": "procedural questions: retrieve, compute or compare, put in a strict format",
-        "package": f"bem_fleet.data.compositions over facts of {', '.join(FACT_SETS)}",
+        "package": f"bem_fleet.data.compositions over facts of {', '.join(FACT_DATASETS)}",
         "package_version": _GENERATOR_VERSION,
         "licence": "as of the sets whose facts it uses",
         "files": [],
         "bytes": 0,
         "source_sha256": digest,
-        "templates": {split: len(members) for split, members in templates().items()},
-        "seeds": {split: [own.start, own.stop - 1] for split, own in SEEDS.items()},
+        "templates": {split: len(members) for split, members in composition_templates().items()},
+        "seeds": {split: [own.start, own.stop - 1] for split, own in SPLIT_SEEDS.items()},
         "facts": {
             split: {kind: len(facts) for kind, facts in kinds.items()}
             for split, kinds in sorted(load_facts().items())
         },
-        **_made(run_pipeline(records, digest, plan, folder / GENERATED)),
+        **_artifact_fields(run_pipeline(records, digest, plan, folder / COMPOSITIONS)),
     }
 
 
-def write_cards(out: Path, folder: Path) -> list[Card]:
+def write_cards(out: Path, folder: Path) -> list[DataCard]:
     """Run the pipeline on every set and write ``<name>.json`` and the table ``README.md``.
 
     Args:
@@ -86,16 +86,16 @@ def write_cards(out: Path, folder: Path) -> list[Card]:
         DataNotFoundError: A package is not installed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    cards = [card_of(spec, run_set(spec, folder)) for spec in SETS.values()]
-    cards.append(generated_card(folder))
+    cards = [dataset_card(spec, run_dataset(spec, folder)) for spec in DATASETS.values()]
+    cards.append(composition_card(folder))
     for card in cards:
         text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
         (out / f"{card['name']}.json").write_text(text, encoding="utf-8")
-    (out / "README.md").write_text(_table(cards), encoding="utf-8")
+    (out / "README.md").write_text(_cards_table(cards), encoding="utf-8")
     return cards
 
 
-def _made(artifacts: dict[str, Artifact]) -> Card:
+def _artifact_fields(artifacts: dict[str, Artifact]) -> DataCard:
     clean, formatted, batch = (artifacts[name] for name in ("clean", "format", "batch"))
     splits = Counter(row["split"] for row in formatted.load())
     scrubbed = sum("scrubbed" in row["labels"] for row in clean.load())
@@ -108,7 +108,7 @@ def _made(artifacts: dict[str, Artifact]) -> Card:
     }
 
 
-def _table(cards: list[Card]) -> str:
+def _cards_table(cards: list[DataCard]) -> str:
     lines = [
         "# Data cards",
         "",

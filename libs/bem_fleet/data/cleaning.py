@@ -11,10 +11,10 @@ from bem.errors import DataNotFoundError
 
 from bem_fleet.data.records import Record, make_record
 
-_LONGEST_CHARS = 20_000
+_MAX_CHARS = 20_000
 _WORD = re.compile(r"\w+")
 # What replaces personal data says what it was, so that a sentence still reads.
-_PERSONAL = {
+_IDENTIFIER_PATTERNS = {
     "EMAIL": re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}\b"),
     "IBAN": re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"),
     "CARD": re.compile(r"\b\d(?:[ -]?\d){12,18}\b"),
@@ -23,7 +23,7 @@ _PERSONAL = {
     "PHONE": re.compile(r"(?<![\w-])(?:\+\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}\b"),
 }
 
-Check = Callable[[Record], str]
+QualityCheck = Callable[[Record], str]
 """From a record to why it is dropped; empty when it is kept."""
 
 
@@ -32,7 +32,7 @@ class CleaningPlan:
     """How a set is cleaned.
 
     Attributes:
-        checks: Names of ``CHECKS``, in order; the first that objects names the reason.
+        checks: Names of ``QUALITY_CHECKS``, in order; the first that objects names the reason.
         near_duplicates: Drop what has the same words as an earlier record, whatever case,
             punctuation and blanks; else only what has the same key.
         scrub: Replace personal data in question, passage and answers.
@@ -48,21 +48,21 @@ class CleaningPlan:
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleaningResult:
     """What became of a record.
 
     Attributes:
         record: As cleaned; None when it was dropped.
         reason: Why it was dropped.
-        mark: What a duplicate of it would have too.
+        dedup_key: What a duplicate of it would have too.
     """
 
     record: Record | None
     reason: str = ""
-    mark: str = ""
+    dedup_key: str = ""
 
 
-def clean(record: Record, plan: CleaningPlan, seen: set[str]) -> Cleaned:
+def clean_record(record: Record, plan: CleaningPlan, seen: set[str]) -> CleaningResult:
     """Clean one record and add its mark to ``seen``.
 
     Args:
@@ -70,27 +70,27 @@ def clean(record: Record, plan: CleaningPlan, seen: set[str]) -> Cleaned:
         plan: What to do.
         seen: Marks of the records kept so far.
     """
-    tidy = _tidy(record)
+    tidy = _collapse_whitespace(record)
     for name in plan.checks:
-        if reason := CHECKS[name](tidy):
-            return Cleaned(None, reason)
+        if reason := QUALITY_CHECKS[name](tidy):
+            return CleaningResult(None, reason)
     if plan.scrub:
-        tidy = _replaced(tidy, scrub)
+        tidy = _replace_text(tidy, scrub_identifiers)
     if plan.names:
-        tidy = _replaced(tidy, scrub_names)
-    mark = _words(f"{tidy.passage}\n{tidy.question}") if plan.near_duplicates else tidy.key
+        tidy = _replace_text(tidy, scrub_names)
+    mark = _words_digest(f"{tidy.passage}\n{tidy.question}") if plan.near_duplicates else tidy.key
     if mark in seen:
-        return Cleaned(None, "duplicate")
+        return CleaningResult(None, "duplicate")
     seen.add(mark)
-    return Cleaned(tidy, mark=mark)
+    return CleaningResult(tidy, dedup_key=mark)
 
 
 @lru_cache(maxsize=1024)  # many questions share a passage
-def scrub(text: str) -> str:
+def scrub_identifiers(text: str) -> str:
     """Replace e-mail and IP addresses, phone, card, account and social security numbers."""
-    for name, pattern in _PERSONAL.items():
+    for name, pattern in _IDENTIFIER_PATTERNS.items():
         if name == "CARD":
-            text = pattern.sub(lambda m: "<CARD>" if _luhn(m.group()) else m.group(), text)
+            text = pattern.sub(lambda m: "<CARD>" if _passes_luhn(m.group()) else m.group(), text)
         else:
             text = pattern.sub(f"<{name}>", text)
     return text
@@ -98,13 +98,13 @@ def scrub(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def scrub_names(text: str) -> str:
-    """Replace names of people; see ``bem_fleet.data.names``.
+    """Replace names of people; see ``bem_fleet.data.person_names``.
 
     Raises:
         DataNotFoundError: The tagger is not installed.
     """
     try:
-        tagger = import_module("bem_fleet.data.names")
+        tagger = import_module("bem_fleet.data.person_names")
     except ModuleNotFoundError as err:
         raise DataNotFoundError(
             f"a plan that scrubs names needs the extra 'names': {err.name} is not installed"
@@ -113,7 +113,7 @@ def scrub_names(text: str) -> str:
     return replaced
 
 
-def _tidy(record: Record) -> Record:
+def _collapse_whitespace(record: Record) -> Record:
     """Collapse blanks everywhere; the key follows the text."""
     question, passage = (" ".join(text.split()) for text in (record.question, record.passage))
     answers = tuple(" ".join(answer.split()) for answer in record.answers)
@@ -122,7 +122,7 @@ def _tidy(record: Record) -> Record:
     )
 
 
-def _replaced(record: Record, replace_in: Callable[[str], str]) -> Record:
+def _replace_text(record: Record, replace_in: Callable[[str], str]) -> Record:
     question, passage = replace_in(record.question), replace_in(record.passage)
     answers = tuple(replace_in(answer) for answer in record.answers)
     if (question, passage, answers) == (record.question, record.passage, record.answers):
@@ -131,13 +131,13 @@ def _replaced(record: Record, replace_in: Callable[[str], str]) -> Record:
     return replace(new, labels={**record.labels, "scrubbed": 1.0})
 
 
-def _words(text: str) -> str:
+def _words_digest(text: str) -> str:
     """Return a digest of the words alone: marks of a large set fit into memory."""
     words = " ".join(_WORD.findall(text.lower()))
     return hashlib.sha256(words.encode()).hexdigest()[:24]
 
 
-def _luhn(number: str) -> bool:
+def _passes_luhn(number: str) -> bool:
     """Check a card number's digits (ISO/IEC 7812-1)."""
     total = 0
     for place, digit in enumerate(reversed([int(c) for c in number if c.isdigit()])):
@@ -146,30 +146,30 @@ def _luhn(number: str) -> bool:
     return total % 10 == 0
 
 
-def _readable(record: Record) -> str:
+def _check_readable(record: Record) -> str:
     text = record.question + record.passage
     if not record.question:
         return "empty"
-    if len(text) > _LONGEST_CHARS:
+    if len(text) > _MAX_CHARS:
         return "too long"
     if "\ufffd" in text or any(ord(c) < 32 for c in text):
         return "broken encoding"
     return ""
 
 
-def _answered(record: Record) -> str:
+def _check_answered(record: Record) -> str:
     return "" if any(record.answers) else "no answer"
 
 
-def _extractable(record: Record) -> str:
+def _check_extractable(record: Record) -> str:
     """An answer that is not in its passage cannot be extracted."""
     if not record.answers or not record.answers[0]:
         return "no answer"
     return "" if record.answers[0].lower() in record.passage.lower() else "answer not in passage"
 
 
-CHECKS: dict[str, Check] = {
-    "readable": _readable,
-    "answered": _answered,
-    "extractable": _extractable,
+QUALITY_CHECKS: dict[str, QualityCheck] = {
+    "readable": _check_readable,
+    "answered": _check_answered,
+    "extractable": _check_extractable,
 }

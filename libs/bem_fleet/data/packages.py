@@ -9,7 +9,7 @@ from bem.digests import file_digest
 from bem.errors import DataNotFoundError
 
 
-def file_of(package: str, path: str) -> Path:
+def package_file(package: str, path: str) -> Path:
     """Return a file of an installed package.
 
     The package is never imported: only its files are wanted, and importing it would drag in all
@@ -30,7 +30,7 @@ def file_of(package: str, path: str) -> Path:
     raise DataNotFoundError(f"{package} {what}; run `make setup`")
 
 
-def version_of(package: str) -> str:
+def package_version(package: str) -> str:
     """Return an installed package's version.
 
     Raises:
@@ -43,6 +43,6 @@ def version_of(package: str) -> str:
 
 
 @cache
-def sha256_of(path: Path) -> str:
+def package_file_digest(path: Path) -> str:
     """Return a file's SHA-256, hexadecimal; files of packages do not change under us."""
     return file_digest(path)

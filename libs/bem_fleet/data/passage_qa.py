@@ -4,10 +4,10 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 
-from bem_fleet.data.cleaning import CleaningPlan, clean
-from bem_fleet.data.pipeline import prompt_of, source_digest
-from bem_fleet.data.readers import SETS
-from bem_fleet.data.splits import SHARES, split_of
+from bem_fleet.data.cleaning import CleaningPlan, clean_record
+from bem_fleet.data.datasets import DATASETS
+from bem_fleet.data.pipeline import format_prompt, source_digest
+from bem_fleet.data.splits import SPLIT_SHARES, assign_split
 
 # A key is a passage and a question as they stand in the source: committed adapters hold to them.
 CLEANING = CleaningPlan(checks=("extractable",), near_duplicates=False, scrub=False)
@@ -19,7 +19,7 @@ INSTRUCTION = (
 
 
 @dataclass(frozen=True)
-class Item:
+class PassageQuestion:
     """One question about one passage.
 
     Attributes:
@@ -36,7 +36,7 @@ class Item:
 
     def prompt(self) -> str:
         """Return the user's message, the same for every system that is compared."""
-        return prompt_of(INSTRUCTION, self.passage, self.question)
+        return format_prompt(INSTRUCTION, self.passage, self.question)
 
     def reply(self) -> str:
         """Return the wanted reply."""
@@ -44,7 +44,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class DataSet:
+class PassageQADataset:
     """The splits; no passage is in two of them.
 
     Attributes:
@@ -52,29 +52,29 @@ class DataSet:
         digest: SHA-256 of the source file, hexadecimal.
     """
 
-    splits: dict[str, list[Item]]
+    splits: dict[str, list[PassageQuestion]]
     digest: str
 
 
-def load_passage_qa(seed: int = 0) -> DataSet:
+def load_passage_qa(seed: int = 0) -> PassageQADataset:
     """Read, clean and split the passage questions.
 
     Raises:
         DataNotFoundError: The package with the data is not installed.
     """
-    spec = SETS["disfl-qa"]
-    by_passage: dict[str, list[Item]] = defaultdict(list)
+    spec = DATASETS["disfl-qa"]
+    by_passage: dict[str, list[PassageQuestion]] = defaultdict(list)
     seen: set[str] = set()
     for record in spec.read():
-        if kept := clean(record, CLEANING, seen).record:
-            item = Item(kept.key, kept.passage, kept.question, kept.answers[0])
+        if kept := clean_record(record, CLEANING, seen).record:
+            item = PassageQuestion(kept.key, kept.passage, kept.question, kept.answers[0])
             by_passage[item.passage].append(item)
-    splits: dict[str, list[Item]] = {name: [] for name in SHARES}
+    splits: dict[str, list[PassageQuestion]] = {name: [] for name in SPLIT_SHARES}
     for passage in sorted(by_passage):
-        splits[split_of(passage, seed)] += by_passage[passage]
-    return DataSet(splits, source_digest(spec))
+        splits[assign_split(passage, seed)] += by_passage[passage]
+    return PassageQADataset(splits, source_digest(spec))
 
 
-def solved_examples(data: DataSet, count: int = 2) -> list[Item]:
+def few_shot_examples(data: PassageQADataset, count: int = 2) -> list[PassageQuestion]:
     """Return the training items of the shortest passages: examples for a few-shot baseline."""
     return sorted(data.splits["train"], key=lambda item: len(item.passage))[:count]

@@ -45,7 +45,7 @@ def make_record(
     return Record(key, question, passage, answers, category, labels or {})
 
 
-def record_of(row: dict[str, Any]) -> Record:
+def parse_record(row: dict[str, Any]) -> Record:
     """Read a record back.
 
     Raises:

@@ -18,22 +18,22 @@ from bem.journal import Journal, Row
 from tqdm import tqdm
 
 # Outcomes written at once: a kill loses at most these.
-BLOCK = 256
+BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutput:
     """What a stage made of one input.
 
     Attributes:
         rows: What it writes; empty when the input was dropped.
         reason: Why it was dropped.
-        mark: What the stage must remember of it; comes back in ``seen`` after a restart.
+        dedup_key: What the stage must remember of it; comes back in ``seen`` after a restart.
     """
 
     rows: tuple[Row, ...] = ()
     reason: str = ""
-    mark: str = ""
+    dedup_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Stage:
     name: str
     version: str
     settings: dict[str, Any]
-    function: Callable[[Any, set[str]], Outcome]
+    function: Callable[[Any, set[str]], StageOutput]
 
     def key(self, source: str) -> str:
         """Return the hash that names the artifact made of a source with this digest."""
@@ -103,29 +103,29 @@ def run_stage(stage: Stage, inputs: Iterable[Any], source: str, folder: Path) ->
     """
     key = stage.key(source)
     path = folder / f"{stage.name}-{key[:16]}.jsonl"
-    if known := _known(path):
+    if known := _load_artifact(path):
         return known
     path.unlink(missing_ok=True)
     journal = Journal(path.with_suffix(".part"))
-    seen = {row["mark"] for row in journal.rows() if row["mark"]}
+    seen = {row["dedup_key"] for row in journal.rows() if row["dedup_key"]}
     resumed = journal.count
-    _work(stage, islice(inputs, resumed, None), seen, journal)
-    return _finish(stage, key, path, resumed)
+    _process_inputs(stage, islice(inputs, resumed, None), seen, journal)
+    return _write_artifact(stage, key, path, resumed)
 
 
-def _work(stage: Stage, inputs: Iterable[Any], seen: set[str], journal: Journal) -> None:
+def _process_inputs(stage: Stage, inputs: Iterable[Any], seen: set[str], journal: Journal) -> None:
     block: list[Row] = []
     # No bar where nobody looks: a log would keep every frame of it.
     bar = tqdm(inputs, desc=stage.name, initial=journal.count, unit="row", disable=None)
     for one in bar:
         block.append(asdict(stage.function(one, seen)))
-        if len(block) >= BLOCK:
+        if len(block) >= BLOCK_ROWS:
             journal.add(*block)
             block = []
     journal.add(*block)
 
 
-def _finish(stage: Stage, key: str, path: Path, resumed: int) -> Artifact:
+def _write_artifact(stage: Stage, key: str, path: Path, resumed: int) -> Artifact:
     """Make the artifact of the journal; its manifest, written last, says that it is whole."""
     part = path.with_suffix(".part")
     dropped: Counter[str] = Counter()
@@ -150,7 +150,7 @@ def _finish(stage: Stage, key: str, path: Path, resumed: int) -> Artifact:
     return made
 
 
-def _known(path: Path) -> Artifact | None:
+def _load_artifact(path: Path) -> Artifact | None:
     """Return the artifact at ``path`` if it is whole and has the stated hash."""
     manifest = path.with_suffix(".json")
     if not manifest.exists() or not path.exists():

@@ -11,15 +11,15 @@ from bem.engine import ModelWorker, ScoreRequest, score
 from bem.errors import EvaluationError
 from bem.journal import Journal
 
-from bem_fleet.evaluation.in_process import encode_chat
 from bem_fleet.evaluation.systems import Chat
+from bem_fleet.evaluation.worker_system import encode_chat
 from bem_fleet.scores.cache import content_key
 from bem_fleet.scores.calibration import expected_calibration_error
-from bem_fleet.scores.likelihood import corpus_perplexity
+from bem_fleet.scores.perplexity import corpus_perplexity
 
 
 @dataclass(frozen=True)
-class Question:
+class MultipleChoiceQuestion:
     """A conversation with replies to choose from.
 
     Attributes:
@@ -34,16 +34,16 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceResult:
     """The reply that a model finds likeliest a token.
 
     Attributes:
-        place: Of the chosen reply.
+        index: Index of the chosen reply.
         confidence: Its share of the likelihoods a token of all replies, in [0, 1].
         correct: 1 if it is the right one, else 0.
     """
 
-    place: int
+    index: int
     confidence: float
     correct: float
 
@@ -71,7 +71,9 @@ class LikelihoodCache:
             BemError: As of ``bem.engine.score``.
         """
         versions = {loaded.name: loaded.version for loaded in worker.adapters()}
-        keys = [_key(worker, one, versions.get(one.adapter or "", "")) for one in requests]
+        keys = [
+            _likelihood_key(worker, one, versions.get(one.adapter or "", "")) for one in requests
+        ]
         fresh = {
             key: one for key, one in zip(keys, requests, strict=True) if key not in self._known
         }
@@ -84,7 +86,7 @@ class LikelihoodCache:
         return [self._known[key] for key in keys]
 
 
-def _key(worker: ModelWorker, asked: ScoreRequest, version: str) -> str:
+def _likelihood_key(worker: ModelWorker, asked: ScoreRequest, version: str) -> str:
     tokens = (json.dumps(ids) for ids in (asked.prompt_ids, asked.target_ids))
     return content_key(worker.backbone.digest, version, str(asked.adapter_scale), *tokens)
 
@@ -144,14 +146,14 @@ def text_perplexity(
     return corpus_perplexity(text_log_likelihoods(worker, texts, adapter, cache=cache))
 
 
-def choose(
+def answer_multiple_choice(
     worker: ModelWorker,
-    questions: Sequence[Question],
+    questions: Sequence[MultipleChoiceQuestion],
     adapter: str | None = None,
     *,
     cache: LikelihoodCache | None = None,
     progress: bool = False,
-) -> list[Choice]:
+) -> list[ChoiceResult]:
     """Return the reply that the model finds likeliest, a question each.
 
     Replies are compared by their mean log-probability a token, so that long ones are not at a
@@ -172,10 +174,13 @@ def choose(
             for reply in question.replies
         ]
     scored = iter((cache or LikelihoodCache()).score(worker, requests, progress=progress))
-    return [_choice(question, [next(scored) for _ in question.replies]) for question in questions]
+    return [
+        _likeliest_reply(question, [next(scored) for _ in question.replies])
+        for question in questions
+    ]
 
 
-def choice_calibration_error(choices: Sequence[Choice], *, bins: int = 15) -> float:
+def choice_calibration_error(choices: Sequence[ChoiceResult], *, bins: int = 15) -> float:
     """Return the expected calibration error of choices, in [0, 1].
 
     Raises:
@@ -185,9 +190,11 @@ def choice_calibration_error(choices: Sequence[Choice], *, bins: int = 15) -> fl
     return expected_calibration_error(confidences, [one.correct for one in choices], bins=bins)
 
 
-def _choice(question: Question, scored: Sequence[Sequence[float]]) -> Choice:
+def _likeliest_reply(
+    question: MultipleChoiceQuestion, scored: Sequence[Sequence[float]]
+) -> ChoiceResult:
     means = np.array([math.fsum(values) / len(values) for values in scored])
     shares = np.exp(means - means.max())
     place = int(means.argmax())
     confidence = float(shares[place] / shares.sum())
-    return Choice(place, confidence, float(place == question.right))
+    return ChoiceResult(place, confidence, float(place == question.right))

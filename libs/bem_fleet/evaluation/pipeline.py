@@ -13,16 +13,22 @@ from typing import Any
 from bem.errors import EvaluationError
 from numpy.typing import NDArray
 
-from bem_fleet.evaluation.comparison import Scores, by_category, claims, paired_runs, score_side
-from bem_fleet.evaluation.execution import AnswerCache, Given, execute
-from bem_fleet.evaluation.plots import draw
-from bem_fleet.evaluation.report import as_json, as_markdown
-from bem_fleet.evaluation.systems import Decoding, Item, Side
+from bem_fleet.evaluation.execution import ResponseCache, TimedResponse, collect_responses
+from bem_fleet.evaluation.plots import draw_report
+from bem_fleet.evaluation.report_rendering import render_json, render_markdown
+from bem_fleet.evaluation.score_comparison import (
+    MetricScores,
+    compare_categories,
+    metric_differences,
+    paired_runs,
+    score_side,
+)
+from bem_fleet.evaluation.systems import ComparisonSide, Decoding, EvaluationItem
 from bem_fleet.scores.cache import ScoreCache
 from bem_fleet.stats.fdr import benjamini_hochberg
 
 Report = dict[str, Any]
-_VERSIONS = ("bem-fleet", "numpy", "scipy", "statsmodels", "sacrebleu")
+_REPORTED_PACKAGES = ("bem-fleet", "numpy", "scipy", "statsmodels", "sacrebleu")
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,9 @@ class Comparison:
     """
 
     id: str
-    mission: Side
-    baselines: tuple[Side, ...]
-    items: tuple[Item, ...]
+    mission: ComparisonSide
+    baselines: tuple[ComparisonSide, ...]
+    items: tuple[EvaluationItem, ...]
     data_name: str
     data_digest: str
     command: str
@@ -56,7 +62,7 @@ class Comparison:
     confidence_note: str = ""
 
 
-class Stages:
+class StageTimer:
     """Seconds that each stage took, by name."""
 
     def __init__(self) -> None:
@@ -71,7 +77,7 @@ class Stages:
 
 
 def evaluate(
-    comparison: Comparison, *, cache: Path | None = None, stages: Stages | None = None
+    comparison: Comparison, *, cache: Path | None = None, stages: StageTimer | None = None
 ) -> Report:
     """Run a comparison and return its report.
 
@@ -88,14 +94,14 @@ def evaluate(
         EvaluationError: Nothing to compare, a key twice, or a system that does not answer.
         InvalidScoresError: An item has no gold answer.
     """
-    stages = stages or Stages()
+    stages = stages or StageTimer()
     with stages.time("prepare"):
-        sides = _checked(comparison)
-        answers_kept = AnswerCache(cache / "answers.jsonl" if cache else None)
+        sides = _validate_comparison(comparison)
+        answers_kept = ResponseCache(cache / "answers.jsonl" if cache else None)
         scores_kept = ScoreCache(cache / "scores.jsonl" if cache else None)
     with stages.time("execute"):
         given = {
-            side.name: execute(side, comparison.items, comparison.decoding, answers_kept)
+            side.name: collect_responses(side, comparison.items, comparison.decoding, answers_kept)
             for side in sides
         }
     with stages.time("metrics"):
@@ -104,28 +110,30 @@ def evaluate(
             for side in sides
         }
     with stages.time("statistics"):
-        pairs = [_pair(comparison, base, scored, given) for base in comparison.baselines]
-        _adjust(pairs)
+        pairs = [
+            _compare_with_baseline(comparison, base, scored, given) for base in comparison.baselines
+        ]
+        _add_adjusted_p_values(pairs)
     head, *others = pairs
     return {
         **head,
         "others": others,
         "stages_s": {name: round(value, 3) for name, value in stages.seconds.items()},
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": {name: version(name) for name in _REPORTED_PACKAGES},
     }
 
 
-def write(report: Report, stem: Path) -> list[Path]:
+def write_report(report: Report, stem: Path) -> list[Path]:
     """Write ``<stem>.json``, ``.md`` and ``.png``; returns their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]
-    paths[0].write_text(as_json(report), encoding="utf-8")
-    paths[1].write_text(as_markdown(report, paths[2].name), encoding="utf-8")
-    draw(report, paths[2])
+    paths[0].write_text(render_json(report), encoding="utf-8")
+    paths[1].write_text(render_markdown(report, paths[2].name), encoding="utf-8")
+    draw_report(report, paths[2])
     return paths
 
 
-def _checked(comparison: Comparison) -> list[Side]:
+def _validate_comparison(comparison: Comparison) -> list[ComparisonSide]:
     sides = [comparison.mission, *comparison.baselines]
     keys = {item.key for item in comparison.items}
     names = {side.name for side in sides}
@@ -138,11 +146,11 @@ def _checked(comparison: Comparison) -> list[Side]:
     return sides
 
 
-def _pair(
+def _compare_with_baseline(
     comparison: Comparison,
-    baseline: Side,
-    scored: dict[str, Scores],
-    given: dict[str, list[list[Given]]],
+    baseline: ComparisonSide,
+    scored: dict[str, MetricScores],
+    given: dict[str, list[list[TimedResponse]]],
 ) -> Report:
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
@@ -152,15 +160,15 @@ def _pair(
     sides = {"mission": mission, "baseline": baseline}
     return {
         "id": comparison.id,
-        **{role: _described(side) for role, side in sides.items()},
+        **{role: _describe_side(side) for role, side in sides.items()},
         "metrics": {
             name: {
                 **asdict(claim),
-                "mission": _plain(ours[name]),
-                "baseline": _plain(paired_runs(ours[name], theirs[name])),
+                "mission": _to_lists(ours[name]),
+                "baseline": _to_lists(paired_runs(ours[name], theirs[name])),
                 "keys": keys,
             }
-            for name, claim in claims(ours, theirs, **bootstrap).items()
+            for name, claim in metric_differences(ours, theirs, **bootstrap).items()
         },
         "n_items": len(keys),
         "seeds": [run.seed for run in mission.runs],
@@ -169,18 +177,18 @@ def _pair(
         "decoding": asdict(comparison.decoding),
         "command": comparison.command,
         "note": comparison.confidence_note,
-        "wall_s": {role: _wall(given[side.name]) for role, side in sides.items()},
-        "tokens": {role: _tokens(given[side.name]) for role, side in sides.items()},
-        "refused": {role: _refused(given[side.name]) for role, side in sides.items()},
-        "categories": by_category(comparison.items, ours, theirs, **bootstrap),
+        "wall_s": {role: _wall_seconds(given[side.name]) for role, side in sides.items()},
+        "tokens": {role: _count_tokens(given[side.name]) for role, side in sides.items()},
+        "refused": {role: _count_refused(given[side.name]) for role, side in sides.items()},
+        "categories": compare_categories(comparison.items, ours, theirs, **bootstrap),
         "replies": {
-            role: [[one.answer.text for one in run] for run in given[side.name]]
+            role: [[one.response.text for one in run] for run in given[side.name]]
             for role, side in sides.items()
         },
     }
 
 
-def _adjust(pairs: Sequence[Report]) -> None:
+def _add_adjusted_p_values(pairs: Sequence[Report]) -> None:
     """Put the p-value adjusted over all claims of the report beside each."""
     family = {
         f"{place} {name}": metric["p"]
@@ -192,31 +200,31 @@ def _adjust(pairs: Sequence[Report]) -> None:
         pairs[int(place)]["metrics"][name]["p_adjusted"] = round(corrected.p_adjusted, 6)
 
 
-def _described(side: Side) -> dict[str, object]:
+def _describe_side(side: ComparisonSide) -> dict[str, object]:
     return {
         "name": side.name,
         "digest": side.digest,
         "system": ",".join(dict.fromkeys(run.system.name for run in side.runs)),
-        "reading": side.reading,
+        "scoring_mode": side.scoring_mode,
         "shots": len(side.shots),
     }
 
 
-def _plain(scores: NDArray[Any]) -> list[Any]:
+def _to_lists(scores: NDArray[Any]) -> list[Any]:
     plain: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
     return plain
 
 
-def _wall(runs: Sequence[Sequence[Given]]) -> float:
+def _wall_seconds(runs: Sequence[Sequence[TimedResponse]]) -> float:
     return round(sum(one.seconds for run in runs for one in run), 3)
 
 
-def _refused(runs: Sequence[Sequence[Given]]) -> int:
-    return sum(bool(one.answer.refused) for run in runs for one in run)
+def _count_refused(runs: Sequence[Sequence[TimedResponse]]) -> int:
+    return sum(bool(one.response.refused) for run in runs for one in run)
 
 
-def _tokens(runs: Sequence[Sequence[Given]]) -> dict[str, int]:
-    answers = [one.answer for run in runs for one in run]
+def _count_tokens(runs: Sequence[Sequence[TimedResponse]]) -> dict[str, int]:
+    answers = [one.response for run in runs for one in run]
     return {
         "prompt": sum(answer.prompt_tokens for answer in answers),
         "completion": sum(answer.completion_tokens for answer in answers),

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bem.errors import EvaluationError
 
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.scores.metrics import score_functions
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """What a system said.
 
     Attributes:
@@ -66,9 +66,9 @@ class System(Protocol):
     def digest(self) -> str:
         """Hash of all that determines its answers: base model and adapter version."""
 
-    def answer(
+    def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Response]]:
         """Yield (place in ``chats``, answer) as they come, in any order, each place once.
 
         Raises:
@@ -77,7 +77,7 @@ class System(Protocol):
 
 
 @dataclass(frozen=True)
-class Item:
+class EvaluationItem:
     """One thing to answer.
 
     Attributes:
@@ -94,7 +94,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Run:
+class SystemRun:
     """A system with the seed that it was trained with, or that it samples with.
 
     Attributes:
@@ -107,13 +107,13 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparisonSide:
     """One side of a comparison.
 
     Attributes:
         name: Unique in a comparison.
         runs: One for each seed.
-        reading: Key of ``bem_fleet.scores.metrics.READINGS``.
+        scoring_mode: Key of ``bem_fleet.scores.metrics.READINGS``.
         shots: Solved examples (prompt, reply) that stand before each item.
 
     Raises:
@@ -122,21 +122,21 @@ class Side:
     """
 
     name: str
-    runs: tuple[Run, ...]
-    reading: str
+    runs: tuple[SystemRun, ...]
+    scoring_mode: str
     shots: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise EvaluationError(f"side {self.name!r} has no run; at least one is needed")
-        scores_of(self.reading)
+        score_functions(self.scoring_mode)
 
     @property
     def digest(self) -> str:
         """The digests of its systems in the order of its runs."""
         return ",".join(dict.fromkeys(run.system.digest for run in self.runs))
 
-    def chat(self, item: Item) -> Chat:
+    def chat(self, item: EvaluationItem) -> Chat:
         """Return the conversation that asks for an item."""
         turns = []
         for prompt, reply in self.shots:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bem.digests import code_digest
 from bem.journal import Journal
 
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.scores.metrics import score_functions
 
 _PACKAGE = Path(__file__).parent
 
@@ -27,15 +27,15 @@ class ScoreCache:
         for row in self._journal.rows() if self._journal is not None else ():
             self._known[row["key"]] = row["scores"]
 
-    def score(self, reading: str, reply: str, golds: Sequence[str]) -> dict[str, float]:
+    def score(self, scoring_mode: str, reply: str, golds: Sequence[str]) -> dict[str, float]:
         """Return the scores of one reply by name, each in [0, 1].
 
         Raises:
             InvalidScoresError: The reading is unknown, or there is no gold answer.
         """
-        key = content_key(code_digest(_PACKAGE), reading, reply, *golds)
+        key = content_key(code_digest(_PACKAGE), scoring_mode, reply, *golds)
         if key not in self._known:
-            named = scores_of(reading)
+            named = score_functions(scoring_mode)
             found = {name: score(reply, golds) for name, score in named.items()}
             self._known[key] = found
             self.computed += 1

@@ -14,14 +14,14 @@ from fleet.testing import free_port
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.local.plan import Plan
-from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
-from bem_fleet.data.readers import question_kind
-from bem_fleet.evaluation.pipeline import Comparison, evaluate, write
-from bem_fleet.evaluation.systems import Item, Run, Side
+from bem_fleet.data.datasets import question_word
+from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
+from bem_fleet.evaluation.pipeline import Comparison, evaluate, write_report
+from bem_fleet.evaluation.systems import ComparisonSide, EvaluationItem, SystemRun
 from bem_fleet.studies.grpc_system import RouterModels
 
 
-def compare(models: RouterModels, *, limit: int | None, command: str) -> Comparison:
+def adapter_comparison(models: RouterModels, *, limit: int | None, command: str) -> Comparison:
     """Return passage-qa against the base model, as both answer through the sidecar.
 
     Args:
@@ -31,16 +31,16 @@ def compare(models: RouterModels, *, limit: int | None, command: str) -> Compari
     """
     data = load_passage_qa()
     base, adapter = models.system(), models.system("passage-qa")
-    shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
+    shots = tuple((shot.prompt(), shot.reply()) for shot in few_shot_examples(data))
     return Comparison(
         id="passage_qa_fleet",
-        mission=Side("passage-qa", (Run(adapter),), "strict"),
+        mission=ComparisonSide("passage-qa", (SystemRun(adapter),), "strict"),
         baselines=(
-            Side("base with two examples", (Run(base),), "lenient", shots),
-            Side("base, zero-shot", (Run(base),), "lenient"),
+            ComparisonSide("base with two examples", (SystemRun(base),), "lenient", shots),
+            ComparisonSide("base, zero-shot", (SystemRun(base),), "lenient"),
         ),
         items=tuple(
-            Item(item.key, item.prompt(), (item.answer,), question_kind(item.question))
+            EvaluationItem(item.key, item.prompt(), (item.answer,), question_word(item.question))
             for item in data.splits["held_out"][:limit]
         ),
         data_name="passage-qa, held_out",
@@ -80,19 +80,19 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.address:
-            return _run(arguments, arguments.address)
+            return _write_comparison(arguments, arguments.address)
         with running_fleet() as address:
-            return _run(arguments, address)
+            return _write_comparison(arguments, address)
     except BemError as err:
         print(err, file=sys.stderr)
         return 1
 
 
-def _run(arguments: argparse.Namespace, address: str) -> int:
+def _write_comparison(arguments: argparse.Namespace, address: str) -> int:
     with RouterModels(address) as models:
-        wanted = compare(models, limit=arguments.limit, command="make evaluate")
+        wanted = adapter_comparison(models, limit=arguments.limit, command="make evaluate")
         report = evaluate(wanted, cache=arguments.cache / wanted.id)
-    for path in write(report, arguments.report):
+    for path in write_report(report, arguments.report):
         print(path)
     for name, metric in report["metrics"].items():
         print(f"{name}: {metric['estimate']:+.3f} ({metric['ci_low']} to {metric['ci_high']})")

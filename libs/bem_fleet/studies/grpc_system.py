@@ -11,12 +11,12 @@ from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 
-from bem_fleet.evaluation.systems import Answer, Chat, Decoding
+from bem_fleet.evaluation.systems import Chat, Decoding, Response
 
 # As many as the router has rows: more would only wait in its queue.
-_AT_ONCE = 16
-_ANSWER_S = 600.0
-_LIST_S = 30.0
+_MAX_CONCURRENT_CALLS = 16
+_RESPONSE_TIMEOUT_S = 600.0
+_LIST_TIMEOUT_S = 30.0
 
 
 class RouterModels:
@@ -50,9 +50,11 @@ class RouterModels:
             EvaluationError: The router does not answer, or has no such model.
         """
         try:
-            found = self._missions.ListAdapters(mission_pb2.ListAdaptersRequest(), timeout=_LIST_S)
+            found = self._missions.ListAdapters(
+                mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S
+            )
         except grpc.RpcError as err:
-            raise EvaluationError(f"{self.address}: {_reason(err)}") from err
+            raise EvaluationError(f"{self.address}: {_error_text(err)}") from err
         base = next(adapter for adapter in found.adapters if adapter.base)
         for adapter in found.adapters:
             if adapter.name == (model or base.name):
@@ -76,11 +78,11 @@ class GrpcSystem:
         self.name = name
         self.digest = digest
 
-    def answer(
+    def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Response]]:
         """Keep the router's rows full and yield answers as they come."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(_MAX_CONCURRENT_CALLS) as pool:
             calls = {
                 pool.submit(self._complete, chat, decoding, seed): place
                 for place, chat in enumerate(chats)
@@ -91,7 +93,7 @@ class GrpcSystem:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _complete(self, chat: Chat, decoding: Decoding, seed: int) -> Answer:
+    def _complete(self, chat: Chat, decoding: Decoding, seed: int) -> Response:
         request = pb.GenerateRequest(
             model=self.name,
             chat=pb.ChatPrompt(
@@ -101,15 +103,17 @@ class GrpcSystem:
             max_tokens=decoding.max_tokens,
         )
         try:
-            found = self._stub.Complete(pb.CompleteRequest(request=request), timeout=_ANSWER_S)
+            found = self._stub.Complete(
+                pb.CompleteRequest(request=request), timeout=_RESPONSE_TIMEOUT_S
+            )
         except grpc.RpcError as err:
             # A filter's verdict is an answer of the fleet: no text. Anything else is a failure.
             if err.code() is grpc.StatusCode.PERMISSION_DENIED:
-                return Answer("", 0, 0, refused=_reason(err))
-            raise EvaluationError(f"{self.name} did not answer: {_reason(err)}") from err
+                return Response("", 0, 0, refused=_error_text(err))
+            raise EvaluationError(f"{self.name} did not answer: {_error_text(err)}") from err
         usage = found.usage
-        return Answer(found.text, usage.prompt_tokens, usage.completion_tokens)
+        return Response(found.text, usage.prompt_tokens, usage.completion_tokens)
 
 
-def _reason(err: grpc.RpcError) -> str:
+def _error_text(err: grpc.RpcError) -> str:
     return f"{err.code().name}: {err.details()}"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from bem.errors import GateFormatError
-from bem_fleet.acceptance.catalogue import GATES, Judged, load_catalogue
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES, GateRule, load_catalogue
 
 MISSIONS = {
     "A": "em_f1 latency plan_length kv_hit flip_rate",
@@ -32,7 +32,7 @@ def test_every_designed_gate_is_there() -> None:
 def test_targets_are_the_designs() -> None:
     """The figures that the design gives are the figures that are judged."""
     gates = load_catalogue().gates
-    found = {name: (gates[name].judged.direction, gates[name].judged.target) for name in gates}
+    found = {name: (gates[name].rule.direction, gates[name].rule.target) for name in gates}
 
     assert found["A.em_f1"] == ("higher", 0.015)
     assert found["A.latency"] == ("lower", 1.15)
@@ -46,13 +46,13 @@ def test_targets_are_the_designs() -> None:
 def test_a_perfect_share_can_pass_with_the_fewest_items() -> None:
     """Where everything must hold, the fewest items suffice for the exact interval."""
     for gate in load_catalogue().gates.values():
-        judged = gate.judged
+        judged = gate.rule
         if judged.statistic == "share" and judged.target == 1:
             assert 0.025 ** (1 / judged.min_items) > judged.margin, judged.id
 
 
 def _changed(tmp_path: Path, change: dict[str, Any]) -> Path:
-    found = yaml.safe_load(GATES.read_text())
+    found = yaml.safe_load(CENTRAL_GATES.read_text())
     found["gates"][0].update(change)
     path = tmp_path / "gates.yaml"
     path.write_text(yaml.safe_dump(found))
@@ -93,4 +93,4 @@ def test_target_must_not_fall_short_of_the_margin() -> None:
     """A gate whose interval alone would decide is refused in both directions."""
     fields: dict[str, Any] = {"metrics": ("f1",), "statistic": "difference", "min_items": 2}
     with pytest.raises(GateFormatError, match="short of its margin"):
-        Judged(id="x", direction="lower", target=1.2, margin=1.1, min_seeds=1, **fields)
+        GateRule(id="x", direction="lower", target=1.2, margin=1.1, min_seeds=1, **fields)
