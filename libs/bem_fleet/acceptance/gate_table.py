@@ -1,4 +1,4 @@
-"""All gates at once: each one's line, with p-values adjusted over all that are measured."""
+"""Table of all acceptance gates, with p-values adjusted over the family of measured gates."""
 
 import json
 import math
@@ -21,14 +21,14 @@ from bem_fleet.acceptance.score_report import ScoreReport, load_score_report
 from bem_fleet.stats.fdr import benjamini_hochberg
 
 GATE_TABLE = Path("results/gates.json")
-# Figures of another machine may differ in the last bits; a line written by hand differs by more.
+# Floating-point results of another machine differ in the last bits; manual edits differ by more.
 _TOLERANCE = 1e-4
 _STORED_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """One gate as ``results/gates.json`` holds it; the figures are of its weakest metric."""
+    """Result of a gate as stored in ``results/gates.json``; figures are of its weakest metric."""
 
     id: str
     mission: str
@@ -48,12 +48,12 @@ class GateResult:
 
 @dataclass(frozen=True)
 class GateTableRow:
-    """A line with what a reader wants to know beside it.
+    """Row of the gate table.
 
     Attributes:
-        result: As stored.
-        gate: The gate itself.
-        reasons: Why it does not pass; empty on a pass.
+        result: Stored result.
+        gate: Gate definition.
+        reasons: Reasons why the gate does not pass; empty on a pass.
         coverage: Coverage class of the interval; empty when not measured.
     """
 
@@ -64,15 +64,14 @@ class GateTableRow:
 
 
 def evaluate_gates(catalogue: Catalogue, root: Path) -> list[GateTableRow]:
-    """Judge every gate from the per-item scores in its report.
+    """Evaluate every gate on the per-item scores of its report.
 
     Args:
         catalogue: Metrics and gates.
-        root: Folder that the reports' paths are relative to.
+        root: Folder of the reports; their paths are relative to it.
 
     Raises:
-        GateFormatError: A report is there but broken; a missing one only leaves its gates
-            unmeasured.
+        GateFormatError: A report is not valid. Gates of a missing report are not measured.
     """
     reports: dict[str, ScoreReport] = {}
     for gate in catalogue.gates.values():
@@ -83,9 +82,9 @@ def evaluate_gates(catalogue: Catalogue, root: Path) -> list[GateTableRow]:
     for identifier, gate in catalogue.gates.items():
         report = reports.get(gate.report)
         if report is None:
-            unmeasured[identifier] = f"{gate.report} is not there"
-        elif lack := _missing_evidence(catalogue, gate, report):
-            unmeasured[identifier] = lack
+            unmeasured[identifier] = f"{gate.report} does not exist"
+        elif problem := _missing_evidence(catalogue, gate, report):
+            unmeasured[identifier] = problem
         else:
             measured[identifier] = _measure_gate(gate, report)
     family = {
@@ -102,13 +101,15 @@ def evaluate_gates(catalogue: Catalogue, root: Path) -> list[GateTableRow]:
     ]
 
 
-def write_results(lines: Sequence[GateResult], path: Path) -> None:
-    """Store lines as JSON, one object a gate."""
-    path.write_text(json.dumps([asdict(line) for line in lines], indent=1, allow_nan=False) + "\n")
+def write_results(results: Sequence[GateResult], path: Path) -> None:
+    """Write results as JSON, one object per gate."""
+    path.write_text(
+        json.dumps([asdict(result) for result in results], indent=1, allow_nan=False) + "\n"
+    )
 
 
-def find_differences(stored: object, lines: Sequence[GateResult]) -> list[str]:
-    """Say where stored lines are not what the per-item scores give.
+def find_differences(stored: object, results: Sequence[GateResult]) -> list[str]:
+    """Return the differences between stored results and computed ones.
 
     Args:
         stored: What ``gates.json`` holds, parsed.
@@ -118,14 +119,14 @@ def find_differences(stored: object, lines: Sequence[GateResult]) -> list[str]:
         One sentence for each difference, with the gate's id and the field.
     """
     if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
-        return ["the file is no list of objects"]
-    wanted = [asdict(line) for line in lines]
+        return ["the file is not a list of objects"]
+    computed = [asdict(result) for result in results]
     ids = [entry.get("id") for entry in stored]
-    if ids != [entry["id"] for entry in wanted]:
-        return [f"the file holds gates {ids}, the catalogue {[entry['id'] for entry in wanted]}"]
+    if ids != [entry["id"] for entry in computed]:
+        return [f"the file holds gates {ids}, the catalogue {[entry['id'] for entry in computed]}"]
     return [
         f"{right['id']}: {field} is {left.get(field)!r}, the scores give {right.get(field)!r}"
-        for left, right in zip(stored, wanted, strict=True)
+        for left, right in zip(stored, computed, strict=True)
         for field in sorted({*left, *right})
         if not _nearly_equal(left.get(field), right.get(field))
     ]
@@ -138,7 +139,7 @@ def _nearly_equal(left: object, right: object) -> bool:
 
 
 def _missing_evidence(catalogue: Catalogue, gate: Gate, report: ScoreReport) -> str:
-    """Return why a report does not measure a gate; empty when it does."""
+    """Return the reason why a report does not measure a gate; empty if it does."""
     for name in gate.rule.metrics:
         if name not in report.scores:
             return f"{gate.report} has no metric {name}"
@@ -159,9 +160,9 @@ def _measure_gate(gate: Gate, report: ScoreReport) -> list[Measurement]:
 
 def _table_row(gate: Gate, measured: Sequence[Measurement], p: float, command: str) -> GateTableRow:
     verdict = evaluate_gate(gate.rule, measured, p)
-    shown = weakest_measurement(gate.rule, measured)
-    line = _gate_result(gate, shown, p, verdict.status, command)
-    return GateTableRow(line, gate, verdict.reasons, shown.coverage)
+    decisive = weakest_measurement(gate.rule, measured)
+    result = _gate_result(gate, decisive, p, verdict.status, command)
+    return GateTableRow(result, gate, verdict.reasons, decisive.coverage)
 
 
 def _gate_result(
@@ -190,11 +191,11 @@ def _round_optional(value: float | None) -> float | None:
 
 
 def phase_passes(rows: Sequence[GateTableRow]) -> bool:
-    """Whether all gates of a phase pass; a phase without gates does not."""
+    """Return whether all gates of a phase pass; a phase without gates does not pass."""
     return bool(rows) and all(row.result.status == "pass" for row in rows)
 
 
 def count_statuses(rows: Sequence[GateTableRow]) -> Mapping[str, int]:
-    """Count the rows by status, in the order pass, fail, not_measured."""
+    """Return the number of rows by status, in the order pass, fail, not_measured."""
     statuses = [row.result.status for row in rows]
     return {status: statuses.count(status) for status in ("pass", "fail", "not_measured")}

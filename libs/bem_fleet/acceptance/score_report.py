@@ -1,4 +1,4 @@
-"""An evaluation report, as far as a gate reads it: per-item scores, never its own conclusions."""
+"""Reader of evaluation reports: validated per-item scores for gates, without the conclusions."""
 
 import json
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from bem_fleet.acceptance.catalogue import MetricDefinition, check_schema
 
 @dataclass(frozen=True)
 class PairedScores:
-    """Scores of one metric.
+    """Paired scores of one metric.
 
     Attributes:
-        mission: [seeds, items], finite.
-        baseline: The same shape; None where there is none.
+        mission: Finite scores of the mission, [seeds, items].
+        baseline: Scores of the baseline in the same shape; None without a baseline.
     """
 
     mission: NDArray[np.float64]
@@ -27,12 +27,12 @@ class PairedScores:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What one evaluation run found.
+    """Scores of an evaluation report.
 
     Attributes:
-        command: What made it.
-        scores: By metric.
-        versions: Of each metric's meaning at the time.
+        command: Command that wrote the report.
+        scores: Paired scores by metric.
+        versions: Version of each metric's meaning at the time of the report.
     """
 
     command: str
@@ -41,25 +41,25 @@ class ScoreReport:
 
 
 def load_score_report(path: Path, metrics: Mapping[str, MetricDefinition]) -> ScoreReport:
-    """Read a report and check its scores.
+    """Read a report and validate its scores.
 
     Args:
         path: JSON file.
-        metrics: The known metrics; scores of others are left out.
+        metrics: Known metrics; scores of other metrics are ignored.
 
     Raises:
-        GateFormatError: It is no JSON, breaks the schema, or a metric's scores are not paired
-            item by item, not finite, outside what the metric can be, or of other numbers of
-            seeds and items than the report says; the place is named.
+        GateFormatError: The file is not JSON or breaks the schema, or scores are not paired, not
+            finite, out of the metric's range, or of other numbers of seeds and items than the
+            report states. The text names the place.
     """
     try:
-        found = json.loads(path.read_text())
+        document = json.loads(path.read_text())
     except (OSError, ValueError) as err:
         raise GateFormatError(f"{path.name}: {err}") from err
-    check_schema(found, "report.schema.json", path.name)
-    seeds = found["seeds"] if isinstance(found["seeds"], int) else len(found["seeds"])
+    check_schema(document, "report.schema.json", path.name)
+    seeds = document["seeds"] if isinstance(document["seeds"], int) else len(document["seeds"])
     scores, versions = {}, {}
-    for name, entry in found["metrics"].items():
+    for name, entry in document["metrics"].items():
         if name not in metrics:
             continue
         try:
@@ -69,27 +69,28 @@ def load_score_report(path: Path, metrics: Mapping[str, MetricDefinition]) -> Sc
         except InvalidScoresError as err:
             raise GateFormatError(f"{path.name}: {err}") from err
         versions[name] = entry.get("version", 1)
-        wanted = (seeds, len(entry["keys"]))
-        if scores[name].mission.shape != wanted:
+        expected = (seeds, len(entry["keys"]))
+        if scores[name].mission.shape != expected:
             raise GateFormatError(
                 f"{path.name}: {name}: {_describe_shape(scores[name].mission)}; the report has "
-                f"{seeds} seeds and {wanted[1]} keys"
+                f"{seeds} seeds and {expected[1]} keys"
             )
-    return ScoreReport(found["command"], scores, versions)
+    return ScoreReport(document["command"], scores, versions)
 
 
 def validate_paired_scores(
     metric: MetricDefinition, mission: ArrayLike, baseline: ArrayLike | None
 ) -> PairedScores:
-    """Check the scores of one metric.
+    """Validate the scores of one metric.
 
     Args:
-        metric: What they mean.
-        mission: [items] or [seeds, items].
-        baseline: The same shape, or None.
+        metric: Definition of the metric.
+        mission: Scores of the mission, [items] or [seeds, items].
+        baseline: Scores of the baseline in the same shape; None without a baseline.
 
     Raises:
-        InvalidScoresError: Ragged, empty, NaN or infinite, different shapes, or out of range.
+        InvalidScoresError: Scores are ragged, empty, NaN, infinite or out of range, or the shapes
+            differ.
     """
     left = _validate_matrix(metric, mission, "mission")
     if baseline is None:
@@ -97,8 +98,8 @@ def validate_paired_scores(
     right = _validate_matrix(metric, baseline, "baseline")
     if left.shape != right.shape:
         raise InvalidScoresError(
-            f"{metric.name}: mission has {_describe_shape(left)}, baseline {_describe_shape(right)}; "
-            "both sides need the same items under the same seeds"
+            f"{metric.name}: mission has {_describe_shape(left)}, "
+            f"baseline {_describe_shape(right)}; both sides need the same items under the same seeds"
         )
     return PairedScores(left, right)
 
@@ -110,16 +111,18 @@ def _describe_shape(scores: NDArray[np.float64]) -> str:
 def _validate_matrix(metric: MetricDefinition, values: ArrayLike, side: str) -> NDArray[np.float64]:
     name = f"{metric.name}.{side}"
     try:
-        found = np.atleast_2d(np.asarray(values, dtype=np.float64))
+        matrix = np.atleast_2d(np.asarray(values, dtype=np.float64))
     except (TypeError, ValueError) as err:
         raise InvalidScoresError(f"{name}: seeds have different numbers of items") from err
-    if found.ndim != 2 or found.size == 0:
-        raise InvalidScoresError(f"{name}: shape {found.shape}; [items] or [seeds, items] wanted")
-    if bad := int(np.count_nonzero(~np.isfinite(found))):
-        raise InvalidScoresError(f"{name}: {bad} of {found.size} scores are NaN or infinite")
-    low, high = float(found.min()), float(found.max())
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise InvalidScoresError(
+            f"{name}: shape {matrix.shape}; [items] or [seeds, items] expected"
+        )
+    if bad := int(np.count_nonzero(~np.isfinite(matrix))):
+        raise InvalidScoresError(f"{name}: {bad} of {matrix.size} scores are NaN or infinite")
+    low, high = float(matrix.min()), float(matrix.max())
     if metric.minimum is not None and low < metric.minimum:
         raise InvalidScoresError(f"{name}: {low:g} is below the metric's least, {metric.minimum:g}")
     if metric.maximum is not None and high > metric.maximum:
         raise InvalidScoresError(f"{name}: {high:g} is above the metric's most, {metric.maximum:g}")
-    return found
+    return matrix

@@ -1,8 +1,8 @@
-"""Harmless text by origin: what a defence must leave as it is.
+"""Benign requests and responses by origin, for false-positive rates and training of the guard.
 
-The sets that the fleet is asked about (``QUALITY_SETS``) are split item by item. Of all other origins
-some are whole strangers: they go in the order of the SHA-256 of ``DRAW`` and their name; the first
-fifth of them is held out, the next calibrates thresholds, the rest may be learned from.
+The quality evaluation datasets (``QUALITY_SETS``) are split item by item. All other origins are
+split as a whole: in the order of the SHA-256 of ``red_team.SPLIT_DRAW_SEED`` and their name, the
+first fifth is held out, the second fifth calibrates thresholds (dev), and the rest is for training.
 """
 
 import csv
@@ -32,14 +32,15 @@ _MIN_CHARS = 8
 
 @dataclass(frozen=True)
 class BenignText:
-    """One harmless text.
+    """Benign text.
 
     Attributes:
-        key: Digest of the text, 16 hexadecimal characters; in ``QUALITY_SETS`` of passage and question.
-        text: A user's message, or what an answer could be.
-        family: Its origin.
-        golds: Gold answers; empty where none are needed.
-        adapter: Adapter that is asked, or empty for the base model.
+        key: Digest of the text, 16 hexadecimal characters; in ``QUALITY_SETS`` the digest of
+            passage and question.
+        text: User message, or a text that could be a response.
+        family: Origin of the text.
+        golds: Gold answers; empty outside ``QUALITY_SETS``.
+        adapter: Adapter that answers the request; empty for the base model.
         role: ``request`` or ``response``.
     """
 
@@ -51,7 +52,7 @@ class BenignText:
     role: str = "request"
 
 
-# Per origin: file, fields that people ask, fields that an answer could be.
+# Per origin: file, fields with requests, fields with texts that could be responses.
 _OriginFields = tuple[str, tuple[str, ...], tuple[str, ...]]
 _ORIGINS: dict[str, _OriginFields] = {
     "boolq": ("BoolQ/dev.jsonl", ("question",), ("passage",)),
@@ -86,63 +87,75 @@ _ORIGINS: dict[str, _OriginFields] = {
 
 
 def load_benign_requests(split: str, *, sets: Sequence[str] | None = None) -> list[BenignText]:
-    """Return the harmless requests of a split, origin by origin in turn.
+    """Return the benign requests of a split, round-robin over the origins.
 
     Args:
         split: ``train``, ``dev`` or ``held_out``.
-        sets: Which origins; None for all of the split. ``disfl-qa`` asks the adapter passage-qa,
-            with its own prompt.
+        sets: Origins to include; None includes all of the split. Requests of ``disfl-qa`` are for
+            adapter passage-qa, in its prompt format.
 
     Raises:
-        DataNotFoundError: A package that carries a set is not installed.
+        DataNotFoundError: A package with a dataset is not installed.
     """
     return _select_round_robin(benign_texts(split), sets, "request")
 
 
 def load_benign_responses(split: str, *, sets: Sequence[str] | None = None) -> list[BenignText]:
-    """Return harmless texts of a split that an answer could be, origin by origin in turn."""
+    """Return the benign response texts of a split, round-robin over the origins.
+
+    Args:
+        split: ``train``, ``dev`` or ``held_out``.
+        sets: Origins to include; None includes all of the split.
+
+    Raises:
+        DataNotFoundError: A package with a dataset is not installed.
+    """
     return _select_round_robin(benign_texts(split), sets, "response")
 
 
 @cache
 def benign_texts(split: str) -> tuple[BenignText, ...]:
-    """Return all harmless texts of a split; none of them is also in another."""
-    found: dict[str, BenignText] = {}
+    """Return all benign texts of a split; a text of two splits belongs to the later one only."""
+    by_text: dict[str, BenignText] = {}
     for name in QUALITY_SETS:
-        found |= {one.text: one for one in _quality_set_texts(name, split)}
+        by_text |= {item.text: item for item in _quality_set_texts(name, split)}
     for name, own in origin_splits().items():
         if own == split:
-            for one in _origin_texts(name):
-                found.setdefault(one.text, one)
+            for item in _origin_texts(name):
+                by_text.setdefault(item.text, item)
     later = SPLITS[SPLITS.index(split) + 1 :]
-    strange = {one.text for other in later for one in benign_texts(other)}
-    return tuple(one for text, one in found.items() if text not in strange)
+    excluded = {item.text for other in later for item in benign_texts(other)}
+    return tuple(item for text, item in by_text.items() if text not in excluded)
 
 
 @cache
 def origin_splits() -> dict[str, str]:
-    """Return the split of every origin but ``QUALITY_SETS``; our own lists are drawn among themselves."""
+    """Return the split of every origin outside ``QUALITY_SETS``.
+
+    The lists of this repository are drawn separately from the packaged origins, so that each split
+    has some of both.
+    """
     strata: dict[str, list[str]] = defaultdict(list)
     for name in (*_ORIGINS, *_listed_requests()):
         strata[name.rpartition("/")[0]].append(name)
-    found = {}
+    splits = {}
     for names in strata.values():
         fifth = math.ceil(len(names) / 5)
         for place, name in enumerate(
             sorted(names, key=lambda n: shuffle_key(f"{SPLIT_DRAW_SEED}:{n}"))
         ):
             part = place // fifth
-            found[name] = ("held_out", "dev")[part] if part < 2 else "train"
-    return found
+            splits[name] = ("held_out", "dev")[part] if part < 2 else "train"
+    return splits
 
 
 def _select_round_robin(
     texts: Iterable[BenignText], sets: Sequence[str] | None, role: str
 ) -> list[BenignText]:
     groups: dict[str, list[BenignText]] = {name: [] for name in sets or ()}
-    for one in texts:
-        if one.role == role and (sets is None or one.family in groups):
-            groups.setdefault(one.family, []).append(one)
+    for item in texts:
+        if item.role == role and (sets is None or item.family in groups):
+            groups.setdefault(item.family, []).append(item)
     return round_robin(list(groups.values()))
 
 
@@ -164,9 +177,9 @@ def _origin_texts(name: str) -> Iterator[BenignText]:
         for line in _listed_requests()[name]:
             yield _make_text(line, name, "request")
         return
-    file, asked, said = _ORIGINS[name]
+    file, requests, responses = _ORIGINS[name]
     for row in _read_rows(package_file(_PACKAGE, f"data/{file}")):
-        for role, fields in (("request", asked), ("response", said)):
+        for role, fields in (("request", requests), ("response", responses)):
             for field in fields:
                 for text in _field_texts(row.get(field)):
                     if len(text) >= _MIN_CHARS:
@@ -182,8 +195,8 @@ def _field_texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value.strip()[:MAX_CHARS]
     elif isinstance(value, list):
-        for one in value:
-            yield from _field_texts(one)
+        for element in value:
+            yield from _field_texts(element)
 
 
 def _read_rows(path: Path) -> Iterator[dict[str, object]]:
@@ -197,13 +210,13 @@ def _read_rows(path: Path) -> Iterator[dict[str, object]]:
 
 @cache
 def _listed_requests() -> dict[str, list[str]]:
-    """Return the requests that were written for this project, by list and heading."""
-    found: dict[str, list[str]] = {}
+    """Return the requests written for this project, by ``<list>/<heading>``."""
+    by_origin: dict[str, list[str]] = {}
     for path in sorted(_LISTS_FOLDER.glob("*.txt")):
         heading = ""
         for line in path.read_text(encoding="utf-8").splitlines():
             if line.startswith("# "):
                 heading = line[2:].strip()
             elif line.strip():
-                found.setdefault(f"{path.stem}/{heading}", []).append(line.strip())
-    return found
+                by_origin.setdefault(f"{path.stem}/{heading}", []).append(line.strip())
+    return by_origin

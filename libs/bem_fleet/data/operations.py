@@ -1,4 +1,4 @@
-"""Typed steps of compositional questions: what each takes, gives, says and does."""
+"""Typed operations and reply formats of compositional questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ Value = str | int | bool | tuple[str, str] | tuple[int, int] | tuple[bool, bool]
 
 @dataclass(frozen=True)
 class Operation:
-    """One step.
+    """Typed operation on one value or on a pair of values.
 
     Attributes:
-        name: Unique.
-        input_type: Type of its input.
-        output_type: Type of its output.
-        instruction: What a question says of it; ``it`` is the input, ``they`` are two.
-        apply: Does it.
+        name: Unique name.
+        input_type: Type of the input; a plural type is a pair.
+        output_type: Type of the output.
+        instruction: Wording in a question; ``it`` is the input, ``they`` is a pair.
+        apply: Function from input to output.
     """
 
     name: str
@@ -28,14 +28,14 @@ class Operation:
 
 
 def format_value(value: Value) -> str:
-    """Return a single value as an answer writes it."""
+    """Return the text of a single value in an answer."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
 
 
 def parse_value(kind: str, answer: str) -> str | int | bool:
-    """Return a fact's answer as a value of its kind."""
+    """Return the typed value of a fact's answer."""
     if kind == "number":
         return int(answer)
     return answer == "yes" if kind == "flag" else answer
@@ -106,4 +106,4 @@ REPLY_FORMATS: dict[str, tuple[str, str]] = {
     "tag": ("between <answer> and </answer>", "<answer>{}</answer>"),
     "line": ("as one line that begins with 'Answer: '", "Answer: {}"),
 }
-"""By name: what a question asks for, and the reply's form."""
+"""Reply formats by name: wording in the question, and template of the reply."""

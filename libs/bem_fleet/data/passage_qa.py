@@ -1,4 +1,7 @@
-"""Passages with questions and gold answers, split by passage: what adapter passage-qa learns from."""
+"""Training and evaluation data of adapter passage-qa: questions about passages, with gold answers.
+
+The splits are by passage, so that no passage of an evaluation occurs in training.
+"""
 
 import json
 from collections import defaultdict
@@ -9,7 +12,7 @@ from bem_fleet.data.datasets import DATASETS
 from bem_fleet.data.pipeline import format_prompt, source_digest
 from bem_fleet.data.splits import SPLIT_SHARES, assign_split
 
-# A key is a passage and a question as they stand in the source: committed adapters hold to them.
+# Keys are digests of the unscrubbed source texts; the reports of committed adapters refer to them.
 CLEANING = CleaningPlan(checks=("extractable",), near_duplicates=False, scrub=False)
 
 INSTRUCTION = (
@@ -20,13 +23,13 @@ INSTRUCTION = (
 
 @dataclass(frozen=True)
 class PassageQuestion:
-    """One question about one passage.
+    """Question about a passage.
 
     Attributes:
         key: Digest of passage and question, 16 hexadecimal characters.
-        passage: The text.
-        question: The question, as people speak: with repairs and restarts.
-        answer: The gold answer, words of the passage.
+        passage: Text of the passage.
+        question: Question in spoken style, with repairs and restarts.
+        answer: Gold answer, a span of the passage.
     """
 
     key: str
@@ -35,7 +38,7 @@ class PassageQuestion:
     answer: str
 
     def prompt(self) -> str:
-        """Return the user's message, the same for every system that is compared."""
+        """Return the user message, the same for every system of a comparison."""
         return format_prompt(INSTRUCTION, self.passage, self.question)
 
     def reply(self) -> str:
@@ -45,10 +48,10 @@ class PassageQuestion:
 
 @dataclass(frozen=True)
 class PassageQADataset:
-    """The splits; no passage is in two of them.
+    """Passage questions by split; a passage belongs to one split.
 
     Attributes:
-        splits: ``train``, ``dev`` and ``held_out``.
+        splits: Questions of ``train``, ``dev`` and ``held_out``.
         digest: SHA-256 of the source file, hexadecimal.
     """
 
@@ -58,6 +61,9 @@ class PassageQADataset:
 
 def load_passage_qa(seed: int = 0) -> PassageQADataset:
     """Read, clean and split the passage questions.
+
+    Args:
+        seed: Seed of the split; 0 is the split of all committed adapters.
 
     Raises:
         DataNotFoundError: The package with the data is not installed.
@@ -76,5 +82,5 @@ def load_passage_qa(seed: int = 0) -> PassageQADataset:
 
 
 def few_shot_examples(data: PassageQADataset, count: int = 2) -> list[PassageQuestion]:
-    """Return the training items of the shortest passages: examples for a few-shot baseline."""
+    """Return the training questions with the shortest passages, for few-shot prompts."""
     return sorted(data.splits["train"], key=lambda item: len(item.passage))[:count]

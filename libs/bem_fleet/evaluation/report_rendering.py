@@ -1,4 +1,4 @@
-"""A comparison's report as JSON that diffs well, and as Markdown for people."""
+"""Rendering of evaluation reports: line-oriented JSON for diffs, and Markdown."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,19 @@ Report = dict[str, Any]
 
 
 def render_json(report: Report) -> str:
-    """Return the report with one line a field, and one a metric: arrays stay on one line."""
+    """Return the report as JSON with one line per field and per metric.
+
+    Score arrays stay on one line, so that a diff shows which metric changed.
+    """
     return _render_value(report, 0) + "\n"
 
 
 def render_markdown(report: Report, picture: str) -> str:
-    """Return the report for people.
+    """Return the report as Markdown.
 
     Args:
-        report: As ``evaluate`` made it.
-        picture: File name of its plots.
+        report: Report of ``pipeline.evaluate``.
+        picture: File name of the plots.
     """
     pairs = [report, *report["others"]]
     lines = [f"# {report['id']}", "", _summary_text(report), ""]
@@ -34,7 +37,7 @@ def render_markdown(report: Report, picture: str) -> str:
 
 
 def _render_value(value: Any, depth: int) -> str:
-    """Write objects over lines down to depth 2, and the metrics' objects one a line."""
+    """Render objects over several lines down to depth 2, and deeper ones on one line."""
     if not isinstance(value, dict | list) or not value or depth > 2:
         return json.dumps(value, ensure_ascii=False)
     pad, end = " " * (depth + 1), " " * depth
@@ -66,8 +69,8 @@ def _metric_rows(pair: Report) -> Iterator[str]:
         ours, theirs = (float(np.mean(metric[role])) for role in ("mission", "baseline"))
         yield (
             f"| {name} | {ours:.3f} | {theirs:.3f} | {metric['estimate']:+.3f} | "
-            f"{_format_interval(metric)} | {_format_p(metric['p'])} | {_format_p(metric['p_adjusted'])} | "
-            f"{metric['coverage_class']} |"
+            f"{_format_interval(metric)} | {_format_p(metric['p'])} | "
+            f"{_format_p(metric['p_adjusted'])} | {metric['coverage_class']} |"
         )
 
 

@@ -1,4 +1,4 @@
-"""Metrics and statistics: scores of both sides on the same items, and their difference."""
+"""Scores of both sides of a comparison, and the statistics of their paired difference."""
 
 import math
 from collections.abc import Sequence
@@ -15,25 +15,25 @@ from bem_fleet.scores.metrics import score_functions
 from bem_fleet.stats.comparison import compare_pairs
 
 MetricScores = dict[str, NDArray[np.float64]]
-"""By metric: [runs, items]."""
+"""Scores by metric, each [runs, items]."""
 
 _STORED_DIGITS = 6
-# Below this an interval of a category says nothing that its mean does not.
+# Categories with fewer items have means but no interval: it would be too wide to read.
 _MIN_CATEGORY_ITEMS = 10
 
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """What is said of one metric.
+    """Paired difference of one metric.
 
     Attributes:
         estimate: Mean of mission minus mean of baseline.
-        ci_low: Lower bound of the 95 % interval; None where there is none.
-        ci_high: Upper bound.
-        p: Two-sided, the one for a family of claims (``bem_fleet.stats.comparison``).
-        p_inversion: By inversion of the interval alone.
-        method: Of interval and p-value.
-        coverage_class: What simulation says of the interval's true coverage.
+        ci_low: Lower bound of the 95 % interval; None where no interval exists.
+        ci_high: Upper bound of the 95 % interval; None where no interval exists.
+        p: Two-sided p-value for a family of claims (``bem_fleet.stats.comparison``).
+        p_inversion: P-value by inversion of the interval alone.
+        method: Description of interval and p-value.
+        coverage_class: Coverage class of the interval (``bem_fleet.stats.coverage``).
     """
 
     estimate: float
@@ -51,9 +51,9 @@ def score_side(
     answers: Sequence[Sequence[TimedResponse]],
     cache: ScoreCache,
 ) -> MetricScores:
-    """Return a side's scores by metric, [runs, items], to six digits.
+    """Return the scores of a side by metric, [runs, items], rounded to six digits.
 
-    Statistics are taken of what a report stores, so that they come out of it again exactly.
+    Reports store six digits; statistics of the rounded scores can be reproduced from a report.
 
     Raises:
         InvalidScoresError: An item has no gold answer.
@@ -74,14 +74,14 @@ def score_side(
 def metric_differences(
     mission: MetricScores, baseline: MetricScores, *, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, MetricDifference]:
-    """Return a claim for each metric that both sides have.
+    """Return the paired difference of each metric that both sides have.
 
     Raises:
-        EvaluationError: Different items, no common metric, or runs that cannot be paired.
+        EvaluationError: The items differ, no metric is common, or the runs cannot be paired.
     """
     shared = [name for name in mission if name in baseline]
     if not shared:
-        raise EvaluationError(f"no common metric: {list(mission)} against {list(baseline)}")
+        raise EvaluationError(f"metrics: none is common to {list(mission)} and {list(baseline)}")
     return {
         name: metric_difference(
             mission[name], paired_runs(mission[name], baseline[name]), resamples, seed
@@ -93,18 +93,18 @@ def metric_differences(
 def metric_difference(
     mission: NDArray[np.float64], baseline: NDArray[np.float64], resamples: int, seed: int
 ) -> MetricDifference:
-    """Return what two arrays of scores [runs, items] say of their difference.
+    """Return the paired difference of two score arrays [runs, items].
 
-    One run: over items. More: over runs x items.
+    One run gives an interval over items, more runs one over runs x items.
     """
-    found = compare_pairs(mission, baseline, resamples=resamples, seed=seed)
-    interval = found.interval
+    comparison = compare_pairs(mission, baseline, resamples=resamples, seed=seed)
+    interval = comparison.interval
     return MetricDifference(
         estimate=round(interval.estimate, _STORED_DIGITS),
         ci_low=_round_finite(interval.low),
         ci_high=_round_finite(interval.high),
-        p=round(found.p, _STORED_DIGITS),
-        p_inversion=round(found.p_inversion, _STORED_DIGITS),
+        p=round(comparison.p, _STORED_DIGITS),
+        p_inversion=round(comparison.p_inversion, _STORED_DIGITS),
         method=(
             f"{interval.method}, {resamples} resamples, seed {seed}; "
             "p by paired sign flips or by inversion of the interval, the larger one"
@@ -121,33 +121,34 @@ def compare_categories(
     resamples: int,
     seed: int,
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """Return, by category and metric, both means and the claim where there are items enough."""
-    found: dict[str, dict[str, dict[str, object]]] = {}
+    """Return both means by category and metric, and the paired difference from 10 items on."""
+    tables: dict[str, dict[str, dict[str, object]]] = {}
     for category in sorted({item.category for item in items if item.category}):
         at = [place for place, item in enumerate(items) if item.category == category]
         table: dict[str, dict[str, object]] = {}
         for name in (name for name in mission if name in baseline):
-            ours = mission[name][:, at]
-            theirs = paired_runs(mission[name], baseline[name])[:, at]
+            mission_scores = mission[name][:, at]
+            baseline_scores = paired_runs(mission[name], baseline[name])[:, at]
             row: dict[str, object] = {
                 "n_items": len(at),
-                "mission": round(float(ours.mean()), _STORED_DIGITS),
-                "baseline": round(float(theirs.mean()), _STORED_DIGITS),
+                "mission": round(float(mission_scores.mean()), _STORED_DIGITS),
+                "baseline": round(float(baseline_scores.mean()), _STORED_DIGITS),
             }
             if len(at) >= _MIN_CATEGORY_ITEMS:
-                row |= asdict(metric_difference(ours, theirs, resamples, seed))
+                row |= asdict(metric_difference(mission_scores, baseline_scores, resamples, seed))
             table[name] = row
-        found[category] = table
-    return found
+        tables[category] = table
+    return tables
 
 
 def paired_runs(mission: NDArray[np.float64], baseline: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the baseline's scores [runs, items] in the shape of the mission's.
+    """Return the scores of the baseline broadcast to the shape of the mission's, [runs, items].
 
-    A baseline of one run stands against every run of the mission.
+    A baseline with one run is compared with every run of the mission.
 
     Raises:
-        EvaluationError: Other numbers of items, or of runs that are neither equal nor one.
+        EvaluationError: The numbers of items differ, or the baseline has neither one run nor as
+            many as the mission.
     """
     if mission.shape[1] != baseline.shape[1] or len(baseline) not in (1, len(mission)):
         raise EvaluationError(

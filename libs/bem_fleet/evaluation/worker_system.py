@@ -1,4 +1,4 @@
-"""A base model or an adapter in this process, by the engine that also serves it."""
+"""Evaluation of a base model or adapter in this process, by the serving engine."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -11,15 +11,15 @@ from bem_fleet.evaluation.systems import Chat, Decoding, Response
 
 
 class WorkerSystem:
-    """Answers by a running worker.
+    """System that responds with a model worker of this process.
 
     Args:
-        worker: Started; may serve others too.
-        adapter: A loaded adapter's name, or None for the base model.
-        safety_strength: How much of the worker's safety adapter, in [0, 1].
+        worker: Started worker; it may serve other callers too.
+        adapter: Name of a loaded adapter; None for the base model.
+        safety_strength: Scale of the worker's safety adapter, 0 to 1.
 
     Raises:
-        EvaluationError: The adapter is not loaded, or there is no safety adapter to turn up.
+        EvaluationError: The adapter is not loaded, or the worker has no safety adapter.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class WorkerSystem:
     def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
     ) -> Iterator[tuple[int, Response]]:
-        """Keep the worker's queue full and yield answers as they end.
+        """Submit all conversations and yield (index, response) in order of completion.
 
         Raises:
-            EvaluationError: The engine refuses or drops a conversation.
+            EvaluationError: The engine rejects or drops a conversation.
         """
         requests = [
             GenerationRequest(
@@ -61,17 +61,17 @@ class WorkerSystem:
             )
             for chat in chats
         ]
-        with closing(stream(self._worker, requests)) as answers:
+        with closing(stream(self._worker, requests)) as completions:
             try:
-                for place, said in answers:
-                    tokens = said.prompt_tokens, said.completion_tokens
-                    yield place, Response(said.text, *tokens)
+                for index, completion in completions:
+                    tokens = completion.prompt_tokens, completion.completion_tokens
+                    yield index, Response(completion.text, *tokens)
             except BemError as err:
-                raise EvaluationError(f"{self.name} did not answer: {err}") from err
+                raise EvaluationError(f"{self.name}: no response: {err}") from err
 
 
 def encode_chat(tokenizer: Any, chat: Chat) -> tuple[int, ...]:
-    """Return the tokens of a conversation that the assistant is to answer."""
+    """Return the token ids of a conversation up to the start of the assistant's reply."""
     turns = [{"role": turn.role, "content": turn.content} for turn in chat]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return tuple(tokenizer.encode(text, add_special_tokens=False))

@@ -1,4 +1,4 @@
-"""Exact match and F1 as the official script of SQuAD 2.0 computes them (arXiv 1806.03822)."""
+"""Exact match and token F1 of short answers, as in the SQuAD 2.0 script (arXiv 1806.03822)."""
 
 import re
 import string
@@ -12,37 +12,37 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalise(text: str) -> str:
-    """Lower-case, drop punctuation and articles, collapse blanks."""
+    """Return the text in lower case without punctuation and articles, whitespace collapsed."""
     bare = text.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
 
 def exact_match(answer: str, gold: str) -> float:
-    """Return 1.0 if both are the same after normalisation, else 0.0."""
+    """Return 1.0 if answer and gold answer are equal after normalisation, else 0.0."""
     return float(normalise(answer) == normalise(gold))
 
 
 def f1(answer: str, gold: str) -> float:
     """Return the harmonic mean of precision and recall over normalised words, in [0, 1].
 
-    Two empty answers count as equal, one empty answer as wrong.
+    Two empty answers score 1, an empty answer against a non-empty one scores 0.
     """
-    given, wanted = normalise(answer).split(), normalise(gold).split()
-    if not given or not wanted:
-        return float(given == wanted)
-    common = sum((Counter(given) & Counter(wanted)).values())
+    predicted, reference = normalise(answer).split(), normalise(gold).split()
+    if not predicted or not reference:
+        return float(predicted == reference)
+    common = sum((Counter(predicted) & Counter(reference)).values())
     if common == 0:
         return 0.0
-    precision, recall = common / len(given), common / len(wanted)
+    precision, recall = common / len(predicted), common / len(reference)
     return 2 * precision * recall / (precision + recall)
 
 
 def best_over_golds(score: Callable[[str, str], float], answer: str, golds: Sequence[str]) -> float:
-    """Return the highest score over all gold answers, as SQuAD does.
+    """Return the highest score over all gold answers, as in SQuAD.
 
     Raises:
         InvalidScoresError: There is no gold answer.
     """
     if not golds:
-        raise InvalidScoresError("no gold answer; at least one is needed")
+        raise InvalidScoresError("golds: no gold answer; at least one is needed")
     return max(score(answer, gold) for gold in golds)

@@ -1,4 +1,4 @@
-"""Scores by the content that they were computed from, so that no answer is scored twice."""
+"""Content-addressed cache of scores: a response is scored once per code, mode and gold answers."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ _PACKAGE = Path(__file__).parent
 
 
 class ScoreCache:
-    """Remembers scores by hash of the scores' code, reading, reply and gold answers.
+    """Cache of scores by the hash of scoring code, scoring mode, reply and gold answers.
 
     Args:
-        path: A JSONL file that is added to, or None to remember in memory only.
+        path: JSONL file that new scores are appended to; None keeps them in memory only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -28,22 +28,22 @@ class ScoreCache:
             self._known[row["key"]] = row["scores"]
 
     def score(self, scoring_mode: str, reply: str, golds: Sequence[str]) -> dict[str, float]:
-        """Return the scores of one reply by name, each in [0, 1].
+        """Return the scores of one reply by metric, each in [0, 1].
 
         Raises:
-            InvalidScoresError: The reading is unknown, or there is no gold answer.
+            InvalidScoresError: The scoring mode is unknown, or there is no gold answer.
         """
         key = content_key(code_digest(_PACKAGE), scoring_mode, reply, *golds)
         if key not in self._known:
-            named = score_functions(scoring_mode)
-            found = {name: score(reply, golds) for name, score in named.items()}
-            self._known[key] = found
+            functions = score_functions(scoring_mode)
+            scores = {name: score(reply, golds) for name, score in functions.items()}
+            self._known[key] = scores
             self.computed += 1
             if self._journal is not None:
-                self._journal.add({"key": key, "scores": found})
+                self._journal.add({"key": key, "scores": scores})
         return self._known[key]
 
 
 def content_key(*parts: str) -> str:
-    """Return a SHA-256 over the parts, hexadecimal; where one ends is part of it."""
+    """Return the SHA-256 of the parts, hexadecimal; ("ab", "c") and ("a", "bc") differ."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

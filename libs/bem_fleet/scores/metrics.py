@@ -1,4 +1,4 @@
-"""The named scores of an answer against its gold answers: what reports and caches call them."""
+"""Registry of scoring modes: named score functions of a reply against its gold answers."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from bem_fleet.scores.formats import answer_format, lenient_answer, strict_answe
 from bem_fleet.scores.overlap import bleu, chrf
 
 ScoreFunction = Callable[[str, Sequence[str]], float]
-"""From a reply and the gold answers to a number in [0, 1]."""
+"""Function from a reply and its gold answers to a score in [0, 1]."""
 
 
 def _strict_exact(reply: str, golds: Sequence[str]) -> float:
@@ -34,16 +34,16 @@ def _text_f1(reply: str, golds: Sequence[str]) -> float:
     return best_over_golds(f1, reply, golds)
 
 
-def _format(reply: str, golds: Sequence[str]) -> float:  # noqa: ARG001 - one shape for all scores
+def _format(reply: str, golds: Sequence[str]) -> float:  # noqa: ARG001 - common signature of all scores
     return answer_format(reply)
 
 
 SCORING_MODES: dict[str, dict[str, ScoreFunction]] = {
-    # A reply that is not the wanted JSON scores 0.
+    # A reply that is not the required JSON scores 0.
     "strict": {"exact_match": _strict_exact, "f1": _strict_f1, "valid": _format},
-    # Whatever text may be meant is scored: the reading that flatters a verbose baseline.
+    # The answer is extracted from any reply: the mode that favours a verbose baseline.
     "lenient": {"exact_match": _lenient_exact, "f1": _lenient_f1, "valid": _format},
-    # Free text, such as a story's answer: overlap with the closest of the golds.
+    # Free text: overlap with the closest gold answer.
     "text": {"f1": _text_f1, "bleu": bleu, "chrf": chrf},
 }
 

@@ -1,4 +1,4 @@
-"""BLEU and chrF of one sentence, by sacrebleu, scaled to [0, 1]."""
+"""Sentence BLEU and chrF by sacrebleu, scaled to [0, 1]."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,7 +11,7 @@ from sacrebleu.metrics.chrf import CHRF
 def bleu(answer: str, golds: Sequence[str]) -> float:
     """Return sentence BLEU over n-grams up to 4 in [0, 1] (Papineni et al., ACL 2002).
 
-    Exponential smoothing and effective order, sacrebleu's own choices for single sentences.
+    Uses exponential smoothing and effective order, sacrebleu's settings for single sentences.
 
     Raises:
         InvalidScoresError: There is no gold answer.
@@ -29,10 +29,10 @@ def chrf(answer: str, golds: Sequence[str]) -> float:
 
 
 def signatures() -> dict[str, str]:
-    """Return sacrebleu's signatures, which name every choice and its version."""
+    """Return sacrebleu's signatures, which state its version and every setting, by metric."""
     metrics = {"bleu": _bleu_scorer(), "chrf": _chrf_scorer()}
     for metric in metrics.values():
-        metric.sentence_score("a", ["a"])  # a signature exists after the first score
+        metric.sentence_score("a", ["a"])  # the signature is complete only after the first score
     return {name: str(metric.get_signature()) for name, metric in metrics.items()}
 
 
@@ -48,7 +48,7 @@ def _chrf_scorer() -> CHRF:
 
 def _require_golds(golds: Sequence[str]) -> Sequence[str]:
     if not golds:
-        raise InvalidScoresError("no gold answer; at least one is needed")
+        raise InvalidScoresError("golds: no gold answer; at least one is needed")
     return golds
 
 

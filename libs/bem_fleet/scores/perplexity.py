@@ -1,4 +1,4 @@
-"""Perplexity out of the log-likelihoods of an item's tokens."""
+"""Perplexity and mean negative log-likelihood from token log-probabilities."""
 
 import math
 from collections.abc import Sequence
@@ -9,28 +9,30 @@ from bem.errors import InvalidScoresError
 def mean_nll(log_likelihoods: Sequence[float]) -> float:
     """Return the mean negative log-likelihood of an item's tokens in nats, at least 0.
 
-    Perplexities of items must not be averaged; this may be: the exponential of its
-    token-weighted mean is the corpus' perplexity.
+    Perplexities of items must not be averaged. The mean negative log-likelihood may be: the
+    exponential of its token-weighted mean is the perplexity of the corpus.
 
     Args:
-        log_likelihoods: [tokens], natural logarithms, none above 0.
+        log_likelihoods: Natural log-probabilities, [tokens], at most 0.
 
     Raises:
-        InvalidScoresError: No token, or a value that is no log-probability.
+        InvalidScoresError: There is no token, or a value is above 0 or NaN.
     """
     if len(log_likelihoods) == 0:
-        raise InvalidScoresError("no token; a perplexity needs at least one")
+        raise InvalidScoresError("log_likelihoods: no token; a perplexity needs at least one")
     for value in log_likelihoods:
         if not value <= 0:
-            raise InvalidScoresError(f"{value} is no log-probability; it must be at most 0")
+            raise InvalidScoresError(
+                f"log_likelihoods: {value} is not a log-probability; it must be at most 0"
+            )
     return -math.fsum(log_likelihoods) / len(log_likelihoods)
 
 
 def perplexity(log_likelihoods: Sequence[float]) -> float:
-    """Return exp of the mean negative log-likelihood, at least 1; inf for an impossible token.
+    """Return the exponential of the mean negative log-likelihood, at least 1 and possibly inf.
 
     Raises:
-        InvalidScoresError: As of ``mean_nll``.
+        InvalidScoresError: The conditions of ``mean_nll`` are not met.
     """
     loss = mean_nll(log_likelihoods)
     try:
@@ -43,6 +45,6 @@ def corpus_perplexity(items: Sequence[Sequence[float]]) -> float:
     """Return the perplexity over all tokens of all items.
 
     Raises:
-        InvalidScoresError: As of ``mean_nll``.
+        InvalidScoresError: The conditions of ``mean_nll`` are not met.
     """
     return perplexity([value for item in items for value in item])

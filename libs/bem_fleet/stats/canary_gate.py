@@ -20,8 +20,8 @@ its mean shows after that many items.
 Example: metrics "quality" (required gain 0, tolerated loss 0.05) and "errors" (required gain -0.02,
 tolerated loss 0.02), alpha 0.05, equal weights. Promotion needs both always-valid p-values against
 "gain at most required" to reach 0.05. Rollback needs one p-value against "loss at most tolerated"
-to reach 0.05 / 2 = 0.025. A canary whose errors rise by 3 points is rolled back on "errors", whatever
-its quality is.
+to reach 0.05 / 2 = 0.025. A canary whose errors rise by 3 points is rolled back on "errors",
+whatever its quality is.
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ from bem_fleet.data.cards import COMPOSITIONS, composition_card, dataset_card
 from bem_fleet.data.datasets import DATASETS
 from bem_fleet.data.pipeline import run_dataset, source_digest
 
-CARDS = Path(__file__).resolve().parents[4] / "docs/data"
+CARDS = Path(__file__).resolve().parents[4] / "results/data_cards"
 
 
 def test_every_set_has_a_committed_card_that_still_holds() -> None:

@@ -75,7 +75,7 @@ def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> No
 
 def test_what_cannot_be_scored_is_named(worker: ModelWorker) -> None:
     """Texts need two tokens, questions two replies."""
-    with pytest.raises(EvaluationError, match="text 1 has 1"):
+    with pytest.raises(EvaluationError, match="text 1: 1 tokens"):
         text_log_likelihoods(worker, ["good", "x"])
     with pytest.raises(EvaluationError, match="question 0"):
         answer_multiple_choice(

@@ -30,7 +30,7 @@ def test_base_and_adapter_answer_in_one_worker(tmp_path: Path) -> None:
 
 def test_request_that_the_engine_refuses_is_an_evaluation_error(tmp_path: Path) -> None:
     """A conversation longer than the context is named with the system, not dropped."""
-    with tiny_worker(tmp_path) as worker, pytest.raises(EvaluationError, match="did not answer"):
+    with tiny_worker(tmp_path) as worker, pytest.raises(EvaluationError, match="no response"):
         list(WorkerSystem(worker).respond([(Message("user", "x" * 600),)], Decoding(), 0))
 
 
