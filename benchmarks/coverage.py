@@ -1,7 +1,7 @@
-"""Coverage, false discoveries and false alarms by simulation: ``python -m benchmarks.coverage``.
+"""Simulated coverage, false discovery rates and false alarms of the statistics.
 
-Some minutes. ``--part`` runs one of ours, reference, seeds, fdr, power, sequential; the others keep
-what the report has.
+Run ``python -m benchmarks.coverage`` (some minutes). ``--part`` runs one of ours, reference, seeds,
+fdr, power and sequential; the report keeps the other parts.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def share_standard_error(share: float, replications: int) -> float:
 
 
 def measure_coverage() -> list[dict[str, Any]]:
-    """Cover with our interval at its full resamples."""
+    """Return the coverage of our interval at the default number of resamples."""
     rows = []
     for name, (make, mean) in DISTRIBUTIONS.items():
         for n in SIZES:
@@ -111,7 +111,7 @@ def bca_bounds(values: FloatArray, seed: int) -> tuple[float, float]:
 
 
 def compare_references() -> list[dict[str, Any]]:
-    """Cover with ours, scipy's and arch's on the same samples."""
+    """Return the coverage of our, scipy's and arch's intervals on the same samples."""
     methods = {"ours": bca_bounds, "scipy": scipy_interval, "arch": arch_interval}
     rows = []
     for name, (make, mean) in DISTRIBUTIONS.items():
@@ -131,7 +131,7 @@ def compare_references() -> list[dict[str, Any]]:
 
 
 def measure_cluster_coverage() -> list[dict[str, Any]]:
-    """Cover with the cluster interval, for few and more seeds that agree or do not."""
+    """Return the coverage of the cluster interval by number and spread of the seeds."""
     rows = []
     replications = 1_000
     for seeds in (3, 5, 10):
@@ -173,7 +173,7 @@ def _item_interval_covers(difference: FloatArray, seed: int) -> bool:
 
 
 def measure_false_alarms() -> list[dict[str, Any]]:
-    """Count streams of a true null that a look after every 10 of 10,000 items ever rejects."""
+    """Return the share of null streams rejected at any look, one look every 10 items."""
     size = (STREAMS, 10)
     kinds: dict[str, tuple[Callable[[np.random.Generator], FloatArray], float, float]] = {
         "paired EM differences": (
@@ -225,8 +225,8 @@ TITLES = {
     "ours": (
         "Coverage of the 95 % BCa interval of a mean (a paired difference is one)",
         (
-            f"{FULL_RUN['replications']:,} samples, {FULL_RUN['resamples']:,} resamples each. The class is "
-            "what `bem_fleet.stats.coverage` states for the median sample."
+            f"{FULL_RUN['replications']:,} samples, {FULL_RUN['resamples']:,} resamples each. "
+            "The class is what `bem_fleet.stats.coverage` states for the median sample."
         ),
     ),
     "reference": (
@@ -246,28 +246,28 @@ TITLES = {
     "fdr": (
         "False discoveries with 20 null claims",
         (
-            "Benjamini-Hochberg at 5 %, 200 items a claim, through `bem_fleet.acceptance.gate_evaluation.compare`, "
-            "which the validation service and the gates call. `fdr` is by the p that families "
-            "take, the larger of the two beside it."
+            "Benjamini-Hochberg at 5 %, 200 items a claim, through "
+            "`bem_fleet.acceptance.gate_evaluation.compare_metric`, which the validation "
+            "service and the gates call. `fdr` is by the p that families take, the larger of the two beside it."
         ),
     ),
     "power": (
-        "What is found where seeds truly agree",
+        "Power where the seeds agree",
         (
             "Alone: one claim at 5 %. In a family: of 20 claims half gain as much, the rest "
             "nothing, Benjamini-Hochberg at 5 %."
         ),
     ),
     "sequential": (
-        "False alarms of the betting test under continuous peeking",
+        "False alarms of the betting test under continuous monitoring",
         f"{STREAMS:,} streams of 10,000 items, a look after every 10, level 5 %.",
     ),
 }
 
 
 def render_markdown(report: dict[str, Any]) -> str:
-    """Return the report as a page."""
-    lines = ["# What the intervals and tests hold", "", f"`{report['command']}`"]
+    """Return the report as Markdown."""
+    lines = ["# Simulated error rates of intervals and tests", "", f"`{report['command']}`"]
     for part, (title, text) in TITLES.items():
         if part not in report:
             continue
@@ -279,7 +279,7 @@ def render_markdown(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the parts asked for and write the report."""
+    """Run the selected parts and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parts = parser.parse_args().part or list(PARTS)

@@ -1,9 +1,9 @@
-"""False discoveries in families of null claims, and what true gains of seeds are worth.
+"""Simulated false discovery rate of null claims, and power for gains of training seeds.
 
-All goes through the function that judges claims. Where every claim is null, a family in which
-anything is rejected has a false discovery proportion of 1: the FDR is the share of such families.
-A claim that a t-test of the items puts beyond 0.1 cannot be rejected by either p-value at 5 %, and
-is not bootstrapped.
+All claims go through ``acceptance.gate_evaluation.compare_metric``. Where every claim is null, a
+family with any rejection has a false discovery proportion of 1, so the FDR is the share of such
+families. A claim whose t test has p above 0.1 cannot be rejected by either p-value at 5 %, so it is
+not bootstrapped.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from scipy.special import stdtr
 
 FAMILY_SIZE = 20
 FAMILIES = 2_500
-# Of claims with seeds, which take several times as long.
+# Claims with seeds take several times as long.
 SEEDED_FAMILIES = 1_000
 POWER_FAMILIES = 150
 ITEMS = 200
@@ -32,14 +32,15 @@ ScoreDraw = Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]
 
 @dataclass(frozen=True)
 class NullClaim:
-    """A kind of null claim.
+    """Null claim to simulate.
 
     Attributes:
-        draw: Makes scores of both sides, [seeds, items].
-        statistic: Of means.
-        null: Its true value.
-        direction: Of a gate, whose p is one-sided and doubled; None for a comparison.
-        families: How many are drawn.
+        draw: Function that draws the scores of both sides, [seeds, items].
+        statistic: ``difference`` or ``ratio`` of means.
+        null: True value of the statistic.
+        direction: Direction of a gate, whose p-value is one-sided and doubled; None for a
+            comparison.
+        families: Number of simulated families.
     """
 
     draw: ScoreDraw
@@ -50,7 +51,7 @@ class NullClaim:
 
 
 def flipped_matches(share: float, loss: float = 0.0) -> ScoreDraw:
-    """Return exact matches of which a share changes sides, a little more of them for the worse."""
+    """Return a draw of exact matches of which a share flips, with an optional mean loss."""
 
     def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         luck = rng.random((1, ITEMS))
@@ -71,14 +72,14 @@ def f1_like_scores(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
 
 
 def latencies(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Return latencies of the same requests, the mission's 15 % above."""
+    """Return latencies of the same requests, with the mission 15 % slower."""
     work = rng.lognormal(0, 0.6, (1, ITEMS))
     noise = [rng.lognormal(0, 0.3, (1, ITEMS)) for _ in range(2)]
     return 1.15 * work * noise[0], work * noise[1]
 
 
 def seeded_matches(seeds: int, spread: float, mean: float = 0.0) -> ScoreDraw:
-    """Return exact matches of training seeds whose true gains have a spread around ``mean``."""
+    """Return a draw of exact matches of training seeds whose gains vary around ``mean``."""
 
     def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         right = rng.random((1, ITEMS)) < 0.5
@@ -106,12 +107,12 @@ NULL_CLAIMS = {
     "3 seeds, spread 10 points": NullClaim(seeded_matches(3, 0.10), families=SEEDED_FAMILIES),
     "5 seeds, spread 5 points": NullClaim(seeded_matches(5, 0.05), families=SEEDED_FAMILIES),
 }
-# The p that families take, and its two parts.
+# The p-value for families and its two components.
 P_VALUE_KINDS = ("p", "p_permutation", "p_inversion")
 
 
 def measure_fdr() -> list[dict[str, Any]]:
-    """Return one row a kind: FDR by the p that families take, and by each of its parts."""
+    """Return the FDR of each kind of null claim, by each p-value."""
     rows = []
     for place, (name, kind) in enumerate(NULL_CLAIMS.items()):
         rng = np.random.default_rng([20, place])
@@ -136,10 +137,10 @@ def measure_fdr() -> list[dict[str, Any]]:
 
 
 def measure_power(families: int = POWER_FAMILIES) -> list[dict[str, Any]]:
-    """Return one row a gain of seeds that truly agree: how often it is found.
+    """Return the detection rate of gains whose seeds agree.
 
-    Alone, at 5 %; and by Benjamini and Hochberg in families of 20 in which half gain as much and
-    the rest nothing, as the mean share of the gains that are found.
+    Each gain is tested alone at 5 %, and by Benjamini-Hochberg in families of 20 claims of which
+    half have the gain; the rate in families is the mean share of detected gains.
     """
     rows = []
     for seeds in (3, 5):

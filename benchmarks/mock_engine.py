@@ -1,4 +1,4 @@
-"""An engine that says the same words at a fixed pace: what is left is the way around it."""
+"""Mock engine with a fixed token rate, for measuring the serving overhead around a model."""
 
 import asyncio
 import heapq
@@ -25,7 +25,7 @@ TOKEN_S = 0.002
 
 
 class MockEngine:
-    """Answers every request with sixteen words, two milliseconds apart."""
+    """Engine that answers each request with sixteen words, two milliseconds apart."""
 
     def __init__(self) -> None:
         self.context_tokens = 2048
@@ -36,7 +36,7 @@ class MockEngine:
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
-        """Schedule the words of one answer."""
+        """Schedule the words of one response."""
         now = time.perf_counter()
         with self._changed:
             for index, word in enumerate(WORDS):

@@ -1,7 +1,7 @@
-"""Recall and precision of the name scrub: ``python -m benchmarks.names``.
+"""Recall and precision of person-name detection: ``python -m benchmarks.names``.
 
-Sentences are made of templates, names of several origins, and capitalised words that are no
-names; every name is labelled by construction.
+Sentences combine templates, names of several origins, and capitalised words that are not names, so
+that every name is labelled by construction.
 """
 
 import json
@@ -48,7 +48,7 @@ OTHER_PROPER_NOUNS = [
 
 
 def main() -> None:
-    """Make sentences, find names, and write what was found."""
+    """Generate sentences, detect names and write recall and precision."""
     rng = random.Random(13)
     hits, total = dict.fromkeys(NAMES_BY_ORIGIN, 0), dict.fromkeys(NAMES_BY_ORIGIN, 0)
     found = right = 0

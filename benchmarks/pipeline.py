@@ -1,10 +1,9 @@
-"""The pipelines beside the model's own time: ``python -m benchmarks.pipeline``.
+"""Overhead of the data and evaluation pipelines: ``python -m benchmarks.pipeline``.
 
-Three things are timed in one run. The data pipeline on a whole set, cold and again. An
-evaluation of all held-out items by systems that answer at once with recorded replies: all that it
-takes is the pipeline's own. The model on a few of the same items, straight through its worker and
-through the pipeline's execution, in turns, with the CPU time of the pipeline's thread. Overhead is
-the pipeline's own time over the time that the model would take for all items.
+One run times three things: the data pipeline on one dataset, cold and cached; an evaluation of all
+held-out items by systems that return recorded replies at once, which is pipeline time only; and the
+model on some of the items, directly through its worker and through the pipeline in turn, with the
+CPU time of the pipeline's thread. The overhead is pipeline time over the model time of all items.
 """
 
 import json
@@ -45,7 +44,7 @@ TARGET = 0.02
 
 
 class RecordedSystem:
-    """Answers at once with the replies of a committed report."""
+    """System that returns the replies of a committed report."""
 
     def __init__(self, name: str, replies: dict[str, str]) -> None:
         self.name = name
@@ -62,7 +61,7 @@ class RecordedSystem:
 
 
 def measure_data_pipeline() -> dict[str, Any]:
-    """Time all stages on one set, cold and when everything is done."""
+    """Time all stages on one dataset, cold and cached."""
     spec = get_dataset(DATASET)
     with tempfile.TemporaryDirectory() as folder:
         seconds = []
@@ -81,7 +80,7 @@ def measure_data_pipeline() -> dict[str, Any]:
 
 
 def pipeline_seconds(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
-    """Return the pipeline's own seconds by stage, the items, and the answers over all sides."""
+    """Return the pipeline seconds by stage, and the numbers of items and of responses."""
     stages = StageTimer()
     with tempfile.TemporaryDirectory() as folder, stages.time("data"):
         run_dataset(get_dataset("disfl-qa"), Path(folder))
@@ -123,7 +122,7 @@ def pipeline_seconds(report: dict[str, Any]) -> tuple[dict[str, float], int, int
 
 
 def worker_seconds(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) -> float:
-    """Return the seconds that the worker alone takes for the conversations."""
+    """Return the seconds of the worker alone for the conversations."""
     done: SimpleQueue[Piece | Exception] = SimpleQueue()
     tokenizer = worker.backbone.tokenizer
     prompts = []
@@ -146,7 +145,7 @@ def worker_seconds(worker: ModelWorker, chats: Sequence[Chat], adapter: str | No
 
 
 def measure_model() -> dict[str, Any]:
-    """Time the model on a few items, straight and through the pipeline's execution, in turns."""
+    """Time the model on some items, directly and through the pipeline, in turn."""
     data = load_passage_qa()
     backbone = load_backbone(cache=ROOT / ".cache/models")
     folder = ROOT / "adapters/passage-qa"
@@ -182,11 +181,10 @@ def measure_model() -> dict[str, Any]:
 def main() -> None:
     """Measure and write ``results/bench_pipeline.{json,md}``."""
     recorded = json.loads((OUT / "passage_qa_fleet.json").read_text())
-    pipeline_seconds(recorded)  # imports and fonts are loaded once a process, not once a report
+    pipeline_seconds(recorded)  # warm-up: imports and fonts load once per process
     seconds, items, answers = pipeline_seconds(recorded)
     model = measure_model()
-    # What runs beside the engine's thread: tokenising, cache, progress; counted in full, although
-    # most of it overlaps with the model's work.
+    # Tokenisation, cache and progress bar overlap with the engine's thread, but count in full.
     seconds["beside the model"] = answers * model["own_thread_s_per_item"]
     own = sum(seconds.values())
     whole = answers * model["model_s_per_item"]

@@ -1,9 +1,8 @@
-"""Run Gate Bench: ``python -m benchmarks.gates`` (``make bench-gate``), some minutes.
+"""Gate Bench command: ``python -m benchmarks.gates`` (``make bench-gate``), some minutes.
 
-``--root`` chooses the traces. The committed table is of root 2026; while the gates were written
-only other roots were drawn. ``--scenarios`` and ``--gates`` run a part; the report keeps the rest,
-which is the same whenever it is run. The real traces are in ``recorded.json``; ``record`` makes
-them anew.
+``--root`` is the seed of the traces. The committed table has root 2026; the gates were developed on
+other roots only. ``--scenarios`` and ``--gates`` run a part; the report keeps the rest. The recorded
+traces are in ``recorded_traces.json``, written by ``benchmarks.gates.record_traces``.
 """
 
 import argparse
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gates import recorded_traces as recorded
+from benchmarks.gates import recorded_traces
 from benchmarks.gates.bootstrap_gates import (
     PLANNED_PAIRS,
     bca_gate,
@@ -59,19 +58,19 @@ NOTES = [
     gate with that in mind.""",
     """Bad answers: wrong or unsafe where stable was not, served by the canary until it is stopped,
     promoted or at its horizon; promoted canaries go on serving them, which is not counted.""",
-    f"""Fixed n is {PLANNED_PAIRS:,} pairs: +1.5 % at power 0.8, two-sided 5 %. Its one look is the first
-    at or after them.""",
+    f"""Fixed n is {PLANNED_PAIRS:,} pairs: +1.5 % at power 0.8, two-sided 5 %. Its one look is the
+    first at or after them.""",
     """Ours and the bootstraps need the same request on both sides (a shadow). On an unpaired split
     the canaries are the same, but stable answered other requests; there ours spends its alpha by
-    sign flips where the metric is frequent (bem_fleet.stats.spending), and the row with bets alone is
-    the gate for pairs used as it is. Kayenta's reads one point of 100 requests an arm.""",
+    sign flips where the metric is frequent (bem_fleet.stats.spending), and the row with bets alone
+    is the gate for pairs used as it is. Kayenta's reads one point of 100 requests an arm.""",
     """CPU is vectorised over the seeds: a share, not the cost of one canary alone.""",
     """No limit of any gate was chosen by these results; limits are in benchmarks/gates. Those of
     the unpaired split were chosen on traces of root 7; that its sign flips need more replicates
     was first seen on these, at latency +10 %.""",
 ]
 REAL_NOTE = """Real: the adapter passage-qa answered its 121 held-out questions twice at temperature
-    0.7, one request at a time (benchmarks/gates/recorded.json); requests are drawn from these. The
+    0.7, one request at a time (benchmarks/gates/recorded_traces.json); requests are drawn from these. The
     -5 % canary hands a share of them to the base model with two examples, as it answered; it breaks
     the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of replies, so
     that 2.5 % of the A/A canaries have 5 in 100 once in 10,000 requests; a tripwire also asks that
@@ -81,7 +80,7 @@ ResultTable = dict[str, dict[str, dict[str, Any]]]
 
 
 def run_scenario(traces: Traces, gates: Sequence[str], cells: ResultTable) -> None:
-    """Run gates on one scenario and put what they did into ``cells``, by gate and scenario."""
+    """Run gates on one scenario and add the results to ``cells``, by gate and scenario."""
     name = traces.scenario.name
     for gate in gates:
         began = time.process_time()
@@ -96,10 +95,10 @@ def run_scenario(traces: Traces, gates: Sequence[str], cells: ResultTable) -> No
 
 
 def load_earlier_results(folder: Path, seeds: int, root: int) -> ResultTable:
-    """Return the cells of the report that is there, of the same traces.
+    """Return the cells of the existing report of the same traces.
 
     Raises:
-        SystemExit: There is none, or it is of other traces.
+        SystemExit: No report exists, or it has other traces.
     """
     path = folder / "bench_gate.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
@@ -110,7 +109,7 @@ def load_earlier_results(folder: Path, seeds: int, root: int) -> ResultTable:
 
 
 def main() -> None:
-    """Run, and write the table."""
+    """Run the gates on the scenarios and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=1_000)
     parser.add_argument("--root", type=int, default=2026)
@@ -141,7 +140,7 @@ def main() -> None:
                 if set(names) <= set(found)
             },
             "cells": {gate: cells[gate] for gate in GATES if gate in cells},
-            "notes": [*NOTES, REAL_NOTE] if recorded.FILE.exists() else NOTES,
+            "notes": [*NOTES, REAL_NOTE] if recorded_traces.FILE.exists() else NOTES,
             "command": "python -m benchmarks.gates",
         }
         (options.out / "bench_gate.json").write_text(json.dumps(report, indent=2) + "\n")

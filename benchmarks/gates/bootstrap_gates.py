@@ -1,4 +1,4 @@
-"""Gates that bootstrap the pairs so far: naive percentile intervals, and BCa with BH.
+"""Bootstrap canary gates: naive percentile intervals, and BCa with Benjamini-Hochberg.
 
 The resamples are carried from look to look by Poisson(1) weights, one set for all seeds
 (Chamandy et al., "Estimating uncertainty for massive data streams", 2012): every interval is of
@@ -25,14 +25,14 @@ from benchmarks.gates.traces import FLIP, LOOK, METRICS, Traces
 
 RESAMPLES = 1_000
 ALPHA = 0.05
-# The pairs that show +1.5 % with power 0.8, known before the canary starts.
+# Number of pairs that detects +1.5 % with power 0.8, known before the canary starts.
 PLANNED_PAIRS = required_items(0.015, float(np.sqrt(2 * FLIP)), alternative="two-sided")
 
 Judge = Callable[[FloatArray, FloatArray, float], tuple[NDArray[np.bool_], ...]]
 
 
 class _RunningReplicates:
-    """Replicates of one metric's mean gain over the pairs so far."""
+    """Bootstrap replicates of the mean gain of one metric over the pairs so far."""
 
     def __init__(self, gains: FloatArray) -> None:
         self._gains = gains.astype(np.float32)
@@ -41,7 +41,7 @@ class _RunningReplicates:
         self._moments = np.zeros((3, len(gains)))
 
     def take(self, look: int, weights: NDArray[np.float32], rows: NDArray[np.bool_]) -> None:
-        """Add the pairs of a look; ``rows`` are the canaries that still matter."""
+        """Add the pairs of a look for the undecided canaries ``rows``."""
         block = self._gains[rows, look * LOOK : (look + 1) * LOOK]
         self._sums[rows] += block @ weights
         self._weights += weights.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Ours: ``bem_fleet.stats.canary_gate`` as the canary of the orchestrator uses it."""
+"""Canary gates of this project: ``bem_fleet.stats.canary_gate`` as the orchestrator uses it."""
 
 import math
 from dataclasses import replace
@@ -12,7 +12,7 @@ from bem_fleet.stats.tripwires import Tripwire
 from benchmarks.gates.decisions import INCONCLUSIVE, PROMOTED, ROLLED_BACK, UNDECIDED, GateDecisions
 from benchmarks.gates.traces import HORIZON, LOOK, METRICS, QUALITY, Traces
 
-# What a guard may lose at most, on the scale of its gains; shared by the gates with margins.
+# Non-inferiority margin of each metric on the scale of its gains, shared by gates with margins.
 MARGINS = {"quality": 0.0, "latency": math.log(1.10), "violation": 0.003, "error": 0.005}
 PAIRED_SPEC = CanaryGateSpec(
     metrics=(

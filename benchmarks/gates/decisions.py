@@ -1,4 +1,4 @@
-"""What a gate did with many canaries."""
+"""Decisions of a gate on many canaries."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ UNDECIDED, PROMOTED, ROLLED_BACK, INCONCLUSIVE = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class GateDecisions:
-    """Decisions of one gate on one scenario.
+    """Decisions of a gate on one scenario.
 
     Attributes:
         verdicts: [seeds]: OPEN, PROMOTED, ROLLED_BACK or HELD (given up as inconclusive).
@@ -24,7 +24,7 @@ class GateDecisions:
 
 
 class DecisionLedger:
-    """Keeps the first decision on each of ``seeds`` canaries."""
+    """Recorder of the first decision on each of ``seeds`` canaries."""
 
     def __init__(self, seeds: int, horizon: int) -> None:
         self._verdicts = np.zeros(seeds, dtype=np.int64)
@@ -36,11 +36,11 @@ class DecisionLedger:
         return np.asarray(self._verdicts == UNDECIDED)
 
     def decide(self, which: NDArray[np.bool_], verdict: int, look: int) -> None:
-        """Write down a verdict at the end of look 0, 1, … where none stands yet."""
+        """Record a verdict at the end of a look, counted from 0, for undecided canaries."""
         new = which & self.open
         self._verdicts[new] = verdict
         self._items[new] = (look + 1) * LOOK
 
     def outcomes(self) -> GateDecisions:
-        """Return what was decided."""
+        """Return the recorded decisions."""
         return GateDecisions(self._verdicts, self._items)

@@ -1,4 +1,4 @@
-"""A gate as Kayenta's: Mann-Whitney between the time series of canary and control."""
+"""Kayenta-style canary gate: Mann-Whitney tests between time series of canary and control."""
 
 import numpy as np
 from scipy.stats import mannwhitneyu
@@ -12,7 +12,7 @@ MIN_POINTS = 5
 
 
 def kayenta_gate(traces: Traces) -> GateDecisions:
-    """Decide as a Kayenta judge with every metric critical.
+    """Return the decisions of a Kayenta judge with every metric critical.
 
     One point a minute (100 requests) and arm, as it reads them from a time-series database; at
     each look the whole series so far, two-sided at 98 %. A metric that is significantly worse
@@ -47,5 +47,5 @@ def kayenta_gate(traces: Traces) -> GateDecisions:
 
 
 def kayenta_gate_split(traces: Traces) -> GateDecisions:
-    """Do the same on a plain traffic split, where the arms answer other requests."""
+    """Return the decisions on a plain traffic split, where the arms serve different requests."""
     return kayenta_gate(traces.unpaired())

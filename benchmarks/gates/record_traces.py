@@ -1,4 +1,4 @@
-"""Record the real traces: ``python -m benchmarks.gates.record_traces``, some minutes.
+"""Recorder of traces of the real model: ``python -m benchmarks.gates.record_traces``, some minutes.
 
 The held-out passage questions are answered one at a time, at temperature 0.7: by the adapter with
 two seeds, which are the two arms of an A/A canary, and by the base model with two solved

@@ -1,4 +1,4 @@
-"""Traces of the real model: recorded once (``record``), resampled for every canary."""
+"""Recorded traces of the real model (``record_traces``), resampled for every canary."""
 
 import json
 from functools import cache
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from bem_fleet.stats.samples import FloatArray
 
-FILE = Path(__file__).with_name("recorded.json")
+FILE = Path(__file__).with_name("recorded_traces.json")
 ARMS = ("first", "second", "worse")
 
 
@@ -22,7 +22,7 @@ def load_traces() -> dict[str, dict[str, FloatArray]]:
 
 
 def stable_level(name: str, quantile: float | None = None) -> float:
-    """Return the mean, or a quantile, of a metric over both arms of the skill."""
+    """Return the mean, or a quantile, of a metric over both arms of the adapter."""
     values = np.concatenate([load_traces()[arm][name] for arm in ARMS[:2]])
     return float(values.mean() if quantile is None else np.quantile(values, quantile))
 

@@ -1,4 +1,4 @@
-"""The table of Gate Bench, in JSON and Markdown."""
+"""Gate Bench report: summary per gate and scenario, and its Markdown table."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ ScenarioResult = dict[str, Any]
 
 
 def scenario_result(traces: Traces, outcomes: GateDecisions, cpu_s: float) -> ScenarioResult:
-    """Sum up one gate on one scenario; shares are of the seeds."""
+    """Return the summary of one gate on one scenario; shares are of the seeds."""
     decided = outcomes.verdicts != UNDECIDED
     rolled = outcomes.verdicts == ROLLED_BACK
     served = np.take_along_axis(np.cumsum(traces.bad, axis=1), outcomes.items[:, None] - 1, axis=1)[
@@ -33,7 +33,7 @@ def scenario_result(traces: Traces, outcomes: GateDecisions, cpu_s: float) -> Sc
 
 
 def summarize_gate(cells: dict[str, ScenarioResult]) -> dict[str, Any]:
-    """Sum up one gate over all scenarios, each weighing the same."""
+    """Return the summary of one gate over all scenarios, weighted equally."""
 
     def of(chosen: list[Scenario], key: str) -> list[float]:
         return [cells[scenario.name][key] for scenario in chosen]
@@ -82,7 +82,7 @@ _COUNT_COLUMNS = {
 
 
 def render_markdown(report: dict[str, Any]) -> str:
-    """Return the report as a page."""
+    """Return the report as Markdown."""
     headings = {
         key: text
         for key, text in COLUMN_HEADINGS.items()

@@ -1,4 +1,4 @@
-"""Gates that compare a window with a constant, as Argo Rollouts and Flagger are documented.
+"""Threshold canary gates: window averages against constants, as Argo Rollouts and Flagger do.
 
 Traffic is taken to be one look (100 requests of the canary) a minute. The limits are service
 levels as an operator would write them from stable's long record: exact match at least 95 % of its
@@ -31,7 +31,7 @@ def _healthy(traces: Traces, minutes: int, success: float) -> dict[str, NDArray[
 
 
 def argo_gate(traces: Traces) -> GateDecisions:
-    """Decide as the AnalysisTemplate of Argo's documentation.
+    """Return the decisions of the AnalysisTemplate in Argo's documentation.
 
     ``interval: 5m``, ``successCondition: result[0] >= 0.95`` and ``failureLimit: 3``: more than
     three failed measurements of one metric abort. The documented rollout (20 % more every 10
@@ -51,7 +51,7 @@ def argo_gate(traces: Traces) -> GateDecisions:
 
 
 def flagger_gate(traces: Traces) -> GateDecisions:
-    """Decide as Flagger's documented canary.
+    """Return the decisions of the canary in Flagger's documentation.
 
     ``interval: 1m``, ``threshold: 10`` failed checks roll back, ``thresholdRange`` with at least
     99 % success; ``stepWeight: 5`` up to ``maxWeight: 50``: ten passed checks promote, and a

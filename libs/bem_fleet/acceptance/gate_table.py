@@ -112,11 +112,11 @@ def find_differences(stored: object, results: Sequence[GateResult]) -> list[str]
     """Return the differences between stored results and computed ones.
 
     Args:
-        stored: What ``gates.json`` holds, parsed.
-        lines: What ``evaluate_gates`` gives now.
+        stored: Parsed content of ``gates.json``.
+        results: Results of ``evaluate_gates``.
 
     Returns:
-        One sentence for each difference, with the gate's id and the field.
+        One sentence for each difference, with gate id and field.
     """
     if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
         return ["the file is not a list of objects"]

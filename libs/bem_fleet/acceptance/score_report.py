@@ -99,7 +99,7 @@ def validate_paired_scores(
     if left.shape != right.shape:
         raise InvalidScoresError(
             f"{metric.name}: mission has {_describe_shape(left)}, "
-            f"baseline {_describe_shape(right)}; both sides need the same items under the same seeds"
+            f"baseline {_describe_shape(right)}; both sides need the same items and seeds"
         )
     return PairedScores(left, right)
 

@@ -10,7 +10,7 @@ Report = dict[str, Any]
 
 
 def render_json(report: Report) -> str:
-    """Return the report as JSON with one line per field and per metric.
+    """Return the report as JSON with one line per field of the report and of each metric.
 
     Score arrays stay on one line, so that a diff shows which metric changed.
     """

@@ -51,7 +51,7 @@ def test_nothing_measured_is_nothing_passed(tmp_path: Path) -> None:
     rows = list(rows_of(tmp_path).values())
 
     assert count_statuses(rows) == {"pass": 0, "fail": 0, "not_measured": len(CATALOGUE.gates)}
-    assert all("is not there" in row.reasons[0] for row in rows)
+    assert all("does not exist" in row.reasons[0] for row in rows)
     assert not phase_passes(rows)
     assert not phase_passes([])
 
@@ -176,4 +176,4 @@ def test_stored_form_is_the_agreed_one(tmp_path: Path) -> None:
     line = evaluate_gates(CATALOGUE, tmp_path)[0].result
 
     assert list(asdict(line)) == [*first.split(), "status", "report", "command"]
-    assert find_differences({}, [line]) == ["the file is no list of objects"]
+    assert find_differences({}, [line]) == ["the file is not a list of objects"]

@@ -134,7 +134,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     mission = asked.mission
     bad = {
         "at least one item": replace(asked, items=()),
-        "occur twice": replace(asked, items=asked.items + asked.items[:1]),
+        "1 keys are repeated": replace(asked, items=asked.items + asked.items[:1]),
         "unique": replace(asked, baselines=(mission,)),
         "paired": replace(asked, baselines=(replace(mission, name="b", runs=mission.runs * 2),)),
     }
