@@ -102,7 +102,7 @@ guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and with
 evaluate: setup ## Compare an adapter with its base through a running fleet
 	$(PY) -m bem_fleet.studies.fleet_comparison
 
-data-cards: setup ## Run the data pipeline on every set and write docs/data/
+data-cards: setup ## Run the data pipeline on every set and write results/data_cards/
 	$(PY) -m bem_fleet.data cards
 
 bench-pipeline: setup ## Measure the pipelines beside the model's own time

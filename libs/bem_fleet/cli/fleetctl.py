@@ -9,7 +9,7 @@ from bem.errors import GateFormatError
 from fleet.errors import InvalidArgumentError, UnavailableError
 from fleet.wire import AUDIT_STREAM
 
-from bem_fleet.acceptance.catalogue import GATES
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli import audit, canary, gates
 from bem_fleet.cli.kubectl_bem import STEERING
@@ -50,7 +50,7 @@ def _add_gates(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="write nothing; fail (status 2) if gates.json is not what the scores give",
     )
     asked.add_argument("--root", type=Path, default=ROOT, help="folder that holds results")
-    asked.add_argument("--gates", type=Path, default=GATES, help="another file of gates")
+    asked.add_argument("--gates", type=Path, default=CENTRAL_GATES, help="another file of gates")
     asked.set_defaults(
         run=lambda given: gates.run(
             given.gates, given.root, given.phase, as_json=given.json, check=given.check
