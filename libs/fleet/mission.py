@@ -1,6 +1,6 @@
 """Mission contract: the base servicer of ``bemfleet.mission.v1.MissionService``.
 
-Every mission serves it beside its own service. The mission supplies a ``MissionHost``; this module
+Every mission serves it besides its own service. The mission supplies a ``MissionHost``; this module
 translates messages and derives the description from the descriptors of the mission's own service.
 """
 
@@ -46,10 +46,10 @@ class AdapterInfo:
 
 @dataclass(frozen=True)
 class ProbeAnswer:
-    """The answer to a probe.
+    """Answer to a probe.
 
     Attributes:
-        text: The whole answer.
+        text: Complete answer.
         model_version: Digest of base model and adapter version that answered.
     """
 
@@ -62,7 +62,7 @@ class MissionHost(Protocol):
 
     @property
     def base_model(self) -> AdapterInfo:
-        """The base model."""
+        """Base model of the mission."""
         ...
 
     @property

@@ -65,10 +65,10 @@ def parse_target(url: str, timeout_s: float) -> RedisTarget:
     Raises:
         ValueError: The URL has an unknown option or a TLS file that cannot be read.
     """
-    given: dict[str, Any] = dict(parse_url(url))
-    tls = {name: value for name, value in given.items() if name.startswith(_TLS_PREFIX)}
-    unknown = sorted(given.keys() - tls.keys() - _ADDRESS_OPTIONS - _OPTIONS)
-    secure = given.get("connection_class") is SSLConnection
+    parsed: dict[str, Any] = dict(parse_url(url))
+    tls = {name: value for name, value in parsed.items() if name.startswith(_TLS_PREFIX)}
+    unknown = sorted(parsed.keys() - tls.keys() - _ADDRESS_OPTIONS - _OPTIONS)
+    secure = parsed.get("connection_class") is SSLConnection
     if unknown or (tls and not secure):
         refused = ", ".join(unknown or sorted(tls))
         supported = ", ".join(sorted(_OPTIONS))
@@ -77,23 +77,23 @@ def parse_target(url: str, timeout_s: float) -> RedisTarget:
             "rediss://; remove it"
         )
     return RedisTarget(
-        host=given.get("host", "localhost"),
-        port=given.get("port", 6379),
-        path=given.get("path"),
-        username=given.get("username") or "default",
-        password=given.get("password"),
-        database=given.get("db", 0),
-        connect_timeout_s=given.get("socket_connect_timeout"),
-        timeout_s=given.get("socket_timeout", timeout_s),
+        host=parsed.get("host", "localhost"),
+        port=parsed.get("port", 6379),
+        path=parsed.get("path"),
+        username=parsed.get("username") or "default",
+        password=parsed.get("password"),
+        database=parsed.get("db", 0),
+        connect_timeout_s=parsed.get("socket_connect_timeout"),
+        timeout_s=parsed.get("socket_timeout", timeout_s),
         tls=_tls_context(tls) if secure else None,
     )
 
 
 def _tls_context(options: dict[str, Any]) -> ssl.SSLContext:
-    given = {name.removeprefix(_TLS_PREFIX): value for name, value in options.items()}
+    unprefixed = {name.removeprefix(_TLS_PREFIX): value for name, value in options.items()}
     try:
         defaults = {"cert_reqs": "required", "check_hostname": True}
-        return RedisSSLContext(**{**defaults, **given}).get()
+        return RedisSSLContext(**{**defaults, **unprefixed}).get()
     except (OSError, TypeError, RedisError) as err:  # ssl.SSLError is an OSError
         raise ValueError(f"redis_url: TLS options {sorted(options)}: {err}; correct them") from err
 

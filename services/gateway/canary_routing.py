@@ -19,20 +19,26 @@ first message would have been dropped and stable would have answered from the st
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from bem_fleet.services.gateway.bucketing import is_mirrored, is_on_canary
+from bem_fleet.services.gateway.canary_attempt import (
+    Attempt,
+    Call,
+    Messages,
+    Metadata,
+    OnComplete,
+    call_messages,
+    outcome_of,
+)
 from bem_fleet.services.gateway.canary_observations import CanaryObserver, RequestOutcome
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2
-from fleet import wire
-from fleet.errors import details_of
 from fleet.reflection import ReflectionClient
 from grpc import aio
 from prometheus_client import Counter
@@ -45,28 +51,6 @@ SAVED = Counter(
 )
 MIRRORED = Counter("bem_gateway_mirrored_total", "Requests sent to the other track too.", ["end"])
 STABLE, CANARY = "stable", "canary"
-Metadata = tuple[tuple[str, str], ...]
-Messages = AsyncGenerator[bytes]
-OnComplete = Callable[[RequestOutcome], None]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a client.
-
-    Attributes:
-        path: Call path, ``/package.Service/Method``.
-        request: Serialised request.
-        streams: Whether the response is a stream.
-        timeout_s: Deadline of the call, retries on stable included, in seconds.
-        metadata: gRPC metadata.
-    """
-
-    path: str
-    request: bytes
-    streams: bool
-    timeout_s: float
-    metadata: Metadata
 
 
 class CanaryRouter:
@@ -101,7 +85,7 @@ class CanaryRouter:
         """Start a call on one track and yield its messages; closing the iteration cancels it."""
         address = target.address if target else ""
         channel = self.table.channel(address) if address else self._stable
-        return _call_messages(channel, call, timeout_s)
+        return call_messages(channel, call, timeout_s)
 
     async def fields_of(self, path: str) -> MethodFields | None:
         """Return the fields of a method; None if the mission does not have it.
@@ -200,24 +184,32 @@ class CanaryStub:
             self._session, route.canary_id, route.weight
         )
         self.track = CANARY if chosen else STABLE
-        return CanaryCall(self, route, fields, call)
+        return CanaryCall(self, route, fields, call, on_canary=chosen)
 
 
 class CanaryCall:
     """One call under a route: attempts, fallback to stable, observation and mirroring.
 
     Args:
-        stub: Stub of the request; its ``track`` says where to begin and is kept up to date.
+        stub: Stub of the request; its ``track`` follows a fallback.
         route: Route of the call.
         fields: Fields of the method.
-        call: The call.
+        call: Call of the client.
+        on_canary: Whether the session is on the canary.
     """
 
     def __init__(
-        self, stub: CanaryStub, route: fleet_pb2.Route, fields: MethodFields, call: Call
+        self,
+        stub: CanaryStub,
+        route: fleet_pb2.Route,
+        fields: MethodFields,
+        call: Call,
+        *,
+        on_canary: bool,
     ) -> None:
         self._stub, self._route, self._fields, self._call = stub, route, fields, call
         self._router, self._observer = stub.router, stub.router.observer
+        self._on_canary = on_canary
 
     async def messages(self) -> Messages:
         """Yield the messages of the answer.
@@ -227,7 +219,7 @@ class CanaryCall:
         """
         failure: RequestOutcome | None = None
         timeout_s = self._call.timeout_s
-        if self._stub.track == CANARY:
+        if self._on_canary:
             attempt = self._attempt(self._route.canary, timeout_s, self._canary_answered)
             try:
                 async with aclosing(attempt.messages_from_first_text()) as messages:
@@ -247,20 +239,20 @@ class CanaryCall:
                     yield message
         except grpc.RpcError as err:
             if not attempt.completed:
-                self._stable_failed(_outcome_of(err, attempt.elapsed_s), failure)
+                self._stable_failed(outcome_of(err, attempt.elapsed_s), failure)
             raise
 
     def _attempt(
         self, target: fleet_pb2.Target, timeout_s: float, on_complete: OnComplete
-    ) -> _Attempt:
+    ) -> Attempt:
         call = self._call
         if target.model and self._fields.names_model:
             call = replace(call, request=self._fields.with_model(call.request, target.model))
-        return _Attempt(self._router.open(call, target, timeout_s), self._fields, on_complete)
+        return Attempt(self._router.open(call, target, timeout_s), self._fields, on_complete)
 
-    def _fallback_reason(self, attempt: _Attempt, err: grpc.RpcError) -> RequestOutcome:
+    def _fallback_reason(self, attempt: Attempt, err: grpc.RpcError) -> RequestOutcome:
         """Return the canary's outcome if stable may still answer; else raise its error."""
-        outcome = _outcome_of(err, attempt.elapsed_s)
+        outcome = outcome_of(err, attempt.elapsed_s)
         if outcome is None or attempt.completed:
             raise err
         if attempt.committed:
@@ -313,84 +305,9 @@ class CanaryCall:
                     if attempt.completed:
                         break
         except grpc.RpcError as err:
-            outcomes.append(_outcome_of(err, attempt.elapsed_s))
+            outcomes.append(outcome_of(err, attempt.elapsed_s))
         other = outcomes[0]
         MIRRORED.labels("answered" if other and not other.failed else "failed").inc()
         if other is not None:
             pair = (other, outcome) if track == CANARY else (outcome, other)
             self._observer.record_pair(self._route.canary_id, *pair)
-
-
-class _Attempt:
-    """A call on one track.
-
-    Attributes:
-        committed: Whether the client has begun to read the answer; no other track may take over.
-        completed: Whether the answer is complete; ``on_complete`` was called with its outcome.
-    """
-
-    def __init__(self, messages: Messages, fields: MethodFields, on_complete: OnComplete) -> None:
-        self.committed = self.completed = False
-        self._messages, self._fields, self._on_complete = messages, fields, on_complete
-        self._began = time.monotonic()
-
-    @property
-    def elapsed_s(self) -> float:
-        """Time since the attempt began, in seconds."""
-        return time.monotonic() - self._began
-
-    async def messages(self) -> Messages:
-        """Yield the messages; the outcome is recorded before the last one is yielded.
-
-        Clients stop reading at the message that completes the answer, so nothing after its
-        ``yield`` is sure to run.
-        """
-        async with aclosing(self._messages) as messages:
-            async for message in messages:
-                if not self.completed and self._fields.completes(message):
-                    self._complete()
-                yield message
-        if not self.completed:
-            self._complete()
-
-    async def messages_from_first_text(self) -> Messages:
-        """Yield the messages, none before the first that speaks: until then it can be replaced."""
-        held: list[bytes] = []
-        async with aclosing(self.messages()) as messages:
-            async for message in messages:
-                held.append(message)
-                if self.committed or self._fields.speaks(message):
-                    self.committed = True
-                    for one in held:
-                        yield one
-                    held.clear()
-        for one in held:
-            yield one
-
-    def _complete(self) -> None:
-        self.completed = True
-        self._on_complete(RequestOutcome(self.elapsed_s))
-
-
-async def _call_messages(channel: aio.Channel, call: Call, timeout_s: float) -> Messages:
-    """Yield the messages of a call; closing the iteration cancels it."""
-    if not call.streams:
-        unary: Any = channel.unary_unary(call.path)
-        yield await unary(call.request, timeout=timeout_s, metadata=call.metadata)
-        return
-    streaming: Any = channel.unary_stream(call.path)
-    responses = streaming(call.request, timeout=timeout_s, metadata=call.metadata)
-    try:
-        async for response in responses:
-            yield response
-    finally:
-        responses.cancel()
-
-
-def _outcome_of(err: grpc.RpcError, latency_s: float) -> RequestOutcome | None:
-    """Return the outcome of a failed call; None if the client cancelled it."""
-    details = details_of(err)
-    if details.code is grpc.StatusCode.CANCELLED:
-        return None
-    withheld = details.reason == wire.CONTENT_FILTERED
-    return RequestOutcome(latency_s, failed=not withheld, withheld=withheld)

@@ -5,6 +5,7 @@ mission's reflection, calls the method through the canary split, and returns the
 as server-sent events. A new mission needs nothing here but its entry in the setting ``missions``.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -33,9 +34,8 @@ routes = APIRouter(prefix="/v1/missions")
 async def list_missions(request: Request) -> JSONResponse:
     """List the missions with their methods; a mission that is away has a reason instead."""
     missions = state_of(request).missions.values()
-    return JSONResponse(
-        {"object": "list", "data": [await _description(mission) for mission in missions]}
-    )
+    descriptions = await asyncio.gather(*(_description(mission) for mission in missions))
+    return JSONResponse({"object": "list", "data": descriptions})
 
 
 @routes.get("/{mission}")

@@ -6,8 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
+from bem_fleet.services.gateway.canary_attempt import Call, Messages
 from bem_fleet.services.gateway.canary_observations import CanaryObserver, RequestOutcome
-from bem_fleet.services.gateway.canary_routing import CANARY, STABLE, Call, CanaryRouter, Messages
+from bem_fleet.services.gateway.canary_routing import CANARY, STABLE, CanaryRouter
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2

@@ -1,0 +1,119 @@
+"""Attempts of a call on one track: raw messages, hold-back before the first text, outcome."""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from bem_fleet.services.gateway.canary_observations import RequestOutcome
+from bem_fleet.services.gateway.method_fields import MethodFields
+from fleet import wire
+from fleet.errors import details_of
+from grpc import aio
+
+Metadata = tuple[tuple[str, str], ...]
+Messages = AsyncGenerator[bytes]
+OnComplete = Callable[[RequestOutcome], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a client.
+
+    Attributes:
+        path: Call path, ``/package.Service/Method``.
+        request: Serialised request.
+        streams: Whether the response is a stream.
+        timeout_s: Deadline of the call, retries on stable included, in seconds.
+        metadata: gRPC metadata.
+    """
+
+    path: str
+    request: bytes
+    streams: bool
+    timeout_s: float
+    metadata: Metadata
+
+
+class Attempt:
+    """A call on one track.
+
+    Args:
+        messages: Messages of the call.
+        fields: Fields of the method.
+        on_complete: Takes the outcome, once, when the answer is complete.
+
+    Attributes:
+        committed: Whether the client has begun to read the answer; no other track may take over.
+        completed: Whether the answer is complete; ``on_complete`` was called with its outcome.
+    """
+
+    def __init__(self, messages: Messages, fields: MethodFields, on_complete: OnComplete) -> None:
+        self.committed = self.completed = False
+        self._messages, self._fields, self._on_complete = messages, fields, on_complete
+        self._began = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the attempt began, in seconds."""
+        return time.monotonic() - self._began
+
+    async def messages(self) -> Messages:
+        """Yield the messages; the outcome is recorded before the last one is yielded.
+
+        Clients stop reading at the message that completes the answer, so nothing after its
+        ``yield`` is sure to run.
+        """
+        async with aclosing(self._messages) as messages:
+            async for message in messages:
+                if not self.completed and self._fields.completes(message):
+                    self._complete()
+                yield message
+        if not self.completed:
+            self._complete()
+
+    async def messages_from_first_text(self) -> Messages:
+        """Yield the messages, none before the first that speaks: until then it can be replaced."""
+        held: list[bytes] = []
+        async with aclosing(self.messages()) as messages:
+            async for message in messages:
+                held.append(message)
+                if self.committed or self._fields.speaks(message):
+                    self.committed = True
+                    for one in held:
+                        yield one
+                    held.clear()
+        for one in held:
+            yield one
+
+    def _complete(self) -> None:
+        self.completed = True
+        self._on_complete(RequestOutcome(self.elapsed_s))
+
+
+async def call_messages(channel: aio.Channel, call: Call, timeout_s: float) -> Messages:
+    """Yield the messages of a call; closing the iteration cancels it."""
+    if not call.streams:
+        unary: Any = channel.unary_unary(call.path)
+        yield await unary(call.request, timeout=timeout_s, metadata=call.metadata)
+        return
+    streaming: Any = channel.unary_stream(call.path)
+    responses = streaming(call.request, timeout=timeout_s, metadata=call.metadata)
+    try:
+        async for response in responses:
+            yield response
+    finally:
+        responses.cancel()
+
+
+def outcome_of(err: grpc.RpcError, latency_s: float) -> RequestOutcome | None:
+    """Return the outcome of a failed call; None if the client cancelled it."""
+    details = details_of(err)
+    if details.code is grpc.StatusCode.CANCELLED:
+        return None
+    withheld = details.reason == wire.CONTENT_FILTERED
+    return RequestOutcome(latency_s, failed=not withheld, withheld=withheld)
