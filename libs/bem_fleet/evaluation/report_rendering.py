@@ -66,9 +66,11 @@ def _metric_rows(pair: Report) -> Iterator[str]:
     yield "| metric | mission | baseline | difference | 95 % CI | p | adjusted p | coverage |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, metric in pair["metrics"].items():
-        ours, theirs = (float(np.mean(metric[role])) for role in ("mission", "baseline"))
+        mission_mean, baseline_mean = (
+            float(np.mean(metric[role])) for role in ("mission", "baseline")
+        )
         yield (
-            f"| {name} | {ours:.3f} | {theirs:.3f} | {metric['estimate']:+.3f} | "
+            f"| {name} | {mission_mean:.3f} | {baseline_mean:.3f} | {metric['estimate']:+.3f} | "
             f"{_format_interval(metric)} | {_format_p(metric['p'])} | "
             f"{_format_p(metric['p_adjusted'])} | {metric['coverage_class']} |"
         )
