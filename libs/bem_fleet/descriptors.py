@@ -170,11 +170,13 @@ class Local(_Strict):
 
     Attributes:
         settings: Settings beside the common ones.
+        mission: Fields of the ``Mission``, such as ``model``; in a cluster the chart's values.
         helpers: Processes that all instances of the service share.
         stop_s: Longest time from SIGTERM to SIGKILL, in seconds.
     """
 
     settings: _Settings = {}
+    mission: dict[str, Any] = {}
     helpers: tuple[Helper, ...] = ()
     stop_s: int = Field(40, ge=1, alias="stopSeconds")
 
@@ -200,7 +202,6 @@ class Descriptor(_Strict):
         clients: Services that may call it.
         priority: Priority class of its pods.
         resources: Requests and limits of its container, as Kubernetes writes them.
-        mission: Fields of the ``Mission`` resource, such as ``model``.
         dashboards: Dashboards, or parts of shared ones.
         alerts: Alerting rules.
         gates: File in its folder with its acceptance gates; empty for none.
@@ -222,7 +223,6 @@ class Descriptor(_Strict):
     clients: tuple[str, ...] = ()
     priority: Literal["critical", "high", "medium", "low"] = "high"
     resources: dict[str, dict[str, str | int]] = {}
-    mission: dict[str, Any] = {}
     dashboards: tuple[Dashboard, ...] = ()
     alerts: tuple[Alert, ...] = ()
     gates: str = ""

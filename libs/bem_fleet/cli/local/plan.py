@@ -121,7 +121,7 @@ class Plan:
             one.name: {
                 "port": self.ports[f"{one.name.upper()}_PORT"],
                 "grpcService": one.health_service,
-                **one.mission,
+                **one.local.mission,
             }
             for one in missions(self.services)
         }
