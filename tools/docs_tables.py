@@ -1,8 +1,8 @@
 """Documentation tables from descriptors and code: ``python -m tools.docs_tables [--check]``.
 
-``README.md`` gets the table of processes. Each ``services/<name>/README.md`` gets its settings, from
-the fields and docstrings of the settings class, and its metrics, from the metric objects that its
-modules declare. A table stands between two markers; the README of a service without them gets the
+``README.md`` gets the table of processes. Each ``services/<name>/README.md`` gets its settings,
+from the fields and docstrings of the settings class, and its metrics, from the metric objects that
+its modules declare. A table stands between two markers; the README of a service without them gets the
 sections at its end.
 """
 

@@ -196,6 +196,8 @@ class Descriptor(_Strict):
         health: Name in ``grpc.health.v1`` that tells readiness; ``proto`` unless stated.
         label: Image labels.
         lock: Lock of ``requirements/`` that its image installs; its own name unless stated.
+        adapters: Adapters that its image holds: ``all``, ``none``, or one folder of ``adapters/``;
+            a mission has all unless stated.
         settings: ``KEY: value`` for ``BEM_<NAME>_KEY``, with references.
         local: What differs on one machine.
         chart: What differs in the chart: any keys of the chart's service block.
@@ -217,6 +219,7 @@ class Descriptor(_Strict):
     health: str = ""
     label: Label = Label()
     lock: str = Field("", pattern=r"^[a-z0-9-]*$")
+    adapters: str = Field("", pattern=r"^[a-z0-9-]*$")
     settings: _Settings = {}
     local: Local = Local()
     chart: dict[str, Any] = {}
@@ -249,6 +252,11 @@ class Descriptor(_Strict):
     def image_lock(self) -> str:
         """Lock of ``requirements/`` that its image installs."""
         return self.lock or self.name
+
+    @property
+    def image_adapters(self) -> str:
+        """Adapters that its image holds: ``all``, ``none``, or one folder of ``adapters/``."""
+        return self.adapters or ("all" if self.kind == "mission" else "none")
 
     @property
     def env_prefix(self) -> str:

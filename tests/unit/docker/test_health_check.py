@@ -7,7 +7,7 @@ from fleet.metrics import MetricsPage
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 
-from docker.health_check import address_of, answers_grpc, answers_http
+from docker.health_check import address_of, is_grpc_healthy, is_http_healthy
 
 
 async def no_parts(_: FleetSettings, app: App) -> None:
@@ -39,11 +39,11 @@ async def test_serving_process_is_healthy(tmp_path: Path) -> None:
 
     address = f"unix:{tmp_path}/mission.sock"
     running = await start(FleetSettings(address=address, drain_s=0), no_parts, {})
-    healthy = await asyncio.to_thread(answers_grpc, address)
+    healthy = await asyncio.to_thread(is_grpc_healthy, address)
     await running.stop()
 
     assert healthy
-    assert not await asyncio.to_thread(answers_grpc, address)
+    assert not await asyncio.to_thread(is_grpc_healthy, address)
 
 
 def test_other_page_is_not_health() -> None:
@@ -51,4 +51,4 @@ def test_other_page_is_not_health() -> None:
     page = MetricsPage("127.0.0.1:0")
     page.close()
 
-    assert not answers_http(f"127.0.0.1:{page.port}")
+    assert not is_http_healthy(f"127.0.0.1:{page.port}")
