@@ -2,7 +2,7 @@
 
 ``README.md`` gets the table of processes. Each ``services/<name>/README.md`` gets its settings,
 from the fields and docstrings of the settings class, and its metrics, from the metric objects that
-its modules declare. A table stands between two markers; the README of a service without them gets the
+its modules declare. A table stands between two markers; a service README without markers gets the
 sections at its end.
 """
 
@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli.local.plan import default_ports
-from bem_fleet.descriptors import Descriptor, load_descriptors
+from bem_fleet.descriptors import Descriptor, default_ports, load_descriptors
 from fleet.settings import FleetSettings
 
 from tools.generated_files import write_or_check

@@ -36,6 +36,7 @@ KEYWORDS = ("missions", "mission_specs", "run", "adapters", "cache")
 OUTSIDE = ("*", "inference-test")
 """Clients that are no service: anyone, and the pod of ``helm test``."""
 
+REDIS_PORT = 6379
 _REFERENCE = re.compile(r"\$\{([a-z][a-z0-9_-]*)(\??)\}")
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$", max_length=40)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -316,6 +317,20 @@ def load_descriptors(root: Path = ROOT) -> tuple[Descriptor, ...]:
 def missions(descriptors: Iterable[Descriptor]) -> list[Descriptor]:
     """Return the missions among the descriptors."""
     return [one for one in descriptors if one.kind == "mission"]
+
+
+def default_ports(descriptors: Iterable[Descriptor]) -> dict[str, int]:
+    """Return the default TCP ports of one machine by the environment variable that moves each."""
+    ports = {"REDIS_PORT": REDIS_PORT}
+    for one in descriptors:
+        name = one.name.upper()
+        if one.port:
+            ports[f"{name}_PORT"] = one.port
+        if one.metrics_port:
+            ports[f"{name}_METRICS_PORT"] = one.metrics_port
+        for helper in one.local.helpers:
+            ports[f"{helper.name.upper()}_METRICS_PORT"] = helper.metrics_port
+    return ports
 
 
 def expand(text: str, resolve: Callable[[str, bool], str]) -> str:

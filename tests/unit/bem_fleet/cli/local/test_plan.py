@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from bem_fleet.cli.local.plan import Plan, Program
+from bem_fleet.descriptors import load_descriptors
 
 
 def programs_of(run: Path) -> dict[str, Program]:
@@ -49,15 +50,14 @@ def test_every_metrics_page_is_a_scrape_target(tmp_path: Path) -> None:
     targets = Plan(run=tmp_path).scrape_targets()
     pages = {(one["labels"]["pod"], one["labels"]["__metrics_path__"]) for one in targets}
 
+    sidecars = [f"{name}-sidecar" for name in Plan(run=tmp_path).specs]
+    controls = [one.name for one in load_descriptors() if one.kind == "control"]
+
     assert pages == {
-        ("router-sidecar", "/metrics"),
-        ("router-sidecar", "/upstream/metrics"),
-        ("scorer", "/metrics"),
-        ("gateway", "/metrics"),
-        ("orchestrator", "/metrics"),
-        ("validation", "/metrics"),
+        *((name, "/metrics") for name in (*sidecars, "scorer", *controls)),
+        *((name, "/upstream/metrics") for name in sidecars),
     }
-    assert len({one["targets"][0] for one in targets}) == 5
+    assert len({one["targets"][0] for one in targets}) == len(sidecars) + 1 + len(controls)
 
 
 def test_long_run_folder_gets_short_sockets(tmp_path: Path) -> None:
