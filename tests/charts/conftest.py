@@ -1,4 +1,4 @@
-"""Chart tests need helm; a machine without it may skip them, CI may not."""
+"""Helm of the chart tests: without it they are skipped on a developer's machine and fail in CI."""
 
 import os
 
@@ -9,7 +9,7 @@ from tests.charts import rendering
 
 @pytest.fixture(scope="session", autouse=True)
 def _helm() -> None:
-    """Skip where helm is missing, and never in CI."""
+    """Skip the tests without helm; in CI fail them."""
     if rendering.helm() is None:
         reason = "helm is missing; `make charts` fetches it"
         if os.environ.get("CI") == "true":

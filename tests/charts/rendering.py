@@ -1,4 +1,4 @@
-"""Renders the chart with each set of values; run as a module it rewrites golden/."""
+"""Rendering of the chart with each set of values; run as a module it rewrites golden/."""
 
 import os
 import shutil
@@ -16,16 +16,16 @@ _CLIENTS = Path(os.environ.get("BEM_CLUSTER_HOME") or Path.home() / ".cache/bem-
 
 
 def helm() -> str | None:
-    """Return the path of helm: on PATH, or the one that ``cluster clients`` installs."""
+    """Return the path of helm, on PATH or as ``cluster clients`` installs it; None without one."""
     fetched = _CLIENTS / "bin" / "helm"
     return shutil.which("helm") or (str(fetched) if fetched.exists() else None)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run helm and return what it said.
+    """Run helm and return its result.
 
     Raises:
-        FileNotFoundError: There is no helm.
+        FileNotFoundError: Helm is not installed.
     """
     binary = helm()
     if binary is None:
@@ -37,9 +37,9 @@ def render(values: Path, *sets: str) -> str:
     """Return the objects of ``helm install bem-fleet charts/`` with ``values``, as YAML.
 
     Raises:
-        ValueError: The chart refuses; the text is helm's.
+        ValueError: The chart refuses the values; the message is helm's.
     """
-    options = [part for one in sets for part in ("--set", one)]
+    options = [word for one in sets for word in ("--set", one)]
     done = run("template", "bem-fleet", str(CHART), "-n", "fleet", "-f", str(values), *options)
     if done.returncode:
         raise ValueError(done.stderr)
@@ -52,7 +52,7 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 
 def golden_of(values: Path) -> Path:
-    """Return the file that holds what ``values`` should render to."""
+    """Return the file with the expected rendering of ``values``."""
     return GOLDEN / values.name.replace("-values", "")
 
 

@@ -2,7 +2,7 @@
 
 A copy of the tracked tree gets ``tools/new_mission.py sixth``. In it the mission starts under the
 local fleet behind its own sidecar, answers there and through the gateway's generic route, is
-scraped, has a canary split, renders in the chart, and passes the house test and the import contracts.
+scraped, has a canary split, renders in the chart, and passes the house test and import contracts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 import yaml
 from bem_fleet.checkout import ROOT
@@ -31,7 +31,7 @@ BASE, CANDIDATE = "smollm2-135m-instruct", "passage-qa"
 PROMPT = "What is the capital of France?"
 _COMMAND_S = 400.0
 _SPLIT_S = 60.0
-# Central files that new_mission regenerates; everything else that it changes belongs to the mission.
+# Central files that new_mission regenerates; all others that it changes are the mission's own.
 GENERATED = (
     *("README.md", "charts/values.yaml", "charts/rules/fleet.yaml", "charts/dashboards/"),
     *("tests/charts/golden/", "libs/bemfleet/", "services/"),
@@ -122,18 +122,13 @@ class Fleet:
     def get(self, variable: str, path: str) -> str:
         """Return a page of the process whose port a variable moves."""
         url = f"http://127.0.0.1:{self.variables[variable]}{path}"
-        with urllib.request.urlopen(url, timeout=30) as response:
-            return str(response.read().decode())
+        return httpx.get(url, timeout=30).raise_for_status().text
 
     def post(self, path: str, body: Mapping[str, Any], **headers: str) -> tuple[Any, str]:
         """Post JSON to the gateway; returns its JSON and the track that answered."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.variables['GATEWAY_PORT']}{path}",
-            data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", **headers},
-        )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response), response.headers.get("X-Bem-Track", "")
+        url = f"http://127.0.0.1:{self.variables['GATEWAY_PORT']}{path}"
+        response = httpx.post(url, json=body, headers=headers, timeout=60).raise_for_status()
+        return response.json(), response.headers.get("X-Bem-Track", "")
 
 
 @pytest.fixture(scope="module")
