@@ -1,4 +1,4 @@
-"""Code generation from protos: writes libs/bemfleet and libs/inference, or compares with --check."""
+"""Python code of the protos: writes libs/bemfleet and libs/inference, or compares with --check."""
 
 import argparse
 import filecmp

@@ -101,7 +101,7 @@ def test_mission_listens_on_no_network_port(fleet: Fleet) -> None:
     listening = [c for c in mission.net_connections("inet") if c.status == psutil.CONN_LISTEN]
 
     assert not listening
-    assert psutil.Process(fleet.pid("safety")).net_connections("inet")
+    assert psutil.Process(fleet.pid("router-sidecar")).net_connections("inet")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def answered(client: openai.OpenAI, answers: list[str]) -> bool:
 def metric(fleet: Fleet, name: str) -> float:
     """Read one of the mission's metrics through its sidecar."""
     page = httpx.get(
-        f"http://127.0.0.1:{fleet.environment['SIDECAR_METRICS_PORT']}/upstream/metrics", timeout=5
+        f"http://127.0.0.1:{fleet.environment['ROUTER_METRICS_PORT']}/upstream/metrics", timeout=5
     ).text
     return float(next(line.split()[1] for line in page.splitlines() if line.startswith(f"{name} ")))
 
@@ -131,7 +131,7 @@ def test_killed_scorer_closes_the_exit_until_it_is_back(
     """Without a scorer the client gets an error and no text; then the fleet recovers."""
     stream = iter(client.completions.create(**LONG, stream=True))
     next(stream)
-    scorers = psutil.Process(fleet.pid("safety")).children()
+    scorers = psutil.Process(fleet.pid("scorer")).children()
     for process in scorers:
         process.kill()
     with pytest.raises(openai.APIError, match="scorer"):
