@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 ##@ Run
 .PHONY: help setup up down status logs
 help: ## List the targets
-	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install uv and the locked packages into .venv
 	@tools/setup.sh
@@ -33,40 +33,7 @@ status: ## Print processes, ports, memory (PSS) and health (JSON=1 for JSON)
 logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 	@$(FLEETCTL) logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
 
-##@ Check
-.PHONY: test unit integration e2e lint fmt proto proto-check ci
-test: setup clients ## All tests: unit, chart, integration, and end to end with the real model
-	$(PY) -m pytest tests/unit tests/charts tests/integration tests/e2e
-
-unit: setup ## Tests without network
-	$(PY) -m pytest tests/unit
-
-integration: setup ## Tests with real servers on loopback
-	$(PY) -m pytest tests/integration
-
-e2e: setup clients ## Tests of the whole fleet with the real model, on this machine and on a real Kubernetes
-	$(PY) -m pytest tests/e2e
-	$(PY) -m pytest tests/cluster -rs
-
-lint: setup generate-check ## ruff, mypy, import contracts, buf, yamllint
-	ruff check .
-	ruff format --check .
-	mypy libs services tools tests benchmarks docker charts/files
-	lint-imports
-	buf lint
-	yamllint -s buf.yaml
-	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' libs/bem_fleet/acceptance/gates.yaml \
-		libs/bem_fleet/guard/policy.yaml
-
-fmt: setup ## Format
-	ruff check --fix .
-	ruff format .
-
-proto: setup ## Regenerate the code of protos/
-	$(PY) tools/gen_protos.py
-
-proto-check: setup ## Fail if generated code is stale
-	$(PY) tools/gen_protos.py --check
+include make/checks.mk
 
 ##@ Add
 .PHONY: new-mission generate generate-check chart-values dashboards docs-tables golden

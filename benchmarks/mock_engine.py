@@ -79,7 +79,7 @@ async def build(_settings: RouterSettings, app: App) -> None:
     holder = MissionHolder()
     holder.loaded = Mission(tiny_backbone(), MockEngine(), Path())
     router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(holder), app.server)
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     await app.set_serving(SERVICE, serving=True)
 
 

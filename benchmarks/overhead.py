@@ -50,7 +50,7 @@ def servers() -> Iterator[tuple[int, int]]:
             "BEM_SAFETY_ADDRESS": f"127.0.0.1:{sidecar}",
             "BEM_SAFETY_PAGES_ADDRESS": f"127.0.0.1:{pages}",
             "BEM_GATEWAY_ADDRESS": f"127.0.0.1:{gateway}",
-            "BEM_GATEWAY_ROUTER_ADDRESS": f"127.0.0.1:{sidecar}",
+            "BEM_GATEWAY_MISSIONS": json.dumps({"router": f"127.0.0.1:{sidecar}"}),
             "BEM_SAFETY_REDIS_URL": redis.url,
             "BEM_GATEWAY_REDIS_URL": redis.url,
         }

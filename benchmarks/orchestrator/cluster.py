@@ -25,7 +25,8 @@ from prometheus_client import REGISTRY
 
 from benchmarks.orchestrator.instances import fleet
 from benchmarks.orchestrator.queues import POLICIES
-from tests.integration.clusters import ControlPlane, binary, control_plane, deployment, gpu_node
+from tests.integration.clusters import ControlPlane, control_plane, deployment, gpu_node
+from tests.support.requirements import find
 
 MISSIONS = "/apis/fleet.bem.dev/v1alpha1/namespaces/default/missions"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -275,7 +276,7 @@ def _scheduler(plane: ControlPlane, how: str) -> Iterator[None]:
     path = plane.folder / "scheduler.json"
     path.write_text(json.dumps(config))
     log = (plane.folder / "scheduler.log").open("wb")
-    command = [binary("kube-scheduler") or "kube-scheduler", f"--config={path}", "--secure-port=0"]
+    command = [find("kube-scheduler") or "kube-scheduler", f"--config={path}", "--secure-port=0"]
     process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         yield

@@ -116,7 +116,7 @@ async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
         address = socket_of(folder, "router")
         await stack.enter_async_context(mission(address, ScriptedMission(scripts)))
         client = await stack.enter_async_context(
-            gateway(redis.url, router_address=address, fleet_address=made.address)
+            gateway(redis.url, missions={"router": address}, fleet_address=made.address)
         )
         channel = await stack.enter_async_context(open_channel(made.address))
         fleet = rpc.FleetServiceStub(channel)

@@ -1,4 +1,4 @@
-"""Channels to other services."""
+"""gRPC client channels: retries, forwarded metadata and readiness."""
 
 import json
 from contextvars import ContextVar
@@ -11,8 +11,8 @@ from fleet import logs
 from fleet.errors import UnavailableError
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-# A call that reaches a server which has just begun to stop is dropped unseen, as CANCELLED; asked
-# again it goes to the next. Nothing that a server has begun to answer is repeated.
+# A call that reaches a server which has just begun to stop is dropped unprocessed, as CANCELLED; a
+# retry reaches the next server. gRPC never retries a call after the first response message.
 _RETRIES = {
     "maxAttempts": 4,
     "initialBackoff": "0.02s",
@@ -22,34 +22,36 @@ _RETRIES = {
 }
 _SERVICE_CONFIG = json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRIES}]})
 
-passed_on: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("passed_on", default=())
-"""What the request being served carries to the next service as it is; empty outside of one."""
+forwarded_metadata: ContextVar[tuple[tuple[str, str], ...]] = ContextVar(
+    "forwarded_metadata", default=()
+)
+"""Metadata of the request being served that calls to other services repeat unchanged."""
 
 
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:
-    """Return the metadata that carries request id, trace context and what is passed on.
+    """Return the metadata for a call: request id, trace context and forwarded metadata.
 
-    Passed by hand: a client interceptor costs a task and a queue for every call.
+    Callers pass it explicitly: a client interceptor costs a task and a queue for every call.
     """
     carried = (
         (logs.REQUEST_ID_KEY, logs.request_id.get()),
         (logs.TRACEPARENT_KEY, logs.traceparent.get()),
-        *passed_on.get(),
+        *forwarded_metadata.get(),
     )
     return tuple((key, value) for key, value in carried if value)
 
 
 def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> aio.Channel:
-    """Open a channel; calls pass ``outgoing_metadata()`` along.
+    """Open a channel; its calls should carry ``outgoing_metadata()``.
 
     Args:
         address: ``host:port`` or ``unix:/path``.
-        max_message_bytes: Largest message sent or received.
+        max_message_bytes: Largest message sent or received, in bytes.
     """
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        # A mission that restarts is met again within a second.
+        # A mission that restarts is reached again within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.enable_http_proxy", 0),
@@ -59,10 +61,10 @@ def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) ->
 
 
 async def wait_ready(channel: aio.Channel, service: str, timeout_s: float) -> None:
-    """Return as soon as ``service`` reports SERVING.
+    """Wait until ``service`` reports SERVING.
 
     Raises:
-        UnavailableError: It did not within ``timeout_s`` seconds.
+        UnavailableError: The service is not SERVING after ``timeout_s`` seconds.
     """
     request = health_pb2.HealthCheckRequest(service=service)
     watch = health_pb2_grpc.HealthStub(channel).Watch(

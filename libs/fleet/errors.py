@@ -1,4 +1,4 @@
-"""Errors of the runtime, and how any error becomes a ``google.rpc.Status`` and back."""
+"""Errors of the runtime, and their conversion to ``google.rpc.Status`` and back."""
 
 import dataclasses
 import math
@@ -9,16 +9,17 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-DOMAIN = "bem.dev"
+from fleet.wire import ERROR_DOMAIN
+
 StatusTable = Mapping[type[Exception], grpc.StatusCode]
 
 
 class FleetError(Exception):
-    """Base of the errors that the runtime itself raises."""
+    """Base class of the errors that the runtime raises."""
 
 
 class InvalidArgumentError(FleetError):
-    """A request field is wrong; raised with the field's name and the limit that it breaks."""
+    """A request field is wrong; carries the field's name and the limit that it exceeds."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -27,15 +28,15 @@ class InvalidArgumentError(FleetError):
 
 
 class NotFoundError(FleetError):
-    """The thing that the request names does not exist."""
+    """The request names something that does not exist."""
 
 
 class FailedPreconditionError(FleetError):
-    """The request is sound, but the state does not allow it; a retry alone does not help."""
+    """The request is valid, but the current state does not allow it; a retry does not help."""
 
 
 class OverloadedError(FleetError):
-    """There is no room now; ``retry_after_s`` says when to come back."""
+    """A queue or a limit is full; a retry after ``retry_after_s`` seconds may succeed."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -43,7 +44,7 @@ class OverloadedError(FleetError):
 
 
 class UnavailableError(FleetError):
-    """Something that the answer needs cannot be reached; ``retry_after_s`` says when to retry."""
+    """A dependency cannot be reached; a retry after ``retry_after_s`` seconds may succeed."""
 
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -51,7 +52,7 @@ class UnavailableError(FleetError):
 
 
 class DeniedError(FleetError):
-    """Policy forbids the answer; ``reason`` is a constant that a client can switch on."""
+    """Policy forbids the answer; ``reason`` is a constant of ``fleet.wire`` for clients."""
 
     def __init__(self, message: str, reason: str, metadata: Mapping[str, str]) -> None:
         super().__init__(message)
@@ -70,12 +71,12 @@ STATUS: StatusTable = {
 
 
 def status_of(err: Exception, table: StatusTable) -> grpc.StatusCode:
-    """Return the code of ``err``'s nearest listed ancestor, else INTERNAL."""
+    """Return the code of the nearest base class of ``err`` that is listed, else INTERNAL."""
     return next((table[cls] for cls in type(err).__mro__ if cls in table), grpc.StatusCode.INTERNAL)
 
 
 def to_status(err: Exception, table: StatusTable) -> status_pb2.Status:
-    """Return ``err`` as a rich status; the text of an unlisted error never reaches a caller."""
+    """Return ``err`` as a rich status; callers never receive the text of an unlisted error."""
     code = status_of(err, {**STATUS, **table})
     if code is grpc.StatusCode.INTERNAL:
         return status_pb2.Status(code=code.value[0], message="internal error; see the server's log")
@@ -83,7 +84,7 @@ def to_status(err: Exception, table: StatusTable) -> status_pb2.Status:
 
 
 def _details(err: Exception) -> list[any_pb2.Any]:
-    """Pack what the error carries as attributes into the standard detail messages."""
+    """Pack the error's attributes into the standard detail messages."""
     messages: list[
         error_details_pb2.BadRequest | error_details_pb2.RetryInfo | error_details_pb2.ErrorInfo
     ] = []
@@ -99,7 +100,7 @@ def _details(err: Exception) -> list[any_pb2.Any]:
     if isinstance(reason := getattr(err, "reason", None), str):
         metadata = getattr(err, "metadata", {})
         messages.append(
-            error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+            error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
         )
     packed = []
     for message in messages:
@@ -111,15 +112,15 @@ def _details(err: Exception) -> list[any_pb2.Any]:
 
 @dataclasses.dataclass(frozen=True)
 class ErrorDetails:
-    """A gRPC error as its receiver reads it.
+    """Code, message and standard details of a gRPC error.
 
     Attributes:
-        code: The status code.
-        message: The text meant for the caller.
-        field: The request field that was wrong, if one is named.
-        retry_after_s: Seconds after which a retry makes sense, if the server says so.
-        reason: The machine-readable reason, such as ``CONTENT_FILTERED``.
-        metadata: What belongs to the reason.
+        code: Status code.
+        message: Text for the caller.
+        field: Name of the wrong request field; None if the server names none.
+        retry_after_s: Delay before a retry, in seconds; None if the server gives none.
+        reason: Machine-readable reason, such as ``CONTENT_FILTERED``.
+        metadata: Metadata of the reason.
     """
 
     code: grpc.StatusCode
@@ -131,13 +132,12 @@ class ErrorDetails:
 
 
 def details_of(err: grpc.RpcError) -> ErrorDetails:
-    """Read code, message and the standard details out of ``err``."""
+    """Return code, message and standard details of ``err``."""
     code, message = err.code(), err.details() or ""
-    found = ErrorDetails(code=code, message=message)
     try:
         status = rpc_status.from_call(err)
-    except ValueError:  # a status that contradicts its own code: keep the plain one
-        return found
+    except ValueError:  # the status contradicts the call's own code
+        return ErrorDetails(code=code, message=message)
     field_name = retry_after_s = reason = None
     metadata: dict[str, str] = {}
     for detail in status.details if status else ():

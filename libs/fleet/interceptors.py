@@ -1,4 +1,4 @@
-"""What every call passes through: request id, metrics, and errors as rich statuses."""
+"""Server interceptor: request ids, call metrics, and errors as rich statuses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -21,13 +21,13 @@ Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
 class CallInterceptor(aio.ServerInterceptor):
-    """Wraps each handler of all four kinds.
+    """Wraps the handlers of all four call kinds.
 
-    It takes over the caller's request id (or makes one), measures the call, and ends it with a
-    ``google.rpc.Status`` when the handler raises. An abort by the handler itself passes unchanged.
+    It adopts the caller's request id (or makes one), measures the call, and ends it with a
+    ``google.rpc.Status`` if the handler raises. An abort by the handler itself passes unchanged.
 
     Args:
-        table: The service's own errors and their codes.
+        table: Status codes of the service's own errors.
     """
 
     def __init__(self, table: StatusTable) -> None:
@@ -40,7 +40,7 @@ class CallInterceptor(aio.ServerInterceptor):
         ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return the handler of the call, wrapped; None stays None (unknown method)."""
+        """Return the wrapped handler of the call; None for an unknown method."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
@@ -48,7 +48,7 @@ class CallInterceptor(aio.ServerInterceptor):
         kind = "stream" if handler.request_streaming else "unary"
         kind += "_stream" if handler.response_streaming else "_unary"
         inner = getattr(handler, kind)
-        wrap = self._streaming if handler.response_streaming else self._single
+        wrap = self._wrap_streaming if handler.response_streaming else self._wrap_unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             wrap(method, inner),
@@ -57,50 +57,50 @@ class CallInterceptor(aio.ServerInterceptor):
         )
         return wrapped
 
-    def _single(self, method: str, inner: Handler) -> Handler:
+    def _wrap_unary(self, method: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> Any:
-            _take_over_ids(context)
-            with _Measured(method, context) as measured:
+            _adopt_request_context(context)
+            with _CallTimer(method, context) as timer:
                 try:
                     return await inner(request, context)
                 except aio.AbortError:
                     raise
-                except Exception as err:  # noqa: BLE001 - the one place where any error ends
-                    await self._end(method, err, context, measured)
+                except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
+                    await self._abort(method, err, context, timer)
 
         return call
 
-    def _streaming(self, method: str, inner: Handler) -> Handler:
+    def _wrap_streaming(self, method: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            _take_over_ids(context)
-            with _Measured(method, context) as measured:
+            _adopt_request_context(context)
+            with _CallTimer(method, context) as timer:
                 try:
-                    answers = inner(request, context)
-                    if not hasattr(answers, "__aiter__"):  # a coroutine that writes by itself
-                        await answers
+                    responses = inner(request, context)
+                    if not hasattr(responses, "__aiter__"):  # a coroutine that writes by itself
+                        await responses
                         return
-                    async with aclosing(answers):
-                        async for answer in answers:
-                            yield answer
+                    async with aclosing(responses):
+                        async for response in responses:
+                            yield response
                 except aio.AbortError:
                     raise
-                except Exception as err:  # noqa: BLE001 - the one place where any error ends
-                    await self._end(method, err, context, measured)
+                except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
+                    await self._abort(method, err, context, timer)
 
         return call
 
-    async def _end(
-        self, method: str, err: Exception, context: Context, measured: _Measured
+    async def _abort(
+        self, method: str, err: Exception, context: Context, timer: _CallTimer
     ) -> None:
         status = to_status(err, self._table)
-        measured.code = _NAMES.get(status.code, "UNKNOWN")
+        timer.code = _NAMES.get(status.code, "UNKNOWN")
         if status.code == grpc.StatusCode.INTERNAL.value[0]:
             _LOG.error("call failed", method=method, exc_info=err)
         await context.abort_with_status(rpc_status.to_status(status))
 
 
-class _Measured:
-    """Observes the duration of one call under the code that it ends with."""
+class _CallTimer:
+    """Observes the duration of one call, labelled with its status code."""
 
     def __init__(self, method: str, context: Context) -> None:
         self.code: str | None = None
@@ -125,10 +125,12 @@ def _code_of(context: Context, kind: type[BaseException] | None) -> str:
     return _NAMES.get(code or 0, "UNKNOWN")
 
 
-def _take_over_ids(context: Context) -> None:
+def _adopt_request_context(context: Context) -> None:
     metadata = dict(context.invocation_metadata() or ())
-    given = metadata.get(logs.REQUEST_ID_KEY)
-    logs.request_id.set(given if isinstance(given, str) and given else logs.new_request_id())
+    received = metadata.get(logs.REQUEST_ID_KEY)
+    logs.request_id.set(
+        received if isinstance(received, str) and received else logs.new_request_id()
+    )
     trace = metadata.get(logs.TRACEPARENT_KEY)
     logs.traceparent.set(trace if isinstance(trace, str) else "")
 

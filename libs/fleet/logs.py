@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, with the request's id."""
+"""Structured logs: one JSON object per line on standard error, with the request id."""
 
 import logging
 import sys
@@ -9,8 +9,10 @@ from typing import Any
 
 import structlog
 
-REQUEST_ID_KEY = "x-request-id"
-TRACEPARENT_KEY = "traceparent"
+from fleet import wire
+
+REQUEST_ID_KEY = wire.REQUEST_ID
+TRACEPARENT_KEY = wire.TRACEPARENT
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request being served; empty outside of one."""
@@ -20,7 +22,7 @@ traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 
 
 def new_request_id() -> str:
-    """Return a fresh id, 32 hexadecimal characters."""
+    """Return a new request id of 32 hexadecimal characters."""
     return uuid.uuid4().hex
 
 
@@ -35,7 +37,7 @@ def _add_request(
 
 
 def setup(level: str) -> None:
-    """Send this process's own and its libraries' logs to standard error as JSON lines."""
+    """Write the logs of this process and its libraries to standard error as JSON lines."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -64,6 +66,6 @@ def setup(level: str) -> None:
 
 
 def get(name: str) -> Any:
-    """Return a logger whose lines carry ``name`` as ``component``."""
-    # Lazy: bound at import time, it still obeys a later setup().
+    """Return a logger whose records carry ``name`` as ``component``."""
+    # Lazy: a logger made at import time still follows a later setup().
     return structlog.get_logger(component=name)

@@ -1,4 +1,4 @@
-"""Metrics: measured where they happen, exposed as one page for Prometheus."""
+"""Prometheus metrics of a process, over HTTP and over gRPC."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -19,10 +19,10 @@ RPC_SECONDS = Histogram(
 
 
 class MetricsPage:
-    """The HTTP page at ``/metrics`` of one process, in a thread of its own.
+    """HTTP page ``/metrics`` of one process, served by its own thread.
 
     Args:
-        address: ``host:port``; port 0 takes a free one, see ``port``.
+        address: ``host:port``; port 0 takes a free port, see ``port``.
     """
 
     def __init__(self, address: str) -> None:
@@ -33,14 +33,14 @@ class MetricsPage:
         self.port: int = server.server_port
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the HTTP server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 class MetricsServicer(rpc.MetricsServiceServicer):
-    """Hands the page out over gRPC, for a process that has no network port of its own."""
+    """Serves the metrics page over gRPC, for a process without a network port."""
 
     async def Scrape(
         self,

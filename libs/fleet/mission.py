@@ -14,10 +14,11 @@ from typing import Any, Protocol
 from bemfleet.common.v1 import text_pb2
 from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 from grpc import aio
 
 from fleet.errors import InvalidArgumentError
+from fleet.text_roles import model_field_path, role_of, text_fields
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MissionService"].full_name
 _MAX_PROBE_TOKENS = 256
@@ -57,7 +58,7 @@ class ProbeAnswer:
 
 
 class MissionHost(Protocol):
-    """What a mission does for the contract."""
+    """Base model, adapters and probes of a mission, as the base servicer needs them."""
 
     @property
     def base_model(self) -> AdapterInfo:
@@ -125,7 +126,8 @@ class MissionServicer(rpc.MissionServiceServicer):
         host = self._host()
         models = [host.base_model, *host.loaded_adapters()]
         return pb.ListAdaptersResponse(
-            adapters=[_message(one) for one in models], context_tokens=host.context_tokens
+            adapters=[_adapter_message(model) for model in models],
+            context_tokens=host.context_tokens,
         )
 
     async def LoadAdapter(
@@ -134,7 +136,9 @@ class MissionServicer(rpc.MissionServiceServicer):
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> pb.LoadAdapterResponse:
         """Load an adapter of the adapter folder."""
-        return pb.LoadAdapterResponse(adapter=_message(await self._host().load(request.name)))
+        return pb.LoadAdapterResponse(
+            adapter=_adapter_message(await self._host().load(request.name))
+        )
 
     async def UnloadAdapter(
         self,
@@ -167,49 +171,22 @@ def describe_methods(service: ServiceDescriptor) -> list[pb.MethodDescription]:
             name=f"/{service.full_name}/{method.name}",
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
-            model_field=model_field(method.input_type),
+            model_field=model_field_path(method.input_type),
             text_fields=[
-                *_text_fields(method.input_type, set()),
-                *_text_fields(method.output_type, set()),
+                *_text_roles(method.input_type),
+                *_text_roles(method.output_type),
             ],
         )
         for method in service.methods
     ]
 
 
-def model_field(message: Descriptor) -> str:
-    """Return the path of the field with option ``names_model``, such as ``request.model``.
-
-    Returns:
-        The path from ``message``, its parts joined by dots; empty if there is none.
-    """
-    return next(_model_paths(message, set()), "")
+def _text_roles(message: Descriptor) -> Iterator[str]:
+    for field in text_fields(message):
+        yield f"{field.full_name}: {text_pb2.TextRole.Name(role_of(field))}"
 
 
-def _model_paths(message: Descriptor, seen: set[str]) -> Iterator[str]:
-    if message.full_name in seen:
-        return
-    for field in message.fields:
-        if field.GetOptions().Extensions[text_pb2.names_model]:
-            yield field.name
-        elif field.message_type is not None and not field.is_repeated:
-            inner = _model_paths(field.message_type, {*seen, message.full_name})
-            yield from (f"{field.name}.{path}" for path in inner)
-
-
-def _text_fields(message: Descriptor, seen: set[str]) -> Iterator[str]:
-    if message.full_name in seen:
-        return
-    seen.add(message.full_name)
-    for field in message.fields:
-        if field.message_type is not None:
-            yield from _text_fields(field.message_type, seen)
-        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-            role = field.GetOptions().Extensions[text_pb2.text_role]
-            yield f"{field.full_name}: {text_pb2.TextRole.Name(role)}"
-
-
-def _message(adapter: AdapterInfo) -> pb.Adapter:
+def _adapter_message(adapter: AdapterInfo) -> pb.Adapter:
     return pb.Adapter(
         name=adapter.name,
         version=adapter.version,

@@ -1,4 +1,9 @@
-"""The life of a service: listen, become ready, serve, drain, end."""
+"""gRPC server lifecycle: build, listen, become ready, serve, drain, stop.
+
+``serve`` runs a service as a process; ``start`` runs one inside another event loop, as tests do. A
+service supplies ``build``, which adds its servicers to an ``App`` and registers what runs in the
+background and what is called at the end.
+"""
 
 import asyncio
 import gc
@@ -12,12 +17,13 @@ from typing import Any, TypeVar
 import uvloop
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection
 
 from fleet import logs
 from fleet.errors import StatusTable
+from fleet.health import HealthServicer
 from fleet.interceptors import CallInterceptor
 from fleet.metrics import MetricsPage, MetricsServicer
 from fleet.settings import FleetSettings
@@ -27,53 +33,60 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 S = TypeVar("S", bound=FleetSettings)
-Step = Callable[[], Awaitable[None]]
+ShutdownStep = Callable[[], Awaitable[None]]
 METRICS = metrics_pb2.DESCRIPTOR.services_by_name["MetricsService"].full_name
 
 
 class App:
-    """What a service's ``build`` is given to hang its parts on.
+    """Server, health and background work of one service, filled by its ``build``.
 
     Attributes:
-        server: The gRPC server; add servicers to it.
-        health: The health servicer; ``set_serving`` is the usual way to it.
-        offered: Names of the services, for health and reflection.
+        server: gRPC server; ``build`` adds servicers to it.
+        health: Health servicer; services use ``set_serving``.
+        services: Full names of the registered services, for health and reflection.
+        serves_standard_services: Whether health, metrics and reflection are added to the server; a
+            proxy that answers them itself turns it off.
+        failed: Raises the error of background work that failed; never resolves otherwise.
     """
 
     def __init__(self, server: aio.Server) -> None:
         self.server = server
-        self.health = health.aio.HealthServicer()
-        self.offered: list[str] = []
+        self.health = HealthServicer()
+        self.services: list[str] = []
         self.serves_standard_services = True
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._drains: list[Step] = []
-        self._stops: list[Step] = []
+        # An endless stream would keep a stopping server for its whole drain time.
+        self._drains: list[ShutdownStep] = [self.health.end_watches]
+        self._stops: list[ShutdownStep] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def offer(self, service: str) -> None:
-        """Announce ``service`` to health (not serving yet) and to reflection."""
-        self.offered.append(service)
+    async def register_service(self, service: str) -> None:
+        """Register ``service`` for health (NOT_SERVING at first) and for reflection."""
+        self.services.append(service)
         await self.health.set(service, _NOT_SERVING)
 
     async def set_serving(self, service: str, serving: bool) -> None:
-        """Tell health whether ``service`` can answer."""
+        """Set the health status of ``service``."""
         await self.health.set(service, _SERVING if serving else _NOT_SERVING)
 
-    def on_drain(self, step: Step) -> None:
-        """Call ``step`` when the process is told to end, before calls in flight finish."""
+    def on_drain(self, step: ShutdownStep) -> None:
+        """Call ``step`` after health has turned to NOT_SERVING, before calls in flight finish.
+
+        A service with endless response streams ends them here; ``stop`` waits for open streams.
+        """
         self._drains.append(step)
 
-    def on_stop(self, step: Step) -> None:
-        """Call ``step`` after the last call has ended; last registered, first called."""
+    def on_stop(self, step: ShutdownStep) -> None:
+        """Call ``step`` after the last call has ended; steps run in reverse order."""
         self._stops.append(step)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work`` beside the server; if it raises, the process ends with an error."""
+        """Run ``work`` in the background; if it raises, the process ends with an error."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (err := task.exception()) and not self.failed.done():
             self.failed.set_exception(err)
@@ -93,7 +106,7 @@ class App:
             await step()
         self._stops.clear()
         if self.failed.done() and not self.failed.cancelled():
-            self.failed.exception()  # the starter has seen it
+            self.failed.exception()  # retrieved, so that asyncio does not log it again
         self.failed.cancel()
 
 
@@ -101,8 +114,8 @@ class RunningServer:
     """A started service.
 
     Attributes:
-        app: What it was built on.
-        address: Where it listens, with the real port.
+        app: App that ``build`` filled.
+        address: Address of the listener, with the real port.
     """
 
     def __init__(
@@ -114,7 +127,7 @@ class RunningServer:
         self._page = page
 
     async def stop(self) -> None:
-        """Turn unready, let calls in flight finish within ``drain_s``, release everything."""
+        """Turn NOT_SERVING, wait up to ``drain_s`` for calls in flight, release everything."""
         await self.app.health.enter_graceful_shutdown()
         await self.app.drain()
         await self.app.server.stop(self._settings.drain_s)
@@ -127,15 +140,15 @@ Build = Callable[[S, App], Awaitable[None]]
 
 
 async def start(settings: S, build: Build[S], status: StatusTable) -> RunningServer:
-    """Build a service and listen; returns before it is ready (health tells).
+    """Build a service and listen; return before it is ready, which health reports.
 
     Args:
-        settings: The service's settings; port 0 takes a free one.
-        build: Adds servicers, offers their names, registers drain and stop steps.
-        status: The service's own errors and their status codes.
+        settings: Settings of the service; port 0 takes a free port.
+        build: Adds servicers, registers their names, background work and shutdown steps.
+        status: Status codes of the service's own errors.
 
     Raises:
-        OSError: The address is taken or malformed.
+        OSError: The address is in use or malformed.
     """
     server = aio.server(
         interceptors=[CallInterceptor(status)],
@@ -153,7 +166,7 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
     address = _bind(server, settings.address)
     page = MetricsPage(settings.metrics_address) if settings.metrics_address else None
     await server.start()
-    _LOG.info("listening", address=address, services=app.offered)
+    _LOG.info("listening", address=address, services=app.services)
     return RunningServer(app, settings, address, page)
 
 
@@ -161,12 +174,12 @@ def _add_standard_services(app: App, *, reflect: bool) -> None:
     health_pb2_grpc.add_HealthServicer_to_server(app.health, app.server)
     metrics_pb2_grpc.add_MetricsServiceServicer_to_server(MetricsServicer(), app.server)
     if reflect:
-        names = [*app.offered, METRICS, HEALTH, reflection.SERVICE_NAME]
+        names = [*app.services, METRICS, HEALTH, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, app.server)
 
 
 def _bind(server: aio.Server, address: str) -> str:
-    """Listen on ``address``; a stale socket file of a killed predecessor is removed first."""
+    """Listen on ``address``; the stale socket file of a killed process is removed first."""
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:").removeprefix("//"))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -175,14 +188,16 @@ def _bind(server: aio.Server, address: str) -> str:
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as err:
-        raise OSError(f"cannot listen on {address}: taken or malformed") from err
+        raise OSError(
+            f"address: cannot listen on {address}; it is in use or malformed; choose another one"
+        ) from err
     if address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
 
 
 async def run(settings: S, build: Build[S], status: StatusTable) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    """Serve until SIGTERM or SIGINT; return the exit status."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -192,7 +207,7 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
     except OSError as err:
         _LOG.error("cannot start", reason=str(err))
         return 1
-    gc.freeze()  # what start-up made lives as long as the process; collections need not walk it
+    gc.freeze()  # start-up objects live as long as the process; collections need not visit them
     stop = asyncio.create_task(stopping.wait())
     ends: set[asyncio.Future[Any]] = {stop, running.app.failed}
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

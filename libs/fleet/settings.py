@@ -1,31 +1,31 @@
-"""Settings that every service has; each service adds its own under its own prefix."""
+"""Common settings of all services, read from the environment."""
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class FleetSettings(BaseSettings):
-    """Read from the environment; a subclass names its prefix, such as ``BEM_ROUTER_``."""
+    """Settings from environment variables; a subclass sets the prefix, such as ``BEM_ROUTER_``."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_ignore_empty=True)
 
     address: str = Field("127.0.0.1:50051", min_length=1)
-    """Where gRPC listens: ``host:port``, or ``unix:/path`` for a process without a network port."""
+    """Listen address of gRPC: ``host:port``, or ``unix:/path`` for a process without a port."""
 
     metrics_address: str | None = None
-    """``host:port`` of the Prometheus text page; unset where a sidecar is scraped instead."""
+    """``host:port`` of the Prometheus page; unset if a sidecar is scraped instead."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The Redis that holds the streams."""
+    """Redis of the fleet, in redis-py's URL form; ``rediss://`` takes ``ssl_*`` options."""
 
     drain_s: float = Field(30.0, ge=0)
-    """Seconds that requests in flight get to finish after SIGTERM."""
+    """Longest wait for requests in flight after SIGTERM, in seconds."""
 
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    """Least severe level that is written."""
+    """Least severe level that is logged."""
 
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
-    """Largest gRPC message accepted, in bytes; a larger one is RESOURCE_EXHAUSTED."""
+    """Largest accepted gRPC message, in bytes; a larger one is RESOURCE_EXHAUSTED."""
 
     reflection: bool = True
-    """Whether generic clients may list and describe the services."""
+    """Whether gRPC reflection is served; the sidecar and the gateway need it of a mission."""

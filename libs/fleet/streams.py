@@ -1,18 +1,23 @@
-"""Redis streams: what is appended and acknowledged here outlives any process."""
+"""Redis stream writer: an appended record that was acknowledged outlives any process."""
 
+import asyncio
 from collections.abc import Mapping
+from typing import Any
 
-from fleet.redis_pipe import RedisPipe
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
-FEEDBACK = "bem:feedback"
-AUDIT = "bem:audit"
+from fleet.errors import UnavailableError
 
-# Redis must answer within this, or the caller is told that it cannot be reached.
 TIMEOUT_S = 1.0
-# How long an idempotency key is remembered.
-KEPT_S = 24 * 3600
+"""Longest wait for Redis, in seconds; after it the caller is told that Redis is unavailable."""
 
-_ONCE = """
+IDEMPOTENCY_TTL_S = 24 * 3600
+"""Time for which an idempotency key is remembered, in seconds."""
+
+_APPEND_ONCE = """
 local known = redis.call('GET', KEYS[2])
 if known then return known end
 local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
@@ -22,59 +27,69 @@ return id
 
 
 class StreamWriter:
-    """Appends records to one Redis stream.
+    """Appends records to Redis streams over one connection pool.
 
-    Redis runs with ``appendfsync always``, so a record whose id was returned is on disk.
+    Redis runs with ``appendfsync always``, so a record whose id was returned is on disk. A failed
+    command is never repeated here: it may have been carried out.
 
     Args:
-        redis_url: Such as ``redis://127.0.0.1:6379/0``.
-        stream: The stream's key.
-        maxlen: Keep about this many newest records; None keeps all.
+        redis_url: Redis URL in redis-py's form, such as ``redis://127.0.0.1:6379/0``.
+        stream: Key of the stream that ``append`` uses unless another one is named.
+        maxlen: About how many newest records a stream keeps; None keeps all.
     """
 
     def __init__(self, redis_url: str, stream: str, maxlen: int | None = None) -> None:
         self.stream = stream
         self._maxlen = maxlen
-        self._pipe = RedisPipe(redis_url, TIMEOUT_S, f"stream {stream}")
+        self._redis: Any = Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0))
+        self._append_once = self._redis.register_script(_APPEND_ONCE)
 
-    async def append(self, fields: Mapping[str, str]) -> str:
+    async def append(self, fields: Mapping[str, str | bytes], stream: str | None = None) -> str:
         """Append one record and return its id, such as ``1732430000000-0``.
 
         Raises:
-            UnavailableError: Redis did not acknowledge it in time; it may or may not be there.
+            UnavailableError: Redis did not acknowledge it in time; it may or may not be stored.
         """
-        kept = ("MAXLEN", "~", self._maxlen) if self._maxlen else ()
-        identifier: bytes = await self._pipe.call("XADD", self.stream, *kept, "*", *_flat(fields))
+        added = self._redis.xadd(stream or self.stream, dict(fields), maxlen=self._maxlen)
+        identifier: bytes = await self._within_limit(added, stream or self.stream)
         return identifier.decode()
 
     async def append_once(self, fields: Mapping[str, str], key: str | None) -> str:
-        """Append one record unless ``key`` was used in the last day; returns its first id.
+        """Append one record unless ``key`` was used in the last day; return the first record's id.
 
         The look-up and the append are one script, so a retry can never store it twice.
 
         Raises:
-            UnavailableError: As in ``append``.
+            UnavailableError: Redis did not acknowledge it in time; it may or may not be stored.
         """
         if key is None:
             return await self.append(fields)
-        keys = (self.stream, f"{self.stream}:once:{key}")
-        identifier: bytes = await self._pipe.call(
-            "EVAL", _ONCE, len(keys), *keys, KEPT_S, *_flat(fields)
+        values = [part for pair in fields.items() for part in pair]
+        call = self._append_once(
+            keys=[self.stream, f"{self.stream}:once:{key}"], args=[IDEMPOTENCY_TTL_S, *values]
         )
+        identifier: bytes = await self._within_limit(call, self.stream)
         return identifier.decode()
 
     async def ping(self) -> None:
         """Return when Redis answers.
 
         Raises:
-            UnavailableError: It does not.
+            UnavailableError: Redis does not answer in time.
         """
-        await self._pipe.call("PING")
+        await self._within_limit(self._redis.ping(), self.stream)
 
     async def close(self) -> None:
-        """Close the connection."""
-        self._pipe.close()
+        """Close the connections."""
+        await self._redis.aclose()
 
-
-def _flat(fields: Mapping[str, str]) -> list[str]:
-    return [part for pair in fields.items() for part in pair]
+    async def _within_limit(self, call: Any, stream: str) -> Any:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await call
+        except TimeoutError as err:
+            raise UnavailableError(
+                f"stream {stream}: Redis did not answer in {TIMEOUT_S:g} s"
+            ) from err
+        except (OSError, RedisError) as err:
+            raise UnavailableError(f"stream {stream}: Redis failed: {err}") from err

@@ -1,4 +1,4 @@
-"""Real servers for tests, on loopback, ended with the test."""
+"""Test fixtures on loopback: free ports and a real Redis."""
 
 import socket
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from fleet.embedded_redis import redis_command
 
-START_S = 10.0
+START_TIMEOUT_S = 10.0
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing listens on."""
+    """Return a free TCP port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -19,10 +19,10 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A real Redis that writes to disk before it answers, as the fleet runs it.
+    """Redis server that writes to disk before it answers, as the fleet runs it.
 
     Args:
-        folder: Where its append-only file lies; kept over ``kill`` and ``start``.
+        folder: Folder of its append-only file, which survives ``kill`` and ``start``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,19 +32,21 @@ class RedisServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and return when it answers: a port alone may still be loading its data.
+        """Start the server and wait until it answers; an open port may still be loading its data.
 
         Raises:
-            TimeoutError: It does not within ten seconds.
+            TimeoutError: The server does not answer within ten seconds.
         """
         command = redis_command(self.port, self._folder)
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        limit = time.monotonic() + START_S
+        limit = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < limit:
             if self._answers():
                 return
-            time.sleep(0.02)  # there is no event to wait for: it is another program
-        raise TimeoutError(f"redis-server does not answer on {self.port} after {START_S:g} s")
+            time.sleep(0.02)  # another program gives no event to wait for
+        raise TimeoutError(
+            f"redis-server does not answer on {self.port} after {START_TIMEOUT_S:g} s"
+        )
 
     def _answers(self) -> bool:
         try:
@@ -55,7 +57,7 @@ class RedisServer:
             return False
 
     def kill(self) -> None:
-        """End it without a word, as a crash would."""
+        """Kill the server, as a crash would."""
         if self._process:
             self._process.kill()
             self._process.wait()

@@ -1,13 +1,34 @@
-"""Wire contracts between services: metadata keys, error reasons and Redis keys, each stated once."""
+"""Wire contracts between services: metadata keys, error reasons, Redis keys and field names."""
+
+REQUEST_ID = "x-request-id"
+"""Metadata key and HTTP header: id of the request in logs, audit records and answers."""
+
+TRACEPARENT = "traceparent"
+"""Metadata key and HTTP header: W3C trace context."""
 
 SAFETY_STRENGTH = "bem-safety-strength"
-"""Metadata key: strength of the safety adapter for one request, a number in [0, 1]."""
+"""Metadata key and HTTP header: strength of the safety adapter for one request, in [0, 1]."""
 
 TENANT = "bem-tenant"
-"""Metadata key: tenant of the request."""
+"""Metadata key and HTTP header: tenant of the request."""
+
+OPERATOR_KEY = "bem-operator-key"
+"""Metadata key: key of an operator, for calls that only operators may make."""
+
+SESSION_ID = "x-session-id"
+"""HTTP header: session of the request; a session stays on one track of a canary."""
+
+TRACK = "x-bem-track"
+"""HTTP header of an answer: the track that answered, ``stable`` or ``canary``."""
+
+ERROR_DOMAIN = "bem.dev"
+"""Domain in ``google.rpc.ErrorInfo``."""
 
 CONTENT_FILTERED = "CONTENT_FILTERED"
 """Reason in ``google.rpc.ErrorInfo``: the safety sidecar withheld the request or the answer."""
+
+NOT_AN_OPERATOR = "NOT_AN_OPERATOR"
+"""Reason in ``google.rpc.ErrorInfo``: the call needs an operator's key."""
 
 FEEDBACK_STREAM = "bem:feedback"
 """Redis stream of feedback."""
@@ -19,7 +40,7 @@ CLAIMS_STREAM = "bem:claims"
 """Redis stream of recorded claims."""
 
 CANARY_STREAM_PREFIX = "bem:canary:"
-"""Prefix of a canary's Redis stream; its id follows."""
+"""Prefix of a canary's Redis stream; the canary's id follows."""
 
 PAIR_FIELD = "pair"
 """Field of a canary's stream entry: a serialised ``bemfleet.canary.v1.PairObservation``."""

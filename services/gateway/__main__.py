@@ -1,6 +1,6 @@
-"""Gateway: the HTTP edge that OpenAI's clients already speak."""
+"""Gateway process: OpenAI-compatible HTTP API in front of the missions."""
 
-from bem_fleet.services.gateway.serving import serve
+from bem_fleet.services.gateway.http_server import serve
 from bem_fleet.services.gateway.settings import GatewaySettings
 from fleet import logs
 

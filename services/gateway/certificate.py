@@ -1,4 +1,4 @@
-"""The edge's certificate: read as cert-manager writes it, and read again when it is renewed."""
+"""TLS certificate reloading: the gateway's key pair, read again when cert-manager renews it."""
 
 import ssl
 import threading
@@ -10,36 +10,40 @@ CERTIFICATE, KEY = "tls.crt", "tls.key"
 _LOG = logs.get("gateway.certificate")
 
 
-class Renewal:
-    """Gives new connections the newest certificate; those that are open keep theirs.
+class CertificateReloader:
+    """Serves new connections with the newest certificate; open connections keep theirs.
 
     Args:
-        context: What the server listens with.
-        folder: Has ``tls.crt`` and ``tls.key``.
-        every_s: Time between two looks, in seconds.
+        context: TLS context of the listening server.
+        folder: Folder with ``tls.crt`` and ``tls.key``.
+        interval_s: Time between two reads of the files, in seconds.
     """
 
-    def __init__(self, context: ssl.SSLContext, folder: Path, every_s: float = 30.0) -> None:
-        self._context, self._folder, self._every_s = context, folder, every_s
-        self._ended = threading.Event()
-        self._seen = self._newest()
-        self._thread = threading.Thread(target=self._run, name="certificate", daemon=True)
+    def __init__(self, context: ssl.SSLContext, folder: Path, interval_s: float = 30.0) -> None:
+        self._context, self._folder, self._interval_s = context, folder, interval_s
+        self._stopped = threading.Event()
+        self._loaded = self._read()
+        self._thread = threading.Thread(target=self._watch, name="certificate", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking."""
-        self._ended.set()
+        """Stop reloading."""
+        self._stopped.set()
         self._thread.join()
 
-    def _newest(self) -> tuple[bytes, bytes]:
+    def _read(self) -> tuple[bytes, bytes]:
         return (self._folder / CERTIFICATE).read_bytes(), (self._folder / KEY).read_bytes()
 
-    def _run(self) -> None:
-        while not self._ended.wait(self._every_s):
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._interval_s):
             try:
-                if (newest := self._newest()) != self._seen:
-                    self._context.load_cert_chain(self._folder / CERTIFICATE, self._folder / KEY)
-                    self._seen = newest
-                    _LOG.info("certificate renewed")
+                if (current := self._read()) != self._loaded:
+                    files = (self._folder / CERTIFICATE, self._folder / KEY)
+                    # A pair that does not match, as while it is being written, would leave the
+                    # live context without a key: try it on another context first.
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)
+                    self._context.load_cert_chain(*files)
+                    self._loaded = current
+                    _LOG.info("certificate reloaded")
             except (OSError, ssl.SSLError) as err:
-                _LOG.warning("certificate not renewed", reason=str(err))
+                _LOG.warning("certificate not reloaded", reason=str(err))

@@ -1,4 +1,4 @@
-"""Errors in OpenAI's form, and what a gRPC status means in HTTP."""
+"""API errors in OpenAI's format, and the mapping of gRPC statuses to HTTP."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,6 @@ from fleet.errors import ErrorDetails, UnavailableError, details_of
 from starlette.exceptions import HTTPException
 
 _LOG = logs.get("gateway")
-FILTERED = "CONTENT_FILTERED"
 
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: (400, "invalid_request_error", "invalid_value"),
@@ -22,20 +21,20 @@ _HTTP = {
     grpc.StatusCode.PERMISSION_DENIED: (403, "permission_error", "denied"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "rate_limit_error", "overloaded"),
     grpc.StatusCode.UNAVAILABLE: (503, "server_error", "unavailable"),
-    grpc.StatusCode.CANCELLED: (503, "server_error", "unavailable"),  # by a server that stops
+    grpc.StatusCode.CANCELLED: (503, "server_error", "unavailable"),  # the server is stopping
     grpc.StatusCode.DEADLINE_EXCEEDED: (504, "server_error", "timeout"),
 }
-# The router's field names where HTTP's differ.
+# Names of the router's fields that differ in HTTP.
 _PARAMS = {"chat.messages": "messages"}
 
 
 class ApiError(Exception):
-    """An answer other than 2xx.
+    """Error response.
 
     Attributes:
         status: HTTP status.
-        body: The ``error`` object.
-        headers: Such as ``Retry-After``.
+        body: ``error`` object of the response.
+        headers: Additional response headers, for example ``Retry-After``.
     """
 
     def __init__(
@@ -54,32 +53,32 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> JSONResponse:
-        """Return it as HTTP."""
+        """Return the HTTP response."""
         return JSONResponse({"error": self.body}, self.status, self.headers)
 
 
 def from_rpc(err: grpc.RpcError) -> ApiError:
-    """Translate what the router or its sidecar said."""
-    found = details_of(err)
-    status, kind, code = _HTTP.get(found.code, (500, "server_error", "internal_error"))
+    """Return the HTTP error for an error of a mission or its sidecar."""
+    details = details_of(err)
+    status, kind, code = _HTTP.get(details.code, (500, "server_error", "internal_error"))
     headers = {}
     if status in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(found.retry_after_s or 1)))
+        headers["Retry-After"] = str(max(1, math.ceil(details.retry_after_s or 1)))
     return ApiError(
-        status, found.message, kind=kind, code=code, param=_param(found), headers=headers
+        status, details.message, kind=kind, code=code, param=_param(details), headers=headers
     )
 
 
-def _param(found: ErrorDetails) -> str | None:
-    if found.field is None:
+def _param(details: ErrorDetails) -> str | None:
+    if details.field is None:
         return None
-    field = found.field.removeprefix("request.")
+    field = details.field.removeprefix("request.")
     name = _PARAMS.get(field, field.removeprefix("chat."))
     return name.removeprefix("sampling.")
 
 
 def from_validation(problems: Sequence[Any]) -> ApiError:
-    """Name the first field that does not fit the schema."""
+    """Return the HTTP error for the first field that violates the schema."""
     first = problems[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
     param = ".".join(place) or None
@@ -90,8 +89,8 @@ def from_validation(problems: Sequence[Any]) -> ApiError:
     return ApiError(400, f"{param or 'body'}: {first['msg']}", code="invalid_value", param=param)
 
 
-async def on_api_error(_request: Request, err: Exception) -> JSONResponse:
-    """Answer any foreseen error in OpenAI's form."""
+async def error_response(_request: Request, err: Exception) -> JSONResponse:
+    """Return the response for any error, in OpenAI's format."""
     if isinstance(err, ApiError):
         return err.response()
     if isinstance(err, RequestValidationError):
@@ -109,10 +108,11 @@ async def on_api_error(_request: Request, err: Exception) -> JSONResponse:
     return ApiError(500, "internal error", kind="server_error", code="internal_error").response()
 
 
-FORESEEN: tuple[type[Exception], ...] = (
+HANDLED_ERRORS: tuple[type[Exception], ...] = (
     ApiError,
     RequestValidationError,
     UnavailableError,
     grpc.RpcError,
     HTTPException,
 )
+"""Errors that ``error_response`` maps to a status of their own; any other one is 500."""

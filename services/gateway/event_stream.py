@@ -1,22 +1,27 @@
-"""Server-sent events, each written as it comes, the last in one write with the stream's end."""
+"""Server-sent events (SSE) response, cancelled when the client disconnects.
+
+Each event is written as it comes; the last one is written together with the end of the body.
+"""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
-from bem_fleet.services.gateway.edge import cancel_when_left
+from bem_fleet.services.gateway.request_context import cancel_on_disconnect
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
 
 
-class EventStream(Response):
-    """A stream of events; a client that leaves closes their source, which stops the computing.
+class EventStreamResponse(Response):
+    """Response of server-sent events; a disconnect closes their source and cancels its calls.
 
     Args:
-        events: Encoded events; the stream ends after those that end in :data:`DONE`, or with the
-            source.
+        events: Encoded events; the response ends after the one that ends in :data:`DONE`, or with
+            the source.
     """
 
     media_type = "text/event-stream"
@@ -27,17 +32,17 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events, or as many as the client stays for."""
+        """Send the events until their end or the disconnect."""
         del scope
         sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(cancel_when_left(receive, [sending]))
+        disconnect = asyncio.create_task(cancel_on_disconnect(receive, [sending]))
         try:
             await sending
         except asyncio.CancelledError:
-            if not leaving.done():
+            if not disconnect.done():
                 raise
         finally:
-            leaving.cancel()
+            disconnect.cancel()
             sending.cancel()
 
     async def _send(self, send: Send) -> None:
@@ -50,3 +55,8 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": event, "more_body": more})
         if more:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def encode_event(data: dict[str, Any]) -> bytes:
+    """Return one JSON object as an event."""
+    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"

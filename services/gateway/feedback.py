@@ -1,10 +1,11 @@
-"""Feedback: accepted only when it is on disk."""
+"""Feedback route: appends to a Redis stream and answers when the record is on disk."""
 
 import json
 import time
 from typing import Annotated
 
-from bem_fleet.services.gateway.schema import FeedbackRequest
+from bem_fleet.services.gateway.openai_schema import FeedbackRequest
+from bem_fleet.services.gateway.state import state_of
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 from fleet import logs
@@ -15,12 +16,12 @@ ACCEPTED = Counter("bem_gateway_feedback_total", "Feedback records accepted.", [
 
 
 @routes.post("/feedback", status_code=201)
-async def feedback(
+async def submit_feedback(
     request: Request,
     body: FeedbackRequest,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=128)] = None,
 ) -> JSONResponse:
-    """Append the feedback to its stream; the same idempotency key is stored once."""
+    """Append the feedback to its stream; a repeated idempotency key stores nothing new."""
     record = {
         "request_id": logs.request_id.get(),
         "received_unix_ms": str(int(time.time() * 1000)),
@@ -32,6 +33,6 @@ async def feedback(
         "session": body.session or "",
         "consent": "1" if body.consent else "0",
     }
-    identifier = await request.app.state.feedback.append_once(record, idempotency_key)
+    identifier = await state_of(request).feedback.append_once(record, idempotency_key)
     ACCEPTED.labels(body.rating or "none").inc()
     return JSONResponse({"id": identifier, "object": "feedback"}, 201)

@@ -1,4 +1,4 @@
-"""Log-probabilities in the two forms that OpenAI's clients read."""
+"""Log-probabilities in OpenAI's two formats: chat completions and text completions."""
 
 import codecs
 from collections.abc import Sequence
@@ -7,47 +7,55 @@ from typing import Any
 from bemfleet.router.v1 import router_pb2 as pb
 
 
-class LogprobWriter:
-    """Writes the log-probabilities of one choice, piece by piece.
+class LogprobFormatter:
+    """Formats the log-probabilities of one choice, delta by delta.
 
     Args:
-        kind: ``chat.completion`` or ``text_completion``, which have different forms.
-        asks: Whether the request wants them; if not, everything is null.
+        kind: ``chat.completion`` or ``text_completion``, which have different formats.
+        enabled: Whether the request asks for log-probabilities; if not, ``format`` returns None.
     """
 
-    def __init__(self, kind: str, *, asks: bool) -> None:
+    def __init__(self, kind: str, *, enabled: bool) -> None:
         self._chat = kind == "chat.completion"
-        self._asks = asks
+        self._enabled = enabled
         self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def write(self, tokens: Sequence[pb.TokenLogprob]) -> dict[str, Any] | None:
+    def format(self, tokens: Sequence[pb.TokenLogprob]) -> dict[str, Any] | None:
         """Return the ``logprobs`` object of the next tokens."""
-        if not self._asks:
+        if not self._enabled:
             return None
         if self._chat:
-            content = [{**_chat(one.chosen), "top_logprobs": _tops(one)} for one in tokens]
+            content = [
+                {**_chat_token(token.chosen), "top_logprobs": _top_tokens(token)}
+                for token in tokens
+            ]
             return {"content": content, "refusal": None}
         return {
-            "tokens": [_text(one.chosen) for one in tokens],
-            "token_logprobs": [one.chosen.logprob for one in tokens],
-            "top_logprobs": [{_text(top): top.logprob for top in one.top} for one in tokens],
-            "text_offset": [self._next_offset(one.chosen.token) for one in tokens],
+            "tokens": [_text(token.chosen) for token in tokens],
+            "token_logprobs": [token.chosen.logprob for token in tokens],
+            "top_logprobs": [{_text(top): top.logprob for top in token.top} for token in tokens],
+            "text_offset": [self._next_offset(token.chosen.token) for token in tokens],
         }
 
     def _next_offset(self, token: bytes) -> int:
-        """Return where a token's text begins; a part of a character begins where it will stand."""
+        """Return the offset of a token's text in characters.
+
+        A character may be spread over several tokens. The tokens that complete no character have
+        the offset at which the character will stand: for ``a``, then ``é`` in two tokens, then
+        ``b``, the offsets are 0, 1, 1, 2.
+        """
         offset = self._offset
         self._offset += len(self._decoder.decode(token))
         return offset
 
 
-def _chat(token: pb.LikelyToken) -> dict[str, Any]:
+def _chat_token(token: pb.LikelyToken) -> dict[str, Any]:
     return {"token": _text(token), "logprob": token.logprob, "bytes": list(token.token)}
 
 
-def _tops(token: pb.TokenLogprob) -> list[dict[str, Any]]:
-    return [_chat(top) for top in token.top]
+def _top_tokens(token: pb.TokenLogprob) -> list[dict[str, Any]]:
+    return [_chat_token(top) for top in token.top]
 
 
 def _text(token: pb.LikelyToken) -> str:

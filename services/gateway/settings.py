@@ -1,40 +1,69 @@
-"""Settings of the gateway."""
+"""Gateway settings."""
 
+import re
 from pathlib import Path
 
+from fleet import wire
 from fleet.settings import FleetSettings
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
+
+_MISSION_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
-    """Read from ``BEM_GATEWAY_*``."""
+    """Settings from ``BEM_GATEWAY_*``."""
 
     address: str = "127.0.0.1:8080"
-    """Where HTTP listens."""
+    """Listen address of HTTP."""
 
     tls: Path | None = None
-    """Folder with ``tls.crt`` and ``tls.key``; with it the edge speaks HTTPS alone."""
+    """Folder with ``tls.crt`` and ``tls.key``; if set, the gateway serves HTTPS only."""
 
-    router_address: str = "127.0.0.1:50051"
-    """The router's sidecar."""
+    missions: dict[str, str] = Field({"router": "127.0.0.1:50051"}, min_length=1)
+    """gRPC target of each mission's sidecar by mission name, as a JSON object."""
+
+    openai_mission: str = "router"
+    """Mission behind the OpenAI routes; one of ``missions``."""
 
     validation_address: str = "127.0.0.1:50091"
-    """The validation service."""
+    """gRPC target of the validation service."""
 
     fleet_address: str | None = None
-    """The orchestrator, which tells how requests are split; unset: all go to stable."""
+    """gRPC target of the orchestrator, which sends the canary routes; unset: no canaries."""
 
     validation_timeout_s: float = Field(120.0, gt=0)
-    """Deadline of one comparison, the wait for others before it included."""
+    """Deadline of one comparison in seconds, time in the queue included."""
 
     request_timeout_s: float = Field(300.0, gt=0)
-    """Deadline of one generation, sent along with it."""
+    """Deadline of one call to a mission in seconds, sent along with it."""
 
     keep_alive_s: int = Field(75, ge=1)
-    """How long an idle connection stays open; longer than clients keep theirs in a pool."""
+    """Lifetime of an idle connection in seconds; longer than clients keep theirs in a pool."""
 
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
-    """Largest request body; a larger one is 413."""
+    """Largest request body in bytes; a larger one is 413."""
 
-    feedback_stream: str = "bem:feedback"
-    """Redis stream of the feedback."""
+    feedback_stream: str = wire.FEEDBACK_STREAM
+    """Redis stream of feedback."""
+
+    @field_validator("missions")
+    @classmethod
+    def _names_are_valid(cls, missions: dict[str, str]) -> dict[str, str]:
+        for name, target in missions.items():
+            if not _MISSION_NAME.fullmatch(name):
+                raise ValueError(
+                    f"mission name {name!r}; a name is a lower-case letter, then letters, digits "
+                    "and hyphens, at most 63; rename it"
+                )
+            if not target:
+                raise ValueError(f"mission {name!r} has no gRPC target; give host:port")
+        return missions
+
+    @model_validator(mode="after")
+    def _openai_mission_exists(self) -> "GatewaySettings":
+        if self.openai_mission not in self.missions:
+            raise ValueError(
+                f"openai_mission: {self.openai_mission!r} is not in missions; missions: "
+                f"{', '.join(sorted(self.missions))}; name one of them"
+            )
+        return self

@@ -1,11 +1,11 @@
-"""The HTTP requests of validation."""
+"""Request schemas of the validation routes."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# With both sides in doubles this stays below the 4 MiB of one gRPC message.
+# As doubles, these scores stay below the 4 MiB of one gRPC message.
 MAX_SCORES = 200_000
 MAX_METRICS = 16
 MAX_P = 10_000
@@ -18,7 +18,7 @@ class _Request(BaseModel):
 
 
 class LineageFields(_Request):
-    """Where scores come from."""
+    """Lineage of the scores: digests of their sources and the command."""
 
     mission_digest: str = Field(min_length=1, max_length=128)
     baseline_digest: str = Field(min_length=1, max_length=128)
@@ -34,7 +34,7 @@ class Sides(_Request):
 
     @property
     def total(self) -> int:
-        """Scores on both sides."""
+        """Number of scores on both sides."""
         return sum(
             len(row) if isinstance(row, list) else 1
             for side in (self.mission, self.baseline or [])
@@ -51,7 +51,7 @@ class Sides(_Request):
 
 
 class CompareBody(_Request):
-    """``POST /v1/validation/compare``."""
+    """Body of ``POST /v1/validation/compare``."""
 
     claim: Key
     metric: str = Field(min_length=1, max_length=64)
@@ -63,7 +63,7 @@ class CompareBody(_Request):
 
     @property
     def scores(self) -> dict[str, Sides]:
-        """The scores as a gate has them."""
+        """Scores by metric, in the form of a gate's."""
         return {self.metric: Sides(mission=self.mission, baseline=self.baseline)}
 
     @model_validator(mode="after")
@@ -73,7 +73,7 @@ class CompareBody(_Request):
 
 
 class SpecFields(_Request):
-    """A gate of the caller's own."""
+    """Gate that the request defines itself."""
 
     id: str = Field(min_length=1, max_length=64)
     metrics: list[str] = Field(min_length=1, max_length=MAX_METRICS)
@@ -88,7 +88,7 @@ class SpecFields(_Request):
 
 
 class GateBody(_Request):
-    """``POST /v1/validation/gate``: one of the fleet's gates by id, or one described."""
+    """Body of ``POST /v1/validation/gate``: a gate of the fleet by id, or a gate of its own."""
 
     claim: Key
     gate_id: str | None = Field(None, min_length=1, max_length=64)
@@ -105,7 +105,7 @@ class GateBody(_Request):
 
 
 class CorrectBody(_Request):
-    """``POST /v1/validation/correct``; without ``p_values`` the fleet's whole family."""
+    """Body of ``POST /v1/validation/correct``; without ``p_values``, all claims."""
 
     p_values: dict[Key, Annotated[float, Field(ge=0, le=1)]] = Field({}, max_length=MAX_P)
     with_family: bool = False
@@ -117,5 +117,5 @@ def _check_total(scores: Mapping[str, Sides]) -> None:
     total = sum(sides.total for sides in scores.values())
     if total > MAX_SCORES:
         raise ValueError(
-            f"{total} scores; over HTTP a request may have {MAX_SCORES}: stream more by gRPC"
+            f"scores: {total} given; the limit over HTTP is {MAX_SCORES}; stream more by gRPC"
         )

@@ -27,7 +27,7 @@ async def build(settings: OrchestratorSettings, app: App) -> None:
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(
         FleetServicer(api, view, settings.namespace, analyst.address, is_leader), app.server
     )
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     app.on_stop(api.close)
     app.on_stop(analyst.close)
     for cache in view.caches:
@@ -58,7 +58,7 @@ async def _build_local(settings: OrchestratorSettings, app: App, folder: Path) -
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(
         FleetServicer(files, files, settings.namespace, analyst.address, lambda: True), app.server
     )
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     await app.set_serving(SERVICE, serving=True)
     app.on_stop(analyst.close)
     for work in (canaries.run(), canaries.watch_health(), analyst.run()):

@@ -30,7 +30,7 @@ async def build(settings: RouterSettings, app: App, load_mission: Load = load) -
     )
     names = (servicer.SERVICE, contract.SERVICE, open_inference.SERVICE)
     for name in names:
-        await app.offer(name)
+        await app.register_service(name)
 
     async def become_ready() -> None:
         mission = await asyncio.to_thread(load_mission, settings)

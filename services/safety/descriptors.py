@@ -1,38 +1,29 @@
-"""What the mission's messages look like, learned from the mission's own reflection."""
+"""Mission methods as the sidecar reads them: message classes, text roles and joins of responses."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bemfleet.common.v1 import text_pb2
 from bemfleet.safety.v1 import safety_pb2
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
+from fleet.reflection import ServiceDescriptors, read_descriptors
+from fleet.text_roles import ending_fields, message_options, role_of, texts
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 from grpc import aio
-from grpc_reflection.v1alpha import reflection_pb2 as pb
-from grpc_reflection.v1alpha import reflection_pb2_grpc as rpc
 
-# The Open Inference Protocol has no options of ours: these fields are names, not text.
-_FOREIGN_LABELS = {
-    "inference": frozenset(
-        {
-            *("name", "model_name", "model_version", "version", "versions"),
-            *("id", "datatype", "platform", "extensions"),
-        }
-    )
-}
+__all__ = ["Catalog", "Method", "role_of", "texts"]
 
 
 class Method:
-    """One method of the mission, and how to read its messages.
+    """Message classes and text fields of one method of the mission.
 
     Attributes:
         streams_requests: Whether the client sends a stream.
         streams_responses: Whether the mission answers with a stream.
-        request: Class of its requests.
-        response: Class of its responses.
-        deltas: Names of the text fields that are strung together where responses may be joined;
-            None where they may not.
+        request: Message class of requests.
+        response: Message class of responses.
+        deltas: Names of the text fields that are concatenated when responses are joined; None if
+            the response type does not allow joins.
     """
 
     def __init__(self, descriptor: MethodDescriptor) -> None:
@@ -40,167 +31,70 @@ class Method:
         self.streams_responses: bool = descriptor.server_streaming
         self.request: type[Message] = message_factory.GetMessageClass(descriptor.input_type)
         self.response: type[Message] = message_factory.GetMessageClass(descriptor.output_type)
-        self.deltas = _deltas(descriptor.output_type)
-        self._ends = [
-            field.name
-            for field in descriptor.output_type.fields
-            if _options(field).Extensions[text_pb2.ends_text]
-        ]
+        self.deltas = _delta_fields(descriptor.output_type)
+        self._ending_fields = ending_fields(descriptor.output_type)
 
     def ends_text(self, message: Message) -> bool:
-        """Tell whether a response of a stream says that it is the last one with text."""
-        return any(getattr(message, name) for name in self._ends)
+        """Return whether a response says that it is the last one of its stream with text."""
+        return any(getattr(message, name) for name in self._ending_fields)
 
     def join(self, raws: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the responses as one message where their type allows it, else as they are."""
+        """Return consecutive responses as one message if their type allows it, else unchanged.
+
+        Deltas are concatenated; all other fields are merged as protobuf merges them. For example,
+        ``{text: "Hel"}`` and ``{text: "lo", finish_reason: STOP}`` become
+        ``{text: "Hello", finish_reason: STOP}``.
+        """
         if self.deltas is None or len(raws) < 2:
             return raws
         merged = self.response()
-        pieces: dict[str, list[str]] = {name: [] for name in self.deltas}
+        deltas: dict[str, list[str]] = {name: [] for name in self.deltas}
         for raw in raws:
             message = self.response.FromString(raw)
-            for name, kept in pieces.items():
-                kept.append(getattr(message, name))
+            for name, parts in deltas.items():
+                parts.append(getattr(message, name))
             merged.MergeFrom(message)
-        for name, kept in pieces.items():
-            setattr(merged, name, "".join(kept))
+        for name, parts in deltas.items():
+            setattr(merged, name, "".join(parts))
         return [merged.SerializeToString()]
 
 
 class Catalog:
-    """The mission's services.
-
-    Attributes:
-        services: Their names; empty until the mission was reached.
-        pool: Their descriptors, and those of the sidecar's own service.
-    """
+    """Methods of the mission behind the sidecar."""
 
     def __init__(self) -> None:
-        self.services: tuple[str, ...] = ()
-        self.pool = descriptor_pool.DescriptorPool()
+        self._descriptors = ServiceDescriptors()
         self._methods: dict[str, Method] = {}
 
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Full names of the mission's services; empty until the mission was reached."""
+        return self._descriptors.services
+
+    @property
+    def pool(self) -> descriptor_pool.DescriptorPool:
+        """Descriptor pool with the mission's services and the sidecar's own."""
+        return self._descriptors.pool
+
     async def refresh(self, channel: aio.Channel) -> None:
-        """Read everything anew; the old catalog stays until the new one is whole."""
-        stub: Any = rpc.ServerReflectionStub(channel)
-        pool = descriptor_pool.DescriptorPool()
-        added: set[str] = set()
-        _add_own(pool, added)
-        call = stub.ServerReflectionInfo(timeout=10)
-        await call.write(pb.ServerReflectionRequest(list_services=""))
-        listed = (await call.read()).list_services_response.service
-        names = [service.name for service in listed]
-        for name in names:
-            await call.write(pb.ServerReflectionRequest(file_containing_symbol=name))
-            blobs = (await call.read()).file_descriptor_response.file_descriptor_proto
-            files = {
-                file.name: file
-                for file in map(descriptor_pb2.FileDescriptorProto.FromString, blobs)
-            }
-            for file in files.values():
-                _add(pool, file, files, added)
-        await call.done_writing()
-        methods = {}
-        for name in names:
-            for method in pool.FindServiceByName(name).methods:
-                methods[f"/{name}/{method.name}"] = Method(method)
-        self.pool, self.services, self._methods = pool, tuple(names), methods
+        """Read the mission's descriptors again; the old ones stay until the new are complete.
+
+        Raises:
+            grpc.RpcError: The mission cannot be reached.
+        """
+        descriptors = await read_descriptors(channel, extra=[safety_pb2.DESCRIPTOR])
+        self._methods = {
+            path: Method(descriptor) for path, descriptor in descriptors.methods.items()
+        }
+        self._descriptors = descriptors
 
     def find(self, path: str) -> Method | None:
         """Return the method of a call path such as ``/package.Service/Method``."""
         return self._methods.get(path)
 
 
-def _deltas(kind: Descriptor) -> tuple[str, ...] | None:
-    # The pool's own option classes do not know the extension; the default pool's do.
-    options = descriptor_pb2.MessageOptions.FromString(kind.GetOptions().SerializeToString())
-    if not options.Extensions[text_pb2.joinable]:
+def _delta_fields(message: Descriptor) -> tuple[str, ...] | None:
+    if not message_options(message).Extensions[text_pb2.joinable]:
         return None
     delta = text_pb2.TEXT_ROLE_OUTPUT_DELTA
-    return tuple(field.name for field in kind.fields if role_of(field) == delta)
-
-
-def _add_own(pool: descriptor_pool.DescriptorPool, added: set[str]) -> None:
-    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
-    waiting = [safety_pb2.DESCRIPTOR]
-    while waiting:
-        file = waiting.pop()
-        proto = descriptor_pb2.FileDescriptorProto()
-        file.CopyToProto(proto)
-        files[file.name] = proto
-        waiting += file.dependencies
-    for proto in files.values():
-        _add(pool, proto, files, added)
-
-
-def _add(
-    pool: descriptor_pool.DescriptorPool,
-    file: descriptor_pb2.FileDescriptorProto,
-    files: dict[str, descriptor_pb2.FileDescriptorProto],
-    added: set[str],
-) -> None:
-    """Add a file after those that it imports."""
-    if file.name in added:
-        return
-    added.add(file.name)
-    for name in file.dependency:
-        if name in files:
-            _add(pool, files[name], files, added)
-    pool.Add(file)
-
-
-def _options(field: FieldDescriptor) -> descriptor_pb2.FieldOptions:
-    # The pool's own option classes do not know the extensions; the default pool's do.
-    return descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
-
-
-_ROLES: dict[str, int] = {}
-
-
-def role_of(field: FieldDescriptor) -> int:
-    """Return the field's text role; UNSPECIFIED where none is given."""
-    role = _ROLES.get(field.full_name)
-    if role is None:
-        owner = field.containing_type
-        package = owner.file.package if owner else ""
-        if field.name in _FOREIGN_LABELS.get(package, ()):
-            role = text_pb2.TEXT_ROLE_LABEL
-        else:
-            role = _options(field).Extensions[text_pb2.text_role]
-        _ROLES[field.full_name] = role
-    return role
-
-
-def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
-    """Yield path, role and text of every string or bytes field that is set, at any depth."""
-    for field, value in message.ListFields():
-        name = f"{path}.{field.name}" if path else field.name
-        if field.type == FieldDescriptor.TYPE_MESSAGE:
-            yield from _nested(field, value, name)
-        elif field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES):
-            role = role_of(field)
-            if role != text_pb2.TEXT_ROLE_LABEL:
-                for one in value if field.is_repeated else (value,):
-                    yield name, role, _text(one)
-
-
-def _nested(field: FieldDescriptor, value: Any, name: str) -> Iterator[tuple[str, int, str]]:
-    if not field.is_repeated:
-        yield from texts(value, name)
-        return
-    entry = field.message_type
-    if entry and entry.GetOptions().map_entry:
-        for key, one in value.items():
-            if isinstance(key, str):
-                yield f"{name}.key", text_pb2.TEXT_ROLE_UNSPECIFIED, key
-            if isinstance(one, Message):
-                yield from texts(one, f"{name}[{str(key)[:40]}]")
-            elif isinstance(one, str | bytes):
-                yield f"{name}[{str(key)[:40]}]", text_pb2.TEXT_ROLE_UNSPECIFIED, _text(one)
-        return
-    for index, one in enumerate(value):
-        yield from texts(one, f"{name}[{index}]")
-
-
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
+    return tuple(field.name for field in message.fields if role_of(field) == delta)

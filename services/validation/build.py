@@ -30,7 +30,7 @@ async def build(settings: ValidationSettings, app: App) -> None:
     validation_pb2_grpc.add_ValidationServiceServicer_to_server(
         ValidationServicer(examiner, canaries, settings), app.server
     )
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     app.on_stop(ledger.close)
     app.on_stop(canaries.close)
     app.on_stop(prober.close)

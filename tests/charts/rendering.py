@@ -1,24 +1,17 @@
 """Rendering of the chart with each set of values; run as a module it rewrites golden/."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.support.requirements import find
+
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts"
 GOLDEN = Path(__file__).parent / "golden"
 VALUE_SETS = sorted((CHART / "ci").glob("*-values.yaml"))
-_CLIENTS = Path(os.environ.get("BEM_CLUSTER_HOME") or Path.home() / ".cache/bem-fleet-cluster")
-
-
-def helm() -> str | None:
-    """Return the path of helm, on PATH or as ``cluster clients`` installs it; None without one."""
-    fetched = _CLIENTS / "bin" / "helm"
-    return shutil.which("helm") or (str(fetched) if fetched.exists() else None)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,9 +20,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     Raises:
         FileNotFoundError: Helm is not installed.
     """
-    binary = helm()
+    binary = find("helm")
     if binary is None:
-        raise FileNotFoundError("helm: neither on PATH nor fetched; run `make charts`")
+        raise FileNotFoundError("helm: neither on PATH nor fetched; run `make clients`")
     return subprocess.run([binary, *arguments], capture_output=True, text=True, check=False)
 
 

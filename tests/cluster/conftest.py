@@ -9,15 +9,34 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import kubernetes_cli
-from tests.cluster.adapters import write_variants
-from tests.cluster.kubernetes_cli import ROOT, TOOL, CommandError, Release, run
-from tests.cluster.watching import Prometheus, prometheus
+from tests.cluster.canary_adapters import write_canary_adapters
+from tests.cluster.kubernetes_cli import CLUSTER_TOOL, ROOT, CommandError, Release, run
+from tests.cluster.prometheus import Prometheus, run_prometheus
+from tests.support.requirements import unavailable
+from tests.support.stages import sort_by_stage
 
-BASE = "docker.io/library/python:3.11-slim"
+# The tests share one release, so their order is part of the scenario. Placement comes after
+# recovery because a forced deletion of the router would move its GPU; monitoring needs the traffic
+# and the canaries before it; removal uninstalls the release.
+STAGES = (
+    "installed",
+    "recovery",
+    "placement",
+    "upgrade",
+    "canaries",
+    "monitoring",
+    "removal",
+)
+BASE_IMAGE = "docker.io/library/python:3.11-slim"
 
 
-def _own() -> bool:
-    """Whether the cluster is the one that TOOL makes."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of this folder into the order of the scenario."""
+    sort_by_stage(items, Path(__file__).parent, STAGES)
+
+
+def _uses_local_cluster() -> bool:
+    """Return whether the cluster is the one that CLUSTER_TOOL builds on this machine."""
     return not (os.environ.get("KUBECONFIG") or shutil.which("kind"))
 
 
@@ -25,96 +44,95 @@ def _own() -> bool:
 def cluster() -> Iterator[None]:
     """A running Kubernetes with the images of this tree; one that is started here is ended here.
 
-    Where there can be none the tests are skipped with the reason, which pytest prints at the end.
+    Where no cluster can be started the tests are skipped with the reason; under CI they fail.
     BEM_IMAGES_LOADED=1 leaves the building of images out: a registry or an earlier run has them.
     """
-    if reason := kubernetes_cli.missing():
-        pytest.skip(reason)
+    if reason := kubernetes_cli.missing_prerequisite():
+        unavailable(reason)
     started = False
-    if _own():
-        started = "running" not in run(TOOL, "status")
+    if _uses_local_cluster():
+        started = "running" not in run(CLUSTER_TOOL, "status")
         try:
-            run(TOOL, "up", timeout_s=3600)
+            run(CLUSTER_TOOL, "up", timeout_s=3600)
         except CommandError as err:
-            # No namespaces, no cgroups, no sources: what a machine lacks is no fault of the fleet.
-            pytest.skip(f"no cluster comes up on this machine: {str(err)[-1500:]}")
-        run(TOOL, "base", BASE, timeout_s=1200)
+            # Namespaces, cgroups or sources that a machine lacks are no fault of the fleet.
+            unavailable(f"no cluster starts on this machine: {str(err)[-1500:]}")
+        run(CLUSTER_TOOL, "base", BASE_IMAGE, timeout_s=1200)
     try:
         if not os.environ.get("BEM_IMAGES_LOADED"):
             run(ROOT / "docker" / "build.sh", timeout_s=3600)
         yield
     finally:
         if started:
-            run(TOOL, "down")
+            run(CLUSTER_TOOL, "down")
 
 
 @pytest.fixture(scope="session")
 def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effect is needed
     """The fleet with the shipped values, in a namespace that admits restricted pods only."""
-    made = Release()
+    installed = Release()
     namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {%s}}}"
     label = "pod-security.kubernetes.io/enforce: restricted"
-    run("kubectl", "apply", "-f", "-", given=namespace % (made.namespace, label))
-    if _own():
-        run(TOOL, "volume", f"{made.namespace}-redis", "4")
+    run("kubectl", "apply", "-f", "-", stdin=namespace % (installed.namespace, label))
+    if _uses_local_cluster():
+        run(CLUSTER_TOOL, "volume", f"{installed.namespace}-redis", "4")
     try:
-        made.helm("install", "charts", "--wait", "--timeout", "15m")
-        yield made
+        installed.helm("install", "charts", "--wait", "--timeout", "15m")
+        yield installed
     except CommandError as err:
-        pods = made.kubectl("get", "pods,events", "-o", "wide")
+        pods = installed.kubectl("get", "pods,events", "-o", "wide")
         raise CommandError(f"{err}\n{pods}") from err
     finally:
-        if made.name in run("helm", "list", "-q", "-n", made.namespace):
-            made.helm("uninstall", "--wait")
-        run("kubectl", "delete", "namespace", made.namespace, "--timeout=180s")
+        if installed.name in run("helm", "list", "-q", "-n", installed.namespace):
+            installed.helm("uninstall", "--wait")
+        run("kubectl", "delete", "namespace", installed.namespace, "--timeout=180s")
         run("kubectl", "delete", "crd", "missions.fleet.bem.dev", "--ignore-not-found")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _watching(
+def _scraping(
     release: Release, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus | None]:
     """A Prometheus that scrapes the release from the first test on.
 
-    Only where the node is this machine: pods are reached from there alone.
+    Pods are reached from this machine only where the node is this machine.
     """
-    if not _own():
+    if not _uses_local_cluster():
         yield None
         return
-    with prometheus(release, tmp_path_factory.mktemp("prometheus")) as made:
-        yield made
+    with run_prometheus(release, tmp_path_factory.mktemp("prometheus")) as server:
+        yield server
 
 
 @pytest.fixture
-def watched(_watching: Prometheus | None) -> Prometheus:
-    """The Prometheus that has watched all tests before."""
-    if _watching is None:
-        pytest.skip("pods can be scraped from here only where the node is this machine")
-    return _watching
+def prometheus(_scraping: Prometheus | None) -> Prometheus:
+    """The Prometheus that has scraped the release during all tests before."""
+    if _scraping is None:
+        unavailable("pods can be scraped only where the node is this machine; unset KUBECONFIG")
+    return _scraping
 
 
 @pytest.fixture(scope="session")
 def adapters(release: Release) -> str:
-    """The claim of a volume with the shipped adapters, one as good, and one that is bad."""
-    if not _own():
-        pytest.skip("files can be put into a volume only where the node is this machine")
+    """The claim of a volume with the shipped adapters, an equally good one and a bad one."""
+    if not _uses_local_cluster():
+        unavailable("volumes are filled only where the node is this machine; unset KUBECONFIG")
     name, size = f"{release.namespace}-adapters", "1"
-    folder = Path(run(TOOL, "volume", name, size).split()[-1])
+    folder = Path(run(CLUSTER_TOOL, "volume", name, size).split()[-1])
     shutil.copytree(ROOT / "adapters", folder, dirs_exist_ok=True)
-    write_variants(ROOT / "adapters" / "passage-qa", folder)
+    write_canary_adapters(ROOT / "adapters" / "passage-qa", folder)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-    spec = {
-        "accessModes": ["ReadWriteOnce"],
-        "storageClassName": "",
-        "volumeName": name,
-        "resources": {"requests": {"storage": f"{size}Gi"}},
-    }
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": "adapters"},
-        "spec": spec,
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "",
+            "volumeName": name,
+            "resources": {"requests": {"storage": f"{size}Gi"}},
+        },
     }
-    release.kubectl("apply", "-f", "-", given=json.dumps(claim))
+    release.kubectl("apply", "-f", "-", stdin=json.dumps(claim))
     return "adapters"

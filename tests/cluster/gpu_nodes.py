@@ -1,4 +1,4 @@
-"""Nodes with GPUs: fake ones that pods bind to but never run on, and the real one pretending."""
+"""GPU nodes for tests: fake nodes that pods bind to, and GPUs that the real node advertises."""
 
 import json
 
@@ -7,8 +7,8 @@ from tests.cluster.kubernetes_cli import run
 PRODUCT, RESOURCE = "nvidia.com/gpu.product", "nvidia.com/gpu"
 
 
-def fake_node(name: str, product: str, gpus: int) -> None:
-    """Make a Node object that is ready and has GPUs; only who bears their taint goes there."""
+def create_fake_node(name: str, product: str, gpus: int) -> None:
+    """Create a ready Node object with GPUs and a taint; pods bind to it and never run."""
     labels = {"kubernetes.io/hostname": name, PRODUCT: product}
     taint = {"key": RESOURCE, "value": "present", "effect": "NoSchedule"}
     node = {
@@ -17,21 +17,21 @@ def fake_node(name: str, product: str, gpus: int) -> None:
         "metadata": {"name": name, "labels": labels},
         "spec": {"taints": [taint]},
     }
-    run("kubectl", "apply", "-f", "-", given=json.dumps(node))
-    offered = {"cpu": "32", "memory": "128Gi", "pods": "110", RESOURCE: str(gpus)}
+    run("kubectl", "apply", "-f", "-", stdin=json.dumps(node))
+    capacity = {"cpu": "32", "memory": "128Gi", "pods": "110", RESOURCE: str(gpus)}
     ready = [{"type": "Ready", "status": "True", "reason": "Fake"}]
-    _set_status(name, {"capacity": offered, "allocatable": offered, "conditions": ready})
+    _set_status(name, {"capacity": capacity, "allocatable": capacity, "conditions": ready})
 
 
-def give_gpus(node: str, product: str, gpus: int) -> None:
-    """Have a real node offer GPUs that it lacks, so that pods that ask for one run."""
+def advertise_gpus(node: str, product: str, gpus: int) -> None:
+    """Advertise GPUs that a real node lacks, so that pods that request one run there."""
     run("kubectl", "label", "--overwrite", "node", node, f"{PRODUCT}={product}")
-    offered = {RESOURCE: str(gpus)}
-    _set_status(node, {"capacity": offered, "allocatable": offered})
+    capacity = {RESOURCE: str(gpus)}
+    _set_status(node, {"capacity": capacity, "allocatable": capacity})
 
 
-def take_gpus(node: str) -> None:
-    """Undo ``give_gpus``."""
+def withdraw_gpus(node: str) -> None:
+    """Remove the GPUs that ``advertise_gpus`` added."""
     run("kubectl", "label", "node", node, f"{PRODUCT}-")
     _set_status(node, {"capacity": {RESOURCE: None}, "allocatable": {RESOURCE: None}})
 

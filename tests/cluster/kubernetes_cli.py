@@ -1,4 +1,4 @@
-"""kubectl and helm as the tests call them, against the cluster of this machine or KUBECONFIG's."""
+"""Command-line client of the tests: kubectl and helm on the local cluster or KUBECONFIG's."""
 
 import json
 import os
@@ -15,50 +15,52 @@ from typing import Any, TypeVar
 from fleet.testing import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOL = ROOT / "tests" / "cluster" / "cluster"
+CLUSTER_TOOL = ROOT / "k8s" / "local-cluster" / "cluster"
 T = TypeVar("T")
 
 
 class CommandError(Exception):
-    """A command failed; the text is what it was and what it said."""
+    """Raised when a command fails; the text is the command and its output."""
 
 
-def missing() -> str | None:
-    """Return why there can be no cluster on this machine, None if there can."""
+def missing_prerequisite() -> str | None:
+    """Return what this machine lacks for a cluster, None if it lacks nothing."""
     if os.environ.get("KUBECONFIG") or shutil.which("kind"):
         return None
     if os.geteuid():
-        return "a cluster of one's own needs root (or set KUBECONFIG, or install Docker and kind)"
+        return "the local cluster needs root (or set KUBECONFIG, or install Docker and kind)"
     if shutil.which("apt-get") is None or shutil.which("gcc") is None:
-        return "a cluster of one's own needs Debian's packages and a C compiler"
+        return "the local cluster needs Debian's packages and a C compiler"
     built = (Path(environment()["BEM_CLUSTER_BIN"]) / "kubelet").exists()
-    return None if built or shutil.which("go") else "a cluster of one's own is built with Go"
+    return None if built or shutil.which("go") else "the local cluster is built with Go: install it"
 
 
 def environment() -> dict[str, str]:
     """Return the environment with KUBECONFIG and with kubectl and helm on PATH."""
-    found = dict(os.environ)
-    if "KUBECONFIG" in found or shutil.which("kind"):
-        return found
-    printed = subprocess.run([TOOL, "env"], capture_output=True, text=True, check=True).stdout
-    found["BEM_CLUSTER_BIN"] = printed.partition("PATH=")[2].partition(":")[0]
+    variables = dict(os.environ)
+    if "KUBECONFIG" in variables or shutil.which("kind"):
+        return variables
+    printed = subprocess.run(
+        [CLUSTER_TOOL, "env"], capture_output=True, text=True, check=True
+    ).stdout
+    variables["BEM_CLUSTER_BIN"] = printed.partition("PATH=")[2].partition(":")[0]
     for part in printed.split()[1:]:
         name, _, value = part.partition("=")
-        found[name] = value.replace("$PATH", found["PATH"])
-    return found
+        variables[name] = value.replace("$PATH", variables["PATH"])
+    return variables
 
 
-def run(*command: str | Path, timeout_s: float = 300, given: str | None = None) -> str:
-    """Run a command from the repository's root and return what it printed.
+def run(*command: str | Path, timeout_s: float = 300, stdin: str | None = None) -> str:
+    """Run a command from the repository's root and return its standard output.
 
     Raises:
-        CommandError: Its exit status is not 0.
+        CommandError: The exit status is not 0.
     """
     done = subprocess.run(
         [str(part) for part in command],
         cwd=ROOT,
         env=environment(),
-        input=given,
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
@@ -71,22 +73,22 @@ def run(*command: str | Path, timeout_s: float = 300, given: str | None = None) 
 
 @dataclass(frozen=True)
 class Release:
-    """One installation.
+    """An installed Helm release of the fleet.
 
     Attributes:
-        name: Of the release.
-        namespace: Where it is.
+        name: Name of the release.
+        namespace: Namespace of the release.
     """
 
     name: str = "bem-fleet"
     namespace: str = "bem-fleet"
 
-    def kubectl(self, *arguments: str, timeout_s: float = 300, given: str | None = None) -> str:
+    def kubectl(self, *arguments: str, timeout_s: float = 300, stdin: str | None = None) -> str:
         """Run kubectl in the release's namespace."""
-        return run("kubectl", "-n", self.namespace, *arguments, timeout_s=timeout_s, given=given)
+        return run("kubectl", "-n", self.namespace, *arguments, timeout_s=timeout_s, stdin=stdin)
 
     def helm(self, verb: str, *arguments: str, timeout_s: float = 900) -> str:
-        """Run one of helm's verbs on the release."""
+        """Run a helm command on the release."""
         where = ["-n", self.namespace, *arguments]
         return run("helm", verb, self.name, *where, timeout_s=timeout_s)
 
@@ -94,43 +96,43 @@ class Release:
         """Return the release's objects of these kinds."""
         label = f"app.kubernetes.io/instance={self.name}"
         printed = self.kubectl("get", kinds, "-l", label, "-o", "json")
-        found: list[dict[str, Any]] = json.loads(printed)["items"]
-        return found
+        items: list[dict[str, Any]] = json.loads(printed)["items"]
+        return items
 
     def pod(self, component: str) -> dict[str, Any]:
-        """Return the one pod of a component that is not going away, once it is one."""
+        """Wait until one pod of a component does not terminate, and return it."""
 
-        def only() -> dict[str, Any] | None:
-            living = [
+        def only_pod() -> dict[str, Any] | None:
+            running = [
                 pod
                 for pod in self.objects("pods")
                 if pod["metadata"]["labels"]["app.kubernetes.io/component"] == component
                 and "deletionTimestamp" not in pod["metadata"]
             ]
-            return living[0] if len(living) == 1 else None
+            return running[0] if len(running) == 1 else None
 
-        return until(only, f"one pod of {component}", limit_s=60)
+        return wait_for(only_pod, f"one pod of {component}", limit_s=60)
 
     def revision(self) -> int:
         """Return the number of the installed revision."""
         return int(json.loads(self.helm("status", "-o", "json"))["version"])
 
     def mission(self, name: str) -> dict[str, Any]:
-        """Return a Mission; its status is empty before it has one."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "mission", name, "-o", "json"))
-        return {"status": {}, **found}
+        """Return a Mission; the status of a new one is empty."""
+        mission: dict[str, Any] = json.loads(self.kubectl("get", "mission", name, "-o", "json"))
+        return {"status": {}, **mission}
 
     def condition(self, name: str, kind: str, status: str) -> dict[str, Any] | None:
-        """Return a Mission's condition if it has that status."""
-        found: list[dict[str, Any]] = self.mission(name)["status"].get("conditions", [])
-        return next((c for c in found if (c["type"], c["status"]) == (kind, status)), None)
+        """Return a Mission's condition, None if its status is another."""
+        conditions: list[dict[str, Any]] = self.mission(name)["status"].get("conditions", [])
+        return next((c for c in conditions if (c["type"], c["status"]) == (kind, status)), None)
 
     def patch_mission(self, name: str, patch: dict[str, Any]) -> None:
-        """Change a Mission as a person does."""
+        """Apply a merge patch to a Mission, as an operator does."""
         self.kubectl("patch", "mission", name, "--type=merge", "-p", json.dumps(patch))
 
-    def rolled_out(self) -> None:
-        """Return when every pod is as wanted and ready."""
+    def wait_for_rollout(self) -> None:
+        """Wait until every Deployment and StatefulSet has rolled out."""
         for each in self.objects("deployments,statefulsets"):
             name = f"{each['kind'].lower()}/{each['metadata']['name']}"
             self.kubectl("rollout", "status", name, "--timeout=300s", timeout_s=330)
@@ -140,8 +142,8 @@ class Release:
         return self.kubectl("exec", f"{self.name}-redis-0", "--", "redis-cli", *command)
 
     @contextmanager
-    def forwarded(self, component: str, port: int) -> Iterator[int]:
-        """Yield a port of this machine that leads to a component's Service."""
+    def port_forward(self, component: str, port: int) -> Iterator[int]:
+        """Yield a local port that is forwarded to a component's Service."""
         local = free_port()
         target = [f"svc/{self.name}-{component}", f"{local}:{port}"]
         process = subprocess.Popen(
@@ -150,28 +152,33 @@ class Release:
             stdout=subprocess.DEVNULL,
         )
         try:
-            _listening(local)
+            _wait_for_listener(local)
             yield local
         finally:
             process.terminate()
             process.wait()
 
 
-def until(look: Callable[[], T | None], what: str, limit_s: float = 120) -> T:
-    """Return what ``look`` finds as soon as it finds something true.
+def wait_for(condition: Callable[[], T | None], name: str, limit_s: float = 120) -> T:
+    """Poll a condition and return its first true value.
+
+    Args:
+        condition: Function that is called every half second.
+        name: Name of the condition in the error.
+        limit_s: Longest time to wait, in seconds.
 
     Raises:
-        CommandError: It found nothing within ``limit_s`` seconds.
+        CommandError: The condition is not true within the limit.
     """
     limit = time.monotonic() + limit_s
     while time.monotonic() < limit:
-        if found := look():
-            return found
+        if value := condition():
+            return value
         time.sleep(0.5)  # another program: there is no event to wait for
-    raise CommandError(f"{what}: not within {limit_s:g} s")
+    raise CommandError(f"{name}: not reached within {limit_s:g} s")
 
 
-def _listening(port: int) -> None:
+def _wait_for_listener(port: int) -> None:
     limit = time.monotonic() + 30
     while time.monotonic() < limit:
         try:

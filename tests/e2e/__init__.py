@@ -1,1 +1,1 @@
-"""End-to-end tests: the whole fleet as its users run it, with the real model."""
+"""End-to-end tests of the local fleet with the packaged base model."""

@@ -1,4 +1,4 @@
-"""One whole fleet for all end-to-end tests, on free ports."""
+"""One local fleet for all end-to-end tests, on free ports."""
 
 from __future__ import annotations
 
@@ -18,12 +18,26 @@ import redis as redis_client
 from bem_fleet.cli.local.plan import Plan
 from fleet.testing import free_port
 
+from tests.support.stages import sort_by_stage
+
 ROOT = Path(__file__).resolve().parents[2]
+# Failures kill processes and stop the fleet, so they come last; their audit test reads the records
+# of all requests before.
+STAGES = ("clients", "canary", "failures")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of this folder into the order of the scenario."""
+    sort_by_stage(items, Path(__file__).parent, STAGES)
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """Where it listens, and its commands."""
+    """A running local fleet.
+
+    Attributes:
+        environment: Variables that hold the fleet's ports and run directory.
+    """
 
     environment: dict[str, str]
 
@@ -43,7 +57,7 @@ class Fleet:
         return f"127.0.0.1:{self.environment['ORCHESTRATOR_PORT']}"
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of the local fleet."""
+        """Run a command of the local fleet and return the completed process."""
         return subprocess.run(
             [sys.executable, "-m", "bem_fleet.cli.local", *arguments],
             cwd=ROOT,
@@ -56,43 +70,43 @@ class Fleet:
 
     def status(self) -> dict[str, Any]:
         """Return what ``make status JSON=1`` prints."""
-        found: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
-        return found
+        status: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
+        return status
 
     def pid(self, name: str) -> int:
-        """Return a process's id."""
+        """Return the process id of a program."""
         pids = {p["name"]: int(p["pid"]) for p in self.status()["programs"]}
         return pids[name]
 
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Bring the fleet up once, and take it down at the end."""
+    """The local fleet, started once and stopped at the end."""
     environment = {name: str(free_port()) for name in Plan().ports}
     environment["RUN_DIR"] = str(tmp_path_factory.mktemp("fleet"))
-    made = Fleet(environment)
-    started = made.command("up")
-    assert started.returncode == 0, started.stdout + started.stderr + made.command("logs").stdout
-    yield made
-    made.command("down")
+    running = Fleet(environment)
+    up = running.command("up")
+    assert up.returncode == 0, up.stdout + up.stderr + running.command("logs").stdout
+    yield running
+    running.command("down")
 
 
 @pytest.fixture(scope="session")
 def client(fleet: Fleet) -> Iterator[openai.OpenAI]:
-    """The unmodified client."""
-    with openai.OpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0) as made:
-        yield made
+    """The unmodified OpenAI client."""
+    with openai.OpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0) as openai_client:
+        yield openai_client
 
 
 @pytest.fixture
 def channel(fleet: Fleet) -> Iterator[grpc.Channel]:
     """A channel to the sidecar."""
-    with grpc.insecure_channel(fleet.sidecar) as made:
-        yield made
+    with grpc.insecure_channel(fleet.sidecar) as sidecar:
+        yield sidecar
 
 
 @pytest.fixture
 def redis(fleet: Fleet) -> Iterator[Any]:
     """The fleet's Redis."""
-    with redis_client.Redis(port=int(fleet.environment["REDIS_PORT"])) as made:
-        yield made
+    with redis_client.Redis(port=int(fleet.environment["REDIS_PORT"])) as connection:
+        yield connection

@@ -1,4 +1,4 @@
-"""gRPC clients against the sidecar of the running fleet."""
+"""gRPC clients of the sidecar: generated stubs, reflection, health, Triton's client."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from tests.e2e.conftest import Fleet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.stage("clients"), pytest.mark.e2e, pytest.mark.slow]
 SERVICE = "bemfleet.router.v1.RouterService"
+MISSION = "bemfleet.mission.v1.MissionService"
 
 TRITON = """
 import sys
@@ -34,16 +35,16 @@ for model in ("smollm2-135m-instruct", "passage-qa"):
     metadata = client.get_model_metadata(model)
     assert metadata.inputs[0].datatype == "BYTES", metadata
     texts = np.array([b"One, two, three,", b"Monday, Tuesday,"], dtype=object)
-    given = triton.InferInput("text_input", [2], "BYTES")
-    given.set_data_from_numpy(texts)
+    tensor = triton.InferInput("text_input", [2], "BYTES")
+    tensor.set_data_from_numpy(texts)
     parameters = {"max_tokens": 6, "temperature": 0.0}
-    found = client.infer(model, [given], parameters=parameters).as_numpy("text_output")
-    print(model, [text.decode() for text in found])
+    outputs = client.infer(model, [tensor], parameters=parameters).as_numpy("text_output")
+    print(model, [text.decode() for text in outputs])
 """
 
 
 def test_generate_streams_through_the_sidecar(channel: grpc.Channel) -> None:
-    """Generated stubs get a stream that ends with reason and usage."""
+    """Generated stubs get a stream that ends with finish reason and usage."""
     stub: Any = rpc.RouterServiceStub(channel)
     message = pb.ChatMessage(role="user", content="Tell me a story about a boat.")
     request = pb.GenerateRequest(
@@ -59,18 +60,18 @@ def test_generate_streams_through_the_sidecar(channel: grpc.Channel) -> None:
     assert answers[-1].usage.completion_tokens == 64
 
 
-def test_generic_client_finds_everything_by_reflection(channel: grpc.Channel) -> None:
-    """What grpcurl would list and describe is there."""
+def test_reflection_lists_every_service(channel: grpc.Channel) -> None:
+    """Reflection lists and describes the services, as grpcurl would show them."""
     database: Any = ProtoReflectionDescriptorDatabase(channel)
     services = set(database.get_services())
     file = database.FindFileContainingSymbol(SERVICE)
 
-    assert {SERVICE, "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
+    assert {SERVICE, MISSION, "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
     assert "Generate" in [m.name for s in file.service for m in s.method]
 
 
 def test_health_is_served_for_each_service(channel: grpc.Channel) -> None:
-    """Alive, and ready by name; an unknown name is NOT_FOUND."""
+    """Health is SERVING overall and by service name; an unknown name is NOT_FOUND."""
     stub = health_pb2_grpc.HealthStub(channel)
     for name in ("", SERVICE, "inference.GRPCInferenceService"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -82,7 +83,7 @@ def test_health_is_served_for_each_service(channel: grpc.Channel) -> None:
 
 
 def test_unmodified_triton_client_infers(fleet: Fleet) -> None:
-    """The Triton client has its own copy of the protocol, so it runs in its own process."""
+    """Triton's client registers its own copy of the protocol, so it runs in its own process."""
     ran = subprocess.run(
         [sys.executable, "-c", TRITON, fleet.sidecar],
         capture_output=True,
@@ -96,7 +97,7 @@ def test_unmodified_triton_client_infers(fleet: Fleet) -> None:
 
 
 def test_mission_listens_on_no_network_port(fleet: Fleet) -> None:
-    """The sidecar's port is the only way in."""
+    """The mission process has no listening socket; the sidecar has one."""
     mission = psutil.Process(fleet.pid("router"))
     listening = [c for c in mission.net_connections("inet") if c.status == psutil.CONN_LISTEN]
 
@@ -129,10 +130,10 @@ def test_mission_listens_on_no_network_port(fleet: Fleet) -> None:
 def test_bad_message_gets_its_code(
     channel: grpc.Channel, raw: bytes, code: grpc.StatusCode, field: str | None
 ) -> None:
-    """Invalid UTF-8, 10 MB, empty, zero and unknown are told apart, with details."""
+    """Invalid UTF-8, 10 MB, an empty prompt, zero and an unknown model get code and field."""
     call: Any = channel.unary_stream(f"/{SERVICE}/Generate")
     with pytest.raises(grpc.RpcError) as caught:
         list(call(raw, timeout=60))
-    found = details_of(caught.value)
+    details = details_of(caught.value)
 
-    assert (found.code, found.field) == (code, field)
+    assert (details.code, details.field) == (code, field)

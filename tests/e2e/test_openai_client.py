@@ -1,4 +1,4 @@
-"""The unmodified OpenAI client against the running fleet."""
+"""Unmodified OpenAI client against the local fleet."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from tests.e2e.conftest import Fleet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.stage("clients"), pytest.mark.e2e, pytest.mark.slow]
 BASE = "smollm2-135m-instruct"
 PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
-# Longer than the sidecar's window, so that it leaves in pieces.
+# Longer than the sidecar's hold-back window, so that it is streamed in several deltas.
 STORY: Any = [{"role": "user", "content": "Tell me a story about a boat."}]
 PASSAGE = (
     "Answer the question from the passage. Reply with JSON only, in the form "
@@ -25,7 +25,7 @@ PASSAGE = (
 
 
 def test_chat_answers_with_usage(client: openai.OpenAI) -> None:
-    """A real answer, its reason and its token counts."""
+    """A chat completion has text, finish reason and token counts."""
     answer = client.chat.completions.create(model=BASE, messages=PARIS, temperature=0)
 
     assert "Paris" in (answer.choices[0].message.content or "")
@@ -37,30 +37,30 @@ def test_chat_answers_with_usage(client: openai.OpenAI) -> None:
 
 
 def test_stream_carries_the_same_text_and_usage(client: openai.OpenAI) -> None:
-    """Pieces add up to the whole answer; usage comes last when asked for."""
-    asked: Any = {"model": BASE, "messages": STORY, "temperature": 0, "max_tokens": 64}
-    whole = client.chat.completions.create(**asked)
+    """Stream deltas add up to the unary text; requested usage comes last."""
+    request: Any = {"model": BASE, "messages": STORY, "temperature": 0, "max_tokens": 64}
+    unary = client.chat.completions.create(**request)
     chunks = list(
         client.chat.completions.create(
-            **asked,
+            **request,
             stream=True,
             stream_options={"include_usage": True},
         )
     )
-    pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+    deltas = [c.choices[0].delta.content or "" for c in chunks if c.choices]
 
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert len([piece for piece in pieces if piece]) > 3
-    assert "".join(pieces) == whole.choices[0].message.content
+    assert len([delta for delta in deltas if delta]) > 3
+    assert "".join(deltas) == unary.choices[0].message.content
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
-    assert chunks[-1].usage == whole.usage
+    assert chunks[-1].usage == unary.usage
 
 
 def test_completion_continues_text_and_obeys_stop_and_limit(client: openai.OpenAI) -> None:
-    """Plain completions, stop sequences and max tokens."""
-    ask: dict[str, Any] = {"model": BASE, "prompt": "One, two, three, four,", "temperature": 0}
-    limited = client.completions.create(**ask, max_tokens=4)
-    stopped = client.completions.create(**ask, max_tokens=40, stop=["six"])
+    """Completions obey stop sequences and max_tokens."""
+    request: dict[str, Any] = {"model": BASE, "prompt": "One, two, three, four,", "temperature": 0}
+    limited = client.completions.create(**request, max_tokens=4)
+    stopped = client.completions.create(**request, max_tokens=40, stop=["six"])
 
     assert limited.choices[0].finish_reason == "length"
     assert limited.usage is not None
@@ -72,7 +72,7 @@ def test_completion_continues_text_and_obeys_stop_and_limit(client: openai.OpenA
 
 def test_seed_makes_sampling_reproducible(client: openai.OpenAI) -> None:
     """Temperature and top-p with a seed repeat; choices of one request differ."""
-    ask: dict[str, Any] = {
+    request: dict[str, Any] = {
         "model": BASE,
         "messages": [{"role": "user", "content": "Invent a name for a ship."}],
         "temperature": 1.2,
@@ -80,10 +80,10 @@ def test_seed_makes_sampling_reproducible(client: openai.OpenAI) -> None:
         "max_tokens": 12,
     }
     texts = [
-        client.chat.completions.create(**ask, seed=seed).choices[0].message.content
+        client.chat.completions.create(**request, seed=seed).choices[0].message.content
         for seed in (1, 1, 2)
     ]
-    several = client.chat.completions.create(**ask, seed=1, n=3)
+    several = client.chat.completions.create(**request, seed=1, n=3)
 
     assert texts[0] == texts[1] != texts[2]
     assert [choice.index for choice in several.choices] == [0, 1, 2]
@@ -92,10 +92,10 @@ def test_seed_makes_sampling_reproducible(client: openai.OpenAI) -> None:
 
 
 def test_logprobs_are_the_clients_own_objects(client: openai.OpenAI) -> None:
-    """Chat and completions report tokens and the likeliest others, whole and streamed."""
-    asked: Any = {"model": BASE, "messages": PARIS, "temperature": 0, "max_tokens": 8}
-    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2).choices[0]
-    chunks = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2, stream=True)
+    """Chat and completions report tokens and top alternatives, unary and streamed."""
+    request: Any = {"model": BASE, "messages": PARIS, "temperature": 0, "max_tokens": 8}
+    unary = client.chat.completions.create(**request, logprobs=True, top_logprobs=2).choices[0]
+    chunks = client.chat.completions.create(**request, logprobs=True, top_logprobs=2, stream=True)
     streamed = [
         token
         for chunk in chunks
@@ -106,9 +106,9 @@ def test_logprobs_are_the_clients_own_objects(client: openai.OpenAI) -> None:
         model=BASE, prompt="One, two, three,", temperature=0, max_tokens=4, logprobs=2
     ).choices[0]
 
-    assert whole.logprobs is not None
-    content = whole.logprobs.content or []
-    assert "".join(token.token for token in content) == whole.message.content
+    assert unary.logprobs is not None
+    content = unary.logprobs.content or []
+    assert "".join(token.token for token in content) == unary.message.content
     assert [token.token for token in streamed] == [token.token for token in content]
     assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in content)
     assert plain.logprobs is not None
@@ -118,18 +118,18 @@ def test_logprobs_are_the_clients_own_objects(client: openai.OpenAI) -> None:
 
 
 def test_bias_and_penalties_steer_the_answer(client: openai.OpenAI) -> None:
-    """A token can be forced, and repetition is punished, by OpenAI's and vLLM's names."""
-    ask: dict[str, Any] = {"model": BASE, "prompt": "Row, row, row,", "temperature": 0}
-    plain = client.completions.create(**ask, max_tokens=16).choices[0]
+    """Logit bias forces a token, and penalties change the text, by OpenAI's and vLLM's names."""
+    request: dict[str, Any] = {"model": BASE, "prompt": "Row, row, row,", "temperature": 0}
+    plain = client.completions.create(**request, max_tokens=16).choices[0]
     forced = [
-        client.completions.create(**ask, max_tokens=2, logit_bias={token: 100}).choices[0].text
+        client.completions.create(**request, max_tokens=2, logit_bias={token: 100}).choices[0].text
         for token in ("1500", "2500")
     ]
     punished = client.completions.create(
-        **ask, max_tokens=16, presence_penalty=2, frequency_penalty=2
+        **request, max_tokens=16, presence_penalty=2, frequency_penalty=2
     )
     repeated = client.completions.create(
-        **ask, max_tokens=16, extra_body={"repetition_penalty": 1.8, "top_k": 5}
+        **request, max_tokens=16, extra_body={"repetition_penalty": 1.8, "top_k": 5}
     )
 
     assert forced[0] != forced[1]
@@ -137,21 +137,21 @@ def test_bias_and_penalties_steer_the_answer(client: openai.OpenAI) -> None:
 
 
 def test_adapter_answers_from_a_passage_in_json(client: openai.OpenAI) -> None:
-    """The trained adapter is a model of its own name and keeps to its format."""
+    """The trained adapter is a model of its own name and answers in its JSON format."""
     listed = {model.id for model in client.models.list()}
     answer = client.chat.completions.create(
         model="passage-qa", messages=[{"role": "user", "content": PASSAGE}], temperature=0
     )
-    found = json.loads(answer.choices[0].message.content or "")
+    reply = json.loads(answer.choices[0].message.content or "")
 
     assert listed == {BASE, "passage-qa"}
     assert client.models.retrieve("passage-qa").id == "passage-qa"
-    assert list(found) == ["answer"]
-    assert "Atlantic" in found["answer"]
+    assert list(reply) == ["answer"]
+    assert "Atlantic" in reply["answer"]
 
 
 def test_unknown_model_raises_the_clients_not_found(client: openai.OpenAI) -> None:
-    """Error objects have OpenAI's form, so the client raises its own classes."""
+    """Errors have OpenAI's format, so the client raises its own exception classes."""
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gpt-9", messages=PARIS)
     with pytest.raises(openai.NotFoundError):
@@ -162,7 +162,7 @@ def test_unknown_model_raises_the_clients_not_found(client: openai.OpenAI) -> No
 
 
 def chat(**fields: Any) -> dict[str, Any]:
-    """A chat request with some fields changed."""
+    """Return a chat request with some fields changed."""
     return {"model": BASE, "messages": PARIS, **fields}
 
 
@@ -211,7 +211,7 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_request_names_field_and_limit(fleet: Fleet, case: str) -> None:
-    """Each bad input is a clear 4xx; nothing crashes."""
+    """Each invalid request gets its 4xx status, with field and limit in the message."""
     body, status, param, part = BAD[case]
     data = body if isinstance(body, str) else json.dumps(body)
     answer = httpx.post(
@@ -229,17 +229,17 @@ def test_bad_request_names_field_and_limit(fleet: Fleet, case: str) -> None:
 
 
 def test_filtered_answer_has_the_clients_finish_reason(client: openai.OpenAI) -> None:
-    """An answer that the sidecar withholds is empty and says so, whole and streamed."""
+    """A withheld answer is empty with finish reason content_filter, unary and streamed."""
     rude: Any = {
         "model": BASE,
         "prompt": "fuck you, you fucking stupid bitch. fuck you, you fucking stupid bitch. fuck",
         "temperature": 0,
         "max_tokens": 24,
     }
-    whole = client.completions.create(**rude)
+    unary = client.completions.create(**rude)
     streamed = list(client.completions.create(**rude, stream=True))
 
-    assert whole.choices[0].finish_reason == "content_filter"
-    assert whole.choices[0].text == ""
+    assert unary.choices[0].finish_reason == "content_filter"
+    assert unary.choices[0].text == ""
     assert streamed[-1].choices[0].finish_reason == "content_filter"
     assert "bitch" not in "".join(chunk.choices[0].text for chunk in streamed)

@@ -1,8 +1,6 @@
 """A bare Kubernetes control plane, etcd and an API server, on free ports, as envtest has it."""
 
 import json
-import os
-import shutil
 import ssl
 import subprocess
 import time
@@ -17,6 +15,8 @@ import pytest
 import yaml
 from fleet.testing import free_port
 
+from tests.support.requirements import find, requires
+
 ROOT = Path(__file__).resolve().parents[2]
 CRD = ROOT / "charts/crds/missions.yaml"
 TOKEN = "test-token"
@@ -24,22 +24,9 @@ START_S = 90.0
 Object = dict[str, Any]
 
 
-def binary(name: str) -> str | None:
-    """Return the path of a Kubernetes binary: KUBEBUILDER_ASSETS, the local cluster's, or PATH."""
-    folders = [
-        os.environ.get("KUBEBUILDER_ASSETS", ""),
-        str(Path.home() / ".cache/bem-fleet-cluster/bin"),
-    ]
-    found = [Path(folder) / name for folder in folders if folder]
-    return next((str(path) for path in found if path.exists()), shutil.which(name))
-
-
 def needs_kubernetes() -> pytest.MarkDecorator:
-    """Skip where the binaries are absent."""
-    missing = [name for name in ("etcd", "kube-apiserver") if not binary(name)]
-    return pytest.mark.skipif(
-        bool(missing), reason=f"no {' and no '.join(missing)}: set KUBEBUILDER_ASSETS"
-    )
+    """Return the marker of tests that need the binaries of a control plane."""
+    return requires("etcd", "kube-apiserver")
 
 
 class ControlPlane:
@@ -170,7 +157,7 @@ class ControlPlane:
         raise TimeoutError("the Mission resource is not served")
 
     def _run(self, name: str, *arguments: str) -> None:
-        command = [binary(name) or name, *arguments]
+        command = [find(name) or name, *arguments]
         log = (self.folder / f"{name}.log").open("ab")
         self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 

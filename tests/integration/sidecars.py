@@ -101,7 +101,7 @@ async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncItera
         rpc.add_RouterServiceServicer_to_server(router, app.server)
         oip_rpc.add_GRPCInferenceServiceServicer_to_server(CannedInference(), app.server)  # type: ignore[abstract]
         for name in (SERVICE, OIP_SERVICE):
-            await app.offer(name)
+            await app.register_service(name)
             await app.set_serving(name, serving=True)
 
     upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})

@@ -114,7 +114,7 @@ async def life(plane: ControlPlane, redis_server: RedisServer) -> AsyncIterator[
         client = await stack.enter_async_context(
             gateway(
                 redis_server.url,
-                router_address=socket_of(folder, "router"),
+                missions={"router": socket_of(folder, "router")},
                 fleet_address=made.address,
             )
         )

@@ -1,4 +1,4 @@
-"""An evaluation whose sides answer over the wire."""
+"""Evaluation of systems over gRPC."""
 
 import asyncio
 from dataclasses import replace
@@ -16,13 +16,13 @@ from tests.unit.bem_fleet.evaluation.comparisons import comparison, tiny_worker
 
 
 async def test_service_and_library_give_the_same_answers(tmp_path: Path) -> None:
-    """An adapter over gRPC against the same adapter in this process: every greedy reply is equal."""
+    """An adapter over gRPC and in this process gives the same greedy replies."""
 
     def compare(address: str) -> Report:
         with RouterModels(address) as models, tiny_worker(tmp_path / "own") as worker:
             mission, own = Run(models.system("alpha")), Run(WorkerSystem(worker, "alpha"))
-            asked = comparison(mission, baseline=own, count=12)
-            return evaluate(replace(asked, decoding=replace(asked.decoding, max_tokens=8)))
+            plan = comparison(mission, baseline=own, count=12)
+            return evaluate(replace(plan, decoding=replace(plan.decoding, max_tokens=8)))
 
     async with tiny_router(tmp_path, rows=4, queue=32) as (running, _):
         report = await asyncio.to_thread(compare, running.address)
@@ -32,15 +32,15 @@ async def test_service_and_library_give_the_same_answers(tmp_path: Path) -> None
     assert "+" in report["mission"]["digest"]
 
 
-async def test_unknown_model_and_silent_address_are_named(tmp_path: Path) -> None:
-    """The message lists what is loaded, or says where nobody answers."""
+async def test_unknown_model_and_unreachable_address_are_named(tmp_path: Path) -> None:
+    """The error lists the loaded models, or names the address that is unreachable."""
 
-    def ask(address: str, model: str) -> None:
+    def open_system(address: str, model: str) -> None:
         with RouterModels(address) as models:
             models.system(model)
 
     async with tiny_router(tmp_path) as (running, _):
         with pytest.raises(EvaluationError, match="alpha, beta"):
-            await asyncio.to_thread(ask, running.address, "gamma")
+            await asyncio.to_thread(open_system, running.address, "gamma")
     with pytest.raises(EvaluationError, match="UNAVAILABLE"):
-        await asyncio.to_thread(ask, f"unix:{tmp_path}/nobody.sock", "")
+        await asyncio.to_thread(open_system, f"unix:{tmp_path}/nobody.sock", "")

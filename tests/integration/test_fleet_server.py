@@ -1,4 +1,4 @@
-"""The runtime over real sockets: errors of all call kinds, health, reflection, drain, streams."""
+"""Runtime over real sockets: errors of all call kinds, health, reflection, drain, streams."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def echo() -> EchoHandler:
 async def _started(echo: EchoHandler, address: str) -> RunningServer:
     async def build(_settings: FleetSettings, app: App) -> None:
         app.server.add_generic_rpc_handlers((echo,))
-        await app.offer(SERVICE)
+        await app.register_service(SERVICE)
 
     return await start(FleetSettings(address=address, drain_s=10), build, TABLE)
 
@@ -224,6 +224,22 @@ async def test_stop_lets_a_call_in_flight_finish(
     await stopping
     with pytest.raises(aio.AioRpcError):
         await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
+
+
+async def test_a_health_watch_does_not_hold_a_stopping_server(
+    running: RunningServer, channel: aio.Channel
+) -> None:
+    """Watchers are told NOT_SERVING and their streams end, long before the drain limit of 10 s."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    watch = stub.Watch(health_pb2.HealthCheckRequest())
+    statuses = aiter(watch)
+    first = await anext(statuses)
+    async with asyncio.timeout(5):
+        await running.stop()
+        rest = [answer.status async for answer in statuses]
+
+    assert first.status == health_pb2.HealthCheckResponse.SERVING
+    assert rest == [health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
 async def test_calls_that_meet_a_stopping_server_go_to_the_next(echo: EchoHandler) -> None:

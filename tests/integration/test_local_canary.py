@@ -114,7 +114,7 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
         )
         address = socket_of(folder, "router")
         client = await stack.enter_async_context(
-            gateway(redis_server.url, router_address=address, fleet_address=made.address)
+            gateway(redis_server.url, missions={"router": address}, fleet_address=made.address)
         )
         one = Machine(folder, made, client)
         await stack.enter_async_context(mission(address, one.mission))

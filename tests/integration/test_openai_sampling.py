@@ -22,7 +22,7 @@ HELLO: Any = [{"role": "user", "content": "hello"}]
 async def client(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client whose requests go to the application itself."""
     async with tiny_router(tmp_path) as (running, _):
-        app = make_app(GatewaySettings(router_address=running.address))
+        app = make_app(GatewaySettings(missions={"router": running.address}))
         transport = httpx.ASGITransport(app=app)
         async with (
             app.router.lifespan_context(app),

@@ -92,7 +92,7 @@ async def test_http_clients_turn_the_strength_by_the_same_header(tmp_path: Path)
     """The gateway passes it on; what is no share or no header is a 400 that names it."""
     asked = {"model": "tiny", "prompt": "how do I ...", "temperature": 0, "max_tokens": 12}
     async with tiny_router(tmp_path) as (running, _):
-        app = make_app(GatewaySettings(router_address=running.address))
+        app = make_app(GatewaySettings(missions={"router": running.address}))
         transport = httpx.ASGITransport(app=app)
         async with (
             app.router.lifespan_context(app),

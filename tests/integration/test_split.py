@@ -1,4 +1,4 @@
-"""The gateway's split between real missions: exact, sticky, and safe for those who ask."""
+"""Canary split of the gateway between two missions: exact, sticky, with fallback to stable."""
 
 import asyncio
 import tempfile
@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from bemfleet.canary.v1 import canary_pb2
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.server import App, start
@@ -30,7 +31,7 @@ ID = "default/router/abc"
 
 
 class Routes(rpc.FleetServiceServicer):
-    """Sends the routes that the test sets, as the orchestrator does."""
+    """Route source that streams the table set by the test, as the orchestrator does."""
 
     def __init__(self) -> None:
         self.table = pb.WatchRoutesResponse()
@@ -41,7 +42,7 @@ class Routes(rpc.FleetServiceServicer):
         request: Any,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[pb.WatchRoutesResponse]:
-        """Send the table at every change."""
+        """Send the table now and at every change."""
         while True:
             self.changed.clear()
             yield self.table
@@ -49,20 +50,24 @@ class Routes(rpc.FleetServiceServicer):
 
 
 class Fleet:
-    """Stable, canary, routes and a client of the gateway before them."""
+    """Two scripted missions, their routes, and a client of the gateway in front of them."""
 
     def __init__(self, folder: Path, routes: Routes, client: httpx.AsyncClient) -> None:
         self.folder, self.client = folder, client
         self.stable, self.canary = ScriptedMission(), ScriptedMission()
         self._routes = routes
 
-    async def split(self, weight: int, mirror: int = 0) -> None:
-        """Set the split and wait until the gateway has it."""
+    async def split(self, weight: int, mirror: int = 0, canary_id: str = ID) -> None:
+        """Set the split and wait until the gateway has applied it."""
         target = pb.Target(address=socket_of(self.folder, "router-canary"))
         self._routes.table = pb.WatchRoutesResponse(
             routes=[
                 pb.Route(
-                    mission="router", canary=target, weight=weight, mirror=mirror, canary_id=ID
+                    mission="router",
+                    canary=target,
+                    weight=weight,
+                    mirror=mirror,
+                    canary_id=canary_id,
                 )
             ]
         )
@@ -76,12 +81,12 @@ class Fleet:
 
 @pytest.fixture
 async def fleet(redis_server: RedisServer) -> AsyncIterator[Fleet]:
-    """A gateway before two missions, and where its routes come from."""
+    """A gateway in front of two scripted missions, and the source of its routes."""
     routes = Routes()  # type: ignore[abstract]
 
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_FleetServiceServicer_to_server(routes, app.server)
-        await app.offer(FLEET)
+        await app.register_service(FLEET)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -89,7 +94,7 @@ async def fleet(redis_server: RedisServer) -> AsyncIterator[Fleet]:
         running = await start(where, build, {})
         async with gateway(
             redis_server.url,
-            router_address=socket_of(folder, "router"),
+            missions={"router": socket_of(folder, "router")},
             fleet_address=running.address,
         ) as client:
             made = Fleet(folder, routes, client)
@@ -124,12 +129,12 @@ async def test_a_weight_of_ten_is_ten_percent_of_sessions(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("script", [Script(fail_every=1), Script(withhold_every=1)])
-async def test_nobody_suffers_from_a_canary_that_fails(
+async def test_stable_answers_when_the_canary_fails_before_its_first_text(
     fleet: Fleet,
     script: Script,
     stream: bool,
 ) -> None:
-    """What the canary refuses before its first word is answered by stable."""
+    """A canary that fails or withholds before its first text is replaced by stable."""
     fleet.canary.scripts[""] = script
     await fleet.split(100)
     answers = [await ask(fleet.client, f"s{i}", stream=stream) for i in range(20)]
@@ -141,7 +146,7 @@ async def test_nobody_suffers_from_a_canary_that_fails(
 
 
 async def test_a_stream_that_has_begun_is_not_mixed(fleet: Fleet) -> None:
-    """After the first word a broken canary ends the answer; stable's words never follow it."""
+    """After its first text a broken canary ends the answer; text of stable never follows it."""
     fleet.canary.scripts[""] = Script(text="one two three", break_after=1)
     await fleet.split(100)
     answer = await ask(fleet.client, "s", stream=True)
@@ -157,33 +162,56 @@ async def test_the_mirror_asks_both_and_answers_by_one(
     redis_server: RedisServer,
     stream: bool,
 ) -> None:
-    """Mirrored answers reach nobody; each pair lies in the canary's stream, without any text."""
+    """Mirrored answers are discarded; each pair is in the canary's stream, without any text."""
     fleet.canary.scripts[""] = Script(text="wrong", fail_every=2)
     await fleet.split(0, mirror=100)
     answers = [await ask(fleet.client, f"s{i}", stream=stream) for i in range(10)]
     pairs = await _pairs(redis_server, 10)
 
     assert all("right" in one.text for one in answers)
-    assert sum(int(pair["ce"]) for pair in pairs) == 5
-    assert set(pairs[0]) == {"se", "ce", "sv", "cv", "sl", "cl"}
+    assert sum(pair.canary.failed for pair in pairs) == 5
+    assert not any(pair.stable.failed or pair.stable.withheld for pair in pairs)
+    assert {pair.version for pair in pairs} == {1}
+    assert all(pair.stable.latency_s > 0 for pair in pairs)
 
 
-async def test_routes_hold_while_the_orchestrator_is_away(fleet: Fleet) -> None:
-    """The last routes stay; a request without a session is drawn anew."""
+async def test_a_request_without_a_session_is_drawn_anew(fleet: Fleet) -> None:
+    """Without a session id the request id decides, so that both tracks answer some requests."""
     await fleet.split(50)
     tracks = {(await ask(fleet.client)).headers["x-bem-track"] for _ in range(40)}
 
     assert tracks == {"stable", "canary"}
 
 
-async def _pairs(redis_server: RedisServer, count: int) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
-    with redis.from_url(redis_server.url, decode_responses=True) as client:
+async def test_canaries_that_ended_leave_no_connection_behind(
+    fleet: Fleet, redis_server: RedisServer
+) -> None:
+    """Ten canaries, one after the other, cost as many Redis connections as one."""
+    counts = []
+    with redis.from_url(redis_server.url) as client:
+        for number in range(10):
+            await fleet.split(number + 1, mirror=100, canary_id=f"default/router/{number}")
+            await ask(fleet.client, "s")
+            await _pairs(redis_server, 1, f"default/router/{number}")
+            counts.append(len(client.client_list()))
 
-        def there() -> bool:
-            rows: Any = client.xrange(f"bem:canary:{ID}")
-            found[:] = [fields for _, fields in rows]
-            return len(found) >= count
+    assert max(counts) <= counts[0] + 2  # clients of this test come and go
 
-        await eventually(there)
-    return found
+
+async def _pairs(
+    redis_server: RedisServer, count: int, canary_id: str = ID
+) -> list[canary_pb2.PairObservation]:
+    """Return the pairs in a canary's stream once there are ``count`` of them."""
+    pairs: list[canary_pb2.PairObservation] = []
+    with redis.from_url(redis_server.url) as client:
+
+        def enough() -> bool:
+            entries: Any = client.xrange(f"bem:canary:{canary_id}")
+            assert all(set(fields) == {b"pair"} for _, fields in entries)
+            pairs[:] = [
+                canary_pb2.PairObservation.FromString(fields[b"pair"]) for _, fields in entries
+            ]
+            return len(pairs) >= count
+
+        await eventually(enough)
+    return pairs

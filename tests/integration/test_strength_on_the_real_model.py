@@ -104,7 +104,7 @@ async def fleet(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Flee
         await start(mission, router.build, router_servicer.STATUS),
         await start(guard, sidecar.build, safety_servicer.STATUS),
     ]
-    app = make_app(GatewaySettings(router_address=running[1].address))
+    app = make_app(GatewaySettings(missions={"router": running[1].address}))
     try:
         async with (
             open_channel(running[1].address) as channel,

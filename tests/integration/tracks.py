@@ -1,4 +1,4 @@
-"""Missions that answer as they are told, and a gateway before them; all on real sockets."""
+"""Scripted missions and a gateway in front of them, all on real sockets."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import DeniedError, UnavailableError
+from fleet.mission import SERVICE as CONTRACT
 from fleet.mission import describe_methods
 from fleet.server import App, start
 from fleet.settings import FleetSettings
@@ -30,20 +31,20 @@ EASY: dict[str, Any] = {
     "qualityMargin": 0.3,
     "probes": [{"prompt": f"question {i}?", "answers": ["right"]} for i in range(60)],
 }
-"""An analysis that few answers decide."""
+"""A canary analysis that few answers decide."""
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
 @dataclass
 class Script:
-    """How a model answers.
+    """Script of a model's answers.
 
     Attributes:
-        text: What it says; ``{prompt}`` is what was asked.
-        delay_s: Time before it does.
-        fail_every: Every how manieth request fails; 0: none.
-        withhold_every: Every how manieth answer the sidecar withholds; 0: none.
-        break_after: Pieces of a stream before it breaks; None: it does not.
+        text: Text of every answer.
+        delay_s: Delay before an answer, in seconds.
+        fail_every: Period of failing requests; 0: none fails.
+        withhold_every: Period of withheld answers; 0: none is withheld.
+        break_after: Output deltas of a stream before it breaks; None: it does not break.
     """
 
     text: str = "right"
@@ -59,16 +60,16 @@ BAD = {
     "worse": (Script(text="wrong"), "quality is worse"),
     "unsafe": (Script(withhold_every=2), "violations"),
 }
-"""What may be wrong about a canary, and what it is rolled back for."""
+"""Faulty canaries by name, with the reason for which each is rolled back."""
 
 
 @dataclass
 class ScriptedMission(rpc.RouterServiceServicer, mission_pb2_grpc.MissionServiceServicer):
-    """A mission whose models follow scripts.
+    """Mission whose models follow scripts.
 
     Attributes:
-        scripts: By model name; "" is the base model's, and of models that are not named.
-        asked: Requests by model.
+        scripts: Scripts by model name; "" is for the base model and for unknown models.
+        asked: Number of requests by model.
     """
 
     scripts: dict[str, Script] = field(default_factory=lambda: {"": Script()})
@@ -82,7 +83,7 @@ class ScriptedMission(rpc.RouterServiceServicer, mission_pb2_grpc.MissionService
         )
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802, ARG002
-        """Answer piece by piece."""
+        """Answer with one output delta per word."""
         script = self._script(request.model)
         yield pb.GenerateResponse(model_version=request.model)
         words = (await self._text(request)).split()
@@ -143,8 +144,9 @@ async def mission(address: str, made: ScriptedMission) -> AsyncIterator[Scripted
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_RouterServiceServicer_to_server(made, app.server)
         mission_pb2_grpc.add_MissionServiceServicer_to_server(made, app.server)
-        await app.offer(SERVICE)
-        await app.set_serving(SERVICE, serving=True)
+        for service in (SERVICE, CONTRACT):
+            await app.register_service(service)
+            await app.set_serving(service, serving=True)
 
     running = await start(FleetSettings(address=address, drain_s=0), build, {})
     try:
@@ -155,7 +157,7 @@ async def mission(address: str, made: ScriptedMission) -> AsyncIterator[Scripted
 
 @asynccontextmanager
 async def gateway(redis_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Serve a gateway; yields a client of it."""
+    """Serve a gateway; yield a client of it."""
     port = free_port()
     app = make_app(GatewaySettings(redis_url=redis_url, **settings))
     server = uvicorn.Server(
@@ -169,11 +171,11 @@ async def gateway(redis_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncC
     await serving
 
 
-async def eventually(look: Callable[[], Any], limit_s: float = 90.0) -> None:
-    """Return as soon as ``look`` finds something true; other programs give no event."""
+async def eventually(condition: Callable[[], Any], limit_s: float = 90.0) -> None:
+    """Wait until ``condition`` returns true; other programs give no event to wait for."""
     async with asyncio.timeout(limit_s):
         while True:
-            if look():
+            if condition():
                 return
             await asyncio.sleep(0.05)
 
@@ -181,12 +183,12 @@ async def eventually(look: Callable[[], Any], limit_s: float = 90.0) -> None:
 async def ask(
     client: httpx.AsyncClient, session: str = "", model: str = "qa", **more: Any
 ) -> httpx.Response:
-    """Ask the gateway."""
+    """Send a chat request to the gateway."""
     body = {"model": model, "messages": [{"role": "user", "content": "what?"}], **more}
     headers = {"x-session-id": session} if session else {}
     return await client.post("/v1/chat/completions", json=body, headers=headers)
 
 
 def socket_of(folder: Path, service: str) -> str:
-    """Return where a Service of the test is reached."""
+    """Return the address of a Service of the test."""
     return f"unix:{folder}/{service}.sock"

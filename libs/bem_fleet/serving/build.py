@@ -36,7 +36,7 @@ async def build_mission(
     )
     names = (service.full_name, contract.SERVICE)
     for each in names:
-        await app.offer(each)
+        await app.register_service(each)
 
     async def become_ready() -> None:
         host = await asyncio.to_thread(load_host, settings)

@@ -25,31 +25,31 @@ class _TextRole:
 class _TextRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextRole.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TEXT_ROLE_UNSPECIFIED: _TextRole.ValueType  # 0
-    """No role given: judged like TEXT_ROLE_OUTPUT in a response, like TEXT_ROLE_PROMPT in a request."""
+    """No role: judged like TEXT_ROLE_OUTPUT in a response, like TEXT_ROLE_PROMPT in a request."""
     TEXT_ROLE_PROMPT: _TextRole.ValueType  # 1
-    """Text that a person or a client wrote; size and encoding are checked."""
+    """Text written by a client; its size and encoding are checked."""
     TEXT_ROLE_OUTPUT: _TextRole.ValueType  # 2
-    """Whole generated text, judged before its message leaves."""
+    """Complete generated text, judged before its message is sent."""
     TEXT_ROLE_OUTPUT_DELTA: _TextRole.ValueType  # 3
-    """The next piece of a streamed text; pieces of one stream are judged as one text, held back by a window."""
+    """Delta of a generated text; the deltas of one stream are judged as one text, within a hold-back window."""
     TEXT_ROLE_LABEL: _TextRole.ValueType  # 4
-    """Identifiers, names and enums that the server itself chose; never judged."""
+    """Identifiers and names chosen by the server; never judged."""
 
 class TextRole(_TextRole, metaclass=_TextRoleEnumTypeWrapper):
-    """What a string or bytes field holds, as the safety sidecar sees it.
-    A field without a role is judged as a whole output: an unmarked field never slips past.
+    """Text role of a string or bytes field, read by the safety sidecar and by canary routing.
+    A response field without a role is judged as TEXT_ROLE_OUTPUT, so no unmarked field is missed.
     """
 
 TEXT_ROLE_UNSPECIFIED: TextRole.ValueType  # 0
-"""No role given: judged like TEXT_ROLE_OUTPUT in a response, like TEXT_ROLE_PROMPT in a request."""
+"""No role: judged like TEXT_ROLE_OUTPUT in a response, like TEXT_ROLE_PROMPT in a request."""
 TEXT_ROLE_PROMPT: TextRole.ValueType  # 1
-"""Text that a person or a client wrote; size and encoding are checked."""
+"""Text written by a client; its size and encoding are checked."""
 TEXT_ROLE_OUTPUT: TextRole.ValueType  # 2
-"""Whole generated text, judged before its message leaves."""
+"""Complete generated text, judged before its message is sent."""
 TEXT_ROLE_OUTPUT_DELTA: TextRole.ValueType  # 3
-"""The next piece of a streamed text; pieces of one stream are judged as one text, held back by a window."""
+"""Delta of a generated text; the deltas of one stream are judged as one text, within a hold-back window."""
 TEXT_ROLE_LABEL: TextRole.ValueType  # 4
-"""Identifiers, names and enums that the server itself chose; never judged."""
+"""Identifiers and names chosen by the server; never judged."""
 Global___TextRole: _TypeAlias = TextRole  # noqa: Y015
 
 TEXT_ROLE_FIELD_NUMBER: _builtins.int
@@ -57,15 +57,16 @@ ENDS_TEXT_FIELD_NUMBER: _builtins.int
 NAMES_MODEL_FIELD_NUMBER: _builtins.int
 JOINABLE_FIELD_NUMBER: _builtins.int
 text_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___TextRole.ValueType]
-"""The field's role for the safety sidecar."""
+"""Text role of the field."""
 ends_text: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
-"""Set only in the last message of a stream that carries text: the safety sidecar judges what it
-holds at once then, instead of after the stream's status. Text that comes later is judged too.
+"""The field is set only in the last message of a stream that carries text. The safety sidecar then
+judges the held-back text at once instead of after the stream's status, and canary routing
+records the answer as complete. Text that comes later is judged too.
 """
 names_model: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
-"""Names the model or adapter that answers: an adapter canary rewrites this field."""
+"""The field names the model or adapter; an adapter canary rewrites it."""
 joinable: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
-"""Consecutive messages of a stream may arrive as one: texts with TEXT_ROLE_OUTPUT_DELTA one after
-the other, all other fields merged as protobuf merges them. What the safety sidecar held back
-leaves so, at the cost of one message. All deltas must be singular fields of the message itself.
+"""Consecutive messages of a stream may be joined into one: fields with TEXT_ROLE_OUTPUT_DELTA are
+concatenated, all other fields are merged as protobuf merges them. The safety sidecar sends
+released text so, as one message. All deltas must be singular top-level fields.
 """

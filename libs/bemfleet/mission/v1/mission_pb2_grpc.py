@@ -67,7 +67,7 @@ class MissionServiceServicer:
     """
 
     def Describe(self, request, context):
-        """Returns what the mission is and which methods it serves.
+        """Returns name, version, base model and methods of the mission.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,14 +89,14 @@ class MissionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnloadAdapter(self, request, context):
-        """Unloads an adapter; requests that use it finish first with the version they began with.
+        """Unloads an adapter; running requests finish with the version that they started with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Probe(self, request, context):
-        """Answers one prompt greedily: canary analysis asks both sides the same probe.
+        """Answers one prompt with greedy decoding; canary analysis sends the same probe to both tracks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,17 +28,17 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """Not ended yet."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model ended its turn or a stop text was reached."""
+    """The model ended its turn, or a stop text was generated."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_tokens was reached."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
-    """Why generation ended."""
+    """Reason why generation ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """Not ended yet."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model ended its turn or a stop text was reached."""
+"""The model ended its turn, or a stop text was generated."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_tokens was reached."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
@@ -54,7 +54,7 @@ class ChatMessage(_message.Message):
     role: _builtins.str
     """"system", "user" or "assistant"."""
     content: _builtins.str
-    """What was said."""
+    """Text of the message."""
     def __init__(
         self,
         *,
@@ -95,7 +95,7 @@ Global___ChatPrompt: _TypeAlias = ChatPrompt  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """How the next token is chosen."""
+    """Sampling parameters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -131,21 +131,22 @@ class Sampling(_message.Message):
     temperature: _builtins.float
     """0 is greedy; at most 2. Unset: 1."""
     top_p: _builtins.float
-    """Nucleus mass in (0, 1]. Unset: 1."""
+    """Nucleus sampling: probability mass kept, in (0, 1]. Unset: 1."""
     top_k: _builtins.int
     """Keep the k most likely tokens; 0 or unset keeps all."""
     seed: _builtins.int
     """The same seed, request and model version give the same text. Unset: drawn at random."""
     presence_penalty: _builtins.float
-    """Added to the logit of tokens already generated, once each, subtracted; in [-2, 2]. Unset: 0."""
+    """Subtracted once from the logit of each token already generated; in [-2, 2]. Unset: 0."""
     frequency_penalty: _builtins.float
     """Subtracted from the logit of tokens already generated, times their count; in [-2, 2]. Unset: 0."""
     repetition_penalty: _builtins.float
-    """Divides positive and multiplies negative logits of tokens that the prompt or the answer holds;
+    """Divides the positive and multiplies the negative logits of tokens in the prompt or the output;
     in (0, 2]. Unset: 1.
     """
     logprobs: _builtins.int
-    """Report the log-probability of each token and of the N likeliest at its place; 0 to 20.
+    """Report the log-probability of each output token and of the N most likely tokens at its position;
+    0 to 20.
     Unset: none.
     """
     @_builtins.property
@@ -206,7 +207,7 @@ Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """Asks for text."""
+    """Request for generated text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,8 +228,8 @@ class GenerateRequest(_message.Message):
     adapter_scale: _builtins.float
     """Scale of the adapter's code in [0, 2]; 0 is the base model exactly. Unset: 1."""
     adapter_from_message: _builtins.int
-    """Message of the chat, counted from 0, with which the adapter begins: what lies before it keeps the
-    base model's keys and values, so that switching adapters does not compute it anew. Unset: 0.
+    """Index of the chat message at which the adapter starts, from 0. Earlier messages keep the keys and
+    values of the base model, so that switching adapters does not recompute them. Unset: 0.
     """
     @_builtins.property
     def chat(self) -> Global___ChatPrompt:
@@ -236,7 +237,7 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:
-        """How tokens are chosen."""
+        """Sampling parameters."""
 
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -279,7 +280,7 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Tokens counted for one request."""
+    """Token counts of one request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -305,7 +306,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class LikelyToken(_message.Message):
-    """A token that could have come at one place of the answer."""
+    """Candidate token at one position of the output."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -313,10 +314,10 @@ class LikelyToken(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Its id."""
+    """Token id."""
     token: _builtins.bytes
-    """Its bytes; a character may be spread over several tokens. A token of the answer never comes
-    before its text, which is judged.
+    """Bytes of the token; a character may be spread over several tokens. A token of the output is never
+    sent before its text, which is judged.
     """
     logprob: _builtins.float
     """Natural logarithm of the model's own probability, before penalties, bias and temperature."""
@@ -337,7 +338,7 @@ Global___LikelyToken: _TypeAlias = LikelyToken  # noqa: Y015
 
 @_typing.final
 class TokenLogprob(_message.Message):
-    """A token of the answer."""
+    """Log-probabilities at one position of the output."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -345,11 +346,11 @@ class TokenLogprob(_message.Message):
     TOP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def chosen(self) -> Global___LikelyToken:
-        """The token itself."""
+        """Chosen token."""
 
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___LikelyToken]:
-        """The likeliest tokens at its place, likeliest first, as many as asked for."""
+        """Most likely tokens at this position, in descending order, as many as requested."""
 
     def __init__(
         self,
@@ -367,7 +368,7 @@ Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
-    """A piece of the answer."""
+    """Output delta."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -377,7 +378,7 @@ class GenerateResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The next piece of text; may be empty in the last response."""
+    """Text delta; may be empty."""
     finish_reason: Global___FinishReason.ValueType
     """Set in the last response."""
     model_version: _builtins.str
@@ -388,7 +389,7 @@ class GenerateResponse(_message.Message):
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """Of the tokens whose text is out with this response, if asked for."""
+        """Log-probabilities of the tokens whose text is complete with this response, if requested."""
 
     def __init__(
         self,
@@ -409,14 +410,14 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class CompleteRequest(_message.Message):
-    """Asks for a whole answer."""
+    """Request for generated text in one response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def request(self) -> Global___GenerateRequest:
-        """What to generate."""
+        """Generation request."""
 
     def __init__(
         self,
@@ -433,7 +434,7 @@ Global___CompleteRequest: _TypeAlias = CompleteRequest  # noqa: Y015
 
 @_typing.final
 class CompleteResponse(_message.Message):
-    """The whole answer."""
+    """Generated text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -443,18 +444,18 @@ class CompleteResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """All its text."""
+    """Complete text."""
     finish_reason: Global___FinishReason.ValueType
-    """Why it ended."""
+    """Reason why generation ended."""
     model_version: _builtins.str
     """Digest of the base model and adapter version that answered."""
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Its tokens."""
+        """Token counts."""
 
     @_builtins.property
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
-        """Of its tokens, if asked for."""
+        """Log-probabilities of the output tokens, if requested."""
 
     def __init__(
         self,

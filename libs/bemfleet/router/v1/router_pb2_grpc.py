@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RouterServiceStub:
-    """Answers requests with the base model and the adapter that the request names.
+    """Generates text with the base model and the adapter that the request names.
     """
 
     def __init__(self, channel):
@@ -48,11 +48,11 @@ class RouterServiceStub:
 
 
 class RouterServiceServicer:
-    """Answers requests with the base model and the adapter that the request names.
+    """Generates text with the base model and the adapter that the request names.
     """
 
     def Generate(self, request, context):
-        """Generates text; each response carries the next piece, the last one finish_reason and usage.
+        """Generates text as a stream of output deltas; the last response has finish_reason and usage.
         INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or adapter;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
         """
@@ -61,7 +61,7 @@ class RouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Complete(self, request, context):
-        """Generates text and answers once, with all of it; errors as in Generate.
+        """Generates text and returns it in one response; errors as in Generate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +89,7 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RouterService:
-    """Answers requests with the base model and the adapter that the request names.
+    """Generates text with the base model and the adapter that the request names.
     """
 
     @staticmethod

@@ -27,35 +27,35 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RouterServiceStub:
-    """Answers requests with the base model and the adapter that the request names."""
+    """Generates text with the base model and the adapter that the request names."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RouterServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_router_pb2.GenerateRequest, _router_pb2.GenerateResponse]
-    """Generates text; each response carries the next piece, the last one finish_reason and usage.
+    """Generates text as a stream of output deltas; the last response has finish_reason and usage.
     INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or adapter;
     RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
     """
     Complete: _grpc.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]
-    """Generates text and answers once, with all of it; errors as in Generate."""
+    """Generates text and returns it in one response; errors as in Generate."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
-    """Answers requests with the base model and the adapter that the request names."""
+    """Generates text with the base model and the adapter that the request names."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_router_pb2.GenerateRequest, _router_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generates text; each response carries the next piece, the last one finish_reason and usage.
+    """Generates text as a stream of output deltas; the last response has finish_reason and usage.
     INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or adapter;
     RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
     """
     Complete: _aio.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]  # type: ignore[assignment]
-    """Generates text and answers once, with all of it; errors as in Generate."""
+    """Generates text and returns it in one response; errors as in Generate."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers requests with the base model and the adapter that the request names."""
+    """Generates text with the base model and the adapter that the request names."""
 
     @_abc_1.abstractmethod
     def Generate(
@@ -63,7 +63,7 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_router_pb2.GenerateResponse], _abc.AsyncIterator[_router_pb2.GenerateResponse]]:
-        """Generates text; each response carries the next piece, the last one finish_reason and usage.
+        """Generates text as a stream of output deltas; the last response has finish_reason and usage.
         INVALID_ARGUMENT names the field and its limit; NOT_FOUND an unknown model or adapter;
         RESOURCE_EXHAUSTED carries a RetryInfo when the queue is full.
         """
@@ -74,6 +74,6 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _router_pb2.CompleteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.CompleteResponse, _abc.Awaitable[_router_pb2.CompleteResponse]]:
-        """Generates text and answers once, with all of it; errors as in Generate."""
+        """Generates text and returns it in one response; errors as in Generate."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

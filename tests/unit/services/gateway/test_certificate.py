@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, Renewal
+from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, CertificateReloader
 
 
 def issue(folder: Path) -> None:
@@ -58,7 +58,7 @@ def test_renewed_certificate_is_shown_without_a_restart(folder: Path) -> None:
     """New connections get the newest certificate; a broken one leaves the last in place."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
-    renewal = Renewal(context, folder, every_s=0.01)
+    renewal = CertificateReloader(context, folder, interval_s=0.01)
     with listening(context) as port:
         first = shown(port)
         (folder / CERTIFICATE).write_text("broken")

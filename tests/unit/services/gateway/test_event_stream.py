@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from bem_fleet.services.gateway.event_stream import DONE, EventStream
+from bem_fleet.services.gateway.event_stream import DONE, EventStreamResponse
 
 
 async def _ask(events: AsyncGenerator[bytes], gone: asyncio.Event) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ async def _ask(events: AsyncGenerator[bytes], gone: asyncio.Event) -> list[dict[
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await EventStream(events)({}, receive, send)
+    await EventStreamResponse(events)({}, receive, send)
     return sent
 
 

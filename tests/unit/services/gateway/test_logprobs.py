@@ -1,6 +1,6 @@
-"""Log-probabilities in the forms that OpenAI's clients read."""
+"""Log-probabilities in OpenAI's two formats."""
 
-from bem_fleet.services.gateway.logprobs import LogprobWriter
+from bem_fleet.services.gateway.logprobs import LogprobFormatter
 from bemfleet.router.v1 import router_pb2 as pb
 
 
@@ -12,9 +12,9 @@ def token(spelt: bytes, logprob: float = -0.5) -> pb.TokenLogprob:
 
 def test_offsets_go_on_over_pieces_and_count_characters() -> None:
     """A character of several tokens has one place."""
-    writer = LogprobWriter("text_completion", asks=True)
-    first = writer.write([token(b"ab"), token("é".encode()[:1])])
-    second = writer.write([token("é".encode()[1:]), token(b"c")])
+    formatter = LogprobFormatter("text_completion", enabled=True)
+    first = formatter.format([token(b"ab"), token("é".encode()[:1])])
+    second = formatter.format([token("é".encode()[1:]), token(b"c")])
 
     assert first is not None
     assert second is not None
@@ -26,7 +26,7 @@ def test_offsets_go_on_over_pieces_and_count_characters() -> None:
 
 def test_chat_form_keeps_the_bytes() -> None:
     """Parts of a character can be put together by the client."""
-    content = LogprobWriter("chat.completion", asks=True).write([token("é".encode()[:1])])
+    content = LogprobFormatter("chat.completion", enabled=True).format([token("é".encode()[:1])])
 
     assert content is not None
     assert content["content"][0]["bytes"] == [0xC3]
@@ -35,4 +35,4 @@ def test_chat_form_keeps_the_bytes() -> None:
 
 def test_nothing_is_null_unless_asked_for() -> None:
     """Without the wish there is no object at all, whatever came."""
-    assert LogprobWriter("chat.completion", asks=False).write([token(b"a")]) is None
+    assert LogprobFormatter("chat.completion", enabled=False).format([token(b"a")]) is None

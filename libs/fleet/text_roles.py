@@ -1,0 +1,151 @@
+"""Text roles of message fields: which fields carry text that is judged, and which end it.
+
+The roles are the field options of ``bemfleet/common/v1/text.proto``. Descriptors that come from a
+server's reflection live in a descriptor pool of their own, whose option classes do not know these
+extensions; ``field_options`` therefore parses the serialised options with the generated class.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bemfleet.common.v1 import text_pb2
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+JUDGED_ROLES = frozenset(
+    {
+        text_pb2.TEXT_ROLE_UNSPECIFIED,
+        text_pb2.TEXT_ROLE_OUTPUT,
+        text_pb2.TEXT_ROLE_OUTPUT_DELTA,
+    }
+)
+"""Roles of response fields that a client reads as the answer; an unmarked field is one of them."""
+
+# The Open Inference Protocol has none of our options: these fields are names, not text.
+_FOREIGN_LABELS = {
+    "inference": frozenset(
+        {
+            *("name", "model_name", "model_version", "version", "versions"),
+            *("id", "datatype", "platform", "extensions"),
+        }
+    )
+}
+_STRINGS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+_ROLES: dict[str, text_pb2.TextRole.ValueType] = {}
+
+
+def field_options(field: FieldDescriptor) -> descriptor_pb2.FieldOptions:
+    """Return the options of a field from any descriptor pool, extensions included."""
+    return descriptor_pb2.FieldOptions.FromString(field.GetOptions().SerializeToString())
+
+
+def message_options(message: Descriptor) -> descriptor_pb2.MessageOptions:
+    """Return the options of a message from any descriptor pool, extensions included."""
+    return descriptor_pb2.MessageOptions.FromString(message.GetOptions().SerializeToString())
+
+
+def role_of(field: FieldDescriptor) -> text_pb2.TextRole.ValueType:
+    """Return the field's text role; TEXT_ROLE_UNSPECIFIED if the proto gives none."""
+    role = _ROLES.get(field.full_name)
+    if role is None:
+        owner = field.containing_type
+        package = owner.file.package if owner else ""
+        if field.name in _FOREIGN_LABELS.get(package, ()):
+            role = text_pb2.TEXT_ROLE_LABEL
+        else:
+            role = field_options(field).Extensions[text_pb2.text_role]
+        _ROLES[field.full_name] = role
+    return role
+
+
+def model_field_path(message: Descriptor) -> str:
+    """Return the path of the field with option ``names_model``, such as ``request.model``.
+
+    Returns:
+        The path from ``message``, its components joined by dots; empty if there is no such field.
+    """
+    return next(_model_paths(message, frozenset()), "")
+
+
+def ending_fields(message: Descriptor) -> tuple[str, ...]:
+    """Return the names of the top-level fields with option ``ends_text``."""
+    return tuple(
+        field.name
+        for field in message.fields
+        if field_options(field).Extensions[text_pb2.ends_text]
+    )
+
+
+def has_judged_text(message: Descriptor) -> bool:
+    """Return whether the message type has a text field that is judged, at any depth."""
+    return any(role_of(field) in JUDGED_ROLES for field in text_fields(message))
+
+
+def text_fields(message: Descriptor) -> Iterator[FieldDescriptor]:
+    """Yield the string and bytes fields of a message type and of the messages within it."""
+    yield from _text_fields(message, set())
+
+
+def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
+    """Yield path, role and text of every string or bytes field that is set, at any depth.
+
+    Labels are left out: the server chose them itself and nobody judges them.
+
+    Args:
+        message: Message of any descriptor pool.
+        path: Path of the message itself; empty for a request or response.
+    """
+    for field, value in message.ListFields():
+        name = f"{path}.{field.name}" if path else field.name
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            yield from _nested_texts(field, value, name)
+        elif field.type in _STRINGS:
+            role = role_of(field)
+            if role != text_pb2.TEXT_ROLE_LABEL:
+                for one in value if field.is_repeated else (value,):
+                    yield name, role, _decode(one)
+
+
+def _model_paths(message: Descriptor, parents: frozenset[str]) -> Iterator[str]:
+    if message.full_name in parents:  # a recursive type
+        return
+    for field in message.fields:
+        if field_options(field).Extensions[text_pb2.names_model]:
+            yield field.name
+        elif field.message_type is not None and not field.is_repeated:
+            inner = _model_paths(field.message_type, parents | {message.full_name})
+            yield from (f"{field.name}.{path}" for path in inner)
+
+
+def _text_fields(message: Descriptor, visited: set[str]) -> Iterator[FieldDescriptor]:
+    if message.full_name in visited:
+        return
+    visited.add(message.full_name)
+    for field in message.fields:
+        if field.message_type is not None:
+            yield from _text_fields(field.message_type, visited)
+        elif field.type in _STRINGS:
+            yield field
+
+
+def _nested_texts(field: FieldDescriptor, value: Any, name: str) -> Iterator[tuple[str, int, str]]:
+    if not field.is_repeated:
+        yield from texts(value, name)
+        return
+    entry = field.message_type
+    if entry and entry.GetOptions().map_entry:
+        for key, one in value.items():
+            if isinstance(key, str):
+                yield f"{name}.key", text_pb2.TEXT_ROLE_UNSPECIFIED, key
+            if isinstance(one, Message):
+                yield from texts(one, f"{name}[{str(key)[:40]}]")
+            elif isinstance(one, str | bytes):
+                yield f"{name}[{str(key)[:40]}]", text_pb2.TEXT_ROLE_UNSPECIFIED, _decode(one)
+        return
+    for index, one in enumerate(value):
+        yield from texts(one, f"{name}[{index}]")
+
+
+def _decode(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")

@@ -1,0 +1,69 @@
+# Checks: lint, types, tests with floors, coverage, wire compatibility. Included by the Makefile.
+PYTEST := $(PY) -m pytest
+# services/ is checked as bem_fleet.services, through the link libs/bem_fleet/services.
+TYPED := libs/bem libs/fleet libs/bem_fleet tools tests benchmarks docker charts/files k8s
+# COVERAGE=1 measures coverage; the ratchet is fail_under in pyproject.toml.
+COVERAGE_FLAGS := $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+PROTO_BASELINE := protos/baseline.binpb
+
+##@ Check
+.PHONY: check test unit integration e2e coverage lint lint-fast fmt types proto proto-check
+.PHONY: buf-breaking buf-baseline control-plane floors
+check: setup ## Lint and fast tests: less than a minute on two cores
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint-fast unit-fast
+
+unit-fast:
+	$(PYTEST) -q -n auto tests/unit -m "not slow"
+
+test: setup clients ## All tests but the cluster's; fails if some did not run, unless ALLOW_SKIPS=1
+	-@$(MAKE) --no-print-directory control-plane
+	$(PYTEST) --fail-on-skip $(COVERAGE_FLAGS) tests/unit tests/charts tests/integration tests/e2e
+
+unit: setup ## Unit tests: no network
+	$(PYTEST) tests/unit
+
+integration: setup ## Integration tests: real servers on loopback
+	$(PYTEST) tests/integration
+
+e2e: setup clients ## End-to-end tests of the fleet on this machine and on a real Kubernetes
+	$(PYTEST) tests/e2e
+	$(PYTEST) tests/cluster -rs
+
+coverage: setup clients ## Unit, chart and integration tests with coverage, against its ratchet
+	$(PYTEST) --cov --cov-report=term:skip-covered tests/unit tests/charts tests/integration
+
+floors: setup ## Raise tests/floors.yaml to what runs here (unit, charts, integration, e2e)
+	$(PYTEST) --update-floors tests/unit tests/charts tests/integration tests/e2e
+
+control-plane: ## Build etcd and kube-apiserver, which the tests of the orchestrator run
+	@k8s/local-cluster/cluster control-plane
+
+lint: setup lint-fast buf-breaking ## ruff, mypy, import contracts, buf, yamllint, wire compatibility
+
+lint-fast: generate-check types
+	ruff check .
+	ruff format --check .
+	lint-imports
+	buf lint
+	yamllint -s buf.yaml
+	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' tests/*.yaml \
+		 libs/bem_fleet/acceptance libs/bem_fleet/guard/policy.yaml
+
+types: setup ## mypy --strict
+	mypy $(TYPED)
+
+fmt: setup ## Format
+	ruff check --fix .
+	ruff format .
+
+proto: setup ## Regenerate the code of protos/
+	$(PY) tools/gen_protos.py
+
+proto-check: setup ## Fail if generated code is stale
+	$(PY) tools/gen_protos.py --check
+
+buf-breaking: setup ## Fail if protos/ breaks clients of the last landed protos
+	buf breaking --against $(PROTO_BASELINE)
+
+buf-baseline: setup ## Accept protos/ as the baseline of buf-breaking
+	buf build --exclude-source-info -o $(PROTO_BASELINE)

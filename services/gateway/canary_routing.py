@@ -1,0 +1,396 @@
+"""Canary routing: splits the calls of a mission between stable and canary, on raw messages.
+
+One policy serves unary and server-streaming calls of any method: a unary call is a stream of one
+message. The chosen track makes an attempt. If the canary fails before the client has read any text,
+stable answers instead; afterwards the error ends the answer, because two models' texts must not be
+mixed. Every finished attempt becomes a ``RequestOutcome``, paired with one of the other track:
+
+* canary fails, stable answers: both outcomes are the pair;
+* the call is mirrored: the other track gets the same request after the answer, and its outcome
+  completes the pair; its text is discarded;
+* otherwise the observer pairs outcomes in order of arrival.
+
+Example: a stream on the canary yields ``{model_version}``, ``{text: "Hel"}`` and breaks. The first
+message is held back, as it carries no text; the second commits the call to the canary, and both are
+sent. The break is then the client's error and a failed outcome. Had it come before ``"Hel"``, the
+first message would have been dropped and stable would have answered from the start.
+"""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+from bem_fleet.services.gateway.bucketing import is_mirrored, is_on_canary
+from bem_fleet.services.gateway.canary_observations import CanaryObserver, RequestOutcome
+from bem_fleet.services.gateway.method_fields import MethodFields
+from bem_fleet.services.gateway.route_table import RouteTable
+from bemfleet.fleet.v1 import fleet_pb2
+from fleet import wire
+from fleet.errors import details_of
+from fleet.reflection import ReflectionClient
+from grpc import aio
+from prometheus_client import Counter
+
+_MAX_MIRRORS = 32
+_MIN_MIRROR_TIMEOUT_S = 30.0
+ANSWERED = Counter("bem_gateway_track_requests_total", "Requests by track.", ["mission", "track"])
+SAVED = Counter(
+    "bem_gateway_canary_saved_total", "Requests that stable answered for a canary.", ["mission"]
+)
+MIRRORED = Counter("bem_gateway_mirrored_total", "Requests sent to the other track too.", ["end"])
+STABLE, CANARY = "stable", "canary"
+Metadata = tuple[tuple[str, str], ...]
+Messages = AsyncGenerator[bytes]
+OnComplete = Callable[[RequestOutcome], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a client.
+
+    Attributes:
+        path: Call path, ``/package.Service/Method``.
+        request: Serialised request.
+        streams: Whether the response is a stream.
+        timeout_s: Deadline of the call, retries on stable included, in seconds.
+        metadata: gRPC metadata.
+    """
+
+    path: str
+    request: bytes
+    streams: bool
+    timeout_s: float
+    metadata: Metadata
+
+
+class CanaryRouter:
+    """Canary routing of one mission, shared by all its requests.
+
+    Args:
+        mission: Name of the mission, as in the routes.
+        stable: Channel to the mission itself.
+        reflection: Descriptors of the mission's methods.
+        table: Routes.
+        observer: Takes the outcomes.
+    """
+
+    def __init__(
+        self,
+        mission: str,
+        stable: aio.Channel,
+        reflection: ReflectionClient,
+        table: RouteTable,
+        observer: CanaryObserver,
+    ) -> None:
+        self.mission, self.table, self.observer = mission, table, observer
+        self._stable, self._reflection = stable, reflection
+        self._fields: dict[str, MethodFields] = {}
+        self._mirrors: set[asyncio.Task[None]] = set()
+
+    def stub(self, session: str, request_id: str) -> CanaryStub:
+        """Return the stub for the calls of one request of a session."""
+        return CanaryStub(self, session, request_id)
+
+    def open(self, call: Call, target: fleet_pb2.Target | None, timeout_s: float) -> Messages:
+        """Start a call on one track and yield its messages; closing the iteration cancels it."""
+        address = target.address if target else ""
+        channel = self.table.channel(address) if address else self._stable
+        return _call_messages(channel, call, timeout_s)
+
+    async def fields_of(self, path: str) -> MethodFields | None:
+        """Return the fields of a method; None if the mission does not have it.
+
+        Raises:
+            UnavailableError: The mission's descriptors cannot be read.
+        """
+        method = await self._reflection.find_method(path)
+        if method is None:
+            return None
+        fields = self._fields.get(path)
+        if fields is None or fields.method is not method:  # the mission was replaced
+            fields = self._fields[path] = MethodFields(method)
+        return fields
+
+    def run_mirror(self, mirror: Coroutine[Any, Any, None]) -> None:
+        """Run a mirrored call in the background, or drop it if too many are running."""
+        if len(self._mirrors) >= _MAX_MIRRORS:
+            mirror.close()
+            MIRRORED.labels("dropped").inc()
+            return
+        task = asyncio.create_task(mirror)
+        self._mirrors.add(task)
+        task.add_done_callback(self._mirrors.discard)
+
+    async def close(self) -> None:
+        """Cancel the mirrored calls."""
+        for task in self._mirrors:
+            task.cancel()
+        await asyncio.gather(*self._mirrors, return_exceptions=True)
+
+
+class CanaryStub:
+    """Calls methods of a mission for one request; the session decides the track.
+
+    Attributes:
+        track: Track that answered the last call, ``stable`` or ``canary``; known when the first
+            message of the answer is there.
+        router: Router of the mission.
+        request_id: Id of the request, which decides about mirroring.
+    """
+
+    def __init__(self, router: CanaryRouter, session: str, request_id: str) -> None:
+        self.track = STABLE
+        self.router, self.request_id, self._session = router, request_id, session
+
+    async def unary(
+        self,
+        path: str,
+        request: bytes,
+        *,
+        timeout_s: float,
+        metadata: Metadata,
+    ) -> bytes:
+        """Return the serialised response of a unary method.
+
+        Raises:
+            grpc.RpcError: The call failed, on stable too if the canary was tried.
+        """
+        call = Call(path, request, streams=False, timeout_s=timeout_s, metadata=metadata)
+        async with aclosing(self._messages(call)) as messages:
+            return await anext(messages)
+
+    def stream(
+        self, path: str, request: bytes, *, timeout_s: float, metadata: Metadata
+    ) -> Messages:
+        """Yield the serialised responses of a server-streaming method; closing it cancels the call.
+
+        Raises:
+            grpc.RpcError: The call failed.
+        """
+        return self._messages(
+            Call(path, request, streams=True, timeout_s=timeout_s, metadata=metadata)
+        )
+
+    async def _messages(self, call: Call) -> Messages:
+        split = await self._split(call)
+        messages = split.messages() if split else self.router.open(call, None, call.timeout_s)
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
+
+    async def _split(self, call: Call) -> CanaryCall | None:
+        """Return the call as its route splits it; None if no route applies."""
+        router = self.router
+        if not router.table.has_route(router.mission):
+            return None
+        fields = await router.fields_of(call.path)
+        if fields is None:  # the mission itself refuses the unknown method
+            return None
+        model = fields.model_of(call.request) if fields.names_model else None
+        route = router.table.route(router.mission, model)
+        if route is None:
+            return None
+        chosen = route.HasField("canary") and is_on_canary(
+            self._session, route.canary_id, route.weight
+        )
+        self.track = CANARY if chosen else STABLE
+        return CanaryCall(self, route, fields, call)
+
+
+class CanaryCall:
+    """One call under a route: attempts, fallback to stable, observation and mirroring.
+
+    Args:
+        stub: Stub of the request; its ``track`` says where to begin and is kept up to date.
+        route: Route of the call.
+        fields: Fields of the method.
+        call: The call.
+    """
+
+    def __init__(
+        self, stub: CanaryStub, route: fleet_pb2.Route, fields: MethodFields, call: Call
+    ) -> None:
+        self._stub, self._route, self._fields, self._call = stub, route, fields, call
+        self._router, self._observer = stub.router, stub.router.observer
+
+    async def messages(self) -> Messages:
+        """Yield the messages of the answer.
+
+        Raises:
+            grpc.RpcError: The canary failed after it had spoken, or stable failed.
+        """
+        failure: RequestOutcome | None = None
+        timeout_s = self._call.timeout_s
+        if self._stub.track == CANARY:
+            attempt = self._attempt(self._route.canary, timeout_s, self._canary_answered)
+            try:
+                async with aclosing(attempt.messages_from_first_text()) as messages:
+                    async for message in messages:
+                        yield message
+            except grpc.RpcError as err:
+                failure = self._fallback_reason(attempt, err)
+            else:
+                return
+            timeout_s -= attempt.elapsed_s
+        attempt = self._attempt(
+            self._route.stable, timeout_s, lambda outcome: self._stable_answered(outcome, failure)
+        )
+        try:
+            async with aclosing(attempt.messages()) as messages:
+                async for message in messages:
+                    yield message
+        except grpc.RpcError as err:
+            if not attempt.completed:
+                self._stable_failed(_outcome_of(err, attempt.elapsed_s), failure)
+            raise
+
+    def _attempt(
+        self, target: fleet_pb2.Target, timeout_s: float, on_complete: OnComplete
+    ) -> _Attempt:
+        call = self._call
+        if target.model and self._fields.names_model:
+            call = replace(call, request=self._fields.with_model(call.request, target.model))
+        return _Attempt(self._router.open(call, target, timeout_s), self._fields, on_complete)
+
+    def _fallback_reason(self, attempt: _Attempt, err: grpc.RpcError) -> RequestOutcome:
+        """Return the canary's outcome if stable may still answer; else raise its error."""
+        outcome = _outcome_of(err, attempt.elapsed_s)
+        if outcome is None or attempt.completed:
+            raise err
+        if attempt.committed:
+            self._observer.record_canary(self._route.canary_id, outcome)
+            raise err
+        self._stub.track = STABLE
+        return outcome
+
+    def _canary_answered(self, outcome: RequestOutcome) -> None:
+        ANSWERED.labels(self._route.mission, CANARY).inc()
+        if not self._mirrors(CANARY, outcome):
+            self._observer.record_canary(self._route.canary_id, outcome)
+
+    def _stable_answered(self, outcome: RequestOutcome, failure: RequestOutcome | None) -> None:
+        ANSWERED.labels(self._route.mission, STABLE).inc()
+        if failure is not None:
+            SAVED.labels(self._route.mission).inc()
+            self._observer.record_pair(self._route.canary_id, outcome, failure)
+        elif self._route.HasField("canary") and not self._mirrors(STABLE, outcome):
+            self._observer.record_stable(self._route.canary_id, outcome)
+
+    def _stable_failed(
+        self, outcome: RequestOutcome | None, failure: RequestOutcome | None
+    ) -> None:
+        """Record a failure of stable; with a failure of the canary both are the pair."""
+        if outcome is None:
+            return
+        if failure is not None:
+            self._observer.record_pair(self._route.canary_id, outcome, failure)
+        elif self._route.HasField("canary"):
+            self._observer.record_stable(self._route.canary_id, outcome)
+
+    def _mirrors(self, track: str, outcome: RequestOutcome) -> bool:
+        """Start the mirrored call if the request is drawn for it."""
+        route = self._route
+        if not is_mirrored(self._stub.request_id, route.canary_id, route.mirror):
+            return False
+        self._router.run_mirror(self._mirror(track, outcome))
+        return True
+
+    async def _mirror(self, track: str, outcome: RequestOutcome) -> None:
+        """Send the request to the other track, discard the answer and record the pair."""
+        target = self._route.stable if track == CANARY else self._route.canary
+        outcomes: list[RequestOutcome | None] = []
+        timeout_s = max(_MIN_MIRROR_TIMEOUT_S, 4 * outcome.latency_s)
+        attempt = self._attempt(target, timeout_s, outcomes.append)
+        try:
+            async with aclosing(attempt.messages()) as messages:
+                async for _ in messages:
+                    if attempt.completed:
+                        break
+        except grpc.RpcError as err:
+            outcomes.append(_outcome_of(err, attempt.elapsed_s))
+        other = outcomes[0]
+        MIRRORED.labels("answered" if other and not other.failed else "failed").inc()
+        if other is not None:
+            pair = (other, outcome) if track == CANARY else (outcome, other)
+            self._observer.record_pair(self._route.canary_id, *pair)
+
+
+class _Attempt:
+    """A call on one track.
+
+    Attributes:
+        committed: Whether the client has begun to read the answer; no other track may take over.
+        completed: Whether the answer is complete; ``on_complete`` was called with its outcome.
+    """
+
+    def __init__(self, messages: Messages, fields: MethodFields, on_complete: OnComplete) -> None:
+        self.committed = self.completed = False
+        self._messages, self._fields, self._on_complete = messages, fields, on_complete
+        self._began = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the attempt began, in seconds."""
+        return time.monotonic() - self._began
+
+    async def messages(self) -> Messages:
+        """Yield the messages; the outcome is recorded before the last one is yielded.
+
+        Clients stop reading at the message that completes the answer, so nothing after its
+        ``yield`` is sure to run.
+        """
+        async with aclosing(self._messages) as messages:
+            async for message in messages:
+                if not self.completed and self._fields.completes(message):
+                    self._complete()
+                yield message
+        if not self.completed:
+            self._complete()
+
+    async def messages_from_first_text(self) -> Messages:
+        """Yield the messages, none before the first that speaks: until then it can be replaced."""
+        held: list[bytes] = []
+        async with aclosing(self.messages()) as messages:
+            async for message in messages:
+                held.append(message)
+                if self.committed or self._fields.speaks(message):
+                    self.committed = True
+                    for one in held:
+                        yield one
+                    held.clear()
+        for one in held:
+            yield one
+
+    def _complete(self) -> None:
+        self.completed = True
+        self._on_complete(RequestOutcome(self.elapsed_s))
+
+
+async def _call_messages(channel: aio.Channel, call: Call, timeout_s: float) -> Messages:
+    """Yield the messages of a call; closing the iteration cancels it."""
+    if not call.streams:
+        unary: Any = channel.unary_unary(call.path)
+        yield await unary(call.request, timeout=timeout_s, metadata=call.metadata)
+        return
+    streaming: Any = channel.unary_stream(call.path)
+    responses = streaming(call.request, timeout=timeout_s, metadata=call.metadata)
+    try:
+        async for response in responses:
+            yield response
+    finally:
+        responses.cancel()
+
+
+def _outcome_of(err: grpc.RpcError, latency_s: float) -> RequestOutcome | None:
+    """Return the outcome of a failed call; None if the client cancelled it."""
+    details = details_of(err)
+    if details.code is grpc.StatusCode.CANCELLED:
+        return None
+    withheld = details.reason == wire.CONTENT_FILTERED
+    return RequestOutcome(latency_s, failed=not withheld, withheld=withheld)

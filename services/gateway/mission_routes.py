@@ -1,0 +1,142 @@
+"""Generic mission routes: any unary or server-streaming method over HTTP, as JSON.
+
+``POST /v1/missions/{mission}/{method}`` transcodes the body to the method's request message by the
+mission's reflection, calls the method through the canary split, and returns the response as JSON or
+as server-sent events. A new mission needs nothing here but its entry in the setting ``missions``.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+from bem_fleet.services.gateway.body_route import require_json
+from bem_fleet.services.gateway.canary_routing import CanaryStub
+from bem_fleet.services.gateway.errors import ApiError, from_rpc
+from bem_fleet.services.gateway.event_stream import DONE, EventStreamResponse, encode_event
+from bem_fleet.services.gateway.method_fields import MethodFields
+from bem_fleet.services.gateway.missions import MissionClient
+from bem_fleet.services.gateway.request_context import session_of
+from bem_fleet.services.gateway.state import state_of
+from bem_fleet.services.gateway.transcoding import parse_json, to_json
+from bemfleet.mission.v1 import mission_pb2
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from fleet import logs, wire
+from fleet.clients import outgoing_metadata
+from fleet.errors import NotFoundError
+
+routes = APIRouter(prefix="/v1/missions")
+
+
+@routes.get("")
+async def list_missions(request: Request) -> JSONResponse:
+    """List the missions with their methods; a mission that is away has a reason instead."""
+    missions = state_of(request).missions.values()
+    return JSONResponse(
+        {"object": "list", "data": [await _description(mission) for mission in missions]}
+    )
+
+
+@routes.get("/{mission}")
+async def get_mission(request: Request, mission: str) -> JSONResponse:
+    """Describe one mission."""
+    return JSONResponse(await _description(_mission(request, mission)))
+
+
+@routes.post("/{mission}/{method}")
+async def call_method(request: Request, mission: str, method: str) -> Response:
+    """Call a method of the mission's own service."""
+    client = _mission(request, mission)
+    require_json(request.headers.get("content-type", ""))
+    body = await request.body()
+    try:
+        fields = await client.method(method)
+    except NotFoundError as err:
+        raise ApiError(404, str(err), code="method_not_found", param="method") from err
+    if fields.method.client_streaming:
+        raise ApiError(
+            400,
+            f"method: {method} takes a stream of requests, which HTTP cannot send; call it by gRPC",
+            code="client_streaming_unsupported",
+            param="method",
+        )
+    message = parse_json(body, fields.request).SerializeToString()
+    stub = client.router.stub(session_of(request.headers), logs.request_id.get())
+    timeout_s = state_of(request).settings.request_timeout_s
+    if fields.streams_responses:
+        return await _stream(stub, fields, message, timeout_s)
+    response = await stub.unary(
+        fields.path, message, timeout_s=timeout_s, metadata=outgoing_metadata()
+    )
+    return JSONResponse(
+        to_json(fields.response.FromString(response)), headers={wire.TRACK: stub.track}
+    )
+
+
+async def _stream(
+    stub: CanaryStub, fields: MethodFields, message: bytes, timeout_s: float
+) -> Response:
+    responses = stub.stream(fields.path, message, timeout_s=timeout_s, metadata=outgoing_metadata())
+    # Before the HTTP response begins, so that an early error still has its status.
+    first = await anext(responses, None)
+    streamed = EventStreamResponse(_events(fields, first, responses))
+    streamed.headers[wire.TRACK] = stub.track
+    return streamed
+
+
+async def _events(
+    fields: MethodFields, first: bytes | None, responses: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
+    """Yield an event per response; an error is the last event, without ``[DONE]``."""
+    async with aclosing(responses):
+        try:
+            response = first
+            while response is not None:
+                yield encode_event(to_json(fields.response.FromString(response)))
+                response = await anext(responses, None)
+        except grpc.RpcError as err:
+            yield encode_event({"error": from_rpc(err).body})
+            return
+    yield DONE
+
+
+def _mission(request: Request, name: str) -> MissionClient:
+    missions = state_of(request).missions
+    if name not in missions:
+        raise ApiError(
+            404,
+            f"mission: {name!r} does not exist; missions: {', '.join(sorted(missions))}; "
+            "name one of them",
+            code="mission_not_found",
+            param="mission",
+        )
+    return missions[name]
+
+
+async def _description(mission: MissionClient) -> dict[str, Any]:
+    head = {"id": mission.name, "object": "mission"}
+    try:
+        described = await mission.describe()
+    except grpc.RpcError as err:
+        return {**head, "status": "unavailable", "reason": from_rpc(err).body["message"]}
+    return {
+        **head,
+        "status": "serving",
+        "version": described.version,
+        "base_model": described.base_model,
+        "base_model_digest": described.base_model_digest,
+        "service": described.service,
+        "methods": [_method(method) for method in described.methods],
+    }
+
+
+def _method(method: mission_pb2.MethodDescription) -> dict[str, Any]:
+    return {
+        "name": method.name.rpartition("/")[2],
+        "path": method.name,
+        "client_streaming": method.client_streaming,
+        "server_streaming": method.server_streaming,
+        "model_field": method.model_field,
+        "text_fields": list(method.text_fields),
+    }

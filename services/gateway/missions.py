@@ -1,0 +1,139 @@
+"""Mission clients: channel, contract, descriptors and canary routing of each mission."""
+
+from __future__ import annotations  # the typed stub exists in the stubs only
+
+import asyncio
+
+import grpc
+from bem_fleet.services.gateway.canary_observations import CanaryObserver
+from bem_fleet.services.gateway.canary_routing import CanaryRouter
+from bem_fleet.services.gateway.method_fields import MethodFields
+from bem_fleet.services.gateway.route_table import RouteTable
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
+from fleet.clients import open_channel, outgoing_metadata, wait_ready
+from fleet.errors import NotFoundError
+from fleet.reflection import ReflectionClient
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+_CONTRACT = mission_pb2.DESCRIPTOR.services_by_name["MissionService"].full_name
+_DESCRIBE_TIMEOUT_S = 5.0
+_HEALTH_TIMEOUT_S = 1.0
+
+
+class MissionClient:
+    """Everything that the gateway needs of one mission.
+
+    Attributes:
+        name: Name of the mission.
+        contract: Stub of its MissionService.
+        router: Canary routing of its calls.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        channel: aio.Channel,
+        table: RouteTable,
+        observer: CanaryObserver,
+    ) -> None:
+        self.name = name
+        self.contract: mission_pb2_grpc.MissionServiceAsyncStub = (
+            mission_pb2_grpc.MissionServiceStub(channel)
+        )
+        self._channel = channel
+        self._reflection = ReflectionClient(channel, f"mission {name}")
+        self.router = CanaryRouter(name, channel, self._reflection, table, observer)
+        self._service = ""
+
+    async def describe(self) -> mission_pb2.DescribeResponse:
+        """Return the mission's description.
+
+        Raises:
+            grpc.RpcError: The mission cannot be reached, or still loads its model.
+        """
+        described = await self.contract.Describe(
+            mission_pb2.DescribeRequest(),
+            timeout=_DESCRIBE_TIMEOUT_S,
+            metadata=outgoing_metadata(),
+        )
+        self._service = described.service
+        return described
+
+    async def method(self, name: str) -> MethodFields:
+        """Return a method of the mission's own service.
+
+        Raises:
+            NotFoundError: The service has no such method; the error names its methods.
+            UnavailableError: The mission's descriptors cannot be read.
+            grpc.RpcError: The mission cannot be reached, or still loads its model.
+        """
+        if not self._service:
+            await self.describe()
+        fields = await self.router.fields_of(f"/{self._service}/{name}")
+        if fields is None:
+            described = await self.describe()  # a restarted mission may have another service
+            fields = await self.router.fields_of(f"/{self._service}/{name}")
+            if fields is None:
+                methods = [method.name.rpartition("/")[2] for method in described.methods]
+                raise NotFoundError(
+                    f"method: mission {self.name!r} has no method {name!r}; methods: "
+                    f"{', '.join(sorted(methods))}; call one of them"
+                )
+        return fields
+
+    async def wait_ready(self, service: str, timeout_s: float) -> None:
+        """Wait until a service of the mission reports SERVING.
+
+        Raises:
+            UnavailableError: The service is not SERVING after ``timeout_s`` seconds.
+        """
+        await wait_ready(self._channel, service, timeout_s)
+
+    async def is_serving(self) -> bool:
+        """Return whether the mission reports SERVING now."""
+        check = health_pb2_grpc.HealthStub(self._channel).Check(
+            health_pb2.HealthCheckRequest(service=_CONTRACT), timeout=_HEALTH_TIMEOUT_S
+        )
+        try:
+            status = (await check).status
+        except grpc.RpcError:
+            return False
+        return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def watch_connection(self) -> None:
+        """Read the mission's descriptors again after a lost connection; runs until cancelled."""
+        await self._reflection.watch_connection()
+
+    async def close(self) -> None:
+        """Cancel mirrored calls and close the channel."""
+        await self.router.close()
+        await self._channel.close()
+
+
+def connect_missions(
+    targets: dict[str, str], max_message_bytes: int, table: RouteTable, observer: CanaryObserver
+) -> dict[str, MissionClient]:
+    """Return the clients of all missions by name; connections are made on first use.
+
+    Args:
+        targets: gRPC target of each mission by name.
+        max_message_bytes: Largest message, in bytes.
+        table: Canary routes.
+        observer: Takes the outcomes of canaries.
+    """
+    return {
+        name: MissionClient(
+            name, open_channel(target, max_message_bytes=max_message_bytes), table, observer
+        )
+        for name, target in targets.items()
+    }
+
+
+async def mission_statuses(missions: dict[str, MissionClient]) -> dict[str, str]:
+    """Return ``serving`` or ``unavailable`` for each mission."""
+    serving = await asyncio.gather(*(mission.is_serving() for mission in missions.values()))
+    return {
+        name: "serving" if one else "unavailable"
+        for name, one in zip(missions, serving, strict=True)
+    }

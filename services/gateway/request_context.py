@@ -1,0 +1,131 @@
+"""Request context middleware: request id, body limit, forwarded headers, metrics, access log."""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bem_fleet.services.gateway.errors import ApiError
+from fleet import logs, wire
+from fleet.clients import forwarded_metadata
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LOG = logs.get("gateway.access")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+FORWARDED_HEADERS = (wire.SAFETY_STRENGTH, wire.TENANT)
+"""Request headers that the sidecar reads as gRPC metadata."""
+MAX_FORWARDED_CHARS = 64
+_MAX_SESSION_CHARS = 256
+REQUESTS = Counter("bem_gateway_requests_total", "Completed HTTP requests.", ["route", "code"])
+SECONDS = Histogram(
+    "bem_gateway_request_seconds",
+    "Time from the arrival of a request to the end of its answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+
+
+class RequestContextMiddleware:
+    """Outermost ASGI middleware of the gateway.
+
+    Args:
+        app: Application that serves the request.
+        max_body_bytes: Largest body in bytes, whether or not Content-Length announces it.
+    """
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = dict(scope["headers"])
+        received = headers.get(wire.REQUEST_ID.encode(), b"").decode("latin-1")
+        identifier = received if _ID.fullmatch(received) else logs.new_request_id()
+        logs.request_id.set(identifier)
+        logs.traceparent.set(headers.get(wire.TRACEPARENT.encode(), b"").decode("latin-1")[:128])
+        status: list[int] = []
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status.append(message["status"])
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (wire.REQUEST_ID.encode(), identifier.encode()),
+                ]
+            await send(message)
+
+        try:
+            if int(headers.get(b"content-length", b"0") or 0) > self._max_body_bytes:
+                await _too_large(self._max_body_bytes).response()(scope, receive, send_with_id)
+            elif problem := _forward_headers(headers):
+                await problem.response()(scope, receive, send_with_id)
+            else:
+                await self._app(scope, _limited(receive, self._max_body_bytes), send_with_id)
+        finally:
+            _record_request(scope, status[0] if status else 499, time.perf_counter() - began)
+
+
+async def cancel_on_disconnect(receive: Receive, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks when the client disconnects; the body must have been read before."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+    for task in tasks:
+        task.cancel()
+
+
+def _forward_headers(headers: Mapping[bytes, bytes]) -> ApiError | None:
+    """Keep the headers that calls to missions repeat; return an error for a bad value."""
+    forwarded = []
+    for name in FORWARDED_HEADERS:
+        value = headers.get(name.encode(), b"").decode("latin-1")
+        if len(value) > MAX_FORWARDED_CHARS or not (value.isascii() and value.isprintable()):
+            return ApiError(
+                400,
+                f"{name}: must be at most {MAX_FORWARDED_CHARS} printable ASCII characters",
+                code="invalid_value",
+                param=name,
+            )
+        forwarded.append((name, value))
+    forwarded_metadata.set(tuple(forwarded))
+    return None
+
+
+def session_of(headers: Mapping[str, str], user: str | None = None) -> str:
+    """Return the session id: the session header, else the request's user, else the request id."""
+    return headers.get(wire.SESSION_ID, "")[:_MAX_SESSION_CHARS] or user or logs.request_id.get()
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def receive_counted() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit)
+        return message
+
+    return receive_counted
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, f"body: too large; the limit is {limit} bytes", code="body_too_large")
+
+
+def _record_request(scope: Scope, status: int, seconds: float) -> None:
+    route: Any = scope.get("route")
+    # Unknown paths share one series: a client must not be able to create new ones.
+    name = getattr(route, "path", "unknown")
+    REQUESTS.labels(name, str(status)).inc()
+    SECONDS.labels(name).observe(seconds)
+    _LOG.info(
+        "request", method=scope["method"], route=name, status=status, ms=round(seconds * 1000, 1)
+    )

@@ -1,0 +1,92 @@
+"""Typed state of the gateway, and its lifespan."""
+
+from __future__ import annotations  # the typed stub exists in the stubs only
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from bem_fleet.services.gateway.canary_observations import CanaryObserver
+from bem_fleet.services.gateway.missions import MissionClient, connect_missions
+from bem_fleet.services.gateway.route_table import RouteTable
+from bem_fleet.services.gateway.settings import GatewaySettings
+from bemfleet.validation.v1 import validation_pb2_grpc
+from fastapi import Request
+from fleet.clients import open_channel
+from fleet.streams import StreamWriter
+
+
+@dataclass(frozen=True)
+class GatewayState:
+    """Clients that the routes use.
+
+    Attributes:
+        settings: Settings of the gateway.
+        missions: Mission clients by name.
+        validation: Stub of the validation service.
+        feedback: Writer of the feedback stream.
+        table: Canary routes.
+        observer: Canary observations.
+    """
+
+    settings: GatewaySettings
+    missions: dict[str, MissionClient]
+    validation: validation_pb2_grpc.ValidationServiceAsyncStub
+    feedback: StreamWriter
+    table: RouteTable
+    observer: CanaryObserver
+
+    @property
+    def openai_mission(self) -> MissionClient:
+        """Mission behind the OpenAI routes."""
+        return self.missions[self.settings.openai_mission]
+
+
+@asynccontextmanager
+async def open_state(settings: GatewaySettings) -> AsyncIterator[GatewayState]:
+    """Open the clients and their background tasks; close all of them at the end."""
+    async with AsyncExitStack() as stack:
+        observer = CanaryObserver(settings.redis_url)
+        stack.push_async_callback(observer.close)
+        table = RouteTable(
+            settings.fleet_address,
+            settings.max_message_bytes,
+            observer.set_active_canaries,
+            channel_grace_s=settings.request_timeout_s,
+        )
+        stack.push_async_callback(table.close)
+        missions = connect_missions(settings.missions, settings.max_message_bytes, table, observer)
+        for mission in missions.values():
+            stack.push_async_callback(mission.close)
+        validation = open_channel(
+            settings.validation_address, max_message_bytes=settings.max_message_bytes
+        )
+        stack.push_async_callback(validation.close)
+        feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
+        stack.push_async_callback(feedback.close)
+        background = [
+            asyncio.create_task(work)
+            for work in (
+                table.watch(),
+                observer.run(),
+                *(mission.watch_connection() for mission in missions.values()),
+            )
+        ]
+        stack.push_async_callback(_cancel, background)
+        stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
+            validation_pb2_grpc.ValidationServiceStub(validation)
+        )
+        yield GatewayState(settings, missions, stub, feedback, table, observer)
+
+
+def state_of(request: Request) -> GatewayState:
+    """Return the state of the application that serves the request."""
+    state: GatewayState = request.app.state.gateway
+    return state
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,95 @@
+"""HTTP client of an installed fleet, from outside and from inside the cluster."""
+
+import json
+from typing import Any
+
+import httpx
+
+from tests.cluster.kubernetes_cli import Release
+
+MODEL = "smollm2-135m-instruct"
+QUESTION = "What is the capital of France?"
+# Sends requests to the gateway from inside the cluster by threads, each request in a session
+# of its own; prints the number of requests and the failures.
+_CONTINUOUS_CLIENT = """
+import concurrent.futures, json, sys, time, urllib.error, urllib.request
+url, body, limit = sys.argv[1], sys.argv[2].encode(), time.monotonic() + float(sys.argv[3])
+sent, failed = [0], []
+def send(worker):
+    while time.monotonic() < limit:
+        sent[0] += 1
+        session = f"{worker}-{sent[0]}-{time.monotonic()}"
+        headers = {"Content-Type": "application/json", "x-session-id": session}
+        try:
+            request = urllib.request.Request(url, body or None, headers)
+            urllib.request.urlopen(request, timeout=60).read()
+        except urllib.error.HTTPError as err:
+            failed.append(f"{time.time():.1f} {err} {err.read()[:300]}")
+        except OSError as err:
+            failed.append(f"{time.time():.1f} {err}")
+        time.sleep(float(sys.argv[5]))
+with concurrent.futures.ThreadPoolExecutor() as pool:
+    list(pool.map(send, range(int(sys.argv[4]))))
+print(json.dumps({"sent": sent[0], "failed": failed}))
+"""
+
+
+def chat(model: str = MODEL, question: str = QUESTION, max_tokens: int = 16) -> dict[str, Any]:
+    """Return the body of a chat completion request."""
+    messages = [{"role": "user", "content": question}]
+    return {"model": model, "messages": messages, "temperature": 0, "max_tokens": max_tokens}
+
+
+def complete(release: Release, model: str = MODEL) -> str:
+    """Return the text of a chat completion through the gateway."""
+    with release.port_forward("gateway", 8080) as port:
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
+        response = httpx.post(url, json=chat(model), timeout=120)
+    response.raise_for_status()
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+def give_feedback(release: Release) -> str:
+    """Send positive feedback and return the id of its stream record."""
+    with release.port_forward("gateway", 8080) as port:
+        response = httpx.post(
+            f"http://127.0.0.1:{port}/v1/feedback",
+            json={"completion_id": "chatcmpl-1", "rating": "up"},
+            timeout=30,
+        )
+    response.raise_for_status()
+    return str(response.json()["id"])
+
+
+def is_stored(release: Release, record: str) -> bool:
+    """Return whether the feedback stream holds a record."""
+    return record in release.redis("XRANGE", "bem:feedback", record, record)
+
+
+def send_continuously(
+    release: Release,
+    seconds: float,
+    body: dict[str, Any] | None = None,
+    *,
+    concurrency: int = 1,
+    pause_s: float = 0.1,
+) -> dict[str, Any]:
+    """Send requests to the gateway's Service from another pod.
+
+    Args:
+        release: Release whose gateway is called.
+        seconds: Duration of the traffic, in seconds.
+        body: Body of each chat completion request; None lists the models instead.
+        concurrency: Number of threads that send.
+        pause_s: Pause of a thread between a response and its next request, in seconds.
+
+    Returns:
+        ``sent``, the number of requests, and ``failed``, a list of errors.
+    """
+    path = "/v1/chat/completions" if body else "/v1/models"
+    url = f"http://{release.name}-gateway:8080{path}"
+    options = [url, json.dumps(body) if body else "", str(seconds), str(concurrency), str(pause_s)]
+    command = ["exec", f"deploy/{release.name}-validation", "--", "python", "-c"]
+    printed = release.kubectl(*command, _CONTINUOUS_CLIENT, *options, timeout_s=seconds + 120)
+    counts: dict[str, Any] = json.loads(printed)
+    return counts

@@ -1,0 +1,74 @@
+"""Installed fleet: completions, `helm test`, ports, container security and refused upgrades."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cluster.client import complete
+from tests.cluster.kubernetes_cli import CommandError, Release
+
+pytestmark = [pytest.mark.stage("installed"), pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+# Connects to every port of a pod and prints those that accept.
+SCAN = """
+import socket, sys
+for port in range(1, 65536):
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        if probe.connect_ex((sys.argv[1], port)) == 0:
+            print(port)
+"""
+
+
+def test_installed_fleet_answers(release: Release) -> None:
+    """With the shipped values `helm install --wait` returns when the model answers."""
+    assert "Paris" in complete(release)
+
+
+def test_helm_test_passes(release: Release) -> None:
+    """`helm test` completes over HTTP and gRPC inside the cluster, and sends feedback."""
+    logs = release.helm("test", "--logs", "--timeout", "5m")
+
+    assert "router: " in logs
+    assert "feedback: " in logs
+
+
+def test_mission_pod_opens_only_the_sidecars_ports(release: Release) -> None:
+    """Of the 65,535 ports of the mission's pod, the sidecar's gRPC and metrics ports accept."""
+    address = release.pod("router")["status"]["podIP"]
+    scan = ("exec", "deploy/bem-fleet-validation", "--", "python", "-c", SCAN, address)
+    open_ports = release.kubectl(*scan, timeout_s=600)
+
+    assert open_ports.split() == ["9464", "50051"]
+
+
+def test_containers_run_unprivileged(release: Release) -> None:
+    """Containers do not run as root and have a read-only root file system."""
+    shell = "id -u; touch /app/x 2>&1 || true"
+    output = release.kubectl("exec", "deploy/bem-fleet-gateway", "--", "sh", "-c", shell)
+
+    assert output.startswith("65532\n")
+    assert "Read-only file system" in output
+
+
+@pytest.mark.parametrize("service", ["gateway", "router", "validation", "orchestrator"])
+def test_images_check_their_own_health(release: Release, service: str) -> None:
+    """The HEALTHCHECK command of each image succeeds in its container."""
+    container = ("exec", f"deploy/bem-fleet-{service}", "-c", service)
+    release.kubectl(*container, "--", "python", "/app/health_check.py")
+
+
+@pytest.mark.parametrize("service", ["gateway", "orchestrator", "validation"])
+def test_control_plane_holds_no_torch(release: Release, service: str) -> None:
+    """Images of services without a model do not contain torch."""
+    with pytest.raises(CommandError, match="No module named 'torch'"):
+        release.kubectl("exec", f"deploy/bem-fleet-{service}", "--", "python", "-c", "import torch")
+
+
+def test_invalid_value_leaves_the_release_unchanged(release: Release) -> None:
+    """An unknown value stops the upgrade by name, and no revision is added."""
+    before = release.revision()
+    with pytest.raises(CommandError, match="additional properties 'replica' not allowed"):
+        release.helm("upgrade", "charts", "--set", "services.router.replica=2")
+
+    assert release.revision() == before

@@ -1,0 +1,58 @@
+"""Dashboards and alerts against a Prometheus that has scraped all tests before."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.cluster.client import chat, complete, give_feedback, send_continuously
+from tests.cluster.kubernetes_cli import CLUSTER_TOOL, Release, run, wait_for
+from tests.cluster.prometheus import Prometheus, panel_queries
+
+pytestmark = [pytest.mark.stage("monitoring"), pytest.mark.e2e, pytest.mark.timeout(600)]
+# Series that exist only after a failure, or on GPUs.
+_EMPTY_WHEN_HEALTHY = {
+    "bem_gateway_canary_saved_total",
+    "bem_gateway_validation_",
+    "bem_orchestrator_claims_refused",
+    "bem_orchestrator_gpus_assigned",
+    "bem_orchestrator_pods_displaced_total",
+    "bem_orchestrator_writes_failed_total",
+    "bem_validation_claims_total",
+    "bem_safety_policy_reloads_total",
+    "bem_safety_scorer_restarts_total",
+}
+
+
+def test_every_panel_has_data(release: Release, prometheus: Prometheus) -> None:
+    """Each panel's query is valid, and returns series unless it shows failures only."""
+    complete(release, "passage-qa")
+    give_feedback(release)
+    send_continuously(release, 15, chat(max_tokens=4))
+    empty = []
+    for board, expression in panel_queries():
+        query = expression.replace("$namespace", release.namespace)
+        names = set(re.findall(r"bem_[a-z0-9_]+", query))
+        if not prometheus.query(query) and not names & _EMPTY_WHEN_HEALTHY:
+            empty.append((board, query))
+
+    assert empty == []
+
+
+def test_alerts_are_evaluated(prometheus: Prometheus) -> None:
+    """Every alerting rule evaluates without an error, and none fires for a healthy fleet."""
+    rules = wait_for(
+        lambda: [r for r in prometheus.alerts() if r["health"] != "unknown"], "evaluated"
+    )
+
+    assert {rule["health"] for rule in rules} == {"ok"}
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+
+
+def test_alerts_fire_when_they_should() -> None:
+    """Each alert fires in promtool's rule tests when its series stay beyond the threshold."""
+    promtool = f"{run(CLUSTER_TOOL, 'prometheus').strip()}/promtool"
+    output = run(promtool, "test", "rules", "tests/cluster/alert_tests.yaml")
+
+    assert "SUCCESS" in output

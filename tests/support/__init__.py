@@ -1,0 +1,1 @@
+"""Test infrastructure: required tools, floors of tests that must run, scenario stages."""

@@ -1,0 +1,43 @@
+"""Stream writer on a real Redis."""
+
+import pytest
+import redis
+from fleet.errors import UnavailableError
+from fleet.streams import StreamWriter
+from fleet.testing import RedisServer, free_port
+
+
+async def test_idempotency_key_stores_once(redis_server: RedisServer) -> None:
+    """A repeated key returns the first id; another key and no key store again."""
+    writer = StreamWriter(redis_server.url, "bem:test")
+    first = await writer.append_once({"n": "1"}, "key")
+    again = await writer.append_once({"n": "2"}, "key")
+    await writer.append_once({"n": "3"}, "other")
+    await writer.append_once({"n": "4"}, None)
+    await writer.close()
+
+    with redis.from_url(redis_server.url, decode_responses=True) as client:
+        stored = client.xrange("bem:test")
+    assert first == again
+    assert [fields["n"] for _, fields in stored] == ["1", "3", "4"]
+
+
+async def test_one_writer_appends_to_several_streams(redis_server: RedisServer) -> None:
+    """Binary fields of two streams share the connection."""
+    writer = StreamWriter(redis_server.url, "bem:test", maxlen=10)
+    for name in ("a", "b"):
+        await writer.append({"pair": b"\x00\xff"}, stream=name)
+    await writer.close()
+
+    with redis.from_url(redis_server.url) as client:
+        assert [client.xlen(name) for name in ("a", "b", "bem:test")] == [1, 1, 0]
+        assert client.xrange("a")[0][1] == {b"pair": b"\x00\xff"}
+
+
+async def test_absent_redis_is_unavailable_and_named() -> None:
+    """The error names the stream; nothing is retried beyond the limit."""
+    writer = StreamWriter(f"redis://127.0.0.1:{free_port()}/0", "bem:test")
+
+    with pytest.raises(UnavailableError, match="bem:test"):
+        await writer.ping()
+    await writer.close()

@@ -1,0 +1,55 @@
+"""Text roles and field paths of messages."""
+
+from bemfleet.common.v1 import text_pb2
+from bemfleet.mission.v1 import mission_pb2
+from bemfleet.router.v1 import router_pb2 as pb
+from fleet.text_roles import (
+    ending_fields,
+    has_judged_text,
+    model_field_path,
+    role_of,
+    text_fields,
+    texts,
+)
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+GENERATE = pb.GenerateRequest.DESCRIPTOR
+RESPONSE = pb.GenerateResponse.DESCRIPTOR
+
+
+def test_labels_are_left_out_and_nested_texts_have_paths() -> None:
+    """Every text that is set has the path of its field; labels have none."""
+    request = pb.GenerateRequest(model="m", stop=["x"])
+    request.chat.messages.add(role="user", content="hello")
+
+    assert [(path, text) for path, _, text in texts(request)] == [
+        ("chat.messages[0].content", "hello"),
+        ("stop", "x"),
+    ]
+
+
+def test_model_field_may_be_nested_or_absent() -> None:
+    """The path leads through singular messages only."""
+    assert model_field_path(GENERATE) == "model"
+    assert model_field_path(pb.CompleteRequest.DESCRIPTOR) == "request.model"
+    assert model_field_path(RESPONSE) == ""
+
+
+def test_end_and_judged_text_are_known_from_the_type() -> None:
+    """A stream's last field is named; a type of labels alone has no judged text."""
+    assert ending_fields(RESPONSE) == ("finish_reason",)
+    assert has_judged_text(RESPONSE)
+    assert not has_judged_text(mission_pb2.ListAdaptersResponse.DESCRIPTOR)
+
+
+def test_options_are_read_from_a_foreign_pool() -> None:
+    """A pool filled by reflection gives the same roles and paths as the generated one."""
+    pool = descriptor_pool.DescriptorPool()
+    for file in (descriptor_pb2.DESCRIPTOR, text_pb2.DESCRIPTOR, pb.DESCRIPTOR):
+        pool.AddSerializedFile(file.serialized_pb)
+    foreign = pool.FindMessageTypeByName(pb.CompleteRequest.DESCRIPTOR.full_name)
+
+    assert model_field_path(foreign) == "request.model"
+    assert [role_of(field) for field in text_fields(foreign)] == [
+        role_of(field) for field in text_fields(pb.CompleteRequest.DESCRIPTOR)
+    ]

@@ -1,0 +1,76 @@
+"""Choices of a completion from the router's messages; requests are in test_openai_schema."""
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+import pytest
+from bem_fleet.services.gateway.generation import ChoiceDelta, stream_choices
+from bemfleet.router.v1 import router_pb2 as pb
+from fleet.errors import DeniedError, to_status
+from grpc import aio
+from grpc_status import rpc_status
+
+
+def denied() -> aio.AioRpcError:
+    """Return the sidecar's error for a withheld answer."""
+    status = rpc_status.to_status(to_status(DeniedError("withheld", "CONTENT_FILTERED", {}), {}))
+    trailing = aio.Metadata(*status.trailing_metadata)
+    return aio.AioRpcError(status.code, aio.Metadata(), trailing, details=status.details)
+
+
+class Stub:
+    """Answers each stream with a text and an end, or an error."""
+
+    def __init__(self, failure: grpc.RpcError | None = None) -> None:
+        self.failure, self.closed = failure, 0
+
+    async def stream(self, _path: str, request: bytes, **_: Any) -> AsyncGenerator[bytes]:
+        """Yield the seed as text, then the end."""
+        try:
+            seed = pb.GenerateRequest.FromString(request).sampling.seed
+            yield pb.GenerateResponse(text=str(seed)).SerializeToString()
+            if self.failure:
+                raise self.failure
+            yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP).SerializeToString()
+            raise AssertionError("read beyond the end of the text")
+        finally:
+            self.closed += 1
+
+
+def requests(count: int) -> list[pb.GenerateRequest]:
+    """Return requests with different seeds."""
+    return [pb.GenerateRequest(sampling=pb.Sampling(seed=seed)) for seed in range(count)]
+
+
+async def collect(stub: Any, count: int) -> list[ChoiceDelta]:
+    """Return all deltas of a streamed completion."""
+    return [delta async for delta in stream_choices(stub, requests(count), 5.0)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_each_choice_has_its_text_and_its_end(count: int) -> None:
+    """Choices arrive in any order, each with its index; every call is closed."""
+    stub = Stub()
+    deltas = await collect(stub, count)
+
+    texts = {delta.index: delta.output.text for delta in deltas if delta.output.text}
+    assert texts == {index: str(index) for index in range(count)}
+    assert sum(delta.finish_reason == "stop" for delta in deltas) == count
+    assert stub.closed == count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_withheld_choice_ends_with_content_filter(count: int) -> None:
+    """What the sidecar withholds is the end of a choice, not an error."""
+    deltas = await collect(Stub(denied()), count)
+
+    assert [delta.finish_reason for delta in deltas if delta.withheld] == ["content_filter"] * count
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_other_errors_end_the_stream(count: int) -> None:
+    """One failed choice fails the completion."""
+    failure = aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, aio.Metadata(), aio.Metadata())
+    with pytest.raises(grpc.RpcError):
+        await collect(Stub(failure), count)
