@@ -104,10 +104,9 @@ def run_generators(root: Path, written: Iterable[Path] = ()) -> None:
         CalledProcessError: A generator failed; its own message is on standard error.
     """
     modules = [str(file) for file in written if file.suffix == ".py"]
-    for arguments in (("check", "--quiet", "--select", "I", "--fix"), ("format", "--quiet")):
-        subprocess.run(
-            [sys.executable, "-m", "ruff", *arguments, "--", *modules], cwd=root, check=True
-        )
+    for options in (["check", "--quiet", "--select", "I", "--fix"], ["format", "--quiet"]):
+        command = [sys.executable, "-m", "ruff", *options, "--", *modules]
+        subprocess.run(command, cwd=root, check=True)
     for arguments in GENERATORS:
         subprocess.run([sys.executable, *arguments], cwd=root, check=True)
     code = "from tests.support.requirements import find; print(find('helm'))"

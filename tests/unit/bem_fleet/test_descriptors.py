@@ -32,7 +32,7 @@ MINIMAL: dict[str, Any] = {
 def write(root: Path, **changes: Any) -> Path:
     """Write a descriptor with changed fields below ``root/services`` and return its file."""
     content = {**MINIMAL, **changes}
-    file = root / "services" / MINIMAL["name"] / "service.yaml"
+    file = root / "services" / "sixth" / "service.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(content))
     return file

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent import futures
+from typing import Any
 
 import grpc
 import pytest
@@ -11,21 +12,43 @@ from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet.testing import free_port
 
 
+BASE = pb.Adapter(name="base", version="b" * 64, base=True)
+ALPHA = pb.Adapter(name="alpha", version="a" * 64, rank=8)
+
+
 class Mission(rpc.MissionServiceServicer):
     """A mission with one adapter that can be loaded."""
 
-    def ListAdapters(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802, ANN001, ANN201, ARG002, D102
-        base = pb.Adapter(name="base", version="b" * 64, base=True)
-        return pb.ListAdaptersResponse(
-            adapters=[base, pb.Adapter(name="alpha", version="a" * 64, rank=8)], context_tokens=512
-        )
+    def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:  # noqa: ARG002, N802
+        """Describe nothing."""
+        return pb.DescribeResponse()
 
-    def LoadAdapter(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802, ANN001, ANN201, D102
+    def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeResponse:  # noqa: ARG002, N802
+        """Answer nothing."""
+        return pb.ProbeResponse()
+
+    def ListAdapters(  # noqa: N802
+        self,
+        request: pb.ListAdaptersRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.ListAdaptersResponse:
+        """List the base model and one adapter."""
+        return pb.ListAdaptersResponse(adapters=[BASE, ALPHA], context_tokens=512)
+
+    def LoadAdapter(  # noqa: N802
+        self, request: pb.LoadAdapterRequest, context: Any
+    ) -> pb.LoadAdapterResponse:
+        """Load the adapter that exists."""
         if request.name != "alpha":
             context.abort(grpc.StatusCode.NOT_FOUND, f"name: there is no adapter {request.name!r}")
-        return pb.LoadAdapterResponse(adapter=pb.Adapter(name="alpha", version="a" * 64))
+        return pb.LoadAdapterResponse(adapter=ALPHA)
 
-    def UnloadAdapter(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802, ANN001, ANN201, ARG002, D102
+    def UnloadAdapter(  # noqa: N802
+        self,
+        request: pb.UnloadAdapterRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.UnloadAdapterResponse:
+        """Unload any adapter."""
         return pb.UnloadAdapterResponse()
 
 

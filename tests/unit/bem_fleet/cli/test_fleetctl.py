@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bem_fleet.cli import fleetctl
+from bem_fleet.cli import experiments, fleetctl
 
 COMMANDS = {
     *("up", "down", "status", "logs", "canary", "gates", "audit", "adapters"),
@@ -27,7 +27,7 @@ def test_recipe_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append((name, options))
         return 7
 
-    monkeypatch.setattr(fleetctl.experiments, "run_experiment", run)
+    monkeypatch.setattr(experiments, "run_experiment", run)
 
     assert fleetctl.main(["train", "passage-qa", "--seed", "3", "--help"]) == 7
     assert calls == [("passage-qa", ["--seed", "3", "--help"])]
