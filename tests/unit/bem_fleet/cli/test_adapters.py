@@ -1,5 +1,7 @@
 """``fleetctl adapters``: adapters of a running mission."""
 
+# ruff: noqa: ARG002, N802 - names and arguments are gRPC's
+
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -11,7 +13,6 @@ from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet.testing import free_port
 
-
 BASE = pb.Adapter(name="base", version="b" * 64, base=True)
 ALPHA = pb.Adapter(name="alpha", version="a" * 64, rank=8)
 
@@ -19,34 +20,32 @@ ALPHA = pb.Adapter(name="alpha", version="a" * 64, rank=8)
 class Mission(rpc.MissionServiceServicer):
     """A mission with one adapter that can be loaded."""
 
-    def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:  # noqa: ARG002, N802
+    def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
         """Describe nothing."""
         return pb.DescribeResponse()
 
-    def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeResponse:  # noqa: ARG002, N802
+    def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeResponse:
         """Answer nothing."""
         return pb.ProbeResponse()
 
-    def ListAdapters(  # noqa: N802
+    def ListAdapters(
         self,
         request: pb.ListAdaptersRequest,
-        context: Any,  # noqa: ARG002
+        context: Any,
     ) -> pb.ListAdaptersResponse:
         """List the base model and one adapter."""
         return pb.ListAdaptersResponse(adapters=[BASE, ALPHA], context_tokens=512)
 
-    def LoadAdapter(  # noqa: N802
-        self, request: pb.LoadAdapterRequest, context: Any
-    ) -> pb.LoadAdapterResponse:
+    def LoadAdapter(self, request: pb.LoadAdapterRequest, context: Any) -> pb.LoadAdapterResponse:
         """Load the adapter that exists."""
         if request.name != "alpha":
             context.abort(grpc.StatusCode.NOT_FOUND, f"name: there is no adapter {request.name!r}")
         return pb.LoadAdapterResponse(adapter=ALPHA)
 
-    def UnloadAdapter(  # noqa: N802
+    def UnloadAdapter(
         self,
         request: pb.UnloadAdapterRequest,
-        context: Any,  # noqa: ARG002
+        context: Any,
     ) -> pb.UnloadAdapterResponse:
         """Unload any adapter."""
         return pb.UnloadAdapterResponse()
