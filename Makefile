@@ -126,7 +126,7 @@ guard-gate: setup ## Measure gate C's sidecar condition: held-out attacks with a
 evaluate: setup ## Compare an adapter with its base through a running fleet
 	$(FLEETCTL) evaluate fleet
 
-data-cards: setup ## Run the data pipeline on every data set and write its cards
+data-cards: setup ## Run the data pipeline on every data set and write results/data_cards/
 	$(PY) -m bem_fleet.data cards
 
 bench-pipeline: setup ## Measure the pipelines against the model's own time

@@ -1,1 +1,1 @@
-"""Benchmarks: medians of paired runs on one machine; never asserted in CI."""
+"""Benchmarks: medians of paired runs on one machine, never asserted in CI."""

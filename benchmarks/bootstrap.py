@@ -1,4 +1,7 @@
-"""Bootstrap throughput against scipy, 10,000 paired items: ``python -m benchmarks.bootstrap``."""
+"""Throughput of the BCa bootstrap against scipy, 10,000 paired items.
+
+Run ``python -m benchmarks.bootstrap``.
+"""
 
 import json
 import statistics
@@ -15,16 +18,16 @@ from bem_fleet.stats.samples import FloatArray
 OUT = Path(__file__).resolve().parents[1] / "results"
 ITEMS = RESAMPLES = 10_000
 ROUNDS = 3
-# What scipy takes least time with here, out of 10, 100, 1,000 and all at once.
+# Fastest batch size of scipy on this machine among 10, 100, 1,000 and all at once.
 BATCH = 100
 
 
-def difference(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
+def mean_difference(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
     """Return the difference of means along ``axis``."""
     return np.asarray(mission.mean(axis) - baseline.mean(axis))
 
 
-def ratio(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
+def mean_ratio(mission: FloatArray, baseline: FloatArray, axis: int = -1) -> FloatArray:
     """Return the ratio of means along ``axis``."""
     return np.asarray(mission.mean(axis) / baseline.mean(axis))
 
@@ -34,7 +37,7 @@ def mean(values: FloatArray, axis: int = -1) -> FloatArray:
     return np.asarray(values.mean(axis))
 
 
-def data(kind: str) -> tuple[FloatArray, FloatArray]:
+def draw_scores(kind: str) -> tuple[FloatArray, FloatArray]:
     """Return mission and baseline scores [ITEMS]."""
     rng = np.random.default_rng(5)
     if kind == "exact match":
@@ -44,18 +47,18 @@ def data(kind: str) -> tuple[FloatArray, FloatArray]:
     return rng.beta(2.0, 2.0, ITEMS), rng.beta(1.9, 2.0, ITEMS)
 
 
-def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Return the wall time of one call, and what it returned."""
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the wall time of a call in seconds and its result."""
     began = time.perf_counter()
-    found = call()
-    return time.perf_counter() - began, found
+    result = call()
+    return time.perf_counter() - began, result
 
 
-def by_scipy(mission: FloatArray, baseline: FloatArray, statistic: str) -> Any:
-    """Return scipy's interval as its documentation has one call it for paired samples."""
+def scipy_interval(mission: FloatArray, baseline: FloatArray, statistic: str) -> Any:
+    """Return scipy's interval, called as documented for paired samples."""
     samples, called = {
-        "difference": ((mission, baseline), difference),
-        "ratio": ((mission, baseline), ratio),
+        "difference": ((mission, baseline), mean_difference),
+        "ratio": ((mission, baseline), mean_ratio),
         "difference, subtracted first": ((mission - baseline,), mean),
     }[statistic]
     return scipy.stats.bootstrap(
@@ -71,12 +74,12 @@ def by_scipy(mission: FloatArray, baseline: FloatArray, statistic: str) -> Any:
 
 
 def compare(kind: str, statistic: str) -> dict[str, Any]:
-    """Time both in turn and return medians with the distance of the bounds in standard errors."""
-    mission, baseline = data(kind)
+    """Time both implementations in turn; return medians and the distance of the bounds."""
+    mission, baseline = draw_scores(kind)
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(ROUNDS):
-        took, found = seconds(
+        took, interval = timed(
             lambda: paired_bca(
                 mission,
                 baseline,
@@ -85,7 +88,7 @@ def compare(kind: str, statistic: str) -> dict[str, Any]:
             )
         )
         ours.append(took)
-        took, reference = seconds(lambda: by_scipy(mission, baseline, statistic))
+        took, reference = timed(lambda: scipy_interval(mission, baseline, statistic))
         theirs.append(took)
     bounds, error = reference.confidence_interval, float(reference.standard_error)
     pairs = zip(ours, theirs, strict=True)
@@ -96,13 +99,13 @@ def compare(kind: str, statistic: str) -> dict[str, Any]:
         "scipy_s": round(statistics.median(theirs), 3),
         "times_faster": round(statistics.median(b / a for a, b in pairs), 1),
         "bounds_apart_in_standard_errors": round(
-            max(abs(found.low - bounds.low), abs(found.high - bounds.high)) / error, 3
+            max(abs(interval.low - bounds.low), abs(interval.high - bounds.high)) / error, 3
         ),
     }
 
 
 def main() -> None:
-    """Compare every kind of scores and statistic."""
+    """Compare all kinds of scores and statistics, and write the report."""
     rows = [
         compare(kind, statistic)
         for kind in ("exact match", "continuous")

@@ -1,7 +1,7 @@
-"""Coverage, false discoveries and false alarms by simulation: ``python -m benchmarks.coverage``.
+"""Simulated coverage, false discovery rates and false alarms of the statistics.
 
-Some minutes. ``--part`` runs one of ours, reference, seeds, fdr, power, sequential; the others keep
-what the report has.
+Run ``python -m benchmarks.coverage`` (some minutes). ``--part`` runs one of ours, reference, seeds,
+fdr, power and sequential; the report keeps the other parts.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 from arch.bootstrap import IIDBootstrap
 from bem_fleet.stats.bootstrap import Interval, bca, cluster_bca
 from bem_fleet.stats.coverage import coverage_class
-from bem_fleet.stats.distribution import of_mean
+from bem_fleet.stats.distribution import bootstrap_mean
 from bem_fleet.stats.samples import FloatArray
 from bem_fleet.stats.sequential import BettingTest
 from scipy.stats import bootstrap
@@ -25,10 +25,10 @@ from benchmarks import false_discoveries
 OUT = Path(__file__).resolve().parents[1] / "results"
 SIZES = (50, 200, 500)
 NOMINAL = 0.95
-OURS = {"replications": 2_000, "resamples": 10_000}
-REFERENCE = {"replications": 1_000, "resamples": 1_000}
+FULL_RUN = {"replications": 2_000, "resamples": 10_000}
+REFERENCE_RUN = {"replications": 1_000, "resamples": 1_000}
 STREAMS = 2_000
-SPREADS = (0.0, 0.02, 0.05)
+SEED_SPREADS = (0.0, 0.02, 0.05)
 
 
 def exact_match(rng: np.random.Generator, n: int) -> FloatArray:
@@ -46,37 +46,39 @@ def lognormal(rng: np.random.Generator, n: int) -> FloatArray:
     return rng.lognormal(size=n)
 
 
-SOURCES: dict[str, tuple[Callable[[np.random.Generator, int], FloatArray], float]] = {
+DISTRIBUTIONS: dict[str, tuple[Callable[[np.random.Generator, int], FloatArray], float]] = {
     "paired EM differences": (exact_match, 0.05),
     "exponential": (exponential, 1.0),
     "lognormal": (lognormal, float(np.exp(0.5))),
 }
 
 
-def margin(share: float, replications: int) -> float:
+def share_standard_error(share: float, replications: int) -> float:
     """Return the standard error of a simulated share."""
     return float(np.sqrt(max(share * (1 - share), 1e-9) / replications))
 
 
-def ours_part() -> list[dict[str, Any]]:
-    """Cover with our interval at its full resamples."""
+def measure_coverage() -> list[dict[str, Any]]:
+    """Return the coverage of our interval at the default number of resamples."""
     rows = []
-    for name, (make, mean) in SOURCES.items():
+    for name, (make, mean) in DISTRIBUTIONS.items():
         for n in SIZES:
             rng = np.random.default_rng([17, n])
             covered, skews = 0, []
-            for seed in range(OURS["replications"]):
+            for seed in range(FULL_RUN["replications"]):
                 values = make(rng, n)
-                found = bca(values, resamples=OURS["resamples"], seed=seed)
+                found = bca(values, resamples=FULL_RUN["resamples"], seed=seed)
                 covered += found.low <= mean <= found.high
-                skews.append(of_mean(values, resamples=100, seed=0).skewness)
-            share = covered / OURS["replications"]
+                skews.append(bootstrap_mean(values, resamples=100, seed=0).skewness)
+            share = covered / FULL_RUN["replications"]
             rows.append(
                 {
                     "data": name,
                     "n": n,
                     "coverage": round(share, 4),
-                    "standard_error": round(margin(share, OURS["replications"]), 4),
+                    "standard_error": round(
+                        share_standard_error(share, FULL_RUN["replications"]), 4
+                    ),
                     "median_sample_skewness": round(float(np.median(np.abs(skews))), 2),
                     "class": coverage_class(n, float(np.median(skews))),
                 }
@@ -85,63 +87,63 @@ def ours_part() -> list[dict[str, Any]]:
     return rows
 
 
-def by_scipy(values: FloatArray, seed: int) -> tuple[float, float]:
+def scipy_interval(values: FloatArray, seed: int) -> tuple[float, float]:
     """Return scipy's BCa interval of the mean."""
     bounds = bootstrap(
-        (values,), np.mean, n_resamples=REFERENCE["resamples"], method="BCa", rng=seed
+        (values,), np.mean, n_resamples=REFERENCE_RUN["resamples"], method="BCa", rng=seed
     ).confidence_interval
     return float(bounds.low), float(bounds.high)
 
 
-def by_arch(values: FloatArray, seed: int) -> tuple[float, float]:
+def arch_interval(values: FloatArray, seed: int) -> tuple[float, float]:
     """Return arch's BCa interval of the mean."""
     drawn = IIDBootstrap(values, seed=seed)
     bounds = drawn.conf_int(
-        lambda sample: float(sample.mean()), reps=REFERENCE["resamples"], method="bca"
+        lambda sample: float(sample.mean()), reps=REFERENCE_RUN["resamples"], method="bca"
     )
     return float(bounds[0, 0]), float(bounds[1, 0])
 
 
-def by_ours(values: FloatArray, seed: int) -> tuple[float, float]:
+def bca_bounds(values: FloatArray, seed: int) -> tuple[float, float]:
     """Return our BCa interval of the mean at the references' resamples."""
-    found = bca(values, resamples=REFERENCE["resamples"], seed=seed)
+    found = bca(values, resamples=REFERENCE_RUN["resamples"], seed=seed)
     return found.low, found.high
 
 
-def reference_part() -> list[dict[str, Any]]:
-    """Cover with ours, scipy's and arch's on the same samples."""
-    methods = {"ours": by_ours, "scipy": by_scipy, "arch": by_arch}
+def compare_references() -> list[dict[str, Any]]:
+    """Return the coverage of our, scipy's and arch's intervals on the same samples."""
+    methods = {"ours": bca_bounds, "scipy": scipy_interval, "arch": arch_interval}
     rows = []
-    for name, (make, mean) in SOURCES.items():
+    for name, (make, mean) in DISTRIBUTIONS.items():
         for n in SIZES:
             rng = np.random.default_rng([18, n])
             covered = dict.fromkeys(methods, 0)
-            for seed in range(REFERENCE["replications"]):
+            for seed in range(REFERENCE_RUN["replications"]):
                 values = make(rng, n)
                 for method, interval in methods.items():
                     low, high = interval(values, seed)
                     covered[method] += low <= mean <= high
-            shares = {m: count / REFERENCE["replications"] for m, count in covered.items()}
-            error = margin(shares["ours"], REFERENCE["replications"])
+            shares = {m: count / REFERENCE_RUN["replications"] for m, count in covered.items()}
+            error = share_standard_error(shares["ours"], REFERENCE_RUN["replications"])
             rows.append({"data": name, "n": n, **shares, "standard_error": round(error, 4)})
             print(rows[-1], flush=True)
     return rows
 
 
-def seeds_part() -> list[dict[str, Any]]:
-    """Cover with the cluster interval, for few and more seeds that agree or do not."""
+def measure_cluster_coverage() -> list[dict[str, Any]]:
+    """Return the coverage of the cluster interval by number and spread of the seeds."""
     rows = []
     replications = 1_000
     for seeds in (3, 5, 10):
-        for between in SPREADS:
+        for between in SEED_SPREADS:
             rng = np.random.default_rng([19, seeds])
             covered = plain = 0
             for seed in range(replications):
-                difference = _crossed(rng, seeds, 300, between)
+                difference = _draw_crossed(rng, seeds, 300, between)
                 zero = np.zeros_like(difference)
                 found = cluster_bca(difference, zero, resamples=1_000, seed=seed)
                 covered += found.low <= 0.05 <= found.high
-                plain += _items_only(difference, seed)
+                plain += _item_interval_covers(difference, seed)
             share = covered / replications
             rows.append(
                 {
@@ -150,14 +152,14 @@ def seeds_part() -> list[dict[str, Any]]:
                     "spread": between,
                     "coverage": round(share, 3),
                     "items_only": round(plain / replications, 3),
-                    "standard_error": round(margin(share, replications), 4),
+                    "standard_error": round(share_standard_error(share, replications), 4),
                 }
             )
             print(rows[-1], flush=True)
     return rows
 
 
-def _crossed(rng: np.random.Generator, seeds: int, items: int, between: float) -> FloatArray:
+def _draw_crossed(rng: np.random.Generator, seeds: int, items: int, between: float) -> FloatArray:
     """Return differences [seeds, items] of mean 0.05: of items, of seeds, and of cells."""
     shared = rng.normal(0, 0.25, items)
     return np.asarray(
@@ -165,13 +167,13 @@ def _crossed(rng: np.random.Generator, seeds: int, items: int, between: float) -
     )
 
 
-def _items_only(difference: FloatArray, seed: int) -> bool:
+def _item_interval_covers(difference: FloatArray, seed: int) -> bool:
     found: Interval = bca(difference.mean(axis=0), resamples=1_000, seed=seed)
     return found.low <= 0.05 <= found.high
 
 
-def sequential_part() -> list[dict[str, Any]]:
-    """Count streams of a true null that a look after every 10 of 10,000 items ever rejects."""
+def measure_false_alarms() -> list[dict[str, Any]]:
+    """Return the share of null streams rejected at any look, one look every 10 items."""
     size = (STREAMS, 10)
     kinds: dict[str, tuple[Callable[[np.random.Generator], FloatArray], float, float]] = {
         "paired EM differences": (
@@ -204,7 +206,7 @@ def sequential_part() -> list[dict[str, Any]]:
                 "stream": name,
                 "false_alarms_greater": shares[0],
                 "false_alarms_less": shares[1],
-                "standard_error": round(margin(max(shares), STREAMS), 4),
+                "standard_error": round(share_standard_error(max(shares), STREAMS), 4),
             }
         )
         print(rows[-1], flush=True)
@@ -212,26 +214,26 @@ def sequential_part() -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Callable[[], Any]] = {
-    "ours": ours_part,
-    "reference": reference_part,
-    "seeds": seeds_part,
-    "fdr": false_discoveries.measure,
-    "power": false_discoveries.power,
-    "sequential": sequential_part,
+    "ours": measure_coverage,
+    "reference": compare_references,
+    "seeds": measure_cluster_coverage,
+    "fdr": false_discoveries.measure_fdr,
+    "power": false_discoveries.measure_power,
+    "sequential": measure_false_alarms,
 }
 TITLES = {
     "ours": (
         "Coverage of the 95 % BCa interval of a mean (a paired difference is one)",
         (
-            f"{OURS['replications']:,} samples, {OURS['resamples']:,} resamples each. The class is "
-            "what `bem_fleet.stats.coverage` states for the median sample."
+            f"{FULL_RUN['replications']:,} samples, {FULL_RUN['resamples']:,} resamples each. "
+            "The class is what `bem_fleet.stats.coverage` states for the median sample."
         ),
     ),
     "reference": (
         "The same against scipy and arch",
         (
-            f"{REFERENCE['replications']:,} samples, the same for all three, "
-            f"{REFERENCE['resamples']:,} resamples each."
+            f"{REFERENCE_RUN['replications']:,} samples, the same for all three, "
+            f"{REFERENCE_RUN['resamples']:,} resamples each."
         ),
     ),
     "seeds": (
@@ -244,28 +246,28 @@ TITLES = {
     "fdr": (
         "False discoveries with 20 null claims",
         (
-            "Benjamini-Hochberg at 5 %, 200 items a claim, through `bem_fleet.acceptance.judge.compare`, "
-            "which the validation service and the gates call. `fdr` is by the p that families "
-            "take, the larger of the two beside it."
+            "Benjamini-Hochberg at 5 %, 200 items a claim, through "
+            "`bem_fleet.acceptance.gate_evaluation.compare_metric`, which the validation "
+            "service and the gates call. `fdr` is by the p that families take, the larger of the two beside it."
         ),
     ),
     "power": (
-        "What is found where seeds truly agree",
+        "Power where the seeds agree",
         (
             "Alone: one claim at 5 %. In a family: of 20 claims half gain as much, the rest "
             "nothing, Benjamini-Hochberg at 5 %."
         ),
     ),
     "sequential": (
-        "False alarms of the betting test under continuous peeking",
+        "False alarms of the betting test under continuous monitoring",
         f"{STREAMS:,} streams of 10,000 items, a look after every 10, level 5 %.",
     ),
 }
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """Return the report as a page."""
-    lines = ["# What the intervals and tests hold", "", f"`{report['command']}`"]
+def render_markdown(report: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
+    lines = ["# Simulated error rates of intervals and tests", "", f"`{report['command']}`"]
     for part, (title, text) in TITLES.items():
         if part not in report:
             continue
@@ -277,7 +279,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the parts asked for and write the report."""
+    """Run the selected parts and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parts = parser.parse_args().part or list(PARTS)
@@ -291,8 +293,8 @@ def main() -> None:
         print(f"{part}: {time.perf_counter() - began:.0f} s", flush=True)
         OUT.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n")
-        (OUT / "coverage.md").write_text(markdown(report))
-    print(markdown(report))
+        (OUT / "coverage.md").write_text(render_markdown(report))
+    print(render_markdown(report))
 
 
 if __name__ == "__main__":

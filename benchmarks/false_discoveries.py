@@ -1,9 +1,9 @@
-"""False discoveries in families of null claims, and what true gains of seeds are worth.
+"""Simulated false discovery rate of null claims, and power for gains of training seeds.
 
-All goes through the function that judges claims. Where every claim is null, a family in which
-anything is rejected has a false discovery proportion of 1: the FDR is the share of such families.
-A claim that a t-test of the items puts beyond 0.1 cannot be rejected by either p-value at 5 %, and
-is not bootstrapped.
+All claims go through ``acceptance.gate_evaluation.compare_metric``. Where every claim is null, a
+family with any rejection has a false discovery proportion of 1, so the FDR is the share of such
+families. A claim whose t test has p above 0.1 cannot be rejected by either p-value at 5 %, so it is
+not bootstrapped.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,45 +12,46 @@ from typing import Any
 
 import numpy as np
 from bem_fleet.acceptance.catalogue import Direction
-from bem_fleet.acceptance.judge import compare
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.gate_evaluation import compare_metric
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.stats.distribution import Statistic
 from bem_fleet.stats.fdr import benjamini_hochberg
 from bem_fleet.stats.samples import FloatArray
 from scipy.special import stdtr
 
-CLAIMS = 20
+FAMILY_SIZE = 20
 FAMILIES = 2_500
-# Of claims with seeds, which take several times as long.
-OF_SEEDS = 1_000
-POWERED = 150
+# Claims with seeds take several times as long.
+SEEDED_FAMILIES = 1_000
+POWER_FAMILIES = 150
 ITEMS = 200
-_SCREEN = 0.1
+_SCREENING_P = 0.1
 
-Draw = Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]
+ScoreDraw = Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of null claim.
+class NullClaim:
+    """Null claim to simulate.
 
     Attributes:
-        draw: Makes scores of both sides, [seeds, items].
-        statistic: Of means.
-        null: Its true value.
-        direction: Of a gate, whose p is one-sided and doubled; None for a comparison.
-        families: How many are drawn.
+        draw: Function that draws the scores of both sides, [seeds, items].
+        statistic: ``difference`` or ``ratio`` of means.
+        null: True value of the statistic.
+        direction: Direction of a gate, whose p-value is one-sided and doubled; None for a
+            comparison.
+        families: Number of simulated families.
     """
 
-    draw: Draw
+    draw: ScoreDraw
     statistic: Statistic = "difference"
     null: float = 0.0
     direction: Direction | None = None
     families: int = FAMILIES
 
 
-def flips(share: float, loss: float = 0.0) -> Draw:
-    """Return exact matches of which a share changes sides, a little more of them for the worse."""
+def flipped_matches(share: float, loss: float = 0.0) -> ScoreDraw:
+    """Return a draw of exact matches of which a share flips, with an optional mean loss."""
 
     def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         luck = rng.random((1, ITEMS))
@@ -62,7 +63,7 @@ def flips(share: float, loss: float = 0.0) -> Draw:
     return draw
 
 
-def overlaps(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def f1_like_scores(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Return F1-like scores: most 0 or 1, some between, the sides correlated."""
     size = (1, ITEMS)
     shared = rng.beta(0.3, 0.6, size)
@@ -71,14 +72,14 @@ def overlaps(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
 
 
 def latencies(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    """Return latencies of the same requests, the mission's 15 % above."""
+    """Return latencies of the same requests, with the mission 15 % slower."""
     work = rng.lognormal(0, 0.6, (1, ITEMS))
     noise = [rng.lognormal(0, 0.3, (1, ITEMS)) for _ in range(2)]
     return 1.15 * work * noise[0], work * noise[1]
 
 
-def trained(seeds: int, spread: float, mean: float = 0.0) -> Draw:
-    """Return exact matches of training seeds whose true gains have a spread around ``mean``."""
+def seeded_matches(seeds: int, spread: float, mean: float = 0.0) -> ScoreDraw:
+    """Return a draw of exact matches of training seeds whose gains vary around ``mean``."""
 
     def draw(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         right = rng.random((1, ITEMS)) < 0.5
@@ -92,38 +93,38 @@ def trained(seeds: int, spread: float, mean: float = 0.0) -> Draw:
     return draw
 
 
-KINDS = {
-    "exact match, 20 % flip": Kind(flips(0.2)),
-    "exact match, 5 % flip": Kind(flips(0.05)),
-    "F1-like": Kind(overlaps),
-    "gate: no worse than -1 point, at -1 point": Kind(
-        flips(0.1, loss=0.01), null=-0.01, direction="higher"
+NULL_CLAIMS = {
+    "exact match, 20 % flip": NullClaim(flipped_matches(0.2)),
+    "exact match, 5 % flip": NullClaim(flipped_matches(0.05)),
+    "F1-like": NullClaim(f1_like_scores),
+    "gate: no worse than -1 point, at -1 point": NullClaim(
+        flipped_matches(0.1, loss=0.01), null=-0.01, direction="higher"
     ),
-    "gate: latency at most +15 %, at +15 %": Kind(latencies, "ratio", 1.15, "lower"),
-    "3 seeds that agree": Kind(trained(3, 0.0), families=OF_SEEDS),
-    "3 seeds, spread 2 points": Kind(trained(3, 0.02), families=OF_SEEDS),
-    "3 seeds, spread 5 points": Kind(trained(3, 0.05), families=OF_SEEDS),
-    "3 seeds, spread 10 points": Kind(trained(3, 0.10), families=OF_SEEDS),
-    "5 seeds, spread 5 points": Kind(trained(5, 0.05), families=OF_SEEDS),
+    "gate: latency at most +15 %, at +15 %": NullClaim(latencies, "ratio", 1.15, "lower"),
+    "3 seeds that agree": NullClaim(seeded_matches(3, 0.0), families=SEEDED_FAMILIES),
+    "3 seeds, spread 2 points": NullClaim(seeded_matches(3, 0.02), families=SEEDED_FAMILIES),
+    "3 seeds, spread 5 points": NullClaim(seeded_matches(3, 0.05), families=SEEDED_FAMILIES),
+    "3 seeds, spread 10 points": NullClaim(seeded_matches(3, 0.10), families=SEEDED_FAMILIES),
+    "5 seeds, spread 5 points": NullClaim(seeded_matches(5, 0.05), families=SEEDED_FAMILIES),
 }
-# The p that families take, and its two parts.
-PARTS = ("p", "p_permutation", "p_inversion")
+# The p-value for families and its two components.
+P_VALUE_KINDS = ("p", "p_permutation", "p_inversion")
 
 
-def measure() -> list[dict[str, Any]]:
-    """Return one row a kind: FDR by the p that families take, and by each of its parts."""
+def measure_fdr() -> list[dict[str, Any]]:
+    """Return the FDR of each kind of null claim, by each p-value."""
     rows = []
-    for place, (name, kind) in enumerate(KINDS.items()):
+    for place, (name, kind) in enumerate(NULL_CLAIMS.items()):
         rng = np.random.default_rng([20, place])
-        false = dict.fromkeys(PARTS, 0)
+        false = dict.fromkeys(P_VALUE_KINDS, 0)
         for _ in range(kind.families):
-            for part, values in _family([kind] * CLAIMS, rng).items():
+            for part, values in _family_p_values([kind] * FAMILY_SIZE, rng).items():
                 false[part] += any(_rejected(values))
         shares = {part: count / kind.families for part, count in false.items()}
         error = float(np.sqrt(max(shares["p"] * (1 - shares["p"]), 1e-9) / kind.families))
         rows.append(
             {
-                "claims": f"{CLAIMS} x {name}",
+                "claims": f"{FAMILY_SIZE} x {name}",
                 "families": kind.families,
                 "fdr": shares["p"],
                 "standard_error": round(error, 4),
@@ -135,19 +136,19 @@ def measure() -> list[dict[str, Any]]:
     return rows
 
 
-def power(families: int = POWERED) -> list[dict[str, Any]]:
-    """Return one row a gain of seeds that truly agree: how often it is found.
+def measure_power(families: int = POWER_FAMILIES) -> list[dict[str, Any]]:
+    """Return the detection rate of gains whose seeds agree.
 
-    Alone, at 5 %; and by Benjamini and Hochberg in families of 20 in which half gain as much and
-    the rest nothing, as the mean share of the gains that are found.
+    Each gain is tested alone at 5 %, and by Benjamini-Hochberg in families of 20 claims of which
+    half have the gain; the rate in families is the mean share of detected gains.
     """
     rows = []
     for seeds in (3, 5):
         for gain in (0.05, 0.08, 0.12):
             rng = np.random.default_rng([22, seeds, int(100 * gain)])
-            true = [Kind(trained(seeds, 0.0, gain))] * (CLAIMS // 2)
-            kinds = true + [Kind(trained(seeds, 0.0))] * (CLAIMS - len(true))
-            drawn = [_family(kinds, rng) for _ in range(families)]
+            true = [NullClaim(seeded_matches(seeds, 0.0, gain))] * (FAMILY_SIZE // 2)
+            kinds = true + [NullClaim(seeded_matches(seeds, 0.0))] * (FAMILY_SIZE - len(true))
+            drawn = [_family_p_values(kinds, rng) for _ in range(families)]
             alone = [np.array(found["p"][: len(true)]) < 0.05 for found in drawn]
             in_family = [_rejected(found["p"])[: len(true)] for found in drawn]
             rows.append(
@@ -169,25 +170,27 @@ def _rejected(values: list[float]) -> list[bool]:
     return [found.rejected for found in benjamini_hochberg(family).values()]
 
 
-def _family(kinds: Sequence[Kind], rng: np.random.Generator) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {part: [] for part in PARTS}
+def _family_p_values(
+    kinds: Sequence[NullClaim], rng: np.random.Generator
+) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {part: [] for part in P_VALUE_KINDS}
     for kind in kinds:
         mission, baseline = kind.draw(rng)
         factor = kind.null if kind.statistic == "ratio" else 1.0
         shift = kind.null if kind.statistic == "difference" else 0.0
         distance = (mission - factor * baseline - shift).mean(axis=0)
         t = distance.mean() / (distance.std(ddof=1) / np.sqrt(ITEMS))
-        if 2 * stdtr(ITEMS - 1, -abs(t)) > _SCREEN:
+        if 2 * stdtr(ITEMS - 1, -abs(t)) > _SCREENING_P:
             values = dict.fromkeys(found, 1.0)
         else:
-            one = compare(
+            one = compare_metric(
                 "x",
                 PairedScores(mission, baseline),
                 kind.statistic,
                 kind.null,
                 direction=kind.direction,
             )
-            values = {part: float(getattr(one, part)) for part in PARTS}
+            values = {part: float(getattr(one, part)) for part in P_VALUE_KINDS}
         for part, value in values.items():
             found[part].append(value)
     return found

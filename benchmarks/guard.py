@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-from bem_fleet.data.harmless import load_said
-from bem_fleet.data.red_team import load_red_team, sample
+from bem_fleet.data.benign_prompts import load_benign_responses
+from bem_fleet.data.red_team import load_red_team, sample_prompts
 from bem_fleet.guard.policy import load
 from bem_fleet.services.safety.judge import Judge
 from bem_fleet.services.safety.settings import SafetySettings
@@ -29,7 +29,7 @@ STREAM_STRIDE_TOKENS = 4
 
 def texts(count: int) -> list[str]:
     """Return harmless texts of 256 tokens, none twice."""
-    words = " ".join(one.text for one in load_said("held_out")).split()
+    words = " ".join(one.text for one in load_benign_responses("held_out")).split()
     return [" ".join(words[n * WORDS : (n + 1) * WORDS]) for n in range(count)]
 
 
@@ -110,7 +110,7 @@ async def measure(size: int) -> dict[str, Any]:
         for tier in (judge.fast, judge.deep)
         if tier.pid
     }
-    attacks = [one.text for one in sample(load_red_team(), "held_out", 54)]
+    attacks = [one.text for one in sample_prompts(load_red_team(), "held_out", 54)]
     refused = [not (await judge.check(one, "request")).allowed for one in attacks]
     running.cancel()
     return {

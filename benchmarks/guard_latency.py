@@ -23,9 +23,9 @@ from typing import Any
 import grpc
 import numpy as np
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.acceptance.judge import measure as measured
-from bem_fleet.acceptance.report import PairedScores
-from bem_fleet.data.harmless import load_harmless
+from bem_fleet.acceptance.gate_evaluation import measure_gate as measured
+from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.studies.guard.guard_runner import items_digest
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
@@ -178,7 +178,7 @@ def report(known: dict[str, Any], found: list[list[float]], keys: list[str], kin
     scores = {
         "latency_p50_ms": PairedScores(np.array(entry["mission"]), np.array(entry["baseline"]))
     }
-    for one in measured(load_catalogue().gates["C.latency"].judged, scores):
+    for one in measured(load_catalogue().gates["C.latency"].rule, scores):
         print(f"C.latency {one.figure:.4f}, 95 % {one.low} to {one.high}, p {one.p:.3g}")
     print(json.dumps({name: one["figures"] for name, one in kinds.items()}, indent=1))
 
@@ -193,7 +193,9 @@ def main() -> None:
     known = json.loads(OUT.read_text()) if given.add and OUT.exists() else {}
     kind = "streamed" if given.stream else "unary"
     done = set(known.get("kinds", {}).get(kind, {}).get("keys", ()))
-    asked = [p for p in load_harmless("held_out", sets=("nq-open", "asdiv")) if p.key not in done]
+    asked = [
+        p for p in load_benign_requests("held_out", sets=("nq-open", "asdiv")) if p.key not in done
+    ]
     asked = asked[: given.rounds]
     with servers() as (router, sidecar):
         found = asyncio.run(rounds(router, sidecar, [p.text for p in asked], stream=given.stream))

@@ -1,4 +1,4 @@
-"""An engine that says the same words at a fixed pace: what is left is the way around it."""
+"""Mock engine with a fixed token rate, for measuring the serving overhead around a model."""
 
 import asyncio
 import heapq
@@ -25,7 +25,7 @@ TOKEN_S = 0.002
 
 
 class MockEngine:
-    """Answers every request with sixteen words, two milliseconds apart."""
+    """Engine that answers each request with sixteen words, two milliseconds apart."""
 
     def __init__(self) -> None:
         self.context_tokens = 2048
@@ -36,14 +36,14 @@ class MockEngine:
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
-        """Schedule the words of one answer."""
+        """Schedule the words of one response."""
         now = time.perf_counter()
         with self._changed:
             for index, word in enumerate(WORDS):
                 finish = "stop" if index == len(WORDS) - 1 else None
                 piece = Piece(word, index + 1, finish)  # type: ignore[arg-type]
                 self._number += 1
-                entry = (now + TOKEN_S * (index + 1), self._number, _call(on_piece, piece))
+                entry = (now + TOKEN_S * (index + 1), self._number, _delivery(on_piece, piece))
                 heapq.heappush(self._due, entry)
             self._changed.notify()
         return Ticket(request, on_piece)
@@ -70,7 +70,7 @@ class MockEngine:
             call()
 
 
-def _call(on_piece: OnPiece, piece: Piece) -> Callable[[], None]:
+def _delivery(on_piece: OnPiece, piece: Piece) -> Callable[[], None]:
     return lambda: on_piece(piece)
 
 
@@ -83,7 +83,7 @@ async def build(_settings: RouterSettings, app: App) -> None:
     await app.set_serving(SERVICE, serving=True)
 
 
-async def in_process(engine: MockEngine, request: GenerationRequest) -> float:
+async def in_process_seconds(engine: MockEngine, request: GenerationRequest) -> float:
     """Return the seconds from a request to its last word, without any server."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()

@@ -1,18 +1,18 @@
-"""Recall and precision of the name scrub: ``python -m benchmarks.names``.
+"""Recall and precision of person-name detection: ``python -m benchmarks.names``.
 
-Sentences are made of templates, names of several origins, and capitalised words that are no
-names; every name is labelled by construction.
+Sentences combine templates, names of several origins, and capitalised words that are not names, so
+that every name is labelled by construction.
 """
 
 import json
 import random
 from pathlib import Path
 
-from bem_fleet.data.names import name_spans
+from bem_fleet.data.person_names import person_name_spans
 
 OUT = Path(__file__).resolve().parents[1] / "results/names.json"
-SENTENCES = 400
-NAMES = {
+SENTENCE_COUNT = 400
+NAMES_BY_ORIGIN = {
     "English": ["John Miller", "Emily Carter", "Robert Hughes", "Sarah Bennett", "Tom Walker"],
     "Spanish": ["Lucía Fernández", "Carlos Ortega", "María López", "Diego Ramírez", "Ana Ruiz"],
     "Indian": ["Priya Sharma", "Rajesh Kumar", "Anjali Mehta", "Arjun Nair", "Deepa Iyer"],
@@ -21,7 +21,7 @@ NAMES = {
     "Nigerian": ["Chinedu Okafor", "Ngozi Eze", "Tunde Balogun", "Amaka Obi", "Femi Adeyemi"],
     "given name only": ["Anna", "Peter", "Sofia", "James", "Fatima"],
 }
-WITH = [
+SENTENCES_WITH_NAME = [
     "{} asked for a refund on {}.",
     "Please send the contract to {} in {}.",
     "My doctor, {}, moved to {} last year.",
@@ -29,29 +29,43 @@ WITH = [
     "The report was written by {} and reviewed in {}.",
     "{} and the team in {} will call you back.",
 ]
-WITHOUT = [
+SENTENCES_WITHOUT_NAME = [
     "The {} office opens on {}.",
     "Flights from {} to {} are late.",
     "The book about {} was printed in {}.",
 ]
-OTHERS = ["Monday", "Paris", "Microsoft", "Chicago", "March", "Toyota", "Berlin", "Easter", "Nile"]
+OTHER_PROPER_NOUNS = [
+    "Monday",
+    "Paris",
+    "Microsoft",
+    "Chicago",
+    "March",
+    "Toyota",
+    "Berlin",
+    "Easter",
+    "Nile",
+]
 
 
 def main() -> None:
-    """Make sentences, find names, and write what was found."""
+    """Generate sentences, detect names and write recall and precision."""
     rng = random.Random(13)
-    hits, total = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 0)
+    hits, total = dict.fromkeys(NAMES_BY_ORIGIN, 0), dict.fromkeys(NAMES_BY_ORIGIN, 0)
     found = right = 0
-    for place in range(SENTENCES):
+    for place in range(SENTENCE_COUNT):
         if place % 4 == 3:
-            text, name, start = rng.choice(WITHOUT).format(*rng.sample(OTHERS, 2)), "", -1
+            text, name, start = (
+                rng.choice(SENTENCES_WITHOUT_NAME).format(*rng.sample(OTHER_PROPER_NOUNS, 2)),
+                "",
+                -1,
+            )
         else:
-            origin = rng.choice(list(NAMES))
-            name = rng.choice(NAMES[origin])
-            text = rng.choice(WITH).format(name, rng.choice(OTHERS))
+            origin = rng.choice(list(NAMES_BY_ORIGIN))
+            name = rng.choice(NAMES_BY_ORIGIN[origin])
+            text = rng.choice(SENTENCES_WITH_NAME).format(name, rng.choice(OTHER_PROPER_NOUNS))
             start = text.index(name)
             total[origin] += 1
-        spans = name_spans(text)
+        spans = person_name_spans(text)
         found += len(spans)
         touching = [s for s in spans if name and s[0] < start + len(name) and s[1] > start]
         right += len(touching)
@@ -59,10 +73,10 @@ def main() -> None:
             hits[origin] += 1
     report = {
         "command": "python -m benchmarks.names",
-        "sentences": SENTENCES,
+        "sentences": SENTENCE_COUNT,
         "recall": round(sum(hits.values()) / sum(total.values()), 3),
         "precision": round(right / found, 3),
-        "recall_by_origin": {of: round(hits[of] / total[of], 3) for of in NAMES},
+        "recall_by_origin": {of: round(hits[of] / total[of], 3) for of in NAMES_BY_ORIGIN},
         "names": sum(total.values()),
         "note": "a name counts when it is covered whole; sentences are made, not collected",
     }

@@ -1,11 +1,11 @@
-"""What gateway, sidecar and gRPC add to an answer: ``python -m benchmarks.overhead``.
+"""Serving overhead of gateway, sidecar and gRPC: ``python -m benchmarks.overhead``.
 
-The engine is a mock of fixed pace, and the same mock called in process is subtracted. Requests
-arrive open-loop at 50 a second; blocks with and without the servers alternate.
+The engine is a mock with a fixed token rate, and the latency of the same mock in process is
+subtracted. Requests arrive open-loop at 50 per second; blocks with and without servers alternate.
 
-A mock leaves the processors asleep where a model would compute, so every hop starts on one that has
-to wake up and whose caches somebody else filled. Each block therefore runs twice: as the machine
-is, and with the processors kept awake, as under a working model (PM QoS, ``/dev/cpu_dma_latency``).
+A mock leaves the processors idle where a model would compute, so that every hop pays for a wake-up
+and cold caches. Each block therefore runs twice: with the machine's idle states, and with the
+processors kept awake as under a working model (PM QoS, ``/dev/cpu_dma_latency``).
 """
 
 import asyncio
@@ -28,17 +28,17 @@ import uvloop
 from bem.engine import GenerationRequest
 from fleet.testing import RedisServer, free_port
 
-from benchmarks.mock_engine import WORDS, MockEngine, in_process
+from benchmarks.mock_engine import WORDS, MockEngine, in_process_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
-RATE, BLOCK, ROUNDS = 50, 200, 5
+RATE, BLOCK_REQUESTS, ROUNDS = 50, 200, 5
 PM_QOS = Path("/dev/cpu_dma_latency")
 OUT = ROOT / "results"
 
 
 @contextmanager
 def servers() -> Iterator[tuple[int, int]]:
-    """Run Redis, mock mission, sidecar and gateway; yields the ports of gateway and metrics."""
+    """Run Redis, mock mission, sidecar and gateway; and yield the ports of gateway and metrics."""
     with tempfile.TemporaryDirectory() as folder:
         redis = RedisServer(Path(folder))
         redis.start()
@@ -91,17 +91,17 @@ def _wait_ready(port: int) -> None:
 
 
 class HttpClient:
-    """Kept-alive connections and nothing else, so that the client costs little."""
+    """Minimal HTTP client with kept-alive connections, so that the client adds little latency."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, *, stream: bool) -> float:
-        """Return the seconds from the request's first byte to the answer's last."""
+        """Return the seconds from the first byte of the request to the last of the response."""
         body = json.dumps({"model": "tiny", "prompt": "hi", "stream": stream}).encode()
         began = time.perf_counter()
-        # The server closes what was idle for five seconds.
+        # The server closes connections that were idle for five seconds.
         self._idle = [pair for pair in self._idle if not pair[0].at_eof()]
         pair = (
             self._idle.pop()
@@ -124,29 +124,29 @@ class HttpClient:
         return seconds
 
 
-async def block(ask: Callable[[], Awaitable[float]]) -> list[float]:
-    """Send one block open-loop at the rate; returns the latencies in seconds."""
+async def run_block(ask: Callable[[], Awaitable[float]]) -> list[float]:
+    """Send one block of requests open-loop and return the latencies in seconds."""
     began = time.perf_counter()
     tasks = []
-    for index in range(BLOCK):
+    for index in range(BLOCK_REQUESTS):
         await asyncio.sleep(max(0.0, began + index / RATE - time.perf_counter()))
         tasks.append(asyncio.ensure_future(ask()))
     return list(await asyncio.gather(*tasks))
 
 
 @contextmanager
-def awake() -> Iterator[None]:
-    """Keep the processors out of idle states for as long as the block runs."""
+def keep_processors_awake() -> Iterator[None]:
+    """Keep the processors out of idle states within the block."""
     with PM_QOS.open("wb", buffering=0) as request:
         request.write(struct.pack("i", 0))
         yield
 
 
-def scorer(pages: int) -> dict[str, float]:
-    """Return the seconds and number of the scorer's batches so far."""
+def scorer_totals(pages: int) -> dict[str, float]:
+    """Return total seconds and number of the scorer's batches so far."""
     with urllib.request.urlopen(f"http://127.0.0.1:{pages}/metrics", timeout=5) as page:
         lines = page.read().decode().splitlines()
-    # The deep scorer reads a request once and knows it by content from then on.
+    # The deep scorer caches requests by content, so only the fast tier runs per request.
     start = {name: f'bem_safety_check_seconds_{name}{{tier="fast"}}' for name in ("sum", "count")}
     values = {
         name: next(line.split()[1] for line in lines if line.startswith(begin))
@@ -156,49 +156,49 @@ def scorer(pages: int) -> dict[str, float]:
 
 
 async def measure(gateway: int, pages: int) -> dict[str, Any]:
-    """Run the alternating blocks; returns milliseconds by state of the processors."""
+    """Run the alternating blocks and return milliseconds by state of the processors."""
     engine, client = MockEngine(), HttpClient(gateway)
     request = GenerationRequest((1,))
     ways: dict[str, Callable[[], Awaitable[float]]] = {
-        "in process": lambda: in_process(engine, request),
+        "in process": lambda: in_process_seconds(engine, request),
         "unary": lambda: client.ask(stream=False),
         "streamed": lambda: client.ask(stream=True),
     }
     states: dict[str, Callable[[], AbstractContextManager[None]]] = {"as it is": nullcontext}
     if os.access(PM_QOS, os.W_OK):
-        states["kept awake"] = awake
+        states["kept awake"] = keep_processors_awake
     for ask in ways.values():
-        await block(ask)  # warm-up, not counted
+        await run_block(ask)  # warm-up, not counted
     rounds: dict[str, dict[str, list[tuple[float, float]]]] = {
         state: {name: [] for name in ways} for state in states
     }
     scored = dict.fromkeys(states, (0.0, 0.0))
     for _ in range(ROUNDS):
         for state, keep in states.items():
-            before = scorer(pages)
+            before = scorer_totals(pages)
             with keep():
                 for name, ask in ways.items():
-                    p50, p95 = np.percentile(await block(ask), [50, 95]) * 1000
+                    p50, p95 = np.percentile(await run_block(ask), [50, 95]) * 1000
                     rounds[state][name].append((float(p50), float(p95)))
-            after = scorer(pages)
+            after = scorer_totals(pages)
             seconds, batches = scored[state]
             scored[state] = (
                 seconds + after["sum"] - before["sum"],
                 batches + after["count"] - before["count"],
             )
-    return {state: summary(rounds[state], *scored[state]) for state in states}
+    return {state: summarize(rounds[state], *scored[state]) for state in states}
 
 
-def summary(
+def summarize(
     rounds: dict[str, list[tuple[float, float]]], scorer_s: float, batches: float
 ) -> dict[str, Any]:
-    """Return what the servers add to the in-process blocks of the same rounds."""
-    # Earlier batches run while the engine still talks: only the last is waited for.
+    """Return the latency that the servers add to the in-process blocks of the same rounds."""
+    # Earlier batches overlap with generation; only the last one adds latency.
     scorer_ms = 1000 * scorer_s / batches
     base = np.array(rounds["in process"])
     figures: dict[str, Any] = {
         "scorer_ms_per_batch": round(scorer_ms, 3),
-        "scorer_batches_per_answer": round(batches / (2 * ROUNDS * BLOCK), 2),
+        "scorer_batches_per_answer": round(batches / (2 * ROUNDS * BLOCK_REQUESTS), 2),
         "in_process_ms": dict(zip(("p50", "p95"), np.median(base, axis=0).round(2), strict=True)),
     }
     for name in ("unary", "streamed"):
@@ -217,7 +217,7 @@ def main() -> None:
     """Measure and write JSON and Markdown."""
     with servers() as (gateway, pages):
         figures = uvloop.run(measure(gateway, pages))
-    setup = {"rate_per_s": RATE, "requests_per_block": BLOCK, "rounds": ROUNDS}
+    setup = {"rate_per_s": RATE, "requests_per_block": BLOCK_REQUESTS, "rounds": ROUNDS}
     setup |= {"tokens_per_answer": len(WORDS)}
     report = {
         "setup": setup,
@@ -229,7 +229,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "bench_overhead.json").write_text(json.dumps(report, indent=2, default=float) + "\n")
     lines = [
-        f"# Overhead at {RATE} requests/s, medians of {ROUNDS} paired rounds of {BLOCK}",
+        f"# Overhead at {RATE} requests/s, medians of {ROUNDS} paired rounds of {BLOCK_REQUESTS}",
         "",
         (
             "| processors | way | added p50 | added p95 | p50 without scorer | p95 without scorer "

@@ -1,10 +1,9 @@
-"""The pipelines beside the model's own time: ``python -m benchmarks.pipeline``.
+"""Overhead of the data and evaluation pipelines: ``python -m benchmarks.pipeline``.
 
-Three things are timed in one run. The data pipeline on a whole set, cold and again. An
-evaluation of all held-out items by systems that answer at once with recorded replies: all that it
-takes is the pipeline's own. The model on a few of the same items, straight through its worker and
-through the pipeline's execution, in turns, with the CPU time of the pipeline's thread. Overhead is
-the pipeline's own time over the time that the model would take for all items.
+One run times three things: the data pipeline on one dataset, cold and cached; an evaluation of all
+held-out items by systems that return recorded replies at once, which is pipeline time only; and the
+model on some of the items, directly through its worker and through the pipeline in turn, with the
+CPU time of the pipeline's thread. The overhead is pipeline time over the model time of all items.
 """
 
 import json
@@ -21,51 +20,58 @@ import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
-from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
-from bem_fleet.data.pipeline import run_set
-from bem_fleet.data.readers import question_kind, set_named
-from bem_fleet.evaluation.execution import AnswerCache, execute
-from bem_fleet.evaluation.in_process import WorkerSystem
-from bem_fleet.evaluation.pipeline import Comparison, Stages, evaluate, write
-from bem_fleet.evaluation.systems import Answer, Chat, Decoding, Item, Run, Side
+from bem_fleet.data.datasets import get_dataset, question_word
+from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
+from bem_fleet.data.pipeline import run_dataset
+from bem_fleet.evaluation.execution import ResponseCache, collect_responses
+from bem_fleet.evaluation.pipeline import Comparison, StageTimer, evaluate, write_report
+from bem_fleet.evaluation.systems import (
+    Chat,
+    ComparisonSide,
+    Decoding,
+    EvaluationItem,
+    Response,
+    SystemRun,
+)
+from bem_fleet.evaluation.worker_system import WorkerSystem
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results"
-SET = "narrative-qa"
-SAMPLE = 8
-TURNS = 3
+DATASET = "narrative-qa"
+SAMPLE_ITEMS = 8
+ROUNDS = 3
 TARGET = 0.02
 
 
-class Recorded:
-    """Answers at once with the replies of a committed report."""
+class RecordedSystem:
+    """System that returns the replies of a committed report."""
 
     def __init__(self, name: str, replies: dict[str, str]) -> None:
         self.name = name
         self.digest = f"recorded {name}"
         self._replies = replies
 
-    def answer(
+    def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Response]]:
         """Yield the recorded replies."""
         del decoding, seed
         for place, chat in enumerate(chats):
-            yield place, Answer(self._replies[chat[-1].content], 300, 12)
+            yield place, Response(self._replies[chat[-1].content], 300, 12)
 
 
-def data_pipeline() -> dict[str, Any]:
-    """Time all stages on one set, cold and when everything is done."""
-    spec = set_named(SET)
+def measure_data_pipeline() -> dict[str, Any]:
+    """Time all stages on one dataset, cold and cached."""
+    spec = get_dataset(DATASET)
     with tempfile.TemporaryDirectory() as folder:
         seconds = []
         for _ in range(2):
             began = time.perf_counter()
-            made = run_set(spec, Path(folder))
+            made = run_dataset(spec, Path(folder))
             seconds.append(time.perf_counter() - began)
     rows = made["raw"].rows
     return {
-        "set": SET,
+        "set": DATASET,
         "rows": rows,
         "cold_s": round(seconds[0], 2),
         "cold_rows_per_s": round(rows / seconds[0]),
@@ -73,14 +79,14 @@ def data_pipeline() -> dict[str, Any]:
     }
 
 
-def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
-    """Return the pipeline's own seconds by stage, the items, and the answers over all sides."""
-    stages = Stages()
+def pipeline_seconds(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
+    """Return the pipeline seconds by stage, and the numbers of items and of responses."""
+    stages = StageTimer()
     with tempfile.TemporaryDirectory() as folder, stages.time("data"):
-        run_set(set_named("disfl-qa"), Path(folder))
+        run_dataset(get_dataset("disfl-qa"), Path(folder))
         data = load_passage_qa()
         items = tuple(
-            Item(i.key, i.prompt(), (i.answer,), question_kind(i.question))
+            EvaluationItem(i.key, i.prompt(), (i.answer,), question_word(i.question))
             for i in data.splits["held_out"]
         )
     prompts = [item.prompt for item in items]
@@ -90,16 +96,18 @@ def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
         "base": report["others"][0]["replies"]["baseline"][0],
     }
     runs = {
-        name: (Run(Recorded(name, dict(zip(prompts, texts, strict=True)))),)
+        name: (SystemRun(RecordedSystem(name, dict(zip(prompts, texts, strict=True)))),)
         for name, texts in said.items()
     }
-    shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
+    shots = tuple((shot.prompt(), shot.reply()) for shot in few_shot_examples(data))
     comparison = Comparison(
         id="bench_pipeline",
-        mission=Side("adapter", runs["adapter"], "strict"),
+        mission=ComparisonSide("adapter", runs["adapter"], "strict"),
         baselines=(
-            Side("base with two examples", runs["base with two examples"], "lenient", shots),
-            Side("base", runs["base"], "lenient"),
+            ComparisonSide(
+                "base with two examples", runs["base with two examples"], "lenient", shots
+            ),
+            ComparisonSide("base", runs["base"], "lenient"),
         ),
         items=items,
         data_name="passage-qa, held_out",
@@ -109,12 +117,12 @@ def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
     with tempfile.TemporaryDirectory() as folder:
         made = evaluate(comparison, cache=Path(folder) / "cache", stages=stages)
         with stages.time("report"):
-            write(made, Path(folder) / "report")
+            write_report(made, Path(folder) / "report")
     return stages.seconds, len(items), len(items) * len(said)
 
 
-def straight(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) -> float:
-    """Return the seconds that the worker alone takes for the conversations."""
+def worker_seconds(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) -> float:
+    """Return the seconds of the worker alone for the conversations."""
     done: SimpleQueue[Piece | Exception] = SimpleQueue()
     tokenizer = worker.backbone.tokenizer
     prompts = []
@@ -136,53 +144,52 @@ def straight(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) ->
     return time.perf_counter() - began
 
 
-def model_time() -> dict[str, Any]:
-    """Time the model on a few items, straight and through the pipeline's execution, in turns."""
+def measure_model() -> dict[str, Any]:
+    """Time the model on some items, directly and through the pipeline, in turn."""
     data = load_passage_qa()
     backbone = load_backbone(cache=ROOT / ".cache/models")
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     bank.load(folder)
-    worker = ModelWorker(backbone, bank, rows=SAMPLE, queue=64, context_tokens=2048)
+    worker = ModelWorker(backbone, bank, rows=SAMPLE_ITEMS, queue=64, context_tokens=2048)
     worker.start()
-    chosen = data.splits["held_out"][:SAMPLE]
-    items = [Item(i.key, i.prompt(), (i.answer,)) for i in chosen]
-    side = Side("adapter", (Run(WorkerSystem(worker, "passage-qa")),), "strict")
+    chosen = data.splits["held_out"][:SAMPLE_ITEMS]
+    items = [EvaluationItem(i.key, i.prompt(), (i.answer,)) for i in chosen]
+    side = ComparisonSide("adapter", (SystemRun(WorkerSystem(worker, "passage-qa")),), "strict")
     chats = [side.chat(item) for item in items]
-    straight(worker, chats[:2], "passage-qa")
+    worker_seconds(worker, chats[:2], "passage-qa")
     alone, within, own = [], [], []
-    for _ in range(TURNS):
-        alone.append(straight(worker, chats, "passage-qa"))
+    for _ in range(ROUNDS):
+        alone.append(worker_seconds(worker, chats, "passage-qa"))
         with tempfile.TemporaryDirectory() as cache:
             began, thread = time.perf_counter(), time.thread_time()
-            execute(side, items, Decoding(), AnswerCache(Path(cache) / "answers.jsonl"))
+            collect_responses(side, items, Decoding(), ResponseCache(Path(cache) / "answers.jsonl"))
             within.append(time.perf_counter() - began)
             own.append(time.thread_time() - thread)
     worker.close(drain=True)
     pairs = [w / a - 1 for a, w in zip(alone, within, strict=True)]
     return {
-        "items": SAMPLE,
+        "items": SAMPLE_ITEMS,
         "straight_s": [round(value, 2) for value in alone],
         "through_execution_s": [round(value, 2) for value in within],
         "wall_against_straight": [round(pair, 4) for pair in pairs],
-        "own_thread_s_per_item": round(statistics.median(own) / SAMPLE, 5),
-        "model_s_per_item": round(min(alone) / SAMPLE, 3),
+        "own_thread_s_per_item": round(statistics.median(own) / SAMPLE_ITEMS, 5),
+        "model_s_per_item": round(min(alone) / SAMPLE_ITEMS, 3),
     }
 
 
 def main() -> None:
     """Measure and write ``results/bench_pipeline.{json,md}``."""
     recorded = json.loads((OUT / "passage_qa_fleet.json").read_text())
-    own_time(recorded)  # imports and fonts are loaded once a process, not once a report
-    seconds, items, answers = own_time(recorded)
-    model = model_time()
-    # What runs beside the engine's thread: tokenising, cache, progress; counted in full, although
-    # most of it overlaps with the model's work.
+    pipeline_seconds(recorded)  # warm-up: imports and fonts load once per process
+    seconds, items, answers = pipeline_seconds(recorded)
+    model = measure_model()
+    # Tokenisation, cache and progress bar overlap with the engine's thread, but count in full.
     seconds["beside the model"] = answers * model["own_thread_s_per_item"]
     own = sum(seconds.values())
     whole = answers * model["model_s_per_item"]
     report = {
-        "data_pipeline": data_pipeline(),
+        "data_pipeline": measure_data_pipeline(),
         "own_s": {name: round(value, 3) for name, value in seconds.items()},
         "own_total_s": round(own, 2),
         "items": items,
@@ -197,12 +204,12 @@ def main() -> None:
         "command": "make bench-pipeline",
     }
     (OUT / "bench_pipeline.json").write_text(json.dumps(report, indent=1) + "\n")
-    text = _markdown(report)
+    text = _render_markdown(report)
     (OUT / "bench_pipeline.md").write_text(text)
     print(text)
 
 
-def _markdown(report: dict[str, Any]) -> str:
+def _render_markdown(report: dict[str, Any]) -> str:
     data, model = report["data_pipeline"], report["model"]
     stages = ", ".join(f"{name} {value}" for name, value in report["own_s"].items())
     rows = [

@@ -20,7 +20,7 @@ OUT = ROOT / "results"
 
 
 def start(cache: Path) -> dict[str, float]:
-    """Start a router, wait until it is ready, and return its seconds and resident MiB."""
+    """Start a router and return its start-up time in seconds and its resident memory in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         address = f"unix:{folder}/r.sock"
         settings = {"BEM_ROUTER_ADDRESS": address, "BEM_ROUTER_CACHE": str(cache)}

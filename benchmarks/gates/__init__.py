@@ -1,1 +1,1 @@
-"""Gate Bench: what canary gates decide on traces whose truth is known."""
+"""Gate Bench: decisions of canary gates on traces with known ground truth."""

@@ -1,9 +1,9 @@
-"""A gate as Kayenta's: Mann-Whitney between the time series of canary and control."""
+"""Kayenta-style canary gate: Mann-Whitney tests between time series of canary and control."""
 
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from benchmarks.gates.outcome import PROMOTED, ROLLED_BACK, Ledger, Outcomes
+from benchmarks.gates.decisions import PROMOTED, ROLLED_BACK, DecisionLedger, GateDecisions
 from benchmarks.gates.traces import LOOK, METRICS, Traces
 
 CONFIDENCE = 0.98
@@ -11,8 +11,8 @@ CONFIDENCE = 0.98
 MIN_POINTS = 5
 
 
-def kayenta(traces: Traces) -> Outcomes:
-    """Decide as a Kayenta judge with every metric critical.
+def kayenta_gate(traces: Traces) -> GateDecisions:
+    """Return the decisions of a Kayenta judge with every metric critical.
 
     One point a minute (100 requests) and arm, as it reads them from a time-series database; at
     each look the whole series so far, two-sided at 98 %. A metric that is significantly worse
@@ -20,7 +20,7 @@ def kayenta(traces: Traces) -> Outcomes:
     tolerance band that the effect-size options add is left out: it only delays failures.
     """
     seeds, horizon = traces.canary["quality"].shape
-    ledger = Ledger(seeds, horizon)
+    ledger = DecisionLedger(seeds, horizon)
     points = {
         name: (
             traces.canary[name].reshape(seeds, -1, LOOK).mean(axis=2),
@@ -46,6 +46,6 @@ def kayenta(traces: Traces) -> Outcomes:
     return ledger.outcomes()
 
 
-def kayenta_unpaired(traces: Traces) -> Outcomes:
-    """Do the same on a plain traffic split, where the arms answer other requests."""
-    return kayenta(traces.unpaired())
+def kayenta_gate_split(traces: Traces) -> GateDecisions:
+    """Return the decisions on a plain traffic split, where the arms serve different requests."""
+    return kayenta_gate(traces.unpaired())

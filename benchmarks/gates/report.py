@@ -1,18 +1,18 @@
-"""The table of Gate Bench, in JSON and Markdown."""
+"""Gate Bench report: summary per gate and scenario, and its Markdown table."""
 
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gates.outcome import OPEN, PROMOTED, ROLLED_BACK, Outcomes
-from benchmarks.gates.traces import LOOK, REAL, SCENARIOS, Scenario, Traces
+from benchmarks.gates.decisions import PROMOTED, ROLLED_BACK, UNDECIDED, GateDecisions
+from benchmarks.gates.traces import LOOK, RECORDED_SCENARIOS, SCENARIOS, Scenario, Traces
 
-Cell = dict[str, Any]
+ScenarioResult = dict[str, Any]
 
 
-def cell(traces: Traces, outcomes: Outcomes, cpu_s: float) -> Cell:
-    """Sum up one gate on one scenario; shares are of the seeds."""
-    decided = outcomes.verdicts != OPEN
+def scenario_result(traces: Traces, outcomes: GateDecisions, cpu_s: float) -> ScenarioResult:
+    """Return the summary of one gate on one scenario; shares are of the seeds."""
+    decided = outcomes.verdicts != UNDECIDED
     rolled = outcomes.verdicts == ROLLED_BACK
     served = np.take_along_axis(np.cumsum(traces.bad, axis=1), outcomes.items[:, None] - 1, axis=1)[
         :, 0
@@ -32,8 +32,8 @@ def cell(traces: Traces, outcomes: Outcomes, cpu_s: float) -> Cell:
     }
 
 
-def summary(cells: dict[str, Cell]) -> dict[str, Any]:
-    """Sum up one gate over all scenarios, each weighing the same."""
+def summarize_gate(cells: dict[str, ScenarioResult]) -> dict[str, Any]:
+    """Return the summary of one gate over all scenarios, weighted equally."""
 
     def of(chosen: list[Scenario], key: str) -> list[float]:
         return [cells[scenario.name][key] for scenario in chosen]
@@ -60,7 +60,7 @@ def summary(cells: dict[str, Cell]) -> dict[str, Any]:
     }
 
 
-HEADINGS = {
+COLUMN_HEADINGS = {
     "false_promotion_of_harm": "false promotion, harmful",
     "false_promotion_of_nothing": "false promotion, no gain",
     "false_rollback": "false rollback",
@@ -73,7 +73,7 @@ HEADINGS = {
     "bad_answers_-5_p95": "p95",
     "cpu_ms_a_decision": "CPU ms a decision",
 }
-_PLAIN = {
+_COUNT_COLUMNS = {
     "requests_to_abort_-5",
     "requests_to_abort_real_-5",
     "bad_answers_-5_median",
@@ -81,10 +81,12 @@ _PLAIN = {
 }
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """Return the report as a page."""
+def render_markdown(report: dict[str, Any]) -> str:
+    """Return the report as Markdown."""
     headings = {
-        key: text for key, text in HEADINGS.items() if "real" not in key or REAL[0] in SCENARIOS
+        key: text
+        for key, text in COLUMN_HEADINGS.items()
+        if "real" not in key or RECORDED_SCENARIOS[0] in SCENARIOS
     }
     lines = [
         "# Gate Bench",
@@ -96,7 +98,7 @@ a look every {report["look"]}. `{report["command"]}`""",
         "|" + " --- |" * (len(headings) + 1),
     ]
     for gate, values in report["summary"].items():
-        shown = [_number(key, values.get(key)) for key in headings]
+        shown = [_format_number(key, values.get(key)) for key in headings]
         lines.append(f"| {gate} | " + " | ".join(shown) + " |")
     lines += [
         "",
@@ -109,20 +111,20 @@ a look every {report["look"]}. `{report["command"]}`""",
     lines += ["| gate | " + " | ".join(s.name for s in SCENARIOS) + " |"]
     lines += ["|" + " --- |" * (len(SCENARIOS) + 1)]
     for gate, cells in report["cells"].items():
-        shown = [_cell(cells.get(scenario.name)) for scenario in SCENARIOS]
+        shown = [_format_result(cells.get(scenario.name)) for scenario in SCENARIOS]
         lines.append(f"| {gate} | " + " | ".join(shown) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _number(key: str, value: float | None) -> str:
+def _format_number(key: str, value: float | None) -> str:
     if value is None:
         return "never"
     if key.startswith("cpu"):
         return f"{value:.2f}"
-    return f"{value:,.0f}" if key in _PLAIN else f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if key in _COUNT_COLUMNS else f"{100 * value:.1f} %"
 
 
-def _cell(found: Cell | None) -> str:
+def _format_result(found: ScenarioResult | None) -> str:
     if found is None:
         return "not run"
     median = found["median_requests"]

@@ -1,6 +1,6 @@
-"""Traces of paired requests whose truth is known: drawn, or resampled from recorded replies.
+"""Canary traces with known ground truth: simulated, or resampled from recorded replies.
 
-Every number here was set before any run.
+All constants were fixed before any run.
 """
 
 import zlib
@@ -10,10 +10,10 @@ import numpy as np
 from bem_fleet.stats.samples import FloatArray
 from scipy.special import ndtr, ndtri
 
-from benchmarks.gates import recorded
+from benchmarks.gates import recorded_traces
 
 METRICS = ("quality", "latency", "violation", "error")
-# Pairs of a canary at most, and between two looks of a gate (one minute of traffic).
+# Largest number of pairs of a canary, and pairs between two looks (one minute of traffic).
 HORIZON = 10_000
 LOOK = 100
 # Stable's level of exact match, and the share of answers that flip each way between two runs
@@ -28,13 +28,13 @@ NOISE_SPREAD = 0.2
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the canary truly is.
+    """Ground truth of a canary.
 
     Attributes:
-        name: In the tables.
-        gain: Exact match, absolute.
+        name: Name in the tables.
+        gain: Absolute gain in exact match.
         slower: Factor on the latency.
-        drift: Violations added, reached linearly over the first 2,000 requests.
+        drift: Added violation rate, reached linearly over the first 2,000 requests.
         heavy: Latencies with Pareto tails (index 1.5), one-sided bursts on both arms.
         mixed: The share of easy requests wanders from 0.8 to 0.2.
         correlated: Quality, latency, violations and errors share each request's luck.
@@ -52,17 +52,17 @@ class Scenario:
 
     @property
     def harmful(self) -> bool:
-        """Whether promoting it hurts users."""
+        """Whether promotion harms users."""
         return self.gain < 0 or self.slower > 1 or self.drift > 0
 
     @property
     def good(self) -> bool:
-        """Whether promoting it is right."""
+        """Whether promotion is the right decision."""
         return self.gain > 0 and not self.harmful
 
 
-# The two guards are tempted: the harm comes with a real gain in quality.
-DRAWN = (
+# In the two guard scenarios the harm comes with a real gain in quality.
+DRAWN_SCENARIOS = (
     Scenario("null"),
     Scenario("+1.5 %", gain=0.015),
     Scenario("-5 %", gain=-0.05),
@@ -72,9 +72,11 @@ DRAWN = (
     Scenario("mixed traffic", mixed=True),
     Scenario("correlated metrics", correlated=True),
 )
-REAL = (Scenario("real A/A", real=True), Scenario("real -5 %", gain=-0.05, real=True))
+RECORDED_SCENARIOS = (Scenario("real A/A", real=True), Scenario("real -5 %", gain=-0.05, real=True))
 # Replies are recorded by a run of its own (``record``); until then there is nothing to resample.
-SCENARIOS = (*DRAWN, *REAL) if recorded.FILE.exists() else DRAWN
+SCENARIOS = (
+    (*DRAWN_SCENARIOS, *RECORDED_SCENARIOS) if recorded_traces.FILE.exists() else DRAWN_SCENARIOS
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Traces:
     stable: dict[str, FloatArray]
 
     def gains(self, name: str) -> FloatArray:
-        """Return what each pair gains in a metric, above 0 where the canary is better."""
+        """Return the gain of each pair in a metric, above 0 where the canary is better."""
         if name == "latency":
             return np.clip(np.log(self.stable[name] / self.canary[name]), -1, 1)
         sign = 1 if name == "quality" else -1
@@ -96,7 +98,9 @@ class Traces:
     def usual(self) -> tuple[float, float]:
         """Stable's level of exact match and p95 of latency, as a long record would show them."""
         if self.scenario.real:
-            return recorded.level("quality"), recorded.level("latency", 0.95)
+            return recorded_traces.stable_level("quality"), recorded_traces.stable_level(
+                "latency", 0.95
+            )
         spread = np.hypot(WORK_SPREAD, NOISE_SPREAD)
         return QUALITY, float(np.exp(spread * ndtri(0.95)))
 
@@ -116,17 +120,17 @@ class Traces:
         return Traces(self.scenario, self.canary, others)
 
 
-def draw(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> Traces:
+def draw_traces(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> Traces:
     """Draw ``seeds`` canaries; the same root gives the same traces."""
     rng = np.random.default_rng([root, zlib.crc32(scenario.name.encode())])
     size = (seeds, horizon)
     if scenario.real:
-        return Traces(scenario, *recorded.draw_sides(rng, size, scenario.gain))
+        return Traces(scenario, *recorded_traces.draw_sides(rng, size, scenario.gain))
     luck = rng.random(size)  # of the request, shared by both arms
-    hard = _hardness(scenario, rng, size)
+    hard = _hard_requests(scenario, rng, size)
     level = np.where(hard, QUALITY - 0.2, QUALITY + 0.2) if scenario.mixed else QUALITY
     right = luck < level
-    draws = _arm_luck(scenario, rng, size)
+    draws = _canary_draws(scenario, rng, size)
     down = (FLIP - scenario.gain / 2) / level
     up = (FLIP + scenario.gain / 2) / (1 - level)
     flipped = draws["quality"] < np.where(right, down, up)
@@ -134,20 +138,20 @@ def draw(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZON) -> T
     ramp = scenario.drift * np.minimum(1, np.arange(horizon) / 2_000)
     canary = {
         "quality": np.where(flipped, ~right, right).astype(np.float64),
-        "latency": scenario.slower * work * _noise(scenario, draws["latency"], rng),
+        "latency": scenario.slower * work * _latency_noise(scenario, draws["latency"], rng),
         "violation": (draws["violation"] < VIOLATION + ramp).astype(np.float64),
         "error": (draws["error"] < ERROR).astype(np.float64),
     }
     stable = {
         "quality": right.astype(np.float64),
-        "latency": work * _noise(scenario, rng.random(size), rng),
+        "latency": work * _latency_noise(scenario, rng.random(size), rng),
         "violation": (rng.random(size) < VIOLATION).astype(np.float64),
         "error": (rng.random(size) < ERROR).astype(np.float64),
     }
     return Traces(scenario, canary, stable)
 
 
-def _hardness(
+def _hard_requests(
     scenario: Scenario, rng: np.random.Generator, size: tuple[int, int]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     if not scenario.mixed:
@@ -155,7 +159,7 @@ def _hardness(
     return np.asarray(rng.random(size) < np.linspace(0.2, 0.8, size[1]))
 
 
-def _arm_luck(
+def _canary_draws(
     scenario: Scenario, rng: np.random.Generator, size: tuple[int, int]
 ) -> dict[str, FloatArray]:
     """Return uniform draws of the canary's arm, through one common factor if correlated."""
@@ -168,7 +172,7 @@ def _arm_luck(
     }
 
 
-def _noise(scenario: Scenario, uniform: FloatArray, rng: np.random.Generator) -> FloatArray:
+def _latency_noise(scenario: Scenario, uniform: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return the factor of an arm on the latency of a request."""
     factor = np.exp(NOISE_SPREAD * ndtri(np.clip(uniform, 1e-12, 1 - 1e-12)))
     if scenario.heavy:

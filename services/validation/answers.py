@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from bem_fleet.acceptance.judge import Measurement
+from bem_fleet.acceptance.gate_evaluation import Measurement
 from bem_fleet.services.validation.canaries import Judgement
 from bem_fleet.services.validation.claims import Recorded
-from bem_fleet.stats.fdr import Corrected
-from bem_fleet.stats.gate import Verdict
+from bem_fleet.stats.canary_gate import CanaryVerdict
+from bem_fleet.stats.fdr import CorrectedPValue
 from bemfleet.validation.v1 import validation_pb2 as pb
 
 _STATUS = {
@@ -65,7 +65,7 @@ def listed(recorded: Recorded) -> pb.Claim:
     )
 
 
-def corrected(found: dict[str, Corrected]) -> pb.CorrectResponse:
+def corrected(found: dict[str, CorrectedPValue]) -> pb.CorrectResponse:
     """Return a corrected family as a message."""
     entries = [
         pb.CorrectedP(name=name, p=one.p, p_adjusted=one.p_adjusted, rejected=one.rejected)
@@ -120,9 +120,9 @@ def canary(found: Judgement) -> pb.JudgeCanaryResponse:
     )
 
 
-_CANARY: Mapping[Verdict, pb.CanaryVerdict.ValueType] = {
-    Verdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
-    Verdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
-    Verdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,
-    Verdict.INCONCLUSIVE: pb.CANARY_VERDICT_INCONCLUSIVE,
+_CANARY: Mapping[CanaryVerdict, pb.CanaryVerdict.ValueType] = {
+    CanaryVerdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
+    CanaryVerdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
+    CanaryVerdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,
+    CanaryVerdict.INCONCLUSIVE: pb.CANARY_VERDICT_INCONCLUSIVE,
 }

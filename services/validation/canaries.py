@@ -11,10 +11,16 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bem_fleet.scores.answers import best_of, f1
+from bem_fleet.scores.answer_match import best_over_golds, f1
 from bem_fleet.services.validation.probing import Probe, Prober, Side
-from bem_fleet.stats.gate import Decision, GateSpec, Metric, SequentialGate, Verdict
-from bem_fleet.stats.gate import Evidence as MetricEvidence
+from bem_fleet.stats.canary_gate import (
+    CanaryDecision,
+    CanaryGate,
+    CanaryGateSpec,
+    CanaryMetric,
+    CanaryVerdict,
+)
+from bem_fleet.stats.canary_gate import MetricEvidence as MetricEvidence
 from bem_fleet.stats.tripwires import Tripwire
 from fleet.redis_pipe import RedisPipe
 from prometheus_client import Counter
@@ -67,7 +73,7 @@ class Judgement:
         evidence: By metric, with the number of its pairs.
     """
 
-    verdict: Verdict
+    verdict: CanaryVerdict
     reasons: tuple[str, ...]
     pairs: int
     evidence: Mapping[str, tuple[MetricEvidence, int]]
@@ -76,8 +82,8 @@ class Judgement:
 @dataclass
 class _Watched:
     terms: Terms
-    live: SequentialGate
-    quality: SequentialGate | None
+    live: CanaryGate
+    quality: CanaryGate | None
     last_pair: str = "-"
     last_score: str = "-"
     asked: set[int] = field(default_factory=set)
@@ -120,7 +126,7 @@ class Canaries:
             await self._read_pairs(canary_id, watched)
             if watched.quality is not None:
                 await self._read_scores(canary_id, watched)
-                if sides is not None and watched.quality.verdicts[0] is Verdict.CONTINUE:
+                if sides is not None and watched.quality.verdicts[0] is CanaryVerdict.CONTINUE:
                     await self._probe(canary_id, watched, probes, sides)
                     await self._read_scores(canary_id, watched)
             found = _joined(watched, len(probes))
@@ -148,7 +154,7 @@ class Canaries:
 
     async def _read_pairs(self, canary_id: str, watched: _Watched) -> None:
         while page := await self._page(f"{PREFIX}{canary_id}", watched.last_pair):
-            if watched.live.verdicts[0] is Verdict.CONTINUE:
+            if watched.live.verdicts[0] is CanaryVerdict.CONTINUE:
                 _observe(watched.live, [fields for _, fields in page])
             watched.last_pair = page[-1][0]
 
@@ -182,7 +188,7 @@ class Canaries:
             )
             if stable is None:
                 return  # nothing to compare with; asked again at the next look
-            scores = [best_of(f1, text or "", probe.answers) for text in (stable, canary)]
+            scores = [best_over_golds(f1, text or "", probe.answers) for text in (stable, canary)]
             await self._pipe.call(
                 "XADD",
                 f"{PREFIX}{canary_id}:scores",
@@ -191,28 +197,28 @@ class Canaries:
             )
 
 
-def gates(terms: Terms, *, with_quality: bool) -> tuple[SequentialGate, SequentialGate | None]:
+def gates(terms: Terms, *, with_quality: bool) -> tuple[CanaryGate, CanaryGate | None]:
     """Return the gates of live traffic and of the probes.
 
     They share the rollback's alpha; promotion needs both, each at ``alpha`` (intersection-union).
     """
     live_alpha = terms.alpha * (0.75 if with_quality else 1.0)
 
-    def guard(name: str, margin: float) -> Metric:
-        return Metric(name, better="lower", required=-margin, tolerated=margin)
+    def guard(name: str, margin: float) -> CanaryMetric:
+        return CanaryMetric(name, better="lower", required_gain=-margin, tolerated_loss=margin)
 
     factor = math.log(terms.latency)
-    live = GateSpec(
+    live = CanaryGateSpec(
         metrics=(
             guard("errors", terms.errors),
             guard("violations", terms.violations),
-            Metric(
+            CanaryMetric(
                 "latency",
                 better="lower",
                 scale="log_ratio",
-                reach=_REACH,
-                required=-factor,
-                tolerated=factor,
+                bound=_REACH,
+                required_gain=-factor,
+                tolerated_loss=factor,
             ),
         ),
         tripwires=(
@@ -224,18 +230,20 @@ def gates(terms: Terms, *, with_quality: bool) -> tuple[SequentialGate, Sequenti
         alpha_promotion=terms.alpha,
     )
     if not with_quality:
-        return SequentialGate(live), None
-    quality = GateSpec(
-        metrics=(Metric("quality", required=-terms.quality, tolerated=terms.quality),),
+        return CanaryGate(live), None
+    quality = CanaryGateSpec(
+        metrics=(
+            CanaryMetric("quality", required_gain=-terms.quality, tolerated_loss=terms.quality),
+        ),
         tripwires=(),
         max_items=terms.max_pairs,
         alpha=terms.alpha * 0.25,
         alpha_promotion=terms.alpha,
     )
-    return SequentialGate(live), SequentialGate(quality)
+    return CanaryGate(live), CanaryGate(quality)
 
 
-def _observe(gate: SequentialGate, rows: Sequence[Mapping[str, str]]) -> None:
+def _observe(gate: CanaryGate, rows: Sequence[Mapping[str, str]]) -> None:
     """Show the gate pairs of requests; a time is compared only where both sides answered."""
     stable: dict[str, list[float]] = {"errors": [], "violations": [], "latency": []}
     canary: dict[str, list[float]] = {"errors": [], "violations": [], "latency": []}
@@ -254,18 +262,20 @@ def _joined(watched: _Watched, probes: int) -> Judgement:
     decisions = [watched.live.decision()]
     if watched.quality is not None:
         quality = watched.quality.decision()
-        if quality.verdict is Verdict.CONTINUE and len(watched.asked) >= probes:
+        if quality.verdict is CanaryVerdict.CONTINUE and len(watched.asked) >= probes:
             words = (f"quality is not shown by {probes} probes", *quality.reasons)
-            quality = Decision(Verdict.INCONCLUSIVE, quality.items, words, quality.evidence)
+            quality = CanaryDecision(
+                CanaryVerdict.INCONCLUSIVE, quality.items, words, quality.evidence
+            )
         decisions.append(quality)
     verdicts = [decision.verdict for decision in decisions]
     verdict = next(
         (
             one
-            for one in (Verdict.ROLLBACK, Verdict.INCONCLUSIVE, Verdict.CONTINUE)
+            for one in (CanaryVerdict.ROLLBACK, CanaryVerdict.INCONCLUSIVE, CanaryVerdict.CONTINUE)
             if one in verdicts
         ),
-        Verdict.PROMOTE,
+        CanaryVerdict.PROMOTE,
     )
     reasons = [r for d in decisions if d.verdict is verdict for r in d.reasons]
     evidence = {

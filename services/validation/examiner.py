@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 from bem_fleet.acceptance.catalogue import Catalogue
-from bem_fleet.acceptance.judge import compare, judge, measure, weakest
+from bem_fleet.acceptance.gate_evaluation import (
+    compare_metric,
+    evaluate_gate,
+    measure_gate,
+    weakest_measurement,
+)
 from bem_fleet.services.validation.claims import (
     Claim,
     Comparison,
@@ -18,7 +23,7 @@ from bem_fleet.services.validation.claims import (
 from bem_fleet.services.validation.desk import Desk
 from bem_fleet.services.validation.ledger import Ledger
 from bem_fleet.stats.effects import paired_effect
-from bem_fleet.stats.fdr import Corrected, benjamini_hochberg
+from bem_fleet.stats.fdr import CorrectedPValue, benjamini_hochberg
 from fleet import logs
 from fleet.errors import UnavailableError
 
@@ -70,25 +75,25 @@ class Examiner:
         if known := await self._ledger.find(asked.claim, digest):
             return await self._placed(*known)
         measured = await self.desk.compute(
-            lambda: measure(asked.gate, asked.scores, resamples=self._resamples)
+            lambda: measure_gate(asked.gate, asked.scores, resamples=self._resamples)
         )
         claim = Claim(
             key=asked.claim,
             digest=digest,
             lineage=asked.lineage,
-            measured=weakest(asked.gate, measured),
+            measured=weakest_measurement(asked.gate, measured),
             gate_id=asked.gate.id,
         )
 
         def judged(unjudged: Claim, p_adjusted: float) -> Claim:
-            verdict = judge(asked.gate, measured, p_adjusted, alpha=self._alpha)
+            verdict = evaluate_gate(asked.gate, measured, p_adjusted, alpha=self._alpha)
             return replace(unjudged, status=verdict.status, reasons=verdict.reasons)
 
         return await self._recorded(claim, judged)
 
     async def correct(
         self, given: Mapping[str, float], *, family: bool, alpha: float | None, dependent: bool
-    ) -> dict[str, Corrected]:
+    ) -> dict[str, CorrectedPValue]:
         """Adjust given p-values, the family's, or both together.
 
         Args:
@@ -121,7 +126,9 @@ class Examiner:
 
     def _compared(self, asked: Comparison, digest: str) -> Claim:
         ((metric, scores),) = asked.scores.items()
-        measured = compare(metric, scores, asked.statistic, asked.null, resamples=self._resamples)
+        measured = compare_metric(
+            metric, scores, asked.statistic, asked.null, resamples=self._resamples
+        )
         left = scores.mission.mean(axis=0)
         right = np.zeros_like(left) if scores.baseline is None else scores.baseline.mean(axis=0)
         found = paired_effect(left, right)

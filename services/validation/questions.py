@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from bem.errors import GateFormatError
-from bem_fleet.acceptance.catalogue import Catalogue, Direction, Judged, Statistic
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.catalogue import Catalogue, Direction, GateRule, GateStatistic
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation.claims import Comparison, GateQuestion, Lineage
 from bem_fleet.stats.distribution import Statistic as OfMeans
 from bemfleet.validation.v1 import validation_pb2 as pb
@@ -21,7 +21,7 @@ _OF_MEANS: Mapping[int, OfMeans] = {
     pb.STATISTIC_DIFFERENCE: "difference",
     pb.STATISTIC_RATIO: "ratio",
 }
-_STATISTICS: Mapping[int, Statistic] = {
+_STATISTICS: Mapping[int, GateStatistic] = {
     **_OF_MEANS,
     pb.STATISTIC_MEAN: "mean",
     pb.STATISTIC_SHARE: "share",
@@ -56,7 +56,7 @@ def comparison(head: pb.CompareHead, scores: Mapping[str, PairedScores]) -> Comp
     )
 
 
-def gate_of(head: pb.GateHead, catalogue: Catalogue) -> Judged:
+def gate_of(head: pb.GateHead, catalogue: Catalogue) -> GateRule:
     """Return the gate that a request names or describes.
 
     Raises:
@@ -67,11 +67,11 @@ def gate_of(head: pb.GateHead, catalogue: Catalogue) -> Judged:
     if head.gate_id not in catalogue.gates:
         known = ", ".join(catalogue.gates)
         raise InvalidArgumentError("gate_id", f"{head.gate_id[:64]!r} is no gate; gates: {known}")
-    return catalogue.gates[head.gate_id].judged
+    return catalogue.gates[head.gate_id].rule
 
 
 def gate_question(
-    head: pb.GateHead, gate: Judged, scores: Mapping[str, PairedScores]
+    head: pb.GateHead, gate: GateRule, scores: Mapping[str, PairedScores]
 ) -> GateQuestion:
     """Read a question for a gate's verdict.
 
@@ -131,7 +131,7 @@ def rate(request: pb.CorrectRequest) -> float | None:
     return request.alpha
 
 
-def _described(spec: pb.GateSpec, catalogue: Catalogue) -> Judged:
+def _described(spec: pb.GateSpec, catalogue: Catalogue) -> GateRule:
     identifier = _text("spec.id", spec.id, 64)
     if identifier in catalogue.gates:
         raise InvalidArgumentError("spec.id", f"{identifier} is the fleet's own: give gate_id")
@@ -147,7 +147,7 @@ def _described(spec: pb.GateSpec, catalogue: Catalogue) -> Judged:
     if spec.min_items < 2 or spec.min_seeds < 1:
         raise InvalidArgumentError("spec", "min_items is at least 2, min_seeds at least 1")
     try:
-        return Judged(
+        return GateRule(
             id=identifier,
             metrics=tuple(spec.metrics),
             statistic=statistic,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bem_fleet.acceptance.catalogue import GATES
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES
 from fleet.settings import FleetSettings
 from pydantic import Field
 
@@ -13,7 +13,7 @@ class ValidationSettings(FleetSettings, env_prefix="BEM_VALIDATION_"):
     address: str = "127.0.0.1:50091"
     """Where gRPC listens."""
 
-    gates: Path = GATES
+    gates: Path = CENTRAL_GATES
     """The fleet's metrics and gates."""
 
     claims: str = Field("bem:claims", min_length=1)

@@ -40,9 +40,13 @@ def sample_descriptors(*extra_methods: str) -> ServiceDescriptor:
     )
     _add_message(file, "Head", _string("adapter", 1, text_pb2.TEXT_ROLE_LABEL, names_model=True))
     head = Field(
-        name="head", number=1, type=Field.TYPE_MESSAGE, label=1, type_name=".sample.v1.Head"
+        name="head",
+        number=1,
+        type=Field.TYPE_MESSAGE,
+        label=Field.LABEL_OPTIONAL,
+        type_name=".sample.v1.Head",
     )
-    count = Field(name="count", number=3, type=Field.TYPE_INT32, label=1)
+    count = Field(name="count", number=3, type=Field.TYPE_INT32, label=Field.LABEL_OPTIONAL)
     prompt = _string("prompt", 2, text_pb2.TEXT_ROLE_PROMPT)
     _add_message(file, "AskRequest", head, prompt, count)
     _add_message(
@@ -115,14 +119,13 @@ class SampleMission(grpc.GenericRpcHandler):
         async def unary(message: Any, context: Any) -> Message:
             return await anext(stream(message, context))
 
-        make, handler = grpc.unary_unary_rpc_method_handler, unary
+        types: dict[str, Any] = {
+            "request_deserializer": request.FromString,
+            "response_serializer": response.SerializeToString,
+        }
         if method.server_streaming:
-            make, handler = grpc.unary_stream_rpc_method_handler, stream
-        return make(
-            handler,
-            request_deserializer=request.FromString,
-            response_serializer=response.SerializeToString,
-        )
+            return grpc.unary_stream_rpc_method_handler(stream, **types)
+        return grpc.unary_unary_rpc_method_handler(unary, **types)
 
 
 BROKEN = UnavailableError("broken by the test")

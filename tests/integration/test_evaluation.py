@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from bem.errors import EvaluationError
-from bem_fleet.evaluation.in_process import WorkerSystem
 from bem_fleet.evaluation.pipeline import Report, evaluate
-from bem_fleet.evaluation.systems import Run
+from bem_fleet.evaluation.systems import SystemRun
+from bem_fleet.evaluation.worker_system import WorkerSystem
 from bem_fleet.studies.grpc_system import RouterModels
 
 from tests.integration.routers import tiny_router
-from tests.unit.bem_fleet.evaluation.comparisons import comparison, tiny_worker
+from tests.support.oracle_comparison import comparison, tiny_worker
 
 
 async def test_service_and_library_give_the_same_answers(tmp_path: Path) -> None:
@@ -20,7 +20,8 @@ async def test_service_and_library_give_the_same_answers(tmp_path: Path) -> None
 
     def compare(address: str) -> Report:
         with RouterModels(address) as models, tiny_worker(tmp_path / "own") as worker:
-            mission, own = Run(models.system("alpha")), Run(WorkerSystem(worker, "alpha"))
+            mission = SystemRun(models.system("alpha"))
+            own = SystemRun(WorkerSystem(worker, "alpha"))
             plan = comparison(mission, baseline=own, count=12)
             return evaluate(replace(plan, decoding=replace(plan.decoding, max_tokens=8)))
 

@@ -14,7 +14,7 @@ from bem_fleet.services.validation.servicer import SERVICE
 from bem_fleet.stats.bootstrap import cluster_bca
 from bem_fleet.stats.effects import paired_effect
 from bem_fleet.stats.fdr import benjamini_hochberg
-from bem_fleet.stats.pvalues import p_by_inversion, p_by_permutation
+from bem_fleet.stats.pvalues import inversion_p_value, sign_flip_p_value
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.clients import open_channel, wait_ready
 from fleet.errors import UnavailableError
@@ -54,8 +54,8 @@ async def test_comparison_is_the_librarys(stub: Any) -> None:
     assert (answer.measured.ci_low, answer.measured.ci_high) == pytest.approx(
         (interval.low, interval.high)
     )
-    assert answer.measured.p_inversion == p_by_inversion(mission, baseline, resamples=2000)
-    assert answer.p_permutation == p_by_permutation(*means, resamples=2000)
+    assert answer.measured.p_inversion == inversion_p_value(mission, baseline, resamples=2000)
+    assert answer.p_permutation == sign_flip_p_value(*means, resamples=2000)
     assert answer.effect.d_z == pytest.approx(paired_effect(*means).d_z)
     assert (answer.measured.items, answer.measured.seeds) == (300, 3)
     assert answer.measured.coverage_class == "few-seeds"

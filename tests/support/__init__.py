@@ -1,1 +1,1 @@
-"""Test infrastructure: required tools, floors of tests that must run, scenario stages."""
+"""Test infrastructure and the fakes that several suites share."""

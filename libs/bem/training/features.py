@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from bem_fleet.data.passage_qa import Item
+from bem_fleet.data.passage_qa import PassageQuestion
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -39,7 +39,7 @@ class Example:
     labels: Tensor
 
 
-def tokenise(backbone: Backbone, item: Item) -> Tokens:
+def tokenise(backbone: Backbone, item: PassageQuestion) -> Tokens:
     """Return the token ids of the rendered prompt and of the reply with its end of turn."""
     chat = [{"role": "user", "content": item.prompt()}]
     text = backbone.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -50,7 +50,7 @@ def tokenise(backbone: Backbone, item: Item) -> Tokens:
 
 def cache_examples(
     backbone: Backbone,
-    items: Sequence[Item],
+    items: Sequence[PassageQuestion],
     *,
     first_layer: int,
     feature_layer: int,

@@ -1,1 +1,1 @@
-"""Acceptance gates: what each mission must show, as data, and the verdict on measured scores."""
+"""Acceptance gates: pass criteria of each mission as data, and their evaluation on reports."""

@@ -1,9 +1,13 @@
-"""The gates and the metrics that they are made of, read from ``gates.yaml`` and checked."""
+"""Catalogue of acceptance gates and metrics, read from YAML files and validated.
+
+The central ``gates.yaml`` declares the missions, the metrics and the gates. A mission may keep its
+own gates in ``services/<name>/gates.yaml`` in the same format; they are merged with the central
+ones. Missions, metrics and gate ids are unique over all files.
+"""
 
 import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,52 +15,53 @@ import yaml
 from bem.errors import GateFormatError
 from jsonschema import Draft202012Validator
 
-HERE = Path(__file__).parent
-GATES = HERE / "gates.yaml"
+_FOLDER = Path(__file__).parent
+CENTRAL_GATES = _FOLDER / "gates.yaml"
+SERVICES = _FOLDER.parent / "services"
 
-Statistic = Literal["difference", "ratio", "mean", "share"]
+GateStatistic = Literal["difference", "ratio", "mean", "share"]
 Direction = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """What one item's score means and which values it can have.
+class MetricDefinition:
+    """Meaning and range of the score of one item.
 
     Attributes:
-        name: Its key.
-        means: One item's score in words, with unit.
-        minimum: Smallest possible score, None for no bound.
-        maximum: Largest possible score, None for no bound.
-        version: Raised when the meaning changes.
+        name: Key of the metric.
+        description: Score of one item in words, with its unit.
+        minimum: Smallest possible score; None means no bound.
+        maximum: Largest possible score; None means no bound.
+        version: Version of the meaning, 1 or more; reports of an older version do not count.
     """
 
     name: str
-    means: str
+    description: str
     minimum: float | None = None
     maximum: float | None = None
     version: int = 1
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a verdict needs to know of a gate.
+class GateRule:
+    """Statistical rule of a gate.
 
     Attributes:
-        id: Such as ``A.em_f1``.
-        metrics: All of them must clear.
-        statistic: Computed of each metric; ``mean`` and ``share`` need no baseline.
-        direction: Which side is good.
-        target: The estimate must reach it, in the statistic's unit.
-        margin: The 95 % interval must lie beyond it.
+        id: Id of the gate, ``<prefix>.<name>`` (``A.em_f1``).
+        metrics: Metrics; each of them must meet the rule.
+        statistic: Statistic of each metric; ``mean`` and ``share`` need no baseline.
+        direction: Whether ``higher`` or ``lower`` values are better.
+        target: Value that the estimate must reach, in the unit of the statistic.
+        margin: Value that the 95 % interval must exclude, in the unit of the statistic.
+        min_items: Smallest number of items.
+        min_seeds: Smallest number of training seeds.
         at_most: For a share: an item counts when its score is at most this.
         at_least: For a share: an item counts when its score is at least this.
-        min_items: Fewest items.
-        min_seeds: Fewest training seeds.
     """
 
     id: str
     metrics: tuple[str, ...]
-    statistic: Statistic
+    statistic: GateStatistic
     direction: Direction
     target: float
     margin: float
@@ -66,10 +71,10 @@ class Judged:
     at_least: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a target on the wrong side of the margin: the interval would decide alone.
+        """Reject a target on the wrong side of the margin: the interval would decide alone.
 
         Raises:
-            GateFormatError: It is.
+            GateFormatError: The target does not reach the margin.
         """
         sign = 1 if self.direction == "higher" else -1
         if sign * (self.target - self.margin) < 0:
@@ -81,19 +86,19 @@ class Judged:
 
 @dataclass(frozen=True)
 class Gate:
-    """One of the fleet's own gates.
+    """Acceptance gate of a mission.
 
     Attributes:
-        judged: What its verdict is made by.
-        mission: Whose claim it is.
+        rule: Statistical rule.
+        mission: Name of the mission.
         phase: Deployment phase, 1 to 4.
-        claim: The sentence that a pass makes true.
-        baseline: What the mission is compared with; None for mean and share.
-        report: The evaluation report, relative to the repository.
-        command: What makes the report; None while nothing does.
+        claim: Statement that a pass confirms.
+        baseline: System that the mission is compared with; None for mean and share.
+        report: Path of the evaluation report, relative to the repository.
+        command: Command that writes the report; None while none exists.
     """
 
-    judged: Judged
+    rule: GateRule
     mission: str
     phase: int
     claim: str
@@ -104,57 +109,116 @@ class Gate:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All metrics and gates, in the order of the file."""
+    """All missions, metrics and gates, in the order of the files.
 
-    metrics: Mapping[str, Metric]
+    Attributes:
+        metrics: Metric definitions by name.
+        gates: Gates by id.
+        missions: Mission names by the id prefix of their gates.
+    """
+
+    metrics: Mapping[str, MetricDefinition]
     gates: Mapping[str, Gate]
+    missions: Mapping[str, str] = field(default_factory=dict)
 
     def of_phase(self, phase: int | None) -> list[Gate]:
-        """Return the gates of one phase; of all for None."""
+        """Return the gates of one phase, or of all phases for None."""
         return [gate for gate in self.gates.values() if phase in (None, gate.phase)]
 
 
-def load_catalogue(path: Path = GATES) -> Catalogue:
-    """Read and check a file of gates.
-
-    Raises:
-        GateFormatError: It is no YAML, breaks the schema (the place is named), repeats an id, or
-            a gate names a metric that the file does not declare.
-    """
-    try:
-        found = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as err:
-        raise GateFormatError(f"{path.name}: {err}") from err
-    check_schema(found, "gates.schema.json", path.name)
-    metrics = {name: Metric(name, **entry) for name, entry in found["metrics"].items()}
-    gates = [_gate(entry) for entry in found["gates"]]
-    for identifier, times in Counter(gate.judged.id for gate in gates).items():
-        if times > 1:
-            raise GateFormatError(f"{path.name}: gate {identifier} is there {times} times")
-    for gate in gates:
-        for unknown in set(gate.judged.metrics) - set(metrics):
-            raise GateFormatError(f"{path.name}: gate {gate.judged.id}: no metric {unknown!r}")
-    return Catalogue(metrics, {gate.judged.id: gate for gate in gates})
-
-
-def check_schema(found: Any, schema: str, name: str) -> None:
-    """Check ``found`` against a JSON schema of this folder.
+def load_catalogue(path: Path = CENTRAL_GATES, *, services: Path | None = None) -> Catalogue:
+    """Read a file of gates, merge the missions' own files and validate the result.
 
     Args:
-        found: Parsed JSON or YAML.
-        schema: File name of the schema.
-        name: What an error calls ``found``.
+        path: File of gates.
+        services: Folder whose ``*/gates.yaml`` are merged. None means the installed services with
+            the central file, and no further files with any other ``path``.
 
     Raises:
-        GateFormatError: It breaks the schema; the text names the first place.
+        GateFormatError: A file is not YAML or breaks the schema (the text names the place), a
+            mission, metric or gate id is declared twice, or a gate names an undeclared metric or
+            mission.
     """
-    validator = Draft202012Validator(json.loads((HERE / schema).read_text()))
-    if first := next(validator.iter_errors(found), None):
+    if services is None and path == CENTRAL_GATES:
+        services = SERVICES
+    files = [path, *(sorted(services.glob("*/gates.yaml")) if services else [])]
+    documents = {file: _read_gates_file(file) for file in files}
+    missions = _merge_missions(documents)
+    metrics: dict[str, MetricDefinition] = {}
+    gates: dict[str, Gate] = {}
+    for file, document in documents.items():
+        for name, entry in document.get("metrics", {}).items():
+            if name in metrics:
+                raise GateFormatError(f"{_label(file)}: metric {name} is declared in another file")
+            metrics[name] = MetricDefinition(name, **entry)
+        for gate in map(_parse_gate, document["gates"]):
+            if gate.rule.id in gates:
+                raise GateFormatError(f"{_label(file)}: gate {gate.rule.id} is declared twice")
+            gates[gate.rule.id] = gate
+    _check_references(gates.values(), metrics, missions)
+    return Catalogue(metrics, gates, missions)
+
+
+def check_schema(document: Any, schema: str, name: str) -> None:
+    """Validate a document against a JSON schema of this folder.
+
+    Args:
+        document: Parsed JSON or YAML.
+        schema: File name of the schema.
+        name: Name of the document for error messages.
+
+    Raises:
+        GateFormatError: The document breaks the schema; the text names the first place.
+    """
+    validator = Draft202012Validator(json.loads((_FOLDER / schema).read_text()))
+    if first := next(validator.iter_errors(document), None):
         raise GateFormatError(f"{name}: {first.json_path}: {first.message[:200]}")
 
 
-def _gate(entry: Mapping[str, Any]) -> Gate:
-    judged = Judged(
+def _read_gates_file(path: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as err:
+        raise GateFormatError(f"{_label(path)}: {err}") from err
+    check_schema(document, "gates.schema.json", _label(path))
+    return document
+
+
+def _label(path: Path) -> str:
+    """Return the file's name with its folder: several files are called gates.yaml."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def _merge_missions(documents: Mapping[Path, Mapping[str, Any]]) -> dict[str, str]:
+    missions: dict[str, str] = {}
+    for path, document in documents.items():
+        for prefix, name in document["missions"].items():
+            if prefix in missions or name in missions.values():
+                raise GateFormatError(
+                    f"{_label(path)}: mission {prefix}: {name} is declared twice; "
+                    f"declared before: {missions}"
+                )
+            missions[prefix] = name
+    return missions
+
+
+def _check_references(
+    gates: Iterable[Gate], metrics: Mapping[str, MetricDefinition], missions: Mapping[str, str]
+) -> None:
+    for gate in gates:
+        identifier = gate.rule.id
+        prefix = identifier.partition(".")[0]
+        if missions.get(prefix) != gate.mission:
+            raise GateFormatError(
+                f"gate {identifier}: mission {gate.mission!r} is not declared for prefix "
+                f"{prefix!r}; declared: {dict(missions)}"
+            )
+        for unknown in set(gate.rule.metrics) - set(metrics):
+            raise GateFormatError(f"gate {identifier}: no metric {unknown!r}; declare it")
+
+
+def _parse_gate(entry: Mapping[str, Any]) -> Gate:
+    rule = GateRule(
         id=entry["id"],
         metrics=tuple(entry["metrics"]),
         statistic=entry["statistic"],
@@ -167,4 +231,4 @@ def _gate(entry: Mapping[str, Any]) -> Gate:
         at_least=entry.get("at_least"),
     )
     names = ("mission", "phase", "claim", "baseline", "report", "command")
-    return Gate(judged=judged, **{name: entry[name] for name in names})
+    return Gate(rule=rule, **{name: entry[name] for name in names})

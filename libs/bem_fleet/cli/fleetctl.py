@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from fleet.wire import AUDIT_STREAM
 
-from bem_fleet.acceptance.catalogue import GATES
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli import adapters, audit, canary, experiments
 from bem_fleet.cli import gates as gate_report
@@ -83,14 +83,16 @@ def gates(
         bool, typer.Option(help="write nothing; exit code 2 if gates.json is not up to date")
     ] = False,
     root: Annotated[Path, typer.Option(help="folder that holds results")] = ROOT,
-    definitions: Annotated[Path, typer.Option("--gates", help="file with the gates")] = GATES,
+    definitions: Annotated[
+        Path, typer.Option("--gates", help="file with the gates")
+    ] = CENTRAL_GATES,
 ) -> int:
     """Judge the acceptance gates; exit code 0 only if all pass, and not measured is no pass.
 
     Judges every gate from the per-item scores of its report, writes results/gates.json, and prints
     the gates of one phase or of all.
     """
-    return gate_report.run(definitions, root, phase, as_json=as_json, check=check)
+    return gate_report.report_gates(definitions, root, phase, as_json=as_json, check=check)
 
 
 @audits.command("verify")

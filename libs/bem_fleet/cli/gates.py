@@ -9,23 +9,23 @@ from typing import Any
 
 from bem.errors import GateFormatError
 
-from bem_fleet.acceptance.board import (
-    BOARD,
-    Line,
-    Row,
-    counts,
-    differences,
-    evaluate,
-    phase_passes,
-    write_lines,
-)
 from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.gate_table import (
+    GATE_TABLE,
+    GateResult,
+    GateTableRow,
+    count_statuses,
+    evaluate_gates,
+    find_differences,
+    phase_passes,
+    write_results,
+)
 from bem_fleet.cli.tables import format_table
 
 _UNKNOWN = "-"
 
 
-def run(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: bool) -> int:
+def report_gates(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: bool) -> int:
     """Judge all gates, store or check their lines, and print those of one phase.
 
     Args:
@@ -42,15 +42,15 @@ def run(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: boo
         GateFormatError: Gates, a report or the stored lines cannot be read.
     """
     catalogue = load_catalogue(gates)
-    rows = evaluate(catalogue, root)
-    lines = [row.line for row in rows]
+    rows = evaluate_gates(catalogue, root)
+    lines = [row.result for row in rows]
     if check:
-        if found := differences(_stored(root / BOARD), lines):
-            print("\n".join(f"{BOARD}: {problem}" for problem in found), file=sys.stderr)
+        if found := find_differences(_stored(root / GATE_TABLE), lines):
+            print("\n".join(f"{GATE_TABLE}: {problem}" for problem in found), file=sys.stderr)
             return 2
     else:
-        (root / BOARD).parent.mkdir(parents=True, exist_ok=True)
-        write_lines(lines, root / BOARD)
+        (root / GATE_TABLE).parent.mkdir(parents=True, exist_ok=True)
+        write_results(lines, root / GATE_TABLE)
     shown = [row for row in rows if phase in (None, row.gate.phase)]
     print(_json(shown) if as_json else _table(shown, phase))
     return 0 if phase_passes(shown) else 1
@@ -63,11 +63,11 @@ def _stored(path: Path) -> Any:
         raise GateFormatError(f"{path.name}: {err}; write it with `make gates`") from err
 
 
-def _json(rows: Sequence[Row]) -> str:
+def _json(rows: Sequence[GateTableRow]) -> str:
     return json.dumps(
         [
             {
-                **asdict(row.line),
+                **asdict(row.result),
                 "phase": row.gate.phase,
                 "coverage": row.coverage or None,
                 "reasons": row.reasons,
@@ -78,22 +78,22 @@ def _json(rows: Sequence[Row]) -> str:
     )
 
 
-def _table(rows: Sequence[Row], phase: int | None) -> str:
+def _table(rows: Sequence[GateTableRow], phase: int | None) -> str:
     head = ("gate", "target", "figure", "95 % CI", "adjusted p", "items", "seeds", "status", "why")
     cells = [head, *(_cells(row) for row in rows)]
-    found = counts(rows)
+    found = count_statuses(rows)
     title = f"phase {phase}" if phase else "all phases"
     verdict = "passes" if phase_passes(rows) else "does not pass"
     summary = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in found.items())
     return "\n".join([format_table(cells), "", f"{title} {verdict}: {summary}"])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    line = row.line
-    sign = ">=" if row.gate.judged.direction == "higher" else "<="
+def _cells(row: GateTableRow) -> tuple[str, ...]:
+    line = row.result
+    sign = ">=" if row.gate.rule.direction == "higher" else "<="
     return (
         line.id,
-        f"{row.gate.judged.statistic} {sign} {line.target:g}",
+        f"{row.gate.rule.statistic} {sign} {line.target:g}",
         _number(line.figure),
         _interval(line),
         _number(line.p_adjusted),
@@ -104,7 +104,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _interval(line: Line) -> str:
+def _interval(line: GateResult) -> str:
     if line.ci_low is None or line.ci_high is None:
         return _UNKNOWN
     return f"{line.ci_low:.4g} to {line.ci_high:.4g}"

@@ -1,1 +1,1 @@
-"""Data: read out of installed packages or generated, cleaned, formatted, batched and described."""
+"""Data pipelines and prompt sets: packaged datasets, generated questions and red-team prompts."""

@@ -1,4 +1,4 @@
-"""Command line: ``python -m bem_fleet.data build --set boolq`` and ``python -m bem_fleet.data cards``."""
+"""Command line of the data pipeline: ``python -m bem_fleet.data {build --set boolq, cards}``."""
 
 import argparse
 import sys
@@ -7,36 +7,36 @@ from pathlib import Path
 from bem.errors import BemError
 
 from bem_fleet.data.cards import write_cards
-from bem_fleet.data.pipeline import run_set
-from bem_fleet.data.readers import SETS
+from bem_fleet.data.datasets import DATASETS
+from bem_fleet.data.pipeline import run_dataset
 
 
-def build(arguments: argparse.Namespace) -> None:
-    """Run the pipeline on one set and say what each stage wrote."""
-    for artifact in run_set(SETS[arguments.set], arguments.cache).values():
+def build_dataset(arguments: argparse.Namespace) -> None:
+    """Run the pipeline on one dataset and print a summary of each stage."""
+    for artifact in run_dataset(DATASETS[arguments.set], arguments.cache).values():
         sys.stdout.write(
-            f"{artifact.stage}: {artifact.rows} rows of {artifact.read}, dropped "
-            f"{artifact.dropped or 'none'}, {artifact.resumed} already done: {artifact.path}\n"
+            f"{artifact.stage}: {artifact.rows} rows from {artifact.read} inputs, dropped "
+            f"{artifact.dropped or 'none'}, {artifact.resumed} resumed: {artifact.path}\n"
         )
 
 
-def cards(arguments: argparse.Namespace) -> None:
-    """Run the pipeline on every set and write the data cards."""
-    made = write_cards(arguments.out, arguments.cache)
-    sys.stdout.write(f"{arguments.out}: {len(made)} cards\n")
+def write_data_cards(arguments: argparse.Namespace) -> None:
+    """Run the pipeline on every dataset and write the data cards."""
+    cards = write_cards(arguments.out, arguments.cache)
+    sys.stdout.write(f"{arguments.out}: {len(cards)} cards\n")
 
 
 def main() -> int:
-    """Parse the arguments and run."""
+    """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(prog="python -m bem_fleet.data", description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".cache/data"))
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("build", help="run the pipeline on one set")
-    command.add_argument("--set", choices=sorted(SETS), required=True)
-    command.set_defaults(run=build)
-    command = commands.add_parser("cards", help="write the data cards of all sets")
-    command.add_argument("--out", type=Path, default=Path("docs/data"))
-    command.set_defaults(run=cards)
+    command = commands.add_parser("build", help="run the pipeline on one dataset")
+    command.add_argument("--set", choices=sorted(DATASETS), required=True)
+    command.set_defaults(run=build_dataset)
+    command = commands.add_parser("cards", help="write the data cards of all datasets")
+    command.add_argument("--out", type=Path, default=Path("results/data_cards"))
+    command.set_defaults(run=write_data_cards)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

@@ -1,7 +1,10 @@
-"""Procedural compositional questions: retrieve, compute or compare, put in a strict format.
+"""Generator of compositional questions: retrieve, compute or compare, answer in a strict format.
 
-Three things keep splits apart: a template (a chain of operations with a format) is in one split,
-a passage is in one split, and a seed belongs to one split.
+Three rules separate the splits: a template (a chain of operations with a reply format), a passage
+and a seed belong to one split each.
+
+Example: the template ``text>count_words>double>json`` retrieves an answer from a passage, counts
+its words and doubles the count. For the answer "two dogs" the wanted reply is ``{"answer": "4"}``.
 """
 
 import hashlib
@@ -14,133 +17,152 @@ from typing import Any
 
 from bem.errors import DataFormatError
 
-from bem_fleet.data.facts import Fact, Kind, load_facts
-from bem_fleet.data.operations import FORMATS, OPERATIONS, Operation, Type, Value, parse, show
+from bem_fleet.data.facts import Fact, FactKind, load_facts
+from bem_fleet.data.operations import (
+    OPERATIONS,
+    REPLY_FORMATS,
+    Operation,
+    Value,
+    ValueType,
+    format_value,
+    parse_value,
+)
 from bem_fleet.data.records import Record, make_record
-from bem_fleet.data.splits import split_of
+from bem_fleet.data.splits import assign_split
 
-SEEDS = {"train": range(1000), "dev": range(1000, 1100), "held_out": range(1100, 1300)}
-"""Seeds by split: training can never draw what an evaluation draws."""
+SPLIT_SEEDS = {"train": range(1000), "dev": range(1000, 1100), "held_out": range(1100, 1300)}
+"""Seeds by split; they are disjoint, so that training never draws a question of an evaluation."""
 
-_STARTS: tuple[Type, ...] = ("text", "number", "flag", "texts", "numbers", "flags")
-_DEPTH = 2
+_INPUT_TYPES: tuple[ValueType, ...] = ("text", "number", "flag", "texts", "numbers", "flags")
+_MAX_OPERATIONS = 2
 
 
 @dataclass(frozen=True)
-class Template:
-    """A composition that fits together by type.
+class CompositionTemplate:
+    """Well-typed chain of operations with a reply format.
 
     Attributes:
-        start: Type of what is retrieved: one value, or two of them.
-        operations: Applied in order, one or two.
-        form: Key of ``FORMATS``.
+        input_type: Type of the retrieved value, or of a pair of values.
+        operations: One or two operations, applied in order.
+        reply_format: Key of ``operations.REPLY_FORMATS``.
     """
 
-    start: Type
+    input_type: ValueType
     operations: tuple[Operation, ...]
-    form: str
+    reply_format: str
 
     @property
     def name(self) -> str:
-        """Unique: start, operations and format."""
+        """Unique name: input type, operations and reply format."""
         steps = ">".join(operation.name for operation in self.operations)
-        return f"{self.start}>{steps}>{self.form}"
+        return f"{self.input_type}>{steps}>{self.reply_format}"
 
     @property
     def split(self) -> str:
-        """The split that it is in, whatever the seed."""
-        return split_of(self.name)
+        """Split of the template, the same for every seed."""
+        return assign_split(self.name)
 
     def answer(self, value: Value) -> str:
-        """Return the answer, without format."""
+        """Return the answer for a retrieved value, without the reply format."""
         for operation in self.operations:
             value = operation.apply(value)
-        return show(value)
+        return format_value(value)
 
     def reply(self, answer: str) -> str:
-        """Return the wanted reply."""
-        text = json.dumps(answer, ensure_ascii=False)[1:-1] if self.form == "json" else answer
-        return FORMATS[self.form][1].format(text)
+        """Return the wanted reply: the answer in the reply format."""
+        text = (
+            json.dumps(answer, ensure_ascii=False)[1:-1] if self.reply_format == "json" else answer
+        )
+        return REPLY_FORMATS[self.reply_format][1].format(text)
 
 
 @cache
-def templates() -> dict[str, tuple[Template, ...]]:
-    """Return every composition of one or two operations that fits, by split."""
-    found: dict[str, list[Template]] = {split: [] for split in SEEDS}
-    for start in _STARTS:
-        for chain in _chains(start, _DEPTH):
-            for form in FORMATS:
-                template = Template(start, chain, form)
-                found[template.split].append(template)
-    return {split: tuple(members) for split, members in found.items()}
+def composition_templates() -> dict[str, tuple[CompositionTemplate, ...]]:
+    """Return every well-typed template of one or two operations, by split."""
+    by_split: dict[str, list[CompositionTemplate]] = {split: [] for split in SPLIT_SEEDS}
+    for input_type in _INPUT_TYPES:
+        for chain in _operation_chains(input_type, _MAX_OPERATIONS):
+            for reply_format in REPLY_FORMATS:
+                template = CompositionTemplate(input_type, chain, reply_format)
+                by_split[template.split].append(template)
+    return {split: tuple(members) for split, members in by_split.items()}
 
 
-def generate(split: str, seed: int, count: int) -> Iterator[Record]:
-    """Yield ``count`` questions of a split; the same for the same arguments.
+def generate_questions(split: str, seed: int, count: int) -> Iterator[Record]:
+    """Yield questions of a split; the same arguments give the same questions.
 
     Args:
         split: ``train``, ``dev`` or ``held_out``.
-        seed: One of the split's own (``SEEDS``).
-        count: How many.
+        seed: Seed of the split (``SPLIT_SEEDS``).
+        count: Number of questions.
 
     Yields:
-        Records whose first answer is the whole reply as wanted; ``labels`` holds ``template``,
-        ``answer`` (without format), ``format``, ``split`` and ``seed``.
+        Records whose first answer is the complete wanted reply. The ``labels`` are ``template``,
+        ``answer`` (without the reply format), ``format``, ``split`` and ``seed``.
 
     Raises:
-        DataFormatError: The split is unknown, or the seed belongs to another one.
+        DataFormatError: The split is unknown, or the seed belongs to another split.
         DataNotFoundError: The package with the facts is not installed.
     """
-    if split not in SEEDS:
-        raise DataFormatError(f"split {split!r}; known: {', '.join(SEEDS)}")
-    if seed not in SEEDS[split]:
-        own = SEEDS[split]
+    if split not in SPLIT_SEEDS:
+        raise DataFormatError(f"split: {split!r} is unknown; known: {', '.join(SPLIT_SEEDS)}")
+    if seed not in SPLIT_SEEDS[split]:
+        seeds = SPLIT_SEEDS[split]
         raise DataFormatError(
-            f"seed {seed} is not of split {split!r}, whose seeds are {own.start} to {own.stop - 1}"
+            f"seed: {seed} is not of split {split!r}; use {seeds.start} to {seeds.stop - 1}"
         )
     facts = load_facts()[split]
     for place in range(count):
         digest = hashlib.sha256(f"{split}:{seed}:{place}".encode()).digest()
         draw = random.Random(digest)  # noqa: S311 - an order, not a secret
-        yield _question(
-            draw.choice(templates()[split]), facts, draw, {"split": split, "seed": seed}
+        yield _make_question(
+            draw.choice(composition_templates()[split]), facts, draw, {"split": split, "seed": seed}
         )
 
 
-def _chains(start: Type, depth: int) -> Iterator[tuple[Operation, ...]]:
+def _operation_chains(start: ValueType, depth: int) -> Iterator[tuple[Operation, ...]]:
     for operation in OPERATIONS.values():
-        if operation.takes == start:
+        if operation.input_type == start:
             yield (operation,)
             if depth > 1:
-                yield from ((operation, *rest) for rest in _chains(operation.gives, depth - 1))
+                yield from (
+                    (operation, *rest)
+                    for rest in _operation_chains(operation.output_type, depth - 1)
+                )
 
 
-def _question(
-    template: Template,
-    facts: dict[Kind, tuple[Fact, ...]],
+def _make_question(
+    template: CompositionTemplate,
+    facts: dict[FactKind, tuple[Fact, ...]],
     draw: random.Random,
     labels: dict[str, Any],
 ) -> Record:
-    kind: Kind = template.start.removesuffix("s")  # type: ignore[assignment]
-    chosen = draw.sample(facts[kind], 2 if template.start.endswith("s") else 1)
-    values = [parse(fact.kind, fact.answer) for fact in chosen]
+    kind: FactKind = template.input_type.removesuffix("s")  # type: ignore[assignment]
+    chosen = draw.sample(facts[kind], 2 if template.input_type.endswith("s") else 1)
+    values = [parse_value(fact.kind, fact.answer) for fact in chosen]
     value: Value = values[0] if len(values) == 1 else tuple(values)  # type: ignore[assignment]
     answer = template.answer(value)
     passage = "\n\n".join(dict.fromkeys(fact.passage for fact in chosen))
     return make_record(
-        _wording(template, chosen),
+        _question_text(template, chosen),
         passage,
         (template.reply(answer),),
-        category="+".join(operation.gives for operation in template.operations),
-        labels={"template": template.name, "answer": answer, "format": template.form, **labels},
+        category="+".join(operation.output_type for operation in template.operations),
+        labels={
+            "template": template.name,
+            "answer": answer,
+            "format": template.reply_format,
+            **labels,
+        },
     )
 
 
-def _wording(template: Template, chosen: list[Fact]) -> str:
+def _question_text(template: CompositionTemplate, chosen: list[Fact]) -> str:
     if len(chosen) == 1:
-        asked = f"Take the answer to this question: {chosen[0].question}"
+        retrieval = f"Take the answer to this question: {chosen[0].question}"
     else:
         first, second = (fact.question for fact in chosen)
-        asked = f"Take the answers to these two questions: (1) {first} (2) {second}"
-    steps = ", then ".join(operation.says for operation in template.operations)
-    return f"{asked} Then {steps}. Reply only with the result, {FORMATS[template.form][0]}."
+        retrieval = f"Take the answers to these two questions: (1) {first} (2) {second}"
+    steps = ", then ".join(operation.instruction for operation in template.operations)
+    wording, _ = REPLY_FORMATS[template.reply_format]
+    return f"{retrieval} Then {steps}. Reply only with the result, {wording}."

@@ -1,76 +1,76 @@
-"""Facts of real texts by type: what procedural questions are composed over."""
+"""Typed facts from real texts, the source values of compositional questions."""
 
 import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-from bem_fleet.data.cleaning import CleaningPlan, clean
-from bem_fleet.data.readers import SETS
+from bem_fleet.data.cleaning import CleaningPlan, clean_record
+from bem_fleet.data.datasets import DATASETS
 from bem_fleet.data.records import Record
-from bem_fleet.data.splits import split_of
+from bem_fleet.data.splits import assign_split
 
-Kind = Literal["text", "number", "flag"]
-# A fact's passage is shown whole; two of them and a question stay well under 1,000 tokens.
-_LONGEST_PASSAGE = 900
-_LONGEST_ANSWER = 40
+FactKind = Literal["text", "number", "flag"]
+# Passages are quoted in full; two of them and a question stay well under 1,000 tokens.
+_MAX_PASSAGE_CHARS = 900
+_MAX_ANSWER_CHARS = 40
 _NUMBER = re.compile(r"\d{1,4}")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A question that a passage answers.
+    """Question with a passage that answers it.
 
     Attributes:
         kind: Type of the answer.
-        passage: Real text.
-        question: About it.
-        answer: Words of the passage, digits, or ``yes`` and ``no``.
+        passage: Real text of at most 900 characters.
+        question: Question about the passage.
+        answer: Words of the passage, digits, or ``yes`` or ``no``.
     """
 
-    kind: Kind
+    kind: FactKind
     passage: str
     question: str
     answer: str
 
 
-FACT_SETS = ("disfl-qa", "boolq", "asdiv")
-"""The sets that facts come from, in the order of reading."""
+FACT_DATASETS = ("disfl-qa", "boolq", "asdiv")
+"""Datasets that provide facts, in the order of reading."""
 
 
 @cache
-def load_facts() -> dict[str, dict[Kind, tuple[Fact, ...]]]:
-    """Return the facts by split of their passage and by kind.
+def load_facts() -> dict[str, dict[FactKind, tuple[Fact, ...]]]:
+    """Return the facts by the split of their passage and by kind.
 
-    Texts come from Disfl-QA, flags from BoolQ, numbers from both Disfl-QA and ASDiv; a passage is
-    in one split only, the same one as in adapter passage-qa.
+    Texts come from Disfl-QA, flags from BoolQ, numbers from Disfl-QA and ASDiv. A passage belongs
+    to one split, the same as in the data of adapter passage-qa.
 
     Raises:
         DataNotFoundError: The package with the texts is not installed.
     """
-    found: dict[str, dict[Kind, list[Fact]]] = {}
-    for name in FACT_SETS:
+    by_split: dict[str, dict[FactKind, list[Fact]]] = {}
+    for name in FACT_DATASETS:
         check = "extractable" if name == "disfl-qa" else "answered"
         plan = CleaningPlan(("readable", check))
         seen: set[str] = set()
-        for record in SETS[name].read():
-            kept = clean(record, plan, seen).record
-            if kept and (fact := _fact(name, kept)):
-                kinds = found.setdefault(split_of(fact.passage), {})
+        for record in DATASETS[name].read():
+            kept = clean_record(record, plan, seen).record
+            if kept and (fact := _extract_fact(name, kept)):
+                kinds = by_split.setdefault(assign_split(fact.passage), {})
                 kinds.setdefault(fact.kind, []).append(fact)
     return {
         split: {kind: tuple(facts) for kind, facts in sorted(kinds.items())}
-        for split, kinds in found.items()
+        for split, kinds in by_split.items()
     }
 
 
-def _fact(name: str, record: Record) -> Fact | None:
-    """Return what a record states; None if it is too long or its number is none."""
+def _extract_fact(name: str, record: Record) -> Fact | None:
+    """Return the fact of a record; None if it is too long or a number is expected but missing."""
     answer = record.answers[-1]  # ASDiv's last answer is the bare number
-    if len(record.passage) > _LONGEST_PASSAGE or len(answer) > _LONGEST_ANSWER:
+    if len(record.passage) > _MAX_PASSAGE_CHARS or len(answer) > _MAX_ANSWER_CHARS:
         return None
     number = _NUMBER.fullmatch(answer) is not None
     if name == "asdiv" and not number:
         return None
-    kind: Kind = "flag" if name == "boolq" else "number" if number else "text"
+    kind: FactKind = "flag" if name == "boolq" else "number" if number else "text"
     return Fact(kind, record.passage, record.question.rstrip(" ?.") + "?", answer)

@@ -1,55 +1,55 @@
-"""Typed steps of compositional questions: what each takes, gives, says and does."""
+"""Typed operations and reply formats of compositional questions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Type = Literal["text", "number", "flag", "texts", "numbers", "flags"]
+ValueType = Literal["text", "number", "flag", "texts", "numbers", "flags"]
 Value = str | int | bool | tuple[str, str] | tuple[int, int] | tuple[bool, bool]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One step.
+    """Typed operation on one value or on a pair of values.
 
     Attributes:
-        name: Unique.
-        takes: Type of its input.
-        gives: Type of its output.
-        says: What a question says of it; ``it`` is the input, ``they`` are two.
-        apply: Does it.
+        name: Unique name.
+        input_type: Type of the input; a plural type is a pair.
+        output_type: Type of the output.
+        instruction: Wording in a question; ``it`` is the input, ``they`` is a pair.
+        apply: Function from input to output.
     """
 
     name: str
-    takes: Type
-    gives: Type
-    says: str
+    input_type: ValueType
+    output_type: ValueType
+    instruction: str
     apply: Callable[..., Value]
 
 
-def show(value: Value) -> str:
-    """Return a single value as an answer writes it."""
+def format_value(value: Value) -> str:
+    """Return the text of a single value in an answer."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
 
 
-def parse(kind: str, answer: str) -> str | int | bool:
-    """Return a fact's answer as a value of its kind."""
+def parse_value(kind: str, answer: str) -> str | int | bool:
+    """Return the typed value of a fact's answer."""
     if kind == "number":
         return int(answer)
     return answer == "yes" if kind == "flag" else answer
 
 
-def _letters(text: str) -> int:
+def _count_letters(text: str) -> int:
     return sum(char.isalpha() for char in text)
 
 
-def _longer(pair: tuple[str, str]) -> str:
+def _longer_text(pair: tuple[str, str]) -> str:
     return pair[0] if len(pair[0]) >= len(pair[1]) else pair[1]
 
 
-_ALL = (
+_OPERATIONS = (
     Operation("upper", "text", "text", "write it in capital letters", str.upper),
     Operation("first_word", "text", "text", "take its first word", lambda t: t.split()[0]),
     Operation(
@@ -60,7 +60,7 @@ _ALL = (
         lambda t: " ".join(reversed(t.split())),
     ),
     Operation("count_words", "text", "number", "count its words", lambda t: len(t.split())),
-    Operation("count_letters", "text", "number", "count its letters", _letters),
+    Operation("count_letters", "text", "number", "count its letters", _count_letters),
     Operation("plus_ten", "number", "number", "add 10 to it", lambda n: n + 10),
     Operation("double", "number", "number", "double it", lambda n: 2 * n),
     Operation("last_digit", "number", "number", "take its last digit", lambda n: n % 10),
@@ -75,7 +75,7 @@ _ALL = (
         lambda p: min(p, key=str.lower),
     ),
     Operation(
-        "longer", "texts", "text", "take the longer one (the first if they are equal)", _longer
+        "longer", "texts", "text", "take the longer one (the first if they are equal)", _longer_text
     ),
     Operation("join", "texts", "text", "write them with ' and ' between", " and ".join),
     Operation(
@@ -99,11 +99,11 @@ _ALL = (
     Operation("either", "flags", "flag", "say whether at least one is yes", any),
     Operation("agree", "flags", "flag", "say whether they are the same", lambda p: p[0] == p[1]),
 )
-OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _ALL}
+OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _OPERATIONS}
 
-FORMATS: dict[str, tuple[str, str]] = {
+REPLY_FORMATS: dict[str, tuple[str, str]] = {
     "json": ('as JSON of the form {"answer": "<the answer>"}', '{{"answer": "{}"}}'),
     "tag": ("between <answer> and </answer>", "<answer>{}</answer>"),
     "line": ("as one line that begins with 'Answer: '", "Answer: {}"),
 }
-"""By name: what a question asks for, and the reply's form."""
+"""Reply formats by name: wording in the question, and template of the reply."""

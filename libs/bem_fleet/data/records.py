@@ -1,4 +1,4 @@
-"""One item of any set, in the one form that every later stage takes."""
+"""Record type shared by all datasets and pipeline stages."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field
@@ -9,15 +9,15 @@ from bem.errors import DataFormatError
 
 @dataclass(frozen=True)
 class Record:
-    """A question, prompt or text with what is known about it.
+    """Question, prompt or text with its gold answers and labels.
 
     Attributes:
         key: Digest of passage and question, 16 hexadecimal characters.
-        question: What is asked, or the text itself where nothing is asked.
-        passage: What it is asked about; may be empty.
-        answers: Gold answers; empty where none can be.
+        question: Question, or the text itself in datasets without questions.
+        passage: Passage of the question; may be empty.
+        answers: Gold answers; empty in datasets without answers.
         category: Kind of question, harm or bias, for tables by category.
-        labels: Scores and marks of the source.
+        labels: Scores and labels of the source.
     """
 
     key: str
@@ -28,7 +28,7 @@ class Record:
     labels: dict[str, float | str] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
-        """Return it as it is written to JSONL."""
+        """Return the record as a JSON object."""
         return {**asdict(self), "answers": list(self.answers)}
 
 
@@ -40,13 +40,13 @@ def make_record(
     category: str = "",
     labels: dict[str, float | str] | None = None,
 ) -> Record:
-    """Make a record with its key."""
+    """Return a record with its key computed from passage and question."""
     key = hashlib.sha256(f"{passage}\n{question}".encode()).hexdigest()[:16]
     return Record(key, question, passage, answers, category, labels or {})
 
 
-def record_of(row: dict[str, Any]) -> Record:
-    """Read a record back.
+def parse_record(row: dict[str, Any]) -> Record:
+    """Return the record of a JSON object, the inverse of ``Record.row``.
 
     Raises:
         DataFormatError: A field is missing or unknown.
@@ -54,4 +54,4 @@ def record_of(row: dict[str, Any]) -> Record:
     try:
         return Record(**{**row, "answers": tuple(row["answers"])})
     except (TypeError, KeyError) as err:
-        raise DataFormatError(f"row {str(row)[:80]!r} is no record: {err}") from err
+        raise DataFormatError(f"row {str(row)[:80]!r}: not a record: {err}") from err

@@ -1,4 +1,4 @@
-"""Train, dev and held-out: chosen by a hash, so that a new item never moves an old one."""
+"""Hash-based train, dev and held-out splits: adding an item never moves another one."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,20 +6,25 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SHARES = {"train": 0.72, "dev": 0.08, "held_out": 0.20}
+SPLIT_SHARES = {"train": 0.72, "dev": 0.08, "held_out": 0.20}
 
 
-def split_of(group: str, seed: int = 0) -> str:
-    """Return the split of a group of items that belong together, such as all of one passage."""
+def assign_split(group: str, seed: int = 0) -> str:
+    """Return the split of a group of items that must stay together, for example one passage.
+
+    Args:
+        group: Text that identifies the group.
+        seed: Seed of the split.
+    """
     draw = int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:12], 16) / 16**12
-    for name, share in SHARES.items():
+    for name, share in SPLIT_SHARES.items():
         if draw < share:
             return name
         draw -= share
     return "held_out"
 
 
-def in_turn(groups: Sequence[Sequence[T]]) -> list[T]:
-    """Return the first of each group, then the second of each, until the longest is through."""
+def round_robin(groups: Sequence[Sequence[T]]) -> list[T]:
+    """Return the first item of each group, then the second of each, to the end of the longest."""
     longest = max((len(group) for group in groups), default=0)
     return [group[at] for at in range(longest) for group in groups if at < len(group)]

@@ -1,6 +1,7 @@
-"""One stage of the pipeline: rows in, rows out, on disk under the hash of what made them.
+"""Resumable pipeline stage: inputs to JSONL rows, cached under the hash of code and settings.
 
-A stage that ran before is not run again; one that was killed goes on after its last block.
+A finished stage is not run again, and a killed one resumes after its last block: outcomes go to a
+journal in blocks of 256, and the artifact is assembled from the journal at the end.
 """
 
 import hashlib
@@ -14,63 +15,65 @@ from typing import Any
 
 from bem.digests import file_digest
 from bem.errors import DataFormatError
+from bem.files import write_atomic
 from bem.journal import Journal, Row
 from tqdm import tqdm
 
-# Outcomes written at once: a kill loses at most these.
-BLOCK = 256
+# Outputs per journal write: a kill loses at most this many.
+BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a stage made of one input.
+class StageOutput:
+    """Output of a stage for one input.
 
     Attributes:
-        rows: What it writes; empty when the input was dropped.
-        reason: Why it was dropped.
-        mark: What the stage must remember of it; comes back in ``seen`` after a restart.
+        rows: Rows to write; empty when the input was dropped.
+        reason: Reason for dropping the input; empty when it was kept.
+        dedup_key: Key for the detection of later duplicates; restored into ``seen`` on resume.
     """
 
     rows: tuple[Row, ...] = ()
     reason: str = ""
-    mark: str = ""
+    dedup_key: str = ""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step from inputs to rows.
+    """Processing step from inputs to rows.
 
     Attributes:
-        name: ``raw``, ``clean``, ``format``, ``batch``.
-        version: Of the function; another one does not use old artifacts.
-        settings: All that the outcome depends on besides the input; JSON.
-        function: From one input and the marks seen so far to its outcome; the same for the same.
+        name: ``raw``, ``clean``, ``format`` or ``batch``.
+        version: Version of the function; artifacts of another version are not reused.
+        settings: JSON of everything besides the input that determines the output.
+        function: Deterministic function from one input and the dedup keys seen so far to its
+            output.
     """
 
     name: str
     version: str
     settings: dict[str, Any]
-    function: Callable[[Any, set[str]], Outcome]
+    function: Callable[[Any, set[str]], StageOutput]
 
     def key(self, source: str) -> str:
-        """Return the hash that names the artifact made of a source with this digest."""
-        stated = [self.name, self.version, self.settings, source]
-        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+        """Return the hash that names the artifact for a source with this digest."""
+        identity = [self.name, self.version, self.settings, source]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A stage's rows on disk.
+    """Rows of a finished stage on disk.
 
     Attributes:
-        stage: Its name.
+        stage: Name of the stage.
         key: Hash of stage, settings and source.
         path: JSONL file.
-        sha256: Of the file.
-        rows: Written.
-        read: Inputs.
-        dropped: Inputs dropped, by reason.
-        resumed: Inputs that an earlier, killed run had done; equals ``read`` when nothing ran.
+        sha256: SHA-256 of the file, hexadecimal.
+        rows: Number of rows written.
+        read: Number of inputs read.
+        dropped: Number of dropped inputs by reason.
+        resumed: Number of inputs processed by earlier runs; equals ``read`` on a cache hit.
     """
 
     stage: str
@@ -90,75 +93,86 @@ class Artifact:
 
 
 def run_stage(stage: Stage, inputs: Iterable[Any], source: str, folder: Path) -> Artifact:
-    """Run a stage over all inputs, or return what an earlier run wrote.
+    """Run a stage over all inputs, or return the artifact of an earlier run.
 
     Args:
-        stage: What to do.
-        inputs: Read one at a time; only when something is left to do.
+        stage: Stage to run.
+        inputs: Inputs, read one at a time and only if some are left to process.
         source: Digest of the inputs.
-        folder: For artifacts; made if missing.
+        folder: Folder of the artifacts; created if missing.
 
     Raises:
-        DataFormatError: An artifact's manifest is broken.
+        DataFormatError: The manifest of an artifact is not valid.
     """
     key = stage.key(source)
     path = folder / f"{stage.name}-{key[:16]}.jsonl"
-    if known := _known(path):
-        return known
+    if cached := _load_artifact(path):
+        return cached
     path.unlink(missing_ok=True)
     journal = Journal(path.with_suffix(".part"))
-    seen = {row["mark"] for row in journal.rows() if row["mark"]}
+    seen = {row["dedup_key"] for row in journal.rows() if row["dedup_key"]}
     resumed = journal.count
-    _work(stage, islice(inputs, resumed, None), seen, journal)
-    return _finish(stage, key, path, resumed)
+    _process_inputs(stage, islice(inputs, resumed, None), seen, journal)
+    return _write_artifact(stage, key, path, resumed)
 
 
-def _work(stage: Stage, inputs: Iterable[Any], seen: set[str], journal: Journal) -> None:
+def _process_inputs(stage: Stage, inputs: Iterable[Any], seen: set[str], journal: Journal) -> None:
     block: list[Row] = []
-    # No bar where nobody looks: a log would keep every frame of it.
+    # disable=None shows the bar on a terminal only: a log would keep every frame of it.
     bar = tqdm(inputs, desc=stage.name, initial=journal.count, unit="row", disable=None)
-    for one in bar:
-        block.append(asdict(stage.function(one, seen)))
-        if len(block) >= BLOCK:
+    for item in bar:
+        block.append(asdict(stage.function(item, seen)))
+        if len(block) >= BLOCK_ROWS:
             journal.add(*block)
             block = []
     journal.add(*block)
 
 
-def _finish(stage: Stage, key: str, path: Path, resumed: int) -> Artifact:
-    """Make the artifact of the journal; its manifest, written last, says that it is whole."""
+def _write_artifact(stage: Stage, key: str, path: Path, resumed: int) -> Artifact:
+    """Assemble the artifact from the journal.
+
+    The manifest is written last: an artifact without one counts as unfinished.
+    """
     part = path.with_suffix(".part")
     dropped: Counter[str] = Counter()
-    read = rows = 0
+    counts = {"read": 0, "rows": 0}
     digest = hashlib.sha256()
-    scratch = path.with_suffix(".new")
-    with scratch.open("wb") as file:
-        for outcome in Journal(part).rows():
-            read += 1
-            dropped.update([outcome["reason"]] if outcome["reason"] else [])
-            for row in outcome["rows"]:
+
+    def lines() -> Iterator[bytes]:
+        for output in Journal(part).rows():
+            counts["read"] += 1
+            dropped.update([output["reason"]] if output["reason"] else [])
+            for row in output["rows"]:
                 line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
                 digest.update(line)
-                file.write(line)
-                rows += 1
-    scratch.replace(path)
-    counts = dict(sorted(dropped.items()))
-    made = Artifact(stage.name, key, path, digest.hexdigest(), rows, read, counts, resumed)
-    manifest = {name: value for name, value in asdict(made).items() if name != "path"}
-    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n")
+                counts["rows"] += 1
+                yield line
+
+    write_atomic(path, lines())
+    artifact = Artifact(
+        stage.name,
+        key,
+        path,
+        digest.hexdigest(),
+        **counts,
+        dropped=dict(sorted(dropped.items())),
+        resumed=resumed,
+    )
+    manifest = {name: value for name, value in asdict(artifact).items() if name != "path"}
+    write_atomic(path.with_suffix(".json"), (json.dumps(manifest, indent=1) + "\n").encode())
     part.unlink()
-    return made
+    return artifact
 
 
-def _known(path: Path) -> Artifact | None:
-    """Return the artifact at ``path`` if it is whole and has the stated hash."""
+def _load_artifact(path: Path) -> Artifact | None:
+    """Return the artifact at ``path`` if it is complete and has the hash of its manifest."""
     manifest = path.with_suffix(".json")
     if not manifest.exists() or not path.exists():
         return None
     try:
         stated = Artifact(path=path, **json.loads(manifest.read_text()))
     except (ValueError, TypeError) as err:
-        raise DataFormatError(f"{manifest.name} is no manifest ({err}); remove it") from err
+        raise DataFormatError(f"{manifest.name}: not a valid manifest ({err}); remove it") from err
     if file_digest(path) != stated.sha256:
         return None
     return Artifact(**{**vars(stated), "resumed": stated.read})

@@ -1,1 +1,1 @@
-"""Evaluation: two systems answer the same items, and statistics say whether they differ."""
+"""Paired evaluation of systems: responses, scores, statistics and reports."""

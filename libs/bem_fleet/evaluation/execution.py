@@ -1,4 +1,4 @@
-"""Execute: every side answers every item once; what was answered before is read back."""
+"""Collection of responses: each side answers each item once, cached across evaluation runs."""
 
 import json
 import time
@@ -10,98 +10,108 @@ from bem.errors import EvaluationError
 from bem.journal import Journal
 from tqdm import tqdm
 
-from bem_fleet.evaluation.systems import Answer, Chat, Decoding, Item, Run, Side
+from bem_fleet.evaluation.systems import (
+    Chat,
+    ComparisonSide,
+    Decoding,
+    EvaluationItem,
+    Response,
+    SystemRun,
+)
 from bem_fleet.scores.cache import content_key
 
 
 @dataclass(frozen=True)
-class Given:
-    """An answer and what it cost.
+class TimedResponse:
+    """Response with its time.
 
     Attributes:
-        answer: What was said.
-        seconds: Time since the side's previous answer when it was made; over a side's answers
-            they add up to the wall time that the side took.
-        cached: Whether it was made by an earlier run.
+        response: Response of the system.
+        seconds: Time since the previous response of the side, so that the sum over its responses
+            is the wall time of the side.
+        cached: Whether an earlier evaluation run collected it.
     """
 
-    answer: Answer
+    response: Response
     seconds: float
     cached: bool
 
 
-class AnswerCache:
-    """Answers by model, adapter version, prompt, seed and decoding.
+class ResponseCache:
+    """Cache of responses by model, adapter version, prompt, seed and decoding settings.
 
-    Every answer is on disk as soon as it is there, so that a run that is killed goes on where it
-    was.
+    Each response is written to disk on arrival, so that a killed run resumes where it stopped.
 
     Args:
-        path: A JSONL file that is added to, or None to remember in memory only.
+        path: JSONL file that new responses are appended to; None keeps them in memory only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self._journal = Journal(path) if path else None
-        self._known: dict[str, tuple[Answer, float]] = {}
+        self._known: dict[str, tuple[Response, float]] = {}
         for row in self._journal.rows() if self._journal is not None else ():
-            self._known[row["key"]] = (Answer(**row["answer"]), row["seconds"])
+            self._known[row["key"]] = (Response(**row["answer"]), row["seconds"])
 
-    def find(self, key: str) -> Given | None:
-        """Return the answer of an earlier run."""
+    def find(self, key: str) -> TimedResponse | None:
+        """Return the response of an earlier run; None if there is none."""
         known = self._known.get(key)
-        return Given(*known, cached=True) if known else None
+        return TimedResponse(*known, cached=True) if known else None
 
-    def add(self, key: str, answer: Answer, seconds: float) -> None:
-        """Remember an answer."""
-        self._known[key] = (answer, seconds)
+    def add(self, key: str, response: Response, seconds: float) -> None:
+        """Add a response."""
+        self._known[key] = (response, seconds)
         if self._journal is not None:
-            self._journal.add({"key": key, "answer": asdict(answer), "seconds": seconds})
+            self._journal.add({"key": key, "answer": asdict(response), "seconds": seconds})
 
 
-def execute(
-    side: Side, items: Sequence[Item], decoding: Decoding, cache: AnswerCache
-) -> list[list[Given]]:
-    """Return a side's answers, [runs][items].
+def collect_responses(
+    side: ComparisonSide, items: Sequence[EvaluationItem], decoding: Decoding, cache: ResponseCache
+) -> list[list[TimedResponse]]:
+    """Return the responses of a side, [runs][items].
 
     Raises:
-        EvaluationError: A system fails, or answers a place twice or not at all.
+        EvaluationError: A system fails, or answers an item twice or not at all.
     """
     chats = [side.chat(item) for item in items]
-    return [_execute_run(side.name, run, chats, decoding, cache) for run in side.runs]
+    return [_collect_run(side.name, run, chats, decoding, cache) for run in side.runs]
 
 
-def _execute_run(
-    title: str, run: Run, chats: Sequence[Chat], decoding: Decoding, cache: AnswerCache
-) -> list[Given]:
-    # Greedy answers do not depend on the seed, so that all seeds share them.
+def _collect_run(
+    title: str, run: SystemRun, chats: Sequence[Chat], decoding: Decoding, cache: ResponseCache
+) -> list[TimedResponse]:
+    # Greedy responses do not depend on the sampling seed, so all seeds share one cache entry.
     seed = run.seed if decoding.temperature else 0
-    keys = [_key(run.system.digest, chat, seed, decoding) for chat in chats]
-    given = {key: found for key in keys if (found := cache.find(key))}
-    fresh = dict.fromkeys(key for key in keys if key not in given)
-    asked = dict(zip(keys, chats, strict=True))
-    wanted = list(fresh)
-    arrived = run.system.answer([asked[key] for key in wanted], decoding, seed) if wanted else ()
-    bar = tqdm(arrived, total=len(keys), initial=len(given), desc=title, unit="item")
-    for key, answer, seconds in _timed(wanted, bar):
-        if key in given:
+    keys = [_response_key(run.system.digest, chat, seed, decoding) for chat in chats]
+    responses = {key: cached for key in keys if (cached := cache.find(key))}
+    fresh = dict.fromkeys(key for key in keys if key not in responses)
+    chat_of = dict(zip(keys, chats, strict=True))
+    missing_keys = list(fresh)
+    arrived = (
+        run.system.respond([chat_of[key] for key in missing_keys], decoding, seed)
+        if missing_keys
+        else ()
+    )
+    bar = tqdm(arrived, total=len(keys), initial=len(responses), desc=title, unit="item")
+    for key, response, seconds in _time_arrivals(missing_keys, bar):
+        if key in responses:
             raise EvaluationError(f"{run.system.name} answered an item twice")
-        cache.add(key, answer, seconds)
-        given[key] = Given(answer, seconds, cached=False)
-    if missing := len(set(keys)) - len(given):
+        cache.add(key, response, seconds)
+        responses[key] = TimedResponse(response, seconds, cached=False)
+    if missing := len(set(keys)) - len(responses):
         raise EvaluationError(f"{run.system.name} left {missing} of {len(keys)} items unanswered")
-    return [given[key] for key in keys]
+    return [responses[key] for key in keys]
 
 
-def _timed(
-    wanted: Sequence[str], arrived: Iterable[tuple[int, Answer]]
-) -> Iterable[tuple[str, Answer, float]]:
+def _time_arrivals(
+    keys: Sequence[str], arrived: Iterable[tuple[int, Response]]
+) -> Iterable[tuple[str, Response, float]]:
     last = time.perf_counter()
-    for place, answer in arrived:
+    for index, response in arrived:
         now = time.perf_counter()
-        yield wanted[place], answer, now - last
+        yield keys[index], response, now - last
         last = now
 
 
-def _key(digest: str, chat: Chat, seed: int, decoding: Decoding) -> str:
+def _response_key(digest: str, chat: Chat, seed: int, decoding: Decoding) -> str:
     prompt = json.dumps([asdict(turn) for turn in chat])
     return content_key(digest, prompt, str(seed), json.dumps(asdict(decoding)))

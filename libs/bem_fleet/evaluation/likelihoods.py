@@ -1,4 +1,4 @@
-"""What a model finds likely: perplexity of texts, and choices with their confidence."""
+"""Likelihood evaluation: text perplexity, and multiple choice with calibrated confidence."""
 
 import json
 import math
@@ -11,21 +11,21 @@ from bem.engine import ModelWorker, ScoreRequest, score
 from bem.errors import EvaluationError
 from bem.journal import Journal
 
-from bem_fleet.evaluation.in_process import encode_chat
 from bem_fleet.evaluation.systems import Chat
+from bem_fleet.evaluation.worker_system import encode_chat
 from bem_fleet.scores.cache import content_key
 from bem_fleet.scores.calibration import expected_calibration_error
-from bem_fleet.scores.likelihood import corpus_perplexity
+from bem_fleet.scores.perplexity import corpus_perplexity
 
 
 @dataclass(frozen=True)
-class Question:
-    """A conversation with replies to choose from.
+class MultipleChoiceQuestion:
+    """Conversation with alternative replies.
 
     Attributes:
-        chat: Up to the reply.
-        replies: At least two, different.
-        right: Place of the right one.
+        chat: Conversation up to the reply.
+        replies: Two or more different replies.
+        right: Index of the correct reply.
     """
 
     chat: Chat
@@ -34,25 +34,25 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The reply that a model finds likeliest a token.
+class ChoiceResult:
+    """Reply with the highest likelihood per token.
 
     Attributes:
-        place: Of the chosen reply.
-        confidence: Its share of the likelihoods a token of all replies, in [0, 1].
-        correct: 1 if it is the right one, else 0.
+        index: Index of the chosen reply.
+        confidence: Share of its per-token likelihood in the sum over all replies, 0 to 1.
+        correct: 1 if the reply is the correct one, else 0.
     """
 
-    place: int
+    index: int
     confidence: float
     correct: float
 
 
 class LikelihoodCache:
-    """Log-likelihoods by model, adapter version and tokens, so that no text is scored twice.
+    """Cache of log-likelihoods by model, adapter version and tokens.
 
     Args:
-        path: A JSONL file that is added to, or None to remember in memory only.
+        path: JSONL file that new values are appended to; None keeps them in memory only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -65,13 +65,17 @@ class LikelihoodCache:
     def score(
         self, worker: ModelWorker, requests: Sequence[ScoreRequest], *, progress: bool = False
     ) -> list[list[float]]:
-        """Return the log-probabilities of all target tokens, asking only for what is new.
+        """Return the log-probabilities of all target tokens, [requests][tokens].
+
+        Only requests that are not cached are scored.
 
         Raises:
-            BemError: As of ``bem.engine.score``.
+            BemError: ``bem.engine.score`` failed.
         """
         versions = {loaded.name: loaded.version for loaded in worker.adapters()}
-        keys = [_key(worker, one, versions.get(one.adapter or "", "")) for one in requests]
+        keys = [
+            _likelihood_key(worker, one, versions.get(one.adapter or "", "")) for one in requests
+        ]
         fresh = {
             key: one for key, one in zip(keys, requests, strict=True) if key not in self._known
         }
@@ -84,9 +88,9 @@ class LikelihoodCache:
         return [self._known[key] for key in keys]
 
 
-def _key(worker: ModelWorker, asked: ScoreRequest, version: str) -> str:
-    tokens = (json.dumps(ids) for ids in (asked.prompt_ids, asked.target_ids))
-    return content_key(worker.backbone.digest, version, str(asked.adapter_scale), *tokens)
+def _likelihood_key(worker: ModelWorker, request: ScoreRequest, version: str) -> str:
+    tokens = (json.dumps(ids) for ids in (request.prompt_ids, request.target_ids))
+    return content_key(worker.backbone.digest, version, str(request.adapter_scale), *tokens)
 
 
 def text_log_likelihoods(
@@ -97,15 +101,15 @@ def text_log_likelihoods(
     cache: LikelihoodCache | None = None,
     progress: bool = False,
 ) -> list[list[float]]:
-    """Return each text's log-probabilities a token in nats, those after its first token.
+    """Return the log-probability in nats of each token after the first, [texts][tokens].
 
     Args:
-        worker: Started.
-        texts: Each of at least two tokens; what exceeds the context is cut into pieces, each of
-            which begins with one token that is not scored.
-        adapter: A loaded adapter's name, or None for the base model.
-        cache: What is known already; None scores everything.
-        progress: Whether to show a bar.
+        worker: Started worker.
+        texts: Texts of two tokens or more. A text that exceeds the context is cut into windows
+            that overlap by one token, which is context and not scored.
+        adapter: Name of a loaded adapter; None for the base model.
+        cache: Cache of earlier values; None scores everything.
+        progress: Whether to show a progress bar.
 
     Raises:
         EvaluationError: A text has fewer than two tokens.
@@ -114,19 +118,19 @@ def text_log_likelihoods(
     window = worker.context_tokens
     requests: list[ScoreRequest] = []
     owners: list[int] = []
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         ids = tuple(encode(text, add_special_tokens=False))
         if len(ids) < 2:
-            raise EvaluationError(f"text {place} has {len(ids)} tokens; a perplexity needs two")
+            raise EvaluationError(f"text {index}: {len(ids)} tokens; a perplexity needs two")
         for begin in range(0, len(ids) - 1, window - 1):
-            piece = ids[begin : begin + window]
-            requests.append(ScoreRequest(piece[:1], piece[1:], adapter))
-            owners.append(place)
-    found: list[list[float]] = [[] for _ in texts]
+            window_ids = ids[begin : begin + window]
+            requests.append(ScoreRequest(window_ids[:1], window_ids[1:], adapter))
+            owners.append(index)
+    by_text: list[list[float]] = [[] for _ in texts]
     scored = (cache or LikelihoodCache()).score(worker, requests, progress=progress)
     for owner, values in zip(owners, scored, strict=True):
-        found[owner] += values
-    return found
+        by_text[owner] += values
+    return by_text
 
 
 def text_perplexity(
@@ -139,23 +143,23 @@ def text_perplexity(
     """Return the perplexity over all tokens of all texts.
 
     Raises:
-        EvaluationError: As of ``text_log_likelihoods``.
+        EvaluationError: A text has fewer than two tokens.
     """
     return corpus_perplexity(text_log_likelihoods(worker, texts, adapter, cache=cache))
 
 
-def choose(
+def answer_multiple_choice(
     worker: ModelWorker,
-    questions: Sequence[Question],
+    questions: Sequence[MultipleChoiceQuestion],
     adapter: str | None = None,
     *,
     cache: LikelihoodCache | None = None,
     progress: bool = False,
-) -> list[Choice]:
-    """Return the reply that the model finds likeliest, a question each.
+) -> list[ChoiceResult]:
+    """Return the reply with the highest likelihood for each question.
 
-    Replies are compared by their mean log-probability a token, so that long ones are not at a
-    disadvantage (the normalisation of arXiv 2005.14165, section 2.4); the confidence is the
+    Replies are compared by their mean log-probability per token, so that long replies are not at a
+    disadvantage (the normalisation of arXiv 2005.14165, section 2.4). The confidence is the
     softmax over these means.
 
     Raises:
@@ -163,31 +167,38 @@ def choose(
     """
     tokenizer = worker.backbone.tokenizer
     requests = []
-    for place, question in enumerate(questions):
+    for index, question in enumerate(questions):
         prompt = encode_chat(tokenizer, question.chat)
         if len(question.replies) < 2 or not all(question.replies):
-            raise EvaluationError(f"question {place} needs two replies or more, none empty")
+            raise EvaluationError(f"question {index}: two replies or more are needed, none empty")
         requests += [
             ScoreRequest(prompt, tuple(tokenizer.encode(reply, add_special_tokens=False)), adapter)
             for reply in question.replies
         ]
     scored = iter((cache or LikelihoodCache()).score(worker, requests, progress=progress))
-    return [_choice(question, [next(scored) for _ in question.replies]) for question in questions]
+    return [
+        _likeliest_reply(question, [next(scored) for _ in question.replies])
+        for question in questions
+    ]
 
 
-def choice_calibration_error(choices: Sequence[Choice], *, bins: int = 15) -> float:
+def choice_calibration_error(choices: Sequence[ChoiceResult], *, bins: int = 15) -> float:
     """Return the expected calibration error of choices, in [0, 1].
 
     Raises:
-        InvalidScoresError: No choice.
+        InvalidScoresError: There is no choice.
     """
-    confidences = [one.confidence for one in choices]
-    return expected_calibration_error(confidences, [one.correct for one in choices], bins=bins)
+    confidences = [choice.confidence for choice in choices]
+    return expected_calibration_error(
+        confidences, [choice.correct for choice in choices], bins=bins
+    )
 
 
-def _choice(question: Question, scored: Sequence[Sequence[float]]) -> Choice:
+def _likeliest_reply(
+    question: MultipleChoiceQuestion, scored: Sequence[Sequence[float]]
+) -> ChoiceResult:
     means = np.array([math.fsum(values) / len(values) for values in scored])
     shares = np.exp(means - means.max())
-    place = int(means.argmax())
-    confidence = float(shares[place] / shares.sum())
-    return Choice(place, confidence, float(place == question.right))
+    index = int(means.argmax())
+    confidence = float(shares[index] / shares.sum())
+    return ChoiceResult(index, confidence, float(index == question.right))

@@ -1,4 +1,4 @@
-"""Prepare, execute, metrics, statistics, report: one comparison from items to files."""
+"""Evaluation pipeline: from the sides and items of a comparison to report files."""
 
 import hashlib
 import json
@@ -13,40 +13,46 @@ from typing import Any
 from bem.errors import EvaluationError
 from numpy.typing import NDArray
 
-from bem_fleet.evaluation.comparison import Scores, by_category, claims, paired_runs, score_side
-from bem_fleet.evaluation.execution import AnswerCache, Given, execute
-from bem_fleet.evaluation.plots import draw
-from bem_fleet.evaluation.report import as_json, as_markdown
-from bem_fleet.evaluation.systems import Decoding, Item, Side
+from bem_fleet.evaluation.execution import ResponseCache, TimedResponse, collect_responses
+from bem_fleet.evaluation.plots import draw_report
+from bem_fleet.evaluation.report_rendering import render_json, render_markdown
+from bem_fleet.evaluation.score_comparison import (
+    MetricScores,
+    compare_categories,
+    metric_differences,
+    paired_runs,
+    score_side,
+)
+from bem_fleet.evaluation.systems import ComparisonSide, Decoding, EvaluationItem
 from bem_fleet.scores.cache import ScoreCache
 from bem_fleet.stats.fdr import benjamini_hochberg
 
 Report = dict[str, Any]
-_VERSIONS = ("bem-fleet", "numpy", "scipy", "statsmodels", "sacrebleu")
+_REPORTED_PACKAGES = ("bem-fleet", "numpy", "scipy", "statsmodels", "sacrebleu")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared on what.
+    """Specification of a comparison.
 
     Attributes:
         id: Name of the report.
-        mission: The side that claims something.
-        baselines: What it is compared with; the first is the one that the report is about.
-        items: The same for all sides, keys unique.
-        data_name: Of the set and its split.
-        data_digest: SHA-256 of its source.
-        command: What makes this report again.
-        decoding: The same for all sides.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
-        confidence_note: What a reader must know, such as how many training seeds there were.
+        mission: Side under test.
+        baselines: Sides to compare with; the first is the main baseline of the report.
+        items: Items for all sides; keys are unique.
+        data_name: Name of the dataset and its split.
+        data_digest: SHA-256 of the dataset's source.
+        command: Command that writes this report.
+        decoding: Decoding settings for all sides.
+        resamples: Number of bootstrap resamples, at least 100.
+        seed: Random seed of the bootstrap.
+        confidence_note: Caveats for the reader, for example the number of training seeds.
     """
 
     id: str
-    mission: Side
-    baselines: tuple[Side, ...]
-    items: tuple[Item, ...]
+    mission: ComparisonSide
+    baselines: tuple[ComparisonSide, ...]
+    items: tuple[EvaluationItem, ...]
     data_name: str
     data_digest: str
     command: str
@@ -56,93 +62,103 @@ class Comparison:
     confidence_note: str = ""
 
 
-class Stages:
-    """Seconds that each stage took, by name."""
+class StageTimer:
+    """Timer of pipeline stages.
+
+    Attributes:
+        seconds: Wall time by stage.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def time(self, name: str) -> Iterator[None]:
-        """Add what the block takes to stage ``name``."""
+        """Add the wall time of the block to stage ``name``."""
         began = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
 def evaluate(
-    comparison: Comparison, *, cache: Path | None = None, stages: Stages | None = None
+    comparison: Comparison, *, cache: Path | None = None, stages: StageTimer | None = None
 ) -> Report:
     """Run a comparison and return its report.
 
     Args:
-        comparison: What to compare.
-        cache: Folder of answers and scores of earlier runs; None remembers nothing.
-        stages: Takes the seconds of each stage.
+        comparison: Specification of the comparison.
+        cache: Folder of cached responses and scores; None disables the cache.
+        stages: Timer that receives the seconds of each stage.
 
     Returns:
-        ``id``, ``mission``, ``baseline``, ``metrics`` with all scores an item, and the rest that
-        ``results`` keeps; ``others`` holds the same against each further baseline.
+        The report: ``id``, ``mission``, ``baseline``, ``metrics`` with the scores per item, costs
+        and provenance; ``others`` has the same for each further baseline.
 
     Raises:
-        EvaluationError: Nothing to compare, a key twice, or a system that does not answer.
+        EvaluationError: There is nothing to compare, a key is repeated, or a system does not
+            respond.
         InvalidScoresError: An item has no gold answer.
     """
-    stages = stages or Stages()
+    stages = stages or StageTimer()
     with stages.time("prepare"):
-        sides = _checked(comparison)
-        answers_kept = AnswerCache(cache / "answers.jsonl" if cache else None)
-        scores_kept = ScoreCache(cache / "scores.jsonl" if cache else None)
+        sides = _validate_comparison(comparison)
+        responses_cache = ResponseCache(cache / "answers.jsonl" if cache else None)
+        scores_cache = ScoreCache(cache / "scores.jsonl" if cache else None)
     with stages.time("execute"):
-        given = {
-            side.name: execute(side, comparison.items, comparison.decoding, answers_kept)
+        responses = {
+            side.name: collect_responses(
+                side, comparison.items, comparison.decoding, responses_cache
+            )
             for side in sides
         }
     with stages.time("metrics"):
         scored = {
-            side.name: score_side(side, comparison.items, given[side.name], scores_kept)
+            side.name: score_side(side, comparison.items, responses[side.name], scores_cache)
             for side in sides
         }
     with stages.time("statistics"):
-        pairs = [_pair(comparison, base, scored, given) for base in comparison.baselines]
-        _adjust(pairs)
+        pairs = [
+            _compare_with_baseline(comparison, base, scored, responses)
+            for base in comparison.baselines
+        ]
+        _add_adjusted_p_values(pairs)
     head, *others = pairs
     return {
         **head,
         "others": others,
         "stages_s": {name: round(value, 3) for name, value in stages.seconds.items()},
-        "versions": {name: version(name) for name in _VERSIONS},
+        "versions": {name: version(name) for name in _REPORTED_PACKAGES},
     }
 
 
-def write(report: Report, stem: Path) -> list[Path]:
-    """Write ``<stem>.json``, ``.md`` and ``.png``; returns their paths."""
+def write_report(report: Report, stem: Path) -> list[Path]:
+    """Write ``<stem>.json``, ``.md`` and ``.png``, and return their paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(suffix) for suffix in (".json", ".md", ".png")]
-    paths[0].write_text(as_json(report), encoding="utf-8")
-    paths[1].write_text(as_markdown(report, paths[2].name), encoding="utf-8")
-    draw(report, paths[2])
+    paths[0].write_text(render_json(report), encoding="utf-8")
+    paths[1].write_text(render_markdown(report, paths[2].name), encoding="utf-8")
+    draw_report(report, paths[2])
     return paths
 
 
-def _checked(comparison: Comparison) -> list[Side]:
+def _validate_comparison(comparison: Comparison) -> list[ComparisonSide]:
     sides = [comparison.mission, *comparison.baselines]
     keys = {item.key for item in comparison.items}
     names = {side.name for side in sides}
     if not comparison.items or not comparison.baselines:
-        raise EvaluationError("a comparison needs at least one item and one baseline")
+        raise EvaluationError("comparison: at least one item and one baseline are needed")
     if len(keys) != len(comparison.items):
-        raise EvaluationError(f"{len(comparison.items) - len(keys)} item keys occur twice")
+        raise EvaluationError(f"items: {len(comparison.items) - len(keys)} keys are repeated")
     if len(names) != len(sides):
-        raise EvaluationError(f"side names must be unique: {[side.name for side in sides]}")
+        raise EvaluationError(f"sides: names must be unique: {[side.name for side in sides]}")
     return sides
 
 
-def _pair(
+def _compare_with_baseline(
     comparison: Comparison,
-    baseline: Side,
-    scored: dict[str, Scores],
-    given: dict[str, list[list[Given]]],
+    baseline: ComparisonSide,
+    scored: dict[str, MetricScores],
+    responses: dict[str, list[list[TimedResponse]]],
 ) -> Report:
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
@@ -152,15 +168,15 @@ def _pair(
     sides = {"mission": mission, "baseline": baseline}
     return {
         "id": comparison.id,
-        **{role: _described(side) for role, side in sides.items()},
+        **{role: _describe_side(side) for role, side in sides.items()},
         "metrics": {
             name: {
                 **asdict(claim),
-                "mission": _plain(ours[name]),
-                "baseline": _plain(paired_runs(ours[name], theirs[name])),
+                "mission": _to_lists(ours[name]),
+                "baseline": _to_lists(paired_runs(ours[name], theirs[name])),
                 "keys": keys,
             }
-            for name, claim in claims(ours, theirs, **bootstrap).items()
+            for name, claim in metric_differences(ours, theirs, **bootstrap).items()
         },
         "n_items": len(keys),
         "seeds": [run.seed for run in mission.runs],
@@ -169,19 +185,19 @@ def _pair(
         "decoding": asdict(comparison.decoding),
         "command": comparison.command,
         "note": comparison.confidence_note,
-        "wall_s": {role: _wall(given[side.name]) for role, side in sides.items()},
-        "tokens": {role: _tokens(given[side.name]) for role, side in sides.items()},
-        "refused": {role: _refused(given[side.name]) for role, side in sides.items()},
-        "categories": by_category(comparison.items, ours, theirs, **bootstrap),
+        "wall_s": {role: _wall_seconds(responses[side.name]) for role, side in sides.items()},
+        "tokens": {role: _count_tokens(responses[side.name]) for role, side in sides.items()},
+        "refused": {role: _count_refused(responses[side.name]) for role, side in sides.items()},
+        "categories": compare_categories(comparison.items, ours, theirs, **bootstrap),
         "replies": {
-            role: [[one.answer.text for one in run] for run in given[side.name]]
+            role: [[one.response.text for one in run] for run in responses[side.name]]
             for role, side in sides.items()
         },
     }
 
 
-def _adjust(pairs: Sequence[Report]) -> None:
-    """Put the p-value adjusted over all claims of the report beside each."""
+def _add_adjusted_p_values(pairs: Sequence[Report]) -> None:
+    """Add to each metric its p-value adjusted over all metrics and baselines of the report."""
     family = {
         f"{place} {name}": metric["p"]
         for place, pair in enumerate(pairs)
@@ -192,32 +208,32 @@ def _adjust(pairs: Sequence[Report]) -> None:
         pairs[int(place)]["metrics"][name]["p_adjusted"] = round(corrected.p_adjusted, 6)
 
 
-def _described(side: Side) -> dict[str, object]:
+def _describe_side(side: ComparisonSide) -> dict[str, object]:
     return {
         "name": side.name,
         "digest": side.digest,
         "system": ",".join(dict.fromkeys(run.system.name for run in side.runs)),
-        "reading": side.reading,
+        "scoring_mode": side.scoring_mode,
         "shots": len(side.shots),
     }
 
 
-def _plain(scores: NDArray[Any]) -> list[Any]:
-    plain: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
-    return plain
+def _to_lists(scores: NDArray[Any]) -> list[Any]:
+    lists: list[Any] = (scores[0] if len(scores) == 1 else scores).tolist()
+    return lists
 
 
-def _wall(runs: Sequence[Sequence[Given]]) -> float:
+def _wall_seconds(runs: Sequence[Sequence[TimedResponse]]) -> float:
     return round(sum(one.seconds for run in runs for one in run), 3)
 
 
-def _refused(runs: Sequence[Sequence[Given]]) -> int:
-    return sum(bool(one.answer.refused) for run in runs for one in run)
+def _count_refused(runs: Sequence[Sequence[TimedResponse]]) -> int:
+    return sum(bool(one.response.refused) for run in runs for one in run)
 
 
-def _tokens(runs: Sequence[Sequence[Given]]) -> dict[str, int]:
-    answers = [one.answer for run in runs for one in run]
+def _count_tokens(runs: Sequence[Sequence[TimedResponse]]) -> dict[str, int]:
+    flat = [one.response for run in runs for one in run]
     return {
-        "prompt": sum(answer.prompt_tokens for answer in answers),
-        "completion": sum(answer.completion_tokens for answer in answers),
+        "prompt": sum(response.prompt_tokens for response in flat),
+        "completion": sum(response.completion_tokens for response in flat),
     }

@@ -1,4 +1,4 @@
-"""What is compared: systems that answer conversations, and the sides they stand on."""
+"""Systems under evaluation, their responses, and the sides of a comparison."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from typing import Protocol
 
 from bem.errors import EvaluationError
 
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.scores.metrics import score_functions
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation.
+    """Turn of a conversation.
 
     Attributes:
         role: ``system``, ``user`` or ``assistant``.
-        content: What was said.
+        content: Text of the turn.
     """
 
     role: str
@@ -27,11 +27,11 @@ Chat = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are made; the same for all sides of a comparison.
+    """Decoding settings, the same for all sides of a comparison.
 
     Attributes:
-        temperature: 0 is greedy.
-        max_tokens: Longest answer.
+        temperature: Sampling temperature, 0 or more; 0 is greedy.
+        max_tokens: Largest number of generated tokens.
     """
 
     temperature: float = 0.0
@@ -39,14 +39,14 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a system said.
+class Response:
+    """Response of a system.
 
     Attributes:
-        text: The reply; empty when it was refused.
-        prompt_tokens: Tokens of the rendered conversation.
-        completion_tokens: Tokens generated, the end of turn not counted.
-        refused: Why there is no reply, such as a filter's reason; empty when there is one.
+        text: Reply; empty when it was refused.
+        prompt_tokens: Number of tokens of the rendered conversation.
+        completion_tokens: Number of generated tokens without the end of turn.
+        refused: Reason why a filter withheld the reply; empty when there is a reply.
     """
 
     text: str
@@ -56,35 +56,35 @@ class Answer:
 
 
 class System(Protocol):
-    """Anything that answers: a base model, an adapter, a service behind a wire."""
+    """System under evaluation: a base model, an adapter, or a service behind gRPC."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
 
     @property
     def digest(self) -> str:
-        """Hash of all that determines its answers: base model and adapter version."""
+        """Hash of base model and adapter version, which determine the responses."""
 
-    def answer(
+    def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
-        """Yield (place in ``chats``, answer) as they come, in any order, each place once.
+    ) -> Iterator[tuple[int, Response]]:
+        """Yield (index in ``chats``, response) in any order, each index once.
 
         Raises:
-            EvaluationError: The system cannot answer.
+            EvaluationError: The system does not respond.
         """
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing to answer.
+class EvaluationItem:
+    """Item of an evaluation.
 
     Attributes:
-        key: The same for the same content, unique in a set.
-        prompt: The user's message.
-        golds: Gold answers, at least one.
-        category: For tables by category.
+        key: Digest of the content, unique in a dataset.
+        prompt: User message.
+        golds: Gold answers, one or more.
+        category: Category for tables; may be empty.
     """
 
     key: str
@@ -94,12 +94,12 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A system with the seed that it was trained with, or that it samples with.
+class SystemRun:
+    """System with its seed.
 
     Attributes:
-        system: Who answers.
-        seed: Of its training, and of its sampling when it samples.
+        system: System under evaluation.
+        seed: Training seed, and sampling seed at temperatures above 0.
     """
 
     system: System
@@ -107,37 +107,37 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of a comparison.
+class ComparisonSide:
+    """Side of a comparison: a mission or a baseline with its runs.
 
     Attributes:
-        name: Unique in a comparison.
-        runs: One for each seed.
-        reading: Key of ``bem_fleet.scores.metrics.READINGS``.
-        shots: Solved examples (prompt, reply) that stand before each item.
+        name: Name, unique in a comparison.
+        runs: Runs, one for each seed.
+        scoring_mode: Key of ``bem_fleet.scores.metrics.READINGS``.
+        shots: Few-shot examples (prompt, reply) before each item.
 
     Raises:
-        EvaluationError: No run.
-        InvalidScoresError: The reading is unknown.
+        EvaluationError: There is no run.
+        InvalidScoresError: The scoring mode is unknown.
     """
 
     name: str
-    runs: tuple[Run, ...]
-    reading: str
+    runs: tuple[SystemRun, ...]
+    scoring_mode: str
     shots: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise EvaluationError(f"side {self.name!r} has no run; at least one is needed")
-        scores_of(self.reading)
+            raise EvaluationError(f"runs: side {self.name!r} has none; at least one is needed")
+        score_functions(self.scoring_mode)
 
     @property
     def digest(self) -> str:
-        """The digests of its systems in the order of its runs."""
+        """Digests of the systems in the order of the runs, without repetitions."""
         return ",".join(dict.fromkeys(run.system.digest for run in self.runs))
 
-    def chat(self, item: Item) -> Chat:
-        """Return the conversation that asks for an item."""
+    def chat(self, item: EvaluationItem) -> Chat:
+        """Return the conversation of an item: few-shot examples, then its prompt."""
         turns = []
         for prompt, reply in self.shots:
             turns += [Message("user", prompt), Message("assistant", reply)]

@@ -1,1 +1,1 @@
-"""Scores of single answers: what an answer is worth, before any statistic is taken of it."""
+"""Per-item scores of responses: exact match, F1, BLEU, chrF, format, perplexity, calibration."""

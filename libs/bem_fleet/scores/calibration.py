@@ -1,4 +1,4 @@
-"""Expected calibration error, also as a share of each item."""
+"""Expected calibration error (ECE), in total and per item."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 def calibration_gaps(
     confidences: Sequence[float], correct: Sequence[float], *, bins: int = 15
 ) -> NDArray[np.float64]:
-    """Return each item's gap: |accuracy - mean confidence| of the bin it falls into, [n].
+    """Return |accuracy - mean confidence| of each item's confidence bin, [n].
 
-    Their mean is the ECE, so that the paired statistics of other scores work on them too. An
-    item's gap depends on the other items: never cache it as a score of that item alone.
+    The mean of the gaps is the ECE, so that paired statistics apply to them as to other scores.
+    The gap of an item depends on the other items and must not be cached as a score of its own.
 
     Args:
-        confidences: [n], in [0, 1]; bins are of equal width, a bin's upper edge belongs to it.
-        correct: [n], in [0, 1]; 1 is right.
-        bins: At least 1.
+        confidences: Confidence of each item in [0, 1], [n]; bins have equal width and include their
+            upper edge.
+        correct: Correctness of each item in [0, 1], [n]; 1 is correct.
+        bins: Number of bins, at least 1.
 
     Raises:
-        InvalidScoresError: Different lengths, nothing, or values outside [0, 1].
+        InvalidScoresError: Lengths differ, arrays are empty, or values lie outside [0, 1].
     """
     sure, right = np.asarray(confidences, dtype=float), np.asarray(correct, dtype=float)
     if sure.shape != right.shape or sure.ndim != 1 or sure.size == 0:
@@ -46,6 +47,6 @@ def expected_calibration_error(
     """Return the ECE in [0, 1] (Naeini et al., AAAI 2015; Guo et al., arXiv 1706.04599).
 
     Raises:
-        InvalidScoresError: As of ``calibration_gaps``.
+        InvalidScoresError: The conditions of ``calibration_gaps`` are not met.
     """
     return float(calibration_gaps(confidences, correct, bins=bins).mean())

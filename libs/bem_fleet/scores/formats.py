@@ -1,4 +1,4 @@
-"""Whether a reply has the wanted form, and what it says."""
+"""Format checks of replies, and extraction of the answer from JSON replies."""
 
 import json
 import re
@@ -21,11 +21,11 @@ def strict_answer(reply: str) -> str | None:
 
 
 def lenient_answer(reply: str) -> str:
-    """Return whatever may be meant: the strict answer, a quoted answer field, or all of it."""
+    """Return the strict answer, else a quoted answer field, else the whole reply."""
     if (answer := strict_answer(reply)) is not None:
         return answer
-    found = re.search(r'"answer"\s*:\s*"([^"]*)"', reply)
-    return found.group(1) if found else reply
+    match = re.search(r'"answer"\s*:\s*"([^"]*)"', reply)
+    return match.group(1) if match else reply
 
 
 def answer_format(reply: str) -> float:
@@ -37,12 +37,12 @@ def matches_schema(reply: str, schema: dict[str, Any]) -> float:
     """Return 1.0 if the whole reply is JSON that fits a JSON Schema (2020-12), else 0.0.
 
     Raises:
-        InvalidScoresError: ``schema`` itself is no schema.
+        InvalidScoresError: ``schema`` is not a valid JSON Schema.
     """
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as err:
-        raise InvalidScoresError(f"not a JSON Schema: {err.message}") from err
+        raise InvalidScoresError(f"schema: not a JSON Schema: {err.message}") from err
     try:
         value = json.loads(reply)
     except ValueError:

@@ -1,60 +1,63 @@
-"""The named scores of an answer against its gold answers: what reports and caches call them."""
+"""Registry of scoring modes: named score functions of a reply against its gold answers."""
 
 from collections.abc import Callable, Sequence
 
 from bem.errors import InvalidScoresError
 
-from bem_fleet.scores.answers import best_of, exact_match, f1
+from bem_fleet.scores.answer_match import best_over_golds, exact_match, f1
 from bem_fleet.scores.formats import answer_format, lenient_answer, strict_answer
 from bem_fleet.scores.overlap import bleu, chrf
 
-Score = Callable[[str, Sequence[str]], float]
-"""From a reply and the gold answers to a number in [0, 1]."""
+ScoreFunction = Callable[[str, Sequence[str]], float]
+"""Function from a reply and its gold answers to a score in [0, 1]."""
 
 
 def _strict_exact(reply: str, golds: Sequence[str]) -> float:
     answer = strict_answer(reply)
-    return 0.0 if answer is None else best_of(exact_match, answer, golds)
+    return 0.0 if answer is None else best_over_golds(exact_match, answer, golds)
 
 
 def _strict_f1(reply: str, golds: Sequence[str]) -> float:
     answer = strict_answer(reply)
-    return 0.0 if answer is None else best_of(f1, answer, golds)
+    return 0.0 if answer is None else best_over_golds(f1, answer, golds)
 
 
 def _lenient_exact(reply: str, golds: Sequence[str]) -> float:
-    return best_of(exact_match, lenient_answer(reply), golds)
+    return best_over_golds(exact_match, lenient_answer(reply), golds)
 
 
 def _lenient_f1(reply: str, golds: Sequence[str]) -> float:
-    return best_of(f1, lenient_answer(reply), golds)
+    return best_over_golds(f1, lenient_answer(reply), golds)
 
 
 def _text_f1(reply: str, golds: Sequence[str]) -> float:
-    return best_of(f1, reply, golds)
+    return best_over_golds(f1, reply, golds)
 
 
-def _format(reply: str, golds: Sequence[str]) -> float:  # noqa: ARG001 - one shape for all scores
+def _format(reply: str, golds: Sequence[str]) -> float:  # noqa: ARG001 - common signature of all scores
     return answer_format(reply)
 
 
-READINGS: dict[str, dict[str, Score]] = {
-    # A reply that is not the wanted JSON scores 0.
+SCORING_MODES: dict[str, dict[str, ScoreFunction]] = {
+    # A reply that is not the required JSON scores 0.
     "strict": {"exact_match": _strict_exact, "f1": _strict_f1, "valid": _format},
-    # Whatever text may be meant is scored: the reading that flatters a verbose baseline.
+    # The answer is extracted from any reply: the mode that favours a verbose baseline.
     "lenient": {"exact_match": _lenient_exact, "f1": _lenient_f1, "valid": _format},
-    # Free text, such as a story's answer: overlap with the closest of the golds.
+    # Free text: overlap with the closest gold answer.
     "text": {"f1": _text_f1, "bleu": bleu, "chrf": chrf},
 }
 
 
-def scores_of(reading: str) -> dict[str, Score]:
-    """Return the scores of a reading by name.
+def score_functions(scoring_mode: str) -> dict[str, ScoreFunction]:
+    """Return the score functions of a scoring mode by metric name.
 
     Raises:
-        InvalidScoresError: There is no such reading.
+        InvalidScoresError: The scoring mode is unknown.
     """
     try:
-        return READINGS[reading]
+        return SCORING_MODES[scoring_mode]
     except KeyError as err:
-        raise InvalidScoresError(f"reading {reading!r}; known: {', '.join(READINGS)}") from err
+        known = ", ".join(SCORING_MODES)
+        raise InvalidScoresError(
+            f"scoring_mode: {scoring_mode!r} is unknown; known: {known}"
+        ) from err

@@ -1,4 +1,4 @@
-"""BLEU and chrF of one sentence, by sacrebleu, scaled to [0, 1]."""
+"""Sentence BLEU and chrF by sacrebleu, scaled to [0, 1]."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,12 +11,12 @@ from sacrebleu.metrics.chrf import CHRF
 def bleu(answer: str, golds: Sequence[str]) -> float:
     """Return sentence BLEU over n-grams up to 4 in [0, 1] (Papineni et al., ACL 2002).
 
-    Exponential smoothing and effective order, sacrebleu's own choices for single sentences.
+    Uses exponential smoothing and effective order, sacrebleu's settings for single sentences.
 
     Raises:
         InvalidScoresError: There is no gold answer.
     """
-    return _bounded(_bleu().sentence_score(answer, _given(golds)).score)
+    return _to_unit_interval(_bleu_scorer().sentence_score(answer, _require_golds(golds)).score)
 
 
 def chrf(answer: str, golds: Sequence[str]) -> float:
@@ -25,32 +25,32 @@ def chrf(answer: str, golds: Sequence[str]) -> float:
     Raises:
         InvalidScoresError: There is no gold answer.
     """
-    return _bounded(_chrf().sentence_score(answer, _given(golds)).score)
+    return _to_unit_interval(_chrf_scorer().sentence_score(answer, _require_golds(golds)).score)
 
 
 def signatures() -> dict[str, str]:
-    """Return sacrebleu's signatures, which name every choice and its version."""
-    metrics = {"bleu": _bleu(), "chrf": _chrf()}
+    """Return sacrebleu's signatures, which state its version and every setting, by metric."""
+    metrics = {"bleu": _bleu_scorer(), "chrf": _chrf_scorer()}
     for metric in metrics.values():
-        metric.sentence_score("a", ["a"])  # a signature exists after the first score
+        metric.sentence_score("a", ["a"])  # the signature is complete only after the first score
     return {name: str(metric.get_signature()) for name, metric in metrics.items()}
 
 
 @cache
-def _bleu() -> BLEU:
+def _bleu_scorer() -> BLEU:
     return BLEU(effective_order=True)
 
 
 @cache
-def _chrf() -> CHRF:
+def _chrf_scorer() -> CHRF:
     return CHRF()
 
 
-def _given(golds: Sequence[str]) -> Sequence[str]:
+def _require_golds(golds: Sequence[str]) -> Sequence[str]:
     if not golds:
-        raise InvalidScoresError("no gold answer; at least one is needed")
+        raise InvalidScoresError("golds: no gold answer; at least one is needed")
     return golds
 
 
-def _bounded(percent: float) -> float:
+def _to_unit_interval(percent: float) -> float:
     return min(1.0, max(0.0, float(percent) / 100))

@@ -1,1 +1,1 @@
-"""The statistics that decide claims: numpy, scipy and statsmodels only, no model and no wire."""
+"""Statistical inference for paired evaluations and canaries: numpy, scipy and statsmodels only."""

@@ -1,8 +1,8 @@
-"""What simulation says of the coverage of a 95 % BCa interval: ``results/coverage.md``.
+"""Coverage classes of a 95 % BCa interval, calibrated by simulation (``results/coverage.md``).
 
-BCa falls short where items are few or skewed. What predicts the shortfall is Edgeworth's first
-term, |skewness| / sqrt(n), and n itself; the limits below are read off that table, and a test
-checks them against it.
+BCa covers less than its nominal level where items are few or skewed. The first term of the
+Edgeworth expansion, |skewness| / sqrt(n), and n itself predict the shortfall. The limits below were
+read off the simulated table, and a test checks them against it.
 """
 
 import math
@@ -20,21 +20,21 @@ SHORT_SKEW = 0.25
 def coverage_class(n: int, skewness: float, clusters: int | None = None) -> CoverageClass:
     """Return the class of a 95 % interval.
 
-    ``nominal``: within 1.5 points of 95 % in simulation. ``short``: within 4 points.
-    ``poor``: worse, or not measured. ``few-seeds``: items would do, but under 5 seeds say too
-    little of the spread between seeds. ``degenerate``: no interval.
+    ``nominal``: the simulated coverage is within 1.5 points of 95 %. ``short``: within 4 points.
+    ``poor``: worse, or not simulated. ``few-seeds``: enough items, but under 5 seeds to estimate
+    the spread between seeds. ``degenerate``: no interval exists.
 
     Args:
-        n: Items.
-        skewness: Of the items' differences (or jackknife influences).
-        clusters: Seeds, where they were resampled too; 1 is no resampling of seeds.
+        n: Number of items.
+        skewness: Skewness of the items' differences (or jackknife influence values).
+        clusters: Number of training seeds; None or 1 means that seeds add no error.
     """
     if n < 2 or not math.isfinite(skewness):
         return "degenerate"
-    pull = abs(skewness) / math.sqrt(n)
-    if n < FEW_ITEMS or pull > SHORT_SKEW:
+    edgeworth = abs(skewness) / math.sqrt(n)
+    if n < FEW_ITEMS or edgeworth > SHORT_SKEW:
         return "poor"
-    if n < ENOUGH_ITEMS or pull > NOMINAL_SKEW:
+    if n < ENOUGH_ITEMS or edgeworth > NOMINAL_SKEW:
         return "short"
     if clusters is not None and 1 < clusters < ENOUGH_SEEDS:
         return "few-seeds"

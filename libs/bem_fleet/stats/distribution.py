@@ -1,6 +1,7 @@
-"""The bootstrap distribution of a statistic, with what BCa needs to read it.
+"""Bootstrap distributions of means, paired differences and paired ratios, with BCa corrections.
 
-Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
+Efron, "Better bootstrap confidence intervals", JASA 82 (1987): bias correction z0 from the share of
+resamples below the estimate, acceleration a from the jackknife influence values.
 """
 
 import math
@@ -13,25 +14,25 @@ from bem.errors import InvalidScoresError
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
-from bem_fleet.stats.resampling import generator, resampled_means
-from bem_fleet.stats.samples import FloatArray, pairs, scores
+from bem_fleet.stats.resampling import make_generator, resampled_means
+from bem_fleet.stats.samples import FloatArray, validate_pairs, validate_scores
 
 Statistic = Literal["difference", "ratio"]
 
-_TIE = 1e-6
+_TIE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class BootstrapDistribution:
-    """Resampled values of a statistic.
+    """Values of a statistic on bootstrap resamples.
 
     Attributes:
         estimate: The statistic on the data.
-        replicates: [R], the statistic on each resample.
-        acceleration: BCa's a, from the jackknife.
-        n: Items.
-        skewness: Of the items' jackknife influences.
-        clusters: Seeds, None where there is no such axis.
+        replicates: The statistic on each resample, [resamples].
+        acceleration: Acceleration a of BCa, from the jackknife; NaN where nothing varies.
+        n: Number of items.
+        skewness: Skewness of the items' jackknife influence values.
+        clusters: Number of training seeds; None where the data have no seed axis.
     """
 
     estimate: float
@@ -43,22 +44,26 @@ class BootstrapDistribution:
 
     @property
     def degenerate(self) -> bool:
-        """Whether nothing can be concluded: one item, all ties, or a ratio that is undefined."""
+        """Whether no interval exists: one item, all ties, or an undefined ratio."""
         spread = float(np.ptp(self.replicates))
         scale = max(abs(self.estimate), 1.0)
         return not np.isfinite(self.acceleration) or not spread > 1e-12 * scale
 
     @property
     def bias(self) -> float:
-        """BCa's z0: the normal quantile of the share of resamples below the estimate."""
+        """Bias correction z0: normal quantile of the share of resamples below the estimate."""
         return float(ndtri(self.share_below(self.estimate)))
 
     def share_below(self, value: float, *, ties: float = 0.5) -> float:
-        """Return the share of resamples below ``value``, ties counted half unless told otherwise.
+        """Return the share of resamples below ``value``.
 
-        Kept off 0 and 1 by one part in R + 1: R resamples cannot say more.
+        The share lies between 1 / (R + 1) and R / (R + 1): R resamples resolve no smaller tail.
+
+        Args:
+            value: Value of the statistic.
+            ties: Weight of resamples equal to ``value``, 0 to 1.
         """
-        tie = _TIE * float(self.replicates.std())
+        tie = _TIE_TOLERANCE * float(self.replicates.std())
         below = np.count_nonzero(self.replicates < value - tie)
         equal = np.count_nonzero(np.abs(self.replicates - value) <= tie)
         size = len(self.replicates)
@@ -74,21 +79,26 @@ class BootstrapDistribution:
     def level(self, value: float, *, ties: float) -> float:
         """Return the level whose endpoint is ``value``: the inverse of ``quantile``.
 
-        A lower bound excludes a value only past all ties with it (``ties`` 1), an upper bound
-        likewise from above (``ties`` 0).
+        Args:
+            value: Value of the statistic, usually the null value.
+            ties: Weight of resamples equal to ``value``: 1 for a lower bound, which excludes a
+                value only past all ties with it, 0 for an upper bound.
         """
         shift = ndtri(self.share_below(value, ties=ties)) - self.bias
         z = shift / (1 + self.acceleration * shift)
-        # Beyond this the transformation folds back: the data exclude the value altogether.
+        # The transformation is monotone only while 1 + a * shift > 0. Beyond it the value lies
+        # outside every interval, so the level is 0 or 1.
         if 1 + self.acceleration * shift <= 0:
             return 0.0 if shift < 0 else 1.0
         return float(ndtr(z - self.bias))
 
 
-def of_mean(values: ArrayLike, *, resamples: int, seed: int) -> BootstrapDistribution:
-    """Return the distribution of the mean of ``values`` [n]."""
-    sample = scores(values, "values")
-    means = resampled_means(sample[:, None], _checked(resamples), generator(seed))[:, 0]
+def bootstrap_mean(values: ArrayLike, *, resamples: int, seed: int) -> BootstrapDistribution:
+    """Return the bootstrap distribution of the mean of ``values`` [n]."""
+    sample = validate_scores(values, "values")
+    means = resampled_means(sample[:, None], _require_resamples(resamples), make_generator(seed))[
+        :, 0
+    ]
     influence = sample - sample.mean()
     return BootstrapDistribution(
         estimate=float(sample.mean()),
@@ -99,111 +109,129 @@ def of_mean(values: ArrayLike, *, resamples: int, seed: int) -> BootstrapDistrib
     )
 
 
-def of_pairs(
+def bootstrap_pairs(
     mission: ArrayLike, baseline: ArrayLike, statistic: Statistic, *, resamples: int, seed: int
 ) -> BootstrapDistribution:
-    """Return the distribution of a paired statistic of two arrays [n]."""
-    left, right = pairs(mission, baseline)
+    """Return the bootstrap distribution of a paired statistic of two arrays [n].
+
+    A ratio resamples both sides with the same indices, because the items are paired.
+    """
+    left, right = validate_pairs(mission, baseline)
     if statistic == "difference":
-        return of_mean(left - right, resamples=resamples, seed=seed)
-    _check_baseline(right)
-    means = resampled_means(np.stack([left, right], 1), _checked(resamples), generator(seed))
+        return bootstrap_mean(left - right, resamples=resamples, seed=seed)
+    _require_positive_baseline(right)
+    means = resampled_means(
+        np.stack([left, right], 1), _require_resamples(resamples), make_generator(seed)
+    )
     influence = _ratio_influence(left, right)
     return BootstrapDistribution(
         estimate=float(left.mean() / right.mean()),
-        replicates=_ratios(means[:, 0], means[:, 1]),
+        replicates=_resample_ratios(means[:, 0], means[:, 1]),
         acceleration=_acceleration(influence),
         n=len(left),
         skewness=_skewness(influence),
     )
 
 
-def of_clusters(
+def bootstrap_clusters(
     mission: ArrayLike, baseline: ArrayLike, statistic: Statistic, *, resamples: int, seed: int
 ) -> BootstrapDistribution:
-    """Return the distribution over seeds x items of two arrays [seeds, items].
+    """Return the bootstrap distribution over seeds x items of two arrays [seeds, items].
 
-    Items are many and resampled; seeds are few, and resampling S of them understates their
-    spread, far in the tail by any factor. So a resample's error is that of its items, plus the
-    seeds' standard error (jackknife) times a draw of Student's t with S - 1 degrees of freedom:
-    Fisher's solution of the sum of two errors of unlike degrees of freedom ("The fiducial argument
-    in statistical inference", Annals of Eugenics 6, 1935), which covers at least as often as it
-    says (Robinson, Annals of Statistics 4, 1976). The seeds' error holds the noise of the cells
-    once; the items' part is freed of it by the two-way analysis of variance (Owen, "The pigeonhole
-    bootstrap", Annals of Applied Statistics 1, 2007, on what else is counted twice).
+    Items are many and are resampled. Seeds are few: resampling S of them understates their spread,
+    and far in the tail by an unbounded factor. The error of a resample is therefore
+
+        kept * (replicate of the item means - estimate) + between * t(S - 1)
+
+    where ``between`` is the jackknife standard error of the seeds and t(S - 1) a draw of Student's
+    t. This is Fisher's solution for the sum of two errors with different degrees of freedom ("The
+    fiducial argument in statistical inference", Annals of Eugenics 6, 1935); its coverage is at
+    least nominal (Robinson, Annals of Statistics 4, 1976). The noise of single cells is part of
+    the seeds' error, so ``kept`` removes it from the items' error by a two-way analysis of
+    variance; otherwise it would count twice (Owen, "The pigeonhole bootstrap", Annals of Applied
+    Statistics 1, 2007).
     """
-    left, right = pairs(mission, baseline, ndim=2)
+    left, right = validate_pairs(mission, baseline, ndim=2)
     seeds = len(left)
-    averaged = of_pairs(
+    averaged = bootstrap_pairs(
         left.mean(axis=0), right.mean(axis=0), statistic, resamples=resamples, seed=seed
     )
     if seeds == 1:
         return replace(averaged, clusters=1)
     if statistic == "difference":
         cells = left - right
-        of_seeds = cells.mean(axis=1) - cells.mean()
+        seed_influence = cells.mean(axis=1) - cells.mean()
     else:
+        # First-order expansion of the ratio: the contribution of a cell to left / right.
         cells = (left - averaged.estimate * right) / right.mean()
-        of_seeds = _ratio_influence(left.mean(axis=1), right.mean(axis=1))
-    between = float(np.sqrt((of_seeds**2).sum() / (seeds * (seeds - 1))))
-    kept = _share_of_items(cells)
+        seed_influence = _ratio_influence(left.mean(axis=1), right.mean(axis=1))
+    between = float(np.sqrt((seed_influence**2).sum() / (seeds * (seeds - 1))))
+    kept = _item_error_factor(cells)
     errors = averaged.replicates - averaged.estimate
-    students = generator(seed).spawn(1)[0].permutation(_students(seeds - 1, resamples))
-    of_items = kept * float(errors.std())
+    # Evenly spaced quantiles in random order: independent of the items' errors, yet without the
+    # sampling noise that random draws would add to the tails.
+    rng = make_generator(seed).spawn(1)[0]
+    students = rng.permutation(_student_quantiles(seeds - 1, resamples))
+    item_error = kept * float(errors.std())
     return replace(
         averaged,
         replicates=averaged.estimate + kept * errors + between * students,
-        # Seeds add spread and, as few values tell of it, no skewness.
+        # Seeds add spread but no skewness, which few values cannot estimate; the third moment
+        # stays and the standard deviation grows, so the acceleration shrinks by its cube.
         acceleration=(
-            averaged.acceleration * (of_items / math.hypot(of_items, between)) ** 3
-            if of_items
+            averaged.acceleration * (item_error / math.hypot(item_error, between)) ** 3
+            if item_error
             else 0.0
         ),
         clusters=seeds,
     )
 
 
-def _share_of_items(cells: FloatArray) -> float:
-    """Return the items' own share of the error that resampling them shows, as a factor 0 to 1.
+def _item_error_factor(cells: FloatArray) -> float:
+    """Return the factor, 0 to 1, that frees the items' bootstrap error of the noise of cells.
 
-    The rest is noise of the cells [seeds, items], which the seeds' means show too.
+    A two-way analysis of variance splits the cells [seeds, items] into items, seeds and noise; the
+    factor is sqrt(1 - mean square of the noise / mean square of the items).
     """
     seeds, items = cells.shape
-    of_items = cells.mean(axis=0)
-    noise = cells - of_items - cells.mean(axis=1, keepdims=True) + cells.mean()
-    between_items = seeds * float(of_items.var()) * items / max(items - 1, 1)
-    of_cells = float((noise**2).sum()) / ((seeds - 1) * max(items - 1, 1))
-    return math.sqrt(max(0.0, 1 - of_cells / between_items)) if between_items > 0 else 0.0
+    item_means = cells.mean(axis=0)
+    noise = cells - item_means - cells.mean(axis=1, keepdims=True) + cells.mean()
+    items_square = seeds * float(item_means.var()) * items / max(items - 1, 1)
+    noise_square = float((noise**2).sum()) / ((seeds - 1) * max(items - 1, 1))
+    return math.sqrt(max(0.0, 1 - noise_square / items_square)) if items_square > 0 else 0.0
 
 
 @lru_cache(maxsize=16)
-def _students(freedom: int, resamples: int) -> FloatArray:
-    """Return Student's t at evenly spaced levels, rising: draws without noise of their own."""
+def _student_quantiles(freedom: int, resamples: int) -> FloatArray:
+    """Return the quantiles of Student's t at evenly spaced levels, rising, [resamples]."""
     return np.asarray(stdtrit(freedom, (np.arange(resamples) + 0.5) / resamples))
 
 
-def _checked(resamples: int) -> int:
+def _require_resamples(resamples: int) -> int:
     if resamples < 100:
-        raise InvalidScoresError(f"{resamples} resamples; at least 100 are needed")
+        raise InvalidScoresError(f"resamples: {resamples}; at least 100 are needed")
     return resamples
 
 
-def _check_baseline(baseline: FloatArray) -> None:
+def _require_positive_baseline(baseline: FloatArray) -> None:
     if not baseline.mean() > 0:
         raise InvalidScoresError(
             f"the baseline's mean is {baseline.mean():g}; a ratio needs one above 0"
         )
 
 
-def _ratios(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Divide; one resample whose baseline is not positive leaves the whole statistic undefined."""
+def _resample_ratios(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Divide; one resample with a baseline of 0 or less makes the whole statistic undefined."""
     if not (below > 0).all():
         return np.full(len(above), np.nan)
     return above / below
 
 
 def _ratio_influence(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Return (n - 1)(mean of the jackknife values - jackknife value) of sum(above)/sum(below)."""
+    """Return the jackknife influence values of sum(above) / sum(below), [n].
+
+    The influence of item i is (n - 1) (mean of all leave-one-out ratios - ratio without i).
+    """
     left_out = below.sum() - below
     if not (left_out > 0).all():
         return np.full(len(above), np.nan)
@@ -212,7 +240,7 @@ def _ratio_influence(above: FloatArray, below: FloatArray) -> FloatArray:
 
 
 def _acceleration(influence: FloatArray) -> float:
-    """BCa's a; NaN where nothing varies."""
+    """Return the acceleration a = sum(u^3) / (6 sum(u^2)^1.5); NaN where nothing varies."""
     squares = float((influence**2).sum())
     return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else math.nan
 

@@ -1,4 +1,4 @@
-"""Effect sizes of paired scores, the power of a comparison, and the items that it needs."""
+"""Effect sizes of paired scores, power of a paired t test, and required sample sizes."""
 
 import math
 from dataclasses import dataclass
@@ -11,24 +11,26 @@ from scipy.stats import rankdata
 from statsmodels.stats.power import TTestPower
 
 from bem_fleet.stats.pvalues import Alternative
-from bem_fleet.stats.samples import fraction, pairs
+from bem_fleet.stats.samples import validate_fraction, validate_pairs
 
-_SIDES = {"two-sided": "two-sided", "greater": "larger", "less": "smaller"}
+_STATSMODELS_ALTERNATIVES = {"two-sided": "two-sided", "greater": "larger", "less": "smaller"}
 
 
 @dataclass(frozen=True)
 class PairedEffect:
-    """How large a paired difference is, apart from whether it is there.
+    """Effect sizes of a paired difference.
 
     Attributes:
-        difference: Mean of mission - baseline, in the score's unit.
-        deviation: Standard deviation of the differences.
-        d_z: Cohen's d_z, difference / deviation; NaN where nothing varies.
-        hedges_g: d_z with Hedges' correction for few items.
-        rank_biserial: Matched-pairs rank-biserial correlation, -1 to 1 (Kerby, 2014); 0 for
-            all ties.
-        wins: Share of items where the mission is above.
-        losses: Share where it is below; the rest are ties.
+        difference: Mean of mission - baseline, in the unit of the score.
+        deviation: Standard deviation of the differences, with n - 1.
+        d_z: Cohen's d_z, difference / deviation (Cohen, "Statistical Power Analysis", 1988); NaN
+            where nothing varies.
+        hedges_g: d_z with the exact small-sample correction of Hedges (Journal of Educational
+            Statistics 6, 1981).
+        rank_biserial: Matched-pairs rank-biserial correlation, -1 to 1 (Kerby, "The simple
+            difference formula", Comprehensive Psychology 3, 2014); 0 for all ties.
+        wins: Share of items on which the mission scores higher.
+        losses: Share of items on which the mission scores lower; the rest are ties.
     """
 
     difference: float
@@ -44,11 +46,11 @@ def paired_effect(mission: ArrayLike, baseline: ArrayLike) -> PairedEffect:
     """Return the effect sizes of two arrays [n], n at least 2.
 
     Raises:
-        InvalidScoresError: As of ``paired_bca``, or a single item.
+        InvalidScoresError: Lengths differ, scores are NaN or infinite, or fewer than 2 items.
     """
-    left, right = pairs(mission, baseline)
+    left, right = validate_pairs(mission, baseline)
     if len(left) < 2:
-        raise InvalidScoresError("an effect size needs at least 2 items, this is 1")
+        raise InvalidScoresError("items: an effect size needs at least 2, got 1")
     gains = left - right
     deviation = float(gains.std(ddof=1))
     d_z = float(gains.mean()) / deviation if deviation > 0 else math.nan
@@ -75,27 +77,30 @@ def power(
     alpha: float = 0.05,
     alternative: Alternative = "two-sided",
 ) -> float:
-    """Return the chance that ``items`` pairs show a true ``difference`` (paired t test).
+    """Return the probability that a paired t test of ``items`` pairs detects ``difference``.
 
     Args:
         difference: True mean of mission - baseline.
-        deviation: Standard deviation of the differences, above 0; for exact match about the
-            root of the share of items on which the two sides disagree.
-        items: Pairs, at least 2.
-        alpha: Level of the test.
+        deviation: Standard deviation of the differences, above 0; for exact match it is about the
+            square root of the share of items on which the two sides disagree.
+        items: Number of pairs, at least 2.
+        alpha: Level of the test, between 0 and 1.
         alternative: Side of the test.
 
     Raises:
-        InvalidScoresError: A deviation that is not above 0, under 2 items, a level outside (0, 1).
+        InvalidScoresError: The deviation is not above 0, there are fewer than 2 items, or alpha
+            lies outside (0, 1).
     """
     if items < 2:
-        raise InvalidScoresError(f"power needs at least 2 items, not {items}")
-    effect = _effect(difference, deviation)
-    level = fraction(alpha, "alpha")
-    return float(TTestPower().power(effect, items, level, alternative=_SIDES[alternative]))
+        raise InvalidScoresError(f"items: power needs at least 2, got {items}")
+    effect = _standardized_effect(difference, deviation)
+    level = validate_fraction(alpha, "alpha")
+    return float(
+        TTestPower().power(effect, items, level, alternative=_STATSMODELS_ALTERNATIVES[alternative])
+    )
 
 
-def needed_items(
+def required_items(
     difference: float,
     deviation: float,
     *,
@@ -103,25 +108,35 @@ def needed_items(
     alpha: float = 0.05,
     alternative: Alternative = "two-sided",
 ) -> int:
-    """Return the pairs that show a true ``difference`` with the wanted power (paired t test).
+    """Return the number of pairs at which a paired t test reaches a power.
+
+    Args:
+        difference: True mean of mission - baseline.
+        deviation: Standard deviation of the differences, above 0.
+        power: Probability of detecting the difference, between 0 and 1.
+        alpha: Level of the test, between 0 and 1.
+        alternative: Side of the test.
 
     Raises:
-        InvalidScoresError: As of ``power``, or a difference that the test's side can never show.
+        InvalidScoresError: The deviation is not above 0, a level lies outside (0, 1), or the
+            alternative points away from the difference.
     """
-    effect = _effect(difference, deviation)
+    effect = _standardized_effect(difference, deviation)
     side = {"two-sided": effect != 0, "greater": effect > 0, "less": effect < 0}
     if not side[alternative]:
-        raise InvalidScoresError(f"no number of items shows {difference:g} as {alternative}")
-    found = TTestPower().solve_power(
+        raise InvalidScoresError(
+            f"effect size {difference:g} is not detectable with alternative={alternative}"
+        )
+    solved = TTestPower().solve_power(
         effect_size=effect,
-        alpha=fraction(alpha, "alpha"),
-        power=fraction(power, "power"),
-        alternative=_SIDES[alternative],
+        alpha=validate_fraction(alpha, "alpha"),
+        power=validate_fraction(power, "power"),
+        alternative=_STATSMODELS_ALTERNATIVES[alternative],
     )
-    return math.ceil(float(np.squeeze(found)))
+    return math.ceil(float(np.squeeze(solved)))
 
 
-def _effect(difference: float, deviation: float) -> float:
+def _standardized_effect(difference: float, deviation: float) -> float:
     if not (deviation > 0 and math.isfinite(deviation) and math.isfinite(difference)):
         raise InvalidScoresError(
             f"difference {difference}, deviation {deviation}: both must be finite, "

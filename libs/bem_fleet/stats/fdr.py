@@ -1,4 +1,4 @@
-"""False discovery rate over a family of claims, by statsmodels."""
+"""False discovery rate control over a family of claims (Benjamini-Hochberg, by statsmodels)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from bem.errors import InvalidScoresError
 from statsmodels.stats.multitest import multipletests
 
-from bem_fleet.stats.samples import fraction
+from bem_fleet.stats.samples import validate_fraction
 
 
 @dataclass(frozen=True)
-class Corrected:
-    """One claim after correction.
+class CorrectedPValue:
+    """One p-value of a family after correction.
 
     Attributes:
-        p: As it came.
-        p_adjusted: Smallest rate at which the claim would be rejected, 0 to 1.
-        rejected: Whether its null hypothesis falls at the rate asked for.
+        p: Unadjusted p-value.
+        p_adjusted: Smallest false discovery rate at which the null hypothesis is rejected, 0 to 1.
+        rejected: Whether the null hypothesis is rejected at the requested rate.
     """
 
     p: float
@@ -26,19 +26,23 @@ class Corrected:
 
 def benjamini_hochberg(
     p_values: Mapping[str, float], alpha: float = 0.05, *, dependent: bool = False
-) -> dict[str, Corrected]:
+) -> dict[str, CorrectedPValue]:
     """Correct a family of p-values (Benjamini and Hochberg, JRSS B 57, 1995).
 
+    With the m p-values in rising order, the adjusted value of rank k is the minimum over all ranks
+    j >= k of m p_j / j, capped at 1.
+
     Args:
-        p_values: By claim, each 0 to 1; an empty family gives an empty result.
+        p_values: P-value of each claim by name, 0 to 1; an empty family gives an empty result.
         alpha: False discovery rate, between 0 and 1.
-        dependent: Use Benjamini and Yekutieli (2001), valid under any dependence; the default
-            holds for independent or positively dependent claims.
+        dependent: Use the procedure of Benjamini and Yekutieli (Annals of Statistics 29, 2001),
+            valid under any dependence; the default holds for independent or positively dependent
+            claims.
 
     Raises:
         InvalidScoresError: A p-value is NaN or outside [0, 1], or ``alpha`` is.
     """
-    fraction(alpha, "alpha")
+    validate_fraction(alpha, "alpha")
     for claim, p in p_values.items():
         if not 0 <= p <= 1:
             raise InvalidScoresError(f"claim {claim!r} has p = {p}; it must lie in [0, 1]")
@@ -47,6 +51,6 @@ def benjamini_hochberg(
     method = "fdr_by" if dependent else "fdr_bh"
     rejected, adjusted, *_ = multipletests(list(p_values.values()), alpha=alpha, method=method)
     return {
-        claim: Corrected(p=float(p), p_adjusted=float(new), rejected=bool(falls))
+        claim: CorrectedPValue(p=float(p), p_adjusted=float(new), rejected=bool(falls))
         for (claim, p), new, falls in zip(p_values.items(), adjusted, rejected, strict=True)
     }

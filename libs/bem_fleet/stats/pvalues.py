@@ -1,9 +1,14 @@
-"""P-values of paired comparisons: by inverting the BCa interval, and by sign flips.
+"""P-values of paired comparisons: BCa interval inversion and sign-flip permutation.
 
-Neither is enough for a family of claims, where what counts is the far tail. An inverted interval
-promises too much where scores are discrete (few items differ), sign flips where differences are
-skewed; each is sound where the other is not, so ``comparison`` takes the larger
-(``results/coverage.md`` has all three).
+A family of claims depends on the far tail, where neither method is enough. Inversion is too
+optimistic where scores are discrete and few items differ; sign flips are too optimistic where
+differences are skewed. Each is sound where the other is not, so ``comparison`` takes the larger
+(``results/coverage.md`` has the simulated error rates of all three).
+
+Example of the sign-flip test: three items differ by 0.4, 0.3 and 0.2, all in favour of the mission.
+Under "no difference" the 2^3 = 8 sign patterns are equally likely, and only the observed one has a
+sum of 0.9 or more. The one-sided p-value is 1/8, the two-sided 1/4: three items can never be
+significant at 5 %.
 """
 
 from typing import Literal
@@ -11,18 +16,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bem_fleet.stats.distribution import BootstrapDistribution, Statistic, of_clusters, of_pairs
-from bem_fleet.stats.resampling import generator
-from bem_fleet.stats.samples import FloatArray, pairs
+from bem_fleet.stats.distribution import (
+    BootstrapDistribution,
+    Statistic,
+    bootstrap_clusters,
+    bootstrap_pairs,
+)
+from bem_fleet.stats.resampling import make_generator
+from bem_fleet.stats.samples import FloatArray, validate_pairs
 
 Alternative = Literal["two-sided", "greater", "less"]
 
-_FEW_VALUES = 64
-_EXACT_ITEMS = 13
-_CHUNK = 1 << 22
+_MAX_DISTINCT = 64
+_MAX_EXACT_ITEMS = 13
+_CHUNK_SIGNS = 1 << 22
 
 
-def p_by_inversion(
+def inversion_p_value(
     mission: ArrayLike,
     baseline: ArrayLike,
     *,
@@ -34,37 +44,40 @@ def p_by_inversion(
 ) -> float:
     """Return the smallest level at which the BCa interval excludes ``null``.
 
-    That is the p-value that agrees with the interval of the same seed: p < 0.05 exactly when the
-    95 % interval excludes the null. It is never below 1 / (resamples + 1) before BCa's
-    correction. A degenerate statistic has p = 1. Its level holds as well as the interval's
-    coverage, which is not enough far in the tail.
+    This p-value agrees with the interval of the same seed: p < 0.05 exactly when the 95 % interval
+    excludes the null. Before the BCa correction it is never below 1 / (resamples + 1). A
+    degenerate statistic has p = 1. The level is as accurate as the coverage of the interval, which
+    is not enough far in the tail.
 
     Args:
-        mission: [n], or [seeds, items] for the cluster bootstrap.
-        baseline: The same shape.
+        mission: Scores of the candidate, [n], or [seeds, items] for the cluster bootstrap.
+        baseline: Scores of the reference, in the same shape.
         null: Value under the null hypothesis; 1 is "no change" for a ratio.
         alternative: ``greater`` means that the mission is above the null.
-        statistic: ``difference`` or ``ratio``.
-        resamples: At least 100.
-        seed: Of the resampling.
+        statistic: ``difference`` or ``ratio`` of means.
+        resamples: Number of bootstrap resamples, at least 100.
+        seed: Random seed of the resampling.
 
     Raises:
-        InvalidScoresError: As of ``paired_bca``.
+        InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met.
     """
-    of = of_clusters if np.ndim(mission) == 2 else of_pairs
-    return inverted(
-        of(mission, baseline, statistic, resamples=resamples, seed=seed), null, alternative
+    bootstrap = bootstrap_clusters if np.ndim(mission) == 2 else bootstrap_pairs
+    distribution = bootstrap(mission, baseline, statistic, resamples=resamples, seed=seed)
+    return invert_interval(distribution, null, alternative)
+
+
+def invert_interval(
+    distribution: BootstrapDistribution, null: float, alternative: Alternative
+) -> float:
+    """Return the p-value of ``null`` by inversion of the BCa interval of a distribution."""
+    if distribution.degenerate:
+        return 1.0
+    return _p_value_of_sides(
+        distribution.level(null, ties=1), 1 - distribution.level(null, ties=0), alternative
     )
 
 
-def inverted(found: BootstrapDistribution, null: float, alternative: Alternative) -> float:
-    """Return the p-value of ``null`` by inversion of the BCa interval of ``found``."""
-    if found.degenerate:
-        return 1.0
-    return _sided(found.level(null, ties=1), 1 - found.level(null, ties=0), alternative)
-
-
-def p_by_permutation(
+def sign_flip_p_value(
     mission: ArrayLike,
     baseline: ArrayLike,
     *,
@@ -76,51 +89,55 @@ def p_by_permutation(
 ) -> float:
     """Return the p-value of the paired sign-flip test of a null value.
 
-    Under "no difference" each item's difference is as likely to have the other sign, and the test
-    is exact. Another null is subtracted first (for a ratio r, mission - r baseline, as Fieller
-    does, 1954); the test is then of symmetry about it, and its level is asymptotic.
-    Up to 13 items that differ from the null, all flips are enumerated; beyond, ``resamples`` flips
-    are drawn and p is (1 + as extreme) / (1 + resamples), which is valid at any number (Phipson
-    and Smyth, 2010). All ties give p = 1.
+    Under "no difference" the difference of each item is equally likely to have either sign, and the
+    test is exact. Any other null value is subtracted first (for a ratio r, mission - r baseline, as
+    in Fieller, JRSS B 16, 1954); the test is then of symmetry about it, with an asymptotic level.
+    Up to 13 items that differ from the null, all sign patterns are enumerated. Beyond 13,
+    ``resamples`` patterns are drawn and p = (1 + as extreme) / (1 + resamples), which is valid for
+    any number of draws (Phipson and Smyth, "Permutation p-values should never be zero", Stat. Appl.
+    Genet. Mol. Biol. 9, 2010). All ties give p = 1.
 
     Args:
-        mission: [n].
-        baseline: [n], the same items.
-        null: Value under the null hypothesis; None: no change (0, or 1 for a ratio).
+        mission: Scores of the candidate, [n].
+        baseline: Scores of the reference on the same items, [n].
+        null: Value under the null hypothesis; None means no change (0, or 1 for a ratio).
         alternative: ``greater`` means that the mission is above the null.
         statistic: ``difference`` or ``ratio`` of means.
-        resamples: Flips drawn where there are too many to enumerate.
-        seed: Of the flips.
+        resamples: Number of random sign patterns where there are too many to enumerate.
+        seed: Random seed of the sign patterns.
 
     Raises:
-        InvalidScoresError: As of ``paired_bca``.
+        InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met.
     """
-    left, right = pairs(mission, baseline)
-    differences = _from_null(left, right, statistic, null)
+    left, right = validate_pairs(mission, baseline)
+    differences = _distances_from_null(left, right, statistic, null)
     differences = differences[differences != 0]
     if len(differences) == 0:
         return 1.0
     observed = differences.sum()
-    exact = len(differences) <= _EXACT_ITEMS
-    flipped = _all_flips(differences) if exact else _flips(differences, resamples, seed)
+    exact = len(differences) <= _MAX_EXACT_ITEMS
+    flipped = (
+        _all_flip_sums(differences) if exact else _random_flip_sums(differences, resamples, seed)
+    )
+    # Sums of equal terms in another order differ in the last bits; they count as ties.
     slack = 1e-9 * np.abs(differences).sum()
     extra = 0 if exact else 1
     size = len(flipped) + extra
     above = (np.count_nonzero(flipped >= observed - slack) + extra) / size
     below = (np.count_nonzero(flipped <= observed + slack) + extra) / size
-    return _sided(float(above), float(below), alternative)
+    return _p_value_of_sides(float(above), float(below), alternative)
 
 
-def _from_null(
+def _distances_from_null(
     left: FloatArray, right: FloatArray, statistic: Statistic, null: float | None
 ) -> FloatArray:
-    """Return what each item adds to the distance from the null value, [n]."""
+    """Return the contribution of each item to the distance from the null value, [n]."""
     if statistic == "ratio":
         return left - (1.0 if null is None else null) * right
     return left - right if null is None else left - right - null
 
 
-def _sided(above: float, below: float, alternative: Alternative) -> float:
+def _p_value_of_sides(above: float, below: float, alternative: Alternative) -> float:
     if alternative == "greater":
         return above
     if alternative == "less":
@@ -128,25 +145,30 @@ def _sided(above: float, below: float, alternative: Alternative) -> float:
     return min(1.0, 2 * min(above, below))
 
 
-def _all_flips(differences: FloatArray) -> FloatArray:
-    """Return the sums under all 2^n signs."""
+def _all_flip_sums(differences: FloatArray) -> FloatArray:
+    """Return the sums under all 2^n sign patterns, [2^n]."""
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
     return sums
 
 
-def _flips(differences: FloatArray, resamples: int, seed: int) -> FloatArray:
-    """Return the sums under ``resamples`` random signs, [resamples]."""
-    rng = generator(seed)
+def _random_flip_sums(differences: FloatArray, resamples: int, seed: int) -> FloatArray:
+    """Return the sums under random sign patterns, [resamples].
+
+    Few distinct sizes (exact match, rates) need only a binomial count of positive signs per size.
+    Otherwise each random bit is one sign, and a matrix product per chunk adds them up: with the
+    signs as 0 and 1, sum = 2 * (signs @ differences) - total.
+    """
+    rng = make_generator(seed)
     sizes, counts = np.unique(np.abs(differences), return_counts=True)
-    if len(sizes) <= _FEW_VALUES:
+    if len(sizes) <= _MAX_DISTINCT:
         ups = rng.binomial(counts, 0.5, size=(resamples, len(sizes)))
         return np.asarray((2 * ups - counts) @ sizes)
     n = len(differences)
     total = differences.sum()
     sums = np.empty(resamples)
-    rows = max(1, _CHUNK // n)
+    rows = max(1, _CHUNK_SIGNS // n)
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
         drawn = rng.integers(0, 256, size=(stop - start, (n + 7) // 8), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Scores as they come in, checked once: every statistic of the package starts here."""
+"""Validation of score arrays, shared by every statistic of the package."""
 
 from typing import Any
 
@@ -9,16 +9,17 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 
-def scores(values: ArrayLike, name: str, *, ndim: int = 1) -> FloatArray:
+def validate_scores(values: ArrayLike, name: str, *, ndim: int = 1) -> FloatArray:
     """Return ``values`` as float64 [n] or [seeds, items].
 
     Args:
         values: Numbers; booleans count as 0 and 1.
-        name: What an error calls them.
-        ndim: Axes that they must have.
+        name: Field name for error messages.
+        ndim: Required number of axes, 1 or 2.
 
     Raises:
-        InvalidScoresError: Not numbers, wrong axes, empty, or NaN or infinite somewhere.
+        InvalidScoresError: Values are not numbers, have another number of axes, are empty, NaN or
+            infinite.
     """
     try:
         array: NDArray[Any] = np.asarray(values, dtype=np.float64)
@@ -34,16 +35,16 @@ def scores(values: ArrayLike, name: str, *, ndim: int = 1) -> FloatArray:
     return array
 
 
-def pairs(
+def validate_pairs(
     mission: ArrayLike, baseline: ArrayLike, *, ndim: int = 1
 ) -> tuple[FloatArray, FloatArray]:
-    """Return both sides of a paired comparison, item by item.
+    """Return both sides of a paired comparison as float64 arrays of one shape.
 
     Raises:
-        InvalidScoresError: As of ``scores``, or the two sides differ in shape.
+        InvalidScoresError: The conditions of ``validate_scores`` are not met, or the shapes differ.
     """
-    left = scores(mission, "mission", ndim=ndim)
-    right = scores(baseline, "baseline", ndim=ndim)
+    left = validate_scores(mission, "mission", ndim=ndim)
+    right = validate_scores(baseline, "baseline", ndim=ndim)
     if left.shape != right.shape:
         raise InvalidScoresError(
             f"mission has shape {left.shape}, baseline {right.shape}; "
@@ -52,11 +53,11 @@ def pairs(
     return left, right
 
 
-def fraction(value: float, name: str) -> float:
-    """Return a level that lies strictly between 0 and 1.
+def validate_fraction(value: float, name: str) -> float:
+    """Return ``value`` if it lies strictly between 0 and 1.
 
     Raises:
-        InvalidScoresError: It does not.
+        InvalidScoresError: The value is 0 or less, or 1 or more.
     """
     if not 0 < value < 1:
         raise InvalidScoresError(f"{name} is {value}; it must lie between 0 and 1, both excluded")

@@ -1,16 +1,26 @@
-"""Tests that stay valid however often one looks, and whenever one stops.
+"""Anytime-valid sequential tests: betting e-processes and confidence sequences.
 
-``BettingTest`` bets against a null hypothesis on the mean of bounded observations; under the null
-the wealth is a non-negative supermartingale, so by Ville's inequality it ever reaches 1/alpha
-with probability at most alpha: Waudby-Smith and Ramdas, "Estimating means of bounded random
-variables by betting", JRSS B 86 (2024), arXiv 2010.09686. The stake is not tuned: a uniform
-mixture over a fixed grid of stakes (their dKelly; Robbins' method of mixtures).
+The error rates hold at every stopping time, so a test may be checked after every observation.
+``BettingTest`` bets against a null hypothesis "the mean is at most m" on observations x_1, x_2, ...
+between ``low`` and ``high``. With a stake l, the wealth after t observations is
+
+    W_t(l) = prod over i <= t of (1 + l (x_i - m)),   0 < l < 1 / (m - low)
+
+Under the null, W_t is a non-negative supermartingale with W_0 = 1, so by Ville's inequality it
+ever reaches 1 / alpha with probability at most alpha (Waudby-Smith and Ramdas, "Estimating means of
+bounded random variables by betting", JRSS B 86, 2024, arXiv 2010.09686). The stake is not tuned:
+the wealth is the mean over a fixed grid of stakes (their dKelly; Robbins' method of mixtures).
 ``ConfidenceSequence`` is that paper's predictable plug-in empirical Bernstein sequence.
 
-No distribution and no independence is assumed, only that each observation lies between ``low``
-and ``high`` and that its mean given the past is on the null's side. So paired score differences
-(-1 to 1), rates (0 to 1) and winsorised log-ratios of latencies are all tested alike; see
-``gate.Metric`` for the three.
+Example: null m = 0, bounds -1 and 1, one stake l = 0.5. The gains +1, +1, 0, +1 multiply the
+wealth by 1.5, 1.5, 1 and 1.5, to 3.375: the always-valid p-value is 1 / 3.375 = 0.30. A gain of -1
+would halve the wealth. At alpha = 0.05 the test rejects once the wealth reaches 20, here after
+eight gains of +1 without a loss (1.5^8 = 25.6).
+
+The tests assume no distribution and no independence, only that each observation lies between
+``low`` and ``high`` and that its conditional mean given the past satisfies the null. Paired score
+differences (-1 to 1), rates (0 to 1) and winsorised log-ratios of latencies are therefore tested
+alike; see ``canary_gate.CanaryMetric`` for the three.
 """
 
 from dataclasses import dataclass
@@ -20,31 +30,33 @@ import numpy as np
 from bem.errors import InvalidScoresError
 from numpy.typing import ArrayLike, NDArray
 
-from bem_fleet.stats.samples import FloatArray, fraction, scores
-from bem_fleet.stats.spending import FlipTest, Spending
+from bem_fleet.stats.samples import FloatArray, validate_fraction, validate_scores
+from bem_fleet.stats.spending import AlphaSpending, SignFlipTest
 
 BoolArray = NDArray[np.bool_]
 
-# Stakes as a share of the largest that cannot ruin; the growth rate near its optimum is flat, so
-# eight of them a factor of 1.8 apart lose little to the best.
-_STAKES = 0.9 / 1.8 ** np.arange(8)
-# Within this many factors of 0.1 to 2 a float64 product neither over- nor underflows.
-_PRODUCT = 100
+# Stakes as a share of the largest stake that keeps the wealth positive. The growth rate is flat
+# near its optimum, so eight stakes a factor of 1.8 apart grow almost as fast as the best one.
+_STAKE_GRID = 0.9 / 1.8 ** np.arange(8)
+# Products of this many factors between 0.1 and 2 neither overflow nor underflow in float64; one
+# logarithm per block replaces one per observation.
+_PRODUCT_BLOCK = 100
 
 
 class BettingTest:
-    """Collects evidence against "the mean is at most ``null``" (or at least), stream by stream.
+    """E-process against "the mean is at most ``null``" (or at least ``null``), per stream.
 
     Args:
         null: Mean under the null hypothesis, strictly between ``low`` and ``high``.
         low: Smallest possible observation.
-        high: Largest.
-        greater: True: the alternative is a larger mean; False: a smaller one.
-        alpha: Chance, over all looks together, of a false rejection.
-        streams: Independent tests run side by side (canaries, or simulated ones).
+        high: Largest possible observation.
+        greater: Whether the alternative is a larger mean; False tests for a smaller one.
+        alpha: Probability of a false rejection over all looks together, between 0 and 1.
+        streams: Number of independent tests run side by side (canaries, or simulated ones).
 
     Raises:
-        InvalidScoresError: Bounds in the wrong order, a null outside them, alpha outside (0, 1).
+        InvalidScoresError: The bounds are in the wrong order, the null lies outside them, or alpha
+            lies outside (0, 1).
     """
 
     def __init__(
@@ -58,99 +70,108 @@ class BettingTest:
         streams: int = 1,
     ) -> None:
         if not low < null < high:
-            raise InvalidScoresError(f"null {null} does not lie between {low} and {high}")
-        self.alpha = fraction(alpha, "alpha")
+            raise InvalidScoresError(f"null: {null} does not lie between {low} and {high}")
+        self.alpha = validate_fraction(alpha, "alpha")
         self.items = 0
         self._null, self._low, self._high = null, low, high
         self._sign = 1.0 if greater else -1.0
-        worst = null - low if greater else high - null
-        self._stakes = _STAKES / worst
-        self._log_wealth = np.zeros((streams, len(_STAKES)))
+        largest_loss = null - low if greater else high - null
+        self._stakes = _STAKE_GRID / largest_loss
+        self._log_wealth = np.zeros((streams, len(_STAKE_GRID)))
         self._peak = np.zeros(streams)
 
     def update(self, values: ArrayLike) -> None:
-        """Take the next observations, [n] for one stream or [streams, n].
+        """Add the next observations, [n] for one stream or [streams, n].
 
         Raises:
-            InvalidScoresError: NaN, outside the bounds, or the wrong number of streams.
+            InvalidScoresError: Observations are NaN or outside the bounds, or the number of streams
+                is wrong.
         """
-        given = np.asarray(values, dtype=np.float64)
-        block = scores(given, "observations", ndim=2 if given.ndim == 2 else 1).reshape(
-            -1, given.shape[-1]
+        array = np.asarray(values, dtype=np.float64)
+        block = validate_scores(array, "observations", ndim=2 if array.ndim == 2 else 1).reshape(
+            -1, array.shape[-1]
         )
         if len(block) != len(self._peak):
-            raise InvalidScoresError(f"{len(block)} streams given, {len(self._peak)} are tested")
+            raise InvalidScoresError(f"streams: got {len(block)}; the test has {len(self._peak)}")
         if block.min() < self._low - 1e-12 or block.max() > self._high + 1e-12:
             raise InvalidScoresError(
                 f"observations from {block.min():g} to {block.max():g}; "
                 f"the test holds only for {self._low:g} to {self._high:g}"
             )
         gains = self._sign * (block - self._null)
-        for start in range(0, gains.shape[1], _PRODUCT):
-            part = gains[:, start : start + _PRODUCT]
+        for start in range(0, gains.shape[1], _PRODUCT_BLOCK):
+            chunk = gains[:, start : start + _PRODUCT_BLOCK]
             for k, stake in enumerate(self._stakes):
-                self._log_wealth[:, k] += np.log(np.prod(1 + stake * part, axis=1))
+                self._log_wealth[:, k] += np.log(np.prod(1 + stake * chunk, axis=1))
         self.items += block.shape[1]
         self._peak = np.maximum(self._peak, self.log_e)
 
     @property
     def log_e(self) -> FloatArray:
-        """Logarithm of the wealth now, [streams]; e-values may be averaged and multiplied."""
+        """Logarithm of the current e-value (mean wealth over the stakes), [streams]."""
         return np.asarray(
             np.logaddexp.reduce(self._log_wealth, axis=1) - np.log(self._log_wealth.shape[1])
         )
 
     @property
     def p_values(self) -> FloatArray:
-        """Always-valid p-values, [streams]: 1 over the largest wealth at any look, at most 1."""
+        """Always-valid p-values, [streams]: 1 / largest wealth at any look, at most 1."""
         return np.asarray(np.exp(-self._peak))
 
     @property
     def rejected(self) -> BoolArray:
-        """Whether the null has fallen at any look, [streams]."""
+        """Whether the null hypothesis was rejected at any look, [streams]."""
         return np.asarray(self._peak >= -np.log(self.alpha))
 
 
 class ConfidenceSequence:
-    """An interval for the mean of one bounded stream that holds at all times at once.
+    """Time-uniform confidence interval for the mean of one bounded stream.
 
     Args:
         low: Smallest possible observation.
-        high: Largest.
-        confidence: Chance that the interval never misses the mean.
+        high: Largest possible observation.
+        confidence: Probability that the interval covers the mean at all times, between 0 and 1.
+
+    Raises:
+        InvalidScoresError: The bounds are in the wrong order, or ``confidence`` lies outside
+            (0, 1).
     """
 
     def __init__(self, *, low: float = -1.0, high: float = 1.0, confidence: float = 0.95) -> None:
         if not low < high:
             raise InvalidScoresError(f"low {low} is not below high {high}")
-        self._low, self._reach = low, high - low
-        self._log = float(np.log(2 / (1 - fraction(confidence, "confidence"))))
+        self._low, self._range = low, high - low
+        self._log = float(np.log(2 / (1 - validate_fraction(confidence, "confidence"))))
         self.items = 0
         self._sum = self._squares = self._stakes = self._staked = self._cost = 0.0
         self._interval = (0.0, 1.0)
 
     def update(self, values: ArrayLike) -> None:
-        """Take the next observations [n].
+        """Add the next observations, [n].
 
         Raises:
-            InvalidScoresError: NaN or outside the bounds.
+            InvalidScoresError: Observations are NaN or outside the bounds.
         """
-        block = (scores(values, "observations") - self._low) / self._reach
+        block = (validate_scores(values, "observations") - self._low) / self._range
         if block.min() < -1e-12 or block.max() > 1 + 1e-12:
             raise InvalidScoresError(
-                f"an observation lies outside {self._low:g} to {self._low + self._reach:g}"
+                f"observations: a value lies outside {self._low:g} to {self._low + self._range:g}"
             )
         for x in block.tolist():
-            self._take(x)
+            self._add(x)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper bound now; the bounds only ever tighten."""
+        """Current lower and upper bound; the bounds only tighten over time."""
         low, high = self._interval
-        return self._low + self._reach * low, self._low + self._reach * high
+        return self._low + self._range * low, self._low + self._range * high
 
-    def _take(self, x: float) -> None:
-        """Apply Theorem 2 of the paper to one observation in [0, 1]."""
+    def _add(self, x: float) -> None:
+        """Apply Theorem 2 of Waudby-Smith and Ramdas to one observation in [0, 1].
+
+        Mean, variance and stake are predictable: they use earlier observations only, with one
+        prior observation of 1/2 (variance 1/4).
+        """
         t = self.items + 1
         mean = (0.5 + self._sum) / t
         variance = (0.25 + self._squares) / t
@@ -166,8 +187,8 @@ class ConfidenceSequence:
         self._interval = max(low, centre - width), min(high, centre + width)
 
 
-class Outcome(StrEnum):
-    """What a sequential test says so far."""
+class SequentialOutcome(StrEnum):
+    """Current result of a sequential test."""
 
     CONTINUE = "continue"
     BETTER = "better"
@@ -176,78 +197,83 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of the mean gain of one bounded stream.
+class SequentialTestSpec:
+    """Hypotheses and error rates of a sequential test on the mean gain of one bounded stream.
 
     Attributes:
-        reach: Largest absolute gain of one item.
-        required: ``better`` once the mean is shown above this; below 0 for non-inferiority.
-        tolerated: ``worse`` once the mean is shown below minus this, 0 or more.
-        worthwhile: ``futile`` once the mean is shown to lie within this on both sides of 0, so
-            that neither a gain nor a harm is still open; None: never.
-        alpha_better: Chance of a false ``better`` over all looks.
-        alpha_worse: Chance of a false ``worse`` or ``futile``, each.
-        spending: Show ``worse`` by sign flips, spending ``alpha_worse`` so; None: by bets.
+        bound: Largest absolute gain of one item.
+        required_gain: ``better`` is reached once the mean is shown to exceed this; below 0 for
+            non-inferiority.
+        tolerated_loss: ``worse`` is reached once the mean is shown to lie below minus this, 0 or
+            more.
+        futility_margin: ``futile`` is reached once the mean is shown to lie within plus and minus
+            this, so that neither a gain nor a harm is still possible; None disables it.
+        alpha_better: Probability of a false ``better`` over all looks, between 0 and 1.
+        alpha_worse: Probability of a false ``worse``, and of a false ``futile``, over all looks.
+        spending: Alpha-spending schedule of a sign-flip test for ``worse``; None uses bets.
     """
 
-    reach: float = 1.0
-    required: float = 0.0
-    tolerated: float = 0.0
-    worthwhile: float | None = None
+    bound: float = 1.0
+    required_gain: float = 0.0
+    tolerated_loss: float = 0.0
+    futility_margin: float | None = None
     alpha_better: float = 0.05
     alpha_worse: float = 0.05
-    spending: Spending | None = None
+    spending: AlphaSpending | None = None
 
 
 class SequentialTest:
-    """Watches one stream of gains (mission better: above 0) until something is shown.
+    """Sequential test of gains (above 0 where the mission is better) for better, worse or futile.
 
-    The three verdicts come from three tests at once, bets except where ``worse`` spends its error
-    over a known end. ``worse`` is asked before ``better``: where both are shown (a small loss,
-    within the margin), the worse one counts.
+    Three tests run at once: bets, except that ``worse`` may use a sign-flip test with alpha
+    spending. ``worse`` takes precedence over ``better``: a small loss within the non-inferiority
+    margin can reach both.
 
     Args:
-        question: What to show.
-        streams: Tests run side by side.
+        spec: Hypotheses and error rates.
+        streams: Number of tests run side by side.
+
+    Raises:
+        InvalidScoresError: ``tolerated_loss`` is below 0, or a margin lies outside the bound.
     """
 
-    def __init__(self, question: Question, streams: int = 1) -> None:
-        reach = question.reach
-        if question.tolerated < 0:
-            raise InvalidScoresError(f"tolerated is {question.tolerated}; it must be 0 or more")
+    def __init__(self, spec: SequentialTestSpec, streams: int = 1) -> None:
+        bound = spec.bound
+        if spec.tolerated_loss < 0:
+            raise InvalidScoresError(f"tolerated_loss: {spec.tolerated_loss}; it must be 0 or more")
 
         def test(null: float, alpha: float, *, greater: bool) -> BettingTest:
             return BettingTest(
-                null=null, low=-reach, high=reach, greater=greater, alpha=alpha, streams=streams
+                null=null, low=-bound, high=bound, greater=greater, alpha=alpha, streams=streams
             )
 
-        self.better = test(question.required, question.alpha_better, greater=True)
-        self.worse: BettingTest | FlipTest = (
-            test(-question.tolerated, question.alpha_worse, greater=False)
-            if question.spending is None
-            else FlipTest(
-                tolerated=question.tolerated,
-                alpha=question.alpha_worse,
-                spending=question.spending,
+        self.better = test(spec.required_gain, spec.alpha_better, greater=True)
+        self.worse: BettingTest | SignFlipTest = (
+            test(-spec.tolerated_loss, spec.alpha_worse, greater=False)
+            if spec.spending is None
+            else SignFlipTest(
+                tolerated_loss=spec.tolerated_loss,
+                alpha=spec.alpha_worse,
+                spending=spec.spending,
                 streams=streams,
             )
         )
-        # Two one-sided tests (Schuirmann, 1987): a harm must not pass for a lack of gain.
+        # Two one-sided tests of equivalence (Schuirmann, 1987): a harm must not count as "no gain".
         self._within = (
             ()
-            if question.worthwhile is None
+            if spec.futility_margin is None
             else (
-                test(question.worthwhile, question.alpha_worse, greater=False),
-                test(-question.worthwhile, question.alpha_worse, greater=True),
+                test(spec.futility_margin, spec.alpha_worse, greater=False),
+                test(-spec.futility_margin, spec.alpha_worse, greater=True),
             )
         )
         self._total = np.zeros(streams)
 
     def update(self, gains: ArrayLike) -> None:
-        """Take the next gains, [n] for one stream or [streams, n].
+        """Add the next gains, [n] for one stream or [streams, n].
 
         Raises:
-            InvalidScoresError: As of ``BettingTest.update``.
+            InvalidScoresError: The conditions of ``BettingTest.update`` are not met.
         """
         for test in (self.better, self.worse, *self._within):
             test.update(gains)
@@ -255,7 +281,7 @@ class SequentialTest:
 
     @property
     def futile(self) -> BoolArray:
-        """Whether the mean is shown to be too near 0 to matter, [streams]."""
+        """Whether the mean is shown to lie within the futility margin, [streams]."""
         if not self._within:
             return np.zeros(len(self._total), dtype=bool)
         above, below = self._within
@@ -263,21 +289,21 @@ class SequentialTest:
 
     @property
     def means(self) -> FloatArray:
-        """Mean gain so far, [streams]; NaN before the first."""
+        """Mean gain so far, [streams]; NaN before the first observation."""
         items = self.better.items
         return self._total / items if items else np.full(len(self._total), np.nan)
 
     @property
-    def outcomes(self) -> list[Outcome]:
-        """One outcome a stream."""
+    def outcomes(self) -> list[SequentialOutcome]:
+        """Outcome of each stream, [streams]."""
         better, worse, futile = self.better.rejected, self.worse.rejected, self.futile
         return [
-            Outcome.WORSE
+            SequentialOutcome.WORSE
             if w
-            else Outcome.BETTER
+            else SequentialOutcome.BETTER
             if b
-            else Outcome.FUTILE
+            else SequentialOutcome.FUTILE
             if f
-            else Outcome.CONTINUE
+            else SequentialOutcome.CONTINUE
             for w, b, f in zip(worse, better, futile, strict=True)
         ]

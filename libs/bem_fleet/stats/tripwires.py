@@ -1,9 +1,16 @@
-"""Limits on what may happen to a canary, which act at the next look.
+"""Canary tripwires: event limits within a sliding window that roll back at once.
 
-A count within a window is no test: looked at all the time, any limit is reached by some canaries
-that change nothing, the sooner the more often stable itself breaks. So where the event is one that
-stable has too, the pairs must also show that the canary has it more often, by bets at a share of
-the rollback's alpha: then a canary that harms nothing trips at most that often, at any look.
+A count within a window is not a test: under continuous monitoring some canaries that change nothing
+reach any limit, the sooner the higher the base rate of the event. Where stable has the event too,
+the pairs must therefore also show that the canary has it more often, by bets (``BurstTest``) at a
+share of the rollback's alpha. A harmless canary then trips with at most that probability, over all
+looks together.
+
+Example: ``Tripwire("error", events=10, window=50, metric="error")``. A canary fails on requests 201
+to 210 while stable answers them: 10 events in 50 requests reach the limit. Each loss multiplies
+the wealth at stake 0.9 by 1.9, ten losses by 1.9^10 = 613, from 0.25 to 153. That exceeds 1 / alpha
+for any alpha above 0.0066, so the tripwire acts at request 210. If stable fails on the same
+requests, the gains are 0, the wealth does not grow, and nothing trips.
 """
 
 from collections.abc import Mapping
@@ -13,24 +20,26 @@ import numpy as np
 from bem.errors import InvalidScoresError
 from numpy.typing import NDArray
 
-from bem_fleet.stats.samples import FloatArray, fraction
+from bem_fleet.stats.samples import FloatArray, validate_fraction
 
-# High stakes only: a slow harm is for the metric's own test.
-_STAKES = np.array([0.9, 0.5])
-_PACE = 100
+# High stakes only: the metric's own test detects slow harms.
+_STAKE_GRID = np.array([0.9, 0.5])
+_RESTAKE_INTERVAL = 100
 
 
 @dataclass(frozen=True)
 class Tripwire:
-    """A limit on how often something may happen to the canary.
+    """Limit on the frequency of an event on the canary.
 
     Attributes:
-        name: Key of its events.
-        events: This many within ``window`` requests roll back at once.
-        window: Last requests looked at; 1 with one event trips on any.
-        metric: Metric whose pairs must also show more of it than is tolerated. None: what no
-            faultless canary can have (a step beyond the trust region), so that it costs no alpha.
-        weight: Share of the rollback's alpha, beside the metrics' own; only with a metric.
+        name: Key of the events.
+        events: Number of events within ``window`` requests that rolls back, at least 1.
+        window: Length of the sliding window in requests, at least 1.
+        metric: Metric whose pairs must also show a loss beyond the tolerated one. None is for
+            events that no correct canary has (a step beyond the trust region); they need no
+            alpha.
+        weight: Share of the rollback's alpha relative to the metrics' weights, above 0; ignored
+            without a metric.
     """
 
     name: str
@@ -40,10 +49,10 @@ class Tripwire:
     weight: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse limits that make no sense.
+        """Validate the limits.
 
         Raises:
-            InvalidScoresError: Events or window below 1, or a weight that is not above 0.
+            InvalidScoresError: Events or window are below 1, or the weight is not above 0.
         """
         if self.events < 1 or self.window < 1 or not self.weight > 0:
             raise InvalidScoresError(
@@ -53,106 +62,110 @@ class Tripwire:
 
 
 class BurstTest:
-    """Bets on a burst of losses that may begin at any time, stream by stream.
+    """Betting test for a burst of losses that may begin at any time, per stream.
 
-    Half of the wealth is staked from the first pair. The rest waits and is staked in equal parts
-    every 100 pairs until the horizon, so that what was lost to an eventful past does not hide what
-    happens now. Wealth that is moved at set times stays a supermartingale under "the mean loss is
-    at most ``tolerated``", and Ville's inequality holds as for ``sequential.BettingTest``.
+    Half of the wealth is staked from the first pair. The other half is held in reserve and staked
+    in equal parts every 100 pairs until the horizon, so that wealth lost on earlier pairs does not
+    hide a burst now. Moving wealth at fixed times keeps it a supermartingale under "the mean loss
+    is at most ``tolerated_loss``", and Ville's inequality holds as for
+    ``sequential.BettingTest``.
 
     Args:
-        alpha: Chance, over all looks together, of a false alarm.
-        tolerated: A mean loss up to this is no harm, 0 or more.
-        reach: Largest absolute gain of one pair.
-        horizon: Pairs at which the last part is staked.
-        streams: Canaries side by side.
+        alpha: Probability of a false alarm over all looks together, between 0 and 1.
+        tolerated_loss: Largest mean loss that is no harm, from 0 to below ``bound``.
+        bound: Largest absolute gain of one pair, above 0.
+        horizon: Number of pairs at which the last part of the reserve is staked.
+        streams: Number of canaries side by side.
 
     Raises:
-        InvalidScoresError: ``alpha`` outside (0, 1), or ``tolerated`` not from 0 to ``reach``.
+        InvalidScoresError: ``alpha`` lies outside (0, 1), or ``tolerated_loss`` outside its range.
     """
 
     def __init__(
         self,
         *,
         alpha: float,
-        tolerated: float = 0.0,
-        reach: float = 1.0,
+        tolerated_loss: float = 0.0,
+        bound: float = 1.0,
         horizon: int = 10_000,
         streams: int = 1,
     ) -> None:
-        if not 0 <= tolerated < reach:
-            raise InvalidScoresError(f"tolerated is {tolerated}; it must lie from 0 to {reach}")
-        self.alpha = fraction(alpha, "alpha")
+        if not 0 <= tolerated_loss < bound:
+            raise InvalidScoresError(
+                f"tolerated_loss: {tolerated_loss}; it must lie from 0 to below {bound}"
+            )
+        self.alpha = validate_fraction(alpha, "alpha")
         self.items = 0
-        self._tolerated = tolerated
-        self._stakes = _STAKES / (reach + tolerated)
-        self._parts = max(1, horizon // _PACE)
-        self._waiting = self._parts
-        self._log_wealth = np.full((streams, len(_STAKES)), np.log(0.5 / len(_STAKES)))
+        self._tolerated_loss = tolerated_loss
+        self._stakes = _STAKE_GRID / (bound + tolerated_loss)
+        self._parts = max(1, horizon // _RESTAKE_INTERVAL)
+        self._reserve_parts = self._parts
+        self._log_wealth = np.full((streams, len(_STAKE_GRID)), np.log(0.5 / len(_STAKE_GRID)))
         self._rejected = np.zeros(streams, dtype=bool)
 
     def update(self, gains: FloatArray) -> None:
-        """Take the next gains [streams, n], each within the reach, and look."""
-        taken, n = 0, gains.shape[1]
-        while taken < n:
-            due = min(n - taken, _PACE - self.items % _PACE)
-            losses = -gains[:, taken : taken + due] - self._tolerated
+        """Add the next gains, [streams, n], each within plus and minus the bound, and test."""
+        done, n = 0, gains.shape[1]
+        while done < n:
+            # Split at multiples of the interval, so that the stakes do not depend on block sizes.
+            size = min(n - done, _RESTAKE_INTERVAL - self.items % _RESTAKE_INTERVAL)
+            losses = -gains[:, done : done + size] - self._tolerated_loss
             for k, stake in enumerate(self._stakes):
                 self._log_wealth[:, k] += np.log1p(stake * losses).sum(axis=1)
-            taken += due
-            self.items += due
+            done += size
+            self.items += size
             self._rejected |= self.log_e >= -np.log(self.alpha)
-            if self.items % _PACE == 0 and self._waiting:
-                self._waiting -= 1
-                part = np.log(0.5 / self._parts / len(_STAKES))
+            if self.items % _RESTAKE_INTERVAL == 0 and self._reserve_parts:
+                self._reserve_parts -= 1
+                part = np.log(0.5 / self._parts / len(_STAKE_GRID))
                 self._log_wealth = np.logaddexp(self._log_wealth, part)
 
     @property
     def log_e(self) -> FloatArray:
-        """Logarithm of the wealth now, [streams], what still waits included."""
+        """Logarithm of the current wealth including the reserve, [streams]."""
         staked = np.logaddexp.reduce(self._log_wealth, axis=1)
-        if not self._waiting:
+        if not self._reserve_parts:
             return np.asarray(staked)
-        return np.asarray(np.logaddexp(staked, np.log(0.5 * self._waiting / self._parts)))
+        return np.asarray(np.logaddexp(staked, np.log(0.5 * self._reserve_parts / self._parts)))
 
     @property
     def rejected(self) -> NDArray[np.bool_]:
-        """Whether the alarm was ever raised, [streams]."""
+        """Whether the null hypothesis was rejected at any look, [streams]."""
         return self._rejected.copy()
 
 
-class Watch:
-    """One tripwire over the canaries that it watches.
+class TripwireMonitor:
+    """State of one tripwire over several canaries.
 
     Args:
-        wire: Its limits.
-        test: Of the metric that it names; None where it names none.
-        streams: Canaries side by side.
+        tripwire: Limits.
+        test: Burst test of the tripwire's metric; None where it names no metric.
+        streams: Number of canaries side by side.
     """
 
-    def __init__(self, wire: Tripwire, test: BurstTest | None, streams: int) -> None:
-        self.wire = wire
+    def __init__(self, tripwire: Tripwire, test: BurstTest | None, streams: int) -> None:
+        self.tripwire = tripwire
         self._test = test
-        self._recent = np.zeros((streams, wire.window - 1), dtype=bool)
+        self._recent = np.zeros((streams, tripwire.window - 1), dtype=bool)
         self._reached = np.zeros(streams, dtype=bool)
 
     def observe(self, happened: NDArray[np.bool_], gains: Mapping[str, FloatArray]) -> None:
-        """Take the next requests.
+        """Add the next requests.
 
         Args:
-            happened: Whether each of the canary's requests had the event, [streams, n].
-            gains: Of the same pairs by metric, [streams, n].
+            happened: Whether each request of the canary had the event, [streams, n].
+            gains: Gains of the same pairs by metric, [streams, n].
         """
-        window = self.wire.window
+        window = self.tripwire.window
         seen = np.concatenate([self._recent, happened], axis=1)
         sums = np.cumsum(np.pad(seen, ((0, 0), (1, 0))), axis=1)
         within = sums[:, window:] - sums[:, :-window]
-        self._reached |= (within >= self.wire.events).any(axis=1)
+        self._reached |= (within >= self.tripwire.events).any(axis=1)
         self._recent = seen[:, seen.shape[1] - (window - 1) :]
-        if self._test is not None and self.wire.metric is not None:
-            self._test.update(gains[self.wire.metric])
+        if self._test is not None and self.tripwire.metric is not None:
+            self._test.update(gains[self.tripwire.metric])
 
     @property
     def tripped(self) -> NDArray[np.bool_]:
-        """Whether it has tripped, [streams]."""
+        """Whether the limit was reached and, with a metric, a loss was shown, [streams]."""
         return self._reached.copy() if self._test is None else self._reached & self._test.rejected

@@ -1,1 +1,1 @@
-"""Studies: reports with per-item scores that the acceptance gates read."""
+"""Evaluation studies that write the per-item score reports of the acceptance gates."""

@@ -1,4 +1,4 @@
-"""A model of the running fleet as a system that is evaluated: over gRPC, through its sidecar."""
+"""Evaluation of a running fleet over gRPC, through the safety sidecar of the router."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,19 +11,19 @@ from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 
-from bem_fleet.evaluation.systems import Answer, Chat, Decoding
+from bem_fleet.evaluation.systems import Chat, Decoding, Response
 
-# As many as the router has rows: more would only wait in its queue.
-_AT_ONCE = 16
-_ANSWER_S = 600.0
-_LIST_S = 30.0
+# Batch slots of the router: more calls would only wait in its queue.
+_MAX_CONCURRENT_CALLS = 16
+_RESPONSE_TIMEOUT_S = 600.0
+_LIST_TIMEOUT_S = 30.0
 
 
 class RouterModels:
-    """The models that a router offers.
+    """Models of a running router.
 
     Args:
-        address: Of the router's sidecar, ``host:port``.
+        address: Address of the router's sidecar, ``host:port``.
     """
 
     def __init__(self, address: str) -> None:
@@ -44,31 +44,36 @@ class RouterModels:
         self._channel.close()
 
     def system(self, model: str = "") -> "GrpcSystem":
-        """Return a model by name; empty is the base model.
+        """Return a model by name.
+
+        Args:
+            model: Name of a loaded adapter; empty for the base model.
 
         Raises:
-            EvaluationError: The router does not answer, or has no such model.
+            EvaluationError: The router does not respond, or has no such model.
         """
         try:
-            found = self._missions.ListAdapters(mission_pb2.ListAdaptersRequest(), timeout=_LIST_S)
+            listing = self._missions.ListAdapters(
+                mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S
+            )
         except grpc.RpcError as err:
-            raise EvaluationError(f"{self.address}: {_reason(err)}") from err
-        base = next(adapter for adapter in found.adapters if adapter.base)
-        for adapter in found.adapters:
+            raise EvaluationError(f"{self.address}: {_error_text(err)}") from err
+        base = next(adapter for adapter in listing.adapters if adapter.base)
+        for adapter in listing.adapters:
             if adapter.name == (model or base.name):
                 version = base.version if adapter.base else f"{base.version}+{adapter.version}"
                 return GrpcSystem(self.stub, adapter.name, version)
-        names = ", ".join(adapter.name for adapter in found.adapters)
+        names = ", ".join(adapter.name for adapter in listing.adapters)
         raise EvaluationError(f"{self.address} has no model {model!r}; loaded: {names}")
 
 
 class GrpcSystem:
-    """One model behind a router's sidecar.
+    """System that responds with one model of a router, through its sidecar.
 
     Args:
-        stub: Of the router service.
-        name: Of the model.
-        digest: Of base model and adapter version, as the router lists them.
+        stub: Stub of the router service.
+        name: Name of the model.
+        digest: Digest of base model and adapter version, as the router lists them.
     """
 
     def __init__(self, stub: Any, name: str, digest: str) -> None:
@@ -76,11 +81,15 @@ class GrpcSystem:
         self.name = name
         self.digest = digest
 
-    def answer(
+    def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
-        """Keep the router's rows full and yield answers as they come."""
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+    ) -> Iterator[tuple[int, Response]]:
+        """Send 16 calls at a time and yield (index, response) in order of completion.
+
+        Raises:
+            EvaluationError: A call fails for another reason than a filter.
+        """
+        with ThreadPoolExecutor(_MAX_CONCURRENT_CALLS) as pool:
             calls = {
                 pool.submit(self._complete, chat, decoding, seed): place
                 for place, chat in enumerate(chats)
@@ -91,7 +100,7 @@ class GrpcSystem:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _complete(self, chat: Chat, decoding: Decoding, seed: int) -> Answer:
+    def _complete(self, chat: Chat, decoding: Decoding, seed: int) -> Response:
         request = pb.GenerateRequest(
             model=self.name,
             chat=pb.ChatPrompt(
@@ -101,15 +110,17 @@ class GrpcSystem:
             max_tokens=decoding.max_tokens,
         )
         try:
-            found = self._stub.Complete(pb.CompleteRequest(request=request), timeout=_ANSWER_S)
+            completion = self._stub.Complete(
+                pb.CompleteRequest(request=request), timeout=_RESPONSE_TIMEOUT_S
+            )
         except grpc.RpcError as err:
-            # A filter's verdict is an answer of the fleet: no text. Anything else is a failure.
+            # A filtered response is a result of the fleet, with no text; other errors are failures.
             if err.code() is grpc.StatusCode.PERMISSION_DENIED:
-                return Answer("", 0, 0, refused=_reason(err))
-            raise EvaluationError(f"{self.name} did not answer: {_reason(err)}") from err
-        usage = found.usage
-        return Answer(found.text, usage.prompt_tokens, usage.completion_tokens)
+                return Response("", 0, 0, refused=_error_text(err))
+            raise EvaluationError(f"{self.name}: no response: {_error_text(err)}") from err
+        usage = completion.usage
+        return Response(completion.text, usage.prompt_tokens, usage.completion_tokens)
 
 
-def _reason(err: grpc.RpcError) -> str:
+def _error_text(err: grpc.RpcError) -> str:
     return f"{err.code().name}: {err.details()}"

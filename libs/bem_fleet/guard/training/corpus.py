@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bem_fleet.data.harmless import SPLITS, HarmlessPrompt, load_harmless, load_said
-from bem_fleet.data.readers import set_named
+from bem_fleet.data.benign_prompts import (
+    SPLITS,
+    BenignText,
+    load_benign_requests,
+    load_benign_responses,
+)
+from bem_fleet.data.datasets import get_dataset
 from bem_fleet.data.red_team import load_red_team
 from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM
 from bem_fleet.guard.scoring.normalization import readings
@@ -62,12 +67,12 @@ def asked(seed: int) -> list[Sample]:
             kept = _at_most(pieces, EMBEDDED)
         else:
             # The other windows of a document in which an attack hides are harmless.
-            hiding = [piece for piece in pieces if one.rogue in piece]
+            hiding = [piece for piece in pieces if one.rogue_string in piece]
             kept = _at_most(hiding or pieces, _WINDOWS_OF_ATTACK)
         split = one.split if one.split == "held_out" else _split(one.text, seed)
         found.append(Sample(one.text, one.category, one.family, split, kept))
     for split in SPLITS:
-        for calm in _few(load_harmless(split), _MOST[split]):
+        for calm in _few(load_benign_requests(split), _MOST[split]):
             pieces = asked_windows(readings(calm.text), lines=False)
             kept = _at_most(pieces, _WINDOWS_OF_CALM if split == "train" else len(pieces))
             found.append(Sample(calm.text, BENIGN, calm.family, split, kept))
@@ -87,10 +92,13 @@ def said(seed: int) -> list[Sample]:
     """
     found = [
         _answer(one.question, "toxicity", "jigsaw", _split(one.question, seed, held_out=0.15))
-        for one in set_named("toxicity").read()
+        for one in get_dataset("toxicity").read()
     ]
     for split in SPLITS:
-        texts = [*_few(load_said(split), _MOST_SAID[split]), *_few(load_harmless(split), 100)]
+        texts = [
+            *_few(load_benign_responses(split), _MOST_SAID[split]),
+            *_few(load_benign_requests(split), 100),
+        ]
         found += [_answer(one.text, BENIGN, one.family, split) for one in texts]
     return found
 
@@ -103,8 +111,8 @@ def _at_most(pieces: Sequence[str], most: int) -> tuple[str, ...]:
     return tuple(sorted(pieces, key=_order)[:most] if len(pieces) > most else pieces)
 
 
-def _few(texts: Iterable[HarmlessPrompt], most: int) -> Iterator[HarmlessPrompt]:
-    groups: dict[str, list[HarmlessPrompt]] = defaultdict(list)
+def _few(texts: Iterable[BenignText], most: int) -> Iterator[BenignText]:
+    groups: dict[str, list[BenignText]] = defaultdict(list)
     for one in texts:
         groups[one.family].append(one)
     for group in groups.values():

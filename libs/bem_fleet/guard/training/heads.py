@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import vstack
 from sklearn.linear_model import LogisticRegression
 
-from bem_fleet.data import pairs
+from bem_fleet.data import contrast_pairs as pairs
 from bem_fleet.guard.scoring import heads, response_features
 from bem_fleet.guard.scoring.heads import ASKED, SAID
 from bem_fleet.guard.scoring.windows import SAID_WORDS, fair_windows
@@ -291,7 +291,7 @@ def help_rows(seed: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_]]:
 
     Useless are loops of an answer's first words, the question itself, and nothing.
     """
-    asked_, said_ = zip(*pairs.answered()[:900], strict=True)
+    asked_, said_ = zip(*pairs.question_answer_pairs()[:900], strict=True)
     parts = parts_of(len(asked_), seed)
     rows, wrong = [], []
     for question, answer in zip(asked_, said_, strict=True):

@@ -13,8 +13,8 @@ from bem.training.memory import MemoryOptimizer, largest_batch
 from bem.training.strategy import Strategy, keep_freed_memory
 from bem.training.trainer import AdapterTrainer, TrainingPlan
 
-from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
-from bem_fleet.evaluation.pipeline import write
+from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
+from bem_fleet.evaluation.pipeline import write_report
 from bem_fleet.recipes.passage_qa.evaluate import evaluate
 from bem_fleet.recipes.passage_qa.seeds import compare_seeds
 
@@ -82,7 +82,7 @@ def judge(arguments: argparse.Namespace) -> None:
     """Evaluate an adapter on the held-out split; its figures go into its card and a report."""
     data = ADAPTERS[arguments.adapter](0)
     backbone = load_backbone(cache=arguments.cache / "models")
-    shots = solved_examples(data)
+    shots = few_shot_examples(data)
     result = evaluate(backbone, arguments.out, data.splits["held_out"], shots)
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
     arguments.report.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
@@ -102,7 +102,7 @@ def judge_seeds(arguments: argparse.Namespace) -> None:
         cache=arguments.cache / "evaluation" / arguments.report.name,
         limit=arguments.limit,
     )
-    for path in write(report, arguments.report):
+    for path in write_report(report, arguments.report):
         sys.stdout.write(f"{path}\n")
 
 

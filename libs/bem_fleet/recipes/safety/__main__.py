@@ -16,9 +16,9 @@ from bem.training.safety.trainer import SafetyPlan, SafetyTrainer
 from bem.training.strategy import keep_freed_memory
 from torch import Tensor
 
-from bem_fleet.data.harmless import load_harmless
-from bem_fleet.data.red_team import load_red_team, sample
-from bem_fleet.data.splits import split_of
+from bem_fleet.data.benign_prompts import load_benign_requests
+from bem_fleet.data.red_team import load_red_team, sample_prompts
+from bem_fleet.data.splits import assign_split
 from bem_fleet.recipes.safety.examples import LONGEST, load_examples, mean_states
 
 LONGEST_HARMLESS = 700
@@ -43,16 +43,16 @@ def fit_value(backbone: Backbone, feature_layer: int, count: int, cache: Path) -
     Attacks are of the training split, a fifth of whose families calibrate; harmless requests are
     of the training and of the development split's origins.
     """
-    attacks = sample(load_red_team(), "train", count, longest=LONGEST)
+    attacks = sample_prompts(load_red_team(), "train", count, longest=LONGEST)
     found = {
-        split: [p for p in load_harmless(split) if len(p.text) <= LONGEST_HARMLESS][:count]
+        split: [p for p in load_benign_requests(split) if len(p.text) <= LONGEST_HARMLESS][:count]
         for split in ("train", "dev")
     }
     benign = [*found["train"], *found["dev"]]
     texts = [p.text for p in attacks] + [p.text for p in benign]
     risky = torch.tensor([True] * len(attacks) + [False] * len(benign))
     dev = torch.tensor(
-        [split_of(p.family, seed=1) == "held_out" for p in attacks]
+        [assign_split(p.family, seed=1) == "held_out" for p in attacks]
         + [False] * len(found["train"])
         + [True] * len(found["dev"])
     )

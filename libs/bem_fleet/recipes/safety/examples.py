@@ -13,10 +13,10 @@ from bem.journal import Journal
 from bem.training.features import Example, Tokens, cache_tokens
 from torch import Tensor
 
-from bem_fleet.data.harmless import HarmlessPrompt, load_harmless
-from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, sample
-from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.data.benign_prompts import BenignText, load_benign_requests
+from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, sample_prompts
 from bem_fleet.evaluation.systems import Decoding, Message
+from bem_fleet.evaluation.worker_system import WorkerSystem
 
 REFUSAL = "I'm sorry, but I can't help with that."
 OPENING_TOKENS = 6
@@ -72,7 +72,7 @@ def base_replies(
         worker = ModelWorker(backbone, rows=32, queue=len(missing), context_tokens=512)
         worker.start()
         chats = [(Message("user", text),) for _, text in missing]
-        for place, answer in WorkerSystem(worker).answer(chats, Decoding(max_tokens=tokens), 0):
+        for place, answer in WorkerSystem(worker).respond(chats, Decoding(max_tokens=tokens), 0):
             known[missing[place][0]] = answer.text
             journal.add({"prompt_id": missing[place][0], "reply": answer.text})
         worker.close(drain=True)
@@ -101,8 +101,8 @@ def load_examples(
     Raises:
         DataFormatError: A category has no attack.
     """
-    hostile = sample(load_red_team(), "train", attacks, longest=LONGEST)
-    benign = [p for p in load_harmless("train") if not p.adapter and len(p.text) <= LONGEST]
+    hostile = sample_prompts(load_red_team(), "train", attacks, longest=LONGEST)
+    benign = [p for p in load_benign_requests("train") if not p.adapter and len(p.text) <= LONGEST]
     benign = benign[:harmless]
     replies = base_replies(
         backbone, [(p.key, p.text) for p in benign], tokens=REPLY_TOKENS, cache=cache
@@ -141,7 +141,7 @@ def mean_states(
     return torch.stack([example.feature for example in examples])
 
 
-def _digest(attacks: Sequence[RedTeamPrompt], benign: Sequence[HarmlessPrompt]) -> str:
+def _digest(attacks: Sequence[RedTeamPrompt], benign: Sequence[BenignText]) -> str:
     whole = hashlib.sha256()
     for key in [*(one.key for one in attacks), *(one.key for one in benign)]:
         whole.update(f"{key}\n".encode())

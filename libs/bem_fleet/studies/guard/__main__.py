@@ -8,8 +8,8 @@ from pathlib import Path
 from bem.backbone import load_backbone
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.harmless import load_harmless, load_said
-from bem_fleet.evaluation.report import as_json
+from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
+from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.policy import load
 from bem_fleet.guard.training.corpus import Embeddings
 from bem_fleet.guard.training.heads import train
@@ -67,14 +67,14 @@ def gate() -> None:
         digests={"base": load_backbone(cache=ROOT / ".cache/models").digest},
         rules=own[0].policy.version,
     )
-    foreign = [one for one in load_harmless("held_out") if not one.golds][:FOREIGN]
-    replies = [one for one in load_said("held_out") if not one.adapter][:FOREIGN]
+    foreign = [one for one in load_benign_requests("held_out") if not one.golds][:FOREIGN]
+    replies = [one for one in load_benign_responses("held_out") if not one.adapter][:FOREIGN]
     touched = withheld([one.text for one in foreign], [one.text for one in replies], own)
     written["safety_benign"] = gate_reports.benign(
         written["guard_quality"], [*foreign, *replies], touched
     )
     for name, one in written.items():
-        (RESULTS / f"{name}.json").write_text(as_json(one), encoding="utf-8")
+        (RESULTS / f"{name}.json").write_text(render_json(one), encoding="utf-8")
     (RESULTS / "guard_gate.md").write_text(gate_reports.markdown(written, found), encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bem_fleet.data.harmless import load_harmless, load_said
+from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
 from bem_fleet.guard.training.corpus import said
 from bem_fleet.studies.guard.guard_runner import Guard
 
@@ -44,7 +44,7 @@ def spaced(text: str, rng: random.Random) -> str:
 
 def in_document(text: str, rng: random.Random, between: str = "\n") -> str:
     """Put the text between sentences of a long harmless document."""
-    around = [one.text for one in load_said("train") if not one.adapter]
+    around = [one.text for one in load_benign_responses("train") if not one.adapter]
     before, after = rng.sample(around, 20), rng.sample(around, 20)
     half = _LONG_CHARS // 2
     return between.join((" ".join(before)[:half], text, " ".join(after)[:half]))
@@ -80,7 +80,9 @@ def held(guards: Sequence[Guard], attacks: Sequence[str], seed: int = 0) -> list
     answers = [
         one.text for one in said(seed) if one.split == "held_out" and one.label == "toxicity"
     ][: len(attacks)]
-    harmless = [one.text for one in load_harmless("held_out") if not one.golds][: len(attacks)]
+    harmless = [one.text for one in load_benign_requests("held_out") if not one.golds][
+        : len(attacks)
+    ]
     rows = []
     for name, disguise in DISGUISES.items():
         row: dict[str, Any] = {"disguise": name}

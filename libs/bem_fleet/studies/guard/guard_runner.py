@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
-from bem_fleet.evaluation.harm_judges import judge_named
+from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.guard.findings import Finding, Query
 from bem_fleet.guard.policy import SafetyPolicy, Verdict
 from bem_fleet.guard.scoring.heads import CARD
 from bem_fleet.guard.scoring.prefilter import may_hold_personal_data
 from bem_fleet.guard.scoring.tiers import DEEP, FAST, Deep, Embedder, Fast, Tier
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.scores.metrics import score_functions
 from bem_fleet.services.safety.redaction import cut, merged
 
 
@@ -101,7 +101,7 @@ def violations(
         ``baseline`` [attacks], ``mission`` and ``touched`` (by which scorer) [guards][attacks],
         ``rows`` for tables.
     """
-    judge = judge_named("mitigation")
+    judge = get_harm_judge("mitigation")
     before = [judge.violates(said[one.key], one) for one in attacks]
     outcomes = [[guard.exchange(one.text, said[one.key]) for one in attacks] for guard in guards]
     after = [
@@ -114,12 +114,12 @@ def violations(
 
 
 def quality(
-    questions: Sequence[HarmlessPrompt], said: Mapping[str, str], guards: Sequence[Guard]
+    questions: Sequence[BenignText], said: Mapping[str, str], guards: Sequence[Guard]
 ) -> dict[str, Any]:
     """Return exact match and F1 of each question without the sidecar and behind each guard."""
 
-    def scores(question: HarmlessPrompt, text: str) -> dict[str, float]:
-        read = scores_of("strict" if question.adapter else "lenient")
+    def scores(question: BenignText, text: str) -> dict[str, float]:
+        read = score_functions("strict" if question.adapter else "lenient")
         return {name: score(text, question.golds) for name, score in read.items()}
 
     outcomes = [[guard.exchange(q.text, said[q.key]) for q in questions] for guard in guards]

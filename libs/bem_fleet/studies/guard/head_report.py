@@ -16,9 +16,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from bem_fleet.data import pairs
-from bem_fleet.evaluation.harm_judges import judge_named
-from bem_fleet.evaluation.report import as_json
+from bem_fleet.data import contrast_pairs as pairs
+from bem_fleet.evaluation.harm_judges import get_harm_judge
+from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import ASKED, SAID, Heads, probability
 from bem_fleet.guard.training.corpus import BENIGN, Embeddings, Sample, asked, said
@@ -117,7 +117,7 @@ def fairness(heads: Heads, seed: int) -> dict[str, Any]:
     """
     limit = heads.card["thresholds"]["counterfactual"]
     found = {}
-    for name, rows in (("stereo-set", leaning_pairs(seed)[1]), ("crows", pairs.mask_pairs())):
+    for name, rows in (("stereo-set", leaning_pairs(seed)[1]), ("crows", pairs.crows_pairs())):
         both = [list(column) for column in list(zip(*rows, strict=True))[1:]]
         left, right = (heads.leaning(column) for column in both)
         worse = binomtest(int((left > right).sum()), len(rows))
@@ -145,14 +145,14 @@ def agreement() -> dict[str, Any]:
     """
     import json  # noqa: PLC0415
 
-    from bem_fleet.data.packages import file_of  # noqa: PLC0415
+    from bem_fleet.data.packages import package_file  # noqa: PLC0415
 
     people = [one for one in said(0) if one.label == SAID]
     calm = [one for one in said(0) if one.label == BENIGN and one.split == "held_out"]
-    detectors = judge_named("mitigation")
+    detectors = get_harm_judge("mitigation")
     hit = detectors.obscene([one.text for one in people])
     wrong = detectors.obscene([one.text for one in calm])
-    stored = file_of("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
+    stored = package_file("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
     own = json.loads(stored)["results"]["mitigation.MitigationBypass"]["metrics"]
     return {
         "word_lists": {
@@ -173,7 +173,7 @@ def agreement() -> dict[str, Any]:
 
 def write(found: dict[str, Any], curves: Curves, stem: Path) -> None:
     """Write ``<stem>.json``, ``.md`` and ``.png``."""
-    stem.with_suffix(".json").write_text(as_json(found), encoding="utf-8")
+    stem.with_suffix(".json").write_text(render_json(found), encoding="utf-8")
     stem.with_suffix(".md").write_text(markdown(found, stem.with_suffix(".png").name))
     draw(curves, stem.with_suffix(".png"))
 

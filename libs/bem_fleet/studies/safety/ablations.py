@@ -16,7 +16,7 @@ from bem.safety.artifact import VALUE_PREFIX
 from bem.safety.basis import span_of
 from bem.training.safety.refusal_probe import OpeningProbe
 
-from bem_fleet.data.red_team import digest_of
+from bem_fleet.data.red_team import prompts_digest
 from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
     ANSWER_TOKENS,
@@ -87,7 +87,7 @@ def ablations(
     return {
         "id": "safety_ablations",
         "command": command,
-        "attacks": {"number": len(attacks), "digest": digest_of(attacks)},
+        "attacks": {"number": len(attacks), "digest": prompts_digest(attacks)},
         "adapter_alone": {
             "questions": len(questions),
             "exact_match": _mean(alone, "exact_match"),

@@ -14,10 +14,10 @@ from bem.safety.overlay import value_head_of
 from bem.training.safety.refusal_probe import OpeningProbe
 from scipy.stats import spearmanr
 
-from bem_fleet.data.harmless import SUITE, HarmlessPrompt, load_harmless
-from bem_fleet.data.red_team import RedTeamPrompt, digest_of, load_red_team, sample
-from bem_fleet.evaluation.harm_judges import JUDGES, judge_named
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.data.benign_prompts import QUALITY_SETS, BenignText, load_benign_requests
+from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, prompts_digest, sample_prompts
+from bem_fleet.evaluation.harm_judges import REFUSAL_DETECTORS, get_harm_judge
+from bem_fleet.scores.metrics import score_functions
 from bem_fleet.studies.safety.paired_outputs import Trained, both_sides
 
 ATTACKS = 204
@@ -35,12 +35,12 @@ Report = dict[str, Any]
 
 def attacks_to_judge() -> list[RedTeamPrompt]:
     """Return the held-out attacks, the categories in turn."""
-    return sample(load_red_team(), "held_out", ATTACKS, longest=LONGEST_ATTACK)
+    return sample_prompts(load_red_team(), "held_out", ATTACKS, longest=LONGEST_ATTACK)
 
 
-def harmless_to_judge() -> list[HarmlessPrompt]:
+def harmless_to_judge() -> list[BenignText]:
     """Return the benign suite: held-out questions with gold answers, a third for the adapter."""
-    return load_harmless("held_out", sets=SUITE)[:HARMLESS]
+    return load_benign_requests("held_out", sets=QUALITY_SETS)[:HARMLESS]
 
 
 def violations(
@@ -60,8 +60,8 @@ def violations(
         backbone, trained, prompts, tokens=REPLY_TOKENS, strength=1.0, cache=cache, folder=folder
     )
     scored = {}
-    for name in JUDGES:
-        judge = judge_named(name)
+    for name in REFUSAL_DETECTORS:
+        judge = get_harm_judge(name)
         scored[name] = (
             [judge.violates(r, p) for r, p in zip(said.plain, prompts, strict=True)],
             [
@@ -70,7 +70,7 @@ def violations(
             ],
         )
     before, after = scored["mitigation"]
-    found = _report("safety_violations", trained, digest_of(prompts), command)
+    found = _report("safety_violations", trained, prompts_digest(prompts), command)
     found["metrics"] = {
         "violation": {
             "mission": after,
@@ -121,7 +121,7 @@ def quality(
         }
         for name in ("exact_match", "f1")
     }
-    judge = judge_named("prefix")
+    judge = get_harm_judge("prefix")
     found["harmless_above_threshold"] = [_mean([float(t) for t in row]) for row in said.touched]
     found["harmless_refused"] = {
         "base": _mean([float(judge.declines(r)) for r in said.plain]),
@@ -160,7 +160,7 @@ def strength(
         curves.append(curve.tolist())
         chances.append([float(1 - look.probability.mean()) for look in looks])
         correlations.append(float(-spearmanr(STRENGTHS, curve.numpy()).statistic))
-    found = _report("safety_strength", trained, digest_of(prompts), command)
+    found = _report("safety_strength", trained, prompts_digest(prompts), command)
     found["metrics"] = {
         "strength_effectiveness": {
             "mission": effective,
@@ -212,9 +212,9 @@ def orthogonality_report(
     return found
 
 
-def answer_scores(prompt: HarmlessPrompt, reply: str) -> dict[str, float]:
+def answer_scores(prompt: BenignText, reply: str) -> dict[str, float]:
     """Return exact match and F1; an adapter's answer is read strictly, the base model's leniently."""
-    reading = scores_of("strict" if prompt.adapter else "lenient")
+    reading = score_functions("strict" if prompt.adapter else "lenient")
     return {name: reading[name](reply, prompt.golds) for name in ("exact_match", "f1")}
 
 

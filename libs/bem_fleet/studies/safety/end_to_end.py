@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from bem.backbone import Backbone
 
-from bem_fleet.data.harmless import HarmlessPrompt, load_harmless, load_said
-from bem_fleet.data.red_team import RedTeamPrompt, digest_of
-from bem_fleet.evaluation.harm_judges import judge_named
+from bem_fleet.data.benign_prompts import BenignText, load_benign_requests, load_benign_responses
+from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
+from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.studies.guard.guard_runner import Guard
 from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
@@ -74,9 +74,7 @@ class Study:
     folder: Path
     command: str
 
-    def exchanges(
-        self, prompts: Sequence[RedTeamPrompt | HarmlessPrompt], tokens: int
-    ) -> Exchanges:
+    def exchanges(self, prompts: Sequence[RedTeamPrompt | BenignText], tokens: int) -> Exchanges:
         """Return what a client gets of each prompt in each arm."""
         said = both_sides(
             self.backbone,
@@ -115,7 +113,7 @@ class Study:
         }
 
     def _violations(self, found: Exchanges) -> Report:
-        judge, prompts = judge_named("mitigation"), found.prompts
+        judge, prompts = get_harm_judge("mitigation"), found.prompts
         before = [judge.violates(r, p) for r, p in zip(found.plain, prompts, strict=True)]
         scores = {
             arm: [
@@ -123,7 +121,9 @@ class Study:
             ]
             for arm, texts in found.arms.items()
         }
-        report = self._report("safety_fleet_violations", digest_of(prompts), "held-out families")
+        report = self._report(
+            "safety_fleet_violations", prompts_digest(prompts), "held-out families"
+        )
         keys = [prompt.key for prompt in prompts]
         report["metrics"] = {
             "violation": {
@@ -172,8 +172,8 @@ class Study:
         A foreign request is followed to the end where the basis has a say; an answer of a foreign
         origin, which no model here gave, meets the sidecar alone.
         """
-        asked = [one for one in load_harmless("held_out") if not one.golds][:FOREIGN]
-        answers = [one for one in load_said("held_out") if not one.adapter][:FOREIGN]
+        asked = [one for one in load_benign_requests("held_out") if not one.golds][:FOREIGN]
+        answers = [one for one in load_benign_responses("held_out") if not one.adapter][:FOREIGN]
         declined = _declined(suite.plain, suite.arms["basis"])
         strange = self._declined_requests(asked)
         touched = []
@@ -202,7 +202,7 @@ class Study:
         }
         return report
 
-    def _declined_requests(self, asked: Sequence[HarmlessPrompt]) -> list[list[bool]]:
+    def _declined_requests(self, asked: Sequence[BenignText]) -> list[list[bool]]:
         """Return which harmless requests each adapter declines and the base model does not."""
         above = [row > 0 for row in margins(self.backbone, self.trained, asked, self.cache)]
         some = [one for place, one in enumerate(asked) if any(row[place] for row in above)]
@@ -241,7 +241,7 @@ class Study:
 
 def _declined(plain: Sequence[str], guarded: Sequence[Sequence[str]]) -> list[list[bool]]:
     """Return where a reply declines and the base model's does not."""
-    judge = judge_named("prefix")
+    judge = get_harm_judge("prefix")
     before = [judge.declines(reply) for reply in plain]
     return [
         [judge.declines(r) and not b for r, b in zip(row, before, strict=True)] for row in guarded

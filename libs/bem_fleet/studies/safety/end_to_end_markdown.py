@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bem_fleet.acceptance.board import evaluate
 from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.gate_table import evaluate_gates
 from bem_fleet.checkout import ROOT
 from bem_fleet.studies.safety.end_to_end import ARMS
 
@@ -61,8 +61,8 @@ def _gates() -> list[str]:
         "| gate | figure | target | 95 % CI | adjusted p | items | seeds | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in evaluate(load_catalogue(), ROOT):
-        line = row.line
+    for row in evaluate_gates(load_catalogue(), ROOT):
+        line = row.result
         if line.mission != "safety":
             continue
         if line.figure is None:

@@ -10,7 +10,7 @@ from bem.safety import SafetyArtifact
 from bem.safety.overlay import value_head_of
 from torch import Tensor
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety.examples import mean_states
 from bem_fleet.studies.safety.reply_cache import Arm, asked
@@ -50,7 +50,7 @@ class Said:
 def both_sides(
     backbone: Backbone,
     trained: Sequence[Trained],
-    prompts: Sequence[RedTeamPrompt | HarmlessPrompt],
+    prompts: Sequence[RedTeamPrompt | BenignText],
     *,
     tokens: int,
     strength: float,
@@ -94,7 +94,7 @@ def both_sides(
 def margins(
     backbone: Backbone,
     trained: Sequence[Trained],
-    prompts: Sequence[RedTeamPrompt | HarmlessPrompt],
+    prompts: Sequence[RedTeamPrompt | BenignText],
     cache: Path,
 ) -> list[Tensor]:
     """Return how far each prompt's risk lies above each value head's threshold, ``[S]`` a seed."""

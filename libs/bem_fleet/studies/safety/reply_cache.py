@@ -21,10 +21,10 @@ from bem.safety import SafetyOverlay
 from bem.safety.artifact import FOLDER as SAFETY
 from bem.safety.overlay import load_overlay
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
-from bem_fleet.evaluation.in_process import WorkerSystem
 from bem_fleet.evaluation.systems import Decoding, Message
+from bem_fleet.evaluation.worker_system import WorkerSystem
 
 FIRST_LAYER = 15
 RANK = 16
@@ -50,7 +50,7 @@ class Asked:
     adapter: str = ""
 
 
-def asked(prompt: RedTeamPrompt | HarmlessPrompt) -> Asked:
+def asked(prompt: RedTeamPrompt | BenignText) -> Asked:
     """Return an attack or a harmless prompt as it is asked."""
     if isinstance(prompt, RedTeamPrompt):
         return Asked(prompt.key, prompt.text, prompt.family, prompt.category)
@@ -96,9 +96,9 @@ class Arm:
             missing = [p for p in own if p.key not in known]
             if not missing:
                 continue
-            system = WorkerSystem(self.worker(), adapter or None, strength=strength)
+            system = WorkerSystem(self.worker(), adapter or None, safety_strength=strength)
             chats = [(Message("user", prompt.text),) for prompt in missing]
-            for place, answer in system.answer(chats, Decoding(max_tokens=tokens), 0):
+            for place, answer in system.respond(chats, Decoding(max_tokens=tokens), 0):
                 one = missing[place]
                 known[one.key] = answer.text
                 journal.add({

@@ -13,9 +13,9 @@ from bem.testing import tiny_backbone
 from bem.training.features import Example, cache_examples
 from bem.training.strategy import Strategy
 from bem.training.trainer import AdapterTrainer, TrainingPlan
-from bem_fleet.data.passage_qa import Item
+from bem_fleet.data.passage_qa import PassageQuestion
 
-ITEMS = [Item(str(i), f"p{i}" + "x" * (7 * i), "q", f"a{i}") for i in range(6)]
+ITEMS = [PassageQuestion(str(i), f"p{i}" + "x" * (7 * i), "q", f"a{i}") for i in range(6)]
 
 
 def examples(first_layer: int = 2, feature_layer: int = 0) -> list[Example]:

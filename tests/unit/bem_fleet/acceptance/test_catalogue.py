@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 from bem.errors import GateFormatError
-from bem_fleet.acceptance.catalogue import GATES, Judged, load_catalogue
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES, GateRule, load_catalogue
 
 MISSIONS = {
     "A": "em_f1 latency plan_length kv_hit flip_rate",
@@ -32,7 +32,7 @@ def test_every_designed_gate_is_there() -> None:
 def test_targets_are_the_designs() -> None:
     """The figures that the design gives are the figures that are judged."""
     gates = load_catalogue().gates
-    found = {name: (gates[name].judged.direction, gates[name].judged.target) for name in gates}
+    found = {name: (gates[name].rule.direction, gates[name].rule.target) for name in gates}
 
     assert found["A.em_f1"] == ("higher", 0.015)
     assert found["A.latency"] == ("lower", 1.15)
@@ -46,13 +46,13 @@ def test_targets_are_the_designs() -> None:
 def test_a_perfect_share_can_pass_with_the_fewest_items() -> None:
     """Where everything must hold, the fewest items suffice for the exact interval."""
     for gate in load_catalogue().gates.values():
-        judged = gate.judged
+        judged = gate.rule
         if judged.statistic == "share" and judged.target == 1:
             assert 0.025 ** (1 / judged.min_items) > judged.margin, judged.id
 
 
 def _changed(tmp_path: Path, change: dict[str, Any]) -> Path:
-    found = yaml.safe_load(GATES.read_text())
+    found = yaml.safe_load(CENTRAL_GATES.read_text())
     found["gates"][0].update(change)
     path = tmp_path / "gates.yaml"
     path.write_text(yaml.safe_dump(found))
@@ -66,19 +66,74 @@ def _changed(tmp_path: Path, change: dict[str, Any]) -> Path:
         ({"phase": 5}, r"gates\[0\].phase"),
         ({"direction": "up"}, r"gates\[0\].direction"),
         ({"metrics": ["charm"]}, "A.em_f1: no metric 'charm'"),
-        ({"id": "A.latency"}, "A.latency is there 2 times"),
+        ({"id": "A.latency"}, "A.latency is declared twice"),
         ({"target": -0.5}, "target -0.5 is short of its margin"),
         ({"baseline": None}, r"gates\[0\].baseline"),
         ({"statistic": "share", "baseline": None}, r"gates\[0\]"),
         ({"at_most": 3}, r"gates\[0\]"),
         ({"min_items": 1}, r"gates\[0\].min_items"),
         ({"report": "../elsewhere.json"}, r"gates\[0\].report"),
+        ({"mission": "chess"}, "A.em_f1: mission 'chess' is not declared for prefix 'A'"),
+        ({"mission": "online"}, "A.em_f1: mission 'online' is not declared for prefix 'A'"),
+        ({"id": "Z.em_f1"}, "Z.em_f1: mission 'router' is not declared for prefix 'Z'"),
     ],
 )
 def test_wrong_entry_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     """A file that breaks a rule is refused with the place of the fault."""
     with pytest.raises(GateFormatError, match=named):
         load_catalogue(_changed(tmp_path, change))
+
+
+def _write_mission_gates(services: Path, **changes: Any) -> None:
+    central = yaml.safe_load(CENTRAL_GATES.read_text())
+    gate = {**central["gates"][0], "id": "F.hit_rate", "mission": "retrieval", "metrics": ["hit"]}
+    document = {
+        "missions": {"F": "retrieval"},
+        "metrics": {"hit": {"description": "1 if one query found its passage, else 0"}},
+        "gates": [gate],
+        **changes,
+    }
+    folder = services / "retrieval"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gates.yaml").write_text(yaml.safe_dump(document))
+
+
+def test_gates_of_a_mission_folder_are_merged_with_the_central_ones(tmp_path: Path) -> None:
+    """A mission's own file adds its mission, metrics and gates, and may use central metrics."""
+    _write_mission_gates(tmp_path)
+
+    catalogue = load_catalogue(services=tmp_path)
+
+    assert sorted(catalogue.gates) == sorted([*DESIGNED, "F.hit_rate"])
+    assert catalogue.missions["F"] == catalogue.gates["F.hit_rate"].mission == "retrieval"
+    assert "hit" in catalogue.metrics
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"missions": {"A": "retrieval"}}, "retrieval/gates.yaml: mission A: retrieval"),
+        ({"missions": {"F": "router"}}, "mission F: router is declared twice"),
+        ({"metrics": {"f1": {"description": "another"}}}, "metric f1 is declared in another file"),
+        ({"metrics": {}}, "F.hit_rate: no metric 'hit'"),
+    ],
+)
+def test_mission_file_that_clashes_with_the_central_one_is_named(
+    tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    """A mission, metric or gate that two files declare is refused with the second file's name."""
+    _write_mission_gates(tmp_path, **changes)
+
+    with pytest.raises(GateFormatError, match=named):
+        load_catalogue(services=tmp_path)
+
+
+def test_other_file_of_gates_stands_alone(tmp_path: Path) -> None:
+    """Files of missions are merged with the central file only, unless a folder is named."""
+    _write_mission_gates(tmp_path / "services")
+    alone = tmp_path / "services" / "retrieval" / "gates.yaml"
+
+    assert list(load_catalogue(alone).gates) == ["F.hit_rate"]
 
 
 def test_missing_or_broken_file_is_named(tmp_path: Path) -> None:
@@ -93,4 +148,4 @@ def test_target_must_not_fall_short_of_the_margin() -> None:
     """A gate whose interval alone would decide is refused in both directions."""
     fields: dict[str, Any] = {"metrics": ("f1",), "statistic": "difference", "min_items": 2}
     with pytest.raises(GateFormatError, match="short of its margin"):
-        Judged(id="x", direction="lower", target=1.2, margin=1.1, min_seeds=1, **fields)
+        GateRule(id="x", direction="lower", target=1.2, margin=1.1, min_seeds=1, **fields)

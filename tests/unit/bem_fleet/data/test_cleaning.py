@@ -1,7 +1,7 @@
 """Quality control, duplicates, personal data."""
 
 import pytest
-from bem_fleet.data.cleaning import CleaningPlan, clean, scrub
+from bem_fleet.data.cleaning import CleaningPlan, clean_record, scrub_identifiers
 from bem_fleet.data.records import make_record
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 )
 def test_personal_data_is_replaced_by_its_kind(text: str, wanted: str) -> None:
     """What it was stays readable, what it said is gone."""
-    assert scrub(text) == wanted
+    assert scrub_identifiers(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ def test_personal_data_is_replaced_by_its_kind(text: str, wanted: str) -> None:
 )
 def test_other_numbers_stay(text: str) -> None:
     """Years, counts, versions and numbers that fail the card check are no personal data."""
-    assert scrub(text) == text
+    assert scrub_identifiers(text) == text
 
 
 @given(st.text(alphabet="a1 .@-+(){}<>5", max_size=40))
 @settings(max_examples=60)
 def test_scrubbing_twice_changes_nothing(text: str) -> None:
     """The replacements hold nothing personal."""
-    assert scrub(scrub(text)) == scrub(text)
+    assert scrub_identifiers(scrub_identifiers(text)) == scrub_identifiers(text)
 
 
 def test_duplicates_are_found_by_their_words() -> None:
@@ -45,12 +45,12 @@ def test_duplicates_are_found_by_their_words() -> None:
     near, exact = CleaningPlan(), CleaningPlan(near_duplicates=False)
     seen: set[str] = set()
 
-    assert clean(first, near, seen).record == first
-    assert clean(second, near, seen).reason == "duplicate"
+    assert clean_record(first, near, seen).record == first
+    assert clean_record(second, near, seen).reason == "duplicate"
     seen.clear()
-    assert clean(first, exact, seen).record
-    assert clean(second, exact, seen).record
-    assert clean(first, exact, seen).reason == "duplicate"
+    assert clean_record(first, exact, seen).record
+    assert clean_record(second, exact, seen).record
+    assert clean_record(first, exact, seen).reason == "duplicate"
 
 
 def test_quality_names_what_is_wrong() -> None:
@@ -65,12 +65,14 @@ def test_quality_names_what_is_wrong() -> None:
         "": make_record("q", "p X", ("x",)),
     }
     for reason, record in cases.items():
-        assert clean(record, plan, set()).reason == reason
+        assert clean_record(record, plan, set()).reason == reason
 
 
 def test_scrubbed_record_says_so_and_gets_a_new_key() -> None:
     """Its key is of the text that is kept."""
-    kept = clean(make_record("mail a@b.org?", "p", ("a@b.org",)), CleaningPlan(), set()).record
+    kept = clean_record(
+        make_record("mail a@b.org?", "p", ("a@b.org",)), CleaningPlan(), set()
+    ).record
 
     assert kept
     assert kept.answers == ("<EMAIL>",)
@@ -81,8 +83,8 @@ def test_scrubbed_record_says_so_and_gets_a_new_key() -> None:
 def test_names_go_only_where_the_plan_asks() -> None:
     """A name is replaced in question, passage and answer alike; the label says so."""
     record = make_record("Who is John Miller?", "John Miller lives in Paris.", ("John Miller",))
-    kept = clean(record, CleaningPlan(), set()).record
-    scrubbed = clean(record, CleaningPlan(names=True), set()).record
+    kept = clean_record(record, CleaningPlan(), set()).record
+    scrubbed = clean_record(record, CleaningPlan(names=True), set()).record
 
     assert kept == record
     assert scrubbed

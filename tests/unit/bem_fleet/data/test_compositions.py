@@ -4,22 +4,23 @@ import json
 
 import pytest
 from bem.errors import DataFormatError
-from bem_fleet.data.compositions import SEEDS, generate, templates
+from bem_fleet.data.compositions import SPLIT_SEEDS, composition_templates, generate_questions
 from bem_fleet.data.facts import load_facts
-from bem_fleet.data.operations import FORMATS, OPERATIONS
+from bem_fleet.data.operations import OPERATIONS, REPLY_FORMATS
 from bem_fleet.data.records import Record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SPLITS = sorted(SEEDS)
+SPLITS = sorted(SPLIT_SEEDS)
 
 
-@given(st.tuples(*(st.sampled_from(SEEDS[split]) for split in SPLITS)))
+@given(st.tuples(*(st.sampled_from(SPLIT_SEEDS[split]) for split in SPLITS)))
 @settings(max_examples=25, deadline=None)
 def test_held_out_never_appears_in_training(seeds: tuple[int, ...]) -> None:
     """Whatever the seeds, no template, no passage and no question is in two splits."""
     drawn = {
-        split: list(generate(split, seed, 40)) for split, seed in zip(SPLITS, seeds, strict=True)
+        split: list(generate_questions(split, seed, 40))
+        for split, seed in zip(SPLITS, seeds, strict=True)
     }
     for left in SPLITS:
         for right in (split for split in SPLITS if split > left):
@@ -37,33 +38,33 @@ def _values(records: list[Record], what: str) -> set[float | str]:
 
 def test_training_knows_every_part_of_a_held_out_composition() -> None:
     """Only the composition is new: each operation, start and format is in a training template."""
-    found = templates()
+    found = composition_templates()
     train = found["train"]
 
     assert {op.name for t in train for op in t.operations} == set(OPERATIONS)
-    assert {t.form for t in train} == set(FORMATS)
-    assert {t.start for t in train} == {t.start for t in found["held_out"]}
+    assert {t.reply_format for t in train} == set(REPLY_FORMATS)
+    assert {t.input_type for t in train} == {t.input_type for t in found["held_out"]}
     names = [t.name for members in found.values() for t in members]
     assert len(names) == len(set(names)) == 312
 
 
 def test_compositions_fit_by_type() -> None:
     """What a step gives is what the next takes, from the start on."""
-    for members in templates().values():
+    for members in composition_templates().values():
         for template in members:
-            given_type = template.start
+            given_type = template.input_type
             for operation in template.operations:
-                assert operation.takes == given_type
-                given_type = operation.gives
+                assert operation.input_type == given_type
+                given_type = operation.output_type
 
 
 def test_same_arguments_same_questions() -> None:
     """A seed is a data set: again the same, and no other seed's."""
-    first = list(generate("dev", 1001, 20))
+    first = list(generate_questions("dev", 1001, 20))
 
-    assert list(generate("dev", 1001, 20)) == first
-    assert list(generate("dev", 1002, 20)) != first
-    assert list(generate("dev", 1001, 30))[:20] == first
+    assert list(generate_questions("dev", 1001, 20)) == first
+    assert list(generate_questions("dev", 1002, 20)) != first
+    assert list(generate_questions("dev", 1001, 30))[:20] == first
 
 
 @pytest.mark.parametrize(
@@ -79,12 +80,12 @@ def test_same_arguments_same_questions() -> None:
 )
 def test_answers_are_exact(name: str, value: object, wanted: str) -> None:
     """The reply is what the steps give, in the form that was asked for."""
-    every = {t.name: t for members in templates().values() for t in members}
+    every = {t.name: t for members in composition_templates().values() for t in members}
     template = every[name]
     reply = template.reply(template.answer(value))  # type: ignore[arg-type]
 
     assert reply == wanted
-    if template.form == "json":
+    if template.reply_format == "json":
         assert json.loads(reply)
 
 
@@ -100,6 +101,6 @@ def test_facts_are_real_and_typed() -> None:
 def test_seed_of_another_split_is_refused() -> None:
     """Training cannot draw what an evaluation draws, even by mistake."""
     with pytest.raises(DataFormatError, match="0 to 999"):
-        next(generate("train", SEEDS["held_out"].start, 1))
+        next(generate_questions("train", SPLIT_SEEDS["held_out"].start, 1))
     with pytest.raises(DataFormatError, match="held_out"):
-        next(generate("test", 0, 1))
+        next(generate_questions("test", 0, 1))

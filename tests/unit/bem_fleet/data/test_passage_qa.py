@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from bem_fleet.data.passage_qa import INSTRUCTION, load_passage_qa, solved_examples
+from bem_fleet.data.passage_qa import INSTRUCTION, few_shot_examples, load_passage_qa
 
 ROOT = Path(__file__).resolve().parents[4]
 # SHA-256 over [key, passage, question, answer] of a split's items in order, as of the commit
@@ -66,4 +66,4 @@ def test_prompt_and_reply_are_what_the_adapter_learned() -> None:
         f"{INSTRUCTION}\n\nPassage: {item.passage}\n\nQuestion: {item.question}"
     )
     assert json.loads(item.reply()) == {"answer": item.answer}
-    assert {shot.key for shot in solved_examples(data)} <= {i.key for i in data.splits["train"]}
+    assert {shot.key for shot in few_shot_examples(data)} <= {i.key for i in data.splits["train"]}

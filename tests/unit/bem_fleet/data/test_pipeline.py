@@ -2,25 +2,25 @@
 
 from pathlib import Path
 
+from bem_fleet.data.datasets import get_dataset
 from bem_fleet.data.passage_qa import CLEANING, INSTRUCTION, load_passage_qa
 from bem_fleet.data.pipeline import (
     BatchPlan,
     FormatPlan,
     PipelinePlan,
-    prompt_of,
+    format_prompt,
+    run_dataset,
     run_pipeline,
-    run_set,
     source_digest,
 )
-from bem_fleet.data.readers import set_named
-from bem_fleet.data.records import make_record, record_of
+from bem_fleet.data.records import make_record, parse_record
 
 
 def test_a_set_goes_through_all_stages_once(tmp_path: Path) -> None:
     """Every formatted row is in one batch of its own split; a second run does nothing."""
-    spec = set_named("harmbench")
-    made = run_set(spec, tmp_path)
-    again = run_set(spec, tmp_path)
+    spec = get_dataset("harmbench")
+    made = run_dataset(spec, tmp_path)
+    again = run_dataset(spec, tmp_path)
     formatted = list(made["format"].load())
     batches = list(made["batch"].load())
 
@@ -37,8 +37,8 @@ def test_a_set_goes_through_all_stages_once(tmp_path: Path) -> None:
 def test_stages_agree_with_the_loader_of_passage_qa(tmp_path: Path) -> None:
     """The pipeline with the adapter's own plan gives the adapter's items, prompts and splits."""
     plan = PipelinePlan(CLEANING, FormatPlan(INSTRUCTION))
-    spec = set_named("disfl-qa")
-    rows = list(run_set(spec, tmp_path, plan)["format"].load())
+    spec = get_dataset("disfl-qa")
+    rows = list(run_dataset(spec, tmp_path, plan)["format"].load())
     data = load_passage_qa()
     wanted = {
         item.key: (split, item.prompt(), item.answer)
@@ -64,13 +64,13 @@ def test_batches_hold_like_lengths(tmp_path: Path) -> None:
 
 def test_prompt_holds_what_there_is() -> None:
     """A bare text stays bare."""
-    assert prompt_of("", "", "q") == "q"
-    assert prompt_of("", "p", "q") == "Passage: p\n\nQuestion: q"
-    assert prompt_of("i", "", "q") == "i\n\nQuestion: q"
+    assert format_prompt("", "", "q") == "q"
+    assert format_prompt("", "p", "q") == "Passage: p\n\nQuestion: q"
+    assert format_prompt("i", "", "q") == "i\n\nQuestion: q"
 
 
 def test_records_survive_the_disk() -> None:
     """A record is read back as it was written."""
     record = make_record("q", "p", ("a", "b"), category="c", labels={"s": 0.5})
 
-    assert record_of(record.row()) == record
+    assert parse_record(record.row()) == record

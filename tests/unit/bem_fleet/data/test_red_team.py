@@ -1,15 +1,21 @@
 """Red-team prompts: families stay on one side, drawn by a rule; categories are all there."""
 
 from bem_fleet.data.red_team import (
+    ATTACK_KINDS,
     CATEGORIES,
-    KINDS,
-    LEARNED,
-    MOST,
+    MAX_FAMILY_PROMPTS,
+    TRAIN_ONLY_FAMILIES,
     held_out_families,
     load_red_team,
-    sample,
+    sample_prompts,
 )
-from bem_fleet.data.red_team_sources import AFTER, BEFORE, QUESTION, REQUEST, ROGUE
+from bem_fleet.data.red_team_sources import (
+    AFTER_SLOT,
+    BEFORE_SLOT,
+    QUESTION_SLOT,
+    REQUEST_SLOT,
+    ROGUE_SLOT,
+)
 
 
 def test_no_family_and_no_text_is_on_both_sides() -> None:
@@ -29,7 +35,7 @@ def test_every_category_and_kind_is_on_both_sides() -> None:
         own = [p for p in load_red_team() if p.split == split]
 
         assert {p.category for p in own} == set(CATEGORIES)
-        assert {p.kind for p in own} == set(KINDS)
+        assert {p.kind for p in own} == set(ATTACK_KINDS)
 
 
 def test_prompts_are_filled_in() -> None:
@@ -37,9 +43,19 @@ def test_prompts_are_filled_in() -> None:
     prompts = load_red_team()
     families = [p.family for p in prompts]
 
-    for left in (REQUEST, ROGUE, BEFORE, AFTER, QUESTION, "\0", "{name}", "[SUBSTANCE]", "MARKER>"):
+    for left in (
+        REQUEST_SLOT,
+        ROGUE_SLOT,
+        BEFORE_SLOT,
+        AFTER_SLOT,
+        QUESTION_SLOT,
+        "\0",
+        "{name}",
+        "[SUBSTANCE]",
+        "MARKER>",
+    ):
         assert not [p for p in prompts if left in p.text]
-    assert max(families.count(name) for name in set(families)) <= MOST
+    assert max(families.count(name) for name in set(families)) <= MAX_FAMILY_PROMPTS
 
 
 def test_the_draw_holds_out_by_its_rule() -> None:
@@ -50,7 +66,7 @@ def test_the_draw_holds_out_by_its_rule() -> None:
 
     assert len([name for name in held if name.startswith("f")]) == 3
     assert "small" in held
-    assert not held & {"big", "alone", *LEARNED}
+    assert not held & {"big", "alone", *TRAIN_ONLY_FAMILIES}
     assert held == held_out_families(dict(reversed(sizes.items())))
 
 
@@ -58,17 +74,17 @@ def test_sample_takes_all_categories_in_turn() -> None:
     """Both splits have every category, and the same call gives the same prompts."""
     prompts = load_red_team()
     for split in ("train", "held_out"):
-        taken = sample(prompts, split, 60)
+        taken = sample_prompts(prompts, split, 60)
 
         assert {p.category for p in taken[:6]} == set(CATEGORIES)
         assert [p.category for p in taken].count("harm") == 10
-        assert taken == sample(prompts, split, 60)
+        assert taken == sample_prompts(prompts, split, 60)
 
 
 def test_injections_and_records_carry_what_must_not_be_said() -> None:
     """Its judge needs the string; strings of the held-out side are never trained on."""
-    prompts = [p for p in load_red_team() if p.category == "injection" and p.rogue]
+    prompts = [p for p in load_red_team() if p.category == "injection" and p.rogue_string]
 
-    assert all(p.rogue in p.text for p in load_red_team())
-    train = {p.rogue for p in prompts if p.split == "train"}
-    assert not train & {p.rogue for p in prompts if p.split == "held_out"}
+    assert all(p.rogue_string in p.text for p in load_red_team())
+    train = {p.rogue_string for p in prompts if p.split == "train"}
+    assert not train & {p.rogue_string for p in prompts if p.split == "held_out"}

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 from bem.errors import DataFormatError
-from bem_fleet.data.stages import BLOCK, Outcome, Stage, run_stage
+from bem_fleet.data.stages import BLOCK_ROWS, Stage, StageOutput, run_stage
 
 
-def unique(row: dict[str, int], seen: set[str]) -> Outcome:
+def unique(row: dict[str, int], seen: set[str]) -> StageOutput:
     """Keep the first row of each value."""
     mark = str(row["n"] % 700)
     if mark in seen:
-        return Outcome(reason="duplicate")
+        return StageOutput(reason="duplicate")
     seen.add(mark)
-    return Outcome(({"n": row["n"]},), mark=mark)
+    return StageOutput(({"n": row["n"]},), dedup_key=mark)
 
 
 STAGE = Stage("unique", "1", {"modulus": 700}, unique)
@@ -106,7 +106,7 @@ def test_killed_stage_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     resumed = run_stage(STAGE, rows(), "s", tmp_path / "killed")
 
     assert ended.returncode == -signal.SIGKILL
-    assert resumed.resumed == 900 // BLOCK * BLOCK
+    assert resumed.resumed == 900 // BLOCK_ROWS * BLOCK_ROWS
     assert resumed.sha256 == whole.sha256
     assert resumed.dropped == whole.dropped
     assert not list((tmp_path / "killed").glob("*.part"))

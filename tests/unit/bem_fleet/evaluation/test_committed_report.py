@@ -33,7 +33,7 @@ def test_scores_follow_from_the_replies(report: dict[str, Any]) -> None:
             for name, metric in pair["metrics"].items():
                 assert metric["keys"] == [item.key for item in held_out]
                 scored = [
-                    cache.score(pair[role]["reading"], reply, (item.answer,))[name]
+                    cache.score(pair[role]["scoring_mode"], reply, (item.answer,))[name]
                     for item, reply in zip(held_out, replies, strict=True)
                 ]
                 assert metric[role] == pytest.approx(scored, abs=1e-6)

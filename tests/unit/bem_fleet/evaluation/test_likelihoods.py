@@ -9,15 +9,15 @@ from bem.engine import ModelWorker
 from bem.errors import EvaluationError
 from bem_fleet.evaluation.likelihoods import (
     LikelihoodCache,
-    Question,
+    MultipleChoiceQuestion,
+    answer_multiple_choice,
     choice_calibration_error,
-    choose,
     text_log_likelihoods,
     text_perplexity,
 )
 from bem_fleet.evaluation.systems import Message
 
-from tests.unit.bem_fleet.evaluation.comparisons import tiny_worker
+from tests.support.oracle_comparison import tiny_worker
 
 
 @pytest.fixture
@@ -44,12 +44,14 @@ def test_perplexity_counts_every_token_but_the_first(worker: ModelWorker) -> Non
 def test_likeliest_reply_is_chosen_with_its_share(worker: ModelWorker) -> None:
     """Confidences are shares of the replies and go into the calibration error."""
     replies = ("yes", "no, never", "perhaps so")
-    questions = [Question((Message("user", f"is it {n}?"),), replies, n % 3) for n in range(9)]
-    found = choose(worker, questions)
+    questions = [
+        MultipleChoiceQuestion((Message("user", f"is it {n}?"),), replies, n % 3) for n in range(9)
+    ]
+    found = answer_multiple_choice(worker, questions)
 
     assert all(1 / 3 <= one.confidence <= 1 for one in found)
     assert [one.correct for one in found] == [
-        float(one.place == question.right) for one, question in zip(found, questions, strict=True)
+        float(one.index == question.right) for one, question in zip(found, questions, strict=True)
     ]
     assert 0 <= choice_calibration_error(found) <= 1
 
@@ -57,15 +59,15 @@ def test_likeliest_reply_is_chosen_with_its_share(worker: ModelWorker) -> None:
 def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> None:
     """The same tokens under the same model and adapter are scored once, also after a restart."""
     texts = ["a short one", "another one"]
-    question = Question((Message("user", "is it?"),), ("yes", "no"), 0)
+    question = MultipleChoiceQuestion((Message("user", "is it?"),), ("yes", "no"), 0)
     cache = LikelihoodCache(tmp_path / "likelihoods.jsonl")
     found = text_log_likelihoods(worker, texts, cache=cache)
-    chosen = choose(worker, [question], cache=cache)
+    chosen = answer_multiple_choice(worker, [question], cache=cache)
     again = LikelihoodCache(tmp_path / "likelihoods.jsonl")
 
     assert cache.computed == 4
     assert text_log_likelihoods(worker, texts, cache=again) == found
-    assert choose(worker, [question], cache=again) == chosen
+    assert answer_multiple_choice(worker, [question], cache=again) == chosen
     assert again.computed == 0
     assert text_log_likelihoods(worker, texts, "alpha", cache=again) != found
     assert again.computed == 2
@@ -73,7 +75,9 @@ def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> No
 
 def test_what_cannot_be_scored_is_named(worker: ModelWorker) -> None:
     """Texts need two tokens, questions two replies."""
-    with pytest.raises(EvaluationError, match="text 1 has 1"):
+    with pytest.raises(EvaluationError, match="text 1: 1 tokens"):
         text_log_likelihoods(worker, ["good", "x"])
     with pytest.raises(EvaluationError, match="question 0"):
-        choose(worker, [Question((Message("user", "?"),), ("only",), 0)])
+        answer_multiple_choice(
+            worker, [MultipleChoiceQuestion((Message("user", "?"),), ("only",), 0)]
+        )

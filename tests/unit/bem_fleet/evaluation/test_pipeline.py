@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bem.errors import EvaluationError
-from bem_fleet.evaluation.in_process import WorkerSystem
-from bem_fleet.evaluation.pipeline import evaluate, write
-from bem_fleet.evaluation.systems import Run, Side
+from bem_fleet.evaluation.pipeline import evaluate, write_report
+from bem_fleet.evaluation.systems import ComparisonSide, SystemRun
+from bem_fleet.evaluation.worker_system import WorkerSystem
 from bem_fleet.scores.cache import ScoreCache
 from bem_fleet.stats.bootstrap import cluster_bca, paired_bca
 from bem_fleet.stats.comparison import compare_pairs
 
-from tests.unit.bem_fleet.evaluation.comparisons import Oracle, comparison, tiny_worker
+from tests.support.oracle_comparison import Oracle, comparison, tiny_worker
 
 
 def test_report_holds_every_score_and_its_statistics() -> None:
     """Estimate, interval and p are those of the stored scores, which are those of the replies."""
-    report = evaluate(comparison(Run(Oracle(5))))
+    report = evaluate(comparison(SystemRun(Oracle(5))))
     metric = report["metrics"]["exact_match"]
     ours, theirs = metric["mission"], metric["baseline"]
     found = paired_bca(ours, theirs, resamples=500)
@@ -40,7 +40,7 @@ def test_report_holds_every_score_and_its_statistics() -> None:
 
 def test_report_states_sides_seeds_tokens_and_versions() -> None:
     """What a gate and a reader need is there, under the agreed names."""
-    report = evaluate(comparison(Run(Oracle(5))))
+    report = evaluate(comparison(SystemRun(Oracle(5))))
 
     assert report["id"] == "x.test"
     assert report["mission"]["digest"] == "oracle-5"
@@ -56,7 +56,7 @@ def test_report_states_sides_seeds_tokens_and_versions() -> None:
 
 def test_seeds_are_clusters() -> None:
     """Several runs give scores [seeds, items]; one baseline stands against each of them."""
-    runs = [Run(Oracle(5, f"seed{seed}"), seed) for seed in range(3)]
+    runs = [SystemRun(Oracle(5, f"seed{seed}"), seed) for seed in range(3)]
     asked = replace(comparison(*runs), decoding=replace(comparison(*runs).decoding, temperature=1))
     report = evaluate(asked)
     metric = report["metrics"]["f1"]
@@ -71,7 +71,7 @@ def test_seeds_are_clusters() -> None:
 
 def test_no_difference_is_no_claim() -> None:
     """Equal sides have no interval and p = 1: degenerate, never significant."""
-    metric = evaluate(comparison(Run(Oracle(2, "same"))))["metrics"]["exact_match"]
+    metric = evaluate(comparison(SystemRun(Oracle(2, "same"))))["metrics"]["exact_match"]
 
     assert (metric["estimate"], metric["ci_low"], metric["p"]) == (0.0, None, 1.0)
     assert metric["coverage_class"] == "degenerate"
@@ -79,8 +79,8 @@ def test_no_difference_is_no_claim() -> None:
 
 def test_second_baseline_is_beside_and_in_the_family() -> None:
     """Every baseline has its own claims; adjustment is over all of them."""
-    asked = comparison(Run(Oracle(5)))
-    other = Side("other", (Run(Oracle(3)),), "lenient")
+    asked = comparison(SystemRun(Oracle(5)))
+    other = ComparisonSide("other", (SystemRun(Oracle(3)),), "lenient")
     alone = evaluate(asked)
     both = evaluate(replace(asked, baselines=(*asked.baselines, other)))
 
@@ -93,9 +93,9 @@ def test_second_baseline_is_beside_and_in_the_family() -> None:
 
 def test_rerun_is_the_same_report_and_asks_nothing(tmp_path: Path) -> None:
     """Answers and scores come from the cache; only the stages' seconds differ."""
-    first = evaluate(comparison(Run(Oracle(5))), cache=tmp_path)
+    first = evaluate(comparison(SystemRun(Oracle(5))), cache=tmp_path)
     mission, baseline = Oracle(5), Oracle(2)
-    again = evaluate(comparison(Run(mission), baseline=Run(baseline)), cache=tmp_path)
+    again = evaluate(comparison(SystemRun(mission), baseline=SystemRun(baseline)), cache=tmp_path)
 
     assert mission.asked == baseline.asked == 0
     assert {**again, "stages_s": 0} == {**first, "stages_s": 0}
@@ -103,10 +103,10 @@ def test_rerun_is_the_same_report_and_asks_nothing(tmp_path: Path) -> None:
 
 def test_files_are_written_and_deterministic(tmp_path: Path) -> None:
     """JSON holds the report, Markdown its figures, and the picture is the same bytes again."""
-    report = evaluate(comparison(Run(Oracle(5))))
-    paths = write(report, tmp_path / "r")
+    report = evaluate(comparison(SystemRun(Oracle(5))))
+    paths = write_report(report, tmp_path / "r")
     picture = paths[2].read_bytes()
-    write(report, tmp_path / "r")
+    write_report(report, tmp_path / "r")
     text = paths[1].read_text()
 
     assert json.loads(paths[0].read_text()) == report
@@ -121,7 +121,7 @@ def test_real_systems_are_compared(tmp_path: Path) -> None:
     """Base and adapter of one worker stand on two sides of a comparison."""
     with tiny_worker(tmp_path) as worker:
         base, adapter = WorkerSystem(worker), WorkerSystem(worker, "alpha")
-        asked = comparison(Run(adapter), baseline=Run(base), count=6)
+        asked = comparison(SystemRun(adapter), baseline=SystemRun(base), count=6)
         report = evaluate(replace(asked, decoding=replace(asked.decoding, max_tokens=6)))
 
     assert report["mission"]["digest"].startswith(report["baseline"]["digest"])
@@ -130,16 +130,16 @@ def test_real_systems_are_compared(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     """No item, a key twice, a name twice and runs that do not pair are named."""
-    asked = comparison(Run(Oracle(5)))
+    asked = comparison(SystemRun(Oracle(5)))
     mission = asked.mission
     bad = {
         "at least one item": replace(asked, items=()),
-        "occur twice": replace(asked, items=asked.items + asked.items[:1]),
+        "1 keys are repeated": replace(asked, items=asked.items + asked.items[:1]),
         "unique": replace(asked, baselines=(mission,)),
         "paired": replace(asked, baselines=(replace(mission, name="b", runs=mission.runs * 2),)),
     }
     for message, given in bad.items():
         with pytest.raises(EvaluationError, match=message):
             evaluate(given)
-    with pytest.raises(EvaluationError, match="no run"):
-        Side("s", (), "strict")
+    with pytest.raises(EvaluationError, match="has none"):
+        ComparisonSide("s", (), "strict")

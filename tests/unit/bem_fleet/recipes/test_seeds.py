@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from bem.errors import ArtifactFormatError
 from bem.testing import tiny_backbone
-from bem_fleet.data.passage_qa import DataSet, Item
+from bem_fleet.data.passage_qa import PassageQADataset, PassageQuestion
 from bem_fleet.recipes.passage_qa.seeds import compare_seeds
 
 from tests.unit.bem.adapters import write_adapter
 
-DATA = DataSet(
+DATA = PassageQADataset(
     splits={
-        "train": [Item("t1", "p", "q", "a"), Item("t2", "pp", "q", "a")],
-        "held_out": [Item(f"k{i}", f"p{i}", f"who {i}?", f"p{i}") for i in range(4)],
+        "train": [PassageQuestion("t1", "p", "q", "a"), PassageQuestion("t2", "pp", "q", "a")],
+        "held_out": [PassageQuestion(f"k{i}", f"p{i}", f"who {i}?", f"p{i}") for i in range(4)],
     },
     digest="d" * 64,
 )

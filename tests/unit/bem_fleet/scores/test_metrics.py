@@ -1,7 +1,7 @@
 """Readings of a reply."""
 
 import pytest
-from bem_fleet.scores.metrics import READINGS
+from bem_fleet.scores.metrics import SCORING_MODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,8 +21,8 @@ def test_strict_asks_for_the_form_and_lenient_does_not(
     reply: str, strict: float, lenient: float
 ) -> None:
     """The mission's reading never gives more than the one that flatters a baseline."""
-    assert READINGS["strict"]["exact_match"](reply, GOLDS) == strict
-    assert READINGS["lenient"]["exact_match"](reply, GOLDS) == lenient
+    assert SCORING_MODES["strict"]["exact_match"](reply, GOLDS) == strict
+    assert SCORING_MODES["lenient"]["exact_match"](reply, GOLDS) == lenient
 
 
 @given(st.text(max_size=60))
@@ -31,7 +31,7 @@ def test_every_score_of_any_reply_lies_in_the_unit_interval(reply: str) -> None:
     """Whatever a model says, a score is a number in [0, 1], and strict is at most lenient."""
     scores = {
         (reading, name): score(reply, GOLDS)
-        for reading, named in READINGS.items()
+        for reading, named in SCORING_MODES.items()
         for name, score in named.items()
     }
 
@@ -42,7 +42,7 @@ def test_every_score_of_any_reply_lies_in_the_unit_interval(reply: str) -> None:
 
 def test_free_text_is_scored_by_overlap() -> None:
     """The closest gold counts; word order matters to BLEU, not to F1."""
-    text = READINGS["text"]
+    text = SCORING_MODES["text"]
 
     assert {name: score("Peru", GOLDS) for name, score in text.items()} == {
         name: pytest.approx(1.0) for name in ("f1", "bleu", "chrf")

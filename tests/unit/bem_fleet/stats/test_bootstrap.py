@@ -161,7 +161,7 @@ def test_bad_scores_are_refused_by_name() -> None:
         paired_bca([1, 2], [0, 0], confidence=95)
     with pytest.raises(InvalidScoresError, match=r"wanted \[seeds, items\]"):
         cluster_bca([1, 2], [0, 0])
-    with pytest.raises(InvalidScoresError, match="10 resamples; at least 100"):
+    with pytest.raises(InvalidScoresError, match="resamples: 10; at least 100"):
         bca([1, 2], resamples=10)
     with pytest.raises(InvalidScoresError, match="not an array of numbers"):
         bca(["a"])

@@ -6,7 +6,7 @@ from bem.errors import InvalidScoresError
 from bem_fleet.stats.bootstrap import cluster_bca, paired_bca
 from bem_fleet.stats.comparison import compare_pairs
 from bem_fleet.stats.distribution import Statistic
-from bem_fleet.stats.pvalues import p_by_inversion, p_by_permutation
+from bem_fleet.stats.pvalues import inversion_p_value, sign_flip_p_value
 
 from tests.unit.bem_fleet.stats.test_bootstrap import sides
 
@@ -18,8 +18,8 @@ def test_parts_are_those_of_the_library(statistic: Statistic, null: float | None
     mission, baseline = sides("exponential", 120)
     found = compare_pairs(mission, baseline, statistic=statistic, null=null, resamples=1_000)
     at = (1.0 if statistic == "ratio" else 0.0) if null is None else null
-    inverted = p_by_inversion(mission, baseline, statistic=statistic, null=at, resamples=1_000)
-    flipped = p_by_permutation(mission, baseline, statistic=statistic, null=null, resamples=1_000)
+    inverted = inversion_p_value(mission, baseline, statistic=statistic, null=at, resamples=1_000)
+    flipped = sign_flip_p_value(mission, baseline, statistic=statistic, null=null, resamples=1_000)
 
     assert found.interval == paired_bca(mission, baseline, statistic=statistic, resamples=1_000)
     assert (found.p_inversion, found.p_permutation) == (inverted, flipped)
@@ -42,10 +42,10 @@ def test_null_of_its_own_is_subtracted() -> None:
     """Flips about a margin are flips of the differences less the margin."""
     mission, baseline = sides("exact match", 150)
 
-    assert p_by_permutation(mission, baseline, null=-0.1) == p_by_permutation(
+    assert sign_flip_p_value(mission, baseline, null=-0.1) == sign_flip_p_value(
         np.asarray(mission) + 0.1, baseline, null=0.0
     )
-    assert p_by_permutation(mission, baseline, null=-0.3, alternative="greater") < 0.01
+    assert sign_flip_p_value(mission, baseline, null=-0.3, alternative="greater") < 0.01
 
 
 def test_no_variation_proves_no_margin() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
-from bem_fleet.stats.effects import needed_items, paired_effect, power
+from bem_fleet.stats.effects import paired_effect, power, required_items
 
 
 def test_effect_of_known_pairs() -> None:
@@ -27,22 +27,22 @@ def test_ties_have_no_standardised_effect() -> None:
 
 def test_needed_items_have_the_wanted_power() -> None:
     """Power at the needed number is just above what was asked for."""
-    items = needed_items(0.015, 0.3)
+    items = required_items(0.015, 0.3)
 
     assert power(0.015, 0.3, items) >= 0.8 > power(0.015, 0.3, items - 10)
-    assert needed_items(0.015, 0.3, alternative="greater") < items
-    assert needed_items(-0.015, 0.3, alternative="less") < items
+    assert required_items(0.015, 0.3, alternative="greater") < items
+    assert required_items(-0.015, 0.3, alternative="less") < items
 
 
 def test_questions_without_an_answer_are_refused() -> None:
     """No deviation, the wrong side, a single item: each is an error that says why."""
     with pytest.raises(InvalidScoresError, match="deviation above 0"):
         power(0.1, 0.0, 100)
-    with pytest.raises(InvalidScoresError, match="no number of items"):
-        needed_items(-0.1, 1.0, alternative="greater")
-    with pytest.raises(InvalidScoresError, match="no number of items"):
-        needed_items(0.0, 1.0)
-    with pytest.raises(InvalidScoresError, match="at least 2 items"):
+    with pytest.raises(InvalidScoresError, match="not detectable"):
+        required_items(-0.1, 1.0, alternative="greater")
+    with pytest.raises(InvalidScoresError, match="not detectable"):
+        required_items(0.0, 1.0)
+    with pytest.raises(InvalidScoresError, match="at least 2"):
         paired_effect([1], [0])
-    with pytest.raises(InvalidScoresError, match="at least 2 items"):
+    with pytest.raises(InvalidScoresError, match="at least 2"):
         power(0.1, 1.0, 1)

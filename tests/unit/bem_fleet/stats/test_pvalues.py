@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
 from bem_fleet.stats.bootstrap import cluster_bca, paired_bca
-from bem_fleet.stats.pvalues import p_by_inversion, p_by_permutation
+from bem_fleet.stats.pvalues import inversion_p_value, sign_flip_p_value
 from scipy.stats import permutation_test
 
 from tests.unit.bem_fleet.stats.test_bootstrap import difference, sides
@@ -18,8 +18,8 @@ def test_inversion_is_the_interval_read_backwards(kind: str) -> None:
     width = found.high - found.low
 
     for end, outwards in ((found.low, -width), (found.high, width)):
-        assert p_by_inversion(mission, baseline, null=end - outwards / 200) >= 0.05
-        assert p_by_inversion(mission, baseline, null=end + outwards / 200) < 0.05
+        assert inversion_p_value(mission, baseline, null=end - outwards / 200) >= 0.05
+        assert inversion_p_value(mission, baseline, null=end + outwards / 200) < 0.05
 
 
 def test_inversion_agrees_with_the_interval_of_seeds() -> None:
@@ -32,9 +32,9 @@ def test_inversion_agrees_with_the_interval_of_seeds() -> None:
     width = found.high - found.low
 
     for end, outwards in ((found.low, -width), (found.high, width)):
-        assert p_by_inversion(gains, zero, null=end - outwards / 200) >= 0.05
-        assert p_by_inversion(gains, zero, null=end + outwards / 200) < 0.05
-    assert p_by_inversion(
+        assert inversion_p_value(gains, zero, null=end - outwards / 200) >= 0.05
+        assert inversion_p_value(gains, zero, null=end + outwards / 200) < 0.05
+    assert inversion_p_value(
         gains, zero, null=found.low - width / 200, alternative="greater"
     ) == pytest.approx(0.025, abs=0.002)
 
@@ -42,11 +42,11 @@ def test_inversion_agrees_with_the_interval_of_seeds() -> None:
 def test_one_sided_values_sum_to_one() -> None:
     """Greater and less share what there is; two-sided is twice the smaller."""
     mission, baseline = sides("exponential", 100)
-    greater = p_by_inversion(mission, baseline, alternative="greater")
-    less = p_by_inversion(mission, baseline, alternative="less")
+    greater = inversion_p_value(mission, baseline, alternative="greater")
+    less = inversion_p_value(mission, baseline, alternative="less")
 
     assert greater + less == pytest.approx(1, abs=1e-3)
-    assert p_by_inversion(mission, baseline) == pytest.approx(2 * min(greater, less))
+    assert inversion_p_value(mission, baseline) == pytest.approx(2 * min(greater, less))
 
 
 def test_seeds_and_ratios_have_p_values() -> None:
@@ -54,9 +54,9 @@ def test_seeds_and_ratios_have_p_values() -> None:
     mission, baseline = sides("exponential", 300)
     stacked = np.stack([mission, mission[::-1] + 0.1]), np.stack([baseline, baseline[::-1]])
 
-    assert p_by_inversion(*stacked) < 0.2
-    assert p_by_inversion(mission, baseline, statistic="ratio", null=1) < 0.5
-    assert p_by_inversion(mission, baseline, statistic="ratio", null=0) < 0.001
+    assert inversion_p_value(*stacked) < 0.2
+    assert inversion_p_value(mission, baseline, statistic="ratio", null=1) < 0.5
+    assert inversion_p_value(mission, baseline, statistic="ratio", null=0) < 0.001
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
@@ -73,9 +73,9 @@ def test_few_items_are_permuted_exactly(alternative: str) -> None:
     )
 
     ours = {
-        "two-sided": p_by_permutation(mission, baseline),
-        "greater": p_by_permutation(mission, baseline, alternative="greater"),
-        "less": p_by_permutation(mission, baseline, alternative="less"),
+        "two-sided": sign_flip_p_value(mission, baseline),
+        "greater": sign_flip_p_value(mission, baseline, alternative="greater"),
+        "less": sign_flip_p_value(mission, baseline, alternative="less"),
     }
 
     assert ours[alternative] == pytest.approx(reference.pvalue)
@@ -94,12 +94,12 @@ def test_many_items_are_permuted_at_random(kind: str) -> None:
         rng=1,
     )
 
-    assert p_by_permutation(mission, baseline) == pytest.approx(reference.pvalue, abs=0.02)
+    assert sign_flip_p_value(mission, baseline) == pytest.approx(reference.pvalue, abs=0.02)
 
 
 def test_no_difference_is_no_evidence() -> None:
     """All ties have p = 1 in both tests; unequal lengths are an error."""
-    assert p_by_inversion([1, 0], [1, 0]) == 1
-    assert p_by_permutation([1, 0], [1, 0]) == 1
+    assert inversion_p_value([1, 0], [1, 0]) == 1
+    assert sign_flip_p_value([1, 0], [1, 0]) == 1
     with pytest.raises(InvalidScoresError, match="the same items on both sides"):
-        p_by_permutation([1, 0], [1])
+        sign_flip_p_value([1, 0], [1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from bem_fleet.stats.resampling import generator, resampled_means
+from bem_fleet.stats.resampling import make_generator, resampled_means
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_resampled_means_have_the_moments_of_the_bootstrap(
     table = 100 + rng.exponential(size=(n, columns))
     if levels:
         table = np.floor(table) % levels
-    drawn = resampled_means(table, 40_000, generator(1))
+    drawn = resampled_means(table, 40_000, make_generator(1))
 
     covariance = np.cov(table.T, ddof=0) / n
     error = np.sqrt(np.diag(np.atleast_2d(covariance)))
@@ -36,7 +36,7 @@ def test_large_tables_fall_back_to_counts() -> None:
     """More values than 16-bit codes are resampled as well."""
     table = np.random.default_rng(0).normal(size=(70_000, 1))
 
-    drawn = resampled_means(table, 200, generator(0))
+    drawn = resampled_means(table, 200, make_generator(0))
 
     assert drawn.std() == pytest.approx(table.std() / np.sqrt(70_000), rel=0.2)
 
@@ -46,7 +46,7 @@ def test_every_value_is_drawn_alike() -> None:
     n = 300
     marked = np.arange(n, dtype=float)
     totals = [
-        resampled_means(np.stack([marked == k, marked], 1).astype(float), 4_000, generator(k))
+        resampled_means(np.stack([marked == k, marked], 1).astype(float), 4_000, make_generator(k))
         for k in (0, 150, 299)
     ]
 

@@ -7,9 +7,9 @@ from bem_fleet.stats.samples import FloatArray
 from bem_fleet.stats.sequential import (
     BettingTest,
     ConfidenceSequence,
-    Outcome,
-    Question,
+    SequentialOutcome,
     SequentialTest,
+    SequentialTestSpec,
 )
 
 STREAMS = 1_000
@@ -82,14 +82,18 @@ def test_confidence_sequence_covers_at_all_times() -> None:
 
 @pytest.mark.parametrize(
     ("gain", "outcome"),
-    [(0.3, Outcome.BETTER), (-0.3, Outcome.WORSE), (0.0, Outcome.FUTILE)],
+    [
+        (0.3, SequentialOutcome.BETTER),
+        (-0.3, SequentialOutcome.WORSE),
+        (0.0, SequentialOutcome.FUTILE),
+    ],
 )
-def test_outcome_is_what_was_shown(gain: float, outcome: Outcome) -> None:
+def test_outcome_is_what_was_shown(gain: float, outcome: SequentialOutcome) -> None:
     """A gain, a loss, and the absence of a worthwhile gain each end the test."""
-    test = SequentialTest(Question(worthwhile=0.1))
+    test = SequentialTest(SequentialTestSpec(futility_margin=0.1))
     rng = np.random.default_rng(0)
 
-    assert test.outcomes == [Outcome.CONTINUE]
+    assert test.outcomes == [SequentialOutcome.CONTINUE]
     test.update(np.clip(rng.normal(gain, 0.3, 2_000), -1, 1))
 
     assert test.outcomes == [outcome]
@@ -104,7 +108,7 @@ def test_bounds_are_kept() -> None:
         test.update([0.5, 1.5])
     with pytest.raises(InvalidScoresError, match="NaN"):
         test.update([np.nan])
-    with pytest.raises(InvalidScoresError, match="2 streams given, 1 are tested"):
+    with pytest.raises(InvalidScoresError, match="streams: got 2; the test has 1"):
         test.update(np.zeros((2, 3)))
     with pytest.raises(InvalidScoresError, match="does not lie between"):
         BettingTest(null=1)
@@ -113,4 +117,4 @@ def test_bounds_are_kept() -> None:
     with pytest.raises(InvalidScoresError, match="is not below"):
         ConfidenceSequence(low=1, high=1)
     with pytest.raises(InvalidScoresError, match="0 or more"):
-        SequentialTest(Question(tolerated=-1))
+        SequentialTest(SequentialTestSpec(tolerated_loss=-1))

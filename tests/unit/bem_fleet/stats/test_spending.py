@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
 from bem_fleet.stats.samples import FloatArray
-from bem_fleet.stats.spending import FlipTest, Spending
+from bem_fleet.stats.spending import AlphaSpending, SignFlipTest
 
-PLAN = Spending(horizon=2_000, half=400, replicates=500)
+PLAN = AlphaSpending(horizon=2_000, half_spent_at=400, replicates=500)
 
 
-def watch(test: FlipTest, gains: FloatArray) -> FlipTest:
+def watch(test: SignFlipTest, gains: FloatArray) -> SignFlipTest:
     """Feed gains [streams, n] in blocks of 50, looking after each."""
     for start in range(0, gains.shape[1], 50):
         test.update(gains[:, start : start + 50])
@@ -17,7 +17,7 @@ def watch(test: FlipTest, gains: FloatArray) -> FlipTest:
 
 
 def test_share_grows_from_nothing_to_all() -> None:
-    """Half is spent about ``half``, all at the horizon and after it."""
+    """Half is spent about ``half_spent_at``, all at the horizon and after it."""
     shares = [PLAN.share(items) for items in (0, 100, 400, 2_000, 9_000)]
 
     assert shares == sorted(shares)
@@ -36,7 +36,7 @@ def test_false_alarms_stay_below_alpha_at_all_looks_together(kind: str) -> None:
         "heavy tails": np.clip(rng.standard_t(2, size), -5, 5),
         "rare": rng.choice([-1.0, 0.0, 1.0], p=[0.002, 0.996, 0.002], size=size),
     }
-    test = watch(FlipTest(alpha=0.1, spending=PLAN, streams=400), gains[kind])
+    test = watch(SignFlipTest(alpha=0.1, spending=PLAN, streams=400), gains[kind])
 
     assert test.rejected.mean() <= 0.1 + 3 * np.sqrt(0.09 / 400)
     assert (test.p_values[test.rejected] <= 0.1).all()
@@ -47,9 +47,9 @@ def test_loss_is_shown_and_a_gain_or_tolerated_loss_is_not() -> None:
     """A loss of 0.15 falls early; a gain never does, nor a loss within what is tolerated."""
     rng = np.random.default_rng(4)
     noise = rng.choice([-0.7, 0.7], size=(40, 2_000))
-    lost = watch(FlipTest(alpha=0.05, spending=PLAN, streams=40), noise - 0.15)
-    gained = watch(FlipTest(alpha=0.05, spending=PLAN, streams=40), noise + 0.05)
-    within = FlipTest(alpha=0.05, spending=PLAN, streams=40, tolerated=0.25)
+    lost = watch(SignFlipTest(alpha=0.05, spending=PLAN, streams=40), noise - 0.15)
+    gained = watch(SignFlipTest(alpha=0.05, spending=PLAN, streams=40), noise + 0.05)
+    within = SignFlipTest(alpha=0.05, spending=PLAN, streams=40, tolerated_loss=0.25)
 
     assert lost.rejected.all()
     assert not gained.rejected.any()
@@ -58,8 +58,8 @@ def test_loss_is_shown_and_a_gain_or_tolerated_loss_is_not() -> None:
 
 def test_constant_stream_of_losses_falls_and_of_nothing_does_not() -> None:
     """Gains of 0 are no evidence however many; the same loss every time is."""
-    nothing = watch(FlipTest(alpha=0.05, spending=PLAN), np.zeros((1, 2_000)))
-    always = watch(FlipTest(alpha=0.05, spending=PLAN), np.full((1, 2_000), -0.1))
+    nothing = watch(SignFlipTest(alpha=0.05, spending=PLAN), np.zeros((1, 2_000)))
+    always = watch(SignFlipTest(alpha=0.05, spending=PLAN), np.full((1, 2_000), -0.1))
 
     assert not nothing.rejected.any()
     assert always.rejected.all()
@@ -68,8 +68,8 @@ def test_constant_stream_of_losses_falls_and_of_nothing_does_not() -> None:
 def test_limits_are_named() -> None:
     """Spending over nothing, a negative tolerance and other streams are refused."""
     with pytest.raises(InvalidScoresError, match="start at 1"):
-        Spending(horizon=0, half=1)
-    with pytest.raises(InvalidScoresError, match="tolerated is -1"):
-        FlipTest(alpha=0.05, spending=PLAN, tolerated=-1)
-    with pytest.raises(InvalidScoresError, match="2 streams given, 1 are tested"):
-        FlipTest(alpha=0.05, spending=PLAN).update(np.zeros((2, 10)))
+        AlphaSpending(horizon=0, half_spent_at=1)
+    with pytest.raises(InvalidScoresError, match="tolerated_loss: -1"):
+        SignFlipTest(alpha=0.05, spending=PLAN, tolerated_loss=-1)
+    with pytest.raises(InvalidScoresError, match="streams: got 2; the test has 1"):
+        SignFlipTest(alpha=0.05, spending=PLAN).update(np.zeros((2, 10)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
 from bem_fleet.stats.samples import FloatArray
-from bem_fleet.stats.tripwires import BurstTest, Tripwire, Watch
+from bem_fleet.stats.tripwires import BurstTest, Tripwire, TripwireMonitor
 
 RATE = 0.05
 STREAMS = 400
@@ -59,7 +59,7 @@ def test_what_is_tolerated_raises_no_alarm() -> None:
     """A canary that breaks more often, by less than the margin, is no harm."""
     rng = np.random.default_rng(3)
     strict = BurstTest(alpha=0.05, horizon=4_000, streams=STREAMS)
-    lenient = BurstTest(alpha=0.05, tolerated=0.12, horizon=4_000, streams=STREAMS)
+    lenient = BurstTest(alpha=0.05, tolerated_loss=0.12, horizon=4_000, streams=STREAMS)
     for _ in range(40):
         block = gains(rng, 100, harm=0.1)
         strict.update(block)
@@ -73,9 +73,9 @@ def test_both_the_count_and_the_pairs_must_speak() -> None:
     """A limit that stable breaks as well does not trip; one that the canary alone breaks does."""
     wire = Tripwire("errors", events=10, window=50, metric="errors")
     happened = np.ones((2, 30), dtype=bool)
-    watch = Watch(wire, BurstTest(alpha=0.005, streams=2), 2)
+    watch = TripwireMonitor(wire, BurstTest(alpha=0.005, streams=2), 2)
     watch.observe(happened, {"errors": np.stack([np.zeros(30), np.full(30, -1.0)])})
-    alone = Watch(Tripwire("kl"), None, 1)
+    alone = TripwireMonitor(Tripwire("kl"), None, 1)
     alone.observe(np.array([[False, True]]), {})
 
     assert watch.tripped.tolist() == [False, True]
@@ -87,7 +87,7 @@ def test_limits_that_make_no_sense_are_refused() -> None:
     for bad in ({"events": 0}, {"window": 0}, {"weight": 0.0}):
         with pytest.raises(InvalidScoresError, match="events and window start at 1"):
             Tripwire("x", **bad)
-    with pytest.raises(InvalidScoresError, match="it must lie from 0 to 1"):
-        BurstTest(alpha=0.05, tolerated=1.0)
+    with pytest.raises(InvalidScoresError, match="it must lie from 0 to below 1"):
+        BurstTest(alpha=0.05, tolerated_loss=1.0)
     with pytest.raises(InvalidScoresError, match="alpha is 0"):
         BurstTest(alpha=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bem.journal import Journal
 from bem.testing import tiny_backbone
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.studies.safety.reply_cache import REPLIES, Arm, asked
 
@@ -36,6 +36,6 @@ def test_retrained_adapter_is_another_system(tmp_path: Path) -> None:
 
 def test_harmless_prompts_are_asked_of_their_adapter() -> None:
     """They have no category of attack."""
-    prompt = HarmlessPrompt("k", "who?", "disfl-qa", ("he",), "passage-qa")
+    prompt = BenignText("k", "who?", "disfl-qa", ("he",), "passage-qa")
 
     assert (asked(prompt).category, asked(prompt).adapter) == ("harmless", "passage-qa")

@@ -1,0 +1,243 @@
+"""Evaluation of one acceptance gate: estimate, interval and p-value of each metric, and verdict.
+
+A gate passes when every metric has enough items and seeds, its estimate reaches the target, its
+95 % interval excludes the margin, and the p-value of the gate, adjusted over all gates, is at most
+5 %.
+
+Example: gate "A.em_f1" has target +0.015 and margin 0, higher is better. Exact match differs by
++0.021 with the interval (+0.004, +0.038) and adjusted p 0.03: pass. With the interval
+(-0.002, +0.044) the estimate still reaches the target, but the gate fails at the margin.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from bem.errors import InvalidScoresError
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from bem_fleet.acceptance.catalogue import Direction, GateRule
+from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.stats.comparison import compare_pairs
+from bem_fleet.stats.distribution import Statistic as PairedStatistic
+from bem_fleet.stats.pvalues import Alternative
+
+ALPHA = 0.05
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+# Ratios of means in float64 miss round targets by a few units in the last place.
+_TARGET_TOLERANCE = 1e-9
+
+_ALTERNATIVES: dict[Direction | None, Alternative] = {
+    None: "two-sided",
+    "higher": "greater",
+    "lower": "less",
+}
+
+GateStatus = Literal["pass", "fail", "not_measured"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Measured statistic of one metric.
+
+    Attributes:
+        metric: Name of the metric.
+        figure: Estimate.
+        low: Lower bound of the 95 % interval; None where nothing varies.
+        high: Upper bound of the 95 % interval; None where nothing varies.
+        p: P-value for a family of claims: the larger of inversion and sign flips
+            (``bem_fleet.stats.comparison``), exact for a share. It is two-sided for a comparison.
+            For a gate it is one-sided against the margin and doubled, so that it is 1 on the wrong
+            side. It is 1 where nothing varies.
+        items: Number of items on each side.
+        seeds: Number of training seeds.
+        method: Method of the interval.
+        coverage: Coverage class of the interval; ``exact`` for a share.
+        p_inversion: P-value by inversion; None for a share, and in old records.
+        p_permutation: P-value by sign flips; None for a share, and in old records.
+    """
+
+    metric: str
+    figure: float
+    low: float | None
+    high: float | None
+    p: float
+    items: int
+    seeds: int
+    method: str
+    coverage: str
+    p_inversion: float | None = None
+    p_permutation: float | None = None
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """Verdict on a gate.
+
+    Attributes:
+        status: ``pass`` or ``fail``.
+        reasons: Unmet conditions with value and limit; empty on a pass.
+    """
+
+    status: GateStatus
+    reasons: tuple[str, ...]
+
+
+def compare_metric(
+    metric: str,
+    scores: PairedScores,
+    statistic: PairedStatistic,
+    null: float,
+    *,
+    direction: Direction | None = None,
+    resamples: int = RESAMPLES,
+) -> Measurement:
+    """Measure a metric by comparing both sides, over items or over seeds x items.
+
+    Args:
+        metric: Name of the metric.
+        scores: Scores of both sides, [seeds, items].
+        statistic: ``difference`` or ``ratio`` of means.
+        null: Value under the null hypothesis.
+        direction: Direction of a gate, whose p-value is one-sided and doubled; None for a
+            two-sided p-value.
+        resamples: Number of bootstrap resamples, at least 100.
+
+    Raises:
+        InvalidScoresError: The baseline is missing, or a ratio has a baseline whose mean is not
+            above 0.
+    """
+    if scores.baseline is None:
+        raise InvalidScoresError(f"{metric}: a {statistic} needs baseline scores")
+    comparison = compare_pairs(
+        scores.mission,
+        scores.baseline,
+        statistic=statistic,
+        null=null,
+        alternative=_ALTERNATIVES[direction],
+        resamples=resamples,
+    )
+    seeds, items = scores.mission.shape
+    interval, sides = comparison.interval, 1 if direction is None else 2
+    return Measurement(
+        metric=metric,
+        figure=interval.estimate,
+        low=interval.low if interval.conclusive else None,
+        high=interval.high if interval.conclusive else None,
+        # A gate needs an interval, so sign flips alone do not count here.
+        p=min(1.0, sides * comparison.p) if interval.conclusive else 1.0,
+        items=items,
+        seeds=seeds,
+        method=interval.method,
+        coverage=interval.coverage_class,
+        p_inversion=min(1.0, sides * comparison.p_inversion),
+        p_permutation=min(1.0, sides * comparison.p_permutation),
+    )
+
+
+def measure_gate(
+    gate: GateRule, scores: Mapping[str, PairedScores], *, resamples: int = RESAMPLES
+) -> list[Measurement]:
+    """Measure each metric of a gate.
+
+    Args:
+        gate: Rule of the gate.
+        scores: Scores by metric, for all metrics of the gate.
+        resamples: Number of bootstrap resamples, at least 100.
+
+    Raises:
+        InvalidScoresError: A baseline is missing, or a statistic is undefined.
+    """
+    return [_measure_metric(gate, name, scores[name], resamples) for name in gate.metrics]
+
+
+def weakest_measurement(gate: GateRule, measured: Sequence[Measurement]) -> Measurement:
+    """Return the measurement that represents the gate, with the p-value of the whole gate.
+
+    Measurements with unmet conditions come first, then the one furthest behind the target. All
+    metrics must meet the rule, so the largest p-value is a p-value of the gate (intersection-union
+    test; Berger, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24,
+    1982).
+    """
+    sign = 1 if gate.direction == "higher" else -1
+    decisive = min(measured, key=lambda one: (not _unmet_conditions(gate, one), sign * one.figure))
+    return replace(decisive, p=max(one.p for one in measured))
+
+
+def evaluate_gate(
+    gate: GateRule, measured: Sequence[Measurement], p_adjusted: float, *, alpha: float = ALPHA
+) -> GateVerdict:
+    """Return the verdict on a gate.
+
+    Args:
+        gate: Rule of the gate.
+        measured: Measurement of each metric.
+        p_adjusted: P-value of the gate, adjusted over the family of gates.
+        alpha: False discovery rate, between 0 and 1.
+    """
+    reasons = [reason for one in measured for reason in _unmet_conditions(gate, one)]
+    if p_adjusted > alpha:
+        reasons.append(f"adjusted p {p_adjusted:.3g} exceeds {alpha:g}")
+    return GateVerdict("fail" if reasons else "pass", tuple(reasons))
+
+
+def _measure_metric(gate: GateRule, name: str, scores: PairedScores, resamples: int) -> Measurement:
+    if gate.statistic == "share":
+        return _measure_share(gate, name, scores.mission)
+    statistic: PairedStatistic = "ratio" if gate.statistic == "ratio" else "difference"
+    if gate.statistic == "mean":
+        # A mean is the difference from a baseline of zeros: one code path for seeds and items.
+        scores = PairedScores(scores.mission, np.zeros_like(scores.mission))
+    return compare_metric(
+        name, scores, statistic, gate.margin, direction=gate.direction, resamples=resamples
+    )
+
+
+def _measure_share(gate: GateRule, name: str, mission: NDArray[np.float64]) -> Measurement:
+    """Return the share of items within the bound, with the exact interval of Clopper and Pearson.
+
+    The interval (Biometrika 26, 1934) is exact, so that shares of 0 and 1 have one too. Seeds
+    answer the same items and are no further evidence: an item counts only if it meets the bound
+    under every seed (or, where lower is better, under any seed).
+    """
+    upper = math.inf if gate.at_most is None else gate.at_most
+    lower = -math.inf if gate.at_least is None else gate.at_least
+    within = (mission <= upper) & (mission >= lower)
+    counted = within.all(axis=0) if gate.direction == "higher" else within.any(axis=0)
+    seeds, items = mission.shape
+    hits = int(counted.sum())
+    interval = binomtest(hits, items, gate.margin).proportion_ci(CONFIDENCE, method="exact")
+    p = float(binomtest(hits, items, gate.margin, _ALTERNATIVES[gate.direction]).pvalue)
+    return Measurement(
+        metric=name,
+        figure=hits / items,
+        low=float(interval.low),
+        high=float(interval.high),
+        p=min(1.0, 2 * p),
+        items=items,
+        seeds=seeds,
+        method="Clopper-Pearson interval of a share of items",
+        coverage="exact",
+    )
+
+
+def _unmet_conditions(gate: GateRule, one: Measurement) -> list[str]:
+    """Return the unmet conditions of one metric."""
+    unmet = []
+    if one.items < gate.min_items:
+        unmet.append(f"{one.items} items of {gate.min_items}")
+    if one.seeds < gate.min_seeds:
+        unmet.append(f"{one.seeds} seeds of {gate.min_seeds}")
+    sign = 1 if gate.direction == "higher" else -1
+    if sign * (one.figure - gate.target) < -_TARGET_TOLERANCE * max(1.0, abs(gate.target)):
+        unmet.append(f"{one.figure:.4g} does not reach {gate.target:g}")
+    near = one.low if gate.direction == "higher" else one.high
+    if near is None or math.isnan(near):
+        unmet.append("nothing varies, so there is no interval")
+    elif sign * (near - gate.margin) <= 0:
+        unmet.append(f"the interval's end {near:.4g} does not clear {gate.margin:g}")
+    return [f"{one.metric}: {condition}" for condition in unmet]

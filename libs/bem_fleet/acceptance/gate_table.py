@@ -1,0 +1,201 @@
+"""Table of all acceptance gates, with p-values adjusted over the family of measured gates."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bem.errors import GateFormatError, InvalidScoresError
+
+from bem_fleet.acceptance.catalogue import Catalogue, Gate
+from bem_fleet.acceptance.gate_evaluation import (
+    ALPHA,
+    GateStatus,
+    Measurement,
+    evaluate_gate,
+    measure_gate,
+    weakest_measurement,
+)
+from bem_fleet.acceptance.score_report import ScoreReport, load_score_report
+from bem_fleet.stats.fdr import benjamini_hochberg
+
+GATE_TABLE = Path("results/gates.json")
+# Floating-point results of another machine differ in the last bits; manual edits differ by more.
+_TOLERANCE = 1e-4
+_STORED_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Result of a gate as stored in ``results/gates.json``; figures are of its weakest metric."""
+
+    id: str
+    mission: str
+    claim: str
+    target: float
+    baseline: str | None
+    figure: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_adjusted: float | None
+    n_items: int
+    seeds: int
+    status: GateStatus
+    report: str
+    command: str | None
+
+
+@dataclass(frozen=True)
+class GateTableRow:
+    """Row of the gate table.
+
+    Attributes:
+        result: Stored result.
+        gate: Gate definition.
+        reasons: Reasons why the gate does not pass; empty on a pass.
+        coverage: Coverage class of the interval; empty when not measured.
+    """
+
+    result: GateResult
+    gate: Gate
+    reasons: tuple[str, ...]
+    coverage: str = ""
+
+
+def evaluate_gates(catalogue: Catalogue, root: Path) -> list[GateTableRow]:
+    """Evaluate every gate on the per-item scores of its report.
+
+    Args:
+        catalogue: Metrics and gates.
+        root: Folder of the reports; their paths are relative to it.
+
+    Raises:
+        GateFormatError: A report is not valid. Gates of a missing report are not measured.
+    """
+    reports: dict[str, ScoreReport] = {}
+    for gate in catalogue.gates.values():
+        if gate.report not in reports and (root / gate.report).is_file():
+            reports[gate.report] = load_score_report(root / gate.report, catalogue.metrics)
+    unmeasured: dict[str, str] = {}
+    measured: dict[str, list[Measurement]] = {}
+    for identifier, gate in catalogue.gates.items():
+        report = reports.get(gate.report)
+        if report is None:
+            unmeasured[identifier] = f"{gate.report} does not exist"
+        elif problem := _missing_evidence(catalogue, gate, report):
+            unmeasured[identifier] = problem
+        else:
+            measured[identifier] = _measure_gate(gate, report)
+    family = {
+        name: weakest_measurement(catalogue.gates[name].rule, of).p for name, of in measured.items()
+    }
+    adjusted = benjamini_hochberg(family, ALPHA)
+    return [
+        _table_row(gate, measured[name], adjusted[name].p_adjusted, reports[gate.report].command)
+        if name in measured
+        else GateTableRow(
+            _gate_result(gate, None, None, "not_measured", gate.command), gate, (unmeasured[name],)
+        )
+        for name, gate in catalogue.gates.items()
+    ]
+
+
+def write_results(results: Sequence[GateResult], path: Path) -> None:
+    """Write results as JSON, one object per gate."""
+    path.write_text(
+        json.dumps([asdict(result) for result in results], indent=1, allow_nan=False) + "\n"
+    )
+
+
+def find_differences(stored: object, results: Sequence[GateResult]) -> list[str]:
+    """Return the differences between stored results and computed ones.
+
+    Args:
+        stored: Parsed content of ``gates.json``.
+        results: Results of ``evaluate_gates``.
+
+    Returns:
+        One sentence for each difference, with gate id and field.
+    """
+    if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
+        return ["the file is not a list of objects"]
+    computed = [asdict(result) for result in results]
+    ids = [entry.get("id") for entry in stored]
+    if ids != [entry["id"] for entry in computed]:
+        return [f"the file holds gates {ids}, the catalogue {[entry['id'] for entry in computed]}"]
+    return [
+        f"{right['id']}: {field} is {left.get(field)!r}, the scores give {right.get(field)!r}"
+        for left, right in zip(stored, computed, strict=True)
+        for field in sorted({*left, *right})
+        if not _nearly_equal(left.get(field), right.get(field))
+    ]
+
+
+def _nearly_equal(left: object, right: object) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return left == right
+
+
+def _missing_evidence(catalogue: Catalogue, gate: Gate, report: ScoreReport) -> str:
+    """Return the reason why a report does not measure a gate; empty if it does."""
+    for name in gate.rule.metrics:
+        if name not in report.scores:
+            return f"{gate.report} has no metric {name}"
+        if report.versions[name] < catalogue.metrics[name].version:
+            return (
+                f"{gate.report} is older than the metric: {name} is version "
+                f"{report.versions[name]} of {catalogue.metrics[name].version}"
+            )
+    return ""
+
+
+def _measure_gate(gate: Gate, report: ScoreReport) -> list[Measurement]:
+    try:
+        return measure_gate(gate.rule, report.scores)
+    except InvalidScoresError as err:
+        raise GateFormatError(f"{gate.report}: gate {gate.rule.id}: {err}") from err
+
+
+def _table_row(gate: Gate, measured: Sequence[Measurement], p: float, command: str) -> GateTableRow:
+    verdict = evaluate_gate(gate.rule, measured, p)
+    decisive = weakest_measurement(gate.rule, measured)
+    result = _gate_result(gate, decisive, p, verdict.status, command)
+    return GateTableRow(result, gate, verdict.reasons, decisive.coverage)
+
+
+def _gate_result(
+    gate: Gate, shown: Measurement | None, p: float | None, status: GateStatus, command: str | None
+) -> GateResult:
+    return GateResult(
+        id=gate.rule.id,
+        mission=gate.mission,
+        claim=gate.claim,
+        target=gate.rule.target,
+        baseline=gate.baseline,
+        figure=_round_optional(shown.figure if shown else None),
+        ci_low=_round_optional(shown.low if shown else None),
+        ci_high=_round_optional(shown.high if shown else None),
+        p_adjusted=_round_optional(p),
+        n_items=shown.items if shown else 0,
+        seeds=shown.seeds if shown else 0,
+        status=status,
+        report=gate.report,
+        command=command,
+    )
+
+
+def _round_optional(value: float | None) -> float | None:
+    return None if value is None else round(value, _STORED_DIGITS)
+
+
+def phase_passes(rows: Sequence[GateTableRow]) -> bool:
+    """Return whether all gates of a phase pass; a phase without gates does not pass."""
+    return bool(rows) and all(row.result.status == "pass" for row in rows)
+
+
+def count_statuses(rows: Sequence[GateTableRow]) -> Mapping[str, int]:
+    """Return the number of rows by status, in the order pass, fail, not_measured."""
+    statuses = [row.result.status for row in rows]
+    return {status: statuses.count(status) for status in ("pass", "fail", "not_measured")}

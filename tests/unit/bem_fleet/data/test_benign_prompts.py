@@ -1,0 +1,41 @@
+"""Harmless text by origin."""
+
+from bem_fleet.data.benign_prompts import (
+    QUALITY_SETS,
+    SPLITS,
+    benign_texts,
+    load_benign_requests,
+    load_benign_responses,
+    origin_splits,
+)
+
+
+def test_no_text_and_no_strange_origin_is_in_two_splits() -> None:
+    """Only the sets that the fleet is asked about are split item by item."""
+    for split in SPLITS:
+        for other in SPLITS[: SPLITS.index(split)]:
+            own, others = benign_texts(split), benign_texts(other)
+
+            assert not {one.text for one in own} & {one.text for one in others}
+            assert {one.family for one in own} & {one.family for one in others} == set(QUALITY_SETS)
+
+
+def test_every_split_has_both_roles_and_borderline_requests() -> None:
+    """A threshold and a result see what sounds like harm and is none."""
+    for split in SPLITS:
+        own = benign_texts(split)
+
+        assert {one.role for one in own} == {"request", "response"}
+        assert any(one.family.startswith("borderline/") for one in own)
+        assert all(len(one.text) >= 4 for one in own)
+    assert set(origin_splits().values()) == set(SPLITS)
+
+
+def test_prompts_come_origin_by_origin() -> None:
+    """Each has its turn, and only the passages of the adapter's own set ask the adapter."""
+    found = load_benign_requests("held_out", sets=("nq-open", "disfl-qa"))
+
+    assert [p.family for p in found[:4]] == ["nq-open", "disfl-qa"] * 2
+    assert {p.adapter for p in found} == {"", "passage-qa"}
+    assert all(p.golds for p in found)
+    assert {p.role for p in load_benign_responses("held_out")} == {"response"}
