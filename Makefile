@@ -1,14 +1,16 @@
-# Two commands matter: `make up` runs the fleet, `make test` passes the tests. Both set up first.
+# Two main targets: `make up` runs the fleet, `make test` runs the tests. Both set up first.
 SHELL := /bin/bash
 PY := .venv/bin/python
+FLEETCTL := .venv/bin/fleetctl
 ADAPTER ?= passage-qa
 LINES ?= 40
-# Each has an image, a lock and an extra of its name in pyproject.toml. Images go without triton: it is
-# a gigabyte that only torch.compile on a GPU would use.
-SERVICES := $(notdir $(patsubst %/__main__.py,%,$(wildcard services/*/__main__.py)))
+# A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
+# services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
+# torch.compile on a GPU would use.
+LOCKS := $(filter-out dev model no-deps base-model redis safety-embedding uv,$(basename $(notdir $(wildcard requirements/*.lock))))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
+# Variables of the command line, such as ROUTER_PORT=50052, are in the environment of every recipe.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
-export GATEWAY_PORT ROUTER_PORT REDIS_PORT SIDECAR_METRICS_PORT VALIDATION_PORT ORCHESTRATOR_PORT RUN_DIR
 .DEFAULT_GOAL := help
 
 ##@ Run
@@ -19,106 +21,128 @@ help: ## List the targets
 setup: ## Install uv and the locked packages into .venv
 	@tools/setup.sh
 
-up: setup ## Run the fleet on this machine; returns when it is healthy
-	@$(PY) -m bem_fleet.cli.local up
+up: setup ## Run the fleet on this machine; returns once it is healthy
+	@$(FLEETCTL) up
 
 down: ## Stop the fleet; requests in flight finish
-	@if [ -x $(PY) ]; then $(PY) -m bem_fleet.cli.local down; else echo "nothing runs"; fi
+	@if [ -x $(FLEETCTL) ]; then $(FLEETCTL) down; else echo "no fleet is running"; fi
 
-status: ## Say what runs where (JSON=1 for JSON)
-	@$(PY) -m bem_fleet.cli.local status $(if $(JSON),--json)
+status: ## Print processes, ports, memory (PSS) and health (JSON=1 for JSON)
+	@$(FLEETCTL) status $(if $(JSON),--json)
 
 logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
-	@$(PY) -m bem_fleet.cli.local logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
+	@$(FLEETCTL) logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
 
 include make/checks.mk
 
+##@ Add
+.PHONY: new-mission generate generate-check chart-values dashboards docs-tables golden
+new-mission: setup ## Lay down the files of a new mission (NAME=x)
+	@$(FLEETCTL) new-mission $(NAME)
+
+generate: proto chart-values dashboards docs-tables golden ## Regenerate everything that is derived from protos and descriptors
+
+generate-check: setup proto-check ## Fail if a generated file is stale
+	$(PY) -m tools.chart_values --check
+	$(PY) -m tools.dashboards --check
+	$(PY) -m tools.docs_tables --check
+
+chart-values: setup ## Write the chart's services and alerts from services/*/service.yaml
+	$(PY) -m tools.chart_values
+
+dashboards: setup ## Write the chart's Grafana dashboards from services/*/service.yaml
+	$(PY) -m tools.dashboards
+
+docs-tables: setup ## Write the tables of processes, settings and metrics into the READMEs
+	$(PY) -m tools.docs_tables
+
+golden: setup clients ## Rewrite the expected rendering of the chart
+	$(PY) -m tests.charts.rendering
+
 ##@ Kubernetes
-.PHONY: cluster clients image images charts dashboards golden e2e-cluster
-cluster: ## A Kubernetes on this machine: kind where Docker is, else built from source (10 min, once)
-	@if docker info >/dev/null 2>&1 && command -v kind >/dev/null; then kind get clusters | grep -qx bem-fleet || kind create cluster --name bem-fleet; \
-	else k8s/local-cluster/cluster up && k8s/local-cluster/cluster base docker.io/library/python:3.11-slim; fi
+.PHONY: cluster clients image images charts e2e-cluster
+cluster: ## Start a Kubernetes on this machine: kind with Docker, else built from source (10 min, once)
+	@if docker info >/dev/null 2>&1 && command -v kind >/dev/null; then \
+	  kind get clusters | grep -qx bem-fleet || kind create cluster --config k8s/kind.yaml; \
+	else \
+	  k8s/local-cluster/cluster up && k8s/local-cluster/cluster base docker.io/library/python:3.11-slim && \
+	  eval "$$(k8s/local-cluster/cluster env)"; \
+	fi && kubectl apply -f k8s/namespace.yaml
 
 clients: ## Fetch kubectl and helm
 	@k8s/local-cluster/cluster clients
 
-image: ## Build one image and load it into the cluster (SERVICE=router)
+image: setup ## Build one image and load it into the cluster (SERVICE=router)
 	docker/build.sh $(SERVICE)
 
-images: ## Build all images and load them into the cluster
+images: setup ## Build all images and load them into the cluster
 	docker/build.sh
 
 charts: setup clients ## Test the chart without a cluster
 	$(PY) -m pytest tests/charts
 
-dashboards: setup ## Write the chart's Grafana dashboards anew
-	$(PY) -m tools.dashboards
-
-golden: setup clients ## Rewrite what the chart is expected to render
-	$(PY) -m tests.charts.rendering
-
 e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
 	$(PY) -m pytest tests/cluster -rs
 
 ##@ Land
-ci: ## What runs before anything lands
+ci: ## Run everything that must pass before a change lands
 	.ci/run
 
 ##@ Judge
 .PHONY: gates
 gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, JSON=1)
-	@fleetctl gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
+	@$(FLEETCTL) gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
 .PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
-	$(PY) -m bem_fleet.recipes.passage_qa train --adapter $(ADAPTER) --out adapters/$(ADAPTER)
-	$(PY) -m bem_fleet.recipes.passage_qa evaluate --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
+	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
+	$(FLEETCTL) evaluate $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
 
-train-scorer: setup ## Train the sidecar's heads and report on what they never saw
-	$(PY) -m bem_fleet.studies.guard train
-	$(PY) -m bem_fleet.studies.guard report
+train-scorer: setup ## Train the sidecar's heads and report on held-out data
+	$(FLEETCTL) train guard
+	$(FLEETCTL) study guard report
 
 train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
-	$(PY) -m bem_fleet.recipes.safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0
-	$(PY) -m bem_fleet.recipes.safety --seed 1 --out .cache/safety/seed-1 --curves results/safety_training/seed-1
-	$(PY) -m bem_fleet.recipes.safety --seed 2 --out .cache/safety/seed-2 --curves results/safety_training/seed-2
+	$(FLEETCTL) train safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0
+	$(FLEETCTL) train safety --seed 1 --out .cache/safety/seed-1 --curves results/safety_training/seed-1
+	$(FLEETCTL) train safety --seed 2 --out .cache/safety/seed-2 --curves results/safety_training/seed-2
 
-safety-study: setup ## Judge the safety adapters, alone and with the sidecar: gate C
-	$(PY) -m bem_fleet.studies.safety --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
+safety-study: setup ## Evaluate the safety adapters, alone and with the sidecar: gate C
+	$(FLEETCTL) study safety --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
 
-safety-ablations: setup ## Train and measure other epsilons and bases, and no basis
-	for epsilon in 0.05 0.3; do $(PY) -m bem_fleet.recipes.safety --epsilon $$epsilon \
+safety-ablations: setup ## Train and measure other epsilons and basis sizes, and no basis
+	for epsilon in 0.05 0.3; do $(FLEETCTL) train safety --epsilon $$epsilon \
 	  --out .cache/safety/epsilon-$$epsilon --curves .cache/safety/epsilon-$$epsilon; done
-	for basis in 16 192 576; do $(PY) -m bem_fleet.recipes.safety --basis $$basis \
+	for basis in 16 192 576; do $(FLEETCTL) train safety --basis $$basis \
 	  --out .cache/safety/basis-$$basis --curves .cache/safety/basis-$$basis; done
-	$(PY) -m bem_fleet.studies.safety --parts ablations --adapters adapters/safety --variants \
+	$(FLEETCTL) study safety --parts ablations --adapters adapters/safety --variants \
 	  $(foreach name,epsilon-0.05 epsilon-0.3 basis-16 basis-192 basis-576,.cache/safety/$(name))
 
-guard-gate: setup ## The sidecar's arm of gate C: held-out attacks with and without it
-	$(PY) -m bem_fleet.studies.guard gate
+guard-gate: setup ## Measure gate C's sidecar condition: held-out attacks with and without it
+	$(FLEETCTL) study guard gate
 
 evaluate: setup ## Compare an adapter with its base through a running fleet
-	$(PY) -m bem_fleet.studies.fleet_comparison
+	$(FLEETCTL) evaluate fleet
 
-data-cards: setup ## Run the data pipeline on every set and write results/data_cards/
+data-cards: setup ## Run the data pipeline on every data set and write results/data_cards/
 	$(PY) -m bem_fleet.data cards
 
-bench-pipeline: setup ## Measure the pipelines beside the model's own time
+bench-pipeline: setup ## Measure the pipelines against the model's own time
 	$(PY) -m benchmarks.pipeline
 
 bench: setup ## Measure overhead, memory and start-up into results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
 
-bench-engine: setup ## Measure the engine beside llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
+bench-engine: setup ## Measure the engine against llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
 	$(PY) -m benchmarks.engine
 
-bench-guard: setup ## Measure the guard, alone and beside others (GUARD_PYTHON: a venv with llm-guard)
+bench-guard: setup ## Measure the guard, alone and against others (GUARD_PYTHON: a venv with llm-guard)
 	$(PY) -m benchmarks.guard
 
-bench-gate: setup ## Compare canary gates on traces whose truth is known
+bench-gate: setup ## Compare canary gates on traces with known outcome
 	$(PY) -m benchmarks.gates
 
 bench-orchestrator: setup ## Measure plans, rounds and API requests of the orchestrator
@@ -132,12 +156,12 @@ bench-training: setup ## Measure a training step against peft's into results/
 	$(PY) -m benchmarks.training_step
 	$(PY) -m benchmarks.training_curves
 
-lock: setup ## Resolve the locks anew, each image's within the tests'
+lock: setup ## Resolve the locks again, each image's constrained by the tests'
 	uv pip compile $(COMPILE) --no-emit-package triton --extra dev pyproject.toml -o requirements/dev.lock
 	for lock in no-deps base-model redis safety-embedding uv; do \
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done
-	for extra in model $(SERVICES); do \
+	for extra in model $(LOCKS); do \
 	  uv pip compile $(COMPILE) -c requirements/dev.lock --no-emit-package triton --extra $$extra pyproject.toml \
 	    -o requirements/$$extra.lock; \
 	done

@@ -1,33 +1,19 @@
 #!/usr/bin/env bash
-# Builds images and hands them to the cluster: `docker/build.sh [NAME…]`, all without a name.
+# Builds images and loads them into the cluster: `docker/build.sh [NAME…]`; without a name, all of them.
 #
-# With Docker they are built by it and loaded into kind where a kind cluster runs; without, the
-# cluster of tests/cluster builds the same Dockerfile. TAG and BASE_MODEL (image or volume) are
-# read from the environment; so is INDEX, a file with a private package index's settings.
+# With Docker the images are built by it and loaded into kind if a kind cluster runs; without Docker,
+# k8s/local-cluster builds the same Dockerfile. The environment sets TAG, BASE_MODEL (image or volume)
+# and INDEX, a file with the settings of a private package index.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tag=${TAG:-$(awk '/^appVersion:/ {print $2}' charts/Chart.yaml)}
+python=.venv/bin/python
+[ -x "$python" ] || { echo "docker/build.sh: .venv is missing; run \`make setup\`" >&2; exit 1; }
 
-mission_of() { # the seed's labels: mission, and the memory of the GPU that it is given
-  case $1 in
-    router) echo mission_a 80GB ;;
-    online) echo mission_b 24GB ;;
-    safety) echo mission_c 24GB ;;
-    sep) echo mission_d 80GB ;;
-    memory) echo mission_e 80GB ;;
-    *) echo none 0GB ;;
-  esac
-}
-
-kind_of() { # what needs torch is a model image
-  if grep -q '^torch==' "requirements/$1.lock"; then echo model; else echo control; fi
-}
-
-build() {
-  local name=$1 image=localhost/bem-fleet/$1:$tag mission memory options
-  read -r mission memory <<<"$(mission_of "$name")"
-  options=(-f docker/Dockerfile --build-arg "KIND=$(kind_of "$name")" --build-arg "SERVICE=$name"
-    --build-arg "MISSION=$mission" --build-arg "GPU_MEMORY=$memory" --build-arg "VERSION=$tag"
+build() { # build NAME KIND LOCK ADAPTERS MISSION GPU_MEMORY, as `python -m docker.images` prints them
+  local name=$1 image=localhost/bem-fleet/$1:$tag options
+  options=(-f docker/Dockerfile --build-arg "SERVICE=$name" --build-arg "KIND=$2" --build-arg "LOCK=$3"
+    --build-arg "ADAPTERS=$4" --build-arg "MISSION=$5" --build-arg "GPU_MEMORY=$6" --build-arg "VERSION=$tag"
     --build-arg "BASE_MODEL=${BASE_MODEL:-image}")
   [ "$name" != redis ] || options+=(--target redis)
   [ -z "${INDEX:-}" ] || options+=(--secret "id=index,src=$INDEX")
@@ -38,11 +24,11 @@ build() {
     fi
     return
   fi
-  # packages that this machine has unpacked already are not fetched again
+  # uv's cache of this machine saves downloads.
   local cache; cache=$(command -v uv >/dev/null && uv cache dir || true)
   [ -d "$cache" ] && options+=(-v "$cache:/var/cache/uv")
   k8s/local-cluster/cluster image "$image" "${options[@]}"
 }
 
-[ $# -gt 0 ] || set -- redis $(for main in services/*/__main__.py; do basename "$(dirname "$main")"; done)
-for name in "$@"; do build "$name"; done
+lines=$(PYTHONPATH=libs:. "$python" -m docker.images "$@")
+while read -r -u 3 -a words; do build "${words[@]}"; done 3<<<"$lines"

@@ -1,4 +1,4 @@
-"""Puts the engine's compiled kernels into an image."""
+"""Compilation of the engine's kernels at image build time."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from bem.engine.native.build import choose
 
 
-def compiled(cache: Path) -> str:
-    """Compile into ``cache``, prove what was made, and return what an engine here would use."""
+def compile_kernels(cache: Path) -> str:
+    """Compile and verify the kernels in ``cache``; return what an engine here would use."""
     cache.mkdir(parents=True, exist_ok=True)
     return choose("auto", cache).reason
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"kernels: {compiled(Path(sys.argv[1]))}\n")
+    sys.stdout.write(f"kernels: {compile_kernels(Path(sys.argv[1]))}\n")

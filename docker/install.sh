@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs locks into an image's environment: `install.sh LOCK…`. A private package index comes as
-# the secret `index` (lines such as UV_DEFAULT_INDEX=…).
+# Installs locks into the environment of an image: `install.sh LOCK…`. The settings of a private
+# package index are the secret `index` (lines such as UV_DEFAULT_INDEX=…).
 set -eu
 set -a
 [ ! -f /run/secrets/index ] || . /run/secrets/index

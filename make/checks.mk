@@ -40,7 +40,7 @@ control-plane: ## Build etcd and kube-apiserver, which the tests of the orchestr
 
 lint: setup lint-fast buf-breaking ## ruff, mypy, import contracts, buf, yamllint, wire compatibility
 
-lint-fast: proto-check types
+lint-fast: generate-check types
 	ruff check .
 	ruff format --check .
 	lint-imports

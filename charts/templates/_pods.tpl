@@ -1,4 +1,4 @@
-{{- /* What the pod security standard "restricted" asks of a pod. */ -}}
+{{- /* Pod fields that the pod security standard "restricted" requires. */ -}}
 {{- define "fleet.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -8,14 +8,14 @@ fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{- /* And of a container. */ -}}
+{{- /* Container fields that the pod security standard "restricted" requires. */ -}}
 {{- define "fleet.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* Soft spread over nodes and zones: (list root component). */ -}}
+{{- /* Preferred topology spread over nodes and zones: (list root component). */ -}}
 {{- define "fleet.spread" -}}
 {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
 - maxSkew: 1
@@ -26,7 +26,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* The variable that tells a process where Redis is: (list root prefix). */ -}}
+{{- /* Environment variable with the URL of Redis: (list root prefix). */ -}}
 {{- define "fleet.redisEnv" -}}
 {{- $root := index . 0 -}}{{- $redis := $root.Values.redis -}}
 {{- if $redis.embedded -}}
@@ -43,17 +43,17 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* A value as text: YAML's numbers are floats here, and 2097152 must not become 2.097152e+06. */ -}}
+{{- /* Text of a value: helm reads numbers as floats, and 2097152 must not become 2.097152e+06. */ -}}
 {{- define "fleet.text" -}}
 {{- if and (kindIs "float64" .) (eq . (floor .)) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end }}
 {{- end }}
 
-{{- /* Settings as environment: (list root prefix settings). */ -}}
+{{- /* Environment variables of settings: (list root prefix settings). */ -}}
 {{- define "fleet.settingsEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
 {{- range $key, $value := index . 2 }}
 {{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE" "TLS") }}
-{{- fail (printf "settings.%s of %s is the chart's own: set port, metricsPort, drainSeconds, model, tls or redis instead" $key (lower $prefix)) }}
+{{- fail (printf "settings.%s of %s is set by the chart: use port, metricsPort, drainSeconds, model, tls or redis instead" $key (lower $prefix)) }}
 {{- end }}
 {{- with tpl (include "fleet.text" $value) $root }}
 - name: BEM_{{ $prefix }}_{{ $key }}

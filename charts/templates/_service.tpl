@@ -1,4 +1,4 @@
-{{- /* All objects of one service: (dict "root" $ "name" name "spec" merged). */ -}}
+{{- /* All objects of one service: (dict "root" $ "name" name "spec" spec). */ -}}
 {{- define "fleet.service" -}}
 {{- $root := .root -}}{{- $name := .name -}}{{- $spec := .spec -}}
 {{- $full := printf "%s-%s" (include "fleet.fullname" $root) $name -}}
@@ -73,7 +73,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{- /* Selects a mission's pods without its canary's: (list root name spec). */ -}}
+{{- /* Selector of a service's stable pods, without those of its canary: (list root name spec). */ -}}
 {{- define "fleet.stable" -}}
 {{ include "fleet.selector" . }}
 {{- if (index . 2).sidecar }}
@@ -85,7 +85,7 @@ fleet.bem.dev/track: stable
 {{- $root := .root -}}{{- $name := .name -}}{{- $spec := .spec -}}
 {{- $full := printf "%s-%s" (include "fleet.fullname" $root) $name -}}
 {{- if and $spec.tls.existingSecret (ne $spec.protocol "http") }}
-{{- fail (printf "services.%s.tls.existingSecret: only http services have a certificate of their own; kubelets probe gRPC in clear" $name) }}
+{{- fail (printf "services.%s.tls.existingSecret: only http services can have a certificate, because kubelets probe gRPC without TLS; remove it" $name) }}
 {{- end }}
 {{- $profile := required (printf "services.%s.profile is %q; resourceProfiles has: %s" $name $spec.profile (keys $root.Values.resourceProfiles | sortAlpha | join ", ")) (ternary (index $root.Values.resourceProfiles $spec.profile) nil (hasKey $root.Values.resourceProfiles $spec.profile)) -}}
 serviceAccountName: {{ $full }}
@@ -130,7 +130,7 @@ containers:
     {{- end }}
     env: {{- include "fleet.env" . | nindent 6 }}
     {{- include "fleet.probes" . | nindent 4 }}
-    # Endpoints forget the pod before it stops taking calls.
+    # Endpoints drop the pod before it stops accepting calls.
     lifecycle: {preStop: {sleep: {seconds: 5}}}
     resources: {{- include "fleet.resources" (list $spec $profile) | nindent 6 }}
     volumeMounts:
@@ -191,21 +191,21 @@ volumes:
 {{- include "fleet.settingsEnv" (list .root $prefix $spec.settings) }}
 {{- end }}
 
-{{- /* Through the sidecar the mission's health is seen as clients see it; its life is asked by a page
-       that only it can fill, and that needs neither Redis nor the scorer. */ -}}
+{{- /* Probes of a service. A mission's readiness is checked through its sidecar, as clients see it; its
+       liveness by its metrics page, which depends on neither Redis nor the scorer. */ -}}
 {{- define "fleet.probes" -}}
 {{- $spec := .spec -}}
 {{- $tries := div (add $spec.startupSeconds 1) 2 -}}
 {{- if $spec.sidecar -}}
-{{- $life := printf "httpGet: {port: %v, path: /upstream/metrics}" .root.Values.safetySidecar.pagesPort -}}
-startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: %v}" $life $tries }}
-readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ required (printf "services.%s.healthService is empty: the sidecar alone would count as ready" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $life }}
+{{- $liveness := printf "httpGet: {port: %v, path: /upstream/metrics}" .root.Values.safetySidecar.pagesPort -}}
+startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: %v}" $liveness $tries }}
+readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ required (printf "services.%s.healthService is empty: readiness would check the sidecar alone; name the mission's gRPC service" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $liveness }}
 {{- else if eq $spec.protocol "http" -}}
-{{- $how := ternary "HTTPS" "HTTP" (ne $spec.tls.existingSecret "") -}}
-startupProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $how }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}
-readinessProbe: {httpGet: {port: http, path: /readyz, scheme: {{ $how }}}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $how }}}, periodSeconds: 10, timeoutSeconds: 5}
+{{- $scheme := ternary "HTTPS" "HTTP" (ne $spec.tls.existingSecret "") -}}
+startupProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}
+readinessProbe: {httpGet: {port: http, path: /readyz, scheme: {{ $scheme }}}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, periodSeconds: 10, timeoutSeconds: 5}
 {{- else -}}
 startupProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 2, timeoutSeconds: 3, failureThreshold: {{ $tries }}}
 readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ $spec.healthService | quote }}}, periodSeconds: 3, timeoutSeconds: 3}
@@ -213,7 +213,7 @@ livenessProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 10, timeoutSecond
 {{- end }}
 {{- end }}
 
-{{- /* Requests and limits, with the profile's GPUs: (list spec profile). */ -}}
+{{- /* Requests and limits with the GPUs of the profile: (list spec profile). */ -}}
 {{- define "fleet.resources" -}}
 {{- $spec := index . 0 -}}{{- $gpu := (index . 1).gpuResource -}}
 {{- if $gpu -}}

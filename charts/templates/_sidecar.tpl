@@ -1,5 +1,5 @@
-{{- /* The safety sidecar, a native one: up before the mission, down after it. The mission has a unix
-       socket only, so this container's port is the only way in, and every output passes it. */ -}}
+{{- /* Safety sidecar, as a native sidecar container: it starts before the mission and stops after it. The
+       mission listens on a unix socket, so that every request and response passes this container. */ -}}
 {{- define "fleet.sidecar" -}}
 {{- $root := .root -}}{{- $sidecar := $root.Values.safetySidecar -}}
 - name: safety
@@ -17,11 +17,11 @@
     - {name: BEM_SAFETY_DRAIN_S, value: {{ .spec.drainSeconds | quote }}}
     {{- include "fleet.redisEnv" (list $root "SAFETY") | nindent 4 }}
     {{- include "fleet.settingsEnv" (list $root "SAFETY" $sidecar.settings) | nindent 4 }}
-  # Alive at once: it must not wait for the mission, which starts after it.
+  # The startup probe must not depend on the mission, which starts only after it succeeds.
   startupProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}
   livenessProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3}
-  # It would be ended only after the mission, and its clients would keep their connections meanwhile:
-  # once endpoints have forgotten the pod they are sent away, while the mission still answers.
+  # Kubernetes stops a sidecar only after the mission, and clients would keep their connections until
+  # then. Therefore it drains as soon as endpoints have dropped the pod, while the mission still answers.
   lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 3; kill -TERM 1"]}}}
   resources: {{- toYaml $sidecar.resources | nindent 4 }}
   volumeMounts:

@@ -1,1 +1,1 @@
-"""The chart, rendered."""
+"""Tests of the chart."""

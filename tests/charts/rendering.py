@@ -1,4 +1,4 @@
-"""Renders the chart with each set of values; run as a module it rewrites golden/."""
+"""Rendering of the chart with each set of values; run as a module it rewrites golden/."""
 
 import subprocess
 from pathlib import Path
@@ -15,10 +15,10 @@ VALUE_SETS = sorted((CHART / "ci").glob("*-values.yaml"))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run helm and return what it said.
+    """Run helm and return its result.
 
     Raises:
-        FileNotFoundError: There is no helm.
+        FileNotFoundError: Helm is not installed.
     """
     binary = find("helm")
     if binary is None:
@@ -30,9 +30,9 @@ def render(values: Path, *sets: str) -> str:
     """Return the objects of ``helm install bem-fleet charts/`` with ``values``, as YAML.
 
     Raises:
-        ValueError: The chart refuses; the text is helm's.
+        ValueError: The chart refuses the values; the message is helm's.
     """
-    options = [part for one in sets for part in ("--set", one)]
+    options = [word for one in sets for word in ("--set", one)]
     done = run("template", "bem-fleet", str(CHART), "-n", "fleet", "-f", str(values), *options)
     if done.returncode:
         raise ValueError(done.stderr)
@@ -45,7 +45,7 @@ def objects(text: str) -> list[dict[str, Any]]:
 
 
 def golden_of(values: Path) -> Path:
-    """Return the file that holds what ``values`` should render to."""
+    """Return the file with the expected rendering of ``values``."""
     return GOLDEN / values.name.replace("-values", "")
 
 

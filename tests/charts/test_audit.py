@@ -1,4 +1,4 @@
-"""What a chart of this kind should have, column by column: each is rendered, or counted here."""
+"""Completeness of the chart: every kind of object that a production chart should have."""
 
 import json
 from typing import Any
@@ -13,10 +13,10 @@ ON = (
     "monitoring.dashboards.enabled=true",
     "routes.enabled=true",
     "routes.parentRefs[0].name=edge",
-    "bem_fleet.services.gateway.replicas=2",
-    "bem_fleet.services.router.autoscaling.enabled=true",
-    "bem_fleet.services.validation.autoscaling.enabled=true",
-    "bem_fleet.services.validation.autoscaling.kind=keda",
+    "services.gateway.replicas=2",
+    "services.router.autoscaling.enabled=true",
+    "services.validation.autoscaling.enabled=true",
+    "services.validation.autoscaling.kind=keda",
 )
 KINDS = (
     *("PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "PodMonitor", "PrometheusRule"),
@@ -25,19 +25,19 @@ KINDS = (
 
 
 def everything() -> list[dict[str, Any]]:
-    """Return the objects with all that is behind a flag."""
+    """Return the objects with every flag set."""
     cpu = next(path for path in VALUE_SETS if path.name.startswith("cpu"))
     return objects(render(cpu, *ON))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_chart_has_every_kind(kind: str) -> None:
-    """None of the columns is empty."""
+    """With every flag set, each kind is rendered."""
     assert [each for each in everything() if each["kind"] == kind]
 
 
-def test_chart_has_what_is_no_kind() -> None:
-    """Schema, dashboards, helm tests, rule tests; spread and seccomp in every pod that stays."""
+def test_chart_has_schema_dashboards_tests_and_pod_security() -> None:
+    """Schema, dashboards and helm tests; topology spread and seccomp in every Deployment."""
     found = everything()
     pods = [each["spec"]["template"]["spec"] for each in found if each["kind"] == "Deployment"]
     tests = [e for e in found if e["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
@@ -53,7 +53,7 @@ def test_chart_has_what_is_no_kind() -> None:
 
 
 def test_routes_name_their_services_and_need_a_gateway() -> None:
-    """Each route leads to its service's port; without a Gateway the install stops with a word."""
+    """Each route leads to its service's port; without a Gateway the installation is refused."""
     routes = {each["kind"]: each for each in everything() if each["kind"].endswith("Route")}
     backends = {kind: each["spec"]["rules"][0]["backendRefs"][0] for kind, each in routes.items()}
 
@@ -63,5 +63,5 @@ def test_routes_name_their_services_and_need_a_gateway() -> None:
     }
     with pytest.raises(ValueError, match=r"routes\.parentRefs"):
         render(VALUE_SETS[0], "routes.enabled=true")
-    with pytest.raises(ValueError, match="names rooter, which is no service"):
+    with pytest.raises(ValueError, match="names rooter, which is not a service"):
         render(VALUE_SETS[0], *ON, "routes.services[0]=rooter")

@@ -1,4 +1,4 @@
-"""Dashboards, alerts and scaling ask for metrics that the code exports, and for nothing else."""
+"""Dashboards, alerts and autoscalers query metrics that the code exports, and no others."""
 
 import json
 import re
@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
+from bem_fleet.descriptors import load_descriptors
 
 from tests.charts.rendering import CHART, ROOT, VALUE_SETS, objects, render
-from tools import dashboards
+from tools import chart_values, dashboards
 
 _DEFINED = re.compile(r"(Counter|Gauge|Histogram)\(\s*\"(bem_[a-z0-9_]+)\"")
-_ASKED = re.compile(r"\bbem_[a-z0-9_]+")
-_PARTS = {"Histogram": ("_bucket", "_sum", "_count"), "Counter": ("",), "Gauge": ("",)}
+_QUERIED = re.compile(r"\bbem_[a-z0-9_]+")
+_SERIES = {"Histogram": ("_bucket", "_sum", "_count"), "Counter": ("",), "Gauge": ("",)}
 
 
 def exported() -> set[str]:
@@ -21,7 +22,7 @@ def exported() -> set[str]:
     for folder in ("services", "libs/fleet"):
         for path in (ROOT / folder).rglob("*.py"):
             for kind, name in _DEFINED.findall(path.read_text()):
-                found |= {name + part for part in _PARTS[kind]}
+                found |= {name + part for part in _SERIES[kind]}
     return found
 
 
@@ -38,47 +39,49 @@ def expressions(node: Any) -> Iterator[str]:
             yield from expressions(value)
 
 
-def test_panels_ask_for_what_is_exported() -> None:
+def test_panels_query_exported_metrics() -> None:
     """Each panel's query names metrics of the code, and every metric of the code has a panel."""
-    asked = set()
+    queried = set()
     for path in (CHART / "dashboards").glob("*.json"):
         for expression in expressions(json.loads(path.read_text())):
-            names = set(_ASKED.findall(expression))
+            names = set(_QUERIED.findall(expression))
             assert names <= exported(), expression
-            asked |= names
-    shown = {re.sub("_bucket$", "", name) for name in asked}
+            queried |= names
+    shown = {re.sub("_bucket$", "", name) for name in queried}
     defined = {re.sub("_(bucket|sum|count)$", "", name) for name in exported()}
 
     assert shown == defined
 
 
-def test_alerts_ask_for_what_is_exported() -> None:
-    """Each alert names metrics of the code and says what to do."""
+def test_alerts_query_exported_metrics() -> None:
+    """Each alert queries metrics of the code and says what to do."""
     rules = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]["rules"]
 
     for rule in rules:
-        names = set(_ASKED.findall(rule["expr"]))
+        names = set(_QUERIED.findall(rule["expr"]))
         assert names
         assert names <= exported(), rule["alert"]
         assert {"summary", "description"} <= set(rule["annotations"])
 
 
-def test_scaling_follows_a_metric_that_is_exported() -> None:
-    """The queue's gauge of both autoscalers is one that the router exports."""
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
+def test_autoscaler_follows_an_exported_metric() -> None:
+    """Every mission exports the queue length that its autoscaler follows by default."""
+    values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
+    missions = [one.name for one in load_descriptors() if one.kind == "mission"]
+    for name in missions:
+        rendered = render(values, f"services.{name}.autoscaling.enabled=true")
+        assert f"bem_{name}_requests_waiting" in rendered
+        assert f"bem_{name}_requests_waiting" in exported()
 
-    assert values["defaults"]["autoscaling"]["metric"] in exported()
 
-
-def test_dashboards_are_what_their_source_says() -> None:
-    """The committed dashboards are the generated ones (`make dashboards`)."""
-    for name, (title, graphs) in dashboards.BOARDS.items():
-        written = json.loads((dashboards.FOLDER / name).read_text())
-        assert written == json.loads(dashboards.build(title, graphs)), name
+def test_generated_files_are_up_to_date() -> None:
+    """Dashboards, values and rules are what the descriptors give."""
+    for file, text in {**dashboards.generated(), **chart_values.generated()}.items():
+        assert file.read_text() == text, f"{file.name}: run `make generate`"
 
 
 def test_config_maps_carry_the_dashboards() -> None:
-    """With the flag on, each dashboard is a ConfigMap that Grafana's sidecar finds."""
+    """With the flag set, each dashboard is a ConfigMap that Grafana's sidecar finds."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
     maps = [
         each
@@ -87,5 +90,5 @@ def test_config_maps_carry_the_dashboards() -> None:
     ]
     carried = {name: json.loads(text) for each in maps for name, text in each["data"].items()}
 
-    assert set(carried) == set(dashboards.BOARDS)
+    assert set(carried) == {file.name for file in dashboards.generated()}
     assert all(board["panels"] for board in carried.values())

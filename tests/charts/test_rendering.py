@@ -1,5 +1,6 @@
-"""What the chart renders, for every set of values in charts/ci."""
+"""Rendered objects of the chart, for every set of values in charts/ci."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def rendered(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
 
 
 def pods(found: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and specification of every pod that the objects make."""
+    """Yield name and specification of every pod that the objects create."""
     for each in found:
         if each["kind"] == "Pod":
             yield each["metadata"]["name"], each["spec"]
@@ -35,7 +36,7 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("values", VALUE_SETS, ids=_NAMES)
 def test_chart_renders_what_was_reviewed(values: Path) -> None:
-    """A change of the chart shows as a change of plain YAML (`make golden` rewrites it)."""
+    """A change of the chart shows as a change of rendered YAML (`make golden` rewrites it)."""
     assert render(values) == golden_of(values).read_text()
 
 
@@ -47,7 +48,7 @@ def test_chart_is_linted_strictly() -> None:
 
 
 def test_objects_are_what_kubernetes_knows(rendered: list[dict[str, Any]]) -> None:
-    """Every object of Kubernetes' own kinds fits its schema, unknown fields refused."""
+    """Every object of a built-in kind fits its schema; unknown fields are refused."""
     for each in rendered:
         if not each["apiVersion"].startswith(_FOREIGN):
             kubernetes_validate.validate(each, "1.37", strict=True)
@@ -59,7 +60,7 @@ def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> No
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        knows_api = name.endswith(("-orchestrator", "-farewell"))
+        knows_api = name.endswith(("-orchestrator", "-pre-delete"))
         assert pod["automountServiceAccountToken"] is knows_api, name
         assert pod["enableServiceLinks"] is False, name
         for container in containers(pod):
@@ -70,8 +71,8 @@ def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> No
             assert container["resources"]["limits"]["memory"], name
 
 
-def test_mission_is_reached_through_its_sidecar_alone(rendered: list[dict[str, Any]]) -> None:
-    """A mission names no port and listens on a unix socket; the Service leads to the sidecar."""
+def test_mission_is_reached_through_its_sidecar_only(rendered: list[dict[str, Any]]) -> None:
+    """A mission has no port and listens on a unix socket; the Service leads to the sidecar."""
     missions = [(name, pod) for name, pod in pods(rendered) if pod.get("initContainers")]
     assert missions
 
@@ -90,7 +91,7 @@ def test_mission_is_reached_through_its_sidecar_alone(rendered: list[dict[str, A
         assert {p["name"] for p in sidecar["ports"]} == {"grpc", "pages"}
 
 
-def test_services_of_missions_lead_past_canaries(rendered: list[dict[str, Any]]) -> None:
+def test_services_of_missions_select_stable_pods(rendered: list[dict[str, Any]]) -> None:
     """A mission's Service and Deployment select the stable track, and its pods carry it."""
     track = "fleet.bem.dev/track"
     for each in rendered:
@@ -104,7 +105,7 @@ def test_services_of_missions_lead_past_canaries(rendered: list[dict[str, Any]])
             assert each["spec"]["template"]["metadata"]["labels"][track] == "stable"
 
 
-def test_orchestrator_may_what_it_needs() -> None:
+def test_orchestrator_has_least_privilege() -> None:
     """No wildcard, no secrets; outside its namespace it reads nodes and pods and writes nothing."""
     values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
     roles = [e for e in objects(render(values)) if e["kind"] in {"Role", "ClusterRole"}]
@@ -118,8 +119,8 @@ def test_orchestrator_may_what_it_needs() -> None:
                 assert set(rule["verbs"]) == {"get", "list", "watch"}
 
 
-def test_selectors_hold_nothing_that_changes(rendered: list[dict[str, Any]]) -> None:
-    """An upgrade can replace every pod: no selector holds a version or the chart's name."""
+def test_selectors_have_no_changing_labels(rendered: list[dict[str, Any]]) -> None:
+    """An upgrade can replace every pod: no selector has a version or the chart's name."""
     for each in rendered:
         if each["kind"] in {"Deployment", "StatefulSet"}:
             assert set(each["spec"]["selector"]["matchLabels"]) - {"fleet.bem.dev/track"} == {
@@ -130,19 +131,19 @@ def test_selectors_hold_nothing_that_changes(rendered: list[dict[str, Any]]) -> 
 
 
 def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
-    """Everything that serves has a startup and a liveness probe, and its pod a readiness probe."""
+    """Every server has a startup and a liveness probe, and its pod a readiness probe."""
     for name, pod in pods(rendered):
-        if name.endswith(("-test", "-farewell")):
+        if name.endswith(("-test", "-pre-delete")):
             continue
         for container in containers(pod):
             assert {"startupProbe", "livenessProbe"} <= set(container), name
         assert any("readinessProbe" in container for container in containers(pod)), name
 
 
-def test_edge_speaks_https_with_a_certificate() -> None:
-    """With a Secret the gateway is probed, scraped, tested and announced by HTTPS alone."""
+def test_gateway_serves_https_with_a_certificate() -> None:
+    """With a Secret the gateway is probed, scraped and tested over HTTPS only."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
-    found = objects(render(values, "bem_fleet.services.gateway.tls.existingSecret=edge"))
+    found = objects(render(values, "services.gateway.tls.existingSecret=edge"))
     named = {(e["kind"], e["metadata"]["name"]): e for e in found}
     (container,) = named["Deployment", "bem-fleet-gateway"]["spec"]["template"]["spec"][
         "containers"
@@ -160,7 +161,7 @@ def test_edge_speaks_https_with_a_certificate() -> None:
 
 
 def test_missions_own_their_number_of_pods() -> None:
-    """Where the orchestrator runs, neither Deployment nor autoscaler sets a mission's pods."""
+    """With the orchestrator, the Mission and not its Deployment is scaled."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
     found = {
         (e["kind"], e["metadata"]["name"]): e["spec"]
@@ -169,7 +170,7 @@ def test_missions_own_their_number_of_pods() -> None:
     }
     alone = {
         (e["kind"], e["metadata"]["name"]): e["spec"]
-        for e in objects(render(values, "bem_fleet.services.orchestrator.enabled=false"))
+        for e in objects(render(values, "services.orchestrator.enabled=false"))
         if "spec" in e
     }
     scaled = ("ScaledObject", "bem-fleet-router")
@@ -186,7 +187,7 @@ def test_missions_own_their_number_of_pods() -> None:
 
 
 def test_replicated_services_have_budgets() -> None:
-    """What has more than one pod, or may get it, is not drained as a whole."""
+    """Every service that has or may get more than one pod has a disruption budget."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
     found = {e["metadata"]["name"] for e in objects(render(values)) if "Disruption" in e["kind"]}
 
@@ -194,11 +195,9 @@ def test_replicated_services_have_budgets() -> None:
 
 
 def test_gpus_come_with_labels_and_tolerations() -> None:
-    """A profile with GPUs selects the product's nodes, bears their taint and asks for the count."""
+    """A profile with GPUs sets node selector, toleration and the requested count."""
     values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
-    pod = dict(pods(objects(render(values, "bem_fleet.services.router.gpus=2"))))[
-        "bem-fleet-router"
-    ]
+    pod = dict(pods(objects(render(values, "services.router.gpus=2"))))["bem-fleet-router"]
     asked = pod["containers"][0]["resources"]
 
     assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
@@ -207,8 +206,8 @@ def test_gpus_come_with_labels_and_tolerations() -> None:
     assert asked["limits"]["memory"]
 
 
-def test_every_way_is_listed() -> None:
-    """With policies on, only the gateway is open; the router hears those who ask it alone."""
+def test_network_policies_list_every_caller() -> None:
+    """Only the gateway is open to all; the router accepts its listed clients only."""
     values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
     policies = {
         e["metadata"]["name"]: e["spec"]
@@ -230,8 +229,21 @@ def test_every_way_is_listed() -> None:
     assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])
 
 
-def test_large_numbers_reach_the_pods_as_they_are() -> None:
-    """A setting of seven digits is no float in the environment."""
-    shown = render(VALUE_SETS[0], "bem_fleet.services.gateway.settings.MAX_BODY_BYTES=2097152")
+def test_large_numbers_reach_the_pods_unchanged() -> None:
+    """A setting of seven digits is not written as a float."""
+    shown = render(VALUE_SETS[0], "services.gateway.settings.MAX_BODY_BYTES=2097152")
 
     assert 'value: "2097152"' in shown
+
+
+def test_gateway_and_helm_test_know_every_mission() -> None:
+    """The gateway's setting and the addresses of the helm test are loops over enabled missions."""
+    found = objects(render(VALUE_SETS[0]))
+    address = "bem-fleet-router.fleet.svc:50051"
+    (test,) = [pod for name, pod in pods(found) if name.endswith("-inference-test")]
+    (gateway,) = [pod for name, pod in pods(found) if name == "bem-fleet-gateway"]
+    own = {each["name"]: each.get("value") for each in gateway["containers"][0]["env"]}
+    given = {each["name"]: each["value"] for each in test["containers"][0]["env"]}
+
+    assert json.loads(own["BEM_GATEWAY_MISSIONS"]) == {"router": address}
+    assert given["MISSION_ADDRESSES"] == address

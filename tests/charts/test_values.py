@@ -1,4 +1,4 @@
-"""Values: each explained, each in the schema, and a wrong one stopped with a clear word."""
+"""Values of the chart: each is explained, in the schema, and a wrong one is refused by name."""
 
 import json
 from collections.abc import Iterator
@@ -30,21 +30,21 @@ def explained_keys() -> Iterator[tuple[int, str]]:
 
 
 def test_every_value_is_explained() -> None:
-    """Each value has a line that says what it does."""
+    """Each value has a comment with its meaning."""
     lines = (CHART / "values.yaml").read_text().splitlines()
-    silent = []
+    unexplained = []
     for number, key in explained_keys():
         above = number - 1
         while lines[above].strip().startswith("# @"):
             above -= 1
         if not lines[above].strip().startswith("# --"):
-            silent.append(key)
+            unexplained.append(key)
 
-    assert not silent
+    assert not unexplained
 
 
 def test_schema_and_values_name_the_same_keys() -> None:
-    """No value is missing from the schema, none in the schema lacks a default."""
+    """Every value is in the schema, and every key of the schema has a default."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     service = schema["definitions"]["service"]["properties"]
@@ -55,7 +55,7 @@ def test_schema_and_values_name_the_same_keys() -> None:
 
 
 def test_no_object_takes_unknown_keys() -> None:
-    """Everywhere in the schema a misspelt key is refused."""
+    """Every object of the schema refuses unknown keys."""
     schema = json.loads((CHART / "values.schema.json").read_text())
 
     def walk(node: Any, where: str) -> Iterator[str]:
@@ -69,39 +69,39 @@ def test_no_object_takes_unknown_keys() -> None:
 
 
 def test_every_service_has_its_block() -> None:
-    """A service of the tree is a service of the chart, its sidecar apart."""
+    """Each service of the tree is a service of the chart; the sidecar has a block of its own."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
 
     assert {*values["services"], values["safetySidecar"]["image"]["name"]} >= set(SERVICES)
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
-        ("bem_fleet.services.router.replica=2", "additional properties 'replica' not allowed"),
+        ("services.router.replica=2", "additional properties 'replica' not allowed"),
         (
-            "bem_fleet.services.router.priority=urgent",
+            "services.router.priority=urgent",
             "must be one of 'critical', 'high', 'medium', 'low'",
         ),
         (
-            "bem_fleet.services.router.profile=h200",
+            "services.router.profile=h200",
             "resourceProfiles has: cpu, nvidia-h100, nvidia-rtx4090",
         ),
-        ("bem_fleet.services.router.port=0", "at '/services/router/port'"),
-        ("bem_fleet.services.router.model.source=volume", "set model."),
+        ("services.router.port=0", "at '/services/router/port'"),
+        ("services.router.model.source=volume", "set model."),
         (
-            "bem_fleet.services.validation.enabled=false",
-            "bem_fleet.services.validation.enabled is false",
+            "services.validation.enabled=false",
+            "services.validation.enabled is false",
         ),
         (
-            "bem_fleet.services.router.tls.existingSecret=edge",
-            "only http services have a certificate",
+            "services.router.tls.existingSecret=edge",
+            "only http services can have a certificate",
         ),
-        ("bem_fleet.services.orchestrator.port=0", "at '/services/orchestrator/port'"),
-        ("bem_fleet.services.router.healthService=", "bem_fleet.services.router.healthService"),
+        ("services.orchestrator.port=0", "at '/services/orchestrator/port'"),
+        ("services.router.healthService=", "services.router.healthService"),
         (
-            "bem_fleet.services.router.settings.ADDRESS=0.0.0.0:1",
-            "settings.ADDRESS of router is the chart's",
+            "services.router.settings.ADDRESS=0.0.0.0:1",
+            "settings.ADDRESS of router is set by the chart",
         ),
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),
         ("redis.auth.password=a b", "at '/redis/auth/password'"),
@@ -109,19 +109,19 @@ def test_every_service_has_its_block() -> None:
         ("image.pullPolicy=Sometimes", "at '/image/pullPolicy'"),
     ],
 )
-def test_wrong_value_stops_with_a_clear_word(tmp_path: Path, setting: str, said: str) -> None:
-    """A wrong value ends `helm install` with a text that names it."""
+def test_wrong_value_is_refused_by_name(tmp_path: Path, setting: str, message: str) -> None:
+    """A wrong value stops `helm install` with a message that names it."""
     empty = tmp_path / "values.yaml"
     empty.write_text("{}\n")
 
     with pytest.raises(ValueError, match="Error") as caught:
         render(empty, setting)
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_passwords_are_made_once_per_installation(tmp_path: Path) -> None:
-    """Without a cluster to ask, each rendering makes a password of its own: none is built in."""
+    """Without a cluster each rendering generates another password: none is built in."""
     empty = tmp_path / "values.yaml"
     empty.write_text("{}\n")
 
@@ -129,7 +129,7 @@ def test_passwords_are_made_once_per_installation(tmp_path: Path) -> None:
 
 
 def test_value_sets_are_all_reviewed() -> None:
-    """Each set of values has its golden file and no golden file is left over."""
+    """Each set of values has its golden file, and every golden file has its set of values."""
     golden = {p.name for p in (Path(__file__).parent / "golden").glob("*.yaml")}
 
     assert golden == {v.name.replace("-values", "") for v in VALUE_SETS}

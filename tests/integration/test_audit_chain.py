@@ -31,7 +31,7 @@ async def test_several_writers_and_restarts_make_one_chain(
         await writer.close()
 
     assert main(["audit", "verify", "--redis-url", redis_server.url]) == 0
-    assert "102 records, whole" in capsys.readouterr().out
+    assert "102 records, hash chain valid" in capsys.readouterr().out
 
 
 async def test_a_redis_that_forgot_the_script_gets_it_again(redis_server: RedisServer) -> None:

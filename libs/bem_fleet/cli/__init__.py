@@ -1,4 +1,4 @@
-"""The fleet's own command: ``fleetctl gates --phase 1``."""
+"""Command line of the fleet: ``fleetctl`` and the kubectl plug-in ``kubectl bem``."""
 
 from bem_fleet.cli.fleetctl import main
 

@@ -1,10 +1,12 @@
-"""Canaries over ``FleetService``: on one machine as in a cluster, without kubectl."""
+"""``fleetctl canary``: canaries over ``FleetService``, on one machine as in a cluster."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import grpc
+import typer
 import yaml
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
@@ -12,97 +14,179 @@ from fleet.errors import InvalidArgumentError, UnavailableError, details_of
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
-from bem_fleet.cli.kubectl_bem import read_step
+from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.canary_table import format_canary, from_message
+
+COMMANDS = ("pause", "resume", "promote", "abort")
+"""Commands that steer a running canary."""
 
 _TIMEOUT_S = 10.0
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_DEADLINE: dict[str, Any] = {"timeout": _TIMEOUT_S}
+_DEFAULT_STEP_S = 60
 Call = Callable[[rpc.FleetServiceStub], str]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Start and steer canaries through the orchestrator: of adapters everywhere, of images in "
+    "a cluster. Exit code 0 if it accepts the command, 1 if it refuses, 2 if it cannot be reached.",
+)
+
+
+@dataclass(frozen=True)
+class Orchestrator:
+    """Address and namespace of the missions.
+
+    Attributes:
+        address: ``host:port`` of the orchestrator.
+        namespace: Namespace of the missions; empty for the orchestrator's own.
+    """
+
+    address: str
+    namespace: str
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    address: Annotated[str, typer.Option(help="host:port of the orchestrator")] = "127.0.0.1:50101",
+    namespace: Annotated[
+        str, typer.Option(help="namespace of the missions; empty for the orchestrator's own")
+    ] = "",
+) -> None:
+    ctx.obj = Orchestrator(address, namespace)
+
+
+@app.command("start")
+def start(
+    ctx: typer.Context,
+    mission: str,
+    *,
+    model: Annotated[str, typer.Option(help="adapter to test in the same process")] = "",
+    image: Annotated[str, typer.Option(help="image to test in a second Deployment")] = "",
+    step: Annotated[list[str] | None, typer.Option(help="weight:seconds; repeatable")] = None,
+    shadow: Annotated[int | None, typer.Option(help="percent of mirrored requests")] = None,
+    attempt: Annotated[
+        int | None, typer.Option(help="number to raise to test the same candidate again")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="YAML of spec.canary: analysis, probes and margins")
+    ] = None,
+) -> int:
+    """Start a canary of an adapter or an image."""
+    canary = specification(
+        spec, model=model, image=image, steps=step or [], shadow=shadow, attempt=attempt
+    )
+    try:
+        message = ParseDict(dict(canary), Struct())
+    except ParseError as err:
+        raise InvalidArgumentError("spec", str(err)) from err
+    request = pb.StartCanaryRequest(namespace=ctx.obj.namespace, name=mission, canary=message)
+    return _call(ctx.obj, lambda fleet: f"canary {fleet.StartCanary(request, **_DEADLINE).id}")
+
+
+@app.command("pause")
+def pause(ctx: typer.Context, mission: str) -> int:
+    """Hold a canary at its step."""
+    return _steer(ctx.obj, mission, "pause")
+
+
+@app.command("resume")
+def resume(ctx: typer.Context, mission: str) -> int:
+    """Continue a paused canary."""
+    return _steer(ctx.obj, mission, "resume")
+
+
+@app.command("promote")
+def promote(ctx: typer.Context, mission: str) -> int:
+    """Promote a canary without waiting for its analysis."""
+    return _steer(ctx.obj, mission, "promote")
+
+
+@app.command("abort")
+def abort(ctx: typer.Context, mission: str) -> int:
+    """Roll a canary back."""
+    return _steer(ctx.obj, mission, "abort")
+
+
+@app.command("status")
+def status(ctx: typer.Context, mission: str) -> int:
+    """Print a mission's canary."""
+    request = pb.GetMissionRequest(namespace=ctx.obj.namespace, name=mission)
+
+    def call(fleet: rpc.FleetServiceStub) -> str:
+        found = fleet.GetMission(request, **_DEADLINE).mission
+        return format_canary(found.name, from_message(found))
+
+    return _call(ctx.obj, call)
 
 
 def specification(
-    file: Path | None, *, model: str, image: str, steps: list[str], **more: int | None
+    file: Path | None, *, model: str, image: str, steps: list[str], **numbers: int | None
 ) -> dict[str, Any]:
-    """Return ``spec.canary``: what a file holds, with what the command line says in its place.
+    """Return ``spec.canary``: the content of a file, overridden by the command line.
 
     Args:
-        file: YAML, as ``spec.canary`` of a Mission.
-        model: Adapter to try; empty: the file's.
-        image: Image to try; empty: the file's.
-        steps: Each ``weight:seconds``.
-        more: Numbers by key; None: the file's.
+        file: YAML with the content of ``spec.canary`` of a Mission.
+        model: Adapter to test; empty keeps the file's.
+        image: Image to test; empty keeps the file's.
+        steps: Steps, each ``weight:seconds``; none keeps the file's.
+        numbers: Numbers by key; None keeps the file's.
 
     Raises:
-        InvalidArgumentError: The file holds no mapping, or a step is no pair of numbers.
+        InvalidArgumentError: The file is no mapping, or a step is not ``weight:seconds``.
     """
-    found = yaml.safe_load(file.read_text()) if file else {}
-    if not isinstance(found, dict):
-        raise InvalidArgumentError("spec", f"{file} holds no mapping")
-    try:
-        shares = [read_step(text) for text in steps]
-    except ValueError as err:
-        raise InvalidArgumentError("step", str(err)) from err
-    given: dict[str, Any] = {"model": model, "image": image, "steps": shares}
-    given.update(more)
-    return {**found, **{key: value for key, value in given.items() if value not in (None, "", [])}}
+    content = yaml.safe_load(file.read_text()) if file else {}
+    if not isinstance(content, Mapping):
+        raise InvalidArgumentError("spec", f"{file} is not a mapping; write keys of spec.canary")
+    given: dict[str, Any] = {"model": model, "image": image, "steps": read_steps(steps), **numbers}
+    overrides = {key: value for key, value in given.items() if value not in (None, "", [])}
+    return {**content, **overrides}
 
 
-def start(address: str, namespace: str, mission: str, canary: Mapping[str, Any]) -> int:
-    """Start a canary; exit status 0 once it is asked for, 1 if it is refused."""
-    try:
-        wanted = ParseDict(dict(canary), Struct())
-    except ParseError as err:
-        raise InvalidArgumentError("spec", str(err)) from err
-    request = pb.StartCanaryRequest(namespace=namespace, name=mission, canary=wanted)
-    return _called(address, lambda fleet: f"canary {fleet.StartCanary(request, **_LIMIT).id}")
+def read_steps(texts: list[str]) -> list[dict[str, int]]:
+    """Read steps of the form ``weight:seconds``; the seconds default to 60.
+
+    Raises:
+        InvalidArgumentError: A text is not of that form.
+    """
+    steps = []
+    for text in texts:
+        weight, _, seconds = text.partition(":")
+        try:
+            steps.append({"weight": int(weight), "seconds": int(seconds or _DEFAULT_STEP_S)})
+        except ValueError as err:
+            problem = f"{text!r} is not weight:seconds; write for example 10:60"
+            raise InvalidArgumentError("step", problem) from err
+    return steps
 
 
-def steer(address: str, namespace: str, mission: str, verb: str) -> int:
-    """Pause, resume, promote or abort; exit status 0 once it is asked for, 1 if it is refused."""
-    command = pb.CanaryCommand.Value(f"CANARY_COMMAND_{verb.upper()}")
-    request = pb.SteerCanaryRequest(namespace=namespace, name=mission, command=command)
+def _steer(where: Orchestrator, mission: str, command: str) -> int:
+    value = pb.CanaryCommand.Value(f"CANARY_COMMAND_{command.upper()}")
+    request = pb.SteerCanaryRequest(namespace=where.namespace, name=mission, command=value)
 
     def call(fleet: rpc.FleetServiceStub) -> str:
-        fleet.SteerCanary(request, **_LIMIT)
-        return f"{verb} asked"
+        fleet.SteerCanary(request, **_DEADLINE)
+        return f"{mission}: {command} requested"
 
-    return _called(address, call)
-
-
-def show(address: str, namespace: str, mission: str) -> int:
-    """Print a mission's canary."""
-    request = pb.GetMissionRequest(namespace=namespace, name=mission)
-    return _called(address, lambda fleet: table(fleet.GetMission(request, **_LIMIT).mission))
+    return _call(where, call)
 
 
-def table(mission: pb.Mission) -> str:
-    """Return a mission's canary for people."""
-    if not mission.HasField("canary"):
-        return f"{mission.name}: no canary yet"
-    canary = mission.canary
-    rows = [
-        ("mission", mission.name),
-        ("tries", canary.tries),
-        ("phase", f"{canary.phase}{' (paused)' if canary.paused else ''}"),
-        ("because", canary.reason),
-        ("step", str(canary.step)),
-        ("stable / canary", f"{100 - canary.weight} / {canary.weight} %"),
-        ("mirrored", f"{canary.mirror} %"),
-        ("gate", f"{canary.verdict} after {canary.pairs} pairs"),
-    ]
-    return "\n".join(f"{key:<16} {value}" for key, value in rows)
+def _call(where: Orchestrator, call: Call) -> int:
+    """Call the orchestrator and print the result; a refusal is exit code 1.
 
-
-_LIMIT: dict[str, Any] = {"timeout": _TIMEOUT_S}
-
-
-def _called(address: str, call: Call) -> int:
-    with grpc.insecure_channel(address) as channel:
+    Raises:
+        UnavailableError: The orchestrator cannot be reached.
+    """
+    with grpc.insecure_channel(where.address) as channel:
         try:
             print(call(rpc.FleetServiceStub(channel)))
         except grpc.RpcError as err:
-            found = details_of(err)
-            if found.code in _AWAY:
-                raise UnavailableError(f"orchestrator at {address}: {found.message}") from err
-            print(f"{found.code.name}: {found.message}")
-            return 1
-    return 0
+            details = details_of(err)
+            if details.code in _UNREACHABLE:
+                raise UnavailableError(
+                    f"orchestrator at {where.address}: {details.message}"
+                ) from err
+            print(f"{details.code.name}: {details.message}")
+            return NO
+    return YES

@@ -1,125 +1,139 @@
-"""Command line: exit status 0 means yes, 1 means no, 2 means that it cannot be said."""
+"""``fleetctl``: the command line of the fleet.
 
-import argparse
+Exit code 0 means yes (done, healthy, passed), 1 means no (refused, not healthy, not passed), and 2
+means that it cannot be told (wrong arguments, or what had to be asked cannot be reached).
+"""
+
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from bem.errors import GateFormatError
-from fleet.errors import InvalidArgumentError, UnavailableError
+import typer
 from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.acceptance.catalogue import CENTRAL_GATES
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli import audit, canary, gates
-from bem_fleet.cli.kubectl_bem import STEERING
+from bem_fleet.cli import adapters, audit, canary, experiments
+from bem_fleet.cli import gates as gate_report
+from bem_fleet.cli.application import run_application
+from bem_fleet.cli.local import commands
+from bem_fleet.cli.local.plan import Plan
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Run, inspect and judge the fleet. Exit code 0: yes; 1: no; 2: cannot tell.",
+)
+audits = typer.Typer(no_args_is_help=True, help="Check the sidecars' audit log.")
+app.add_typer(audits, name="audit")
+app.add_typer(canary.app, name="canary")
+app.add_typer(adapters.app, name="adapters")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: Of the command line; None takes the process's own.
+        arguments: Arguments without the program's name; None takes those of the process.
     """
-    parser = argparse.ArgumentParser(prog="fleetctl", description="Asks the fleet and judges it.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_gates(commands)
-    _add_audit(commands)
-    _add_canary(commands)
-    given = parser.parse_args(arguments)
-    try:
-        return int(given.run(given))
-    except (GateFormatError, InvalidArgumentError, UnavailableError) as err:
-        print(f"fleetctl: {err}", file=sys.stderr)
-        return 2
+    return run_application(app, "fleetctl", arguments)
 
 
-def _add_gates(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    asked = commands.add_parser(
-        "gates",
-        help="judge the acceptance gates from the evaluation reports",
-        description="Judges every gate from the per-item scores in its report, writes "
-        "results/gates.json, and prints the gates of one phase or of all. Exit status 0 only "
-        "if all printed gates pass; not measured is never a pass.",
-    )
-    asked.add_argument("--phase", type=int, choices=range(1, 5), help="1 to 4; all when left out")
-    asked.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    asked.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; fail (status 2) if gates.json is not what the scores give",
-    )
-    asked.add_argument("--root", type=Path, default=ROOT, help="folder that holds results")
-    asked.add_argument("--gates", type=Path, default=CENTRAL_GATES, help="another file of gates")
-    asked.set_defaults(
-        run=lambda given: gates.run(
-            given.gates, given.root, given.phase, as_json=given.json, check=given.check
-        )
-    )
+@app.command()
+def up() -> int:
+    """Run the fleet on this machine; returns once it is healthy."""
+    return commands.up(Plan())
 
 
-def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    about = commands.add_parser("audit", help="check the sidecars' audit log")
-    asked = about.add_subparsers(dest="what", required=True).add_parser(
-        "verify",
-        help="find records that were edited, dropped or moved",
-        description="Checks the hash chain of the audit log from its first record to its head. "
-        "Exit status 0 if it is whole, 1 if not, 2 if it cannot be read.",
-    )
-    asked.add_argument("--redis-url", default="redis://127.0.0.1:6379/0")
-    asked.add_argument("--stream", default=AUDIT_STREAM)
-    asked.add_argument("--key-file", type=Path, help="the sidecars' BEM_SAFETY_AUDIT_KEY_FILE")
-    asked.add_argument(
-        "--start", default="", help="head before the first record, if older ones went"
-    )
-    asked.set_defaults(
-        run=lambda given: audit.verify(
-            given.redis_url, given.stream, audit.key_from(given.key_file), given.start
-        )
-    )
+@app.command()
+def down() -> int:
+    """Stop the fleet of this machine; requests in flight finish."""
+    return commands.down(Plan())
 
 
-def _add_canary(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    about = commands.add_parser(
-        "canary",
-        help="start and steer canaries through the orchestrator",
-        description="On one machine another adapter, in a cluster an image too. Exit status 0 if "
-        "it is asked for, 1 if it is refused, 2 if the orchestrator cannot be asked.",
-    )
-    about.add_argument("--address", default="127.0.0.1:50101", help="the orchestrator's")
-    about.add_argument("--namespace", default="", help="empty: the orchestrator's own")
-    verbs = about.add_subparsers(dest="verb", required=True)
-    start = verbs.add_parser("start", help="try an adapter or an image")
-    start.add_argument("mission")
-    start.add_argument("--model", default="", help="another adapter of the same process")
-    start.add_argument("--image", default="", help="image of a second Deployment")
-    start.add_argument("--step", action="append", default=[], help="weight:seconds; repeat")
-    start.add_argument("--shadow", type=int, help="percent of requests mirrored")
-    start.add_argument("--attempt", type=int, help="raise it to try the same again")
-    start.add_argument("--spec", type=Path, help="YAML as spec.canary: analysis, probes and all")
-    start.set_defaults(run=_start_canary)
-    for verb in STEERING:
-        one = verbs.add_parser(verb)
-        one.add_argument("mission")
-        one.set_defaults(
-            run=lambda given: canary.steer(
-                given.address, given.namespace, given.mission, given.verb
-            )
-        )
-    status = verbs.add_parser("status")
-    status.add_argument("mission")
-    status.set_defaults(
-        run=lambda given: canary.show(given.address, given.namespace, given.mission)
-    )
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> int:
+    """Print processes, ports, memory (PSS) and health; exit code 0 if the fleet is healthy."""
+    return commands.status(Plan(), as_json=as_json)
 
 
-def _start_canary(given: argparse.Namespace) -> int:
-    wanted = canary.specification(
-        given.spec,
-        model=given.model,
-        image=given.image,
-        steps=given.step,
-        shadow=given.shadow,
-        attempt=given.attempt,
-    )
-    return canary.start(given.address, given.namespace, given.mission, wanted)
+@app.command()
+def logs(
+    service: Annotated[str, typer.Option(help="process; all without it")] = "",
+    lines: Annotated[int, typer.Option(help="last lines of each log")] = 40,
+    follow: Annotated[bool, typer.Option(help="continue until interrupted")] = False,
+) -> int:
+    """Print the last log lines."""
+    return commands.logs(Plan(), service, lines, follow=follow)
+
+
+@app.command()
+def gates(
+    phase: Annotated[
+        int | None, typer.Option(min=1, max=4, help="deployment phase; all without it")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    check: Annotated[
+        bool, typer.Option(help="write nothing; exit code 2 if gates.json is not up to date")
+    ] = False,
+    root: Annotated[Path, typer.Option(help="folder that holds results")] = ROOT,
+    definitions: Annotated[
+        Path, typer.Option("--gates", help="file with the gates")
+    ] = CENTRAL_GATES,
+) -> int:
+    """Judge the acceptance gates; exit code 0 only if all pass, and not measured is no pass.
+
+    Judges every gate from the per-item scores of its report, writes results/gates.json, and prints
+    the gates of one phase or of all.
+    """
+    return gate_report.report_gates(definitions, root, phase, as_json=as_json, check=check)
+
+
+@audits.command("verify")
+def verify(
+    redis_url: Annotated[str, typer.Option(help="URL of Redis")] = "redis://127.0.0.1:6379/0",
+    stream: Annotated[str, typer.Option(help="Redis stream of the audit records")] = AUDIT_STREAM,
+    key_file: Annotated[
+        Path | None, typer.Option(help="the sidecars' BEM_SAFETY_AUDIT_KEY_FILE")
+    ] = None,
+    start: Annotated[
+        str, typer.Option(help="head before the first record, where older ones were trimmed")
+    ] = "",
+) -> int:
+    """Find audit records that were edited, dropped or moved.
+
+    Checks the hash chain from its first record to its head. Exit code 0 if it is valid, 1 if not,
+    2 if it cannot be read.
+    """
+    return audit.verify(redis_url, stream, audit.key_from(key_file), start)
+
+
+@app.command(context_settings=_PASS_ON)
+def train(ctx: typer.Context, name: str) -> int:
+    """Train an adapter or the guard's heads; further options are the recipe's."""
+    return experiments.run_experiment(experiments.RECIPES, name, ctx.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def evaluate(ctx: typer.Context, name: str) -> int:
+    """Evaluate an adapter, in this process or through a fleet; further options are the recipe's."""
+    return experiments.run_experiment(experiments.EVALUATIONS, name, ctx.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def study(ctx: typer.Context, name: str) -> int:
+    """Run a study; further options are the study's."""
+    return experiments.run_experiment(experiments.STUDIES, name, ctx.args)
+
+
+@app.command("new-mission")
+def new_mission(name: str) -> int:
+    """Lay down the files of a new mission and regenerate what is derived from them."""
+    command = [sys.executable, "-m", "tools.new_mission", name]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode

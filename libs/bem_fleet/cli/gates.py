@@ -1,4 +1,4 @@
-"""``fleetctl gates``: the acceptance gates as a table, and as ``results/gates.json``."""
+"""``fleetctl gates``: report of the acceptance gates, as a table and as ``results/gates.json``."""
 
 import json
 import sys
@@ -20,19 +20,20 @@ from bem_fleet.acceptance.gate_table import (
     phase_passes,
     write_results,
 )
+from bem_fleet.cli.tables import format_table
 
 _UNKNOWN = "-"
 
 
-def run(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: bool) -> int:
-    """Judge all gates, store or check all lines, and print those of a phase.
+def report_gates(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: bool) -> int:
+    """Judge all gates, store or check their lines, and print those of one phase.
 
     Args:
-        gates: File of the gates.
+        gates: File with the gates.
         root: Folder that holds ``results``.
-        phase: 1 to 4; None for all.
+        phase: Deployment phase, 1 to 4; None for all.
         as_json: Print JSON.
-        check: Compare with what is stored instead of storing.
+        check: Compare with the stored lines instead of storing.
 
     Returns:
         0 if all printed gates pass, 1 if not, 2 if ``check`` finds a difference.
@@ -80,16 +81,11 @@ def _json(rows: Sequence[GateTableRow]) -> str:
 def _table(rows: Sequence[GateTableRow], phase: int | None) -> str:
     head = ("gate", "target", "figure", "95 % CI", "adjusted p", "items", "seeds", "status", "why")
     cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
     found = count_statuses(rows)
     title = f"phase {phase}" if phase else "all phases"
     verdict = "passes" if phase_passes(rows) else "does not pass"
     summary = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in found.items())
-    return "\n".join([*lines, "", f"{title} {verdict}: {summary}"])
+    return "\n".join([format_table(cells), "", f"{title} {verdict}: {summary}"])
 
 
 def _cells(row: GateTableRow) -> tuple[str, ...]:

@@ -1,98 +1,124 @@
-"""``kubectl bem canary start|status|pause|resume|promote|abort|history`` and ``gate explain``.
+"""kubectl plug-in: ``kubectl bem canary …`` and ``kubectl bem gate explain``.
 
-Nothing here can do what plain kubectl cannot: every command prints the kubectl that it runs.
+Nothing here can do what plain kubectl cannot: every command prints the kubectl that it runs, and
+returns its exit code.
 """
 
-import argparse
 import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from bem_fleet.cli.application import run_application
+from bem_fleet.cli.canary import COMMANDS, read_steps
+from bem_fleet.cli.canary_table import (
+    format_canary,
+    format_explanation,
+    format_history,
+    from_resource,
+)
 
 ANNOTATION = "fleet.bem.dev/canary"
-STEERING = ("pause", "resume", "promote", "abort")
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="namespace of the mission")]
+
+app = typer.Typer(no_args_is_help=True, help="Start, steer and explain canaries with kubectl.")
+canaries = typer.Typer(no_args_is_help=True, help="Start and steer canaries.")
+gate = typer.Typer(no_args_is_help=True, help="Explain the analysis of a canary.")
+app.add_typer(canaries, name="canary")
+app.add_typer(gate, name="gate")
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Run one command; returns kubectl's exit status."""
-    asked = _parser().parse_args(sys.argv[1:] if given is None else given)
-    return int(asked.run(asked))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns kubectl's exit code."""
+    return run_application(app, "kubectl bem", arguments)
 
 
-def kubectl(asked: argparse.Namespace, *arguments: str) -> list[str]:
-    """Return the kubectl command."""
-    where = ["--namespace", asked.namespace] if asked.namespace else []
-    return ["kubectl", *where, *arguments]
+@app.callback()
+def _options(ctx: typer.Context, namespace: Namespace = "") -> None:
+    ctx.obj = namespace
 
 
-def start_patch(asked: argparse.Namespace) -> dict[str, Any]:
-    """Return the patch that starts a canary."""
-    canary: dict[str, Any] = {"image": asked.image} if asked.image else {"model": asked.model}
-    if asked.step:
-        canary["steps"] = [read_step(text) for text in asked.step]
-    if asked.shadow is not None:
-        canary["shadow"] = asked.shadow
-    if asked.attempt is not None:
-        canary["attempt"] = asked.attempt
-    # A key of an earlier canary must not stay beside the new one's.
+@canaries.command("start")
+def start(
+    ctx: typer.Context,
+    mission: str,
+    *,
+    image: Annotated[str, typer.Option(help="image of a second Deployment")] = "",
+    model: Annotated[str, typer.Option(help="another adapter of the same pods")] = "",
+    step: Annotated[list[str] | None, typer.Option(help="weight:seconds; repeatable")] = None,
+    shadow: Annotated[int | None, typer.Option(help="percent of mirrored requests")] = None,
+    attempt: Annotated[
+        int | None, typer.Option(help="number to raise to test the same candidate again")
+    ] = None,
+    namespace: Namespace = "",
+) -> int:
+    """Start a canary of an image or an adapter."""
+    patch = start_patch(image=image, model=model, steps=step or [], shadow=shadow, attempt=attempt)
+    words = ("patch", "mission", mission, "--type=merge", "-p", json.dumps(patch))
+    return _run(_kubectl(namespace or ctx.obj, *words))
+
+
+def _add_steering(command: str) -> None:
+    @canaries.command(command, help=f"Annotate the mission: {command} its canary.")
+    def steer(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
+        note = f"{ANNOTATION}={command}"
+        words = ("annotate", "mission", mission, note, "--overwrite")
+        return _run(_kubectl(namespace or ctx.obj, *words))
+
+
+for _command in COMMANDS:
+    _add_steering(_command)
+
+
+@canaries.command("status")
+def status(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
+    """Print a mission's canary."""
+    return _show(namespace or ctx.obj, mission, _status_text)
+
+
+@canaries.command("history")
+def history(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
+    """Print the phase changes of a mission's canary."""
+    return _show(namespace or ctx.obj, mission, format_history)
+
+
+@gate.command("explain")
+def explain(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
+    """Print what the analysis has shown and what it waits for."""
+    return _show(namespace or ctx.obj, mission, format_explanation)
+
+
+def start_patch(
+    *, image: str, model: str, steps: list[str], shadow: int | None, attempt: int | None
+) -> dict[str, Any]:
+    """Return the merge patch that starts a canary.
+
+    Raises:
+        BadParameter: Not exactly one of image and model is given.
+    """
+    if bool(image) == bool(model):
+        raise typer.BadParameter("image, model: give exactly one of --image and --model")
+    canary: dict[str, Any] = {"image": image} if image else {"model": model}
+    if steps:
+        canary["steps"] = read_steps(steps)
+    if shadow is not None:
+        canary["shadow"] = shadow
+    if attempt is not None:
+        canary["attempt"] = attempt
+    # The candidate of an earlier canary must not stay beside the new one.
     return {"spec": {"canary": {"image": None, "model": None, **canary}}}
 
 
-def table(mission: dict[str, Any]) -> str:
-    """Return a mission's canary for people."""
-    canary = (mission.get("status") or {}).get("canary")
-    name = mission["metadata"]["name"]
-    if not canary:
-        return f"{name}: no canary yet"
-    gate = canary.get("gate", {})
-    rows = [
-        ("mission", name),
-        ("tries", canary.get("image") or canary.get("model", "")),
-        ("phase", f"{canary['phase']}{' (paused)' if canary.get('paused') else ''}"),
-        ("because", canary.get("reason", "")),
-        ("step", str(canary.get("step", ""))),
-        ("stable / canary", f"{canary.get('stableWeight', 100)} / {canary.get('weight', 0)} %"),
-        ("mirrored", f"{canary.get('mirror', 0)} %"),
-        ("gate", f"{gate.get('verdict', '')} after {gate.get('pairs', 0)} pairs"),
-    ]
-    return "\n".join(f"{key:<16} {value}" for key, value in rows)
+def _status_text(mission: Mapping[str, Any]) -> str:
+    return format_canary(mission["metadata"]["name"], from_resource(mission))
 
 
-def explanation(mission: dict[str, Any]) -> str:
-    """Return what the gate has seen and what it waits for."""
-    gate = ((mission.get("status") or {}).get("canary") or {}).get("gate")
-    if not gate:
-        return f"{mission['metadata']['name']}: the gate has not been asked"
-    lines = [f"verdict {gate['verdict']} after {gate['pairs']} pairs"]
-    lines += [f"  {reason}" for reason in gate.get("reasons", "").split("; ") if reason]
-    if gate.get("delta"):
-        lines.append(f"farthest from shown: {gate['delta']}, p {gate['p']} (always valid)")
-    return "\n".join(lines)
-
-
-def history(mission: dict[str, Any]) -> str:
-    """Return the changes of phase, oldest first."""
-    changes = ((mission.get("status") or {}).get("canary") or {}).get("history") or []
-    return "\n".join(
-        f"{one['time']}  {one['id']}  {one['phase']:<12} step {one['step']}  "
-        f"{one['pairs']} pairs  {one['reason']}"
-        for one in changes
-    )
-
-
-def read_step(text: str) -> dict[str, int]:
-    """Read ``weight:seconds``.
-
-    Raises:
-        ValueError: It is no pair of numbers.
-    """
-    weight, _, seconds = text.partition(":")
-    try:
-        return {"weight": int(weight), "seconds": int(seconds or 60)}
-    except ValueError as err:
-        raise ValueError(f"{text!r} is not weight:seconds, such as 10:60") from err
+def _kubectl(namespace: str, *words: str) -> list[str]:
+    return ["kubectl", *(["--namespace", namespace] if namespace else []), *words]
 
 
 def _run(command: list[str]) -> int:
@@ -100,53 +126,10 @@ def _run(command: list[str]) -> int:
     return subprocess.run(command, check=False).returncode
 
 
-def _start(asked: argparse.Namespace) -> int:
-    patch = json.dumps(start_patch(asked))
-    return _run(kubectl(asked, "patch", "mission", asked.mission, "--type=merge", "-p", patch))
-
-
-def _steer(asked: argparse.Namespace) -> int:
-    note = f"{ANNOTATION}={asked.verb}"
-    return _run(kubectl(asked, "annotate", "mission", asked.mission, note, "--overwrite"))
-
-
-def _show(asked: argparse.Namespace) -> int:
-    command = kubectl(asked, "get", "mission", asked.mission, "-o", "json")
+def _show(namespace: str, mission: str, text: Callable[[Mapping[str, Any]], str]) -> int:
+    command = _kubectl(namespace, "get", "mission", mission, "-o", "json")
     print(f"$ {shlex.join(command)}", file=sys.stderr)
-    found = subprocess.run(command, check=False, stdout=subprocess.PIPE)
-    if found.returncode == 0:
-        print(asked.show(json.loads(found.stdout)))
-    return found.returncode
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kubectl bem", description=__doc__)
-    parser.add_argument("-n", "--namespace", default="")
-    # kubectl takes it anywhere.
-    within = argparse.ArgumentParser(add_help=False)
-    within.add_argument("-n", "--namespace", default=argparse.SUPPRESS)
-    things = parser.add_subparsers(required=True, metavar="canary|gate")
-    canary = things.add_parser("canary", help="start and steer canaries")
-    verbs = canary.add_subparsers(required=True, dest="verb")
-    start = verbs.add_parser("start", help="try an image or an adapter", parents=[within])
-    start.add_argument("mission")
-    what = start.add_mutually_exclusive_group(required=True)
-    what.add_argument("--image", help="image of a second Deployment")
-    what.add_argument("--model", help="another adapter of the same pods")
-    start.add_argument("--step", action="append", help="weight:seconds, such as 10:60; repeat")
-    start.add_argument("--shadow", type=int, help="percent of requests mirrored")
-    start.add_argument("--attempt", type=int, help="raise it to try the same again")
-    start.set_defaults(run=_start)
-    for verb in STEERING:
-        one = verbs.add_parser(verb, parents=[within])
-        one.add_argument("mission")
-        one.set_defaults(run=_steer)
-    for verb, show in (("status", table), ("history", history)):
-        one = verbs.add_parser(verb, parents=[within])
-        one.add_argument("mission")
-        one.set_defaults(run=_show, show=show)
-    gate = things.add_parser("gate", help="what the gate says").add_subparsers(required=True)
-    explain = gate.add_parser("explain", parents=[within])
-    explain.add_argument("mission")
-    explain.set_defaults(run=_show, show=explanation)
-    return parser
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if done.returncode == 0:
+        print(text(json.loads(done.stdout)))
+    return done.returncode

@@ -1,1 +1,1 @@
-"""The cluster tool's parts."""
+"""Tests of the local cluster builder."""

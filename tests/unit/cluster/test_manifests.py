@@ -1,4 +1,4 @@
-"""What is copied to the node of an image."""
+"""Blobs of an image that are copied to a node."""
 
 import hashlib
 import importlib.util
@@ -14,10 +14,10 @@ assert spec is not None
 assert spec.loader is not None
 manifests = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(manifests)
-kept, lay_out = manifests.kept, manifests.lay_out
+referenced_blobs, write_layout = manifests.referenced_blobs, manifests.write_layout
 
 
-def put(layout: Path, content: bytes) -> str:
+def write_blob(layout: Path, content: bytes) -> str:
     """Write a blob and return its digest."""
     digest = hashlib.sha256(content).hexdigest()
     (layout / "blobs" / "sha256" / digest).write_bytes(content)
@@ -29,12 +29,12 @@ def layout(tmp_path: Path) -> Path:
     """An OCI layout with one image of two layers."""
     made = tmp_path / "layout"
     (made / "blobs" / "sha256").mkdir(parents=True)
-    config, *layers = (put(made, content) for content in (b"{}", b"torch", b"code"))
+    config, *layers = (write_blob(made, content) for content in (b"{}", b"torch", b"code"))
     manifest = {
         "config": {"digest": f"sha256:{config}"},
         "layers": [{"digest": f"sha256:{layer}"} for layer in layers],
     }
-    own = put(made, json.dumps(manifest).encode())
+    own = write_blob(made, json.dumps(manifest).encode())
     named = {"org.opencontainers.image.ref.name": "x:1"}
     index = {"manifests": [{"digest": f"sha256:{own}", "annotations": named}]}
     (made / "index.json").write_text(json.dumps(index))
@@ -43,11 +43,11 @@ def layout(tmp_path: Path) -> Path:
 
 
 def test_layers_of_the_node_are_not_copied(layout: Path, tmp_path: Path) -> None:
-    """A layer that the node has stays out; manifest, configuration and new layers travel."""
+    """A layer that the node has is left out; manifest, configuration and new layers are copied."""
     out = tmp_path / "out"
     known = hashlib.sha256(b"torch").hexdigest()
 
-    lay_out(layout, "x:1", {known}, out)
+    write_layout(layout, "x:1", {known}, out)
 
     copied = {path.name for path in (out / "blobs" / "sha256").iterdir()}
     assert known not in copied
@@ -56,17 +56,17 @@ def test_layers_of_the_node_are_not_copied(layout: Path, tmp_path: Path) -> None
 
 
 def test_unknown_image_is_named(layout: Path, tmp_path: Path) -> None:
-    """An image that the layout lacks is an error that names it."""
+    """An image that the layout lacks is named in the error."""
     with pytest.raises(KeyError, match="y:1"):
-        lay_out(layout, "y:1", set(), tmp_path / "out")
+        write_layout(layout, "y:1", set(), tmp_path / "out")
 
 
-def test_blobs_of_no_image_are_not_relied_on(layout: Path) -> None:
-    """A blob that no image of the node refers to counts as missing: it may go at any moment."""
+def test_unreferenced_blobs_count_as_missing(layout: Path) -> None:
+    """A blob that no image of the node refers to may be garbage-collected at any moment."""
     blobs = layout / "blobs" / "sha256"
-    stray = put(layout, b"stray")
+    stray = write_blob(layout, b"stray")
     image = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
 
-    assert hashlib.sha256(b"torch").hexdigest() in kept(blobs, [image, "sha256:gone"])
-    assert stray not in kept(blobs, [image])
-    assert kept(blobs, []) == set()
+    assert hashlib.sha256(b"torch").hexdigest() in referenced_blobs(blobs, [image, "sha256:gone"])
+    assert stray not in referenced_blobs(blobs, [image])
+    assert referenced_blobs(blobs, []) == set()

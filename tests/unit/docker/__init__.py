@@ -1,1 +1,1 @@
-"""What the images run."""
+"""Tests of the image build."""

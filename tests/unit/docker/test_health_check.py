@@ -1,4 +1,4 @@
-"""The images' health check, against real servers."""
+"""Health check of the images, against real servers."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from fleet.metrics import MetricsPage
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 
-from docker.health_check import address_of, answers_grpc, answers_http
+from docker.health_check import address_of, is_grpc_healthy, is_http_healthy
 
 
-async def no_parts(_: FleetSettings, app: App) -> None:
-    """A service without parts of its own."""
+async def build_nothing(_: FleetSettings, app: App) -> None:
+    """Build a service without servicers of its own."""
     app.serves_standard_services = True
 
 
 @pytest.mark.parametrize(
-    ("set_to", "asked"),
+    ("setting", "address"),
     [
         ("0.0.0.0:50091", "127.0.0.1:50091"),
         ("[::]:50091", "[::1]:50091"),
@@ -24,31 +24,31 @@ async def no_parts(_: FleetSettings, app: App) -> None:
         ("", "127.0.0.1:50091"),
     ],
 )
-def test_address_is_the_services_own(
-    monkeypatch: pytest.MonkeyPatch, set_to: str, asked: str
+def test_address_is_that_of_the_service(
+    monkeypatch: pytest.MonkeyPatch, setting: str, address: str
 ) -> None:
-    """The check asks where the service listens, its default included."""
-    monkeypatch.setenv("BEM_VALIDATION_ADDRESS", set_to)
+    """The check uses the address on which the service listens, or its default."""
+    monkeypatch.setenv("BEM_VALIDATION_ADDRESS", setting)
 
-    assert address_of("validation") == asked
+    assert address_of("validation") == address
 
 
 async def test_serving_process_is_healthy(tmp_path: Path) -> None:
-    """A server that answers is healthy, and is not once it has gone."""
+    """A serving process is healthy; a stopped one is not."""
     import asyncio
 
     address = f"unix:{tmp_path}/mission.sock"
-    running = await start(FleetSettings(address=address, drain_s=0), no_parts, {})
-    healthy = await asyncio.to_thread(answers_grpc, address)
+    running = await start(FleetSettings(address=address, drain_s=0), build_nothing, {})
+    healthy = await asyncio.to_thread(is_grpc_healthy, address)
     await running.stop()
 
     assert healthy
-    assert not await asyncio.to_thread(answers_grpc, address)
+    assert not await asyncio.to_thread(is_grpc_healthy, address)
 
 
-def test_other_page_is_not_health() -> None:
-    """An HTTP server that has gone is not healthy."""
+def test_stopped_http_server_is_unhealthy() -> None:
+    """A stopped HTTP server is unhealthy."""
     page = MetricsPage("127.0.0.1:0")
     page.close()
 
-    assert not answers_http(f"127.0.0.1:{page.port}")
+    assert not is_http_healthy(f"127.0.0.1:{page.port}")

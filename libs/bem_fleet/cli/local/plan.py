@@ -1,25 +1,34 @@
-"""What runs on one machine, where it listens and how it is started."""
+"""Process plan of the local fleet: what runs on one machine, its ports and its settings.
+
+The plan is a loop over the service descriptors. Every mission listens on a unix socket and has a
+sidecar of its own at the mission's port; all sidecars share one scorer process.
+"""
 
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from bemfleet.router.v1 import router_pb2 as pb
 from fleet.embedded_redis import redis_command
 
 from bem_fleet.checkout import ROOT
+from bem_fleet.descriptors import (
+    Descriptor,
+    Helper,
+    default_ports,
+    expand,
+    load_descriptors,
+    missions,
+    setting_texts,
+)
 
-# sockaddr_un holds 108 bytes; a longer path cannot be bound.
-_LONGEST_SOCKET = 100
-
-
-def _port(name: str, default: int) -> int:
-    return int(os.environ.get(f"{name}_PORT") or default)
+# sockaddr_un has room for 108 bytes; a longer path cannot be bound.
+_MAX_SOCKET_PATH = 100
 
 
 @dataclass(frozen=True)
@@ -27,52 +36,56 @@ class Program:
     """One process of the fleet.
 
     Attributes:
-        name: Also the name of its log.
-        command: What runs.
-        environment: Its settings.
-        listens: Where, for people.
-        does: What it is for.
-        stop_s: Longest time that it may take to finish what runs.
+        name: Name of the process and of its log.
+        command: Command line.
+        environment: Environment variables that it needs.
+        listens: Where it listens, for people.
+        summary: What it is.
+        stop_s: Longest time from SIGTERM to SIGKILL, in seconds.
+        metrics: ``host:port/path`` of each of its metrics pages.
     """
 
     name: str
     command: list[str]
     environment: dict[str, str]
     listens: str
-    does: str
+    summary: str
     stop_s: int = 40
+    metrics: tuple[str, ...] = ()
+
+
+def ports_from_environment(descriptors: tuple[Descriptor, ...]) -> dict[str, int]:
+    """Return the TCP ports, where an environment variable of its name moves each."""
+    return {
+        name: int(os.environ.get(name) or port) for name, port in default_ports(descriptors).items()
+    }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All processes; every port can be set by ``<NAME>_PORT``, the folder by ``RUN_DIR``."""
+    """All processes of one fleet.
+
+    Attributes:
+        run: Folder of sockets, logs and state; ``RUN_DIR`` moves it.
+        services: Descriptors of the services.
+        ports: TCP ports on loopback by the environment variable that moves each.
+    """
 
     run: Path = field(
         default_factory=lambda: Path(os.environ.get("RUN_DIR") or ROOT / ".run").resolve()
     )
-    gateway_port: int = field(default_factory=lambda: _port("GATEWAY", 8080))
-    router_port: int = field(default_factory=lambda: _port("ROUTER", 50051))
-    redis_port: int = field(default_factory=lambda: _port("REDIS", 6379))
-    metrics_port: int = field(default_factory=lambda: _port("SIDECAR_METRICS", 9464))
-    validation_port: int = field(default_factory=lambda: _port("VALIDATION", 50091))
-    orchestrator_port: int = field(default_factory=lambda: _port("ORCHESTRATOR", 50101))
+    services: tuple[Descriptor, ...] = field(default_factory=load_descriptors)
+    ports: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def ports(self) -> dict[str, int]:
-        """The TCP ports on loopback by the variable that moves each."""
-        return {
-            "GATEWAY_PORT": self.gateway_port,
-            "ROUTER_PORT": self.router_port,
-            "REDIS_PORT": self.redis_port,
-            "SIDECAR_METRICS_PORT": self.metrics_port,
-            "VALIDATION_PORT": self.validation_port,
-            "ORCHESTRATOR_PORT": self.orchestrator_port,
-        }
+    def __post_init__(self) -> None:
+        ports = {**ports_from_environment(self.services), **self.ports}
+        object.__setattr__(self, "ports", ports)
 
     @property
     def sockets(self) -> Path:
         """Folder of the unix sockets: the run folder, or a short one where its path is too long."""
-        if len(str(self.run / "supervisor.sock")) <= _LONGEST_SOCKET:
+        longest = max(("supervisor", *(one.name for one in self.services)), key=len)
+        if len(str(self.run / f"{longest}.sock")) <= _MAX_SOCKET_PATH:
             return self.run
         mark = sha256(str(self.run).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"bem-fleet-{mark}"
@@ -83,86 +96,161 @@ class Plan:
         return self.run / "logs"
 
     @property
-    def missions(self) -> dict[str, dict[str, Any]]:
-        """What each mission's file says before anything is tried, by its name."""
-        router = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
-        return {"router": {"port": self.router_port, "model": "passage-qa", "grpcService": router}}
+    def mission_specs(self) -> Path:
+        """Folder of the missions' specifications, which the orchestrator reads and writes."""
+        return self.run / "missions"
+
+    @property
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """Specification of each mission, without a canary, by the mission's name."""
+        return {
+            one.name: {
+                "port": self.ports[f"{one.name.upper()}_PORT"],
+                "grpcService": one.health_service,
+                **one.local.mission,
+            }
+            for one in missions(self.services)
+        }
+
+    def address(self, name: str) -> str:
+        """Return the loopback address of a service; of a mission, its sidecar's."""
+        return f"127.0.0.1:{self.ports[f'{name.upper()}_PORT']}"
+
+    def metrics_address(self, name: str) -> str:
+        """Return the loopback address of a metrics page."""
+        return f"127.0.0.1:{self.ports[f'{name.upper()}_METRICS_PORT']}"
+
+    @property
+    def redis_url(self) -> str:
+        """URL of the fleet's Redis."""
+        return f"redis://{self.address('redis')}/0"
 
     def programs(self) -> list[Program]:
         """Return the processes in the order of their start."""
         redis = Program(
             "redis",
-            redis_command(self.redis_port, self.run / "redis"),
+            redis_command(self.ports["REDIS_PORT"], self.run / "redis"),
             {},
-            f"127.0.0.1:{self.redis_port}",
+            self.address("redis"),
             "streams: feedback, audit, claims",
         )
-        return [redis, *self._mission_programs(), *self._control_programs()]
+        return [redis, *self._service_programs()]
 
-    @property
-    def _redis_url(self) -> str:
-        return f"redis://127.0.0.1:{self.redis_port}/0"
+    def scrape_targets(self) -> list[dict[str, Any]]:
+        """Return every metrics page in the format of Prometheus' file-based discovery."""
+        targets = []
+        for program in self.programs():
+            for page in program.metrics:
+                address, _, path = page.partition("/")
+                labels = {"__metrics_path__": f"/{path}", "namespace": "local", "pod": program.name}
+                targets.append({"targets": [address], "labels": labels})
+        return targets
 
-    def _mission_programs(self) -> list[Program]:
-        """Return each mission and its sidecar."""
-        mission = f"unix:{self.sockets / 'router.sock'}"
-        return [
-            _service(
-                "router",
-                "unix socket only",
-                "mission A: base model and adapters",
-                ADDRESS=mission,
-                REDIS_URL=self._redis_url,
-                ADAPTERS=str(ROOT / "adapters"),
-                CACHE=str(ROOT / ".cache" / "models"),
-            ),
-            _service(
-                "safety",
-                f"127.0.0.1:{self.router_port} gRPC, :{self.metrics_port} metrics",
-                "sidecar: the only way into the router",
-                ADDRESS=f"127.0.0.1:{self.router_port}",
-                UPSTREAM=mission,
-                REDIS_URL=self._redis_url,
-                PAGES_ADDRESS=f"127.0.0.1:{self.metrics_port}",
-            ),
-        ]
+    def _service_programs(self) -> Iterator[Program]:
+        sidecar = next(one for one in self.services if one.kind == "sidecar")
+        for helper in sidecar.local.helpers:
+            yield self._helper_program(sidecar, helper)
+        for one in missions(self.services):
+            yield self._mission_program(one)
+            yield self._sidecar_program(sidecar, one)
+        for one in self.services:
+            if one.kind == "control":
+                yield self._control_program(one)
 
-    def _control_programs(self) -> list[Program]:
-        """Return what decides and what people reach."""
-        validation = f"127.0.0.1:{self.validation_port}"
-        orchestrator = f"127.0.0.1:{self.orchestrator_port}"
-        return [
-            _service(
-                "validation",
-                f"{validation} gRPC",
-                "claims: comparisons, false discovery rate, gates",
-                ADDRESS=validation,
-                REDIS_URL=self._redis_url,
-            ),
-            _service(
-                "orchestrator",
-                f"{orchestrator} gRPC",
-                "canaries of adapters: fleetctl canary",
-                ADDRESS=orchestrator,
-                MISSIONS=str(self.run / "missions"),
-                MISSION_ADDRESS="127.0.0.1:{port}",
-                VALIDATION_ADDRESS=validation,
-            ),
-            _service(
-                "gateway",
-                f"127.0.0.1:{self.gateway_port} HTTP",
-                "OpenAI-compatible API, feedback, validation",
-                ADDRESS=f"127.0.0.1:{self.gateway_port}",
-                MISSIONS=json.dumps({"router": f"127.0.0.1:{self.router_port}"}),
-                VALIDATION_ADDRESS=validation,
-                FLEET_ADDRESS=orchestrator,
-                REDIS_URL=self._redis_url,
-            ),
-        ]
+    def _mission_program(self, one: Descriptor) -> Program:
+        """Return a mission: a unix socket and no network port."""
+        own = {"ADDRESS": self._socket(one), "REDIS_URL": self.redis_url}
+        return Program(
+            one.name,
+            _command(f"bem_fleet.services.{one.name}"),
+            self._environment(one, own),
+            "unix socket only",
+            one.summary,
+            one.local.stop_s,
+        )
+
+    def _sidecar_program(self, sidecar: Descriptor, mission: Descriptor) -> Program:
+        """Return the sidecar of one mission."""
+        address, pages = self.address(mission.name), self.metrics_address(mission.name)
+        own = {
+            "ADDRESS": address,
+            "UPSTREAM": self._socket(mission),
+            "REDIS_URL": self.redis_url,
+            "PAGES_ADDRESS": pages,
+        }
+        return Program(
+            f"{mission.name}-sidecar",
+            _command(f"bem_fleet.services.{sidecar.name}"),
+            self._environment(sidecar, own),
+            f"{address} gRPC, :{pages.rpartition(':')[2]} metrics",
+            f"safety sidecar of {mission.name}",
+            sidecar.local.stop_s,
+            (f"{pages}/metrics", f"{pages}/upstream/metrics"),
+        )
+
+    def _helper_program(self, owner: Descriptor, helper: Helper) -> Program:
+        """Return a process that all instances of its owner share."""
+        page = self.metrics_address(helper.name)
+        own = {"PAGES_ADDRESS": page, **self._settings(setting_texts(helper.settings))}
+        environment = {f"{owner.env_prefix}{key}": value for key, value in own.items()}
+        return Program(
+            helper.name,
+            _command(helper.module),
+            environment,
+            f"unix socket, :{page.rpartition(':')[2]} metrics",
+            helper.summary,
+            helper.stop_s,
+            (f"{page}/metrics",),
+        )
+
+    def _control_program(self, one: Descriptor) -> Program:
+        """Return a service with a network port of its own."""
+        address = self.address(one.name)
+        own = {"ADDRESS": address, "REDIS_URL": self.redis_url}
+        listens, page = f"{address} {'HTTP' if one.protocol == 'http' else 'gRPC'}", address
+        if one.metrics_port:
+            page = own["METRICS_ADDRESS"] = self.metrics_address(one.name)
+            listens += f", :{page.rpartition(':')[2]} metrics"
+        return Program(
+            one.name,
+            _command(f"bem_fleet.services.{one.name}"),
+            self._environment(one, own),
+            listens,
+            one.summary,
+            one.local.stop_s,
+            (f"{page}/metrics",),
+        )
+
+    def _environment(self, one: Descriptor, own: dict[str, str]) -> dict[str, str]:
+        """Return a service's environment: its descriptor's settings and its own addresses.
+
+        A variable of the caller's environment wins over a descriptor's setting, so that
+        ``BEM_ROUTER_CACHE=/tmp/models make up`` works; the addresses are always the plan's.
+        """
+        described = self._settings(setting_texts({**one.settings, **one.local.settings}))
+        settings = {
+            key: os.environ.get(f"{one.env_prefix}{key}") or value
+            for key, value in described.items()
+        }
+        return {f"{one.env_prefix}{key}": value for key, value in {**settings, **own}.items()}
+
+    def _settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+        return {key: expand(value, self._resolve) for key, value in settings.items()}
+
+    def _resolve(self, name: str, optional: bool) -> str:  # noqa: ARG002 - all services run here
+        if name == "missions":
+            return json.dumps({one.name: self.address(one.name) for one in missions(self.services)})
+        folders = {
+            "mission_specs": self.mission_specs,
+            "run": self.sockets,
+            "adapters": ROOT / "adapters",
+            "cache": ROOT / ".cache" / "models",
+        }
+        return str(folders[name]) if name in folders else self.address(name)
+
+    def _socket(self, one: Descriptor) -> str:
+        return f"unix:{self.sockets / one.name}.sock"
 
 
-def _service(name: str, listens: str, does: str, **settings: str) -> Program:
-    """Return a service with its settings, which it reads as ``BEM_<NAME>_*``."""
-    environment = {f"BEM_{name.upper()}_{key}": value for key, value in settings.items()}
-    command = [sys.executable, "-m", f"bem_fleet.services.{name}"]
-    return Program(name, command, environment, listens, does)
+def _command(module: str) -> list[str]:
+    return [sys.executable, "-m", module]

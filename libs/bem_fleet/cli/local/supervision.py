@@ -1,55 +1,69 @@
-"""Starting and stopping through the ``supervisor`` library."""
+"""Process supervision of the local fleet through the ``supervisor`` library."""
 
 import json
 import subprocess
 import sys
 import time
 import xmlrpc.client
+from configparser import RawConfigParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli.local.plan import Plan
+from bem_fleet.cli.local.plan import Plan, Program
 from bem_fleet.services.orchestrator.local.files import merged, write
+
+SCRAPE_TARGETS = "scrape-targets.json"
+"""File in the run folder for Prometheus' ``file_sd_configs``."""
+
+_SHUTDOWN_S = 30.0
 
 
 def configuration(plan: Plan) -> str:
     """Return supervisord's configuration for the plan."""
-    socket = plan.sockets / "supervisor.sock"
-    lines = [
-        "[unix_http_server]",
-        f"file={socket}",
-        "chmod=0700",
-        "[supervisord]",
-        f"logfile={plan.logs / 'supervisor.log'}",
-        f"pidfile={plan.run / 'supervisor.pid'}",
-        f"directory={ROOT}",
-        "[rpcinterface:supervisor]",
-        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
-    ]
+    parser = RawConfigParser(default_section="")
+    parser.optionxform = str  # type: ignore[method-assign,assignment] # keeps the case of names
+    parser["unix_http_server"] = {
+        "file": _escape(str(plan.sockets / "supervisor.sock")),
+        "chmod": "0700",
+    }
+    parser["supervisord"] = {
+        "logfile": _escape(str(plan.logs / "supervisor.log")),
+        "pidfile": _escape(str(plan.run / "supervisor.pid")),
+        "directory": _escape(str(ROOT)),
+    }
+    factory = "supervisor.rpcinterface:make_main_rpcinterface"
+    parser["rpcinterface:supervisor"] = {"supervisor.rpcinterface_factory": factory}
     for order, program in enumerate(plan.programs()):
-        environment = ",".join(
-            f'{key}="{_escape(value)}"' for key, value in program.environment.items()
-        )
-        lines += [
-            f"[program:{program.name}]",
-            f"command={' '.join(_quote(_escape(part)) for part in program.command)}",
-            f"environment={environment}",
-            f"priority={order}",
-            "autorestart=true",
-            "startsecs=1",
-            "startretries=1000000",
-            f"stopwaitsecs={program.stop_s}",
-            "redirect_stderr=true",
-            f"stdout_logfile={plan.logs / program.name}.log",
-            "stdout_logfile_maxbytes=20MB",
-        ]
-    return "\n".join(lines) + "\n"
+        parser[f"program:{program.name}"] = _section(plan, program, order)
+    text = StringIO()
+    parser.write(text)
+    return text.getvalue()
+
+
+def _section(plan: Plan, program: Program, order: int) -> dict[str, str]:
+    """Return the options of one program; it is restarted without limit."""
+    return {
+        "command": " ".join(_quote(_escape(part)) for part in program.command),
+        "environment": ",".join(
+            f"{key}={_quote_value(_escape(value))}" for key, value in program.environment.items()
+        ),
+        "priority": str(order),
+        "autorestart": "true",
+        "startsecs": "1",
+        "startretries": "1000000",
+        "stopwaitsecs": str(program.stop_s),
+        "redirect_stderr": "true",
+        "stdout_logfile": _escape(str(plan.logs / f"{program.name}.log")),
+        "stdout_logfile_maxbytes": "20MB",
+    }
 
 
 def _escape(text: str) -> str:
+    # supervisor expands %(name)s in every option, so that a percent sign must be doubled.
     return text.replace("%", "%%")
 
 
@@ -57,20 +71,33 @@ def _quote(text: str) -> str:
     return f'"{text}"' if " " in text or not text else text
 
 
+def _quote_value(text: str) -> str:
+    """Quote the value of an environment variable; supervisor's parser knows no escape character.
+
+    Raises:
+        ValueError: The text has both kinds of quotes.
+    """
+    if '"' not in text:
+        return f'"{text}"'
+    if "'" in text:
+        raise ValueError(f"environment: {text!r} has both kinds of quotes; use only one of them")
+    return f"'{text}'"
+
+
 def start(plan: Plan) -> None:
     """Start supervisord, which starts everything else and detaches."""
-    missions = plan.run / "missions"
-    for folder in (plan.run / "redis", missions, plan.logs, plan.sockets):
+    for folder in (plan.run / "redis", plan.mission_specs, plan.logs, plan.sockets):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, spec in plan.missions.items():
-        _place(missions / f"{name}.json", name, spec)
+    for name, spec in plan.specs.items():
+        _update_spec(plan.mission_specs / f"{name}.json", name, spec)
+    (plan.run / SCRAPE_TARGETS).write_text(json.dumps(plan.scrape_targets(), indent=1))
     file = plan.run / "supervisord.conf"
     file.write_text(configuration(plan))
     subprocess.run([sys.executable, "-m", "supervisor.supervisord", "-c", str(file)], check=True)
 
 
-def _place(file: Path, name: str, spec: dict[str, Any]) -> None:
-    """Tell a mission's file where the mission is now; canaries and promotions stay in it."""
+def _update_spec(file: Path, name: str, spec: dict[str, Any]) -> None:
+    """Merge a mission's specification into its file; canaries and promotions stay in it."""
     old = json.loads(file.read_text()) if file.exists() else {"metadata": {"name": name}}
     made = merged(old, {"spec": spec})
     if made != old:
@@ -102,7 +129,7 @@ def stop(plan: Plan) -> bool:
         except xmlrpc.client.Fault:
             continue  # it was not running
     control.shutdown()
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + _SHUTDOWN_S
     while states(plan) and time.monotonic() < limit:
         time.sleep(0.1)
     return True

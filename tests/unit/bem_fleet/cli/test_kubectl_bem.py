@@ -1,11 +1,11 @@
-"""``kubectl bem``: what it runs and what it shows."""
+"""kubectl plug-in: the kubectl commands that it runs."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bem_fleet.cli.kubectl_bem import explanation, history, main, table
+from bem_fleet.cli.kubectl_bem import main
 
 MISSION: dict[str, Any] = {
     "metadata": {"name": "router"},
@@ -34,8 +34,8 @@ MISSION: dict[str, Any] = {
 
 @pytest.fixture
 def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kubectl that writes down what it is asked and answers with a mission."""
-    log, made = tmp_path / "asked", tmp_path / "kubectl"
+    """A kubectl that records its arguments and prints a mission."""
+    log, made = tmp_path / "arguments", tmp_path / "kubectl"
     made.write_text(f"#!/bin/sh\necho \"$@\" >> {log}\ncat <<'E'\n{json.dumps(MISSION)}\nE\n")
     made.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -43,12 +43,12 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_start_is_a_patch(kubectl: Path) -> None:
-    """The patch sets what is tried and clears what an earlier canary tried."""
+    """The patch sets the candidate and clears the one of an earlier canary."""
     main(["-n", "bem", "canary", "start", "router", "--image", "new:2", "--step", "10:30"])
-    asked = kubectl.read_text()
+    arguments = kubectl.read_text()
 
-    assert asked.startswith("--namespace bem patch mission router --type=merge -p ")
-    patch = json.loads(asked.partition(" -p ")[2])
+    assert arguments.startswith("--namespace bem patch mission router --type=merge -p ")
+    patch = json.loads(arguments.partition(" -p ")[2])
     assert patch["spec"]["canary"] == {
         "image": "new:2",
         "model": None,
@@ -61,8 +61,8 @@ def test_steering_is_an_annotation(kubectl: Path, verb: str) -> None:
     """Each verb sets the annotation that the orchestrator reads."""
     main(["canary", verb, "router"])
 
-    asked = kubectl.read_text().strip()
-    assert asked == f"annotate mission router fleet.bem.dev/canary={verb} --overwrite"
+    arguments = kubectl.read_text().strip()
+    assert arguments == f"annotate mission router fleet.bem.dev/canary={verb} --overwrite"
 
 
 def test_the_command_that_runs_is_printed(kubectl: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -75,10 +75,18 @@ def test_the_command_that_runs_is_printed(kubectl: Path, capfd: pytest.CaptureFi
     assert kubectl.exists()
 
 
-def test_status_gate_and_history_are_readable() -> None:
-    """Phase, weights, what is open, and how it came."""
-    assert "continue after 40 pairs" in table(MISSION)
-    assert "  errors is not shown yet" in explanation(MISSION)
-    assert "p 0.4 (always valid)" in explanation(MISSION)
-    assert history(MISSION).startswith("t  a  Canary")
-    assert table({"metadata": {"name": "x"}}) == "x: no canary yet"
+@pytest.mark.parametrize("words", [[], ["--image", "new:2", "--model", "a"]])
+def test_start_needs_exactly_one_candidate(
+    words: list[str], kubectl: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither none nor two: exit code 2, and kubectl is not run."""
+    assert main(["canary", "start", "router", *words]) == 2
+    assert "exactly one of --image and --model" in capsys.readouterr().err
+    assert not kubectl.exists()
+
+
+def test_namespace_may_come_last(kubectl: Path) -> None:
+    """As with kubectl, the option is accepted before and after the command."""
+    main(["canary", "status", "router", "-n", "bem"])
+
+    assert kubectl.read_text().startswith("--namespace bem get mission router")

@@ -1,21 +1,63 @@
-"""The plan of the local fleet."""
+"""Process plan of the local fleet."""
 
-import socket
+import json
 from pathlib import Path
 
 import pytest
-from bem_fleet.cli.local.checks import NotReadyToStartError, check
-from bem_fleet.cli.local.plan import Plan
-from bem_fleet.cli.local.supervision import configuration
+from bem_fleet.cli.local.plan import Plan, Program
+from bem_fleet.descriptors import load_descriptors
+
+
+def programs_of(run: Path) -> dict[str, Program]:
+    """Return the plan's programs by name."""
+    return {program.name: program for program in Plan(run=run).programs()}
 
 
 def test_mission_has_no_network_port(tmp_path: Path) -> None:
     """The router is given a unix socket, and its sidecar the same one as upstream."""
-    programs = {program.name: program for program in Plan(run=tmp_path).programs()}
+    programs = programs_of(tmp_path)
 
     address = programs["router"].environment["BEM_ROUTER_ADDRESS"]
     assert address.startswith("unix:")
-    assert programs["safety"].environment["BEM_SAFETY_UPSTREAM"] == address
+    assert programs["router-sidecar"].environment["BEM_SAFETY_UPSTREAM"] == address
+
+
+def test_every_mission_has_a_sidecar_and_all_share_one_scorer(tmp_path: Path) -> None:
+    """Each sidecar has ports of its own and the scorer's socket."""
+    plan = Plan(run=tmp_path)
+    programs = programs_of(tmp_path)
+    scorer = programs["scorer"].environment["BEM_SAFETY_SCORER_SOCKET"]
+    sidecars = [one for name, one in programs.items() if name.endswith("-sidecar")]
+
+    assert len(sidecars) == len(plan.specs) >= 1
+    assert {one.environment["BEM_SAFETY_SCORER_SOCKET"] for one in sidecars} == {scorer}
+    assert len({one.environment["BEM_SAFETY_ADDRESS"] for one in sidecars}) == len(sidecars)
+    assert len({one.environment["BEM_SAFETY_PAGES_ADDRESS"] for one in sidecars}) == len(sidecars)
+
+
+def test_gateway_knows_every_mission(tmp_path: Path) -> None:
+    """The gateway's setting is a JSON object from each mission to its sidecar."""
+    plan = Plan(run=tmp_path)
+    environment = programs_of(tmp_path)["gateway"].environment
+
+    assert json.loads(environment["BEM_GATEWAY_MISSIONS"]) == {
+        name: plan.address(name) for name in plan.specs
+    }
+
+
+def test_every_metrics_page_is_a_scrape_target(tmp_path: Path) -> None:
+    """Sidecars, the missions behind them, the scorer and all control services are scraped."""
+    targets = Plan(run=tmp_path).scrape_targets()
+    pages = {(one["labels"]["pod"], one["labels"]["__metrics_path__"]) for one in targets}
+
+    sidecars = [f"{name}-sidecar" for name in Plan(run=tmp_path).specs]
+    controls = [one.name for one in load_descriptors() if one.kind == "control"]
+
+    assert pages == {
+        *((name, "/metrics") for name in (*sidecars, "scorer", *controls)),
+        *((name, "/upstream/metrics") for name in sidecars),
+    }
+    assert len({one["targets"][0] for one in targets}) == len(sidecars) + 1 + len(controls)
 
 
 def test_long_run_folder_gets_short_sockets(tmp_path: Path) -> None:
@@ -32,33 +74,15 @@ def test_ports_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("GATEWAY_PORT", "18080")
     monkeypatch.setenv("REDIS_PORT", "")
 
-    assert Plan().gateway_port == 18080
-    assert Plan().redis_port == 6379
+    assert Plan().ports["GATEWAY_PORT"] == 18080
+    assert Plan().ports["REDIS_PORT"] == 6379
 
 
-def test_taken_port_is_named_with_the_way_out(tmp_path: Path) -> None:
-    """The error names the port and the variable that moves it."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(NotReadyToStartError, match=f"{port}.*ROUTER_PORT="):
-            check(
-                Plan(
-                    run=tmp_path,
-                    gateway_port=0,
-                    redis_port=0,
-                    metrics_port=0,
-                    validation_port=0,
-                    orchestrator_port=0,
-                    router_port=port,
-                )
-            )
+def test_setting_of_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A described setting can be overridden; an address that wires the fleet cannot."""
+    monkeypatch.setenv("BEM_ROUTER_CACHE", "elsewhere")
+    monkeypatch.setenv("BEM_ROUTER_ADDRESS", "0.0.0.0:1")
+    environment = programs_of(tmp_path)["router"].environment
 
-
-def test_configuration_escapes_and_restarts(tmp_path: Path) -> None:
-    """A percent sign in a path survives supervisor's own expansion, and what dies is started."""
-    text = configuration(Plan(run=tmp_path / "50%"))
-
-    assert "50%%" in text
-    assert text.count("autorestart=true") == 6
+    assert environment["BEM_ROUTER_CACHE"] == "elsewhere"
+    assert environment["BEM_ROUTER_ADDRESS"].startswith("unix:")

@@ -1,0 +1,125 @@
+"""``fleetctl adapters``: adapters of a running mission, and conversion from and to PEFT folders."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from bemfleet.mission.v1 import mission_pb2 as pb
+from bemfleet.mission.v1 import mission_pb2_grpc as rpc
+from fleet.errors import UnavailableError, details_of
+
+from bem_fleet.checkout import ROOT
+from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.tables import format_table
+
+_TIMEOUT_S = 60.0
+_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, load and unload adapters of a mission; import and export PEFT folders. Exit code "
+    "0 if it is done, 1 if the mission refuses, 2 if it cannot be reached.",
+)
+
+
+@dataclass(frozen=True)
+class _Mission:
+    address: str
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    address: Annotated[
+        str, typer.Option(help="host:port of the mission's sidecar")
+    ] = "127.0.0.1:50051",
+) -> None:
+    ctx.obj = _Mission(address)
+
+
+@app.command("list")
+def list_adapters(ctx: typer.Context) -> int:
+    """Print the base model and the loaded adapters."""
+
+    def call(mission: rpc.MissionServiceStub) -> str:
+        found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S)
+        rows = [("name", "version", "rank", "loaded"), *map(_row, found.adapters)]
+        return f"{format_table(rows)}\ncontext: {found.context_tokens} tokens"
+
+    return _call(ctx.obj.address, call)
+
+
+@app.command("load")
+def load(ctx: typer.Context, name: str) -> int:
+    """Load an adapter from the mission's adapter folder."""
+
+    def call(mission: rpc.MissionServiceStub) -> str:
+        done = mission.LoadAdapter(pb.LoadAdapterRequest(name=name), timeout=_TIMEOUT_S)
+        return f"{done.adapter.name}: loaded, version {done.adapter.version[:12]}"
+
+    return _call(ctx.obj.address, call)
+
+
+@app.command("unload")
+def unload(ctx: typer.Context, name: str) -> int:
+    """Unload an adapter; requests that use it finish first."""
+
+    def call(mission: rpc.MissionServiceStub) -> str:
+        mission.UnloadAdapter(pb.UnloadAdapterRequest(name=name), timeout=_TIMEOUT_S)
+        return f"{name}: unloaded"
+
+    return _call(ctx.obj.address, call)
+
+
+@app.command("import")
+def import_peft(
+    folder: Path,
+    name: Annotated[str, typer.Option(help="name of the adapter in requests")],
+    out: Annotated[Path, typer.Option(help="folder of the new adapter")],
+    like: Annotated[Path, typer.Option(help="adapter whose feature layer is taken")] = ROOT
+    / "adapters/passage-qa",
+    cache: Annotated[Path, typer.Option(help="folder of prepared models")] = ROOT / ".cache",
+) -> int:
+    """Make an adapter from a PEFT folder that adapts o_proj and down_proj."""
+    from bem.adapters.__main__ import main as convert  # noqa: PLC0415 - loads torch
+
+    words = ["import", str(folder), "--name", name, "--out", str(out)]
+    convert([*words, "--like", str(like), "--cache", str(cache)])
+    return YES
+
+
+@app.command("export")
+def export_peft(folder: Path, out: Annotated[Path, typer.Option(help="new PEFT folder")]) -> int:
+    """Make a PEFT folder from an adapter."""
+    from bem.adapters.__main__ import main as convert  # noqa: PLC0415 - loads torch
+
+    convert(["export", str(folder), "--out", str(out)])
+    return YES
+
+
+def _row(adapter: pb.Adapter) -> tuple[str, str, str, str]:
+    loaded = datetime.fromtimestamp(adapter.loaded_unix_s, UTC).isoformat(timespec="seconds")
+    rank = "base" if adapter.base else str(adapter.rank)
+    return (adapter.name, adapter.version[:12], rank, loaded)
+
+
+def _call(address: str, call: Callable[[rpc.MissionServiceStub], str]) -> int:
+    """Call a mission and print the result; a refusal is exit code 1.
+
+    Raises:
+        UnavailableError: The mission cannot be reached.
+    """
+    with grpc.insecure_channel(address) as channel:
+        try:
+            print(call(rpc.MissionServiceStub(channel)))
+        except grpc.RpcError as err:
+            details = details_of(err)
+            if details.code in _UNREACHABLE:
+                raise UnavailableError(f"mission at {address}: {details.message}") from err
+            print(f"{details.code.name}: {details.message}")
+            return NO
+    return YES

@@ -1,0 +1,50 @@
+"""Training recipes and studies by name, each a module that runs in a process of its own.
+
+``fleetctl train``, ``evaluate`` and ``study`` pass all further arguments on, so that a recipe's
+options are stated once, in the recipe.
+"""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import typer
+
+from bem_fleet.checkout import ROOT
+
+RECIPES: Mapping[str, tuple[str, ...]] = {
+    "passage-qa": ("bem_fleet.recipes.passage_qa", "train"),
+    "safety": ("bem_fleet.recipes.safety",),
+    "guard": ("bem_fleet.guard.training",),
+}
+"""Module and leading arguments that train something, by name."""
+
+EVALUATIONS: Mapping[str, tuple[str, ...]] = {
+    "passage-qa": ("bem_fleet.recipes.passage_qa", "evaluate"),
+    "fleet": ("bem_fleet.studies.fleet_comparison",),
+}
+"""Module and leading arguments that evaluate an adapter, by name."""
+
+STUDIES: Mapping[str, tuple[str, ...]] = {
+    "guard": ("bem_fleet.studies.guard",),
+    "safety": ("bem_fleet.studies.safety",),
+}
+"""Module of each study, by name."""
+
+
+def run_experiment(known: Mapping[str, tuple[str, ...]], name: str, options: Sequence[str]) -> int:
+    """Run a recipe or a study and return its exit code.
+
+    Args:
+        known: Modules and leading arguments by name.
+        name: One of the names.
+        options: Arguments for the module.
+
+    Raises:
+        BadParameter: There is no such name.
+    """
+    if name not in known:
+        raise typer.BadParameter(f"name: {name!r} is unknown; choose one of {', '.join(known)}")
+    module, *leading = known[name]
+    command = [sys.executable, "-m", module, *leading, *options]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode

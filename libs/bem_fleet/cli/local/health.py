@@ -1,0 +1,49 @@
+"""Health of the local fleet, service by service, as the descriptors describe it."""
+
+import grpc
+import httpx
+from fleet.errors import details_of
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from bem_fleet.cli.local.plan import Plan
+from bem_fleet.descriptors import Descriptor
+
+_TIMEOUT_S = 5.0
+
+
+def first_problem(plan: Plan) -> str | None:
+    """Return why the fleet does not answer yet, or None once every service is ready."""
+    for one in plan.services:
+        if one.port is None:
+            continue  # the sidecar's health is part of each mission's
+        address = plan.address(one.name)
+        check = _http_problem if one.protocol == "http" else _grpc_problem
+        if problem := check(address, one):
+            return f"{one.name}: {problem}"
+    return None
+
+
+def _http_problem(address: str, one: Descriptor) -> str | None:  # noqa: ARG001 - one signature
+    try:
+        answer = httpx.get(f"http://{address}/readyz", timeout=_TIMEOUT_S)
+    except httpx.TransportError as err:
+        return str(err)
+    if answer.is_success:
+        return None
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return answer.text
+
+
+def _grpc_problem(address: str, one: Descriptor) -> str | None:
+    request = health_pb2.HealthCheckRequest(service=one.health_service)
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_TIMEOUT_S)
+        except grpc.RpcError as err:
+            return str(details_of(err).message)
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return None
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return f"{one.health_service} is {status}"

@@ -1,0 +1,249 @@
+"""Engine host: one engine and its adapters, for the mission contract and a mission's own RPCs."""
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from bem.adapters.bank import AdapterBank, LoadedAdapter
+from bem.backbone import Backbone, load_backbone
+from bem.engine import GenerationRequest, ModelWorker, Sampling
+from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.testing import tiny_backbone
+from fleet import logs
+from fleet.errors import NotFoundError, UnavailableError
+from fleet.mission import AdapterInfo, ProbeAnswer
+
+from bem_fleet.serving.settings import EngineSettings
+
+TINY = "tiny"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LOG = logs.get("serving")
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """Complete output of one request.
+
+    Attributes:
+        text: Generated text.
+        completion_tokens: Tokens generated.
+        model_version: Digest of the base model, and of the adapter if one was used.
+    """
+
+    text: str
+    completion_tokens: int
+    model_version: str
+
+
+class EngineHost:
+    """Generates text with the base model and its adapters, as ``fleet.mission.MissionHost`` states.
+
+    Args:
+        backbone: The base model.
+        engine: Started engine that owns it.
+        adapter_folder: Folder from which adapters are loaded.
+    """
+
+    def __init__(self, backbone: Backbone, engine: ModelWorker, adapter_folder: Path) -> None:
+        self.backbone = backbone
+        self.engine = engine
+        self._adapter_folder = adapter_folder
+        self._started_unix_s = int(time.time())
+
+    @property
+    def base_model(self) -> AdapterInfo:
+        """The base model."""
+        return AdapterInfo(
+            self.backbone.name,
+            self.backbone.digest,
+            loaded_unix_s=self._started_unix_s,
+            base=True,
+        )
+
+    @property
+    def context_tokens(self) -> int:
+        """Limit of prompt and output together, in tokens."""
+        return self.engine.context_tokens
+
+    def loaded_adapters(self) -> Sequence[AdapterInfo]:
+        """Return the loaded adapters, sorted by name."""
+        return [_adapter_info(adapter) for adapter in self.engine.adapters()]
+
+    async def load(self, name: str) -> AdapterInfo:
+        """Load an adapter of the adapter folder.
+
+        Raises:
+            InvalidRequestError: The name is not that of a folder.
+            NotFoundError: There is no such adapter.
+        """
+        if not _NAME.fullmatch(name):
+            raise InvalidRequestError(
+                "name",
+                f"{name[:80]!r} is no adapter name; use letters, digits, '.', '_', '-', at most 64",
+            )
+        folder = self._adapter_folder / name
+        if not (folder / "card.json").is_file():
+            raise NotFoundError(f"name: there is no adapter {name!r} in the adapter folder")
+        loaded = await asyncio.wrap_future(self.engine.load_adapter(folder))
+        _LOG.info("adapter loaded", adapter=name, version=loaded.version[:12])
+        return _adapter_info(loaded)
+
+    async def unload(self, name: str) -> None:
+        """Unload an adapter; requests that use it finish first."""
+        await asyncio.wrap_future(self.engine.unload_adapter(name))
+        _LOG.info("adapter unloaded", adapter=name)
+
+    async def probe(self, model: str, prompt: str, max_tokens: int) -> ProbeAnswer:
+        """Answer one user message greedily."""
+        done = await self.generate(prompt, model=model, max_tokens=max_tokens)
+        return ProbeAnswer(done.text, done.model_version)
+
+    async def generate(
+        self, prompt: str, *, model: str = "", max_tokens: int = 64, deadline: float | None = None
+    ) -> GeneratedText:
+        """Answer one user message greedily.
+
+        Args:
+            prompt: Text of the user message.
+            model: Base model or adapter; empty is the base model.
+            max_tokens: Most tokens to generate.
+            deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
+
+        Raises:
+            InvalidRequestError: The prompt is empty or does not fit the context.
+            AdapterNotFoundError: The model is not loaded.
+        """
+        adapter = self._adapter(model)
+        ids = self._prompt_ids(prompt, max_tokens)
+        request = GenerationRequest(
+            prompt_ids=tuple(ids),
+            sampling=Sampling(temperature=0.0),
+            max_tokens=max_tokens,
+            adapter=adapter.name if adapter else None,
+            deadline=deadline,
+        )
+        base = self.backbone.digest[:12]
+        version = f"{base}+{adapter.version[:12]}" if adapter else base
+        text, tokens = await self._run(request)
+        return GeneratedText(text, tokens, version)
+
+    async def close(self) -> None:
+        """Finish accepted requests, then end the engine's thread."""
+        await asyncio.to_thread(self.engine.close, drain=True)
+
+    async def wait(self) -> None:
+        """Return when the engine ends; raises the exception that broke it."""
+        # Cancelling this task must not cancel the future, which the engine's thread completes.
+        await asyncio.shield(asyncio.wrap_future(self.engine.ended))
+
+    async def _run(self, request: GenerationRequest) -> tuple[str, int]:
+        """Return text and number of tokens; cancelling the task cancels the request."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[int] = loop.create_future()
+        parts: list[str] = []
+
+        def settle(result: int | Exception) -> None:
+            if done.done():
+                return
+            if isinstance(result, Exception):
+                done.set_exception(result)
+            else:
+                done.set_result(result)
+
+        def on_output(output: Any) -> None:  # on the engine's thread
+            if not isinstance(output, Exception):
+                parts.append(output.text)
+                if not output.finish:
+                    return
+                output = output.completion_tokens
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, output)
+
+        handle = self.engine.submit(request, on_output)
+        try:
+            tokens = await done
+        finally:
+            handle.cancel()
+        return "".join(parts), tokens
+
+    def _adapter(self, model: str) -> LoadedAdapter | None:
+        if model in ("", self.backbone.name):
+            return None
+        if adapter := self.engine.adapter(model):
+            return adapter
+        known = [self.backbone.name, *(adapter.name for adapter in self.engine.adapters())]
+        raise AdapterNotFoundError(model, known)
+
+    def _prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
+        if not prompt.strip():
+            raise InvalidRequestError("prompt", "is empty; write one user message")
+        tokenizer = self.backbone.tokenizer
+        chat = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        limit = self.context_tokens - max_tokens
+        if len(ids) > limit:
+            raise InvalidRequestError(
+                "prompt",
+                f"has {len(ids)} tokens; at most {limit} fit beside max_tokens; shorten it",
+            )
+        return ids
+
+
+class HostHolder:
+    """Engine host of a service that is reachable before its model is loaded."""
+
+    def __init__(self) -> None:
+        self.host: EngineHost | None = None
+
+    def get(self) -> EngineHost:
+        """Return the host.
+
+        Raises:
+            UnavailableError: The model is still loading.
+        """
+        if self.host is None:
+            raise UnavailableError("the model is still loading; retry later", retry_after_s=2.0)
+        return self.host
+
+
+def load_host(settings: EngineSettings) -> EngineHost:
+    """Load base model and adapters and start the engine; blocks for seconds."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if settings.backbone == TINY:
+        backbone = tiny_backbone()
+    else:
+        backbone = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
+    count = len(backbone.layers)
+    first = count // 2 if settings.first_layer is None else settings.first_layer
+    feature = round(count / 4) if settings.feature_layer is None else settings.feature_layer
+    bank = AdapterBank(
+        backbone,
+        layers=range(first, count),
+        rank=settings.rank,
+        slots=settings.slots,
+        feature_layer=feature,
+    )
+    for card in sorted(settings.adapter_folder.glob("*/card.json")):
+        loaded = bank.load(card.parent)
+        _LOG.info("adapter loaded", adapter=loaded.name, version=loaded.version[:12])
+    engine = ModelWorker(
+        backbone,
+        bank,
+        rows=settings.rows,
+        queue=settings.queue,
+        context_tokens=settings.context_tokens,
+        prefix_bytes=settings.prefix_mib * 2**20,
+    )
+    engine.start()
+    return EngineHost(backbone, engine, settings.adapter_folder)
+
+
+def _adapter_info(adapter: LoadedAdapter) -> AdapterInfo:
+    return AdapterInfo(adapter.name, adapter.version, adapter.rank, int(adapter.loaded_unix_s))

@@ -1,0 +1,24 @@
+"""Preconditions of the local fleet."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from bem_fleet.cli.local.checks import NotReadyToStartError, check
+from bem_fleet.cli.local.plan import Plan
+
+
+def test_used_port_is_named_with_its_variable(tmp_path: Path) -> None:
+    """The error names the port and the variable that moves it."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        free = dict.fromkeys(Plan().ports, 0)
+        with pytest.raises(NotReadyToStartError, match=f"{port}.*ROUTER_PORT="):
+            check(Plan(run=tmp_path, ports={**free, "ROUTER_PORT": port}))
+
+
+def test_free_machine_passes(tmp_path: Path) -> None:
+    """With free ports and disk nothing is raised."""
+    check(Plan(run=tmp_path, ports=dict.fromkeys(Plan().ports, 0)))

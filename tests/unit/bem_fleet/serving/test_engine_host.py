@@ -1,0 +1,71 @@
+"""Engine host with the tiny model."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.testing import tiny_backbone
+from bem_fleet.serving import EngineHost, EngineSettings, HostHolder, load_host
+from fleet.errors import NotFoundError, UnavailableError
+
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[EngineHost]:
+    """A host with one adapter loaded at the start."""
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1)
+    settings = EngineSettings(
+        backbone="tiny",
+        adapter_folder=tmp_path,
+        context_tokens=256,
+        rank=RANK,
+        first_layer=min(LAYERS),
+        feature_layer=FEATURE_LAYER,
+    )
+    made = await asyncio.to_thread(load_host, settings)
+    yield made
+    await made.close()
+
+
+async def test_base_and_adapter_answer(host: EngineHost) -> None:
+    """Each answer carries the version of what generated it, and is repeatable."""
+    base = await host.generate("hello", max_tokens=8)
+    adapter = await host.generate("hello", model="alpha", max_tokens=8)
+    probe = await host.probe("", "hello", 8)
+
+    assert base.text == probe.text
+    assert base.completion_tokens <= 8
+    assert adapter.model_version.startswith(f"{base.model_version}+")
+    assert [one.name for one in host.loaded_adapters()] == ["alpha"]
+
+
+async def test_adapter_is_loaded_and_unloaded(host: EngineHost, tmp_path: Path) -> None:
+    """A new folder is loaded by name; an unloaded adapter is not found."""
+    write_adapter(tmp_path, tiny_backbone(), "beta", seed=2)
+    loaded = await host.load("beta")
+    await host.unload("beta")
+
+    assert loaded.rank == RANK
+    with pytest.raises(AdapterNotFoundError):
+        await host.generate("hello", model="beta")
+    with pytest.raises(NotFoundError, match="no adapter 'gamma'"):
+        await host.load("gamma")
+    with pytest.raises(InvalidRequestError, match="no adapter name"):
+        await host.load("../beta")
+
+
+async def test_prompt_limits_are_named(host: EngineHost) -> None:
+    """An empty prompt and one that does not fit name field and limit."""
+    with pytest.raises(InvalidRequestError, match="prompt: is empty"):
+        await host.generate(" ")
+    with pytest.raises(InvalidRequestError, match="at most 192 fit beside max_tokens"):
+        await host.generate("x" * 400, max_tokens=64)
+
+
+def test_holder_without_a_model_is_unavailable() -> None:
+    """Calls before the model is loaded are told to retry."""
+    with pytest.raises(UnavailableError, match="still loading"):
+        HostHolder().get()

@@ -1,0 +1,23 @@
+"""Compilation of kernels at build time."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from docker import compile_kernels
+
+
+def test_reason_of_the_choice_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder exists before the compiler runs, and the build log says what was chosen."""
+    cache = tmp_path / "kernels"
+    seen: list[bool] = []
+
+    def choose(_: str, folder: Path) -> SimpleNamespace:
+        seen.append(folder.is_dir())
+        return SimpleNamespace(reason="native: compiled")
+
+    monkeypatch.setattr(compile_kernels, "choose", choose)
+
+    assert compile_kernels.compile_kernels(cache) == "native: compiled"
+    assert seen == [True]

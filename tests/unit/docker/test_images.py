@@ -1,0 +1,55 @@
+"""Build arguments of the images."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from bem_fleet.checkout import ROOT
+
+from docker.images import images, main
+
+
+def test_every_service_has_an_image() -> None:
+    """Redis and all services, each with an existing lock and existing adapters."""
+    found = {image.name: image for image in images()}
+    services = {file.parent.name for file in (ROOT / "services").glob("*/__main__.py")}
+
+    assert set(found) == {"redis", *services}
+    for image in found.values():
+        assert (ROOT / "requirements" / f"{image.lock}.lock").is_file()
+        assert image.adapters in {"all", "none"} or (ROOT / "adapters" / image.adapters).is_dir()
+
+
+def test_torch_makes_a_model_image() -> None:
+    """The router's lock has torch, the sidecar's has not; the sidecar gets the guard's heads."""
+    found = {image.name: image for image in images()}
+
+    assert (found["router"].kind, found["router"].adapters) == ("model", "all")
+    assert (found["safety"].kind, found["safety"].adapters) == ("control", "guard")
+    assert found["router"].gpu_memory == "80GB"
+
+
+def test_unknown_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error lists the images that exist."""
+    assert main(["rooter"]) == 1
+    assert "name: 'rooter' is no image; choose from redis" in capsys.readouterr().err
+
+
+def test_build_script_passes_every_argument(tmp_path: Path) -> None:
+    """The Dockerfile declares each build argument that the script passes."""
+    script = (ROOT / "docker/build.sh").read_text()
+    dockerfile = (ROOT / "docker/Dockerfile").read_text()
+    for name in ("SERVICE", "KIND", "LOCK", "ADAPTERS", "MISSION", "GPU_MEMORY", "VERSION"):
+        assert f'"{name}=' in script
+        assert f"ARG {name}" in dockerfile
+    log = tmp_path / "log"
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$@" >> {log}\n')
+    docker.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    subprocess.run([ROOT / "docker/build.sh", "safety"], check=True, env=environment)
+
+    assert "--build-arg SERVICE=safety --build-arg KIND=control --build-arg LOCK=safety" in (
+        log.read_text()
+    )
+    assert "ADAPTERS=guard" in log.read_text()
