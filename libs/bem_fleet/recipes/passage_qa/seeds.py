@@ -1,4 +1,4 @@
-"""Several training seeds of one adapter against its base, in this process, on the held-out items."""
+"""Comparison of several training seeds of one adapter with its base, in process."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,21 +17,25 @@ from bem_fleet.recipes.passage_qa.evaluate import MAX_TOKENS
 
 
 class SeedSystem:
-    """An adapter's artifact of one seed, loaded when it is asked: seeds share a name.
+    """Evaluation system of one training seed.
+
+    Seeds share the adapter's name, so each artifact is loaded right before it answers.
 
     Args:
-        worker: Started, with a bank that the artifact fits.
-        folder: The artifact.
+        worker: Started engine with a bank that the artifact fits.
+        folder: Folder of the artifact.
 
     Raises:
-        ArtifactFormatError: As of ``read_adapter``, like its other errors.
+        ArtifactFormatError: A file is missing or malformed.
+        ArtifactTamperedError: The tensors do not have the hash on the card.
+        BaseMismatchError: The adapter belongs to another base model.
     """
 
     def __init__(self, worker: ModelWorker, folder: Path) -> None:
         self._worker, self._folder = worker, folder
-        found = read_adapter(folder, base_digest=worker.backbone.digest)
-        self.name, self.seed = found.card.name, found.card.seed
-        self.digest = f"{worker.backbone.digest}+{found.version}"
+        adapter = read_adapter(folder, base_digest=worker.backbone.digest)
+        self.name, self.seed = adapter.card.name, adapter.card.seed
+        self.digest = f"{worker.backbone.digest}+{adapter.version}"
 
     def answer(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
@@ -54,19 +58,19 @@ def compare_seeds(
     """Compare all seeds of an adapter with its base, zero-shot and with two solved examples.
 
     Args:
-        backbone: The base model, without sites.
-        folders: One artifact a training seed, of equal shape.
-        data: What the adapter was trained on.
-        name: Of the report.
-        command: For the report.
+        backbone: Base model without sites.
+        folders: Artifact folders, one per training seed, of equal shape.
+        data: Data set that the adapter was trained on.
+        name: Name of the report.
+        command: Command line, for the report.
         cache: Folder of answers and scores of earlier runs.
-        limit: Held-out items at most; None for all.
+        limit: Largest number of held-out items; None for all.
 
     Returns:
-        The report, with scores [seeds, items] and cluster intervals over both.
+        The report, with scores ``[seeds, items]`` and cluster intervals over both.
     """
-    # A seed is written beside the one that it replaces.
-    bank = AdapterBank.shaped_for(backbone, folders[0], slots=2)
+    # A second slot lets a seed be loaded while the one that it replaces is still resident.
+    bank = AdapterBank.for_artifact(backbone, folders[0], slots=2)
     worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
     worker.start()
     try:
@@ -90,9 +94,9 @@ def compare_seeds(
                 command=command,
                 decoding=Decoding(max_tokens=MAX_TOKENS),
                 confidence_note=(
-                    "Answered in process, without service and sidecar. The adapter is read strictly "
-                    "(a reply that is not the JSON scores 0), the base leniently; the base has no "
-                    "training seed and stands against each of the adapter's."
+                    "Answered in process, without service and sidecar. The adapter is read "
+                    "strictly (a reply that is not the JSON scores 0), the base leniently. The "
+                    "base has no training seed and is compared with each of the adapter's."
                 ),
             ),
             cache=cache,

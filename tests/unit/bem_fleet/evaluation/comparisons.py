@@ -10,7 +10,7 @@ from bem.testing import tiny_backbone
 from bem_fleet.evaluation.pipeline import Comparison
 from bem_fleet.evaluation.systems import Answer, Chat, Decoding, Item, Run, Side
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 
 class Oracle:

@@ -1,16 +1,16 @@
-"""Random safety adapters for the tiny model."""
+"""Random safety adapters of the tiny base model."""
 
 from pathlib import Path
 
 import torch
-from bem.adapters.site import KINDS
+from bem.adapters.site import TARGET_MODULES
 from bem.backbone import Backbone
-from bem.safety import SafetyCard, ValueHead, reserve, save_safety
+from bem.safety import SafetyCard, ValueHead, reserve_basis, save_safety
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK
 
 BASIS = 6
-# Far from zero, and small enough to leave an adapter beside it its say.
+# Far from zero, and small enough that an adapter beside it still changes the output.
 SIZE = 0.6
 
 
@@ -23,13 +23,13 @@ def write_safety(
     rank: int = RANK,
     basis: int = BASIS,
 ) -> SafetyCard:
-    """Write an adapter whose factors are random and far from zero; every request is risky."""
+    """Write a safety adapter with random factors; its value head finds every request risky."""
     generator = torch.Generator().manual_seed(seed)
     width = backbone.model.config.hidden_size
     tensors = {}
     for layer in LAYERS:
-        tensors[f"{layer}.Q"] = reserve(width, basis, seed=seed * 100 + layer)
-        for path in KINDS.values():
+        tensors[f"{layer}.Q"] = reserve_basis(width, basis, seed=seed * 100 + layer)
+        for path in TARGET_MODULES.values():
             site = f"model.layers.{layer}.{path}"
             base = backbone.model.get_submodule(site)
             base = getattr(base, "base", base)
@@ -45,7 +45,7 @@ def write_safety(
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=list(LAYERS),
-        kinds=list(KINDS),
+        kinds=list(TARGET_MODULES),
         rank=rank,
         scale=1.0,
         basis=basis,

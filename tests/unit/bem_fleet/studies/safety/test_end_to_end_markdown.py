@@ -1,18 +1,18 @@
-"""The page of the full fleet: figures of the reports, by arm and group."""
+"""Tests of the end-to-end page: figures of the reports, by arm and group."""
 
 import json
 from pathlib import Path
 
-from bem_fleet.studies.safety.end_to_end_markdown import fleet_page
+from bem_fleet.studies.safety.end_to_end_markdown import fleet_markdown
 
 
 def write(folder: Path, name: str, found: dict[str, object]) -> None:
-    """Write a report with what all of them have."""
+    """Write a report with the fields that all reports have."""
     head = {"mission": {"name": "basis at strength 1 and sidecar"}, "seeds": [0, 1], "command": "c"}
     (folder / f"safety_fleet_{name}.json").write_text(json.dumps(head | found))
 
 
-def test_page_says_what_each_half_does(tmp_path: Path) -> None:
+def test_page_has_the_figures_of_each_half(tmp_path: Path) -> None:
     """Rates of the base, of each arm by seed, of each group, and of harmless texts by origin."""
     row = {"items": 2, "without": 1.0, "basis": 0.5, "sidecar": 0.75, "both": 0.25}
     groups = {f"by_{title}": {"x": row} for title in ("category", "kind", "family")}
@@ -41,7 +41,7 @@ def test_page_says_what_each_half_does(tmp_path: Path) -> None:
             "declined_by_the_basis": declined,
         },
     )
-    page = "\n".join(fleet_page(tmp_path))
+    page = "\n".join(fleet_markdown(tmp_path))
 
     assert "| without C | 1.000 | | 0.7500 | 0.7500 |" in page
     assert "| basis | 0.500, 0.500 | -50.0% | 0.6250 | 0.7500 |" in page
@@ -52,5 +52,5 @@ def test_page_says_what_each_half_does(tmp_path: Path) -> None:
 
 
 def test_without_reports_there_is_no_page(tmp_path: Path) -> None:
-    """Nothing is written of what was not measured."""
-    assert fleet_page(tmp_path) == []
+    """Figures that were not measured are not written."""
+    assert fleet_markdown(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Seeds of one adapter, which share a name, each answer with their own factors."""
+"""Tests of the seed comparison: seeds share a name and answer with their own factors."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from bem.testing import tiny_backbone
 from bem_fleet.data.passage_qa import DataSet, Item
 from bem_fleet.recipes.passage_qa.seeds import compare_seeds
 
-from tests.unit.bem.adapters import write_adapter
+from tests.support.random_adapters import write_adapter
 
 DATA = DataSet(
     splits={
@@ -24,8 +24,8 @@ def test_report_has_a_row_of_scores_a_seed(tmp_path: Path) -> None:
     """Scores are [seeds, items], the base is asked once, and the replies differ between seeds."""
     folders = []
     for seed in (3, 4):
-        write_adapter(tmp_path / str(seed), tiny_backbone(), "a-adapter", seed=seed)
-        folders.append(tmp_path / str(seed) / "a-adapter")
+        write_adapter(tmp_path / str(seed), tiny_backbone(), "qa", seed=seed)
+        folders.append(tmp_path / str(seed) / "qa")
     report = compare_seeds(
         tiny_backbone(context_tokens=2048), folders, DATA, name="x", command="c", limit=3
     )
@@ -39,13 +39,13 @@ def test_report_has_a_row_of_scores_a_seed(tmp_path: Path) -> None:
     assert len(report["mission"]["digest"].split(",")) == 2
 
 
-def test_folder_without_a_adapter_is_named(tmp_path: Path) -> None:
+def test_folder_without_an_adapter_is_named(tmp_path: Path) -> None:
     """A missing artifact is an error before anything is answered."""
-    write_adapter(tmp_path, tiny_backbone(), "a-adapter", seed=1)
+    write_adapter(tmp_path, tiny_backbone(), "qa", seed=1)
     with pytest.raises(ArtifactFormatError, match="gone has no"):
         compare_seeds(
             tiny_backbone(),
-            [tmp_path / "a-adapter", tmp_path / "gone"],
+            [tmp_path / "qa", tmp_path / "gone"],
             DATA,
             name="x",
             command="c",

@@ -1,12 +1,12 @@
-"""The value head: separates, and is exactly zero for what is harmless."""
+"""Tests of the value head: it separates classes and is exactly zero below its threshold."""
 
 import pytest
 import torch
 from bem.safety import ValueHead
 
 
-def clouds() -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of 60 risky and 240 harmless requests, apart in one direction."""
+def separable_features() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features of 60 risky and 240 harmless requests that differ in one direction."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(300, 16, generator=generator)
     risky = torch.arange(300) < 60
@@ -16,7 +16,7 @@ def clouds() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_fitted_head_finds_risk_and_calibration_bounds_false_alarms() -> None:
     """Nearly all risky requests get a value, at most the allowed share of the harmless."""
-    features, risky = clouds()
+    features, risky = separable_features()
     head = ValueHead(16)
     head.fit(features, risky)
     head.calibrate(features[~risky], features[risky], false_positives=0.02)
@@ -29,7 +29,18 @@ def test_fitted_head_finds_risk_and_calibration_bounds_false_alarms() -> None:
     assert bool(((value >= 0) & (value <= 1)).all())
 
 
-def test_one_kind_of_requests_is_refused() -> None:
-    """Nothing can be told apart from nothing."""
-    with pytest.raises(ValueError, match="one kind is missing"):
+def test_a_single_class_is_refused() -> None:
+    """Fitting needs both classes."""
+    with pytest.raises(ValueError, match="one class is missing"):
         ValueHead(4).fit(torch.randn(5, 4), torch.ones(5, dtype=torch.bool))
+
+
+def test_value_ramps_from_threshold_to_full() -> None:
+    """Zero up to the threshold, one from full on, linear between."""
+    head = ValueHead(1)
+    with torch.no_grad():
+        head.linear.weight.fill_(1.0)
+        head.threshold.fill_(2.0)
+        head.full.fill_(4.0)
+
+    assert head(torch.tensor([[-9.0], [2.0], [3.0], [4.0], [9.0]])).tolist() == [0, 0, 0.5, 1, 1]
