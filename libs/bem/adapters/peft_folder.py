@@ -91,11 +91,7 @@ def import_lora(
     if bem_config and bem_config.controller_sha256:
         controller = load_file(folder / BEM_WEIGHTS)
     layers = sorted({int(site.split(".")[2]) for site in factors})
-    kinds = [
-        kind
-        for kind, path in TARGET_MODULES.items()
-        if any(site.endswith(path) for site in factors)
-    ]
+    kinds = [k for k, path in TARGET_MODULES.items() if any(s.endswith(path) for s in factors)]
     tensors = {f"{CONTROLLER_PREFIX}{key}": tensor for key, tensor in controller.items()}
     for layer in layers:
         for kind in kinds:
@@ -157,7 +153,12 @@ def export_lora(adapter: Adapter, out: Path) -> bool:
         controller_sha256="" if constant else file_digest(out / BEM_WEIGHTS),
     )
     (out / BEM_CONFIG).write_text(json.dumps(vars(bem_config), indent=2) + "\n")
-    config = {
+    (out / CONFIG).write_text(json.dumps(_peft_config(card), indent=2) + "\n")
+    return constant
+
+
+def _peft_config(card: AdapterCard) -> dict[str, Any]:
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": card.base_name,
@@ -170,8 +171,6 @@ def export_lora(adapter: Adapter, out: Path) -> bool:
         "layers_pattern": "layers",
         "inference_mode": True,
     }
-    (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    return constant
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -146,20 +147,11 @@ def encode_sequences(
         return _split(sequences, states, features)
     entry = folder / cache_key(backbone, sequences, first_layer, feature_layer)
     if not entry.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="features-", dir=folder))
-        try:
+        with _new_entry(entry) as partial:
             states = _map_file(partial, shape, dtype, write=True)
             features = _run_lower_layers(decoder, sequences, states, first_layer, feature_layer)
             save_file({"features": features}, partial / "features.safetensors")
             del states  # unmaps the file before it is renamed
-            partial.rename(entry)
-        except OSError:
-            # Another process may have finished first; its copy is identical.
-            if not entry.exists():
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     features = load_file(entry / "features.safetensors")["features"]
     return _split(sequences, _map_file(entry, shape, dtype, write=False), features)
 
@@ -195,6 +187,22 @@ def cache_key(
     for prompt, reply in sequences:
         digest.update(json.dumps([prompt, reply]).encode())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _new_entry(entry: Path) -> Iterator[Path]:
+    """Yield a partial folder that becomes ``entry`` when the block ends without an error."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix="features-", dir=entry.parent))
+    try:
+        yield partial
+        partial.rename(entry)
+    except OSError:
+        # Another process may have finished first; its copy is identical.
+        if not entry.exists():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _map_file(folder: Path, shape: tuple[int, ...], dtype: torch.dtype, *, write: bool) -> Tensor:

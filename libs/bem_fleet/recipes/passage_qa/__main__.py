@@ -51,8 +51,16 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.memory_mib:
         select_strategy(trainer, examples, arguments.memory_mib)
     trainer.run(examples)
-    card = AdapterCard(
-        name=arguments.adapter,
+    card = adapter_card(trainer, name=arguments.adapter, data_digest=data.digest)
+    save_adapter(arguments.out, card, trainer.tensors())
+    sys.stdout.write(f"{arguments.out}: {len(examples)} examples, {trainer.step} steps\n")
+
+
+def adapter_card(trainer: AdapterTrainer, *, name: str, data_digest: str) -> AdapterCard:
+    """Return the card of a trained adapter, with the command line of this process."""
+    config, backbone = trainer.config, trainer.backbone
+    return AdapterCard(
+        name=name,
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=list(config.layers),
@@ -61,11 +69,9 @@ def train(arguments: argparse.Namespace) -> None:
         scale=config.scale,
         feature_layer=config.feature_layer,
         command=_command(),
-        data_digest=data.digest,
+        data_digest=data_digest,
         seed=config.seed,
     )
-    save_adapter(arguments.out, card, trainer.tensors())
-    sys.stdout.write(f"{arguments.out}: {len(examples)} examples, {trainer.step} steps\n")
 
 
 def select_strategy(
@@ -113,15 +119,22 @@ def _command() -> str:
     return shlex.join([*PROG.split(), *sys.argv[1:]])
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train an adapter")
+    _add_train(commands.add_parser("train", help="train an adapter"))
+    _add_evaluate(commands.add_parser("evaluate", help="compare an adapter with its base"))
+    _add_seeds(commands.add_parser("seeds", help="compare several seeds with the base"))
+    parsed = parser.parse_args(arguments)
+    parsed.run(parsed)
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", choices=sorted(DATA_SETS), required=True)
-    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--out", type=Path, required=True, help="folder of the artifact")
     command.add_argument("--cache", type=Path, default=Path(".cache"))
-    command.add_argument("--dtype", default="bfloat16")
+    command.add_argument("--dtype", default="bfloat16", help="dtype of the base model")
     command.add_argument("--epochs", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--compute-dtype", default="auto", choices=["auto", "float32", "bfloat16"])
@@ -139,13 +152,17 @@ def main() -> None:
         "--save-steps", type=int, default=0, help="steps between checkpoints; 0: one per epoch"
     )
     command.set_defaults(run=train)
-    command = commands.add_parser("evaluate", help="compare an adapter with its base")
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", choices=sorted(DATA_SETS), required=True)
     command.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    command.add_argument("--report", type=Path, required=True)
+    command.add_argument("--report", type=Path, required=True, help="JSON file to write")
     command.add_argument("--cache", type=Path, default=Path(".cache"))
     command.set_defaults(run=evaluate_adapter)
-    command = commands.add_parser("seeds", help="compare several seeds of an adapter with its base")
+
+
+def _add_seeds(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", choices=sorted(DATA_SETS), required=True)
     command.add_argument(
         "--artifacts", type=Path, nargs="+", required=True, help="one folder per seed"
@@ -156,8 +173,6 @@ def main() -> None:
     command.add_argument("--limit", type=int, help="largest number of items")
     command.add_argument("--cache", type=Path, default=Path(".cache"))
     command.set_defaults(run=evaluate_seeds)
-    arguments = parser.parse_args()
-    arguments.run(arguments)
 
 
 if __name__ == "__main__":

@@ -75,31 +75,41 @@ def compare_seeds(
     worker.start()
     try:
         systems = [SeedSystem(worker, folder) for folder in folders]
-        adapter, base = systems[0].name, Run(WorkerSystem(worker))
-        shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
-        return evaluate(
-            Comparison(
-                id=name,
-                mission=Side(adapter, tuple(Run(s, s.seed) for s in systems), "strict"),
-                baselines=(
-                    Side("base with two examples", (base,), "lenient", shots),
-                    Side("base, zero-shot", (base,), "lenient"),
-                ),
-                items=tuple(
-                    Item(item.key, item.prompt(), (item.answer,), question_kind(item.question))
-                    for item in data.splits["held_out"][:limit]
-                ),
-                data_name=f"{adapter}, held_out",
-                data_digest=data.digest,
-                command=command,
-                decoding=Decoding(max_tokens=MAX_TOKENS),
-                confidence_note=(
-                    "Answered in process, without service and sidecar. The adapter is read "
-                    "strictly (a reply that is not the JSON scores 0), the base leniently. The "
-                    "base has no training seed and is compared with each of the adapter's."
-                ),
-            ),
-            cache=cache,
-        )
+        comparison = _comparison(worker, systems, data, name=name, command=command, limit=limit)
+        return evaluate(comparison, cache=cache)
     finally:
         worker.close(drain=True)
+
+
+def _comparison(
+    worker: ModelWorker,
+    systems: Sequence[SeedSystem],
+    data: DataSet,
+    *,
+    name: str,
+    command: str,
+    limit: int | None,
+) -> Comparison:
+    adapter, base = systems[0].name, Run(WorkerSystem(worker))
+    shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
+    return Comparison(
+        id=name,
+        mission=Side(adapter, tuple(Run(s, s.seed) for s in systems), "strict"),
+        baselines=(
+            Side("base with two examples", (base,), "lenient", shots),
+            Side("base, zero-shot", (base,), "lenient"),
+        ),
+        items=tuple(
+            Item(item.key, item.prompt(), (item.answer,), question_kind(item.question))
+            for item in data.splits["held_out"][:limit]
+        ),
+        data_name=f"{adapter}, held_out",
+        data_digest=data.digest,
+        command=command,
+        decoding=Decoding(max_tokens=MAX_TOKENS),
+        confidence_note=(
+            "Answered in process, without service and sidecar. The adapter is read strictly (a "
+            "reply that is not the JSON scores 0), the base leniently. The base has no training "
+            "seed and is compared with each of the adapter's."
+        ),
+    )

@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from bem.adapters import read_adapter
@@ -128,7 +129,18 @@ def train(arguments: argparse.Namespace) -> None:
     )
     tensors = trainer.tensors()
     tensors |= {f"value.{name}": tensor for name, tensor in value.head.state_dict().items()}
-    card = SafetyCard(
+    metrics = {"training": training_metrics, "value": value.metrics}
+    card = safety_card(backbone, trainer, data_digest=examples.digest, metrics=metrics)
+    save_safety(arguments.out, card, tensors)
+    sys.stdout.write(json.dumps(card.metrics, indent=1) + "\n")
+
+
+def safety_card(
+    backbone: Backbone, trainer: SafetyTrainer, *, data_digest: str, metrics: dict[str, Any]
+) -> SafetyCard:
+    """Return the card of a trained safety adapter, with the command line of this process."""
+    config = trainer.config
+    return SafetyCard(
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=list(config.layers),
@@ -139,15 +151,13 @@ def train(arguments: argparse.Namespace) -> None:
         epsilon=config.epsilon,
         feature_layer=config.feature_layer,
         command=shlex.join([*PROG.split(), *sys.argv[1:]]),
-        data_digest=examples.digest,
+        data_digest=data_digest,
         seed=config.seed,
-        metrics={"training": training_metrics, "value": value.metrics},
+        metrics=metrics,
     )
-    save_safety(arguments.out, card, tensors)
-    sys.stdout.write(json.dumps(card.metrics, indent=1) + "\n")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
@@ -172,7 +182,7 @@ def main() -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args())
+    train(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

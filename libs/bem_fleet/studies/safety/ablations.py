@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bem.adapters import read_adapter
+from bem.adapters import Adapter, read_adapter
 from bem.backbone import Backbone
 from bem.safety import SafetyArtifact, orthogonality, read_safety, save_safety
 from bem.safety.artifact import VALUE_PREFIX
 from bem.safety.basis import column_span
-from bem.training.safety.refusal_probe import RefusalProbe
+from bem.training.safety.refusal_probe import RefusalMeasurement, RefusalProbe
+from torch import Tensor
 
 from bem_fleet.data.red_team import digest_of
 from bem_fleet.studies.safety.basis_study import (
@@ -61,34 +62,11 @@ def ablations(
     adapter = read_adapter(ADAPTER, base_digest=backbone.digest)
     alone = _adapter_scores(questions, cache, replies, None)
     rows = []
-    for one in trained:
-        card = one.artifact.card
-        refusals = probe.measure(one.artifact, torch.ones(len(attacks)))
-        spans = {
-            path: column_span(b.double()) for path, (_, b) in one.artifact.site_factors().items()
-        }
-        always_on = _write_always_on(one.artifact, cache / "safety")
+    for variant in trained:
+        always_on = _write_always_on(variant.artifact, cache / "safety")
         beside = _adapter_scores(questions, cache, replies, always_on)
-        violated = 1 - refusals.refused.float() * above.float()
-        training = {name: value for name, value in card.metrics["training"].items() if name != "kl"}
-        rows.append({
-            "folder": one.folder.name,
-            "epsilon": card.epsilon,
-            "basis": card.basis,
-            "seed": card.seed,
-            "training_violation": sum(training.values()) / len(training),
-            "training_kl": card.metrics["training"]["kl"],
-            "violation": float(violated.mean()),
-            "violation_at_full_strength": float(1 - refusals.refused.float().mean()),
-            "expected_violation_at_full_strength": float(1 - refusals.probability.mean()),
-            "least_orthogonality_to_adapter": min(
-                orthogonality(span, adapter.factors[path][1].float())
-                for path, span in spans.items()
-            ),
-            "adapter_exact_match": _mean(beside, "exact_match"),
-            "adapter_f1": _mean(beside, "f1"),
-            "items": {"violation": violated.tolist(), "adapter_f1": [row["f1"] for row in beside]},
-        })  # fmt: skip
+        refusals = probe.measure(variant.artifact, torch.ones(len(attacks)))
+        rows.append(_variant_row(variant, adapter, refusals, above, beside))
     return {
         "id": "safety_ablations",
         "command": command,
@@ -99,6 +77,47 @@ def ablations(
             "f1": _mean(alone, "f1"),
         },
         "variants": rows,
+    }
+
+
+def _variant_row(
+    variant: TrainedAdapter,
+    adapter: Adapter,
+    refusals: RefusalMeasurement,
+    above: Tensor,
+    beside: Sequence[dict[str, float]],
+) -> Report:
+    """Return the figures of one variant.
+
+    Args:
+        variant: Safety adapter of the variant.
+        adapter: Adapter that it stands beside.
+        refusals: Refusals of the attacks at full strength.
+        above: ``[S]`` bool, whether the served value head acts on each attack.
+        beside: Scores of the adapter's answers beside the variant.
+    """
+    card = variant.artifact.card
+    spans = {
+        path: column_span(b.double()) for path, (_, b) in variant.artifact.site_factors().items()
+    }
+    violated = 1 - refusals.refused.float() * above.float()
+    training = {name: value for name, value in card.metrics["training"].items() if name != "kl"}
+    return {
+        "folder": variant.folder.name,
+        "epsilon": card.epsilon,
+        "basis": card.basis,
+        "seed": card.seed,
+        "training_violation": sum(training.values()) / len(training),
+        "training_kl": card.metrics["training"]["kl"],
+        "violation": float(violated.mean()),
+        "violation_at_full_strength": float(1 - refusals.refused.float().mean()),
+        "expected_violation_at_full_strength": float(1 - refusals.probability.mean()),
+        "least_orthogonality_to_adapter": min(
+            orthogonality(span, adapter.factors[path][1].float()) for path, span in spans.items()
+        ),
+        "adapter_exact_match": _mean(beside, "exact_match"),
+        "adapter_f1": _mean(beside, "f1"),
+        "items": {"violation": violated.tolist(), "adapter_f1": [row["f1"] for row in beside]},
     }
 
 

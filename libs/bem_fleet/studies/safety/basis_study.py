@@ -18,7 +18,7 @@ from bem_fleet.data.harmless import SUITE, HarmlessPrompt, load_harmless
 from bem_fleet.data.red_team import RedTeamPrompt, digest_of, load_red_team, sample
 from bem_fleet.evaluation.harm_judges import JUDGES, judge_named
 from bem_fleet.scores.metrics import scores_of
-from bem_fleet.studies.safety.paired_outputs import TrainedAdapter, paired_replies
+from bem_fleet.studies.safety.paired_outputs import PairedReplies, TrainedAdapter, paired_replies
 
 ATTACKS = 204
 MAX_ATTACK_CHARS = 400
@@ -64,16 +64,7 @@ def violations(
     replies = paired_replies(
         backbone, trained, prompts, tokens=REPLY_TOKENS, strength=1.0, cache=cache, folder=folder
     )
-    scored = {}
-    for name in JUDGES:
-        judge = judge_named(name)
-        scored[name] = (
-            [judge.violates(r, p) for r, p in zip(replies.baseline, prompts, strict=True)],
-            [
-                [judge.violates(r, p) for r, p in zip(run, prompts, strict=True)]
-                for run in replies.with_safety
-            ],
-        )
+    scored = {name: _violation_scores(name, prompts, replies) for name in JUDGES}
     before, after = scored["mitigation"]
     report = _report("safety_violations", trained, digest_of(prompts), command)
     report["metrics"] = {
@@ -90,13 +81,29 @@ def violations(
     report["agreement_of_judges"] = _mean([
         float(a == b) for a, b in zip(before, scored["prefix"][0], strict=True)
     ])  # fmt: skip
-    report["attacks_above_threshold"] = [
-        _mean([float(above) for above in run]) for run in replies.above_threshold
-    ]
+    report["attacks_above_threshold"] = _shares_above_threshold(replies)
     report["by_category"] = _rates_by([p.category for p in prompts], before, after)
     report["by_kind"] = _rates_by([p.kind for p in prompts], before, after)
     report["by_family"] = _rates_by([_family_group(p.family) for p in prompts], before, after)
     return report
+
+
+def _violation_scores(
+    judge_name: str, prompts: Sequence[RedTeamPrompt], replies: PairedReplies
+) -> tuple[list[float], list[list[float]]]:
+    """Return the violation of each reply without the adapter, and with it by seed."""
+    judge = judge_named(judge_name)
+    return (
+        [judge.violates(r, p) for r, p in zip(replies.baseline, prompts, strict=True)],
+        [
+            [judge.violates(r, p) for r, p in zip(run, prompts, strict=True)]
+            for run in replies.with_safety
+        ],
+    )
+
+
+def _shares_above_threshold(replies: PairedReplies) -> list[float]:
+    return [_mean([float(above) for above in run]) for run in replies.above_threshold]
 
 
 def quality(
@@ -127,22 +134,21 @@ def quality(
         [answer_scores(p, r) for p, r in zip(prompts, run, strict=True)]
         for run in replies.with_safety
     ]
-    report = _report("safety_quality", trained, _digest(p.key for p in prompts), command)
+    keys = [prompt.key for prompt in prompts]
+    report = _report("safety_quality", trained, _digest(keys), command)
     report["metrics"] = {
         name: {
             "mission": [[row[name] for row in rows] for rows in after],
             "baseline": [[row[name] for row in before]] * len(trained),
-            "keys": [prompt.key for prompt in prompts],
+            "keys": keys,
         }
         for name in ("exact_match", "f1")
     }
-    judge = judge_named("prefix")
-    report["harmless_above_threshold"] = [
-        _mean([float(above) for above in run]) for run in replies.above_threshold
-    ]
+    declines = judge_named("prefix").declines
+    report["harmless_above_threshold"] = _shares_above_threshold(replies)
     report["harmless_refused"] = {
-        "base": _mean([float(judge.declines(r)) for r in replies.baseline]),
-        "basis": [_mean([float(judge.declines(r)) for r in run]) for run in replies.with_safety],
+        "base": _mean(list(map(float, map(declines, replies.baseline)))),
+        "basis": [_mean(list(map(float, map(declines, run)))) for run in replies.with_safety],
     }
     return report
 
