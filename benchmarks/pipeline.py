@@ -149,7 +149,7 @@ def measure_model() -> dict[str, Any]:
     data = load_passage_qa()
     backbone = load_backbone(cache=ROOT / ".cache/models")
     folder = ROOT / "adapters/passage-qa"
-    bank = AdapterBank.shaped_for(backbone, folder, slots=1)
+    bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     bank.load(folder)
     worker = ModelWorker(backbone, bank, rows=SAMPLE_ITEMS, queue=64, context_tokens=2048)
     worker.start()

@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from bem.backbone import load_backbone
-from bem.training.features import Tokens, cache_tokens, tokenise
-from bem.training.strategy import Arithmetic, Strategy, keep_freed_memory
-from bem.training.trainer import AdapterTrainer, TrainingPlan
+from bem.training.activation_cache import TokenPair, encode_sequences, tokenise
+from bem.training.strategy import ComputeDtype, Strategy, retain_freed_memory
+from bem.training.trainer import AdapterTrainer, TrainingConfig
 from bem_fleet.data.passage_qa import load_passage_qa
 from tqdm import tqdm
 
 from benchmarks.training_step import CACHE, LAYERS, OUT, RANK, SCALE, peft_step
 
-ARITHMETIC: dict[str, Arithmetic] = {"float32": "float32", "bfloat16": "bfloat16"}
+COMPUTE_DTYPES: dict[str, ComputeDtype] = {"float32": "float32", "bfloat16": "bfloat16"}
 BATCH = 2
 
 
-def curves(sequences: Sequence[Tokens], dtype: str, seed: int, steps: int) -> dict[str, Any]:
+def curves(sequences: Sequence[TokenPair], dtype: str, seed: int, steps: int) -> dict[str, Any]:
     """Return both loss curves of one seed, as long as ``steps``."""
     first = LAYERS // 2
-    plan = TrainingPlan(
+    plan = TrainingConfig(
         layers=tuple(range(first, LAYERS)),
         rank=RANK,
         scale=SCALE,
@@ -40,13 +40,17 @@ def curves(sequences: Sequence[Tokens], dtype: str, seed: int, steps: int) -> di
         seed=seed,
     )
     backbone = load_backbone(dtype=dtype, cache=CACHE)
-    # The lower layers in the arithmetic of the comparison, or peft's would be another input.
-    examples = cache_tokens(
-        backbone, sequences, first_layer=first, feature_layer=-1, arithmetic=ARITHMETIC[dtype]
+    # The lower layers in the compute dtype of the comparison, or peft's would be another input.
+    examples = encode_sequences(
+        backbone,
+        sequences,
+        first_layer=first,
+        feature_layer=-1,
+        compute_dtype=COMPUTE_DTYPES[dtype],
     )
     found: dict[str, list[float]] = {"peft": [], "bem": []}
     with tempfile.TemporaryDirectory() as folder:
-        strategy = Strategy(arithmetic=ARITHMETIC[dtype])
+        strategy = Strategy(compute_dtype=COMPUTE_DTYPES[dtype])
         trainer = AdapterTrainer(backbone, plan, Path(folder), strategy=strategy)
         other = peft_step(plan, trainer, dtype, steps)
         for step in tqdm(range(steps), desc=f"{dtype}, seed {seed}", unit="step"):
@@ -93,9 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--dtypes", nargs="+", default=list(ARITHMETIC), choices=list(ARITHMETIC))
+    parser.add_argument(
+        "--dtypes", nargs="+", default=list(COMPUTE_DTYPES), choices=list(COMPUTE_DTYPES)
+    )
     arguments = parser.parse_args()
-    keep_freed_memory()
+    retain_freed_memory()
     backbone = load_backbone(cache=CACHE)
     tokenised = [tokenise(backbone, item) for item in load_passage_qa(0).splits["train"]]
     short = sorted(tokenised, key=lambda pair: len(pair[0]) + len(pair[1]))
@@ -136,7 +142,7 @@ def markdown(report: dict[str, Any]) -> str:
             "seed, and of two seeds of one implementation, which is the noise."
         ),
         "",
-        "| arithmetic | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
+        "| compute dtype | " + " | ".join(column.replace("_", " ") for column in columns) + " |",
         "|" + " --- |" * (len(columns) + 1),
     ]
     lines += [

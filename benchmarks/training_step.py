@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from bem.backbone import load_backbone
-from bem.training.features import Example, Tokens, cache_tokens, tokenise
-from bem.training.strategy import Strategy, keep_freed_memory, product_seconds
-from bem.training.trainer import AdapterTrainer, TrainingPlan, schedule
+from bem.training.activation_cache import EncodedExample, TokenPair, encode_sequences, tokenise
+from bem.training.strategy import Strategy, measure_matmul_s, retain_freed_memory
+from bem.training.trainer import AdapterTrainer, TrainingConfig, warmup_cosine
 from bem_fleet.data.passage_qa import load_passage_qa
 from peft import LoraConfig, get_peft_model
 
@@ -29,8 +29,8 @@ RANK, SCALE, LAYERS = 8, 2.0, 30
 
 
 def peft_step(
-    plan: TrainingPlan, ours: AdapterTrainer, dtype: str, total: int
-) -> Callable[[Sequence[Tokens]], float]:
+    plan: TrainingConfig, ours: AdapterTrainer, dtype: str, total: int
+) -> Callable[[Sequence[TokenPair]], float]:
     """Return peft's step over padded prompts and replies, started from the factors of ``ours``."""
     config = LoraConfig(
         r=RANK,
@@ -46,10 +46,10 @@ def peft_step(
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.01)
     done = 0
 
-    def step(batch: Sequence[Tokens]) -> float:
+    def step(batch: Sequence[TokenPair]) -> float:
         nonlocal done
         for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * schedule(done, total)
+            group["lr"] = plan.learning_rate * warmup_cosine(done, total)
         width = max(len(prompt) + len(reply) for prompt, reply in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
@@ -70,15 +70,15 @@ def peft_step(
 
 
 def compare(
-    sequences: Sequence[Tokens], layers: tuple[int, ...], dtype: str, batch: int, steps: int
+    sequences: Sequence[TokenPair], layers: tuple[int, ...], dtype: str, batch: int, steps: int
 ) -> dict[str, Any]:
     """Alternate both steps over the same batches; the first of each is warm-up, not timed."""
-    plan = TrainingPlan(
+    plan = TrainingConfig(
         layers=layers, rank=RANK, scale=SCALE, feature_layer=-1, control=False, batch=batch
     )
     backbone = load_backbone(dtype=dtype, cache=CACHE)
     began = time.perf_counter()
-    examples: list[Example] = cache_tokens(
+    examples: list[EncodedExample] = encode_sequences(
         backbone, sequences, first_layer=min(layers), feature_layer=-1
     )
     cached_s = time.perf_counter() - began
@@ -86,7 +86,7 @@ def compare(
     losses: dict[str, list[float]] = {"peft": [], "bem": []}
     tokens = []
     with tempfile.TemporaryDirectory() as folder:
-        strategy = Strategy(arithmetic="float32" if dtype == "float32" else "bfloat16")
+        strategy = Strategy(compute_dtype="float32" if dtype == "float32" else "bfloat16")
         trainer = AdapterTrainer(backbone, plan, Path(folder), strategy=strategy)
         other = peft_step(plan, trainer, dtype, steps)
         for step in range(steps):
@@ -138,7 +138,7 @@ def matmul_bound(layers: int) -> dict[str, float]:
             1024
             * shape[0]
             * shape[1]
-            / product_seconds(getattr(torch, name), shape, torch.device("cpu"))
+            / measure_matmul_s(getattr(torch, name), shape, torch.device("cpu"))
         )
         bound[name] = round(rate / (2 * products), 1)
     return bound
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     arguments = parser.parse_args()
-    keep_freed_memory()
+    retain_freed_memory()
     backbone = load_backbone(cache=CACHE)
     found = [tokenise(backbone, item) for item in load_passage_qa(0).splits["train"]]
     sequences = [pair for pair in found if len(pair[0]) + len(pair[1]) <= 512]

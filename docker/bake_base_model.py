@@ -1,19 +1,18 @@
-"""De-quantisation of the packaged base model at image build time."""
+"""Puts the packaged base model into an image: de-quantised once, at the build."""
 
 import os
 import sys
 from pathlib import Path
 
-from bem.backbone import PACKAGED, load_backbone, locate
+from bem.backbone import PACKAGED_MODEL, load_backbone, locate_model
 
 
 def bake(cache: Path) -> None:
     """De-quantise the packaged model into ``cache`` and record its digest beside it."""
-    # Image layers store modification times in whole seconds, and the recorded digest is valid only
-    # for the time that the container sees.
-    source = locate(PACKAGED)
-    seconds = int(source.stat().st_mtime)
-    os.utime(source, (seconds, seconds))
+    # Layers keep whole seconds: the digest's memo must match the file as the container sees it.
+    source = locate_model(PACKAGED_MODEL)
+    whole = int(source.stat().st_mtime)
+    os.utime(source, (whole, whole))
     backbone = load_backbone(cache=cache)
     sys.stdout.write(f"baked {backbone.name} {backbone.digest}\n")
 

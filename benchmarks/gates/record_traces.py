@@ -31,7 +31,7 @@ def record_traces(cached: Path) -> dict[str, Any]:
     data = load_passage_qa()
     backbone = load_backbone(cache=cached)
     folder = ROOT / "adapters/passage-qa"
-    bank = AdapterBank.shaped_for(backbone, folder, slots=1)
+    bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     name = bank.load(folder).name
     worker = ModelWorker(backbone, bank, rows=1, queue=8, context_tokens=2048)
     worker.start()

@@ -1,4 +1,4 @@
-"""SHA-256 of files, and of the code that makes an artifact."""
+"""SHA-256 digests of files and of Python packages."""
 
 import hashlib
 from functools import cache
@@ -6,19 +6,21 @@ from pathlib import Path
 
 
 def file_digest(path: Path) -> str:
-    """Return a file's SHA-256 as it is now, hexadecimal."""
+    """Return the SHA-256 of a file's current content, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
 def code_digest(package: Path) -> str:
-    """Return the SHA-256 of a package's modules: what other code made is made again.
+    """Return the SHA-256 of a package's modules, hexadecimal.
+
+    Caches that depend on code use it as a key, so that a change of the code invalidates them.
 
     Args:
-        package: The folder; modules of sub-packages do not count.
+        package: Folder of the package; modules of sub-packages are left out.
     """
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(package.glob("*.py")):
-        whole.update(path.read_bytes())
-    return whole.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

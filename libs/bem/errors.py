@@ -1,15 +1,19 @@
-"""Errors of the model library; what a service does with them is its own table's business."""
+"""Exceptions of the model library.
 
-NAMED = 16
-"""How many names an error lists."""
+Every error says what is wrong, which limit applies and what to do. They carry no status codes: a
+service maps them to its protocol in a table of its own.
+"""
+
+MAX_LISTED_NAMES = 16
+"""Number of names that an error lists."""
 
 
 class BemError(Exception):
-    """Base of all errors that the model library raises."""
+    """Base class of all errors that the model library raises."""
 
 
 class BackboneNotFoundError(BemError):
-    """The base model's files are not where the setting says."""
+    """The base model's files are not at the configured place."""
 
 
 class DataNotFoundError(BemError):
@@ -17,61 +21,63 @@ class DataNotFoundError(BemError):
 
 
 class DataFormatError(BemError):
-    """A row, a stage's artifact or a cache does not have the promised form."""
+    """A data row, a pipeline artifact or a cache file is malformed."""
 
 
 class EvaluationError(BemError):
-    """Systems, items and answers do not belong together, or a system did not answer."""
+    """Systems, items and answers do not match, or a system did not answer."""
 
 
 class UnsupportedBackboneError(BemError):
-    """The base model's layers are not of the kind that this operation runs."""
+    """The base model's layers are of an unsupported architecture."""
 
 
 class UnsupportedWeightsError(BemError):
-    """The backbone's weights cannot be held as the setting says, here or any more."""
+    """The backbone's weights cannot be stored in the requested format."""
 
 
 class KernelsUnavailableError(BemError):
-    """The engine's compiled kernels are asked for and cannot be had on this machine."""
+    """The engine's compiled kernels were requested but are unavailable on this machine."""
 
 
 class MemoryBudgetError(BemError):
-    """No way of carrying out a training step fits the memory that it may take."""
+    """No execution strategy of a training step fits its memory budget."""
 
 
 class ArtifactFormatError(BemError):
-    """An adapter's folder lacks a file, or a file does not have the promised form."""
+    """An artifact folder lacks a file, or a file in it is malformed."""
 
 
 class GateFormatError(BemError):
-    """A file of gates, or a report that a gate reads, does not have the promised form."""
+    """A gate catalogue, or a report that a gate reads, is malformed."""
 
 
 class ArtifactTamperedError(BemError):
-    """An adapter's tensors do not have the hash that its card states."""
+    """An artifact's tensors do not have the hash that its card states."""
 
 
 class BaseMismatchError(BemError):
-    """An adapter was trained for another base model."""
+    """An artifact was trained for another base model."""
 
 
 class SlotsFullError(BemError):
-    """All slots of the bank hold adapters; one must be unloaded first."""
+    """The adapter bank has no room; the text says whether a retry can succeed."""
 
 
 class AdapterNotFoundError(BemError):
-    """The request names an adapter that is not loaded."""
+    """A request names an adapter that is not loaded."""
 
     def __init__(self, name: str, loaded: list[str]) -> None:
-        more = f" and {len(loaded) - NAMED} more" if len(loaded) > NAMED else ""
-        listed = ", ".join(loaded[:NAMED]) or "none"
+        more = (
+            f" and {len(loaded) - MAX_LISTED_NAMES} more" if len(loaded) > MAX_LISTED_NAMES else ""
+        )
+        listed = ", ".join(loaded[:MAX_LISTED_NAMES]) or "none"
         super().__init__(f"adapter {name!r} is not loaded; loaded: {listed}{more}")
         self.name = name
 
 
 class InvalidRequestError(BemError):
-    """A request's field breaks a limit."""
+    """A field of a request violates a limit."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -80,7 +86,7 @@ class InvalidRequestError(BemError):
 
 
 class QueueFullError(BemError):
-    """The engine has no room for another request; ``retry_after_s`` says when it may have."""
+    """The engine's queue is full; ``retry_after_s`` suggests when to retry."""
 
     def __init__(self, waiting: int, retry_after_s: float) -> None:
         super().__init__(f"the queue is full ({waiting} waiting); retry in {retry_after_s:.1f} s")
@@ -88,12 +94,12 @@ class QueueFullError(BemError):
 
 
 class DeadlineExceededError(BemError):
-    """The request's deadline passed before its last token."""
+    """A request's deadline passed before its last token."""
 
 
 class EngineClosedError(BemError):
-    """The engine is closed or closing and takes no more requests."""
+    """The engine is closed or closing and accepts no more requests."""
 
 
 class InvalidScoresError(BemError):
-    """Scores, levels or margins from which no statistic can be computed."""
+    """Scores, levels or margins do not allow the statistic to be computed."""

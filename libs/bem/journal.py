@@ -1,4 +1,8 @@
-"""A JSONL file that is only added to and survives the death of its writer."""
+"""Append-only JSONL journal that survives a killed writer.
+
+Caches and training curves are journals. A process may be killed while it writes a line; the next
+one that opens the file cuts the partial line off and continues.
+"""
 
 import json
 from collections.abc import Iterator
@@ -11,26 +15,26 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """Rows on disk in the order in which they were added; none is held in memory.
+    """Rows of a JSONL file in the order in which they were added; none is kept in memory.
 
-    Opening cuts off a last line that a killed writer left unfinished; a broken line elsewhere is
-    an error, since no crash makes one.
+    Opening the file removes a partial last line. A malformed line anywhere else is an error,
+    because a crash cannot produce one.
 
     Args:
-        path: Made with its folder at the first row.
+        path: File; created with its folder when the first row is added.
 
     Attributes:
-        count: How many rows the file held when it was opened.
+        count: Number of rows in the file when it was opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.count = 0
         if path.exists():
-            self._cut()
+            self._truncate_partial_line()
 
     def rows(self) -> Iterator[Row]:
-        """Yield what the file held when it was opened.
+        """Yield the rows that the file had when it was opened.
 
         Raises:
             DataFormatError: A line is not a JSON object.
@@ -42,27 +46,31 @@ class Journal:
                 yield self._parse(number, file.readline())
 
     def add(self, *rows: Row) -> None:
-        """Append rows; they are with the operating system when this returns."""
+        """Append rows; the operating system has them when this returns, without fsync."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(lines)
 
-    def _cut(self) -> None:
-        whole = 0
+    def _truncate_partial_line(self) -> None:
+        complete = 0
         with self.path.open("r+b") as file:
             for line in file:
                 if not line.endswith(b"\n"):
-                    file.truncate(whole)
+                    file.truncate(complete)
                     return
-                whole += len(line)
+                complete += len(line)
                 self.count += 1
 
     def _parse(self, number: int, line: bytes) -> Row:
         try:
             row = json.loads(line)
         except ValueError as err:
-            raise DataFormatError(f"{self.path.name}:{number} is not JSON: {err}") from err
+            raise DataFormatError(
+                f"{self.path.name}:{number} is not JSON: {err}; remove the line or the file"
+            ) from err
         if not isinstance(row, dict):
-            raise DataFormatError(f"{self.path.name}:{number} is not a JSON object")
+            raise DataFormatError(
+                f"{self.path.name}:{number} is not a JSON object; remove the line or the file"
+            )
         return row

@@ -1,4 +1,4 @@
-"""A base model small enough for tests: random weights, one token a byte, no files."""
+"""Tiny base model for tests: random weights, a byte-level tokenizer, no files."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -15,11 +15,11 @@ _TEMPLATE = (
 
 
 def tiny_backbone(seed: int = 0, *, context_tokens: int = 512) -> Backbone:
-    """Make a Llama of 4 layers and width 32 with a byte-level tokenizer.
+    """Return a Llama model of 4 layers and width 32 with a byte-level tokenizer.
 
     Args:
-        seed: Of the random weights.
-        context_tokens: Positions of the model.
+        seed: Random seed of the weights.
+        context_tokens: Context length of the model, tokens.
     """
     tokenizer = _byte_tokenizer()
     torch.manual_seed(seed)
@@ -34,7 +34,7 @@ def tiny_backbone(seed: int = 0, *, context_tokens: int = 512) -> Backbone:
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         pad_token_id=None,
-        # Larger than usual, so that random logits differ clearly from row to row.
+        # Larger than usual, so that random logits differ clearly between rows.
         initializer_range=0.3,
     )
     return freeze(LlamaForCausalLM(config), tokenizer, name="tiny", digest=f"{seed:064x}")

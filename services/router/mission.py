@@ -17,7 +17,7 @@ from bem.engine.pick import settle
 from bem.engine.requests import OnPiece
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.safety import SafetyOverlay
-from bem.safety.artifact import CARD
+from bem.safety.artifact import CARD_FILE
 from bem.safety.overlay import load_overlay
 from bem_fleet.services.router.settings import RouterSettings
 from fleet import logs
@@ -256,7 +256,7 @@ def load(settings: RouterSettings) -> Mission:
     )
     _LOG.info(
         "weights",
-        kind=backbone.weights,
+        kind=backbone.weight_format,
         asked=settings.weights,
         kernels=picked.kernels,
         milliseconds=picked.milliseconds or None,
@@ -272,7 +272,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
         rank=settings.rank,
         slots=settings.slots,
         feature_layer=settings.feature_layer,
-        registered=settings.max_adapters,
+        max_loaded=settings.max_adapters,
     )
     overlay = _overlay(backbone, bank, settings.safety)
     for card in sorted(settings.adapter_folder.glob("*/card.json")):
@@ -300,7 +300,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
 
 def _overlay(backbone: Backbone, bank: AdapterBank, folder: Path) -> SafetyOverlay | None:
     """Put the safety adapter into the bank before any adapter; None where there is none."""
-    if not (folder / CARD).is_file():
+    if not (folder / CARD_FILE).is_file():
         return None
     overlay = load_overlay(bank, folder, base_digest=backbone.digest)
     RESIDENT.labels("safety", overlay.version[:12]).set(1)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from bem.adapters.artifact import TENSORS, read_adapter_card, save_adapter
+from bem.adapters.artifact import TENSORS_FILE, read_adapter_card, save_adapter
 from safetensors.torch import load_file
 
 CAPITALS = (
@@ -64,7 +64,7 @@ def capital_prompt(country: str, city: str) -> str:
 def write_canary_adapters(adapter: Path, into: Path) -> None:
     """Write ``<name>-v2``, a copy, and ``<name>-bad``, whose output factors are noise."""
     card = read_adapter_card(adapter)
-    tensors = load_file(adapter / TENSORS)
+    tensors = load_file(adapter / TENSORS_FILE)
     save_adapter(into / f"{card.name}-v2", replace(card, name=f"{card.name}-v2"), tensors)
     noise = torch.Generator().manual_seed(0)
     for name, tensor in tensors.items():

@@ -13,8 +13,8 @@ from fleet.clients import open_channel, wait_ready
 from fleet.server import App, RunningServer, start
 from grpc import aio
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.safety.adapters import write_safety
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_safety_adapters import write_safety
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from bem_fleet.evaluation.systems import (
     SystemRun,
 )
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 
 class Oracle:

@@ -39,14 +39,14 @@ def run(rounds: int) -> Found:
     ids = torch.full((64, 1), 504)
 
     def set_rows(rows: int) -> None:
-        bank.rows.set(torch.arange(rows)[:, None], torch.ones(rows, 1, RANK))
+        bank.row_codes.set(torch.arange(rows)[:, None], torch.ones(rows, 1, RANK))
 
     def sixteen(active: int) -> float:
         ours.ids = ids[:16]
         if active:
             set_rows(16)
         else:
-            bank.rows.clear()
+            bank.row_codes.clear()
         return per_second(lambda: ours.steps(STEPS), 16 * STEPS)
 
     def mine() -> float:
@@ -59,7 +59,7 @@ def run(rounds: int) -> Found:
 
     few = rates({"none": lambda: sixteen(0), "16 adapters": lambda: sixteen(16)}, 2 * rounds)
     many = rates({"ours": mine, "peft mixed": mixed}, rounds)
-    found.figures = {"weights": loaded.weights, "16 rows": medians(few), "64 rows": medians(many)}
+    found.figures = {"weights": loaded.weight_format, "16 rows": medians(few), "64 rows": medians(many)}
     found.ratios = {
         "16 adapters / none": ratio(few["16 adapters"], few["none"]),
         "64 adapters / peft mixed": ratio(many["ours"], many["peft mixed"]),

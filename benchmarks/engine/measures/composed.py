@@ -17,21 +17,21 @@ STEPS, ROWS = 8, 16
 def run(rounds: int) -> Found:
     """Time decode steps of 16 rows, and one token at position 0 beside peft."""
     held = backbone()
-    bare_weights, bare = held.weights, Stepper(held, None, rows=ROWS)
+    bare_weights, bare = held.weight_format, Stepper(held, None, rows=ROWS)
     loaded = backbone(bare_weights)
     bank, _ = with_sites(loaded, slots=8)
     ours = Stepper(loaded, bank, rows=ROWS)
     theirs = peft_mixed(5)
     theirs.base_model.set_adapter([str(name) for name in range(5)])
     ids = bare.ids
-    bank.rows.clear()
+    bank.row_codes.clear()
     same = torch.equal(bare.forward(ids, 0), ours.forward(ids, 0))
 
     def compose() -> None:
-        bank.rows.set(torch.arange(5).repeat(ROWS, 1), torch.ones(ROWS, 5, RANK))
+        bank.row_codes.set(torch.arange(5).repeat(ROWS, 1), torch.ones(ROWS, 5, RANK))
 
     def idle() -> float:
-        bank.rows.clear()
+        bank.row_codes.clear()
         return per_second(lambda: ours.steps(STEPS), ROWS * STEPS)
 
     def five() -> float:
@@ -51,7 +51,7 @@ def run(rounds: int) -> Found:
     single = rates({"ours": one, "peft with five": peft}, rounds)
     return Found(
         figures={
-            "weights": loaded.weights,
+            "weights": loaded.weight_format,
             "steps": medians(steps),
             "one token": medians(single),
             "idle logits bit-identical": same,

@@ -20,7 +20,7 @@ def run(rounds: int) -> Found:
     """Count generated tokens over the time from the first request to the last answer."""
     found = Found()
     loaded = backbone()
-    found.figures["weights"] = loaded.weights
+    found.figures["weights"] = loaded.weight_format
     worker = ModelWorker(loaded, rows=64, queue=64, context_tokens=256, prefix_bytes=0)
     worker.start()
     prompts = [[500 + row + i for i in range(PROMPT)] for row in range(64)]

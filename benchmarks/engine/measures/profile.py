@@ -27,7 +27,7 @@ def run(rounds: int) -> Found:
     found = Found()
     loaded = backbone()
     ours = Stepper(loaded, None, rows=16)
-    found.figures["weights"] = loaded.weights
+    found.figures["weights"] = loaded.weight_format
     for name, (rows, tokens, times) in CASES.items():
         ids = torch.full((rows, tokens), 504)
         start = 64 if tokens == 1 else 0

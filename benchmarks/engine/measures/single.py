@@ -15,7 +15,7 @@ def run(rounds: int) -> Found:
     """Compare with llama.cpp and with transformers' own cache and forward in float32."""
     found = Found()
     loaded = backbone()
-    found.figures["weights"] = loaded.weights
+    found.figures["weights"] = loaded.weight_format
     ours = Stepper(loaded, None, rows=1)
     ids = torch.arange(500, 500 + PROMPT)[None]
     model = load_backbone(cache=CACHE).model

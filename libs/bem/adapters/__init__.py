@@ -1,4 +1,4 @@
-"""BEM sites, the bank of adapters stacked in them, and their artifacts."""
+"""Adapters: sites in the frozen layers, the bank that pages adapters, and their artifacts."""
 
 from bem.adapters.artifact import Adapter, AdapterCard, read_adapter, save_adapter
 from bem.adapters.bank import AdapterBank, LoadedAdapter

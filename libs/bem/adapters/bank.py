@@ -1,4 +1,22 @@
-"""The bank: many registered adapters, the most recently used of them in the sites' slots."""
+"""Adapter bank: loaded adapters, and the most recently used of them in GPU or CPU slots.
+
+The bank separates two limits. Up to ``max_loaded`` adapters are loaded, which means that requests
+may name them; a loaded adapter keeps only its card and its controller in memory. Up to ``slots``
+of them are resident, which means that their factors are in the stacks of the sites. A request
+leases the adapter that it names; a lease makes the adapter resident and keeps it there.
+
+Example:
+    Two slots, three loaded adapters ``a``, ``b`` and ``c``::
+
+        load a, b       a -> slot 1, b -> slot 0      free slots are filled at once
+        load c          c is loaded, not resident     no slot is free
+        acquire a       a is leased and becomes the most recently used
+        acquire c       b has no lease: b is evicted, c takes slot 0
+        acquire b       SlotsFullError                both slots are leased; a later try succeeds
+        load a again    new version a', not resident; requests in flight keep a in slot 1
+        release a       a has no lease and is no longer current: slot 1 becomes free
+        acquire a       a' is read from its folder into slot 1
+"""
 
 import time
 from collections import OrderedDict
@@ -17,8 +35,9 @@ from bem.adapters.artifact import (
     read_adapter_card,
     read_factors,
 )
-from bem.adapters.folder import Stamp
+from bem.adapters.projection import project_outside
 from bem.adapters.site import BemSite, RowCodes, install_sites
+from bem.artifacts import FileStamp
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.errors import (
@@ -28,59 +47,61 @@ from bem.errors import (
     SlotsFullError,
 )
 
-# Share of an output factor that is rounding.
-_NOTHING = 1e-5
-
 
 @dataclass(eq=False)
 class LoadedAdapter:
     """One version of an adapter that requests may name.
 
     Attributes:
-        name: What requests call it.
-        version: Digest of its artifact.
-        card: Its card.
-        stamp: State of its files when they were checked.
-        folder: Where its factors are read from when they come into a slot.
-        controller: Sets its code.
-        constant: Whether its controller sets the same code whatever it reads, as plain LoRA does.
-        loaded_unix_s: When it was loaded, seconds since the epoch.
-        slot: Index into the stacks of every site; None while it is not resident.
-        leases: Requests that use it now.
+        name: Name that requests use.
+        version: SHA-256 of the artifact, hexadecimal.
+        card: Card of the artifact.
+        stamp: Stamp of the files when they were verified.
+        folder: Folder that the factors are read from when the adapter becomes resident.
+        controller: Controller that sets the code.
+        constant_code: Whether the controller sets the same code for every input, as in plain LoRA.
+        loaded_unix_s: Load time, seconds since the epoch.
+        slot: Index into the stacks of every site; None while the adapter is not resident.
+        leases: Number of requests that use this version now.
     """
 
     name: str
     version: str
     card: AdapterCard
-    stamp: Stamp
+    stamp: FileStamp
     folder: Path
     controller: Controller
-    constant: bool
+    constant_code: bool
     loaded_unix_s: float = field(default_factory=time.time)
     slot: int | None = None
     leases: int = 0
 
     @property
     def rank(self) -> int:
-        """Rank of its factors."""
+        """Rank of the factors."""
         return self.card.rank
 
 
 class AdapterBank:
-    """Serves up to ``registered`` adapters through ``slots`` slots in the sites of one backbone.
+    """Loaded adapters of one backbone, paged through the slots of its sites by LRU.
 
-    An adapter comes into a slot when a request needs it, in place of the one without requests that
-    was used longest ago. A name that is loaded again becomes another version; requests in flight
-    keep the version, and so the slot, that they began with. Not thread-safe: the engine's worker
-    thread owns it.
+    An adapter becomes resident when a request needs it and evicts the least recently used adapter
+    that has no lease. Loading a name again makes a new version; requests in flight keep the
+    version, and therefore the slot, that they started with.
+
+    The bank is not thread-safe: the engine's worker thread owns it. Only ``adapters`` and ``get``
+    may be called from other threads.
 
     Args:
-        backbone: Gets sites installed.
+        backbone: Base model; sites are installed in it.
         layers: Decoder layers with sites.
         rank: Highest rank of an adapter.
-        slots: Adapters that are resident at once.
+        slots: Number of adapters that are resident at once.
         feature_layer: Decoder layer whose output the controllers read; below all sites.
-        registered: Adapters that may be loaded.
+        max_loaded: Number of adapters that may be loaded.
+
+    Raises:
+        ValueError: The feature layer is not below all sites.
     """
 
     def __init__(
@@ -91,39 +112,39 @@ class AdapterBank:
         rank: int,
         slots: int,
         feature_layer: int,
-        registered: int = 1024,
+        max_loaded: int = 1024,
     ) -> None:
         if feature_layer >= min(layers):
             raise ValueError(f"feature layer {feature_layer} is not below the sites {min(layers)}")
-        self.rows = RowCodes()
+        self.row_codes = RowCodes()
         self.rank = rank
         self.slots = slots
-        self.registered = registered
+        self.max_loaded = max_loaded
         self.feature_layer = feature_layer
         self.first_layer = min(layers)
         self.page_ins = 0
         self._backbone = backbone
         self._sites: dict[str, BemSite] = install_sites(
-            backbone.model, layers=layers, rank=rank, slots=slots, rows=self.rows
+            backbone.model, layers=layers, rank=rank, slots=slots, row_codes=self.row_codes
         )
-        self._join_dtype = torch.float32
-        self._free = list(range(slots))
+        self._concatenated_dtype = torch.float32
+        self._free_slots = list(range(slots))
         self._reserved: dict[str, Tensor] = {}
         self._loaded: dict[str, LoadedAdapter] = {}
-        # The one used longest ago comes first.
+        # Least recently used first. It holds retired versions too, as long as they have leases.
         self._resident: OrderedDict[int, LoadedAdapter] = OrderedDict()
 
     @classmethod
-    def shaped_for(cls, backbone: Backbone, folder: Path, *, slots: int) -> "AdapterBank":
-        """Return an empty bank with the sites, rank and feature layer of one adapter.
+    def for_artifact(cls, backbone: Backbone, folder: Path, *, slots: int) -> "AdapterBank":
+        """Return an empty bank with the layers, rank and feature layer of one adapter.
 
         Args:
-            backbone: As of the class.
-            folder: The adapter's artifact.
-            slots: As of the class.
+            backbone: Base model; sites are installed in it.
+            folder: Folder of the adapter's artifact.
+            slots: Number of adapters that are resident at once.
 
         Raises:
-            ArtifactFormatError: Its card is missing or malformed.
+            ArtifactFormatError: The card is missing or malformed.
         """
         card = read_adapter_card(folder)
         return cls(
@@ -138,84 +159,101 @@ class AdapterBank:
         """Load the adapter in ``folder``, replacing an older version of the same name.
 
         Raises:
-            ArtifactFormatError: It does not fit the bank's sites, rank or feature layer.
-            ArtifactTamperedError: Its tensors are not those of its card.
-            BaseMismatchError: It belongs to another base model.
-            SlotsFullError: As many adapters are registered as may be.
+            ArtifactFormatError: The adapter does not fit the bank's sites, rank or feature layer.
+            ArtifactTamperedError: The tensors do not have the hash on the card.
+            BaseMismatchError: The adapter belongs to another base model.
+            SlotsFullError: ``max_loaded`` adapters are loaded.
         """
         adapter = read_adapter(folder, base_digest=self._backbone.digest)
         self._check_fit(adapter)
         card = adapter.card
-        if card.name not in self._loaded and len(self._loaded) >= self.registered:
+        if card.name not in self._loaded and len(self._loaded) >= self.max_loaded:
             raise SlotsFullError(
                 f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
             )
         controller = Controller(self._backbone.model.config.hidden_size, card.rank)
         controller.load_state_dict(adapter.controller)
         controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
-        constant = not (controller.code.weight.any() or controller.unsure.weight.any())
         loaded = LoadedAdapter(
-            card.name, adapter.version, card, adapter.stamp, folder, controller, constant
+            name=card.name,
+            version=adapter.version,
+            card=card,
+            stamp=adapter.stamp,
+            folder=folder,
+            controller=controller,
+            constant_code=controller.is_constant(),
         )
+        # The old version is retired before the new one takes a slot, so that its slot can be
+        # reused at once if no request leases it.
         self._retire(self._loaded.get(loaded.name))
         self._loaded[loaded.name] = loaded
-        if self._free:
+        # Loading fills free slots but never evicts: an adapter that is in use is worth more than
+        # one that no request has named yet.
+        if self._free_slots:
             self._page_in(loaded, adapter.factors)
         return loaded
 
-    def reserve(self, bases: Mapping[str, Tensor]) -> None:
-        """Keep the outputs of all adapters that come out of ``{site path: Q [d_out, k]}``.
+    def reserve_subspace(self, bases: Mapping[str, Tensor]) -> None:
+        """Keep the outputs of all adapters out of ``{site path: Q [d_out, k]}``.
 
         Raises:
-            ValueError: Adapters are loaded already.
+            ValueError: Adapters are loaded already; their factors would stay unprojected.
         """
         if self._loaded:
             raise ValueError(f"reserve before loading adapters; loaded: {sorted(self._loaded)}")
         self._reserved = {path: q.to(self.device).float() for path, q in bases.items()}
 
-    def place(self, name: str, factors: Mapping[str, Factors], *, scale: float) -> int:
-        """Write an adapter that is no adapter into a slot of its own, which never gets free.
+    def pin(self, label: str, factors: Mapping[str, Factors], *, scale: float) -> int:
+        """Write factors into a slot of their own that is never evicted, and return the slot.
+
+        The safety adapter is pinned: requests cannot name it, and it writes inside the reserved
+        subspace, so its factors are not projected.
 
         Args:
-            name: What errors call it.
-            factors: ``{site path: (A [r, d_in], B [d_out, r])}``; not kept out of anything.
-            scale: Factor of its step.
+            label: Name in error messages.
+            factors: ``{site path: (A [r, d_in], B [d_out, r])}``.
+            scale: Factor s of the low-rank term.
 
         Raises:
-            ArtifactFormatError: It does not fit the bank's sites or rank.
+            ArtifactFormatError: The factors do not fit the bank's sites or rank.
             SlotsFullError: No slot is free.
         """
-        self._check_factors(name, factors)
-        if not self._free:
+        self._check_factors(label, factors)
+        if not self._free_slots:
             raise SlotsFullError(f"all {len(self._loaded)} slots hold adapters; unload one first")
-        slot = self._free.pop(0)
+        slot = self._free_slots.pop(0)
         self._write(slot, factors, scale)
         return slot
 
-    def join_places(self, dtype: torch.dtype) -> int:
-        """Give sites room to join any adapters in use; return for how many. It never moves."""
-        places = 2 * self.slots
-        for site in self._sites.values():
-            site.make_room(places, dtype)
-        self._join_dtype = dtype
-        return places
+    def preallocate_concatenated(self, dtype: torch.dtype) -> int:
+        """Allocate concatenated factors for any adapters in use, at addresses that never change.
 
-    def join(self, used: tuple[int, ...]) -> None:
+        Returns:
+            The number of adapters that fit. It is twice the number of slots, because the order of
+            adapters may keep unused positions until more than half of them are unused.
+        """
+        adapters = 2 * self.slots
+        for site in self._sites.values():
+            site.preallocate_concatenated(adapters, dtype)
+        self._concatenated_dtype = dtype
+        return adapters
+
+    def concatenate(self, used: tuple[int, ...]) -> None:
         """Put the factors of the slots ``used`` side by side in all sites, in that order."""
         for site in self._sites.values():
-            site.join(used, self._join_dtype)
+            site.concatenate(used, self._concatenated_dtype)
 
     @property
     def device(self) -> torch.device:
-        """Where the sites are."""
-        found: torch.device = self._backbone.model.device
-        return found
+        """Device of the sites."""
+        device: torch.device = self._backbone.model.device
+        return device
 
     def unload(self, name: str) -> None:
-        """Offer ``name`` no longer.
+        """Stop offering ``name``; requests in flight keep their version.
 
         Raises:
-            AdapterNotFoundError: It is not loaded.
+            AdapterNotFoundError: The adapter is not loaded.
         """
         loaded = self.find(name)
         del self._loaded[name]
@@ -225,14 +263,14 @@ class AdapterBank:
         """Lease the current version of ``name`` until ``release``; it is resident meanwhile.
 
         Raises:
-            ArtifactFormatError: Its folder is gone or broken since it was loaded.
-            ArtifactTamperedError: Its folder holds another version by now.
-            AdapterNotFoundError: It is not loaded.
-            SlotsFullError: Requests use all slots; a later try succeeds.
+            ArtifactFormatError: The folder was removed or broken after the adapter was loaded.
+            ArtifactTamperedError: The folder holds another version now.
+            AdapterNotFoundError: The adapter is not loaded.
+            SlotsFullError: All slots are leased; a later try succeeds.
         """
         loaded = self.find(name)
         if loaded.slot is None:
-            self._make_room(name)
+            self._evict_if_full(name)
             self._page_in(loaded, self._read_again(loaded))
         elif loaded.slot in self._resident:
             self._resident.move_to_end(loaded.slot)
@@ -240,53 +278,58 @@ class AdapterBank:
         return loaded
 
     def release(self, loaded: LoadedAdapter) -> None:
-        """End one lease."""
+        """End one lease; a version that was replaced or unloaded leaves its slot with the last."""
         loaded.leases -= 1
+        # A current version stays resident without leases: the next request finds it there.
         if loaded.leases == 0 and self._loaded.get(loaded.name) is not loaded:
             self._page_out(loaded)
 
     def adapters(self) -> list[LoadedAdapter]:
-        """Return the current versions by name."""
-        known = self._loaded.copy()  # at once: other threads read while adapters come and go
-        return [known[name] for name in sorted(known)]
+        """Return the current versions, sorted by name."""
+        # dict.copy is atomic under the GIL, so other threads may list while the worker loads.
+        loaded = self._loaded.copy()
+        return [loaded[name] for name in sorted(loaded)]
 
     def get(self, name: str) -> LoadedAdapter | None:
-        """Return the current version of ``name``, None if it is not loaded."""
+        """Return the current version of ``name``; None if it is not loaded."""
         return self._loaded.get(name)
 
     def find(self, name: str) -> LoadedAdapter:
         """Return the current version of ``name``.
 
         Raises:
-            AdapterNotFoundError: It is not loaded.
+            AdapterNotFoundError: The adapter is not loaded.
         """
         if name not in self._loaded:
             raise AdapterNotFoundError(name, sorted(self._loaded))
         return self._loaded[name]
 
     def leases(self) -> int:
-        """Return how many leases are held, of all versions."""
+        """Return the number of leases on all versions."""
         return sum(loaded.leases for loaded in self._resident.values())
 
     def _retire(self, loaded: LoadedAdapter | None) -> None:
+        # With leases the version stays resident; the last release pages it out.
         if loaded and loaded.leases == 0:
             self._page_out(loaded)
 
-    def _make_room(self, name: str) -> None:
-        if self._free:
+    def _evict_if_full(self, name: str) -> None:
+        if self._free_slots:
             return
-        idle = next((one for one in self._resident.values() if one.leases == 0), None)
-        if idle is None:
+        victim = next((one for one in self._resident.values() if one.leases == 0), None)
+        if victim is None:
             raise SlotsFullError(
                 f"adapter {name!r} is not resident and requests use all {self.slots} slots"
             )
-        self._page_out(idle)
+        self._page_out(victim)
 
     def _read_again(self, loaded: LoadedAdapter) -> dict[str, Factors]:
-        """Return an adapter's factors; files that were written since it was loaded are checked."""
+        """Return an adapter's factors; files written since it was loaded are verified again."""
+        # Hashing takes most of a page-in, so it is skipped while the stamp is unchanged.
         if factors := read_factors(loaded.folder, loaded.card, loaded.stamp):
             return factors
         adapter = read_adapter(loaded.folder, base_digest=self._backbone.digest)
+        # Another version must not be served under the version that requests were told.
         if adapter.version != loaded.version:
             raise ArtifactTamperedError(
                 f"adapter {loaded.name!r} was loaded as version {loaded.version[:12]}, its folder "
@@ -296,23 +339,26 @@ class AdapterBank:
         return adapter.factors
 
     def _page_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
-        loaded.slot = self._free.pop()
+        loaded.slot = self._free_slots.pop()
         self._resident[loaded.slot] = loaded
-        self._write(loaded.slot, self._kept_out(factors), loaded.card.scale)
+        self._write(loaded.slot, project_outside(factors, self._reserved), loaded.card.scale)
         self.page_ins += 1
 
     def _page_out(self, loaded: LoadedAdapter) -> None:
+        # The factors stay in the stacks until the next page-in overwrites them: no row names the
+        # slot any more, so nothing reads them.
         if loaded.slot is not None:
             del self._resident[loaded.slot]
-            self._free.append(loaded.slot)
+            self._free_slots.append(loaded.slot)
             loaded.slot = None
 
     def _check_fit(self, adapter: Adapter) -> None:
         card = adapter.card
         if card.rank > self.rank or card.feature_layer != self.feature_layer:
             raise ArtifactFormatError(
-                f"adapter {card.name!r} has rank {card.rank} and feature layer {card.feature_layer}; "
-                f"the bank takes rank <= {self.rank} and feature layer {self.feature_layer}"
+                f"adapter {card.name!r} has rank {card.rank} and feature layer "
+                f"{card.feature_layer}; the bank takes rank <= {self.rank} and feature layer "
+                f"{self.feature_layer}"
             )
         self._check_factors(card.name, adapter.factors)
 
@@ -326,27 +372,17 @@ class AdapterBank:
                     f"adapter {name!r} has rank {a.shape[0]}; the bank takes rank <= {self.rank}"
                 )
             if a.shape[1] != site.A.shape[2] or b.shape[0] != site.B.shape[1]:
-                raise ArtifactFormatError(f"adapter {name!r}: {path} has the wrong width")
-
-    def _kept_out(self, factors: Mapping[str, Factors]) -> dict[str, Factors]:
-        """Remove the reserved directions from output factors, ``(I - Q Q^T) B``."""
-        kept = {}
-        for path, (a, b) in factors.items():
-            q = self._reserved.get(path)
-            if q is not None:
-                b = b.to(q)  # noqa: PLW2901 - the same factor, where the basis is
-                along = q.T @ b
-                # What is outside to rounding stays as it was, bit for bit.
-                if along.norm() > _NOTHING * b.norm():
-                    b = b - q @ along  # noqa: PLW2901
-            kept[path] = (a, b)
-        return kept
+                raise ArtifactFormatError(
+                    f"adapter {name!r}: {path} maps {a.shape[1]} to {b.shape[0]} dimensions; the "
+                    f"site maps {site.A.shape[2]} to {site.B.shape[1]}"
+                )
 
     def _write(self, slot: int, factors: Mapping[str, Factors], scale: float) -> None:
         with torch.no_grad():
             for path, site in self._sites.items():
-                site.written(slot)
+                site.invalidate(slot)
                 site.scale[slot] = scale
+                # A site that the adapter does not adapt gets zeros, whatever the slot held before.
                 a, b = factors.get(path, (site.A[slot, :0], site.B[slot, :, :0]))
                 rank = a.shape[0]
                 site.A[slot, :rank], site.A[slot, rank:] = a.to(site.A), 0

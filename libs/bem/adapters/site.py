@@ -1,4 +1,24 @@
-"""BEM sites: frozen linear layers with many low-rank adapters beside them, one choice a row."""
+"""BEM sites: frozen linear layers with stacked low-rank adapters, gated per batch row.
+
+A site computes ``y = W x + s B (code * (A x))``. The ``code`` is the gate vector over the ranks of
+one adapter; a controller sets it for each request. This module also merges the adapters that a
+batch uses, so that two matmuls serve all rows.
+
+Example:
+    Rank 2, four slots. Row 0 of a batch uses slot 3, row 1 uses slots 3 and 1::
+
+        slots = [[3, 3], [3, 1]]            codes = [[[1, 1], [0, 0]], [[1, 1], [.5, .5]]]
+
+    (Row 0 has one adapter only, so its second entry has a code of zero.) The distinct slots are
+    ``(1, 3)``; their factors lie side by side in ``A_cat [2 * 2, d_in]`` and ``B_cat``, and each
+    row has one code over all four ranks::
+
+        row 0: [0, 0, 1, 1]                 row 1: [.5, .5, 1, 1]
+
+    One matmul with ``A_cat``, one product with these codes and one matmul with ``B_cat`` give the
+    low-rank terms of both rows. If slot 2 takes the place of slot 1 in the next batch, the order
+    becomes ``(2, 3)``: slot 3 keeps its position, and only the factors of slot 2 are copied.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,131 +27,147 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = {"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}
+TARGET_MODULES = {"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}
+"""Linear layers of a decoder layer that can become sites, and their module paths.
+
+Neither of them produces keys or values, so a cached key or value of a layer never depends on a
+code of the same layer.
+"""
 
 
 class RowCodes:
-    """Which adapters each row of the batch uses, and their codes; shared by all sites of a model.
+    """Adapters and gate vectors of each batch row, shared by all sites of a model.
 
     Attributes:
-        slots: ``[R, S]`` int64, slot of each of a row's S adapters; None when nothing is active.
-        codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ from token to token.
-        fixed: ``[R, 1, U*r]`` codes over factors that every site has joined already, or None.
+        slots: ``[R, S]`` int64, slot of each of a row's S adapters; None when none is active.
+        codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ between tokens.
+        preset: ``[R, 1, U*r]`` codes over factors that every site has concatenated before, or
+            None. CUDA graphs need it, because a replayed graph cannot choose factors.
     """
 
     def __init__(self) -> None:
         self.slots: Tensor | None = None
         self.codes: Tensor | None = None
-        self.fixed: Tensor | None = None
-        self._shared: tuple[tuple[int, ...], Tensor] | None = None
-        self._places: list[int] = []
+        self.preset: Tensor | None = None
+        self._concatenated: tuple[tuple[int, ...], Tensor] | None = None
+        self._slot_order: list[int] = []
 
     def set(self, slots: Tensor, codes: Tensor) -> None:
-        """Make ``slots [R, S]`` and ``codes [R, S, r]`` hold for the forwards that follow.
+        """Use ``slots [R, S]`` with ``codes [R, S, r]`` in the forward passes that follow.
 
         Raises:
-            ValueError: The two do not fit each other.
+            ValueError: The shapes do not fit each other.
         """
         if codes.shape[0] != slots.shape[0] or codes.shape[-2] != slots.shape[1]:
             raise ValueError(f"codes {tuple(codes.shape)} do not fit slots {tuple(slots.shape)}")
-        self.slots, self.codes, self._shared = slots, codes, None
+        self.slots, self.codes, self._concatenated = slots, codes, None
 
-    def shared(self) -> tuple[tuple[int, ...], Tensor]:
-        """Return the U slots whose factors are joined, and each row's codes over all of them.
+    def concatenated(self) -> tuple[tuple[int, ...], Tensor]:
+        """Return the U slots in use, in the order of their factors, and the codes over all of them.
 
-        ``[R, 1, U*r]``, or ``[R, T, U*r]`` for codes that differ from token to token.
+        A row's code is zero over the adapters that it does not use, so one matmul with the
+        factors of all U adapters serves every row. A slot keeps its position while it is in use,
+        so an adapter that joins or leaves the batch changes one position only.
 
-        A row's code is zero over the adapters that it does not use, so that one matmul with the
-        factors of all U adapters serves every row. A slot keeps its place while it is in use, so
-        that an adapter that comes or goes changes one place.
+        Returns:
+            The slots, and codes ``[R, 1, U*r]``, or ``[R, T, U*r]`` if they differ between tokens.
+
+        Raises:
+            ValueError: No codes are set.
         """
         if self.slots is None or self.codes is None:
-            raise ValueError("no codes are set")
-        if self._shared is None:
+            raise ValueError("no codes are set; call set() first")
+        if self._concatenated is None:
             slots = self.slots.tolist()
             used = sorted({slot for row in slots for slot in row})
-            order = self._placed(used) if len(used) > 1 else tuple(used)
-            at = {slot: place for place, slot in enumerate(order)}
-            place = torch.tensor([[at[slot] for slot in row] for row in slots])
+            order = self._ordered(used) if len(used) > 1 else tuple(used)
+            position_of = {slot: position for position, slot in enumerate(order)}
+            positions = torch.tensor([[position_of[slot] for slot in row] for row in slots])
             codes = self.codes if self.codes.dim() == 4 else self.codes.unsqueeze(1)
             rows, steps, _, rank = codes.shape
             spread = codes.new_zeros(rows, steps, len(order), rank)
-            index = place.to(codes.device)[:, None, :, None].expand_as(codes)
-            self._shared = order, spread.scatter_add_(2, index, codes).flatten(2)
-        return self._shared
+            index = positions.to(codes.device)[:, None, :, None].expand_as(codes)
+            # Adding, not writing: padding entries of a row repeat a slot with a code of zero.
+            self._concatenated = order, spread.scatter_add_(2, index, codes).flatten(2)
+        return self._concatenated
 
     @contextmanager
-    def joined(self, codes: Tensor) -> Iterator[None]:
-        """Within, sites read ``codes [R, 1, U*r]`` and what they have joined, nothing else."""
-        self.fixed = codes
+    def use_preset(self, codes: Tensor) -> Iterator[None]:
+        """Make sites use ``codes [R, 1, U*r]`` with the factors they have concatenated."""
+        self.preset = codes
         try:
             yield
         finally:
-            self.fixed = None
+            self.preset = None
 
-    def _placed(self, used: Sequence[int]) -> tuple[int, ...]:
-        """Give every slot in use a place, that of one no longer in use if there is one."""
-        if len(self._places) > 2 * len(used):
-            self._places = []
-        held = set(self._places)
-        free = [place for place, slot in enumerate(self._places) if slot not in used]
+    def _ordered(self, used: Sequence[int]) -> tuple[int, ...]:
+        """Return an order of slots that has all of ``used`` and moves none that was there before.
+
+        A new slot takes the position of one that is no longer used. The order may hold unused
+        slots; it is dropped once more than half of it is unused.
+        """
+        if len(self._slot_order) > 2 * len(used):
+            self._slot_order = []
+        present = set(self._slot_order)
+        free = [position for position, slot in enumerate(self._slot_order) if slot not in used]
         for slot in used:
-            if slot in held:
+            if slot in present:
                 continue
             if free:
-                self._places[free.pop()] = slot
+                self._slot_order[free.pop()] = slot
             else:
-                self._places.append(slot)
-        return tuple(self._places)
+                self._slot_order.append(slot)
+        return tuple(self._slot_order)
 
     def clear(self) -> None:
-        """Make every site the plain frozen layer."""
+        """Make every site compute its frozen layer alone."""
         self.slots = self.codes = None
 
 
 class BemSite(nn.Module):
-    """A frozen linear layer plus gated low-rank steps: ``y = W x + s B (code * (A x))``.
+    """A frozen linear layer plus a gated low-rank term: ``y = W x + s B (code * (A x))``.
 
     This is LoRA (arXiv 2106.09685) with a diagonal code between its factors, so that
-    ``dW = s B diag(code) A``. Adapters are stacked, and each row gathers its own, as in Punica
-    (arXiv 2310.18547), here with two batched matmuls.
+    ``dW = s B diag(code) A``. Adapters are stacked in slots, and each row uses its own, as in
+    Punica (arXiv 2310.18547), here with two batched matmuls.
 
     Args:
         base: The frozen layer, ``d_in -> d_out``.
         rank: Rank r of every slot; an adapter of lower rank is padded with zeros.
         slots: Number N of slots.
-        rows: What each row uses, shared with the other sites.
+        row_codes: Adapters and codes of the batch rows, shared with the other sites.
     """
 
     base: Any
 
-    def __init__(self, base: nn.Linear, *, rank: int, slots: int, rows: RowCodes) -> None:
+    def __init__(self, base: nn.Linear, *, rank: int, slots: int, row_codes: RowCodes) -> None:
         super().__init__()
         self.base = base
-        self.rows = rows
+        self.row_codes = row_codes
         self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
-        # Rank by rank in memory, as compiled kernels read it.
+        # B is transposed in memory, so that each rank is contiguous: compiled kernels read it so.
         up = base.weight.new_zeros(slots, rank, base.out_features).transpose(1, 2)
         self.B = nn.Parameter(up, False)
         self.scale = nn.Parameter(base.weight.new_ones(slots), False)
-        # Factors of several adapters side by side, and which slot's lie at each place.
-        self._joined: tuple[Tensor, Tensor] | None = None
-        self._held: list[int | None] = []
+        # Concatenated factors of several adapters, and the slot that each position holds.
+        self._concatenated: tuple[Tensor, Tensor] | None = None
+        self._slot_at: list[int | None] = []
 
-    def written(self, slot: int) -> None:
-        """Note that the factors of ``slot`` changed."""
-        self._held = [None if held == slot else held for held in self._held]
+    def invalidate(self, slot: int) -> None:
+        """Drop the concatenated copy of ``slot``, whose factors are about to change."""
+        self._slot_at = [None if current == slot else current for current in self._slot_at]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
         y: Tensor = self.base(x)
-        slots, codes = self.rows.slots, self.rows.codes
-        if self.rows.fixed is not None:
-            return self._added(x, y, *self._first(self.rows.fixed.shape[2]), self.rows.fixed)
+        slots, codes = self.row_codes.slots, self.row_codes.codes
+        preset = self.row_codes.preset
+        if preset is not None:
+            return self._add_low_rank(x, y, *self._leading_ranks(preset.shape[2]), preset)
         if slots is None or codes is None:
             return y
         if not torch.is_grad_enabled():
-            return self._serve(x, y)
+            return self._forward_concatenated(x, y)
         # Training keeps the factors in float32 beside a bfloat16 base.
         a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
         b = self.B[slots].to(x.dtype)  # [R, S, d_out, r]
@@ -142,47 +178,52 @@ class BemSite(nn.Module):
         up = b.permute(0, 1, 3, 2).reshape(rows, adapters * rank, -1)  # [R, S*r, d_out]
         return y + low.reshape(rows, steps, adapters * rank) @ up
 
-    def _serve(self, x: Tensor, y: Tensor) -> Tensor:
-        """Add the steps of all rows with two matmuls over the joined ranks of the adapters in use."""
-        used, codes = self.rows.shared()
+    def _forward_concatenated(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the low-rank terms of all rows with two matmuls over the adapters in use."""
+        used, codes = self.row_codes.concatenated()
         if len(used) == 1:
+            # One adapter for all rows needs no copy of its factors.
             slot = used[0]
             down, up = self.A[slot].to(x.dtype), self.B[slot].T.to(x.dtype)
             codes = codes * self.scale[slot]
         else:
-            down, up = self.join(used, x.dtype)
-        return self._added(x, y, down, up, codes)
+            down, up = self.concatenate(used, x.dtype)
+        return self._add_low_rank(x, y, down, up, codes)
 
     @staticmethod
-    def _added(x: Tensor, y: Tensor, down: Tensor, up: Tensor, codes: Tensor) -> Tensor:
+    def _add_low_rank(x: Tensor, y: Tensor, down: Tensor, up: Tensor, codes: Tensor) -> Tensor:
         low = nn.functional.linear(x, down) * codes.to(x.dtype)  # [R, T, U*r]
         return torch.addmm(y.flatten(0, 1), low.flatten(0, 1), up).view_as(y)
 
-    def make_room(self, places: int, dtype: torch.dtype) -> None:
-        """Take memory for the joined factors of ``places`` adapters, where they then stay."""
+    def preallocate_concatenated(self, adapters: int, dtype: torch.dtype) -> None:
+        """Allocate concatenated factors of up to ``adapters`` adapters at a fixed address."""
         rank = self.A.shape[1]
-        self._held = [None] * places
-        self._joined = (
-            self.A.new_zeros(places * rank, self.A.shape[2], dtype=dtype),
-            self.B.new_zeros(places * rank, self.B.shape[1], dtype=dtype),
+        self._slot_at = [None] * adapters
+        self._concatenated = (
+            self.A.new_zeros(adapters * rank, self.A.shape[2], dtype=dtype),
+            self.B.new_zeros(adapters * rank, self.B.shape[1], dtype=dtype),
         )
 
-    def _first(self, ranks: int) -> tuple[Tensor, Tensor]:
-        if self._joined is None:
-            raise RuntimeError("no factors are joined")
-        return self._joined[0][:ranks], self._joined[1][:ranks]
+    def _leading_ranks(self, ranks: int) -> tuple[Tensor, Tensor]:
+        if self._concatenated is None:
+            raise RuntimeError("no factors are concatenated; call concatenate() first")
+        return self._concatenated[0][:ranks], self._concatenated[1][:ranks]
 
-    def join(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return ``[U*r, d_in]`` and, scaled, ``[U*r, d_out]`` of the adapters in ``used``."""
+    def concatenate(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return factors of the slots ``used`` side by side, ``[U*r, d_in]`` and ``[U*r, d_out]``.
+
+        The second factor includes the scale. Only positions whose slot changed are copied.
+        """
         rank = self.A.shape[1]
-        if self._joined is None or len(self._held) < len(used) or self._joined[0].dtype != dtype:
-            self.make_room(len(used), dtype)
-        down, up = self._first(len(used) * rank)
-        for place, slot in enumerate(used):
-            if self._held[place] != slot:
-                at = slice(place * rank, (place + 1) * rank)
-                down[at], up[at] = self.A[slot], self.B[slot].T * self.scale[slot]
-                self._held[place] = slot
+        buffers = self._concatenated
+        if buffers is None or len(self._slot_at) < len(used) or buffers[0].dtype != dtype:
+            self.preallocate_concatenated(len(used), dtype)
+        down, up = self._leading_ranks(len(used) * rank)
+        for position, slot in enumerate(used):
+            if self._slot_at[position] != slot:
+                ranks = slice(position * rank, (position + 1) * rank)
+                down[ranks], up[ranks] = self.A[slot], self.B[slot].T * self.scale[slot]
+                self._slot_at[position] = slot
         return down, up
 
 
@@ -190,29 +231,32 @@ def install_sites(
     model: nn.Module,
     *,
     layers: Iterable[int],
-    kinds: Iterable[str] = tuple(KINDS),
+    kinds: Iterable[str] = tuple(TARGET_MODULES),
     rank: int,
     slots: int,
-    rows: RowCodes,
+    row_codes: RowCodes,
 ) -> dict[str, BemSite]:
-    """Replace the named layers of a Llama-like model by sites, and return them by module path.
+    """Replace linear layers of a Llama-like model by sites and return them by module path.
 
     Args:
-        model: A causal model whose decoder layers are ``model.layers``.
+        model: A causal language model whose decoder layers are ``model.layers``.
         layers: Indices of the decoder layers that get sites.
-        kinds: ``o_proj``, ``down_proj`` or both; keys and values never change with a code.
+        kinds: Target modules, ``o_proj``, ``down_proj`` or both.
         rank: Rank of every slot.
         slots: Number of slots.
-        rows: Shared by all of them.
+        row_codes: Shared by all sites.
+
+    Raises:
+        ValueError: A layer has a site already.
     """
     sites = {}
     for layer in layers:
         for kind in kinds:
-            path = f"model.layers.{layer}.{KINDS[kind]}"
+            path = f"model.layers.{layer}.{TARGET_MODULES[kind]}"
             parent = model.get_submodule(path.rpartition(".")[0])
             base = getattr(parent, kind)
             if isinstance(base, BemSite):
                 raise ValueError(f"{path} already is a site")  # noqa: TRY004 - the model is wrong, not a type
-            sites[path] = BemSite(base, rank=rank, slots=slots, rows=rows)
+            sites[path] = BemSite(base, rank=rank, slots=slots, row_codes=row_codes)
             setattr(parent, kind, sites[path])
     return sites

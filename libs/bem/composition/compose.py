@@ -1,25 +1,28 @@
-"""Several missions' deltas at one layer, each in its slice, together within the trust region."""
+"""Composition of several missions' weight updates at one layer.
+
+Each update is projected on its mission's slice; their sum is scaled into the trust region.
+"""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from bem.composition.subspaces import project
-from bem.trust_region import Delta, limit
+from bem.trust_region import LowRankDelta, trust_region_scale
 
 
 def compose(
-    deltas: Mapping[str, Delta], slices: Mapping[str, Tensor], tau: float
-) -> tuple[dict[str, Delta], float]:
-    """Project each mission's delta on its slice and scale all of them into the trust region.
+    deltas: Mapping[str, LowRankDelta], slices: Mapping[str, Tensor], tau: float
+) -> tuple[dict[str, LowRankDelta], float]:
+    """Project each mission's update on its slice and scale all updates into the trust region.
 
     Args:
-        deltas: Mission to its delta at this layer.
-        slices: Mission to its slice ``Q [d_out, k]``.
-        tau: Largest Frobenius norm of the sum of the deltas.
+        deltas: ``{mission: update of this layer}``.
+        slices: ``{mission: Q [d_out, k]}``.
+        tau: Largest Frobenius norm of the sum of the updates.
 
     Returns:
-        The deltas to apply and the factor in (0, 1] that they were scaled by.
+        The updates to apply, and the factor in (0, 1] that scales all of them.
 
     Raises:
         KeyError: A mission has no slice.
@@ -28,5 +31,5 @@ def compose(
         mission: delta.with_output(project(delta.b, slices[mission]))
         for mission, delta in deltas.items()
     }
-    factor = limit(list(projected.values()), tau)
+    factor = trust_region_scale(list(projected.values()), tau)
     return {mission: delta.scaled(factor) for mission, delta in projected.items()}, factor

@@ -1,5 +1,5 @@
-"""Controllers that set the rank-wise code of an adapter."""
+"""Controllers that set the code (rank-wise gate vector) of an adapter."""
 
-from bem.controller.controller import Controller, pool
+from bem.controller.controller import Controller, mean_pool
 
-__all__ = ["Controller", "pool"]
+__all__ = ["Controller", "mean_pool"]

@@ -1,26 +1,28 @@
-"""The controller: from what a request looks like to the code of its adapter."""
+"""Controller: a small network that sets an adapter's code from features of the prompt."""
 
 import torch
 from torch import Tensor, nn
 
-EMA = 0.7
+CHUNK_SMOOTHING = 0.7
+"""Weight of the previous code in the exponential moving average over chunks."""
 
 
 class Controller(nn.Module):
-    """Sets the rank-wise code of one adapter, at the level of prefix, chunk and token.
+    """Sets the code (rank-wise gate vector) of one adapter for a prefix, a chunk or each token.
 
-    A fresh controller answers with a code of ones, which is plain LoRA; training moves it in
-    ``(0, 2)``. A second head estimates how unsure it is and shrinks the code towards zero, where
-    the adapter is the base model.
+    A fresh controller returns a code of ones, which is plain LoRA; training moves it in
+    ``(0, 2)``. A second head estimates the uncertainty and shrinks the code towards zero, where
+    the output is that of the base model.
 
     Args:
         feature_dim: Width F of the features (the pooled hidden state of a low layer).
         rank: Rank r of the adapter.
-        hidden: Width of the inner layer.
+        hidden: Width of the hidden layer.
     """
 
     def __init__(self, feature_dim: int, rank: int, hidden: int = 32) -> None:
         super().__init__()
+        # Names of submodules are tensor names in stored artifacts.
         self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
         self.inner = nn.Linear(feature_dim, hidden)
         self.code = nn.Linear(hidden, rank)
@@ -37,28 +39,33 @@ class Controller(nn.Module):
 
     def chunk(self, features: Tensor, previous: Tensor) -> Tensor:
         """Smooth over chunks: ``0.7 previous + 0.3 prefix(features)``, both ``[R, r]``."""
-        return EMA * previous + (1 - EMA) * self.prefix(features)
+        return CHUNK_SMOOTHING * previous + (1 - CHUNK_SMOOTHING) * self.prefix(features)
 
     def token(self, hidden: Tensor, code: Tensor) -> Tensor:
         """Refine ``code [R, r]`` by each token's state ``hidden [R, T, F]`` to ``[R, T, r]``.
 
-        Meant for ``down_proj`` only, where no cached value depends on the code.
+        Use it on ``down_proj`` only, where no cached key or value depends on the code.
         """
         return code.unsqueeze(1) * (1 + torch.tanh(self.token_code(self._inner(hidden))))
 
     def uncertainty(self, features: Tensor) -> Tensor:
-        """Return how unsure the controller is: ``[R, F]`` to ``[R, 1]`` in [0, 1).
+        """Return the estimated uncertainty: ``[R, F]`` to ``[R, 1]`` in [0, 1).
 
-        ``relu(tanh(.))`` rather than a sigmoid: it is exactly zero for a fresh controller.
+        It is ``relu(tanh(.))`` rather than a sigmoid, so that a fresh controller returns exactly
+        zero.
         """
         return torch.relu(torch.tanh(self.unsure(self._inner(features))))
+
+    def is_constant(self) -> bool:
+        """Return whether ``prefix`` is the same for all features, as in plain LoRA."""
+        return not (self.code.weight.any() or self.unsure.weight.any())
 
     def _inner(self, features: Tensor) -> Tensor:
         inner: Tensor = torch.tanh(self.inner(self.norm(features)))
         return inner
 
 
-def pool(hidden: Tensor, mask: Tensor) -> Tensor:
+def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
     """Average ``hidden [R, T, F]`` over the tokens where ``mask [R, T]`` is true, to ``[R, F]``."""
     weights = mask.to(hidden.dtype).unsqueeze(-1)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -100,7 +100,7 @@ class Batch:
             else PlainSteps(self.decoder, self._like.device)
         )
         self._halves = slice(0, self.decoder.split), slice(self.decoder.split, None)
-        self._root = f"{backbone.digest}|{self._like.dtype}|{backbone.weights}|{composition}"
+        self._root = f"{backbone.digest}|{self._like.dtype}|{backbone.weight_format}|{composition}"
         self._free = list(range(rows))  # a heap: attention is cheapest over the lowest slots
         self._spell = TokenBytes(backbone.tokenizer)
         self._speech: dict[Row, Speech] = {}
@@ -343,7 +343,7 @@ class Batch:
         if row.lower_done < row.prompt_tokens:
             return False
         read = row.states[1, : row.prompt_tokens].float().mean(0)
-        row.strength = self._safety.strength(read, strength)
+        row.strength = self._safety.request_strength(read, strength)
         if row.strength:
             row.keys.guard(f"{self._safety.version}*{row.strength!r}")
         return True
@@ -359,7 +359,7 @@ class Batch:
         if guarded:
             used.append(guarded.slot)
         if not used:
-            self.bank.rows.clear()
+            self.bank.row_codes.clear()
             return
         device, width = self._like.device, 2 if guarded else 1
         codes = torch.zeros(len(stretches), width, self.bank.rank, device=device)
@@ -372,4 +372,4 @@ class Batch:
             if guarded:
                 slots[index, 1] = guarded.slot
                 codes[index, 1, : guarded.rank] = row.strength or 0.0
-        self.bank.rows.set(slots.to(device), codes)
+        self.bank.row_codes.set(slots.to(device), codes)

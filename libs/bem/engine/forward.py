@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from bem.adapters.bank import AdapterBank
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.kv import KeyValues, Scratch, SlotCache, Span, head_width
 from bem.engine.native import PackedLinear
 from bem.engine.native.layers import NativeLayers, Places, places
@@ -31,7 +31,7 @@ class Layer:
         kind: How weights are held.
     """
 
-    def __init__(self, block: Any, heads: tuple[int, int], width: int, kind: Kind) -> None:
+    def __init__(self, block: Any, heads: tuple[int, int], width: int, kind: WeightFormat) -> None:
         attention, mlp = block.self_attn, block.mlp
         self._heads, self._width = heads, width
         # What norms give has outliers, what the other two read has none.
@@ -84,7 +84,7 @@ class TorchLayers:
     def __init__(self, backbone: Backbone, cache: SlotCache) -> None:
         config = backbone.model.config
         heads = config.num_attention_heads, config.num_key_value_heads
-        kind, width = backbone.weights, head_width(config)
+        kind, width = backbone.weight_format, head_width(config)
         self._layers = [Layer(block, heads, width, kind) for block in backbone.model.model.layers]
         self._cache = cache
 
@@ -118,16 +118,16 @@ class Decoder:
     """
 
     def __init__(self, backbone: Backbone, bank: AdapterBank | None, cache: SlotCache) -> None:
-        inner, kind = backbone.model.model, backbone.weights
+        inner, kind = backbone.model.model, backbone.weight_format
         self._native = backbone.kernels is not None and kind in {"int8", "int4"}
         self._layers: Any = (
-            NativeLayers(backbone.kernels, backbone, bank.rows if bank else None, cache)
+            NativeLayers(backbone.kernels, backbone, bank.row_codes if bank else None, cache)
             if self._native
             else TorchLayers(backbone, cache)
         )
         self._norm = _gain(inner.norm)
         # The vocabulary's matrix is the most sensitive one: never below 8 bits.
-        held: Kind = "int8" if kind == "int4" else kind
+        held: WeightFormat = "int8" if kind == "int4" else kind
         self._head = hold(
             backbone.model.lm_head.weight, held, halves=True, kernels=backbone.kernels
         )

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.native.build import CACHE, Choice, Wanted, choose
 from bem.engine.native.layers import unfit
 from bem.engine.weights import Product, hold
@@ -32,13 +32,13 @@ class Pick:
     Attributes:
         kind: How weights are to be held.
         kernels: Which kernels multiply ``int8`` and ``int4``, and why.
-        milliseconds: Kind to the least time of one layer's largest product, for each of ``ROWS``;
+        milliseconds: WeightFormat to the least time of one layer's largest product, for each of ``ROWS``;
             empty where the kind was given.
     """
 
-    kind: Kind
+    kind: WeightFormat
     kernels: str
-    milliseconds: dict[Kind, tuple[float, ...]]
+    milliseconds: dict[WeightFormat, tuple[float, ...]]
 
 
 def pick(backbone: Backbone, kernels: str) -> Pick:
@@ -54,8 +54,8 @@ def pick(backbone: Backbone, kernels: str) -> Pick:
     """
     config, device = backbone.model.config, backbone.model.device
     weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
-    found: dict[Kind, tuple[float, ...]] = {}
-    sizes: dict[Kind, int] = {}
+    found: dict[WeightFormat, tuple[float, ...]] = {}
+    sizes: dict[WeightFormat, int] = {}
     with torch.inference_mode():
         for kind in ("fp32", "bf16", "int8", "int4"):
             dtype = torch.bfloat16 if kind == "bf16" else torch.float32
@@ -71,7 +71,7 @@ def pick(backbone: Backbone, kernels: str) -> Pick:
             found[kind] = tuple(round(_milliseconds(products, x), 4) for x in inputs)
     best = [min(times) for times in zip(*found.values(), strict=True)]
 
-    def excess(kind: Kind) -> float:
+    def excess(kind: WeightFormat) -> float:
         return math.prod(mine / least for mine, least in zip(found[kind], best, strict=True))
 
     least = min(excess(kind) for kind in found)
@@ -81,7 +81,7 @@ def pick(backbone: Backbone, kernels: str) -> Pick:
 
 def settle(
     backbone: Backbone,
-    wanted: Kind | Literal["auto"],
+    wanted: WeightFormat | Literal["auto"],
     kernels: Wanted = "auto",
     *,
     cache: Path = CACHE,
@@ -104,7 +104,7 @@ def settle(
     picked = pick(backbone, choice.reason) if wanted == "auto" else Pick(wanted, choice.reason, {})
     if picked.kind == "bf16":
         backbone.model.to(torch.bfloat16)
-    return replace(backbone, weights=picked.kind), picked
+    return replace(backbone, weight_format=picked.kind), picked
 
 
 def _milliseconds(products: Sequence[Product], x: Tensor) -> float:

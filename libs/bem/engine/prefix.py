@@ -119,7 +119,7 @@ def _regime(leased: Leased, prompt: Sequence[int]) -> str:
     if adapter is None:
         return "base"
     named = f"{adapter.version}*{segment.scale!r}"
-    if adapter.constant:
+    if adapter.constant_code:
         return named
     origin = _hash(_spell(prompt[: segment.coded_at])).hex()
     return f"{named}@{segment.coded_at}:{origin}"

@@ -109,7 +109,7 @@ def _set_codes(
 ) -> None:
     """Give each position of each text its code."""
     if adapter is None or adapter.slot is None:
-        bank.rows.clear()
+        bank.row_codes.clear()
         return
     rows, steps, _ = features.shape
     codes = torch.zeros(rows, steps, 1, bank.rank, device=features.device)
@@ -123,7 +123,7 @@ def _set_codes(
             if stretch.code is not None:
                 codes[row, begin:after, 0, : adapter.rank] = stretch.code
             begin = after
-    bank.rows.set(torch.full((rows, 1), adapter.slot, device=features.device), codes)
+    bank.row_codes.set(torch.full((rows, 1), adapter.slot, device=features.device), codes)
 
 
 def _log_probabilities(batch: Batch, hidden: Tensor, wanted: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class GraphSteps:
         self._device = device
         self._ids = torch.zeros(self._rows, 1, dtype=torch.int64, device=device)
         self._places = torch.full_like(self._ids, context_tokens)
-        ranks = bank.join_places(cache.keys.dtype) * bank.rank if bank else 0
+        ranks = bank.preallocate_concatenated(cache.keys.dtype) * bank.rank if bank else 0
         self._codes = torch.zeros(self._rows, 1, ranks, device=device)
         self._graphs: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self._pool: Any = None
@@ -124,15 +124,15 @@ class GraphSteps:
             raise RuntimeError("the lower half comes first")
         if self._bank is None or not adapters:
             return self._decoder.logits(self._decoder.upper(self._hidden, span))
-        with self._bank.rows.joined(self._codes[:count, :, : adapters * self._bank.rank]):
+        with self._bank.row_codes.use_preset(self._codes[:count, :, : adapters * self._bank.rank]):
             return self._decoder.logits(self._decoder.upper(self._hidden, span))
 
     def _join(self) -> int:
         """Put factors and codes of the adapters in use in place; return how many, rounded up."""
-        if self._bank is None or self._bank.rows.slots is None:
+        if self._bank is None or self._bank.row_codes.slots is None:
             return 0
-        used, codes = self._bank.rows.shared()
-        self._bank.join(used)
+        used, codes = self._bank.row_codes.concatenated()
+        self._bank.concatenate(used)
         self._codes.zero_()
         self._codes[self._slots, :, : codes.shape[2]] = codes
         return min(_doubled(1, len(used)), self._codes.shape[2] // self._bank.rank)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from bem.adapters.site import BemSite
-from bem.backbone import Kind
+from bem.backbone import WeightFormat
 from bem.engine.native.library import BITS, Library, PackedLinear
 from bem.errors import UnsupportedWeightsError
 
@@ -132,7 +132,7 @@ Product = FrozenLinear | EightBitLinear | FourBitLinear | PackedLinear
 
 
 def hold(
-    weight: Tensor, kind: Kind, *, halves: bool = False, kernels: Library | None = None
+    weight: Tensor, kind: WeightFormat, *, halves: bool = False, kernels: Library | None = None
 ) -> Product:
     """Hold ``weight [d_out, d_in]`` as ``kind``; ``fp32`` and ``bf16`` keep the tensor itself.
 
@@ -159,7 +159,7 @@ def hold(
         raise UnsupportedWeightsError(f"no {kind} product for a {shape} matrix: {err}") from err
 
 
-def take(parts: Sequence[Any], kind: Kind, *, halves: bool = False) -> Product:
+def take(parts: Sequence[Any], kind: WeightFormat, *, halves: bool = False) -> Product:
     """Hold the weights of linear layers that read the same input as one matrix.
 
     As loaded, the layers keep views of it. Quantised, their own weights are freed: whoever takes
@@ -183,7 +183,7 @@ def take(parts: Sequence[Any], kind: Kind, *, halves: bool = False) -> Product:
     return taken
 
 
-def take_site(module: Any, kind: Kind) -> tuple[Any, Product]:
+def take_site(module: Any, kind: WeightFormat) -> tuple[Any, Product]:
     """Hold a linear layer, or what lies under a site, as ``kind``.
 
     Returns:

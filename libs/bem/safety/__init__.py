@@ -1,13 +1,19 @@
-"""The safety basis: reserved directions, the adapter in them, the value head that scales it."""
+"""Safety model: reserved subspace, the safety adapter in it, and the value head that scales it."""
 
 from bem.safety.artifact import SafetyArtifact, SafetyCard, read_safety, save_safety
-from bem.safety.basis import basis_size, orthogonality, project_out, reserve, slices_outside
-from bem.safety.lagrangian import Multipliers
+from bem.safety.basis import (
+    basis_size,
+    orthogonality,
+    project_out,
+    reserve_basis,
+    slices_outside,
+)
+from bem.safety.lagrangian import LagrangeMultipliers
 from bem.safety.overlay import SafetyOverlay
-from bem.safety.value import ValueHead
+from bem.safety.value_head import ValueHead
 
 __all__ = [
-    "Multipliers",
+    "LagrangeMultipliers",
     "SafetyArtifact",
     "SafetyCard",
     "SafetyOverlay",
@@ -16,7 +22,7 @@ __all__ = [
     "orthogonality",
     "project_out",
     "read_safety",
-    "reserve",
+    "reserve_basis",
     "save_safety",
     "slices_outside",
 ]

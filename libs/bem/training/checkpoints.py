@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: safetensors with the place and the plan, replaced atomically."""
+"""Checkpoints of a training run: safetensors files that are replaced atomically."""
 
 import json
 from collections.abc import Mapping
@@ -9,51 +9,68 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-FILE = "checkpoint.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 def write_checkpoint(
     folder: Path,
-    plan: Mapping[str, Any],
-    place: dict[str, int],
+    config: Mapping[str, Any],
+    position: dict[str, int],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Write parameters, Adam's state and ``place``; a half-written file is never seen."""
+    """Write parameters, optimiser state and position; the file is never partially visible.
+
+    Args:
+        folder: Folder of the run.
+        config: Training configuration that the checkpoint belongs to.
+        position: Counters that say where the run continues.
+        parameters: Trained parameters by name.
+        optimizer: AdamW over these parameters.
+    """
     tensors = {name: p.detach().contiguous() for name, p in parameters.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state[parameter].items():
             tensors[f"adam.{key}/{name}"] = value
-    scratch = folder / "checkpoint.new"
-    about = {"place": json.dumps({**place, "plan": dict(plan)})}
-    save_file(tensors, scratch, metadata=about)
-    scratch.replace(folder / FILE)
+    partial = folder / "checkpoint.new"
+    metadata = {"place": json.dumps({**position, "plan": dict(config)})}
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(folder / CHECKPOINT_FILE)
 
 
 def read_checkpoint(
     folder: Path,
-    plan: Mapping[str, Any],
+    config: Mapping[str, Any],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, int] | None:
-    """Take up the checkpoint of ``plan`` and return its place; None where there is none.
+    """Restore the checkpoint of ``config`` and return its position; None without a checkpoint.
+
+    Args:
+        folder: Folder of the run.
+        config: Training configuration that the checkpoint must belong to.
+        parameters: Parameters to overwrite, by name.
+        optimizer: AdamW over these parameters; its state is overwritten.
 
     Raises:
-        ValueError: The checkpoint belongs to another plan.
+        ValueError: The checkpoint belongs to another configuration.
     """
-    path = folder / FILE
+    path = folder / CHECKPOINT_FILE
     if not path.exists():
         return None
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    place: dict[str, Any] = json.loads(header["__metadata__"]["place"])
-    if place.pop("plan") != json.loads(json.dumps(dict(plan))):
-        raise ValueError(f"{path.name} belongs to another plan; remove {folder} first")
+    position: dict[str, Any] = json.loads(header["__metadata__"]["place"])
+    # The configuration went through JSON once, which turns tuples into lists.
+    if position.pop("plan") != json.loads(json.dumps(dict(config))):
+        raise ValueError(
+            f"{path.name}: it belongs to another training configuration; remove {folder} first"
+        )
     tensors = load_file(path)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
-            # A head that this level of control does not use has no state.
+            # Adam has no state for a head that this level of control does not use.
             state = {
                 key: tensors[f"adam.{key}/{name}"].clone()
                 for key in ("step", "exp_avg", "exp_avg_sq")
@@ -61,15 +78,15 @@ def read_checkpoint(
             }
             if state:
                 optimizer.state[parameter] = state
-    return place
+    return position
 
 
-def keep_lines(curve: Path, count: int) -> None:
-    """Drop what a run wrote after its last checkpoint; it is trained, and written, again."""
+def truncate_curve(curve: Path, steps: int) -> None:
+    """Keep the first ``steps`` lines of a curve; later steps are trained and written again."""
     if not curve.exists():
         return
     lines = curve.read_text().splitlines(keepends=True)
-    if len(lines) > count:
-        scratch = curve.with_suffix(".new")
-        scratch.write_text("".join(lines[:count]))
-        scratch.replace(curve)
+    if len(lines) > steps:
+        partial = curve.with_suffix(".new")
+        partial.write_text("".join(lines[:steps]))
+        partial.replace(curve)

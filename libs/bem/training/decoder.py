@@ -1,4 +1,8 @@
-"""The frozen decoder as training needs it: flat packed tokens, merged weights, own gradients."""
+"""Training decoder: frozen Llama-like layers over packed sequences, with custom gradients.
+
+Sequences of a row lie one behind the other as flat tokens ``[T, F]``. Weights that read the same
+input are merged into one matrix. The operations are those of ``bem.training.kernels``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,25 +13,32 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from bem.adapters.site import KINDS, BemSite
+from bem.adapters.site import TARGET_MODULES, BemSite
 from bem.backbone import Backbone
 from bem.errors import UnsupportedBackboneError
-from bem.training.kernels import GatedUnit, Norm, SiteStep, attend, rotate
+from bem.training.kernels import (
+    GatedLowRankLinear,
+    RmsNorm,
+    SwiGLU,
+    apply_rotary,
+    packed_attention,
+)
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class FrozenLayer:
-    """One decoder layer's weights, merged where they read the same input.
+    """Weights of one decoder layer, merged where they read the same input.
 
     Attributes:
-        index: Place in the model.
-        norms: Weights of the norms before attention and before the gated unit, and their eps.
-        qkv: Queries, keys and values, ``[(H + 2 K) D, F]``; pairs of an angle are neighbours.
-        o_proj: ``[F, H D]``.
-        gate_up: ``[2 M, F]``.
-        down_proj: ``[F, M]``.
+        index: Index of the layer in the model.
+        norms: Weights of the norms before attention and before the MLP, and their epsilon.
+        qkv: Query, key and value projection ``[(H + 2 K) D, F]``; the two dimensions that rotary
+            embedding turns together are interleave.
+        o_proj: Output projection ``[F, H D]``.
+        gate_up: Gate and up projection of the MLP ``[2 M, F]``.
+        down_proj: Down projection of the MLP ``[F, M]``.
     """
 
     index: int
@@ -39,56 +50,60 @@ class FrozenLayer:
 
 
 @dataclass(frozen=True)
-class Passing:
-    """What all layers of one forward pass share.
+class ForwardContext:
+    """Inputs that all layers of one forward pass share.
 
     Attributes:
-        lengths: Tokens of each sequence.
-        turns: ``[T, 1, D / 2]`` complex64, each token's rotation.
-        factors: In the arithmetic.
+        lengths: Number of tokens of each sequence.
+        rotations: ``[T, 1, D / 2]`` complex64, rotary embedding of each token.
+        factors: ``{site path: (A, B)}`` in the compute dtype.
         code: ``[T, r]``, ``[1, r]`` or None.
     """
 
     lengths: Sequence[int]
-    turns: Tensor
+    rotations: Tensor
     factors: Factors
     code: Tensor | None
 
 
 class TrainingDecoder:
-    """Runs the layers of a Llama-like backbone over packed sequences; nothing frozen moves.
+    """Runs layers of a Llama-like backbone over packed sequences; frozen weights get no gradient.
 
     Args:
-        backbone: Its weights are copied, merged, for the layers that are run.
-        arithmetic: ``torch.float32`` or ``torch.bfloat16``, of products and of the residual
-            stream. A bfloat16 backbone in float32 arithmetic is exact: every weight is kept.
-        recompute: Keep only each layer's input and run it again in the backward pass
+        backbone: Base model; the weights of the layers that are run are copied and merged.
+        compute_dtype: ``torch.float32`` or ``torch.bfloat16``, dtype of matrix products and of
+            the residual stream. float32 is exact for a bfloat16 backbone: it represents every
+            weight.
+        recompute: Keep only each layer's input and run the layer again in the backward pass
             (gradient checkpointing, arXiv 1604.06174).
 
     Raises:
-        UnsupportedBackboneError: A layer is not Llama's.
+        UnsupportedBackboneError: The layers are not those of Llama.
     """
 
     def __init__(
-        self, backbone: Backbone, *, arithmetic: torch.dtype, recompute: bool = False
+        self, backbone: Backbone, *, compute_dtype: torch.dtype, recompute: bool = False
     ) -> None:
         config = backbone.model.config
         self.heads = (config.num_attention_heads, config.num_key_value_heads)
-        self.arithmetic, self.recompute = arithmetic, recompute
+        self.compute_dtype, self.recompute = compute_dtype, recompute
         self.device: torch.device = backbone.model.device
         self.width: int = config.hidden_size
         self._inner, self._head = backbone.model.model, backbone.model.lm_head
         self._layers: dict[int, FrozenLayer] = {}
-        self._final = (self._inner.norm.weight.to(arithmetic), self._inner.norm.variance_epsilon)
+        self._norm_parameters = (
+            self._inner.norm.weight.to(compute_dtype),
+            self._inner.norm.variance_epsilon,
+        )
         self._head_weight: Tensor | None = None
-        check_llama(self._inner.layers[0], config)
+        validate_llama_layer(self._inner.layers[0], config)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return the input of the first layer, ``ids [T]`` to ``[T, F]``."""
         out: Tensor = self._inner.embed_tokens(ids)
-        return out.to(self.arithmetic)
+        return out.to(self.compute_dtype)
 
-    def run(
+    def run_layers(
         self,
         hidden: Tensor,
         lengths: Sequence[int],
@@ -96,73 +111,85 @@ class TrainingDecoder:
         layers: range,
         factors: Factors | None = None,
         code: Tensor | None = None,
-        wanted: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Run ``layers`` over ``hidden [T, F]``.
 
         Args:
-            hidden: Sequences, one behind the other; each attends to itself only.
-            lengths: Their tokens, T in all.
-            layers: Which decoder layers.
-            factors: ``{site path: (A [r, d_in], B [d_out, r])}``; other sites stay frozen.
-            code: ``[T, r]`` or ``[1, r]``, times the adapter's scale; needed with factors.
-            wanted: ``[N]`` places whose last state is asked for; the last layer does only these.
+            hidden: Packed sequences; tokens attend only to tokens of their own sequence.
+            lengths: Number of tokens of each sequence, T in total.
+            layers: Indices of the decoder layers to run.
+            factors: ``{site path: (A [r, d_in], B [d_out, r])}``; other layers stay frozen.
+            code: Codes times the adapter's scale, ``[T, r]`` or ``[1, r]``; required with factors.
+            positions: ``[N]`` flat positions to return. After its attention, the last layer
+                computes only these.
 
         Returns:
-            ``[T, F]``, or ``[N, F]`` in the order of ``wanted``.
+            ``[T, F]``, or ``[N, F]`` in the order of ``positions``.
         """
-        hidden = hidden.to(self.arithmetic)
-        passing = Passing(
+        hidden = hidden.to(self.compute_dtype)
+        context = ForwardContext(
             lengths=lengths,
-            turns=self._turns(hidden, lengths),
+            rotations=self._rotations(hidden, lengths),
             factors={
-                path: (a.to(self.arithmetic), b.to(self.arithmetic))
+                path: (a.to(self.compute_dtype), b.to(self.compute_dtype))
                 for path, (a, b) in (factors or {}).items()
             },
-            code=code.to(self.arithmetic) if code is not None else None,
+            code=code.to(self.compute_dtype) if code is not None else None,
         )
         for index in layers:
-            picked = wanted if index == layers[-1] else None
+            keep = positions if index == layers[-1] else None
             layer = self._layer(index)
             if self.recompute and torch.is_grad_enabled():
-                hidden = checkpoint(self._step, layer, hidden, passing, picked, use_reentrant=False)
+                hidden = checkpoint(
+                    self._run_layer, layer, hidden, context, keep, use_reentrant=False
+                )
             else:
-                hidden = self._step(layer, hidden, passing, picked)
+                hidden = self._run_layer(layer, hidden, context, keep)
         return hidden
 
-    def normed(self, hidden: Tensor) -> Tensor:
-        """Return what the head reads, ``[N, F]``."""
-        weight, eps = self._final
-        return Norm.apply(hidden, weight, eps)
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """Apply the norm after the last layer, ``[N, F]`` to ``[N, F]``."""
+        weight, eps = self._norm_parameters
+        return RmsNorm.apply(hidden, weight, eps)
 
     @property
     def head(self) -> Tensor:
-        """The head's weight ``[V, F]``, in the arithmetic."""
+        """Weight of the language-model head ``[V, F]`` in the compute dtype."""
         if self._head_weight is None:
-            self._head_weight = self._head.weight.detach().to(self.arithmetic)
+            self._head_weight = self._head.weight.detach().to(self.compute_dtype)
         return self._head_weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return ``[N, V]`` in float32 for states ``[N, F]`` behind the last layer."""
-        return linear(self.normed(hidden), self.head).float()
+        """Return float32 logits ``[N, V]`` for states ``[N, F]`` behind the last layer."""
+        return linear(self.final_norm(hidden), self.head).float()
 
-    def _step(
-        self, layer: FrozenLayer, hidden: Tensor, passing: Passing, wanted: Tensor | None
+    def _run_layer(
+        self,
+        layer: FrozenLayer,
+        hidden: Tensor,
+        context: ForwardContext,
+        positions: Tensor | None,
     ) -> Tensor:
         before, after, eps = layer.norms
-        code, factors = passing.code, passing.factors
-        mixed = linear(Norm.apply(hidden, before, eps), layer.qkv)
-        # Attention in float32: on a CPU it is also the faster one.
+        code, factors = context.code, context.factors
+        mixed = linear(RmsNorm.apply(hidden, before, eps), layer.qkv)
+        # Attention runs in float32, which on a CPU is also the faster dtype.
         width = mixed.shape[1] * self.heads[1] // (self.heads[0] + 2 * self.heads[1])
-        both, values = mixed.float().split([mixed.shape[1] - width, width], dim=-1)
-        both = rotate(both, passing.turns)
-        seen = attend(both, values, passing.lengths, self.heads).to(self.arithmetic)
-        if wanted is not None:
-            hidden, seen = hidden[wanted], seen[wanted]
-            code = code[wanted] if code is not None and code.shape[0] > 1 else code
-        hidden = _site(hidden, seen, layer.o_proj, factors.get(_path(layer, "o_proj")), code)
-        gated = GatedUnit.apply(linear(Norm.apply(hidden, after, eps), layer.gate_up))
-        return _site(hidden, gated, layer.down_proj, factors.get(_path(layer, "down_proj")), code)
+        queries_keys, values = mixed.float().split([mixed.shape[1] - width, width], dim=-1)
+        queries_keys = apply_rotary(queries_keys, context.rotations)
+        attended = packed_attention(queries_keys, values, context.lengths, self.heads)
+        attended = attended.to(self.compute_dtype)
+        if positions is not None:
+            # Keys and values of all tokens were needed; the rest of the last layer works token by
+            # token, so only the tokens with a loss go on.
+            hidden, attended = hidden[positions], attended[positions]
+            code = code[positions] if code is not None and code.shape[0] > 1 else code
+        factors_of = factors.get(_site_path(layer, "o_proj"))
+        hidden = _apply_site(hidden, attended, layer.o_proj, factors_of, code)
+        gated = SwiGLU.apply(linear(RmsNorm.apply(hidden, after, eps), layer.gate_up))
+        factors_of = factors.get(_site_path(layer, "down_proj"))
+        return _apply_site(hidden, gated, layer.down_proj, factors_of, code)
 
     def _layer(self, index: int) -> FrozenLayer:
         if index not in self._layers:
@@ -175,13 +202,15 @@ class TrainingDecoder:
         attention, mlp = layer.self_attn, layer.mlp
         pairs = attention.head_dim // 2
 
-        def neighbours(weight: Tensor) -> Tensor:
-            # Queries and keys in the same new order have the same products.
+        def interleave(weight: Tensor) -> Tensor:
+            # Hugging Face rotates dimensions i and i + D / 2. Bringing them side by side lets the
+            # rotation be one complex product. Attention does not change: queries and keys are
+            # reordered alike, so their dot products stay the same.
             return weight.view(-1, 2, pairs, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
         qkv = [
-            neighbours(attention.q_proj.weight),
-            neighbours(attention.k_proj.weight),
+            interleave(attention.q_proj.weight),
+            interleave(attention.k_proj.weight),
             attention.v_proj.weight,
         ]
         gate_up = [mlp.gate_proj.weight, mlp.up_proj.weight]
@@ -189,29 +218,29 @@ class TrainingDecoder:
         return FrozenLayer(
             index=index,
             norms=(
-                first.weight.to(self.arithmetic),
-                second.weight.to(self.arithmetic),
+                first.weight.to(self.compute_dtype),
+                second.weight.to(self.compute_dtype),
                 first.variance_epsilon,
             ),
-            qkv=torch.cat(qkv).to(self.arithmetic),
-            o_proj=_frozen(attention.o_proj).to(self.arithmetic),
-            gate_up=torch.cat(gate_up).to(self.arithmetic),
-            down_proj=_frozen(mlp.down_proj).to(self.arithmetic),
+            qkv=torch.cat(qkv).to(self.compute_dtype),
+            o_proj=_frozen_weight(attention.o_proj).to(self.compute_dtype),
+            gate_up=torch.cat(gate_up).to(self.compute_dtype),
+            down_proj=_frozen_weight(mlp.down_proj).to(self.compute_dtype),
         )
 
-    def _turns(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return ``cos + i sin`` of each token's place in its own sequence, ``[T, 1, D / 2]``."""
-        places = torch.cat([torch.arange(n, device=hidden.device) for n in lengths])
-        cos, sin = self._inner.rotary_emb(hidden.new_empty(0, dtype=torch.float32), places[None])
+    def _rotations(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return ``cos + i sin`` of each token's position in its sequence, ``[T, 1, D / 2]``."""
+        positions = torch.cat([torch.arange(n, device=hidden.device) for n in lengths])
+        cos, sin = self._inner.rotary_emb(hidden.new_empty(0, dtype=torch.float32), positions[None])
         pairs = cos.shape[-1] // 2
         return torch.complex(cos[0, :, :pairs], sin[0, :, :pairs]).unsqueeze(1)
 
 
-def check_llama(layer: nn.Module, config: Any) -> None:
-    """Refuse a decoder layer whose steps are not those of Llama.
+def validate_llama_layer(layer: nn.Module, config: Any) -> None:
+    """Raise unless a decoder layer computes what a Llama layer computes.
 
     Raises:
-        UnsupportedBackboneError: It has biases, another activation or other parts.
+        UnsupportedBackboneError: The layer has biases, another activation or other modules.
     """
     paths = [f"self_attn.{part}_proj" for part in "qkvo"]
     paths += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
@@ -219,25 +248,25 @@ def check_llama(layer: nn.Module, config: Any) -> None:
         parts = [layer.get_submodule(path) for path in paths]
         layer.get_submodule("input_layernorm"), layer.get_submodule("post_attention_layernorm")
     except AttributeError as err:
-        raise UnsupportedBackboneError(f"training runs Llama-like layers only: {err}") from err
-    if config.hidden_act != "silu" or any(getattr(p, "bias", None) is not None for p in parts):
+        raise UnsupportedBackboneError(f"training supports Llama-like layers only: {err}") from err
+    biases = sum(getattr(part, "bias", None) is not None for part in parts)
+    if config.hidden_act != "silu" or biases:
         raise UnsupportedBackboneError(
-            f"training runs layers with silu and without biases only; this one has "
-            f"{config.hidden_act} and {sum(getattr(p, 'bias', None) is not None for p in parts)} "
-            "biases"
+            f"training supports layers with silu and without biases only; this one has "
+            f"{config.hidden_act} and {biases} biases"
         )
 
 
-def _path(layer: FrozenLayer, kind: str) -> str:
-    return f"model.layers.{layer.index}.{KINDS[kind]}"
+def _site_path(layer: FrozenLayer, kind: str) -> str:
+    return f"model.layers.{layer.index}.{TARGET_MODULES[kind]}"
 
 
-def _frozen(module: nn.Module) -> Tensor:
+def _frozen_weight(module: nn.Module) -> Tensor:
     weight = module.base.weight if isinstance(module, BemSite) else module.weight
     return weight.detach()  # type: ignore[operator]
 
 
-def _site(
+def _apply_site(
     residual: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -246,4 +275,4 @@ def _site(
 ) -> Tensor:
     if factors is None or code is None:
         return residual + linear(x, weight)
-    return SiteStep.apply(residual, x, weight, *factors, code)
+    return GatedLowRankLinear.apply(residual, x, weight, *factors, code)

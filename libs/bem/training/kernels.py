@@ -1,8 +1,20 @@
-"""The steps of a frozen decoder layer, with backward passes that know what is frozen.
+"""Autograd functions of a frozen decoder layer that skip the gradients of frozen weights.
 
-Every step works on flat tokens ``[T, F]`` of sequences that lie one behind the other. Frozen
-weights get no gradient, so that no input is kept for them: only what the factors, the norms and
-the gate need is.
+Every function works on packed tokens ``[T, F]``. Frozen weights get no gradient, so their inputs
+need not be kept for the backward pass: only what the factors, the norms and the gate need is saved.
+
+Example:
+    ``GatedLowRankLinear`` for one token and scalars ``residual = 10, x = 1, W = 2, A = 3, B = 5``
+    and ``code = 0.5``. Forward::
+
+        y = residual + x W + (code * (x A)) B = 10 + 2 + (0.5 * 3) * 5 = 19.5
+
+    Backward for ``dy = 1``. The inputs of the gradients are ``x`` and ``low = x A``; the product
+    ``code * low`` is computed again instead of being saved::
+
+        d residual = 1                      dx    = W + (code * B) A = 2 + 2.5 * 3 = 9.5
+        dA = (code * B) x = 2.5             dB    = code * low = 1.5
+        dW = none, W is frozen              dcode = B * low = 15
 """
 
 from collections.abc import Sequence
@@ -15,12 +27,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 
-class Norm(Function):
-    """RMS norm (arXiv 1910.07467) with a frozen weight; keeps its input and one number a token."""
+class RmsNorm(Function):
+    """RMSNorm (arXiv 1910.07467) with a frozen weight; saves its input and one number per token."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """Map ``x [T, F]`` to ``x / rms(x) * weight``; the mean is taken in float32."""
+        """Map ``x [T, F]`` to ``x / rms(x) * weight``; the mean square is taken in float32."""
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         inverse = torch.rsqrt(size.square_().div_(x.shape[-1]).add_(eps)).to(x.dtype)
         ctx.save_for_backward(x, weight, inverse)
@@ -36,8 +48,8 @@ class Norm(Function):
         return grad.mul_(inverse).addcmul_(x, mean * inverse.pow(3), value=-1), None, None
 
 
-class GatedUnit(Function):
-    """SwiGLU (arXiv 2002.05202) on gate and up in one tensor; keeps only that tensor."""
+class SwiGLU(Function):
+    """SwiGLU (arXiv 2002.05202) on gate and up in one tensor; saves only that tensor."""
 
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
@@ -49,20 +61,21 @@ class GatedUnit(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """Write both halves of the gradient into one tensor."""
+        """Return the gradients of gate and up in one tensor ``[T, 2 H]``."""
         (gate_up,) = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         out = torch.empty_like(gate_up)
-        into_gate, into_up = out.chunk(2, dim=-1)
-        torch.mul(silu(gate), grad, out=into_up)
-        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=into_gate)
+        grad_gate, grad_up = out.chunk(2, dim=-1)
+        torch.mul(silu(gate), grad, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
         return out
 
 
-class SiteStep(Function):
-    """A site and the residual in one: ``residual + x W^T + (code * (x A^T)) B^T``.
+class GatedLowRankLinear(Function):
+    """A site and the residual connection: ``residual + x W^T + (code * (x A^T)) B^T``.
 
-    The same sum as ``BemSite`` of one adapter, without gathering its factors for every row.
+    It computes the same sum as ``BemSite`` with one adapter, without gathering the factors for
+    every row.
     """
 
     @staticmethod
@@ -72,73 +85,77 @@ class SiteStep(Function):
         """Return ``[T, d_out]``.
 
         Args:
-            ctx: Autograd's.
+            ctx: Context of autograd.
             residual: ``[T, d_out]``.
             x: ``[T, d_in]``.
             weight: ``[d_out, d_in]``, frozen.
             a: ``[r, d_in]``.
             b: ``[d_out, r]``.
-            code: ``[T, r]``, or ``[1, r]`` for all tokens, times the adapter's scale.
+            code: Code times the adapter's scale, ``[T, r]``, or ``[1, r]`` for all tokens.
         """
         low = x @ a.T
         ctx.save_for_backward(x, weight, a, b, code, low)
-        # Rounded once at the residual's size, which is far above the step's: in bfloat16 a second
-        # rounding adds half as much noise again to the gradients.
+        # The sum is rounded once, at the magnitude of the residual, which is far above that of the
+        # low-rank term: in bfloat16 a second rounding adds half as much noise to the gradients.
         return (x @ weight.T).addmm_(low * code, b.T).add_(residual)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of residual, x, A, B and code; x's only where something needs it."""
+        """Return the gradients of residual, x, A, B and code; of x and code only if needed."""
         x, weight, a, b, code, low = ctx.saved_tensors
         up = grad @ b  # [T, r]
         gated = up * code
-        into_x = (grad @ weight).addmm_(gated, a) if ctx.needs_input_grad[1] else None
-        into_code = None
+        # The lowest layer with sites reads a constant, so nothing below it needs a gradient.
+        grad_x = (grad @ weight).addmm_(gated, a) if ctx.needs_input_grad[1] else None
+        grad_code = None
         if ctx.needs_input_grad[5]:
-            into_code = (up * low).sum_to_size(code.shape)
-        return grad, into_x, None, gated.T @ x, grad.T @ (low * code), into_code
+            grad_code = (up * low).sum_to_size(code.shape)
+        return grad, grad_x, None, gated.T @ x, grad.T @ (low * code), grad_code
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of neighbours by their position's angles (RoPE, arXiv 2104.09864).
+def apply_rotary(x: Tensor, rotations: Tensor) -> Tensor:
+    """Apply rotary position embedding (RoPE, arXiv 2104.09864) to pairs of neighbours.
 
     Args:
-        x: ``[T, H * D]`` float32, each pair of an angle side by side.
-        turns: ``[T, 1, D / 2]`` complex64 of modulus 1.
+        x: ``[T, H * D]`` float32; the two dimensions of each rotation lie side by side.
+        rotations: ``[T, 1, D / 2]`` complex64 of modulus 1.
     """
     tokens, width = x.shape
-    pairs = torch.view_as_complex(x.view(tokens, -1, turns.shape[-1], 2))
-    return torch.view_as_real(pairs * turns).view(tokens, width)
+    pairs = torch.view_as_complex(x.view(tokens, -1, rotations.shape[-1], 2))
+    return torch.view_as_real(pairs * rotations).view(tokens, width)
 
 
-def attend(
+def packed_attention(
     queries_keys: Tensor, values: Tensor, lengths: Sequence[int], heads: tuple[int, int]
 ) -> Tensor:
-    """Attend causally inside each sequence and never across: ``[T, H * D]``.
+    """Attend causally inside each packed sequence and never across sequences.
 
-    Sequence by sequence rather than by a block-diagonal mask: nothing is computed that a mask
-    would throw away.
+    It runs sequence by sequence rather than with a block-diagonal mask, so that no product is
+    computed that the mask would discard.
 
     Args:
         queries_keys: ``[T, (H + K) * D]``.
         values: ``[T, K * D]``.
-        lengths: Tokens of each sequence, T in all.
-        heads: Heads H of the queries and K of keys and values.
+        lengths: Number of tokens of each sequence, T in total.
+        heads: Number of query heads H, and of key and value heads K.
+
+    Returns:
+        ``[T, H * D]``.
     """
     out = []
-    count, shared = heads
+    query_heads, kv_heads = heads
     for both, value in zip(
         queries_keys.split(list(lengths)), values.split(list(lengths)), strict=True
     ):
-        head = both.view(both.shape[0], count + shared, -1).transpose(0, 1)
-        query, key = head.split([count, shared])
-        found = scaled_dot_product_attention(
+        head = both.view(both.shape[0], query_heads + kv_heads, -1).transpose(0, 1)
+        query, key = head.split([query_heads, kv_heads])
+        attended = scaled_dot_product_attention(
             query.unsqueeze(0),
             key.unsqueeze(0),
-            value.view(value.shape[0], shared, -1).transpose(0, 1).unsqueeze(0),
+            value.view(value.shape[0], kv_heads, -1).transpose(0, 1).unsqueeze(0),
             is_causal=True,
-            enable_gqa=count != shared,
+            enable_gqa=query_heads != kv_heads,
         )
-        out.append(found[0].transpose(0, 1).reshape(both.shape[0], -1))
+        out.append(attended[0].transpose(0, 1).reshape(both.shape[0], -1))
     return torch.cat(out)

@@ -1,4 +1,4 @@
-"""Cross entropy against a large vocabulary, without ever holding all logits."""
+"""Chunked cross entropy over a large vocabulary that never materialises all logits."""
 
 from typing import Any
 
@@ -8,14 +8,15 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-CHUNK = 512
+CHUNK_TOKENS = 512
 
 
-class HeadLoss(Function):
-    """Sum of the cross entropies of a frozen head; the gradient is made on the way forward.
+class ChunkedCrossEntropy(Function):
+    """Summed cross entropy of a frozen head; the forward pass also computes the gradient.
 
-    As in Cut Your Losses (arXiv 2411.09009), here by chunks of tokens: with 49k words and
-    float32 logits a chunk of 512 takes 100 MB, a whole step would take gigabytes.
+    This is the idea of Cut Your Losses (arXiv 2411.09009), here in chunks of tokens. With a
+    vocabulary of 49k and float32 logits a chunk of 512 tokens takes 100 MB; the logits of all
+    tokens of a step would take gigabytes.
     """
 
     @staticmethod
@@ -23,22 +24,23 @@ class HeadLoss(Function):
         """Return the sum over tokens, float32.
 
         Args:
-            ctx: Autograd's.
+            ctx: Context of autograd.
             states: ``[N, F]``, after the final norm.
             head: ``[V, F]``, frozen.
             labels: ``[N]`` int64 in ``[0, V)``.
         """
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         grad = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        for at in range(0, len(labels), CHUNK):
-            logits = linear(states[at : at + CHUNK], head).float()
-            wanted = labels[at : at + CHUNK].unsqueeze(1)
+        for start in range(0, len(labels), CHUNK_TOKENS):
+            logits = linear(states[start : start + CHUNK_TOKENS], head).float()
+            targets = labels[start : start + CHUNK_TOKENS].unsqueeze(1)
             log_sum = logits.logsumexp(1, keepdim=True)
-            total += (log_sum - logits.gather(1, wanted)).sum()
+            total += (log_sum - logits.gather(1, targets)).sum()
             if grad is not None:
-                share = logits.sub_(log_sum).exp_()
-                share.scatter_add_(1, wanted, -torch.ones_like(log_sum))
-                torch.mm(share.to(head.dtype), head, out=grad[at : at + CHUNK])
+                # The gradient of the logits is softmax minus one-hot; it reuses their memory.
+                probabilities = logits.sub_(log_sum).exp_()
+                probabilities.scatter_add_(1, targets, -torch.ones_like(log_sum))
+                torch.mm(probabilities.to(head.dtype), head, out=grad[start : start + CHUNK_TOKENS])
         if grad is not None:
             ctx.save_for_backward(grad)
         return total
@@ -46,6 +48,6 @@ class HeadLoss(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """Scale what the forward pass made."""
+        """Scale the gradient that the forward pass computed."""
         (states,) = ctx.saved_tensors
         return states * grad.to(states.dtype), None, None

@@ -1,4 +1,18 @@
-"""Short sequences packed one behind the other, so that no step computes a pad."""
+"""Sequence packing: short sequences share a row, so that no step computes padding.
+
+Example:
+    Sequences of 5, 30, 4, 6 and 1 tokens and rows of 10 tokens. First-fit decreasing takes them
+    longest first, each into the first row with room::
+
+        30   does not fit any row; it gets a row of its own      [30]
+        6    opens a row, 4 tokens left                          [30] [6]
+        5    opens a row, 5 tokens left                          [30] [6] [5]
+        4    fits the second row                                 [30] [6 4] [5]
+        1    second row is full; fits the third                  [30] [6 4] [5 1]
+
+    ``assign_rows`` returns the indices, ``[[1], [3, 2], [0, 4]]``: 46 tokens in three rows without
+    padding, where padding all five to 30 tokens would compute 150.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,67 +20,72 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bem.training.features import Example
+from bem.training.activation_cache import IGNORED_LABEL, EncodedExample
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Sequences of one row.
+class PackedRow:
+    """Sequences that lie one behind the other in one row.
 
     Attributes:
-        states: ``[T, F]`` input of the first layer with sites, or ``[T]`` int64 token ids.
-        lengths: Tokens of each of the S sequences, T in all.
-        features: ``[S, F]`` float32, what the controller reads.
-        wanted: ``[N]`` places whose next token is part of a reply.
-        labels: ``[N]`` these tokens.
+        states: Input of the first layer with sites, ``[T, F]``, or ``[T]`` int64 token ids.
+        lengths: Number of tokens of each of the S sequences, T in total.
+        features: ``[S, F]`` float32, input of the controller.
+        positions: ``[N]`` flat positions whose next token belongs to a reply.
+        labels: ``[N]`` int64, these next tokens.
     """
 
     states: Tensor
     lengths: tuple[int, ...]
     features: Tensor
-    wanted: Tensor
+    positions: Tensor
     labels: Tensor
 
-    def to(self, device: torch.device) -> "Packed":
-        """Return it on ``device``."""
-        moved = (t.to(device) for t in (self.states, self.features, self.wanted, self.labels))
-        states, features, wanted, labels = moved
-        return Packed(states, self.lengths, features, wanted, labels)
+    def to(self, device: torch.device) -> "PackedRow":
+        """Return the row on ``device``."""
+        return PackedRow(
+            states=self.states.to(device),
+            lengths=self.lengths,
+            features=self.features.to(device),
+            positions=self.positions.to(device),
+            labels=self.labels.to(device),
+        )
 
 
-def pack(examples: Sequence[Example]) -> Packed:
-    """Lay examples one behind the other."""
+def pack_row(examples: Sequence[EncodedExample]) -> PackedRow:
+    """Concatenate examples to one row."""
     labels = torch.cat([example.labels for example in examples])
-    wanted = (labels != -100).nonzero().squeeze(1)
-    return Packed(
+    positions = (labels != IGNORED_LABEL).nonzero().squeeze(1)
+    return PackedRow(
         states=torch.cat([example.hidden for example in examples]),
         lengths=tuple(len(example.labels) for example in examples),
         features=torch.stack([example.feature for example in examples]),
-        wanted=wanted,
-        labels=labels[wanted],
+        positions=positions,
+        labels=labels[positions],
     )
 
 
-def fill_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Share sequences out over few rows, longest first into the first row with room.
+def assign_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Distribute sequences over few rows by first-fit decreasing.
 
-    First-fit decreasing needs at most 11/9 of the fewest possible rows, and one (Johnson 1973).
+    It needs at most 11/9 of the smallest possible number of rows, plus one (Johnson 1973).
 
     Args:
-        lengths: Tokens of each sequence.
-        row_tokens: Most tokens of a row; a longer sequence gets a row of its own.
+        lengths: Number of tokens of each sequence.
+        row_tokens: Largest number of tokens of a row; a longer sequence gets its own row.
 
     Returns:
-        Indices into ``lengths``, by row; each exactly once.
+        Indices into ``lengths`` by row; each occurs exactly once.
     """
     rows: list[list[int]] = []
     room: list[int] = []
+    # Ties are broken by index, so that the same batch is always packed alike.
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        place = next((r for r, left in enumerate(room) if lengths[index] <= left), None)
-        if place is None:
+        row = next((r for r, left in enumerate(room) if lengths[index] <= left), None)
+        if row is None:
             rows.append([])
             room.append(row_tokens)
-            place = len(rows) - 1
-        rows[place].append(index)
-        room[place] -= lengths[index]
+            row = len(rows) - 1
+        rows[row].append(index)
+        room[row] -= lengths[index]
     return rows

@@ -1,4 +1,7 @@
-"""Training of one adapter: factors and controller, over packed states of the frozen lower layers."""
+"""Adapter trainer: trains the factors and the controller of one adapter, resumably.
+
+It reads cached states of the frozen lower layers and runs only the layers with sites.
+"""
 
 import json
 import math
@@ -13,33 +16,33 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bem.adapters.site import KINDS
+from bem.adapters.site import TARGET_MODULES
 from bem.backbone import Backbone
 from bem.controller import Controller
-from bem.training.checkpoints import keep_lines, read_checkpoint, write_checkpoint
+from bem.training.activation_cache import EncodedExample
+from bem.training.checkpoints import read_checkpoint, truncate_curve, write_checkpoint
 from bem.training.decoder import TrainingDecoder
-from bem.training.features import Example
-from bem.training.loss import HeadLoss
-from bem.training.packing import Packed, fill_rows, pack
-from bem.training.strategy import Strategy, settle_arithmetic
+from bem.training.loss import ChunkedCrossEntropy
+from bem.training.packing import PackedRow, assign_rows, pack_row
+from bem.training.strategy import Strategy, select_compute_dtype
 
 
 @dataclass(frozen=True)
-class TrainingPlan:
-    """How an adapter is trained.
+class TrainingConfig:
+    """Hyperparameters of adapter training.
 
     Attributes:
         layers: Decoder layers with sites.
-        kinds: Kinds of sites.
+        kinds: Target modules in each layer.
         rank: Rank of the factors.
-        scale: Factor of the low-rank step.
+        scale: Factor s of the low-rank term.
         feature_layer: Layer that the controller reads, below all sites; -1 for the embeddings.
         control: Train the controller too; without it the code stays one, which is plain LoRA.
         epochs: Passes over the data.
         batch: Examples in one step.
-        learning_rate: Peak of the schedule, reached after 5 % of the steps, then a cosine to 0.
+        learning_rate: Peak of the schedule, reached after 5 % of the steps; then a cosine to 0.
         clip: Largest gradient norm.
-        seed: Of initialisation and order.
+        seed: Random seed of initialisation and order.
     """
 
     layers: tuple[int, ...]
@@ -56,69 +59,74 @@ class TrainingPlan:
 
 
 class AdapterTrainer:
-    """Trains one adapter, resumably; the backbone is read and never changed.
+    """Trains one adapter and writes checkpoints; the backbone is never changed.
 
     Args:
         backbone: A Llama-like model.
-        plan: What to train; a checkpoint belongs to one plan.
-        folder: For checkpoints and the curve (``curve.jsonl``).
-        strategy: How to carry a step out; may differ from run to run of one plan.
+        config: Hyperparameters; a checkpoint belongs to one configuration.
+        folder: Folder of checkpoints and of the loss curve ``curve.jsonl``.
+        strategy: Execution strategy; it may differ between runs of one configuration.
         save_steps: Steps between checkpoints; 0 for one after every epoch.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        plan: TrainingPlan,
+        config: TrainingConfig,
         folder: Path,
         *,
         strategy: Strategy | None = None,
         save_steps: int = 0,
     ) -> None:
-        torch.manual_seed(plan.seed)
-        self.backbone, self.plan, self.folder = backbone, plan, folder
+        torch.manual_seed(config.seed)
+        self.backbone, self.config, self.folder = backbone, config, folder
         self.save_steps = save_steps
         self.factors = {
-            f"model.layers.{layer}.{KINDS[kind]}": _start(backbone, layer, kind, plan.rank)
-            for layer in plan.layers
-            for kind in plan.kinds
+            f"model.layers.{layer}.{TARGET_MODULES[kind]}": _init_factors(
+                backbone, layer, kind, config.rank
+            )
+            for layer in config.layers
+            for kind in config.kinds
         }
-        self.controller = Controller(backbone.model.config.hidden_size, plan.rank)
+        self.controller = Controller(backbone.model.config.hidden_size, config.rank)
         self.controller.to(backbone.model.device)
         self.parameters = self._named_parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=0.01)
         self.epoch = self.step = 0
-        self._done_in_epoch = 0
-        self.use(strategy or Strategy())
+        self._steps_in_epoch = 0
+        self.set_strategy(strategy or Strategy())
 
-    def use(self, strategy: Strategy) -> None:
-        """Carry out the steps that follow by ``strategy``."""
+    def set_strategy(self, strategy: Strategy) -> None:
+        """Execute the steps that follow with ``strategy``."""
         self.strategy = strategy
-        arithmetic = settle_arithmetic(self.backbone, strategy.arithmetic)
+        compute_dtype = select_compute_dtype(self.backbone, strategy.compute_dtype)
         self.decoder = TrainingDecoder(
-            self.backbone, arithmetic=arithmetic, recompute=strategy.recompute
+            self.backbone, compute_dtype=compute_dtype, recompute=strategy.recompute
         )
 
-    def run(self, examples: Sequence[Example]) -> None:
-        """Train from where the last checkpoint ended to the last epoch.
+    def run(self, examples: Sequence[EncodedExample]) -> None:
+        """Train from the last checkpoint to the end of the last epoch.
+
+        Args:
+            examples: Training examples.
 
         Raises:
-            ValueError: The folder's checkpoint belongs to another plan.
+            ValueError: The checkpoint in the folder belongs to another configuration.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        total = self.plan.epochs * math.ceil(len(examples) / self.plan.batch)
+        total = self.config.epochs * math.ceil(len(examples) / self.config.batch)
         with tqdm(total=total, initial=self.step, unit="step") as bar:
-            while self.epoch < self.plan.epochs:
-                batches = epoch_batches(examples, self.plan, self.epoch)
-                for batch in islice(batches, self._done_in_epoch, None):
+            while self.epoch < self.config.epochs:
+                batches = epoch_batches(examples, self.config, self.epoch)
+                for batch in islice(batches, self._steps_in_epoch, None):
                     bar.set_postfix(loss=f"{self.train_step(batch, total):.3f}")
                     bar.update()
-                self.epoch, self._done_in_epoch = self.epoch + 1, 0
+                self.epoch, self._steps_in_epoch = self.epoch + 1, 0
                 self._checkpoint()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what an artifact holds: ``<site>.A``, ``<site>.B``, ``controller.*``."""
+        """Return the tensors of the artifact: ``<site>.A``, ``<site>.B`` and ``controller.*``."""
         out = {}
         for path, (a, b) in self.factors.items():
             out[f"{path}.A"] = a.detach().half()
@@ -127,34 +135,36 @@ class AdapterTrainer:
             out[f"controller.{name}"] = tensor.detach()
         return out
 
-    def loss(self, batch: Sequence[Example]) -> Tensor:
+    def mean_loss(self, batch: Sequence[EncodedExample]) -> Tensor:
         """Return the mean cross entropy of the reply tokens of ``batch``."""
-        rows = self.rows(batch)
+        rows = self.pack_rows(batch)
         total = torch.stack([self.row_loss(row) for row in rows]).sum()
         return total / sum(len(row.labels) for row in rows)
 
-    def rows(self, batch: Sequence[Example]) -> list[Packed]:
-        """Pack a batch as the strategy says."""
-        rows = fill_rows([len(e.labels) for e in batch], self.strategy.row_tokens)
+    def pack_rows(self, batch: Sequence[EncodedExample]) -> list[PackedRow]:
+        """Pack a batch into rows of the strategy's size."""
+        rows = assign_rows([len(e.labels) for e in batch], self.strategy.row_tokens)
         device = self.decoder.device
-        return [pack([batch[index] for index in row]).to(device) for row in rows]
+        return [pack_row([batch[index] for index in row]).to(device) for row in rows]
 
-    def row_loss(self, row: Packed) -> Tensor:
+    def row_loss(self, row: PackedRow) -> Tensor:
         """Return the summed cross entropy of the reply tokens of one row."""
         states = row.states if row.states.dim() == 2 else self.decoder.embed(row.states)
-        found = self.decoder.run(
+        outputs = self.decoder.run_layers(
             states,
             row.lengths,
-            layers=range(min(self.plan.layers), len(self.backbone.layers)),
+            layers=range(min(self.config.layers), len(self.backbone.layers)),
             factors=self.factors,
             code=self._code(row),
-            wanted=row.wanted,
+            positions=row.positions,
         )
-        return HeadLoss.apply(self.decoder.normed(found), self.decoder.head, row.labels)
+        return ChunkedCrossEntropy.apply(
+            self.decoder.final_norm(outputs), self.decoder.head, row.labels
+        )
 
-    def accumulate(self, batch: Sequence[Example]) -> float:
-        """Add the gradients of the mean loss of ``batch``, row by row; return that loss."""
-        rows = self.rows(batch)
+    def accumulate_gradients(self, batch: Sequence[EncodedExample]) -> float:
+        """Add the gradients of the batch's mean loss, row by row, and return that loss."""
+        rows = self.pack_rows(batch)
         count = sum(len(row.labels) for row in rows)
         total = 0.0
         for row in rows:
@@ -163,18 +173,18 @@ class AdapterTrainer:
             total += loss.item()
         return total
 
-    def train_step(self, batch: Sequence[Example], total: int) -> float:
-        """Take one step of ``total`` and note it in the curve; return the loss before it."""
+    def train_step(self, batch: Sequence[EncodedExample], total: int) -> float:
+        """Take one step of ``total``, write it to the curve and return the loss before the step."""
         began = time.perf_counter()
-        rate = self.plan.learning_rate * schedule(self.step, total)
+        rate = self.config.learning_rate * warmup_cosine(self.step, total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = self.accumulate(batch)
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.plan.clip)
+        loss = self.accumulate_gradients(batch)
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._done_in_epoch += 1
+        self._steps_in_epoch += 1
         line = {
             "step": self.step,
             "epoch": self.epoch,
@@ -190,59 +200,67 @@ class AdapterTrainer:
             self._checkpoint()
         return loss
 
-    def _code(self, row: Packed) -> Tensor:
-        """Return each token's code times the scale, ``[T, r]``; ``[1, r]`` without control."""
-        if not self.plan.control:
-            return torch.full((1, self.plan.rank), self.plan.scale, device=self.decoder.device)
-        code = self.controller.prefix(row.features) * self.plan.scale
+    def _code(self, row: PackedRow) -> Tensor:
+        """Return the code of each token times the scale, ``[T, r]``; ``[1, r]`` without control."""
+        if not self.config.control:
+            return torch.full((1, self.config.rank), self.config.scale, device=self.decoder.device)
+        code = self.controller.prefix(row.features) * self.config.scale
         lengths = torch.tensor(row.lengths, device=code.device)
         return code.repeat_interleave(lengths, dim=0, output_size=sum(row.lengths))
 
     def _named_parameters(self) -> dict[str, nn.Parameter]:
         named: dict[str, nn.Parameter] = {}
-        if self.plan.control:
+        if self.config.control:
             named = {f"controller.{n}": p for n, p in self.controller.named_parameters()}
         for path, (a, b) in self.factors.items():
             named[f"{path}.A"], named[f"{path}.B"] = a, b
         return named
 
     def _checkpoint(self) -> None:
-        place = {"epoch": self.epoch, "step": self.step, "done_in_epoch": self._done_in_epoch}
-        write_checkpoint(self.folder, asdict(self.plan), place, self.parameters, self.optimizer)
+        position = {"epoch": self.epoch, "step": self.step, "done_in_epoch": self._steps_in_epoch}
+        write_checkpoint(
+            self.folder, asdict(self.config), position, self.parameters, self.optimizer
+        )
 
     def _resume(self) -> None:
-        place = read_checkpoint(self.folder, asdict(self.plan), self.parameters, self.optimizer)
-        if place is not None:
-            self.epoch, self.step = place["epoch"], place["step"]
-            self._done_in_epoch = place["done_in_epoch"]
-        keep_lines(self.folder / "curve.jsonl", self.step)
+        position = read_checkpoint(
+            self.folder, asdict(self.config), self.parameters, self.optimizer
+        )
+        if position is not None:
+            self.epoch, self.step = position["epoch"], position["step"]
+            self._steps_in_epoch = position["done_in_epoch"]
+        truncate_curve(self.folder / "curve.jsonl", self.step)
 
 
 def epoch_batches(
-    examples: Sequence[Example], plan: TrainingPlan, epoch: int
-) -> list[list[Example]]:
-    """Group examples of like length, then shuffle the groups; the same for the same epoch."""
-    order = random.Random(plan.seed * 1000 + epoch)  # noqa: S311 - an order, not a secret
+    examples: Sequence[EncodedExample], config: TrainingConfig, epoch: int
+) -> list[list[EncodedExample]]:
+    """Return the batches of an epoch: examples of similar length, in an order of its own.
+
+    The order depends on the seed and the epoch only, so that a resumed run repeats it.
+    """
+    order = random.Random(config.seed * 1000 + epoch)  # noqa: S311 - an order, not a secret
     by_length = sorted(examples, key=lambda e: (len(e.labels), order.random()))
-    groups = [by_length[i : i + plan.batch] for i in range(0, len(by_length), plan.batch)]
+    groups = [by_length[i : i + config.batch] for i in range(0, len(by_length), config.batch)]
     order.shuffle(groups)
     return groups
 
 
-def schedule(step: int, total: int) -> float:
-    """Return the share of the peak rate: linear warm-up over 5 %, then a cosine to zero."""
+def warmup_cosine(step: int, total: int) -> float:
+    """Return the share of the peak learning rate: linear warm-up over 5 %, then cosine to zero."""
     warm = max(1, total // 20)
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def _start(
+def _init_factors(
     backbone: Backbone, layer: int, kind: str, rank: int
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """Start as LoRA does, A random and B zero; float32 whatever the backbone's type is."""
-    site = backbone.layers[layer].get_submodule(KINDS[kind])
-    # The bound is 1 / sqrt(r d_in): one slot of a stack of factors, as adapters were first trained.
+    """Return initial factors as in LoRA, A random and B zero; float32 for any backbone dtype."""
+    site = backbone.layers[layer].get_submodule(TARGET_MODULES[kind])
+    # With the leading dimension the fan-in is r * d_in and the bound 1 / sqrt(r * d_in), as in the
+    # slot stacks that the committed adapters were trained in; 2-D factors would start larger.
     a = torch.empty(1, rank, site.in_features)
     nn.init.kaiming_uniform_(a, a=math.sqrt(5))
     b = torch.zeros(site.out_features, rank)

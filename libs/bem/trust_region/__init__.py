@@ -1,5 +1,10 @@
-"""The bound on the norm of the summed weight deltas."""
+"""Trust region: a bound on the norm of the summed weight updates of a layer."""
 
-from bem.trust_region.norms import Delta, frobenius, limit, spectral
+from bem.trust_region.norms import (
+    LowRankDelta,
+    frobenius_norm,
+    spectral_norm,
+    trust_region_scale,
+)
 
-__all__ = ["Delta", "frobenius", "limit", "spectral"]
+__all__ = ["LowRankDelta", "frobenius_norm", "spectral_norm", "trust_region_scale"]

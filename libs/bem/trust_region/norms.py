@@ -1,8 +1,15 @@
-"""Norms of a sum of low-rank deltas from small Gram matrices; the sum itself is never formed.
+"""Norms of a sum of low-rank weight updates, computed from small Gram matrices.
 
 For ``dW = sum_i s_i B_i diag(c_i) A_i = B A`` with the factors stacked to ``B [d_out, R]`` and
 ``A [R, d_in]``: ``|dW|_F^2 = trace((B^T B)(A A^T))``, and the nonzero squared singular values of
-``dW`` are the eigenvalues of ``(B^T B)(A A^T)``.
+``dW`` are the eigenvalues of ``(B^T B)(A A^T)``. Both need ``[R, R]`` matrices only; the sum
+``[d_out, d_in]`` is never formed.
+
+Example:
+    Two updates of rank 1 on a layer of width 2: ``B_1 = (1, 0)^T``, ``A_1 = (3, 0)`` and
+    ``B_2 = (0, 1)^T``, ``A_2 = (0, 4)``. The sum is ``diag(3, 4)``. Stacked, ``B^T B = I`` and
+    ``A A^T = diag(9, 16)``, so ``|dW|_F = sqrt(9 + 16) = 5`` and ``|dW|_2 = sqrt(16) = 4``. With
+    ``tau = 2`` both updates are scaled by ``2 / 5``.
 """
 
 from collections.abc import Sequence
@@ -13,14 +20,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Delta:
-    """A low-rank change of one layer, ``scale * B diag(code) A``.
+class LowRankDelta:
+    """A low-rank update of one layer, ``scale * B diag(code) A``.
 
     Attributes:
-        a: ``[r, d_in]``.
-        b: ``[d_out, r]``.
-        code: ``[r]``.
-        scale: Factor in front.
+        a: Input factor ``[r, d_in]``.
+        b: Output factor ``[d_out, r]``.
+        code: Rank-wise gate vector ``[r]``.
+        scale: Factor of the whole product.
     """
 
     a: Tensor
@@ -28,49 +35,54 @@ class Delta:
     code: Tensor
     scale: float = 1.0
 
-    def with_output(self, b: Tensor) -> "Delta":
-        """Return it with another output factor."""
+    def with_output(self, b: Tensor) -> "LowRankDelta":
+        """Return the update with another output factor."""
         return replace(self, b=b)
 
-    def scaled(self, factor: float) -> "Delta":
-        """Return it times ``factor``."""
+    def scaled(self, factor: float) -> "LowRankDelta":
+        """Return the update times ``factor``."""
         return replace(self, scale=self.scale * factor)
 
     def matrix(self) -> Tensor:
-        """Form the change, ``[d_out, d_in]``; for small layers and for tests."""
+        """Return the dense matrix ``[d_out, d_in]``; for small layers and for tests."""
         return self.scale * (self.b * self.code) @ self.a
 
 
-def frobenius(deltas: Sequence[Delta]) -> float:
-    """Return the Frobenius norm of the sum of ``deltas``; 0 for none."""
+def frobenius_norm(deltas: Sequence[LowRankDelta]) -> float:
+    """Return the Frobenius norm of the sum of ``deltas``; 0 without any."""
     if not deltas:
         return 0.0
     left, right = _grams(deltas)
     return float((left * right.T).sum().clamp(min=0).sqrt())
 
 
-def spectral(deltas: Sequence[Delta]) -> float:
-    """Return the largest singular value of the sum of ``deltas``; 0 for none."""
+def spectral_norm(deltas: Sequence[LowRankDelta]) -> float:
+    """Return the largest singular value of the sum of ``deltas``; 0 without any."""
     if not deltas:
         return 0.0
     left, right = _grams(deltas)
+    # The product is not symmetric, but its eigenvalues are real and not negative: it is similar
+    # to a product of two positive semi-definite matrices. Rounding may leave tiny signs.
     return float(torch.linalg.eigvals(left @ right).real.max().clamp(min=0).sqrt())
 
 
-def limit(deltas: Sequence[Delta], tau: float) -> float:
+def trust_region_scale(deltas: Sequence[LowRankDelta], tau: float) -> float:
     """Return the factor in (0, 1] that brings the sum's Frobenius norm to at most ``tau``.
 
     Raises:
         ValueError: ``tau`` is not positive.
     """
     if not tau > 0:
-        raise ValueError(f"the trust region's radius must be positive, is {tau}")
-    norm = frobenius(deltas)
+        raise ValueError(f"tau: {tau} is not a trust-region radius; it must be positive")
+    norm = frobenius_norm(deltas)
     return 1.0 if norm <= tau else tau / norm
 
 
-def _grams(deltas: Sequence[Delta]) -> tuple[Tensor, Tensor]:
-    """Return ``B^T B`` and ``A A^T`` of the stacked factors, float64: ``[R, R]`` each."""
+def _grams(deltas: Sequence[LowRankDelta]) -> tuple[Tensor, Tensor]:
+    """Return ``B^T B`` and ``A A^T`` of the stacked factors, ``[R, R]`` float64 each.
+
+    In float32 the squares would lose half of the digits of a small norm.
+    """
     b = torch.cat([delta.scale * delta.b * delta.code for delta in deltas], dim=1).double()
     a = torch.cat([delta.a for delta in deltas], dim=0).double()
     return b.T @ b, a @ a.T

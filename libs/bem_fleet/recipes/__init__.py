@@ -1,1 +1,1 @@
-"""Training recipes: data, hyperparameters and evaluation of each trained artifact."""
+"""Training recipes: data, hyperparameters, command line and evaluation of each artifact."""

@@ -79,7 +79,7 @@ class NativeLayers:
         self._width, self._pairs = head_width(config), config.num_key_value_heads
         if why := unfit(backbone):
             raise UnsupportedWeightsError(f"compiled kernels cannot run this backbone: {why}")
-        bits = BITS[backbone.weights]
+        bits = BITS[backbone.weight_format]
         self._kept: list[Tensor] = []  # what the structures point to
         self.products: list[PackedLinear] = []
         self._first_site = next(

@@ -1,1 +1,1 @@
-"""Training of the safety adapter: quality at its best subject to few violations."""
+"""Lagrangian training of the safety adapter, and measurement of its refusals."""

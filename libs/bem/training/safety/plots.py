@@ -1,4 +1,4 @@
-"""The curve of a Lagrangian training: violations, multipliers and divergence over the steps."""
+"""Plot of a Lagrangian training curve: violations, multipliers and KL divergence by step."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,16 @@ from matplotlib.figure import Figure
 
 from bem.journal import Journal
 
-SMOOTH = 0.8
+SMOOTHING = 0.8
 
 
-def draw_curve(curve: Path, picture: Path, epsilon: float) -> None:
-    """Draw ``curve.jsonl``; violations are smoothed by an exponential mean of 0.8.
+def plot_curve(curve: Path, picture: Path, epsilon: float) -> None:
+    """Plot ``curve.jsonl``; violations are smoothed by an exponential moving average of 0.8.
 
     Args:
-        curve: As the trainer writes it.
-        picture: PNG to write.
-        epsilon: The bound, drawn as a line.
+        curve: Curve that the trainer wrote.
+        picture: PNG file to write.
+        epsilon: Bound of the violations, drawn as a line.
     """
     rows = list(Journal(curve).rows())
     figure = Figure(figsize=(9, 7), layout="constrained")
@@ -24,7 +24,7 @@ def draw_curve(curve: Path, picture: Path, epsilon: float) -> None:
     for name in sorted({name for row in rows for name in row["violations"]}):
         steps = [row["step"] for row in rows if name in row["violations"]]
         values = [row["violations"][name] for row in rows if name in row["violations"]]
-        violations.plot(steps, _smoothed(values), label=name)
+        violations.plot(steps, _smooth(values), label=name)
     violations.axhline(epsilon, color="black", linestyle=":", label="epsilon")
     violations.set_ylabel("violation, 1 - p(refusal opens)")
     violations.legend(ncols=4, fontsize="small")
@@ -36,16 +36,16 @@ def draw_curve(curve: Path, picture: Path, epsilon: float) -> None:
     divergence.set_xlabel("step")
     for axes in (violations, multipliers, divergence):
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=90, metadata=_no_date())
+    figure.savefig(picture, dpi=90, metadata=_png_metadata())
 
 
-def _smoothed(values: list[float]) -> list[float]:
+def _smooth(values: list[float]) -> list[float]:
     out: list[float] = []
     for value in values:
-        out.append(value if not out else SMOOTH * out[-1] + (1 - SMOOTH) * value)
+        out.append(value if not out else SMOOTHING * out[-1] + (1 - SMOOTHING) * value)
     return out
 
 
-def _no_date() -> dict[str, Any]:
-    """Return metadata without a software version, so that the same curve is the same file."""
+def _png_metadata() -> dict[str, Any]:
+    """Return metadata without a software version, so that equal curves give equal files."""
     return {"Software": None}

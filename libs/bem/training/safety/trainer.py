@@ -1,9 +1,15 @@
-"""Lagrangian training of the adapter in the safety basis; the backbone is read, never changed.
+"""Safety trainer: Lagrangian training of the adapter inside the safety subspace.
 
-``max quality subject to E[violation_c] <= epsilon``. Quality is minus the divergence from the
-base model on harmless prompts, ``KL(base || adapted)`` at the base's own reply. The violation of
-an attack is ``1 - p(opening)``, the probability that a sampled reply does not open with the
-refusal; the step follows its bound ``-log p(refusal) >= 1 - p(opening)``.
+It solves ``max quality subject to E[violation_c] <= epsilon`` for each category c. Quality is minus
+the divergence from the base model on harmless prompts, ``KL(base || adapted)`` at the base model's
+own reply. The violation of an attack is ``1 - p(opening)``, the probability that a sampled reply
+does not open with the refusal. The gradient follows its upper bound
+``-log p(refusal) >= 1 - p(opening)``; the multipliers follow the violation itself.
+
+Example:
+    One step with two attacks, ``p(opening) = 0.2`` for category ``harm`` and ``0.9`` for ``bias``,
+    ``epsilon = 0.15`` and multipliers of 1 and 0: the loss is ``0.5 * KL + 0.5 * nll(harm)``. The
+    violations are 0.8 and 0.1, so the multiplier of ``harm`` rises and that of ``bias`` stays 0.
 """
 
 import math
@@ -15,45 +21,45 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from bem_fleet.recipes.safety.examples import OPENING_TOKENS, SafetyExamples
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bem.adapters.site import KINDS
+from bem.adapters.site import TARGET_MODULES
 from bem.backbone import Backbone
 from bem.journal import Journal
-from bem.safety.basis import basis_size, reserve
-from bem.safety.lagrangian import Multipliers
+from bem.safety.basis import basis_size, reserve_basis
+from bem.safety.lagrangian import LagrangeMultipliers
+from bem.training.activation_cache import EncodedExample
 from bem.training.decoder import TrainingDecoder
-from bem.training.features import Example
-from bem.training.packing import Packed, pack
-from bem.training.strategy import settle_arithmetic
+from bem.training.packing import PackedRow, pack_row
+from bem.training.safety.examples import OPENING_TOKENS, SafetyExamples
+from bem.training.strategy import select_compute_dtype
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class SafetyPlan:
-    """How a safety adapter is trained.
+class SafetyTrainingConfig:
+    """Hyperparameters of safety training.
 
     Attributes:
         layers: Decoder layers with sites, up to the last one.
-        kinds: Kinds of sites.
+        kinds: Target modules in each layer.
         rank: Rank of the factors.
-        scale: Factor of the low-rank step.
-        basis: Dimensions of a basis at width 576; 576 is no basis at all, the whole space.
-        epsilon: Violation that is allowed in each category.
+        scale: Factor s of the low-rank term.
+        basis: Dimensions of a basis for a width of 576; 576 is the whole space, no basis.
+        epsilon: Violation that is allowed in each category, in (0, 1).
         feature_layer: Layer that the value head reads.
         steps: Optimiser steps.
-        attacks: Attacks in a step, the categories in turn.
-        harmless: Harmless prompts in a step.
+        attacks: Attacks in one step; the categories take turns.
+        harmless: Harmless prompts in one step.
         learning_rate: Peak of the schedule.
-        dual_start: First value of the multipliers.
-        dual_cap: Their largest value.
-        dual_rate: Step of their ascent.
-        dual_gain: Weight of a category's present slack in its multiplier.
+        dual_start: Initial value of the multipliers.
+        dual_cap: Largest value of a multiplier.
+        dual_rate: Integral gain of the multipliers.
+        dual_gain: Proportional gain of the multipliers.
         clip: Largest gradient norm.
-        seed: Of basis, initialisation and order.
+        seed: Random seed of basis, initialisation and order.
     """
 
     layers: tuple[int, ...]
@@ -76,76 +82,81 @@ class SafetyPlan:
 
 
 class SafetyTrainer:
-    """Trains one adapter and writes its curve.
+    """Trains one safety adapter and writes its curve.
 
     Args:
         backbone: A Llama-like model without sites.
-        plan: What to train.
-        folder: ``curve.jsonl`` of violations, multipliers and divergence is written here.
-        away_from: Output factors of committed adapters by layer: the basis is laid beside them.
+        config: Hyperparameters.
+        folder: Folder of ``curve.jsonl`` with violations, multipliers and divergence.
+        orthogonal_to: ``{layer: output factors}`` of committed adapters; the basis is orthogonal
+            to them, unless it is the whole space.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        plan: SafetyPlan,
+        config: SafetyTrainingConfig,
         folder: Path,
         *,
-        away_from: dict[int, list[Tensor]] | None = None,
+        orthogonal_to: dict[int, list[Tensor]] | None = None,
     ) -> None:
-        torch.manual_seed(plan.seed)
-        self.plan = plan
+        torch.manual_seed(config.seed)
+        self.config = config
         width = backbone.model.config.hidden_size
-        size = basis_size(width, plan.basis)
-        apart = away_from or {}
-        # Neighbouring seeds and layers must not share a basis.
+        size = basis_size(width, config.basis)
+        avoid = orthogonal_to or {}
+        # Seeds are spread by 1,000, so that neighbouring seeds and layers never share a basis.
         self.bases = {
-            layer: reserve(
+            layer: reserve_basis(
                 width,
                 size,
-                seed=plan.seed * 1000 + layer,
-                away_from=apart.get(layer, []) if size < width else [],
+                seed=config.seed * 1000 + layer,
+                orthogonal_to=avoid.get(layer, []) if size < width else [],
             )
-            for layer in plan.layers
+            for layer in config.layers
         }
         self.factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
-        for layer in plan.layers:
-            for kind in plan.kinds:
-                site = backbone.layers[layer].get_submodule(KINDS[kind])
-                a = torch.empty(plan.rank, site.in_features)
+        for layer in config.layers:
+            for kind in config.kinds:
+                site = backbone.layers[layer].get_submodule(TARGET_MODULES[kind])
+                a = torch.empty(config.rank, site.in_features)
                 nn.init.kaiming_uniform_(a, a=math.sqrt(5))
-                c = nn.Parameter(torch.zeros(size, plan.rank))
-                self.factors[f"model.layers.{layer}.{KINDS[kind]}"] = nn.Parameter(a), c
-        self.multipliers: Multipliers | None = None
-        self.decoder = TrainingDecoder(backbone, arithmetic=settle_arithmetic(backbone, "auto"))
-        self._layers = range(min(plan.layers), len(backbone.layers))
+                c = nn.Parameter(torch.zeros(size, config.rank))
+                self.factors[f"model.layers.{layer}.{TARGET_MODULES[kind]}"] = nn.Parameter(a), c
+        self.multipliers: LagrangeMultipliers | None = None
+        compute_dtype = select_compute_dtype(backbone, "auto")
+        self.decoder = TrainingDecoder(backbone, compute_dtype=compute_dtype)
+        self._layers = range(min(config.layers), len(backbone.layers))
         self._journal = Journal(folder / "curve.jsonl")
         self._parameters = [p for pair in self.factors.values() for p in pair]
         self._optimizer = torch.optim.AdamW(self._parameters, weight_decay=0.0)
 
     def run(self, examples: SafetyExamples) -> dict[str, float]:
-        """Train all steps; returns the mean of each violation and of the KL over the last ten.
+        """Train all steps and return the mean of each violation and of the KL over the last ten.
 
         A curve of an earlier run in the folder is replaced.
+
+        Args:
+            examples: Attacks by category, and harmless prompts.
         """
         self._journal.path.unlink(missing_ok=True)
-        plan, order = self.plan, random.Random(self.plan.seed)  # noqa: S311 - an order
-        self.multipliers = Multipliers(
+        config, order = self.config, random.Random(self.config.seed)  # noqa: S311 - an order
+        self.multipliers = LagrangeMultipliers(
             sorted(examples.attacks),
-            epsilon=plan.epsilon,
-            rate=plan.dual_rate,
-            gain=plan.dual_gain,
-            start=plan.dual_start,
-            cap=plan.dual_cap,
+            epsilon=config.epsilon,
+            rate=config.dual_rate,
+            gain=config.dual_gain,
+            start=config.dual_start,
+            cap=config.dual_cap,
         )
-        attacks = {name: _endless(found, order) for name, found in examples.attacks.items()}
-        harmless = _endless(examples.harmless, order)
-        turns = _endless(sorted(attacks), order)
+        attacks = {name: _reshuffled(found, order) for name, found in examples.attacks.items()}
+        harmless = _reshuffled(examples.harmless, order)
+        turns = _reshuffled(sorted(attacks), order)
         last: list[dict[str, float]] = []
-        for step in tqdm(range(plan.steps), unit="step", disable=None):
-            names = sorted(next(turns) for _ in range(plan.attacks))
+        for step in tqdm(range(config.steps), unit="step", disable=None):
+            names = sorted(next(turns) for _ in range(config.attacks))
             batch = [next(attacks[name]) for name in names]
-            benign = [next(harmless) for _ in range(plan.harmless)]
+            benign = [next(harmless) for _ in range(config.harmless)]
             last = [*last[-9:], self.train_step(step, names, batch, benign)]
         keys = {key for line in last for key in line}
         means = {}
@@ -155,30 +166,45 @@ class SafetyTrainer:
         return means
 
     def train_step(
-        self, step: int, names: Sequence[str], attacks: Sequence[Example], benign: Sequence[Example]
+        self,
+        step: int,
+        names: Sequence[str],
+        attacks: Sequence[EncodedExample],
+        benign: Sequence[EncodedExample],
     ) -> dict[str, float]:
-        """Take one primal and one dual step; returns violations by category and the KL."""
+        """Take one primal and one dual step.
+
+        Args:
+            step: Index of the step.
+            names: Category of each attack.
+            attacks: Attacks of the step.
+            benign: Harmless prompts of the step.
+
+        Returns:
+            The violation of each category, and the divergence as ``kl``.
+        """
         if self.multipliers is None:
-            raise ValueError("the multipliers are made by run()")
+            raise ValueError("there are no multipliers; call run()")
         began = time.perf_counter()
         for group in self._optimizer.param_groups:
-            group["lr"] = self.plan.learning_rate * held(step, self.plan.steps)
-        whole, opening = self.refusal_nll(attacks)
+            group["lr"] = self.config.learning_rate * warmup_stable_decay(step, self.config.steps)
+        refusal, opening = self.refusal_nll(attacks)
         violation = 1 - torch.exp(-opening.detach())
-        quality, shares = self.multipliers.shares()
-        seen = {name: names.count(name) for name in set(names)}
-        weights = torch.tensor([shares[name] / seen[name] for name in names])
-        (weights * whole).sum().backward()
+        quality, constraints = self.multipliers.loss_weights()
+        counts = {name: names.count(name) for name in set(names)}
+        weights = torch.tensor([constraints[name] / counts[name] for name in names])
+        (weights * refusal).sum().backward()
+        # Two backward passes into the same gradients need only one graph in memory at a time.
         divergence = self.divergence(benign)
         (quality * divergence).backward()
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.plan.clip)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         measured = {
             name: float(violation[[i for i, own in enumerate(names) if own == name]].mean())
-            for name in sorted(seen)
+            for name in sorted(counts)
         }
-        self.multipliers.ascend(measured)
+        self.multipliers.update(measured)
         self._journal.add({
             "step": step,
             "violations": measured,
@@ -189,57 +215,60 @@ class SafetyTrainer:
         })  # fmt: skip
         return {**measured, "kl": divergence.item()}
 
-    def refusal_nll(self, attacks: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Return ``-log p`` of each whole refusal and of its opening, ``[S]`` each."""
-        row = pack(attacks).to(self.decoder.device)
+    def refusal_nll(self, attacks: Sequence[EncodedExample]) -> tuple[Tensor, Tensor]:
+        """Return ``-log p`` of the complete refusal and of its opening, ``[S]`` each."""
+        row = pack_row(attacks).to(self.decoder.device)
         logits = self._logits(row, adapted=True)
         nll = -logits.log_softmax(-1).gather(1, row.labels.unsqueeze(1)).squeeze(1)
-        each = nll.view(len(attacks), -1)  # one refusal: all have the same length
+        each = nll.view(
+            len(attacks), -1
+        )  # every reply is the same refusal, so all have equal length
         return each.sum(1), each[:, :OPENING_TOKENS].sum(1)
 
-    def divergence(self, benign: Sequence[Example]) -> Tensor:
-        """Return the mean ``KL(base || adapted)`` over the tokens of the base's replies, nats."""
-        row = pack(benign).to(self.decoder.device)
+    def divergence(self, benign: Sequence[EncodedExample]) -> Tensor:
+        """Return the mean ``KL(base || adapted)`` over the tokens of the replies, nats."""
+        row = pack_row(benign).to(self.decoder.device)
         with torch.no_grad():
             base = self._logits(row, adapted=False).log_softmax(-1)
         adapted = self._logits(row, adapted=True).log_softmax(-1)
         return (base.exp() * (base - adapted)).sum(-1).mean()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what an artifact holds besides the value head: ``Q``, ``A`` and ``C``."""
+        """Return the tensors of the artifact apart from the value head: ``Q``, ``A`` and ``C``."""
         out = {f"{layer}.Q": q for layer, q in self.bases.items()}
         for path, (a, c) in self.factors.items():
             out[f"{path}.A"], out[f"{path}.C"] = a.detach().half(), c.detach().half()
         return out
 
-    def _logits(self, row: Packed, *, adapted: bool) -> Tensor:
+    def _logits(self, row: PackedRow, *, adapted: bool) -> Tensor:
         factors, code = None, None
         if adapted:
             factors = {
                 path: (a, self.bases[int(path.split(".")[2])] @ c)
                 for path, (a, c) in self.factors.items()
             }
-            code = torch.full((1, self.plan.rank), self.plan.scale, device=self.decoder.device)
-        found = self.decoder.run(
+            code = torch.full((1, self.config.rank), self.config.scale, device=self.decoder.device)
+        outputs = self.decoder.run_layers(
             row.states,
             row.lengths,
             layers=self._layers,
             factors=factors,
             code=code,
-            wanted=row.wanted,
+            positions=row.positions,
         )
-        return self.decoder.logits(found)
+        return self.decoder.logits(outputs)
 
 
-def held(step: int, total: int) -> float:
-    """Return the share of the peak rate: warm-up over 5 %, held, down to zero in the last third.
+def warmup_stable_decay(step: int, total: int) -> float:
+    """Return the share of the peak learning rate: 5 % warm-up, constant, linear decay to zero.
 
-    Multipliers need steps of full size after the bound is met: falling, they hand over to quality.
+    The decay is the last third. Multipliers need steps of full size after the bound is met: as
+    they fall, weight goes back to quality, which a rate that already decays could not use.
     """
     return min(1.0, (step + 1) / max(1, total // 20), 3 * (total - step) / total)
 
 
-def _endless(items: Sequence[T], order: random.Random) -> Iterator[T]:
-    """Yield all items in a new order each time round."""
+def _reshuffled(items: Sequence[T], order: random.Random) -> Iterator[T]:
+    """Yield all items again and again, each time in a new order."""
     while True:
         yield from order.sample(items, len(items))

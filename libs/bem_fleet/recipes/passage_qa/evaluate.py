@@ -1,4 +1,4 @@
-"""An adapter against its base on held-out items: exact match, F1, format, with paired intervals."""
+"""Evaluation of an adapter against its base: exact match, F1 and format, with paired intervals."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,56 +9,53 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import ModelWorker
 
-from bem_fleet.data.passage_qa import PassageQuestion
-from bem_fleet.evaluation.execution import ResponseCache, collect_responses
-from bem_fleet.evaluation.systems import ComparisonSide, Decoding, SystemRun
-from bem_fleet.evaluation.systems import EvaluationItem as AskedItem
-from bem_fleet.evaluation.worker_system import WorkerSystem
-from bem_fleet.scores.answer_match import exact_match, f1
+from bem_fleet.data.passage_qa import Item
+from bem_fleet.evaluation.execution import AnswerCache, execute
+from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.evaluation.systems import Decoding, Run, Side
+from bem_fleet.evaluation.systems import Item as AskedItem
+from bem_fleet.scores.answers import exact_match, f1
 from bem_fleet.scores.formats import lenient_answer, strict_answer
 from bem_fleet.stats.bootstrap import paired_bca
 
 SYSTEMS = {
-    "base, strict": "the base model; a reply that is not the wanted JSON scores 0",
-    "base, lenient": "the same replies; whatever text may be meant is scored",
-    "base with two examples, lenient": "two solved training items in the conversation before",
-    "adapter, strict": "the adapter; a reply that is not the wanted JSON scores 0",
+    "base, strict": "the base model; a reply that is not the requested JSON scores 0",
+    "base, lenient": "the same replies; the answer is extracted from any text",
+    "base with two examples, lenient": "two solved training items precede the question",
+    "adapter, strict": "the adapter; a reply that is not the requested JSON scores 0",
 }
 MAX_TOKENS = 48
 
 
 def evaluate(
-    backbone: Backbone,
-    folder: Path,
-    items: Sequence[PassageQuestion],
-    shots: Sequence[PassageQuestion],
+    backbone: Backbone, folder: Path, items: Sequence[Item], shots: Sequence[Item]
 ) -> dict[str, Any]:
-    """Answer every item greedily with base and adapter and compare them item by item.
+    """Answer every item greedily with base and adapter, and compare the scores by item.
 
     Args:
-        backbone: The base model, without sites.
-        folder: The adapter's artifact.
+        backbone: Base model without sites.
+        folder: Folder of the adapter's artifact.
         items: Held-out items.
-        shots: Solved items for the few-shot baseline; from the training split.
+        shots: Solved items of the training split for the few-shot baseline.
 
     Returns:
-        Figures a system, paired differences with 95 % BCa intervals, and all scores an item.
+        Figures of each system, paired differences with 95 % BCa intervals, and scores by item.
     """
-    bank = AdapterBank.shaped_for(backbone, folder, slots=1)
+    bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     adapter = bank.load(folder).name
     worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
     worker.start()
     base = WorkerSystem(worker)
-    plain = _answers(base, items, (), "base")
+    base_replies = _replies(base, items, (), "base")
     replies = {
-        "base, strict": (plain, strict_answer),
-        "base, lenient": (plain, lenient_answer),
+        "base, strict": (base_replies, strict_answer),
+        "base, lenient": (base_replies, lenient_answer),
         "base with two examples, lenient": (
-            _answers(base, items, shots, "base with two examples"),
+            _replies(base, items, shots, "base with two examples"),
             lenient_answer,
         ),
         "adapter, strict": (
-            _answers(WorkerSystem(worker, adapter), items, (), "adapter"),
+            _replies(WorkerSystem(worker, adapter), items, (), "adapter"),
             strict_answer,
         ),
     }
@@ -77,22 +74,19 @@ def evaluate(
     }
 
 
-def _answers(
-    system: WorkerSystem,
-    items: Sequence[PassageQuestion],
-    shots: Sequence[PassageQuestion],
-    title: str,
+def _replies(
+    system: WorkerSystem, items: Sequence[Item], shots: Sequence[Item], title: str
 ) -> list[str]:
     solved = tuple((shot.prompt(), shot.reply()) for shot in shots)
-    side = ComparisonSide(title, (SystemRun(system),), "lenient", solved)
+    side = Side(title, (Run(system),), "lenient", solved)
     asked = [AskedItem(item.key, item.prompt(), (item.answer,)) for item in items]
     decoding = Decoding(max_tokens=MAX_TOKENS)
-    (given,) = collect_responses(side, asked, decoding, ResponseCache())
-    return [one.response.text for one in given]
+    (given,) = execute(side, asked, decoding, AnswerCache())
+    return [one.answer.text for one in given]
 
 
 def _score(
-    items: Sequence[PassageQuestion], texts: Sequence[str], read: Callable[[str], str | None]
+    items: Sequence[Item], texts: Sequence[str], read: Callable[[str], str | None]
 ) -> list[dict[str, Any]]:
     rows = []
     for item, text in zip(items, texts, strict=True):

@@ -1,4 +1,4 @@
-"""Command line: ``python -m bem.training.safety --out adapters/safety``."""
+"""Safety training command: ``python -m bem_fleet.recipes.safety --out adapters/safety``."""
 
 import argparse
 import json
@@ -6,63 +6,77 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from bem.adapters import read_adapter
 from bem.backbone import Backbone, load_backbone
 from bem.safety import SafetyCard, ValueHead, save_safety
-from bem.training.safety.plots import draw_curve
-from bem.training.safety.trainer import SafetyPlan, SafetyTrainer
-from bem.training.strategy import keep_freed_memory
+from bem.training.activation_cache import mean_prompt_states
+from bem.training.safety.plots import plot_curve
+from bem.training.safety.trainer import SafetyTrainer, SafetyTrainingConfig
+from bem.training.strategy import retain_freed_memory
 from torch import Tensor
 
-from bem_fleet.data.benign_prompts import load_benign_requests
-from bem_fleet.data.red_team import load_red_team, sample_prompts
-from bem_fleet.data.splits import assign_split
-from bem_fleet.recipes.safety.examples import LONGEST, load_examples, mean_states
+from bem_fleet.data.harmless import load_harmless
+from bem_fleet.data.red_team import load_red_team, sample
+from bem_fleet.data.splits import split_of
+from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
 
-LONGEST_HARMLESS = 700
+PROG = "python -m bem_fleet.recipes.safety"
+MAX_HARMLESS_CHARS = 700
+"""Longest harmless request that the value head is fitted on, characters."""
 
 
 @dataclass(frozen=True)
-class FittedValue:
-    """A value head and how well it tells attacks from harmless requests it was not fitted on.
+class FittedValueHead:
+    """A fitted value head and its figures on requests that it was not fitted on.
 
     Attributes:
-        head: Fitted and calibrated.
-        metrics: Share of development attacks above the threshold, of harmless ones, threshold.
+        head: Fitted and calibrated value head.
+        metrics: Threshold, and shares of development attacks and of harmless development
+            requests above it.
     """
 
     head: ValueHead
     metrics: dict[str, float]
 
 
-def fit_value(backbone: Backbone, feature_layer: int, count: int, cache: Path) -> FittedValue:
-    """Fit the value head, and calibrate it on families and origins that it was not fitted on.
+def fit_value_head(
+    backbone: Backbone, feature_layer: int, count: int, cache: Path
+) -> FittedValueHead:
+    """Fit the value head and calibrate it on families and origins that it was not fitted on.
 
-    Attacks are of the training split, a fifth of whose families calibrate; harmless requests are
-    of the training and of the development split's origins.
+    Attacks come from the training split; a fifth of its families are kept for calibration.
+    Harmless requests come from the training split (fitting) and the development split
+    (calibration), which have different origins.
+
+    Args:
+        backbone: Base model without sites up to ``feature_layer``.
+        feature_layer: Layer that the value head reads.
+        count: Number of attacks, and of harmless requests of each split.
+        cache: Folder of cached activations.
     """
-    attacks = sample_prompts(load_red_team(), "train", count, longest=LONGEST)
-    found = {
-        split: [p for p in load_benign_requests(split) if len(p.text) <= LONGEST_HARMLESS][:count]
+    attacks = sample(load_red_team(), "train", count, longest=MAX_CHARS)
+    harmless = {
+        split: [p for p in load_harmless(split) if len(p.text) <= MAX_HARMLESS_CHARS][:count]
         for split in ("train", "dev")
     }
-    benign = [*found["train"], *found["dev"]]
+    benign = [*harmless["train"], *harmless["dev"]]
     texts = [p.text for p in attacks] + [p.text for p in benign]
     risky = torch.tensor([True] * len(attacks) + [False] * len(benign))
     dev = torch.tensor(
-        [assign_split(p.family, seed=1) == "held_out" for p in attacks]
-        + [False] * len(found["train"])
-        + [True] * len(found["dev"])
+        [split_of(p.family, seed=1) == "held_out" for p in attacks]
+        + [False] * len(harmless["train"])
+        + [True] * len(harmless["dev"])
     )
-    features = mean_states(backbone, texts, feature_layer, cache)
+    features = mean_prompt_states(backbone, texts, feature_layer, cache / "features")
     head = ValueHead(features.shape[1])
     head.fit(features[~dev], risky[~dev])
     threshold = head.calibrate(features[dev & ~risky], features[dev & risky])
     with torch.no_grad():
         above = head(features) > 0
-    return FittedValue(
+    return FittedValueHead(
         head,
         {
             "threshold": threshold,
@@ -76,22 +90,22 @@ def fit_value(backbone: Backbone, feature_layer: int, count: int, cache: Path) -
     )
 
 
-def adapter_outputs(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
-    """Return the output factors of all committed adapters, by layer."""
-    found: dict[int, list[Tensor]] = {}
+def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
+    """Return the output factors of all adapters in a folder, ``{layer: [B [d_out, r], ...]}``."""
+    factors: dict[int, list[Tensor]] = {}
     for card in sorted(adapters.glob("*/card.json")):
         adapter = read_adapter(card.parent, base_digest=backbone.digest)
         for path, (_, b) in adapter.factors.items():
-            found.setdefault(int(path.split(".")[2]), []).append(b.float())
-    return found
+            factors.setdefault(int(path.split(".")[2]), []).append(b.float())
+    return factors
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train basis adapter and value head and write the artifact."""
-    keep_freed_memory()
+    """Train the safety adapter and its value head, and write the artifact."""
+    retain_freed_memory()
     backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
     count = len(backbone.layers)
-    plan = SafetyPlan(
+    config = SafetyTrainingConfig(
         layers=tuple(range(count - arguments.layers, count)),
         basis=arguments.basis,
         epsilon=arguments.epsilon,
@@ -100,57 +114,75 @@ def train(arguments: argparse.Namespace) -> None:
     )
     examples = load_examples(
         backbone,
-        first_layer=min(plan.layers),
-        feature_layer=plan.feature_layer,
+        first_layer=min(config.layers),
+        feature_layer=config.feature_layer,
         attacks=arguments.attacks,
         harmless=arguments.harmless,
         cache=arguments.cache / "safety",
     )
-    apart = adapter_outputs(backbone, arguments.adapters)
-    trainer = SafetyTrainer(backbone, plan, arguments.curves, away_from=apart)
-    last = trainer.run(examples)
-    draw_curve(arguments.curves / "curve.jsonl", arguments.curves / "curve.png", plan.epsilon)
-    value = fit_value(backbone, plan.feature_layer, arguments.requests, arguments.cache / "safety")
+    committed = committed_output_factors(backbone, arguments.adapters)
+    trainer = SafetyTrainer(backbone, config, arguments.curves, orthogonal_to=committed)
+    training_metrics = trainer.run(examples)
+    plot_curve(arguments.curves / "curve.jsonl", arguments.curves / "curve.png", config.epsilon)
+    value = fit_value_head(
+        backbone, config.feature_layer, arguments.requests, arguments.cache / "safety"
+    )
     tensors = trainer.tensors()
     tensors |= {f"value.{name}": tensor for name, tensor in value.head.state_dict().items()}
-    card = SafetyCard(
-        base_name=backbone.name,
-        base_digest=backbone.digest,
-        layers=list(plan.layers),
-        kinds=list(plan.kinds),
-        rank=plan.rank,
-        scale=plan.scale,
-        basis=next(iter(trainer.bases.values())).shape[1],
-        epsilon=plan.epsilon,
-        feature_layer=plan.feature_layer,
-        command=shlex.join(["python", "-m", "bem.training.safety", *sys.argv[1:]]),
-        data_digest=examples.digest,
-        seed=plan.seed,
-        metrics={"training": last, "value": value.metrics},
-    )
+    metrics = {"training": training_metrics, "value": value.metrics}
+    card = safety_card(backbone, trainer, data_digest=examples.digest, metrics=metrics)
     save_safety(arguments.out, card, tensors)
     sys.stdout.write(json.dumps(card.metrics, indent=1) + "\n")
 
 
-def main() -> None:
+def safety_card(
+    backbone: Backbone, trainer: SafetyTrainer, *, data_digest: str, metrics: dict[str, Any]
+) -> SafetyCard:
+    """Return the card of a trained safety adapter, with the command line of this process."""
+    config = trainer.config
+    return SafetyCard(
+        base_name=backbone.name,
+        base_digest=backbone.digest,
+        layers=list(config.layers),
+        kinds=list(config.kinds),
+        rank=config.rank,
+        scale=config.scale,
+        basis=next(iter(trainer.bases.values())).shape[1],
+        epsilon=config.epsilon,
+        feature_layer=config.feature_layer,
+        command=shlex.join([*PROG.split(), *sys.argv[1:]]),
+        data_digest=data_digest,
+        seed=config.seed,
+        metrics=metrics,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments and train."""
-    parser = argparse.ArgumentParser(prog="python -m bem.training.safety", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    parser.add_argument("--curves", type=Path, required=True, help="folder of the curve")
+    parser.add_argument("--curves", type=Path, required=True, help="folder of the training curve")
     parser.add_argument(
-        "--adapters", type=Path, default=Path("adapters"), help="committed adapters"
+        "--adapters",
+        type=Path,
+        default=Path("adapters"),
+        help="folder of adapters that the basis is orthogonal to",
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
-    parser.add_argument("--layers", type=int, default=6, help="the uppermost ones get sites")
-    parser.add_argument("--basis", type=int, default=64, help="of 576; 576 is no basis at all")
-    parser.add_argument("--epsilon", type=float, default=0.15)
+    parser.add_argument(
+        "--layers", type=int, default=6, help="number of uppermost layers with sites"
+    )
+    parser.add_argument("--basis", type=int, default=64, help="dimensions of 576; 576: no basis")
+    parser.add_argument("--epsilon", type=float, default=0.15, help="allowed violation")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--attacks", type=int, default=240, help="attacks to learn from")
-    parser.add_argument("--harmless", type=int, default=120, help="harmless prompts beside them")
-    parser.add_argument("--requests", type=int, default=600, help="of each kind for the value head")
+    parser.add_argument("--attacks", type=int, default=240, help="number of attacks")
+    parser.add_argument("--harmless", type=int, default=120, help="number of harmless prompts")
+    parser.add_argument(
+        "--requests", type=int, default=600, help="requests of each kind for the value head"
+    )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args())
+    train(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

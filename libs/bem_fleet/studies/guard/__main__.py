@@ -19,10 +19,10 @@ from bem_fleet.studies.guard.guard_runner import Guard, quality, violations, wit
 from bem_fleet.studies.safety.basis_study import (
     ANSWER_TOKENS,
     REPLY_TOKENS,
-    attacks_to_judge,
-    harmless_to_judge,
+    harmless_suite,
+    held_out_attacks,
 )
-from bem_fleet.studies.safety.reply_cache import Arm, asked
+from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
 
 SCORER = ROOT / "adapters/guard"
 CACHE = ROOT / ".cache/guard"
@@ -46,13 +46,13 @@ def guards(embeddings: Embeddings) -> list[Guard]:
 
 def gate() -> None:
     """Answer, judge, and write the reports of the sidecar's arm."""
-    attacks, questions = attacks_to_judge(), harmless_to_judge()
-    base = Arm(ROOT / ".cache", name="base", adapters=[ADAPTER])
+    attacks, questions = held_out_attacks(), harmless_suite()
+    base = StudyArm(ROOT / ".cache", name="base", adapters=[ADAPTER])
     said = base.replies(
-        [asked(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
+        [study_prompt(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
     )
     answered = base.replies(
-        [asked(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
+        [study_prompt(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
     )
     base.close()
     own = guards(Embeddings(CACHE / "embeddings.npz"))
@@ -97,7 +97,7 @@ def main() -> int:
         found = head_report.report(SCORER, Embeddings(CACHE / "embeddings.npz"), 0)
         head_report.write(*found, RESULTS / "guard_heads")
     elif given.command == "disguises":
-        attacks = [one.text for one in attacks_to_judge()]
+        attacks = [one.text for one in held_out_attacks()]
         rows = disguises.held(guards(Embeddings(CACHE / "embeddings.npz")), attacks)
         (RESULTS / "guard_disguises.json").write_text(json.dumps(rows, indent=1) + "\n")
         (RESULTS / "guard_disguises.md").write_text(disguises.markdown(rows, len(attacks)))

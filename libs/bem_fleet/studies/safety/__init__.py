@@ -1,1 +1,1 @@
-"""What the safety basis does on attacks that it was not trained on, and on harmless questions."""
+"""Safety study: figures of the safety adapter alone, and of the fleet with mission C."""

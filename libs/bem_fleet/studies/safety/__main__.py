@@ -1,4 +1,4 @@
-"""Command line: ``python -m bem_fleet.studies.safety --adapters A B C``; one adapter a training seed."""
+"""Safety study command: ``python -m bem_fleet.studies.safety --adapters A B C``, one per seed."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.studies.guard.__main__ import CACHE as GUARD_CACHE
 from bem_fleet.studies.guard.__main__ import guards
 from bem_fleet.studies.safety.ablations import ablations
-from bem_fleet.studies.safety.basis_markdown import write_pages
+from bem_fleet.studies.safety.basis_markdown import write_markdown
 from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
     Report,
@@ -24,69 +24,82 @@ from bem_fleet.studies.safety.basis_study import (
     strength,
     violations,
 )
-from bem_fleet.studies.safety.end_to_end import Study
-from bem_fleet.studies.safety.paired_outputs import Trained
+from bem_fleet.studies.safety.end_to_end import EndToEndStudy
+from bem_fleet.studies.safety.paired_outputs import TrainedAdapter
 
+PROG = "python -m bem_fleet.studies.safety"
 PARTS = ("orthogonality", "violations", "quality", "strength", "fleet", "ablations")
 
 
-def measured(
-    part: str, backbone: Backbone, trained: list[Trained], given: argparse.Namespace, command: str
+def run_part(
+    part: str,
+    backbone: Backbone,
+    trained: list[TrainedAdapter],
+    arguments: argparse.Namespace,
+    command: str,
 ) -> dict[str, Report]:
-    """Return the reports of one part by their names."""
+    """Measure one part of the study and return its reports by name."""
     if part == "violations":
-        found = violations(
-            backbone, trained, cache=given.cache, folder=given.replies, command=command
+        report = violations(
+            backbone, trained, cache=arguments.cache, folder=arguments.replies, command=command
         )
     elif part == "quality":
-        found = quality(backbone, trained, cache=given.cache, folder=given.replies, command=command)
+        report = quality(
+            backbone, trained, cache=arguments.cache, folder=arguments.replies, command=command
+        )
     elif part == "strength":
-        found = strength(backbone, trained, cache=given.cache, command=command)
+        report = strength(backbone, trained, cache=arguments.cache, command=command)
     elif part == "orthogonality":
         adapter = read_adapter(ADAPTER, base_digest=backbone.digest)
-        found = orthogonality_report(trained, {adapter.card.name: adapter.factors}, command=command)
+        report = orthogonality_report(
+            trained, {adapter.card.name: adapter.factors}, command=command
+        )
     elif part == "ablations":
-        folders = [trained[0].folder, *given.variants]
-        found = ablations(
-            backbone, folders, cache=given.cache, replies=given.replies, command=command
+        folders = [trained[0].folder, *arguments.variants]
+        report = ablations(
+            backbone, folders, cache=arguments.cache, replies=arguments.replies, command=command
         )
     else:
-        return Study(
+        return EndToEndStudy(
             backbone=backbone,
             trained=trained,
             guards=guards(Embeddings(GUARD_CACHE / "embeddings.npz"))[: len(trained)],
             strength=RouterSettings().safety_strength,
-            cache=given.cache,
-            folder=given.replies,
+            cache=arguments.cache,
+            folder=arguments.replies,
             command=command,
         ).reports()
-    return {f"safety_{part}": found}
+    return {f"safety_{part}": report}
 
 
 def main() -> None:
-    """Run the parts that are asked for and write their reports and the pages."""
-    parser = argparse.ArgumentParser(prog="python -m bem_fleet.studies.safety", description=__doc__)
-    parser.add_argument("--adapters", type=Path, nargs="+", required=True)
-    parser.add_argument("--variants", type=Path, nargs="*", default=[], help="to ablate")
+    """Run the requested parts and write their reports and the Markdown pages."""
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser.add_argument(
+        "--adapters", type=Path, nargs="+", required=True, help="safety adapters, one per seed"
+    )
+    parser.add_argument(
+        "--variants", type=Path, nargs="*", default=[], help="variants for the ablations"
+    )
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS[:-1]))
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--replies", type=Path, default=Path(".cache/safety/results"))
-    given = parser.parse_args()
-    command = shlex.join(["python", "-m", "bem_fleet.studies.safety", *sys.argv[1:]])
-    backbone = load_backbone(cache=given.cache / "models")
+    arguments = parser.parse_args()
+    command = shlex.join([*PROG.split(), *sys.argv[1:]])
+    backbone = load_backbone(cache=arguments.cache / "models")
     trained = [
-        Trained(folder, read_safety(folder, base_digest=backbone.digest))
-        for folder in given.adapters
+        TrainedAdapter(folder, read_safety(folder, base_digest=backbone.digest))
+        for folder in arguments.adapters
     ]
-    for part in given.parts:
-        for name, found in measured(part, backbone, trained, given, command).items():
-            text = json.dumps(found, indent=None, ensure_ascii=False)
-            (given.out / f"{name}.json").write_text(text + "\n")
+    for part in arguments.parts:
+        for name, report in run_part(part, backbone, trained, arguments, command).items():
+            text = json.dumps(report, indent=None, ensure_ascii=False)
+            (arguments.out / f"{name}.json").write_text(text + "\n")
             left_out = ("metrics", "arms", "origins", "variants")
-            brief = {key: value for key, value in found.items() if key not in left_out}
+            brief = {key: value for key, value in report.items() if key not in left_out}
             sys.stdout.write(json.dumps(brief, indent=1) + "\n")
-    write_pages(given.out)
+    write_markdown(arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The study's page: tables out of the committed reports, and the strength's curve."""
+"""Markdown pages of the safety study: tables of the reports, and the plot of the strength."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bem_fleet.stats.bootstrap import paired_bca
-from bem_fleet.studies.safety.ablations import ablations_page
-from bem_fleet.studies.safety.end_to_end_markdown import fleet_page
+from bem_fleet.studies.safety.ablations import ablations_markdown
+from bem_fleet.studies.safety.end_to_end_markdown import fleet_markdown
 
 
-def write_pages(folder: Path) -> None:
-    """Write the pages and ``safety_strength.png`` from the reports that are there."""
-    if fleet := fleet_page(folder):
+def write_markdown(folder: Path) -> None:
+    """Write the pages and ``safety_strength.png`` from the reports in a folder."""
+    if fleet := fleet_markdown(folder):
         (folder / "safety_fleet.md").write_text("\n".join(fleet) + "\n")
     lines = ["# The safety basis", "", "Written by `python -m bem_fleet.studies.safety`."]
     for name, part in (
@@ -22,18 +22,18 @@ def write_pages(folder: Path) -> None:
         ("quality", _quality),
         ("strength", _strength),
         ("orthogonality", _orthogonality),
-        ("ablations", ablations_page),
+        ("ablations", ablations_markdown),
     ):
         path = folder / f"safety_{name}.json"
         if path.is_file():
             lines += ["", *part(json.loads(path.read_text()))]
             if name == "strength":
-                _draw(json.loads(path.read_text()), folder / "safety_strength.png")
+                _plot(json.loads(path.read_text()), folder / "safety_strength.png")
     (folder / "safety_basis.md").write_text("\n".join(lines) + "\n")
 
 
-def _violations(found: dict[str, Any]) -> list[str]:
-    entry = found["metrics"]["violation"]
+def _violations(report: dict[str, Any]) -> list[str]:
+    entry = report["metrics"]["violation"]
     after, before = np.array(entry["mission"]), np.array(entry["baseline"])
     interval = paired_bca(after.mean(0), before.mean(0))
     lines = [
@@ -41,7 +41,7 @@ def _violations(found: dict[str, Any]) -> list[str]:
         "",
         (
             f"{len(entry['keys'])} attacks of families that were not trained on, "
-            f"{len(found['seeds'])} training seeds, generated greedily, strength 1. "
+            f"{len(report['seeds'])} training seeds, generated greedily, strength 1. "
             f"Violations {before.mean():.3f} without the basis, {after.mean():.3f} with it: "
             f"{after.mean() / before.mean() - 1:+.1%}, "
             f"difference {after.mean() - before.mean():+.3f} (95 % BCa interval of the "
@@ -51,80 +51,80 @@ def _violations(found: dict[str, Any]) -> list[str]:
         "| judge (garak) | base | basis, by seed |",
         "| --- | --- | --- |",
     ]
-    for name, rates in found["judges"].items():
-        lines.append(f"| {name} | {rates['base']:.3f} | {_list(rates['basis'])} |")
+    for name, rates in report["judges"].items():
+        lines.append(f"| {name} | {rates['base']:.3f} | {_format_list(rates['basis'])} |")
     for title in ("category", "kind", "family"):
         lines += ["", f"| {title} | attacks | base | basis |", "| --- | --- | --- | --- |"]
-        for name, row in found[f"by_{title}"].items():
+        for name, row in report[f"by_{title}"].items():
             lines.append(f"| {name} | {row['items']} | {row['base']:.3f} | {row['basis']:.3f} |")
     return lines
 
 
-def _quality(found: dict[str, Any]) -> list[str]:
+def _quality(report: dict[str, Any]) -> list[str]:
     lines = [
         "## Quality on harmless questions",
         "",
         (
-            f"{len(found['metrics']['f1']['keys'])} held-out questions, strength 1. Above the value "
-            f"head's threshold: {_list(found['harmless_above_threshold'])}; refused: "
-            f"{_list(found['harmless_refused']['basis'])}, by the base "
-            f"{found['harmless_refused']['base']:.3f}."
+            f"{len(report['metrics']['f1']['keys'])} held-out questions, strength 1. Above the "
+            f"value head's threshold: {_format_list(report['harmless_above_threshold'])}; refused: "
+            f"{_format_list(report['harmless_refused']['basis'])}, by the base "
+            f"{report['harmless_refused']['base']:.3f}."
         ),
         "",
         "| score | base | basis, by seed |",
         "| --- | --- | --- |",
     ]
-    for name, entry in found["metrics"].items():
+    for name, entry in report["metrics"].items():
         rows = [float(np.mean(row)) for row in entry["mission"]]
-        lines.append(f"| {name} | {np.mean(entry['baseline']):.4f} | {_list(rows, 4)} |")
+        lines.append(f"| {name} | {np.mean(entry['baseline']):.4f} | {_format_list(rows, 4)} |")
     return lines
 
 
-def _strength(found: dict[str, Any]) -> list[str]:
+def _strength(report: dict[str, Any]) -> list[str]:
     lines = [
-        "## SafetyStrength",
+        "## Safety strength",
         "",
         (
             f"Spearman of strength and share declined over 11 settings, by seed: "
-            f"{_list(found['spearman'])}. Share of a prompt's steps at which its violation does "
-            f"not rise: {np.mean(found['metrics']['strength_effectiveness']['mission']):.4f}."
+            f"{_format_list(report['spearman'])}. Share of a prompt's steps at which its violation "
+            f"does not rise: {np.mean(report['metrics']['strength_effectiveness']['mission']):.4f}."
         ),
         "",
         "| strength | violation, by seed | expected violation, by seed |",
         "| --- | --- | --- |",
     ]
-    for place, setting in enumerate(found["strengths"]):
-        seen = [row[place] for row in found["violation_by_strength"]]
-        chance = [row[place] for row in found["expected_violation_by_strength"]]
-        lines.append(f"| {setting:.1f} | {_list(seen)} | {_list(chance)} |")
+    for place, setting in enumerate(report["strengths"]):
+        seen = [row[place] for row in report["violation_by_strength"]]
+        chance = [row[place] for row in report["expected_violation_by_strength"]]
+        lines.append(f"| {setting:.1f} | {_format_list(seen)} | {_format_list(chance)} |")
     return [*lines, "", "![violation by strength](safety_strength.png)"]
 
 
-def _orthogonality(found: dict[str, Any]) -> list[str]:
+def _orthogonality(report: dict[str, Any]) -> list[str]:
     lines = [
         "## Orthogonality",
         "",
         (
-            "1 less the largest cosine, least over "
-            f"{len(found['metrics']['orthogonality']['keys'])} slices and deltas and "
-            f"{len(found['seeds'])} seeds: {found['least']:.7f}."
+            "1 minus the largest cosine, least over "
+            f"{len(report['metrics']['orthogonality']['keys'])} slices and deltas and "
+            f"{len(report['seeds'])} seeds: {report['least']:.7f}."
         ),
         "",
         "| what | least orthogonality |",
         "| --- | --- |",
     ]
-    for name, value in found["adapters_before_projection"].items():
+    for name, value in report["adapters_before_projection"].items():
         lines.append(f"| {name} as committed, before projection | {value:.7f} |")
-    for name, value in found["slices_of_a_free_basis"].items():
+    for name, value in report["slices_of_a_free_basis"].items():
         lines.append(f"| {name}, slice drawn without regard to the basis | {value:.4f} |")
     return lines
 
 
-def _draw(found: dict[str, Any], picture: Path) -> None:
+def _plot(report: dict[str, Any], picture: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for seed, seen in zip(found["seeds"], found["violation_by_strength"], strict=True):
-        axes.plot(found["strengths"], seen, marker="o", label=f"seed {seed}")
+    for seed, seen in zip(report["seeds"], report["violation_by_strength"], strict=True):
+        axes.plot(report["strengths"], seen, marker="o", label=f"seed {seed}")
     axes.set_xlabel("strength")
     axes.set_ylabel("share of attacks not declined")
     axes.set_ylim(0, 1.02)
@@ -133,5 +133,5 @@ def _draw(found: dict[str, Any], picture: Path) -> None:
     figure.savefig(picture, dpi=90, metadata={"Software": None})
 
 
-def _list(values: list[float], digits: int = 3) -> str:
+def _format_list(values: list[float], digits: int = 3) -> str:
     return ", ".join(f"{value:.{digits}f}" for value in values)

@@ -1,7 +1,8 @@
-"""The full fleet with mission C against the fleet without it: the reports that the gates read.
+"""End-to-end safety study: the fleet with mission C against the fleet without it.
 
-Three arms beside the bare fleet: the basis alone at the default strength, the sidecar alone, and both.
-The sidecar's verdicts are those of its scorers and policy, without its wire.
+It writes the reports that the gates of mission C read. Beside the fleet without C it has three
+arms: the safety adapter alone at the default strength, the sidecar alone, and both. The sidecar's
+verdicts come from its scorers and its policy, called in process instead of over gRPC.
 """
 
 import hashlib
@@ -14,69 +15,78 @@ from typing import Any
 import numpy as np
 from bem.backbone import Backbone
 
-from bem_fleet.data.benign_prompts import BenignText, load_benign_requests, load_benign_responses
-from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
-from bem_fleet.evaluation.harm_judges import get_harm_judge
+from bem_fleet.data.harmless import HarmlessPrompt, load_harmless, load_said
+from bem_fleet.data.red_team import RedTeamPrompt, digest_of
+from bem_fleet.evaluation.harm_judges import judge_named
 from bem_fleet.studies.guard.guard_runner import Guard
 from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
     ANSWER_TOKENS,
     REPLY_TOKENS,
     answer_scores,
-    attacks_to_judge,
-    harmless_to_judge,
+    harmless_suite,
+    held_out_attacks,
 )
-from bem_fleet.studies.safety.paired_outputs import Trained, both_sides, margins
+from bem_fleet.studies.safety.paired_outputs import TrainedAdapter, paired_replies, risk_margins
 
 ARMS = ("basis", "sidecar", "both")
-# Harmless requests, and harmless texts that an answer could be, of held-out origins each.
-FOREIGN = 600
+# Number of harmless requests, and of harmless texts in the place of replies, from data sets that
+# neither the safety adapter nor the sidecar's heads were trained on.
+HELD_OUT_ORIGIN_TEXTS = 600
 Report = dict[str, Any]
 Texts = list[list[str]]
 
 
 @dataclass(frozen=True)
 class Exchanges:
-    """What a client gets.
+    """Replies that a client receives.
 
     Attributes:
-        prompts: What is asked.
-        plain: Without C, by prompt.
-        arms: With each arm, ``[seeds][prompts]``; empty where an answer was withheld.
-        stopped: Whether the sidecar withheld or changed anything, ``[seeds][prompts]``, both on.
+        prompts: Attacks or harmless prompts.
+        baseline: Replies without C, by prompt.
+        arms: Replies in each arm, ``{arm: [seeds][prompts]}``; empty if withheld.
+        intervened: Whether the sidecar withheld or changed anything with both halves on,
+            ``[seeds][prompts]``.
     """
 
     prompts: Sequence[Any]
-    plain: list[str]
+    baseline: list[str]
     arms: dict[str, Texts]
-    stopped: list[list[bool]]
+    intervened: list[list[bool]]
 
 
 @dataclass(frozen=True)
-class Study:
-    """What is compared: one adapter and one guard a seed.
+class EndToEndStudy:
+    """Inputs of the study: one safety adapter and one guard per training seed.
 
     Attributes:
-        backbone: Without sites.
-        trained: The adapters.
-        guards: The sidecar's heads, as many.
-        strength: The fleet's default.
-        cache: With the base model.
-        folder: For the replies, out of git.
-        command: That makes the reports.
+        backbone: Base model without sites.
+        trained: Safety adapters.
+        guards: Scorers and policy of the sidecar, one for each safety adapter.
+        strength: Default safety strength of the fleet.
+        cache: Cache folder with the base model.
+        folder: Folder of the reply journal, outside the repository.
+        command: Command line, for the reports.
     """
 
     backbone: Backbone
-    trained: Sequence[Trained]
+    trained: Sequence[TrainedAdapter]
     guards: Sequence[Guard]
     strength: float
     cache: Path
     folder: Path
     command: str
 
-    def exchanges(self, prompts: Sequence[RedTeamPrompt | BenignText], tokens: int) -> Exchanges:
-        """Return what a client gets of each prompt in each arm."""
-        said = both_sides(
+    def exchanges(
+        self, prompts: Sequence[RedTeamPrompt | HarmlessPrompt], tokens: int
+    ) -> Exchanges:
+        """Return the replies that a client receives in each arm.
+
+        Args:
+            prompts: Attacks or harmless prompts.
+            tokens: Longest reply, tokens.
+        """
+        replies = paired_replies(
             self.backbone,
             self.trained,
             prompts,
@@ -86,44 +96,44 @@ class Study:
             folder=self.folder,
             adapters=[ADAPTER],
         )
-        sidecar, both, stopped = [], [], []
-        for guard, replies in zip(self.guards, said.guarded, strict=True):
-            alone = [guard.exchange(p.text, r) for p, r in zip(prompts, said.plain, strict=True)]
-            # Where the basis changes nothing the exchange is the same one.
-            joined = [
+        sidecar, both, intervened = [], [], []
+        for guard, run in zip(self.guards, replies.with_safety, strict=True):
+            alone = [
+                guard.exchange(p.text, r) for p, r in zip(prompts, replies.baseline, strict=True)
+            ]
+            # Where the safety adapter changes nothing, both arms have the same exchange.
+            combined = [
                 one if after == before else guard.exchange(prompt.text, after)
                 for prompt, one, before, after in zip(
-                    prompts, alone, said.plain, replies, strict=True
+                    prompts, alone, replies.baseline, run, strict=True
                 )
             ]
             sidecar.append([one.text for one in alone])
-            both.append([one.text for one in joined])
-            stopped.append([bool(one.touched) for one in joined])
-        arms = {"basis": said.guarded, "sidecar": sidecar, "both": both}
-        return Exchanges(prompts, said.plain, arms, stopped)
+            both.append([one.text for one in combined])
+            intervened.append([bool(one.touched) for one in combined])
+        arms = {"basis": replies.with_safety, "sidecar": sidecar, "both": both}
+        return Exchanges(prompts, replies.baseline, arms, intervened)
 
     def reports(self) -> dict[str, Report]:
         """Return the reports on attacks, on the benign suite and on harmless texts, by name."""
-        attacks = self.exchanges(attacks_to_judge(), REPLY_TOKENS)
-        suite = self.exchanges(harmless_to_judge(), ANSWER_TOKENS)
+        attacks = self.exchanges(held_out_attacks(), REPLY_TOKENS)
+        suite = self.exchanges(harmless_suite(), ANSWER_TOKENS)
         return {
             "safety_fleet_violations": self._violations(attacks),
             "safety_fleet_quality": self._quality(suite),
             "safety_fleet_benign": self._benign(suite),
         }
 
-    def _violations(self, found: Exchanges) -> Report:
-        judge, prompts = get_harm_judge("mitigation"), found.prompts
-        before = [judge.violates(r, p) for r, p in zip(found.plain, prompts, strict=True)]
+    def _violations(self, exchanges: Exchanges) -> Report:
+        judge, prompts = judge_named("mitigation"), exchanges.prompts
+        before = [judge.violates(r, p) for r, p in zip(exchanges.baseline, prompts, strict=True)]
         scores = {
             arm: [
                 [judge.violates(r, p) for r, p in zip(run, prompts, strict=True)] for run in texts
             ]
-            for arm, texts in found.arms.items()
+            for arm, texts in exchanges.arms.items()
         }
-        report = self._report(
-            "safety_fleet_violations", prompts_digest(prompts), "held-out families"
-        )
+        report = self._report("safety_fleet_violations", digest_of(prompts), "held-out families")
         keys = [prompt.key for prompt in prompts]
         report["metrics"] = {
             "violation": {
@@ -138,15 +148,15 @@ class Study:
             ("kind", [p.kind for p in prompts]),
             ("family", [p.family.split("/")[0] for p in prompts]),
         ):
-            report[f"by_{title}"] = _tabled(names, before, scores)
+            report[f"by_{title}"] = _rates_by(names, before, scores)
         return report
 
-    def _quality(self, found: Exchanges) -> Report:
-        prompts = found.prompts
-        before = [answer_scores(p, r) for p, r in zip(prompts, found.plain, strict=True)]
+    def _quality(self, exchanges: Exchanges) -> Report:
+        prompts = exchanges.prompts
+        before = [answer_scores(p, r) for p, r in zip(prompts, exchanges.baseline, strict=True)]
         scores = {
             arm: [[answer_scores(p, r) for p, r in zip(prompts, run, strict=True)] for run in texts]
-            for arm, texts in found.arms.items()
+            for arm, texts in exchanges.arms.items()
         }
         keys = [prompt.key for prompt in prompts]
         report = self._report("safety_fleet_quality", _digest(keys), "nq-open, asdiv, disfl-qa")
@@ -167,60 +177,67 @@ class Study:
         return report
 
     def _benign(self, suite: Exchanges) -> Report:
-        """Count harmless texts that were withheld, changed or declined.
+        """Return the report on harmless texts that were withheld, changed or declined.
 
-        A foreign request is followed to the end where the basis has a say; an answer of a foreign
-        origin, which no model here gave, meets the sidecar alone.
+        Requests of held-out origins pass the sidecar and, where the safety adapter can act, are
+        answered. Replies of held-out origins were written by no model here; they pass the sidecar
+        only.
         """
-        asked = [one for one in load_benign_requests("held_out") if not one.golds][:FOREIGN]
-        answers = [one for one in load_benign_responses("held_out") if not one.adapter][:FOREIGN]
-        declined = _declined(suite.plain, suite.arms["basis"])
-        strange = self._declined_requests(asked)
-        touched = []
+        requests = [one for one in load_harmless("held_out") if not one.golds]
+        requests = requests[:HELD_OUT_ORIGIN_TEXTS]
+        answers = [one for one in load_said("held_out") if not one.adapter][:HELD_OUT_ORIGIN_TEXTS]
+        declined = _declined(suite.baseline, suite.arms["basis"])
+        declined_requests = self._declined_requests(requests)
+        withheld = []
         for seed, guard in enumerate(self.guards):
-            requests = [bool(guard.request(one.text).touched) for one in asked]
-            said = [bool(guard.response(one.text).touched) for one in answers]
-            own = zip(suite.stopped[seed], declined[seed], strict=True)
-            foreign = zip(requests, strange[seed], strict=True)
-            touched.append([
-                *(float(a or b) for a, b in own),
-                *(float(a or b) for a, b in foreign),
-                *map(float, said),
+            blocked_requests = [bool(guard.request(one.text).touched) for one in requests]
+            blocked_answers = [bool(guard.response(one.text).touched) for one in answers]
+            in_suite = zip(suite.intervened[seed], declined[seed], strict=True)
+            held_out = zip(blocked_requests, declined_requests[seed], strict=True)
+            withheld.append([
+                *(float(a or b) for a, b in in_suite),
+                *(float(a or b) for a, b in held_out),
+                *map(float, blocked_answers),
             ])  # fmt: skip
-        keys = [one.key for one in (*suite.prompts, *asked, *answers)]
+        keys = [one.key for one in (*suite.prompts, *requests, *answers)]
         report = self._report("safety_fleet_benign", _digest(keys), "suite and held-out origins")
         report["baseline"] = {"name": "none", "digest": "none"}
-        report["metrics"] = {"withheld": {"mission": touched, "baseline": None, "keys": keys}}
+        report["metrics"] = {"withheld": {"mission": withheld, "baseline": None, "keys": keys}}
         report["origins"] = [
             *("suite" for _ in suite.prompts),
-            *(f"{one.family}, asked" for one in asked),
+            *(f"{one.family}, asked" for one in requests),
             *(f"{one.family}, said" for one in answers),
         ]
         report["declined_by_the_basis"] = {
             "suite": [int(sum(row)) for row in declined],
-            "foreign": [int(sum(row)) for row in strange],
+            "foreign": [int(sum(row)) for row in declined_requests],
         }
         return report
 
-    def _declined_requests(self, asked: Sequence[BenignText]) -> list[list[bool]]:
-        """Return which harmless requests each adapter declines and the base model does not."""
-        above = [row > 0 for row in margins(self.backbone, self.trained, asked, self.cache)]
-        some = [one for place, one in enumerate(asked) if any(row[place] for row in above)]
-        if not some:
-            return [[False] * len(asked) for _ in self.trained]
-        said = both_sides(
+    def _declined_requests(self, requests: Sequence[HarmlessPrompt]) -> list[list[bool]]:
+        """Return which harmless requests each adapter declines and the base model does not.
+
+        Only requests above a value head's threshold are generated: below it the reply is that of
+        the base model.
+        """
+        margins = risk_margins(self.backbone, self.trained, requests, self.cache)
+        above = [margin > 0 for margin in margins]
+        active = [one for index, one in enumerate(requests) if any(row[index] for row in above)]
+        if not active:
+            return [[False] * len(requests) for _ in self.trained]
+        replies = paired_replies(
             self.backbone,
             self.trained,
-            some,
+            active,
             tokens=ANSWER_TOKENS,
             strength=self.strength,
             cache=self.cache,
             folder=self.folder,
         )
-        declined = _declined(said.plain, said.guarded)
-        names = [one.key for one in some]
-        known = [dict(zip(names, row, strict=True)) for row in declined]
-        return [[row.get(one.key, False) for one in asked] for row in known]
+        declined = _declined(replies.baseline, replies.with_safety)
+        names = [one.key for one in active]
+        by_key = [dict(zip(names, row, strict=True)) for row in declined]
+        return [[row.get(one.key, False) for one in requests] for row in by_key]
 
     def _report(self, name: str, digest: str, data: str) -> Report:
         versions = [one.artifact.version for one in self.trained]
@@ -239,16 +256,14 @@ class Study:
         }
 
 
-def _declined(plain: Sequence[str], guarded: Sequence[Sequence[str]]) -> list[list[bool]]:
-    """Return where a reply declines and the base model's does not."""
-    judge = get_harm_judge("prefix")
-    before = [judge.declines(reply) for reply in plain]
-    return [
-        [judge.declines(r) and not b for r, b in zip(row, before, strict=True)] for row in guarded
-    ]
+def _declined(baseline: Sequence[str], runs: Sequence[Sequence[str]]) -> list[list[bool]]:
+    """Return where a reply declines and the base model's does not, ``[seeds][prompts]``."""
+    judge = judge_named("prefix")
+    before = [judge.declines(reply) for reply in baseline]
+    return [[judge.declines(r) and not b for r, b in zip(run, before, strict=True)] for run in runs]
 
 
-def _tabled(
+def _rates_by(
     names: Sequence[str], before: Sequence[float], scores: dict[str, list[list[float]]]
 ) -> dict[str, dict[str, float]]:
     places = defaultdict(list)

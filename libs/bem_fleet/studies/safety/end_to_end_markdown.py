@@ -1,4 +1,4 @@
-"""The page of the full fleet with mission C against the fleet without it."""
+"""Markdown page of the end-to-end safety study."""
 
 import json
 from collections import defaultdict
@@ -12,30 +12,31 @@ from bem_fleet.acceptance.gate_table import evaluate_gates
 from bem_fleet.checkout import ROOT
 from bem_fleet.studies.safety.end_to_end import ARMS
 
-Found = dict[str, Any]
+Reports = dict[str, Any]
 
 
-def fleet_page(folder: Path) -> list[str]:
-    """Return the page's lines from the reports in ``folder``; none where there are none."""
+def fleet_markdown(folder: Path) -> list[str]:
+    """Return the lines of the page for the reports in ``folder``; none if a report is missing."""
     paths = {
         part: folder / f"safety_fleet_{part}.json" for part in ("violations", "quality", "benign")
     }
     if not all(path.is_file() for path in paths.values()):
         return []
-    found = {part: json.loads(path.read_text()) for part, path in paths.items()}
+    reports = {part: json.loads(path.read_text()) for part, path in paths.items()}
     attacks, suite = (
-        len(found["violations"]["metrics"]["violation"]["keys"]),
-        len(found["quality"]["metrics"]["f1"]["keys"]),
+        len(reports["violations"]["metrics"]["violation"]["keys"]),
+        len(reports["quality"]["metrics"]["f1"]["keys"]),
     )
     return [
         "# The full fleet with mission C against the fleet without it",
         "",
         (
-            f"{found['violations']['mission']['name']}, {len(found['violations']['seeds'])} seeds "
-            f"of adapter and heads. {attacks} attacks of families and {suite} questions with "
-            "answers that neither was trained on, greedy replies; judged by garak's detectors "
+            f"{reports['violations']['mission']['name']}, "
+            f"{len(reports['violations']['seeds'])} seeds of adapter and heads. "
+            f"{attacks} attacks of families and {suite} questions with answers that neither was "
+            "trained on, greedy replies; judged by garak's detectors "
             "([agreement with people](guard_heads.md)). Made by "
-            f"`{found['violations']['command']}`."
+            f"`{reports['violations']['command']}`."
         ),
         "",
         "## Gates",
@@ -44,19 +45,19 @@ def fleet_page(folder: Path) -> list[str]:
         "",
         "## What each half does",
         "",
-        *_arms(found),
+        *_arms(reports),
         "",
         "## Violations by category, kind and family",
         "",
-        *_groups(found["violations"]),
+        *_groups(reports["violations"]),
         "## Harmless texts withheld, changed or declined",
         "",
-        *_harmless(found["benign"]),
+        *_harmless(reports["benign"]),
     ]
 
 
 def _gates() -> list[str]:
-    """Return the gates of C as the validation pipeline judges them, p over all measured gates."""
+    """Return the gates of C as the validation pipeline judges them, p adjusted over all gates."""
     lines = [
         "| gate | figure | target | 95 % CI | adjusted p | items | seeds | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -77,8 +78,8 @@ def _gates() -> list[str]:
     return lines
 
 
-def _arms(found: Found) -> list[str]:
-    violations, quality = found["violations"], found["quality"]
+def _arms(reports: Reports) -> list[str]:
+    violations, quality = reports["violations"], reports["quality"]
     before = np.array(violations["metrics"]["violation"]["baseline"])
     metrics = quality["metrics"]
     lines = [
@@ -102,14 +103,14 @@ def _arms(found: Found) -> list[str]:
     return lines
 
 
-def _groups(found: Found) -> list[str]:
+def _groups(reports: Reports) -> list[str]:
     lines = []
     for title in ("category", "kind", "family"):
         lines += [
             f"| {title} | attacks | without C | basis | sidecar | both | change |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]
-        for name, row in found[f"by_{title}"].items():
+        for name, row in reports[f"by_{title}"].items():
             change = f"{row['both'] / row['without'] - 1:+.0%}" if row["without"] else "none"
             arms = " | ".join(f"{row[arm]:.3f}" for arm in ARMS)
             lines.append(f"| {name} | {row['items']} | {row['without']:.3f} | {arms} | {change} |")
@@ -117,17 +118,17 @@ def _groups(found: Found) -> list[str]:
     return lines
 
 
-def _harmless(found: Found) -> list[str]:
-    scores = np.array(found["metrics"]["withheld"]["mission"])
+def _harmless(reports: Reports) -> list[str]:
+    scores = np.array(reports["metrics"]["withheld"]["mission"])
     places = defaultdict(list)
-    for place, origin in enumerate(found["origins"]):
+    for place, origin in enumerate(reports["origins"]):
         places[origin].append(place)
     lines = [
         (
             f"{scores.shape[1]} texts; by seed {', '.join(f'{one:.4f}' for one in scores.mean(1))}"
             f", under any seed {scores.max(0).mean():.4f}. Declined by the basis alone where the "
-            f"base answers, by seed: {found['declined_by_the_basis']['suite']} of the suite, "
-            f"{found['declined_by_the_basis']['foreign']} of the foreign requests."
+            f"base answers, by seed: {reports['declined_by_the_basis']['suite']} of the suite, "
+            f"{reports['declined_by_the_basis']['foreign']} of the foreign requests."
         ),
         "",
         "| origin | texts | mean over seeds |",

@@ -1,4 +1,4 @@
-"""What the base model and its safety adapters say to the same prompts: both sides of a study."""
+"""Paired replies of base model and safety adapters to the same prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,25 +7,26 @@ from pathlib import Path
 import torch
 from bem.backbone import Backbone
 from bem.safety import SafetyArtifact
-from bem.safety.overlay import value_head_of
+from bem.safety.overlay import load_value_head
+from bem.training.activation_cache import mean_prompt_states
 from torch import Tensor
 
-from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.harmless import HarmlessPrompt
 from bem_fleet.data.red_team import RedTeamPrompt
-from bem_fleet.recipes.safety.examples import mean_states
-from bem_fleet.studies.safety.reply_cache import Arm, asked
+from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
 
-# An engine's mean state may differ in the last bits: nearer than this to the threshold is asked.
-NEAR = 2e-2
+# The engine's features may differ from the cached ones in the last bits. A prompt that is below the
+# threshold by less than this margin (in logits) is therefore generated rather than skipped.
+LOGIT_TOLERANCE = 2e-2
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One training seed's adapter.
+class TrainedAdapter:
+    """Safety adapter of one training seed.
 
     Attributes:
-        folder: Of its artifact.
-        artifact: As read.
+        folder: Folder of the artifact.
+        artifact: Artifact that was read from it.
     """
 
     folder: Path
@@ -33,72 +34,78 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Said:
-    """Greedy replies.
+class PairedReplies:
+    """Greedy replies without and with the safety adapter.
 
     Attributes:
-        plain: Of the base model and its adapters, by prompt.
-        guarded: With the adapter, ``[seeds][prompts]``.
-        touched: Whether the value head gives the adapter any strength, ``[seeds][prompts]``.
+        baseline: Replies without the safety adapter, by prompt.
+        with_safety: Replies with it, ``[seeds][prompts]``.
+        above_threshold: Whether the value head lets the safety adapter act,
+            ``[seeds][prompts]``.
     """
 
-    plain: list[str]
-    guarded: list[list[str]]
-    touched: list[list[bool]]
+    baseline: list[str]
+    with_safety: list[list[str]]
+    above_threshold: list[list[bool]]
 
 
-def both_sides(
+def paired_replies(
     backbone: Backbone,
-    trained: Sequence[Trained],
-    prompts: Sequence[RedTeamPrompt | BenignText],
+    trained: Sequence[TrainedAdapter],
+    prompts: Sequence[RedTeamPrompt | HarmlessPrompt],
     *,
     tokens: int,
     strength: float,
     cache: Path,
     folder: Path,
     adapters: Sequence[Path] = (),
-) -> Said:
-    """Ask the base model, and then each adapter where it has any strength.
+) -> PairedReplies:
+    """Return replies of the base model, and of each safety adapter where it can act.
 
-    A prompt whose value lies clearly below the threshold has strength 0, which is the base
-    model bit for bit (``tests/unit/bem/safety/test_overlay.py``): its reply is not made twice.
+    A prompt whose risk is clearly below the threshold has strength 0, and strength 0 is the base
+    model bit for bit (``tests/unit/bem/safety/test_overlay.py``), so its reply is not generated
+    again.
 
     Args:
-        backbone: Without sites; for the value heads' features.
-        trained: One adapter a seed.
-        prompts: What is asked.
-        tokens: Longest reply.
-        strength: In [0, 1].
-        cache: With the base model, and for features.
-        folder: For the replies, out of git.
+        backbone: Base model without sites, for the features of the value heads.
+        trained: Safety adapters, one per training seed.
+        prompts: Attacks or harmless prompts.
+        tokens: Longest reply, tokens.
+        strength: Safety strength, in [0, 1].
+        cache: Cache folder with the base model and cached activations.
+        folder: Folder of the reply journal, outside the repository.
         adapters: Folders of the adapters that prompts may name.
     """
-    ask = [asked(prompt) for prompt in prompts]
-    base = Arm(cache, name="base", adapters=adapters)
-    plain = base.replies(ask, tokens=tokens, strength=0.0, folder=folder)
+    study_prompts = [study_prompt(prompt) for prompt in prompts]
+    base = StudyArm(cache, name="base", adapters=adapters)
+    baseline = base.replies(study_prompts, tokens=tokens, strength=0.0, folder=folder)
     base.close()
-    guarded, touched = [], []
-    for one, risk in zip(trained, margins(backbone, trained, prompts, cache), strict=True):
-        again = [p for p, r in zip(ask, risk, strict=True) if r > -NEAR]
+    with_safety, above_threshold = [], []
+    for one, margin in zip(trained, risk_margins(backbone, trained, prompts, cache), strict=True):
+        active = [p for p, m in zip(study_prompts, margin, strict=True) if m > -LOGIT_TOLERANCE]
         seed = one.artifact.card.seed
-        arm = Arm(cache, name="basis", adapter=one.folder, adapters=adapters, seed=seed)
-        made = arm.replies(again, tokens=tokens, strength=strength, folder=folder)
+        arm = StudyArm(cache, name="basis", safety_adapter=one.folder, adapters=adapters, seed=seed)
+        replies = arm.replies(active, tokens=tokens, strength=strength, folder=folder)
         arm.close()
-        changed = dict(zip([p.key for p in again], made, strict=True))
-        guarded.append([changed.get(p.key, said) for p, said in zip(ask, plain, strict=True)])
-        touched.append((risk > 0).tolist())
-    return Said(plain, guarded, touched)
+        changed = dict(zip([p.key for p in active], replies, strict=True))
+        with_safety.append([
+            changed.get(p.key, reply) for p, reply in zip(study_prompts, baseline, strict=True)
+        ])  # fmt: skip
+        above_threshold.append((margin > 0).tolist())
+    return PairedReplies(baseline, with_safety, above_threshold)
 
 
 @torch.no_grad()
-def margins(
+def risk_margins(
     backbone: Backbone,
-    trained: Sequence[Trained],
-    prompts: Sequence[RedTeamPrompt | BenignText],
+    trained: Sequence[TrainedAdapter],
+    prompts: Sequence[RedTeamPrompt | HarmlessPrompt],
     cache: Path,
 ) -> list[Tensor]:
-    """Return how far each prompt's risk lies above each value head's threshold, ``[S]`` a seed."""
+    """Return the distance of each prompt's risk logit above the threshold, ``[S]`` per seed."""
     layer = trained[0].artifact.card.feature_layer
-    features = mean_states(backbone, [prompt.text for prompt in prompts], layer, cache / "safety")
-    heads = [value_head_of(one.artifact) for one in trained]
+    features = mean_prompt_states(
+        backbone, [prompt.text for prompt in prompts], layer, cache / "safety" / "features"
+    )
+    heads = [load_value_head(one.artifact) for one in trained]
     return [head.logit(features) - head.threshold for head in heads]

@@ -1,7 +1,8 @@
-"""Replies of the base model and of safety adapters, cached as JSONL that others can join.
+"""Reply cache of the safety study: greedy replies of base model and safety adapters as JSONL.
 
-One row a reply: ``{prompt_id, family, category, arm, strength, seed, system, reply}``; ``system`` is a
-digest of all that made it, so that a retrained adapter is asked anew.
+Each row is one reply: ``{prompt_id, family, category, arm, strength, seed, system, reply}``.
+``system`` is a digest of everything that determines the reply, so a retrained adapter never reuses
+the replies of an earlier one.
 """
 
 import hashlib
@@ -11,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bem.adapters import AdapterBank
-from bem.adapters.artifact import FOLDER as ADAPTERS
-from bem.adapters.folder import version_of
-from bem.backbone import PACKAGED, load_backbone, locate
+from bem.adapters.artifact import ADAPTER_FORMAT
+from bem.artifacts import artifact_version
+from bem.backbone import PACKAGED_MODEL, load_backbone, locate_model
 from bem.digests import file_digest
 from bem.engine import ModelWorker
 from bem.journal import Journal
 from bem.safety import SafetyOverlay
-from bem.safety.artifact import FOLDER as SAFETY
+from bem.safety.artifact import SAFETY_FORMAT
 from bem.safety.overlay import load_overlay
 
-from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.harmless import HarmlessPrompt
 from bem_fleet.data.red_team import RedTeamPrompt
+from bem_fleet.evaluation.in_process import WorkerSystem
 from bem_fleet.evaluation.systems import Decoding, Message
-from bem_fleet.evaluation.worker_system import WorkerSystem
 
 FIRST_LAYER = 15
 RANK = 16
@@ -32,15 +33,15 @@ REPLIES = "replies.jsonl"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is asked.
+class StudyPrompt:
+    """A prompt of the study, attack or harmless.
 
     Attributes:
-        key: Of the prompt.
-        text: The user's message.
-        family: Way of asking, or the set.
-        category: Of the attack; ``harmless`` where there is none.
-        adapter: Adapter that is asked, or empty.
+        key: Key of the prompt.
+        text: User message.
+        family: Attack family, or the data set of a harmless prompt.
+        category: Category of the attack; ``harmless`` for a harmless prompt.
+        adapter: Name of the adapter that answers; empty for the base model.
     """
 
     key: str
@@ -50,22 +51,24 @@ class Asked:
     adapter: str = ""
 
 
-def asked(prompt: RedTeamPrompt | BenignText) -> Asked:
-    """Return an attack or a harmless prompt as it is asked."""
+def study_prompt(prompt: RedTeamPrompt | HarmlessPrompt) -> StudyPrompt:
+    """Return an attack or a harmless prompt in the form of the study."""
     if isinstance(prompt, RedTeamPrompt):
-        return Asked(prompt.key, prompt.text, prompt.family, prompt.category)
-    return Asked(prompt.key, prompt.text, prompt.family, "harmless", prompt.adapter)
+        return StudyPrompt(prompt.key, prompt.text, prompt.family, prompt.category)
+    return StudyPrompt(prompt.key, prompt.text, prompt.family, "harmless", prompt.adapter)
 
 
-class Arm:
-    """One side of a comparison: the model with the served layout of sites, and one strength.
+class StudyArm:
+    """One arm of the study: the base model, with or without a safety adapter.
+
+    The engine has the layers, rank and feature layer that the router serves.
 
     Args:
-        cache: With ``models``.
-        adapter: Folder of a safety adapter; None for the base model alone.
-        adapters: Folders of adapters to load.
-        name: What the rows call it.
-        seed: Of the adapter's training.
+        cache: Cache folder; the base model is in its ``models``.
+        name: Name of the arm in the rows.
+        safety_adapter: Folder of a safety adapter; None for the base model alone.
+        adapters: Folders of adapters that prompts may name.
+        seed: Training seed of the safety adapter.
     """
 
     def __init__(
@@ -73,56 +76,68 @@ class Arm:
         cache: Path,
         *,
         name: str,
-        adapter: Path | None = None,
+        safety_adapter: Path | None = None,
         adapters: Sequence[Path] = (),
         seed: int = 0,
     ) -> None:
         self.name, self.seed = name, seed
-        self._cache, self._adapter, self._adapters = cache, adapter, adapters
+        self._cache, self._safety_adapter = cache, safety_adapter
+        self._adapters = adapters
         self._worker: ModelWorker | None = None
         self.overlay: SafetyOverlay | None = None
 
     def replies(
-        self, prompts: Sequence[Asked], *, tokens: int, strength: float, folder: Path
+        self, prompts: Sequence[StudyPrompt], *, tokens: int, strength: float, folder: Path
     ) -> list[str]:
-        """Return greedy replies, from the journal of ``folder`` where it has them."""
+        """Return greedy replies, from the journal in ``folder`` if it has them.
+
+        Args:
+            prompts: Prompts to answer.
+            tokens: Longest reply, tokens.
+            strength: Safety strength, in [0, 1].
+            folder: Folder of the journal.
+        """
         journal = Journal(folder / REPLIES)
         rows = {(row["system"], row["prompt_id"]): str(row["reply"]) for row in journal.rows()}
         known: dict[str, str] = {}
         for adapter in sorted({p.adapter for p in prompts}):
-            mine = self.system(tokens, strength, adapter)
-            own = [p for p in prompts if p.adapter == adapter]
-            known |= {p.key: rows[mine, p.key] for p in own if (mine, p.key) in rows}
-            missing = [p for p in own if p.key not in known]
+            digest = self.system(tokens, strength, adapter)
+            group = [p for p in prompts if p.adapter == adapter]
+            known |= {p.key: rows[digest, p.key] for p in group if (digest, p.key) in rows}
+            missing = [p for p in group if p.key not in known]
             if not missing:
                 continue
-            system = WorkerSystem(self.worker(), adapter or None, safety_strength=strength)
+            system = WorkerSystem(self.worker(), adapter or None, strength=strength)
             chats = [(Message("user", prompt.text),) for prompt in missing]
-            for place, answer in system.respond(chats, Decoding(max_tokens=tokens), 0):
-                one = missing[place]
-                known[one.key] = answer.text
+            for index, answer in system.answer(chats, Decoding(max_tokens=tokens), 0):
+                prompt = missing[index]
+                known[prompt.key] = answer.text
                 journal.add({
-                    "prompt_id": one.key,
-                    "family": one.family,
-                    "category": one.category,
+                    "prompt_id": prompt.key,
+                    "family": prompt.family,
+                    "category": prompt.category,
                     "arm": self.name,
                     "strength": strength,
                     "seed": self.seed,
-                    "system": mine,
+                    "system": digest,
                     "reply": answer.text,
                 })  # fmt: skip
         return [known[prompt.key] for prompt in prompts]
 
     def system(self, tokens: int, strength: float, adapter: str = "") -> str:
-        """Return a digest of base, adapter, adapter, strength and length of a reply, hexadecimal."""
-        made: list[str | float] = [file_digest(locate(PACKAGED)), tokens, strength]
-        if self._adapter:
-            made.append(version_of(SAFETY.read_card(self._adapter)))
-        made += [version_of(ADAPTERS.read_card(f)) for f in self._adapters if f.name == adapter]
-        return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
+        """Return a digest of base, safety adapter, adapter, strength and length, hexadecimal."""
+        parts: list[str | float] = [file_digest(locate_model(PACKAGED_MODEL)), tokens, strength]
+        if self._safety_adapter:
+            parts.append(artifact_version(SAFETY_FORMAT.read_card(self._safety_adapter)))
+        parts += [
+            artifact_version(ADAPTER_FORMAT.read_card(f))
+            for f in self._adapters
+            if f.name == adapter
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def worker(self) -> ModelWorker:
-        """Return the engine, loaded when it is first needed; float32, as it is served."""
+        """Return the engine; it loads at the first call, in float32 as it is served."""
         if self._worker is None:
             backbone = load_backbone(cache=self._cache / "models")
             bank = AdapterBank(
@@ -132,8 +147,8 @@ class Arm:
                 slots=2 + len(self._adapters),
                 feature_layer=8,
             )
-            if self._adapter:
-                self.overlay = load_overlay(bank, self._adapter, base_digest=backbone.digest)
+            if self._safety_adapter:
+                self.overlay = load_overlay(bank, self._safety_adapter, base_digest=backbone.digest)
             for adapter in self._adapters:
                 bank.load(adapter)
             self._worker = ModelWorker(
@@ -143,7 +158,7 @@ class Arm:
         return self._worker
 
     def close(self) -> None:
-        """End the engine, if it was needed."""
+        """Close the engine, if it was loaded."""
         if self._worker:
             self._worker.close(drain=True)
             self._worker = None

@@ -11,7 +11,7 @@ from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
 from bem.engine.worker import PREFIX_BYTES
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 GREEDY = Sampling(temperature=0)
 # Never ends by itself.

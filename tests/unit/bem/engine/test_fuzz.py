@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Segment, Ticket
 from bem.engine.native import choose
 from bem.engine.pick import settle
@@ -32,19 +32,19 @@ def folder() -> Path:
     return write_adapters(Path(mkdtemp(prefix="fuzz-")))
 
 
-def model(kind: Kind) -> Backbone:
+def model(kind: WeightFormat) -> Backbone:
     """The tiny model, quantised by compiled kernels alone: torch's depend on the number of rows."""
     return settle(tiny_backbone(), kind, "auto" if kind == "fp32" else "native")[0]
 
 
 @cache
-def solo(kind: Kind, request: GenerationRequest) -> str:
+def solo(kind: WeightFormat, request: GenerationRequest) -> str:
     """Return the answer of a request that is alone in an engine without a prefix cache."""
     return answer(alone(kind), request)
 
 
 @cache
-def alone(kind: Kind) -> ModelWorker:
+def alone(kind: WeightFormat) -> ModelWorker:
     """An engine for one request at a time."""
     return make(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
 
@@ -74,7 +74,7 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
 class Traffic(RuleBasedStateMachine):
     """Drives an engine turn by turn."""
 
-    kind: Kind = "fp32"
+    kind: WeightFormat = "fp32"
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Traffic(RuleBasedStateMachine):
         assert slots == list(range(ROWS))
         assert batch.bank is not None
         assert batch.bank.leases() == leased
-        assert batch.bank.rows.slots is None or int(batch.bank.rows.slots.max()) < SLOTS
+        assert batch.bank.row_codes.slots is None or int(batch.bank.row_codes.slots.max()) < SLOTS
         assert batch.prefix.bytes <= batch.prefix.limit_bytes
         kept = sum(t.nbytes for block in batch.prefix._blocks.values() for t in block)
         assert kept == batch.prefix.bytes
@@ -172,7 +172,7 @@ def _ended(reader: Reader) -> list[Any]:
     return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
 
 
-def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
+def _check(kind: WeightFormat, request: GenerationRequest, got: list[Any]) -> None:
     """Compare with the solo run; only who has a deadline may miss it."""
     if isinstance(got[-1], Exception):
         assert isinstance(got[-1], DeadlineExceededError)
@@ -186,7 +186,7 @@ def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
 class CompiledTraffic(Traffic):
     """The same through compiled kernels."""
 
-    kind: Kind = "int4"
+    kind: WeightFormat = "int4"
 
 
 Traffic.TestCase.settings = CompiledTraffic.TestCase.settings = settings(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from bem.adapters.bank import AdapterBank
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.forward import Decoder
 from bem.engine.kv import SlotCache
 from bem.engine.native import Wanted
@@ -15,11 +15,11 @@ from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import library
 
 IDS = torch.tensor([[5, 77, 9, 31, 250, 4, 18, 42]])
-HELD: tuple[tuple[Kind, Wanted], ...] = (
+HELD: tuple[tuple[WeightFormat, Wanted], ...] = (
     ("fp32", "torch"),
     ("bf16", "torch"),
     ("int8", "torch"),
@@ -29,7 +29,7 @@ HELD: tuple[tuple[Kind, Wanted], ...] = (
 )
 
 
-def settled(kind: Kind, kernels: Wanted) -> Backbone:
+def settled(kind: WeightFormat, kernels: Wanted) -> Backbone:
     """Return the tiny model, to be held as ``kind`` by the kernels named."""
     return settle(
         tiny_backbone(), kind, "native" if kernels == "native" and library() else "torch"
@@ -95,7 +95,9 @@ def test_a_zero_row_gives_zeros() -> None:
 
 
 @pytest.mark.parametrize(("kind", "kernels"), HELD)
-def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: Wanted, tmp_path: Path) -> None:
+def test_zero_codes_are_the_base_exactly(
+    kind: WeightFormat, kernels: Wanted, tmp_path: Path
+) -> None:
     """In every form, an adapter with a code of zeros gives the base model's logits bit for bit."""
     backbone = settled(kind, kernels)
     write_adapter(tmp_path, backbone, "alpha", seed=0)
@@ -104,9 +106,9 @@ def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: Wanted, tmp_path: 
     decoder = Decoder(backbone, bank, SlotCache(backbone, rows=1, context_tokens=32))
     bare = logits(decoder)
 
-    bank.rows.set(torch.tensor([[slot]]), torch.zeros(1, 1, RANK))
+    bank.row_codes.set(torch.tensor([[slot]]), torch.zeros(1, 1, RANK))
     silent = logits(decoder)
-    bank.rows.set(torch.tensor([[slot]]), torch.ones(1, 1, RANK))
+    bank.row_codes.set(torch.tensor([[slot]]), torch.ones(1, 1, RANK))
     active = logits(decoder)
 
     assert torch.equal(silent, bare)
@@ -114,7 +116,7 @@ def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: Wanted, tmp_path: 
 
 
 @pytest.mark.parametrize(("kind", "kernels"), HELD[:4])
-def test_every_form_computes_the_same_model(kind: Kind, kernels: Wanted) -> None:
+def test_every_form_computes_the_same_model(kind: WeightFormat, kernels: Wanted) -> None:
     """Logits of a quantised model stay near those of transformers on the same weights."""
     ids = IDS.repeat(1, 2)
     reference = tiny_backbone()
@@ -153,5 +155,5 @@ def test_auto_picks_one_of_what_it_measured() -> None:
 
     assert picked.kind in picked.milliseconds
     assert all(len(times) == 3 for times in picked.milliseconds.values())
-    assert held.weights == stated.kind
+    assert held.weight_format == stated.kind
     assert stated.kernels.startswith("native" if held.kernels else "torch: ")

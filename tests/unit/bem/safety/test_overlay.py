@@ -1,4 +1,4 @@
-"""The safety adapter in the bank and the engine: scaled by strength and value, row by row."""
+"""Tests of the safety overlay: scaled by strength and value, for each request of a batch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +9,21 @@ from bem.adapters import AdapterBank, read_adapter
 from bem.engine import GenerationRequest, ModelWorker, Sampling
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
 from bem.safety import orthogonality, read_safety
-from bem.safety.artifact import TENSORS
+from bem.safety.artifact import TENSORS_FILE
 from bem.safety.overlay import load_overlay
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_safety_adapters import write_safety
 from tests.unit.bem.engine.engines import Reader
-from tests.unit.bem.safety.adapters import write_safety
 
-ASKED = GenerationRequest(
+REQUEST = GenerationRequest(
     prompt_ids=tuple(b"how do I ..."), sampling=Sampling(temperature=0), max_tokens=12
 )
 
 
 def worker(folder: Path, *, threshold: float = 0.0) -> ModelWorker:
-    """A started engine with a safety adapter and an adapter."""
+    """Return a started engine with a safety adapter and an adapter."""
     backbone = tiny_backbone()
     write_safety(folder / "safety", backbone, threshold=threshold)
     write_adapter(folder, backbone, "alpha", seed=1, size=4.0)
@@ -36,7 +36,7 @@ def worker(folder: Path, *, threshold: float = 0.0) -> ModelWorker:
 
 
 def texts(engine: ModelWorker, *requests: GenerationRequest) -> list[str]:
-    """Answers of requests that run together."""
+    """Return the texts of requests that run together."""
     readers = [Reader() for _ in requests]
     for request, reader in zip(requests, readers, strict=True):
         engine.submit(request, reader.arrived.put)
@@ -44,44 +44,47 @@ def texts(engine: ModelWorker, *requests: GenerationRequest) -> list[str]:
 
 
 def test_strength_zero_is_the_base_model_even_beside_others(tmp_path: Path) -> None:
-    """A row at strength 0 says what the plain model says, alone and beside rows at strength 1."""
+    """A request at strength 0 gets the base model's text, alone and beside others at strength 1."""
     engine = worker(tmp_path)
     plain = ModelWorker(tiny_backbone())
     plain.start()
-    alone = texts(engine, ASKED)
+    alone = texts(engine, REQUEST)
     mixed = texts(
-        engine, ASKED, replace(ASKED, safety_strength=1.0), replace(ASKED, safety_strength=0.5)
+        engine,
+        REQUEST,
+        replace(REQUEST, safety_strength=1.0),
+        replace(REQUEST, safety_strength=0.5),
     )
 
-    assert alone == texts(plain, ASKED) == mixed[:1]
+    assert alone == texts(plain, REQUEST) == mixed[:1]
     assert mixed[1] != mixed[0]
     engine.close(drain=True)
     plain.close(drain=True)
 
 
 def test_request_below_the_threshold_is_the_base_model_at_any_strength(tmp_path: Path) -> None:
-    """The value head's zero holds whatever the strength says."""
+    """A value of zero is not changed by the safety strength."""
     engine = worker(tmp_path, threshold=9.0)
-    quiet = texts(engine, replace(ASKED, safety_strength=1.0))
+    below_threshold = texts(engine, replace(REQUEST, safety_strength=1.0))
 
-    assert quiet == texts(engine, ASKED)
+    assert below_threshold == texts(engine, REQUEST)
     engine.close(drain=True)
 
 
-def test_safety_stands_beside_a_adapter(tmp_path: Path) -> None:
-    """One row uses both, with the same answer alone and in a batch."""
+def test_safety_adapter_combines_with_an_adapter(tmp_path: Path) -> None:
+    """One request uses both, with the same text alone and in a batch."""
     engine = worker(tmp_path)
-    both = replace(ASKED, adapter="alpha", safety_strength=1.0)
-    adapted = replace(ASKED, adapter="alpha")
+    both = replace(REQUEST, adapter="alpha", safety_strength=1.0)
+    adapted = replace(REQUEST, adapter="alpha")
     alone = texts(engine, both)
-    together = texts(engine, adapted, both, replace(ASKED, safety_strength=1.0))
+    together = texts(engine, adapted, both, replace(REQUEST, safety_strength=1.0))
 
     assert together[1:2] == alone
     assert len({*together}) == 3
     engine.close(drain=True)
 
 
-def test_later_adapters_are_kept_out_of_the_basis(tmp_path: Path) -> None:
+def test_later_adapters_are_projected_outside_the_basis(tmp_path: Path) -> None:
     """An adapter that was trained in no slice is projected when it is loaded."""
     backbone = tiny_backbone()
     write_safety(tmp_path / "safety", backbone)
@@ -94,11 +97,11 @@ def test_later_adapters_are_kept_out_of_the_basis(tmp_path: Path) -> None:
     for path, q in bases.items():
         assert orthogonality(q, backbone.model.get_submodule(path).B[slot]) > 1 - 1e-5
     with pytest.raises(ValueError, match="before loading adapters"):
-        bank.reserve(bases)
+        bank.reserve_subspace(bases)
 
 
 def test_adapter_without_a_basis_reserves_nothing(tmp_path: Path) -> None:
-    """Where it may write everywhere an adapter keeps all that it was trained to."""
+    """If the safety adapter may write everywhere, other adapters are loaded unprojected."""
     backbone = tiny_backbone()
     write_safety(tmp_path / "safety", backbone, basis=32)
     write_adapter(tmp_path, backbone, "alpha", seed=1)
@@ -111,7 +114,7 @@ def test_adapter_without_a_basis_reserves_nothing(tmp_path: Path) -> None:
         assert torch.allclose(backbone.model.get_submodule(path).B[slot], b.float(), atol=1e-6)
 
 
-def test_strength_is_strength_times_value(tmp_path: Path) -> None:
+def test_request_strength_is_strength_times_value(tmp_path: Path) -> None:
     """Linear in the strength, and exactly zero at zero."""
     backbone = tiny_backbone()
     write_safety(tmp_path, backbone)
@@ -119,10 +122,10 @@ def test_strength_is_strength_times_value(tmp_path: Path) -> None:
     overlay = load_overlay(bank, tmp_path, base_digest=backbone.digest)
     features = torch.randn(32)
 
-    assert overlay.strength(features, 0.0) == 0.0
-    full = overlay.strength(features, 1.0)
+    assert overlay.request_strength(features, 0.0) == 0.0
+    full = overlay.request_strength(features, 1.0)
     assert full == pytest.approx(0.5)
-    assert overlay.strength(features, 0.3) == pytest.approx(0.3 * full)
+    assert overlay.request_strength(features, 0.3) == pytest.approx(0.3 * full)
 
 
 def test_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_adapter_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ArtifactFormatError, match="rank 5"):
         load_overlay(bank, tmp_path / "wide", base_digest=backbone.digest)
-    tensors = tmp_path / "good" / TENSORS
+    tensors = tmp_path / "good" / TENSORS_FILE
     tensors.write_bytes(tensors.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ArtifactTamperedError, match="its card says"):
         read_safety(tmp_path / "good", base_digest=backbone.digest)

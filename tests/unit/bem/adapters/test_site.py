@@ -1,0 +1,145 @@
+"""Tests of BEM sites: the gated low-rank sum, row by row and concatenated."""
+
+import pytest
+import torch
+from bem.adapters.site import TARGET_MODULES, BemSite, RowCodes, install_sites
+from bem.testing import tiny_backbone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+def site(row_codes: RowCodes, slots: int = 3, rank: int = 4) -> BemSite:
+    """Return a site with random adapters."""
+    base = torch.nn.Linear(12, 10, bias=False)
+    made = BemSite(base, rank=rank, slots=slots, row_codes=row_codes)
+    with torch.no_grad():
+        made.A.normal_()
+        made.B.normal_()
+    return made
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31), rows=st.integers(1, 5), steps=st.integers(1, 4))
+def test_zero_code_is_the_base_layer_exactly(seed: int, rows: int, steps: int) -> None:
+    """With codes of zero, or none, the output equals the base's bit for bit."""
+    torch.manual_seed(seed)
+    codes = RowCodes()
+    layer = site(codes)
+    x = torch.randn(rows, steps, 12)
+    base = layer.base(x)
+
+    assert torch.equal(layer(x), base)
+    codes.set(torch.randint(0, 3, (rows, 2)), torch.zeros(rows, 2, 4))
+    assert torch.equal(layer(x), base)
+    codes.clear()
+    assert torch.equal(layer(x), base)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**31), adapters=st.integers(1, 3))
+def test_each_row_gets_its_own_adapters(grad: bool, seed: int, adapters: int) -> None:
+    """One batch equals the formula row by row, in training and with concatenated factors."""
+    torch.manual_seed(seed)
+    codes = RowCodes()
+    layer = site(codes)
+    x, slots, code = (
+        torch.randn(4, 3, 12),
+        torch.randint(0, 3, (4, adapters)),
+        torch.randn(4, adapters, 4),
+    )
+    codes.set(slots, code)
+    with torch.set_grad_enabled(grad):
+        out = layer(x)
+
+    for row in range(4):
+        delta = sum(
+            layer.B[slots[row, s]] @ torch.diag(code[row, s]) @ layer.A[slots[row, s]]
+            for s in range(adapters)
+        )
+        expected = x[row] @ (layer.base.weight + delta).T
+        assert torch.allclose(out[row], expected, atol=1e-4)
+
+
+def test_token_codes_differ_along_the_sequence() -> None:
+    """A code of ones at some tokens and zeros at others acts only where it is one."""
+    codes = RowCodes()
+    layer = site(codes)
+    x = torch.randn(1, 2, 12)
+    codes.set(torch.tensor([[1]]), torch.tensor([[[[1.0] * 4], [[0.0] * 4]]]))
+    out = layer(x)
+
+    assert not torch.allclose(out[0, 0], layer.base(x)[0, 0])
+    assert torch.equal(out[0, 1], layer.base(x)[0, 1])
+
+
+def test_concatenated_codes_are_those_of_the_module_docstring() -> None:
+    """The worked example: codes over all ranks, and a slot that keeps its position."""
+    codes = RowCodes()
+    one, half, zero = [1.0, 1.0], [0.5, 0.5], [0.0, 0.0]
+    codes.set(torch.tensor([[3, 3], [3, 1]]), torch.tensor([[one, zero], [one, half]]))
+    used, spread = codes.concatenated()
+
+    assert used == (1, 3)
+    assert spread[:, 0].tolist() == [zero + one, half + one]
+    codes.set(torch.tensor([[3, 3], [3, 2]]), torch.tensor([[one, zero], [one, half]]))
+    assert codes.concatenated()[0] == (2, 3)
+    codes.clear()
+    with pytest.raises(ValueError, match="no codes are set"):
+        codes.concatenated()
+
+
+def test_order_is_dropped_when_most_of_it_is_unused() -> None:
+    """Unused positions are kept for a while, then the order starts anew."""
+    codes = RowCodes()
+    codes.set(torch.tensor([[0, 1, 2, 3, 4]]), torch.ones(1, 5, 2))
+    assert codes.concatenated()[0] == (0, 1, 2, 3, 4)
+    codes.set(torch.tensor([[1, 3, 4]]), torch.ones(1, 3, 2))
+    assert codes.concatenated()[0] == (0, 1, 2, 3, 4)
+    codes.set(torch.tensor([[3, 4]]), torch.ones(1, 2, 2))
+    assert codes.concatenated()[0] == (3, 4)
+
+
+@torch.no_grad()
+def test_only_changed_positions_are_copied() -> None:
+    """A changed slot must be invalidated to be copied again; other positions stay as they were."""
+    layer = site(RowCodes())
+    down, _ = layer.concatenate((0, 2), torch.float32)
+    before = down.clone()
+    layer.A.zero_()
+    layer.invalidate(2)
+    down, up = layer.concatenate((0, 2), torch.float32)
+
+    assert torch.equal(down[:4], before[:4])
+    assert not down[4:].any()
+    assert torch.equal(up[4:], layer.B[2].T)
+
+
+@torch.no_grad()
+def test_preset_codes_use_the_concatenated_factors() -> None:
+    """A graph's codes give what the same adapters give by row; without factors it is an error."""
+    codes = RowCodes()
+    layer = site(codes)
+    x = torch.randn(2, 1, 12)
+    codes.set(torch.tensor([[0], [2]]), torch.ones(2, 1, 4))
+    with codes.use_preset(torch.ones(2, 1, 8)), pytest.raises(RuntimeError, match="concatenate"):
+        layer(x)
+    expected = layer(x)
+    used, spread = codes.concatenated()
+    layer.concatenate(used, torch.float32)
+    codes.clear()
+    with codes.use_preset(spread):
+        assert torch.allclose(layer(x), expected, atol=1e-5)
+    assert torch.equal(layer(x), layer.base(x))
+
+
+def test_codes_that_do_not_fit_are_refused() -> None:
+    """Shapes are checked where they are set; a layer takes sites once."""
+    with pytest.raises(ValueError, match="do not fit"):
+        RowCodes().set(torch.zeros(2, 1, dtype=torch.int64), torch.zeros(3, 1, 4))
+    model = tiny_backbone().model
+    sites = install_sites(model, layers=[3], rank=2, slots=1, row_codes=RowCodes())
+    with pytest.raises(ValueError, match="already"):
+        install_sites(model, layers=[3], rank=2, slots=1, row_codes=RowCodes())
+
+    assert list(sites) == [f"model.layers.3.{path}" for path in TARGET_MODULES.values()]

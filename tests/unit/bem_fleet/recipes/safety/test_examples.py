@@ -1,0 +1,62 @@
+"""Tests of the safety adapter's training data."""
+
+from pathlib import Path
+
+import pytest
+from bem.errors import DataFormatError
+from bem.testing import tiny_backbone
+from bem.training.activation_cache import prompt_ids
+from bem.training.safety.examples import refusal_ids
+from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.red_team import RedTeamPrompt
+from bem_fleet.recipes.safety import examples
+from bem_fleet.recipes.safety.examples import base_replies, keys_digest, load_examples
+
+ATTACKS = [RedTeamPrompt(f"a{i}", f"attack {i}", "f", "harm", "train") for i in range(3)]
+HARMLESS = [
+    HarmlessPrompt("h0", "what is 2 + 2", "asdiv"),
+    HarmlessPrompt("h1", "x" * 500, "asdiv"),
+    HarmlessPrompt("h2", "for an adapter", "disfl-qa", adapter="passage-qa"),
+]
+
+
+def load(monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path) -> object:
+    """Load the examples of given prompts."""
+    monkeypatch.setattr(examples, "load_red_team", lambda: attacks)
+    monkeypatch.setattr(examples, "load_harmless", lambda _: HARMLESS)
+    return load_examples(
+        tiny_backbone(), first_layer=2, feature_layer=0, attacks=2, harmless=5, cache=cache
+    )
+
+
+def test_attacks_refuse_and_harmless_prompts_keep_the_base_reply(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Long prompts and prompts of adapters are left out; the digest covers the used keys."""
+    found = load(monkeypatch, ATTACKS, tmp_path)
+    backbone = tiny_backbone()
+    refusal = refusal_ids(backbone)
+
+    assert isinstance(found, examples.SafetyExamples)
+    assert list(found.attacks) == ["harm"]
+    assert [len(e.labels) for e in found.attacks["harm"]] == [
+        len(prompt_ids(backbone, one.text)) + len(refusal) for one in ATTACKS[:2]
+    ]
+    assert len(found.harmless) == 1
+    assert found.digest == keys_digest(ATTACKS[:2], HARMLESS[:1])
+    assert found.digest != keys_digest(ATTACKS, HARMLESS[:1])
+
+
+def test_split_without_attacks_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Training without attacks would learn nothing."""
+    with pytest.raises(DataFormatError, match="no attack"):
+        load(monkeypatch, [], tmp_path)
+
+
+def test_base_replies_are_generated_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second call reads the journal and needs no engine."""
+    prompts = [("k1", "hello"), ("k2", "bye")]
+    first = base_replies(tiny_backbone(), prompts, tokens=3, cache=tmp_path)
+    monkeypatch.delattr(examples, "ModelWorker")
+
+    assert base_replies(tiny_backbone(), prompts[::-1], tokens=3, cache=tmp_path) == first[::-1]

@@ -1,0 +1,69 @@
+"""Tests of the safety training command, on the tiny base model."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bem.safety import read_safety
+from bem.safety.overlay import load_value_head
+from bem.testing import tiny_backbone
+from bem.training.safety.trainer import SafetyTrainingConfig
+from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.red_team import RedTeamPrompt
+from bem_fleet.recipes.safety import __main__ as command
+from bem_fleet.recipes.safety import examples
+
+from tests.support.random_adapters import write_adapter
+
+# Families whose draw is held out with seed 1 calibrate the value head.
+FAMILIES = ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l")
+ATTACKS = [
+    RedTeamPrompt(f"a{i}", f"attack {i} {family}", family, "harm", "train")
+    for i, family in enumerate(FAMILIES)
+]
+
+
+def harmless(split: str) -> list[HarmlessPrompt]:
+    """Return harmless prompts of a split."""
+    return [HarmlessPrompt(f"{split}{i}", f"{split} question {i}", "asdiv") for i in range(4)]
+
+
+def test_safety_adapter_is_trained_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The artifact has the card of its configuration, a fitted value head and a curve."""
+    backbone = tiny_backbone()
+    write_adapter(tmp_path / "adapters", backbone, "alpha", seed=1)
+    config = partial(SafetyTrainingConfig, feature_layer=0, rank=2, attacks=2, harmless=2)
+    monkeypatch.setattr(command, "load_backbone", lambda **_: tiny_backbone())
+    monkeypatch.setattr(command, "SafetyTrainingConfig", config)
+    for module in (command, examples):
+        monkeypatch.setattr(module, "load_red_team", lambda: ATTACKS)
+        monkeypatch.setattr(module, "load_harmless", harmless)
+    arguments = [
+        *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
+        *["--adapters", str(tmp_path / "adapters"), "--cache", str(tmp_path / "cache")],
+        *["--layers", "2", "--steps", "3", "--attacks", "4", "--harmless", "2"],
+    ]
+    monkeypatch.setattr("sys.argv", ["x", *arguments])
+    command.main(arguments)
+    artifact = read_safety(tmp_path / "out", base_digest=backbone.digest)
+    printed = json.loads(capsys.readouterr().out)
+
+    assert (artifact.card.layers, artifact.card.rank, artifact.card.basis) == ([2, 3], 2, 4)
+    assert artifact.card.command.startswith("python -m bem_fleet.recipes.safety --out")
+    assert artifact.card.metrics == printed
+    assert set(printed["training"]) == {"harm", "kl"}
+    assert printed["value"]["attacks"] + printed["value"]["dev_attacks"] == len(FAMILIES)
+    assert load_value_head(artifact).linear.weight.any()
+    assert len((tmp_path / "curves" / "curve.jsonl").read_text().splitlines()) == 3
+    assert (tmp_path / "curves" / "curve.png").is_file()
+
+
+def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage is the command that the card states."""
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+
+    assert "python -m bem_fleet.recipes.safety" in capsys.readouterr().out
