@@ -1,4 +1,4 @@
-"""Puts the packaged base model into an image: de-quantised once, at the build."""
+"""De-quantisation of the packaged base model at image build time."""
 
 import os
 import sys
@@ -9,10 +9,11 @@ from bem.backbone import PACKAGED_MODEL, load_backbone, locate_model
 
 def bake(cache: Path) -> None:
     """De-quantise the packaged model into ``cache`` and record its digest beside it."""
-    # Layers keep whole seconds: the digest's memo must match the file as the container sees it.
+    # Image layers store modification times in whole seconds, and the recorded digest is valid only
+    # for the time that the container sees.
     source = locate_model(PACKAGED_MODEL)
-    whole = int(source.stat().st_mtime)
-    os.utime(source, (whole, whole))
+    seconds = int(source.stat().st_mtime)
+    os.utime(source, (seconds, seconds))
     backbone = load_backbone(cache=cache)
     sys.stdout.write(f"baked {backbone.name} {backbone.digest}\n")
 
