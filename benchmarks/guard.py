@@ -15,7 +15,7 @@ import psutil
 from bem_fleet.data.harmless import load_said
 from bem_fleet.data.red_team import load_red_team, sample
 from bem_fleet.guard.policy import load
-from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.settings import SafetySettings
 from garak.detectors.unsafe_content import LDNOOBW
 
@@ -72,7 +72,7 @@ async def measure(size: int) -> dict[str, Any]:
     """Start both scorers and time them."""
     settings = SafetySettings()
     rules = load(settings.policy)
-    judge = Judge(settings.scorer, 60, 60, lambda: rules)
+    judge = PolicyEvaluator(settings.scorer, 60, 60, lambda: rules)
     running = asyncio.create_task(judge.run())
     while not judge.alive:  # noqa: ASYNC110 - processes that start
         await asyncio.sleep(0.05)
@@ -151,7 +151,7 @@ def markdown(found: dict[str, Any]) -> str:
     """Return the figures for people."""
     lines = ["# What a judgement costs", ""]
     lines += [
-        "Judge with both scorer processes, as the sidecar runs it, without gRPC and Redis (those",
+        "PolicyEvaluator with both scorer processes, as the sidecar runs it, without gRPC and Redis (those",
         "are in [bench_overhead](bench_overhead.md)). Two cores, shared.",
         "",
         "| what | n | p50 ms | p95 ms |",

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bem_fleet.guard.findings import Span
-from bem_fleet.guard.scoring.normalization import MAX_DECODED, plain, readings
-from bem_fleet.guard.scoring.prefilter import may_hold_personal_data, unreadable
-from bem_fleet.guard.scoring.response_features import help_features
-from bem_fleet.guard.scoring.windows import asked_windows
+from bem_fleet.guard.scoring.normalization import MAX_DECODED, fold_confusables, decode_variants
+from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data, invalid_text_reason
+from bem_fleet.guard.scoring.response_features import helpfulness_features
+from bem_fleet.guard.scoring.windows import request_windows
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.redaction import cut, merged
+from bem_fleet.services.safety.redaction import cut, merge_spans
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,17 +32,17 @@ _SPANS = st.lists(st.tuples(st.integers(0, 290), st.integers(1, 40)), max_size=6
 
 def read(text: str) -> None:
     """Every reading can be cut into windows and encoded; places lie in the text."""
-    found = readings(text)
+    found = decode_variants(text)
     for reading in found:
         reading.encode()
-    asked_windows(found)
-    first = plain(text)
+    request_windows(found)
+    first = fold_confusables(text)
     assert len(first.text) == len(first.places)
     assert all(0 <= place < len(text) for place in first.places)
     assert len(found) <= 3 + MAX_DECODED
-    may_hold_personal_data(text)
-    unreadable(text)
-    features = help_features(text, text[::-1])
+    may_contain_sensitive_data(text)
+    invalid_text_reason(text)
+    features = helpfulness_features(text, text[::-1])
     assert ((features >= 0) & (features <= 1)).all()
 
 
@@ -56,7 +56,7 @@ def stream(text: str, spans: list[tuple[int, int]], size: int, stride: int) -> N
         hold.add(piece.encode("utf-8", "surrogatepass"), piece)
         out += _released(hold, known, ended=False)
     out += _released(hold, known, ended=True)
-    assert out == cut(text, merged(known))
+    assert out == cut(text, merge_spans(known))
 
 
 def _released(hold: HoldBack, known: list[Span], *, ended: bool) -> str:
@@ -94,7 +94,7 @@ def fuzz(examples: int) -> Counter[str]:
     @calm
     @given(_NASTY)
     def reading(text: str) -> None:
-        tried["readings"] += 1
+        tried["decode_variants"] += 1
         read(text)
 
     @calm
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=20_000)
     tried = fuzz(parser.parse_args().examples)
     growth = {
-        piece: round(seconds(readings, piece, 80_000) / seconds(readings, piece, 10_000), 1)
+        piece: round(seconds(decode_variants, piece, 80_000) / seconds(decode_variants, piece, 10_000), 1)
         for piece in PIECES
     }
     found = {"tried": dict(tried), "broken": 0, "time_of_8x_the_text": growth}

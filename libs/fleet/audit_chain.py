@@ -31,7 +31,7 @@ if head ~= ARGV[1] then return {0, head} end
 local at = 3
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
-  redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 1, at + count))
+  redis.call('XADD', KEYS[1], '*', decode_finding(ARGV, at + 1, at + count))
   at = at + count + 1
 end
 redis.call('SET', KEYS[2], ARGV[2])
@@ -45,7 +45,7 @@ def digest_of(fields: Mapping[str, str], key: bytes = b"") -> str:
 
     Args:
         fields: With ``seq`` and ``prev``.
-        key: Secret of the HMAC; empty for a plain SHA-256.
+        key: Secret of the HMAC; empty for a fold_confusables SHA-256.
     """
     shown = {name: value for name, value in fields.items() if name != HASH}
     raw = json.dumps(shown, sort_keys=True, separators=(",", ":")).encode()
@@ -63,7 +63,7 @@ class ChainWriter:
     Args:
         redis_url: Such as ``redis://127.0.0.1:6379/0``.
         stream: The stream's key.
-        key: Secret of the HMAC; empty for a plain hash.
+        key: Secret of the HMAC; empty for a fold_confusables hash.
     """
 
     def __init__(self, redis_url: str, stream: str, key: bytes = b"") -> None:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass, field
 
-from bem_fleet.guard.policy import Action, Verdict
+from bem_fleet.guard.policy import Action, SafetyVerdict
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from prometheus_client import Counter
@@ -29,7 +29,7 @@ class AuditRecord:
 
     method: str
     began: float = field(default_factory=time.perf_counter)
-    worst: Verdict | None = None
+    worst: SafetyVerdict | None = None
     chars: int = 0
     redacted: int = 0
     strength: str = ""
@@ -41,7 +41,7 @@ class AuditRecord:
         self.chars += len(text)
         self.digest.update(text.encode("utf-8", errors="replace"))
 
-    def judged(self, verdict: Verdict) -> None:
+    def judged(self, verdict: SafetyVerdict) -> None:
         """Keep the worst verdict."""
         worst = self.worst
         if worst is None or (verdict.action, verdict.overall) > (worst.action, worst.overall):

@@ -2,13 +2,13 @@
 
 from bem_fleet.services.safety import servicer
 from bem_fleet.services.safety.descriptors import Catalog
-from bem_fleet.services.safety.judge import Judge
-from bem_fleet.services.safety.metrics_page import SidecarPage
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.metrics_page import SidecarMetricsServer
 from bem_fleet.services.safety.policy_file import PolicyFile
 from bem_fleet.services.safety.proxy import Proxy
 from bem_fleet.services.safety.readiness import Readiness
-from bem_fleet.services.safety.requests import Entry
-from bem_fleet.services.safety.safety_strength import SafetyStrength
+from bem_fleet.services.safety.request_guard import RequestGuard
+from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.safety.v1 import safety_pb2_grpc
 from fleet.audit_chain import ChainWriter
@@ -25,10 +25,10 @@ async def build(settings: SafetySettings, app: App) -> None:
     secret = settings.audit_key_file.read_bytes().strip() if settings.audit_key_file else b""
     audit = ChainWriter(settings.redis_url, settings.audit_stream, secret)
     rules = PolicyFile(settings.policy)
-    judge = Judge(
+    judge = PolicyEvaluator(
         settings.scorer, settings.check_timeout_s, settings.deep_timeout_s, lambda: rules.current
     )
-    strength = SafetyStrength(settings)
+    strength = SafetyStrengthStore(settings)
     catalog = Catalog()
     safety_pb2_grpc.add_SafetyServiceServicer_to_server(
         servicer.SafetyServicer(settings, judge, rules, strength, audit), app.server
@@ -39,11 +39,11 @@ async def build(settings: SafetySettings, app: App) -> None:
             servicer.SidecarReflection(catalog), app.server
         )
     proxy = Proxy(
-        settings, channel, catalog, judge=judge, entry=Entry(settings, judge, strength), audit=audit
+        settings, channel, catalog, judge=judge, entry=RequestGuard(settings, judge, strength), audit=audit
     )
     app.server.add_generic_rpc_handlers((proxy,))
     if settings.pages_address:
-        app.on_stop(SidecarPage(settings.pages_address, settings.upstream).close)
+        app.on_stop(SidecarMetricsServer(settings.pages_address, settings.upstream).close)
     await app.offer(servicer.SERVICE)
     app.on_stop(audit.close)
     app.on_stop(strength.close)

@@ -55,16 +55,16 @@ class Method:
         """Return the responses as one message where their type allows it, else as they are."""
         if self.deltas is None or len(raws) < 2:
             return raws
-        merged = self.response()
+        merge_spans = self.response()
         pieces: dict[str, list[str]] = {name: [] for name in self.deltas}
         for raw in raws:
             message = self.response.FromString(raw)
             for name, kept in pieces.items():
                 kept.append(getattr(message, name))
-            merged.MergeFrom(message)
+            merge_spans.MergeFrom(message)
         for name, kept in pieces.items():
-            setattr(merged, name, "".join(kept))
-        return [merged.SerializeToString()]
+            setattr(merge_spans, name, "".join(kept))
+        return [merge_spans.SerializeToString()]
 
 
 class Catalog:

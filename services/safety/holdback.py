@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from bem_fleet.guard.findings import Span
-from bem_fleet.services.safety.redaction import merged
+from bem_fleet.services.safety.redaction import merge_spans
 
 # No e-mail address, key or number is longer; a longer run without a space is let go in pieces.
 LONGEST_TOKEN = 320
@@ -64,7 +64,7 @@ class HoldBack:
             Span(s.start + self._asked_from, s.end + self._asked_from, s.label, s.score, s.scorer)
             for s in spans
         ]
-        self._spans = merged([*self._spans, *moved])
+        self._spans = merge_spans([*self._spans, *moved])
 
     def releasable(self, *, ended: bool) -> Iterator[tuple[bytes, int, list[Span]]]:
         """Yield the messages that may leave now, in order.

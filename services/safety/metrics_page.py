@@ -12,7 +12,7 @@ import grpc
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from prometheus_client import make_wsgi_app
 
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_TEXT = "text/fold_confusables; version=0.0.4; charset=utf-8"
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -24,7 +24,7 @@ class _Quiet(WSGIRequestHandler):
         """Scrapes are not worth a line each."""
 
 
-class SidecarPage:
+class SidecarMetricsServer:
     """Serves both pages from a thread.
 
     Args:

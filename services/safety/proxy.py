@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
-from bem_fleet.services.safety.answers import Exit
+from bem_fleet.services.safety.response_guard import ResponseGuard
 from bem_fleet.services.safety.audit import AuditRecord
 from bem_fleet.services.safety.descriptors import Catalog, Method
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.judge import Judge
-from bem_fleet.services.safety.requests import FILTERED, Entry
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.request_guard import FILTERED, RequestGuard
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
 from fleet.audit_chain import ChainWriter
@@ -41,8 +41,8 @@ class Proxy(grpc.GenericRpcHandler):
         channel: aio.Channel,
         catalog: Catalog,
         *,
-        judge: Judge,
-        entry: Entry,
+        judge: PolicyEvaluator,
+        entry: RequestGuard,
         audit: ChainWriter,
     ) -> None:
         self._settings = settings
@@ -79,7 +79,7 @@ class Proxy(grpc.GenericRpcHandler):
         async def handle(raw: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
             record = AuditRecord(path)
             unary: Any = self._channel.unary_unary(path)
-            leaving = Exit(method, self._judge, record, HoldBack(0, 0, 1))
+            leaving = ResponseGuard(method, self._judge, record, HoldBack(0, 0, 1))
             try:
                 metadata = self._entry.metadata(context, record)
                 leaving.asked = await self._entry.check(method, raw, record)
@@ -110,7 +110,7 @@ class Proxy(grpc.GenericRpcHandler):
         hold = HoldBack(
             self._settings.window_chars, self._settings.context_chars, self._settings.stride_chars
         )
-        leaving = Exit(method, self._judge, record, hold)
+        leaving = ResponseGuard(method, self._judge, record, hold)
         arrived: asyncio.Queue[Any] = asyncio.Queue()
         call: Any = None
         sending: asyncio.Task[None] | None = None
@@ -139,7 +139,7 @@ class Proxy(grpc.GenericRpcHandler):
         requests: Any,
         arrived: asyncio.Queue[Any],
         context: aio.ServicerContext[Any, Any],
-        leaving: Exit,
+        leaving: ResponseGuard,
     ) -> tuple[Any, asyncio.Task[None] | None]:
         """Open the call to the mission; a single request is checked before anything is opened."""
         method = leaving.method
@@ -168,7 +168,7 @@ class Proxy(grpc.GenericRpcHandler):
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 
-    async def _send(self, method: Method, requests: Any, call: Any, leaving: Exit) -> None:
+    async def _send(self, method: Method, requests: Any, call: Any, leaving: ResponseGuard) -> None:
         """Check and forward the client's messages, each with the end of those before it."""
         async for raw in requests:
             before = leaving.asked[-self._settings.context_chars :]
@@ -177,7 +177,7 @@ class Proxy(grpc.GenericRpcHandler):
         await call.done_writing()
 
     async def _judged(
-        self, call: Any, arrived: asyncio.Queue[Any], record: AuditRecord, leaving: Exit
+        self, call: Any, arrived: asyncio.Queue[Any], record: AuditRecord, leaving: ResponseGuard
     ) -> AsyncGenerator[bytes]:
         """Yield what may leave, in order; the record is written before the last of it."""
         reading = asyncio.create_task(_read(call, arrived))
@@ -203,7 +203,7 @@ class Proxy(grpc.GenericRpcHandler):
             raise failure
 
 
-async def _take_all(arrived: asyncio.Queue[Any], leaving: Exit) -> tuple[bool, Exception | None]:
+async def _take_all(arrived: asyncio.Queue[Any], leaving: ResponseGuard) -> tuple[bool, Exception | None]:
     """Take in what arrived; returns whether the stream ended, and what ended it."""
     entries = [await arrived.get()]
     while not arrived.empty():  # what came while the scorer worked is judged at once

@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 from bem_fleet.services.safety.descriptors import Catalog
-from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
@@ -33,7 +33,7 @@ class Readiness:
         app: App,
         channel: aio.Channel,
         catalog: Catalog,
-        judge: Judge,
+        judge: PolicyEvaluator,
         audit: ChainWriter,
         *,
         interval_s: float = 0.25,

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 
-def merged(spans: Iterable[Span]) -> list[Span]:
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
     """Return the spans in order, those that overlap as one under the surest one's label."""
     found: list[Span] = []
     for span in sorted(spans, key=lambda s: (s.start, -s.end)):
@@ -53,7 +53,7 @@ class NotRedactableError(Exception):
     """The span lies in bytes or in a map, where cutting would break what the message says."""
 
 
-def rewritten(message: Message, changed: dict[str, str]) -> Message:
+def replace_texts(message: Message, changed: dict[str, str]) -> Message:
     """Return the message with other texts.
 
     Args:
@@ -98,7 +98,7 @@ def without(message: Message, role: int, spans: Sequence[Span], at: int) -> Mess
         at: Where this message's text begins in the stream.
 
     Raises:
-        NotRedactableError: As in ``rewritten``.
+        NotRedactableError: As in ``replace_texts``.
     """
     changed, begin = {}, at
     for path, found, text in texts(message):
@@ -107,4 +107,4 @@ def without(message: Message, role: int, spans: Sequence[Span], at: int) -> Mess
             if shorter != text:
                 changed[path] = shorter
             begin += len(text)
-    return rewritten(message, changed) if changed else message
+    return replace_texts(message, changed) if changed else message

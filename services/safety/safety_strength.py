@@ -21,7 +21,7 @@ _LOG = logs.get("safety.strength")
 _ALL, _FLOOR = "all", "floor"
 
 
-class SafetyStrength:
+class SafetyStrengthStore:
     """Strengths of all tenants, as they stand in Redis.
 
     Args:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from bem_fleet.guard.findings import Finding, Query
+from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.scorer import pack, unpack
-from bem_fleet.services.safety.breaker import Breaker
+from bem_fleet.services.safety.circuit_breaker import CircuitBreaker
 from fleet import logs
 from fleet.errors import UnavailableError
 from prometheus_client import Counter, Gauge, Histogram
@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge, Histogram
 _LOG = logs.get("safety.scorer")
 _LINE_LIMIT = 64 * 1024 * 1024
 _MAX_BATCH = 64
-_Waiting = tuple[Query, "asyncio.Future[Finding]"]
+_Waiting = tuple[ScoringQuery, "asyncio.Future[Finding]"]
 
 CHECK_SECONDS = Histogram(
     "bem_safety_check_seconds",
@@ -42,7 +42,7 @@ class ScorerProcess:
         self.tier = tier
         self._folder = folder
         self._timeout_s = timeout_s
-        self._breaker = Breaker()
+        self._breaker = CircuitBreaker()
         self._pending: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -58,7 +58,7 @@ class ScorerProcess:
         """Whether the scorer can answer."""
         return self._process is not None and self._process.returncode is None
 
-    async def read(self, query: Query) -> Finding:
+    async def read(self, query: ScoringQuery) -> Finding:
         """Return what the scorer reads in one text.
 
         Raises:
@@ -69,7 +69,7 @@ class ScorerProcess:
             raise UnavailableError(
                 f"the {self.tier} safety scorer is not running; nothing may leave"
             )
-        if not self._breaker.lets_through():
+        if not self._breaker.allow_request():
             raise UnavailableError(
                 f"the {self.tier} safety scorer failed {self._breaker.limit} times in a row; "
                 "nothing may leave",
@@ -143,7 +143,7 @@ class ScorerProcess:
         self._pending = [entry for entry in self._pending if not entry[1].done()]
         if batch := self._pending[:_MAX_BATCH]:
             with CHECK_SECONDS.labels(self.tier).time():
-                line = json.dumps([pack(query) for query, _ in batch])
+                line = json.dumps([encode_query(query) for query, _ in batch])
                 process.stdin.write(line.encode() + b"\n")
                 found = json.loads(await self._line(process))
             _hand_out(batch, found)
@@ -161,7 +161,7 @@ class ScorerProcess:
 
     def _failed(self) -> None:
         self._breaker.failed()
-        BREAKER.labels(self.tier).set(0 if self._breaker.lets_through(probe=False) else 1)
+        BREAKER.labels(self.tier).set(0 if self._breaker.allow_request(reserve_probe=False) else 1)
 
     def _fail_pending(self) -> None:
         for _, answer in self._pending:
@@ -190,6 +190,6 @@ def _hand_out(batch: Sequence[_Waiting], rows: object) -> None:
     if not isinstance(rows, list) or len(rows) != len(batch):
         raise ValueError("the scorer answered with what are no findings")
     for (_, answer), row in zip(batch, rows, strict=True):
-        finding = unpack(row)
+        finding = decode_finding(row)
         if not answer.done():
             answer.set_result(finding)

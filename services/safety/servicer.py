@@ -5,13 +5,13 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
-from bem_fleet.guard.findings import Query, Span
-from bem_fleet.guard.policy import REQUEST, RESPONSE, Action
+from bem_fleet.guard.findings import ScoringQuery, Span
+from bem_fleet.guard.policy import REQUEST_SCORERS, RESPONSE_SCORERS, Action
 from bem_fleet.services.safety.descriptors import Catalog
-from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.policy_file import PolicyFile
-from bem_fleet.services.safety.redaction import cut, merged
-from bem_fleet.services.safety.safety_strength import SafetyStrength, checked
+from bem_fleet.services.safety.redaction import cut, merge_spans
+from bem_fleet.services.safety.safety_strength import SafetyStrengthStore, checked
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.safety.v1 import safety_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2_grpc as rpc
@@ -51,9 +51,9 @@ class SafetyServicer(rpc.SafetyServiceServicer):
     def __init__(
         self,
         settings: SafetySettings,
-        judge: Judge,
+        judge: PolicyEvaluator,
         rules: PolicyFile,
-        strength: SafetyStrength,
+        strength: SafetyStrengthStore,
         audit: ChainWriter,
     ) -> None:
         self._most = settings.max_text_chars
@@ -67,7 +67,7 @@ class SafetyServicer(rpc.SafetyServiceServicer):
         on = self._checked(request)
         verdict = await self._judge.check(request.text, on, asked=request.asked)
         broken = {v.rule for v in verdict.violations}
-        spans = merged(verdict.spans) if verdict.action == Action.REDACT else []
+        spans = merge_spans(verdict.spans) if verdict.action == Action.REDACT else []
         return pb.CheckResponse(
             action=_ACTIONS[verdict.action],
             scores=[
@@ -92,10 +92,10 @@ class SafetyServicer(rpc.SafetyServiceServicer):
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: ARG002 - gRPC's
         """Return what every scorer of that side reads."""
         on = self._checked(request)
-        wanted = frozenset(REQUEST if on == "request" else RESPONSE)
-        finding = await self._judge.read(Query(request.text, on, wanted, request.asked))
+        wanted = frozenset(REQUEST_SCORERS if on == "request" else RESPONSE_SCORERS)
+        finding = await self._judge.read(ScoringQuery(request.text, on, wanted, request.asked))
         return pb.ScoreResponse(
-            scores=finding.scores, spans=[_span(span) for span in merged(finding.spans)]
+            scores=finding.scores, spans=[_span(span) for span in merge_spans(finding.spans)]
         )
 
     async def SetStrength(

@@ -53,4 +53,4 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Redis stream of the audit records."""
 
     audit_key_file: Path | None = None
-    """File with the secret of the audit chain's HMAC; without one the chain is a plain hash."""
+    """File with the secret of the audit chain's HMAC; without one the chain is a fold_confusables hash."""

@@ -10,10 +10,10 @@ from bem.adapters import read_adapter
 from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
 
-from bem_fleet.guard.training.corpus import Embeddings
+from bem_fleet.guard.training.embedding_cache import EmbeddingCache
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.studies.guard.__main__ import CACHE as GUARD_CACHE
-from bem_fleet.studies.guard.__main__ import guards
+from bem_fleet.studies.guard.__main__ import load_guards
 from bem_fleet.studies.safety.ablations import ablations
 from bem_fleet.studies.safety.basis_markdown import write_pages
 from bem_fleet.studies.safety.basis_study import (
@@ -54,7 +54,7 @@ def measured(
         return Study(
             backbone=backbone,
             trained=trained,
-            guards=guards(Embeddings(GUARD_CACHE / "embeddings.npz"))[: len(trained)],
+            guards=load_guards(EmbeddingCache(GUARD_CACHE / "embeddings.npz"))[: len(trained)],
             strength=RouterSettings().safety_strength,
             cache=given.cache,
             folder=given.replies,

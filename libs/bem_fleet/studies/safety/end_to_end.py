@@ -17,7 +17,7 @@ from bem.backbone import Backbone
 from bem_fleet.data.harmless import HarmlessPrompt, load_harmless, load_said
 from bem_fleet.data.red_team import RedTeamPrompt, digest_of
 from bem_fleet.evaluation.harm_judges import judge_named
-from bem_fleet.studies.guard.guard_runner import Guard
+from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
     ANSWER_TOKENS,
@@ -68,7 +68,7 @@ class Study:
 
     backbone: Backbone
     trained: Sequence[Trained]
-    guards: Sequence[Guard]
+    guards: Sequence[OfflineGuard]
     strength: float
     cache: Path
     folder: Path
@@ -90,17 +90,19 @@ class Study:
         )
         sidecar, both, stopped = [], [], []
         for guard, replies in zip(self.guards, said.guarded, strict=True):
-            alone = [guard.exchange(p.text, r) for p, r in zip(prompts, said.plain, strict=True)]
+            alone = [
+                guard.filter_exchange(p.text, r) for p, r in zip(prompts, said.plain, strict=True)
+            ]
             # Where the basis changes nothing the exchange is the same one.
             joined = [
-                one if after == before else guard.exchange(prompt.text, after)
+                one if after == before else guard.filter_exchange(prompt.text, after)
                 for prompt, one, before, after in zip(
                     prompts, alone, said.plain, replies, strict=True
                 )
             ]
             sidecar.append([one.text for one in alone])
             both.append([one.text for one in joined])
-            stopped.append([bool(one.touched) for one in joined])
+            stopped.append([bool(one.triggered_scorer) for one in joined])
         arms = {"basis": said.guarded, "sidecar": sidecar, "both": both}
         return Exchanges(prompts, said.plain, arms, stopped)
 
@@ -178,8 +180,8 @@ class Study:
         strange = self._declined_requests(asked)
         touched = []
         for seed, guard in enumerate(self.guards):
-            requests = [bool(guard.request(one.text).touched) for one in asked]
-            said = [bool(guard.response(one.text).touched) for one in answers]
+            requests = [bool(guard.filter_request(one.text).triggered_scorer) for one in asked]
+            said = [bool(guard.filter_response(one.text).triggered_scorer) for one in answers]
             own = zip(suite.stopped[seed], declined[seed], strict=True)
             foreign = zip(requests, strange[seed], strict=True)
             touched.append([

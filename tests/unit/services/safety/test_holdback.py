@@ -2,7 +2,7 @@
 
 from bem_fleet.guard.findings import Span
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.redaction import cut, merged
+from bem_fleet.services.safety.redaction import cut, merge_spans
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,7 +74,7 @@ def test_no_part_of_a_span_leaves_however_the_stream_is_cut(
     for raw, start, spans in hold.releasable(ended=True):
         out += cut(raw.decode(), spans, start)
 
-    assert out == cut(text, merged(_spans(text)))
+    assert out == cut(text, merge_spans(_spans(text)))
     assert not any(secret in out for secret in SECRETS)
 
 

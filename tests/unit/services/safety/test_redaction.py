@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 from bem_fleet.guard.findings import Span
-from bem_fleet.services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
+from bem_fleet.services.safety.redaction import NotRedactableError, cut, merge_spans, replace_texts, without
 from bemfleet.common.v1 import text_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from hypothesis import given
@@ -24,7 +24,7 @@ def test_pieces_cut_one_by_one_are_the_whole_text_cut(
     text: str, spans: list[Span], places: set[int]
 ) -> None:
     """Wherever a text is divided, its pieces without their spans say what the whole does."""
-    found = merged(spans)
+    found = merge_spans(spans)
     borders = [0, *sorted(places), len(text)]
     pieces = [cut(text[start:end], found, start) for start, end in pairwise(borders)]
 
@@ -34,7 +34,7 @@ def test_pieces_cut_one_by_one_are_the_whole_text_cut(
 @given(text=st.text(min_size=60, max_size=60), spans=SPANS)
 def test_everything_outside_the_spans_stays(text: str, spans: list[Span]) -> None:
     """A cut text is the kept characters with one mark for each run that was cut."""
-    found = merged(spans)
+    found = merge_spans(spans)
     inside = {place for span in spans for place in range(span.start, span.end)}
     kept = "".join(one for place, one in enumerate(text) if place not in inside)
 
@@ -43,10 +43,10 @@ def test_everything_outside_the_spans_stays(text: str, spans: list[Span]) -> Non
 
 
 def test_the_surest_of_overlapping_spans_gives_the_mark() -> None:
-    """Two readings of the same digits leave one mark, the surer one's."""
+    """Two decode_variants of the same digits leave one mark, the surer one's."""
     phone, card = Span(2, 9, "PHONE", 0.4, "pii"), Span(5, 12, "CARD", 1.0, "pii")
 
-    assert merged([card, phone]) == [Span(2, 12, "CARD", 1.0, "pii")]
+    assert merge_spans([card, phone]) == [Span(2, 12, "CARD", 1.0, "pii")]
 
 
 def test_a_streams_message_loses_only_its_part_of_a_span() -> None:
@@ -61,7 +61,7 @@ def test_a_streams_message_loses_only_its_part_of_a_span() -> None:
 
 
 def test_bytes_are_never_cut() -> None:
-    """A length before the bytes would lie: such a message is not rewritten."""
+    """A length before the bytes would lie: such a message is not replace_texts."""
     message = oip.ModelInferResponse(raw_output_contents=[b"\x04\x00\x00\x00abcd"])
     with pytest.raises(NotRedactableError, match="raw_output_contents"):
-        rewritten(message, {"raw_output_contents": "x"})
+        replace_texts(message, {"raw_output_contents": "x"})

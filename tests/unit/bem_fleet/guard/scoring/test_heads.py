@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bem_fleet.guard.findings import Query
+from bem_fleet.guard.findings import ScoringQuery
 from bem_fleet.guard.policy import load
-from bem_fleet.guard.scoring.heads import CARD, WEIGHTS, Heads, vectorizer
-from bem_fleet.guard.scoring.tiers import Fast
+from bem_fleet.guard.scoring.heads import CARD, WEIGHTS, ClassifierHeads, vectorizer
+from bem_fleet.guard.scoring.tiers import FastTier
 from bem_fleet.services.safety.settings import SafetySettings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,10 +36,10 @@ def test_weights_that_the_card_does_not_name_are_refused(tmp_path: Path) -> None
     raw[-1] ^= 1
     (folder / WEIGHTS).write_bytes(raw)
     with pytest.raises(ValueError, match="hash"):
-        Heads(folder)
+        ClassifierHeads(folder)
 
 
-HEADS = Heads(FOLDER)
+HEADS = ClassifierHeads(FOLDER)
 
 
 LETTERS = "ab ß12漢.'ABKİ "
@@ -52,7 +52,7 @@ def test_words_are_read_as_the_vectorizer_that_trained_the_heads_reads_them(
     """The short way to the logits gives what scikit-learn's features give."""
     weights = load_file(FOLDER / WEIGHTS)
     weight = weights["words.weight"].astype(np.float32)  # [7, FEATURES]
-    expected = vectorizer().transform(texts) @ weight.T + weights["words.bias"]
+    expected = build_vectorizer().transform(texts) @ weight.T + weights["words.bias"]
 
     np.testing.assert_allclose(HEADS.words(texts), expected, rtol=1e-4, atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_an_insult_is_read_in_every_disguise_and_prose_is_not() -> None:
     wanted = frozenset(("toxicity",))
     read = [
         f.scores["toxicity"]
-        for f in Fast(FOLDER).read([Query(t, "response", wanted) for t in texts])
+        for f in FastTier(FOLDER).read([ScoringQuery(t, "response", wanted) for t in texts])
     ]
 
     assert [score >= limit for score in read] == [True] * 5 + [False]

@@ -6,7 +6,7 @@ import gzip
 import re
 
 import pytest
-from bem_fleet.guard.scoring.normalization import MAX_DECODED, MAX_DECODED_CHARS, plain, readings
+from bem_fleet.guard.scoring.normalization import MAX_DECODED, MAX_DECODED_CHARS, fold_confusables, decode_variants
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,16 +36,16 @@ def disguises() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", sorted(disguises()))
 def test_disguise_is_undone(name: str) -> None:
-    """One of the readings says the phrase in plain letters."""
-    found = [reading.lower().replace(" ", "") for reading in readings(disguises()[name])]
+    """One of the decode_variants says the phrase in fold_confusables letters."""
+    found = [reading.lower().replace(" ", "") for reading in decode_variants(disguises()[name])]
 
     assert any(PHRASE.replace(" ", "") in reading for reading in found), found
 
 
 @given(st.text(max_size=400))
 def test_places_point_into_the_original(text: str) -> None:
-    """Every character of the plain reading stands for one of the original, in order."""
-    found = plain(text)
+    """Every character of the fold_confusables reading stands for one of the original, in order."""
+    found = fold_confusables(text)
 
     assert len(found.text) == len(found.places)
     assert found.places == sorted(found.places)
@@ -57,18 +57,18 @@ def test_places_point_into_the_original(text: str) -> None:
 
 @given(st.text(alphabet=st.sampled_from("abc de.1" + INVISIBLE), max_size=200))
 def test_invisible_characters_change_nothing(text: str) -> None:
-    """A text with and without them has the same plain reading."""
+    """A text with and without them has the same fold_confusables reading."""
     shown = "".join(one for one in text if one not in INVISIBLE)
 
-    assert plain(text).text == shown
+    assert fold_confusables(text).text == shown
 
 
 @given(st.text(max_size=600))
 def test_first_reading_is_plain_and_none_comes_twice(text: str) -> None:
     """Whatever the text, there is a reading and it can be encoded."""
-    found = readings(text)
+    found = decode_variants(text)
 
-    assert found[0] == plain(text).text or re.search(
+    assert found[0] == fold_confusables(text).text or re.search(
         r"[A-Za-z0-9+/_-]{16}|([0-9a-f]{2}[ :]?){12}", text, re.IGNORECASE
     )
     assert len(set(found)) == len(found)
@@ -79,10 +79,10 @@ def test_what_is_decoded_is_read_once() -> None:
     inner = "tell me about the harbours of the north"
     block = base64.b64encode(inner.encode()).decode()
 
-    assert readings(block) == [inner]
-    assert readings(base64.b64encode(block.encode()).decode()) == [inner]
-    assert readings(f"please read {block} now")[0].split() == ["please", "read", "now"]
-    assert inner in readings(f"please read {block} now")
+    assert decode_variants(block) == [inner]
+    assert decode_variants(base64.b64encode(block.encode()).decode()) == [inner]
+    assert decode_variants(f"please read {block} now")[0].split() == ["please", "read", "now"]
+    assert inner in decode_variants(f"please read {block} now")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_what_is_decoded_is_read_once() -> None:
 )
 def test_blow_ups_are_bounded(text: str) -> None:
     """What comes of a text is bounded by its length and a constant; nothing is unpacked."""
-    found = readings(text)
+    found = decode_variants(text)
 
     assert len(found) <= 3 + MAX_DECODED
     assert sum(map(len, found)) <= 3 * 18 * len(text) + 18 * MAX_DECODED_CHARS

@@ -1,7 +1,7 @@
 """Which texts are looked at closely, and which are no text."""
 
 import pytest
-from bem_fleet.guard.scoring.prefilter import may_hold_personal_data, unreadable
+from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data, invalid_text_reason
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,24 +24,24 @@ from hypothesis import strategies as st
 )
 def test_what_may_be_personal_is_looked_at(text: str) -> None:
     """No entity that the privacy scorers know slips past the first look."""
-    assert may_hold_personal_data(f"so {text} it is")
+    assert may_contain_sensitive_data(f"so {text} it is")
 
 
 @pytest.mark.parametrize("text", ["In 1995 there were 12 boats.", "It costs $5.", "a/b", ""])
 def test_prose_is_let_by(text: str) -> None:
     """Years, prices and small numbers do not start the slow scorers."""
-    assert not may_hold_personal_data(text)
+    assert not may_contain_sensitive_data(text)
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "Zs"]), max_size=200))
 def test_ordinary_text_is_readable(text: str) -> None:
     """Letters, numbers, punctuation and spaces of every script are text."""
-    assert unreadable(text) == ""
+    assert invalid_text_reason(text) == ""
 
 
 def test_control_characters_and_heaped_marks_are_named() -> None:
     """The reason says which."""
-    assert "U+0007" in unreadable("bell \x07")
-    assert "U+009B" in unreadable("é \x9b")
-    assert "marks" in unreadable("a" + "\u0301" * 9)
-    assert unreadable("a\tb\r\nc") == ""
+    assert "U+0007" in invalid_text_reason("bell \x07")
+    assert "U+009B" in invalid_text_reason("é \x9b")
+    assert "marks" in invalid_text_reason("a" + "\u0301" * 9)
+    assert invalid_text_reason("a\tb\r\nc") == ""

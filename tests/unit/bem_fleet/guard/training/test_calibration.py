@@ -1,7 +1,7 @@
 """How thresholds are chosen."""
 
 import numpy as np
-from bem_fleet.guard.training.heads import threshold, thresholds, worst
+from bem_fleet.guard.training.head_training import threshold, thresholds, worst
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,9 +9,9 @@ from bem_fleet.guard.policy import Action
 from bem_fleet.services.safety.audit import AuditRecord
 from bem_fleet.services.safety.descriptors import Method, texts
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.judge import Judge
-from bem_fleet.services.safety.redaction import NotRedactableError, cut, merged, rewritten, without
-from bem_fleet.services.safety.requests import FILTERED, enforce, parse
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.redaction import NotRedactableError, cut, merge_spans, replace_texts, without
+from bem_fleet.services.safety.request_guard import FILTERED, enforce, parse
 from bemfleet.common.v1 import text_pb2
 from fleet.errors import DeniedError, UnavailableError
 from google.protobuf.message import Message
@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 _DELTA = text_pb2.TEXT_ROLE_OUTPUT_DELTA
 
 
-class Exit:
+class ResponseGuard:
     """The answer of one call.
 
     Args:
@@ -33,7 +33,7 @@ class Exit:
         said_all: Whether the mission said that no more text follows; if some does, it is judged.
     """
 
-    def __init__(self, method: Method, judge: Judge, record: AuditRecord, hold: HoldBack) -> None:
+    def __init__(self, method: Method, judge: PolicyEvaluator, record: AuditRecord, hold: HoldBack) -> None:
         self.method = method
         self._judge = judge
         self.record = record
@@ -53,7 +53,7 @@ class Exit:
         return self._rewritten(message, changed).SerializeToString() if changed else raw
 
     async def take(self, raw: bytes) -> None:
-        """Judge whole texts of a stream's message at once, and hold its other text back."""
+        """PolicyEvaluator whole texts of a stream's message at once, and hold its other text back."""
         message = parse(self.method.response, raw, _unreadable)
         found = list(texts(message))
         delta = ""
@@ -77,7 +77,7 @@ class Exit:
 
     def _rewritten(self, message: Message, changed: dict[str, str]) -> Message:
         try:
-            return rewritten(message, changed)
+            return replace_texts(message, changed)
         except NotRedactableError as err:
             raise self._cannot_cut(str(err)) from err
 
@@ -97,7 +97,7 @@ class Exit:
     async def _check(self, text: str, *, whole: bool) -> list[Span]:
         verdict = await self._judge.check(text, asked=self.asked, whole=whole)
         enforce(verdict, self.record, "response")
-        spans = merged(verdict.spans) if verdict.action == Action.REDACT else []
+        spans = merge_spans(verdict.spans) if verdict.action == Action.REDACT else []
         self.record.redacted += len(spans)
         return spans
 

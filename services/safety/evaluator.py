@@ -6,9 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from bem_fleet.guard.findings import Finding, Query
-from bem_fleet.guard.policy import SafetyPolicy, Verdict
-from bem_fleet.guard.scoring.prefilter import may_hold_personal_data
+from bem_fleet.guard.findings import Finding, ScoringQuery
+from bem_fleet.guard.policy import SafetyPolicy, SafetyVerdict
+from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.services.safety.scorer_process import ScorerProcess
 from prometheus_client import Counter
 
@@ -20,7 +20,7 @@ VERDICTS = Counter("bem_safety_verdicts_total", "Texts judged.", ["on", "constra
 CACHED = Counter("bem_safety_cached_findings_total", "Findings that were known by content.")
 
 
-class Judge:
+class PolicyEvaluator:
     """Judges texts under the policy in force.
 
     Args:
@@ -55,7 +55,7 @@ class Judge:
 
     async def check(
         self, text: str, on: str = "response", *, asked: str = "", whole: bool = True
-    ) -> Verdict:
+    ) -> SafetyVerdict:
         """Return the verdict on a text.
 
         Args:
@@ -68,7 +68,7 @@ class Judge:
             UnavailableError: A scorer gave no finding; the text must not pass.
         """
         policy = self._policy()
-        query = Query(text, on, policy.wanted[on], asked if whole else "", whole)
+        query = ScoringQuery(text, on, policy.wanted[on], asked if whole else "", whole)
         verdict = policy.judge(on, await self.read(query))
         worst = verdict.worst
         VERDICTS.labels(
@@ -76,7 +76,7 @@ class Judge:
         ).inc()
         return verdict
 
-    async def read(self, query: Query) -> Finding:
+    async def read(self, query: ScoringQuery) -> Finding:
         """Return what the wanted scorers read; only those that the text can concern are run.
 
         Raises:
@@ -88,7 +88,7 @@ class Judge:
             parts.append(self.fast.read(_asking(query, fast)))
         slow = wanted - _FAST
         finding = Finding()
-        if slow & _POINTING and not may_hold_personal_data(query.text):
+        if slow & _POINTING and not may_contain_sensitive_data(query.text):
             finding = Finding(dict.fromkeys(slow & _POINTING, 0.0))
             slow -= _POINTING
         if slow:
@@ -97,7 +97,7 @@ class Judge:
             finding = finding.joined(other)
         return finding
 
-    async def _read_deep(self, query: Query) -> Finding:
+    async def _read_deep(self, query: ScoringQuery) -> Finding:
         """Ask the deep scorer, unless it has read the same text before."""
         name = f"{query.on}\0{','.join(sorted(query.wanted))}\0{query.text}"
         key = hashlib.sha256(name.encode("utf-8", errors="surrogatepass")).digest()
@@ -112,5 +112,5 @@ class Judge:
         return found
 
 
-def _asking(query: Query, wanted: frozenset[str]) -> Query:
-    return Query(query.text, query.on, wanted, query.asked, query.whole)
+def _asking(query: ScoringQuery, wanted: frozenset[str]) -> ScoringQuery:
+    return ScoringQuery(query.text, query.on, wanted, query.asked, query.whole)

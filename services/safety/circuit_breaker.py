@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts failures in a row; after ``limit`` of them lets nothing through for ``rest_s``.
 
     After the rest one call is let through; its end decides whether the others are.
@@ -28,7 +28,7 @@ class Breaker:
         self._failures = 0
         self._open_until = 0.0
 
-    def lets_through(self, *, probe: bool = True) -> bool:
+    def allow_request(self, *, probe: bool = True) -> bool:
         """Return whether a call may be made now.
 
         Args:

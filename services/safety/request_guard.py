@@ -4,12 +4,12 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 from typing import Any
 
-from bem_fleet.guard.policy import Verdict
-from bem_fleet.guard.scoring.prefilter import unreadable
+from bem_fleet.guard.policy import SafetyVerdict
+from bem_fleet.guard.scoring.prefilter import invalid_text_reason
 from bem_fleet.services.safety.audit import AuditRecord
 from bem_fleet.services.safety.descriptors import Method, texts
-from bem_fleet.services.safety.judge import Judge
-from bem_fleet.services.safety.safety_strength import HEADER, TENANT, SafetyStrength
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.safety_strength import HEADER, TENANT, SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.common.v1 import text_pb2
 from fleet.errors import DeniedError, InvalidArgumentError
@@ -20,7 +20,7 @@ FILTERED = "CONTENT_FILTERED"
 _OWN_HEADERS = ("user-agent", "te", "content-type", HEADER)
 
 
-class Entry:
+class RequestGuard:
     """Checks requests.
 
     Args:
@@ -29,7 +29,7 @@ class Entry:
         strength: Knows the strength of each tenant.
     """
 
-    def __init__(self, settings: SafetySettings, judge: Judge, strength: SafetyStrength) -> None:
+    def __init__(self, settings: SafetySettings, judge: PolicyEvaluator, strength: SafetyStrengthStore) -> None:
         self._settings = settings
         self._judge = judge
         self._strength = strength
@@ -60,7 +60,7 @@ class Entry:
                     field,
                     f"{name} has {total} characters of text up to {field}; the limit is {most}",
                 )
-            if role == text_pb2.TEXT_ROLE_PROMPT and (problem := unreadable(text)):
+            if role == text_pb2.TEXT_ROLE_PROMPT and (problem := invalid_text_reason(text)):
                 raise InvalidArgumentError(field, f"{name}.{field} {problem}")
             parts.append(text)
         asked = "\n".join([before, *parts] if before else parts)
@@ -89,7 +89,7 @@ class Entry:
         return [*kept, (HEADER, record.strength)] if record.strength else kept
 
 
-def enforce(verdict: Verdict, record: AuditRecord, on: str) -> None:
+def enforce(verdict: SafetyVerdict, record: AuditRecord, on: str) -> None:
     """Note a verdict and end the call where it says so.
 
     Raises:
