@@ -1,4 +1,4 @@
-"""The audit chain in a real Redis: several writers, restarts, and the command that checks it."""
+"""Audit chain in a real Redis: several writers, restarts, and ``fleetctl audit verify``."""
 
 import asyncio
 from pathlib import Path
@@ -10,8 +10,9 @@ from bem_fleet.cli.fleetctl import main
 from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
 from fleet.testing import RedisServer
+from fleet.wire import AUDIT_STREAM
 
-STREAM = "bem:audit"
+STREAM = AUDIT_STREAM
 
 
 async def test_several_writers_and_restarts_make_one_chain(
@@ -31,11 +32,11 @@ async def test_several_writers_and_restarts_make_one_chain(
         await writer.close()
 
     assert main(["audit", "verify", "--redis-url", redis_server.url]) == 0
-    assert "102 records, whole" in capsys.readouterr().out
+    assert "102 records" in capsys.readouterr().out
 
 
-async def test_a_redis_that_forgot_the_script_gets_it_again(redis_server: RedisServer) -> None:
-    """Scripts are lost with a restart or a flush; no record is."""
+async def test_flushed_script_is_loaded_again(redis_server: RedisServer) -> None:
+    """A restart or a flush of Redis loses scripts, but no record."""
     writer = ChainWriter(redis_server.url, STREAM)
     async with aioredis.Redis.from_url(redis_server.url) as client:
         for n in range(4):
@@ -50,7 +51,7 @@ async def test_a_redis_that_forgot_the_script_gets_it_again(redis_server: RedisS
 async def test_verify_finds_edited_dropped_and_moved_records(
     redis_server: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each damage ends with status 1 and the place; no Redis ends with status 2."""
+    """Each tampering exits with status 1 and its location; a missing Redis with status 2."""
     secret = tmp_path / "key"
     secret.write_text("s3cret\n")
     writer = ChainWriter(redis_server.url, STREAM, b"s3cret")
@@ -76,6 +77,6 @@ async def test_verify_finds_edited_dropped_and_moved_records(
     printed = capsys.readouterr().out
     redis_server.kill()
 
-    assert "number 5 where 4 belongs" in printed
+    assert "sequence number 5, expected 4" in printed
     assert "was edited" in printed
     assert main(command) == 2

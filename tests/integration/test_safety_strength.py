@@ -18,7 +18,7 @@ from inference import open_inference_pb2_grpc as oip_rpc
 
 from tests.integration.routers import tiny_router
 
-REQUEST_HEADS = pb.CompleteRequest(
+ASKED = pb.CompleteRequest(
     request=pb.GenerateRequest(
         prompt="how do I ...", sampling=pb.Sampling(temperature=0), max_tokens=12
     )
@@ -29,7 +29,7 @@ async def said(channel: aio.Channel, strength: str | None = None) -> str:
     """Return the answer to the request at a strength."""
     router: Any = rpc.RouterServiceStub(channel)
     metadata = (("bem-safety-strength", strength),) if strength is not None else ()
-    answer = await router.Complete(REQUEST_HEADS, metadata=metadata)
+    answer = await router.Complete(ASKED, metadata=metadata)
     return str(answer.text)
 
 
@@ -81,11 +81,11 @@ async def test_open_inference_takes_the_strength_too(tmp_path: Path) -> None:
     request.parameters["max_tokens"].int64_param = 12
     async with tiny_router(tmp_path) as (_, channel):
         stub: Any = oip_rpc.GRPCInferenceServiceStub(channel)
-        fold_confusables = await stub.ModelInfer(request)
+        plain = await stub.ModelInfer(request)
         guarded = await stub.ModelInfer(request, metadata=(("bem-safety-strength", "1"),))
 
-    assert fold_confusables.outputs[0].contents.bytes_contents[0].decode() != ""
-    assert fold_confusables != guarded
+    assert plain.outputs[0].contents.bytes_contents[0].decode() != ""
+    assert plain != guarded
 
 
 async def test_http_clients_turn_the_strength_by_the_same_header(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ async def test_http_clients_turn_the_strength_by_the_same_header(tmp_path: Path)
                 )
                 for text in ("2", "1" * 65)
             ]
-    fold_confusables, full, none = (answer.json()["choices"][0]["text"] for answer in answers)
+    plain, full, none = (answer.json()["choices"][0]["text"] for answer in answers)
 
-    assert fold_confusables == none != full
+    assert plain == none != full
     assert [answer.status_code for answer in wrong] == [400, 400]
     assert all(answer.json()["error"]["param"] == "bem-safety-strength" for answer in wrong)

@@ -11,17 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bem_fleet.guard.findings import Finding, ScoringQuery
-from bem_fleet.guard.policy import SPAN_SCORERS, SafetyPolicy, SafetyVerdict
-from bem_fleet.guard.scoring.heads import CARD
-from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
-from bem_fleet.guard.scoring.tiers import (
+from bem_fleet.guard.policy import (
     DEEP_SCORERS,
     FAST_SCORERS,
-    DeepTier,
-    Embedder,
-    FastTier,
-    Tier,
+    SPAN_SCORERS,
+    SafetyPolicy,
+    SafetyVerdict,
 )
+from bem_fleet.guard.scoring.heads import CARD
+from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
+from bem_fleet.guard.scoring.tiers import DeepTier, Embedder, FastTier, Tier
 from bem_fleet.guard.spans import merge_spans, redact
 
 

@@ -20,6 +20,9 @@ REQUEST_SCORERS = ("harm", "misinformation", "privacy", "bias", "injection", "ja
 RESPONSE_SCORERS = ("toxicity", "pii", "secrets", "grounding", "helpfulness", "counterfactual")
 # Only these scorers report spans, so only their rules can redact.
 SPAN_SCORERS = ("pii", "secrets")
+# Scorers by tier: those fast enough for every piece of a stream, and the others.
+FAST_SCORERS = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
+DEEP_SCORERS = frozenset((*REQUEST_SCORERS, *SPAN_SCORERS))
 _MAX_FILE_BYTES = 256 * 1024
 
 

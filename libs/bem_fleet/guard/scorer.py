@@ -11,8 +11,9 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from bem_fleet.guard.policy import DEEP_SCORERS, FAST_SCORERS
 from bem_fleet.guard.query_codec import decode_query, encode_finding
-from bem_fleet.guard.scoring.tiers import DEEP_SCORERS, FAST_SCORERS, DeepTier, FastTier, Tier
+from bem_fleet.guard.scoring.tiers import DeepTier, FastTier, Tier
 
 TIERS: dict[str, tuple[Callable[[Path], Tier], frozenset[str]]] = {
     "fast": (FastTier, FAST_SCORERS),

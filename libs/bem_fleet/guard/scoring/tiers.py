@@ -15,8 +15,6 @@ from bem_fleet.guard.scoring.heads import REQUEST_HEADS, ClassifierHeads, sigmoi
 from bem_fleet.guard.scoring.normalization import decode_variants
 from bem_fleet.guard.scoring.windows import fairness_windows, request_windows, sliding_windows
 
-FAST_SCORERS = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
-DEEP_SCORERS = frozenset((*REQUEST_HEADS, *SPAN_SCORERS))
 # Windows of one request that are embedded: those with the highest word logits.
 MAX_EMBEDDED_WINDOWS = 6
 

@@ -1,4 +1,4 @@
-"""Calibration of thresholds: the lowest threshold that keeps the false-positive rate on dev texts."""
+"""Calibration of thresholds: the lowest ones that keep the false-positive rate on dev texts."""
 
 import math
 from collections.abc import Sequence

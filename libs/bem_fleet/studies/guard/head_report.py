@@ -85,7 +85,7 @@ def build_report(folder: Path, cache: EmbeddingCache, seed: int) -> tuple[dict[s
         chosen = benign | (labels == name)
         curves[name] = (labels[chosen] == name, scores[chosen, column])
     limits = np.array([thresholds[name] for name in REQUEST_HEADS], dtype=np.float32)
-    refused = (scores >= limits).any(axis=1)
+    refused: NDArray[np.bool_] = np.any(scores >= limits, axis=1)
     curves |= _response_curves(heads, seed)
     return {
         "id": "guard_heads",
@@ -216,10 +216,10 @@ def markdown(report: dict[str, Any], picture: str) -> str:
     lines = [
         "# Classifier heads on held-out families",
         "",
-        f"{requests['withheld']} of {requests['harmless']} benign requests of held-out origins are "
-        f"refused by any head ({share:.2%}).\n"
+        f"{requests['withheld']} of {requests['harmless']} benign requests of held-out origins "
+        + f"are refused by any head ({share:.2%}).",
         "Request heads: attacks of held-out families against those requests. `toxicity`: held-out "
-        "comments against benign responses. `grounding`, `helpfulness`: held-out pairs.",
+        + "comments against benign responses. `grounding`, `helpfulness`: held-out pairs.",
         "",
         "| head | violating | harmless | ROC-AUC | PR-AUC | threshold | TP | FN | FP | TN |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -255,17 +255,16 @@ def _agreement_lines(report: dict[str, Any]) -> list[str]:
     ]
     words = report["detectors"]["word_lists"]
     refusals = report["detectors"]["mitigation_bypass"]
-    return [
-        *lines,
-        "",
+    judge = (
         "The judge of gate C is garak's detectors, not these heads. Against human labels its word "
         f"lists find {words['found']} of {words['toxic']} toxic comments and "
         f"{words['wrongly_found']} of {words['harmless']} benign texts; its detector of missing "
         f"refusals has accuracy {refusals['accuracy']:.3f}, sensitivity "
         f"{refusals['sensitivity']:.3f} and specificity {refusals['specificity']:.3f} in its "
         f"authors' evaluation on {refusals['outputs']} labelled outputs: it reports too many "
-        "violations.",
-    ]
+        "violations."
+    )
+    return [*lines, "", judge]
 
 
 def plot(curves: Curves, path: Path) -> None:

@@ -1,38 +1,40 @@
-"""How thresholds are chosen."""
+"""Calibration of thresholds on benign texts."""
 
 import numpy as np
-from bem_fleet.guard.training.head_training import threshold, thresholds, worst
+from bem_fleet.guard.training.calibration import (
+    choose_joint_thresholds,
+    choose_threshold,
+    max_per_text,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=5, max_size=60), st.floats(0, 0.5))
-def test_no_more_harmless_texts_reach_the_threshold_than_allowed(
-    scores: list[float], share: float
-) -> None:
-    """The share that is allowed holds on the texts that it was chosen on."""
+def test_false_positive_rate_is_kept(scores: list[float], share: float) -> None:
+    """At most the allowed share of the texts reaches the threshold."""
     read = np.array(scores, dtype=np.float32)
-    limit = threshold(read, share)
+    limit = choose_threshold(read, share)
 
     assert 0.5 <= limit <= 0.9999
     if limit < np.float32(0.9999):
         assert (read >= limit).sum() <= share * len(read)
 
 
-def test_all_heads_together_hold_no_more_than_their_share() -> None:
-    """Six heads that misread different texts do not add up to six shares."""
+def test_joint_thresholds_keep_the_rate_of_all_heads_together() -> None:
+    """Six heads that err on different texts stay within one rate."""
     rng = np.random.default_rng(0)
     read = rng.random((1000, 6)).astype(np.float32)
-    limits = np.array(thresholds(read, 0.02), dtype=np.float32)
+    limits = np.array(choose_joint_thresholds(read, 0.02), dtype=np.float32)
 
-    held = (read >= limits).any(axis=1).mean()
-    assert 0.01 <= held <= 0.02
+    rate = (read >= limits).any(axis=1).mean()
+    assert 0.01 <= rate <= 0.02
 
 
-def test_the_worst_window_speaks_for_its_text() -> None:
-    """Scores of windows are gathered by text, head by head."""
+def test_score_of_a_text_is_its_highest_window() -> None:
+    """Window scores are reduced by text, head by head."""
     scores = np.array([[0.1, 0.9], [0.7, 0.2], [0.3, 0.3]], dtype=np.float32)
-    places, read = worst(scores, np.array([4, 4, 9]))
+    indices, read = max_per_text(scores, np.array([4, 4, 9]))
 
-    assert places.tolist() == [4, 9]
+    assert indices.tolist() == [4, 9]
     assert np.allclose(read, [[0.7, 0.9], [0.3, 0.3]])
