@@ -110,7 +110,7 @@ train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(PY) -m bem_fleet.recipes.passage_qa evaluate --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
 
 train-scorer: setup ## Train the sidecar's heads and report on what they never saw
-	$(PY) -m bem_fleet.studies.guard train
+	$(PY) -m bem_fleet.guard.training
 	$(PY) -m bem_fleet.studies.guard report
 
 train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
