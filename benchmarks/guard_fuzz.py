@@ -1,4 +1,4 @@
-"""A fuzz run over the guard, and how its time grows: ``python -m benchmarks.guard_fuzz``."""
+"""Fuzz test of the guard, and growth of its run time: ``python -m benchmarks.guard_fuzz``."""
 
 import argparse
 import json
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bem_fleet.guard.findings import Span
-from bem_fleet.guard.scoring.normalization import MAX_DECODED, plain, readings
-from bem_fleet.guard.scoring.prefilter import may_hold_personal_data, unreadable
-from bem_fleet.guard.scoring.response_features import help_features
-from bem_fleet.guard.scoring.windows import asked_windows
+from bem_fleet.guard.scoring.normalization import MAX_DECODED, decode_variants, fold_confusables
+from bem_fleet.guard.scoring.prefilter import invalid_text_reason, may_contain_sensitive_data
+from bem_fleet.guard.scoring.response_features import helpfulness_features
+from bem_fleet.guard.scoring.windows import request_windows
+from bem_fleet.guard.spans import merge_spans, redact
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.redaction import cut, merged
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,96 +30,100 @@ _NASTY = st.one_of(
 _SPANS = st.lists(st.tuples(st.integers(0, 290), st.integers(1, 40)), max_size=6)
 
 
-def read(text: str) -> None:
-    """Every reading can be cut into windows and encoded; places lie in the text."""
-    found = readings(text)
-    for reading in found:
-        reading.encode()
-    asked_windows(found)
-    first = plain(text)
-    assert len(first.text) == len(first.places)
-    assert all(0 <= place < len(text) for place in first.places)
-    assert len(found) <= 3 + MAX_DECODED
-    may_hold_personal_data(text)
-    unreadable(text)
-    features = help_features(text, text[::-1])
+def check_scoring(text: str) -> None:
+    """Check that variants can be windowed and encoded, and that offsets lie in the text."""
+    variants = decode_variants(text)
+    for variant in variants:
+        variant.encode()
+    request_windows(variants)
+    folded = fold_confusables(text)
+    assert len(folded.text) == len(folded.offsets)
+    assert all(0 <= offset < len(text) for offset in folded.offsets)
+    assert len(variants) <= 3 + MAX_DECODED
+    may_contain_sensitive_data(text)
+    invalid_text_reason(text)
+    features = helpfulness_features(text, text[::-1])
     assert ((features >= 0) & (features <= 1)).all()
 
 
-def stream(text: str, spans: list[tuple[int, int]], size: int, stride: int) -> None:
-    """A stream that is cut piece by piece says what the whole text says when it is cut."""
+def check_stream(text: str, spans: list[tuple[int, int]], size: int, stride: int) -> None:
+    """Check that a stream redacted in parts equals the redacted text."""
     known = [Span(a, a + n, "X", 1.0, "pii") for a, n in spans if a + n <= len(text)]
-    hold = HoldBack(48, context=64, stride=stride)
-    out = ""
+    hold_back = HoldBack(48, context=64, stride=stride)
+    released = ""
     for at in range(0, len(text), size):
         piece = text[at : at + size]
-        hold.add(piece.encode("utf-8", "surrogatepass"), piece)
-        out += _released(hold, known, ended=False)
-    out += _released(hold, known, ended=True)
-    assert out == cut(text, merged(known))
+        hold_back.add(piece.encode("utf-8", "surrogatepass"), piece)
+        released += _release(hold_back, known, ended=False)
+    released += _release(hold_back, known, ended=True)
+    assert released == redact(text, merge_spans(known))
 
 
-def _released(hold: HoldBack, known: list[Span], *, ended: bool) -> str:
-    if seen := hold.unjudged(ended=ended):
-        end, begin = len(hold.text), len(hold.text) - len(seen)
-        # A scorer sees a span as soon as all of it is there.
+def _release(hold_back: HoldBack, known: list[Span], *, ended: bool) -> str:
+    if context := hold_back.text_to_evaluate(ended=ended):
+        end, begin = len(hold_back.text), len(hold_back.text) - len(context)
+        # A scorer reports a span as soon as the text contains all of it.
         new = [s for s in known if s.start >= begin and s.end <= end]
-        hold.passed(end, [Span(s.start - begin, s.end - begin, *_rest(s)) for s in new])
-    found = hold.releasable(ended=ended)
-    return "".join(cut(raw.decode("utf-8", "surrogatepass"), s, at) for raw, at, s in found)
+        hold_back.mark_evaluated(
+            end, [Span(s.start - begin, s.end - begin, s.label, s.score, s.scorer) for s in new]
+        )
+    return "".join(
+        redact(raw.decode("utf-8", "surrogatepass"), spans, offset)
+        for raw, offset, spans in hold_back.release(ended=ended)
+    )
 
 
-def _rest(span: Span) -> tuple[str, float, str]:
-    return span.label, span.score, span.scorer
-
-
-def seconds(work: Callable[[str], object], piece: str, length: int) -> float:
-    """Return the processor's seconds of one text, the best of three."""
+def cpu_seconds(work: Callable[[str], object], piece: str, length: int) -> float:
+    """Return the CPU seconds for one text, the best of three runs."""
     text = (piece * length)[:length]
     best = 1e9
     for _ in range(3):
-        began = time.process_time()
+        started = time.process_time()
         work(text)
-        best = min(best, time.process_time() - began)
+        best = min(best, time.process_time() - started)
     return best
 
 
 def fuzz(examples: int) -> Counter[str]:
-    """Return how many texts each property was tried on; raises at the first that breaks one."""
-    tried: Counter[str] = Counter()
-    calm = settings(
+    """Return how many examples each property was checked on; raises at the first failure."""
+    checked: Counter[str] = Counter()
+    profile = settings(
         max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
 
-    @calm
+    @profile
     @given(_NASTY)
-    def reading(text: str) -> None:
-        tried["readings"] += 1
-        read(text)
+    def scoring(text: str) -> None:
+        checked["texts"] += 1
+        check_scoring(text)
 
-    @calm
+    @profile
     @given(st.text(max_size=300), _SPANS, st.integers(1, 20), st.integers(1, 30))
     def streaming(text: str, spans: list[tuple[int, int]], size: int, stride: int) -> None:
-        tried["streams"] += 1
-        stream(text, spans, size, stride)
+        checked["streams"] += 1
+        check_stream(text, spans, size, stride)
 
-    reading()
+    scoring()
     streaming()
-    return tried
+    return checked
 
 
 def main() -> None:
-    """Fuzz, time, and write ``results/guard_fuzz``."""
+    """Run the fuzz test, measure the growth, and write ``results/guard_fuzz``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard_fuzz", description=__doc__)
     parser.add_argument("--examples", type=int, default=20_000)
-    tried = fuzz(parser.parse_args().examples)
+    checked = fuzz(parser.parse_args().examples)
     growth = {
-        piece: round(seconds(readings, piece, 80_000) / seconds(readings, piece, 10_000), 1)
+        piece: round(
+            cpu_seconds(decode_variants, piece, 80_000)
+            / cpu_seconds(decode_variants, piece, 10_000),
+            1,
+        )
         for piece in PIECES
     }
-    found = {"tried": dict(tried), "broken": 0, "time_of_8x_the_text": growth}
-    OUT.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found, indent=1))
+    report = {"checked": dict(checked), "failures": 0, "time_of_8x_the_text": growth}
+    OUT.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What basis and sidecar add to requests of the real model: ``python -m benchmarks.guard_latency``.
+"""Latency overhead of safety basis and sidecar: ``python -m benchmarks.guard_latency``.
 
-Redis, the router with the packaged model, and the sidecar run as processes. A round asks one
-harmless question in three ways, each round beginning with another: straight at the router with
-strength 0, the same with strength 1, and through the sidecar with strength 1. The router keeps no prefixes and
-no question comes twice, so nobody finds anything done. Every answer has the same number of tokens.
-Rounds of several runs add up in the report.
+Redis, the router with the packaged model, and the sidecar run as processes. A round sends one
+benign question in three variants: to the router with strength 0, to the router with strength 1,
+and through the sidecar with strength 1. The order of the variants rotates from round to round.
+The router's prefix cache is off and no question is repeated, so that no variant profits from
+another. All responses have the same number of tokens. ``--add`` appends rounds to the report.
 """
 
 import argparse
@@ -23,29 +23,30 @@ from typing import Any
 import grpc
 import numpy as np
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.acceptance.gate_evaluation import measure_gate as measured
-from bem_fleet.acceptance.score_report import PairedScores
-from bem_fleet.data.benign_prompts import load_benign_requests
-from bem_fleet.studies.guard.guard_runner import items_digest
+from bem_fleet.acceptance.judge import measure
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.data.harmless import load_harmless
+from bem_fleet.studies.guard.outcomes import items_digest
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.testing import RedisServer, free_port
+from fleet.wire import SAFETY_STRENGTH
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results/safety_latency.json"
 COMMAND = "python -m benchmarks.guard_latency"
-# A short answer; whatever is added to a longer one is a smaller share of it.
+# Short responses: the relative overhead is largest for them.
 TOKENS = 64
-# <|endoftext|> and <|im_end|>: the basis would end some answers before the base does.
-NEVER = {0: -100.0, 2: -100.0}
-WAYS = ("neither", "basis", "both")
-START_S = 180
+# <|endoftext|> and <|im_end|>: with the basis some responses would end earlier.
+BANNED_TOKENS = {0: -100.0, 2: -100.0}
+VARIANTS = ("neither", "basis", "both")
+START_TIMEOUT_S = 180
 
 
 @contextmanager
 def servers() -> Iterator[tuple[str, str]]:
-    """Run Redis, router and sidecar; yields the addresses of router and sidecar."""
+    """Run Redis, router and sidecar; yield the addresses of router and sidecar."""
     with tempfile.TemporaryDirectory() as folder:
         redis = RedisServer(Path(folder))
         redis.start()
@@ -78,59 +79,62 @@ def servers() -> Iterator[tuple[str, str]]:
             redis.kill()
 
 
-async def ask(
+async def measure_request(
     stub: "rpc.RouterServiceAsyncStub", text: str, *, stream: bool, strength: float
 ) -> float:
-    """Return the seconds until the last token is there."""
+    """Return the seconds until the last token has arrived."""
     chat = pb.ChatPrompt(messages=[pb.ChatMessage(role="user", content=text)])
-    sampling = pb.Sampling(temperature=0, logit_bias=NEVER)
+    sampling = pb.Sampling(temperature=0, logit_bias=BANNED_TOKENS)
     request = pb.GenerateRequest(chat=chat, max_tokens=TOKENS, sampling=sampling)
-    metadata = (("bem-safety-strength", str(strength)),)
-    began = time.perf_counter()
+    metadata = ((SAFETY_STRENGTH, str(strength)),)
+    started = time.perf_counter()
     if stream:
         async for _ in stub.Generate(request, metadata=metadata):
             pass
     else:
-        whole = pb.CompleteRequest(request=request)
-        await stub.Complete(whole, metadata=metadata)
-    return time.perf_counter() - began
+        await stub.Complete(pb.CompleteRequest(request=request), metadata=metadata)
+    return time.perf_counter() - started
 
 
-async def rounds(router: str, sidecar: str, texts: list[str], *, stream: bool) -> list[list[float]]:
-    """Return [rounds][ways], in ms."""
+async def run_rounds(
+    router: str, sidecar: str, texts: list[str], *, stream: bool
+) -> list[list[float]]:
+    """Return the latencies [rounds][variants], in ms."""
     async with (
-        grpc.aio.insecure_channel(router) as straight,
-        grpc.aio.insecure_channel(sidecar) as through,
+        grpc.aio.insecure_channel(router) as direct,
+        grpc.aio.insecure_channel(sidecar) as proxied,
     ):
-        near, far = rpc.RouterServiceStub(straight), rpc.RouterServiceStub(through)
-        ways = ((near, 0.0), (near, 1.0), (far, 1.0))
-        for stub, strength in ways:
-            await _ready(stub, strength)
-        found = []
-        for place, text in enumerate(texts):
-            taken = [0.0] * len(WAYS)
-            for turn in range(len(WAYS)):
-                way = (place + turn) % len(WAYS)
-                stub, strength = ways[way]
-                taken[way] = 1e3 * await ask(stub, text, stream=stream, strength=strength)
-            found.append(taken)
-        return found
+        router_stub, sidecar_stub = rpc.RouterServiceStub(direct), rpc.RouterServiceStub(proxied)
+        variants = ((router_stub, 0.0), (router_stub, 1.0), (sidecar_stub, 1.0))
+        for stub, strength in variants:
+            await _wait_ready(stub, strength)
+        latencies = []
+        for number, text in enumerate(texts):
+            row = [0.0] * len(VARIANTS)
+            for turn in range(len(VARIANTS)):
+                variant = (number + turn) % len(VARIANTS)
+                stub, strength = variants[variant]
+                row[variant] = 1e3 * await measure_request(
+                    stub, text, stream=stream, strength=strength
+                )
+            latencies.append(row)
+        return latencies
 
 
-async def _ready(stub: "rpc.RouterServiceAsyncStub", strength: float) -> None:
-    limit = time.monotonic() + START_S
+async def _wait_ready(stub: "rpc.RouterServiceAsyncStub", strength: float) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            await ask(stub, "Say hello.", stream=False, strength=strength)
+            await measure_request(stub, "Say hello.", stream=False, strength=strength)
         except grpc.aio.AioRpcError:
-            if time.monotonic() > limit:
+            if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.5)
         else:
             return
 
 
-def _added(ms: NDArray[np.float64]) -> dict[str, float]:
+def _overhead(ms: NDArray[np.float64]) -> dict[str, float]:
     p50, p95 = (float(np.percentile(ms, q)) for q in (50, 95))
     return {
         "p50_ms": round(p50, 1),
@@ -139,27 +143,36 @@ def _added(ms: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def report(known: dict[str, Any], found: list[list[float]], keys: list[str], kind: str) -> None:
-    """Add rounds to the report and write it."""
-    kinds: dict[str, Any] = known.get("kinds", {})
-    own = kinds.setdefault(kind, {"keys": [], **{way: [] for way in WAYS}})
+def write_report(
+    previous: dict[str, Any], latencies: list[list[float]], keys: list[str], kind: str
+) -> None:
+    """Add rounds to the report and write it.
+
+    Args:
+        previous: Report that the rounds are added to; empty for a new one.
+        latencies: Latencies [rounds][variants], in ms.
+        keys: Key of each round's question.
+        kind: ``unary`` or ``streamed``.
+    """
+    kinds: dict[str, Any] = previous.get("kinds", {})
+    own = kinds.setdefault(kind, {"keys": [], **{variant: [] for variant in VARIANTS}})
     own["keys"] += keys
-    for place, way in enumerate(WAYS):
-        own[way] += [round(row[place], 2) for row in found]
+    for column, variant in enumerate(VARIANTS):
+        own[variant] += [round(row[column], 2) for row in latencies]
     for one in kinds.values():
-        neither, basis, both = (np.array(one[way]) for way in WAYS)
+        neither, basis, both = (np.array(one[variant]) for variant in VARIANTS)
         one["figures"] = {
             "neither_p50_ms": round(float(np.median(neither)), 1),
             "ratio_of_medians": round(float(np.median(both) / np.median(neither)), 4),
-            "basis_adds": _added(basis - neither),
-            "sidecar_adds": _added(both - basis),
-            "both_add": _added(both - neither),
+            "basis_adds": _overhead(basis - neither),
+            "sidecar_adds": _overhead(both - basis),
+            "both_add": _overhead(both - neither),
         }
     unary = kinds.get("unary")
     if unary is None:
-        raise SystemExit("measure unary rounds first: they are what the gate reads")
+        raise SystemExit("--stream: no unary rounds yet; the gate needs them; run without it first")
     entry = {"mission": [unary["both"]], "baseline": [unary["neither"]], "keys": unary["keys"]}
-    whole = {
+    document = {
         "id": "safety_latency",
         "mission": {
             "name": "router with the basis at strength 1, behind the sidecar",
@@ -174,11 +187,11 @@ def report(known: dict[str, Any], found: list[list[float]], keys: list[str], kin
         "tokens": TOKENS,
         "kinds": kinds,
     }
-    OUT.write_text(json.dumps(whole, indent=1) + "\n")
+    OUT.write_text(json.dumps(document, indent=1) + "\n")
     scores = {
         "latency_p50_ms": PairedScores(np.array(entry["mission"]), np.array(entry["baseline"]))
     }
-    for one in measured(load_catalogue().gates["C.latency"].rule, scores):
+    for one in measure(load_catalogue().gates["C.latency"].judged, scores):
         print(f"C.latency {one.figure:.4f}, 95 % {one.low} to {one.high}, p {one.p:.3g}")
     print(json.dumps({name: one["figures"] for name, one in kinds.items()}, indent=1))
 
@@ -187,19 +200,19 @@ def main() -> None:
     """Measure and write ``results/safety_latency.json``."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--stream", action="store_true", help="streamed instead of unary requests")
-    parser.add_argument("--add", action="store_true", help="to the rounds that are in the report")
-    given = parser.parse_args()
-    known = json.loads(OUT.read_text()) if given.add and OUT.exists() else {}
-    kind = "streamed" if given.stream else "unary"
-    done = set(known.get("kinds", {}).get(kind, {}).get("keys", ()))
-    asked = [
-        p for p in load_benign_requests("held_out", sets=("nq-open", "asdiv")) if p.key not in done
-    ]
-    asked = asked[: given.rounds]
+    parser.add_argument("--stream", action="store_true", help="use streaming requests")
+    parser.add_argument("--add", action="store_true", help="append to the existing report")
+    options = parser.parse_args()
+    previous = json.loads(OUT.read_text()) if options.add and OUT.exists() else {}
+    kind = "streamed" if options.stream else "unary"
+    done = set(previous.get("kinds", {}).get(kind, {}).get("keys", ()))
+    prompts = [p for p in load_harmless("held_out", sets=("nq-open", "asdiv")) if p.key not in done]
+    prompts = prompts[: options.rounds]
     with servers() as (router, sidecar):
-        found = asyncio.run(rounds(router, sidecar, [p.text for p in asked], stream=given.stream))
-    report(known, found, [p.key for p in asked], kind)
+        latencies = asyncio.run(
+            run_rounds(router, sidecar, [p.text for p in prompts], stream=options.stream)
+        )
+    write_report(previous, latencies, [p.key for p in prompts], kind)
 
 
 if __name__ == "__main__":

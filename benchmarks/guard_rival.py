@@ -1,7 +1,7 @@
-"""llm-guard on the same texts, run by its own interpreter: JSON of texts in, JSON of times out.
+"""llm-guard benchmark, run by its own interpreter: JSON of texts in, JSON of times out.
 
-Only scanners that need no download: its scanners of toxicity, injection and names are models that
-it fetches from a hub. Uses nothing of this repository.
+Only scanners that need no download are used: the scanners of toxicity, injection and names fetch
+models from a hub. The module imports nothing of this repository.
 """
 
 import json
@@ -15,24 +15,24 @@ from llm_guard.input_scanners.ban_substrings import MatchType
 
 
 def main() -> None:
-    """Scan each text once for warming and once for the clock."""
-    given = json.load(sys.stdin)
+    """Scan the warm-up texts, then scan and time the others."""
+    job = json.load(sys.stdin)
     scanners = [
         InvisibleText(),
         Secrets(),
-        BanSubstrings(given["banned"], match_type=MatchType.WORD),
+        BanSubstrings(job["banned"], match_type=MatchType.WORD),
     ]
     seconds, refused = [], 0
-    for text in given["warm"] + given["texts"]:
-        began = time.perf_counter()
+    for text in job["warm"] + job["texts"]:
+        started = time.perf_counter()
         valid = [scanner.scan(text)[1] for scanner in scanners]
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started)
         refused += not all(valid)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     json.dump(
         {
             "name": f"llm-guard {version('llm-guard')}: InvisibleText, Secrets, BanSubstrings",
-            "seconds": seconds[len(given["warm"]) :],
+            "seconds": seconds[len(job["warm"]) :],
             "refused": refused,
             "peak_mib": peak,
         },

@@ -1,9 +1,16 @@
-"""A hash chain over a Redis stream: no record of it can be edited, dropped or moved unseen.
+"""Tamper-evident audit log: a hash chain over a Redis stream.
 
-Each record carries its number, the hash of the record before it, and its own hash over both and
-all its fields. The head (number and hash of the last record) is a key of its own; a script moves
-it and appends in one step, so that several writers, and those after a restart, make one chain.
-With a secret key the hash is an HMAC: then whoever can write to Redis cannot make a new chain.
+Each record carries its sequence number, the hash of the preceding record, and its own hash over
+both and all its fields, so that no record can be edited, dropped or moved undetected. The head
+(sequence number and hash of the last record) is a key of its own. A script compares the head,
+appends and moves the head atomically, so that several writers, also after restarts, make one
+chain. With a secret key the hash is an HMAC: write access to Redis is then not enough to forge a
+chain.
+
+Example of two records without a key, hashes shortened::
+
+    {"action": "allow", "seq": "1", "prev": "0000", "hash": "5f2a"}
+    {"action": "block", "seq": "2", "prev": "5f2a", "hash": "c81d"}    head: "2:c81d"
 """
 
 import asyncio
@@ -21,9 +28,9 @@ from fleet.streams import TIMEOUT_S
 
 SEQ, PREV, HASH = "seq", "prev", "hash"
 GENESIS = "0" * 64
-# Writers that meet at the head try again; each round one of them gets on.
-_ROUNDS = 64
-_MOST = 64
+# Of writers that race for the head one succeeds each time; the others retry.
+_MAX_ATTEMPTS = 64
+_MAX_BATCH = 64
 
 _APPEND = """
 local head = redis.call('GET', KEYS[2]) or ''
@@ -40,20 +47,20 @@ return {1, ARGV[2]}
 _APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
-def digest_of(fields: Mapping[str, str], key: bytes = b"") -> str:
-    """Return the hash of a record, hexadecimal: of all fields but the hash itself.
+def record_digest(fields: Mapping[str, str], key: bytes = b"") -> str:
+    """Return the hash of a record over all fields except the hash itself, hexadecimal.
 
     Args:
-        fields: With ``seq`` and ``prev``.
+        fields: Fields of the record, with ``seq`` and ``prev``.
         key: Secret of the HMAC; empty for a plain SHA-256.
     """
-    shown = {name: value for name, value in fields.items() if name != HASH}
-    raw = json.dumps(shown, sort_keys=True, separators=(",", ":")).encode()
+    hashed = {name: value for name, value in fields.items() if name != HASH}
+    raw = json.dumps(hashed, sort_keys=True, separators=(",", ":")).encode()
     return hmac.new(key, raw, "sha256").hexdigest() if key else hashlib.sha256(raw).hexdigest()
 
 
 def head_key(stream: str) -> str:
-    """Return the key that holds a chain's head, ``<number>:<hash>``."""
+    """Return the Redis key of a chain's head, ``<sequence number>:<hash>``."""
     return f"{stream}:head"
 
 
@@ -61,8 +68,8 @@ class ChainWriter:
     """Appends records to one chain.
 
     Args:
-        redis_url: Such as ``redis://127.0.0.1:6379/0``.
-        stream: The stream's key.
+        redis_url: URL of Redis, such as ``redis://127.0.0.1:6379/0``.
+        stream: Key of the stream.
         key: Secret of the HMAC; empty for a plain hash.
     """
 
@@ -75,10 +82,10 @@ class ChainWriter:
         self._writing: asyncio.Task[None] | None = None
 
     async def append(self, fields: Mapping[str, str]) -> None:
-        """Append one record; records of concurrent callers go in one step.
+        """Append one record; records of concurrent callers are appended in one step.
 
         Raises:
-            UnavailableError: Redis did not acknowledge it in time; it may or may not be there.
+            UnavailableError: Redis did not acknowledge it in time; it may or may not be stored.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((fields, done))
@@ -87,12 +94,12 @@ class ChainWriter:
         await done
 
     async def _write(self) -> None:
-        while batch := self._waiting[:_MOST]:
+        while batch := self._waiting[:_MAX_BATCH]:
             del self._waiting[: len(batch)]
             try:
                 await self._append_all([fields for fields, _ in batch])
             except UnavailableError as err:
-                self._head = None  # it may have been written
+                self._head = None  # unknown: the records may have been written
                 for _, done in batch:
                     if not done.done():
                         done.set_exception(UnavailableError(str(err)))
@@ -102,46 +109,48 @@ class ChainWriter:
                     done.set_result(None)
 
     async def _append_all(self, records: Sequence[Mapping[str, str]]) -> None:
-        for _ in range(_ROUNDS):
+        for _ in range(_MAX_ATTEMPTS):
             if self._head is None:
-                found = await self._pipe.call("GET", head_key(self.stream))
-                self._head = found.decode() if found else ""
-            head, command = self._chained(records, self._head)
+                stored = await self._pipe.call("GET", head_key(self.stream))
+                self._head = stored.decode() if stored else ""
+            head, command = self._link(records, self._head)
             keys = (2, self.stream, head_key(self.stream))
-            moved, now = await self._run(*keys, self._head, head, *command)
-            self._head = now.decode()
-            if moved:
+            appended, current = await self._run_script(*keys, self._head, head, *command)
+            self._head = current.decode()
+            if appended:
                 return
-        raise UnavailableError(f"stream {self.stream}: other writers were faster {_ROUNDS} times")
+        raise UnavailableError(
+            f"stream {self.stream}: lost the race for the head {_MAX_ATTEMPTS} times; retry"
+        )
 
-    async def _run(self, *arguments: str | int) -> tuple[int, bytes]:
-        """Run the script by its hash; a Redis that has lost it gets its text."""
+    async def _run_script(self, *arguments: str | int) -> tuple[int, bytes]:
+        """Run the script by its hash, or by its text if Redis has lost it (restart, flush)."""
         try:
-            answer: tuple[int, bytes] = await self._pipe.call("EVALSHA", _APPEND_SHA, *arguments)
+            result: tuple[int, bytes] = await self._pipe.call("EVALSHA", _APPEND_SHA, *arguments)
         except UnavailableError as err:
-            if not _forgotten(err):
+            if not _script_is_missing(err):
                 raise
-            answer = await self._pipe.call("EVAL", _APPEND, *arguments)
-        return answer
+            result = await self._pipe.call("EVAL", _APPEND, *arguments)
+        return result
 
-    def _chained(self, records: Sequence[Mapping[str, str]], head: str) -> tuple[str, list[str]]:
-        """Return the new head, and each record as the number of its parts and the parts."""
+    def _link(self, records: Sequence[Mapping[str, str]], head: str) -> tuple[str, list[str]]:
+        """Return the new head, and for each record the number of its parts and the parts."""
         number, _, previous = head.partition(":")
         seq, previous = int(number or 0), previous or GENESIS
         command: list[str] = []
         for record in records:
             seq += 1
             fields = {**record, SEQ: str(seq), PREV: previous}
-            fields[HASH] = previous = digest_of(fields, self._key)
+            fields[HASH] = previous = record_digest(fields, self._key)
             parts = [part for pair in fields.items() for part in pair]
             command += [str(len(parts)), *parts]
         return f"{seq}:{previous}", command
 
     async def ping(self) -> None:
-        """Return when Redis answers.
+        """Check that Redis responds.
 
         Raises:
-            UnavailableError: It does not.
+            UnavailableError: Redis does not respond.
         """
         await self._pipe.call("PING")
 
@@ -150,56 +159,53 @@ class ChainWriter:
         self._pipe.close()
 
 
-def _forgotten(err: UnavailableError) -> bool:
+def _script_is_missing(err: UnavailableError) -> bool:
     cause = err.__cause__
     return isinstance(cause, hiredis.ReplyError) and str(cause).startswith("NOSCRIPT")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Something wrong with a chain.
+class ChainFault:
+    """Fault of a chain.
 
     Attributes:
-        place: Stream id of the record, or ``head``.
-        problem: What is wrong.
+        location: Stream id of the record, or ``head``.
+        problem: Description of the fault.
     """
 
-    place: str
+    location: str
     problem: str
 
 
-def faults(
+def verify_chain(
     records: Iterable[tuple[str, Mapping[str, str]]], head: str, key: bytes = b"", start: str = ""
-) -> list[Fault]:
-    """Return all that is wrong with a chain; nothing if it is whole.
+) -> list[ChainFault]:
+    """Return all faults of a chain; empty if the chain is valid.
 
     Args:
-        records: (stream id, fields) in the order of the stream.
-        head: What the head's key holds; empty if it does not exist.
-        key: The writers' secret.
-        start: Head as it stood before the first of ``records``; empty for the whole chain.
+        records: Stream id and fields of each record, in the order of the stream.
+        head: Value of the head's key; empty if it does not exist.
+        key: Secret of the writers' HMAC; empty for a plain hash.
+        start: Head before the first of ``records``; empty for a complete chain.
     """
-    found = []
+    faults = []
     number, _, previous = start.partition(":")
     seq, previous = int(number or 0), previous or GENESIS
-    for place, fields in records:
+    for location, fields in records:
         if not fields.get(SEQ, "").isdecimal() or HASH not in fields:
-            found.append(Fault(place, "is no record of the chain"))
+            faults.append(ChainFault(location, "not a chain record: no sequence number or hash"))
             continue
         own = int(fields[SEQ])
         if own != seq + 1:
-            found.append(Fault(place, f"is number {own} where {seq + 1} belongs"))
+            faults.append(ChainFault(location, f"sequence number {own}, expected {seq + 1}"))
         elif fields.get(PREV) != previous:
-            found.append(Fault(place, f"does not follow the record before it (number {own})"))
-        if not hmac.compare_digest(digest_of(fields, key), fields[HASH]):
-            found.append(Fault(place, f"was edited: its hash does not fit it (number {own})"))
+            faults.append(ChainFault(location, f"record {own} does not link to the one before it"))
+        if not hmac.compare_digest(record_digest(fields, key), fields[HASH]):
+            faults.append(ChainFault(location, f"record {own} was edited: hash mismatch"))
+        # Continue from the record as it is, so that one fault is reported once.
         seq, previous = own, fields[HASH]
     expected = f"{seq}:{previous}" if seq else ""
     if head != expected:
-        found.append(
-            Fault(
-                "head",
-                f"names {head[:24] or 'nothing'}, the last record is {expected[:24] or 'none'}",
-            )
-        )
-    return found
+        names, last = head[:24] or "nothing", expected[:24] or "none"
+        faults.append(ChainFault("head", f"head is {names}, last record is {last}"))
+    return faults

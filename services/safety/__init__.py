@@ -1,1 +1,1 @@
-"""Mission C at the exit: the sidecar in front of every mission."""
+"""Safety sidecar: gRPC reverse proxy that filters the requests and responses of a mission."""

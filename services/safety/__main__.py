@@ -1,4 +1,4 @@
-"""Safety sidecar: the only way into a mission, and the judge of all that leaves it (Mission C)."""
+"""Safety sidecar process: ``python -m bem_fleet.services.safety``."""
 
 from bem_fleet.services.safety.build import build
 from bem_fleet.services.safety.servicer import STATUS

@@ -1,10 +1,10 @@
-"""The audit record of a call: what was decided and why, never the text itself."""
+"""Audit record of a call: decision, scores and digest of the text, never the text itself."""
 
 import hashlib
 import time
 from dataclasses import dataclass, field
 
-from bem_fleet.guard.policy import Action, Verdict
+from bem_fleet.guard.policy import Action, SafetyVerdict
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from prometheus_client import Counter
@@ -14,66 +14,70 @@ RECORDS = Counter("bem_safety_audit_records_total", "Audit records written.", ["
 
 @dataclass
 class AuditRecord:
-    """Gathers what one call shows; written once, before its last text leaves.
+    """Collects the facts of one call; written once, before the last text is released.
 
     Attributes:
-        method: Call path.
-        began: Value of ``time.perf_counter()`` at its start.
-        worst: The strictest verdict so far, of those the one with the highest overall score.
-        chars: Characters judged as output.
-        redacted: Spans cut out.
-        strength: The safety adapter's strength that the mission was given; empty where none was.
+        method: Path of the method.
+        started: ``time.perf_counter()`` at the start of the call, in seconds.
+        worst_verdict: Verdict with the strictest action; among equals, the highest overall score.
+        chars: Characters of response text.
+        redacted: Number of redacted spans.
+        strength: Safety strength sent to the mission; empty if none was sent.
         written: Whether the record is stored.
-        digest: Running SHA-256 of the output text.
+        digest: Running SHA-256 of the response text.
     """
 
     method: str
-    began: float = field(default_factory=time.perf_counter)
-    worst: Verdict | None = None
+    started: float = field(default_factory=time.perf_counter)
+    worst_verdict: SafetyVerdict | None = None
     chars: int = 0
     redacted: int = 0
     strength: str = ""
     written: bool = False
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
-    def saw(self, text: str) -> None:
-        """Count output text."""
+    def count_text(self, text: str) -> None:
+        """Add response text to the length and the digest."""
         self.chars += len(text)
         self.digest.update(text.encode("utf-8", errors="replace"))
 
-    def judged(self, verdict: Verdict) -> None:
-        """Keep the worst verdict."""
-        worst = self.worst
+    def add_verdict(self, verdict: SafetyVerdict) -> None:
+        """Keep the verdict if it is the worst so far."""
+        worst = self.worst_verdict
         if worst is None or (verdict.action, verdict.overall) > (worst.action, worst.overall):
-            self.worst = verdict
+            self.worst_verdict = verdict
 
     async def write(self, writer: ChainWriter, status: str) -> None:
-        """Append the record.
+        """Append the record to the audit chain.
+
+        Args:
+            writer: Audit chain.
+            status: Status of the call, such as ``OK``.
 
         Raises:
-            UnavailableError: It could not be written; then nothing more may leave.
+            UnavailableError: The record could not be stored; nothing more may be released.
         """
-        verdict = self.worst
+        verdict = self.worst_verdict
         action = (verdict.action if verdict else Action.ALLOW).name.lower()
-        found = verdict.worst if verdict else None
-        broken = verdict.violations if verdict else ()
+        violation = verdict.worst_violation if verdict else None
+        violations = verdict.violations if verdict else ()
         await writer.append(
             {
                 "request_id": logs.request_id.get(),
                 "method": self.method,
                 "action": action,
-                "constraint": found.rule.constraint if found else "",
-                "category": found.rule.scorer if found else "",
-                "score": f"{found.score:.4f}" if found else "",
-                "threshold": f"{found.rule.threshold:.4f}" if found else "",
+                "constraint": violation.rule.constraint if violation else "",
+                "category": violation.rule.scorer if violation else "",
+                "score": f"{violation.score:.4f}" if violation else "",
+                "threshold": f"{violation.rule.threshold:.4f}" if violation else "",
                 "overall": f"{verdict.overall:.4f}" if verdict else "",
-                "violations": ",".join(sorted({v.rule.scorer for v in broken})),
+                "violations": ",".join(sorted({v.rule.scorer for v in violations})),
                 "policy": verdict.version if verdict else "",
                 "strength": self.strength,
                 "redacted": str(self.redacted),
                 "chars": str(self.chars),
                 "sha256": self.digest.hexdigest(),
-                "duration_ms": f"{(time.perf_counter() - self.began) * 1000:.1f}",
+                "duration_ms": f"{(time.perf_counter() - self.started) * 1000:.1f}",
                 "status": status,
             }
         )

@@ -1,26 +1,33 @@
-"""The hold-back: messages of a stream wait until the text behind theirs is known to be clean."""
+"""Hold-back buffer of a stream: messages wait until the text behind theirs is evaluated."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 
 from bem_fleet.guard.findings import Span
-from bem_fleet.services.safety.redaction import merged
+from bem_fleet.guard.spans import merge_spans
 
-# No e-mail address, key or number is longer; a longer run without a space is let go in pieces.
-LONGEST_TOKEN = 320
+# Longer than any e-mail address, key or number; a longer run without a space is released in parts.
+MAX_TOKEN_CHARS = 320
 
 
 class HoldBack:
-    """Orders a stream's messages and tells which may leave, and what is cut out of them.
+    """Orders a stream's messages and decides which may be released, with which spans redacted.
 
-    A message may leave when all its text lies at least ``window`` characters before the end of
-    what was judged, or when the stream has ended and all of it was judged; never in the middle of
-    a span that is cut out, or of a word that may still become one.
+    A message may be released when all its text lies at least ``window`` characters before the end
+    of the evaluated text, or when the stream has ended and all its text is evaluated. The limit
+    moves back to the start of a redacted span or of a word that may still become one.
+
+    Example: the window is 4 and "my mail is a" (12 characters) is evaluated. The limit is 8, the
+    start of the word "is", so messages up to "my mail " may be released. When "@b.c" follows, the
+    "a" is still in the buffer, and the whole address becomes one span.
 
     Args:
         window: Characters held back.
-        context: Characters before a new piece that are judged with it.
-        stride: Characters that a verdict must be able to release to be asked for.
+        context: Characters before new text that are evaluated with it.
+        stride: Characters that an evaluation must be able to release.
+
+    Attributes:
+        text: Text of the stream so far.
     """
 
     def __init__(self, window: int, context: int, stride: int) -> None:
@@ -28,65 +35,80 @@ class HoldBack:
         self._window = window
         self._context = context
         self._stride = stride
-        self._judged = 0
+        self._evaluated = 0
         self._released = 0
-        self._asked_from = 0
+        self._context_start = 0
         self._spans: list[Span] = []
         self._held: deque[tuple[bytes, int]] = deque()
 
     @property
-    def held(self) -> int:
-        """Messages that wait."""
+    def pending_count(self) -> int:
+        """Number of messages in the buffer."""
         return len(self._held)
 
     def add(self, raw: bytes, delta: str) -> None:
-        """Take in the next message and the text that it adds."""
+        """Append the next message and its text.
+
+        Args:
+            raw: Serialized message.
+            delta: Text that the message adds to the stream.
+        """
         self.text += delta
         self._held.append((raw, len(self.text)))
 
-    def unjudged(self, *, ended: bool) -> str:
-        """Return what must be judged now, with its context; empty when no verdict is needed yet."""
-        releasable = len(self.text) - self._window - self._released
-        if self._judged == len(self.text) or (not ended and releasable < self._stride):
-            return ""
-        self._asked_from = max(0, self._judged - self._context)
-        return self.text[self._asked_from :]
-
-    def passed(self, length: int, spans: Iterable[Span] = ()) -> None:
-        """Note that the first ``length`` characters are clean but for ``spans``.
+    def text_to_evaluate(self, *, ended: bool) -> str:
+        """Return the text to evaluate now, with its context; empty if none is needed yet.
 
         Args:
-            length: Of the whole stream's text.
-            spans: Offsets in what ``unjudged`` returned last.
+            ended: Whether no more text follows.
         """
-        self._judged = length
-        moved = [
-            Span(s.start + self._asked_from, s.end + self._asked_from, s.label, s.score, s.scorer)
-            for s in spans
-        ]
-        self._spans = merged([*self._spans, *moved])
+        releasable = len(self.text) - self._window - self._released
+        if self._evaluated == len(self.text) or (not ended and releasable < self._stride):
+            return ""
+        self._context_start = max(0, self._evaluated - self._context)
+        return self.text[self._context_start :]
 
-    def releasable(self, *, ended: bool) -> Iterator[tuple[bytes, int, list[Span]]]:
-        """Yield the messages that may leave now, in order.
+    def mark_evaluated(self, length: int, spans: Iterable[Span] = ()) -> None:
+        """Record that the first ``length`` characters may pass, with ``spans`` redacted.
 
-        Each with the place of its text's beginning, and the spans to cut out, both in the stream.
+        Args:
+            length: Characters from the start of the stream's text.
+            spans: Spans with offsets in the last result of ``text_to_evaluate``.
         """
-        limit = self._judged if ended else self._limit()
+        self._evaluated = length
+        start = self._context_start
+        moved = [Span(s.start + start, s.end + start, s.label, s.score, s.scorer) for s in spans]
+        self._spans = merge_spans([*self._spans, *moved])
+
+    def release(self, *, ended: bool) -> Iterator[tuple[bytes, int, list[Span]]]:
+        """Remove and yield the messages that may be released now, in order.
+
+        Args:
+            ended: Whether the stream has ended.
+
+        Yields:
+            Serialized message, offset of its text in the stream, and the spans to redact, with
+            offsets in the stream.
+        """
+        limit = self._evaluated if ended else self._limit()
         while self._held and self._held[0][1] <= limit:
             raw, end = self._held.popleft()
             start, self._released = self._released, end
             yield raw, start, [s for s in self._spans if s.start < end and s.end > start]
 
     def _limit(self) -> int:
-        limit = max(self._judged - self._window, self._released)
+        """Return the offset up to which messages may be released before the end of the stream."""
+        limit = max(self._evaluated - self._window, self._released)
         for span in self._spans:
             if span.start < limit < span.end:
                 limit = span.start
+        # Inside a word: an unfinished address or key is no span yet, so the word waits as a whole
+        # unless it is longer than any of them.
         if limit < len(self.text) and not self.text[limit].isspace():
-            begin = max(self._released, limit - LONGEST_TOKEN)
-            word = limit
-            while word > begin and not self.text[word - 1].isspace():
-                word -= 1
-            if word > begin or begin == self._released:
-                limit = word
+            earliest = max(self._released, limit - MAX_TOKEN_CHARS)
+            word_start = limit
+            while word_start > earliest and not self.text[word_start - 1].isspace():
+                word_start -= 1
+            if word_start > earliest or earliest == self._released:
+                limit = word_start
         return max(limit, self._released)

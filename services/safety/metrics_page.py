@@ -1,4 +1,4 @@
-"""The sidecar's metrics page: its own at ``/metrics``, the mission's at ``/upstream/metrics``."""
+"""Metrics pages of the sidecar: its own at ``/metrics``, the mission's at ``/upstream/metrics``."""
 
 from __future__ import annotations
 
@@ -12,52 +12,56 @@ import grpc
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from prometheus_client import make_wsgi_app
 
-_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SCRAPE_TIMEOUT_S = 5
 
 
-class _Server(ThreadingMixIn, WSGIServer):
+class _ThreadingServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
-class _Quiet(WSGIRequestHandler):
+class _SilentHandler(WSGIRequestHandler):
     def log_message(self, *_: Any) -> None:
-        """Scrapes are not worth a line each."""
+        """Scrapes are not logged."""
 
 
-class SidecarPage:
-    """Serves both pages from a thread.
+class SidecarMetricsServer:
+    """HTTP server of both pages, in a thread of its own.
 
     Args:
-        address: ``host:port``; port 0 takes a free one.
-        upstream: The mission's address: it has no network port, so it is scraped through here.
+        address: ``host:port``; port 0 selects a free one.
+        upstream: Address of the mission; it has no network port, so it is scraped through gRPC.
+
+    Attributes:
+        port: Port of the server.
     """
 
     def __init__(self, address: str, upstream: str) -> None:
         host, _, port = address.rpartition(":")
-        own = make_wsgi_app()
+        own_page = make_wsgi_app()
         channel = grpc.insecure_channel(upstream)
         stub = metrics_pb2_grpc.MetricsServiceStub(channel)
 
-        def pages(environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
+        def serve_page(environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
             if environ["PATH_INFO"] != "/upstream/metrics":
-                answered: Iterable[bytes] = own(environ, respond)
-                return answered
+                body: Iterable[bytes] = own_page(environ, respond)
+                return body
             try:
-                answer = stub.Scrape(metrics_pb2.ScrapeRequest(), timeout=5)
+                scraped = stub.Scrape(metrics_pb2.ScrapeRequest(), timeout=_SCRAPE_TIMEOUT_S)
             except grpc.RpcError:
-                respond("503 Service Unavailable", [("Content-Type", _TEXT)])
-                return [b"the mission cannot be reached\n"]
-            respond("200 OK", [("Content-Type", _TEXT)])
-            return [answer.exposition]
+                respond("503 Service Unavailable", [("Content-Type", _CONTENT_TYPE)])
+                return [b"the mission is not reachable\n"]
+            respond("200 OK", [("Content-Type", _CONTENT_TYPE)])
+            return [scraped.exposition]
 
         self._channel = channel
-        self._server = make_server(host, int(port), pages, _Server, _Quiet)
+        self._server = make_server(host, int(port), serve_page, _ThreadingServer, _SilentHandler)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.port: int = self._server.server_port
 
     async def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._channel.close()

@@ -1,67 +1,71 @@
-"""The policy in force: read again when its file changes; a bad file changes nothing."""
+"""Hot-reloaded safety policy file: an invalid file leaves the last valid policy in force."""
 
 import asyncio
 from pathlib import Path
 
-from bem_fleet.guard.policy import PolicyError, SafetyPolicy, load
+from bem_fleet.guard.policy import PolicyError, SafetyPolicy, load_policy
 from fleet import logs
 from prometheus_client import Counter
 
 _LOG = logs.get("safety.policy")
-RELOADS = Counter("bem_safety_policy_reloads_total", "Times the file was read.", ["outcome"])
+RELOADS = Counter(
+    "bem_safety_policy_reloads_total",
+    "Reloads of the policy file: applied, or rejected as invalid.",
+    ["outcome"],
+)
 
 
 class PolicyFile:
-    """Watches one file.
-
-    Attributes:
-        current: What is in force.
-        problem: Why the file as it lies there is not in force; empty when it is.
+    """Reloads one policy file when it changes.
 
     Args:
-        path: The file.
-        interval_s: Time between two looks.
+        path: Path of the file.
+        interval_s: Seconds between two checks for a change.
+
+    Attributes:
+        current: Policy in force.
+        error: Reason why the present file is not in force; empty if it is.
 
     Raises:
-        PolicyError: The file is bad at the start: a sidecar without rules must not run.
+        PolicyError: The file is invalid at the start; a sidecar must not run without a policy.
     """
 
     def __init__(self, path: Path, interval_s: float = 0.5) -> None:
-        self.current: SafetyPolicy = load(path)
-        self.problem = ""
+        self.current: SafetyPolicy = load_policy(path)
+        self.error = ""
         self._path = path
         self._interval_s = interval_s
-        self._seen = self._mark()
+        self._fingerprint = self._read_fingerprint()
 
     def refresh(self) -> bool:
-        """Read the file again if it changed; returns whether another policy is in force."""
-        mark = self._mark()
-        if mark == self._seen:
+        """Reload the file if it changed; returns whether another policy is in force."""
+        fingerprint = self._read_fingerprint()
+        if fingerprint == self._fingerprint:
             return False
-        self._seen = mark
+        self._fingerprint = fingerprint
         try:
-            found = load(self._path)
+            policy = load_policy(self._path)
         except PolicyError as err:
-            self.problem = str(err)
-            RELOADS.labels("refused").inc()
-            _LOG.error("policy refused", reason=self.problem, kept=self.current.version)
+            self.error = str(err)
+            RELOADS.labels("rejected").inc()
+            _LOG.error("policy rejected", reason=self.error, in_force=self.current.version)
             return False
-        changed = found.version != self.current.version
-        self.current, self.problem = found, ""
-        RELOADS.labels("taken").inc()
-        _LOG.info("policy in force", version=found.version)
+        changed = policy.version != self.current.version
+        self.current, self.error = policy, ""
+        RELOADS.labels("applied").inc()
+        _LOG.info("policy applied", version=policy.version)
         return changed
 
     async def run(self) -> None:
-        """Look again and again; ends when cancelled."""
+        """Check for changes periodically; ends when cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
             self.refresh()
 
-    def _mark(self) -> tuple[int, int, int] | None:
-        """Return what changes when the file does; a mounted ConfigMap changes by its inode."""
+    def _read_fingerprint(self) -> tuple[int, int, int] | None:
+        """Return time, size and inode; a mounted ConfigMap changes its inode only."""
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except FileNotFoundError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return status.st_mtime_ns, status.st_size, status.st_ino

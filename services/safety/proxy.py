@@ -1,4 +1,4 @@
-"""The reverse proxy: any method of the mission, judged on its way out."""
+"""Reverse proxy: forwards every method of the mission and filters requests and responses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -7,16 +7,17 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
-from bem_fleet.services.safety.answers import Exit
 from bem_fleet.services.safety.audit import AuditRecord
 from bem_fleet.services.safety.descriptors import Catalog, Method
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.judge import Judge
-from bem_fleet.services.safety.requests import FILTERED, Entry
+from bem_fleet.services.safety.request_guard import RequestGuard
+from bem_fleet.services.safety.response_guard import ResponseGuard
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
 from fleet.audit_chain import ChainWriter
 from fleet.errors import DeniedError, UnavailableError
+from fleet.wire import CONTENT_FILTERED
 from grpc import aio
 
 _LOG = logs.get("safety.proxy")
@@ -24,15 +25,15 @@ _END = object()
 
 
 class Proxy(grpc.GenericRpcHandler):
-    """Forwards whatever the mission's reflection knows; everything else is UNIMPLEMENTED.
+    """Forwards the methods in the mission's reflection; all others are UNIMPLEMENTED.
 
     Args:
         settings: Limits and windows.
-        channel: To the mission.
-        catalog: The mission's methods.
-        judge: Gives verdicts.
-        entry: Checks requests.
-        audit: Takes the records.
+        channel: Channel to the mission.
+        catalog: Methods of the mission.
+        evaluator: Policy evaluator.
+        request_guard: Guard of all requests.
+        audit: Audit chain.
     """
 
     def __init__(
@@ -41,22 +42,26 @@ class Proxy(grpc.GenericRpcHandler):
         channel: aio.Channel,
         catalog: Catalog,
         *,
-        judge: Judge,
-        entry: Entry,
+        evaluator: PolicyEvaluator,
+        request_guard: RequestGuard,
         audit: ChainWriter,
     ) -> None:
         self._settings = settings
         self._channel = channel
         self._catalog = catalog
-        self._judge = judge
-        self._entry = entry
+        self._evaluator = evaluator
+        self._request_guard = request_guard
         self._audit = audit
-        self._late: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return a handler that works for all four kinds of calls: on the wire they are alike."""
+        """Return the handler of a method.
+
+        Streaming methods, and all methods before the mission is reachable, share one
+        stream-stream handler: on the wire the four kinds of calls are alike.
+        """
         path = handler_call_details.method
         method = self._catalog.find(path)
         if method is None and self._catalog.services:
@@ -67,96 +72,115 @@ class Proxy(grpc.GenericRpcHandler):
 
         def handle(requests: Any, context: aio.ServicerContext[Any, Any]) -> Any:
             if method is None:
-                raise UnavailableError("the mission behind the sidecar has not been reached yet")
-            return self._call(path, method, requests, context)
+                raise UnavailableError("the mission behind the sidecar is not reachable yet")
+            return self._forward(path, method, requests, context)
 
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(handle)
         return handler
 
     def _unary_handler(self, path: str, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the handler of a unary method: one message each way, one batch each way."""
+        """Return the handler of a unary method, without the queue and task of a stream."""
 
         async def handle(raw: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
             record = AuditRecord(path)
-            unary: Any = self._channel.unary_unary(path)
-            leaving = Exit(method, self._judge, record, HoldBack(0, 0, 1))
+            call: Any = self._channel.unary_unary(path)
+            guard = ResponseGuard(method, self._evaluator, record, HoldBack(0, 0, 1))
             try:
-                metadata = self._entry.metadata(context, record)
-                leaving.asked = await self._entry.check(method, raw, record)
-                answer: bytes = await unary(
+                metadata = self._request_guard.forwarded_metadata(context, record)
+                guard.prompt = await self._request_guard.check(method, raw, record)
+                response: bytes = await call(
                     raw, metadata=metadata, timeout=context.time_remaining()
                 )
-                clean = await leaving.whole(answer)
+                filtered = await guard.filter_message(response)
                 await record.write(self._audit, "OK")
             except aio.AioRpcError as err:
-                await record.write(self._audit, err.code().name)
-                trailing = tuple(err.trailing_metadata() or ())
-                await context.abort(err.code(), err.details() or "", trailing)
+                await self._abort(err, record, context)
             except DeniedError:
-                await record.write(self._audit, FILTERED)
+                await record.write(self._audit, CONTENT_FILTERED)
                 raise
             finally:
                 if not record.written:
-                    self._write_late(record)
-            return clean
+                    self._write_in_background(record)
+            return filtered
 
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(handle)
         return handler
 
-    async def _call(
+    async def _abort(
+        self, err: aio.AioRpcError, record: AuditRecord, context: aio.ServicerContext[Any, Any]
+    ) -> None:
+        """Record the mission's error and end the client's call with it."""
+        await record.write(self._audit, err.code().name)
+        trailing = tuple(err.trailing_metadata() or ())
+        await context.abort(err.code(), err.details() or "", trailing)
+
+    async def _forward(
         self, path: str, method: Method, requests: Any, context: aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[bytes]:
+        """Yield the filtered responses of a streaming call."""
         record = AuditRecord(path)
-        hold = HoldBack(
+        hold_back = HoldBack(
             self._settings.window_chars, self._settings.context_chars, self._settings.stride_chars
         )
-        leaving = Exit(method, self._judge, record, hold)
-        arrived: asyncio.Queue[Any] = asyncio.Queue()
+        guard = ResponseGuard(method, self._evaluator, record, hold_back)
+        inbox: asyncio.Queue[Any] = asyncio.Queue()
         call: Any = None
-        sending: asyncio.Task[None] | None = None
+        sender: asyncio.Task[None] | None = None
         try:
-            call, sending = await self._open(path, requests, arrived, context, leaving)
-            async for raw in self._judged(call, arrived, record, leaving):
+            call, sender = await self._open(path, requests, inbox, context, guard)
+            async for raw in self._filter_responses(call, inbox, guard):
                 yield raw
         except aio.AioRpcError as err:
-            await record.write(self._audit, err.code().name)
-            trailing = tuple(err.trailing_metadata() or ())
-            await context.abort(err.code(), err.details() or "", trailing)
+            await self._abort(err, record, context)
         except DeniedError:
-            await record.write(self._audit, FILTERED)
+            await record.write(self._audit, CONTENT_FILTERED)
             raise
         finally:
-            if sending:
-                sending.cancel()
+            if sender:
+                sender.cancel()
             if call:
                 call.cancel()
             if not record.written:
-                self._write_late(record)
+                self._write_in_background(record)
 
     async def _open(
         self,
         path: str,
         requests: Any,
-        arrived: asyncio.Queue[Any],
+        inbox: asyncio.Queue[Any],
         context: aio.ServicerContext[Any, Any],
-        leaving: Exit,
+        guard: ResponseGuard,
     ) -> tuple[Any, asyncio.Task[None] | None]:
-        """Open the call to the mission; a single request is checked before anything is opened."""
-        method = leaving.method
-        metadata = self._entry.metadata(context, leaving.record)
+        """Open the call to the mission; returns it and the task that sends a request stream.
+
+        A single request is checked before the call is opened; the messages of a request stream
+        are checked one by one as they are sent.
+        """
+        method = guard.method
+        metadata = self._request_guard.forwarded_metadata(context, guard.record)
         if not method.streams_requests:
             raw = await anext(aiter(requests), b"")
-            leaving.asked = await self._entry.check(method, raw, leaving.record)
+            guard.prompt = await self._request_guard.check(method, raw, guard.record)
             unary: Any = self._channel.unary_stream(path)
             return unary(raw, metadata=metadata, timeout=context.time_remaining()), None
         streaming: Any = self._channel.stream_stream(path)
         call = streaming(metadata=metadata, timeout=context.time_remaining())
-        sending = asyncio.create_task(self._send(method, requests, call, leaving))
-        sending.add_done_callback(lambda done: _report(done, arrived))
-        return call, sending
+        sender = asyncio.create_task(self._send_requests(method, requests, call, guard))
+        sender.add_done_callback(lambda task: _propagate_send_error(task, inbox))
+        return call, sender
 
-    def _write_late(self, record: AuditRecord) -> None:
-        """Record a call whose client left or that failed: some of its text may be out."""
+    async def _send_requests(
+        self, method: Method, requests: Any, call: Any, guard: ResponseGuard
+    ) -> None:
+        """Check and forward the client's messages, each with the end of the preceding ones."""
+        async for raw in requests:
+            preceding = guard.prompt[-self._settings.context_chars :]
+            guard.prompt = await self._request_guard.check(method, raw, guard.record, preceding)
+            await call.write(raw)
+        await call.done_writing()
+
+    def _write_in_background(self, record: AuditRecord) -> None:
+        """Record a call that was cancelled or failed: some of its text may have been released."""
 
         async def write() -> None:
             try:
@@ -165,72 +189,74 @@ class Proxy(grpc.GenericRpcHandler):
                 _LOG.error("audit record lost", method=record.method, reason=str(err))
 
         task = asyncio.create_task(write())
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
-    async def _send(self, method: Method, requests: Any, call: Any, leaving: Exit) -> None:
-        """Check and forward the client's messages, each with the end of those before it."""
-        async for raw in requests:
-            before = leaving.asked[-self._settings.context_chars :]
-            leaving.asked = await self._entry.check(method, raw, leaving.record, before)
-            await call.write(raw)
-        await call.done_writing()
-
-    async def _judged(
-        self, call: Any, arrived: asyncio.Queue[Any], record: AuditRecord, leaving: Exit
+    async def _filter_responses(
+        self, call: Any, inbox: asyncio.Queue[Any], guard: ResponseGuard
     ) -> AsyncGenerator[bytes]:
-        """Yield what may leave, in order; the record is written before the last of it."""
-        reading = asyncio.create_task(_read(call, arrived))
+        """Yield what may be released, in order; the record is written before the last of it."""
+        reader = asyncio.create_task(_read_responses(call, inbox))
         ended = False
         failure: Exception | None = None
         try:
             while not ended:
-                ended, failure = await _take_all(arrived, leaving)
-                await leaving.judge_new(ended=ended)
+                ended, failure = await _drain(inbox, guard)
+                await guard.evaluate_pending(ended=ended)
                 if not ended:
-                    for raw in leaving.leaving(ended=False):
+                    for raw in guard.release(ended=False):
                         yield raw
         finally:
-            reading.cancel()
-        last = list(leaving.leaving(ended=True))
+            reader.cancel()
+        last = list(guard.release(ended=True))
         if failure is None:
-            await record.write(self._audit, "OK")
+            await guard.record.write(self._audit, "OK")
         elif not isinstance(failure, aio.AioRpcError):
             raise failure
+        # What the mission sent before it failed is released before its error.
         for raw in last:
             yield raw
         if failure:
             raise failure
 
 
-async def _take_all(arrived: asyncio.Queue[Any], leaving: Exit) -> tuple[bool, Exception | None]:
-    """Take in what arrived; returns whether the stream ended, and what ended it."""
-    entries = [await arrived.get()]
-    while not arrived.empty():  # what came while the scorer worked is judged at once
-        entries.append(arrived.get_nowait())
+async def _drain(inbox: asyncio.Queue[Any], guard: ResponseGuard) -> tuple[bool, Exception | None]:
+    """Add the received messages to the guard.
+
+    Messages that arrived during the last evaluation are taken together: they need one evaluation.
+
+    Returns:
+        Whether the stream has ended, and the error that ended it.
+    """
+    entries = [await inbox.get()]
+    while not inbox.empty():
+        entries.append(inbox.get_nowait())
     for entry in entries:
         if entry is _END:
             return True, None
         if isinstance(entry, Exception):
             return True, entry
-        await leaving.take(entry)
+        await guard.add(entry)
     return False, None
 
 
-async def _read(call: Any, arrived: asyncio.Queue[Any]) -> None:
+async def _read_responses(call: Any, inbox: asyncio.Queue[Any]) -> None:
     try:
         async for raw in call:
-            arrived.put_nowait(raw)
+            inbox.put_nowait(raw)
     except aio.AioRpcError as err:
-        arrived.put_nowait(err)
+        inbox.put_nowait(err)
     else:
-        arrived.put_nowait(_END)
+        inbox.put_nowait(_END)
 
 
-def _report(sending: asyncio.Task[None], arrived: asyncio.Queue[Any]) -> None:
-    """Pass on why sending failed; that the mission ended the call first is no failure of ours."""
-    if sending.cancelled():
+def _propagate_send_error(sender: asyncio.Task[None], inbox: asyncio.Queue[Any]) -> None:
+    """End the response stream with the error of the request stream.
+
+    InvalidStateError only means that the mission ended the call before all requests were sent.
+    """
+    if sender.cancelled():
         return
-    err = sending.exception()
+    err = sender.exception()
     if isinstance(err, Exception) and not isinstance(err, asyncio.InvalidStateError):
-        arrived.put_nowait(err)
+        inbox.put_nowait(err)

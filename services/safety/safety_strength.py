@@ -1,7 +1,7 @@
-"""The strength of the safety adapter: set by operators, kept in Redis, handed to the mission.
+"""Safety strength by tenant: set by operators, stored in Redis, sent to the mission as a header.
 
-The mission reads the header ``bem-safety-strength``, a number from 0 to 1; what a client sends there
-can raise its own request's strength, never put it below the operator's floor.
+The mission reads ``bem-safety-strength``, a number from 0 to 1. A client can raise the strength of
+its own request with that header, but never lower it below the operator's floor.
 """
 
 import asyncio
@@ -15,98 +15,117 @@ from fleet import logs
 from fleet.errors import DeniedError, InvalidArgumentError, UnavailableError
 from fleet.redis_pipe import RedisPipe
 from fleet.streams import TIMEOUT_S
+from fleet.wire import SAFETY_STRENGTH
 
-HEADER, TENANT = "bem-safety-strength", "bem-tenant"
 _LOG = logs.get("safety.strength")
-_ALL, _FLOOR = "all", "floor"
+# Fields of the Redis hash; a tenant's field is "tenant:" and its name.
+_DEFAULT, _FLOOR = "all", "floor"
 
 
-class SafetyStrength:
-    """Strengths of all tenants, as they stand in Redis.
+class SafetyStrengthStore:
+    """Safety strengths of all tenants, refreshed from Redis.
 
     Args:
-        settings: Where Redis is, under which key the strengths lie, and whose word counts.
-        interval_s: Time after which another sidecar's change is seen here.
+        settings: Redis address, key of the strengths and hash of the operator key.
+        interval_s: Seconds between two refreshes; bounds the delay of another sidecar's change.
     """
 
     def __init__(self, settings: SafetySettings, interval_s: float = 0.5) -> None:
         self._pipe = RedisPipe(settings.redis_url, TIMEOUT_S, "strength")
         self._key = settings.strength_key
-        self._operator = settings.operator_key_sha256
+        self._operator_key_sha256 = settings.operator_key_sha256
         self._interval_s = interval_s
         self._values: Mapping[str, float] = {}
 
     @property
     def floor(self) -> float:
-        """Least value of any request."""
+        """Lowest strength of any request, 0 to 1."""
         return self._values.get(_FLOOR, 0.0)
 
-    def value(self, tenant: str = "", asked: str | None = None) -> float | None:
-        """Return the strength of one request; None where nobody set any, so that the mission's holds.
+    def resolve(self, tenant: str = "", requested: str | None = None) -> float | None:
+        """Return the strength of one request; None if the mission's own default applies.
+
+        The request's own strength comes before its tenant's, and that before the default of all
+        tenants; the floor bounds the result. Example: a default of 0.25, 0.75 for tenant "acme"
+        and a floor of 0.1 give 0.75 for a request of "acme", and 0.1 if it requests 0.
 
         Args:
-            tenant: Whose request; empty for nobody's.
-            asked: What the request's own header says, or None.
+            tenant: Tenant of the request; empty for none.
+            requested: Value of the request's own header; None if it has none.
 
         Raises:
-            InvalidArgumentError: The header is no number from 0 to 1.
+            InvalidArgumentError: The header is not a number from 0 to 1.
         """
-        held = self._values.get(f"tenant:{tenant}", self._values.get(_ALL))
-        wanted = held if asked is None else checked(HEADER, asked)
-        if wanted is None:
+        if requested is not None:
+            strength: float | None = parse_strength(SAFETY_STRENGTH, requested)
+        else:
+            strength = self._values.get(f"tenant:{tenant}", self._values.get(_DEFAULT))
+        if strength is None:
             return self._values.get(_FLOOR)
-        return max(wanted, self.floor)
+        return max(strength, self.floor)
 
-    def authorize(self, given: str) -> None:
-        """Check an operator's key.
+    def authorize(self, operator_key: str) -> None:
+        """Check an operator key.
 
         Raises:
-            DeniedError: It is not the one whose hash is set, or none is set.
+            DeniedError: The key is wrong, or no key is configured.
         """
-        digest = hashlib.sha256(given.encode()).hexdigest()
-        if not self._operator or not hmac.compare_digest(digest, self._operator):
-            why = "no operator key is set" if not self._operator else "the operator key is wrong"
-            raise DeniedError(f"SetStrength is for operators: {why}", "NOT_AN_OPERATOR", {})
+        digest = hashlib.sha256(operator_key.encode()).hexdigest()
+        expected = self._operator_key_sha256
+        if not expected or not hmac.compare_digest(digest, expected):
+            reason = "the operator key is wrong" if expected else "no operator key is configured"
+            raise DeniedError(
+                f"SetStrength requires an operator key: {reason}", "NOT_AN_OPERATOR", {}
+            )
 
     async def store(self, tenant: str, value: float, floor: float | None) -> None:
-        """Keep a value where every sidecar sees it.
+        """Store a strength for all sidecars.
+
+        Args:
+            tenant: Tenant; empty for the default of all tenants.
+            value: Strength, 0 to 1.
+            floor: New floor, 0 to 1; None keeps the present one.
 
         Raises:
-            UnavailableError: Redis did not take it.
+            UnavailableError: Redis did not store it.
         """
-        name = f"tenant:{tenant}" if tenant else _ALL
-        pairs = [name, f"{value:.6g}", *([] if floor is None else [_FLOOR, f"{floor:.6g}"])]
-        await self._pipe.call("HSET", self._key, *pairs)
+        name = f"tenant:{tenant}" if tenant else _DEFAULT
+        fields = [name, f"{value:.6g}", *([] if floor is None else [_FLOOR, f"{floor:.6g}"])]
+        await self._pipe.call("HSET", self._key, *fields)
         await self.refresh()
 
     async def refresh(self) -> None:
-        """Read all strengths.
+        """Read all strengths from Redis.
 
         Raises:
-            UnavailableError: Redis cannot be reached; what was known stays.
+            UnavailableError: Redis is not reachable; the known strengths stay in force.
         """
         flat = [part.decode() for part in await self._pipe.call("HGETALL", self._key)]
         self._values = {n: float(v) for n, v in zip(flat[::2], flat[1::2], strict=True)}
 
     async def run(self) -> None:
-        """Read them again and again; ends when cancelled."""
+        """Refresh periodically; ends when cancelled."""
         while True:
             try:
                 await self.refresh()
             except UnavailableError as err:
-                _LOG.warning("strengths not read", reason=str(err))
+                _LOG.warning("strengths not refreshed", reason=str(err))
             await asyncio.sleep(self._interval_s)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the Redis connection."""
         self._pipe.close()
 
 
-def checked(name: str, value: str | float) -> float:
-    """Return a strength's value.
+def parse_strength(name: str, value: str | float) -> float:
+    """Return a validated strength.
+
+    Args:
+        name: Field or header that holds the value, for the error.
+        value: Number or its text.
 
     Raises:
-        InvalidArgumentError: It is no number from 0 to 1.
+        InvalidArgumentError: The value is not a number from 0 to 1.
     """
     try:
         number = float(value)

@@ -1,17 +1,17 @@
-"""SafetyService and reflection: what the sidecar itself answers."""
+"""SafetyService and reflection: the services that the sidecar itself answers."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
-from bem_fleet.guard.findings import Query, Span
-from bem_fleet.guard.policy import REQUEST, RESPONSE, Action
+from bem_fleet.guard.findings import ScoringQuery, Span
+from bem_fleet.guard.policy import REQUEST_SCORERS, RESPONSE_SCORERS, Action
+from bem_fleet.guard.spans import merge_spans, redact
 from bem_fleet.services.safety.descriptors import Catalog
-from bem_fleet.services.safety.judge import Judge
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.policy_file import PolicyFile
-from bem_fleet.services.safety.redaction import cut, merged
-from bem_fleet.services.safety.safety_strength import SafetyStrength, checked
+from bem_fleet.services.safety.safety_strength import SafetyStrengthStore, parse_strength
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.safety.v1 import safety_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2_grpc as rpc
@@ -33,41 +33,41 @@ _ACTIONS = {
     Action.FILTER: pb.ACTION_FILTER,
     Action.BLOCK: pb.ACTION_BLOCK,
 }
-_OPERATOR = "bem-operator-key"
+_OPERATOR_KEY = "bem-operator-key"
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
 class SafetyServicer(rpc.SafetyServiceServicer):
-    """Judges texts on request, and keeps the strength.
+    """Evaluates texts on request, and stores safety strengths.
 
     Args:
         settings: Limits.
-        judge: Gives verdicts.
-        rules: The policy in force.
-        strength: Of the safety adapter.
-        audit: Takes a record of every change of the strength.
+        evaluator: Policy evaluator.
+        policy_file: Policy in force.
+        strength: Safety strengths by tenant.
+        audit: Audit chain; receives a record of every change of a strength.
     """
 
     def __init__(
         self,
         settings: SafetySettings,
-        judge: Judge,
-        rules: PolicyFile,
-        strength: SafetyStrength,
+        evaluator: PolicyEvaluator,
+        policy_file: PolicyFile,
+        strength: SafetyStrengthStore,
         audit: ChainWriter,
     ) -> None:
-        self._most = settings.max_text_chars
-        self._judge = judge
-        self._rules = rules
+        self._max_text_chars = settings.max_text_chars
+        self._evaluator = evaluator
+        self._policy_file = policy_file
         self._strength = strength
         self._audit = audit
 
     async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:  # noqa: ARG002 - gRPC's
-        """Return the verdict that the text would get here."""
-        on = self._checked(request)
-        verdict = await self._judge.check(request.text, on, asked=request.asked)
-        broken = {v.rule for v in verdict.violations}
-        spans = merged(verdict.spans) if verdict.action == Action.REDACT else []
+        """Return the verdict that the text would get in a call."""
+        side = self._validate(request)
+        verdict = await self._evaluator.evaluate(request.text, side, prompt=request.prompt)
+        violated = {v.rule for v in verdict.violations}
+        spans = merge_spans(verdict.spans) if verdict.action == Action.REDACT else []
         return pb.CheckResponse(
             action=_ACTIONS[verdict.action],
             scores=[
@@ -78,34 +78,35 @@ class SafetyServicer(rpc.SafetyServiceServicer):
                     constraint=rule.constraint,
                     severity=rule.severity,
                     action=_ACTIONS[rule.action],
-                    violated=rule in broken,
+                    violated=rule in violated,
                 )
-                for rule in self._rules.current.rules
-                if rule.on == on and rule.scorer in verdict.scores
+                for rule in self._policy_file.current.rules
+                if rule.side == side and rule.scorer in verdict.scores
             ],
             overall=verdict.overall,
             spans=[_span(span) for span in spans],
-            text=cut(request.text, spans) if verdict.allowed else "",
+            text=redact(request.text, spans) if verdict.allowed else "",
             policy=verdict.version,
         )
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: ARG002 - gRPC's
-        """Return what every scorer of that side reads."""
-        on = self._checked(request)
-        wanted = frozenset(REQUEST if on == "request" else RESPONSE)
-        finding = await self._judge.read(Query(request.text, on, wanted, request.asked))
+        """Return the scores of all scorers of one side."""
+        side = self._validate(request)
+        scorers = frozenset(REQUEST_SCORERS if side == "request" else RESPONSE_SCORERS)
+        query = ScoringQuery(request.text, side, scorers, request.prompt)
+        finding = await self._evaluator.score(query)
         return pb.ScoreResponse(
-            scores=finding.scores, spans=[_span(span) for span in merged(finding.spans)]
+            scores=finding.scores, spans=[_span(span) for span in merge_spans(finding.spans)]
         )
 
     async def SetStrength(
         self, request: pb.SetStrengthRequest, context: Context
     ) -> pb.SetStrengthResponse:
-        """Keep a strength; the change is recorded before it counts."""
-        given = dict(context.invocation_metadata() or ()).get(_OPERATOR, "")
-        self._strength.authorize(str(given))
-        value = checked("value", request.value)
-        floor = checked("floor", request.floor) if request.HasField("floor") else None
+        """Store a strength; the change is audited before it takes effect."""
+        metadata = dict(context.invocation_metadata() or ())
+        self._strength.authorize(str(metadata.get(_OPERATOR_KEY, "")))
+        value = parse_strength("value", request.value)
+        floor = parse_strength("floor", request.floor) if request.HasField("floor") else None
         await self._audit.append(
             {
                 "request_id": logs.request_id.get(),
@@ -118,15 +119,20 @@ class SafetyServicer(rpc.SafetyServiceServicer):
         )
         await self._strength.store(request.tenant, value, floor)
         return pb.SetStrengthResponse(
-            value=self._strength.value(request.tenant) or 0.0, floor=self._strength.floor
+            value=self._strength.resolve(request.tenant) or 0.0, floor=self._strength.floor
         )
 
-    def _checked(self, request: pb.CheckRequest | pb.ScoreRequest) -> str:
-        """Return which way the text goes, ``request`` or ``response``."""
-        for name, text, least in (("text", request.text, 1), ("asked", request.asked, 0)):
-            if not least <= len(text) <= self._most:
+    def _validate(self, request: pb.CheckRequest | pb.ScoreRequest) -> str:
+        """Return the side of the text, ``request`` or ``response``.
+
+        Raises:
+            InvalidArgumentError: A text is too short or too long.
+        """
+        limit = self._max_text_chars
+        for name, text, minimum in (("text", request.text, 1), ("prompt", request.prompt, 0)):
+            if not minimum <= len(text) <= limit:
                 raise InvalidArgumentError(
-                    name, f"must have {least} to {self._most} characters, has {len(text)}"
+                    name, f"must have {minimum} to {limit} characters, has {len(text)}"
                 )
         return "request" if request.side == pb.SIDE_REQUEST else "response"
 
@@ -136,7 +142,11 @@ def _span(span: Span) -> pb.Span:
 
 
 class SidecarReflection(reflection_async.ReflectionServicer):  # type: ignore[misc] # untyped base
-    """Describes the mission's services and the sidecar's own as one server."""
+    """Reflection that describes the mission's services and the sidecar's own as one server.
+
+    Args:
+        catalog: Methods of the mission.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         super().__init__(())
@@ -145,8 +155,8 @@ class SidecarReflection(reflection_async.ReflectionServicer):  # type: ignore[mi
     async def ServerReflectionInfo(
         self, request_iterator: Any, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
-        """Answer from what the catalog holds now."""
+        """Answer from the present catalog, which changes when the mission restarts."""
         names = {*self._catalog.services, SERVICE, HEALTH, reflection.SERVICE_NAME}
-        inner = reflection_async.ReflectionServicer(sorted(names), pool=self._catalog.pool)
-        async for answer in inner.ServerReflectionInfo(request_iterator, context):
-            yield answer
+        present = reflection_async.ReflectionServicer(sorted(names), pool=self._catalog.pool)
+        async for response in present.ServerReflectionInfo(request_iterator, context):
+            yield response

@@ -1,9 +1,10 @@
-"""Settings of the safety sidecar."""
+"""Settings of the safety sidecar and of the shared scorer server."""
 
 from pathlib import Path
 
 from bem_fleet.guard.policy import DEFAULT_POLICY
 from fleet.settings import FleetSettings
+from fleet.wire import AUDIT_STREAM
 from pydantic import Field
 
 
@@ -11,45 +12,48 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Read from ``BEM_SAFETY_*``."""
 
     upstream: str = "unix:.run/router.sock"
-    """Where the mission listens."""
+    """Address of the mission, ``host:port`` or ``unix:/path``."""
 
     pages_address: str | None = None
     """``host:port`` of ``/metrics`` (the sidecar's) and ``/upstream/metrics`` (the mission's)."""
 
     max_message_bytes: int = Field(16 * 1024 * 1024, ge=1024)
-    """Largest message received; above the text limit, so that the text limit can be named."""
+    """Largest message received; above the text limit, so that errors can name the text limit."""
 
     max_text_chars: int = Field(131_072, ge=1)
-    """Longest text of a request, all its fields together, in characters."""
+    """Longest text of a request, in characters; all its fields count together."""
 
     window_chars: int = Field(64, ge=0)
-    """Text held back at the end of a stream: longer than any phrase that the scorer knows."""
+    """Characters held back at the end of a stream; longer than any phrase that the heads know."""
 
     stride_chars: int = Field(16, ge=1)
-    """A verdict is asked for when it can release this much: about four tokens."""
+    """Characters that an evaluation of a stream must be able to release; about four tokens."""
 
     context_chars: int = Field(512, ge=0)
-    """Text before a new piece that is judged with it."""
+    """Characters before new text that are evaluated with it."""
 
     check_timeout_s: float = Field(2.0, gt=0)
-    """Longest wait for the scorer of words; after it nothing leaves."""
+    """Longest wait for the fast scorer tier, in seconds; after it the text is blocked."""
 
     deep_timeout_s: float = Field(10.0, gt=0)
-    """Longest wait for embeddings, personal data and secrets; after it nothing passes."""
+    """Longest wait for the deep scorer tier, in seconds; after it the text is blocked."""
 
-    scorer: Path = Path("adapters/guard")
+    heads: Path = Path("adapters/guard")
     """Folder of the heads' artifact."""
 
+    scorer_socket: Path | None = None
+    """Unix socket of the machine's shared scorer server; unset starts scorers of its own."""
+
     policy: Path = DEFAULT_POLICY
-    """The policy; read again when it changes."""
+    """Safety policy file; reloaded when it changes."""
 
     strength_key: str = "bem:safety:strength"
-    """Redis hash of the safety adapter's strengths."""
+    """Redis hash of the safety strengths."""
 
     operator_key_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """SHA-256, hexadecimal, of the key that SetStrength asks for; empty refuses every SetStrength."""
+    """SHA-256, hexadecimal, of the key that SetStrength requires; empty rejects all calls."""
 
-    audit_stream: str = "bem:audit"
+    audit_stream: str = AUDIT_STREAM
     """Redis stream of the audit records."""
 
     audit_key_file: Path | None = None

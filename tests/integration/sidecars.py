@@ -1,4 +1,4 @@
-"""A sidecar in front of a mission that says what the test wants."""
+"""Sidecar in front of a mission with canned responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
 class CannedRouter(rpc.RouterServiceServicer):
-    """Streams ``pieces``; waits at ``...`` until ``go`` is set, and says ``!`` that all is said."""
+    """Streams ``pieces``: ``...`` waits until ``go`` is set, ``!`` announces the last text."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = ["hello ", "there"]
@@ -57,7 +57,7 @@ class CannedRouter(rpc.RouterServiceServicer):
 
 
 class CannedInference(oip_rpc.GRPCInferenceServiceServicer):
-    """Answers each text with itself."""
+    """Echoes each text."""
 
     async def ModelInfer(  # noqa: N802 - the RPC's name
         self, request: oip.ModelInferRequest, context: aio.ServicerContext[Any, Any]
@@ -93,8 +93,17 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncIterator[Scene]:
-    """Start mission and sidecar on unix sockets and wait until both are ready."""
+async def scene(
+    folder: Path, redis: RedisServer, *, wait: bool = True, **settings: Any
+) -> AsyncIterator[Scene]:
+    """Start mission and sidecar on unix sockets.
+
+    Args:
+        folder: Folder of the sockets.
+        redis: Audit store.
+        wait: Whether to wait until both are ready.
+        settings: Settings of the sidecar.
+    """
     router = CannedRouter()  # type: ignore[abstract] # only Generate is called
 
     async def mission(_settings: FleetSettings, app: App) -> None:
@@ -105,7 +114,7 @@ async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncItera
             await app.set_serving(name, serving=True)
 
     upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})
-    # A machine shared with others may stand still for a while: only tests of time-outs set them.
+    # A shared machine may stall: only tests of time limits set them.
     settings = {"check_timeout_s": 60, "deep_timeout_s": 60, **settings}
     own = SafetySettings(
         address=f"unix:{folder}/s.sock",
@@ -117,7 +126,8 @@ async def scene(folder: Path, redis: RedisServer, **settings: Any) -> AsyncItera
     sidecar = await start(own, build, STATUS)
     try:
         async with open_channel(sidecar.address) as channel:
-            await wait_ready(channel, SERVICE, 120)
+            if wait:
+                await wait_ready(channel, SERVICE, 240)
             yield Scene(router, sidecar, channel)
     finally:
         await sidecar.stop()

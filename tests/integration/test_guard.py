@@ -77,7 +77,7 @@ async def test_jailbreak_never_reaches_the_mission(fleet: Scene, redis_server: R
             grpc.StatusCode.PERMISSION_DENIED,
             "CONTENT_FILTERED",
         )
-        assert found.metadata["on"] == "request"
+        assert found.metadata["side"] == "request"
     records = await audit_of(redis_server)
 
     assert fleet.router.calls == 0

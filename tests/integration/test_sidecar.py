@@ -73,7 +73,7 @@ async def test_violating_span_never_leaves_however_it_is_cut(
     seen: list[str] = []
     call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
     with pytest.raises(aio.AioRpcError) as caught:
-        await _collect(call, seen)
+        await collect(call, seen)
     found = details_of(caught.value)
 
     assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CONTENT_FILTERED")
@@ -103,7 +103,7 @@ async def test_text_after_the_last_one_is_judged_too(fleet: Scene) -> None:
     before = _verdicts()
     seen: list[str] = []
     call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
-    reading = asyncio.ensure_future(_collect(call, seen))
+    reading = asyncio.ensure_future(collect(call, seen))
     async with asyncio.timeout(60):
         while _verdicts() == before:  # noqa: ASYNC110 - a counter has no event
             await asyncio.sleep(0.01)
@@ -116,7 +116,7 @@ async def test_text_after_the_last_one_is_judged_too(fleet: Scene) -> None:
 
 
 def _verdicts() -> float:
-    labels = {"on": "response", "constraint": "", "action": "allow"}
+    labels = {"side": "response", "constraint": "", "action": "allow"}
     return REGISTRY.get_sample_value("bem_safety_verdicts_total", labels) or 0.0
 
 
@@ -133,7 +133,7 @@ async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> Non
         process.wait(timeout=10)
     fleet.router.go.set()
     with pytest.raises(aio.AioRpcError) as caught:
-        await _collect(stream, [])
+        await collect(stream, [])
     stub = health_pb2_grpc.HealthStub(fleet.channel)
     alive = await stub.Check(health_pb2.HealthCheckRequest())
     fleet.router.pieces = [CLEAN]
@@ -145,7 +145,8 @@ async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> Non
     assert answers[0].text == CLEAN
 
 
-async def _collect(call: Any, seen: list[str]) -> None:
+async def collect(call: Any, seen: list[str]) -> None:
+    """Append the texts of a stream as they arrive."""
     async for answer in call:
         seen.append(answer.text)  # noqa: PERF401 - what arrived before an error counts
 
@@ -183,7 +184,7 @@ async def test_client_that_leaves_cancels_the_mission(fleet: Scene) -> None:
 
 def infer(text: bytes) -> oip.ModelInferRequest:
     """A request of the Open Inference Protocol that the mission echoes."""
-    raw = struct.pack("<I", len(text)) + text
+    raw = struct.encode_query("<I", len(text)) + text
     return oip.ModelInferRequest(model_name="m", raw_input_contents=[raw])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import redis
-from fleet.audit_chain import Fault, faults, head_key
+from fleet.audit_chain import ChainFault, head_key, verify_chain
 from fleet.errors import UnavailableError
 
 _PAGE_RECORDS = 1000
@@ -29,7 +29,7 @@ def verify(redis_url: str, stream: str, key: bytes, start: str) -> int:
     """
     found, count, head = _read(redis_url, stream, key, start)
     for fault in found[:_MAX_PRINTED]:
-        print(f"{stream} {fault.place}: {fault.problem}")
+        print(f"{stream} {fault.location}: {fault.problem}")
     if len(found) > _MAX_PRINTED:
         print(f"and {len(found) - _MAX_PRINTED} more")
     if found:
@@ -39,7 +39,7 @@ def verify(redis_url: str, stream: str, key: bytes, start: str) -> int:
     return 0
 
 
-def _read(redis_url: str, stream: str, key: bytes, start: str) -> tuple[list[Fault], int, str]:
+def _read(redis_url: str, stream: str, key: bytes, start: str) -> tuple[list[ChainFault], int, str]:
     """Return faults, number of records and head; records written meanwhile are not read."""
     try:
         with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
@@ -57,7 +57,7 @@ def _read(redis_url: str, stream: str, key: bytes, start: str) -> tuple[list[Fau
                     yield from page
                     at = f"({page[-1][0]}"
 
-            return faults(records(), head or "", key, start), seen, head or ""
+            return verify_chain(records(), head or "", key, start), seen, head or ""
     except redis.RedisError as err:
         raise UnavailableError(f"{redis_url}: {err}") from err
 

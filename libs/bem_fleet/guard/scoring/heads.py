@@ -1,6 +1,7 @@
-"""Learned heads: linear over hashed words and word pairs, and linear over sentence embeddings.
+"""Classifier heads: linear over hashed words and word pairs, and linear over sentence embeddings.
 
-A request is read by both, the words at half weight: they know an order that an embedding blurs.
+Requests are scored by both: the logit of a request head is its embedding logit plus half its word
+logit, because word pairs keep the word order that a sentence embedding blurs.
 """
 
 import hashlib
@@ -16,124 +17,130 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils import murmurhash3_32
 
 CARD, WEIGHTS = "heads.json", "heads.safetensors"
-FEATURES = 2**16
-SAID = "toxicity"
-ASKED = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
-LEANING = "stereotype"
-BY_WORDS = (SAID, *ASKED, LEANING)
-_WORDS_SHARE = np.float32(0.5)
+N_FEATURES = 2**16
+RESPONSE_HEAD = "toxicity"
+REQUEST_HEADS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+STEREOTYPE_HEAD = "stereotype"
+# Order of the columns of the word weights.
+WORD_HEADS = (RESPONSE_HEAD, *REQUEST_HEADS, STEREOTYPE_HEAD)
+_WORD_LOGIT_WEIGHT = np.float32(0.5)
 
 Array = NDArray[np.float32]
 
 
-def vectorizer() -> HashingVectorizer:
-    """Return the feature map: words and word pairs, hashed to 65,536 columns."""
+def build_vectorizer() -> HashingVectorizer:
+    """Return the feature map: words and word pairs, hashed to 65,536 columns, unit length."""
     return HashingVectorizer(
-        n_features=FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
+        n_features=N_FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
     )
 
 
-class Heads:
-    """The artifact in a folder.
-
-    Attributes:
-        card: How it was made, and what it showed on data that it had not seen.
-        digest: SHA-256 of the weights.
+class ClassifierHeads:
+    """Heads of one artifact folder.
 
     Args:
-        folder: With ``heads.json`` and ``heads.safetensors``.
+        folder: Folder with ``heads.json`` and ``heads.safetensors``.
+
+    Attributes:
+        card: Metadata of the training run: seed, data digests, thresholds, linear heads.
+        digest: SHA-256 of the weights file, hexadecimal.
 
     Raises:
-        ValueError: The weights are not those that the card names, or of another number of heads.
+        ValueError: The weights file does not match the card's hash or has other heads.
     """
 
     def __init__(self, folder: Path) -> None:
         self.card: dict[str, Any] = json.loads((folder / CARD).read_text())
         self.digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         if self.digest != self.card["weights_sha256"]:
-            raise ValueError(f"{WEIGHTS} does not have the hash that its card states")
+            raise ValueError(f"{WEIGHTS}: hash differs from weights_sha256 in {CARD}")
         weights = {
-            name: found.astype(np.float32) for name, found in load_file(folder / WEIGHTS).items()
+            name: tensor.astype(np.float32) for name, tensor in load_file(folder / WEIGHTS).items()
         }
-        # A row for each column of the feature map, so that a text's few rows lie together.
-        self._words = np.ascontiguousarray(weights["words.weight"].T)  # [FEATURES, 8]
-        self._words_bias = weights["words.bias"]
-        if len(self._words_bias) != len(BY_WORDS):
+        # Transposed: one row per feature, so that the few rows of a text are contiguous reads.
+        self._word_weights = np.ascontiguousarray(weights["words.weight"].T)  # [N_FEATURES, 8]
+        self._word_biases = weights["words.bias"]
+        if len(self._word_biases) != len(WORD_HEADS):
             raise ValueError(
-                f"{WEIGHTS} has {len(self._words_bias)} heads over words, not those of "
-                f"{', '.join(BY_WORDS)}; run `make train-scorer`"
+                f"{WEIGHTS}: has {len(self._word_biases)} word heads; expected "
+                f"{len(WORD_HEADS)} ({', '.join(WORD_HEADS)}); run `make train-scorer`"
             )
-        self._meaning, self._meaning_bias = weights["meaning.weight"], weights["meaning.bias"]
-        self._terms = vectorizer().build_analyzer()
+        self._embedding_weights = weights["meaning.weight"]  # [6, 384]
+        self._embedding_biases = weights["meaning.bias"]
+        self._extract_terms = build_vectorizer().build_analyzer()
 
-    def words(self, pieces: Sequence[str]) -> Array:
-        """Return logits [len(pieces), 8] from words alone, in the order of ``BY_WORDS``."""
-        found: Array = np.empty((len(pieces), len(self._words_bias)), dtype=np.float32)
-        for place, piece in enumerate(pieces):
-            found[place] = self._sum(piece)
-        found += self._words_bias
-        return found
+    def word_logits(self, windows: Sequence[str]) -> Array:
+        """Return word logits [len(windows), 8] in the order of ``WORD_HEADS``."""
+        logits: Array = np.empty((len(windows), len(self._word_biases)), dtype=np.float32)
+        for index, window in enumerate(windows):
+            logits[index] = self._multiply(window)
+        logits += self._word_biases
+        return logits
 
-    def _sum(self, piece: str) -> Array:
-        """Return the product of one text's features and the weights [8].
+    def _multiply(self, window: str) -> Array:
+        """Return the product of the features of one window and the word weights [8].
 
-        The vectorizer's ``transform`` gives the same features; checking its parameters and making
-        a sparse matrix takes it ten times as long as this, on the path of every answer.
+        ``HashingVectorizer.transform`` computes the same features, but its parameter validation
+        and sparse matrix make it ten times slower, and this runs for every piece of a response.
         """
-        columns = [abs(murmurhash3_32(term)) % FEATURES for term in self._terms(piece)]
+        columns = [abs(murmurhash3_32(term)) % N_FEATURES for term in self._extract_terms(window)]
         if not columns:
-            return np.zeros(self._words.shape[1], dtype=np.float32)
-        places, counts = np.unique(columns, return_counts=True)
-        size = np.sqrt(np.square(counts, dtype=np.float32).sum())
-        found: Array = counts.astype(np.float32) / size @ self._words[places]
-        return found
+            return np.zeros(self._word_weights.shape[1], dtype=np.float32)
+        rows, counts = np.unique(columns, return_counts=True)
+        norm = np.sqrt(np.square(counts, dtype=np.float32).sum())
+        product: Array = counts.astype(np.float32) / norm @ self._word_weights[rows]
+        return product
 
-    def leaning(self, pieces: Sequence[str]) -> Array:
-        """Return logits [len(pieces)]; their difference says which of two is the stereotype."""
-        found: Array = self.words(pieces)[:, BY_WORDS.index(LEANING)]
-        return found
+    def stereotype_logits(self, windows: Sequence[str]) -> Array:
+        """Return logits [len(windows)]; the higher of two texts is the likelier stereotype."""
+        logits: Array = self.word_logits(windows)[:, WORD_HEADS.index(STEREOTYPE_HEAD)]
+        return logits
 
-    def requests(self, pieces: Sequence[str], embedded: Array) -> Array:
-        """Return logits [len(pieces), 6] of ``ASKED``.
+    def request_logits(self, windows: Sequence[str], embeddings: Array) -> Array:
+        """Return logits [len(windows), 6] in the order of ``REQUEST_HEADS``.
 
         Args:
-            pieces: Windows of requests.
-            embedded: Their embeddings [len(pieces), 384].
+            windows: Windows of requests.
+            embeddings: Embeddings of the windows [len(windows), 384].
         """
-        by_words = self.words(pieces)[:, 1 : 1 + len(ASKED)]
-        found: Array = embedded @ self._meaning.T + self._meaning_bias + _WORDS_SHARE * by_words
-        return found
+        word_logits = self.word_logits(windows)[:, 1 : 1 + len(REQUEST_HEADS)]
+        logits: Array = (
+            embeddings @ self._embedding_weights.T
+            + self._embedding_biases
+            + _WORD_LOGIT_WEIGHT * word_logits
+        )
+        return logits
 
 
-def store(
+def save_heads(
     folder: Path,
-    words: tuple[Array, Array],
-    meaning: tuple[Array, Array],
+    word_heads: tuple[Array, Array],
+    embedding_heads: tuple[Array, Array],
     card: dict[str, Any],
 ) -> None:
     """Write an artifact.
 
     Args:
-        folder: Made if it is not there.
-        words: Weights [8, FEATURES] and biases [8], in the order of ``BY_WORDS``.
-        meaning: Weights [6, 384] and biases [6].
-        card: Gets the weights' hash.
+        folder: Destination, created if missing.
+        word_heads: Weights [8, N_FEATURES] and biases [8] in the order of ``WORD_HEADS``.
+        embedding_heads: Weights [6, 384] and biases [6] in the order of ``REQUEST_HEADS``.
+        card: Metadata; the hash of the weights file is added to it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        "words.weight": words[0].astype(np.float16),
-        "words.bias": words[1].astype(np.float32),
-        "meaning.weight": meaning[0].astype(np.float32),
-        "meaning.bias": meaning[1].astype(np.float32),
+        "words.weight": word_heads[0].astype(np.float16),
+        "words.bias": word_heads[1].astype(np.float32),
+        "meaning.weight": embedding_heads[0].astype(np.float32),
+        "meaning.bias": embedding_heads[1].astype(np.float32),
     }
-    stored = save({name: np.ascontiguousarray(found) for name, found in tensors.items()})
-    (folder / WEIGHTS).write_bytes(stored)
-    digest = hashlib.sha256(stored).hexdigest()
+    serialized = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
+    (folder / WEIGHTS).write_bytes(serialized)
+    digest = hashlib.sha256(serialized).hexdigest()
     (folder / CARD).write_text(json.dumps({**card, "weights_sha256": digest}, indent=1) + "\n")
 
 
-def probability(logits: Array) -> Array:
+def sigmoid(logits: Array) -> Array:
     """Return 1 / (1 + exp(-logits)), element by element."""
     one = np.float32(1)
-    found: Array = one / (one + np.exp(-np.clip(logits, -30, 30), dtype=np.float32))
-    return found
+    result: Array = one / (one + np.exp(-np.clip(logits, -30, 30), dtype=np.float32))
+    return result

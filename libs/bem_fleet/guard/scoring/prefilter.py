@@ -1,11 +1,11 @@
-"""Whether a text can hold personal data or a secret at all: in one pass, before slow scorers."""
+"""Prefilter: one pass that decides whether a text needs the slow scorers or is not valid text."""
 
 import re
 import unicodedata
 
-from bem_fleet.guard.scoring.normalization import plain
+from bem_fleet.guard.scoring.normalization import fold_confusables
 
-# Every entity that the privacy scorers know has one of these.
+# Every entity type that the sensitive-data detector knows contains one of these patterns.
 _CANDIDATE = re.compile(
     r"@"
     r"|\d(?:[\s().:/-]{0,2}\d){6}"
@@ -15,31 +15,30 @@ _CANDIDATE = re.compile(
     r"|-----BEGIN",
     re.IGNORECASE,
 )
+# Written languages stack at most four marks (Vietnamese two, Tibetan and Hebrew up to four).
+_MAX_COMBINING_MARKS = 8
 
 
-def may_hold_personal_data(text: str) -> bool:
-    """Return False only if no e-mail, number, address, account or key can be in the text."""
-    return _CANDIDATE.search(text if text.isascii() else plain(text).text) is not None
+def may_contain_sensitive_data(text: str) -> bool:
+    """Return False only if the text has no e-mail, number, address, account or key."""
+    folded = text if text.isascii() else fold_confusables(text).text
+    return _CANDIDATE.search(folded) is not None
 
 
-def unreadable(text: str) -> str:
-    """Return why a text is no text that a person or a program would write; empty if it is one.
+def invalid_text_reason(text: str) -> str:
+    """Return why a text is not valid text; empty if it is valid.
 
-    Control characters, private use, and marks heaped on one letter hide what is said.
+    Control characters and stacks of combining marks can hide content from the scorers.
     """
     if text.isascii():
-        found = next((one for one in text if one < " " and one not in "\t\n\r\f\v"), "")
-        return f"has the control character U+{ord(found):04X}" if found else ""
+        control = next((char for char in text if char < " " and char not in "\t\n\r\f\v"), "")
+        return f"has the control character U+{ord(control):04X}" if control else ""
     marks = 0
-    for one in text:
-        kind = unicodedata.category(one)
-        marks = marks + 1 if kind in ("Mn", "Me") else 0
-        if kind in ("Cc", "Cs") and one not in "\t\n\r\f\v\x85":
-            return f"has the control character U+{ord(one):04X}"
-        if marks > _MOST_MARKS:
-            return f"has more than {_MOST_MARKS} marks on one letter"
+    for char in text:
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        if category in ("Cc", "Cs") and char not in "\t\n\r\f\v\x85":
+            return f"has the control character U+{ord(char):04X}"
+        if marks > _MAX_COMBINING_MARKS:
+            return f"has more than {_MAX_COMBINING_MARKS} combining marks on one letter"
     return ""
-
-
-# Real scripts heap up to four (Vietnamese two, Tibetan and Hebrew up to four).
-_MOST_MARKS = 8

@@ -1,4 +1,4 @@
-"""What can be read off an answer beside its request: support by evidence, help, fairness."""
+"""Features of a response beside its request: grounding, helpfulness, counterfactual fairness."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+(?:[.,]\d+)*")
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _NAME = re.compile(r"\b[A-Z][a-z]{2,}")
-_STOP = frozenset(
+_STOP_WORDS = frozenset(
     """
     a an the of to in on at by for with from as is are was were be been and or but it
     its this that these those he she they his her their i you we my your our not no do
@@ -20,84 +20,87 @@ _STOP = frozenset(
     """.split()  # noqa: SIM905 - a hundred quoted words are harder to read
 )
 _NEGATION = frozenset(("not", "no", "never", "none", "without", "n't", "cannot"))
-# A request with fewer words beside its question brings no evidence.
-EVIDENCE_WORDS = 30
-_MOST_WORDS = 4000
+# A shorter request is a bare question and carries no evidence.
+MIN_EVIDENCE_WORDS = 30
+MAX_CLAIMS = 32
+_MIN_CLAIM_WORDS = 3
+_MAX_WORDS = 4000
 
 Array = NDArray[np.float32]
 
 
-def words(text: str) -> list[str]:
+def tokenize(text: str) -> list[str]:
     """Return lower-case words and numbers, at most 4,000."""
-    found = islice(_WORD.finditer(text.lower()), _MOST_WORDS)
-    return [match[0] for match in found]
+    return [match[0] for match in islice(_WORD.finditer(text.lower()), _MAX_WORDS)]
 
 
 def grounding_features(evidence: str, claim: str) -> Array:
-    """Return [5] features of how far a claim goes beyond its evidence, each 0 to 1.
+    """Return features [5] of how far a claim goes beyond its evidence, each 0 to 1.
 
-    Shares of the claim's content words, word pairs, numbers and names that the evidence lacks, and
-    whether one of both denies and the other does not.
+    The features are the shares of the claim's content words, word pairs, numbers and names that
+    the evidence lacks, and whether exactly one of the two contains a negation.
     """
-    known, said = words(evidence), words(claim)
-    content = [word for word in said if word not in _STOP]
-    pairs = set(pairwise(said))
-    numbers = {word for word in said if word[0].isdigit()}
+    evidence_words, claim_words = tokenize(evidence), tokenize(claim)
+    evidence_set = set(evidence_words)
+    content = {word for word in claim_words if word not in _STOP_WORDS}
+    numbers = {word for word in claim_words if word[0].isdigit()}
+    # The first capitalized word of a claim is usually the start of its sentence, not a name.
     names = {name.lower() for name in _NAME.findall(claim)[1:]}
-    bag = set(known)
-    negation = bool(bag & _NEGATION) != bool(set(said) & _NEGATION)
+    negation = bool(evidence_set & _NEGATION) != bool(set(claim_words) & _NEGATION)
     return np.array(
         [
-            _share(set(content), bag),
-            _share(pairs, set(pairwise(known))),
-            _share(numbers, bag),
-            _share(names, bag),
+            _missing_share(content, evidence_set),
+            _missing_share(set(pairwise(claim_words)), set(pairwise(evidence_words))),
+            _missing_share(numbers, evidence_set),
+            _missing_share(names, evidence_set),
             float(negation),
         ],
         dtype=np.float32,
     )
 
 
-def _share(wanted: AbstractSet[object], known: AbstractSet[object]) -> float:
-    return len(wanted - known) / len(wanted) if wanted else 0.0
+def _missing_share(required: AbstractSet[object], available: AbstractSet[object]) -> float:
+    return len(required - available) / len(required) if required else 0.0
 
 
-def evidence_of(asked: str) -> str:
-    """Return the request if it brings evidence with its question, else nothing."""
-    return asked if len(words(asked)) >= EVIDENCE_WORDS else ""
+def extract_evidence(prompt: str) -> str:
+    """Return the prompt if it is long enough to carry evidence, else an empty string."""
+    return prompt if len(tokenize(prompt)) >= MIN_EVIDENCE_WORDS else ""
 
 
-def claims_of(answer: str) -> list[str]:
-    """Return the sentences of an answer, at most 32."""
-    found = [match[0].strip() for match in _SENTENCE.finditer(answer)]
-    return [one for one in found if len(words(one)) >= 3][:32] or [answer]
+def split_claims(response: str) -> list[str]:
+    """Return the sentences of a response that have at least three words, at most 32."""
+    sentences = [match[0].strip() for match in _SENTENCE.finditer(response)]
+    claims = [one for one in sentences if len(tokenize(one)) >= _MIN_CLAIM_WORDS]
+    return claims[:MAX_CLAIMS] or [response]
 
 
-def help_features(asked: str, answer: str) -> Array:
-    """Return [5] features of an unhelpful answer, each 0 to 1.
+def helpfulness_features(prompt: str, response: str) -> Array:
+    """Return features [5] of an unhelpful response, each 0 to 1.
 
-    Share of repeated word triples, share of repeated words, share of the answer copied from the
-    request as word triples, share of content words that the request does not have, and emptiness.
+    The features are the share of repeated word triples, the share of repeated words, the share of
+    word triples copied from the prompt, the share of content words that the prompt lacks, and
+    whether there is no content word at all.
     """
-    said, known = words(answer), words(asked)
-    triples = list(zip(said, said[1:], said[2:], strict=False))
-    asked_triples = set(zip(known, known[1:], known[2:], strict=False))
+    response_words, prompt_words = tokenize(response), tokenize(prompt)
+    triples = list(zip(response_words, response_words[1:], response_words[2:], strict=False))
+    prompt_triples = set(zip(prompt_words, prompt_words[1:], prompt_words[2:], strict=False))
     repeated = 1 - len(set(triples)) / len(triples) if triples else 0.0
-    copied = sum(one in asked_triples for one in triples) / len(triples) if triples else 0.0
-    content = {word for word in said if word not in _STOP}
+    copied = sum(one in prompt_triples for one in triples) / len(triples) if triples else 0.0
+    content = {word for word in response_words if word not in _STOP_WORDS}
     return np.array(
         [
             repeated,
-            1 - len(set(said)) / len(said) if said else 1.0,
+            1 - len(set(response_words)) / len(response_words) if response_words else 1.0,
             copied,
-            _share(content, set(known)),
+            _missing_share(content, set(prompt_words)),
             float(len(content) < 1),
         ],
         dtype=np.float32,
     )
 
 
-# Groups that may take each other's place; a word stands once.
+# Group words that are swapped for each other; the first pair of a word counts.
 _GROUPS = [
     (pair.partition("/")[0], pair.partition("/")[2])
     for pair in """
@@ -114,33 +117,36 @@ _SWAPS = {right: left for left, right in reversed(_GROUPS)} | dict(reversed(_GRO
 _LETTERS = re.compile(r"[A-Za-z]+")
 
 
-def counterfactual(text: str) -> str:
-    """Return the text with every named group replaced by its counterpart."""
+def swap_groups(text: str) -> str:
+    """Return the counterfactual of a text: every group word replaced by its counterpart."""
 
-    def turn(match: re.Match[str]) -> str:
+    def replace(match: re.Match[str]) -> str:
         word = match[0]
         other = _SWAPS.get(word.lower())
         if other is None:
             return word
         return other.capitalize() if word[0].isupper() else other
 
-    return _LETTERS.sub(turn, text)
+    return _LETTERS.sub(replace, text)
 
 
-def unfairness(pieces: Sequence[str], leaning: Callable[[Sequence[str]], Array]) -> float:
-    """Return how much more of a stereotype a text is than its counterfactual, 0 to 1.
+def counterfactual_unfairness(
+    windows: Sequence[str], stereotype_logits: Callable[[Sequence[str]], Array]
+) -> float:
+    """Return how much more stereotypical a text is than its counterfactual, 0 to 1.
 
-    Kusner et al. (1703.06856): a judgement is fair if it stays when the group changes. Of a pair,
-    the Bradley-Terry odds that the text is the stereotype, on the scale of tanh: 0 if it leans no
-    more than with the other group named.
+    Counterfactual fairness (Kusner et al. 1703.06856): a statement is fair if its score stays the
+    same when the group is exchanged. The result is ``tanh(d / 2)`` of the largest logit
+    difference d between a window and its counterfactual, and 0 where none is positive. Example:
+    logits 3.0 for "women are bad" and 2.0 for "men are bad" give ``tanh(0.5) = 0.46``.
 
     Args:
-        pieces: Windows of the text.
-        leaning: Logits [n] for n windows.
+        windows: Windows of the text.
+        stereotype_logits: Returns logits [n] for n windows.
     """
-    swapped = [(piece, counterfactual(piece)) for piece in pieces]
-    pairs = [(piece, other) for piece, other in swapped if piece != other]
+    swapped = [(window, swap_groups(window)) for window in windows]
+    pairs = [(window, other) for window, other in swapped if window != other]
     if not pairs:
         return 0.0
-    read = leaning([one for pair in pairs for one in pair])
-    return float(np.tanh(max((read[0::2] - read[1::2]).max(), 0.0) / 2))
+    logits = stereotype_logits([one for pair in pairs for one in pair])
+    return float(np.tanh(max((logits[0::2] - logits[1::2]).max(), 0.0) / 2))

@@ -1,68 +1,70 @@
-"""Windows of words: a violating phrase must not drown in a long text."""
+"""Sliding word windows: a violating phrase is scored by itself, not diluted by a long text."""
 
 from collections.abc import Iterable, Iterator
 
-# Toxicity is read phrase by phrase: an insult of six words drowns among 24. Fairness is read in
-# sentences, a request in pieces that fill the embedding model.
-SAID_WORDS, SAID_STRIDE = 8, 4
-FAIR_WORDS, FAIR_STRIDE = 24, 12
-ASKED_WORDS, ASKED_STRIDE = 48, 36
-LINE_WORDS = 8
-# A word of more characters is cut: text without spaces has words too.
-_LONGEST_WORD = 48
+# Toxicity is scored by phrases, because 24 words dilute an insult of six; fairness by sentences;
+# requests by windows that fill the embedding model's 128 tokens.
+RESPONSE_WINDOW_WORDS, RESPONSE_WINDOW_STRIDE = 8, 4
+FAIRNESS_WINDOW_WORDS, FAIRNESS_WINDOW_STRIDE = 24, 12
+REQUEST_WINDOW_WORDS, REQUEST_WINDOW_STRIDE = 48, 36
+MIN_LINE_WORDS = 8
+# Longer words are split, so that a text without spaces has windows too.
+_MAX_WORD_CHARS = 48
 
 
-def windows(text: str, size: int = SAID_WORDS, stride: int = SAID_STRIDE) -> list[str]:
-    """Cut a text into overlapping windows.
+def sliding_windows(
+    text: str, size: int = RESPONSE_WINDOW_WORDS, stride: int = RESPONSE_WINDOW_STRIDE
+) -> list[str]:
+    """Split a text into overlapping windows of words.
 
     Args:
-        text: Of any length.
-        size: Words of a window.
-        stride: Words from one window's beginning to the next's.
+        text: Text of any length.
+        size: Words in a window.
+        stride: Words from the start of one window to the start of the next.
     """
-    words = list(_words(text))
+    words = list(_split_words(text))
     if len(words) <= size:
         return [text]
     starts = range(0, len(words) - (size - stride), stride)
     return [" ".join(words[start : start + size]) for start in starts]
 
 
-def fair_windows(text: str) -> list[str]:
-    """Return an answer's windows that are read beside their counterfactuals."""
-    return windows(text, FAIR_WORDS, FAIR_STRIDE)
+def fairness_windows(text: str) -> list[str]:
+    """Return the windows of a response that are compared with their counterfactuals."""
+    return sliding_windows(text, FAIRNESS_WINDOW_WORDS, FAIRNESS_WINDOW_STRIDE)
 
 
-def asked_windows(readings: Iterable[str], *, lines: bool = True) -> list[str]:
-    """Return the windows of a request's readings, each once.
+def request_windows(variants: Iterable[str], *, lines: bool = True) -> list[str]:
+    """Return the distinct windows of the decoded variants of a request.
 
     Args:
-        readings: Texts.
-        lines: Read a text of several windows by its lines as well: an instruction that is planted
-            in a document is often a line of it, and drowns among 48 words.
+        variants: Variants of one request, as ``decode_variants`` returns them.
+        lines: Whether texts of several windows are also split into lines. An instruction that is
+            planted in a document is often one line of it, and 48 words would dilute it.
     """
-    found: list[str] = []
-    for text in readings:
-        pieces = windows(text, ASKED_WORDS, ASKED_STRIDE)
-        found += pieces
-        if lines and len(pieces) > 1:
-            for line in _lines(text):
-                found += windows(line, ASKED_WORDS, ASKED_STRIDE)
-    return list(dict.fromkeys(found))
+    collected: list[str] = []
+    for text in variants:
+        windows = sliding_windows(text, REQUEST_WINDOW_WORDS, REQUEST_WINDOW_STRIDE)
+        collected += windows
+        if lines and len(windows) > 1:
+            for line in _merge_short_lines(text):
+                collected += sliding_windows(line, REQUEST_WINDOW_WORDS, REQUEST_WINDOW_STRIDE)
+    return list(dict.fromkeys(collected))
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Yield a text's lines, short ones with those after them: else a table would be many pieces."""
+def _merge_short_lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text; short lines are merged, or a table would give many windows."""
     words: list[str] = []
     for line in text.splitlines():
         words += line.split()
-        if len(words) >= LINE_WORDS:
+        if len(words) >= MIN_LINE_WORDS:
             yield " ".join(words)
             words = []
     if words:
         yield " ".join(words)
 
 
-def _words(text: str) -> Iterator[str]:
+def _split_words(text: str) -> Iterator[str]:
     for word in text.split():
-        for at in range(0, len(word), _LONGEST_WORD):
-            yield word[at : at + _LONGEST_WORD]
+        for start in range(0, len(word), _MAX_WORD_CHARS):
+            yield word[start : start + _MAX_WORD_CHARS]

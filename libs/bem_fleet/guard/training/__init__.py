@@ -1,1 +1,1 @@
-"""Training of the guard's classifier heads."""
+"""Training and calibration of the classifier heads: ``python -m bem_fleet.guard.training``."""

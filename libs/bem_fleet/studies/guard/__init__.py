@@ -1,1 +1,1 @@
-"""Trains, calibrates and judges the sidecar: ``python -m bem_fleet.studies.guard train``."""
+"""Study of the content guard: head reports, obfuscation and the sidecar's arm of gate C."""

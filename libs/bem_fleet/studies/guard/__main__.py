@@ -1,108 +1,126 @@
-"""Heads, their reports, and the sidecar's arm of gate C: ``python -m bem_fleet.studies.guard train``."""
+"""Guard study: ``python -m bem_fleet.studies.guard report``, ``obfuscation`` or ``gate``.
+
+The heads themselves are trained by ``python -m bem_fleet.guard.training``.
+"""
 
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from bem.backbone import load_backbone
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
-from bem_fleet.evaluation.report_rendering import render_json
-from bem_fleet.guard.policy import load
-from bem_fleet.guard.training.corpus import Embeddings
-from bem_fleet.guard.training.heads import train
-from bem_fleet.services.safety.settings import SafetySettings
-from bem_fleet.studies.guard import disguises, gate_reports, head_report
-from bem_fleet.studies.guard.guard_runner import Guard, quality, violations, withheld
+from bem_fleet.data.harmless import load_harmless, load_said
+from bem_fleet.evaluation.report import as_json
+from bem_fleet.guard.offline import OfflineGuard
+from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
+from bem_fleet.guard.scoring.heads import CARD
+from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.head_training import train_heads
+from bem_fleet.studies.guard import gate_reports, head_report, obfuscation
+from bem_fleet.studies.guard.outcomes import false_positives, quality_outcomes, violation_outcomes
 from bem_fleet.studies.safety.basis_study import (
     ANSWER_TOKENS,
     REPLY_TOKENS,
-    harmless_suite,
-    held_out_attacks,
+    attacks_to_judge,
+    harmless_to_judge,
 )
-from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
+from bem_fleet.studies.safety.reply_cache import Arm, asked
 
-SCORER = ROOT / "adapters/guard"
+HEADS = ROOT / "adapters/guard"
 CACHE = ROOT / ".cache/guard"
 REPLIES = ROOT / ".cache/safety/results"
 RESULTS = ROOT / "results"
 ADAPTER = ROOT / "adapters/passage-qa"
 SEEDS = (0, 1, 2)
-# Of harmless requests and answers of held-out origins each.
-FOREIGN = 600
+# Benign requests, and as many benign responses, of held-out origins.
+MAX_BENIGN_TEXTS = 600
 
 
-def guards(embeddings: Embeddings) -> list[Guard]:
-    """Return the guard of each training seed; seed 0 is the one that is served."""
-    folders = [SCORER, *(CACHE / f"seed-{seed}" for seed in SEEDS[1:])]
+def embedding_cache() -> EmbeddingCache:
+    """Return the embeddings that earlier runs stored."""
+    return EmbeddingCache(CACHE / "embeddings.npz")
+
+
+def load_guards(cache: EmbeddingCache) -> list[OfflineGuard]:
+    """Return the guard of each training seed; seed 0 is the served artifact."""
+    folders = [HEADS, *(CACHE / f"seed-{seed}" for seed in SEEDS[1:])]
     for folder, seed in zip(folders[1:], SEEDS[1:], strict=True):
-        if not (folder / "card.json").exists():
-            train(folder, embeddings, seed)
-    policy = load(SafetySettings().policy)
-    return [Guard(folder, policy, embeddings) for folder in folders]
+        if not (folder / CARD).exists():
+            train_heads(folder, cache, seed)
+    policy = load_policy(DEFAULT_POLICY)
+    return [OfflineGuard(folder, policy, cache) for folder in folders]
 
 
-def gate() -> None:
-    """Answer, judge, and write the reports of the sidecar's arm."""
-    attacks, questions = held_out_attacks(), harmless_suite()
-    base = StudyArm(ROOT / ".cache", name="base", adapters=[ADAPTER])
-    said = base.replies(
-        [study_prompt(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
+def run_gate() -> None:
+    """Generate the replies, filter them and write the reports of the sidecar's arm."""
+    attacks, questions = attacks_to_judge(), harmless_to_judge()
+    base = Arm(ROOT / ".cache", name="base", adapters=[ADAPTER])
+    attack_replies = base.replies(
+        [asked(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
     )
-    answered = base.replies(
-        [study_prompt(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
+    answers = base.replies(
+        [asked(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
     )
     base.close()
-    own = guards(Embeddings(CACHE / "embeddings.npz"))
-    found = violations(attacks, dict(zip([p.key for p in attacks], said, strict=True)), own)
-    kept = quality(questions, dict(zip([p.key for p in questions], answered, strict=True)), own)
-    written = gate_reports.reports(
+    guards = load_guards(embedding_cache())
+    violations = violation_outcomes(
+        attacks, dict(zip([p.key for p in attacks], attack_replies, strict=True)), guards
+    )
+    quality = quality_outcomes(
+        questions, dict(zip([p.key for p in questions], answers, strict=True)), guards
+    )
+    reports = gate_reports.build_reports(
         attacks,
         questions,
-        found,
-        kept,
+        violations,
+        quality,
         seeds=SEEDS,
-        digests={"base": load_backbone(cache=ROOT / ".cache/models").digest},
-        rules=own[0].policy.version,
+        base_digest=load_backbone(cache=ROOT / ".cache/models").digest,
+        policy_version=guards[0].policy.version,
     )
-    foreign = [one for one in load_benign_requests("held_out") if not one.golds][:FOREIGN]
-    replies = [one for one in load_benign_responses("held_out") if not one.adapter][:FOREIGN]
-    touched = withheld([one.text for one in foreign], [one.text for one in replies], own)
-    written["safety_benign"] = gate_reports.benign(
-        written["guard_quality"], [*foreign, *replies], touched
+    prompts = [one for one in load_harmless("held_out") if not one.golds][:MAX_BENIGN_TEXTS]
+    replies = [one for one in load_said("held_out") if not one.adapter][:MAX_BENIGN_TEXTS]
+    triggered = false_positives([p.text for p in prompts], [r.text for r in replies], guards)
+    reports["safety_benign"] = gate_reports.build_benign_report(
+        reports["guard_quality"], [*prompts, *replies], triggered
     )
-    for name, one in written.items():
-        (RESULTS / f"{name}.json").write_text(render_json(one), encoding="utf-8")
-    (RESULTS / "guard_gate.md").write_text(gate_reports.markdown(written, found), encoding="utf-8")
+    for name, report in reports.items():
+        (RESULTS / f"{name}.json").write_text(as_json(report), encoding="utf-8")
+    page = gate_reports.markdown(reports, violations)
+    (RESULTS / "guard_gate.md").write_text(page, encoding="utf-8")
+
+
+def run_obfuscation() -> None:
+    """Measure the detection rates and write their report."""
+    attacks = [attack.text for attack in attacks_to_judge()]
+    rows = obfuscation.detection_rates(load_guards(embedding_cache()), attacks)
+    stem = RESULTS / "guard_obfuscation"
+    stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(obfuscation.markdown(rows, len(attacks)))
+
+
+def run_report() -> None:
+    """Evaluate the served heads and write their report."""
+    report = head_report.build_report(HEADS, embedding_cache(), 0)
+    head_report.write(*report, RESULTS / "guard_heads")
+
+
+COMMANDS = {
+    "report": (run_report, "write results/guard_heads: the heads on held-out families"),
+    "obfuscation": (run_obfuscation, "write results/guard_obfuscation: detection rates"),
+    "gate": (run_gate, "write the reports of the sidecar's arm of gate C"),
+}
 
 
 def main() -> int:
     """Parse the arguments and run one command."""
     parser = argparse.ArgumentParser(prog="python -m bem_fleet.studies.guard", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    asked = commands.add_parser("train", help="train the heads and choose their thresholds")
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--out", type=Path, default=SCORER)
-    commands.add_parser("report", help="write results/guard_heads from the heads")
-    commands.add_parser("disguises", help="write results/guard_disguises")
-    commands.add_parser("gate", help="write the sidecar's arm of gate C into results")
-    given = parser.parse_args()
-    if given.command == "train":
-        card = train(given.out, Embeddings(CACHE / "embeddings.npz"), given.seed)
-        for name, value in card["thresholds"].items():
-            print(f"{name}: {value}")
-    elif given.command == "report":
-        found = head_report.report(SCORER, Embeddings(CACHE / "embeddings.npz"), 0)
-        head_report.write(*found, RESULTS / "guard_heads")
-    elif given.command == "disguises":
-        attacks = [one.text for one in held_out_attacks()]
-        rows = disguises.held(guards(Embeddings(CACHE / "embeddings.npz")), attacks)
-        (RESULTS / "guard_disguises.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (RESULTS / "guard_disguises.md").write_text(disguises.markdown(rows, len(attacks)))
-    else:
-        gate()
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    run, _ = COMMANDS[parser.parse_args().command]
+    run()
     return 0
 
 

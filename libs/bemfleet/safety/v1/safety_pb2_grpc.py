@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SafetyServiceStub:
-    """Served by the sidecar itself, beside the methods that it forwards.
+    """Served by the safety sidecar itself, beside the methods that it forwards.
     """
 
     def __init__(self, channel):
@@ -53,25 +53,25 @@ class SafetyServiceStub:
 
 
 class SafetyServiceServicer:
-    """Served by the sidecar itself, beside the methods that it forwards.
+    """Served by the safety sidecar itself, beside the methods that it forwards.
     """
 
     def Check(self, request, context):
-        """Judges one text as the sidecar would before letting it pass.
+        """Returns the verdict that a text would get in a forwarded call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Tells what every scorer reads in a text, whether the policy asks it or not.
+        """Returns the scores of all scorers of one side, whether the policy uses them or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetStrength(self, request, context):
-        """Sets how strongly the mission's safety adapter works; operators only, kept and audited.
+        """Sets the strength of the mission's safety adapter; operators only, persistent and audited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ def add_SafetyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SafetyService:
-    """Served by the sidecar itself, beside the methods that it forwards.
+    """Served by the safety sidecar itself, beside the methods that it forwards.
     """
 
     @staticmethod

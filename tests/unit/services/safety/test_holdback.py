@@ -1,8 +1,8 @@
-"""What may leave, and when."""
+"""Hold-back buffer: what may be released, and when."""
 
 from bem_fleet.guard.findings import Span
+from bem_fleet.guard.spans import merge_spans, redact
 from bem_fleet.services.safety.holdback import HoldBack
-from bem_fleet.services.safety.redaction import cut, merged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,40 +10,40 @@ PIECES = st.lists(st.text(alphabet="ab ", max_size=9), max_size=30)
 
 
 @given(pieces=PIECES, window=st.integers(0, 20), stride=st.integers(1, 10))
-def test_nothing_unjudged_leaves_and_all_leaves_in_order(
+def test_only_evaluated_text_is_released_in_order(
     pieces: list[str], window: int, stride: int
 ) -> None:
-    """Released text always lies the window before what was judged, until the end."""
+    """Released text ends at least one window before the evaluated text, until the stream ends."""
     hold = HoldBack(window, context=5, stride=stride)
     out: list[bytes] = []
-    judged = 0
+    evaluated = 0
     for piece in pieces:
         hold.add(piece.encode(), piece)
-        if hold.unjudged(ended=False):
-            judged = len(hold.text)
-            hold.passed(judged)
-        out += [raw for raw, _, _ in hold.releasable(ended=False)]
-        assert len(b"".join(out)) <= max(0, judged - window)
-    if hold.unjudged(ended=True):
-        hold.passed(len(hold.text))
-    out += [raw for raw, _, _ in hold.releasable(ended=True)]
+        if hold.text_to_evaluate(ended=False):
+            evaluated = len(hold.text)
+            hold.mark_evaluated(evaluated)
+        out += [raw for raw, _, _ in hold.release(ended=False)]
+        assert len(b"".join(out)) <= max(0, evaluated - window)
+    if hold.text_to_evaluate(ended=True):
+        hold.mark_evaluated(len(hold.text))
+    out += [raw for raw, _, _ in hold.release(ended=True)]
 
     assert out == [piece.encode() for piece in pieces]
-    assert hold.held == 0
+    assert hold.pending_count == 0
 
 
 @given(pieces=PIECES)
-def test_each_verdict_sees_the_text_before_it(pieces: list[str]) -> None:
-    """What is judged overlaps what was judged, so no span falls between two verdicts."""
+def test_each_evaluation_includes_preceding_text(pieces: list[str]) -> None:
+    """Evaluations overlap, so no span falls between two of them."""
     hold = HoldBack(4, context=6, stride=1)
-    judged = 0
+    evaluated = 0
     for piece in pieces:
         hold.add(b"", piece)
-        if text := hold.unjudged(ended=False):
+        if text := hold.text_to_evaluate(ended=False):
             assert hold.text.endswith(text)
-            assert len(hold.text) - len(text) == max(0, judged - 6)
-            judged = len(hold.text)
-            hold.passed(judged)
+            assert len(hold.text) - len(text) == max(0, evaluated - 6)
+            evaluated = len(hold.text)
+            hold.mark_evaluated(evaluated)
 
 
 SECRETS = ("ab@cd.ef", "12 34 56 78", "x" * 40)
@@ -54,10 +54,10 @@ SECRETS = ("ab@cd.ef", "12 34 56 78", "x" * 40)
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     stride=st.integers(1, 20),
 )
-def test_no_part_of_a_span_leaves_however_the_stream_is_cut(
+def test_no_part_of_a_span_is_released_however_the_stream_is_split(
     words: list[str], sizes: list[int], stride: int
 ) -> None:
-    """What leaves is the whole text with the spans cut out, one mark a span."""
+    """The released text is the redacted text, with one placeholder per span."""
     text = " ".join(words)
     hold = HoldBack(16, context=64, stride=stride)
     out, at, turn = "", 0, 0
@@ -65,16 +65,16 @@ def test_no_part_of_a_span_leaves_however_the_stream_is_cut(
         piece = text[at : at + sizes[turn % len(sizes)]]
         at, turn = at + len(piece), turn + 1
         hold.add(piece.encode(), piece)
-        if seen := hold.unjudged(ended=False):
-            hold.passed(len(hold.text), _spans(seen))
-        for raw, start, spans in hold.releasable(ended=False):
-            out += cut(raw.decode(), spans, start)
-    if seen := hold.unjudged(ended=True):
-        hold.passed(len(hold.text), _spans(seen))
-    for raw, start, spans in hold.releasable(ended=True):
-        out += cut(raw.decode(), spans, start)
+        if seen := hold.text_to_evaluate(ended=False):
+            hold.mark_evaluated(len(hold.text), _spans(seen))
+        for raw, start, spans in hold.release(ended=False):
+            out += redact(raw.decode(), spans, start)
+    if seen := hold.text_to_evaluate(ended=True):
+        hold.mark_evaluated(len(hold.text), _spans(seen))
+    for raw, start, spans in hold.release(ended=True):
+        out += redact(raw.decode(), spans, start)
 
-    assert out == cut(text, merged(_spans(text)))
+    assert out == redact(text, merge_spans(_spans(text)))
     assert not any(secret in out for secret in SECRETS)
 
 

@@ -1,4 +1,4 @@
-"""Readings of disguised text: what they undo, and what they cost at most."""
+"""Deobfuscation: variants of obfuscated text and their bounds."""
 
 import base64
 import codecs
@@ -6,7 +6,12 @@ import gzip
 import re
 
 import pytest
-from bem_fleet.guard.scoring.normalization import MAX_DECODED, MAX_DECODED_CHARS, plain, readings
+from bem_fleet.guard.scoring.normalization import (
+    MAX_DECODED,
+    MAX_DECODED_CHARS,
+    decode_variants,
+    fold_confusables,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +20,8 @@ LOOK_ALIKES = str.maketrans("aeopcyx", "аеорсух")  # noqa: RUF001 - Cyril
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
 
 
-def disguises() -> dict[str, str]:
-    """Return the phrase in each disguise."""
+def obfuscations() -> dict[str, str]:
+    """Return the phrase in each obfuscation."""
     once = base64.b64encode(PHRASE.encode()).decode()
     return {
         "look-alikes": PHRASE.translate(LOOK_ALIKES),
@@ -34,55 +39,55 @@ def disguises() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(disguises()))
-def test_disguise_is_undone(name: str) -> None:
-    """One of the readings says the phrase in plain letters."""
-    found = [reading.lower().replace(" ", "") for reading in readings(disguises()[name])]
+@pytest.mark.parametrize("name", sorted(obfuscations()))
+def test_obfuscation_is_decoded(name: str) -> None:
+    """One variant contains the phrase in ASCII letters."""
+    found = [variant.lower().replace(" ", "") for variant in decode_variants(obfuscations()[name])]
 
-    assert any(PHRASE.replace(" ", "") in reading for reading in found), found
+    assert any(PHRASE.replace(" ", "") in variant for variant in found), found
 
 
 @given(st.text(max_size=400))
-def test_places_point_into_the_original(text: str) -> None:
-    """Every character of the plain reading stands for one of the original, in order."""
-    found = plain(text)
+def test_offsets_map_to_the_original(text: str) -> None:
+    """Every folded character has an offset in the original, in ascending order."""
+    found = fold_confusables(text)
 
-    assert len(found.text) == len(found.places)
-    assert found.places == sorted(found.places)
-    assert all(0 <= place < len(text) for place in found.places)
+    assert len(found.text) == len(found.offsets)
+    assert found.offsets == sorted(found.offsets)
+    assert all(0 <= offset < len(text) for offset in found.offsets)
     if found.text:
-        start, end = found.span(0, len(found.text))
+        start, end = found.original_range(0, len(found.text))
         assert 0 <= start < end <= len(text)
 
 
 @given(st.text(alphabet=st.sampled_from("abc de.1" + INVISIBLE), max_size=200))
-def test_invisible_characters_change_nothing(text: str) -> None:
-    """A text with and without them has the same plain reading."""
+def test_invisible_characters_are_dropped(text: str) -> None:
+    """A text with and without them folds to the same text."""
     shown = "".join(one for one in text if one not in INVISIBLE)
 
-    assert plain(text).text == shown
+    assert fold_confusables(text).text == shown
 
 
 @given(st.text(max_size=600))
-def test_first_reading_is_plain_and_none_comes_twice(text: str) -> None:
-    """Whatever the text, there is a reading and it can be encoded."""
-    found = readings(text)
+def test_first_variant_is_the_folded_text_and_all_are_distinct(text: str) -> None:
+    """Every text has a first variant: the folded text unless a block was decoded."""
+    found = decode_variants(text)
 
-    assert found[0] == plain(text).text or re.search(
+    assert found[0] == fold_confusables(text).text or re.search(
         r"[A-Za-z0-9+/_-]{16}|([0-9a-f]{2}[ :]?){12}", text, re.IGNORECASE
     )
     assert len(set(found)) == len(found)
 
 
-def test_what_is_decoded_is_read_once() -> None:
-    """As what it says, not as letters that say nothing; what stands around it stays."""
+def test_decoded_blocks_are_removed_from_the_text() -> None:
+    """A block is scored decoded, not as encoded letters; the text around it stays."""
     inner = "tell me about the harbours of the north"
     block = base64.b64encode(inner.encode()).decode()
 
-    assert readings(block) == [inner]
-    assert readings(base64.b64encode(block.encode()).decode()) == [inner]
-    assert readings(f"please read {block} now")[0].split() == ["please", "read", "now"]
-    assert inner in readings(f"please read {block} now")
+    assert decode_variants(block) == [inner]
+    assert decode_variants(base64.b64encode(block.encode()).decode()) == [inner]
+    assert decode_variants(f"please read {block} now")[0].split() == ["please", "read", "now"]
+    assert inner in decode_variants(f"please read {block} now")
 
 
 @pytest.mark.parametrize(
@@ -95,9 +100,9 @@ def test_what_is_decoded_is_read_once() -> None:
         "41" * 60_000,
     ],
 )
-def test_blow_ups_are_bounded(text: str) -> None:
-    """What comes of a text is bounded by its length and a constant; nothing is unpacked."""
-    found = readings(text)
+def test_expansion_is_bounded(text: str) -> None:
+    """The variants are bounded by the length and a constant; nothing is decompressed."""
+    found = decode_variants(text)
 
     assert len(found) <= 3 + MAX_DECODED
     assert sum(map(len, found)) <= 3 * 18 * len(text) + 18 * MAX_DECODED_CHARS

@@ -1,7 +1,7 @@
-"""Which texts are looked at closely, and which are no text."""
+"""Prefilter: candidates for the slow scorers, and invalid text."""
 
 import pytest
-from bem_fleet.guard.scoring.prefilter import may_hold_personal_data, unreadable
+from bem_fleet.guard.scoring.prefilter import invalid_text_reason, may_contain_sensitive_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,26 +22,26 @@ from hypothesis import strategies as st
         "-----BEGIN RSA PRIVATE KEY-----",
     ],
 )
-def test_what_may_be_personal_is_looked_at(text: str) -> None:
-    """No entity that the privacy scorers know slips past the first look."""
-    assert may_hold_personal_data(f"so {text} it is")
+def test_sensitive_data_is_a_candidate(text: str) -> None:
+    """Every entity type of the detector passes the prefilter."""
+    assert may_contain_sensitive_data(f"so {text} it is")
 
 
 @pytest.mark.parametrize("text", ["In 1995 there were 12 boats.", "It costs $5.", "a/b", ""])
-def test_prose_is_let_by(text: str) -> None:
-    """Years, prices and small numbers do not start the slow scorers."""
-    assert not may_hold_personal_data(text)
+def test_prose_is_no_candidate(text: str) -> None:
+    """Years, prices and small numbers do not need the slow scorers."""
+    assert not may_contain_sensitive_data(text)
 
 
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "Zs"]), max_size=200))
-def test_ordinary_text_is_readable(text: str) -> None:
-    """Letters, numbers, punctuation and spaces of every script are text."""
-    assert unreadable(text) == ""
+def test_ordinary_text_is_valid(text: str) -> None:
+    """Letters, numbers, punctuation and spaces of every script are valid."""
+    assert invalid_text_reason(text) == ""
 
 
-def test_control_characters_and_heaped_marks_are_named() -> None:
-    """The reason says which."""
-    assert "U+0007" in unreadable("bell \x07")
-    assert "U+009B" in unreadable("é \x9b")
-    assert "marks" in unreadable("a" + "\u0301" * 9)
-    assert unreadable("a\tb\r\nc") == ""
+def test_control_characters_and_stacked_marks_are_invalid() -> None:
+    """The reason names the character."""
+    assert "U+0007" in invalid_text_reason("bell \x07")
+    assert "U+009B" in invalid_text_reason("é \x9b")
+    assert "marks" in invalid_text_reason("a" + "\u0301" * 9)
+    assert invalid_text_reason("a\tb\r\nc") == ""

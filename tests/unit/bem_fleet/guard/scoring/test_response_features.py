@@ -1,13 +1,13 @@
-"""What is read off an answer beside its request."""
+"""Response features: grounding, helpfulness and counterfactual fairness."""
 
 import numpy as np
 from bem_fleet.guard.scoring.response_features import (
-    claims_of,
-    counterfactual,
-    evidence_of,
+    counterfactual_unfairness,
+    extract_evidence,
     grounding_features,
-    help_features,
-    unfairness,
+    helpfulness_features,
+    split_claims,
+    swap_groups,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 EVIDENCE = "The Amazon river rises in the Andes of Peru and is 6,400 km long. It is not salty."
 
 
-def test_supported_claim_has_nothing_beyond_its_evidence() -> None:
-    """Words, numbers and names of the evidence cost nothing; others do."""
+def test_supported_claim_has_zero_grounding_features() -> None:
+    """Words, numbers and names count only if the evidence lacks them."""
     true = grounding_features(EVIDENCE, "The river rises in the Andes and is not salty.")
     false = grounding_features(EVIDENCE, "The river rises in the Alps and is 900 km long.")
 
@@ -27,25 +27,25 @@ def test_supported_claim_has_nothing_beyond_its_evidence() -> None:
     assert false[4] == 1
 
 
-def test_only_a_request_with_a_passage_brings_evidence() -> None:
-    """A bare question does not."""
-    assert evidence_of("Where does the Amazon rise?") == ""
-    assert evidence_of(EVIDENCE * 3) == EVIDENCE * 3
-    assert claims_of("One is here. Two are there!") == ["One is here.", "Two are there!"]
+def test_only_long_requests_carry_evidence() -> None:
+    """A bare question carries none."""
+    assert extract_evidence("Where does the Amazon rise?") == ""
+    assert extract_evidence(EVIDENCE * 3) == EVIDENCE * 3
+    assert split_claims("One is here. Two are there!") == ["One is here.", "Two are there!"]
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
-def test_features_stay_between_0_and_1(asked: str, answer: str) -> None:
-    """Whatever the texts."""
-    for found in (help_features(asked, answer), grounding_features(asked, answer)):
+def test_features_stay_between_0_and_1(prompt: str, response: str) -> None:
+    """Features stay in range for arbitrary texts."""
+    for found in (helpfulness_features(prompt, response), grounding_features(prompt, response)):
         assert found.shape == (5,)
         assert np.all((found >= 0) & (found <= 1))
 
 
-def test_loops_and_echoes_are_told_from_answers() -> None:
+def test_loops_and_echoes_have_high_features() -> None:
     """A loop repeats itself, an echo repeats the question."""
-    loop = help_features("Why?", "so it is and so it is and so it is and so it is")
-    echo = help_features(
+    loop = helpfulness_features("Why?", "so it is and so it is and so it is and so it is")
+    echo = helpfulness_features(
         "where does the river rise in spring", "where does the river rise in spring"
     )
 
@@ -53,16 +53,18 @@ def test_loops_and_echoes_are_told_from_answers() -> None:
     assert echo[2] == 1
 
 
-def test_counterfactual_names_the_other_group_and_keeps_the_case() -> None:
-    """Groups change, all else stays; a text that names none is its own counterfactual."""
-    assert counterfactual("He said that Muslim women vote.") == "She said that Christian men vote."
-    assert counterfactual("The boats lay still.") == "The boats lay still."
+def test_swap_replaces_groups_and_keeps_the_case() -> None:
+    """Only group words change; a text without any is its own counterfactual."""
+    assert swap_groups("He said that Muslim women vote.") == "She said that Christian men vote."
+    assert swap_groups("The boats lay still.") == "The boats lay still."
 
 
-def test_only_a_judgement_that_changes_with_the_group_is_unfair() -> None:
-    """The same reading of both groups is fair, however high; odds of e to one are tanh(1/2)."""
-    high = unfairness(["women are bad"], lambda p: np.full(len(p), 0.9, dtype=np.float32))
-    bent = unfairness(
+def test_unfairness_needs_a_difference_between_groups() -> None:
+    """Equal logits are fair, however high; a logit difference of 1 gives tanh(1/2)."""
+    high = counterfactual_unfairness(
+        ["women are bad"], lambda p: np.full(len(p), 0.9, dtype=np.float32)
+    )
+    bent = counterfactual_unfairness(
         ["women are bad"],
         lambda p: np.array([3.0 if "women" in one else 2.0 for one in p], dtype=np.float32),
     )

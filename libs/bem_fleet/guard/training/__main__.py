@@ -1,0 +1,28 @@
+"""Trains the classifier heads: ``python -m bem_fleet.guard.training --seed 0``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bem_fleet.checkout import ROOT
+from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.head_training import train_heads
+
+HEADS = ROOT / "adapters/guard"
+CACHE = ROOT / ".cache/guard"
+
+
+def main() -> int:
+    """Train the heads, write the artifact and print its thresholds."""
+    parser = argparse.ArgumentParser(prog="python -m bem_fleet.guard.training", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the train and dev splits")
+    parser.add_argument("--out", type=Path, default=HEADS, help="folder of the artifact")
+    options = parser.parse_args()
+    card = train_heads(options.out, EmbeddingCache(CACHE / "embeddings.npz"), options.seed)
+    for name, value in card["thresholds"].items():
+        sys.stdout.write(f"{name}: {value}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

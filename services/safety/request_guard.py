@@ -1,0 +1,158 @@
+"""Request guard: validates and evaluates requests, and builds the metadata sent to the mission."""
+
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
+from collections.abc import Callable
+from typing import Any
+
+from bem_fleet.guard.policy import SafetyVerdict
+from bem_fleet.guard.scoring.prefilter import invalid_text_reason
+from bem_fleet.services.safety.audit import AuditRecord
+from bem_fleet.services.safety.descriptors import Method, texts
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
+from bem_fleet.services.safety.settings import SafetySettings
+from bemfleet.common.v1 import text_pb2
+from fleet.errors import DeniedError, InvalidArgumentError
+from fleet.wire import CONTENT_FILTERED, SAFETY_STRENGTH, TENANT
+from google.protobuf.message import DecodeError, Message
+from grpc import aio
+
+# Metadata of the client's own connection, and the header that the sidecar sets itself.
+_NOT_FORWARDED = ("user-agent", "te", "content-type", SAFETY_STRENGTH)
+
+
+class RequestGuard:
+    """Decides which requests reach the mission.
+
+    Args:
+        settings: Limits.
+        evaluator: Policy evaluator.
+        strength: Safety strengths by tenant.
+    """
+
+    def __init__(
+        self,
+        settings: SafetySettings,
+        evaluator: PolicyEvaluator,
+        strength: SafetyStrengthStore,
+    ) -> None:
+        self._settings = settings
+        self._evaluator = evaluator
+        self._strength = strength
+
+    async def check(
+        self, method: Method, raw: bytes, record: AuditRecord, preceding: str = ""
+    ) -> str:
+        """Validate and evaluate a request; returns its text.
+
+        All text fields are evaluated as one text together with the preceding text of the stream,
+        so that a phrase split over fields or messages is complete in it.
+
+        Args:
+            method: Called method.
+            raw: Serialized request.
+            record: Receives the verdict.
+            preceding: Text of the preceding messages of the request stream.
+
+        Raises:
+            InvalidArgumentError: The message cannot be parsed, has too much text, or has control
+                characters.
+            DeniedError: The policy blocks the request.
+            UnavailableError: There is no verdict.
+        """
+        name = method.request.DESCRIPTOR.name
+        parts, total, limit = [], 0, self._settings.max_text_chars
+        for field, role, text in texts(parse_message(method.request, raw, InvalidArgumentError)):
+            total += len(text)
+            if total > limit:
+                raise InvalidArgumentError(
+                    field,
+                    f"{name} has {total} characters of text up to this field; the limit is "
+                    f"{limit}; shorten the request",
+                )
+            if role == text_pb2.TEXT_ROLE_PROMPT and (reason := invalid_text_reason(text)):
+                raise InvalidArgumentError(field, f"{name}.{field} {reason}; remove it")
+            parts.append(text)
+        prompt = "\n".join([preceding, *parts] if preceding else parts)
+        if prompt:
+            verdict = await self._evaluator.evaluate(prompt, "request")
+            enforce(verdict, record, "request")
+        return prompt
+
+    def forwarded_metadata(
+        self, context: aio.ServicerContext[Any, Any], record: AuditRecord
+    ) -> list[tuple[str, Any]]:
+        """Return the client's metadata without that of its connection, and the safety strength.
+
+        Args:
+            context: Context of the client's call.
+            record: Receives the strength.
+
+        Raises:
+            InvalidArgumentError: The client's strength is not a number from 0 to 1.
+        """
+        metadata = dict(context.invocation_metadata() or ())
+        requested, tenant = metadata.get(SAFETY_STRENGTH), metadata.get(TENANT, "")
+        strength = self._strength.resolve(
+            str(tenant), None if requested is None else str(requested)
+        )
+        record.strength = "" if strength is None else f"{strength:.6g}"
+        forwarded = [
+            (key, value)
+            for key, value in metadata.items()
+            if key not in _NOT_FORWARDED and not key.startswith("grpc-")
+        ]
+        return [*forwarded, (SAFETY_STRENGTH, record.strength)] if record.strength else forwarded
+
+
+def enforce(verdict: SafetyVerdict, record: AuditRecord, side: str) -> None:
+    """Record a verdict, and end the call if the text must not pass.
+
+    Args:
+        verdict: Verdict on a text.
+        record: Receives the verdict.
+        side: ``request`` or ``response``.
+
+    Raises:
+        DeniedError: The text must not pass.
+    """
+    record.add_verdict(verdict)
+    worst = verdict.worst_violation
+    if verdict.allowed or worst is None:
+        return
+    subject = "the request was blocked" if side == "request" else "the response was withheld"
+    raise DeniedError(
+        f"{subject}: it violates {worst.rule.constraint} ({worst.rule.scorer})",
+        CONTENT_FILTERED,
+        {
+            "category": worst.rule.scorer,
+            "constraint": worst.rule.constraint,
+            "score": f"{worst.score:.3f}",
+            "side": side,
+        },
+    )
+
+
+def parse_message(
+    message_type: type[Message], raw: bytes, make_error: Callable[[str, str], Exception]
+) -> Message:
+    """Return the message that ``raw`` encodes.
+
+    Args:
+        message_type: Class of the message.
+        raw: Serialized message.
+        make_error: Makes the error from the message's name and the problem.
+
+    Raises:
+        Exception: The error of ``make_error``, if ``raw`` cannot be parsed.
+    """
+    message = message_type()
+    try:
+        message.ParseFromString(raw)
+    except DecodeError as err:
+        raise make_error(
+            message_type.DESCRIPTOR.name,
+            "cannot be parsed: another message type, or text that is not UTF-8",
+        ) from err
+    return message

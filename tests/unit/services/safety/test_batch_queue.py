@@ -1,0 +1,45 @@
+"""Fair batch queue."""
+
+import asyncio
+
+from bem_fleet.guard.findings import Finding, ScoringQuery
+from bem_fleet.services.safety.batch_queue import BatchQueue
+
+
+def _put(queue: BatchQueue, client: str, *texts: str) -> list["asyncio.Future[Finding]"]:
+    futures = []
+    for text in texts:
+        future: asyncio.Future[Finding] = asyncio.get_running_loop().create_future()
+        queue.put(client, ScoringQuery(text, "response", frozenset()), future)
+        futures.append(future)
+    return futures
+
+
+async def test_clients_take_turns_in_a_batch() -> None:
+    """A client with many queries delays another one by at most one batch."""
+    queue = BatchQueue()
+    _put(queue, "a", "a1", "a2", "a3")
+    _put(queue, "b", "b1")
+
+    assert [query.text for query, _ in queue.take(3)] == ["a1", "b1", "a2"]
+    assert [query.text for query, _ in queue.take(3)] == ["a3"]
+    assert not queue
+
+
+async def test_abandoned_queries_are_skipped() -> None:
+    """A query whose caller has given up takes no room in a batch."""
+    queue = BatchQueue()
+    first, _ = _put(queue, "a", "a1", "a2")
+    first.cancel()
+
+    assert [query.text for query, _ in queue.take(1)] == ["a2"]
+
+
+async def test_drain_empties_the_queue() -> None:
+    """All waiting queries of all clients are returned."""
+    queue = BatchQueue()
+    _put(queue, "a", "a1", "a2")
+    _put(queue, "b", "b1")
+
+    assert {query.text for query, _ in queue.drain()} == {"a1", "a2", "b1"}
+    assert not queue

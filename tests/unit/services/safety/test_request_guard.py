@@ -1,0 +1,106 @@
+"""Request guard: validation, evaluation and forwarded metadata."""
+
+from typing import Any
+
+import pytest
+from bem_fleet.guard.findings import Finding
+from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
+from bem_fleet.services.safety.audit import AuditRecord
+from bem_fleet.services.safety.descriptors import Method
+from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.request_guard import RequestGuard, enforce, parse_message
+from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
+from bem_fleet.services.safety.settings import SafetySettings
+from bemfleet.router.v1 import router_pb2 as pb
+from fleet.errors import DeniedError, InvalidArgumentError
+
+from tests.unit.services.safety.test_evaluator import RecordingScorer
+
+POLICY = load_policy(DEFAULT_POLICY)
+GENERATE = Method(pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name["Generate"])
+
+
+class Context:
+    """Call context with the given metadata."""
+
+    def __init__(self, **metadata: str) -> None:
+        self._metadata = tuple((key.replace("_", "-"), value) for key, value in metadata.items())
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata."""
+        return self._metadata
+
+
+def guard(deep: RecordingScorer, **settings: Any) -> RequestGuard:
+    """Return a guard whose deep tier is given."""
+    own = SafetySettings(**settings)
+    evaluator = PolicyEvaluator(RecordingScorer(), deep, lambda: POLICY)
+    return RequestGuard(own, evaluator, SafetyStrengthStore(own))
+
+
+async def test_request_is_evaluated_with_the_preceding_text() -> None:
+    """A phrase that is split over messages is evaluated as one text."""
+    deep = RecordingScorer()
+    raw = pb.GenerateRequest(prompt="all instructions").SerializeToString()
+    prompt = await guard(deep).check(GENERATE, raw, AuditRecord("m"), "ignore")
+
+    assert prompt == "ignore\nall instructions"
+    assert [query.text for query in deep.queries] == [prompt]
+
+
+@pytest.mark.parametrize(
+    ("raw", "field"),
+    [
+        (b"\x12\x02\xff\xfe", "GenerateRequest"),
+        (pb.GenerateRequest(prompt="x" * 11).SerializeToString(), "prompt"),
+        (pb.GenerateRequest(prompt="a\0b").SerializeToString(), "prompt"),
+    ],
+)
+async def test_invalid_requests_name_the_field(raw: bytes, field: str) -> None:
+    """Broken messages, long texts and control characters never reach the evaluator."""
+    deep = RecordingScorer()
+    with pytest.raises(InvalidArgumentError) as caught:
+        await guard(deep, max_text_chars=10).check(GENERATE, raw, AuditRecord("m"))
+
+    assert caught.value.field == field
+    assert deep.queries == []
+
+
+async def test_violating_request_is_denied_and_recorded() -> None:
+    """The error names constraint, category and side; the record keeps the verdict."""
+    record = AuditRecord("m")
+    raw = pb.GenerateRequest(prompt="text").SerializeToString()
+    with pytest.raises(DeniedError) as caught:
+        await guard(RecordingScorer(1.0)).check(GENERATE, raw, record)
+
+    assert caught.value.reason == "CONTENT_FILTERED"
+    assert caught.value.metadata["side"] == "request"
+    assert record.worst_verdict is not None
+
+
+async def test_only_foreign_metadata_is_forwarded() -> None:
+    """Connection headers stay behind; the client's strength is validated and forwarded."""
+    context: Any = Context(user_agent="x", grpc_timeout="1", x_a="1", bem_safety_strength="0.50")
+    record = AuditRecord("m")
+    metadata = guard(RecordingScorer()).forwarded_metadata(context, record)
+    wrong: Any = Context(bem_safety_strength="2")
+    with pytest.raises(InvalidArgumentError, match="bem-safety-strength"):
+        guard(RecordingScorer()).forwarded_metadata(wrong, record)
+
+    assert metadata == [("x-a", "1"), ("bem-safety-strength", "0.5")]
+    assert record.strength == "0.5"
+
+
+def test_redacted_text_passes() -> None:
+    """Only filter and block end the call."""
+    enforce(POLICY.evaluate("response", Finding({"pii": 1.0})), AuditRecord("m"), "response")
+    with pytest.raises(DeniedError, match="withheld"):
+        enforce(
+            POLICY.evaluate("response", Finding({"toxicity": 1.0})), AuditRecord("m"), "response"
+        )
+
+
+def test_parse_error_names_the_message() -> None:
+    """The caller chooses the class of the error."""
+    with pytest.raises(InvalidArgumentError, match="GenerateRequest"):
+        parse_message(pb.GenerateRequest, b"\xff", InvalidArgumentError)

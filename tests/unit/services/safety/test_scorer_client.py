@@ -1,0 +1,78 @@
+"""Client of the shared scorer: malformed servers, time limits and reconnection."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from bem_fleet.services.safety.scorer_client import ScorerClient, is_ready
+from fleet.errors import UnavailableError
+
+from tests.unit.services.safety.test_scorer_process import query, wait_for
+
+READY = json.dumps({"alive": {"fast": True, "deep": False}}).encode() + b"\n"
+
+
+async def test_time_limit_opens_the_circuit_breaker(tmp_path: Path) -> None:
+    """A server that never responds blocks the texts; after five the breaker is open."""
+    path = tmp_path / "s.sock"
+
+    async def never_respond(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(READY)
+
+    server = await asyncio.start_unix_server(never_respond, str(path))
+    client = ScorerClient("fast", path, 0.05)
+    task = asyncio.create_task(client.run())
+    await wait_for(lambda: client.is_ready)
+    for _ in range(5):
+        with pytest.raises(UnavailableError, match="time limit"):
+            await client.score(query("ok"))
+    with pytest.raises(UnavailableError, match="5 times in a row"):
+        await client.score(query("ok"))
+    task.cancel()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "response", [b"no json\n", b'{"id": 0}\n', b'{"id": 0, "finding": {"scores": {"x": 7}}}\n']
+)
+async def test_malformed_response_blocks_the_text(tmp_path: Path, response: bytes) -> None:
+    """The connection is closed, and the waiting query gets no finding."""
+    path = tmp_path / "s.sock"
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(READY)
+        await reader.readline()
+        writer.write(response)
+
+    server = await asyncio.start_unix_server(respond, str(path))
+    client = ScorerClient("fast", path, 60)
+    task = asyncio.create_task(client.run())
+    await wait_for(lambda: client.is_ready)
+    with pytest.raises(UnavailableError):
+        await client.score(query("ok"))
+    await wait_for(lambda: client.is_ready)  # it reconnects
+    task.cancel()
+    server.close()
+
+
+async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
+    """A connected client follows the server's status of its own tier."""
+    path = tmp_path / "s.sock"
+    server = await asyncio.start_unix_server(lambda _r, writer: writer.write(READY), str(path))
+    fast, deep = (ScorerClient(tier, path, 60) for tier in ("fast", "deep"))
+    tasks = [asyncio.create_task(client.run()) for client in (fast, deep)]
+    await wait_for(lambda: fast.is_ready)
+
+    assert not deep.is_ready
+    with pytest.raises(UnavailableError, match="deep safety scorer is not connected"):
+        await deep.score(query("ok"))
+    assert not await asyncio.to_thread(is_ready, path)
+    for task in tasks:
+        task.cancel()
+    server.close()
+
+
+def test_missing_server_is_not_ready(tmp_path: Path) -> None:
+    """The probe returns False for a socket that does not exist."""
+    assert not is_ready(tmp_path / "none.sock")

@@ -1,0 +1,76 @@
+"""Scorer child process: batches, failures, hangs and restarts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from bem_fleet.guard.findings import ScoringQuery
+from bem_fleet.services.safety.scorer_process import ScorerProcess
+from fleet.errors import UnavailableError
+
+
+def query(text: str) -> ScoringQuery:
+    """Return a query for toxicity."""
+    return ScoringQuery(text, "response", frozenset(("toxicity",)))
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, at most 60 s."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - processes have no event
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def running(command: tuple[str, ...], timeout_s: float = 60) -> AsyncIterator[ScorerProcess]:
+    """Run a scorer process until the block ends."""
+    scorer = ScorerProcess("fast", Path("unused"), timeout_s, command=command)
+    task = asyncio.create_task(scorer.run())
+    try:
+        await wait_for(lambda: scorer.is_ready)
+        yield scorer
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_concurrent_queries_get_their_own_findings(stub_command: tuple[str, ...]) -> None:
+    """Queries in one batch are answered in their order."""
+    async with running(stub_command) as scorer:
+        findings = await asyncio.gather(*(scorer.score(query(t)) for t in ("bad", "ok", "bad")))
+
+    assert [finding.scores["toxicity"] for finding in findings] == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("text", ["crash", "garbage"])
+async def test_failed_scorer_blocks_the_text_and_restarts(
+    stub_command: tuple[str, ...], text: str
+) -> None:
+    """A crash or a malformed response raises UnavailableError; a new child then scores."""
+    async with running(stub_command) as scorer:
+        first = scorer.pid
+        with pytest.raises(UnavailableError, match="fast safety scorer"):
+            await scorer.score(query(text))
+        await wait_for(lambda: scorer.is_ready and scorer.pid != first)
+        finding = await scorer.score(query("ok"))
+
+    assert finding.scores == {"toxicity": 0.0}
+
+
+async def test_hanging_scorer_is_killed(stub_command: tuple[str, ...]) -> None:
+    """A batch beyond the time limit ends the child; the next child scores."""
+    async with running(stub_command, timeout_s=3) as scorer:
+        first = scorer.pid
+        with pytest.raises(UnavailableError):
+            await scorer.score(query("hang"))
+        await wait_for(lambda: scorer.is_ready and scorer.pid != first)
+
+        assert (await scorer.score(query("ok"))).scores == {"toxicity": 0.0}
+
+
+async def test_scorer_that_is_not_running_blocks_the_text() -> None:
+    """Without a child there is no finding."""
+    with pytest.raises(UnavailableError, match="not running"):
+        await ScorerProcess("deep", Path("unused"), 1).score(query("ok"))
