@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-from bem_fleet.services.orchestrator.local.files import write
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
+from fleet.files import write_json_atomic
 from fleet.testing import RedisServer
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
@@ -99,7 +99,7 @@ async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
         if kept == "files":
             (folder / "missions").mkdir()
             given = {"metadata": {"name": "router"}, "spec": {"model": "qa"}}
-            write(folder / "missions/router.json", given)
+            write_json_atomic(folder / "missions/router.json", given)
             settings["missions"] = str(folder / "missions")
         else:
             plane = stack.enter_context(control_plane(folder))

@@ -35,9 +35,9 @@ def observed(server: RedisServer, count: int, **changed: Any) -> None:
             client.xadd(f"bem:canary:{ID}", pair)
 
 
-def asked(**more: Any) -> pb.JudgeCanaryRequest:
+def asked(**more: Any) -> pb.AnalyzeCanaryRequest:
     """Return the question."""
-    return pb.JudgeCanaryRequest(canary_id=ID, terms=TERMS, **more)
+    return pb.AnalyzeCanaryRequest(canary_id=ID, terms=TERMS, **more)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ async def test_pairs_decide(
     """A hundred pairs without incident promote; errors, violations or slowness roll back."""
     async with validation(tmp_path, redis_server) as (stub, _):
         observed(redis_server, 5, **changed)
-        early = await stub.JudgeCanary(asked())
+        early = await stub.AnalyzeCanary(asked())
         observed(redis_server, 95, **changed)
-        late = await stub.JudgeCanary(asked())
+        late = await stub.AnalyzeCanary(asked())
 
     assert early.verdict == pb.CANARY_VERDICT_CONTINUE
     assert (late.verdict, late.pairs > 9) == (verdict, True)
@@ -68,9 +68,9 @@ async def test_a_restart_changes_no_verdict(tmp_path: Path, redis_server: RedisS
     """What decides lies in Redis: a new process says the same of the same pairs."""
     observed(redis_server, 60)
     async with validation(tmp_path, redis_server) as (stub, _):
-        first = await stub.JudgeCanary(asked())
+        first = await stub.AnalyzeCanary(asked())
     async with validation(tmp_path, redis_server) as (stub, _):
-        second = await stub.JudgeCanary(asked())
+        second = await stub.AnalyzeCanary(asked())
 
     assert first == second
 
@@ -91,7 +91,7 @@ async def test_probes_judge_quality(
         mission(where[0], stable),
         mission(where[1], canary),
     ):
-        looks = [await stub.JudgeCanary(asked(probes=probes, **sides)) for _ in range(5)]
+        looks = [await stub.AnalyzeCanary(asked(probes=probes, **sides)) for _ in range(5)]
 
     assert looks[-1].verdict == pb.CANARY_VERDICT_ROLLBACK
     assert list(looks[-1].reasons) == ["quality is worse"]
@@ -102,13 +102,13 @@ async def test_wrong_terms_are_named(tmp_path: Path, redis_server: RedisServer) 
     """The field and its limit are in the error."""
     async with validation(tmp_path, redis_server) as (stub, _):
         latency = await refused(
-            stub.JudgeCanary(
-                pb.JudgeCanaryRequest(canary_id=ID, terms=pb.CanaryTerms(latency_margin=0.5))
+            stub.AnalyzeCanary(
+                pb.AnalyzeCanaryRequest(canary_id=ID, terms=pb.CanaryTerms(latency_margin=0.5))
             )
         )
-        nameless = await refused(stub.JudgeCanary(pb.JudgeCanaryRequest()))
+        nameless = await refused(stub.AnalyzeCanary(pb.AnalyzeCanaryRequest()))
         aimless = await refused(
-            stub.JudgeCanary(asked(probes=[pb.CanaryProbe(prompt="x", answers=["y"])]))
+            stub.AnalyzeCanary(asked(probes=[pb.CanaryProbe(prompt="x", answers=["y"])]))
         )
 
     assert latency.code is StatusCode.INVALID_ARGUMENT

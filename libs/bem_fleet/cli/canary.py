@@ -81,7 +81,7 @@ def table(mission: pb.Mission) -> str:
     canary = mission.canary
     rows = [
         ("mission", mission.name),
-        ("tries", canary.tries),
+        ("tries", canary.candidate),
         ("phase", f"{canary.phase}{' (paused)' if canary.paused else ''}"),
         ("because", canary.reason),
         ("step", str(canary.step)),

@@ -143,7 +143,7 @@ class Plan:
                 f"{orchestrator} gRPC",
                 "canaries of adapters: fleetctl canary",
                 ADDRESS=orchestrator,
-                MISSIONS=str(self.run / "missions"),
+                MISSIONS_DIR=str(self.run / "missions"),
                 MISSION_ADDRESS="127.0.0.1:{port}",
                 VALIDATION_ADDRESS=validation,
             ),

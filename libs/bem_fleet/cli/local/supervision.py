@@ -8,11 +8,12 @@ import xmlrpc.client
 from pathlib import Path
 from typing import Any
 
+from fleet.files import write_json_atomic
 from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.local.plan import Plan
-from bem_fleet.services.orchestrator.local.files import merged, write
+from bem_fleet.services.orchestrator.local.merge_patch import apply_merge_patch
 
 
 def configuration(plan: Plan) -> str:
@@ -72,9 +73,9 @@ def start(plan: Plan) -> None:
 def _place(file: Path, name: str, spec: dict[str, Any]) -> None:
     """Tell a mission's file where the mission is now; canaries and promotions stay in it."""
     old = json.loads(file.read_text()) if file.exists() else {"metadata": {"name": name}}
-    made = merged(old, {"spec": spec})
+    made = apply_merge_patch(old, {"spec": spec})
     if made != old:
-        write(file, made)
+        write_json_atomic(file, made)
 
 
 def remote(plan: Plan) -> Any:

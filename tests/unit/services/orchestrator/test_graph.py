@@ -1,6 +1,6 @@
 """The integration graph."""
 
-from bem_fleet.services.orchestrator.graph import CrossMissionIntegrator
+from bem_fleet.services.orchestrator.integration_graph import CrossMissionIntegrator
 
 from tests.unit.services.orchestrator.missions import mission
 

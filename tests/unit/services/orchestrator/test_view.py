@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import Api
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
-from bem_fleet.services.orchestrator.view import View
 
 MISSION: dict[str, Any] = {
     "metadata": {
@@ -26,7 +26,7 @@ def test_own_writes_are_told_to_who_listens() -> None:
 
     Its event changes nothing in the cache any more, so that nobody would be told later.
     """
-    view = View(cast(Api, None), OrchestratorSettings(namespace="fleet"))
+    view = ClusterView(cast(Api, None), OrchestratorSettings(namespace="fleet"))
     listener = asyncio.Event()
     view.listeners.add(listener)
 

@@ -101,7 +101,9 @@ def test_a_crash_while_writing_leaves_the_old_one(
 
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(OSError, match="power"):
-        write(folder / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "new"}})
+        write_json_atomic(
+            folder / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "new"}}
+        )
 
     assert [mission.model for mission in files(folder)] == ["qa"]
 
