@@ -60,7 +60,7 @@ class Mission:
     gpu_requests: tuple[GpuRequest, ...]
     integrates: tuple[tuple[str, str], ...]
     canary: CanarySpec | None
-    canary_status: CanaryStatus = CanaryStatus()
+    canary_status: CanaryStatus = field(default_factory=CanaryStatus)
     placed: Mapping[str, PodsByNode] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Canary rollout in a cluster: gathers facts, advances the state, and aligns the objects with it."""
+"""Canary rollout in a cluster: gathers facts, advances the state, aligns the objects with it."""
 
 import time
 from typing import Any, Protocol

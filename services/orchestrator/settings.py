@@ -32,7 +32,7 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     """Seconds without renewal after which another replica takes over."""
 
     canary_resync_s: float = Field(1.0, ge=0.05, le=60)
-    """Interval of reconciling while a canary runs, in seconds; otherwise only changes trigger it."""
+    """Interval of reconciling while a canary runs, in seconds; otherwise changes trigger it."""
 
     debounce_s: float = Field(0.05, ge=0, le=10)
     """Seconds during which changes are collected before they are reconciled together."""

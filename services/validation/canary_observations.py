@@ -1,8 +1,8 @@
 """Canary observations in Redis: request pairs from the gateway, and scores of probes.
 
-The gateway appends one ``PairObservation`` per entry to ``bem:canary:<id>``; this service appends the
-scores of probes to ``bem:canary:<id>:scores``. Both streams are append-only, so an analysis after a
-restart reads the same entries in the same order.
+The gateway appends one ``PairObservation`` per entry to ``bem:canary:<id>``; this service appends
+the scores of probes to ``bem:canary:<id>:scores``. Both streams are append-only, so an analysis
+after a restart reads the same entries in the same order.
 """
 
 import math

@@ -188,11 +188,11 @@ async def test_people_steer_by_command(
     assert (paused, shown, aborted) == (0, 0, 0)
     assert ended.reason == "aborted by a person"
     for words in (
-        "FAILED_PRECONDITION: mission default/router has no canary under way",
-        "FAILED_PRECONDITION: mission default/router has a canary under way (Canary)",
+        "FAILED_PRECONDITION: mission default/router has no canary in progress",
+        "FAILED_PRECONDITION: mission default/router already has a canary in progress (Canary)",
         "Canary (paused)",
         "raise attempt to try it again",
-        "INVALID_ARGUMENT: spec.canary: give model: an image",
+        "INVALID_ARGUMENT: spec.canary: set model; an image",
         "NOT_FOUND: there is no mission 'default/other'",
     ):
         assert words in printed

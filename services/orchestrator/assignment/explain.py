@@ -63,11 +63,9 @@ class UnmetExplainer:
         large = [kind for kind in suitable if kind[1] >= request.memory_gib]
         if not large:
             most = max(kind[1] for kind in suitable)
-            return (
-                UnmetReason.MEMORY_TOO_SMALL,
-                f"needs {request.memory_gib:g} GiB a GPU; "
-                f"the largest suitable GPU has {most:g} GiB",
-            )
+            needed = f"needs {request.memory_gib:g} GiB a GPU"
+            limit = f"the largest suitable GPU has {most:g} GiB"
+            return UnmetReason.MEMORY_TOO_SMALL, f"{needed}; {limit}"
         wide = [kind for kind in large if self._totals[kind].largest_node >= request.gpus]
         if not wide:
             most_gpus = max(self._totals[kind].largest_node for kind in large)

@@ -113,8 +113,8 @@ class Facts:
         verdict: Latest verdict of the canary analysis.
         verdict_reason: Explanation of the verdict.
         command: A person's command: pause, resume, promote, abort, or empty.
-        stable_exists: Whether there is a stable workload beside which a canary can start.
         stable_is_promoted: Whether stable runs what is being promoted.
+        stable_exists: Whether there is a stable workload beside which a canary can start.
         blocker: Reason why no canary can start beside stable; empty if one can.
     """
 
@@ -123,8 +123,8 @@ class Facts:
     verdict: GateVerdict = GateVerdict.CONTINUE
     verdict_reason: str = ""
     command: str = ""
-    stable_exists: bool = True
     stable_is_promoted: bool = False
+    stable_exists: bool = True
     blocker: str = ""
 
 
@@ -169,22 +169,21 @@ def _start(state: CanaryState, spec: CanarySpec, facts: Facts) -> CanaryState:
 def _apply_verdict_and_time(state: CanaryState, spec: CanarySpec, facts: Facts) -> CanaryState:
     if state.phase is CanaryPhase.PROMOTING:
         # The decision has been made: only stable's rollout is waited for, verdicts are ignored.
-        if facts.stable_is_promoted:
-            return _finish(state, CanaryPhase.PROMOTED, facts, state.reason)
-        return state
+        done = facts.stable_is_promoted
+        return _finish(state, CanaryPhase.PROMOTED, facts, state.reason) if done else state
     if state.phase is CanaryPhase.STARTING:
         return _leave_starting(state, spec, facts)
     if facts.verdict is GateVerdict.ROLLBACK:
         return _roll_back(state, facts, facts.verdict_reason or "rolled back by the analysis")
+    is_inconclusive = state.phase is CanaryPhase.INCONCLUSIVE
     if state.promotion_approved and facts.ready:
-        return _enter(state, CanaryPhase.PROMOTING, facts, state.reason)
-    inconclusive = state.phase is CanaryPhase.INCONCLUSIVE
-    if facts.verdict is GateVerdict.INCONCLUSIVE and not inconclusive:
+        state = _enter(state, CanaryPhase.PROMOTING, facts, state.reason)
+    elif facts.verdict is GateVerdict.INCONCLUSIVE and not is_inconclusive:
         reason = facts.verdict_reason or "the analysis is inconclusive"
-        return _enter(state, CanaryPhase.INCONCLUSIVE, facts, reason)
-    if state.paused or inconclusive or not facts.ready:
-        return state
-    return _advance_step(state, spec, facts)
+        state = _enter(state, CanaryPhase.INCONCLUSIVE, facts, reason)
+    elif facts.ready and not state.paused and not is_inconclusive:
+        state = _advance_step(state, spec, facts)
+    return state
 
 
 def _advance_step(state: CanaryState, spec: CanarySpec, facts: Facts) -> CanaryState:

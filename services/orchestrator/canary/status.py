@@ -1,4 +1,4 @@
-"""Canary status: the ``canary`` part of a Mission's status, read once and written from the state."""
+"""Canary status: the ``canary`` part of a Mission's status, read once, written from the state."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -47,8 +47,8 @@ class CanaryStatus:
     """
 
     raw: Mapping[str, Any] = field(default_factory=dict)
-    state: CanaryState = CanaryState()
-    gate: GateStatus = GateStatus()
+    state: CanaryState = field(default_factory=CanaryState)
+    gate: GateStatus = field(default_factory=GateStatus)
     image: str = ""
     model: str = ""
     stable_model: str = ""

@@ -90,7 +90,7 @@ class KubeApi:
         await self.client.close()
 
     async def list(self, path: str, **query: str) -> tuple[list[Object], str]:
-        """Return all objects under ``path`` and the list's resource version; raises ``KubeError``."""
+        """Return all objects under ``path`` and their resource version; raises ``KubeError``."""
         # Version 0 is answered from the API server's cache instead of by a quorum read of etcd.
         response = await self._call("GET", path, "list", query={**query, "resourceVersion": "0"})
         return response.get("items") or [], response["metadata"]["resourceVersion"]
@@ -132,7 +132,7 @@ class KubeApi:
             return
 
     async def watch(self, path: str, version: str, **query: str) -> AsyncIterator[Object]:
-        """Yield the events after ``version`` until the server ends the watch; raises ``KubeError``."""
+        """Yield events after ``version`` until the server ends the watch; raises ``KubeError``."""
         parameters = {
             **query,
             "watch": "true",

@@ -1,10 +1,11 @@
 """Leader election by a Lease, with the protocol of the Kubernetes client.
 
-Example: replicas ``one`` and ``two``, ``duration_s`` 15. ``one`` creates the Lease and runs the work;
-it renews at least every 2.1 s and gives up by itself after 10 s without a successful renewal.
-``two`` reads the Lease every 2.1 s and takes it once ``renewTime`` is older than 15 s. The gap of
-5 s between giving up and taking over is what keeps two leaders from writing at the same time.
-When ``one`` stops in order, it clears ``holderIdentity``, and ``two`` takes over at once.
+Example: replicas ``one`` and ``two``, ``duration_s`` 15. ``one`` creates the Lease and runs the
+work; it renews every 2.1 s and gives up by itself after 10 s without a successful renewal. ``two``
+reads the Lease every 2.1 s and takes it over once it has not changed for 15 s. The gap of 5 s
+between giving up and taking over keeps two leaders from writing at the same time. When ``one``
+shuts down, it stops the work and clears ``holderIdentity``; ``two`` then takes over at its next
+read.
 """
 
 import asyncio

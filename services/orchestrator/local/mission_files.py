@@ -80,7 +80,9 @@ class MissionFiles:
         self._missions[mission.key] = mission
 
     def _complete(self, raw: Object) -> Object:
-        return {**raw, "spec": self._schema.complete(raw["spec"])}
+        spec = self._schema.fill_defaults(raw["spec"])
+        self._schema.validate(spec)
+        return {**raw, "spec": spec}
 
 
 def _with_metadata(raw: Object, namespace: str) -> Object:

@@ -26,8 +26,13 @@ class MissionSchema:
         self._spec: Object = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         self._validator = Draft202012Validator(_reject_unknown_keys(self._spec))
 
-    def complete(self, spec: Object) -> Object:
-        """Validate a ``spec`` and return it with the defaults filled in.
+    def fill_defaults(self, spec: Object) -> Object:
+        """Return a ``spec`` with the defaults filled in."""
+        completed: Object = _fill_defaults(spec, self._spec)
+        return completed
+
+    def validate(self, spec: Object) -> None:
+        """Check a ``spec`` with its defaults filled in.
 
         Raises:
             InvalidError: The schema or one of its rules rejects the specification.
@@ -35,9 +40,7 @@ class MissionSchema:
         for error in self._validator.iter_errors(spec):
             path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path)
             raise InvalidError(422, f"spec{path}: {error.message[:300]}")
-        completed: Object = _fill_defaults(spec, self._spec)
-        _check_canary(completed.get("canary"))
-        return completed
+        _check_canary(spec.get("canary"))
 
 
 def _check_canary(canary: Mapping[str, Any] | None) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 from bem_fleet.services.orchestrator import workloads
 from bem_fleet.services.orchestrator.assignment.inventory import PRODUCT
-from bem_fleet.services.orchestrator.mission import Mission, read_mission
+from bem_fleet.services.orchestrator.mission import Mission
+
+from tests.unit.services.orchestrator.missions import mission as any_mission
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 LABELS = {"app": "router", "fleet.bem.dev/track": "stable"}
@@ -12,17 +14,7 @@ LABELS = {"app": "router", "fleet.bem.dev/track": "stable"}
 
 def mission(**spec: Any) -> Mission:
     """Return a mission with one GPU request."""
-    return read_mission(
-        {
-            "metadata": {
-                "name": "router",
-                "namespace": "bem",
-                "uid": "u",
-                "creationTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "spec": {"gpus": [{"name": "primary"}], **spec},
-        }
-    )
+    return any_mission(gpus=[{"name": "primary"}], **spec)
 
 
 def stable() -> dict[str, Any]:

@@ -217,6 +217,24 @@ def test_what_cannot_be_says_what_is_missing() -> None:
     assert product == "no node has B200; nodes have NVIDIA-GeForce-RTX-4090"
     assert "80 GiB" in refused["memory/primary"].message
     assert "24 GiB" in refused["memory/primary"].message
-    assert "4 GPUs on one node; the largest that will do has 2" in refused["count/primary"].message
+    assert "4 GPUs on one node; the largest suitable node has 2" in refused["count/primary"].message
     assert refused["device/primary"].reason is UnmetReason.DEVICE_MISSING
     assert "RTX4090_0, RTX4090_1" in refused["device/primary"].message
+
+
+def test_the_documented_example_is_what_happens() -> None:
+    """Direct placement and migration fail, so the cheapest pod is preempted; or it migrates."""
+    nodes = [node("a", H100, 4), node("b", H100, 2)]
+    sep, router = request("sep", Priority.MEDIUM), request("router", gpus=4)
+    outcomes = []
+    for gpus in (2, 1):
+        memory = request("memory", Priority.MEDIUM, gpus=gpus)
+        current = {"sep/primary": {"a": 1}, "memory/primary": {"b": 1}}
+        outcomes.append(solve([sep, memory, router], nodes, current))
+    evicted, migrated = outcomes
+
+    assert evicted.evicted == {"sep/primary": 1}
+    assert evicted.unmet["sep/primary"].reason is UnmetReason.OVERBOOKED
+    assert holding(migrated, "sep") == {"b": 1}
+    assert not migrated.evicted
+    assert all(holding(plan, "router") == {"a": 1} for plan in outcomes)

@@ -1,4 +1,6 @@
-"""The canary's state machine: its rules over random histories, and its usual lives."""
+"""Canary state machine: invariants over random histories, and the usual courses."""
+
+from dataclasses import replace
 
 from bem_fleet.services.orchestrator.canary.machine import (
     COMMANDS,
@@ -8,13 +10,23 @@ from bem_fleet.services.orchestrator.canary.machine import (
     GateVerdict,
     advance,
 )
-from bem_fleet.services.orchestrator.canary.spec import CanarySpec, Step, read_canary
+from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SPEC = CanarySpec(
-    id="a", image="i", shadow=20, shadow_s=5, ready_s=30, steps=(Step(10, 10), Step(50, 10))
+from tests.unit.services.orchestrator.missions import canary_spec
+
+SPEC = replace(
+    canary_spec(
+        image="i",
+        shadow=20,
+        shadowSeconds=5,
+        readySeconds=30,
+        steps=[{"weight": 10, "seconds": 10}, {"weight": 50, "seconds": 10}],
+    ),
+    id="a",
 )
+OTHER = replace(canary_spec(image="j"), id="b")
 MOMENTS = st.lists(
     st.tuples(
         st.floats(0, 20),
@@ -22,7 +34,7 @@ MOMENTS = st.lists(
         st.sampled_from(GateVerdict),
         st.sampled_from(["", "", "", *COMMANDS]),
         st.booleans(),
-        st.sampled_from([SPEC, SPEC, SPEC, None, CanarySpec(id="b", image="j")]),
+        st.sampled_from([SPEC, SPEC, SPEC, None, OTHER]),
     ),
     max_size=30,
 )
@@ -46,7 +58,7 @@ def test_the_rules_hold_at_every_moment(moments: list[tuple[object, ...]]) -> No
             assert after == state
         if after.phase is CanaryPhase.PROMOTING and state.phase is not CanaryPhase.PROMOTING:
             assert ready
-            assert verdict is GateVerdict.PROMOTE or after.allowed
+            assert verdict is GateVerdict.PROMOTE or after.promotion_approved
         if after.id != state.id:
             assert state.phase.is_final
         assert advance(after, spec, Facts(now, bool(ready))).phase in (  # type: ignore[arg-type]
@@ -76,7 +88,7 @@ def test_a_good_canary_is_promoted_after_its_last_step() -> None:
     assert run(state, 100).phase is CanaryPhase.CANARY
     state = run(state, 10, verdict=GateVerdict.PROMOTE)
     assert (state.phase, state.weight) == (CanaryPhase.PROMOTING, 50)
-    state = run(state, 1, stable_done=True)
+    state = run(state, 1, stable_is_promoted=True)
     assert (state.phase, state.weight) == (CanaryPhase.PROMOTED, 0)
 
 
@@ -117,7 +129,7 @@ def test_a_pause_holds_and_a_resume_goes_on() -> None:
 
 def test_a_changed_specification_ends_the_old_canary_first() -> None:
     """One rollout a mission: the old one is rolled back, then the new one starts."""
-    other = CanarySpec(id="b", image="j")
+    other = OTHER
     ended = run(CanaryState("a", CanaryPhase.CANARY, weight=10), 1, other)
 
     assert (ended.id, ended.phase) == ("a", CanaryPhase.ROLLED_BACK)
@@ -126,11 +138,41 @@ def test_a_changed_specification_ends_the_old_canary_first() -> None:
 
 def test_the_same_is_not_tried_twice_unless_asked() -> None:
     """A canary that has ended stays ended; a higher attempt is another canary."""
-    first, again = read_canary({"image": "i"}), read_canary({"image": "i", "attempt": 1})
-    assert first is not None
-    assert again is not None
+    first, again = canary_spec(image="i"), canary_spec(image="i", attempt=1)
     ended = CanaryState(first.id, CanaryPhase.ROLLED_BACK)
 
-    assert read_canary({"image": "i", "attempt": 0}) == first
+    assert canary_spec(image="i", attempt=0) == first
     assert run(ended, 1e6, first) == ended
     assert run(ended, 1, again).phase is CanaryPhase.STARTING
+
+
+def test_the_documented_example_is_what_happens() -> None:
+    """The table in the module's docstring, row by row."""
+    steps = [{"weight": 10, "seconds": 60}, {"weight": 50, "seconds": 60}]
+    spec = canary_spec(image="i", steps=steps)
+    rows: list[tuple[float, dict[str, object], CanaryPhase, int, int]] = [
+        (0, {}, CanaryPhase.STARTING, 0, 0),
+        (20, {"ready": True}, CanaryPhase.CANARY, 0, 10),
+        (80, {"ready": True}, CanaryPhase.CANARY, 1, 50),
+        (95, {}, CanaryPhase.CANARY, 1, 0),
+        (97, {"ready": True}, CanaryPhase.CANARY, 1, 50),
+        (140, {"ready": True, "verdict": GateVerdict.PROMOTE}, CanaryPhase.PROMOTING, 1, 50),
+        (170, {"ready": True, "stable_is_promoted": True}, CanaryPhase.PROMOTED, 1, 0),
+    ]
+    state = CanaryState()
+    for now, facts, phase, step, weight in rows:
+        state = advance(state, spec, Facts(now, **facts))  # type: ignore[arg-type]
+        assert (state.phase, state.step, state.weight) == (phase, step, weight), now
+
+
+def test_no_canary_starts_beside_an_unsuitable_or_missing_stable() -> None:
+    """A blocker ends the canary with its reason before it starts; without stable it waits."""
+    blocked = advance(CanaryState(), SPEC, Facts(5, blocker="no track label"))
+    waiting = advance(CanaryState(), SPEC, Facts(5, stable_exists=False))
+
+    assert (blocked.phase, blocked.reason, blocked.id) == (
+        CanaryPhase.ROLLED_BACK,
+        "no track label",
+        "a",
+    )
+    assert waiting == CanaryState()

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bem_fleet.services.orchestrator.kube.api import AbsentError, InvalidError
-from bem_fleet.services.orchestrator.local.files import MissionFiles, merged, write
+from bem_fleet.services.orchestrator.kube.api import InvalidError, ObjectNotFoundError
+from bem_fleet.services.orchestrator.local.mission_files import MissionFiles
+from bem_fleet.services.orchestrator.local.mission_schema import MissionSchema
+from fleet.files import write_json_atomic
 
 CRD = Path(__file__).resolve().parents[5] / "charts/crds/missions.yaml"
 PATH = "/apis/fleet.bem.dev/v1alpha1/namespaces/here/missions/router"
@@ -16,43 +18,23 @@ PATH = "/apis/fleet.bem.dev/v1alpha1/namespaces/here/missions/router"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with one mission."""
-    write(tmp_path / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "qa"}})
+    write_json_atomic(
+        tmp_path / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "qa"}}
+    )
     return tmp_path
 
 
 def files(folder: Path) -> MissionFiles:
     """Open the folder."""
-    return MissionFiles(folder, CRD, "here")
-
-
-@pytest.mark.parametrize(
-    ("old", "patch", "result"),
-    [
-        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
-        ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
-        ({"a": "b"}, {"a": None}, {}),
-        ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
-        ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
-        ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
-        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
-        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
-        ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
-        ({"a": "foo"}, "bar", "bar"),
-        ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
-        ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
-    ],
-)
-def test_merge_patches_are_the_standards(old: Any, patch: Any, result: Any) -> None:
-    """The cases of RFC 7396, appendix A."""
-    assert merged(old, patch) == result
+    return MissionFiles(folder, MissionSchema(CRD), "here")
 
 
 async def test_what_was_written_is_there_after_a_restart(folder: Path) -> None:
     """Specification and status, each by its own path; whoever listens has been told."""
     before = files(folder)
-    await before.patch(PATH, {"spec": {"canary": {"model": "qa-v2"}}}, "merge")
-    await before.patch(f"{PATH}/status", {"status": {"phase": "Running"}}, "merge")
-    after = files(folder).get("here/router")
+    await before.merge_patch(PATH, {"spec": {"canary": {"model": "qa-v2"}}})
+    await before.merge_patch(f"{PATH}/status", {"status": {"phase": "Running"}})
+    after = files(folder).get_mission("here/router")
 
     assert before.changed.is_set()
     assert after is not None
@@ -78,17 +60,15 @@ async def test_a_wrong_canary_is_refused_by_name(
     """The message names field, value and limit, and nothing has changed."""
     before = (folder / "router.json").read_bytes()
     with pytest.raises(InvalidError, match=named):
-        await files(folder).patch(PATH, {"spec": {"canary": canary}}, "merge")
+        await files(folder).merge_patch(PATH, {"spec": {"canary": canary}})
 
     assert (folder / "router.json").read_bytes() == before
 
 
-async def test_other_missions_and_ways_to_patch_are_refused(folder: Path) -> None:
-    """There is no such mission; server-side apply is the cluster's."""
-    with pytest.raises(AbsentError, match="other"):
-        await files(folder).patch(PATH.replace("router", "other"), {}, "merge")
-    with pytest.raises(InvalidError, match="apply"):
-        await files(folder).patch(PATH, {}, "apply")
+async def test_a_patch_of_an_unknown_mission_is_refused(folder: Path) -> None:
+    """The error names the mission that does not exist."""
+    with pytest.raises(ObjectNotFoundError, match="other"):
+        await files(folder).merge_patch(PATH.replace("router", "other"), {})
 
 
 def test_a_crash_while_writing_leaves_the_old_one(
@@ -105,7 +85,7 @@ def test_a_crash_while_writing_leaves_the_old_one(
             folder / "router.json", {"metadata": {"name": "router"}, "spec": {"model": "new"}}
         )
 
-    assert [mission.model for mission in files(folder)] == ["qa"]
+    assert [mission.model for mission in files(folder).list_missions()] == ["qa"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"spec": {}}', json.dumps({"metadata": {}})])
