@@ -35,7 +35,9 @@ async def running(
 async def eventually(look: Callable[[], bool]) -> None:
     """Return once ``look`` is true; another program gives no event."""
     async with asyncio.timeout(30):
-        while not look():
+        while True:
+            if look():
+                return
             await asyncio.sleep(0.02)
 
 
