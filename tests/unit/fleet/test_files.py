@@ -17,7 +17,7 @@ def test_content_is_replaced_completely(tmp_path: Path) -> None:
 
     assert path.read_bytes() == b"short"
     assert json.loads((tmp_path / "value.json").read_text()) == {"a": [1, "é"]}
-    assert sorted(os.listdir(tmp_path)) == ["file.json", "value.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.json", "value.json"]
 
 
 def test_a_crash_before_the_rename_keeps_the_old_content(

@@ -82,8 +82,8 @@ async def test_wrong_requests_are_named(servicer: FleetServicer) -> None:
         await servicer.GetMission(pb.GetMissionRequest(name="none"), CONTEXT)
     with pytest.raises(InvalidArgumentError, match="pause, resume, promote, abort"):
         await servicer.SteerCanary(pb.SteerCanaryRequest(name="any"), CONTEXT)
+    command = pb.CANARY_COMMAND_ABORT
     with pytest.raises(FailedPreconditionError, match="no canary in progress"):
-        command = pb.CANARY_COMMAND_ABORT
         await servicer.SteerCanary(pb.SteerCanaryRequest(name="any", command=command), CONTEXT)
 
 
