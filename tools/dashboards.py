@@ -158,23 +158,23 @@ ROUTER = (
 )
 
 VALIDATION = (
-    _state("Comparisons in hand", "bem_validation_comparisons", "pod"),
+    _state("Comparisons in hand", "bem_validation_comparisons_in_progress", "pod"),
     Graph("A comparison, p95", "s", "p95", _quantile(0.95, "bem_validation_compute_seconds")),
-    _events("Looks at canaries", "bem_validation_canary_looks_total", "verdict"),
+    _events("Looks at canaries", "bem_validation_canary_analyses_total", "verdict"),
 )
 
 ORCHESTRATOR = (
     _state("Missions by phase", "bem_orchestrator_missions", "phase"),
     _state("GPUs by mission", "bem_orchestrator_gpus_assigned", "mission"),
-    _state("Claims without GPUs", "bem_orchestrator_claims_refused", "reason"),
+    _state("Claims without GPUs", "bem_orchestrator_gpu_requests_unmet", "reason"),
     _events("Pods displaced", "bem_orchestrator_pods_displaced_total", "how"),
-    Graph("A round, p95", "s", "p95", _quantile(0.95, "bem_orchestrator_round_seconds")),
+    Graph("A round, p95", "s", "p95", _quantile(0.95, "bem_orchestrator_reconcile_seconds")),
     Graph("A plan, p95", "s", "p95", _quantile(0.95, "bem_orchestrator_solve_seconds")),
     _state("Leader", "bem_orchestrator_leader", "pod"),
     _events("API requests", "bem_orchestrator_api_requests_total", "verb"),
     _events("Writes to be done again", "bem_orchestrator_writes_failed_total", "kind"),
-    _state("Objects in caches", "bem_orchestrator_cache_objects", "resource"),
-    _events("Lists from scratch", "bem_orchestrator_cache_lists_total", "resource"),
+    _state("Objects in caches", "bem_orchestrator_informer_objects", "resource"),
+    _events("Lists from scratch", "bem_orchestrator_informer_lists_total", "resource"),
     _events("Kubernetes Events", "bem_orchestrator_events_total", "reason"),
 )
 
@@ -187,7 +187,7 @@ CANARIES = (
     _events("Pairs observed", "bem_gateway_canary_pairs_total", "kind"),
     _events("Pairs lost", "bem_gateway_canary_pairs_lost_total", "pod"),
     _events("Route tables taken over", "bem_gateway_route_tables_total", "pod"),
-    _events("Looks by verdict", "bem_orchestrator_gate_looks_total", "verdict"),
+    _events("Looks by verdict", "bem_orchestrator_canary_analyses_total", "verdict"),
     _events("Changes of phase", "bem_orchestrator_canary_changes_total", "phase"),
 )
 
