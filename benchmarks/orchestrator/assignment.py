@@ -1,4 +1,4 @@
-"""Time of a plan, and how far it is from the best one."""
+"""Assignment benchmark: time of a plan, and its distance from the optimum."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def placed(plan: AssignmentPlan, requests: Sequence[GpuRequest]) -> dict[Priorit
 
 
 def times(repeats: int = 10) -> list[dict[str, Any]]:
-    """Return seconds of plans from nothing, after a node's loss, and with a newcomer."""
+    """Return times of plans from scratch, after the loss of a node, and with a new request."""
     rows = []
     for missions, nodes in SIZES:
         for load in LOADS:
@@ -61,7 +61,7 @@ def times(repeats: int = 10) -> list[dict[str, Any]]:
 
 
 def optimality(seeds: int = 30, limit_s: float = 0.5) -> list[dict[str, Any]]:
-    """Return how often and how nearly the plan is the lexicographic optimum."""
+    """Return how often the plan is the lexicographic optimum, and how close it is otherwise."""
     rows = []
     for missions, nodes in SMALL:
         same = proven = ours = most = 0

@@ -1,4 +1,4 @@
-"""Rounds against a real API server, and the default scheduler on the same fleets."""
+"""Reconciling against a real API server, and kube-scheduler on the same fleets."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ _WRITERS = 8
 
 
 def reconcile() -> list[dict[str, Any]]:
-    """Return time and requests of the first rounds and of one change, by size."""
+    """Return time and requests of the first passes and of one change, by fleet size."""
     rows = []
     for missions, nodes in SIZES[: int(os.environ.get("BENCH_SIZES", "3"))]:
         with tempfile.TemporaryDirectory() as name, control_plane(Path(name)) as plane:
@@ -86,7 +86,7 @@ async def _rounds(missions: int, kubeconfig: str) -> dict[str, Any]:
 
 
 async def _settled(reconciler: Reconciler) -> None:
-    """Run rounds until one writes nothing."""
+    """Reconcile until a pass writes nothing."""
     for _ in range(10):
         await asyncio.sleep(0.5)
         if (await _timed(reconciler))[1] == 0:
@@ -146,7 +146,7 @@ def _mission(request: GpuRequest) -> dict[str, Any]:
 
 
 def against_others(seeds: int = 10) -> list[dict[str, Any]]:
-    """Return GPUs in use by class: ours, kube-scheduler's (spread, packed), queues' as stated."""
+    """Return GPUs in use by class: this solver, kube-scheduler, and models of queue managers."""
     totals: dict[str, dict[str, int]] = {}
     for seed in range(seeds):
         requests, nodes = fleet(seed, 20, 8, 1.3)
@@ -169,7 +169,7 @@ _COUNTS = ("gpus_asked", "gpus_used", *(p.name.lower() for p in reversed(Priorit
 
 
 def _counts(requests: list[GpuRequest], pods: Mapping[str, int]) -> dict[str, int]:
-    """Return GPUs asked and used, by class too, and missions with all of their pods."""
+    """Return GPUs requested and used, also by class, and missions with all of their pods."""
     counts = dict.fromkeys(_COUNTS, 0)
     for request in requests:
         used = request.gpus * pods.get(request.key, 0)
@@ -183,7 +183,7 @@ def _counts(requests: list[GpuRequest], pods: Mapping[str, int]) -> dict[str, in
 def _scheduled(
     plane: ControlPlane, requests: list[GpuRequest], nodes: list[GpuNode], how: str
 ) -> dict[str, int]:
-    """Let the real scheduler place the same pods, in the order of their missions."""
+    """Let kube-scheduler place the same pods, in the order of their missions."""
     for node in nodes:
         plane.call("POST", "/api/v1/nodes", _node(node))
         plane.merge(f"/api/v1/nodes/{node.name}/status", {"status": _node(node)["status"]})
@@ -208,7 +208,7 @@ def _when_still(look: Callable[[], dict[str, int]]) -> dict[str, int]:
 
 
 def _bound(plane: ControlPlane) -> dict[str, int]:
-    """Return pods that have a node, by request key."""
+    """Return the number of bound pods by request key."""
     found: dict[str, int] = {}
     for pod in plane.call("GET", "/api/v1/namespaces/default/pods")["items"]:
         if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
@@ -259,7 +259,7 @@ def _pod(request: GpuRequest, index: int, nodes: list[GpuNode]) -> dict[str, Any
 
 @contextmanager
 def _scheduler(plane: ControlPlane, how: str) -> Iterator[None]:
-    """Run kube-scheduler as it comes, or with packing by GPUs."""
+    """Run kube-scheduler with its defaults, or packing by GPUs."""
     config: dict[str, Any] = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",

@@ -1,4 +1,4 @@
-"""The best plan there is, by mixed-integer programming: class after class, most GPUs in use."""
+"""Exact assignment by mixed-integer programming: most GPUs in use, class by class."""
 
 from collections.abc import Sequence
 

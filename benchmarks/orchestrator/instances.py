@@ -1,4 +1,4 @@
-"""Random fleets: missions of four classes on nodes of four products, somewhat overbooked."""
+"""Random fleets: missions of four priority classes on nodes of four GPU products."""
 
 import numpy as np
 from bem_fleet.services.orchestrator.assignment.gpu_requests import GpuRequest, Priority
@@ -20,10 +20,10 @@ def fleet(
     """Return requests and nodes.
 
     Args:
-        seed: Of the draw.
-        missions: One request each.
-        nodes: With GPUs.
-        load: GPUs asked for over GPUs there are, about; beyond 1 somebody must wait.
+        seed: Seed of the random generator.
+        missions: Number of missions, with one GPU request each.
+        nodes: Number of nodes with GPUs.
+        load: Approximate ratio of requested to available GPUs; above 1 some pods wait.
     """
     rng = np.random.default_rng(seed)
     made = []

@@ -1,4 +1,4 @@
-"""What Kueue and Volcano say they would do with a fleet, as their documents state it.
+"""Models of Kueue and Volcano, from the behaviour that their documentation states.
 
 Neither is installed here, so these are models of stated behaviour, not measurements of them.
 Both get the whole fleet at once, in order of priority, then age; nothing needs preemption then.

@@ -1,4 +1,4 @@
-"""How long requests still go to an adapter canary after a person has asked for its end."""
+"""Rollback benchmark: time until the last request to an aborted adapter canary."""
 
 import asyncio
 import tempfile
@@ -100,7 +100,7 @@ async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
             (folder / "missions").mkdir()
             given = {"metadata": {"name": "router"}, "spec": {"model": "qa"}}
             write_json_atomic(folder / "missions/router.json", given)
-            settings["missions"] = str(folder / "missions")
+            settings["missions_dir"] = str(folder / "missions")
         else:
             plane = stack.enter_context(control_plane(folder))
             plane.call("POST", DEPLOYMENTS, deployment("router"))

@@ -1,4 +1,4 @@
-"""The view: who is told of what."""
+"""Cluster view: which changes notify whom."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.unit.services.orchestrator.missions import raw_mission
 MISSION = raw_mission(model="passage-qa")
 
 
-def test_own_writes_are_told_to_who_listens() -> None:
-    """A status that the orchestrator wrote reaches the routes' followers, and wakes no reconcile.
+def test_own_writes_notify_listeners_only() -> None:
+    """A status that the orchestrator wrote reaches route watchers, and triggers no reconciling.
 
-    Its event changes nothing in the cache any more, so that nobody would be told later.
+    Its watch event changes nothing in the informer any more, so there is no later notification.
     """
     view = ClusterView(cast("KubeApi", None), OrchestratorSettings(namespace="fleet"))
     listener = asyncio.Event()

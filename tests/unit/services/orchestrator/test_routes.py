@@ -1,4 +1,4 @@
-"""Routes follow from what is written in a mission's status."""
+"""Traffic routes follow from a mission's status."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.unit.services.orchestrator.missions import mission
 
 
 def address(given: Mission, service: str) -> str:
-    """Return a form that shows what was asked."""
+    """Return an address that shows its arguments."""
     return f"{service}.{given.namespace}:{given.port}"
 
 
@@ -25,7 +25,7 @@ def test_a_mission_without_a_canary_goes_to_stable() -> None:
 
 
 def test_a_pod_canary_is_another_address_for_every_model() -> None:
-    """The split concerns all that the mission is asked."""
+    """The split applies to all requests of the mission."""
     route = mission_route(mission(status=canary("Canary", image="i"), model="qa"), address)
 
     assert (route.canary.address, route.canary.model) == ("router-canary.bem:50051", "")

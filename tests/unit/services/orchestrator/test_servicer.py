@@ -99,7 +99,7 @@ async def test_routes_are_streamed_at_every_change(
     await asyncio.sleep(0)
     await files.merge_patch(STATUS, {"status": {"canary": canary}})
     second = await asyncio.wait_for(following, 5)
-    await stream.aclose()
+    await cast("Any", stream).aclose()
 
     assert not first.routes[0].HasField("canary")
     assert (second.routes[0].canary.model, second.routes[0].weight) == ("v2", 25)

@@ -1,4 +1,4 @@
-"""What is written into Deployments."""
+"""Patches of Deployments, and the canary's Deployment."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def test_one_node_is_a_node_selector_and_several_an_affinity() -> None:
 
 
 def test_a_placement_is_seen_when_it_is_there() -> None:
-    """What was applied is recognised, and what is left over is not."""
+    """An applied placement is recognised, and a stale one is not."""
     given, deployed = mission(), stable()
     wanted = workloads.placement_patch(given, {"a": 1}, H100, replicas=1, priority_class="")
     assert not workloads.has_placement(deployed, wanted)

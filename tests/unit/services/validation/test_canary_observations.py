@@ -34,7 +34,7 @@ def append(server: RedisServer, *entries: dict[str, Any]) -> None:
 
 def skipped(reason: str) -> float:
     """Return how many entries were skipped for a reason."""
-    return SKIPPED.labels(reason)._value.get()
+    return float(SKIPPED.labels(reason)._value.get())
 
 
 async def test_pairs_are_read_in_order_and_once(redis_server: RedisServer) -> None:

@@ -23,7 +23,7 @@ class Mission(rpc.MissionServiceServicer):
 async def test_an_answer_is_of_the_model_and_a_missing_one_is_none(tmp_path: Path) -> None:
     """A server that is away, or too slow, is no error: the caller decides what it means."""
     server = grpc.aio.server()
-    rpc.add_MissionServiceServicer_to_server(Mission(), server)
+    rpc.add_MissionServiceServicer_to_server(Mission(), server)  # type: ignore[abstract]
     address = f"unix:{tmp_path}/m.sock"
     server.add_insecure_port(address)
     await server.start()

@@ -1,4 +1,4 @@
-"""GPUs as Node objects tell of them."""
+"""GPU inventory read from Node objects."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def test_products_tell_memory_and_name(product: str, gib: float, short: str) -> 
 
 
 def test_the_memory_label_is_rounded_as_people_speak() -> None:
-    """81,559 MiB are the 80 GB that somebody asks for."""
+    """81,559 MiB are the 80 GB of a request."""
     found = read_node(node(labels={"nvidia.com/gpu.memory": "81559"}))
 
     assert found

@@ -1,4 +1,4 @@
-"""The assignment: invariants over random fleets, and the cases people ask about."""
+"""GPU assignment solver: invariants over random fleets, and typical cases."""
 
 from collections.abc import Mapping
 
@@ -54,7 +54,7 @@ CLAIMS = st.lists(
 
 
 def check_capacity(plan: AssignmentPlan, requests: list[GpuRequest], nodes: list[GpuNode]) -> None:
-    """Assert that no GPU has two owners and that everybody sits where it may."""
+    """Assert that no GPU has two owners and that every pod is on a suitable node."""
     by_key, by_name = {c.key: c for c in requests}, {n.name: n for n in nodes}
     used = dict.fromkeys(by_name, 0)
     for key, pods in plan.placed.items():
@@ -77,7 +77,7 @@ def unmet_pods(plan: AssignmentPlan) -> int:
 @given(CLAIMS, NODES)
 @settings(max_examples=60, deadline=None)
 def test_no_gpu_has_two_owners(requests: list[GpuRequest], nodes: list[GpuNode]) -> None:
-    """Whatever is asked, every GPU has at most one owner, and every pod is placed or refused."""
+    """Every GPU has at most one owner, and every pod is placed or reported as unmet."""
     plan = solve(requests, nodes, {})
 
     check_capacity(plan, requests, nodes)
@@ -88,7 +88,7 @@ def test_no_gpu_has_two_owners(requests: list[GpuRequest], nodes: list[GpuNode])
 @given(CLAIMS, NODES)
 @settings(max_examples=60, deadline=None)
 def test_solving_again_changes_nothing(requests: list[GpuRequest], nodes: list[GpuNode]) -> None:
-    """A plan is a fixed point: nobody moves because somebody looked."""
+    """A plan is a fixed point of the solver."""
     plan = solve(requests, nodes, {})
     again = solve(requests, nodes, plan.placed)
 
@@ -102,13 +102,13 @@ def test_solving_again_changes_nothing(requests: list[GpuRequest], nodes: list[G
 def test_newcomers_displace_only_lower_classes(
     before: list[GpuRequest], nodes: list[GpuNode], arriving: list[GpuRequest]
 ) -> None:
-    """Whoever arrives, nobody loses a place to its own class or a lower one; critical never."""
+    """Nobody is preempted by its own class or a lower one, and critical pods never are."""
     newcomers = [
         GpuRequest(f"new-{c.key}", f"new-{c.mission}", c.priority, c.pods, c.gpus, c.memory_gib)
         for c in arriving
     ]
-    held = solve(before, nodes, {}).placed
-    plan = solve([*before, *newcomers], nodes, held)
+    current = solve(before, nodes, {}).placed
+    plan = solve([*before, *newcomers], nodes, current)
 
     check_capacity(plan, [*before, *newcomers], nodes)
     highest = max((c.priority for c in newcomers), default=Priority.LOW)
@@ -123,7 +123,7 @@ def test_newcomers_displace_only_lower_classes(
 def test_a_refused_pod_could_not_sit_on_a_free_gpu(
     requests: list[GpuRequest], nodes: list[GpuNode]
 ) -> None:
-    """A pod without others is refused only if no suitable node has room for it."""
+    """A request without placed pods is unmet only if no suitable node has room."""
     plan = solve(requests, nodes, {})
     used: dict[str, int] = {}
     by_key = {c.key: c for c in requests}
@@ -140,12 +140,12 @@ def test_a_refused_pod_could_not_sit_on_a_free_gpu(
 
 
 def holding(plan: AssignmentPlan, name: str) -> PodsByNode:
-    """Return where a mission sits."""
+    """Return the pods of a mission by node."""
     return plan.placed.get(f"{name}/primary", {})
 
 
 def test_the_smallest_gpu_that_will_do_is_taken() -> None:
-    """A request without wishes leaves the H100 to those that need it."""
+    """A request without preferences leaves the H100 to those that need it."""
     nodes = [node("big", H100), node("small", RTX)]
     plan = solve([request("any", memory_gib=16.0), request("large", memory_gib=80.0)], nodes, {})
 
@@ -202,8 +202,8 @@ def test_a_sliced_gpu_is_shared_by_those_who_agree() -> None:
     assert plan.unmet["router/primary"].reason is UnmetReason.OVERBOOKED
 
 
-def test_what_cannot_be_says_what_is_missing() -> None:
-    """Each refusal names what was asked and what there is."""
+def test_an_impossible_request_names_what_is_missing() -> None:
+    """Each explanation names the request and the limit."""
     nodes = [node("a", RTX, 2)]
     asked = [
         request("product", products=("B200",)),

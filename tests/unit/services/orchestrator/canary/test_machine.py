@@ -70,13 +70,13 @@ def test_the_rules_hold_at_every_moment(moments: list[tuple[object, ...]]) -> No
 def run(
     state: CanaryState, seconds: float, spec: CanarySpec | None = SPEC, **facts: object
 ) -> CanaryState:
-    """Advance by one moment."""
+    """Return the state some seconds later."""
     given = {"ready": True, **facts}
     return advance(state, spec, Facts(state.since + seconds, **given))  # type: ignore[arg-type]
 
 
 def test_a_good_canary_is_promoted_after_its_last_step() -> None:
-    """Ready, mirrored, 10 %, 50 %, and then by the gate's word; never before the last step."""
+    """Ready, mirrored, 10 %, 50 %, then promoted by the verdict; never before the last step."""
     state = run(CanaryState(), 0, ready=False)
     assert (state.phase, state.weight) == (CanaryPhase.STARTING, 0)
     state = run(state, 1)
@@ -102,7 +102,7 @@ def test_a_bad_canary_is_rolled_back_at_once() -> None:
 
 
 def test_a_canary_that_never_comes_up_is_rolled_back() -> None:
-    """What is not ready in time has served nobody."""
+    """A canary that is not ready in time is rolled back with that reason."""
     state = CanaryState("a", CanaryPhase.STARTING)
 
     assert run(state, 29, ready=False).phase is CanaryPhase.STARTING

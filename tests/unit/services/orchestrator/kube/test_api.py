@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -83,7 +84,7 @@ async def test_a_watch_yields_what_follows_the_list(api: KubeApi) -> None:
     await api.create(CONFIG_MAPS, config_map("watched"))
     event = await asyncio.wait_for(following, 30)
     await api.delete(f"{CONFIG_MAPS}/watched")
-    await watch.aclose()
+    await cast("Any", watch).aclose()
 
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "watched")
 
