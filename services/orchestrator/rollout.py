@@ -179,15 +179,9 @@ def gather_facts(
         canary: The canary's Deployment; None if it is missing.
     """
     spec = mission.canary
-    is_pod_canary = spec is not None and bool(spec.image)
     ready, stable_is_promoted, blocker = adapter_loaded, True, ""
-    if spec is not None and is_pod_canary:
-        ready = (
-            canary is not None
-            and workloads.runs_canary_spec(canary, mission, spec)
-            and workloads.pods_are_new(canary)
-            and workloads.ready_pods(canary) > 0
-        )
+    if spec is not None and spec.image:
+        ready = canary is not None and _has_ready_pods(mission, spec, canary)
         stable_is_promoted = (
             stable is not None
             and workloads.runs_canary_spec(stable, mission, spec)
@@ -203,4 +197,13 @@ def gather_facts(
         stable_exists=stable is not None,
         stable_is_promoted=stable_is_promoted,
         blocker=blocker,
+    )
+
+
+def _has_ready_pods(mission: Mission, spec: CanarySpec, canary: Object) -> bool:
+    """Return whether a ready pod runs the specification, and no pod an older template."""
+    return (
+        workloads.runs_canary_spec(canary, mission, spec)
+        and workloads.pods_are_new(canary)
+        and workloads.ready_pods(canary) > 0
     )

@@ -229,19 +229,11 @@ def build_gates(
     Either gate may roll back, so they split ``alpha`` between them (union bound). Both must be
     passed for a promotion, so each may spend all of it there (intersection-union test).
     """
-    log_margin = math.log(terms.latency_margin)
     live = GateSpec(
         metrics=(
             _rate_metric("errors", terms.error_margin),
             _rate_metric("violations", terms.violation_margin),
-            Metric(
-                "latency",
-                better="lower",
-                scale="log_ratio",
-                reach=_MAX_LOG_RATIO,
-                required=-log_margin,
-                tolerated=log_margin,
-            ),
+            _latency_metric(math.log(terms.latency_margin)),
         ),
         tripwires=(
             Tripwire("errors", terms.error_limit, TRIPWIRE_WINDOW, metric="errors"),
@@ -266,6 +258,17 @@ def build_gates(
 
 def _rate_metric(name: str, margin: float) -> Metric:
     return Metric(name, better="lower", required=-margin, tolerated=margin)
+
+
+def _latency_metric(log_margin: float) -> Metric:
+    return Metric(
+        "latency",
+        better="lower",
+        scale="log_ratio",
+        reach=_MAX_LOG_RATIO,
+        required=-log_margin,
+        tolerated=log_margin,
+    )
 
 
 def _observe_pairs(gate: SequentialGate, pairs: Sequence[Pair]) -> None:

@@ -92,6 +92,21 @@ def _read_state(canary: Mapping[str, Any]) -> CanaryState:
     )
 
 
+def _write_state(state: CanaryState) -> Object:
+    return {
+        "id": state.id,
+        "phase": state.phase.value,
+        "step": state.step + 1,
+        "weight": state.weight,
+        "stableWeight": 100 - state.weight,
+        "mirror": state.mirror,
+        "sinceUnix": state.since,
+        "paused": state.paused,
+        "promotionApproved": state.promotion_approved,
+        "reason": state.reason,
+    }
+
+
 def _read_gate(gate: Mapping[str, Any]) -> GateStatus:
     return GateStatus(
         verdict=gate.get("verdict", "continue"),
@@ -131,18 +146,9 @@ def canary_status_patch(
         before.phase is CanaryPhase.PROMOTING and state.phase is CanaryPhase.ROLLED_BACK
     )
     patch: Object = {
-        "id": state.id,
-        "phase": state.phase.value,
+        **_write_state(state),
         "image": image,
         "model": model,
-        "step": state.step + 1,
-        "weight": state.weight,
-        "stableWeight": 100 - state.weight,
-        "mirror": state.mirror,
-        "sinceUnix": state.since,
-        "paused": state.paused,
-        "promotionApproved": state.promotion_approved,
-        "reason": state.reason,
         "gate": asdict(gate),
         "history": _history(old, state, gate.pairs),
         "stable": dict(stable) if is_new else dict(old.stable_snapshot),

@@ -145,17 +145,7 @@ async def run_as_leader(
     storage = LeaseStorage(api, namespace, identity, owner)
     while True:
         term = _LeaderTerm(work, leadership, identity)
-        election = LeaderElection(
-            Config(
-                storage,
-                lease_duration=duration_s,
-                renew_deadline=duration_s * 2 / 3,
-                retry_period=max(1.0, duration_s / 7),
-                onstarted_leading=term.run,
-                onstopped_leading=_no_op,
-            )
-        )
-        campaign = asyncio.create_task(election.run())
+        campaign = asyncio.create_task(_election(storage, term, duration_s).run())
         try:
             # The election ends when the lease is lost; the work ends only by an exception.
             await asyncio.wait({campaign, term.failure}, return_when=asyncio.FIRST_COMPLETED)
@@ -196,6 +186,24 @@ class _LeaderTerm:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         return True
+
+
+def _election(storage: LeaseStorage, term: _LeaderTerm, duration_s: int) -> LeaderElection:
+    """Return the election of one term.
+
+    The deadline for renewals is shorter than the Lease, so that a leader gives up before another
+    replica takes over.
+    """
+    return LeaderElection(
+        Config(
+            storage,
+            lease_duration=duration_s,
+            renew_deadline=duration_s * 2 / 3,
+            retry_period=max(1.0, duration_s / 7),
+            onstarted_leading=term.run,
+            onstopped_leading=_no_op,
+        )
+    )
 
 
 async def _no_op() -> None:
