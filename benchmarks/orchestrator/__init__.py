@@ -1,1 +1,1 @@
-"""How well and how fast the orchestrator assigns and reconciles."""
+"""Benchmarks of the orchestrator: assignment, reconciling and rollback."""

@@ -11,7 +11,7 @@ from benchmarks.orchestrator import assignment, cluster, rollback
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "results/bench_orchestrator.json"
 PARTS: dict[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
-    "times": (assignment.times, "Time of one plan, ms; load is GPUs asked over GPUs there"),
+    "times": (assignment.times, "Time of one plan, ms; load is requested GPUs over available GPUs"),
     "optimality": (
         assignment.optimality,
         "Against the lexicographic optimum (scipy milp), load 1.3: GPUs in use, short by class",
@@ -22,22 +22,22 @@ PARTS: dict[str, tuple[Callable[[], list[dict[str, Any]]], str]] = {
     ),
     "others": (
         cluster.against_others,
-        "GPUs in use on the same fleets (20 missions, 8 nodes), by class, and whole missions",
+        "GPUs in use on the same fleets (20 missions, 8 nodes), by class, and complete missions",
     ),
     "rollback": (
         rollback.rollback,
-        "An adapter canary at 50 % is aborted: until its last request began (8 ask at once)",
+        "An adapter canary at 50 % is aborted: time until its last request began (8 clients)",
     ),
 }
 
 
 def main() -> None:
-    """Run parts and write the table of all that have been run."""
+    """Run the chosen parts and write the tables of all parts that have results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", action="append", choices=PARTS)
-    asked = parser.parse_args().part or list(PARTS)
+    names = parser.parse_args().part or list(PARTS)
     report: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in asked:
+    for name in names:
         report[name] = PARTS[name][0]()
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(report, indent=1) + "\n")

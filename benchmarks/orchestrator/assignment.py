@@ -1,11 +1,16 @@
-"""Time of a plan, and how far it is from the best one."""
+"""Assignment benchmark: time of a plan, and its distance from the optimum."""
 
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Plan, Priority
+from bem_fleet.services.orchestrator.assignment.gpu_requests import (
+    AssignmentPlan,
+    GpuRequest,
+    PodsByNode,
+    Priority,
+)
 from bem_fleet.services.orchestrator.assignment.solver import solve
 
 from benchmarks.orchestrator.exact import best
@@ -16,26 +21,26 @@ LOADS = (0.7, 1.3)
 SMALL = ((10, 4), (20, 8), (40, 16))
 
 
-def placed(plan: Plan, claims: Sequence[Claim]) -> dict[Priority, int]:
+def placed(plan: AssignmentPlan, requests: Sequence[GpuRequest]) -> dict[Priority, int]:
     """Return the GPUs in use by class."""
     found = dict.fromkeys(Priority, 0)
-    for claim in claims:
-        found[claim.priority] += claim.gpus * sum(plan.placed.get(claim.key, {}).values())
+    for request in requests:
+        found[request.priority] += request.gpus * sum(plan.placed.get(request.key, {}).values())
     return found
 
 
 def times(repeats: int = 10) -> list[dict[str, Any]]:
-    """Return seconds of plans from nothing, after a node's loss, and with a newcomer."""
+    """Return times of plans from scratch, after the loss of a node, and with a new request."""
     rows = []
     for missions, nodes in SIZES:
         for load in LOADS:
             cold, lost, came = [], [], []
             for seed in range(repeats):
-                claims, there = fleet(seed, missions, nodes, load)
-                plan, seconds = _timed(claims[:-1], there, {})
+                requests, there = fleet(seed, missions, nodes, load)
+                plan, seconds = _timed(requests[:-1], there, {})
                 cold.append(seconds)
-                lost.append(_timed(claims[:-1], there[1:], plan.placed)[1])
-                came.append(_timed(claims, there, plan.placed)[1])
+                lost.append(_timed(requests[:-1], there[1:], plan.placed)[1])
+                came.append(_timed(requests, there, plan.placed)[1])
             rows.append(
                 {
                     "missions": missions,
@@ -56,7 +61,7 @@ def times(repeats: int = 10) -> list[dict[str, Any]]:
 
 
 def optimality(seeds: int = 30, limit_s: float = 0.5) -> list[dict[str, Any]]:
-    """Return how often and how nearly the plan is the lexicographic optimum."""
+    """Return how often the plan is the lexicographic optimum, and how close it is otherwise."""
     rows = []
     for missions, nodes in SMALL:
         same = proven = ours = most = 0
@@ -64,15 +69,15 @@ def optimality(seeds: int = 30, limit_s: float = 0.5) -> list[dict[str, Any]]:
         seconds: list[float] = []
         exact_s: list[float] = []
         for seed in range(seeds):
-            claims, there = fleet(seed, missions, nodes, 1.3)
-            plan, took = _timed(claims, there, {})
+            requests, there = fleet(seed, missions, nodes, 1.3)
+            plan, took = _timed(requests, there, {})
             began = time.perf_counter()
-            optimum = best(claims, there, limit_s)
+            optimum = best(requests, there, limit_s)
             if optimum is None:
                 continue
             exact_s.append(time.perf_counter() - began)
             seconds.append(took)
-            found = placed(plan, claims)
+            found = placed(plan, requests)
             proven += 1
             same += found == optimum
             ours += sum(found.values())
@@ -96,8 +101,8 @@ def optimality(seeds: int = 30, limit_s: float = 0.5) -> list[dict[str, Any]]:
 
 
 def _timed(
-    claims: Sequence[Claim], nodes: Sequence[Any], held: Mapping[str, Holding]
-) -> tuple[Plan, float]:
+    requests: Sequence[GpuRequest], nodes: Sequence[Any], held: Mapping[str, PodsByNode]
+) -> tuple[AssignmentPlan, float]:
     began = time.perf_counter()
-    plan = solve(claims, nodes, held)
+    plan = solve(requests, nodes, held)
     return plan, time.perf_counter() - began

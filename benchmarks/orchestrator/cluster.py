@@ -1,4 +1,4 @@
-"""Rounds against a real API server, and the default scheduler on the same fleets."""
+"""Reconciling against a real API server, and kube-scheduler on the same fleets."""
 
 import asyncio
 import json
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bem_fleet.services.orchestrator.analyst import Analyst
-from bem_fleet.services.orchestrator.assignment.claims import Claim, Priority
+from bem_fleet.services.orchestrator.assignment.gpu_requests import GpuRequest, Priority
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from bem_fleet.services.orchestrator.assignment.solver import solve
+from bem_fleet.services.orchestrator.canary_analysis import CanaryAnalysisRunner
+from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import connect
 from bem_fleet.services.orchestrator.reconciler import Reconciler
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
-from bem_fleet.services.orchestrator.view import View
 from prometheus_client import REGISTRY
 
 from benchmarks.orchestrator.instances import fleet
@@ -35,7 +35,7 @@ _WRITERS = 8
 
 
 def reconcile() -> list[dict[str, Any]]:
-    """Return time and requests of the first rounds and of one change, by size."""
+    """Return time and requests of the first passes and of one change, by fleet size."""
     rows = []
     for missions, nodes in SIZES[: int(os.environ.get("BENCH_SIZES", "3"))]:
         with tempfile.TemporaryDirectory() as name, control_plane(Path(name)) as plane:
@@ -49,16 +49,16 @@ def reconcile() -> list[dict[str, Any]]:
 async def _rounds(missions: int, kubeconfig: str) -> dict[str, Any]:
     settings = OrchestratorSettings(priority_class_prefix="")
     api = await connect(kubeconfig)
-    view = View(api, settings)
-    analyst = Analyst(settings, view, view.changed.set)
-    reconciler = Reconciler(api, view, analyst, settings)
-    caches = [asyncio.create_task(cache.run()) for cache in view.caches]
+    view = ClusterView(api, settings)
+    analysis = CanaryAnalysisRunner(settings, view, view.changed.set)
+    reconciler = Reconciler(api, view, analysis, settings)
+    caches = [asyncio.create_task(cache.run()) for cache in view.informers]
     began = time.perf_counter()
     await view.synced()
     synced = time.perf_counter() - began
     before = _requests()
     began = time.perf_counter()
-    await reconciler.round()
+    await reconciler.reconcile_all()
     first = time.perf_counter() - began
     first_requests = _requests() - before
     await _settled(reconciler)
@@ -72,7 +72,7 @@ async def _rounds(missions: int, kubeconfig: str) -> dict[str, Any]:
     for task in caches:
         task.cancel()
     await asyncio.gather(*caches, return_exceptions=True)
-    await analyst.close()
+    await analysis.close()
     await api.close()
     return {
         "caches_filled_s": round(synced, 2),
@@ -87,7 +87,7 @@ async def _rounds(missions: int, kubeconfig: str) -> dict[str, Any]:
 
 
 async def _settled(reconciler: Reconciler) -> None:
-    """Run rounds until one writes nothing."""
+    """Reconcile until a pass writes nothing."""
     for _ in range(10):
         await asyncio.sleep(0.5)
         if (await _timed(reconciler))[1] == 0:
@@ -96,7 +96,7 @@ async def _settled(reconciler: Reconciler) -> None:
 
 async def _timed(reconciler: Reconciler) -> tuple[float, int]:
     before, began = _requests(), time.perf_counter()
-    await reconciler.round()
+    await reconciler.reconcile_all()
     return time.perf_counter() - began, _requests() - before
 
 
@@ -112,11 +112,11 @@ def _requests() -> int:
 
 
 def _fill(plane: ControlPlane, missions: int, nodes: int) -> None:
-    claims, there = fleet(1, missions, nodes, 0.7)
+    requests, there = fleet(1, missions, nodes, 0.7)
     bodies: list[tuple[str, dict[str, Any]]] = [("/api/v1/nodes", _node(one)) for one in there]
-    for claim in claims:
-        bodies.append((DEPLOYMENTS, deployment(claim.mission)))
-        bodies.append((MISSIONS, _mission(claim)))
+    for request in requests:
+        bodies.append((DEPLOYMENTS, deployment(request.mission)))
+        bodies.append((MISSIONS, _mission(request)))
     with ThreadPoolExecutor(_WRITERS) as pool:
         list(pool.map(lambda one: plane.call("POST", one[0], one[1]), bodies))
 
@@ -126,42 +126,42 @@ def _node(node: GpuNode) -> dict[str, Any]:
     return gpu_node(node.name, node.product, node.gpus, **memory)
 
 
-def _mission(claim: Claim) -> dict[str, Any]:
+def _mission(request: GpuRequest) -> dict[str, Any]:
     gpus: dict[str, Any] = {
         "name": "primary",
-        "count": claim.gpus,
-        "memoryGiB": int(claim.memory_gib),
+        "count": request.gpus,
+        "memoryGiB": int(request.memory_gib),
     }
-    if claim.products:
-        gpus["products"] = list(claim.products)
+    if request.products:
+        gpus["products"] = list(request.products)
     return {
         "apiVersion": "fleet.bem.dev/v1alpha1",
         "kind": "Mission",
-        "metadata": {"name": claim.mission},
+        "metadata": {"name": request.mission},
         "spec": {
-            "priority": claim.priority.name.lower(),
-            "replicas": claim.pods,
+            "priority": request.priority.name.lower(),
+            "replicas": request.pods,
             "gpus": [gpus],
         },
     }
 
 
 def against_others(seeds: int = 10) -> list[dict[str, Any]]:
-    """Return GPUs in use by class: ours, kube-scheduler's (spread, packed), queues' as stated."""
+    """Return GPUs in use by class: this solver, kube-scheduler, and models of queue managers."""
     totals: dict[str, dict[str, int]] = {}
     for seed in range(seeds):
-        claims, nodes = fleet(seed, 20, 8, 1.3)
-        plan = solve(claims, nodes, {})
+        requests, nodes = fleet(seed, 20, 8, 1.3)
+        plan = solve(requests, nodes, {})
         running: dict[str, Mapping[str, int]] = {
             "orchestrator": {key: sum(held.values()) for key, held in plan.placed.items()}
         }
         for how in ("spread", "pack"):
             with tempfile.TemporaryDirectory() as name, control_plane(Path(name)) as plane:
-                running[f"kube-scheduler, {how}"] = _scheduled(plane, claims, nodes, how)
-        running |= {name: policy(claims, nodes) for name, policy in POLICIES.items()}
+                running[f"kube-scheduler, {how}"] = _scheduled(plane, requests, nodes, how)
+        running |= {name: policy(requests, nodes) for name, policy in POLICIES.items()}
         for who, pods in running.items():
             total = totals.setdefault(who, dict.fromkeys(_COUNTS, 0))
-            for name, count in _counts(claims, pods).items():
+            for name, count in _counts(requests, pods).items():
                 total[name] += count
     return [{"who": who, "fleets": seeds, **counts} for who, counts in totals.items()]
 
@@ -169,32 +169,32 @@ def against_others(seeds: int = 10) -> list[dict[str, Any]]:
 _COUNTS = ("gpus_asked", "gpus_used", *(p.name.lower() for p in reversed(Priority)), "whole")
 
 
-def _counts(claims: list[Claim], pods: Mapping[str, int]) -> dict[str, int]:
-    """Return GPUs asked and used, by class too, and missions with all of their pods."""
+def _counts(requests: list[GpuRequest], pods: Mapping[str, int]) -> dict[str, int]:
+    """Return GPUs requested and used, also by class, and missions with all of their pods."""
     counts = dict.fromkeys(_COUNTS, 0)
-    for claim in claims:
-        used = claim.gpus * pods.get(claim.key, 0)
-        counts["gpus_asked"] += claim.gpus * claim.pods
+    for request in requests:
+        used = request.gpus * pods.get(request.key, 0)
+        counts["gpus_asked"] += request.gpus * request.pods
         counts["gpus_used"] += used
-        counts[claim.priority.name.lower()] += used
-        counts["whole"] += pods.get(claim.key, 0) == claim.pods
+        counts[request.priority.name.lower()] += used
+        counts["whole"] += pods.get(request.key, 0) == request.pods
     return counts
 
 
 def _scheduled(
-    plane: ControlPlane, claims: list[Claim], nodes: list[GpuNode], how: str
+    plane: ControlPlane, requests: list[GpuRequest], nodes: list[GpuNode], how: str
 ) -> dict[str, int]:
-    """Let the real scheduler place the same pods, in the order of their missions."""
+    """Let kube-scheduler place the same pods, in the order of their missions."""
     for node in nodes:
         plane.call("POST", "/api/v1/nodes", _node(node))
         plane.merge(f"/api/v1/nodes/{node.name}/status", {"status": _node(node)["status"]})
     for priority in Priority:
         plane.call("POST", "/apis/scheduling.k8s.io/v1/priorityclasses", _class(priority))
     with _scheduler(plane, how):
-        for claim in claims:
-            for index in range(claim.pods):
+        for request in requests:
+            for index in range(request.pods):
                 path = "/api/v1/namespaces/default/pods"
-                plane.call("POST", path, _pod(claim, index, nodes))
+                plane.call("POST", path, _pod(request, index, nodes))
         return _when_still(lambda: _bound(plane))
 
 
@@ -209,7 +209,7 @@ def _when_still(look: Callable[[], dict[str, int]]) -> dict[str, int]:
 
 
 def _bound(plane: ControlPlane) -> dict[str, int]:
-    """Return pods that have a node, by claim key."""
+    """Return the number of bound pods by request key."""
     found: dict[str, int] = {}
     for pod in plane.call("GET", "/api/v1/namespaces/default/pods")["items"]:
         if pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
@@ -227,13 +227,14 @@ def _class(priority: Priority) -> dict[str, Any]:
     }
 
 
-def _pod(claim: Claim, index: int, nodes: list[GpuNode]) -> dict[str, Any]:
+def _pod(request: GpuRequest, index: int, nodes: list[GpuNode]) -> dict[str, Any]:
     """Return a pod that may go to any node whose product and memory will do."""
     suits = sorted(
         {
             node.product
             for node in nodes
-            if claim.accepts(node.product) is not None and node.memory_gib >= claim.memory_gib
+            if request.product_rank(node.product) is not None
+            and node.memory_gib >= request.memory_gib
         }
     )
     expression = {
@@ -243,13 +244,13 @@ def _pod(claim: Claim, index: int, nodes: list[GpuNode]) -> dict[str, Any]:
     }
     terms = [{"matchExpressions": [expression]}]
     affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-    limits = {"nvidia.com/gpu": str(claim.gpus)}
+    limits = {"nvidia.com/gpu": str(request.gpus)}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"{claim.mission}-{index}"},
+        "metadata": {"name": f"{request.mission}-{index}"},
         "spec": {
-            "priorityClassName": f"bem-{claim.priority.name.lower()}",
+            "priorityClassName": f"bem-{request.priority.name.lower()}",
             "terminationGracePeriodSeconds": 0,
             "affinity": {"nodeAffinity": affinity},
             "containers": [{"name": "m", "image": "i", "resources": {"limits": limits}}],
@@ -259,7 +260,7 @@ def _pod(claim: Claim, index: int, nodes: list[GpuNode]) -> dict[str, Any]:
 
 @contextmanager
 def _scheduler(plane: ControlPlane, how: str) -> Iterator[None]:
-    """Run kube-scheduler as it comes, or with packing by GPUs."""
+    """Run kube-scheduler with its defaults, or packing by GPUs."""
     config: dict[str, Any] = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",

@@ -1,7 +1,7 @@
-"""Random fleets: missions of four classes on nodes of four products, somewhat overbooked."""
+"""Random fleets: missions of four priority classes on nodes of four GPU products."""
 
 import numpy as np
-from bem_fleet.services.orchestrator.assignment.claims import Claim, Priority
+from bem_fleet.services.orchestrator.assignment.gpu_requests import GpuRequest, Priority
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 
 PRODUCTS = (
@@ -14,14 +14,16 @@ _CLASSES = (Priority.CRITICAL, Priority.HIGH, Priority.MEDIUM, Priority.LOW)
 _WISHES = ((), (), ("H100",), ("A100", "H100"), ("4090", "L4"))
 
 
-def fleet(seed: int, missions: int, nodes: int, load: float) -> tuple[list[Claim], list[GpuNode]]:
-    """Return claims and nodes.
+def fleet(
+    seed: int, missions: int, nodes: int, load: float
+) -> tuple[list[GpuRequest], list[GpuNode]]:
+    """Return requests and nodes.
 
     Args:
-        seed: Of the draw.
-        missions: One claim each.
-        nodes: With GPUs.
-        load: GPUs asked for over GPUs there are, about; beyond 1 somebody must wait.
+        seed: Seed of the random generator.
+        missions: Number of missions, with one GPU request each.
+        nodes: Number of nodes with GPUs.
+        load: Approximate ratio of requested to available GPUs; above 1 some pods wait.
     """
     rng = np.random.default_rng(seed)
     made = []
@@ -29,14 +31,14 @@ def fleet(seed: int, missions: int, nodes: int, load: float) -> tuple[list[Claim
         product, memory, gpus = PRODUCTS[rng.integers(len(PRODUCTS))]
         made.append(GpuNode(f"node-{index:05}", product, memory, gpus))
     total = sum(node.gpus for node in made)
-    claims: list[Claim] = []
+    requests: list[GpuRequest] = []
     for index in range(missions):
-        # The mean of a claim that keeps the load where it is asked to be.
+        # The mean of a request that keeps the load where it is asked to be.
         mean = load * total / missions
         gpus = int(rng.choice([1, 1, 1, 2, 4, 8])) if mean > 1 else 1
         pods = int(np.clip(rng.poisson(mean / 2), 1, 64))
-        claims.append(
-            Claim(
+        requests.append(
+            GpuRequest(
                 key=f"default/m{index:04}/primary",
                 mission=f"m{index:04}",
                 priority=_CLASSES[rng.choice(4, p=[0.1, 0.3, 0.4, 0.2])],
@@ -47,4 +49,4 @@ def fleet(seed: int, missions: int, nodes: int, load: float) -> tuple[list[Claim
                 created=float(index),
             )
         )
-    return claims, made
+    return requests, made

@@ -1,4 +1,4 @@
-"""How long requests still go to an adapter canary after a person has asked for its end."""
+"""Rollback benchmark: time until the last request to an aborted adapter canary."""
 
 import asyncio
 import tempfile
@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-from bem_fleet.services.orchestrator.local.files import write
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
+from fleet.files import write_json_atomic
 from fleet.testing import RedisServer
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
@@ -99,8 +99,8 @@ async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
         if kept == "files":
             (folder / "missions").mkdir()
             given = {"metadata": {"name": "router"}, "spec": {"model": "qa"}}
-            write(folder / "missions/router.json", given)
-            settings["missions"] = str(folder / "missions")
+            write_json_atomic(folder / "missions/router.json", given)
+            settings["missions_dir"] = str(folder / "missions")
         else:
             plane = stack.enter_context(control_plane(folder))
             plane.call("POST", DEPLOYMENTS, deployment("router"))

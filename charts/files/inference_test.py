@@ -1,4 +1,4 @@
-"""What ``helm test`` runs in the cluster: a real answer by HTTP and by gRPC, and feedback kept."""
+"""Helm test: a completion by HTTP, a probe of every mission by gRPC, and stored feedback."""
 
 import json
 import os
@@ -9,59 +9,69 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from bemfleet.router.v1 import router_pb2 as pb
-from bemfleet.router.v1 import router_pb2_grpc as rpc
+from bemfleet.mission.v1 import mission_pb2 as pb
+from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 
-QUESTION = "What is the capital of France?"
+PROMPT = "What is the capital of France?"
+MAX_TOKENS = 16
 
 
-def trusted() -> ssl.SSLContext:
-    """Return whom the gateway's certificate may come from: its own authority where there is one."""
+def tls_context() -> ssl.SSLContext:
+    """Return a context that trusts the gateway's own authority if it has one."""
     authority = Path("/run/tls/ca.crt")
     return ssl.create_default_context(cafile=authority if authority.exists() else None)
 
 
-def ask(path: str, body: dict[str, Any] | None, limit_s: float) -> dict[str, Any]:
-    """Send JSON to the gateway, or get without a body, and return its JSON.
+def call_gateway(path: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
+    """Send JSON to the gateway, or get without a body, and return the JSON response.
 
     Raises:
-        urllib.error.URLError: It refuses or does not answer within ``limit_s`` seconds.
+        urllib.error.URLError: The gateway rejects the request or does not respond in time.
     """
     request = urllib.request.Request(  # noqa: S310 - always the gateway
         os.environ["GATEWAY_URL"] + path,
         data=json.dumps(body).encode() if body else None,
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=limit_s, context=trusted()) as answer:  # noqa: S310
-        found: dict[str, Any] = json.load(answer)
-    return found
+    with urllib.request.urlopen(request, timeout=timeout_s, context=tls_context()) as response:  # noqa: S310
+        content: dict[str, Any] = json.load(response)
+    return content
+
+
+def probe_mission(address: str, timeout_s: float) -> str:
+    """Return the answer of the mission at ``address`` to the prompt; empty if it has none.
+
+    Raises:
+        grpc.RpcError: The mission does not answer in time.
+    """
+    with grpc.insecure_channel(address) as channel:
+        mission = rpc.MissionServiceStub(channel)
+        name = mission.Describe(pb.DescribeRequest(), timeout=timeout_s).name
+        request = pb.ProbeRequest(prompt=PROMPT, max_tokens=MAX_TOKENS)
+        text: str = mission.Probe(request, timeout=timeout_s).text
+    print(f"{name}: {text}")
+    return text.strip()
 
 
 def main() -> int:
-    """Return 0 if the fleet answers as it should."""
-    limit_s = float(os.environ["LIMIT_S"])
-    model = ask("/v1/models", None, limit_s)["data"][0]["id"]
+    """Return 0 if the gateway and every mission answer and feedback is stored."""
+    timeout_s = float(os.environ["LIMIT_S"])
+    model = call_gateway("/v1/models", None, timeout_s)["data"][0]["id"]
     chat = {
         "model": model,
-        "messages": [{"role": "user", "content": QUESTION}],
+        "messages": [{"role": "user", "content": PROMPT}],
         "temperature": 0,
-        "max_tokens": 16,
+        "max_tokens": MAX_TOKENS,
     }
-    answer = ask("/v1/chat/completions", chat, limit_s)
-    text = answer["choices"][0]["message"]["content"]
+    completion = call_gateway("/v1/chat/completions", chat, timeout_s)
+    text = completion["choices"][0]["message"]["content"]
     print("gateway:", text)
-    with grpc.insecure_channel(os.environ["ROUTER_ADDRESS"]) as channel:
-        said = pb.ChatMessage(role="user", content=QUESTION)
-        greedy = pb.Sampling(temperature=0)
-        asked = pb.GenerateRequest(
-            model=model, chat=pb.ChatPrompt(messages=[said]), sampling=greedy, max_tokens=16
-        )
-        router = rpc.RouterServiceStub(channel)
-        direct = router.Complete(pb.CompleteRequest(request=asked), timeout=limit_s)
-    print("router:", direct.text)
-    kept = ask("/v1/feedback", {"completion_id": answer["id"], "rating": "up"}, limit_s)
-    print("feedback:", kept["id"])
-    return 0 if text.strip() and direct.text.strip() and kept["id"] else 1
+    addresses = [a for a in os.environ["MISSION_ADDRESSES"].split(",") if a]
+    answers = [probe_mission(address, timeout_s) for address in addresses]
+    feedback = {"completion_id": completion["id"], "rating": "up"}
+    stored = call_gateway("/v1/feedback", feedback, timeout_s)
+    print("feedback:", stored["id"])
+    return 0 if text.strip() and all(answers) and stored["id"] else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What ``helm uninstall`` runs first: missions go while an orchestrator can hand back for them."""
+"""Helm pre-delete hook: deletes the release's missions while an orchestrator can release GPUs."""
 
 import os
 import sys
@@ -13,28 +13,29 @@ _GROUP, _VERSION, _PLURAL = "fleet.bem.dev", "v1alpha1", "missions"
 def main() -> int:
     """Delete the release's missions and return 0 once they are gone.
 
-    Where no orchestrator answers within ``LIMIT_S`` seconds their finalizers are taken off: what
-    they had goes with the release anyhow.
+    If no orchestrator finalizes them within ``LIMIT_S`` seconds, their finalizers are removed: the
+    Deployments that they were assigned GPUs for are deleted with the release anyway.
     """
-    of_the_pod: Any = config.load_incluster_config  # the client has no types
-    of_the_pod()
+    load_config: Any = config.load_incluster_config  # the client has no types
+    load_config()
     missions: Any = client.CustomObjectsApi()
-    where = (_GROUP, _VERSION, os.environ["NAMESPACE"], _PLURAL)
+    collection = (_GROUP, _VERSION, os.environ["NAMESPACE"], _PLURAL)
 
     def names() -> list[str]:
-        found = missions.list_namespaced_custom_object(
-            *where, label_selector=os.environ["SELECTOR"]
+        listed = missions.list_namespaced_custom_object(
+            *collection, label_selector=os.environ["SELECTOR"]
         )
-        return [each["metadata"]["name"] for each in found["items"]]
+        return [mission["metadata"]["name"] for mission in listed["items"]]
 
     for name in names():
-        missions.delete_namespaced_custom_object(*where, name)
-    limit = time.monotonic() + float(os.environ["LIMIT_S"])
-    while (left := names()) and time.monotonic() < limit:
+        missions.delete_namespaced_custom_object(*collection, name)
+    deadline = time.monotonic() + float(os.environ["LIMIT_S"])
+    while (remaining := names()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    for name in left:
-        print(f"{name}: no orchestrator handed its GPUs back; let go as it is")
-        missions.patch_namespaced_custom_object(*where, name, {"metadata": {"finalizers": None}})
+    for name in remaining:
+        print(f"{name}: no orchestrator released its GPUs in time; removing the finalizer")
+        body = {"metadata": {"finalizers": None}}
+        missions.patch_namespaced_custom_object(*collection, name, body)
     return 0
 
 

@@ -1,1 +1,1 @@
-"""Control service: Mission resources, GPU assignment, canaries, the integration graph."""
+"""Orchestrator service."""

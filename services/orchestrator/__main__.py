@@ -1,4 +1,4 @@
-"""Orchestrator: which mission runs where, and which canary lives."""
+"""Orchestrator service: GPU assignment, canary rollouts and traffic routes of all missions."""
 
 from bem_fleet.services.orchestrator.build import build
 from bem_fleet.services.orchestrator.servicer import STATUS

@@ -1,83 +1,87 @@
-"""Puts the orchestrator together."""
+"""Wiring of the orchestrator: in a cluster by informers and leader election, else by files."""
 
 from pathlib import Path
 
-from bem_fleet.services.orchestrator.analyst import Analyst
-from bem_fleet.services.orchestrator.kube.api import Api, Object, connect
-from bem_fleet.services.orchestrator.kube.election import is_leader, lead
+from bem_fleet.services.orchestrator.canary_analysis import CanaryAnalysisRunner
+from bem_fleet.services.orchestrator.cluster_view import ClusterView
+from bem_fleet.services.orchestrator.kube.api import KubeApi, Object, connect
+from bem_fleet.services.orchestrator.kube.election import Leadership, run_as_leader
+from bem_fleet.services.orchestrator.local.mission_files import MissionFiles
+from bem_fleet.services.orchestrator.local.mission_schema import MissionSchema
+from bem_fleet.services.orchestrator.local.reconciler import LocalReconciler
 from bem_fleet.services.orchestrator.reconciler import Reconciler
 from bem_fleet.services.orchestrator.servicer import SERVICE, FleetServicer
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
-from bem_fleet.services.orchestrator.view import View
 from bem_fleet.services.orchestrator.workloads import deployment_path
 from bemfleet.fleet.v1 import fleet_pb2_grpc
 from fleet.server import App
 
 
 async def build(settings: OrchestratorSettings, app: App) -> None:
-    """Add the servicer; it is ready once the caches are filled. One replica reconciles."""
-    if settings.missions is not None:
-        await _build_local(settings, app, settings.missions)
-        return
+    """Add FleetService and start the background tasks of a cluster or of one machine."""
+    if settings.missions_dir is None:
+        await _build_in_cluster(settings, app)
+    else:
+        await _build_on_one_machine(settings, app, settings.missions_dir)
+
+
+async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
+    """Every replica serves, once its informers are synced; only the leader reconciles."""
     api = await connect()
     owner = await _own_deployment(api, settings)
-    view = View(api, settings)
-    analyst = Analyst(settings, view, view.changed.set)
-    reconciler = Reconciler(api, view, analyst, settings)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-        FleetServicer(api, view, settings.namespace, analyst.address, is_leader), app.server
-    )
-    await app.register_service(SERVICE)
+    view = ClusterView(api, settings)
+    analysis = CanaryAnalysisRunner(settings, view, view.changed.set)
+    reconciler = Reconciler(api, view, analysis, settings)
+    leadership = Leadership()
+    servicer = FleetServicer(view, settings.namespace, analysis.address, leadership.is_leader)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
+    await app.offer(SERVICE)
     app.on_stop(api.close)
-    app.on_stop(analyst.close)
-    for cache in view.caches:
-        app.spawn(cache.run())
-    app.spawn(_announce(app, view))
-    app.spawn(analyst.run())
+    app.on_stop(analysis.close)
+    for informer in view.informers:
+        app.spawn(informer.run())
+    app.spawn(_serve_when_synced(app, view))
+    app.spawn(analysis.run())
     app.spawn(
-        lead(
+        run_as_leader(
             api,
+            leadership,
             namespace=settings.namespace,
             identity=settings.identity,
-            duration_s=settings.lease_s,
+            duration_s=settings.lease_duration_s,
             work=reconciler.run,
             owner=owner,
         )
     )
 
 
-async def _build_local(settings: OrchestratorSettings, app: App, folder: Path) -> None:
-    """Add the servicer of a machine without a cluster."""
-    # No image has what this needs.
-    from bem_fleet.services.orchestrator.local.canaries import LocalCanaries  # noqa: PLC0415
-    from bem_fleet.services.orchestrator.local.files import MissionFiles  # noqa: PLC0415
-
-    files = MissionFiles(folder, settings.mission_schema, settings.namespace)
-    analyst = Analyst(settings, files, files.changed.set)
-    canaries = LocalCanaries(files, analyst, settings)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(
-        FleetServicer(files, files, settings.namespace, analyst.address, lambda: True), app.server
-    )
-    await app.register_service(SERVICE)
+async def _build_on_one_machine(settings: OrchestratorSettings, app: App, folder: Path) -> None:
+    """One process with missions in files; it always leads."""
+    files = MissionFiles(folder, MissionSchema(settings.mission_crd), settings.namespace)
+    analysis = CanaryAnalysisRunner(settings, files, files.changed.set)
+    reconciler = LocalReconciler(files, analysis, settings)
+    servicer = FleetServicer(files, settings.namespace, analysis.address, lambda: True)
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
+    await app.offer(SERVICE)
     await app.set_serving(SERVICE, serving=True)
-    app.on_stop(analyst.close)
-    for work in (canaries.run(), canaries.watch_health(), analyst.run()):
-        app.spawn(work)
+    app.on_stop(analysis.close)
+    for task in (reconciler.run(), reconciler.watch_health(), analysis.run()):
+        app.spawn(task)
 
 
-async def _own_deployment(api: Api, settings: OrchestratorSettings) -> Object | None:
-    """Return the owner reference of the orchestrator's own Deployment, if it has one."""
+async def _own_deployment(api: KubeApi, settings: OrchestratorSettings) -> Object | None:
+    """Return the owner reference of the orchestrator's own Deployment; None if it has none."""
     if not settings.deployment:
         return None
-    found = await api.get(deployment_path(settings.namespace, settings.deployment))
+    deployment = await api.get(deployment_path(settings.namespace, settings.deployment))
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "name": settings.deployment,
-        "uid": found["metadata"]["uid"],
+        "uid": deployment["metadata"]["uid"],
     }
 
 
-async def _announce(app: App, view: View) -> None:
+async def _serve_when_synced(app: App, view: ClusterView) -> None:
     await view.synced()
     await app.set_serving(SERVICE, serving=True)

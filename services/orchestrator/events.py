@@ -1,9 +1,9 @@
-"""Kubernetes Events about missions: what a person sees in ``kubectl describe``."""
+"""Kubernetes Events about missions, as ``kubectl describe`` prints them."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from bem_fleet.services.orchestrator.kube.api import Api, KubeError
+from bem_fleet.services.orchestrator.kube.api import KubeApi, KubeError
 from bem_fleet.services.orchestrator.mission import GROUP, VERSION, Mission
 from fleet import logs
 from prometheus_client import Counter
@@ -12,10 +12,10 @@ _LOG = logs.get("orchestrator.events")
 EVENTS = Counter("bem_orchestrator_events_total", "Events written, by reason.", ["reason"])
 
 
-async def tell(
-    api: Api, mission: Mission, reason: str, note: str, *, warning: bool = False
+async def record(
+    api: KubeApi, mission: Mission, reason: str, note: str, *, warning: bool = False
 ) -> None:
-    """Write an Event; one that cannot be written is logged and missed."""
+    """Write an Event; a failed write is logged and not repeated."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     namespace = mission.namespace
     event = {

@@ -1,12 +1,20 @@
-"""A Mission resource as the orchestrator reads it; the CRD's schema has checked it before."""
+"""Mission resource: specification and status of one mission, parsed once.
+
+The CRD's schema has validated the object and filled its defaults in before it is read here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Priority
+from bem_fleet.services.orchestrator.assignment.gpu_requests import (
+    GpuRequest,
+    PodsByNode,
+    Priority,
+)
 from bem_fleet.services.orchestrator.canary.spec import CanarySpec, read_canary
+from bem_fleet.services.orchestrator.canary.status import CanaryStatus, read_canary_status
 
 GROUP, VERSION, PLURAL = "fleet.bem.dev", "v1alpha1", "missions"
 FINALIZER = f"{GROUP}/orchestrator"
@@ -19,22 +27,24 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Mission:
-    """What one Mission asks for, and where it stands.
+    """A Mission resource.
 
     Attributes:
-        raw: The object.
-        key: ``namespace/name``.
-        workload: Its Deployment's name.
-        container: The container that gets GPUs.
-        port: Where clients reach it.
-        model: Model name that an adapter canary splits; empty if none.
-        grpc_service: Name for its health; empty is the server's own.
-        replicas: Pods that are wanted.
-        priority: Class.
-        cpu_fallback: Whether it runs without GPUs in a cluster without any.
-        claims: GPU claims; the first is the workload's.
-        integrates: Pairs of mission and interface.
-        canary: What to try, if anything.
+        raw: The object as the API server returned it.
+        key: Namespace and name, ``namespace/name``.
+        workload: Name of the mission's Deployment.
+        container: Name of the container that uses the GPUs and runs a canary's image.
+        port: Port that clients connect to: the safety sidecar's.
+        model: Model name in requests that an adapter canary splits; empty if none.
+        grpc_service: gRPC service whose health is the mission's; empty for the whole server.
+        replicas: Desired number of pods.
+        priority: Priority class for GPU assignment.
+        cpu_fallback: Whether the mission runs without GPUs in a cluster that has none.
+        gpu_requests: GPU requests; the first one is the workload's own.
+        integrates: Pairs of target mission and interface.
+        canary: Canary specification; None if there is none.
+        canary_status: The ``canary`` part of the status.
+        placed: Pods by node for each key of a GPU request, as the status has them.
     """
 
     raw: Object
@@ -47,90 +57,112 @@ class Mission:
     replicas: int
     priority: Priority
     cpu_fallback: bool
-    claims: tuple[Claim, ...]
+    gpu_requests: tuple[GpuRequest, ...]
     integrates: tuple[tuple[str, str], ...]
     canary: CanarySpec | None
-    held: Mapping[str, Holding] = field(default_factory=dict)
+    canary_status: CanaryStatus = field(default_factory=CanaryStatus)
+    placed: Mapping[str, PodsByNode] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """Name within the namespace."""
+        """Name of the mission within its namespace."""
         return str(self.raw["metadata"]["name"])
 
     @property
     def namespace(self) -> str:
-        """Its namespace."""
+        """Namespace of the mission."""
         return str(self.raw["metadata"]["namespace"])
 
     @property
     def status(self) -> Object:
-        """What was last written about it."""
-        found: Object = self.raw.get("status") or {}
-        return found
+        """Status of the object; empty before the first write."""
+        status: Object = self.raw.get("status") or {}
+        return status
+
+    @property
+    def phase(self) -> str:
+        """Phase of the status; Pending before the first write."""
+        return str(self.status.get("phase", "Pending"))
+
+    @property
+    def ready_replicas(self) -> int:
+        """Number of ready pods in the status."""
+        return int(self.status.get("readyReplicas", 0))
 
     @property
     def deleted(self) -> bool:
-        """Whether it is on its way out."""
+        """Whether the object is being deleted."""
         return "deletionTimestamp" in self.raw["metadata"]
 
     @property
     def command(self) -> str:
-        """What a person asks of the canary; empty if nothing."""
+        """Canary command of the annotation; empty if there is none."""
         annotations = self.raw["metadata"].get("annotations") or {}
         return str(annotations.get(COMMAND, "")).strip().lower()
 
     @property
-    def canary_claim(self) -> Claim | None:
-        """GPUs of the second Deployment of a pod canary, as many a pod as stable's."""
-        if not self.claims or self.canary is None or not self.canary.image:
+    def canary_gpu_request(self) -> GpuRequest | None:
+        """GPU request of a pod canary's Deployment, with as many GPUs a pod as stable's."""
+        if not self.gpu_requests or self.canary is None or not self.canary.image:
             return None
-        first = self.claims[0]
+        first = self.gpu_requests[0]
         key, pods = f"{first.key}-canary", self.canary.replicas
+        # A device by name is stable's: the canary may take any of an acceptable product.
         return replace(first, key=key, pods=pods, device="")
 
     @property
     def path(self) -> str:
-        """Its path at the API server."""
+        """Path of the object at the API server."""
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{self.name}"
 
 
 def read_mission(raw: Object) -> Mission:
-    """Read a Mission object."""
+    """Read a Mission object.
+
+    Raises:
+        KeyError: A field that the CRD requires or has a default for is absent.
+    """
     metadata, spec = raw["metadata"], raw["spec"]
-    name, key = metadata["name"], f"{metadata['namespace']}/{metadata['name']}"
-    priority = Priority[str(spec.get("priority", "medium")).upper()]
-    replicas = int(spec.get("replicas", 1))
-    created = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
-    gpus = spec.get("gpus") or [] if replicas else []
-    claims = tuple(
-        Claim(
-            key=f"{key}/{one['name']}",
-            mission=name,
-            priority=priority,
-            pods=1 if index else replicas,
-            gpus=int(one.get("count", 1)),
-            memory_gib=float(one.get("memoryGiB", 0)),
-            products=tuple(one.get("products") or ()),
-            shares_with=frozenset(one.get("shareWith") or ()),
-            device=one.get("device", ""),
-            created=created,
-        )
-        for index, one in enumerate(gpus)
-    )
-    assignment = (raw.get("status") or {}).get("assignment") or ()
+    key = f"{metadata['namespace']}/{metadata['name']}"
+    status = raw.get("status") or {}
     return Mission(
         raw=raw,
         key=key,
-        workload=spec.get("workload") or name,
-        container=spec.get("container", "mission"),
-        port=int(spec.get("port", 50051)),
+        workload=spec.get("workload") or metadata["name"],
+        container=spec["container"],
+        port=int(spec["port"]),
         model=spec.get("model", ""),
         grpc_service=spec.get("grpcService", ""),
-        replicas=replicas,
-        priority=priority,
-        cpu_fallback=bool(spec.get("cpuFallback", True)),
-        claims=claims,
+        replicas=int(spec["replicas"]),
+        priority=Priority[spec["priority"].upper()],
+        cpu_fallback=bool(spec["cpuFallback"]),
+        gpu_requests=_gpu_requests(key, raw),
         integrates=tuple((e["mission"], e["interface"]) for e in spec.get("integrates") or ()),
         canary=read_canary(spec.get("canary")),
-        held={f"{key}/{one['claim']}": one["pods"] for one in assignment},
+        canary_status=read_canary_status(status),
+        placed={f"{key}/{one['request']}": one["pods"] for one in status.get("assignment") or ()},
+    )
+
+
+def _gpu_requests(key: str, raw: Object) -> tuple[GpuRequest, ...]:
+    metadata, spec = raw["metadata"], raw["spec"]
+    replicas = int(spec["replicas"])
+    if not replicas:
+        return ()  # a stopped mission keeps no GPUs
+    created = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
+    return tuple(
+        GpuRequest(
+            key=f"{key}/{gpus['name']}",
+            mission=metadata["name"],
+            priority=Priority[spec["priority"].upper()],
+            # Only the first request is the workload's; the others reserve GPUs once.
+            pods=1 if index else replicas,
+            gpus=int(gpus["count"]),
+            memory_gib=float(gpus.get("memoryGiB", 0)),
+            products=tuple(gpus.get("products") or ()),
+            shares_with=frozenset(gpus.get("shareWith") or ()),
+            device=gpus.get("device", ""),
+            created=created,
+        )
+        for index, gpus in enumerate(spec.get("gpus") or ())
     )

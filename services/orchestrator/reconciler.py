@@ -1,8 +1,21 @@
-"""Makes the cluster what the missions ask for; level-triggered, idempotent, from caches only.
+"""Mission reconciler: level-triggered, idempotent, reads informers only and writes differences.
 
-Each round reads the caches, makes one plan for all missions, and writes what differs. A write
-that meets a newer object is dropped: the change that made it newer wakes the next round. Killed
+Each pass reads the informers, makes one GPU plan for all missions and writes what differs. A write
+that meets a newer object is dropped: the change that made it newer triggers the next pass. Killed
 at any point, the next leader finds in the missions' status all that it needs.
+
+Example: a person patches ``spec.canary`` into ``router``. The missions informer sets
+``view.changed``; after ``debounce_s`` one pass runs:
+
+1. the plan is unchanged, because requests, nodes and placements equal those of the last pass;
+2. ``Rollout.next_state`` returns Starting; the status is patched at the ``resourceVersion`` that
+   was read, then Events are recorded;
+3. the Deployment has its placement already, so nothing is applied;
+4. ``Rollout.ensure_objects`` applies the canary's Deployment and Service.
+
+If the process dies after 2, the next leader reads Starting and begins with 3. If somebody changes
+the Mission between read and 2, the patch fails with a conflict, and the change itself triggers a
+new pass. As long as a canary runs, a pass is repeated every ``canary_resync_s``.
 """
 
 import asyncio
@@ -11,241 +24,273 @@ from contextlib import suppress
 from typing import TypeAlias
 
 from bem_fleet.services.orchestrator import events, workloads
-from bem_fleet.services.orchestrator.assignment.claims import Claim, Holding, Plan
+from bem_fleet.services.orchestrator.assignment.gpu_requests import AssignmentPlan, GpuRequest
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from bem_fleet.services.orchestrator.assignment.solver import solve
-from bem_fleet.services.orchestrator.canary import record
-from bem_fleet.services.orchestrator.canary.machine import COMMANDS, State
-from bem_fleet.services.orchestrator.kube.api import Api, ConflictError, KubeError, Object
+from bem_fleet.services.orchestrator.canary.machine import COMMANDS, CanaryState
+from bem_fleet.services.orchestrator.canary.status import canary_status_patch
+from bem_fleet.services.orchestrator.cluster_view import ClusterView
+from bem_fleet.services.orchestrator.kube.api import ConflictError, KubeApi, KubeError, Object
 from bem_fleet.services.orchestrator.mission import COMMAND, FINALIZER, Mission
-from bem_fleet.services.orchestrator.rollout import CHANGES, WEIGHT, Advice, Rollout
+from bem_fleet.services.orchestrator.mission_status import (
+    allowed_pods,
+    mission_status,
+    runs_on_cpu,
+)
+from bem_fleet.services.orchestrator.rollout import CHANGES, WEIGHT, CanaryAdvice, Rollout
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
-from bem_fleet.services.orchestrator.status import on_cpu, pods_allowed, status_of
-from bem_fleet.services.orchestrator.view import View
 from fleet import logs
 from prometheus_client import Counter, Gauge, Histogram
 
 _LOG = logs.get("orchestrator")
 Products: TypeAlias = Mapping[str, str]
-"""Product of each node that has GPUs."""
+"""Product of each node that has GPUs, by node name."""
+# Pause after a failed write, so that an API server in trouble is not flooded.
+_ERROR_BACKOFF_S = 0.2
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-ROUND = Histogram("bem_orchestrator_round_seconds", "Time of a round.", buckets=_BUCKETS)
-SOLVE = Histogram("bem_orchestrator_solve_seconds", "Time to make a plan.", buckets=_BUCKETS)
+RECONCILE = Histogram(
+    "bem_orchestrator_reconcile_seconds",
+    "Time to reconcile all missions once.",
+    buckets=_BUCKETS,
+)
+SOLVE = Histogram(
+    "bem_orchestrator_solve_seconds", "Time to solve the GPU assignment.", buckets=_BUCKETS
+)
 MISSIONS = Gauge("bem_orchestrator_missions", "Missions by phase.", ["phase"])
 ASSIGNED = Gauge("bem_orchestrator_gpus_assigned", "GPUs by mission.", ["mission", "product"])
-REFUSED = Gauge("bem_orchestrator_claims_refused", "Claims that lack GPUs, by reason.", ["reason"])
-MOVES = Counter("bem_orchestrator_pods_displaced_total", "Pods whose GPUs changed.", ["how"])
-FAILED = Counter("bem_orchestrator_writes_failed_total", "Writes to be done again.", ["kind"])
+UNMET = Gauge(
+    "bem_orchestrator_gpu_requests_unmet", "GPU requests that are not fully met.", ["reason"]
+)
+DISPLACED = Counter("bem_orchestrator_pods_displaced_total", "Pods whose GPUs changed.", ["how"])
+FAILED = Counter("bem_orchestrator_writes_failed_total", "Failed writes, retried.", ["kind"])
 
 
 class Reconciler:
-    """The leader's work.
+    """Reconciles all missions; runs on the leader only.
 
     Args:
-        api: The API server.
-        view: Its caches.
-        advice: Of the gate and the missions.
-        settings: Pace and limits.
+        api: Connection to the API server.
+        view: Informers of the cluster.
+        advice: Canary analysis and adapter readiness.
+        settings: Intervals and limits.
     """
 
     def __init__(
-        self, api: Api, view: View, advice: Advice, settings: OrchestratorSettings
+        self, api: KubeApi, view: ClusterView, advice: CanaryAdvice, settings: OrchestratorSettings
     ) -> None:
         self._api, self._view, self._settings = api, view, settings
-        self._rollout = Rollout(api, view, advice, settings.drain_canary_s)
-        self._writers = asyncio.Semaphore(settings.writers)
-        self._asked: tuple[object, ...] | None = None
-        self._plan = Plan()
-        self._timed = False
+        self._rollout = Rollout(api, view, advice, settings.canary_drain_s)
+        self._writes = asyncio.Semaphore(settings.max_concurrent_writes)
+        self._solved_for: tuple[object, ...] | None = None
+        self._plan = AssignmentPlan()
+        self._resync_needed = False
 
     async def run(self) -> None:
-        """Reconcile for ever."""
+        """Reconcile at every change, and periodically while a canary runs, until cancelled."""
         await self._view.synced()
         changed = self._view.changed
         changed.set()
         while True:
-            with suppress(TimeoutError):  # a tick: time alone moves some missions
-                async with asyncio.timeout(self._settings.tick_s if self._timed else None):
+            with suppress(TimeoutError):  # the resync interval: steps of a canary end by time
+                interval = self._settings.canary_resync_s if self._resync_needed else None
+                async with asyncio.timeout(interval):
                     await changed.wait()
-            await asyncio.sleep(self._settings.settle_s)
+            await asyncio.sleep(self._settings.debounce_s)
             changed.clear()
-            with ROUND.time():
-                await self.round()
+            with RECONCILE.time():
+                await self.reconcile_all()
 
-    async def round(self) -> None:
-        """Look at everything once and write what differs."""
-        missions = sorted(self._view.missions, key=lambda one: one.key)
+    async def reconcile_all(self) -> None:
+        """Reconcile every mission once."""
+        missions = self._view.list_missions()
         nodes = self._view.gpu_nodes()
-        plan = self._planned(missions, nodes)
+        plan = self._solve_if_changed(missions, nodes)
         products = {node.name: node.product for node in nodes}
-        self._timed = False
+        self._resync_needed = False
         results = await asyncio.gather(
-            *(self._guarded(mission, plan, products) for mission in missions)
+            *(self._reconcile_safely(mission, plan, products) for mission in missions)
         )
         if not all(results):
-            self._timed = True
+            # A dropped write needs another pass even if no further event arrives.
+            self._resync_needed = True
             self._view.changed.set()
-            await asyncio.sleep(self._settings.settle_s)
-        _measure(missions, plan, products)
+            await asyncio.sleep(self._settings.debounce_s)
+        _update_metrics(missions, plan, products)
 
-    def _planned(self, missions: Sequence[Mission], nodes: Sequence[GpuNode]) -> Plan:
-        live = [one for one in missions if not one.deleted]
-        claims = [claim for one in live for claim in _claims(one)]
-        held: dict[str, Holding] = {k: v for one in live for k, v in one.held.items()}
-        asked = (claims, list(nodes), held)
-        if asked != self._asked:
+    def _solve_if_changed(
+        self, missions: Sequence[Mission], nodes: Sequence[GpuNode]
+    ) -> AssignmentPlan:
+        """Return the plan; solved again only if its inputs differ from those of the last pass."""
+        active = [mission for mission in missions if not mission.deleted]
+        requests = [request for mission in active for request in _gpu_requests(mission)]
+        current = {key: pods for mission in active for key, pods in mission.placed.items()}
+        inputs = (requests, list(nodes), current)
+        if inputs != self._solved_for:
             with SOLVE.time():
-                self._plan = solve(claims, nodes, held)
-            self._asked = asked
+                self._plan = solve(requests, nodes, current)
+            self._solved_for = inputs
             for how, counts in (("evicted", self._plan.evicted), ("moved", self._plan.moved)):
-                MOVES.labels(how).inc(sum(counts.values()))
+                DISPLACED.labels(how).inc(sum(counts.values()))
         return self._plan
 
-    async def _guarded(self, mission: Mission, plan: Plan, products: Products) -> bool:
-        """Reconcile one mission; returns False if it has to be tried again soon."""
-        async with self._writers:
+    async def _reconcile_safely(
+        self, mission: Mission, plan: AssignmentPlan, products: Products
+    ) -> bool:
+        """Reconcile one mission; returns False if it has to be repeated soon.
+
+        An error of one mission must not stop the others, so it is counted and logged here.
+        """
+        async with self._writes:
             try:
-                await self._one(mission, plan, products)
+                await self._reconcile_mission(mission, plan, products)
             except ConflictError:
                 FAILED.labels("conflict").inc()
                 return False
             except KubeError as err:
                 FAILED.labels(type(err).__name__).inc()
                 _LOG.warning("not reconciled", mission=mission.key, reason=str(err)[:300])
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(_ERROR_BACKOFF_S)
                 return False
         return True
 
-    async def _one(self, mission: Mission, plan: Plan, products: Products) -> None:
+    async def _reconcile_mission(
+        self, mission: Mission, plan: AssignmentPlan, products: Products
+    ) -> None:
         if mission.deleted:
-            await self._let_go(mission)
+            await self._finalize(mission)
             return
-        if FINALIZER not in (mission.raw["metadata"].get("finalizers") or ()):
-            finalizers = [*(mission.raw["metadata"].get("finalizers") or ()), FINALIZER]
-            mission = await self._annotate(mission, {"finalizers": finalizers})
-        before, state, gate = self._rollout.next(mission)
+        finalizers = mission.raw["metadata"].get("finalizers") or []
+        if FINALIZER not in finalizers:
+            # Before anything is assigned: a mission without it could vanish and keep its GPUs.
+            mission = await self._patch_metadata(mission, {"finalizers": [*finalizers, FINALIZER]})
+        state, gate = self._rollout.next_state(mission)
         deployment = self._view.deployment(mission, mission.workload)
-        status = status_of(mission, plan, products, deployment)
-        old = mission.status.get("canary") or {}
-        stable = workloads.snapshot(mission, deployment)
-        canary = record.written(old, before, state, mission.canary, gate=gate, stable=stable)
+        status = mission_status(mission, plan, products, deployment)
+        stable = workloads.stable_snapshot(mission, deployment)
+        canary = canary_status_patch(
+            mission.canary_status, state, mission.canary, gate=gate, stable=stable
+        )
         if canary:
             status["canary"] = canary
         if any(mission.status.get(key) != value for key, value in status.items()):
-            await self._write(mission, status, before, state, plan)
+            await self._write_status(mission, status, state, plan)
+        # Cleared only after the state that follows from it is written: a crash in between repeats
+        # the command, which is idempotent, instead of losing it.
         if mission.command:
-            await self._heed(mission)
+            await self._clear_command(mission)
         if deployment is not None:
-            await self._place(mission, deployment, plan, products)
-        await self._rollout.ensure(mission, state, plan)
-        if not state.phase.is_final or self._rollout.lingers(mission, state):
-            self._timed = True
+            await self._apply_placement(mission, deployment, plan, products)
+        await self._rollout.ensure_objects(mission, state, plan)
+        if not state.phase.is_final or self._rollout.has_leftovers(mission, state):
+            self._resync_needed = True
 
-    async def _write(
-        self, mission: Mission, status: Object, before: State, state: State, plan: Plan
+    async def _write_status(
+        self, mission: Mission, status: Object, state: CanaryState, plan: AssignmentPlan
     ) -> None:
-        """Write the status of the version that was read, then tell what has changed."""
+        """Write the status at the version that was read, then record Events of the changes."""
         version = mission.raw["metadata"]["resourceVersion"]
         body = {"metadata": {"resourceVersion": version}, "status": status}
-        made = await self._api.patch(f"{mission.path}/status", body, "merge")
-        self._view.missions.put(made)
-        mission.raw["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
+        written = await self._api.patch(f"{mission.path}/status", body, "merge")
+        # The next pass must not decide by the status that has just been replaced.
+        self._view.missions.apply_write(written)
+        mission.raw["metadata"]["resourceVersion"] = written["metadata"]["resourceVersion"]
+        before = mission.canary_status.state
         if (state.phase, state.step) != (before.phase, before.step):
             CHANGES.labels(state.phase.value).inc()
-            text = f"{state.phase}, weight {state.weight} %: {state.reason}"
-            await events.tell(
-                self._api, mission, f"Canary{state.phase}", text, warning="Rolled" in state.phase
-            )
-        await self._tell_changes(mission, status, plan)
+            note = f"{state.phase}, weight {state.weight} %: {state.reason}"
+            reason, warning = f"Canary{state.phase}", "Rolled" in state.phase
+            await events.record(self._api, mission, reason, note, warning=warning)
+        await self._emit_condition_events(mission, status, plan)
 
-    async def _tell_changes(self, mission: Mission, status: Object, plan: Plan) -> None:
+    async def _emit_condition_events(
+        self, mission: Mission, status: Object, plan: AssignmentPlan
+    ) -> None:
+        """Record an Event for each condition that has changed, and for preempted pods."""
         old = {c["type"]: c for c in mission.status.get("conditions") or ()}
         for condition in status["conditions"]:
-            was = old.get(condition["type"], {})
-            if (was.get("status"), was.get("reason")) == (condition["status"], condition["reason"]):
+            kind, now = condition["type"], (condition["status"], condition["reason"])
+            before = old.get(kind, {})
+            if (before.get("status"), before.get("reason")) == now:
                 continue
-            good = condition["status"] == ("False" if condition["type"] == "Conflict" else "True")
-            if was or not good:
-                text = f"{condition['type']} {condition['status']}: {condition['message']}"
-                await events.tell(self._api, mission, condition["reason"], text, warning=not good)
-        for claim in mission.claims:
-            if claim.key in plan.evicted:
-                note = f"{claim.key}: {plan.evicted[claim.key]} pods gave way to a higher class"
-                await events.tell(self._api, mission, "Preempted", note, warning=True)
+            is_good = condition["status"] == ("False" if kind == "Conflict" else "True")
+            # A new mission with all good conditions needs no Events.
+            if before or not is_good:
+                note = f"{kind} {condition['status']}: {condition['message']}"
+                reason = condition["reason"]
+                await events.record(self._api, mission, reason, note, warning=not is_good)
+        for request in mission.gpu_requests:
+            if request.key in plan.evicted:
+                pods = plan.evicted[request.key]
+                note = f"{request.key}: {pods} pods were preempted by a higher class"
+                await events.record(self._api, mission, "Preempted", note, warning=True)
 
-    async def _heed(self, mission: Mission) -> None:
-        """Take a command off once the state that follows from it is written."""
+    async def _clear_command(self, mission: Mission) -> None:
+        """Remove the command's annotation; an unknown command is reported by an Event."""
         if mission.command not in COMMANDS:
-            note = f"{mission.command[:40]!r} is no command; known: {', '.join(COMMANDS)}"
-            await events.tell(self._api, mission, "UnknownCommand", note, warning=True)
-        await self._annotate(mission, {"annotations": {COMMAND: None}})
+            note = f"unknown command {mission.command[:40]!r}; set one of {', '.join(COMMANDS)}"
+            await events.record(self._api, mission, "UnknownCommand", note, warning=True)
+        await self._patch_metadata(mission, {"annotations": {COMMAND: None}})
 
-    async def _annotate(self, mission: Mission, metadata: Object) -> Mission:
+    async def _patch_metadata(self, mission: Mission, metadata: Object) -> Mission:
         version = mission.raw["metadata"]["resourceVersion"]
         body = {"metadata": {"resourceVersion": version, **metadata}}
-        made = await self._api.patch(mission.path, body, "merge")
-        self._view.missions.put(made)
-        fresh = self._view.missions.get(mission.key)
-        return fresh or mission
+        written = await self._api.patch(mission.path, body, "merge")
+        self._view.missions.apply_write(written)
+        return self._view.missions.get(mission.key) or mission
 
-    async def _place(
-        self, mission: Mission, deployment: Object, plan: Plan, products: Products
+    async def _apply_placement(
+        self, mission: Mission, deployment: Object, plan: AssignmentPlan, products: Products
     ) -> None:
-        cpu = on_cpu(mission, products)
-        held = {} if cpu else plan.placed.get(mission.claims[0].key, {})
-        product = next((products[name] for name in held if name in products), "")
+        """Apply replicas, node selector, GPU limit and priority class if they differ."""
+        cpu = runs_on_cpu(mission, products)
+        placed = {} if cpu else plan.placed.get(mission.gpu_requests[0].key, {})
+        product = next((products[name] for name in placed if name in products), "")
         prefix = self._settings.priority_class_prefix
-        wanted = workloads.placement(
+        patch = workloads.placement_patch(
             mission,
-            held,
+            placed,
             product,
-            replicas=pods_allowed(mission, plan, products),
+            replicas=allowed_pods(mission, plan, products),
             priority_class=f"{prefix}{mission.priority.name.lower()}" if prefix else "",
         )
-        if not workloads.is_placed(deployment, wanted) and _has_container(mission, deployment):
+        if not workloads.has_placement(deployment, patch) and workloads.has_mission_container(
+            mission, deployment
+        ):
             path = workloads.deployment_path(mission.namespace, mission.workload)
-            self._view.deployments.put(await self._api.patch(path, wanted, "apply"))
+            applied = await self._api.patch(path, patch, "apply")
+            self._view.deployments.apply_write(applied)
 
-    async def _let_go(self, mission: Mission) -> None:
-        """Hand back what the mission had, then let it go."""
+    async def _finalize(self, mission: Mission) -> None:
+        """Release everything that the mission was assigned, then remove the finalizer."""
         finalizers = mission.raw["metadata"].get("finalizers") or []
         if FINALIZER not in finalizers:
             return
-        name, namespace = workloads.canary_name(mission), mission.namespace
-        if self._view.deployment(mission, name) is not None:
-            await self._api.delete(workloads.service_path(namespace, name))
-            await self._api.delete(workloads.deployment_path(namespace, name))
+        if self._view.deployment(mission, workloads.canary_name(mission)) is not None:
+            await self._rollout.delete_canary(mission)
         if self._view.deployment(mission, mission.workload) is not None:
-            path = workloads.deployment_path(namespace, mission.workload)
-            await self._api.patch(path, workloads.released(mission), "apply")
-        await self._annotate(
-            mission, {"finalizers": [one for one in finalizers if one != FINALIZER]}
-        )
+            path = workloads.deployment_path(mission.namespace, mission.workload)
+            await self._api.patch(path, workloads.release_patch(mission), "apply")
+        remaining = [name for name in finalizers if name != FINALIZER]
+        await self._patch_metadata(mission, {"finalizers": remaining})
 
 
-def _claims(mission: Mission) -> list[Claim]:
-    """Return a mission's claims, its canary's among them while one runs or is to begin."""
-    claim = mission.canary_claim
-    state = record.read_state(mission.status)
-    ended = mission.canary is not None and state.id == mission.canary.id and state.phase.is_final
-    return [*mission.claims, *([claim] if claim and not ended else [])]
+def _gpu_requests(mission: Mission) -> list[GpuRequest]:
+    """Return a mission's GPU requests, including its canary's until that has ended."""
+    request, state = mission.canary_gpu_request, mission.canary_status.state
+    has_ended = (
+        mission.canary is not None and state.id == mission.canary.id and state.phase.is_final
+    )
+    return [*mission.gpu_requests, *([request] if request and not has_ended else [])]
 
 
-def _has_container(mission: Mission, deployment: Object) -> bool:
-    """To apply limits to a container that is not there would invent one without an image."""
-    containers = deployment["spec"]["template"]["spec"]["containers"]
-    return any(one["name"] == mission.container for one in containers)
-
-
-def _measure(missions: Sequence[Mission], plan: Plan, products: Products) -> None:
-    MISSIONS.clear()
-    ASSIGNED.clear()
-    REFUSED.clear()
+def _update_metrics(missions: Sequence[Mission], plan: AssignmentPlan, products: Products) -> None:
+    for gauge in (MISSIONS, ASSIGNED, UNMET):
+        gauge.clear()
     for mission in missions:
-        MISSIONS.labels(mission.status.get("phase", "Pending")).inc()
-        WEIGHT.labels(mission.name).set(record.read_state(mission.status).weight)
-        for claim in mission.claims:
-            for node, pods in plan.placed.get(claim.key, {}).items():
-                ASSIGNED.labels(mission.name, products.get(node, "")).inc(pods * claim.gpus)
-    for refusal in plan.refused.values():
-        REFUSED.labels(refusal.reason.value).inc()
+        MISSIONS.labels(mission.phase).inc()
+        WEIGHT.labels(mission.name).set(mission.canary_status.state.weight)
+        for request in mission.gpu_requests:
+            for node, pods in plan.placed.get(request.key, {}).items():
+                ASSIGNED.labels(mission.name, products.get(node, "")).inc(pods * request.gpus)
+    for unmet in plan.unmet.values():
+        UNMET.labels(unmet.reason.value).inc()

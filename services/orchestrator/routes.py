@@ -1,46 +1,42 @@
-"""Where requests go: one route a mission, read from its status, the same on every replica."""
+"""Traffic routes: one route per mission, derived from its status and equal on every replica."""
 
 from collections.abc import Callable, Iterable
 
-from bem_fleet.services.orchestrator.canary.machine import State
-from bem_fleet.services.orchestrator.canary.record import read_state
 from bem_fleet.services.orchestrator.mission import Mission
 from bem_fleet.services.orchestrator.workloads import canary_name
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 
-Address = Callable[[Mission, str], str]
-"""Returns where a Service of a mission is reached."""
+AddressResolver = Callable[[Mission, str], str]
+"""Returns the address of a Service of a mission."""
 
 
-def canary_id(mission: Mission, state: State | None = None) -> str:
-    """Return the name of a canary's observations: mission and digest of what is tried."""
-    known = state or read_state(mission.status)
-    return f"{mission.key}/{known.id}"
+def canary_id(mission: Mission) -> str:
+    """Return the id of a canary's observations: the mission and the digest of what it tries."""
+    return f"{mission.key}/{mission.canary_status.state.id}"
 
 
-def route_of(mission: Mission, address: Address) -> pb.Route:
+def mission_route(mission: Mission, address: AddressResolver) -> pb.Route:
     """Return how a mission's requests are split now."""
-    state = read_state(mission.status)
-    status = mission.status.get("canary") or {}
-    alias = str(status.get("stableModel", ""))
-    if alias == mission.model:
-        alias = ""
-    route = pb.Route(mission=mission.name, model=mission.model, stable=pb.Target(model=alias))
-    # An adapter's split concerns one model; an image's all that the mission is asked.
-    tried_image, tried_model = status.get("image", ""), status.get("model", "")
+    canary = mission.canary_status
+    stable_model = canary.stable_model if canary.stable_model != mission.model else ""
+    stable = pb.Target(model=stable_model)
+    route = pb.Route(mission=mission.name, model=mission.model, stable=stable)
+    state = canary.state
     if state.phase.is_live and (state.weight or state.mirror):
-        if tried_image:
+        if canary.image:
+            # A pod canary serves every model, so the split applies to all requests; after an
+            # adapter's promotion only to the model that the promoted adapter answers for.
             where = address(mission, canary_name(mission))
-            route.canary.CopyFrom(pb.Target(address=where, model=alias))
-            route.model = "" if not alias else mission.model
+            route.canary.CopyFrom(pb.Target(address=where, model=stable_model))
+            route.model = mission.model if stable_model else ""
         else:
-            route.canary.CopyFrom(pb.Target(model=tried_model))
+            route.canary.CopyFrom(pb.Target(model=canary.model))
         route.weight, route.mirror = state.weight, state.mirror
-        route.canary_id = canary_id(mission, state)
+        route.canary_id = canary_id(mission)
     return route
 
 
-def routes_of(missions: Iterable[Mission], address: Address) -> pb.WatchRoutesResponse:
-    """Return the routes of all missions, by name."""
-    live = sorted((one for one in missions if not one.deleted), key=lambda one: one.key)
-    return pb.WatchRoutesResponse(routes=[route_of(one, address) for one in live])
+def all_routes(missions: Iterable[Mission], address: AddressResolver) -> pb.WatchRoutesResponse:
+    """Return the routes of all missions that are not being deleted, sorted by name."""
+    active = sorted((m for m in missions if not m.deleted), key=lambda mission: mission.key)
+    return pb.WatchRoutesResponse(routes=[mission_route(m, address) for m in active])

@@ -1,20 +1,19 @@
-"""FleetService: what the caches hold, and the annotation that steers a canary."""
+"""FleetService: reads from the fleet store, writes canary specifications and commands to it."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
-from bem_fleet.services.orchestrator import answers
-from bem_fleet.services.orchestrator.canary.record import read_state
-from bem_fleet.services.orchestrator.canary.spec import CanarySpec, read_canary
-from bem_fleet.services.orchestrator.graph import CrossMissionIntegrator
-from bem_fleet.services.orchestrator.kube.api import ConflictError, InvalidError, KubeError, Object
+from bem_fleet.services.orchestrator import responses
+from bem_fleet.services.orchestrator.canary.spec import canary_digest
+from bem_fleet.services.orchestrator.fleet_store import FleetStore
+from bem_fleet.services.orchestrator.integration_graph import CrossMissionIntegrator
+from bem_fleet.services.orchestrator.kube.api import ConflictError, InvalidError, KubeError
 from bem_fleet.services.orchestrator.mission import COMMAND, Mission
-from bem_fleet.services.orchestrator.routes import Address, routes_of
-from bem_fleet.services.orchestrator.view import Seen
+from bem_fleet.services.orchestrator.routes import AddressResolver, all_routes
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.errors import (
@@ -41,35 +40,25 @@ _COMMANDS = {
 Context = aio.ServicerContext
 
 
-class Patches(Protocol):
-    """Where missions are kept."""
-
-    async def patch(self, path: str, body: Object, how: str) -> Object:
-        """Patch a mission; ``KubeError`` and its subclasses if it cannot be."""
-        ...
-
-
 class FleetServicer(rpc.FleetServiceServicer):
-    """Answers from the view.
+    """Serves FleetService on any replica.
 
     Args:
-        api: The API server, or what is in its place.
-        view: Its caches.
-        namespace: Where missions are looked for if none is named.
-        address: Where missions are reached.
-        leads: Tells whether this replica moves canaries on.
+        store: The missions and GPUs of the fleet.
+        namespace: Namespace of requests that name none.
+        address: Returns the address of a mission's Service.
+        is_leader: Returns whether this replica reconciles.
     """
 
     def __init__(
         self,
-        api: Patches,
-        view: Seen,
+        store: FleetStore,
         namespace: str,
-        address: Address,
-        leads: Callable[[], bool],
+        address: AddressResolver,
+        is_leader: Callable[[], bool],
     ) -> None:
-        self._api, self._view, self._namespace, self._address = api, view, namespace, address
-        self._leads = leads
+        self._store, self._namespace, self._address = store, namespace, address
+        self._is_leader = is_leader
 
     async def ListMissions(
         self,
@@ -77,9 +66,10 @@ class FleetServicer(rpc.FleetServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002 - the signature is gRPC's
     ) -> pb.ListMissionsResponse:
         """List the missions."""
-        found = [m for m in self._view.missions if request.namespace in ("", m.namespace)]
-        found.sort(key=lambda one: one.key)
-        return pb.ListMissionsResponse(missions=[answers.mission(one) for one in found])
+        missions = [
+            m for m in self._store.list_missions() if request.namespace in ("", m.namespace)
+        ]
+        return pb.ListMissionsResponse(missions=[responses.mission_message(m) for m in missions])
 
     async def GetMission(
         self,
@@ -87,55 +77,63 @@ class FleetServicer(rpc.FleetServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GetMissionResponse:
         """Return one mission."""
-        found = self._named(request.namespace, request.name)
-        return pb.GetMissionResponse(mission=answers.mission(found))
+        mission = self._get(request.namespace, request.name)
+        return pb.GetMissionResponse(mission=responses.mission_message(mission))
 
     async def GetPlan(
         self,
         request: pb.GetPlanRequest,  # noqa: ARG002
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GetPlanResponse:
-        """Return nodes and assignments as the missions' status has them."""
-        return answers.plan(
-            sorted(self._view.missions, key=lambda m: m.key), self._view.gpu_nodes()
-        )
+        """Return GPU nodes and assignments from the missions' status."""
+        return responses.plan_response(self._store.list_missions(), self._store.gpu_nodes())
 
     async def StartCanary(
         self,
         request: pb.StartCanaryRequest,
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.StartCanaryResponse:
-        """Write the specification that kubectl would."""
-        mission = self._named(request.namespace, request.name)
-        wanted = _whole(json_format.MessageToDict(request.canary))
-        canary = _read(wanted)
-        state = read_state(mission.status)
+        """Write ``spec.canary`` as ``kubectl patch`` would."""
+        mission = self._get(request.namespace, request.name)
+        canary = _restore_integers(json_format.MessageToDict(request.canary))
+        if not (canary.get("image") or canary.get("model")):
+            raise InvalidArgumentError(
+                "canary", "nothing to try; set exactly one of image or model"
+            )
+        identity = canary_digest(canary)
+        state = mission.canary_status.state
         if not state.phase.is_final:
             raise FailedPreconditionError(
-                f"mission {mission.key} has a canary under way ({state.phase}); abort it first"
+                f"mission {mission.key} already has a canary in progress ({state.phase}); "
+                "abort it first"
             )
-        if canary.id == state.id:
+        if identity == state.id:
             raise FailedPreconditionError(
-                f"canary: the same was tried before ({state.phase}); raise attempt to try it again"
+                f"canary: the same canary has ended before ({state.phase}); "
+                "raise attempt to try it again"
             )
+        # A merge patch keeps what it does not name: null the fields of an earlier canary.
         old = mission.raw["spec"].get("canary") or {}
-        body = {"spec": {"canary": {**dict.fromkeys(old), **wanted}}}
-        await self._api.patch(mission.path, body, "merge")
-        return pb.StartCanaryResponse(id=canary.id)
+        body = {"spec": {"canary": {**dict.fromkeys(old), **canary}}}
+        await self._store.merge_patch(mission.path, body)
+        return pb.StartCanaryResponse(id=identity)
 
     async def SteerCanary(
         self,
         request: pb.SteerCanaryRequest,
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.SteerCanaryResponse:
-        """Write the annotation that kubectl would."""
+        """Write the annotation as ``kubectl annotate`` would."""
         if request.command not in _COMMANDS:
-            raise InvalidArgumentError("command", f"one of {', '.join(_COMMANDS.values())} is due")
-        mission = self._named(request.namespace, request.name)
-        if read_state(mission.status).phase.is_final:
-            raise FailedPreconditionError(f"mission {mission.key} has no canary under way")
+            known = ", ".join(_COMMANDS.values())
+            raise InvalidArgumentError("command", f"unknown command; set one of {known}")
+        mission = self._get(request.namespace, request.name)
+        if mission.canary_status.state.phase.is_final:
+            raise FailedPreconditionError(
+                f"mission {mission.key} has no canary in progress; start one first"
+            )
         body = {"metadata": {"annotations": {COMMAND: _COMMANDS[request.command]}}}
-        await self._api.patch(mission.path, body, "merge")
+        await self._store.merge_patch(mission.path, body)
         return pb.SteerCanaryResponse()
 
     async def GetIntegrationGraph(
@@ -143,62 +141,52 @@ class FleetServicer(rpc.FleetServiceServicer):
         request: pb.GetIntegrationGraphRequest,  # noqa: ARG002
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GetIntegrationGraphResponse:
-        """Return the graph."""
-        return answers.graph(CrossMissionIntegrator(self._view.missions))
+        """Return the integration graph."""
+        return responses.graph_response(CrossMissionIntegrator(self._store.list_missions()))
 
     async def GetFleetStatus(
         self,
         request: pb.GetFleetStatusRequest,  # noqa: ARG002
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GetFleetStatusResponse:
-        """Sum the fleet up."""
-        missions = sorted(self._view.missions, key=lambda m: m.key)
-        return answers.fleet(missions, self._view.gpu_nodes(), leader=self._leads())
+        """Return the totals of the fleet."""
+        missions, nodes = self._store.list_missions(), self._store.gpu_nodes()
+        return responses.fleet_status_response(missions, nodes, leader=self._is_leader())
 
     async def WatchRoutes(
         self,
         request: pb.WatchRoutesRequest,  # noqa: ARG002
         context: Context[Any, Any],  # noqa: ARG002
     ) -> AsyncIterator[pb.WatchRoutesResponse]:
-        """Send the routes now and at every change."""
+        """Stream the routes now and after every change."""
         changed = asyncio.Event()
-        self._view.listeners.add(changed)
+        self._store.listeners.add(changed)
         last = None
         try:
             while True:
+                # Cleared before reading: a change during the yield below sets it again.
                 changed.clear()
-                routes = routes_of(self._view.missions, self._address)
+                routes = all_routes(self._store.list_missions(), self._address)
                 if routes != last:
                     last = routes
                     yield routes
                 await changed.wait()
         finally:
-            self._view.listeners.discard(changed)
+            self._store.listeners.discard(changed)
 
-    def _named(self, namespace: str, name: str) -> Mission:
+    def _get(self, namespace: str, name: str) -> Mission:
         key = f"{namespace or self._namespace}/{name}"
-        found = self._view.missions.get(key)
-        if found is None:
-            known = ", ".join(sorted(one.key for one in self._view.missions)) or "none"
+        mission = self._store.get_mission(key)
+        if mission is None:
+            known = ", ".join(m.key for m in self._store.list_missions()) or "none"
             raise NotFoundError(f"there is no mission {key[:120]!r}; missions: {known[:400]}")
-        return found
+        return mission
 
 
-def _whole(given: Any) -> Any:
-    """Return what a Struct held with whole numbers as such: JSON's numbers are all floats there."""
-    if isinstance(given, dict):
-        return {key: _whole(value) for key, value in given.items()}
-    if isinstance(given, list):
-        return [_whole(value) for value in given]
-    return int(given) if isinstance(given, float) and given.is_integer() else given
-
-
-def _read(wanted: Object) -> CanarySpec:
-    """Read what is asked for; the schema, which comes later, says more of what is wrong."""
-    try:
-        canary = read_canary(wanted)
-    except (AttributeError, KeyError, TypeError, ValueError) as err:
-        raise InvalidArgumentError("canary", f"not as spec.canary of a Mission: {err}") from err
-    if canary is None or not canary.tries:
-        raise InvalidArgumentError("canary", "one of image and model is due")
-    return canary
+def _restore_integers(value: Any) -> Any:
+    """Return a Struct's value with whole numbers as ``int``: a Struct has floats only."""
+    if isinstance(value, dict):
+        return {key: _restore_integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restore_integers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,10 +1,15 @@
-"""What the orchestrator writes into Deployments, and the canary's Deployment and Service."""
+"""Workloads of missions: patches of their Deployments, and a canary's Deployment and Service.
+
+The mission's Deployment belongs to the chart. The orchestrator owns single fields of it by
+server-side apply (replicas, node selector, GPU limit, priority class), and a promotion owns the
+image under a field manager of its own.
+"""
 
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from bem_fleet.services.orchestrator.assignment.claims import Holding
+from bem_fleet.services.orchestrator.assignment.gpu_requests import PodsByNode
 from bem_fleet.services.orchestrator.assignment.inventory import PRODUCT, RESOURCE
 from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 from bem_fleet.services.orchestrator.mission import (
@@ -20,30 +25,30 @@ Object = dict[str, Any]
 
 
 def deployment_path(namespace: str, name: str) -> str:
-    """Return a Deployment's path at the API server."""
+    """Return the path of a Deployment at the API server."""
     return f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
 
 
 def service_path(namespace: str, name: str) -> str:
-    """Return a Service's path at the API server."""
+    """Return the path of a Service at the API server."""
     return f"/api/v1/namespaces/{namespace}/services/{name}"
 
 
-def placement(
-    mission: Mission, held: Holding, product: str, *, replicas: int, priority_class: str
+def placement_patch(
+    mission: Mission, placed: PodsByNode, product: str, *, replicas: int, priority_class: str
 ) -> Object:
-    """Return all fields of the mission's Deployment that the orchestrator owns, to be applied.
+    """Return all fields of the mission's Deployment that the orchestrator owns, for an apply.
 
     Args:
-        mission: Whose.
-        held: Pods by node; empty where it runs without GPUs.
-        product: Of those nodes.
-        replicas: Pods that may run.
-        priority_class: PriorityClass, or empty.
+        mission: The mission.
+        placed: Pods by node; empty if it runs without GPUs.
+        product: GPU product of those nodes.
+        replicas: Number of pods that may run.
+        priority_class: Name of the PriorityClass; empty sets none.
     """
     pod: Object = {"priorityClassName": priority_class} if priority_class else {}
-    if held:
-        pod.update(_on_gpus(mission, held, product))
+    if placed:
+        pod.update(_gpu_pod_fields(mission, placed, product))
     template: Object = {"spec": pod} if pod else {}
     return {
         "apiVersion": "apps/v1",
@@ -53,8 +58,8 @@ def placement(
     }
 
 
-def released(mission: Mission) -> Object:
-    """Return an application that owns nothing: what the orchestrator had set is taken away."""
+def release_patch(mission: Mission) -> Object:
+    """Return an apply that gives up all fields but the replicas; the API server removes them."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -63,23 +68,26 @@ def released(mission: Mission) -> Object:
     }
 
 
-def is_placed(deployment: Object, wanted: Object) -> bool:
-    """Tell whether a Deployment has the fields of ``placement`` already, and none left over."""
-    spec, wish = deployment["spec"], wanted["spec"]
+def has_placement(deployment: Object, wanted: Object) -> bool:
+    """Return whether a Deployment has the fields of ``placement_patch``, and no stale ones.
+
+    Only owned fields are compared, so that changes by the chart or by people cause no writes.
+    """
+    spec, wanted_spec = deployment["spec"], wanted["spec"]
     pod = spec["template"]["spec"]
-    wish_pod = wish.get("template", {}).get("spec", {})
+    wanted_pod = wanted_spec.get("template", {}).get("spec", {})
     selector = pod.get("nodeSelector") or {}
-    if spec.get("replicas", 1) != wish["replicas"]:
+    if spec.get("replicas", 1) != wanted_spec["replicas"]:
         return False
     if any(
-        selector.get(key) != wish_pod.get("nodeSelector", {}).get(key) for key in (HOST, PRODUCT)
+        selector.get(key) != wanted_pod.get("nodeSelector", {}).get(key) for key in (HOST, PRODUCT)
     ):
         return False
-    if pod.get("priorityClassName") != wish_pod.get("priorityClassName"):
+    if pod.get("priorityClassName") != wanted_pod.get("priorityClassName"):
         return False
-    if "affinity" in wish_pod and pod.get("affinity") != wish_pod["affinity"]:
+    if "affinity" in wanted_pod and pod.get("affinity") != wanted_pod["affinity"]:
         return False
-    return _gpu_limits(pod) == _gpu_limits(wish_pod)
+    return _gpu_limits(pod) == _gpu_limits(wanted_pod)
 
 
 def canary_name(mission: Mission) -> str:
@@ -88,14 +96,14 @@ def canary_name(mission: Mission) -> str:
 
 
 def canary_deployment(
-    mission: Mission, stable: Object, spec: CanarySpec, held: Holding, product: str
+    mission: Mission, stable: Object, spec: CanarySpec, placed: PodsByNode, product: str
 ) -> Object:
-    """Return the second Deployment: stable's pods with another image and track, on own GPUs."""
+    """Return the canary's Deployment: stable's pods with another image, track and GPUs."""
     pod = deepcopy(stable["spec"]["template"])
     for key in (HOST, PRODUCT):
         pod["spec"].get("nodeSelector", {}).pop(key, None)
-    if held:
-        wanted = _on_gpus(mission, held, product)
+    if placed:
+        wanted = _gpu_pod_fields(mission, placed, product)
         pod["spec"].setdefault("nodeSelector", {}).update(wanted["nodeSelector"])
         pod["spec"]["affinity"] = wanted.get("affinity")
     labels = {**pod["metadata"].get("labels", {}), TRACK_LABEL: "canary"}
@@ -103,75 +111,76 @@ def canary_deployment(
     for container in pod["spec"]["containers"]:
         if container["name"] == mission.container:
             container["image"] = spec.image
-            kept = [e for e in container.get("env") or () if e["name"] not in spec.env]
+            inherited = [e for e in container.get("env") or () if e["name"] not in spec.env]
             changed = [{"name": k, "value": v} for k, v in sorted(spec.env.items())]
-            container["env"] = [*kept, *changed]
+            container["env"] = [*inherited, *changed]
     selector = {**stable["spec"]["selector"]["matchLabels"], TRACK_LABEL: "canary"}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _owned(mission, spec),
+        "metadata": _canary_metadata(mission, spec),
         "spec": {
             "replicas": spec.replicas,
             "selector": {"matchLabels": selector},
             "template": pod,
+            # A rolling update would need a second set of GPUs for the same canary.
             "strategy": {"type": "Recreate"},
         },
     }
 
 
 def canary_service(mission: Mission, stable: Object, spec: CanarySpec) -> Object:
-    """Return the Service by which the gateway reaches the canary."""
+    """Return the Service through which the gateway reaches the canary."""
     selector = {**stable["spec"]["selector"]["matchLabels"], TRACK_LABEL: "canary"}
     port = {"name": "grpc", "port": mission.port, "targetPort": mission.port}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _owned(mission, spec),
+        "metadata": _canary_metadata(mission, spec),
         "spec": {"selector": selector, "ports": [{**port, "protocol": "TCP"}]},
     }
 
 
-def promotion(mission: Mission, spec: CanarySpec) -> Object:
-    """Return the patch that makes the canary's image and variables stable's own."""
+def promotion_patch(mission: Mission, spec: CanarySpec) -> Object:
+    """Return the patch that sets the canary's image and variables in stable's Deployment."""
     container: Object = {"name": mission.container, "image": spec.image}
     if spec.env:
         container["env"] = [{"name": k, "value": v} for k, v in sorted(spec.env.items())]
     return {"spec": {"template": {"spec": {"containers": [container]}}}}
 
 
-def snapshot(mission: Mission, deployment: Object | None) -> Object:
-    """Return what a promotion would change: the image, and the variables of the canary."""
+def stable_snapshot(mission: Mission, deployment: Object | None) -> Object:
+    """Return the parts of stable that a promotion changes: image and the canary's variables."""
     if deployment is None or mission.canary is None or not mission.canary.image:
         return {}
     for container in deployment["spec"]["template"]["spec"]["containers"]:
         if container["name"] == mission.container:
             env = {e["name"]: e.get("value") for e in container.get("env") or ()}
-            kept = {name: env.get(name) for name in sorted(mission.canary.env)}
-            return {"image": container["image"], "env": kept}
+            values = {name: env.get(name) for name in sorted(mission.canary.env)}
+            return {"image": container["image"], "env": values}
     return {}
 
 
-def restoration(mission: Mission, kept: Object) -> Object:
-    """Return the patch that undoes a promotion that was stopped half-way."""
+def restore_patch(mission: Mission, snapshot: Mapping[str, Any]) -> Object:
+    """Return the patch that undoes a stopped promotion, from a snapshot of stable before it."""
     env = [
         {"name": name, "$patch": "delete"} if value is None else {"name": name, "value": value}
-        for name, value in kept.get("env", {}).items()
+        for name, value in snapshot.get("env", {}).items()
     ]
-    container: Object = {"name": mission.container, "image": kept["image"]}
+    container: Object = {"name": mission.container, "image": snapshot["image"]}
     return {
         "spec": {"template": {"spec": {"containers": [container | ({"env": env} if env else {})]}}}
     }
 
 
 def runs_image(deployment: Object, mission: Mission, image: str) -> bool:
-    """Tell whether a Deployment's container has an image."""
+    """Return whether a Deployment's mission container has the image."""
     containers = deployment["spec"]["template"]["spec"]["containers"]
     return any(c["name"] == mission.container and c.get("image") == image for c in containers)
 
 
-def runs(deployment: Object, mission: Mission, spec: CanarySpec) -> bool:
-    """Tell whether a Deployment's container has the canary's image and variables."""
+def runs_canary_spec(deployment: Object, mission: Mission, spec: CanarySpec) -> bool:
+    """Return whether a Deployment's mission container has the canary's image and variables."""
     for container in deployment["spec"]["template"]["spec"]["containers"]:
         if container["name"] == mission.container:
             env = {e["name"]: e.get("value") for e in container.get("env") or ()}
@@ -181,8 +190,9 @@ def runs(deployment: Object, mission: Mission, spec: CanarySpec) -> bool:
 
 
 def is_complete(deployment: Object) -> bool:
-    """Tell whether all pods of a Deployment are of its newest template and ready."""
+    """Return whether all pods of a Deployment are ready and made from its newest template."""
     status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    # The controller's counts describe the generation that it has observed: an older one is stale.
     return bool(
         status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
         and status.get("updatedReplicas", 0) >= wanted
@@ -192,25 +202,25 @@ def is_complete(deployment: Object) -> bool:
 
 
 def ready_pods(deployment: Object | None) -> int:
-    """Return how many pods of a Deployment are ready."""
+    """Return the number of ready pods of a Deployment; 0 if it is missing."""
     return int(((deployment or {}).get("status") or {}).get("readyReplicas", 0))
 
 
-def unsuitable(mission: Mission, deployment: Object) -> str:
-    """Return why a Deployment can have no canary beside it; empty if it can."""
+def canary_blocker(mission: Mission, deployment: Object) -> str:
+    """Return why no canary can run beside a Deployment; empty if one can."""
     labels = deployment["spec"]["selector"].get("matchLabels") or {}
     if labels.get(TRACK_LABEL) != "stable":
         return (
-            f"Deployment {mission.workload} must select {TRACK_LABEL}: stable, "
-            "or its Service would send requests to the canary's pods"
+            f"Deployment {mission.workload} must select {TRACK_LABEL}: stable; "
+            "otherwise its Service sends requests to the canary's pods too"
         )
     names = [c["name"] for c in deployment["spec"]["template"]["spec"]["containers"]]
     if mission.container not in names:
-        return f"Deployment {mission.workload} has no container {mission.container}: it has {names}"
+        return f"Deployment {mission.workload} has no container {mission.container}; it has {names}"
     return ""
 
 
-def _owned(mission: Mission, spec: CanarySpec) -> Object:
+def _canary_metadata(mission: Mission, spec: CanarySpec) -> Object:
     owner = {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "Mission",
@@ -227,29 +237,48 @@ def _owned(mission: Mission, spec: CanarySpec) -> Object:
     }
 
 
-def _on_gpus(mission: Mission, held: Holding, product: str) -> Object:
-    """Return the pod fields that bind a pod to the GPUs that it was given."""
+def _gpu_pod_fields(mission: Mission, placed: PodsByNode, product: str) -> Object:
+    """Return the pod fields that bind a pod to its assigned GPUs."""
     pod: Object = {"nodeSelector": {PRODUCT: product}}
-    if len(held) == 1:
-        pod["nodeSelector"][HOST] = next(iter(held))
+    if len(placed) == 1:
+        pod["nodeSelector"][HOST] = next(iter(placed))
     else:
-        pod["affinity"] = {"nodeAffinity": _among(sorted(held))}
+        pod["affinity"] = {"nodeAffinity": _node_affinity(sorted(placed))}
     pod["tolerations"] = [{"key": RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
-    limits = {RESOURCE: str(mission.claims[0].gpus)}
+    limits = {RESOURCE: str(mission.gpu_requests[0].gpus)}
     pod["containers"] = [{"name": mission.container, "resources": {"limits": limits}}]
     return pod
 
 
-def _among(names: list[str]) -> Object:
+def _node_affinity(names: list[str]) -> Object:
     expression = {"key": HOST, "operator": "In", "values": names}
     terms = [{"matchExpressions": [expression]}]
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 
 def _gpu_limits(pod: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
+    limits = {}
     for container in pod.get("containers") or ():
         limit = (container.get("resources") or {}).get("limits", {}).get(RESOURCE)
         if limit is not None:
-            found[container["name"]] = str(limit)
-    return found
+            limits[container["name"]] = str(limit)
+    return limits
+
+
+def pods_are_new(deployment: Object) -> bool:
+    """Return whether all existing pods of a Deployment are made from its newest template."""
+    status = deployment.get("status") or {}
+    generation = deployment["metadata"].get("generation", 0)
+    return bool(
+        status.get("observedGeneration", 0) >= generation
+        and status.get("updatedReplicas", 0) == status.get("replicas", 0)
+    )
+
+
+def has_mission_container(mission: Mission, deployment: Object) -> bool:
+    """Return whether the Deployment has the mission's container.
+
+    An apply of limits for an absent container would add a container without an image.
+    """
+    containers = deployment["spec"]["template"]["spec"]["containers"]
+    return any(container["name"] == mission.container for container in containers)

@@ -1,4 +1,4 @@
-"""Validation service: whether what a mission claims is true."""
+"""Validation service: comparisons, false discovery rate, acceptance gates and canary analysis."""
 
 from bem_fleet.services.validation.build import build
 from bem_fleet.services.validation.servicer import STATUS

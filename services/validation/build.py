@@ -1,13 +1,14 @@
-"""Puts the service together."""
+"""Wiring of the validation service."""
 
 import asyncio
 
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.services.validation.canaries import Canaries
-from bem_fleet.services.validation.desk import Desk
-from bem_fleet.services.validation.examiner import Examiner
-from bem_fleet.services.validation.ledger import Ledger
-from bem_fleet.services.validation.probing import Prober
+from bem_fleet.services.validation.canary_analysis import CanaryAnalyzer
+from bem_fleet.services.validation.canary_observations import CanaryObservations
+from bem_fleet.services.validation.claim_ledger import ClaimLedger
+from bem_fleet.services.validation.claim_service import ClaimService
+from bem_fleet.services.validation.compute_pool import ComputePool
+from bem_fleet.services.validation.probe_client import ProbeClient
 from bem_fleet.services.validation.servicer import SERVICE, ValidationServicer
 from bem_fleet.services.validation.settings import ValidationSettings
 from bemfleet.validation.v1 import validation_pb2_grpc
@@ -16,30 +17,29 @@ from fleet.errors import UnavailableError
 from fleet.server import App
 
 _LOG = logs.get("validation")
-LOOK_S = 1.0
+HEALTH_INTERVAL_S = 1.0
 
 
 async def build(settings: ValidationSettings, app: App) -> None:
-    """Add the servicer; it is ready while Redis answers."""
+    """Add ValidationService; it is ready while Redis is reachable."""
     catalogue = load_catalogue(settings.gates)
-    ledger = Ledger(settings.redis_url, settings.claims)
-    desk = Desk(settings.workers, settings.waiting)
-    prober = Prober(settings.probe_timeout_s)
-    canaries = Canaries(settings.redis_url, prober)
-    examiner = Examiner(catalogue, ledger, desk, alpha=settings.alpha, resamples=settings.resamples)
-    validation_pb2_grpc.add_ValidationServiceServicer_to_server(
-        ValidationServicer(examiner, canaries, settings), app.server
+    ledger = ClaimLedger(settings.redis_url, settings.claims_stream)
+    pool = ComputePool(settings.workers, settings.max_queued)
+    probes = ProbeClient(settings.probe_timeout_s)
+    observations = CanaryObservations(settings.redis_url)
+    claims = ClaimService(
+        catalogue, ledger, pool, alpha=settings.alpha, resamples=settings.resamples
     )
-    await app.register_service(SERVICE)
-    app.on_stop(ledger.close)
-    app.on_stop(canaries.close)
-    app.on_stop(prober.close)
-    app.on_stop(desk.close)
-    app.spawn(_watch(app, ledger))
+    servicer = ValidationServicer(claims, CanaryAnalyzer(observations, probes), settings)
+    validation_pb2_grpc.add_ValidationServiceServicer_to_server(servicer, app.server)
+    await app.offer(SERVICE)
+    for resource in (ledger, observations, probes, pool):
+        app.on_stop(resource.close)
+    app.spawn(_follow_redis_health(app, ledger))
 
 
-async def _watch(app: App, ledger: Ledger) -> None:
-    """Keep health in step with Redis: what cannot be recorded is not answered."""
+async def _follow_redis_health(app: App, ledger: ClaimLedger) -> None:
+    """Keep the service's health equal to Redis's: a claim that cannot be recorded is no answer."""
     serving = False
     while True:
         try:
@@ -47,10 +47,10 @@ async def _watch(app: App, ledger: Ledger) -> None:
         except UnavailableError as err:
             if serving:
                 _LOG.warning("not ready", reason=str(err))
-            now = False
+            reachable = False
         else:
-            now = True
-        if now != serving:
-            await app.set_serving(SERVICE, serving=now)
-        serving = now
-        await asyncio.sleep(LOOK_S)
+            reachable = True
+        if reachable != serving:
+            await app.set_serving(SERVICE, serving=reachable)
+        serving = reachable
+        await asyncio.sleep(HEALTH_INTERVAL_S)

@@ -1,19 +1,26 @@
-"""What is asked, what is found and what is kept of a claim."""
+"""Claims: the comparison or gate check requested, and the record that is kept of it."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from bem_fleet.acceptance.catalogue import GateRule
-from bem_fleet.acceptance.gate_evaluation import GateStatus, Measurement
-from bem_fleet.acceptance.score_report import PairedScores
-from bem_fleet.stats.distribution import Statistic as OfMeans
+from bem_fleet.acceptance.catalogue import Judged
+from bem_fleet.acceptance.judge import Measurement, Status
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.stats.distribution import Statistic as MeanStatistic
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where scores come from: digests of both artifacts and of the items, and the command."""
+    """Origin of scores.
+
+    Attributes:
+        mission_digest: Digest of the mission's artifact.
+        baseline_digest: Digest of the baseline's artifact.
+        data_digest: Digest of the items.
+        command: Command that produced the scores.
+    """
 
     mission_digest: str
     baseline_digest: str
@@ -23,43 +30,51 @@ class Lineage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Asks how a mission compares with its baseline.
+    """Request to compare a mission with its baseline.
 
     Attributes:
         claim: Idempotency key.
-        lineage: Where the scores come from.
-        scores: Of the one metric that is compared.
+        lineage: Origin of the scores.
+        scores: Scores of the one metric that is compared, by its name.
         statistic: Difference or ratio of means.
-        null: Value under the null hypothesis.
+        null: Value of the statistic under the null hypothesis.
     """
 
     claim: str
     lineage: Lineage
     scores: Mapping[str, PairedScores]
-    statistic: OfMeans
+    statistic: MeanStatistic
     null: float
 
 
 @dataclass(frozen=True)
-class GateQuestion:
-    """Asks whether a gate is open.
+class GateCheck:
+    """Request to evaluate a gate.
 
     Attributes:
         claim: Idempotency key.
-        lineage: Where the scores come from.
-        scores: Of each of the gate's metrics.
-        gate: The gate.
+        lineage: Origin of the scores.
+        scores: Scores of each of the gate's metrics, by name.
+        gate: Gate to be evaluated.
     """
 
     claim: str
     lineage: Lineage
     scores: Mapping[str, PairedScores]
-    gate: GateRule
+    gate: Judged
 
 
 @dataclass(frozen=True)
-class Effect:
-    """Effect sizes over the seeds' means; None where nothing varies."""
+class EffectSizes:
+    """Effect sizes over the means of the seeds.
+
+    Attributes:
+        d_z: Cohen's d_z; None if the differences do not vary.
+        hedges_g: Hedges' correction of d_z for few items; None if the differences do not vary.
+        rank_biserial: Matched-pairs rank-biserial correlation, -1 to 1.
+        wins: Share of items on which the mission scores higher.
+        losses: Share of items on which the mission scores lower.
+    """
 
     d_z: float | None
     hedges_g: float | None
@@ -70,19 +85,19 @@ class Effect:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as it is kept.
+    """Record of a claim.
 
     Attributes:
         key: Idempotency key.
-        digest: SHA-256 of question and scores.
-        lineage: Where the scores came from.
-        measured: What was found; for a gate of its weakest metric.
-        p_permutation: Of a comparison with no change.
-        effect: Of a comparison.
-        gate_id: Of a gate, else empty.
-        status: Of a gate, at the time of recording.
-        reasons: Why a gate did not pass.
-        request_id: Of the request that recorded it.
+        digest: SHA-256 of request and scores, hexadecimal.
+        lineage: Origin of the scores.
+        measured: Measurement; for a gate, of its weakest metric.
+        p_permutation: P-value by sign flips, for a comparison against no change.
+        effect: Effect sizes, for a comparison.
+        gate_id: Gate id; empty for a comparison.
+        status: Result of the gate at the time of recording; None for a comparison.
+        reasons: Conditions that the gate did not meet.
+        request_id: Id of the request that recorded the claim.
     """
 
     key: str
@@ -90,18 +105,18 @@ class Claim:
     lineage: Lineage
     measured: Measurement
     p_permutation: float | None = None
-    effect: Effect | None = None
+    effect: EffectSizes | None = None
     gate_id: str = ""
-    status: GateStatus | None = None
+    status: Status | None = None
     reasons: tuple[str, ...] = ()
     request_id: str = ""
 
     @property
     def p(self) -> float:
-        """The p-value that it has in the family.
+        """P-value in the family.
 
-        Records from before the larger of both was measured hold p by inversion alone, and a
-        comparison's sign flips beside it.
+        Older records have the p-value by inversion in ``measured`` and the one by sign flips
+        beside it; the family takes the larger one.
         """
         if self.measured.p_inversion is None:
             return max(self.measured.p, self.p_permutation or 0.0)
@@ -109,13 +124,13 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedClaim:
     """A claim with its place in the family.
 
     Attributes:
-        id: Of its record.
-        claim: As kept.
-        p_adjusted: Over the whole family as it stands now.
+        id: Record id.
+        claim: The recorded claim.
+        p_adjusted: P-value adjusted over the current family.
         family: Number of claims in the family.
     """
 
@@ -126,20 +141,22 @@ class Recorded:
 
     @property
     def recorded_unix_ms(self) -> int:
-        """When it was recorded: Redis puts its clock into the id."""
+        """Time of recording in milliseconds since the epoch, which Redis puts into the id."""
         return int(self.id.partition("-")[0])
 
 
-def content_digest(asked: Comparison | GateQuestion) -> str:
-    """Return the SHA-256 of everything that the answer depends on, hexadecimal."""
-    if isinstance(asked, GateQuestion):
-        question: dict[str, object] = {"gate": asdict(asked.gate)}
+def content_digest(request: Comparison | GateCheck) -> str:
+    """Return the SHA-256 of everything that the result depends on, hexadecimal."""
+    if isinstance(request, GateCheck):
+        content: dict[str, object] = {"gate": asdict(request.gate)}
     else:
-        question = {"statistic": asked.statistic, "null": asked.null}
-    question["lineage"] = asdict(asked.lineage)
-    question["shapes"] = {name: one.mission.shape for name, one in sorted(asked.scores.items())}
-    digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode())
-    for _, one in sorted(asked.scores.items()):
+        content = {"statistic": request.statistic, "null": request.null}
+    content["lineage"] = asdict(request.lineage)
+    content["shapes"] = {name: one.mission.shape for name, one in sorted(request.scores.items())}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for _, one in sorted(request.scores.items()):
         for side in (one.mission, one.baseline):
+            # The marker keeps a missing baseline apart from an empty one; the byte order is fixed
+            # so that machines agree.
             digest.update(b"-" if side is None else b"+" + side.astype("<f8").tobytes())
     return digest.hexdigest()

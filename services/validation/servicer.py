@@ -1,4 +1,4 @@
-"""ValidationService: protobuf in, the examiner's finding, protobuf out."""
+"""ValidationService: parses requests, calls claim service and canary analyzer, builds responses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -9,21 +9,21 @@ from typing import Any
 
 import grpc
 from bem.errors import InvalidScoresError
-from bem_fleet.services.validation import answers, questions
-from bem_fleet.services.validation.canaries import Canaries
-from bem_fleet.services.validation.canary_questions import canary_question
-from bem_fleet.services.validation.examiner import Examiner
+from bem_fleet.services.validation import request_parsing, responses
+from bem_fleet.services.validation.canary_analysis import CanaryAnalyzer
+from bem_fleet.services.validation.canary_request_parsing import parse_analysis_request
+from bem_fleet.services.validation.claim_service import ClaimService
+from bem_fleet.services.validation.score_upload import ScoreUpload, read_scores
 from bem_fleet.services.validation.settings import ValidationSettings
-from bem_fleet.services.validation.uploads import Upload, whole
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet.errors import InvalidArgumentError, StatusTable
 from grpc import aio
 
-# Messages of a refused upload that are read to its end.
-_DROPPED_MESSAGES = 1000
+# Messages of a rejected upload that are read and dropped.
+_MAX_DRAINED_MESSAGES = 1000
 SERVICE = pb.DESCRIPTOR.services_by_name["ValidationService"].full_name
-MAX_PAGE = 1000
+MAX_PAGE_SIZE = 1000
 
 
 class UploadTimeoutError(Exception):
@@ -39,14 +39,20 @@ Context = aio.ServicerContext
 
 
 class ValidationServicer(rpc.ValidationServiceServicer):
-    """Answers with the examiner's findings."""
+    """Serves ValidationService.
+
+    Args:
+        claims: Comparisons, gates and the ledger of claims.
+        canaries: Canary analysis.
+        settings: Limits of uploads.
+    """
 
     def __init__(
-        self, examiner: Examiner, canaries: Canaries, settings: ValidationSettings
+        self, claims: ClaimService, canaries: CanaryAnalyzer, settings: ValidationSettings
     ) -> None:
-        self._examiner = examiner
+        self._claims = claims
         self._canaries = canaries
-        self._metrics = examiner.catalogue.metrics
+        self._metrics = claims.catalogue.metrics
         self._settings = settings
 
     async def Compare(
@@ -54,54 +60,54 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         request: pb.CompareRequest,
         context: Context[Any, Any],  # noqa: ARG002 - the signature is gRPC's
     ) -> pb.CompareResponse:
-        """Compare scores that came in one message."""
-        with self._examiner.desk.place():
-            scores = whole([request.scores], self._metrics, self._settings.max_scores)
-            asked = questions.comparison(request.head, scores)
-            return answers.compared(await self._examiner.compare(asked))
+        """Compare scores of one message."""
+        with self._claims.pool.slot():
+            scores = read_scores([request.scores], self._metrics, self._settings.max_scores)
+            parsed = request_parsing.parse_comparison(request.head, scores)
+            return responses.compare_response(await self._claims.compare(parsed))
 
     async def CompareStream(
         self,
         request_iterator: AsyncIterator[pb.CompareStreamRequest],
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.CompareStreamResponse:
-        """Compare scores that come in chunks."""
-        with self._examiner.desk.place():
-            async with _uploading(request_iterator, self._settings.upload_timeout_s):
-                head = (await _head(request_iterator)).head
-                upload = Upload([head.shape], self._metrics, self._settings.max_scores)
+        """Compare streamed scores."""
+        with self._claims.pool.slot():
+            async with _limit_upload(request_iterator, self._settings.upload_timeout_s):
+                head = (await _read_head(request_iterator)).head
+                upload = ScoreUpload([head.shape], self._metrics, self._settings.max_scores)
                 scores = await upload.read(_chunks(request_iterator))
-            asked = questions.comparison(head.compare, scores)
-            found = answers.compared(await self._examiner.compare(asked))
-        return pb.CompareStreamResponse(result=found)
+            parsed = request_parsing.parse_comparison(head.compare, scores)
+            result = responses.compare_response(await self._claims.compare(parsed))
+        return pb.CompareStreamResponse(result=result)
 
     async def Gate(
         self,
         request: pb.GateRequest,
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GateResponse:
-        """Judge scores that came in one message."""
-        with self._examiner.desk.place():
-            gate = questions.gate_of(request.head, self._examiner.catalogue)
-            scores = whole(request.scores, self._metrics, self._settings.max_scores)
-            asked = questions.gate_question(request.head, gate, scores)
-            return answers.judged(await self._examiner.gate(asked))
+        """Evaluate a gate on scores of one message."""
+        with self._claims.pool.slot():
+            gate = request_parsing.resolve_gate(request.head, self._claims.catalogue)
+            scores = read_scores(request.scores, self._metrics, self._settings.max_scores)
+            parsed = request_parsing.parse_gate_check(request.head, gate, scores)
+            return responses.gate_response(await self._claims.gate(parsed))
 
     async def GateStream(
         self,
         request_iterator: AsyncIterator[pb.GateStreamRequest],
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GateStreamResponse:
-        """Judge scores that come in chunks."""
-        with self._examiner.desk.place():
-            async with _uploading(request_iterator, self._settings.upload_timeout_s):
-                head = (await _head(request_iterator)).head
-                gate = questions.gate_of(head.gate, self._examiner.catalogue)
-                upload = Upload(head.shapes, self._metrics, self._settings.max_scores)
+        """Evaluate a gate on streamed scores."""
+        with self._claims.pool.slot():
+            async with _limit_upload(request_iterator, self._settings.upload_timeout_s):
+                head = (await _read_head(request_iterator)).head
+                gate = request_parsing.resolve_gate(head.gate, self._claims.catalogue)
+                upload = ScoreUpload(head.shapes, self._metrics, self._settings.max_scores)
                 scores = await upload.read(_chunks(request_iterator))
-            asked = questions.gate_question(head.gate, gate, scores)
-            found = answers.judged(await self._examiner.gate(asked))
-        return pb.GateStreamResponse(result=found)
+            parsed = request_parsing.parse_gate_check(head.gate, gate, scores)
+            result = responses.gate_response(await self._claims.gate(parsed))
+        return pb.GateStreamResponse(result=result)
 
     async def Correct(
         self,
@@ -109,13 +115,13 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.CorrectResponse:
         """Adjust p-values; nothing is recorded."""
-        found = await self._examiner.correct(
-            questions.given_p(request.given),
+        result = await self._claims.correct(
+            request_parsing.parse_p_values(request.given),
             family=request.with_family or not request.given,
-            alpha=questions.rate(request),
+            alpha=request_parsing.parse_rate(request),
             dependent=request.correction == pb.CORRECTION_BENJAMINI_YEKUTIELI,
         )
-        return answers.corrected(found)
+        return responses.correct_response(result)
 
     async def ListClaims(
         self,
@@ -123,30 +129,32 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.ListClaimsResponse:
         """List recorded claims, oldest first."""
-        if not 0 <= request.limit <= MAX_PAGE:
-            raise InvalidArgumentError("limit", f"is {request.limit}; 0 to {MAX_PAGE} are allowed")
-        claims, more = await self._examiner.claims(request.after, request.limit or 100)
+        if not 0 <= request.limit <= MAX_PAGE_SIZE:
+            raise InvalidArgumentError(
+                "limit", f"{request.limit} is out of range; 0 to {MAX_PAGE_SIZE} is allowed"
+            )
+        claims, more = await self._claims.claims(request.after, request.limit or 100)
         return pb.ListClaimsResponse(
-            claims=[answers.listed(claim) for claim in claims], has_more=more
+            claims=[responses.claim_message(claim) for claim in claims], has_more=more
         )
 
-    async def JudgeCanary(
+    async def AnalyzeCanary(
         self,
-        request: pb.JudgeCanaryRequest,
+        request: pb.AnalyzeCanaryRequest,
         context: Context[Any, Any],  # noqa: ARG002
-    ) -> pb.JudgeCanaryResponse:
-        """Judge a canary by what is observed of it so far."""
-        asked = canary_question(request)
-        return answers.canary(
-            await self._canaries.judge(asked.id, asked.terms, asked.probes, asked.sides)
+    ) -> pb.AnalyzeCanaryResponse:
+        """Analyze all observations of a canary so far."""
+        parsed = parse_analysis_request(request)
+        return responses.canary_response(
+            await self._canaries.analyze(parsed.id, parsed.terms, parsed.probes, parsed.targets)
         )
 
 
 @asynccontextmanager
-async def _uploading(requests: AsyncIterator[Any], limit_s: float) -> AsyncIterator[None]:
-    """End an upload that takes too long: it holds a place that others wait for.
+async def _limit_upload(requests: AsyncIterator[Any], limit_s: float) -> AsyncIterator[None]:
+    """Abort an upload that takes too long, because it occupies a slot that others wait for.
 
-    What follows a refusal is read and dropped, up to a bound: a client that is cut off in the
+    Messages after a rejection are read and dropped, up to a bound: a client that is cut off in the
     middle of a write may see a broken stream instead of the reason.
     """
     try:
@@ -154,19 +162,21 @@ async def _uploading(requests: AsyncIterator[Any], limit_s: float) -> AsyncItera
             try:
                 yield
             except InvalidArgumentError:
-                left = _DROPPED_MESSAGES
+                left = _MAX_DRAINED_MESSAGES
                 while left and await anext(requests, None) is not None:
                     left -= 1
                 raise
     except TimeoutError as err:
-        raise UploadTimeoutError(f"the upload took longer than {limit_s:g} s") from err
+        raise UploadTimeoutError(
+            f"upload: took longer than {limit_s:g} s; send larger chunks or fewer scores"
+        ) from err
 
 
-async def _head(requests: AsyncIterator[Any]) -> Any:
+async def _read_head(requests: AsyncIterator[Any]) -> Any:
     """Return the first message of a stream.
 
     Raises:
-        InvalidArgumentError: There is none, or it is no head.
+        InvalidArgumentError: The stream is empty, or its first message is not a head.
     """
     first = await anext(requests, None)
     if first is None or first.WhichOneof("part") != "head":

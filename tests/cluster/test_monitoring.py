@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.stage("monitoring"), pytest.mark.e2e, pytest.mark.time
 _EMPTY_WHEN_HEALTHY = {
     "bem_gateway_canary_saved_total",
     "bem_gateway_validation_",
-    "bem_orchestrator_claims_refused",
+    "bem_orchestrator_gpu_requests_unmet",
     "bem_orchestrator_gpus_assigned",
     "bem_orchestrator_pods_displaced_total",
     "bem_orchestrator_writes_failed_total",

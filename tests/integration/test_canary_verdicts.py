@@ -1,4 +1,4 @@
-"""Validation's verdicts on canaries: from what lies in Redis, the same after a restart."""
+"""Canary analysis over the wire: verdicts from Redis, the same after a restart."""
 
 from __future__ import annotations
 
@@ -9,15 +9,26 @@ from typing import Any
 
 import pytest
 import redis
+from bemfleet.canary.v1 import canary_pb2
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.testing import RedisServer
+from fleet.wire import CANARY_STREAM_PREFIX, PAIR_FIELD, PAIR_VERSION
 from grpc import StatusCode
 
 from tests.integration.tracks import Script, ScriptedMission, mission, socket_of
 from tests.integration.validations import refused, validation
 
 ID = "default/router/abc"
-TERMS = pb.CanaryTerms(error_margin=0.15, violation_margin=0.15, latency_margin=1.5)
+TERMS = pb.CanaryTerms(
+    alpha=0.05,
+    max_pairs=20_000,
+    error_margin=0.15,
+    violation_margin=0.15,
+    latency_margin=1.5,
+    quality_margin=0.05,
+    error_limit=10,
+    violation_limit=10,
+)
 
 
 @pytest.fixture
@@ -27,26 +38,35 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def observed(server: RedisServer, count: int, **changed: Any) -> None:
-    """Append pairs as the gateway does."""
-    pair = {"se": "0", "ce": "0", "sv": "0", "cv": "0", "sl": "0.010", "cl": "0.010", **changed}
+def append_pairs(server: RedisServer, count: int, **canary: Any) -> None:
+    """Append pairs as the gateway does; keywords change the canary's outcome."""
+    pair = canary_pb2.PairObservation(
+        version=PAIR_VERSION,
+        stable=canary_pb2.Outcome(latency_s=0.01),
+        canary=canary_pb2.Outcome(**{"latency_s": 0.01, **canary}),
+    )
+    append_entries(server, count, {PAIR_FIELD: pair.SerializeToString()})
+
+
+def append_entries(server: RedisServer, count: int, fields: dict[str, Any]) -> None:
+    """Append entries to the canary's stream."""
     with redis.from_url(server.url) as client:
         for _ in range(count):
-            client.xadd(f"bem:canary:{ID}", pair)
+            client.xadd(f"{CANARY_STREAM_PREFIX}{ID}", fields)
 
 
-def asked(**more: Any) -> pb.JudgeCanaryRequest:
-    """Return the question."""
-    return pb.JudgeCanaryRequest(canary_id=ID, terms=TERMS, **more)
+def request(**more: Any) -> pb.AnalyzeCanaryRequest:
+    """Return a request for the verdict."""
+    return pb.AnalyzeCanaryRequest(canary_id=ID, terms=TERMS, **more)
 
 
 @pytest.mark.parametrize(
     ("changed", "verdict", "reason"),
     [
         ({}, pb.CANARY_VERDICT_PROMOTE, "errors is shown"),
-        ({"ce": "1"}, pb.CANARY_VERDICT_ROLLBACK, "tripwire errors"),
-        ({"cv": "1"}, pb.CANARY_VERDICT_ROLLBACK, "tripwire violations"),
-        ({"cl": "0.030"}, pb.CANARY_VERDICT_ROLLBACK, "latency is worse"),
+        ({"failed": True}, pb.CANARY_VERDICT_ROLLBACK, "tripwire errors"),
+        ({"withheld": True}, pb.CANARY_VERDICT_ROLLBACK, "tripwire violations"),
+        ({"latency_s": 0.03}, pb.CANARY_VERDICT_ROLLBACK, "latency is worse"),
     ],
 )
 async def test_pairs_decide(
@@ -54,10 +74,10 @@ async def test_pairs_decide(
 ) -> None:
     """A hundred pairs without incident promote; errors, violations or slowness roll back."""
     async with validation(tmp_path, redis_server) as (stub, _):
-        observed(redis_server, 5, **changed)
-        early = await stub.JudgeCanary(asked())
-        observed(redis_server, 95, **changed)
-        late = await stub.JudgeCanary(asked())
+        append_pairs(redis_server, 5, **changed)
+        early = await stub.AnalyzeCanary(request())
+        append_pairs(redis_server, 95, **changed)
+        late = await stub.AnalyzeCanary(request())
 
     assert early.verdict == pb.CANARY_VERDICT_CONTINUE
     assert (late.verdict, late.pairs > 9) == (verdict, True)
@@ -66,11 +86,11 @@ async def test_pairs_decide(
 
 async def test_a_restart_changes_no_verdict(tmp_path: Path, redis_server: RedisServer) -> None:
     """What decides lies in Redis: a new process says the same of the same pairs."""
-    observed(redis_server, 60)
+    append_pairs(redis_server, 60)
     async with validation(tmp_path, redis_server) as (stub, _):
-        first = await stub.JudgeCanary(asked())
+        first = await stub.AnalyzeCanary(request())
     async with validation(tmp_path, redis_server) as (stub, _):
-        second = await stub.JudgeCanary(asked())
+        second = await stub.AnalyzeCanary(request())
 
     assert first == second
 
@@ -91,7 +111,7 @@ async def test_probes_judge_quality(
         mission(where[0], stable),
         mission(where[1], canary),
     ):
-        looks = [await stub.JudgeCanary(asked(probes=probes, **sides)) for _ in range(5)]
+        looks = [await stub.AnalyzeCanary(request(probes=probes, **sides)) for _ in range(5)]
 
     assert looks[-1].verdict == pb.CANARY_VERDICT_ROLLBACK
     assert list(looks[-1].reasons) == ["quality is worse"]
@@ -101,18 +121,36 @@ async def test_probes_judge_quality(
 async def test_wrong_terms_are_named(tmp_path: Path, redis_server: RedisServer) -> None:
     """The field and its limit are in the error."""
     async with validation(tmp_path, redis_server) as (stub, _):
+        slow = pb.CanaryTerms()
+        slow.CopyFrom(TERMS)
+        slow.latency_margin = 0.5
         latency = await refused(
-            stub.JudgeCanary(
-                pb.JudgeCanaryRequest(canary_id=ID, terms=pb.CanaryTerms(latency_margin=0.5))
-            )
+            stub.AnalyzeCanary(pb.AnalyzeCanaryRequest(canary_id=ID, terms=slow))
         )
-        nameless = await refused(stub.JudgeCanary(pb.JudgeCanaryRequest()))
+        termless = await refused(stub.AnalyzeCanary(pb.AnalyzeCanaryRequest(canary_id=ID)))
+        nameless = await refused(stub.AnalyzeCanary(pb.AnalyzeCanaryRequest()))
         aimless = await refused(
-            stub.JudgeCanary(asked(probes=[pb.CanaryProbe(prompt="x", answers=["y"])]))
+            stub.AnalyzeCanary(request(probes=[pb.CanaryProbe(prompt="x", answers=["y"])]))
         )
 
     assert latency.code is StatusCode.INVALID_ARGUMENT
     assert latency.field == "terms.latency_margin"
     assert "between 1 and 4" in latency.message
+    assert (termless.field, termless.code) == ("terms.alpha", StatusCode.INVALID_ARGUMENT)
     assert nameless.field == "canary_id"
     assert aimless.field == "stable"
+
+
+async def test_unreadable_entries_never_block_a_canary(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Entries of another version, of another writer, or cut off are skipped and counted."""
+    newer = canary_pb2.PairObservation(version=PAIR_VERSION + 1).SerializeToString()
+    for fields in ({PAIR_FIELD: newer}, {PAIR_FIELD: b"\xff\xff"}, {"se": "1", "ce": "1"}):
+        append_entries(redis_server, 20, fields)
+    append_pairs(redis_server, 100)
+    async with validation(tmp_path, redis_server) as (stub, _):
+        response = await stub.AnalyzeCanary(request())
+
+    assert response.verdict == pb.CANARY_VERDICT_PROMOTE
+    assert 9 < response.pairs <= 100

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 from bem_fleet.cli import main
-from bem_fleet.services.orchestrator.local.files import write
+from fleet.files import write_json_atomic
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
@@ -102,12 +102,12 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
         for name in ("v", "missions"):
             (folder / name).mkdir()
         spec = {"model": "qa", "grpcService": SERVICE}
-        write(folder / "missions/router.json", {"metadata": {"name": "router"}, "spec": spec})
+        write_json_atomic(folder / "missions/router.json", {"metadata": {"name": "router"}, "spec": spec})
         _, judge = await stack.enter_async_context(validation(folder / "v", redis_server))
         made = stack.enter_context(
             orchestrator(
                 folder,
-                missions=str(folder / "missions"),
+                missions_dir=str(folder / "missions"),
                 mission_address=f"unix:{folder}/{{service}}.sock",
                 validation_address=judge.address,
             )
@@ -188,11 +188,11 @@ async def test_people_steer_by_command(
     assert (paused, shown, aborted) == (0, 0, 0)
     assert ended.reason == "aborted by a person"
     for words in (
-        "FAILED_PRECONDITION: mission default/router has no canary under way",
-        "FAILED_PRECONDITION: mission default/router has a canary under way (Canary)",
+        "FAILED_PRECONDITION: mission default/router has no canary in progress",
+        "FAILED_PRECONDITION: mission default/router already has a canary in progress (Canary)",
         "Canary (paused)",
         "raise attempt to try it again",
-        "INVALID_ARGUMENT: spec.canary: give model: an image",
+        "INVALID_ARGUMENT: spec.canary: set model; an image",
         "NOT_FOUND: there is no mission 'default/other'",
     ):
         assert words in printed

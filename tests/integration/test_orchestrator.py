@@ -139,7 +139,7 @@ def test_an_impossible_request_stays_pending_and_says_why(plane: ControlPlane) -
     assert "runs on CPU nodes" in cpu["message"]
     assert pods == 1
     assert pending["reason"] == "MemoryTooSmall"
-    assert "needs 80 GiB a GPU; the largest that will do has 24 GiB" in pending["message"]
+    assert "needs 80 GiB a GPU; the largest suitable GPU has 24 GiB" in pending["message"]
 
 
 def test_the_seeds_table_is_a_reported_conflict(plane: ControlPlane) -> None:
@@ -265,7 +265,7 @@ def test_the_fleet_answers_over_grpc(plane: ControlPlane) -> None:
         add(plane, "router", gpus=one_gpu(), integrates=[edge])
         until(lambda: selector(plane, "router").get(HOST) == "orch-a", "assigned")
         fleet = stub(made)
-        until(lambda: fleet.GetPlan(fleet_pb2.GetPlanRequest()).nodes[0].held == 1, "held")
+        until(lambda: fleet.GetPlan(fleet_pb2.GetPlanRequest()).nodes[0].assigned == 1, "assigned")
         plan = fleet.GetPlan(fleet_pb2.GetPlanRequest())
         graph = fleet.GetIntegrationGraph(fleet_pb2.GetIntegrationGraphRequest())
         sums = fleet.GetFleetStatus(fleet_pb2.GetFleetStatusRequest())
@@ -281,7 +281,7 @@ def test_the_fleet_answers_over_grpc(plane: ControlPlane) -> None:
     assert [(e.to, e.healthy, e.reason) for e in graph.edges] == [
         ("default/online", False, "online is not active")
     ]
-    assert (sums.gpus, sums.gpus_held, sums.leader) == (2, 1, True)
+    assert (sums.gpus, sums.gpus_assigned, sums.leader) == (2, 1, True)
     assert [r.mission for r in routes.routes] == ["router"]
     assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
     assert "default/router" in (unknown.value.details() or "")

@@ -83,10 +83,10 @@ def _share(request: pb.CompareRequest) -> None:
         (_short, "scores", "mission has 3 x 300 scores, baseline 1 x 300"),
         (_ragged, "scores", "f1.baseline has 899 scores"),
         (_range, "scores", "7 is above the metric's most, 1"),
-        (_metric, "metric", "'charm' is not known; known: "),
+        (_metric, "metric", "'charm' is unknown; known: "),
         (_size, "scores", "one call may have 20000"),
         (_single, "scores", "1 items; at least 2"),
-        (_no_baseline, "baseline", "needs baseline"),
+        (_no_baseline, "baseline", "baseline scores are missing"),
         (_no_key, "claim", "0 characters; 1 to 256"),
         (_no_digest, "lineage.mission_digest", "1 to 128"),
         (_infinite, "null_value", "inf"),
@@ -199,7 +199,7 @@ async def test_slow_upload_and_full_desk_are_told(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     """An upload that dawdles ends at its limit; meanwhile others hear when to come back."""
-    limits = {"waiting": 0, "workers": 1, "upload_timeout_s": 1.0}
+    limits = {"max_queued": 0, "workers": 1, "upload_timeout_s": 1.0}
     async with validation(tmp_path, redis_server, **limits) as (stub, _):
         entered, over = asyncio.Event(), asyncio.Event()
 

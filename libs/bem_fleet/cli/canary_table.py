@@ -45,7 +45,7 @@ def from_message(mission: pb.Mission) -> CanaryStatus | None:
     canary = mission.canary
     return CanaryStatus(
         mission=mission.name,
-        candidate=canary.tries,
+        candidate=canary.candidate,
         phase=canary.phase,
         reason=canary.reason,
         step=str(canary.step),

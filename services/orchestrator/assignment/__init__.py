@@ -1,1 +1,1 @@
-"""Which mission gets which GPUs: a pure function of claims, nodes and what is held now."""
+"""GPU assignment: a pure function of GPU requests, nodes and the current placement."""

@@ -1,114 +1,116 @@
-"""Says what a claim lacks, in words that name the request, the limit and who is in the way."""
+"""Explanations of unmet GPU requests: the request, the limit and the current owners."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bem_fleet.services.orchestrator.assignment.board import Board, Kind
-from bem_fleet.services.orchestrator.assignment.claims import Claim, Refusal, RefusalReason
-from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
+from bem_fleet.services.orchestrator.assignment.capacity import GpuCapacity
+from bem_fleet.services.orchestrator.assignment.gpu_requests import (
+    GpuRequest,
+    UnmetReason,
+    UnmetRequest,
+)
+from bem_fleet.services.orchestrator.assignment.inventory import NodeKind
 
-_NAMED = 5
+_MAX_LISTED = 5
 
 
 @dataclass
-class _Sum:
-    """What nodes of one kind have together."""
+class _KindTotals:
+    """GPUs of all nodes of one kind together."""
 
     gpus: int = 0
-    largest: int = 0
+    largest_node: int = 0
     free: int = 0
-    foreign: int = 0
-    holders: set[str] = field(default_factory=set)
+    foreign_units: int = 0
+    owners: set[str] = field(default_factory=set)
 
 
-class Explainer:
-    """Explains refusals on a board that changes no more.
+class UnmetExplainer:
+    """Explains unmet requests after the assignment is final.
 
     Args:
-        board: The finished one.
+        capacity: The final state of all nodes.
     """
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._sums: dict[Kind, _Sum] = {}
-        for node in board.nodes.values():
-            one = self._sums.setdefault(node.kind, _Sum())
-            gpus = _whole(node)
-            one.gpus += gpus
-            one.largest = max(one.largest, gpus)
-            one.free += board.free(node.name)
-            one.foreign += node.foreign
-            one.holders |= {_named(other) for other, _ in board.occupants(node.name)}
+    def __init__(self, capacity: GpuCapacity) -> None:
+        self._capacity = capacity
+        self._totals: dict[NodeKind, _KindTotals] = {}
+        for node in capacity.nodes.values():
+            totals = self._totals.setdefault(node.kind, _KindTotals())
+            gpus = node.assignable_gpus
+            totals.gpus += gpus
+            totals.largest_node = max(totals.largest_node, gpus)
+            totals.free += capacity.free_gpus(node.name)
+            totals.foreign_units += node.foreign_units
+            totals.owners |= {_owner(other) for other, _ in capacity.occupants(node.name)}
 
-    def refusal(self, claim: Claim, pods: int) -> Refusal:
-        """Return why ``pods`` pods of ``claim`` have no place."""
-        reason, message = self._why(claim)
-        return Refusal(reason, message, pods)
+    def explain(self, request: GpuRequest, pods: int) -> UnmetRequest:
+        """Return why ``pods`` pods of ``request`` are not placed."""
+        reason, message = self._reason(request)
+        return UnmetRequest(reason, message, pods)
 
-    def _why(self, claim: Claim) -> tuple[RefusalReason, str]:
-        if not self._sums:
-            return RefusalReason.NO_GPUS_IN_CLUSTER, "no node of the cluster offers nvidia.com/gpu"
-        if claim.device:
-            return self._device(claim)
-        right = [kind for kind in self._sums if claim.accepts(kind[0]) is not None]
-        if not right:
-            wanted = " or ".join(claim.products)
-            there = _some({kind[0] for kind in self._sums})
-            return RefusalReason.PRODUCT_MISSING, f"no node has {wanted}; nodes have {there}"
-        large = [kind for kind in right if kind[1] >= claim.memory_gib]
+    def _reason(self, request: GpuRequest) -> tuple[UnmetReason, str]:
+        """Return the first requirement that no node meets, from the product to free GPUs."""
+        if not self._totals:
+            return UnmetReason.NO_GPUS_IN_CLUSTER, "no node of the cluster offers nvidia.com/gpu"
+        if request.device:
+            return self._device(request)
+        suitable = [kind for kind in self._totals if request.product_rank(kind[0]) is not None]
+        if not suitable:
+            wanted = " or ".join(request.products)
+            available = _list({kind[0] for kind in self._totals})
+            return UnmetReason.PRODUCT_MISSING, f"no node has {wanted}; nodes have {available}"
+        large = [kind for kind in suitable if kind[1] >= request.memory_gib]
         if not large:
-            most = max(kind[1] for kind in right)
+            most = max(kind[1] for kind in suitable)
+            needed = f"needs {request.memory_gib:g} GiB a GPU"
+            limit = f"the largest suitable GPU has {most:g} GiB"
+            return UnmetReason.MEMORY_TOO_SMALL, f"{needed}; {limit}"
+        wide = [kind for kind in large if self._totals[kind].largest_node >= request.gpus]
+        if not wide:
+            most_gpus = max(self._totals[kind].largest_node for kind in large)
             return (
-                RefusalReason.MEMORY_TOO_SMALL,
-                f"needs {claim.memory_gib:g} GiB a GPU; the largest that will do has {most:g} GiB",
+                UnmetReason.NODE_TOO_SMALL,
+                f"needs {request.gpus} GPUs on one node; the largest suitable node has {most_gpus}",
             )
-        roomy = [kind for kind in large if self._sums[kind].largest >= claim.gpus]
-        if not roomy:
-            most_gpus = max(self._sums[kind].largest for kind in large)
-            return (
-                RefusalReason.NODE_TOO_SMALL,
-                f"needs {claim.gpus} GPUs on one node; the largest that will do has {most_gpus}",
-            )
-        return RefusalReason.OVERBOOKED, self._overbooked(claim, roomy)
+        return UnmetReason.OVERBOOKED, self._overbooked(request, wide)
 
-    def _device(self, claim: Claim) -> tuple[RefusalReason, str]:
-        board = self._board
-        name = board.devices.get(claim.device)
+    def _device(self, request: GpuRequest) -> tuple[UnmetReason, str]:
+        devices = self._capacity.device_nodes
+        name = devices.get(request.device)
         if name is None:
-            prefix = claim.device.rpartition("_")[0]
-            there = [d for d in board.devices if d.rpartition("_")[0] == prefix]
-            known = _some(there) if there else f"no {prefix}; devices: {_some(board.devices)}"
+            prefix = request.device.rpartition("_")[0]
+            similar = [d for d in devices if d.rpartition("_")[0] == prefix]
+            known = _list(similar) if similar else f"no {prefix}; devices: {_list(devices)}"
             return (
-                RefusalReason.DEVICE_MISSING,
-                f"names {claim.device}, which the cluster does not have; it has {known}",
+                UnmetReason.DEVICE_MISSING,
+                f"names {request.device}, which the cluster does not have; it has {known}",
             )
-        others = {_named(one) for one, _ in board.occupants(name) if one.key != claim.key}
-        by = f", held by {_some(others)}" if others else ""
-        return RefusalReason.DEVICE_TAKEN, f"names {claim.device} on node {name}{by}"
+        others = {
+            _owner(other) for other, _ in self._capacity.occupants(name) if other.key != request.key
+        }
+        owners = f", assigned to {_list(others)}" if others else ""
+        return UnmetReason.DEVICE_TAKEN, f"names {request.device} on node {name}{owners}"
 
-    def _overbooked(self, claim: Claim, kinds: list[Kind]) -> str:
-        sums = [self._sums[kind] for kind in kinds]
-        gpus, free = sum(one.gpus for one in sums), sum(one.free for one in sums)
-        parts = [f"all {gpus} suitable GPUs are booked, {free} free"]
+    def _overbooked(self, request: GpuRequest, kinds: list[NodeKind]) -> str:
+        totals = [self._totals[kind] for kind in kinds]
+        gpus, free = sum(t.gpus for t in totals), sum(t.free for t in totals)
+        clauses = [f"all {gpus} suitable GPUs are booked, {free} free"]
         if free:
-            parts[0] += f", but no node of one product has {claim.gpus} free together"
-        if holders := set().union(*(one.holders for one in sums)) - {_named(claim)}:
-            parts.append(f"held by {_some(holders)}")
-        if foreign := sum(one.foreign for one in sums):
-            parts.append(f"{foreign} used by pods outside the fleet")
-        return "; ".join(parts)
+            clauses[0] += f", but no node of one product has {request.gpus} free together"
+        if owners := set().union(*(t.owners for t in totals)) - {_owner(request)}:
+            clauses.append(f"assigned to {_list(owners)}")
+        if foreign := sum(t.foreign_units for t in totals):
+            clauses.append(f"{foreign} used by pods outside the fleet")
+        return "; ".join(clauses)
 
 
-def _whole(node: GpuNode) -> int:
-    return 1 if node.slots > 1 else node.gpus
+def _owner(request: GpuRequest) -> str:
+    return f"{request.mission} ({request.priority.name.lower()})"
 
 
-def _named(claim: Claim) -> str:
-    return f"{claim.mission} ({claim.priority.name.lower()})"
-
-
-def _some(given: Iterable[str]) -> str:
-    names = sorted(given)
-    if len(names) <= _NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
+def _list(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    if len(ordered) <= _MAX_LISTED:
+        return ", ".join(ordered)
+    return f"{', '.join(ordered[:_MAX_LISTED])} and {len(ordered) - _MAX_LISTED} more"

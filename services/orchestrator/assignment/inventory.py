@@ -1,4 +1,4 @@
-"""The GPUs of a cluster, read from Node objects as GPU feature discovery labels them."""
+"""GPU inventory of a cluster, read from Node objects as GPU feature discovery labels them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,9 @@ PRODUCT = "nvidia.com/gpu.product"
 MEMORY = "nvidia.com/gpu.memory"
 COUNT = "nvidia.com/gpu.count"
 REPLICAS = "nvidia.com/gpu.replicas"
-_SHARED = "-SHARED"
-# GiB of products whose label names no size, for nodes without a memory label.
-_KNOWN_GIB = {
+# Memory in GiB of products whose label names no size, for nodes without a memory label. The first
+# part of the label that matches wins, so A100 stands before A10.
+_PRODUCT_GIB = {
     "B200": 180,
     "H200": 141,
     "H100": 80,
@@ -31,88 +31,105 @@ _KNOWN_GIB = {
 _SIZE = re.compile(r"(?<![0-9])([0-9]{1,3})GB")
 _NOISE = re.compile(r"NVIDIA|GEFORCE|TESLA|SHARED|HBM[0-9A-Z]*|PCIE|SXM[0-9]*|NVL|[0-9]+GB")
 
+NodeKind = tuple[str, float, int]
+"""Product, memory in GiB and pods per GPU: nodes of one kind are interchangeable."""
+
 
 @dataclass(frozen=True, slots=True)
 class GpuNode:
-    """A node that has GPUs and takes pods.
+    """A schedulable node that has GPUs.
 
     Attributes:
-        name: Of the Node object.
-        product: Label ``nvidia.com/gpu.product``.
-        memory_gib: Of each GPU; 0 where neither label nor product tells.
-        gpus: Physical GPUs that its device plugin offers.
-        slots: Pods that may use one GPU at a time: above 1 where it is time-sliced.
-        foreign: Units of ``nvidia.com/gpu`` that pods of other owners use.
+        name: Name of the Node object.
+        product: Value of the label ``nvidia.com/gpu.product``.
+        memory_gib: Memory of each GPU in GiB; 0 if neither label nor product tells it.
+        gpus: Number of physical GPUs that the device plugin offers.
+        pods_per_gpu: Pods that may use one GPU at a time; above 1 if the GPU is time-sliced.
+        foreign_units: Units of ``nvidia.com/gpu`` that pods outside the fleet use.
     """
 
     name: str
     product: str
     memory_gib: float
     gpus: int
-    slots: int = 1
-    foreign: int = 0
+    pods_per_gpu: int = 1
+    foreign_units: int = 0
 
     @property
-    def kind(self) -> tuple[str, float, int]:
-        """What nodes have in common that are alike for a claim."""
-        return self.product, self.memory_gib, self.slots
+    def is_shared(self) -> bool:
+        """Whether the node's GPUs are time-sliced."""
+        return self.pods_per_gpu > 1
+
+    @property
+    def kind(self) -> NodeKind:
+        """The properties that make two nodes interchangeable for a GPU request."""
+        return self.product, self.memory_gib, self.pods_per_gpu
+
+    @property
+    def assignable_gpus(self) -> int:
+        """GPUs that the solver counts: all, but 1 on a time-sliced node.
+
+        Which physical GPU of a time-sliced node a pod receives is the device plugin's choice, so
+        the solver cannot promise two pods the same one unless it treats the node as one GPU.
+        """
+        return 1 if self.is_shared else self.gpus
 
 
-def read_node(node: Mapping[str, Any], foreign: int = 0) -> GpuNode | None:
-    """Return what a Node object offers; None if it has no GPU or takes no pods."""
-    units = _number(node.get("status", {}).get("allocatable", {}).get(RESOURCE))
-    if units < 1 or not _takes_pods(node):
+def read_node(node: Mapping[str, Any], foreign_units: int = 0) -> GpuNode | None:
+    """Return the GPUs of a Node object; None if it has none or is not schedulable."""
+    units = _integer(node.get("status", {}).get("allocatable", {}).get(RESOURCE))
+    if units < 1 or not _is_schedulable(node):
         return None
     metadata = node["metadata"]
     labels = metadata.get("labels") or {}
     product = labels.get(PRODUCT, "unknown")
-    slots = max(1, _number(labels.get(REPLICAS), 1))
-    mib = _number(labels.get(MEMORY))
+    pods_per_gpu = max(1, _integer(labels.get(REPLICAS), 1))
+    mib = _integer(labels.get(MEMORY))
     return GpuNode(
         name=metadata["name"],
         product=product,
-        # A card of "80 GB" reports 81,559 MiB: people ask in round figures.
-        memory_gib=round(mib / 1024) if mib else memory_of(product),
-        gpus=max(1, units // slots),
-        slots=slots,
-        foreign=min(foreign, units),
+        # A GPU of "80 GB" reports 81,559 MiB: requests are written in round figures.
+        memory_gib=round(mib / 1024) if mib else product_memory_gib(product),
+        gpus=max(1, units // pods_per_gpu),
+        pods_per_gpu=pods_per_gpu,
+        foreign_units=min(foreign_units, units),
     )
 
 
-def memory_of(product: str) -> float:
-    """Return the GiB of one GPU that the product's name tells, 0 if it does not."""
+def product_memory_gib(product: str) -> float:
+    """Return the memory of one GPU in GiB by its product label; 0 if the label does not tell."""
     if size := _SIZE.search(product):
         return float(size.group(1))
-    return next((float(gib) for name, gib in _KNOWN_GIB.items() if name in product), 0.0)
+    return next((float(gib) for name, gib in _PRODUCT_GIB.items() if name in product), 0.0)
 
 
-def gpu_units(pod: Mapping[str, Any]) -> int:
-    """Return the units of ``nvidia.com/gpu`` that a pod has asked for."""
+def requested_gpu_units(pod: Mapping[str, Any]) -> int:
+    """Return the units of ``nvidia.com/gpu`` that a pod's containers are limited to."""
     return sum(
-        _number(container.get("resources", {}).get("limits", {}).get(RESOURCE))
+        _integer(container.get("resources", {}).get("limits", {}).get(RESOURCE))
         for container in pod.get("spec", {}).get("containers", ())
     )
 
 
-def family(product: str) -> str:
-    """Return the short name of a product: ``NVIDIA-H100-80GB-HBM3`` is ``H100``."""
+def short_product_name(product: str) -> str:
+    """Return the short name of a product: ``NVIDIA-H100-80GB-HBM3`` becomes ``H100``."""
     return re.sub(r"[^A-Z0-9]", "", _NOISE.sub("", product.upper())) or "GPU"
 
 
-def devices(nodes: Iterable[GpuNode]) -> dict[str, str]:
-    """Return the node of each device name: ``H100_0`` is the first H100 by the nodes' names."""
-    counted: dict[str, int] = {}
-    found: dict[str, str] = {}
-    for node in sorted(nodes, key=lambda one: one.name):
-        name = family(node.product)
+def device_nodes(nodes: Iterable[GpuNode]) -> dict[str, str]:
+    """Return the node of each device name; ``H100_0`` is the first H100 in order of node names."""
+    counts: dict[str, int] = {}
+    node_of: dict[str, str] = {}
+    for node in sorted(nodes, key=lambda node: node.name):
+        name = short_product_name(node.product)
         for _ in range(node.gpus):
-            index = counted.get(name, 0)
-            counted[name] = index + 1
-            found[f"{name}_{index}"] = node.name
-    return found
+            index = counts.get(name, 0)
+            counts[name] = index + 1
+            node_of[f"{name}_{index}"] = node.name
+    return node_of
 
 
-def _takes_pods(node: Mapping[str, Any]) -> bool:
+def _is_schedulable(node: Mapping[str, Any]) -> bool:
     spec = node.get("spec", {})
     if spec.get("unschedulable"):
         return False
@@ -120,11 +137,11 @@ def _takes_pods(node: Mapping[str, Any]) -> bool:
         if taint.get("effect") != "PreferNoSchedule" and taint.get("key") != RESOURCE:
             return False
     conditions = node.get("status", {}).get("conditions") or ()
-    # A Node that nobody has reported on yet is taken at its word.
-    return all(one.get("status") == "True" for one in conditions if one.get("type") == "Ready")
+    # A Node without a Ready condition has not been reported on yet and counts as ready.
+    return all(c.get("status") == "True" for c in conditions if c.get("type") == "Ready")
 
 
-def _number(text: Any, default: int = 0) -> int:
+def _integer(text: Any, default: int = 0) -> int:
     try:
         return int(text)
     except (TypeError, ValueError):

@@ -1,1 +1,1 @@
-"""What a canary does when: a pure state machine, and what its parts look like in Kubernetes."""
+"""Canary rollouts: a pure state machine, its specification and its form in a Mission's status."""

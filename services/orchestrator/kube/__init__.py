@@ -1,1 +1,1 @@
-"""The Kubernetes API as the orchestrator uses it: plain JSON objects, caches, a lease."""
+"""Kubernetes: API client, informers and leader election."""

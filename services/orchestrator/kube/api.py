@@ -1,4 +1,8 @@
-"""Requests to the API server, JSON in and out, with errors that say what to do."""
+"""Kubernetes API client: JSON requests, watches, and errors classified by what to do.
+
+It uses the Kubernetes client's ``rest_client`` for connections, TLS and credentials; that layer
+is semi-private and pinned by ``tests/unit/services/orchestrator/kube/test_api.py``.
+"""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -12,7 +16,7 @@ from prometheus_client import Counter
 Object: TypeAlias = dict[str, Any]
 REQUESTS = Counter(
     "bem_orchestrator_api_requests_total",
-    "Requests to the API server, by verb, resource and status; watches count once.",
+    "Requests to the API server, by verb, resource and status; a watch counts once.",
     ["verb", "resource", "status"],
 )
 MANAGER = "bem-orchestrator"
@@ -24,7 +28,11 @@ _CONTENT = {
 
 
 class KubeError(Exception):
-    """The API server refused; ``status`` is HTTP's."""
+    """A request to the API server failed.
+
+    Attributes:
+        status: HTTP status code; 0 without a response.
+    """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -32,45 +40,45 @@ class KubeError(Exception):
 
 
 class ConflictError(KubeError):
-    """The object has changed since it was read, or another owner holds a field."""
+    """The object has changed since it was read, or another manager owns a field; read it again."""
 
 
-class AbsentError(KubeError):
-    """There is no such object or resource."""
+class ObjectNotFoundError(KubeError):
+    """The object or resource does not exist."""
 
 
 class GoneError(KubeError):
-    """The watch's place in history is no longer kept; list again."""
+    """The resource version of a watch has expired; list again."""
 
 
-class RefusedError(KubeError):
-    """Schema, admission or rights forbid it: a retry alone does not help."""
+class RejectedError(KubeError):
+    """Schema, admission or permissions reject the request; a retry alone does not help."""
 
 
-class InvalidError(RefusedError):
-    """The object itself is wrong; the message names what."""
+class InvalidError(RejectedError):
+    """The object is invalid; the message names the field."""
 
 
 class UnreachableError(KubeError):
-    """The API server does not answer, or is overloaded; retry."""
+    """The API server does not respond or is overloaded; retry."""
 
 
 _ERRORS: Mapping[int, type[KubeError]] = {
     400: InvalidError,
-    401: RefusedError,
-    403: RefusedError,
-    404: AbsentError,
+    401: RejectedError,
+    403: RejectedError,
+    404: ObjectNotFoundError,
     409: ConflictError,
     410: GoneError,
     422: InvalidError,
 }
 
 
-class Api:
-    """A connection to one API server.
+class KubeApi:
+    """Client of one API server.
 
     Args:
-        configuration: Host and credentials; tokens are read again when they change.
+        configuration: Host and credentials; a token file is read again when it changes.
     """
 
     def __init__(self, configuration: client.Configuration) -> None:
@@ -82,33 +90,34 @@ class Api:
         await self.client.close()
 
     async def list(self, path: str, **query: str) -> tuple[list[Object], str]:
-        """Return all objects under ``path`` and the version of the list; errors as ``_call``."""
-        found = await self._call("GET", path, "list", query={**query, "resourceVersion": "0"})
-        return found.get("items") or [], found["metadata"]["resourceVersion"]
+        """Return all objects under ``path`` and their resource version; raises ``KubeError``."""
+        # Version 0 is answered from the API server's cache instead of by a quorum read of etcd.
+        response = await self._call("GET", path, "list", query={**query, "resourceVersion": "0"})
+        return response.get("items") or [], response["metadata"]["resourceVersion"]
 
     async def get(self, path: str) -> Object:
-        """Return one object; errors as ``_call``."""
+        """Return one object; raises ``KubeError``."""
         return await self._call("GET", path, "get")
 
     async def create(self, path: str, body: Object) -> Object:
-        """Create an object under ``path``; errors as ``_call``."""
+        """Create an object under ``path``; raises ``KubeError``."""
         return await self._call("POST", path, "create", body=body)
 
     async def replace(self, path: str, body: Object) -> Object:
-        """Replace an object of the version that ``body`` carries; errors as ``_call``."""
+        """Replace the object at the resource version in ``body``; raises ``KubeError``."""
         return await self._call("PUT", path, "update", body=body)
 
     async def patch(self, path: str, body: Object, how: str, **query: str) -> Object:
         """Patch an object.
 
         Args:
-            path: Of the object, or a subresource.
+            path: Path of the object or of a subresource.
             body: The patch; with ``metadata.resourceVersion`` it fails on any other version.
-            how: ``apply`` (server-side, forced), ``merge`` or ``strategic``.
+            how: Patch type: ``apply`` (server-side, forced), ``merge`` or ``strategic``.
             query: Further query parameters.
 
         Raises:
-            KubeError: As of ``_call``.
+            KubeError: The request failed; the subclass tells how.
         """
         query = {"fieldManager": MANAGER, **query}
         if how == "apply":
@@ -116,22 +125,22 @@ class Api:
         return await self._call("PATCH", path, how, body=body, query=query, content=_CONTENT[how])
 
     async def delete(self, path: str) -> None:
-        """Delete an object; one that is gone already is fine."""
+        """Delete an object; an object that does not exist is not an error."""
         try:
             await self._call("DELETE", path, "delete", query={"propagationPolicy": "Background"})
-        except AbsentError:
+        except ObjectNotFoundError:
             return
 
     async def watch(self, path: str, version: str, **query: str) -> AsyncIterator[Object]:
-        """Yield what happens after ``version`` until the server ends it; errors as ``_call``."""
-        asked = {
+        """Yield events after ``version`` until the server ends the watch; raises ``KubeError``."""
+        parameters = {
             **query,
             "watch": "true",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": "300",
         }
-        response = await self._send("GET", path, "watch", query=asked)
+        response = await self._send("GET", path, "watch", query=parameters)
         try:
             async for line in response.content:
                 event: Object = json.loads(line)
@@ -139,7 +148,7 @@ class Api:
                     raise _error(event["object"].get("code", 500), event["object"])
                 yield event
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
-            raise UnreachableError(0, f"the watch of {path} broke: {err}") from err
+            raise UnreachableError(0, f"watch of {path} interrupted: {err}") from err
         finally:
             response.close()
 
@@ -196,14 +205,14 @@ class Api:
             raise UnreachableError(0, f"{method} {path}: {err or type(err).__name__}") from err
 
 
-async def connect(kubeconfig: str | None = None) -> Api:
-    """Return a connection by the pod's service account, else by a kubeconfig.
+async def connect(kubeconfig: str | None = None) -> KubeApi:
+    """Return a client with the pod's service account, else with a kubeconfig.
 
     Args:
-        kubeconfig: Its path; None: KUBECONFIG's, or the usual one.
+        kubeconfig: Path of the kubeconfig; None: the value of KUBECONFIG, or its default path.
 
     Raises:
-        RefusedError: There is neither.
+        RejectedError: There is neither a service account nor a kubeconfig.
     """
     configuration = client.Configuration()
     try:
@@ -212,12 +221,12 @@ async def connect(kubeconfig: str | None = None) -> Api:
         try:
             await config.load_kube_config(kubeconfig, client_configuration=configuration)
         except config.ConfigException as err:
-            raise RefusedError(0, f"no service account and no kubeconfig: {err}") from err
-    return Api(configuration)
+            raise RejectedError(0, f"no service account and no kubeconfig: {err}") from err
+    return KubeApi(configuration)
 
 
 def _resource(path: str) -> str:
-    """Return the resource of a path, a bounded label: ``/apis/apps/v1/…/deployments/x``."""
+    """Return the resource of a path as a metric label of few values, such as ``deployments``."""
     parts = path.strip("/").split("/")
     rest = parts[3:] if parts[0] == "apis" else parts[2:]
     if len(rest) > 2 and rest[0] == "namespaces":

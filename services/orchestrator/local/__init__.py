@@ -1,1 +1,1 @@
-"""One machine without a cluster: missions in files, canaries of adapters."""
+"""One machine without a cluster: missions in files, adapter canaries only."""

@@ -14,7 +14,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.local.plan import Plan, Program
-from bem_fleet.services.orchestrator.local.files import merged, write
+from bem_fleet.services.orchestrator.local.merge_patch import apply_merge_patch
 
 SCRAPE_TARGETS = "scrape-targets.json"
 """File in the run folder for Prometheus' ``file_sd_configs``."""
@@ -99,9 +99,9 @@ def start(plan: Plan) -> None:
 def _update_spec(file: Path, name: str, spec: dict[str, Any]) -> None:
     """Merge a mission's specification into its file; canaries and promotions stay in it."""
     old = json.loads(file.read_text()) if file.exists() else {"metadata": {"name": name}}
-    made = merged(old, {"spec": spec})
+    made = apply_merge_patch(old, {"spec": spec})
     if made != old:
-        write(file, made)
+        write_json_atomic(file, made)
 
 
 def remote(plan: Plan) -> Any:

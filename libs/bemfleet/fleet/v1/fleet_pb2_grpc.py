@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class FleetServiceStub:
-    """Reads come from the orchestrator's caches of the API server, at most a moment old, on any replica.
-    UNAVAILABLE until the caches are filled; NOT_FOUND names an unknown mission.
+    """Reads are answered from the orchestrator's informers on any replica.
+    UNAVAILABLE until the informers are synced; NOT_FOUND names an unknown mission.
     """
 
     def __init__(self, channel):
@@ -79,8 +79,8 @@ class FleetServiceStub:
 
 
 class FleetServiceServicer:
-    """Reads come from the orchestrator's caches of the API server, at most a moment old, on any replica.
-    UNAVAILABLE until the caches are filled; NOT_FOUND names an unknown mission.
+    """Reads are answered from the orchestrator's informers on any replica.
+    UNAVAILABLE until the informers are synced; NOT_FOUND names an unknown mission.
     """
 
     def ListMissions(self, request, context):
@@ -98,7 +98,7 @@ class FleetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPlan(self, request, context):
-        """Returns who has which GPUs, and who lacks what.
+        """Returns the GPU assignment: nodes, placed requests and unmet requests.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +106,7 @@ class FleetServiceServicer:
 
     def StartCanary(self, request, context):
         """Starts a canary, as a patch of the Mission's spec.canary does. INVALID_ARGUMENT if the Mission's
-        schema refuses it; FAILED_PRECONDITION if another one is under way, or the same was tried before.
+        schema rejects it; FAILED_PRECONDITION if one is in progress, or the same one has ended before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,28 +114,28 @@ class FleetServiceServicer:
 
     def SteerCanary(self, request, context):
         """Pauses, resumes, promotes or aborts a canary, as the annotation fleet.bem.dev/canary does.
-        FAILED_PRECONDITION if the mission has no canary under way.
+        FAILED_PRECONDITION if the mission has no canary in progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetIntegrationGraph(self, request, context):
-        """Returns which missions talk to which, and whether they can.
+        """Returns which missions call which, and whether both ends can answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFleetStatus(self, request, context):
-        """Sums the fleet up.
+        """Returns totals of the fleet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRoutes(self, request, context):
-        """Sends all routes at once, and again whenever one changes; the gateway splits by them.
+        """Streams all routes now, and again whenever one changes; the gateway splits requests by them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,8 +193,8 @@ def add_FleetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
-    """Reads come from the orchestrator's caches of the API server, at most a moment old, on any replica.
-    UNAVAILABLE until the caches are filled; NOT_FOUND names an unknown mission.
+    """Reads are answered from the orchestrator's informers on any replica.
+    UNAVAILABLE until the informers are synced; NOT_FOUND names an unknown mission.
     """
 
     @staticmethod

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class ValidationServiceStub:
-    """Every comparison that it makes is a claim of the fleet's family, kept with its lineage.
+    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
     The same claim key with the same content is stored once and answered from the store.
-    INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION a claim key that was used for
-    other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons wait.
+    INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
+    for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
 
     def __init__(self, channel):
@@ -68,18 +68,18 @@ class ValidationServiceStub:
                 request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsResponse.FromString,
                 _registered_method=True)
-        self.JudgeCanary = channel.unary_unary(
-                '/bemfleet.validation.v1.ValidationService/JudgeCanary',
-                request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryRequest.SerializeToString,
-                response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryResponse.FromString,
+        self.AnalyzeCanary = channel.unary_unary(
+                '/bemfleet.validation.v1.ValidationService/AnalyzeCanary',
+                request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.AnalyzeCanaryRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.AnalyzeCanaryResponse.FromString,
                 _registered_method=True)
 
 
 class ValidationServiceServicer:
-    """Every comparison that it makes is a claim of the fleet's family, kept with its lineage.
+    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
     The same claim key with the same content is stored once and answered from the store.
-    INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION a claim key that was used for
-    other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons wait.
+    INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
+    for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
 
     def Compare(self, request, context):
@@ -90,28 +90,28 @@ class ValidationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CompareStream(self, request_iterator, context):
-        """Compares scores that are too many for one message: the head first, then chunks.
+        """Compares scores that exceed one message: the head first, then chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Gate(self, request, context):
-        """Judges one acceptance gate from its scores and records the claim.
+        """Evaluates one acceptance gate on its scores and records the claim.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GateStream(self, request_iterator, context):
-        """Judges a gate from scores that are too many for one message: the head first, then chunks.
+        """Evaluates a gate on scores that exceed one message: the head first, then chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Correct(self, request, context):
-        """Adjusts p-values for the false discovery rate, over given ones or the fleet's whole family.
+        """Adjusts p-values for the false discovery rate: those of the request, the fleet's family, or both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -124,9 +124,9 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def JudgeCanary(self, request, context):
-        """Judges a canary from all that is observed of it so far; may be asked as often as one likes.
-        UNAVAILABLE if the observations cannot be read.
+    def AnalyzeCanary(self, request, context):
+        """Analyzes all observations of a canary so far; the verdict is valid at every time (always-valid
+        tests), so it can be requested at any interval. UNAVAILABLE if the observations cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,10 +165,10 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsRequest.FromString,
                     response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.ListClaimsResponse.SerializeToString,
             ),
-            'JudgeCanary': grpc.unary_unary_rpc_method_handler(
-                    servicer.JudgeCanary,
-                    request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryRequest.FromString,
-                    response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryResponse.SerializeToString,
+            'AnalyzeCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnalyzeCanary,
+                    request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.AnalyzeCanaryRequest.FromString,
+                    response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.AnalyzeCanaryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,10 +179,10 @@ def add_ValidationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ValidationService:
-    """Every comparison that it makes is a claim of the fleet's family, kept with its lineage.
+    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
     The same claim key with the same content is stored once and answered from the store.
-    INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION a claim key that was used for
-    other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons wait.
+    INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
+    for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
 
     @staticmethod
@@ -348,7 +348,7 @@ class ValidationService:
             _registered_method=True)
 
     @staticmethod
-    def JudgeCanary(request,
+    def AnalyzeCanary(request,
             target,
             options=(),
             channel_credentials=None,
@@ -361,9 +361,9 @@ class ValidationService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/bemfleet.validation.v1.ValidationService/JudgeCanary',
-            bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryRequest.SerializeToString,
-            bemfleet_dot_validation_dot_v1_dot_validation__pb2.JudgeCanaryResponse.FromString,
+            '/bemfleet.validation.v1.ValidationService/AnalyzeCanary',
+            bemfleet_dot_validation_dot_v1_dot_validation__pb2.AnalyzeCanaryRequest.SerializeToString,
+            bemfleet_dot_validation_dot_v1_dot_validation__pb2.AnalyzeCanaryResponse.FromString,
             options,
             channel_credentials,
             insecure,

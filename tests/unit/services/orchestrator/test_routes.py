@@ -1,15 +1,15 @@
-"""Routes follow from what is written in a mission's status."""
+"""Traffic routes follow from a mission's status."""
 
 from typing import Any
 
 from bem_fleet.services.orchestrator.mission import Mission
-from bem_fleet.services.orchestrator.routes import route_of, routes_of
+from bem_fleet.services.orchestrator.routes import all_routes, mission_route
 
 from tests.unit.services.orchestrator.missions import mission
 
 
 def address(given: Mission, service: str) -> str:
-    """Return a form that shows what was asked."""
+    """Return an address that shows its arguments."""
     return f"{service}.{given.namespace}:{given.port}"
 
 
@@ -21,12 +21,12 @@ def canary(phase: str, **more: Any) -> dict[str, Any]:
 def test_a_mission_without_a_canary_goes_to_stable() -> None:
     """There is no canary to reach, whatever was tried before."""
     for status in ({}, canary("RolledBack", weight=0, image="i")):
-        assert not route_of(mission(status=status), address).HasField("canary")
+        assert not mission_route(mission(status=status), address).HasField("canary")
 
 
 def test_a_pod_canary_is_another_address_for_every_model() -> None:
-    """The split concerns all that the mission is asked."""
-    route = route_of(mission(status=canary("Canary", image="i"), model="qa"), address)
+    """The split applies to all requests of the mission."""
+    route = mission_route(mission(status=canary("Canary", image="i"), model="qa"), address)
 
     assert (route.canary.address, route.canary.model) == ("router-canary.bem:50051", "")
     assert (route.model, route.weight, route.mirror) == ("", 10, 5)
@@ -35,7 +35,7 @@ def test_a_pod_canary_is_another_address_for_every_model() -> None:
 
 def test_an_adapter_canary_is_another_model_at_the_same_address() -> None:
     """Only requests for that model are split."""
-    route = route_of(mission(status=canary("Canary", model="qa-v2"), model="qa"), address)
+    route = mission_route(mission(status=canary("Canary", model="qa-v2"), model="qa"), address)
 
     assert (route.canary.address, route.canary.model, route.model) == ("", "qa-v2", "qa")
 
@@ -43,7 +43,7 @@ def test_an_adapter_canary_is_another_model_at_the_same_address() -> None:
 def test_a_promoted_adapter_answers_for_the_name() -> None:
     """After its promotion the model's requests go to it, and no canary is left."""
     given = mission(status=canary("Promoted", model="qa-v2", stableModel="qa-v2"), model="qa")
-    route = route_of(given, address)
+    route = mission_route(given, address)
 
     assert route.stable.model == "qa-v2"
     assert not route.HasField("canary")
@@ -53,6 +53,6 @@ def test_routes_are_sorted_and_without_the_deleted() -> None:
     """The table is the same whatever the order of the cache."""
     gone = mission("gone")
     gone.raw["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    table = routes_of([mission("b"), gone, mission("a")], address)
+    table = all_routes([mission("b"), gone, mission("a")], address)
 
     assert [route.mission for route in table.routes] == ["a", "b"]

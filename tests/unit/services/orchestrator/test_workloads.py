@@ -1,28 +1,20 @@
-"""What is written into Deployments."""
+"""Patches of Deployments, and the canary's Deployment."""
 
 from typing import Any
 
 from bem_fleet.services.orchestrator import workloads
 from bem_fleet.services.orchestrator.assignment.inventory import PRODUCT
-from bem_fleet.services.orchestrator.mission import Mission, read_mission
+from bem_fleet.services.orchestrator.mission import Mission
+
+from tests.unit.services.orchestrator.missions import mission as any_mission
 
 H100 = "NVIDIA-H100-80GB-HBM3"
 LABELS = {"app": "router", "fleet.bem.dev/track": "stable"}
 
 
 def mission(**spec: Any) -> Mission:
-    """Return a mission with one GPU claim."""
-    return read_mission(
-        {
-            "metadata": {
-                "name": "router",
-                "namespace": "bem",
-                "uid": "u",
-                "creationTimestamp": "2026-01-01T00:00:00Z",
-            },
-            "spec": {"gpus": [{"name": "primary"}], **spec},
-        }
-    )
+    """Return a mission with one GPU request."""
+    return any_mission(gpus=[{"name": "primary"}], **spec)
 
 
 def stable() -> dict[str, Any]:
@@ -44,8 +36,8 @@ def stable() -> dict[str, Any]:
 def test_one_node_is_a_node_selector_and_several_an_affinity() -> None:
     """Both name the product; only a single node can be selected by its name."""
     given = mission(replicas=2)
-    one = workloads.placement(given, {"a": 2}, H100, replicas=2, priority_class="p")
-    two = workloads.placement(given, {"a": 1, "b": 1}, H100, replicas=2, priority_class="")
+    one = workloads.placement_patch(given, {"a": 2}, H100, replicas=2, priority_class="p")
+    two = workloads.placement_patch(given, {"a": 1, "b": 1}, H100, replicas=2, priority_class="")
 
     pod = one["spec"]["template"]["spec"]
     assert pod["nodeSelector"] == {PRODUCT: H100, workloads.HOST: "a"}
@@ -56,17 +48,17 @@ def test_one_node_is_a_node_selector_and_several_an_affinity() -> None:
 
 
 def test_a_placement_is_seen_when_it_is_there() -> None:
-    """What was applied is recognised, and what is left over is not."""
+    """An applied placement is recognised, and a stale one is not."""
     given, deployed = mission(), stable()
-    wanted = workloads.placement(given, {"a": 1}, H100, replicas=1, priority_class="")
-    assert not workloads.is_placed(deployed, wanted)
+    wanted = workloads.placement_patch(given, {"a": 1}, H100, replicas=1, priority_class="")
+    assert not workloads.has_placement(deployed, wanted)
 
     pod = deployed["spec"]["template"]["spec"]
     pod["nodeSelector"] = wanted["spec"]["template"]["spec"]["nodeSelector"]
     pod["containers"][1]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
-    assert workloads.is_placed(deployed, wanted)
-    released = workloads.placement(given, {}, "", replicas=1, priority_class="")
-    assert not workloads.is_placed(deployed, released)
+    assert workloads.has_placement(deployed, wanted)
+    released = workloads.placement_patch(given, {}, "", replicas=1, priority_class="")
+    assert not workloads.has_placement(deployed, released)
 
 
 def test_the_canary_is_stable_with_another_image_and_track() -> None:
@@ -82,8 +74,8 @@ def test_the_canary_is_stable_with_another_image_and_track() -> None:
     assert (container["image"], container["env"]) == ("new", [{"name": "A", "value": "2"}])
     assert spec["template"]["spec"]["containers"][0]["image"] == "s"
     assert spec["template"]["spec"]["nodeSelector"][workloads.HOST] == "b"
-    assert workloads.runs(made, given, given.canary)
-    assert not workloads.runs(stable(), given, given.canary)
+    assert workloads.runs_canary_spec(made, given, given.canary)
+    assert not workloads.runs_canary_spec(stable(), given, given.canary)
 
 
 def test_a_deployment_without_tracks_can_have_no_canary() -> None:
@@ -91,4 +83,6 @@ def test_a_deployment_without_tracks_can_have_no_canary() -> None:
     deployed = stable()
     del deployed["spec"]["selector"]["matchLabels"]["fleet.bem.dev/track"]
 
-    assert "must select fleet.bem.dev/track: stable" in workloads.unsuitable(mission(), deployed)
+    assert "must select fleet.bem.dev/track: stable" in workloads.canary_blocker(
+        mission(), deployed
+    )

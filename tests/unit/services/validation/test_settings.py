@@ -11,8 +11,8 @@ def test_defaults_are_as_documented() -> None:
 
     assert settings.address == "127.0.0.1:50091"
     assert (settings.alpha, settings.resamples) == (0.05, 10_000)
-    assert (settings.max_scores, settings.workers, settings.waiting) == (400_000, 1, 15)
-    assert settings.claims == "bem:claims"
+    assert (settings.max_scores, settings.workers, settings.max_queued) == (400_000, 1, 15)
+    assert settings.claims_stream == "bem:claims"
     assert settings.gates.is_file()
 
 

@@ -1,15 +1,15 @@
-"""GPUs as Node objects tell of them."""
+"""GPU inventory read from Node objects."""
 
 from typing import Any
 
 import pytest
 from bem_fleet.services.orchestrator.assignment.inventory import (
     GpuNode,
-    devices,
-    family,
-    gpu_units,
-    memory_of,
+    device_nodes,
+    product_memory_gib,
     read_node,
+    requested_gpu_units,
+    short_product_name,
 )
 
 
@@ -38,12 +38,12 @@ def node(product: str = "NVIDIA-L4", gpus: str = "2", **more: Any) -> dict[str, 
 )
 def test_products_tell_memory_and_name(product: str, gib: float, short: str) -> None:
     """Both are read from the product's label where no other label tells."""
-    assert memory_of(product) == gib
-    assert family(product) == short
+    assert product_memory_gib(product) == gib
+    assert short_product_name(product) == short
 
 
 def test_the_memory_label_is_rounded_as_people_speak() -> None:
-    """81,559 MiB are the 80 GB that somebody asks for."""
+    """81,559 MiB are the 80 GB of a request."""
     found = read_node(node(labels={"nvidia.com/gpu.memory": "81559"}))
 
     assert found
@@ -61,7 +61,7 @@ def test_the_memory_label_is_rounded_as_people_speak() -> None:
     ],
 )
 def test_a_node_that_takes_no_pods_has_no_gpus(changed: dict[str, Any]) -> None:
-    """Unready, cordoned, tainted or without devices: there is nothing to assign."""
+    """Unready, cordoned, tainted or without device_nodes: there is nothing to assign."""
     assert read_node(node(**changed)) is None
 
 
@@ -74,20 +74,20 @@ def test_the_usual_gpu_taint_keeps_nobody_away() -> None:
 
 def test_a_time_sliced_node_offers_its_physical_gpus() -> None:
     """Eight units of four slots are two GPUs."""
-    found = read_node(node(gpus="8", labels={"nvidia.com/gpu.replicas": "4"}), foreign=3)
+    found = read_node(node(gpus="8", labels={"nvidia.com/gpu.replicas": "4"}), foreign_units=3)
 
-    assert found == GpuNode("n", "NVIDIA-L4", 24.0, 2, slots=4, foreign=3)
+    assert found == GpuNode("n", "NVIDIA-L4", 24.0, 2, pods_per_gpu=4, foreign_units=3)
 
 
 def test_devices_are_numbered_over_nodes_by_name() -> None:
     """H100_1 is the first GPU of the second node if the first has one."""
     made = [GpuNode("b", "NVIDIA-H100-80GB-HBM3", 80, 2), GpuNode("a", "NVIDIA-H100-PCIe", 80, 1)]
 
-    assert devices(made) == {"H100_0": "a", "H100_1": "b", "H100_2": "b"}
+    assert device_nodes(made) == {"H100_0": "a", "H100_1": "b", "H100_2": "b"}
 
 
 def test_a_pods_units_are_the_sum_of_its_limits() -> None:
     """Containers without a limit use none."""
     containers = [{"resources": {"limits": {"nvidia.com/gpu": "2"}}}, {}]
 
-    assert gpu_units({"spec": {"containers": containers}}) == 2
+    assert requested_gpu_units({"spec": {"containers": containers}}) == 2

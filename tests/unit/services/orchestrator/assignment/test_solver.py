@@ -1,13 +1,13 @@
-"""The assignment: invariants over random fleets, and the cases people ask about."""
+"""GPU assignment solver: invariants over random fleets, and typical cases."""
 
 from collections.abc import Mapping
 
-from bem_fleet.services.orchestrator.assignment.claims import (
-    Claim,
-    Holding,
-    Plan,
+from bem_fleet.services.orchestrator.assignment.gpu_requests import (
+    AssignmentPlan,
+    GpuRequest,
+    PodsByNode,
     Priority,
-    RefusalReason,
+    UnmetReason,
 )
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from bem_fleet.services.orchestrator.assignment.solver import solve
@@ -23,16 +23,16 @@ def node(name: str, product: str, gpus: int = 1, **more: int) -> GpuNode:
     return GpuNode(name, product, MEMORY[product], gpus, **more)
 
 
-def claim(name: str, priority: Priority = Priority.HIGH, **more: object) -> Claim:
-    """Return a claim of the mission ``name``."""
-    return Claim(key=f"{name}/primary", mission=name, priority=priority, **more)  # type: ignore[arg-type]
+def request(name: str, priority: Priority = Priority.HIGH, **more: object) -> GpuRequest:
+    """Return a request of the mission ``name``."""
+    return GpuRequest(key=f"{name}/primary", mission=name, priority=priority, **more)  # type: ignore[arg-type]
 
 
 NODES = st.lists(
     st.tuples(st.sampled_from([H100, RTX]), st.integers(1, 8), st.integers(0, 2)), max_size=8
 ).map(
     lambda made: [
-        GpuNode(f"n{i}", product, MEMORY[product], gpus, foreign=min(foreign, gpus))
+        GpuNode(f"n{i}", product, MEMORY[product], gpus, foreign_units=min(foreign, gpus))
         for i, (product, gpus, foreign) in enumerate(made)
     ]
 )
@@ -47,50 +47,50 @@ CLAIMS = st.lists(
     max_size=12,
 ).map(
     lambda made: [
-        Claim(f"m{i}/p", f"m{i}", priority, pods, gpus, memory, products, created=i)
+        GpuRequest(f"m{i}/p", f"m{i}", priority, pods, gpus, memory, products, created=i)
         for i, (priority, pods, gpus, memory, products) in enumerate(made)
     ]
 )
 
 
-def check_capacity(plan: Plan, claims: list[Claim], nodes: list[GpuNode]) -> None:
-    """Assert that no GPU has two owners and that everybody sits where it may."""
-    by_key, by_name = {c.key: c for c in claims}, {n.name: n for n in nodes}
+def check_capacity(plan: AssignmentPlan, requests: list[GpuRequest], nodes: list[GpuNode]) -> None:
+    """Assert that no GPU has two owners and that every pod is on a suitable node."""
+    by_key, by_name = {c.key: c for c in requests}, {n.name: n for n in nodes}
     used = dict.fromkeys(by_name, 0)
     for key, pods in plan.placed.items():
         one = by_key[key]
         assert len({by_name[name].product for name in pods}) == 1
         assert sum(pods.values()) <= one.pods
         for name, count in pods.items():
-            assert one.accepts(by_name[name].product) is not None
+            assert one.product_rank(by_name[name].product) is not None
             assert by_name[name].memory_gib >= one.memory_gib
             used[name] += count * one.gpus
     for name, gpus in used.items():
-        assert gpus <= max(0, by_name[name].gpus - by_name[name].foreign)
+        assert gpus <= max(0, by_name[name].gpus - by_name[name].foreign_units)
 
 
-def refused_pods(plan: Plan) -> int:
+def unmet_pods(plan: AssignmentPlan) -> int:
     """Return how many pods have no place."""
-    return sum(refusal.pods for refusal in plan.refused.values())
+    return sum(refusal.pods for refusal in plan.unmet.values())
 
 
 @given(CLAIMS, NODES)
 @settings(max_examples=60, deadline=None)
-def test_no_gpu_has_two_owners(claims: list[Claim], nodes: list[GpuNode]) -> None:
-    """Whatever is asked, every GPU has at most one owner, and every pod is placed or refused."""
-    plan = solve(claims, nodes, {})
+def test_no_gpu_has_two_owners(requests: list[GpuRequest], nodes: list[GpuNode]) -> None:
+    """Every GPU has at most one owner, and every pod is placed or reported as unmet."""
+    plan = solve(requests, nodes, {})
 
-    check_capacity(plan, claims, nodes)
+    check_capacity(plan, requests, nodes)
     placed = sum(sum(pods.values()) for pods in plan.placed.values())
-    assert placed + refused_pods(plan) == sum(one.pods for one in claims)
+    assert placed + unmet_pods(plan) == sum(one.pods for one in requests)
 
 
 @given(CLAIMS, NODES)
 @settings(max_examples=60, deadline=None)
-def test_solving_again_changes_nothing(claims: list[Claim], nodes: list[GpuNode]) -> None:
-    """A plan is a fixed point: nobody moves because somebody looked."""
-    plan = solve(claims, nodes, {})
-    again = solve(claims, nodes, plan.placed)
+def test_solving_again_changes_nothing(requests: list[GpuRequest], nodes: list[GpuNode]) -> None:
+    """A plan is a fixed point of the solver."""
+    plan = solve(requests, nodes, {})
+    again = solve(requests, nodes, plan.placed)
 
     assert again.placed == plan.placed
     assert not again.evicted
@@ -100,15 +100,15 @@ def test_solving_again_changes_nothing(claims: list[Claim], nodes: list[GpuNode]
 @given(CLAIMS, NODES, CLAIMS)
 @settings(max_examples=60, deadline=None)
 def test_newcomers_displace_only_lower_classes(
-    before: list[Claim], nodes: list[GpuNode], arriving: list[Claim]
+    before: list[GpuRequest], nodes: list[GpuNode], arriving: list[GpuRequest]
 ) -> None:
-    """Whoever arrives, nobody loses a place to its own class or a lower one; critical never."""
+    """Nobody is preempted by its own class or a lower one, and critical pods never are."""
     newcomers = [
-        Claim(f"new-{c.key}", f"new-{c.mission}", c.priority, c.pods, c.gpus, c.memory_gib)
+        GpuRequest(f"new-{c.key}", f"new-{c.mission}", c.priority, c.pods, c.gpus, c.memory_gib)
         for c in arriving
     ]
-    held = solve(before, nodes, {}).placed
-    plan = solve([*before, *newcomers], nodes, held)
+    current = solve(before, nodes, {}).placed
+    plan = solve([*before, *newcomers], nodes, current)
 
     check_capacity(plan, [*before, *newcomers], nodes)
     highest = max((c.priority for c in newcomers), default=Priority.LOW)
@@ -121,33 +121,33 @@ def test_newcomers_displace_only_lower_classes(
 @given(CLAIMS, NODES)
 @settings(max_examples=60, deadline=None)
 def test_a_refused_pod_could_not_sit_on_a_free_gpu(
-    claims: list[Claim], nodes: list[GpuNode]
+    requests: list[GpuRequest], nodes: list[GpuNode]
 ) -> None:
-    """A pod without others is refused only if no suitable node has room for it."""
-    plan = solve(claims, nodes, {})
+    """A request without placed pods is unmet only if no suitable node has room."""
+    plan = solve(requests, nodes, {})
     used: dict[str, int] = {}
-    by_key = {c.key: c for c in claims}
+    by_key = {c.key: c for c in requests}
     for key, pods in plan.placed.items():
         for name, count in pods.items():
             used[name] = used.get(name, 0) + count * by_key[key].gpus
-    for key in plan.refused:
+    for key in plan.unmet:
         one = by_key[key]
         if key in plan.placed:
             continue
         for there in nodes:
-            if one.accepts(there.product) is not None and there.memory_gib >= one.memory_gib:
-                assert there.gpus - there.foreign - used.get(there.name, 0) < one.gpus
+            if one.product_rank(there.product) is not None and there.memory_gib >= one.memory_gib:
+                assert there.gpus - there.foreign_units - used.get(there.name, 0) < one.gpus
 
 
-def holding(plan: Plan, name: str) -> Holding:
-    """Return where a mission sits."""
+def holding(plan: AssignmentPlan, name: str) -> PodsByNode:
+    """Return the pods of a mission by node."""
     return plan.placed.get(f"{name}/primary", {})
 
 
 def test_the_smallest_gpu_that_will_do_is_taken() -> None:
-    """A claim without wishes leaves the H100 to those that need it."""
+    """A request without preferences leaves the H100 to those that need it."""
     nodes = [node("big", H100), node("small", RTX)]
-    plan = solve([claim("any", memory_gib=16.0), claim("large", memory_gib=80.0)], nodes, {})
+    plan = solve([request("any", memory_gib=16.0), request("large", memory_gib=80.0)], nodes, {})
 
     assert holding(plan, "any") == {"small": 1}
     assert holding(plan, "large") == {"big": 1}
@@ -156,8 +156,8 @@ def test_the_smallest_gpu_that_will_do_is_taken() -> None:
 def test_a_lost_node_is_left_for_a_free_one() -> None:
     """When a node is gone its pods get other GPUs, and those of other nodes stay."""
     nodes = [node("a", RTX, 2), node("b", RTX, 2)]
-    held: Mapping[str, Holding] = {"x/primary": {"a": 1}, "y/primary": {"b": 1}}
-    plan = solve([claim("x"), claim("y")], nodes[1:], held)
+    held: Mapping[str, PodsByNode] = {"x/primary": {"a": 1}, "y/primary": {"b": 1}}
+    plan = solve([request("x"), request("y")], nodes[1:], held)
 
     assert holding(plan, "x") == {"b": 1}
     assert holding(plan, "y") == {"b": 1}
@@ -165,10 +165,10 @@ def test_a_lost_node_is_left_for_a_free_one() -> None:
 
 
 def test_a_pod_moves_before_another_is_evicted() -> None:
-    """A claim for two GPUs of one node gets them by moving a pod that fits elsewhere."""
+    """A request for two GPUs of one node gets them by moving a pod that fits elsewhere."""
     nodes = [node("a", H100, 2), node("b", H100, 1)]
-    held: Mapping[str, Holding] = {"one/primary": {"a": 1}}
-    plan = solve([claim("one", Priority.MEDIUM), claim("pair", gpus=2)], nodes, held)
+    held: Mapping[str, PodsByNode] = {"one/primary": {"a": 1}}
+    plan = solve([request("one", Priority.MEDIUM), request("pair", gpus=2)], nodes, held)
 
     assert holding(plan, "pair") == {"a": 1}
     assert holding(plan, "one") == {"b": 1}
@@ -178,45 +178,63 @@ def test_a_pod_moves_before_another_is_evicted() -> None:
 def test_the_lowest_class_loses_first_and_gets_back() -> None:
     """High displaces medium and not critical; when it goes, medium has its GPU again."""
     nodes = [node("a", H100), node("b", H100)]
-    low, top = claim("low", Priority.MEDIUM), claim("top", Priority.CRITICAL)
+    low, top = request("low", Priority.MEDIUM), request("top", Priority.CRITICAL)
     held = solve([low, top], nodes, {}).placed
-    crowded = solve([low, top, claim("new")], nodes, held)
+    crowded = solve([low, top, request("new")], nodes, held)
     after = solve([low, top], nodes, crowded.placed)
 
     assert crowded.evicted == {"low/primary": 1}
-    assert crowded.refused["low/primary"].reason is RefusalReason.OVERBOOKED
-    assert "new (high), top (critical)" in crowded.refused["low/primary"].message
+    assert crowded.unmet["low/primary"].reason is UnmetReason.OVERBOOKED
+    assert "new (high), top (critical)" in crowded.unmet["low/primary"].message
     assert holding(crowded, "top") == held["top/primary"]
     assert holding(after, "low") == held["low/primary"]
 
 
 def test_a_sliced_gpu_is_shared_by_those_who_agree() -> None:
     """Two missions that name each other share a time-sliced GPU; a third may not."""
-    nodes = [node("sliced", H100, slots=4)]
-    first = claim("memory", memory_gib=40.0, shares_with=frozenset({"sep"}))
-    second = claim("sep", Priority.MEDIUM, memory_gib=40.0, shares_with=frozenset({"memory"}))
-    third = claim("router", Priority.MEDIUM, memory_gib=10.0, shares_with=frozenset({"sep"}))
+    nodes = [node("sliced", H100, pods_per_gpu=4)]
+    first = request("memory", memory_gib=40.0, shares_with=frozenset({"sep"}))
+    second = request("sep", Priority.MEDIUM, memory_gib=40.0, shares_with=frozenset({"memory"}))
+    third = request("router", Priority.MEDIUM, memory_gib=10.0, shares_with=frozenset({"sep"}))
     plan = solve([first, second, third], nodes, {})
 
     assert holding(plan, "memory") == holding(plan, "sep") == {"sliced": 1}
-    assert plan.refused["router/primary"].reason is RefusalReason.OVERBOOKED
+    assert plan.unmet["router/primary"].reason is UnmetReason.OVERBOOKED
 
 
-def test_what_cannot_be_says_what_is_missing() -> None:
-    """Each refusal names what was asked and what there is."""
+def test_an_impossible_request_names_what_is_missing() -> None:
+    """Each explanation names the request and the limit."""
     nodes = [node("a", RTX, 2)]
     asked = [
-        claim("product", products=("B200",)),
-        claim("memory", memory_gib=80.0),
-        claim("count", gpus=4),
-        claim("device", device="RTX4090_3"),
+        request("product", products=("B200",)),
+        request("memory", memory_gib=80.0),
+        request("count", gpus=4),
+        request("device", device="RTX4090_3"),
     ]
-    refused = solve(asked, nodes, {}).refused
+    refused = solve(asked, nodes, {}).unmet
 
     product = refused["product/primary"].message
     assert product == "no node has B200; nodes have NVIDIA-GeForce-RTX-4090"
     assert "80 GiB" in refused["memory/primary"].message
     assert "24 GiB" in refused["memory/primary"].message
-    assert "4 GPUs on one node; the largest that will do has 2" in refused["count/primary"].message
-    assert refused["device/primary"].reason is RefusalReason.DEVICE_MISSING
+    assert "4 GPUs on one node; the largest suitable node has 2" in refused["count/primary"].message
+    assert refused["device/primary"].reason is UnmetReason.DEVICE_MISSING
     assert "RTX4090_0, RTX4090_1" in refused["device/primary"].message
+
+
+def test_the_documented_example_is_what_happens() -> None:
+    """Direct placement and migration fail, so the cheapest pod is preempted; or it migrates."""
+    nodes = [node("a", H100, 4), node("b", H100, 2)]
+    sep, router = request("sep", Priority.MEDIUM), request("router", gpus=4)
+    outcomes = []
+    for gpus in (2, 1):
+        memory = request("memory", Priority.MEDIUM, gpus=gpus)
+        current = {"sep/primary": {"a": 1}, "memory/primary": {"b": 1}}
+        outcomes.append(solve([sep, memory, router], nodes, current))
+    evicted, migrated = outcomes
+
+    assert evicted.evicted == {"sep/primary": 1}
+    assert evicted.unmet["sep/primary"].reason is UnmetReason.OVERBOOKED
+    assert holding(migrated, "sep") == {"b": 1}
+    assert not migrated.evicted
+    assert all(holding(plan, "router") == {"a": 1} for plan in outcomes)

@@ -1,0 +1,170 @@
+"""Canary analysis runner: polls validation for a verdict, and missions for a canary's adapter.
+
+The runner keeps only the latest answers: after a restart it polls again, and validation derives the
+same verdict from the observations in Redis. It speaks MissionService, which every mission serves,
+and knows no mission by name.
+"""
+
+from __future__ import annotations  # the typed stubs exist in the stubs only
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grpc
+from bem_fleet.services.orchestrator.canary.machine import CanaryPhase, GateVerdict
+from bem_fleet.services.orchestrator.canary.status import GateStatus
+from bem_fleet.services.orchestrator.fleet_store import FleetView
+from bem_fleet.services.orchestrator.mission import Mission
+from bem_fleet.services.orchestrator.routes import canary_id, mission_route
+from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
+from bemfleet.validation.v1 import validation_pb2 as pb
+from bemfleet.validation.v1 import validation_pb2_grpc as rpc
+from fleet import logs
+from fleet.clients import open_channel
+from fleet.errors import details_of
+from google.protobuf import json_format
+from grpc import aio
+from prometheus_client import Counter
+
+_LOG = logs.get("orchestrator.canary_analysis")
+ANALYSES = Counter(
+    "bem_orchestrator_canary_analyses_total", "Canary analyses, by verdict.", ["verdict"]
+)
+_LIST_TIMEOUT_S, _TIMEOUT_S = 5.0, 60.0
+_VERDICTS: Mapping[int, GateVerdict] = {
+    pb.CANARY_VERDICT_CONTINUE: GateVerdict.CONTINUE,
+    pb.CANARY_VERDICT_PROMOTE: GateVerdict.PROMOTE,
+    pb.CANARY_VERDICT_ROLLBACK: GateVerdict.ROLLBACK,
+    pb.CANARY_VERDICT_INCONCLUSIVE: GateVerdict.INCONCLUSIVE,
+}
+
+
+class CanaryAnalysisRunner:
+    """Polls the analysis of every canary in progress and keeps the latest answers.
+
+    Args:
+        settings: Addresses of validation and the missions, and the polling interval.
+        view: The missions.
+        on_change: Called when an answer differs from the one before.
+    """
+
+    def __init__(
+        self, settings: OrchestratorSettings, view: FleetView, on_change: Callable[[], None]
+    ) -> None:
+        self._settings, self._view, self._on_change = settings, view, on_change
+        self._channel = open_channel(settings.validation_address)
+        self._validation = rpc.ValidationServiceStub(self._channel)
+        self._mission_channels: dict[str, aio.Channel] = {}
+        self._gates: dict[str, GateStatus] = {}
+        self._loaded: dict[str, bool] = {}
+
+    def adapter_loaded(self, mission: Mission) -> bool:
+        """Return whether the canary's adapter was loaded at the last poll."""
+        return self._loaded.get(canary_id(mission), False)
+
+    def latest_gate(self, mission: Mission) -> GateStatus | None:
+        """Return the latest result of the canary's analysis; None before the first."""
+        return self._gates.get(canary_id(mission))
+
+    async def run(self) -> None:
+        """Poll every canary in progress, at every interval, until cancelled."""
+        while True:
+            missions = [m for m in self._view.list_missions() if _is_analyzed(m)]
+            await asyncio.gather(*(self._poll(mission) for mission in missions))
+            known = {canary_id(mission) for mission in missions}
+            for answers in (self._gates, self._loaded):
+                for ended in set(answers) - known:
+                    del answers[ended]
+            await asyncio.sleep(self._settings.analysis_interval_s)
+
+    async def close(self) -> None:
+        """Close the channels."""
+        await self._channel.close()
+        for channel in self._mission_channels.values():
+            await channel.close()
+
+    def address(self, mission: Mission, service: str) -> str:
+        """Return the address of a Service of the mission."""
+        return self._settings.mission_address.format(
+            service=service, namespace=mission.namespace, port=mission.port
+        )
+
+    async def _poll(self, mission: Mission) -> None:
+        name = canary_id(mission)
+        try:
+            if mission.canary and mission.canary.model:
+                await self._ensure_adapter_loaded(mission, mission.canary.model)
+                self._update(self._loaded, name, True)
+            # A canary that starts has no observations: its adapter is loaded first.
+            if mission.canary_status.state.phase is not CanaryPhase.STARTING:
+                self._update(self._gates, name, await self._request_verdict(mission))
+        except grpc.RpcError as err:
+            error = details_of(err)
+            _LOG.warning(
+                "analysis failed", canary=name, code=error.code.name, reason=error.message[:200]
+            )
+            # A mission that is away may come back without the adapter: it counts as not loaded
+            # until it is listed again. The latest verdict stays.
+            if error.code is grpc.StatusCode.UNAVAILABLE and mission.canary:
+                self._loaded.pop(name, None)
+
+    def _update(self, answers: dict[str, Any], name: str, answer: Any) -> None:
+        if answers.get(name) != answer:
+            answers[name] = answer
+            self._on_change()
+
+    async def _ensure_adapter_loaded(self, mission: Mission, adapter: str) -> None:
+        """Load the adapter unless the mission lists it; RpcError if the mission refuses it."""
+        address = self.address(mission, mission.workload)
+        channel = self._mission_channels.setdefault(address, open_channel(address))
+        stub = mission_pb2_grpc.MissionServiceStub(channel)
+        listed = await stub.ListAdapters(mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S)
+        if not any(loaded.name == adapter for loaded in listed.adapters):
+            await stub.LoadAdapter(mission_pb2.LoadAdapterRequest(name=adapter), timeout=_TIMEOUT_S)
+
+    async def _request_verdict(self, mission: Mission) -> GateStatus:
+        stable = self.address(mission, mission.workload)
+        route = mission_route(mission, self.address)
+        request = analysis_request(mission.canary.analysis if mission.canary else {})
+        request.canary_id = canary_id(mission)
+        request.stable.address = stable
+        request.stable.model = route.stable.model or mission.model
+        request.canary.address = route.canary.address or stable
+        request.canary.model = route.canary.model or mission.model
+        response = await self._validation.AnalyzeCanary(request, timeout=_TIMEOUT_S)
+        gate = _gate_status(response)
+        ANALYSES.labels(gate.verdict).inc()
+        return gate
+
+
+def analysis_request(analysis: Mapping[str, Any]) -> pb.AnalyzeCanaryRequest:
+    """Return the request for ``spec.canary.analysis``; field names are the CRD's in JSON form."""
+    terms = {name: value for name, value in analysis.items() if name != "probes"}
+    return json_format.ParseDict(
+        {"terms": terms, "probes": analysis.get("probes") or []}, pb.AnalyzeCanaryRequest()
+    )
+
+
+def _is_analyzed(mission: Mission) -> bool:
+    state = mission.canary_status.state
+    is_current = mission.canary is not None and mission.canary.id == state.id
+    # While stable is promoted the verdict is not asked for: the decision has been made.
+    return is_current and not state.phase.is_final and state.phase is not CanaryPhase.PROMOTING
+
+
+def _gate_status(response: pb.AnalyzeCanaryResponse) -> GateStatus:
+    """Return the result with the metric that is farthest from being shown: it delays promotion."""
+    verdict, reasons = _VERDICTS[response.verdict].value, "; ".join(response.reasons)
+    slowest = max(response.evidence, key=lambda evidence: evidence.p_shown, default=None)
+    if slowest is None or not slowest.HasField("mean_gain") or math.isnan(slowest.mean_gain):
+        return GateStatus(verdict, reasons, response.pairs)
+    return GateStatus(
+        verdict,
+        reasons,
+        response.pairs,
+        delta=f"{slowest.metric} {slowest.mean_gain:+.4f}",
+        p=f"{slowest.p_shown:.3g}",
+    )

@@ -1,0 +1,119 @@
+"""Parsing of canary analysis requests, with the limit of every field."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bem_fleet.services.validation.canary_analysis import TRIPWIRE_WINDOW, AnalysisTerms
+from bem_fleet.services.validation.canary_observations import SCORES_SUFFIX
+from bem_fleet.services.validation.probe_client import ProbeTarget
+from bemfleet.validation.v1 import validation_pb2 as pb
+from fleet.errors import InvalidArgumentError
+
+MAX_ID_LENGTH = 256
+MAX_PROBES = 200
+MAX_PROMPT_LENGTH = 8192
+MAX_ANSWERS = 16
+MAX_PAIRS = 1_000_000
+
+
+@dataclass(frozen=True)
+class CanaryAnalysisRequest:
+    """A validated request for a canary's verdict.
+
+    Attributes:
+        id: Id of the canary's observations.
+        terms: Terms of the analysis.
+        probes: Probes of the canary's quality.
+        targets: Stable and canary track; None without probes.
+    """
+
+    id: str
+    terms: AnalysisTerms
+    probes: Sequence[pb.CanaryProbe]
+    targets: tuple[ProbeTarget, ProbeTarget] | None
+
+
+def parse_analysis_request(request: pb.AnalyzeCanaryRequest) -> CanaryAnalysisRequest:
+    """Validate a request.
+
+    Raises:
+        InvalidArgumentError: A field is missing or exceeds its limit.
+    """
+    name = request.canary_id
+    # An id with the suffix of the score streams would read another canary's scores as pairs.
+    if not 1 <= len(name) <= MAX_ID_LENGTH or name.endswith(SCORES_SUFFIX):
+        raise InvalidArgumentError(
+            "canary_id", f"{name[:40]!r} is not an id; use 1 to {MAX_ID_LENGTH} characters"
+        )
+    if len(request.probes) > MAX_PROBES:
+        raise InvalidArgumentError(
+            "probes", f"{len(request.probes)} probes; at most {MAX_PROBES} are allowed"
+        )
+    for probe in request.probes:
+        _check_probe(probe)
+    targets = None
+    if request.probes:
+        stable, canary = request.stable, request.canary
+        if not (stable.address and canary.address):
+            raise InvalidArgumentError(
+                "stable", "an address is missing; probes need the addresses of both tracks"
+            )
+        targets = (
+            ProbeTarget(stable.address, stable.model),
+            ProbeTarget(canary.address, canary.model),
+        )
+    return CanaryAnalysisRequest(name, parse_terms(request.terms), request.probes, targets)
+
+
+def parse_terms(terms: pb.CanaryTerms) -> AnalysisTerms:
+    """Validate the terms; every field is required, because the defaults are the Mission schema's.
+
+    Raises:
+        InvalidArgumentError: A field is missing or out of range.
+    """
+
+    def required(field: str) -> float:
+        if not terms.HasField(field):  # type: ignore[arg-type]
+            raise InvalidArgumentError(f"terms.{field}", "is missing; all terms are required")
+        return float(getattr(terms, field))
+
+    def between(field: str, low: float, high: float) -> float:
+        value = required(field)
+        if not (math.isfinite(value) and low < value < high):
+            raise InvalidArgumentError(
+                f"terms.{field}",
+                f"{value:g} is out of range; it must lie between {low:g} and {high:g}",
+            )
+        return value
+
+    def whole(field: str, high: int) -> int:
+        value = int(required(field))
+        if not 1 <= value <= high:
+            raise InvalidArgumentError(
+                f"terms.{field}", f"{value} is out of range; 1 to {high} are allowed"
+            )
+        return value
+
+    return AnalysisTerms(
+        alpha=between("alpha", 0, 1),
+        max_pairs=whole("max_pairs", MAX_PAIRS),
+        error_margin=between("error_margin", 0, 1),
+        violation_margin=between("violation_margin", 0, 1),
+        latency_margin=between("latency_margin", 1, 4),
+        quality_margin=between("quality_margin", 0, 1),
+        error_limit=whole("error_limit", TRIPWIRE_WINDOW),
+        violation_limit=whole("violation_limit", TRIPWIRE_WINDOW),
+    )
+
+
+def _check_probe(probe: pb.CanaryProbe) -> None:
+    if not 1 <= len(probe.prompt) <= MAX_PROMPT_LENGTH:
+        raise InvalidArgumentError(
+            "probes.prompt",
+            f"has {len(probe.prompt)} characters; 1 to {MAX_PROMPT_LENGTH} are allowed",
+        )
+    if not 1 <= len(probe.answers) <= MAX_ANSWERS:
+        raise InvalidArgumentError(
+            "probes.answers", f"has {len(probe.answers)} answers; 1 to {MAX_ANSWERS} are allowed"
+        )

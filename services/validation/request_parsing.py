@@ -1,0 +1,207 @@
+"""Parsing of comparison, gate and correction requests, with the limit of every field."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from bem.errors import GateFormatError
+from bem_fleet.acceptance.catalogue import Catalogue, Direction, Judged, Statistic
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.services.validation.claims import Comparison, GateCheck, Lineage
+from bem_fleet.stats.distribution import Statistic as MeanStatistic
+from bemfleet.validation.v1 import validation_pb2 as pb
+from fleet.errors import InvalidArgumentError
+
+MAX_KEY_LENGTH = 256
+MAX_DIGEST_LENGTH = 128
+MAX_COMMAND_LENGTH = 2048
+MAX_P_VALUES = 100_000
+
+_MEAN_STATISTICS: Mapping[int, MeanStatistic] = {
+    pb.STATISTIC_UNSPECIFIED: "difference",
+    pb.STATISTIC_DIFFERENCE: "difference",
+    pb.STATISTIC_RATIO: "ratio",
+}
+_STATISTICS: Mapping[int, Statistic] = {
+    **_MEAN_STATISTICS,
+    pb.STATISTIC_MEAN: "mean",
+    pb.STATISTIC_SHARE: "share",
+}
+_DIRECTIONS: Mapping[int, Direction] = {
+    pb.DIRECTION_HIGHER: "higher",
+    pb.DIRECTION_LOWER: "lower",
+}
+
+
+def parse_comparison(head: pb.CompareHead, scores: Mapping[str, PairedScores]) -> Comparison:
+    """Validate a comparison.
+
+    Raises:
+        InvalidArgumentError: A field is missing or exceeds its limit.
+    """
+    statistic = _MEAN_STATISTICS.get(head.statistic)
+    if statistic is None:
+        raise InvalidArgumentError(
+            "statistic", "unknown statistic; a comparison is a difference or a ratio"
+        )
+    null = 1.0 if statistic == "ratio" else 0.0
+    if head.HasField("null_value"):
+        null = _check_finite("null_value", head.null_value)
+    for name, one in scores.items():
+        if one.baseline is None:
+            raise InvalidArgumentError(
+                "baseline", f"{name}: baseline scores are missing; a comparison needs both sides"
+            )
+    return Comparison(
+        claim=_check_length("claim", head.claim, MAX_KEY_LENGTH),
+        lineage=_parse_lineage(head.lineage),
+        scores=scores,
+        statistic=statistic,
+        null=null,
+    )
+
+
+def resolve_gate(head: pb.GateHead, catalogue: Catalogue) -> Judged:
+    """Return the gate that a request names or describes.
+
+    Raises:
+        InvalidArgumentError: The gate is unknown, or its description is invalid.
+    """
+    if head.WhichOneof("gate") == "spec":
+        return _parse_gate_spec(head.spec, catalogue)
+    if head.gate_id not in catalogue.gates:
+        known = ", ".join(catalogue.gates)
+        raise InvalidArgumentError("gate_id", f"{head.gate_id[:64]!r} is no gate; gates: {known}")
+    return catalogue.gates[head.gate_id].judged
+
+
+def parse_gate_check(
+    head: pb.GateHead, gate: Judged, scores: Mapping[str, PairedScores]
+) -> GateCheck:
+    """Validate the evaluation of a gate.
+
+    Raises:
+        InvalidArgumentError: A field exceeds its limit, or the scores do not match the gate's
+            metrics.
+    """
+    if missing := [name for name in gate.metrics if name not in scores]:
+        raise InvalidArgumentError(
+            "scores", f"gate {gate.id} needs {', '.join(gate.metrics)}; missing: {missing[0]}"
+        )
+    if extra := [name for name in scores if name not in gate.metrics]:
+        raise InvalidArgumentError("scores", f"gate {gate.id} has no metric {extra[0]}")
+    if gate.statistic in ("difference", "ratio"):
+        for name, one in scores.items():
+            if one.baseline is None:
+                raise InvalidArgumentError(
+                    "baseline",
+                    f"{name}: baseline scores are missing; gate {gate.id} is a {gate.statistic}",
+                )
+    return GateCheck(
+        claim=_check_length("claim", head.claim, MAX_KEY_LENGTH),
+        lineage=_parse_lineage(head.lineage),
+        scores=scores,
+        gate=gate,
+    )
+
+
+def parse_p_values(entries: Sequence[pb.NamedP]) -> dict[str, float]:
+    """Validate the p-values of a correction.
+
+    Raises:
+        InvalidArgumentError: Too many p-values, a repeated name, or a value outside 0 to 1.
+    """
+    if len(entries) > MAX_P_VALUES:
+        raise InvalidArgumentError(
+            "given", f"{len(entries)} p-values; at most {MAX_P_VALUES} are allowed"
+        )
+    p_values: dict[str, float] = {}
+    for entry in entries:
+        name = _check_length("given.name", entry.name, MAX_KEY_LENGTH)
+        if name in p_values:
+            raise InvalidArgumentError("given.name", f"{name!r} is repeated; names are unique")
+        if not 0 <= entry.p <= 1:
+            raise InvalidArgumentError("given.p", f"{name!r} is {entry.p}; 0 to 1 is allowed")
+        p_values[name] = entry.p
+    return p_values
+
+
+def parse_rate(request: pb.CorrectRequest) -> float | None:
+    """Return the false discovery rate of a request; None for the service's own.
+
+    Raises:
+        InvalidArgumentError: The rate is not between 0 and 1.
+    """
+    if not request.HasField("alpha"):
+        return None
+    if not 0 < request.alpha < 1:
+        raise InvalidArgumentError(
+            "alpha", f"{request.alpha} is out of range; it must lie between 0 and 1"
+        )
+    return request.alpha
+
+
+def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> Judged:
+    identifier = _check_length("spec.id", spec.id, 64)
+    if identifier in catalogue.gates:
+        raise InvalidArgumentError(
+            "spec.id", f"{identifier} is in the fleet's catalogue; set gate_id instead"
+        )
+    if not 1 <= len(set(spec.metrics)) == len(spec.metrics) <= 16:
+        raise InvalidArgumentError(
+            "spec.metrics", f"{len(spec.metrics)} metrics; 1 to 16 different ones are allowed"
+        )
+    statistic = _STATISTICS.get(spec.statistic)
+    direction = _DIRECTIONS.get(spec.direction)
+    if statistic is None or direction is None:
+        raise InvalidArgumentError("spec", "statistic or direction is unknown; set both")
+    bounds = spec.HasField("at_most") + spec.HasField("at_least")
+    if bounds != (statistic == "share"):
+        raise InvalidArgumentError(
+            "spec", "bounds do not match; a share, and only a share, has at_most or at_least"
+        )
+    if spec.min_items < 2 or spec.min_seeds < 1:
+        raise InvalidArgumentError("spec", "min_items or min_seeds is too small; at least 2 and 1")
+    try:
+        return Judged(
+            id=identifier,
+            metrics=tuple(spec.metrics),
+            statistic=statistic,
+            direction=direction,
+            target=_check_finite("spec.target", spec.target),
+            margin=_check_finite("spec.margin", spec.margin),
+            min_items=spec.min_items,
+            min_seeds=spec.min_seeds,
+            at_most=_check_finite("spec.at_most", spec.at_most)
+            if spec.HasField("at_most")
+            else None,
+            at_least=_check_finite("spec.at_least", spec.at_least)
+            if spec.HasField("at_least")
+            else None,
+        )
+    except GateFormatError as err:
+        raise InvalidArgumentError("spec", str(err)) from err
+
+
+def _parse_lineage(lineage: pb.Lineage) -> Lineage:
+    return Lineage(
+        mission_digest=_check_length(
+            "lineage.mission_digest", lineage.mission_digest, MAX_DIGEST_LENGTH
+        ),
+        baseline_digest=_check_length(
+            "lineage.baseline_digest", lineage.baseline_digest, MAX_DIGEST_LENGTH
+        ),
+        data_digest=_check_length("lineage.data_digest", lineage.data_digest, MAX_DIGEST_LENGTH),
+        command=_check_length("lineage.command", lineage.command, MAX_COMMAND_LENGTH),
+    )
+
+
+def _check_length(field: str, value: str, limit: int) -> str:
+    if not 1 <= len(value) <= limit:
+        raise InvalidArgumentError(field, f"has {len(value)} characters; 1 to {limit} are allowed")
+    return value
+
+
+def _check_finite(field: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise InvalidArgumentError(field, f"is {value}; it must be a finite number")
+    return value

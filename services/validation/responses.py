@@ -1,0 +1,130 @@
+"""Responses of ValidationService, built from claims and canary decisions."""
+
+from collections.abc import Mapping
+
+from bem_fleet.acceptance.judge import Measurement
+from bem_fleet.services.validation.canary_analysis import CanaryDecision
+from bem_fleet.services.validation.claims import RecordedClaim
+from bem_fleet.stats.fdr import Corrected
+from bem_fleet.stats.gate import Verdict
+from bemfleet.validation.v1 import validation_pb2 as pb
+
+_GATE_STATUSES = {
+    "pass": pb.GATE_STATUS_PASS,
+    "fail": pb.GATE_STATUS_FAIL,
+    None: pb.GATE_STATUS_UNSPECIFIED,
+}
+
+
+def compare_response(recorded: RecordedClaim) -> pb.CompareResponse:
+    """Return a comparison as a message."""
+    claim = recorded.claim
+    response = pb.CompareResponse(
+        measured=_measured_message(claim.measured), claim=_claim_ref(recorded)
+    )
+    if claim.p_permutation is not None:
+        response.p_permutation = claim.p_permutation
+    if claim.effect:
+        response.effect.rank_biserial = claim.effect.rank_biserial
+        response.effect.wins = claim.effect.wins
+        response.effect.losses = claim.effect.losses
+        if claim.effect.d_z is not None:
+            response.effect.d_z = claim.effect.d_z
+        if claim.effect.hedges_g is not None:
+            response.effect.hedges_g = claim.effect.hedges_g
+    return response
+
+
+def gate_response(recorded: RecordedClaim) -> pb.GateResponse:
+    """Return the result of a gate as a message."""
+    claim = recorded.claim
+    return pb.GateResponse(
+        gate_id=claim.gate_id,
+        status=_GATE_STATUSES[claim.status],
+        reasons=claim.reasons,
+        measured=_measured_message(claim.measured),
+        claim=_claim_ref(recorded),
+    )
+
+
+def claim_message(recorded: RecordedClaim) -> pb.Claim:
+    """Return a recorded claim as a message."""
+    claim = recorded.claim
+    lineage = pb.Lineage(
+        mission_digest=claim.lineage.mission_digest,
+        baseline_digest=claim.lineage.baseline_digest,
+        data_digest=claim.lineage.data_digest,
+        command=claim.lineage.command,
+    )
+    return pb.Claim(
+        ref=_claim_ref(recorded),
+        claim=claim.key,
+        gate_id=claim.gate_id,
+        status=_GATE_STATUSES[claim.status],
+        measured=_measured_message(claim.measured),
+        lineage=lineage,
+        content_digest=claim.digest,
+    )
+
+
+def correct_response(corrected: dict[str, Corrected]) -> pb.CorrectResponse:
+    """Return adjusted p-values as a message."""
+    entries = [
+        pb.CorrectedP(name=name, p=one.p, p_adjusted=one.p_adjusted, rejected=one.rejected)
+        for name, one in corrected.items()
+    ]
+    return pb.CorrectResponse(corrected=entries)
+
+
+def _measured_message(measurement: Measurement) -> pb.Measured:
+    response = pb.Measured(
+        metric=measurement.metric,
+        estimate=measurement.figure,
+        p=measurement.p,
+        p_inversion=measurement.p if measurement.p_inversion is None else measurement.p_inversion,
+        items=measurement.items,
+        seeds=measurement.seeds,
+        method=measurement.method,
+        coverage_class=measurement.coverage,
+    )
+    if measurement.low is not None:
+        response.ci_low = measurement.low
+    if measurement.high is not None:
+        response.ci_high = measurement.high
+    return response
+
+
+def _claim_ref(recorded: RecordedClaim) -> pb.ClaimRef:
+    return pb.ClaimRef(
+        id=recorded.id,
+        p_adjusted=recorded.p_adjusted,
+        family=recorded.family,
+        recorded_unix_ms=recorded.recorded_unix_ms,
+    )
+
+
+def canary_response(decision: CanaryDecision) -> pb.AnalyzeCanaryResponse:
+    """Return a canary's verdict; the mean gain is unset before the first pair."""
+    return pb.AnalyzeCanaryResponse(
+        verdict=_CANARY_VERDICTS[decision.verdict],
+        reasons=decision.reasons,
+        pairs=decision.pairs,
+        evidence=[
+            pb.CanaryEvidence(
+                metric=name,
+                mean_gain=one.mean_gain if items else None,
+                p_shown=one.p_shown,
+                p_worse=one.p_worse,
+                pairs=items,
+            )
+            for name, (one, items) in decision.evidence.items()
+        ],
+    )
+
+
+_CANARY_VERDICTS: Mapping[Verdict, pb.CanaryVerdict.ValueType] = {
+    Verdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
+    Verdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
+    Verdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,
+    Verdict.INCONCLUSIVE: pb.CANARY_VERDICT_INCONCLUSIVE,
+}

@@ -1,0 +1,37 @@
+"""The integration graph."""
+
+from bem_fleet.services.orchestrator.integration_graph import CrossMissionIntegrator
+
+from tests.unit.services.orchestrator.missions import mission
+
+EDGE = [{"mission": "online", "interface": "PolicyUpdateInterface"}]
+RUNNING = {"phase": "Running", "readyReplicas": 1}
+
+
+def test_an_edge_is_healthy_when_both_ends_answer() -> None:
+    """Source and target run: there is no problem."""
+    graph = CrossMissionIntegrator(
+        [mission("router", RUNNING, integrates=EDGE), mission("online", RUNNING)]
+    )
+
+    assert [(e.source, e.target, e.problem) for e in graph.edges()] == [
+        ("bem/router", "bem/online", "")
+    ]
+
+
+def test_an_edge_names_the_end_that_does_not_answer() -> None:
+    """A target that is absent, stopped or pending is said to be."""
+    router = mission("router", RUNNING, integrates=EDGE)
+    stopped = mission("online", RUNNING, replicas=0)
+    pending = mission("online", {"phase": "Pending"})
+
+    problems = [
+        CrossMissionIntegrator(missions).edges()[0].problem
+        for missions in ([router], [router, stopped], [router, pending])
+    ]
+
+    assert problems == [
+        "online is not active",
+        "online is not active",
+        "online is Pending, no pod is ready",
+    ]

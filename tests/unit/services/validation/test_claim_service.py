@@ -1,0 +1,89 @@
+"""Claim service: compute once, evaluate within the family, record."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bem_fleet.acceptance.catalogue import GATES, load_catalogue
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.services.validation.claim_ledger import ClaimLedger
+from bem_fleet.services.validation.claim_service import ClaimService
+from bem_fleet.services.validation.claims import Comparison, GateCheck
+from bem_fleet.services.validation.compute_pool import ComputePool
+from fleet.testing import RedisServer
+
+from tests.unit.services.validation.test_claims import LINEAGE
+
+
+@pytest.fixture
+async def service(redis_server: RedisServer) -> AsyncIterator[ClaimService]:
+    """A service with an empty ledger."""
+    ledger, pool = ClaimLedger(redis_server.url, "claims"), ComputePool(2, 4)
+    yield ClaimService(load_catalogue(GATES), ledger, pool, alpha=0.05, resamples=1000)
+    await pool.close()
+    await ledger.close()
+
+
+def scores(gain: float, *, seed: int = 1, items: int = 200) -> PairedScores:
+    """Return scores of three training seeds with a gain."""
+    rng = np.random.default_rng(seed)
+    baseline = np.clip(0.5 + 0.1 * rng.standard_normal((3, items)), 0.2, 0.8)
+    noise = 0.02 * rng.standard_normal((3, items))
+    return PairedScores(np.clip(baseline + gain + noise - noise.mean(), 0, 1), baseline)
+
+
+def comparison(key: str, gain: float) -> Comparison:
+    """Return a comparison."""
+    return Comparison(key, LINEAGE, {"f1": scores(gain)}, "difference", 0.0)
+
+
+async def test_equal_requests_are_computed_once(service: ClaimService) -> None:
+    """The second answer is the record of the first."""
+    first = await service.compare(comparison("k", 0.05))
+    second = await service.compare(comparison("k", 0.05))
+
+    assert first == second
+    assert first.claim.measured.figure == pytest.approx(0.05, abs=0.005)
+    assert first.claim.effect is not None
+    assert first.family == 1
+
+
+async def test_claims_in_parallel_are_all_in_the_family(service: ClaimService) -> None:
+    """Each is evaluated in a family that has the others that came first."""
+    recorded = await asyncio.gather(
+        *(service.compare(comparison(f"k{i}", 0.01 * i)) for i in range(4))
+    )
+    listed, more = await service.claims("", 10)
+
+    assert sorted(one.family for one in recorded) == [1, 2, 3, 4]
+    assert len({one.id for one in recorded}) == 4
+    assert ([one.family for one in listed], more) == ([4] * 4, False)
+
+
+async def test_a_gate_keeps_its_verdict_while_its_p_is_adjusted(service: ClaimService) -> None:
+    """Later claims change the adjusted p of today, and not what was decided."""
+    gate = service.catalogue.gates["A.em_f1"].judged
+    gate = replace(gate, min_items=100, min_seeds=3)
+    both = {name: scores(0.05, seed=2) for name in gate.metrics}
+    check = GateCheck("g", LINEAGE, both, gate)
+    passed = await service.gate(check)
+    for index in range(3):
+        await service.compare(comparison(f"k{index}", 0.0))
+    later = await service.gate(check)
+
+    assert passed.claim.status == later.claim.status == "pass"
+    assert (passed.family, later.family) == (1, 4)
+    assert later.p_adjusted >= passed.p_adjusted
+
+
+async def test_p_values_are_adjusted_with_or_without_the_family(service: ClaimService) -> None:
+    """Nothing is recorded by a correction."""
+    recorded = await service.compare(comparison("k", 0.05))
+    alone = await service.correct({"a": 0.01, "b": 0.04}, family=False, alpha=None, dependent=False)
+    both = await service.correct({"a": 0.01}, family=True, alpha=0.1, dependent=True)
+
+    assert {name: one.p_adjusted for name, one in alone.items()} == {"a": 0.02, "b": 0.04}
+    assert set(both) == {"a", recorded.id}
+    assert (await service.claims("", 10))[0][0].family == 1

@@ -1,0 +1,61 @@
+"""Claims: digests of their content, and their p-value in the family."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bem_fleet.acceptance.judge import Measurement
+from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.services.validation.claims import (
+    Claim,
+    Comparison,
+    Lineage,
+    RecordedClaim,
+    content_digest,
+)
+
+LINEAGE = Lineage("m", "b", "d", "make")
+MEASURED = Measurement("f1", 0.1, 0.0, 0.2, 0.04, 10, 1, "BCa", "nominal", 0.04, 0.03)
+
+
+def comparison(value: float = 0.5, baseline: float | None = 0.25) -> Comparison:
+    """Return a comparison of constant scores."""
+    left = np.full((1, 4), value)
+    right = None if baseline is None else np.full((1, 4), baseline)
+    return Comparison("key", LINEAGE, {"f1": PairedScores(left, right)}, "difference", 0.0)
+
+
+def test_a_digest_is_of_everything_but_the_key() -> None:
+    """Scores, statistic, null value and lineage change it; the claim's key does not."""
+    first = comparison()
+    others = [
+        comparison(0.5 + 1e-15),
+        comparison(baseline=None),
+        replace(first, null=0.1),
+        replace(first, statistic="ratio"),
+        replace(first, lineage=replace(LINEAGE, command="other")),
+    ]
+    digests = {content_digest(one) for one in [first, *others]}
+
+    assert content_digest(replace(first, claim="another key")) == content_digest(first)
+    assert len(digests) == 6
+
+
+@pytest.mark.parametrize(
+    ("inversion", "permutation", "p"), [(0.04, None, 0.04), (None, 0.2, 0.2), (None, None, 0.04)]
+)
+def test_old_records_take_the_larger_p(
+    inversion: float | None, permutation: float | None, p: float
+) -> None:
+    """Records from before both were measured are no better off than new ones."""
+    measured = replace(MEASURED, p_inversion=inversion)
+    claim = Claim("key", "digest", LINEAGE, measured, p_permutation=permutation)
+
+    assert claim.p == p
+
+
+def test_the_time_of_recording_is_in_the_id() -> None:
+    """Redis puts its clock into the id of a stream's entry."""
+    claim = Claim("key", "digest", LINEAGE, MEASURED)
+
+    assert RecordedClaim("1732430000000-3", claim, 0.05, 1).recorded_unix_ms == 1_732_430_000_000

@@ -1,0 +1,56 @@
+"""Responses of ValidationService."""
+
+from dataclasses import replace
+
+from bem_fleet.services.validation.canary_analysis import CanaryDecision
+from bem_fleet.services.validation.claims import Claim, EffectSizes, RecordedClaim
+from bem_fleet.services.validation.responses import (
+    canary_response,
+    claim_message,
+    compare_response,
+    gate_response,
+)
+from bem_fleet.stats.gate import Evidence, Verdict
+from bemfleet.validation.v1 import validation_pb2 as pb
+
+from tests.unit.services.validation.test_claims import LINEAGE, MEASURED
+
+
+def recorded(**changed: object) -> RecordedClaim:
+    """Return a recorded claim."""
+    claim = Claim("key", "digest", LINEAGE, MEASURED, **changed)  # type: ignore[arg-type]
+    return RecordedClaim("1732430000000-0", claim, 0.08, 2)
+
+
+def test_what_does_not_vary_is_unset() -> None:
+    """An interval or an effect that there is not is absent, not zero."""
+    flat = replace(MEASURED, low=None, high=None)
+    effect = EffectSizes(None, None, 0.0, 0.0, 0.0)
+    response = compare_response(recorded(effect=effect))
+    response_flat = claim_message(replace(recorded(), claim=Claim("k", "d", LINEAGE, flat)))
+
+    assert response.measured.HasField("ci_low")
+    assert not response.effect.HasField("d_z")
+    assert not response.HasField("p_permutation")
+    assert not response_flat.measured.HasField("ci_low")
+
+
+def test_a_gate_has_its_status_and_reasons() -> None:
+    """The record's place in the family comes with it."""
+    response = gate_response(recorded(gate_id="A.em_f1", status="fail", reasons=("too few",)))
+
+    assert (response.gate_id, response.status) == ("A.em_f1", pb.GATE_STATUS_FAIL)
+    assert list(response.reasons) == ["too few"]
+    assert (response.claim.p_adjusted, response.claim.family) == (0.08, 2)
+    assert response.claim.recorded_unix_ms == 1_732_430_000_000
+
+
+def test_every_verdict_has_a_message() -> None:
+    """The mean gain is absent before the first pair."""
+    evidence = {"errors": (Evidence(0.0, 1.0, 1.0), 0), "latency": (Evidence(0.1, 0.2, 0.9), 5)}
+    responses = [canary_response(CanaryDecision(v, ("why",), 5, evidence)) for v in Verdict]
+
+    assert len({one.verdict for one in responses}) == len(Verdict)
+    first, second = responses[0].evidence
+    assert not first.HasField("mean_gain")
+    assert (second.metric, second.mean_gain, second.pairs) == ("latency", 0.1, 5)
