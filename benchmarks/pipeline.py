@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
 from bem_fleet.data.pipeline import run_set
 from bem_fleet.data.readers import question_kind, set_named
@@ -113,9 +113,9 @@ def own_time(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
     return stages.seconds, len(items), len(items) * len(said)
 
 
-def straight(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) -> float:
+def straight(worker: LLMEngine, chats: Sequence[Chat], adapter: str | None) -> float:
     """Return the seconds that the worker alone takes for the conversations."""
-    done: SimpleQueue[Piece | Exception] = SimpleQueue()
+    done: SimpleQueue[OutputDelta | Exception] = SimpleQueue()
     tokenizer = worker.backbone.tokenizer
     prompts = []
     for chat in chats:
@@ -131,7 +131,7 @@ def straight(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) ->
     left = len(prompts)
     while left:
         piece = done.get()
-        assert isinstance(piece, Piece), piece
+        assert isinstance(piece, OutputDelta), piece
         left -= piece.finish is not None
     return time.perf_counter() - began
 
@@ -143,7 +143,7 @@ def model_time() -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     bank.load(folder)
-    worker = ModelWorker(backbone, bank, rows=SAMPLE, queue=64, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, rows=SAMPLE, queue=64, context_tokens=2048)
     worker.start()
     chosen = data.splits["held_out"][:SAMPLE]
     items = [Item(i.key, i.prompt(), (i.answer,)) for i in chosen]

@@ -48,7 +48,7 @@ def measure(weights: str = "auto") -> PrefixFigures:
         hit = [_ask(served, 1, n) for n in range(ROUNDS)]
         reused = served.worker.counters.reused_tokens - before
         adapted = [_ask(served, 1, n, adapter="s0") for n in range(ROUNDS)]
-        late = [_ask(served, 1, 50 + n, adapter="s0", activation=SHARED) for n in range(ROUNDS)]
+        late = [_ask(served, 1, 50 + n, adapter="s0", adapter_start=SHARED) for n in range(ROUNDS)]
     return PrefixFigures(
         shared_tokens=SHARED,
         cold_ttft_s=median(cold),

@@ -14,7 +14,7 @@ REGISTERED, SLOTS, REQUESTS, PROMPT, TOKENS = 1024, 32, 48, 32, 16
 
 @dataclass(frozen=True)
 class ResidencyFigures:
-    """Generated tokens a second, and seconds of a request from its arrival to its end.
+    """Completion tokens a second, and seconds of a request from its arrival to its end.
 
     Attributes:
         registered: Adapters loaded.
@@ -89,7 +89,7 @@ def _run(served: Engine, adapters: list[str]) -> tuple[float, float]:
 
 def _page_in(served: Engine) -> float:
     """Return the time that one adapter takes into a slot; the engine does nothing meanwhile."""
-    bank = served.worker.batch.bank
+    bank = served.worker.core.binding.bank
     assert bank is not None
     names = [f"s{900 + n}" for n in range(20)]
     began = time.perf_counter()

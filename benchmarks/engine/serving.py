@@ -18,7 +18,7 @@ from bem.adapters.bank import AdapterBank
 from bem.adapters.site import KINDS
 from bem.backbone import Backbone
 from bem.controller import Controller
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 
 from benchmarks.engine.subject import backbone as held
 
@@ -64,7 +64,7 @@ class Engine:
         worker: Started.
     """
 
-    def __init__(self, worker: ModelWorker) -> None:
+    def __init__(self, worker: LLMEngine) -> None:
         self.worker = worker
         ends = worker.backbone.end_token_ids
         self._endless = Sampling(
@@ -75,8 +75,8 @@ class Engine:
         """Send a greedy request that ends after ``tokens`` tokens."""
         timed = Timed(time.perf_counter(), [], threading.Event())
 
-        def note(piece: Piece | Exception) -> None:
-            assert isinstance(piece, Piece), piece
+        def note(piece: OutputDelta | Exception) -> None:
+            assert isinstance(piece, OutputDelta), piece
             timed.times += [time.perf_counter()] * max(1, len(piece.logprobs))
             if piece.finish:
                 timed.done.set()
@@ -108,7 +108,7 @@ def engine(
     with TemporaryDirectory() as scratch:
         for folder in write_adapters(Path(scratch), backbone, adapters):
             bank.load(folder)
-        worker = ModelWorker(
+        worker = LLMEngine(
             backbone,
             bank,
             rows=rows,

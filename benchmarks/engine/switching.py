@@ -22,7 +22,7 @@ class SwitchingFigures:
         anew_ttft_s: All tokens computed under the new adapter's code.
         anew_lower_ttft_s: The same with the lower half, which no code changes, reused.
         from_base_ttft_s: The base model's keys and values stay.
-        from_adapter_ttft_s: A former adapter's keys and values stay.
+        from_adapter_ttft_s: A earlier_segments adapter's keys and values stay.
         ratio: Anew over the slower of the two; the target is 5.
     """
 
@@ -38,7 +38,7 @@ def measure(weights: str = "auto") -> SwitchingFigures:
     """Measure conversations that were each computed once under the base model and an adapter."""
     base, adapted = [], []
     with engine(weights=weights, rows=2, context_tokens=HISTORY + 64, prefix_bytes=2**29) as served:
-        former = (Segment(start=0, coded_at=HISTORY, adapter="s1"),)
+        earlier_segments = (Segment(start=0, code_prefix_tokens=HISTORY, adapter="s1"),)
         history = random_ids(HISTORY, 7)
         # Nothing of these prompts was seen before.
         others = [random_ids(HISTORY, 100 + number) for number in range(2)]
@@ -46,9 +46,9 @@ def measure(weights: str = "auto") -> SwitchingFigures:
         served.ask(history, 1).wait()
         served.ask(history, 1, adapter="s1").wait()
         for number in range(ROUNDS):
-            base.append(_ask(served, history, number, adapter="s0", activation=HISTORY))
+            base.append(_ask(served, history, number, adapter="s0", adapter_start=HISTORY))
             adapted.append(
-                _ask(served, history, number, adapter="s0", activation=HISTORY, former=former)
+                _ask(served, history, number, adapter="s0", adapter_start=HISTORY, earlier_segments=earlier_segments)
             )
         lower = [_ask(served, history, 50 + number, adapter="s0") for number in range(2)]
     return SwitchingFigures(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem_fleet.data.passage_qa import load_passage_qa, solved_examples
 from bem_fleet.evaluation.in_process import WorkerSystem
 from bem_fleet.evaluation.systems import Decoding, Item, Run, Side
@@ -33,7 +33,7 @@ def record(cached: Path) -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     name = bank.load(folder).name
-    worker = ModelWorker(backbone, bank, rows=1, queue=8, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, rows=1, queue=8, context_tokens=2048)
     worker.start()
     adapter, base = WorkerSystem(worker, name), WorkerSystem(worker)
     shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))

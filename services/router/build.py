@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from bem_fleet.services.router import open_inference, servicer
-from bem_fleet.services.router.contract import RouterContract
-from bem_fleet.services.router.mission import Mission, load
+from bem_fleet.services.router.mission_contract import RouterContract
+from bem_fleet.services.router.model_host import Mission, load
 from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.mission.v1 import mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
@@ -18,7 +18,7 @@ Load = Callable[[RouterSettings], Mission]
 
 async def build(settings: RouterSettings, app: App, load_mission: Load = load) -> None:
     """Add the servicers at once and load the model beside them; ready when it is loaded."""
-    holder = servicer.MissionHolder()
+    holder = servicer.LazyModelHost()
     router_pb2_grpc.add_RouterServiceServicer_to_server(servicer.RouterServicer(holder), app.server)
     service = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
     mission_pb2_grpc.add_MissionServiceServicer_to_server(

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import Any
 
 from bem.errors import AdapterNotFoundError, BemError, InvalidRequestError
-from bem_fleet.services.router.mission import Mission
-from bem_fleet.services.router.requests import engine_request
-from bem_fleet.services.router.servicer import MissionHolder, deadline_of, strength_of
+from bem_fleet.services.router.model_host import Mission
+from bem_fleet.services.router.request_parsing import engine_request
+from bem_fleet.services.router.servicer import LazyModelHost, deadline_of, strength_of
 from bemfleet.router.v1 import router_pb2
 from fleet.errors import FleetError
 from grpc import aio
@@ -32,7 +32,7 @@ SAMPLING = frozenset(
 class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
     """Serves the base model and every adapter as a model of the protocol."""
 
-    def __init__(self, holder: MissionHolder) -> None:
+    def __init__(self, holder: LazyModelHost) -> None:
         self._holder = holder
 
     async def ServerLive(

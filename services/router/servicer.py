@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 from bem import errors
-from bem.engine import Likely, TokenLogprob
-from bem_fleet.services.router.mission import Mission
-from bem_fleet.services.router.requests import engine_request, safety_strength
+from bem.engine import TopLogprob, TokenLogprob
+from bem_fleet.services.router.model_host import Mission
+from bem_fleet.services.router.request_parsing import engine_request, safety_strength
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import StatusTable, UnavailableError
@@ -37,7 +37,7 @@ _FINISH = {
 }
 
 
-class MissionHolder:
+class LazyModelHost:
     """The mission once it is loaded; until then every call is UNAVAILABLE."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class MissionHolder:
 class RouterServicer(rpc.RouterServiceServicer):
     """Answers with the mission in ``holder``."""
 
-    def __init__(self, holder: MissionHolder) -> None:
+    def __init__(self, holder: LazyModelHost) -> None:
         self._holder = holder
 
     async def Generate(
@@ -110,7 +110,7 @@ def _logprob(one: TokenLogprob) -> pb.TokenLogprob:
     return pb.TokenLogprob(chosen=_likely(one), top=[_likely(other) for other in one.top])
 
 
-def _likely(one: Likely) -> pb.LikelyToken:
+def _likely(one: TopLogprob) -> pb.LikelyToken:
     return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
 
 

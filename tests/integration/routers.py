@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.build import build
-from bem_fleet.services.router.mission import Mission, assemble
+from bem_fleet.services.router.model_host import Mission, assemble
 from bem_fleet.services.router.servicer import SERVICE, STATUS
 from bem_fleet.services.router.settings import RouterSettings
 from fleet.clients import open_channel, wait_ready

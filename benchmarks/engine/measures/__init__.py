@@ -1,1 +1,1 @@
-"""What is measured: each module has ``TARGETS`` and ``run(rounds) -> Found``."""
+"""What is measured: each module has ``TARGETS`` and ``run(rounds) -> Measurement``."""

@@ -6,15 +6,15 @@ import torch
 from bem.backbone import load_backbone
 from peft import LoraConfig, get_peft_model
 
-from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
-from benchmarks.engine.subject import CACHE, FIRST, LAYERS, RANK, Stepper, backbone, with_sites
+from benchmarks.engine.found import Measurement, Target, medians, per_second, rates, ratio
+from benchmarks.engine.subject import CACHE, FIRST, LAYERS, RANK, DecodeLoop, backbone, with_sites
 
 TARGETS = {"16 adapters / none": Target(0.9), "64 adapters / peft mixed": Target(4.0)}
 STEPS = 8
 
 
 def peft_mixed(adapters: int) -> Any:
-    """Return transformers' model with as many LoRA adapters at the same places."""
+    """Return transformers' model with as many LoRA adapters at the same place_tokens."""
     model = load_backbone(cache=CACHE).model
     config = LoraConfig(
         r=RANK,
@@ -28,12 +28,12 @@ def peft_mixed(adapters: int) -> Any:
     return mixed.eval()
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Time decode steps of 16 rows, then steps of 64 rows of one token at position 0."""
-    found = Found()
+    found = Measurement()
     loaded = backbone()
     bank, _ = with_sites(loaded, slots=64)
-    ours = Stepper(loaded, bank, rows=64)
+    ours = DecodeLoop(loaded, bank, rows=64)
     theirs = peft_mixed(64)
     names = [str(row) for row in range(64)]
     ids = torch.full((64, 1), 504)

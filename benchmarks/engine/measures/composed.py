@@ -2,9 +2,9 @@
 
 import torch
 
-from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
+from benchmarks.engine.found import Measurement, Target, medians, per_second, rates, ratio
 from benchmarks.engine.measures.adapters import peft_mixed
-from benchmarks.engine.subject import RANK, Stepper, backbone, with_sites
+from benchmarks.engine.subject import RANK, DecodeLoop, backbone, with_sites
 
 TARGETS = {
     "idle / bare": Target(0.985),
@@ -14,13 +14,13 @@ TARGETS = {
 STEPS, ROWS = 8, 16
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Time decode steps of 16 rows, and one token at position 0 beside peft."""
     held = backbone()
-    bare_weights, bare = held.weights, Stepper(held, None, rows=ROWS)
+    bare_weights, bare = held.weights, DecodeLoop(held, None, rows=ROWS)
     loaded = backbone(bare_weights)
     bank, _ = with_sites(loaded, slots=8)
-    ours = Stepper(loaded, bank, rows=ROWS)
+    ours = DecodeLoop(loaded, bank, rows=ROWS)
     theirs = peft_mixed(5)
     theirs.base_model.set_adapter([str(name) for name in range(5)])
     ids = bare.ids
@@ -49,7 +49,7 @@ def run(rounds: int) -> Found:
     sides = {"bare": lambda: per_second(lambda: bare.steps(STEPS), ROWS * STEPS)}
     steps = rates(sides | {"idle": idle, "five": five}, 3 * rounds)
     single = rates({"ours": one, "peft with five": peft}, rounds)
-    return Found(
+    return Measurement(
         figures={
             "weights": loaded.weights,
             "steps": medians(steps),

@@ -2,9 +2,9 @@
 
 import time
 
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 
-from benchmarks.engine.found import Found, Target, medians, rates, ratio
+from benchmarks.engine.found import Measurement, Target, medians, rates, ratio
 from benchmarks.engine.llama import ABSENT, llama
 from benchmarks.engine.subject import backbone, serve
 
@@ -16,12 +16,12 @@ TARGETS = {
 PROMPT, TOKENS = 16, 48
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Count generated tokens over the time from the first request to the last answer."""
-    found = Found()
+    found = Measurement()
     loaded = backbone()
     found.figures["weights"] = loaded.weights
-    worker = ModelWorker(loaded, rows=64, queue=64, context_tokens=256, prefix_bytes=0)
+    worker = LLMEngine(loaded, rows=64, queue=64, context_tokens=256, prefix_bytes=0)
     worker.start()
     prompts = [[500 + row + i for i in range(PROMPT)] for row in range(64)]
     counts: dict[int, int] = {}

@@ -7,11 +7,11 @@ import sys
 import time
 
 import psutil
-from bem.engine import ModelWorker
-from bem.engine.kv import head_width
-from bem.engine.worker import IDLE_S
+from bem.engine import LLMEngine
+from bem.engine.kv_cache import head_dim
+from bem.engine.engine import IDLE_S
 
-from benchmarks.engine.found import Found, Target
+from benchmarks.engine.found import Measurement, Target
 from benchmarks.engine.subject import ROOT, backbone, serve
 
 TARGETS = {
@@ -22,7 +22,7 @@ ROWS, CONTEXT, SLACK_MB = 16, 512, 600
 
 def resident(kind: str) -> dict[str, float]:
     """Serve 16 requests in this process and return megabytes."""
-    worker = ModelWorker(
+    worker = LLMEngine(
         backbone(kind), rows=ROWS, queue=ROWS, context_tokens=CONTEXT, prefix_bytes=0
     )
     worker.start()
@@ -30,19 +30,19 @@ def resident(kind: str) -> dict[str, float]:
     gc.collect()
     time.sleep(2 * IDLE_S)
     config = worker.backbone.model.config
-    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_width(config)
+    token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim(config)
     kept = ROWS * CONTEXT * token * worker.backbone.model.dtype.itemsize / 1e6
-    held = worker.batch.decoder.held_bytes / 1e6
+    held = worker.core.decoder.weight_bytes / 1e6
     used = psutil.Process().memory_info().rss / 1e6
     worker.close(drain=True)
     limit = 1.6 * held + kept + SLACK_MB
     return {"weights": held, "cache": kept, "resident": used, "limit": limit}
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Measure each kind in a process of its own."""
     del rounds
-    found = Found()
+    found = Measurement()
     for kind in ("fp32", "bf16", "int8", "int4"):
         code = (
             f"import json; from {__name__} import resident; print(json.dumps(resident({kind!r})))"

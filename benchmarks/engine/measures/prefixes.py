@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import prefix
-from benchmarks.engine.found import Found, Target
+from benchmarks.engine.found import Measurement, Target
 
 TARGETS = {
     "cold TTFT / hit, 512 shared": Target(5.0),
@@ -12,11 +12,11 @@ TARGETS = {
 }
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Take the module's own rounds."""
     del rounds
     figures = prefix.measure()
-    return Found(
+    return Measurement(
         asdict(figures),
         {
             "cold TTFT / hit, 512 shared": round(figures.ratio, 3),

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.engine.found import Found, Target
-from benchmarks.engine.subject import Stepper, backbone
+from benchmarks.engine.found import Measurement, Target
+from benchmarks.engine.subject import DecodeLoop, backbone
 
 TARGETS: dict[str, Target] = {}
 CASES = {"1 row": (1, 1, 12), "16 rows": (16, 1, 6), "prompt of 512": (1, 512, 1)}
@@ -21,20 +21,20 @@ def milliseconds(work: Callable[[], object], times: int) -> float:
     return 1e3 * (time.perf_counter() - began) / times
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Profile steps; products are also run alone, on inputs of the same size."""
     del rounds
-    found = Found()
+    found = Measurement()
     loaded = backbone()
-    ours = Stepper(loaded, None, rows=16)
+    ours = DecodeLoop(loaded, None, rows=16)
     found.figures["weights"] = loaded.weights
     for name, (rows, tokens, times) in CASES.items():
         ids = torch.full((rows, tokens), 504)
         start = 64 if tokens == 1 else 0
-        head = ours.decoder.products[-1]
+        head = ours.decoder.linears[-1]
         inputs = [
             (product, torch.randn(rows, 1 if product is head else tokens, product.in_features))
-            for product in ours.decoder.products
+            for product in ours.decoder.linears
         ]
 
         def step(ids: torch.Tensor = ids, start: int = start) -> None:

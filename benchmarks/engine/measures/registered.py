@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import residency
-from benchmarks.engine.found import Found, Target
+from benchmarks.engine.found import Measurement, Target
 
 TARGETS = {
     "1,024 registered / one": Target(0.9),
@@ -11,11 +11,11 @@ TARGETS = {
 }
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Take the module's own rounds."""
     del rounds
     figures = residency.measure()
-    return Found(
+    return Measurement(
         asdict(figures),
         {
             "1,024 registered / one": round(figures.paged_ratio, 3),

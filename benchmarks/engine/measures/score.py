@@ -3,13 +3,13 @@
 from dataclasses import asdict
 
 from benchmarks.engine import scoring
-from benchmarks.engine.found import Found, Target
+from benchmarks.engine.found import Measurement, Target
 
 TARGETS = {"answers / prefill": Target(0.9)}
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Take the module's own rounds."""
     del rounds
     figures = scoring.measure()
-    return Found(asdict(figures), {"answers / prefill": round(figures.answers_ratio, 3)})
+    return Measurement(asdict(figures), {"answers / prefill": round(figures.answers_ratio, 3)})

@@ -3,20 +3,20 @@
 import torch
 from bem.backbone import load_backbone
 
-from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
+from benchmarks.engine.found import Measurement, Target, medians, per_second, rates, ratio
 from benchmarks.engine.llama import ABSENT, llama
-from benchmarks.engine.subject import CACHE, Stepper, backbone
+from benchmarks.engine.subject import CACHE, DecodeLoop, backbone
 
 TARGETS = {"decode / llama.cpp": Target(1.0), "prefill 512 / llama.cpp": Target(2.0)}
 TOKENS, PROMPT, THEIRS = 32, 512, 8
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Compare with llama.cpp and with transformers' own cache and forward in float32."""
-    found = Found()
+    found = Measurement()
     loaded = backbone()
     found.figures["weights"] = loaded.weights
-    ours = Stepper(loaded, None, rows=1)
+    ours = DecodeLoop(loaded, None, rows=1)
     ids = torch.arange(500, 500 + PROMPT)[None]
     model = load_backbone(cache=CACHE).model
 

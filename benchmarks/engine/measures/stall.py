@@ -3,13 +3,13 @@
 from dataclasses import asdict
 
 from benchmarks.engine import stalls
-from benchmarks.engine.found import Found, Target
+from benchmarks.engine.found import Measurement, Target
 
 TARGETS = {"stall p95, steps": Target(2.0, at_most=True)}
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Take the module's own rounds."""
     del rounds
     figures = stalls.measure()
-    return Found(asdict(figures), {"stall p95, steps": round(figures.stall_steps_p95, 3)})
+    return Measurement(asdict(figures), {"stall p95, steps": round(figures.stall_steps_p95, 3)})

@@ -3,13 +3,13 @@
 from dataclasses import asdict
 
 from benchmarks.engine import switching
-from benchmarks.engine.found import Found, Target
+from benchmarks.engine.found import Measurement, Target
 
 TARGETS = {"anew TTFT / switched, 2k tokens": Target(5.0)}
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Take the module's own rounds."""
     del rounds
     figures = switching.measure()
-    return Found(asdict(figures), {"anew TTFT / switched, 2k tokens": round(figures.ratio, 3)})
+    return Measurement(asdict(figures), {"anew TTFT / switched, 2k tokens": round(figures.ratio, 3)})

@@ -6,7 +6,7 @@ from pathlib import Path
 from bem.adapters.artifact import read_adapter
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 
 from bem_fleet.data.passage_qa import DataSet, solved_examples
 from bem_fleet.data.readers import question_kind
@@ -27,7 +27,7 @@ class SeedSystem:
         ArtifactFormatError: As of ``read_adapter``, like its other errors.
     """
 
-    def __init__(self, worker: ModelWorker, folder: Path) -> None:
+    def __init__(self, worker: LLMEngine, folder: Path) -> None:
         self._worker, self._folder = worker, folder
         found = read_adapter(folder, base_digest=worker.backbone.digest)
         self.name, self.seed = found.card.name, found.card.seed
@@ -67,7 +67,7 @@ def compare_seeds(
     """
     # A seed is written beside the one that it replaces.
     bank = AdapterBank.shaped_for(backbone, folders[0], slots=2)
-    worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, rows=8, queue=4096, context_tokens=2048)
     worker.start()
     try:
         systems = [SeedSystem(worker, folder) for folder in folders]

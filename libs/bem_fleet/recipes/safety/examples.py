@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from bem.backbone import Backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem.errors import DataFormatError
 from bem.journal import Journal
 from bem.training.features import Example, Tokens, cache_tokens
@@ -69,7 +69,7 @@ def base_replies(
     known = {row["prompt_id"]: str(row["reply"]) for row in journal.rows()}
     missing = [(key, text) for key, text in dict(prompts).items() if key not in known]
     if missing:
-        worker = ModelWorker(backbone, rows=32, queue=len(missing), context_tokens=512)
+        worker = LLMEngine(backbone, rows=32, queue=len(missing), context_tokens=512)
         worker.start()
         chats = [(Message("user", text),) for _, text in missing]
         for place, answer in WorkerSystem(worker).answer(chats, Decoding(max_tokens=tokens), 0):

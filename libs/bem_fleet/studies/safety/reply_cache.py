@@ -15,7 +15,7 @@ from bem.adapters.artifact import FOLDER as ADAPTERS
 from bem.adapters.folder import version_of
 from bem.backbone import PACKAGED, load_backbone, locate
 from bem.digests import file_digest
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem.journal import Journal
 from bem.safety import SafetyOverlay
 from bem.safety.artifact import FOLDER as SAFETY
@@ -79,7 +79,7 @@ class Arm:
     ) -> None:
         self.name, self.seed = name, seed
         self._cache, self._adapter, self._adapters = cache, adapter, adapters
-        self._worker: ModelWorker | None = None
+        self._worker: LLMEngine | None = None
         self.overlay: SafetyOverlay | None = None
 
     def replies(
@@ -121,7 +121,7 @@ class Arm:
         made += [version_of(ADAPTERS.read_card(f)) for f in self._adapters if f.name == adapter]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()[:16]
 
-    def worker(self) -> ModelWorker:
+    def worker(self) -> LLMEngine:
         """Return the engine, loaded when it is first needed; float32, as it is served."""
         if self._worker is None:
             backbone = load_backbone(cache=self._cache / "models")
@@ -136,7 +136,7 @@ class Arm:
                 self.overlay = load_overlay(bank, self._adapter, base_digest=backbone.digest)
             for adapter in self._adapters:
                 bank.load(adapter)
-            self._worker = ModelWorker(
+            self._worker = LLMEngine(
                 backbone, bank, rows=32, queue=8192, context_tokens=512, safety=self.overlay
             )
             self._worker.start()

@@ -7,10 +7,8 @@ from tempfile import mkdtemp
 from typing import Any
 
 from bem.backbone import Backbone, Kind
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Segment, Ticket
-from bem.engine.native import choose
-from bem.engine.pick import settle
-from bem.engine.prefix import BLOCK_TOKENS
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling, Segment, RequestHandle
+from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.errors import DeadlineExceededError, QueueFullError
 from bem.testing import tiny_backbone
 from hypothesis import HealthCheck, settings
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.bem.engine.engines import ADAPTERS, Reader, answer, encoded, make, write_adapters
+from tests.unit.bem.engine.native.kernels import packed
 
 ROWS, SLOTS, QUEUE = 3, 2, 6
 SHARED = "A system prompt that many share, long enough to fill blocks of the cache. " * 2
@@ -34,7 +33,7 @@ def folder() -> Path:
 
 def model(kind: Kind) -> Backbone:
     """The tiny model, quantised by compiled kernels alone: torch's depend on the number of rows."""
-    return settle(tiny_backbone(), kind, "auto" if kind == "fp32" else "native")[0]
+    return tiny_backbone() if kind == "fp32" else packed(kind)
 
 
 @cache
@@ -44,7 +43,7 @@ def solo(kind: Kind, request: GenerationRequest) -> str:
 
 
 @cache
-def alone(kind: Kind) -> ModelWorker:
+def alone(kind: Kind) -> LLMEngine:
     """An engine for one request at a time."""
     return make(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
 
@@ -55,10 +54,10 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
     text = draw(st.sampled_from(("", SHARED[:70], SHARED))) + draw(st.text("ab", max_size=60)) + "?"
     ids = encoded(text)
     adapter = draw(st.sampled_from((None, *ADAPTERS)))
-    activation = draw(st.sampled_from((0, 0, len(ids) // 2)))
-    former: tuple[Segment, ...] = ()
-    if activation and draw(st.booleans()):
-        former = (Segment(0, max(1, activation // 2), draw(st.sampled_from(ADAPTERS))),)
+    adapter_start = draw(st.sampled_from((0, 0, len(ids) // 2)))
+    earlier_segments: tuple[Segment, ...] = ()
+    if adapter_start and draw(st.booleans()):
+        earlier_segments = (Segment(0, max(1, adapter_start // 2), draw(st.sampled_from(ADAPTERS))),)
     greedy = draw(st.booleans())
     return GenerationRequest(
         prompt_ids=ids,
@@ -66,8 +65,8 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         max_tokens=draw(st.integers(1, 24)),
         adapter=adapter,
         adapter_scale=draw(st.sampled_from((1.0, 1.0, 0.5, 0.0))),
-        activation=activation,
-        former=former,
+        adapter_start=adapter_start,
+        earlier_segments=earlier_segments,
     )
 
 
@@ -89,7 +88,7 @@ class Traffic(RuleBasedStateMachine):
             adapters=ADAPTERS,
             prefix_bytes=6 * block,
         )
-        self.flying: list[tuple[GenerationRequest, Reader, Ticket, int]] = []
+        self.flying: list[tuple[GenerationRequest, Reader, RequestHandle, int]] = []
         self.age = 0
 
     @rule(request=requests())
@@ -119,28 +118,30 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def nothing_leaks(self) -> None:
         """Slots, leases and memory belong to whoever is there."""
-        batch = self.worker.batch
-        slots = sorted([row.slot for row in batch.rows] + batch._free)
-        leased = sum(one.adapter is not None for row in batch.rows for one in row.leases)
+        core = self.worker.core
+        scheduler, bank, cache = core.scheduler, core.binding.bank, core.prefix_cache
+        slots = sorted([one.slot for one in scheduler.running] + scheduler._free_slots)
+        leased = sum(
+            one.adapter is not None for sequence in scheduler.running for one in sequence.segments
+        )
         assert slots == list(range(ROWS))
-        assert batch.bank is not None
-        assert batch.bank.leases() == leased
-        assert batch.bank.rows.slots is None or int(batch.bank.rows.slots.max()) < SLOTS
-        assert batch.prefix.bytes <= batch.prefix.limit_bytes
-        kept = sum(t.nbytes for block in batch.prefix._blocks.values() for t in block)
-        assert kept == batch.prefix.bytes
+        assert bank is not None
+        assert bank.leases() == leased
+        assert bank.rows.slots is None or int(bank.rows.slots.max()) < SLOTS
+        assert cache.bytes <= cache.limit_bytes
+        stored = sum(t.nbytes for block in cache._blocks.values() for t in block)
+        assert stored == cache.bytes
 
     def teardown(self) -> None:
         """Everybody who stays is answered; then the engine is as empty as at first."""
         while self.flying:
             self._turn()
         self._turn()
-        batch = self.worker.batch
-        assert not batch.rows
-        assert batch.bank is not None
-        assert batch.bank.leases() == 0
-        assert not batch._speech
-        assert not batch._next
+        core = self.worker.core
+        assert not core.scheduler.running
+        assert core.scheduler.free_slots == ROWS
+        assert core.binding.bank is not None
+        assert core.binding.bank.leases() == 0
         assert self.worker.counters.waiting == 0
 
     def _submit(self, request: GenerationRequest) -> None:
@@ -178,7 +179,7 @@ def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
         assert isinstance(got[-1], DeadlineExceededError)
         assert request.deadline is not None
         return
-    pieces: list[Piece] = got
+    pieces: list[OutputDelta] = got
     assert "".join(piece.text for piece in pieces) == solo(kind, request)
     assert pieces[-1].completion_tokens <= request.max_tokens
 
@@ -196,5 +197,4 @@ Traffic.TestCase.settings = CompiledTraffic.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestTraffic = Traffic.TestCase
-if choose("auto").library is not None:
-    TestCompiledTraffic = CompiledTraffic.TestCase
+TestCompiledTraffic = CompiledTraffic.TestCase
