@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bem.adapters.bank import LoadedAdapter
 from bem.engine import GenerationRequest, OutputDelta, RequestHandle
-from bem.engine.engine_core import Counters
+from bem.engine.counters import EngineCounters
 from bem.engine.api import OutputCallback
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.model_host import Mission
@@ -29,7 +29,7 @@ class MockEngine:
 
     def __init__(self) -> None:
         self.context_tokens = 2048
-        self.counters = Counters()
+        self.counters = EngineCounters()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._changed = threading.Condition()

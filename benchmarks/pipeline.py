@@ -143,7 +143,7 @@ def model_time() -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     bank.load(folder)
-    worker = LLMEngine(backbone, bank, rows=SAMPLE, queue=64, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=SAMPLE, max_waiting=64, context_tokens=2048)
     worker.start()
     chosen = data.splits["held_out"][:SAMPLE]
     items = [Item(i.key, i.prompt(), (i.answer,)) for i in chosen]

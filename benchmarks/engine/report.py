@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.found import Target
+from benchmarks.engine.measurement import Target
 
 
 def write(out: Path, parts: Mapping[str, Any], targets: Mapping[str, Mapping[str, Target]]) -> None:

@@ -20,7 +20,7 @@ from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 
-from benchmarks.engine.subject import backbone as held
+from benchmarks.engine.engine_fixture import backbone as held
 
 LAYERS, FEATURE_LAYER, RANK = range(15, 30), 8, 8
 # Files that differ; more adapters share them under their own cards, so that a disk holds them.
@@ -111,8 +111,8 @@ def engine(
         worker = LLMEngine(
             backbone,
             bank,
-            rows=rows,
-            queue=4096,
+            max_sequences=rows,
+            max_waiting=4096,
             context_tokens=context_tokens,
             prefix_bytes=prefix_bytes,
         )

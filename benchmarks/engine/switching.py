@@ -48,7 +48,14 @@ def measure(weights: str = "auto") -> SwitchingFigures:
         for number in range(ROUNDS):
             base.append(_ask(served, history, number, adapter="s0", adapter_start=HISTORY))
             adapted.append(
-                _ask(served, history, number, adapter="s0", adapter_start=HISTORY, earlier_segments=earlier_segments)
+                _ask(
+                    served,
+                    history,
+                    number,
+                    adapter="s0",
+                    adapter_start=HISTORY,
+                    earlier_segments=earlier_segments,
+                )
             )
         lower = [_ask(served, history, 50 + number, adapter="s0") for number in range(2)]
     return SwitchingFigures(

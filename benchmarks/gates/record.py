@@ -33,7 +33,7 @@ def record(cached: Path) -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     name = bank.load(folder).name
-    worker = LLMEngine(backbone, bank, rows=1, queue=8, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=1, max_waiting=8, context_tokens=2048)
     worker.start()
     adapter, base = WorkerSystem(worker, name), WorkerSystem(worker)
     shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))

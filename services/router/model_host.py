@@ -12,9 +12,9 @@ import torch
 from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone, load_backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
+from bem.engine.api import OutputCallback
 from bem.engine.counters import EngineCounters
 from bem.engine.weight_autotune import select_format
-from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.safety import SafetyOverlay
 from bem.safety.artifact import CARD
@@ -282,8 +282,8 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> Mission:
     worker = LLMEngine(
         backbone,
         bank,
-        rows=settings.rows,
-        queue=settings.queue,
+        max_sequences=settings.rows,
+        max_waiting=settings.queue,
         context_tokens=settings.context_tokens,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from bem import errors
-from bem.engine import TopLogprob, TokenLogprob
+from bem.engine import TokenLogprob, TopLogprob
 from bem_fleet.services.router.model_host import Mission
 from bem_fleet.services.router.request_parsing import engine_request, safety_strength
 from bemfleet.router.v1 import router_pb2 as pb

@@ -6,8 +6,16 @@ import torch
 from bem.backbone import load_backbone
 from peft import LoraConfig, get_peft_model
 
-from benchmarks.engine.found import Measurement, Target, medians, per_second, rates, ratio
-from benchmarks.engine.subject import CACHE, FIRST, LAYERS, RANK, DecodeLoop, backbone, with_sites
+from benchmarks.engine.engine_fixture import (
+    CACHE,
+    FIRST,
+    LAYERS,
+    RANK,
+    DecodeLoop,
+    backbone,
+    with_sites,
+)
+from benchmarks.engine.measurement import Measurement, Target, medians, per_second, rates, ratio
 
 TARGETS = {"16 adapters / none": Target(0.9), "64 adapters / peft mixed": Target(4.0)}
 STEPS = 8

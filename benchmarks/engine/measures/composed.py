@@ -2,9 +2,9 @@
 
 import torch
 
-from benchmarks.engine.found import Measurement, Target, medians, per_second, rates, ratio
+from benchmarks.engine.engine_fixture import RANK, DecodeLoop, backbone, with_sites
+from benchmarks.engine.measurement import Measurement, Target, medians, per_second, rates, ratio
 from benchmarks.engine.measures.adapters import peft_mixed
-from benchmarks.engine.subject import RANK, DecodeLoop, backbone, with_sites
 
 TARGETS = {
     "idle / bare": Target(0.985),

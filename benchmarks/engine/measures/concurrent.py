@@ -4,9 +4,9 @@ import time
 
 from bem.engine import LLMEngine
 
-from benchmarks.engine.found import Measurement, Target, medians, rates, ratio
+from benchmarks.engine.engine_fixture import backbone, serve
 from benchmarks.engine.llama import ABSENT, llama
-from benchmarks.engine.subject import backbone, serve
+from benchmarks.engine.measurement import Measurement, Target, medians, rates, ratio
 
 TARGETS = {
     "16 / llama.cpp, one stream": Target(3.5),
@@ -21,7 +21,7 @@ def run(rounds: int) -> Measurement:
     found = Measurement()
     loaded = backbone()
     found.figures["weights"] = loaded.weights
-    worker = LLMEngine(loaded, rows=64, queue=64, context_tokens=256, prefix_bytes=0)
+    worker = LLMEngine(loaded, max_sequences=64, max_waiting=64, context_tokens=256, prefix_bytes=0)
     worker.start()
     prompts = [[500 + row + i for i in range(PROMPT)] for row in range(64)]
     counts: dict[int, int] = {}

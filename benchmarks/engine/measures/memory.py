@@ -8,11 +8,11 @@ import time
 
 import psutil
 from bem.engine import LLMEngine
-from bem.engine.kv_cache import head_dim
 from bem.engine.engine import IDLE_S
+from bem.engine.kv_cache import head_dim
 
-from benchmarks.engine.found import Measurement, Target
-from benchmarks.engine.subject import ROOT, backbone, serve
+from benchmarks.engine.engine_fixture import ROOT, backbone, serve
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {
     f"resident / limit, {kind}": Target(1.0, True) for kind in ("fp32", "bf16", "int8", "int4")
@@ -23,7 +23,7 @@ ROWS, CONTEXT, SLACK_MB = 16, 512, 600
 def resident(kind: str) -> dict[str, float]:
     """Serve 16 requests in this process and return megabytes."""
     worker = LLMEngine(
-        backbone(kind), rows=ROWS, queue=ROWS, context_tokens=CONTEXT, prefix_bytes=0
+        backbone(kind), max_sequences=ROWS, max_waiting=ROWS, context_tokens=CONTEXT, prefix_bytes=0
     )
     worker.start()
     serve(worker, [[500 + row] * (CONTEXT - 8) for row in range(ROWS)], 8)

@@ -8,8 +8,8 @@ from bem.engine.linear import Int4Linear
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.engine.found import Measurement, Target
-from benchmarks.engine.subject import DecodeLoop, backbone, text_ids
+from benchmarks.engine.engine_fixture import DecodeLoop, backbone, text_ids
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {
     "int8 / fp32": Target(1.02, True),

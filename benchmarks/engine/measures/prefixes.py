@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import prefix
-from benchmarks.engine.found import Measurement, Target
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {
     "cold TTFT / hit, 512 shared": Target(5.0),

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.engine.found import Measurement, Target
-from benchmarks.engine.subject import DecodeLoop, backbone
+from benchmarks.engine.engine_fixture import DecodeLoop, backbone
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS: dict[str, Target] = {}
 CASES = {"1 row": (1, 1, 12), "16 rows": (16, 1, 6), "prompt of 512": (1, 512, 1)}

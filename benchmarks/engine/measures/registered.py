@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import residency
-from benchmarks.engine.found import Measurement, Target
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {
     "1,024 registered / one": Target(0.9),

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import scoring
-from benchmarks.engine.found import Measurement, Target
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {"answers / prefill": Target(0.9)}
 

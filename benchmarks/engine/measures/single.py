@@ -3,9 +3,9 @@
 import torch
 from bem.backbone import load_backbone
 
-from benchmarks.engine.found import Measurement, Target, medians, per_second, rates, ratio
+from benchmarks.engine.engine_fixture import CACHE, DecodeLoop, backbone
 from benchmarks.engine.llama import ABSENT, llama
-from benchmarks.engine.subject import CACHE, DecodeLoop, backbone
+from benchmarks.engine.measurement import Measurement, Target, medians, per_second, rates, ratio
 
 TARGETS = {"decode / llama.cpp": Target(1.0), "prefill 512 / llama.cpp": Target(2.0)}
 TOKENS, PROMPT, THEIRS = 32, 512, 8

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import stalls
-from benchmarks.engine.found import Measurement, Target
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {"stall p95, steps": Target(2.0, at_most=True)}
 

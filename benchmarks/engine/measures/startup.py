@@ -3,8 +3,8 @@
 import os
 import statistics
 
-from benchmarks.engine.found import Measurement, Target
-from benchmarks.engine.subject import CACHE
+from benchmarks.engine.engine_fixture import CACHE
+from benchmarks.engine.measurement import Measurement, Target
 from benchmarks.process import start
 
 TARGETS = {"warm start / 10 s": Target(1.0, True)}

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from benchmarks.engine import switching
-from benchmarks.engine.found import Measurement, Target
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {"anew TTFT / switched, 2k tokens": Target(5.0)}
 
@@ -12,4 +12,6 @@ def run(rounds: int) -> Measurement:
     """Take the module's own rounds."""
     del rounds
     figures = switching.measure()
-    return Measurement(asdict(figures), {"anew TTFT / switched, 2k tokens": round(figures.ratio, 3)})
+    return Measurement(
+        asdict(figures), {"anew TTFT / switched, 2k tokens": round(figures.ratio, 3)}
+    )

@@ -43,7 +43,7 @@ def evaluate(
     """
     bank = AdapterBank.shaped_for(backbone, folder, slots=1)
     adapter = bank.load(folder).name
-    worker = LLMEngine(backbone, bank, rows=8, queue=4096, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=8, max_waiting=4096, context_tokens=2048)
     worker.start()
     base = WorkerSystem(worker)
     plain = _answers(base, items, (), "base")

@@ -67,7 +67,7 @@ def compare_seeds(
     """
     # A seed is written beside the one that it replaces.
     bank = AdapterBank.shaped_for(backbone, folders[0], slots=2)
-    worker = LLMEngine(backbone, bank, rows=8, queue=4096, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=8, max_waiting=4096, context_tokens=2048)
     worker.start()
     try:
         systems = [SeedSystem(worker, folder) for folder in folders]

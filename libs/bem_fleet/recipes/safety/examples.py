@@ -69,7 +69,7 @@ def base_replies(
     known = {row["prompt_id"]: str(row["reply"]) for row in journal.rows()}
     missing = [(key, text) for key, text in dict(prompts).items() if key not in known]
     if missing:
-        worker = LLMEngine(backbone, rows=32, queue=len(missing), context_tokens=512)
+        worker = LLMEngine(backbone, max_sequences=32, max_waiting=len(missing), context_tokens=512)
         worker.start()
         chats = [(Message("user", text),) for _, text in missing]
         for place, answer in WorkerSystem(worker).answer(chats, Decoding(max_tokens=tokens), 0):

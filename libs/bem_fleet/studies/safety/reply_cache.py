@@ -137,7 +137,7 @@ class Arm:
             for adapter in self._adapters:
                 bank.load(adapter)
             self._worker = LLMEngine(
-                backbone, bank, rows=32, queue=8192, context_tokens=512, safety=self.overlay
+                backbone, bank, max_sequences=32, max_waiting=8192, context_tokens=512, safety=self.overlay
             )
             self._worker.start()
         return self._worker

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
-from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling, RequestHandle
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle, Sampling
 from bem.engine.engine import PREFIX_BYTES
 from bem.testing import tiny_backbone
 

@@ -8,9 +8,9 @@ import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest
+from bem.engine.decode_steps import MIN_GRAPH_POSITIONS, GraphDecodeSteps
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
-from bem.engine.decode_steps import MIN_GRAPH_POSITIONS, GraphDecodeSteps
 from bem.testing import tiny_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,7 +72,7 @@ def test_a_row_at_the_last_position_is_left_alone(folder: Path) -> None:
     """A slot without a token writes where no row ever reads."""
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
-        cache = steps._cache
+        cache = steps._kv_cache
         cache.keys.uniform_(), cache.values.uniform_()
         before = cache.keys[:, 0, :, :CONTEXT].clone()
         bank.rows.clear()
@@ -92,7 +92,7 @@ def test_shapes_are_few(folder: Path) -> None:
             steps.upper()
 
     # Three counts of slots by three lengths, in wide_inputs.
-    assert steps.shapes == 2 * 3 * 3
+    assert steps.graph_count == 2 * 3 * 3
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Text leaves whole and never contains a part of a stop text."""
 
-from bem.engine.detokenizer import StopStringBuffer, Detokenizer
+from bem.engine.detokenizer import Detokenizer, StopStringBuffer
 from bem.testing import tiny_backbone
 from hypothesis import given
 from hypothesis import strategies as st

@@ -217,7 +217,7 @@ def test_engine_that_breaks_tells_every_client(
     def fail(*_: object) -> None:
         raise FloatingPointError("broken step")
 
-    monkeypatch.setattr(worker.batch, "_decode", fail)
+    monkeypatch.setattr(worker.core, "_decode", fail)
     reader, _ = send(worker, GenerationRequest(encoded("x"), GREEDY))
 
     with pytest.raises(EngineClosedError):

@@ -7,7 +7,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from bem.backbone import Backbone, Kind
-from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling, Segment, RequestHandle
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle, Sampling, Segment
 from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.errors import DeadlineExceededError, QueueFullError
 from bem.testing import tiny_backbone
@@ -57,7 +57,9 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
     adapter_start = draw(st.sampled_from((0, 0, len(ids) // 2)))
     earlier_segments: tuple[Segment, ...] = ()
     if adapter_start and draw(st.booleans()):
-        earlier_segments = (Segment(0, max(1, adapter_start // 2), draw(st.sampled_from(ADAPTERS))),)
+        earlier_segments = (
+            Segment(0, max(1, adapter_start // 2), draw(st.sampled_from(ADAPTERS))),
+        )
     greedy = draw(st.booleans())
     return GenerationRequest(
         prompt_ids=ids,

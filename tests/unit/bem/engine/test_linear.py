@@ -8,15 +8,15 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, Kind
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
+from bem.engine.linear import MAX_INT4_ROWS, Int4Linear, Int8Linear, quantize
 from bem.engine.native import KernelPreference
 from bem.engine.weight_autotune import benchmark_formats, select_format
-from bem.engine.linear import MAX_INT4_ROWS, Int8Linear, Int4Linear, hold
 from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
 from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.engine.native.kernels import library
+from tests.unit.bem.engine.native.kernels import packed
 
 IDS = torch.tensor([[5, 77, 9, 31, 250, 4, 18, 42]])
 HELD: tuple[tuple[Kind, KernelPreference], ...] = (
@@ -31,9 +31,9 @@ HELD: tuple[tuple[Kind, KernelPreference], ...] = (
 
 def settled(kind: Kind, kernels: KernelPreference) -> Backbone:
     """Return the tiny model, to be held as ``kind`` by the kernels named."""
-    return select_format(
-        tiny_backbone(), kind, "native" if kernels == "native" and library() else "torch"
-    )[0]
+    if kernels == "native":
+        return packed(kind)
+    return select_format(tiny_backbone(), kind, "torch")[0]
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -91,11 +91,13 @@ def test_four_bits_find_the_values_of_a_q4_1_file_again() -> None:
 def test_a_zero_row_gives_zeros() -> None:
     """A row of zeros, which has no scale of its own, gives zeros."""
     for kind, _ in HELD[2:4]:
-        assert not hold(matrix(), kind, wide_inputs=True)(torch.zeros(16, 96)).any()
+        assert not quantize(matrix(), kind, wide_inputs=True)(torch.zeros(16, 96)).any()
 
 
 @pytest.mark.parametrize(("kind", "kernels"), HELD)
-def test_zero_codes_are_the_base_exactly(kind: Kind, kernels: KernelPreference, tmp_path: Path) -> None:
+def test_zero_codes_are_the_base_exactly(
+    kind: Kind, kernels: KernelPreference, tmp_path: Path
+) -> None:
     """In every form, an adapter with a code of zeros gives the base model's logits bit for bit."""
     backbone = settled(kind, kernels)
     write_adapter(tmp_path, backbone, "alpha", seed=0)
@@ -142,7 +144,7 @@ def test_quantised_weights_have_one_owner(kernels: KernelPreference) -> None:
 def test_a_shape_without_a_product_is_named() -> None:
     """A matrix that cannot be grouped by 32 is refused with its shape."""
     with pytest.raises(UnsupportedWeightsError, match=r"int4.*\(64, 40\)"):
-        hold(matrix(64, 40), "int4")
+        quantize(matrix(64, 40), "int4")
 
 
 def test_auto_picks_one_of_what_it_measured() -> None:

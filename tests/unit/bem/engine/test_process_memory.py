@@ -6,7 +6,7 @@ import psutil
 import pytest
 import torch
 from bem.engine.kv_cache import KVCache
-from bem.engine.process_memory import unmap_weight_file
+from bem.engine.process_memory import release_weight_file
 from bem.testing import tiny_backbone
 from transformers import LlamaForCausalLM
 
@@ -19,7 +19,7 @@ def test_a_model_leaves_its_file_with_the_same_values(tmp_path: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(tmp_path)
     wanted = {name: value.clone() for name, value in model.state_dict().items()}
 
-    unmap_weight_file(model)
+    release_weight_file(model, keep=[])
 
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
@@ -36,7 +36,7 @@ def test_what_is_rarely_read_stays_in_the_file(tmp_path: Path, *, changed: bool)
         model.model.embed_tokens.weight.data[3] = 7.0
     wanted = {name: value.clone() for name, value in model.state_dict().items()}
 
-    unmap_weight_file(model, model.model.embed_tokens.weight)
+    release_weight_file(model, keep=[model.model.embed_tokens.weight])
 
     assert (str(tmp_path) in Path("/proc/self/maps").read_text()) is not changed
     assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
@@ -59,7 +59,7 @@ def test_a_model_on_a_cpu_leaves_the_code_of_cuda() -> None:
     if not Path("/proc/self/smaps").exists() or cuda_code_kib() is None:
         pytest.skip("this process has no CUDA libraries, or does not show them")
 
-    unmap_weight_file(tiny_backbone().model)
+    release_weight_file(tiny_backbone().model)
 
     assert cuda_code_kib() == 0
     assert torch.equal(torch.eye(3) @ torch.ones(3, 2), torch.ones(3, 2))

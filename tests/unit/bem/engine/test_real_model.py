@@ -8,9 +8,9 @@ import torch
 from bem.backbone import Backbone, Kind, load_backbone
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
+from bem.engine.linear import Int4Linear
 from bem.engine.native import KernelPreference
 from bem.engine.weight_autotune import select_format
-from bem.engine.linear import Int4Linear
 from bem_fleet.data.passage_qa import load_passage_qa
 from torch.nn.functional import cross_entropy
 

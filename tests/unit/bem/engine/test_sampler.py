@@ -16,7 +16,7 @@ def shares(sampling: Sampling, logits: Tensor = LOGITS, draws: int = 4000) -> Te
     sampler = Sampler(sampling)
     counts = torch.zeros(len(logits))
     for _ in range(draws):
-        counts[sampler._choose(logits)] += 1
+        counts[sampler._sample_id(logits)] += 1
     return counts / draws
 
 
@@ -50,7 +50,7 @@ def test_nucleus_larger_than_the_sorted_part_is_whole() -> None:
     """A flat distribution needs more tokens than are sorted first, and gets them."""
     flat = torch.zeros(4096)
     sampler = Sampler(Sampling(top_p=0.999, seed=3))
-    drawn = {sampler._choose(flat) for _ in range(3000)}
+    drawn = {sampler._sample_id(flat) for _ in range(3000)}
 
     assert len(drawn) > 1500
 
@@ -66,22 +66,24 @@ def test_repetition_penalty_is_that_of_transformers(prompt: list[int], penalty: 
         processor = RepetitionPenaltyLogitsProcessor(penalty)
         reference = processor(torch.tensor([prompt]), LOGITS[None].clone())[0]
 
-    assert torch.allclose(sampler._changed(LOGITS), reference)
+    assert torch.allclose(sampler._apply_penalties(LOGITS), reference)
 
 
 def test_presence_and_frequency_count_what_was_said() -> None:
     """Two times token 0 lowers it by presence once and frequency twice."""
     sampler = Sampler(Sampling(temperature=0, presence_penalty=0.1, frequency_penalty=0.2))
-    said = [sampler.choose(LOGITS).token for _ in range(2)]
+    said = [sampler.sample(LOGITS).token for _ in range(2)]
 
     assert said == [0, 0]
-    assert torch.allclose(LOGITS - sampler._changed(LOGITS), torch.tensor([0.5, 0, 0, 0, 0]))
+    assert torch.allclose(
+        LOGITS - sampler._apply_penalties(LOGITS), torch.tensor([0.5, 0, 0, 0, 0])
+    )
 
 
 def test_bias_bans_and_forces_but_logprobs_stay_the_models() -> None:
     """Bias decides the token; the reported probabilities are those before it."""
     bias = ((0, -100.0), (4, 100.0))
-    choice = Sampler(Sampling(temperature=0, logit_bias=bias, logprobs=2)).choose(LOGITS)
+    choice = Sampler(Sampling(temperature=0, logit_bias=bias, logprobs=2)).sample(LOGITS)
     expected = LOGITS.log_softmax(0)
 
     assert choice.token == 4
@@ -94,6 +96,6 @@ def test_same_seed_draws_the_same() -> None:
     """A seed fixes all draws, whatever path they take."""
     for sampling in (Sampling(seed=5), Sampling(seed=5, top_p=0.9), Sampling(seed=5, top_k=3)):
         first, second = Sampler(sampling), Sampler(sampling)
-        assert [first.choose(LOGITS) for _ in range(20)] == [
-            second.choose(LOGITS) for _ in range(20)
+        assert [first.sample(LOGITS) for _ in range(20)] == [
+            second.sample(LOGITS) for _ in range(20)
         ]

@@ -48,11 +48,11 @@ def test_long_prompt_stalls_nobody_for_more_than_two_steps(
     computed = worker.counters.prompt_tokens
     send(worker, long_prompt(adapter))
     while worker.counters.prompt_tokens - computed < LONG:
-        place_tokens = [row.position for row in running]
+        place_tokens = [row.computed_tokens for row in running]
         passes = worker.counters.passes
         turns(worker, 1)
 
-        assert [row.position for row in running] == [place + 1 for place in place_tokens]
+        assert [row.computed_tokens for row in running] == [place + 1 for place in place_tokens]
         assert worker.counters.passes - passes - 1 <= 2
 
 
@@ -63,7 +63,9 @@ def test_crowd_of_short_prompts_stalls_nobody_either(folder: Path) -> None:
     turns(worker, 4)
     for place in range(9):
         send(worker, GenerationRequest(encoded(f"{place}"), ENDLESS, max_tokens=40))
-    while worker.counters.running < 10 or any(not row.decoding for row in worker.core.scheduler.running):
+    while worker.counters.running < 10 or any(
+        not row.is_decoding for row in worker.core.scheduler.running
+    ):
         passes, steps = worker.counters.passes, worker.counters.steps
         turns(worker, 1)
 

@@ -85,7 +85,12 @@ def test_former_adapter_keeps_its_codes(folder: Path) -> None:
     """What an earlier turn computed under its adapter, chunk by chunk, stays as it was."""
     earlier_segments = Segment(start=0, code_prefix_tokens=40, adapter="beta")
     request = GenerationRequest(
-        PROMPT, GREEDY, max_tokens=12, adapter="alpha", adapter_start=AT, earlier_segments=(earlier_segments,)
+        PROMPT,
+        GREEDY,
+        max_tokens=12,
+        adapter="alpha",
+        adapter_start=AT,
+        earlier_segments=(earlier_segments,),
     )
     backbone = tiny_backbone()
     seen = features(backbone)
@@ -138,7 +143,10 @@ def test_activation_at_the_start_is_the_plain_adapter(folder: Path) -> None:
         ({"adapter_start": -1}, "adapter_start"),
         ({"earlier_segments": (Segment(0, 1, "beta"),)}, "earlier_segments"),
         ({"adapter_start": 9, "earlier_segments": (Segment(9, 1, "beta"),)}, "earlier_segments"),
-        ({"adapter_start": 9, "earlier_segments": (Segment(3, 1, "a"), Segment(3, 1, "b"))}, "earlier_segments"),
+        (
+            {"adapter_start": 9, "earlier_segments": (Segment(3, 1, "a"), Segment(3, 1, "b"))},
+            "earlier_segments",
+        ),
         ({"adapter_start": 9, "earlier_segments": (Segment(3, 0, "beta"),)}, "earlier_segments"),
     ],
 )

@@ -30,7 +30,7 @@ def worker(folder: Path, *, threshold: float = 0.0) -> LLMEngine:
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
     overlay = load_overlay(bank, folder / "safety", base_digest=backbone.digest)
     bank.load(folder / "alpha")
-    made = LLMEngine(backbone, bank, rows=4, safety=overlay)
+    made = LLMEngine(backbone, bank, max_sequences=4, safety=overlay)
     made.start()
     return made
 

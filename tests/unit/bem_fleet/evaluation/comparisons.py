@@ -63,7 +63,7 @@ def tiny_worker(folder: Path) -> Iterator[LLMEngine]:
     write_adapter(folder, backbone, "alpha", seed=0)
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
     bank.load(folder / "alpha")
-    worker = LLMEngine(backbone, bank, rows=4, queue=64, context_tokens=512)
+    worker = LLMEngine(backbone, bank, max_sequences=4, max_waiting=64, context_tokens=512)
     worker.start()
     try:
         yield worker

@@ -1,19 +1,24 @@
 """Compiled kernels for tests: this processor's own, or built over emulated instructions."""
 
+import hashlib
+import os
 import subprocess
-import tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from bem.backbone import Backbone, Kind
 from bem.engine.native import Library, select_kernels
-from bem.engine.native.build import COMPILER, LANGUAGE, SOURCE, WARNINGS
+from bem.engine.native.build import COMPILER, KERNELS, LANGUAGE, SOURCE, WARNINGS
 from bem.testing import tiny_backbone
 from torch import Tensor
 from torch.nn.functional import pad
 
 EMULATION = Path(__file__).parent / "emulated_avx512"
+CACHE = Path(__file__).resolve().parents[5] / ".cache/kernels"
+
+
+_FAST = ("-O3", "-march=native")
 
 
 @cache
@@ -22,15 +27,35 @@ def library() -> Library:
     choice = select_kernels("auto")
     if choice.library is not None:
         return choice.library
-    path = Path(tempfile.mkdtemp(prefix="kernels-")) / "emulated.so"
-    compile_emulated(path, "-O2")
+    path = CACHE / f"emulated-{_digest()}.so"
+    if not path.exists():
+        scratch = path.with_suffix(f".{os.getpid()}")
+        compile_emulated(scratch, *_FAST)
+        scratch.replace(path)
     return Library(path)
 
 
 def compile_emulated(path: Path, *flags: str) -> None:
     """Compile the kernels over scalar code that emulates the AVX-512 intrinsics."""
-    command = [COMPILER, *LANGUAGE, *WARNINGS, *flags, f"-I{EMULATION}", str(SOURCE), "-o", path]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        COMPILER,
+        *LANGUAGE,
+        *WARNINGS,
+        *flags,
+        f"-I{EMULATION}",
+        str(SOURCE),
+        "-o",
+        str(path),
+    ]
     subprocess.run(command, check=True, timeout=300)
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(" ".join((*LANGUAGE, *_FAST)).encode())
+    for file in (*sorted(KERNELS.iterdir()), *sorted(EMULATION.iterdir())):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def packed(kind: Kind) -> Backbone:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
+from bem.engine import weight_autotune
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
+from bem.engine.native.build import KernelChoice
 from bem.engine.native.layers import unsupported_reason
-from bem.engine.weight_autotune import select_format
 from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.engine.native.kernels import packed, rounded
+from tests.unit.bem.engine.native.kernels import library, packed, rounded
 
 CONTEXT, SLOTS = 96, 4
 KINDS = ("int8", "int4")
@@ -55,7 +56,9 @@ def held_by(decoder: Decoder) -> Any:
             attention, mlp = block.self_attn, block.mlp
             parts = (attention.q_proj, attention.k_proj, attention.v_proj)
             for part, rows in zip(
-                parts, next(products).dequantize().split([len(p.weight) for p in parts]), strict=True
+                parts,
+                next(products).dequantize().split([len(p.weight) for p in parts]),
+                strict=True,
             ):
                 part.weight.copy_(rows)
             attention.o_proj.weight.copy_(next(products).dequantize())
@@ -178,15 +181,18 @@ def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
         states(decoder, random_ids(0, 1, 3), [0], [0])
 
 
-def test_a_backbone_that_does_not_fit_is_left_to_torch() -> None:
-    """A width that the kernels do not compute is named, and ``auto`` takes torch's."""
+def test_an_unsupported_backbone_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A width that the kernels do not support is named, and ``auto`` selects torch's kernels."""
     backbone = tiny_backbone()
     backbone.model.config.intermediate_size = 60
-    settled, picked = select_format(backbone, "int8", "auto")
+    choice = KernelChoice(library(), "native")
+    monkeypatch.setattr(weight_autotune, "select_kernels", lambda *_: choice)
+
+    selected, report = weight_autotune.select_format(backbone, "int8", "auto")
 
     assert "60 is not a multiple of 16" in unsupported_reason(backbone)
-    assert settled.kernels is None
-    assert picked.kernels.startswith("torch: the inner width 60")
+    assert selected.kernels is None
+    assert report.kernels.startswith("torch: the intermediate size 60")
 
 
 def test_a_backbone_in_bfloat16_is_refused() -> None:

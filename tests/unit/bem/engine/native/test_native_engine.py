@@ -14,7 +14,9 @@ def worker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LLMEngine]:
     """A running engine with two adapters."""
-    made = make(packed(request.param), write_adapters(tmp_path_factory.mktemp("adapters")), waiting=4)
+    made = make(
+        packed(request.param), write_adapters(tmp_path_factory.mktemp("adapters")), waiting=4
+    )
     made.start()
     yield made
     made.close(drain=False)
