@@ -1,4 +1,4 @@
-"""Rows that each use another adapter, beside none, and beside peft's mixed batch."""
+"""Decode throughput with another adapter per row, beside none and beside peft's mixed batch."""
 
 from typing import Any
 
@@ -8,14 +8,21 @@ from peft import LoraConfig, get_peft_model
 
 from benchmarks.engine.engine_fixture import (
     CACHE,
-    FIRST,
+    FIRST_LAYER,
     LAYERS,
     RANK,
     DecodeLoop,
-    backbone,
-    with_sites,
+    install_random_adapters,
+    load,
 )
-from benchmarks.engine.measurement import Measurement, Target, medians, per_second, rates, ratio
+from benchmarks.engine.measurement import (
+    Measurement,
+    Target,
+    alternating_rates,
+    medians,
+    per_second,
+    ratio,
+)
 
 TARGETS = {"16 adapters / none": Target(0.9), "64 adapters / peft mixed": Target(4.0)}
 STEPS = 8
@@ -27,7 +34,7 @@ def peft_mixed(adapters: int) -> Any:
     config = LoraConfig(
         r=RANK,
         target_modules=["o_proj", "down_proj"],
-        layers_to_transform=list(range(FIRST, LAYERS)),
+        layers_to_transform=list(range(FIRST_LAYER, LAYERS)),
         init_lora_weights=False,
     )
     mixed = get_peft_model(model, config, adapter_name="0")
@@ -37,10 +44,10 @@ def peft_mixed(adapters: int) -> Any:
 
 
 def run(rounds: int) -> Measurement:
-    """Time decode steps of 16 rows, then steps of 64 rows of one token at position 0."""
-    found = Measurement()
-    loaded = backbone()
-    bank, _ = with_sites(loaded, slots=64)
+    """Time decode steps of 16 rows, then forward passes of 64 rows of one token at position 0."""
+    result = Measurement()
+    loaded = load()
+    bank, _ = install_random_adapters(loaded, slots=64)
     ours = DecodeLoop(loaded, bank, rows=64)
     theirs = peft_mixed(64)
     names = [str(row) for row in range(64)]
@@ -55,7 +62,7 @@ def run(rounds: int) -> Measurement:
             set_rows(16)
         else:
             bank.rows.clear()
-        return per_second(lambda: ours.steps(STEPS), 16 * STEPS)
+        return per_second(lambda: ours.run(STEPS), 16 * STEPS)
 
     def mine() -> float:
         set_rows(64)
@@ -65,14 +72,17 @@ def run(rounds: int) -> Measurement:
         with torch.inference_mode():
             return per_second(lambda: theirs(input_ids=ids, adapter_names=names), 64)
 
-    few = rates({"none": lambda: sixteen(0), "16 adapters": lambda: sixteen(16)}, 2 * rounds)
-    many = rates({"ours": mine, "peft mixed": mixed}, rounds)
-    found.figures = {"weights": loaded.weights, "16 rows": medians(few), "64 rows": medians(many)}
-    found.ratios = {
+    few = alternating_rates(
+        {"none": lambda: sixteen(0), "16 adapters": lambda: sixteen(16)}, 2 * rounds
+    )
+    many = alternating_rates({"ours": mine, "peft mixed": mixed}, rounds)
+    result.figures = {"weights": loaded.weights, "16 rows": medians(few), "64 rows": medians(many)}
+    result.ratios = {
         "16 adapters / none": ratio(few["16 adapters"], few["none"]),
         "64 adapters / peft mixed": ratio(many["ours"], many["peft mixed"]),
     }
-    found.notes = [
-        f"rank {RANK}, o_proj and down_proj of layers {FIRST} to {LAYERS - 1}; peft in float32"
+    result.notes = [
+        f"rank {RANK}, o_proj and down_proj of layers {FIRST_LAYER} to {LAYERS - 1}",
+        "peft computes in float32",
     ]
-    return found
+    return result

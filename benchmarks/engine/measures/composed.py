@@ -1,9 +1,16 @@
-"""What sites cost when nothing is active, and with five missions at once."""
+"""Decode throughput with idle adapter sites, and with five adapters composed per row."""
 
 import torch
 
-from benchmarks.engine.engine_fixture import RANK, DecodeLoop, backbone, with_sites
-from benchmarks.engine.measurement import Measurement, Target, medians, per_second, rates, ratio
+from benchmarks.engine.engine_fixture import RANK, DecodeLoop, install_random_adapters, load
+from benchmarks.engine.measurement import (
+    Measurement,
+    Target,
+    alternating_rates,
+    medians,
+    per_second,
+    ratio,
+)
 from benchmarks.engine.measures.adapters import peft_mixed
 
 TARGETS = {
@@ -15,11 +22,11 @@ STEPS, ROWS = 8, 16
 
 
 def run(rounds: int) -> Measurement:
-    """Time decode steps of 16 rows, and one token at position 0 beside peft."""
-    held = backbone()
-    bare_weights, bare = held.weights, DecodeLoop(held, None, rows=ROWS)
-    loaded = backbone(bare_weights)
-    bank, _ = with_sites(loaded, slots=8)
+    """Time decode steps of 16 rows, and forward passes of one token at position 0 beside peft."""
+    without_sites = load()
+    bare = DecodeLoop(without_sites, None, rows=ROWS)
+    loaded = load(without_sites.weights)
+    bank, _ = install_random_adapters(loaded, slots=8)
     ours = DecodeLoop(loaded, bank, rows=ROWS)
     theirs = peft_mixed(5)
     theirs.base_model.set_adapter([str(name) for name in range(5)])
@@ -32,11 +39,11 @@ def run(rounds: int) -> Measurement:
 
     def idle() -> float:
         bank.rows.clear()
-        return per_second(lambda: ours.steps(STEPS), ROWS * STEPS)
+        return per_second(lambda: ours.run(STEPS), ROWS * STEPS)
 
     def five() -> float:
         compose()
-        return per_second(lambda: ours.steps(STEPS), ROWS * STEPS)
+        return per_second(lambda: ours.run(STEPS), ROWS * STEPS)
 
     def one() -> float:
         compose()
@@ -46,9 +53,9 @@ def run(rounds: int) -> Measurement:
         with torch.inference_mode():
             return per_second(lambda: theirs(input_ids=ids), ROWS)
 
-    sides = {"bare": lambda: per_second(lambda: bare.steps(STEPS), ROWS * STEPS)}
-    steps = rates(sides | {"idle": idle, "five": five}, 3 * rounds)
-    single = rates({"ours": one, "peft with five": peft}, rounds)
+    sides = {"bare": lambda: per_second(lambda: bare.run(STEPS), ROWS * STEPS)}
+    steps = alternating_rates(sides | {"idle": idle, "five": five}, 3 * rounds)
+    single = alternating_rates({"ours": one, "peft with five": peft}, rounds)
     return Measurement(
         figures={
             "weights": loaded.weights,
@@ -61,5 +68,5 @@ def run(rounds: int) -> Measurement:
             "five / bare": ratio(steps["five"], steps["bare"]),
             "five / peft with five": ratio(single["ours"], single["peft with five"]),
         },
-        notes=["the five composed adapters lie in the sites as five slots a row"],
+        notes=["the five composed adapters use five slots per row of the sites"],
     )

@@ -1,4 +1,4 @@
-"""What fewer bits cost in perplexity, on 50,000 tokens of real text."""
+"""Perplexity of quantised weights beside float32, on 50,000 tokens of real text."""
 
 import math
 import os
@@ -8,7 +8,7 @@ from bem.engine.linear import Int4Linear
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.engine.engine_fixture import DecodeLoop, backbone, text_ids
+from benchmarks.engine.engine_fixture import DecodeLoop, load, text_ids
 from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {
@@ -21,8 +21,8 @@ WINDOW = 512
 TOKENS = int(os.environ.get("BENCH_PERPLEXITY_TOKENS", "50000"))
 
 
-def nats(ours: DecodeLoop, windows: Tensor) -> float:
-    """Return the mean negative log-likelihood a token of ``windows [N, WINDOW]``."""
+def nats_per_token(ours: DecodeLoop, windows: Tensor) -> float:
+    """Return the mean negative log-likelihood per token of ``windows [N, WINDOW]``."""
     decoder, total = ours.decoder, 0.0
     with torch.inference_mode():
         for window in windows:
@@ -36,20 +36,20 @@ def nats(ours: DecodeLoop, windows: Tensor) -> float:
 
 
 def run(rounds: int, tokens: int = TOKENS) -> Measurement:
-    """Score windows of 512 tokens in each form."""
+    """Score windows of 512 tokens in each weight format; ``rounds`` is ignored."""
     del rounds
-    loaded = backbone("fp32")
+    loaded = load("fp32")
     ids = text_ids(loaded.tokenizer, tokens)
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     losses = {}
     for name in ("fp32", *(target.split(" /", maxsplit=1)[0] for target in TARGETS)):
         kind, _, kernels = name.partition(", ")
-        held = backbone(kind, "torch" if kernels else "auto")
+        held = load(kind, "torch" if kernels else "auto")
         ours = DecodeLoop(held, None, rows=1, context=WINDOW)
         for product in ours.decoder.linears:
             if isinstance(product, Int4Linear):
                 product.max_int4_rows = WINDOW
-        losses[name] = nats(ours, windows)
+        losses[name] = nats_per_token(ours, windows)
     base = losses["fp32"]
     change = {name: round(math.exp(loss - base), 5) for name, loss in losses.items()}
     return Measurement(

@@ -1,4 +1,4 @@
-"""From the start of the router's process to its first answer, with weights measured and packed."""
+"""Time from the start of the router's process to its first response, weight autotuning included."""
 
 import os
 import statistics

@@ -1,13 +1,12 @@
-"""What the serving measures share: an engine with random adapters, and timed requests."""
+"""Running engine with random adapters whose requests are timed token by token."""
 
 import json
 import shutil
-import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,142 +19,125 @@ from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 
-from benchmarks.engine.engine_fixture import backbone as held
+from benchmarks.engine.engine_fixture import load
 
 LAYERS, FEATURE_LAYER, RANK = range(15, 30), 8, 8
-# Files that differ; more adapters share them under their own cards, so that a disk holds them.
-FILES = 16
+# Distinct tensor files; further adapters link to them under their own cards, to save disk space.
+DISTINCT_FILES = 16
 
 
 @dataclass
-class Timed:
-    """One request as a client saw it.
+class TimedRequest:
+    """A request with the arrival times of its tokens at the client.
 
     Attributes:
-        began: When it was sent, on the clock of ``time.perf_counter()``.
-        times: When each of its tokens came, on the same clock.
-        done: Set when it has ended.
+        submitted_at: Time of submission, on the clock of ``time.perf_counter()``.
+        token_times: Arrival times of the tokens, on the same clock.
+        done: Event that is set when the request has ended.
     """
 
-    began: float
-    times: list[float]
+    submitted_at: float
+    token_times: list[float]
     done: threading.Event
 
     @property
     def ttft_s(self) -> float:
         """Seconds to the first token."""
-        return self.times[0] - self.began
+        return self.token_times[0] - self.submitted_at
 
     @property
     def seconds(self) -> float:
         """Seconds to the last token."""
-        return self.times[-1] - self.began
+        return self.token_times[-1] - self.submitted_at
 
-    def wait(self) -> "Timed":
-        """Return it once it has ended."""
-        assert self.done.wait(timeout=280), "no end in time"
+    def wait(self) -> "TimedRequest":
+        """Wait for the end of the request and return it."""
+        assert self.done.wait(timeout=280), "the request did not end in 280 s"
         return self
 
 
-class Engine:
-    """A running engine with timed requests.
+class TimedEngine:
+    """A running engine that times its requests.
 
     Args:
-        worker: Started.
+        engine: Started engine.
     """
 
-    def __init__(self, worker: LLMEngine) -> None:
-        self.worker = worker
-        ends = worker.backbone.end_token_ids
+    def __init__(self, engine: LLMEngine) -> None:
+        self.engine = engine
+        ends = engine.backbone.end_token_ids
         self._endless = Sampling(
             temperature=0, logit_bias=tuple((end, -100.0) for end in ends), logprobs=0
         )
 
-    def ask(self, ids: Sequence[int], tokens: int, **fields: Any) -> Timed:
-        """Send a greedy request that ends after ``tokens`` tokens."""
-        timed = Timed(time.perf_counter(), [], threading.Event())
+    def submit(self, ids: Sequence[int], tokens: int, **fields: Any) -> TimedRequest:
+        """Submit a greedy request that ends after ``tokens`` tokens."""
+        timed = TimedRequest(time.perf_counter(), [], threading.Event())
 
-        def note(piece: OutputDelta | Exception) -> None:
-            assert isinstance(piece, OutputDelta), piece
-            timed.times += [time.perf_counter()] * max(1, len(piece.logprobs))
-            if piece.finish:
+        def on_output(delta: OutputDelta | Exception) -> None:
+            assert isinstance(delta, OutputDelta), delta
+            timed.token_times += [time.perf_counter()] * max(1, len(delta.logprobs))
+            if delta.finish:
                 timed.done.set()
 
         request = GenerationRequest(tuple(ids), self._endless, max_tokens=tokens, **fields)
-        self.worker.submit(request, note)
+        self.engine.submit(request, on_output)
         return timed
 
 
 def random_ids(count: int, seed: int) -> list[int]:
-    """Return token ids that no other seed shares."""
+    """Return random token ids that differ between seeds."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(100, 40_000, (count,), generator=generator).tolist()
 
 
 @contextmanager
-def engine(
+def running_engine(
     *,
     weights: str = "auto",
-    rows: int = 16,
+    max_sequences: int = 16,
     adapters: int = 2,
     slots: int = 4,
     context_tokens: int = 1024,
     prefix_bytes: int = 2**28,
-) -> Iterator[Engine]:
-    """Run an engine with the packaged model and ``adapters`` random adapters, ``s0`` and on."""
-    backbone = held(weights)
+) -> Iterator[TimedEngine]:
+    """Run an engine with the packaged model and random adapters ``s0``, ``s1`` and so on."""
+    backbone = load(weights)
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
     with TemporaryDirectory() as scratch:
         for folder in write_adapters(Path(scratch), backbone, adapters):
             bank.load(folder)
-        worker = LLMEngine(
+        engine = LLMEngine(
             backbone,
             bank,
-            max_sequences=rows,
+            max_sequences=max_sequences,
             max_waiting=4096,
             context_tokens=context_tokens,
             prefix_bytes=prefix_bytes,
         )
-        worker.start()
+        engine.start()
         try:
-            yield Engine(worker)
+            yield TimedEngine(engine)
         finally:
-            worker.close(drain=False)
+            engine.close(drain=False)
 
 
 def write_adapters(folder: Path, backbone: Backbone, count: int) -> list[Path]:
-    """Write random adapters; after the first few, folders link to their tensors."""
-    made: list[Path] = []
+    """Write random adapters and return their folders."""
+    folders: list[Path] = []
     for number in range(count):
         name = f"s{number}"
-        if number < FILES:
+        if number < DISTINCT_FILES:
             save_adapter(folder / name, _card(name, backbone), _tensors(backbone, number))
         else:
-            like = made[number % FILES]
+            original = folders[number % DISTINCT_FILES]
             (folder / name).mkdir()
-            (folder / name / TENSORS).symlink_to(like / TENSORS)
-            card = json.loads((like / CARD).read_text())
+            (folder / name / TENSORS).symlink_to(original / TENSORS)
+            card = json.loads((original / CARD).read_text())
             (folder / name / CARD).write_text(json.dumps({**card, "name": name}))
-        made.append(folder / name)
+        folders.append(folder / name)
     assert shutil.disk_usage(folder).free > 2**30
-    return made
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that ``share`` of all values do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def median(values: Sequence[float]) -> float:
-    """Return the median."""
-    return statistics.median(values)
-
-
-def show(figures: Any) -> None:
-    """Print figures as JSON."""
-    plain = asdict(figures) if is_dataclass(figures) and not isinstance(figures, type) else figures
-    print(json.dumps(plain, indent=2))
+    return folders
 
 
 def _card(name: str, backbone: Backbone) -> AdapterCard:
