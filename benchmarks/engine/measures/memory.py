@@ -44,8 +44,8 @@ def run(rounds: int) -> Measurement:
     del rounds
     result = Measurement()
     for kind in ("fp32", "bf16", "int8", "int4"):
-        code = f"import json; from {__name__} import resident_mb; "
-            f"print(json.dumps(resident_mb({kind!r})))"
+        call = f"json.dumps(resident_mb({kind!r}))"
+        code = f"import json; from {__name__} import resident_mb; print({call})"
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
         )
