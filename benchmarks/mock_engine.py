@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bem.adapters.bank import LoadedAdapter
-from bem.engine import GenerationRequest, Piece, Ticket
-from bem.engine.batch import Counters
-from bem.engine.requests import OnPiece
+from bem.engine import GenerationRequest, OutputDelta, RequestHandle
+from bem.engine.counters import EngineCounters
+from bem.engine.api import OutputCallback
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.mission import Mission
-from bem_fleet.services.router.servicer import SERVICE, STATUS, MissionHolder, RouterServicer
+from bem_fleet.services.router.servicer import SERVICE, STATUS, LazyModelHost, RouterServicer
 from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.router.v1 import router_pb2_grpc
 from fleet.server import App, serve
@@ -35,18 +35,18 @@ class MockEngine:
         self._changed = threading.Condition()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def submit(self, request: GenerationRequest, on_piece: OnPiece) -> Ticket:
+    def submit(self, request: GenerationRequest, on_piece: OutputCallback) -> RequestHandle:
         """Schedule the words of one response."""
         now = time.perf_counter()
         with self._changed:
             for index, word in enumerate(WORDS):
                 finish = "stop" if index == len(WORDS) - 1 else None
-                piece = Piece(word, index + 1, finish)  # type: ignore[arg-type]
+                piece = OutputDelta(word, index + 1, finish)  # type: ignore[arg-type]
                 self._number += 1
                 entry = (now + TOKEN_S * (index + 1), self._number, _delivery(on_piece, piece))
                 heapq.heappush(self._due, entry)
             self._changed.notify()
-        return Ticket(request, on_piece)
+        return RequestHandle(request, on_piece)
 
     def adapters(self) -> list[LoadedAdapter]:
         """Return none."""
@@ -70,13 +70,13 @@ class MockEngine:
             call()
 
 
-def _delivery(on_piece: OnPiece, piece: Piece) -> Callable[[], None]:
+def _delivery(on_piece: OutputCallback, piece: OutputDelta) -> Callable[[], None]:
     return lambda: on_piece(piece)
 
 
 async def build(_settings: RouterSettings, app: App) -> None:
     """Serve the real servicer on the mock engine."""
-    holder = MissionHolder()
+    holder = LazyModelHost()
     holder.loaded = Mission(tiny_backbone(), MockEngine(), Path())
     router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(holder), app.server)
     await app.register_service(SERVICE)
@@ -88,8 +88,8 @@ async def in_process_seconds(engine: MockEngine, request: GenerationRequest) -> 
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
 
-    def on_piece(piece: Piece | Exception) -> None:
-        if isinstance(piece, Piece) and piece.finish:
+    def on_piece(piece: OutputDelta | Exception) -> None:
+        if isinstance(piece, OutputDelta) and piece.finish:
             loop.call_soon_threadsafe(done.set)
 
     began = time.perf_counter()

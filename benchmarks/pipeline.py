@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem_fleet.data.datasets import get_dataset, question_word
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
 from bem_fleet.data.pipeline import run_dataset
@@ -121,9 +121,9 @@ def pipeline_seconds(report: dict[str, Any]) -> tuple[dict[str, float], int, int
     return stages.seconds, len(items), len(items) * len(said)
 
 
-def worker_seconds(worker: ModelWorker, chats: Sequence[Chat], adapter: str | None) -> float:
+def worker_seconds(worker: LLMEngine, chats: Sequence[Chat], adapter: str | None) -> float:
     """Return the seconds of the worker alone for the conversations."""
-    done: SimpleQueue[Piece | Exception] = SimpleQueue()
+    done: SimpleQueue[OutputDelta | Exception] = SimpleQueue()
     tokenizer = worker.backbone.tokenizer
     prompts = []
     for chat in chats:
@@ -139,7 +139,7 @@ def worker_seconds(worker: ModelWorker, chats: Sequence[Chat], adapter: str | No
     left = len(prompts)
     while left:
         piece = done.get()
-        assert isinstance(piece, Piece), piece
+        assert isinstance(piece, OutputDelta), piece
         left -= piece.finish is not None
     return time.perf_counter() - began
 
@@ -151,7 +151,7 @@ def measure_model() -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     bank.load(folder)
-    worker = ModelWorker(backbone, bank, rows=SAMPLE_ITEMS, queue=64, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=SAMPLE_ITEMS, max_waiting=64, context_tokens=2048)
     worker.start()
     chosen = data.splits["held_out"][:SAMPLE_ITEMS]
     items = [EvaluationItem(i.key, i.prompt(), (i.answer,)) for i in chosen]

@@ -1,1 +1,1 @@
-"""The engine beside llama.cpp, transformers and peft; one small file a measure."""
+"""Engine benchmark beside llama.cpp, transformers and peft; one file per measure."""

@@ -1,6 +1,6 @@
-"""Measure the engine: ``python -m benchmarks.engine [--only NAME ...] [--rounds N]``.
+"""Engine benchmark: ``python -m benchmarks.engine [--only NAME ...] [--rounds N]``.
 
-Each measure runs in a process of its own; what is measured anew replaces its part of the report.
+Each measure runs in a process of its own. Its result replaces its part of the report.
 """
 
 import argparse
@@ -23,45 +23,47 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "results"
 
 
-def names() -> list[str]:
-    """Return all measures by name."""
+def measure_names() -> list[str]:
+    """Return the names of all measures."""
     return sorted(module.name for module in pkgutil.iter_modules(measures.__path__))
 
 
-def load(name: str) -> Any:
-    """Return a measure's module."""
+def measure_module(name: str) -> Any:
+    """Return the module of a measure."""
     return import_module(f"benchmarks.engine.measures.{name}")
 
 
-def apart(name: str, rounds: int, threads: int) -> dict[str, Any]:
-    """Run one measure in a fresh process and return what it found."""
-    load = round(os.getloadavg()[0], 1)
+def run_in_process(name: str, rounds: int, threads: int) -> dict[str, Any]:
+    """Run one measure in a process of its own and return its result."""
+    load_average = round(os.getloadavg()[0], 1)
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     command = [sys.executable, "-m", "benchmarks.engine", "--one", name, "--rounds", str(rounds)]
-    shown = subprocess.run(
+    done = subprocess.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, env=environment
     )
-    found: dict[str, Any] = json.loads(shown.stdout.splitlines()[-1])
-    return found | {"threads": threads or torch.get_num_threads(), "load": load}
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result | {"threads": threads or torch.get_num_threads(), "load": load_average}
 
 
 def main() -> None:
-    """Measure and write the report."""
+    """Run the measures and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=names(), default=names())
-    parser.add_argument("--one", choices=names(), help="print one measure's result and stop")
+    parser.add_argument("--only", nargs="+", choices=measure_names(), default=measure_names())
+    parser.add_argument(
+        "--one", choices=measure_names(), help="run one measure in this process, print its result"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0, help="of both sides; 0: all cores")
+    parser.add_argument("--threads", type=int, default=0, help="threads of all sides; 0: all cores")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(asdict(load(arguments.one).run(arguments.rounds))))
+        print(json.dumps(asdict(measure_module(arguments.one).run(arguments.rounds))))
         return
     path = OUT / "bench_engine.json"
     parts: dict[str, Any] = json.loads(path.read_text())["measures"] if path.exists() else {}
     for name in arguments.only:
         print(f"{name} ...", flush=True)
-        parts[name] = apart(name, arguments.rounds, arguments.threads)
-        targets = {n: load(n).TARGETS for n in parts}
+        parts[name] = run_in_process(name, arguments.rounds, arguments.threads)
+        targets = {n: measure_module(n).TARGETS for n in parts}
         write(OUT, parts, targets)
 
 

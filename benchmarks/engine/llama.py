@@ -1,4 +1,4 @@
-"""llama.cpp as a child process, where ``LLAMA_PYTHON`` names an interpreter that has it."""
+"""llama.cpp in a child process, if ``LLAMA_PYTHON`` names an interpreter with llama-cpp-python."""
 
 import contextlib
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-Ask = Callable[..., float]
+Measure = Callable[..., float]
 ABSENT = "llama.cpp: not measured, LLAMA_PYTHON names no interpreter with llama-cpp-python"
 
 
 @contextlib.contextmanager
-def llama() -> Iterator[Ask | None]:
-    """Start llama.cpp on the same file with the same threads; None where it is not there.
+def llama() -> Iterator[Measure | None]:
+    """Start llama.cpp on the same file with the same threads; yields None if it is not installed.
 
-    What is given takes a command of ``llama_side`` and returns its tokens a second.
+    The yielded function takes a command of ``llama_side`` and returns its tokens per second.
     """
     python = os.environ.get("LLAMA_PYTHON", "")
     if not python:
@@ -39,13 +39,13 @@ def llama() -> Iterator[Ask | None]:
     assert child.stdout
     source, sink = child.stdout, child.stdin
 
-    def ask(**command: int) -> float:
+    def measure(**command: int) -> float:
         sink.write(json.dumps(command) + "\n")
         sink.flush()
         return float(json.loads(source.readline()))
 
     try:
-        yield ask
+        yield measure
     finally:
         child.stdin.close()
         child.wait(timeout=30)

@@ -1,7 +1,9 @@
-"""Runs in an interpreter that has llama-cpp-python: one JSON command a line in, one answer out.
+"""llama.cpp benchmark worker: one JSON command per input line, one result per output line.
 
 Commands: ``{"prefill": n}``, ``{"decode": n}`` (one sequence) and ``{"batch": rows, "prompt": p,
-"decode": n}``; the answer is tokens a second. Greedy, the model's file and threads are arguments.
+"decode": n}``; the result is tokens per second. Decoding is greedy.
+The arguments are the model file and the number of threads. It runs in an interpreter with
+llama-cpp-python.
 """
 
 import ctypes
@@ -12,25 +14,25 @@ import time
 import llama_cpp as ll
 import numpy as np
 
-CONTEXT, WIDEST = 16384, 64
+CONTEXT, MAX_SEQUENCES = 16384, 64
 
 
 class Llama:
-    """A model and one context; the low-level interface, without the cost of the high one."""
+    """A model and one context on llama.cpp's low-level interface."""
 
     def __init__(self, path: str, threads: int) -> None:
         ll.llama_backend_init()
         self.model = ll.llama_model_load_from_file(path.encode(), ll.llama_model_default_params())
         parameters = ll.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_ubatch = CONTEXT, 2048, 512
-        parameters.n_seq_max, parameters.kv_unified = WIDEST, True
+        parameters.n_seq_max, parameters.kv_unified = MAX_SEQUENCES, True
         parameters.n_threads = parameters.n_threads_batch = threads
         self.context = ll.llama_init_from_model(self.model, parameters)
-        self.words = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
+        self.vocabulary = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
         self.batch = ll.llama_batch_init(2048, 0, 1)
 
     def clear(self) -> None:
-        """Forget all sequences."""
+        """Remove all sequences."""
         ll.llama_memory_clear(ll.llama_get_memory(self.context), True)
 
     def run(self, tokens: list[tuple[int, int, int, bool]]) -> None:
@@ -44,10 +46,10 @@ class Llama:
             raise RuntimeError(f"llama_decode failed on {len(tokens)} tokens")
 
     def best(self, at: int) -> int:
-        """Return the likeliest token of the ``at``-th entry of the last batch."""
+        """Return the most probable token of entry ``at`` of the last batch."""
         logits = ll.llama_get_logits_ith(self.context, at)
         pointer = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float))
-        return int(np.ctypeslib.as_array(pointer, (self.words,)).argmax())
+        return int(np.ctypeslib.as_array(pointer, (self.vocabulary,)).argmax())
 
 
 def prompt(length: int, sequence: int = 0) -> list[tuple[int, int, int, bool]]:
@@ -56,7 +58,7 @@ def prompt(length: int, sequence: int = 0) -> list[tuple[int, int, int, bool]]:
 
 
 def measure(llama: Llama, command: dict[str, int]) -> float:
-    """Carry out one command."""
+    """Run one command and return its tokens per second."""
     llama.clear()
     if "prefill" in command:
         began = time.perf_counter()
@@ -68,7 +70,7 @@ def measure(llama: Llama, command: dict[str, int]) -> float:
     for row in range(rows):
         llama.run(prompt(length, row))
     if "batch" not in command:
-        # One sequence: its decoding alone, as llama.cpp states it.
+        # One sequence: decoding alone, as llama.cpp reports it.
         began = time.perf_counter()
     current = [504] * rows
     for step in range(steps):
@@ -78,7 +80,7 @@ def measure(llama: Llama, command: dict[str, int]) -> float:
 
 
 def main() -> None:
-    """Answer commands until the input ends."""
+    """Run commands until the input ends."""
     llama = Llama(sys.argv[1], int(sys.argv[2]))
     for line in sys.stdin:
         print(json.dumps(measure(llama, json.loads(line))), flush=True)

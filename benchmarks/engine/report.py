@@ -1,11 +1,11 @@
-"""The report of all measures: JSON with one ``ratios`` object, and a table."""
+"""Report of the engine benchmark: JSON with one ``ratios`` object, and a Markdown table."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.found import Target
+from benchmarks.engine.measurement import Target
 
 
 def write(out: Path, parts: Mapping[str, Any], targets: Mapping[str, Mapping[str, Target]]) -> None:
@@ -18,7 +18,7 @@ def write(out: Path, parts: Mapping[str, Any], targets: Mapping[str, Mapping[str
     }
     report = {"command": "make bench-engine", "ratios": ratios, "measures": dict(parts)}
     (out / "bench_engine.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-    lines = ["# The engine", "", "| ratio | found | target | |", "| --- | --- | --- | --- |"]
+    lines = ["# The engine", "", "| ratio | measured | target | |", "| --- | --- | --- | --- |"]
     for name in sorted(parts):
         for what, value in parts[name]["ratios"].items():
             lines.append(_row(f"{name}: {what}", value, targets[name].get(what)))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
 from bem_fleet.evaluation.systems import ComparisonSide, Decoding, EvaluationItem, SystemRun
 from bem_fleet.evaluation.worker_system import WorkerSystem
@@ -33,7 +33,7 @@ def record_traces(cached: Path) -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     name = bank.load(folder).name
-    worker = ModelWorker(backbone, bank, rows=1, queue=8, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=1, max_waiting=8, context_tokens=2048)
     worker.start()
     adapter, base = WorkerSystem(worker, name), WorkerSystem(worker)
     shots = tuple((shot.prompt(), shot.reply()) for shot in few_shot_examples(data))

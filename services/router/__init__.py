@@ -1,1 +1,1 @@
-"""Mission A: plans and generates with the base model and its adapters."""
+"""Router service (Mission A): text generation with the base model and its adapters."""

@@ -1,4 +1,4 @@
-"""Router service: answers with the base model and its adapters (Mission A)."""
+"""Entry point of the router service."""
 
 from bem_fleet.services.router.build import build
 from bem_fleet.services.router.servicer import STATUS

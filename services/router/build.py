@@ -1,11 +1,12 @@
-"""Puts the service together."""
+"""Wiring of the router service."""
 
 import asyncio
 from collections.abc import Callable
 
 from bem_fleet.services.router import open_inference, servicer
-from bem_fleet.services.router.contract import RouterContract
-from bem_fleet.services.router.mission import Mission, load
+from bem_fleet.services.router.mission_contract import RouterContract
+from bem_fleet.services.router.model_host import LazyModelHost, ModelHost
+from bem_fleet.services.router.model_loading import load
 from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.mission.v1 import mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
@@ -13,31 +14,31 @@ from fleet import mission as contract
 from fleet.server import App
 from inference import open_inference_pb2_grpc
 
-Load = Callable[[RouterSettings], Mission]
+Load = Callable[[RouterSettings], ModelHost]
 
 
-async def build(settings: RouterSettings, app: App, load_mission: Load = load) -> None:
-    """Add the servicers at once and load the model beside them; ready when it is loaded."""
-    holder = servicer.MissionHolder()
-    router_pb2_grpc.add_RouterServiceServicer_to_server(servicer.RouterServicer(holder), app.server)
+async def build(settings: RouterSettings, app: App, load_host: Load = load) -> None:
+    """Add the servicers and load the model in the background; ready when it is loaded."""
+    host = LazyModelHost()
+    router_pb2_grpc.add_RouterServiceServicer_to_server(servicer.RouterServicer(host), app.server)
     service = router_pb2.DESCRIPTOR.services_by_name["RouterService"]
     mission_pb2_grpc.add_MissionServiceServicer_to_server(
-        contract.MissionServicer("router", service, lambda: RouterContract(holder.get())),
+        contract.MissionServicer("router", service, lambda: RouterContract(host.get())),
         app.server,
     )
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-        open_inference.OpenInferenceServicer(holder), app.server
+        open_inference.OpenInferenceServicer(host), app.server
     )
     names = (servicer.SERVICE, contract.SERVICE, open_inference.SERVICE)
     for name in names:
         await app.register_service(name)
 
     async def become_ready() -> None:
-        mission = await asyncio.to_thread(load_mission, settings)
-        holder.loaded = mission
-        app.on_stop(mission.close)
+        loaded = await asyncio.to_thread(load_host, settings)
+        host.loaded = loaded
+        app.on_stop(loaded.close)
         for name in names:
             await app.set_serving(name, serving=True)
-        await mission.watch()
+        await loaded.run_until_closed()
 
     app.spawn(become_ready())

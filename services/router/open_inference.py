@@ -4,14 +4,14 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from bem.engine import OutputDelta
 from bem.errors import AdapterNotFoundError, BemError, InvalidRequestError
-from bem_fleet.services.router.mission import Mission
-from bem_fleet.services.router.requests import engine_request
-from bem_fleet.services.router.servicer import MissionHolder, deadline_of, strength_of
+from bem_fleet.services.router.model_host import LazyModelHost
+from bem_fleet.services.router.servicer import deadline_of, safety_strength_of
 from bemfleet.router.v1 import router_pb2
 from fleet.errors import FleetError
 from grpc import aio
@@ -30,32 +30,36 @@ SAMPLING = frozenset(
 
 
 class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
-    """Serves the base model and every adapter as a model of the protocol."""
+    """Serves the base model and every adapter as a model of the protocol.
 
-    def __init__(self, holder: MissionHolder) -> None:
-        self._holder = holder
+    Args:
+        host: Model host, which may still be loading.
+    """
+
+    def __init__(self, host: LazyModelHost) -> None:
+        self._host = host
 
     async def ServerLive(
         self, request: pb.ServerLiveRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.ServerLiveResponse:
-        """Tell that the process is alive."""
+        """Return that the process is alive."""
         del request, context
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(
         self, request: pb.ServerReadyRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.ServerReadyResponse:
-        """Tell whether the model is loaded."""
+        """Return whether the model is loaded."""
         del request, context
-        return pb.ServerReadyResponse(ready=self._holder.loaded is not None)
+        return pb.ServerReadyResponse(ready=self._host.loaded is not None)
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.ModelReadyResponse:
-        """Tell whether the named model can answer."""
+        """Return whether the named model can answer."""
         del context
         try:
-            self._holder.get().adapter_of(_named(request.name))
+            self._host.get().find_adapter(_required(request.name))
         except (AdapterNotFoundError, FleetError):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -63,7 +67,7 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.ServerMetadataResponse:
-        """Name the server."""
+        """Return name and version of the server."""
         del request, context
         return pb.ServerMetadataResponse(name="bem-fleet-router", version=version("bem-fleet"))
 
@@ -72,12 +76,12 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelMetadataResponse:
         """Describe the tensors of the named model."""
         del context
-        mission = self._holder.get()
-        adapter = mission.adapter_of(_named(request.name))
+        host = self._host.get()
+        adapter = host.find_adapter(_required(request.name))
         tensor = pb.ModelMetadataResponse.TensorMetadata
         return pb.ModelMetadataResponse(
             name=request.name,
-            versions=[mission.version_of(adapter)],
+            versions=[host.model_version(adapter.version if adapter else "")],
             platform="bem",
             inputs=[tensor(name=INPUT, datatype="BYTES", shape=[-1])],
             outputs=[tensor(name=OUTPUT, datatype="BYTES", shape=[-1])],
@@ -86,57 +90,62 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
     async def ModelInfer(
         self, request: pb.ModelInferRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.ModelInferResponse:
-        """Answer each text of the input tensor; the output has the same order."""
-        mission = self._holder.get()
+        """Complete each text of the input tensor; the output has the same order."""
+        host = self._host.get()
         texts, raw = _texts(request)
-        deadline, strength = deadline_of(context), strength_of(context)
+        deadline, strength = deadline_of(context), safety_strength_of(context)
+
+        async def complete(text: str) -> OutputDelta:
+            parsed = host.parse(_generate_request(request, text), deadline, strength)
+            return await host.complete(parsed)
+
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(
-                        _answer(mission, _generate(request, text), deadline, strength)
-                    )
-                    for text in texts
-                ]
+                tasks = [group.create_task(complete(text)) for text in texts]
         except ExceptionGroup as failures:
-            # The caller reads one status: that of the first text that failed.
+            # A call has one status: that of the first text that failed.
             raise failures.exceptions[0] from failures
-        return _response(mission, request, [task.result() for task in tasks], raw=raw)
+        outputs = [task.result() for task in tasks]
+        # Texts that a reload separates have different versions; all of them are named, in order.
+        versions = dict.fromkeys(host.model_version(one.adapter_version) for one in outputs)
+        return _response(request, outputs, ",".join(versions), raw=raw)
 
     async def ModelStreamInfer(
         self,
         request_iterator: AsyncIterator[pb.ModelInferRequest],
         context: aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """Answer each request of the stream whole; an error ends only its own request."""
+        """Answer each request of the stream in one message; an error ends only its own request."""
         async for request in request_iterator:
             try:
-                answer = await self.ModelInfer(request, context)
+                response = await self.ModelInfer(request, context)
             except (BemError, FleetError) as err:
                 yield pb.ModelStreamInferResponse(error_message=str(err))
             else:
-                yield pb.ModelStreamInferResponse(infer_response=answer)
+                yield pb.ModelStreamInferResponse(infer_response=response)
 
 
-def _named(name: str) -> str:
+def _required(name: str) -> str:
     if not name:
         raise InvalidRequestError("name", "is empty; name a model")
     return name
 
 
 def _texts(request: pb.ModelInferRequest) -> tuple[list[str], bool]:
-    """Return the texts of the one input tensor, and whether they came as raw contents."""
-    _named(request.model_name)
+    """Return the texts of the one input tensor, and whether they are raw contents."""
+    _required(request.model_name)
     if [tensor.name for tensor in request.inputs] != [INPUT]:
         raise InvalidRequestError("inputs", f"must be the one tensor {INPUT!r}")
     tensor = request.inputs[0]
     if tensor.datatype != "BYTES":
         raise InvalidRequestError(
-            "inputs[0].datatype", f"must be BYTES, is {tensor.datatype[:20]!r}"
+            "inputs[0].datatype", f"{tensor.datatype[:20]!r} is not supported; use BYTES"
         )
     raw = bool(request.raw_input_contents)
     parts = (
-        list(_split(request.raw_input_contents[0])) if raw else list(tensor.contents.bytes_contents)
+        list(_split_raw(request.raw_input_contents[0]))
+        if raw
+        else list(tensor.contents.bytes_contents)
     )
     count = 1
     for size in tensor.shape:
@@ -152,8 +161,8 @@ def _texts(request: pb.ModelInferRequest) -> tuple[list[str], bool]:
         raise InvalidRequestError("inputs[0]", f"is not UTF-8: {err.reason}") from err
 
 
-def _split(raw: bytes) -> Iterable[bytes]:
-    """Cut BYTES contents: each part has its length before it, four bytes, little-endian."""
+def _split_raw(raw: bytes) -> Iterable[bytes]:
+    """Split raw BYTES contents: each part follows its length, four bytes, little-endian."""
     at = 0
     while at < len(raw):
         if at + 4 > len(raw):
@@ -165,54 +174,46 @@ def _split(raw: bytes) -> Iterable[bytes]:
         at += 4 + size
 
 
-def _generate(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRequest:
-    """Express one text and the request's parameters as the router's own request."""
-    asked = router_pb2.GenerateRequest(model=request.model_name, prompt=text)
+def _generate_request(request: pb.ModelInferRequest, text: str) -> router_pb2.GenerateRequest:
+    """Translate one text and the request's parameters to the router's own request."""
+    translated = router_pb2.GenerateRequest(model=request.model_name, prompt=text)
     for name, parameter in request.parameters.items():
         kind = parameter.WhichOneof("parameter_choice")
         value = getattr(parameter, kind) if kind else None
         try:
             if name in ("max_tokens", "adapter_scale"):
-                setattr(asked, name, value)
+                setattr(translated, name, value)
             elif name in SAMPLING:
-                setattr(asked.sampling, name, value)
+                setattr(translated.sampling, name, value)
             elif name == "stop":
-                asked.stop.append(parameter.string_param)
+                translated.stop.append(parameter.string_param)
             else:
-                raise InvalidRequestError(f"parameters[{name[:40]!r}]", "is not known")
+                raise InvalidRequestError(f"parameters[{name[:40]!r}]", "is unknown; remove it")
         except (TypeError, ValueError) as err:
             raise InvalidRequestError(
                 f"parameters[{name!r}]", f"has the wrong type: {err}"
             ) from err
-    return asked
-
-
-async def _answer(
-    mission: Mission,
-    asked: router_pb2.GenerateRequest,
-    deadline: float | None,
-    strength: float | None,
-) -> bytes:
-    request = engine_request(mission, asked, deadline, strength)
-    return (await mission.complete(request)).text.encode()
+    return translated
 
 
 def _response(
-    mission: Mission, request: pb.ModelInferRequest, answers: list[bytes], *, raw: bool
+    request: pb.ModelInferRequest, outputs: Sequence[OutputDelta], model_version: str, *, raw: bool
 ) -> pb.ModelInferResponse:
+    texts = [output.text.encode() for output in outputs]
     response = pb.ModelInferResponse(
         model_name=request.model_name,
-        model_version=mission.version_of(mission.adapter_of(request.model_name)),
+        model_version=model_version,
         id=request.id,
         outputs=[
             pb.ModelInferResponse.InferOutputTensor(
-                name=OUTPUT, datatype="BYTES", shape=[len(answers)]
+                name=OUTPUT, datatype="BYTES", shape=[len(texts)]
             )
         ],
     )
     if raw:
-        parts = (struct.pack("<I", len(answer)) + answer for answer in answers)
-        response.raw_output_contents.append(b"".join(parts))
+        response.raw_output_contents.append(
+            b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        )
     else:
-        response.outputs[0].contents.bytes_contents.extend(answers)
+        response.outputs[0].contents.bytes_contents.extend(texts)
     return response

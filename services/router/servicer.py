@@ -1,4 +1,4 @@
-"""RouterService: protobuf in, the mission's call, protobuf out."""
+"""RouterService: translates protobuf messages to calls of the model host and back."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 from bem import errors
-from bem.engine import Likely, TokenLogprob
-from bem_fleet.services.router.mission import Mission
-from bem_fleet.services.router.requests import engine_request, safety_strength
+from bem.engine import TokenLogprob, TopLogprob
+from bem_fleet.services.router.model_host import LazyModelHost
+from bem_fleet.services.router.request_parsing import requested_safety_strength
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
-from fleet.errors import StatusTable, UnavailableError
+from fleet.errors import StatusTable
 from grpc import aio
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
@@ -37,87 +37,78 @@ _FINISH = {
 }
 
 
-class MissionHolder:
-    """The mission once it is loaded; until then every call is UNAVAILABLE."""
-
-    def __init__(self) -> None:
-        self.loaded: Mission | None = None
-
-    def get(self) -> Mission:
-        """Return the mission.
-
-        Raises:
-            UnavailableError: It is still loading.
-        """
-        if self.loaded is None:
-            raise UnavailableError("the model is still loading", retry_after_s=2.0)
-        return self.loaded
-
-
 class RouterServicer(rpc.RouterServiceServicer):
-    """Answers with the mission in ``holder``."""
+    """Serves the router's own service.
 
-    def __init__(self, holder: MissionHolder) -> None:
-        self._holder = holder
+    Args:
+        host: Model host, which may still be loading.
+    """
+
+    def __init__(self, host: LazyModelHost) -> None:
+        self._host = host
 
     async def Generate(
         self, request: pb.GenerateRequest, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.GenerateResponse]:
-        """Stream the pieces of an answer."""
-        mission = self._holder.get()
-        asked = engine_request(mission, request, deadline_of(context), strength_of(context))
-        version = mission.version_of(mission.adapter_of(request.model))
-        async for piece in mission.generate(asked):
+        """Stream the output deltas of a request.
+
+        The first response names the model version that serves the request: the one that the engine
+        leased when it admitted the request, which a reload in the meantime may have changed.
+        """
+        host = self._host.get()
+        parsed = host.parse(request, deadline_of(context), safety_strength_of(context))
+        first = True
+        async for delta in host.generate(parsed):
             response = pb.GenerateResponse(
-                text=piece.text,
-                finish_reason=_FINISH[piece.finish],
-                model_version=version,
-                logprobs=[_logprob(one) for one in piece.logprobs],
+                text=delta.text,
+                finish_reason=_FINISH[delta.finish],
+                model_version=host.model_version(delta.adapter_version) if first else "",
+                logprobs=[_token_logprob(one) for one in delta.logprobs],
             )
-            if piece.finish:
-                response.usage.prompt_tokens = len(asked.prompt_ids)
-                response.usage.completion_tokens = piece.completion_tokens
+            if delta.finish:
+                response.usage.prompt_tokens = len(parsed.prompt_ids)
+                response.usage.completion_tokens = delta.completion_tokens
             yield response
-            version = ""
+            first = False
 
     async def Complete(
         self, request: pb.CompleteRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.CompleteResponse:
-        """Return an answer whole."""
-        mission = self._holder.get()
-        asked = engine_request(mission, request.request, deadline_of(context), strength_of(context))
-        version = mission.version_of(mission.adapter_of(request.request.model))
-        piece = await mission.complete(asked)
+        """Return the complete output of a request."""
+        host = self._host.get()
+        parsed = host.parse(request.request, deadline_of(context), safety_strength_of(context))
+        output = await host.complete(parsed)
         usage = pb.Usage(
-            prompt_tokens=len(asked.prompt_ids), completion_tokens=piece.completion_tokens
+            prompt_tokens=len(parsed.prompt_ids), completion_tokens=output.completion_tokens
         )
         return pb.CompleteResponse(
-            text=piece.text,
-            finish_reason=_FINISH[piece.finish],
+            text=output.text,
+            finish_reason=_FINISH[output.finish],
             usage=usage,
-            model_version=version,
-            logprobs=[_logprob(one) for one in piece.logprobs],
+            model_version=host.model_version(output.adapter_version),
+            logprobs=[_token_logprob(one) for one in output.logprobs],
         )
 
 
 def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
-    """Return when the caller stops waiting, on the clock of ``time.monotonic()``."""
+    """Return the time at which the caller stops waiting, on the clock of ``time.monotonic()``."""
     remaining = context.time_remaining()
     return None if remaining is None else time.monotonic() + remaining
 
 
-def _logprob(one: TokenLogprob) -> pb.TokenLogprob:
-    return pb.TokenLogprob(chosen=_likely(one), top=[_likely(other) for other in one.top])
-
-
-def _likely(one: Likely) -> pb.LikelyToken:
-    return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)
-
-
-def strength_of(context: aio.ServicerContext[Any, Any]) -> float | None:
-    """Return how much of the safety adapter the caller asks for, in [0, 1].
+def safety_strength_of(context: aio.ServicerContext[Any, Any]) -> float | None:
+    """Return the strength of the safety adapter that the caller requests, in [0, 1], or None.
 
     Raises:
-        InvalidRequestError: The header ``bem-safety-strength`` is no such number.
+        InvalidRequestError: The header ``bem-safety-strength`` is malformed.
     """
-    return safety_strength(context.invocation_metadata() or ())
+    return requested_safety_strength(context.invocation_metadata() or ())
+
+
+def _token_logprob(one: TokenLogprob) -> pb.TokenLogprob:
+    top = [_likely_token(other) for other in one.top]
+    return pb.TokenLogprob(chosen=_likely_token(one), top=top)
+
+
+def _likely_token(one: TopLogprob) -> pb.LikelyToken:
+    return pb.LikelyToken(id=one.token, token=one.text, logprob=one.logprob)

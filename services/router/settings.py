@@ -28,7 +28,7 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
 
     kernels: Literal["auto", "native", "torch"] = "auto"
     """What multiplies ``int8`` and ``int4`` weights: kernels compiled on this machine (a CPU with
-    AVX-512 VNNI and g++), or torch's; ``auto`` takes the former where they can be had."""
+    AVX-512 VNNI and g++), or torch's; ``auto`` takes the earlier_segments where they can be had."""
 
     kernels_cache: Path = Path(".cache/kernels")
     """Where compiled kernels are kept; a library found there needs no compiler."""

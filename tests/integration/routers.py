@@ -6,7 +6,8 @@ from pathlib import Path
 
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.build import build
-from bem_fleet.services.router.mission import Mission, assemble
+from bem_fleet.services.router.model_host import ModelHost
+from bem_fleet.services.router.model_loading import assemble
 from bem_fleet.services.router.servicer import SERVICE, STATUS
 from bem_fleet.services.router.settings import RouterSettings
 from fleet.clients import open_channel, wait_ready
@@ -45,7 +46,7 @@ async def tiny_router(
         feature_layer=FEATURE_LAYER,
     )
 
-    def load(given: RouterSettings) -> Mission:
+    def load(given: RouterSettings) -> ModelHost:
         return assemble(tiny_backbone(), given)
 
     async def assembled(given: RouterSettings, app: App) -> None:

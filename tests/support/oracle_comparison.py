@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bem.adapters.bank import AdapterBank
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem.testing import tiny_backbone
 from bem_fleet.evaluation.pipeline import Comparison
 from bem_fleet.evaluation.systems import (
@@ -64,13 +64,13 @@ def comparison(*runs: SystemRun, baseline: SystemRun | None = None, count: int =
 
 
 @contextmanager
-def tiny_worker(folder: Path) -> Iterator[ModelWorker]:
+def tiny_worker(folder: Path) -> Iterator[LLMEngine]:
     """A running worker with the random adapter ``alpha``."""
     backbone = tiny_backbone()
     write_adapter(folder, backbone, "alpha", seed=0)
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
     bank.load(folder / "alpha")
-    worker = ModelWorker(backbone, bank, rows=4, queue=64, context_tokens=512)
+    worker = LLMEngine(backbone, bank, max_sequences=4, max_waiting=64, context_tokens=512)
     worker.start()
     try:
         yield worker

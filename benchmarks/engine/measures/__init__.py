@@ -1,1 +1,1 @@
-"""What is measured: each module has ``TARGETS`` and ``run(rounds) -> Found``."""
+"""Measures of the engine benchmark: each module has ``TARGETS`` and ``run(rounds)``."""

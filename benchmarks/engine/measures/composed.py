@@ -1,10 +1,17 @@
-"""What sites cost when nothing is active, and with five missions at once."""
+"""Decode throughput with idle adapter sites, and with five adapters composed per row."""
 
 import torch
 
-from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
+from benchmarks.engine.engine_fixture import RANK, DecodeLoop, install_random_adapters, load
+from benchmarks.engine.measurement import (
+    Measurement,
+    Target,
+    alternating_rates,
+    medians,
+    per_second,
+    ratio,
+)
 from benchmarks.engine.measures.adapters import peft_mixed
-from benchmarks.engine.subject import RANK, Stepper, backbone, with_sites
 
 TARGETS = {
     "idle / bare": Target(0.985),
@@ -14,29 +21,29 @@ TARGETS = {
 STEPS, ROWS = 8, 16
 
 
-def run(rounds: int) -> Found:
-    """Time decode steps of 16 rows, and one token at position 0 beside peft."""
-    held = backbone()
-    bare_weights, bare = held.weight_format, Stepper(held, None, rows=ROWS)
-    loaded = backbone(bare_weights)
-    bank, _ = with_sites(loaded, slots=8)
-    ours = Stepper(loaded, bank, rows=ROWS)
+def run(rounds: int) -> Measurement:
+    """Time decode steps of 16 rows, and forward passes of one token at position 0 beside peft."""
+    without_sites = load()
+    bare = DecodeLoop(without_sites, None, rows=ROWS)
+    loaded = load(without_sites.weights)
+    bank, _ = install_random_adapters(loaded, slots=8)
+    ours = DecodeLoop(loaded, bank, rows=ROWS)
     theirs = peft_mixed(5)
     theirs.base_model.set_adapter([str(name) for name in range(5)])
     ids = bare.ids
-    bank.row_codes.clear()
+    bank.rows.clear()
     same = torch.equal(bare.forward(ids, 0), ours.forward(ids, 0))
 
     def compose() -> None:
-        bank.row_codes.set(torch.arange(5).repeat(ROWS, 1), torch.ones(ROWS, 5, RANK))
+        bank.rows.set(torch.arange(5).repeat(ROWS, 1), torch.ones(ROWS, 5, RANK))
 
     def idle() -> float:
-        bank.row_codes.clear()
-        return per_second(lambda: ours.steps(STEPS), ROWS * STEPS)
+        bank.rows.clear()
+        return per_second(lambda: ours.run(STEPS), ROWS * STEPS)
 
     def five() -> float:
         compose()
-        return per_second(lambda: ours.steps(STEPS), ROWS * STEPS)
+        return per_second(lambda: ours.run(STEPS), ROWS * STEPS)
 
     def one() -> float:
         compose()
@@ -46,12 +53,12 @@ def run(rounds: int) -> Found:
         with torch.inference_mode():
             return per_second(lambda: theirs(input_ids=ids), ROWS)
 
-    sides = {"bare": lambda: per_second(lambda: bare.steps(STEPS), ROWS * STEPS)}
-    steps = rates(sides | {"idle": idle, "five": five}, 3 * rounds)
-    single = rates({"ours": one, "peft with five": peft}, rounds)
-    return Found(
+    sides = {"bare": lambda: per_second(lambda: bare.run(STEPS), ROWS * STEPS)}
+    steps = alternating_rates(sides | {"idle": idle, "five": five}, 3 * rounds)
+    single = alternating_rates({"ours": one, "peft with five": peft}, rounds)
+    return Measurement(
         figures={
-            "weights": loaded.weight_format,
+            "weights": loaded.weights,
             "steps": medians(steps),
             "one token": medians(single),
             "idle logits bit-identical": same,
@@ -61,5 +68,5 @@ def run(rounds: int) -> Found:
             "five / bare": ratio(steps["five"], steps["bare"]),
             "five / peft with five": ratio(single["ours"], single["peft with five"]),
         },
-        notes=["the five composed adapters lie in the sites as five slots a row"],
+        notes=["the five composed adapters use five slots per row of the sites"],
     )

@@ -1,12 +1,12 @@
-"""16 and 64 requests at once through the whole engine: scheduling, sampling and text included."""
+"""Throughput of 16 and 64 concurrent requests, scheduling, sampling and detokenising included."""
 
 import time
 
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 
-from benchmarks.engine.found import Found, Target, medians, rates, ratio
+from benchmarks.engine.engine_fixture import complete_all, load
 from benchmarks.engine.llama import ABSENT, llama
-from benchmarks.engine.subject import backbone, serve
+from benchmarks.engine.measurement import Measurement, Target, alternating_rates, medians, ratio
 
 TARGETS = {
     "16 / llama.cpp, one stream": Target(3.5),
@@ -16,33 +16,35 @@ TARGETS = {
 PROMPT, TOKENS = 16, 48
 
 
-def run(rounds: int) -> Found:
-    """Count generated tokens over the time from the first request to the last answer."""
-    found = Found()
-    loaded = backbone()
-    found.figures["weights"] = loaded.weight_format
-    worker = ModelWorker(loaded, rows=64, queue=64, context_tokens=256, prefix_bytes=0)
-    worker.start()
+def run(rounds: int) -> Measurement:
+    """Measure generated tokens over the time from the first request to the last output."""
+    result = Measurement()
+    loaded = load()
+    result.figures["weights"] = loaded.weights
+    engine = LLMEngine(loaded, max_sequences=64, max_waiting=64, context_tokens=256, prefix_bytes=0)
+    engine.start()
     prompts = [[500 + row + i for i in range(PROMPT)] for row in range(64)]
     counts: dict[int, int] = {}
 
     def side(rows: int) -> float:
         began = time.perf_counter()
-        counts[rows] = serve(worker, prompts[:rows], TOKENS)
+        counts[rows] = complete_all(engine, prompts[:rows], TOKENS)
         return counts[rows] / (time.perf_counter() - began)
 
     sides = {"16": lambda: side(16), "64": lambda: side(64)}
-    serve(worker, prompts, 2)  # warm, so that the rounds need not be
-    with llama() as ask:
-        if ask:
-            sides["llama.cpp, one stream"] = lambda: ask(decode=TOKENS)
-            sides["llama.cpp, 16 in parallel"] = lambda: ask(batch=16, prompt=PROMPT, decode=TOKENS)
-        measured = rates(sides, rounds, warm=False)
-    worker.close(drain=True)
-    found.figures |= {"tokens_per_s": medians(measured), "generated": counts}
-    found.ratios["64 / 16"] = ratio(measured["64"], measured["16"])
+    complete_all(engine, prompts, 2)  # warm-up
+    with llama() as llama_measure:
+        if llama_measure:
+            sides["llama.cpp, one stream"] = lambda: llama_measure(decode=TOKENS)
+            sides["llama.cpp, 16 in parallel"] = lambda: llama_measure(
+                batch=16, prompt=PROMPT, decode=TOKENS
+            )
+        measured = alternating_rates(sides, rounds, warm_up=False)
+    engine.close(drain=True)
+    result.figures |= {"tokens_per_s": medians(measured), "generated": counts}
+    result.ratios["64 / 16"] = ratio(measured["64"], measured["16"])
     for name in ("llama.cpp, one stream", "llama.cpp, 16 in parallel"):
         there = name in measured
-        found.ratios[f"16 / {name}"] = ratio(measured["16"], measured[name]) if there else None
-    found.notes = [] if len(measured) > 2 else [ABSENT]
-    return found
+        result.ratios[f"16 / {name}"] = ratio(measured["16"], measured[name]) if there else None
+    result.notes = [] if len(measured) > 2 else [ABSENT]
+    return result

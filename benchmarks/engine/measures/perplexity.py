@@ -1,15 +1,15 @@
-"""What fewer bits cost in perplexity, on 50,000 tokens of real text."""
+"""Perplexity of quantised weights beside float32, on 50,000 tokens of real text."""
 
 import math
 import os
 
 import torch
-from bem.engine.weights import FourBitLinear
+from bem.engine.linear import Int4Linear
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from benchmarks.engine.found import Found, Target
-from benchmarks.engine.subject import Stepper, backbone, text_ids
+from benchmarks.engine.engine_fixture import DecodeLoop, load, text_ids
+from benchmarks.engine.measurement import Measurement, Target
 
 TARGETS = {
     "int8 / fp32": Target(1.02, True),
@@ -21,12 +21,12 @@ WINDOW = 512
 TOKENS = int(os.environ.get("BENCH_PERPLEXITY_TOKENS", "50000"))
 
 
-def nats(ours: Stepper, windows: Tensor) -> float:
-    """Return the mean negative log-likelihood a token of ``windows [N, WINDOW]``."""
+def nats_per_token(ours: DecodeLoop, windows: Tensor) -> float:
+    """Return the mean negative log-likelihood per token of ``windows [N, WINDOW]``."""
     decoder, total = ours.decoder, 0.0
     with torch.inference_mode():
         for window in windows:
-            span = decoder.span([0], [0], WINDOW)
+            span = decoder.plan([0], [0], WINDOW)
             hidden = decoder.upper(decoder.lower(window[None], span)[0], span)
             for at in range(0, WINDOW - 1, 128):
                 wanted = window[at + 1 : at + 129]
@@ -35,24 +35,24 @@ def nats(ours: Stepper, windows: Tensor) -> float:
     return total / (len(windows) * (WINDOW - 1))
 
 
-def run(rounds: int, tokens: int = TOKENS) -> Found:
-    """Score windows of 512 tokens in each form."""
+def run(rounds: int, tokens: int = TOKENS) -> Measurement:
+    """Score windows of 512 tokens in each weight format; ``rounds`` is ignored."""
     del rounds
-    loaded = backbone("fp32")
+    loaded = load("fp32")
     ids = text_ids(loaded.tokenizer, tokens)
     windows = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     losses = {}
     for name in ("fp32", *(target.split(" /", maxsplit=1)[0] for target in TARGETS)):
         kind, _, kernels = name.partition(", ")
-        held = backbone(kind, "torch" if kernels else "auto")
-        ours = Stepper(held, None, rows=1, context=WINDOW)
-        for product in ours.decoder.products:
-            if isinstance(product, FourBitLinear):
-                product.few_rows = WINDOW
-        losses[name] = nats(ours, windows)
+        held = load(kind, "torch" if kernels else "auto")
+        ours = DecodeLoop(held, None, rows=1, context=WINDOW)
+        for product in ours.decoder.linears:
+            if isinstance(product, Int4Linear):
+                product.max_int4_rows = WINDOW
+        losses[name] = nats_per_token(ours, windows)
     base = losses["fp32"]
     change = {name: round(math.exp(loss - base), 5) for name, loss in losses.items()}
-    return Found(
+    return Measurement(
         figures={
             "tokens": windows.numel(),
             "perplexity": {name: round(math.exp(loss), 4) for name, loss in losses.items()},

@@ -1,22 +1,29 @@
-"""One request alone: decoding, and a prompt of 512 tokens."""
+"""Throughput of a single request: decoding, and prefill of 512 tokens."""
 
 import torch
 from bem.backbone import load_backbone
 
-from benchmarks.engine.found import Found, Target, medians, per_second, rates, ratio
+from benchmarks.engine.engine_fixture import CACHE, DecodeLoop, load
 from benchmarks.engine.llama import ABSENT, llama
-from benchmarks.engine.subject import CACHE, Stepper, backbone
+from benchmarks.engine.measurement import (
+    Measurement,
+    Target,
+    alternating_rates,
+    medians,
+    per_second,
+    ratio,
+)
 
 TARGETS = {"decode / llama.cpp": Target(1.0), "prefill 512 / llama.cpp": Target(2.0)}
 TOKENS, PROMPT, THEIRS = 32, 512, 8
 
 
-def run(rounds: int) -> Found:
+def run(rounds: int) -> Measurement:
     """Compare with llama.cpp and with transformers' own cache and forward in float32."""
-    found = Found()
-    loaded = backbone()
-    found.figures["weights"] = loaded.weight_format
-    ours = Stepper(loaded, None, rows=1)
+    result = Measurement()
+    loaded = load()
+    result.figures["weights"] = loaded.weights
+    ours = DecodeLoop(loaded, None, rows=1)
     ids = torch.arange(500, 500 + PROMPT)[None]
     model = load_backbone(cache=CACHE).model
 
@@ -27,23 +34,23 @@ def run(rounds: int) -> Found:
                 token = past.logits[:, -1:].argmax(-1)
                 past = model(input_ids=token, past_key_values=past.past_key_values, use_cache=True)
 
-    with llama() as ask:
+    with llama() as llama_measure:
         decode = {
-            "ours": lambda: per_second(lambda: ours.steps(TOKENS), TOKENS),
+            "ours": lambda: per_second(lambda: ours.run(TOKENS), TOKENS),
             "transformers": lambda: per_second(theirs, THEIRS),
         }
         prefill = {"ours": lambda: per_second(lambda: ours.forward(ids, 0), PROMPT)}
-        if ask:
-            decode["llama.cpp"] = lambda: ask(decode=TOKENS)
-            prefill["llama.cpp"] = lambda: ask(prefill=PROMPT)
-        decoded, filled = rates(decode, rounds), rates(prefill, rounds)
-    found.figures |= {"decode_tokens_per_s": medians(decoded), "prefill": medians(filled)}
+        if llama_measure:
+            decode["llama.cpp"] = lambda: llama_measure(decode=TOKENS)
+            prefill["llama.cpp"] = lambda: llama_measure(prefill=PROMPT)
+        decoded, filled = alternating_rates(decode, rounds), alternating_rates(prefill, rounds)
+    result.figures |= {"decode_tokens_per_s": medians(decoded), "prefill": medians(filled)}
     there = "llama.cpp" in decoded
-    found.ratios = {
+    result.ratios = {
         "decode / llama.cpp": ratio(decoded["ours"], decoded["llama.cpp"]) if there else None,
         "prefill 512 / llama.cpp": ratio(filled["ours"], filled["llama.cpp"]) if there else None,
         "decode / transformers": ratio(decoded["ours"], decoded["transformers"]),
     }
-    found.notes = [] if there else [ABSENT]
-    found.notes.append("transformers' decode includes its prompt of 64 tokens")
-    return found
+    result.notes = [] if there else [ABSENT]
+    result.notes.append("transformers' decode includes its prompt of 64 tokens")
+    return result

@@ -1,29 +1,29 @@
-"""Continuous batching over one model owned by one thread."""
+"""LLM inference engine: continuous batching, prefix cache, adapters, quantised weights."""
 
-from bem.engine.offline import Generated, generate, score, stream
-from bem.engine.requests import (
+from bem.engine.api import (
     GenerationRequest,
-    Likely,
-    Piece,
+    OutputDelta,
+    RequestHandle,
     Sampling,
     Segment,
-    Ticket,
     TokenLogprob,
+    TopLogprob,
 )
+from bem.engine.engine import LLMEngine
+from bem.engine.offline import Completion, generate, score, stream
 from bem.engine.scoring import ScoreRequest
-from bem.engine.worker import ModelWorker
 
 __all__ = [
-    "Generated",
+    "Completion",
     "GenerationRequest",
-    "Likely",
-    "ModelWorker",
-    "Piece",
+    "LLMEngine",
+    "OutputDelta",
+    "RequestHandle",
     "Sampling",
     "ScoreRequest",
     "Segment",
-    "Ticket",
     "TokenLogprob",
+    "TopLogprob",
     "generate",
     "score",
     "stream",

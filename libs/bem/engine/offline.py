@@ -1,4 +1,4 @@
-"""Many prompts or texts at once, for evaluation and traces: the engine's queue is kept full."""
+"""Offline generation and scoring: many prompts at once, with the engine's queue kept full."""
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -9,46 +9,47 @@ from queue import SimpleQueue
 
 from tqdm import tqdm
 
-from bem.engine.requests import (
-    Finish,
+from bem.engine.api import (
+    FinishReason,
     GenerationRequest,
-    Piece,
+    OutputDelta,
+    RequestHandle,
     Sampling,
-    Ticket,
     TokenLogprob,
 )
+from bem.engine.engine import LLMEngine
 from bem.engine.scoring import ScoreRequest
-from bem.engine.worker import ModelWorker
 from bem.errors import InvalidRequestError, QueueFullError
 
-_Arrived = SimpleQueue[tuple[int, Piece | Exception]]
-# Scored together; more does not make a CPU faster and holds up those who generate.
+_Arrived = SimpleQueue[tuple[int, OutputDelta | Exception]]
+# Tokens scored together; larger batches are no faster on a CPU and delay running requests.
 BATCH_TOKENS = 1024
-ENOUGH_TOKENS, PADDING_SHARE = 256, 8
+# A batch of this many tokens is fast enough to refuse texts that need more padding than a share.
+FAST_BATCH_TOKENS, PADDING_SHARE = 256, 8
 _GREEDY = Sampling(temperature=0)
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A whole answer.
+class Completion:
+    """A complete output.
 
     Attributes:
-        text: What was said.
+        text: Generated text.
         prompt_tokens: Tokens of the prompt.
-        completion_tokens: Tokens generated, the end token not counted.
-        finish: Why it ended.
-        logprobs: Of its tokens, if asked for.
+        completion_tokens: Tokens generated, without the end token.
+        finish: Finish reason.
+        logprobs: Log-probabilities of the generated tokens, if requested.
     """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
-    finish: Finish
+    finish: FinishReason
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
 def generate(
-    worker: ModelWorker,
+    engine: LLMEngine,
     prompts: Sequence[str | Sequence[int]],
     adapters: Sequence[str | None] | str | None = None,
     *,
@@ -56,31 +57,33 @@ def generate(
     max_tokens: int = 256,
     stop: Sequence[str] = (),
     progress: bool = True,
-) -> list[Generated]:
-    """Answer all prompts, in their order.
+) -> list[Completion]:
+    """Complete all prompts and return the completions in their order.
 
     Args:
-        worker: Started; may serve others too.
+        engine: Started engine; other clients may use it too.
         prompts: Raw texts or token ids.
-        adapters: One for all, or one a prompt; None is the base model.
-        sampling: The same for all; greedy unless said otherwise.
-        max_tokens: Longest answer.
-        stop: Texts that end an answer.
-        progress: Whether to show a bar.
+        adapters: One adapter for all prompts, or one per prompt; None is the base model.
+        sampling: Sampling settings of all prompts; greedy by default.
+        max_tokens: Limit of each completion.
+        stop: Stop strings.
+        progress: Whether to show a progress bar.
 
     Raises:
         BemError: A request is refused or dropped.
-        InvalidRequestError: There are not as many adapters as prompts.
+        InvalidRequestError: The numbers of adapters and prompts differ.
     """
-    named = (
+    names = (
         [adapters] * len(prompts)
         if adapters is None or isinstance(adapters, str)
         else list(adapters)
     )
-    if len(named) != len(prompts):
-        raise InvalidRequestError("adapters", f"are {len(named)} for {len(prompts)} prompts")
-    encode = partial(worker.backbone.tokenizer.encode, add_special_tokens=False)
-    asked = [
+    if len(names) != len(prompts):
+        raise InvalidRequestError(
+            "adapters", f"{len(names)} for {len(prompts)} prompts; give one, or one per prompt"
+        )
+    encode = partial(engine.backbone.tokenizer.encode, add_special_tokens=False)
+    requests = [
         GenerationRequest(
             prompt_ids=tuple(encode(prompt) if isinstance(prompt, str) else prompt),
             sampling=sampling,
@@ -88,58 +91,59 @@ def generate(
             stop=tuple(stop),
             adapter=adapter,
         )
-        for prompt, adapter in zip(prompts, named, strict=True)
+        for prompt, adapter in zip(prompts, names, strict=True)
     ]
-    # The longest first, so that no long one runs alone at the end.
-    order = sorted(range(len(asked)), key=lambda place: -len(asked[place].prompt_ids))
-    found: dict[int, Generated] = {}
-    with tqdm(total=len(asked), unit="prompt", disable=not progress) as bar:
-        for place, answer in stream(worker, [asked[place] for place in order]):
-            found[order[place]] = answer
+    # The longest prompts first, so that no long one runs alone at the end.
+    order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt_ids))
+    completions: dict[int, Completion] = {}
+    with tqdm(total=len(requests), unit="prompt", disable=not progress) as bar:
+        for index, completion in stream(engine, [requests[index] for index in order]):
+            completions[order[index]] = completion
             bar.update()
-    return [found[place] for place in range(len(asked))]
+    return [completions[index] for index in range(len(requests))]
 
 
 def stream(
-    worker: ModelWorker, requests: Sequence[GenerationRequest]
-) -> Generator[tuple[int, Generated]]:
-    """Keep the worker's queue full and yield (place, answer) as answers end.
+    engine: LLMEngine, requests: Sequence[GenerationRequest]
+) -> Generator[tuple[int, Completion]]:
+    """Keep the engine's queue full and yield (index, completion) as requests finish.
 
-    Leaving the iteration early frees the rows.
+    Closing the generator early cancels the remaining requests.
 
     Raises:
         BemError: A request is refused or dropped.
-        QueueFullError: Others keep the queue full.
+        QueueFullError: Other clients keep the queue full.
     """
     arrived: _Arrived = SimpleQueue()
-    pieces: list[list[Piece]] = [[] for _ in requests]
-    flying: dict[int, Ticket] = {}
-    begun = done = 0
+    deltas: list[list[OutputDelta]] = [[] for _ in requests]
+    in_flight: dict[int, RequestHandle] = {}
+    submitted = finished = 0
     try:
-        while done < len(requests):
-            while begun < len(requests):
+        while finished < len(requests):
+            while submitted < len(requests):
                 try:
-                    flying[begun] = worker.submit(requests[begun], partial(_note, arrived, begun))
+                    callback = partial(_enqueue, arrived, submitted)
+                    in_flight[submitted] = engine.submit(requests[submitted], callback)
                 except QueueFullError:
-                    if not flying:
+                    if not in_flight:
                         raise
                     break
-                begun += 1
-            place, piece = arrived.get()
-            if isinstance(piece, Exception):
-                raise piece
-            pieces[place].append(piece)
-            if piece.finish:
-                done += 1
-                del flying[place]
-                yield place, _whole(requests[place], pieces[place])
+                submitted += 1
+            index, delta = arrived.get()
+            if isinstance(delta, Exception):
+                raise delta
+            deltas[index].append(delta)
+            if delta.finish:
+                finished += 1
+                del in_flight[index]
+                yield index, _completion(requests[index], deltas[index])
     finally:
-        for ticket in flying.values():
-            ticket.cancel()
+        for handle in in_flight.values():
+            handle.cancel()
 
 
 def score(
-    worker: ModelWorker,
+    engine: LLMEngine,
     requests: Sequence[ScoreRequest],
     *,
     batch_tokens: int = BATCH_TOKENS,
@@ -148,70 +152,72 @@ def score(
     """Return the log-probabilities of all target tokens, in nats, in the requests' order.
 
     Args:
-        worker: Started; serves others between two batches.
-        requests: What to score.
-        batch_tokens: Tokens that are computed together, padding included; a longer text alone.
-        progress: Whether to show a bar.
+        engine: Started engine; it serves other clients between two batches.
+        requests: Texts to score.
+        batch_tokens: Limit of the tokens computed together, padding included; a longer text is
+            computed alone.
+        progress: Whether to show a progress bar.
 
     Raises:
-        BemError: As of ``score_batch``, or the engine is closing.
+        BemError: A text cannot be scored, or the engine is closing.
     """
-    found: dict[int, list[float]] = {}
-    flying: deque[tuple[list[int], Future[list[list[float]]]]] = deque()
+    scores: dict[int, list[float]] = {}
+    in_flight: deque[tuple[list[int], Future[list[list[float]]]]] = deque()
     with tqdm(total=len(requests), unit="text", disable=not progress) as bar:
-        for places in (*_packed(requests, batch_tokens), []):
-            if places:
-                asked = [requests[place] for place in places]
-                flying.append((places, worker.score(asked)))
-            # One batch waits while another runs, so that the engine's thread never does.
-            while flying and (len(flying) > 2 or not places):
-                ended, future = flying.popleft()
-                found |= zip(ended, future.result(), strict=True)
-                bar.update(len(ended))
-    return [found[place] for place in range(len(requests))]
+        for indices in (*_batches(requests, batch_tokens), []):
+            if indices:
+                batch = [requests[index] for index in indices]
+                in_flight.append((indices, engine.score(batch)))
+            # One batch waits while another runs, so that the engine's thread never idles.
+            while in_flight and (len(in_flight) > 2 or not indices):
+                scored, future = in_flight.popleft()
+                scores |= zip(scored, future.result(), strict=True)
+                bar.update(len(scored))
+    return [scores[index] for index in range(len(requests))]
 
 
-def _packed(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]:
-    """Yield places of one adapter and about one length, together at most ``limit`` tokens."""
-    places = sorted(
+def _batches(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]:
+    """Yield indices of one adapter and similar length, at most ``limit`` tokens together."""
+    order = sorted(
         range(len(requests)),
-        key=lambda place: (
-            requests[place].adapter or "",
-            requests[place].adapter_scale,
-            -requests[place].tokens,
+        key=lambda index: (
+            requests[index].adapter or "",
+            requests[index].adapter_scale,
+            -requests[index].tokens,
         ),
     )
-    taken: list[int] = []
-    for place in places:
-        if taken and not _fits(requests[taken[0]], len(taken), requests[place], limit):
-            yield taken
-            taken = []
-        taken.append(place)
-    if taken:
-        yield taken
+    batch: list[int] = []
+    for index in order:
+        if batch and not _fits(requests[batch[0]], len(batch), requests[index], limit):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
-def _fits(first: ScoreRequest, taken: int, one: ScoreRequest, limit: int) -> bool:
-    """Tell whether a text goes into a batch whose longest text is ``first``."""
-    if (first.adapter, first.adapter_scale) != (one.adapter, one.adapter_scale):
+def _fits(longest: ScoreRequest, count: int, request: ScoreRequest, limit: int) -> bool:
+    """Return whether a text fits a batch of ``count`` texts with the given longest text."""
+    if (longest.adapter, longest.adapter_scale) != (request.adapter, request.adapter_scale):
         return False
-    if first.tokens * (taken + 1) > limit:
+    if longest.tokens * (count + 1) > limit:
         return False
     # A batch that is large enough to be fast takes only texts that need little padding.
-    padding = first.tokens - one.tokens
-    return first.tokens * taken < ENOUGH_TOKENS or padding * PADDING_SHARE <= first.tokens
+    padding = longest.tokens - request.tokens
+    small = longest.tokens * count < FAST_BATCH_TOKENS
+    return small or padding * PADDING_SHARE <= longest.tokens
 
 
-def _whole(request: GenerationRequest, pieces: Sequence[Piece]) -> Generated:
-    last = pieces[-1]
-    return Generated(
-        text="".join(piece.text for piece in pieces),
+def _completion(request: GenerationRequest, deltas: Sequence[OutputDelta]) -> Completion:
+    last = deltas[-1]
+    return Completion(
+        text="".join(delta.text for delta in deltas),
         prompt_tokens=len(request.prompt_ids),
         completion_tokens=last.completion_tokens,
         finish=last.finish or "stop",
-        logprobs=tuple(one for piece in pieces for one in piece.logprobs),
+        logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
     )
 
 
-def _note(arrived: _Arrived, place: int, piece: Piece | Exception) -> None:
-    arrived.put((place, piece))
+def _enqueue(arrived: _Arrived, index: int, delta: OutputDelta | Exception) -> None:
+    arrived.put((index, delta))

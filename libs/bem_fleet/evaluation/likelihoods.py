@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from bem.engine import ModelWorker, ScoreRequest, score
+from bem.engine import LLMEngine, ScoreRequest, score
 from bem.errors import EvaluationError
 from bem.journal import Journal
 
@@ -63,7 +63,7 @@ class LikelihoodCache:
             self._known[row["key"]] = row["log_likelihoods"]
 
     def score(
-        self, worker: ModelWorker, requests: Sequence[ScoreRequest], *, progress: bool = False
+        self, worker: LLMEngine, requests: Sequence[ScoreRequest], *, progress: bool = False
     ) -> list[list[float]]:
         """Return the log-probabilities of all target tokens, [requests][tokens].
 
@@ -88,13 +88,13 @@ class LikelihoodCache:
         return [self._known[key] for key in keys]
 
 
-def _likelihood_key(worker: ModelWorker, request: ScoreRequest, version: str) -> str:
+def _likelihood_key(worker: LLMEngine, request: ScoreRequest, version: str) -> str:
     tokens = (json.dumps(ids) for ids in (request.prompt_ids, request.target_ids))
     return content_key(worker.backbone.digest, version, str(request.adapter_scale), *tokens)
 
 
 def text_log_likelihoods(
-    worker: ModelWorker,
+    worker: LLMEngine,
     texts: Sequence[str],
     adapter: str | None = None,
     *,
@@ -134,7 +134,7 @@ def text_log_likelihoods(
 
 
 def text_perplexity(
-    worker: ModelWorker,
+    worker: LLMEngine,
     texts: Sequence[str],
     adapter: str | None = None,
     *,
@@ -149,7 +149,7 @@ def text_perplexity(
 
 
 def answer_multiple_choice(
-    worker: ModelWorker,
+    worker: LLMEngine,
     questions: Sequence[MultipleChoiceQuestion],
     adapter: str | None = None,
     *,

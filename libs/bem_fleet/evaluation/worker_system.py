@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from bem.engine import GenerationRequest, ModelWorker, Sampling, stream
+from bem.engine import GenerationRequest, LLMEngine, Sampling, stream
 from bem.errors import BemError, EvaluationError
 
 from bem_fleet.evaluation.systems import Chat, Decoding, Response
@@ -23,7 +23,7 @@ class WorkerSystem:
     """
 
     def __init__(
-        self, worker: ModelWorker, adapter: str | None = None, *, safety_strength: float = 0.0
+        self, worker: LLMEngine, adapter: str | None = None, *, safety_strength: float = 0.0
     ) -> None:
         self._worker = worker
         self._adapter = adapter

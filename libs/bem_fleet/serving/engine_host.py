@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone, load_backbone
-from bem.engine import GenerationRequest, ModelWorker, Sampling
+from bem.engine import GenerationRequest, LLMEngine, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.testing import tiny_backbone
 from fleet import logs
@@ -49,7 +49,7 @@ class EngineHost:
         adapter_folder: Folder from which adapters are loaded.
     """
 
-    def __init__(self, backbone: Backbone, engine: ModelWorker, adapter_folder: Path) -> None:
+    def __init__(self, backbone: Backbone, engine: LLMEngine, adapter_folder: Path) -> None:
         self.backbone = backbone
         self.engine = engine
         self._adapter_folder = adapter_folder
@@ -233,11 +233,11 @@ def load_host(settings: EngineSettings) -> EngineHost:
     for card in sorted(settings.adapter_folder.glob("*/card.json")):
         loaded = bank.load(card.parent)
         _LOG.info("adapter loaded", adapter=loaded.name, version=loaded.version[:12])
-    engine = ModelWorker(
+    engine = LLMEngine(
         backbone,
         bank,
-        rows=settings.rows,
-        queue=settings.queue,
+        max_sequences=settings.rows,
+        max_waiting=settings.queue,
         context_tokens=settings.context_tokens,
         prefix_bytes=settings.prefix_mib * 2**20,
     )

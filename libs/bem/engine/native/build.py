@@ -1,4 +1,4 @@
-"""Compiles the kernels once a machine, and says why where they cannot be had."""
+"""Kernel build: compiles the kernels once per machine, tests them, and explains what is missing."""
 
 import hashlib
 import os
@@ -7,123 +7,147 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache as remember
+from functools import cache as memoize
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from bem.engine.native.check import mistakes
 from bem.engine.native.library import Library
+from bem.engine.native.self_test import self_test
 from bem.errors import KernelsUnavailableError
 
-Wanted = Literal["auto", "native", "torch"]
-CACHE = Path(".cache/kernels")
+KernelPreference = Literal["auto", "native", "torch"]
+DEFAULT_CACHE = Path(".cache/kernels")
 KERNELS = Path(__file__).parent / "kernels"
 SOURCE = KERNELS / "api.cpp"
-# GCC alone: another compiler brings another OpenMP, and with it a second pool of threads.
+# GCC only: another compiler brings another OpenMP runtime, and with it a second thread pool.
 COMPILER = "g++"
-FLAGS = (
-    *("-std=c++17", "-O3", "-march=x86-64-v4", "-mavx512vnni", "-fopenmp", "-shared", "-fPIC"),
-    # A row's result must not depend on how a compiler groups its sums.
-    *("-ffp-contract=off", "-fno-math-errno"),
-    # GCC warns about its own headers' undefined registers.
-    *("-Wall", "-Wextra", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+WARNINGS = (
+    *("-Wall", "-Wextra", "-Werror"),
+    # GCC warns about undefined registers in its own intrinsics headers.
+    *("-Wno-uninitialized", "-Wno-maybe-uninitialized"),
 )
-NEEDED = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_vnni", "fma3", "f16c")
-_SECONDS, _DIGITS = 180, 16
+LANGUAGE = (
+    *("-std=c++17", "-fopenmp", "-shared", "-fPIC"),
+    # The result of a row must not depend on how a compiler groups its sums.
+    *("-ffp-contract=off", "-fno-math-errno"),
+)
+FLAGS = (*LANGUAGE, "-O3", "-march=x86-64-v4", "-mavx512vnni", *WARNINGS)
+REQUIRED_CPU_FEATURES = (
+    *("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_vnni"),
+    *("fma3", "f16c"),
+)
+_TIMEOUT_S, _DIGEST_CHARS = 180, 16
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which kernels an engine uses.
+class KernelChoice:
+    """The kernels that an engine uses.
 
     Attributes:
-        library: The compiled ones; None where torch's are used.
-        reason: Why, for the log.
+        library: Compiled kernels; None where torch's are used.
+        reason: Reason of the choice, for the log.
     """
 
     library: Library | None
     reason: str
 
 
-def choose(wanted: Wanted, cache: Path = CACHE) -> Choice:
-    """Return the compiled kernels, or why torch's are used.
+def select_kernels(preference: KernelPreference, cache: Path = DEFAULT_CACHE) -> KernelChoice:
+    """Return the compiled kernels, or the reason why torch's are used.
 
     Args:
-        wanted: ``auto`` takes the compiled ones where they can be had.
-        cache: Folder of compiled libraries, made if need be.
+        preference: ``auto`` takes the compiled kernels where they are available.
+        cache: Folder of compiled libraries; it is created if needed.
 
     Raises:
-        KernelsUnavailableError: ``native`` is wanted and cannot be had.
+        KernelsUnavailableError: ``native`` is preferred and not available.
     """
-    if wanted == "torch":
-        return Choice(None, "torch: as set")
+    if preference == "torch":
+        return KernelChoice(None, "torch: as configured")
     try:
         library = load(cache.absolute())
     except KernelsUnavailableError as err:
-        if wanted == "native":
+        if preference == "native":
             raise
-        return Choice(None, f"torch: {err}")
-    return Choice(library, f"native: {library.path.name}")
+        return KernelChoice(None, f"torch: {err}")
+    return KernelChoice(library, f"native: {library.path.name}")
 
 
-@remember
+@memoize
 def load(cache: Path) -> Library:
-    """Return the library of this source, compiled if ``cache`` does not hold it, and checked.
+    """Return the tested library of this source, compiled if ``cache`` does not have it.
 
     Raises:
-        KernelsUnavailableError: The processor lacks an instruction, there is neither a compiled
-            library nor a compiler, it fails, or what it made computes wrongly.
+        KernelsUnavailableError: The processor lacks an instruction set, there is neither a compiled
+            library nor a compiler, compilation fails, or the library fails its self-test.
     """
     check_processor(torch.cpu.get_capabilities())
-    path = find(cache, shutil.which(COMPILER))
+    path = find_or_compile(cache, shutil.which(COMPILER))
     try:
         library = Library(path)
     except OSError as err:
         raise KernelsUnavailableError(f"{path.name} cannot be loaded: {err}") from err
-    if wrong := mistakes(library):
-        raise KernelsUnavailableError(f"{path.name} computes wrongly: {wrong}")
+    if failure := self_test(library):
+        raise KernelsUnavailableError(f"{path.name} fails its self-test: {failure}")
     return library
 
 
 def check_processor(capabilities: Mapping[str, object]) -> None:
-    """Refuse a processor without the instructions that the kernels are made of.
+    """Refuse a processor without the instruction sets that the kernels need.
 
     Raises:
-        KernelsUnavailableError: Names those that it lacks.
+        KernelsUnavailableError: Names the missing instruction sets.
     """
-    if lacking := [name for name in NEEDED if not capabilities.get(name)]:
-        raise KernelsUnavailableError(f"the processor lacks {', '.join(lacking)}")
+    if missing := [name for name in REQUIRED_CPU_FEATURES if not capabilities.get(name)]:
+        raise KernelsUnavailableError(f"the processor lacks {', '.join(missing)}")
 
 
-def find(cache: Path, compiler: str | None) -> Path:
-    """Return the compiled library in ``cache``; ``compiler`` makes it if it is not there.
+def find_or_compile(cache: Path, compiler: str | None) -> Path:
+    """Return the compiled library in ``cache``; ``compiler`` makes it if it is missing.
 
     Raises:
-        KernelsUnavailableError: There is none and no compiler, or compiling fails.
+        KernelsUnavailableError: There is no library and no compiler, or compilation fails.
     """
-    stem = f"kernels-{_digest()}"
+    stem = f"kernels-{_source_digest()}"
     if compiler is None:
-        if made := sorted(cache.glob(f"{stem}-*.so")):
-            return made[0]
+        if compiled := sorted(cache.glob(f"{stem}-*.so")):
+            return compiled[0]
         raise KernelsUnavailableError(f"there is no {COMPILER} and no library in {cache}")
-    version = _run([compiler, "--version"])
+    version = run_compiler([compiler, "--version"])
     path = cache / f"{stem}-{hashlib.sha256(version.encode()).hexdigest()[:8]}.so"
     if not path.exists():
         _compile(compiler, path)
     return path
 
 
-def _digest() -> str:
-    whole = hashlib.sha256(" ".join(FLAGS).encode())
+def run_compiler(command: list[str]) -> str:
+    """Run a compiler command and return its output.
+
+    Raises:
+        KernelsUnavailableError: The command fails or does not start.
+    """
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+        )
+    except subprocess.CalledProcessError as err:
+        raise KernelsUnavailableError(f"{command[0]} fails: {err.stderr[-2000:]}") from err
+    except (OSError, subprocess.TimeoutExpired) as err:
+        raise KernelsUnavailableError(f"{command[0]} does not run: {err}") from err
+    return done.stdout
+
+
+def _source_digest() -> str:
+    digest = hashlib.sha256(" ".join(FLAGS).encode())
     for file in sorted(KERNELS.iterdir()):
-        whole.update(file.read_bytes())
-    return whole.hexdigest()[:_DIGITS]
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:_DIGEST_CHARS]
 
 
 def _compile(compiler: str, path: Path) -> None:
-    """Write the library; a half-written one is never seen under its name."""
+    """Write the library under a temporary name first: other processes never see half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(suffix=".so", dir=path.parent)
@@ -131,17 +155,7 @@ def _compile(compiler: str, path: Path) -> None:
         raise KernelsUnavailableError(f"{path.parent} cannot be written: {err}") from err
     os.close(handle)
     try:
-        _run([compiler, *FLAGS, str(SOURCE), "-o", scratch])
+        run_compiler([compiler, *FLAGS, str(SOURCE), "-o", scratch])
         Path(scratch).replace(path)
     finally:
         Path(scratch).unlink(missing_ok=True)
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
-    except subprocess.CalledProcessError as err:
-        raise KernelsUnavailableError(f"{command[0]} fails: {err.stderr[-2000:]}") from err
-    except (OSError, subprocess.TimeoutExpired) as err:
-        raise KernelsUnavailableError(f"{command[0]} does not run: {err}") from err
-    return done.stdout

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from fleet.files import write_json_atomic
 from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT

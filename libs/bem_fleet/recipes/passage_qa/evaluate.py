@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 
 from bem_fleet.data.passage_qa import Item
 from bem_fleet.evaluation.execution import AnswerCache, execute
@@ -43,7 +43,7 @@ def evaluate(
     """
     bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     adapter = bank.load(folder).name
-    worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=8, max_waiting=4096, context_tokens=2048)
     worker.start()
     base = WorkerSystem(worker)
     base_replies = _replies(base, items, (), "base")

@@ -6,7 +6,7 @@ from pathlib import Path
 from bem.adapters.artifact import read_adapter
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 
 from bem_fleet.data.passage_qa import DataSet, solved_examples
 from bem_fleet.data.readers import question_kind
@@ -31,7 +31,7 @@ class SeedSystem:
         BaseMismatchError: The adapter belongs to another base model.
     """
 
-    def __init__(self, worker: ModelWorker, folder: Path) -> None:
+    def __init__(self, worker: LLMEngine, folder: Path) -> None:
         self._worker, self._folder = worker, folder
         adapter = read_adapter(folder, base_digest=worker.backbone.digest)
         self.name, self.seed = adapter.card.name, adapter.card.seed
@@ -71,7 +71,7 @@ def compare_seeds(
     """
     # A second slot lets a seed be loaded while the one that it replaces is still resident.
     bank = AdapterBank.for_artifact(backbone, folders[0], slots=2)
-    worker = ModelWorker(backbone, bank, rows=8, queue=4096, context_tokens=2048)
+    worker = LLMEngine(backbone, bank, max_sequences=8, max_waiting=4096, context_tokens=2048)
     worker.start()
     try:
         systems = [SeedSystem(worker, folder) for folder in folders]
@@ -82,7 +82,7 @@ def compare_seeds(
 
 
 def _comparison(
-    worker: ModelWorker,
+    worker: LLMEngine,
     systems: Sequence[SeedSystem],
     data: DataSet,
     *,

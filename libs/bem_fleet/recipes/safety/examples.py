@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bem.backbone import Backbone
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem.errors import DataFormatError
 from bem.journal import Journal
 from bem.training.activation_cache import (
@@ -44,7 +44,7 @@ def base_replies(
     replies = {row["prompt_id"]: str(row["reply"]) for row in journal.rows()}
     missing = [(key, text) for key, text in dict(prompts).items() if key not in replies]
     if missing:
-        worker = ModelWorker(backbone, rows=32, queue=len(missing), context_tokens=512)
+        worker = LLMEngine(backbone, max_sequences=32, max_waiting=len(missing), context_tokens=512)
         worker.start()
         chats = [(Message("user", text),) for _, text in missing]
         for index, answer in WorkerSystem(worker).answer(chats, Decoding(max_tokens=tokens), 0):

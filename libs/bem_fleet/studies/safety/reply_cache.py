@@ -16,7 +16,7 @@ from bem.adapters.artifact import ADAPTER_FORMAT
 from bem.artifacts import artifact_version
 from bem.backbone import PACKAGED_MODEL, load_backbone, locate_model
 from bem.digests import file_digest
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem.journal import Journal
 from bem.safety import SafetyOverlay
 from bem.safety.artifact import SAFETY_FORMAT
@@ -83,7 +83,7 @@ class StudyArm:
         self.name, self.seed = name, seed
         self._cache, self._safety_adapter = cache, safety_adapter
         self._adapters = adapters
-        self._worker: ModelWorker | None = None
+        self._worker: LLMEngine | None = None
         self.overlay: SafetyOverlay | None = None
 
     def replies(
@@ -136,7 +136,7 @@ class StudyArm:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
-    def worker(self) -> ModelWorker:
+    def worker(self) -> LLMEngine:
         """Return the engine; it loads at the first call, in float32 as it is served."""
         if self._worker is None:
             backbone = load_backbone(cache=self._cache / "models")
@@ -151,8 +151,8 @@ class StudyArm:
                 self.overlay = load_overlay(bank, self._safety_adapter, base_digest=backbone.digest)
             for adapter in self._adapters:
                 bank.load(adapter)
-            self._worker = ModelWorker(
-                backbone, bank, rows=32, queue=8192, context_tokens=512, safety=self.overlay
+            self._worker = LLMEngine(
+                backbone, bank, max_sequences=32, max_waiting=8192, context_tokens=512, safety=self.overlay
             )
             self._worker.start()
         return self._worker

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Ticket
-from bem.engine.worker import PREFIX_BYTES
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle, Sampling
+from bem.engine.engine import PREFIX_BYTES
 from bem.testing import tiny_backbone
 
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
@@ -25,9 +25,9 @@ class Reader:
     """Collects one request's pieces."""
 
     def __init__(self) -> None:
-        self.arrived: queue.Queue[Piece | Exception] = queue.Queue()
+        self.arrived: queue.Queue[OutputDelta | Exception] = queue.Queue()
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[OutputDelta]:
         """Return all pieces once the last is there; raises the error that ended the request."""
         out = []
         while True:
@@ -53,16 +53,16 @@ def make(
     adapters: Sequence[str] = ("alpha", "beta"),
     prefix_bytes: int = PREFIX_BYTES,
     graphs: bool | None = None,
-) -> ModelWorker:
+) -> LLMEngine:
     """Build an engine with adapters of ``folder``; not started."""
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
     for name in adapters:
         bank.load(folder / name)
-    return ModelWorker(
+    return LLMEngine(
         backbone,
         bank,
-        rows=rows,
-        queue=waiting,
+        max_sequences=rows,
+        max_waiting=waiting,
         context_tokens=backbone.context_tokens,
         prefix_bytes=prefix_bytes,
         graphs=graphs,
@@ -76,19 +76,19 @@ def write_adapters(folder: Path) -> Path:
     return folder
 
 
-def send(worker: ModelWorker, request: GenerationRequest) -> tuple[Reader, Ticket]:
+def send(worker: LLMEngine, request: GenerationRequest) -> tuple[Reader, RequestHandle]:
     """Submit a request."""
     reader = Reader()
     return reader, worker.submit(request, reader.arrived.put)
 
 
-def turns(worker: ModelWorker, count: int) -> None:
+def turns(worker: LLMEngine, count: int) -> None:
     """Let an engine that was not started do some turns, on this thread."""
     for _ in range(count):
         worker.turn()
 
 
-def answer(worker: ModelWorker, request: GenerationRequest) -> str:
+def answer(worker: LLMEngine, request: GenerationRequest) -> str:
     """Run one request on an engine that was not started, and return its text."""
     reader, _ = send(worker, request)
     while worker.counters.running or worker.counters.waiting:

@@ -6,11 +6,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from bem.backbone import Backbone, WeightFormat
-from bem.engine import GenerationRequest, ModelWorker, Piece, Sampling, Segment, Ticket
-from bem.engine.native import choose
-from bem.engine.pick import settle
-from bem.engine.prefix import BLOCK_TOKENS
+from bem.backbone import Backbone, Kind
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle, Sampling, Segment
+from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.errors import DeadlineExceededError, QueueFullError
 from bem.testing import tiny_backbone
 from hypothesis import HealthCheck, settings
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.bem.engine.engines import ADAPTERS, Reader, answer, encoded, make, write_adapters
+from tests.unit.bem.engine.native.kernels import packed
 
 ROWS, SLOTS, QUEUE = 3, 2, 6
 SHARED = "A system prompt that many share, long enough to fill blocks of the cache. " * 2
@@ -32,19 +31,19 @@ def folder() -> Path:
     return write_adapters(Path(mkdtemp(prefix="fuzz-")))
 
 
-def model(kind: WeightFormat) -> Backbone:
+def model(kind: Kind) -> Backbone:
     """The tiny model, quantised by compiled kernels alone: torch's depend on the number of rows."""
-    return settle(tiny_backbone(), kind, "auto" if kind == "fp32" else "native")[0]
+    return tiny_backbone() if kind == "fp32" else packed(kind)
 
 
 @cache
-def solo(kind: WeightFormat, request: GenerationRequest) -> str:
+def solo(kind: Kind, request: GenerationRequest) -> str:
     """Return the answer of a request that is alone in an engine without a prefix cache."""
     return answer(alone(kind), request)
 
 
 @cache
-def alone(kind: WeightFormat) -> ModelWorker:
+def alone(kind: Kind) -> LLMEngine:
     """An engine for one request at a time."""
     return make(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
 
@@ -55,10 +54,12 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
     text = draw(st.sampled_from(("", SHARED[:70], SHARED))) + draw(st.text("ab", max_size=60)) + "?"
     ids = encoded(text)
     adapter = draw(st.sampled_from((None, *ADAPTERS)))
-    activation = draw(st.sampled_from((0, 0, len(ids) // 2)))
-    former: tuple[Segment, ...] = ()
-    if activation and draw(st.booleans()):
-        former = (Segment(0, max(1, activation // 2), draw(st.sampled_from(ADAPTERS))),)
+    adapter_start = draw(st.sampled_from((0, 0, len(ids) // 2)))
+    earlier_segments: tuple[Segment, ...] = ()
+    if adapter_start and draw(st.booleans()):
+        earlier_segments = (
+            Segment(0, max(1, adapter_start // 2), draw(st.sampled_from(ADAPTERS))),
+        )
     greedy = draw(st.booleans())
     return GenerationRequest(
         prompt_ids=ids,
@@ -66,15 +67,15 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         max_tokens=draw(st.integers(1, 24)),
         adapter=adapter,
         adapter_scale=draw(st.sampled_from((1.0, 1.0, 0.5, 0.0))),
-        activation=activation,
-        former=former,
+        adapter_start=adapter_start,
+        earlier_segments=earlier_segments,
     )
 
 
 class Traffic(RuleBasedStateMachine):
     """Drives an engine turn by turn."""
 
-    kind: WeightFormat = "fp32"
+    kind: Kind = "fp32"
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Traffic(RuleBasedStateMachine):
             adapters=ADAPTERS,
             prefix_bytes=6 * block,
         )
-        self.flying: list[tuple[GenerationRequest, Reader, Ticket, int]] = []
+        self.flying: list[tuple[GenerationRequest, Reader, RequestHandle, int]] = []
         self.age = 0
 
     @rule(request=requests())
@@ -119,28 +120,30 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def nothing_leaks(self) -> None:
         """Slots, leases and memory belong to whoever is there."""
-        batch = self.worker.batch
-        slots = sorted([row.slot for row in batch.rows] + batch._free)
-        leased = sum(one.adapter is not None for row in batch.rows for one in row.leases)
+        core = self.worker.core
+        scheduler, bank, cache = core.scheduler, core.binding.bank, core.prefix_cache
+        slots = sorted([one.slot for one in scheduler.running] + scheduler._free_slots)
+        leased = sum(
+            one.adapter is not None for sequence in scheduler.running for one in sequence.segments
+        )
         assert slots == list(range(ROWS))
-        assert batch.bank is not None
-        assert batch.bank.leases() == leased
-        assert batch.bank.row_codes.slots is None or int(batch.bank.row_codes.slots.max()) < SLOTS
-        assert batch.prefix.bytes <= batch.prefix.limit_bytes
-        kept = sum(t.nbytes for block in batch.prefix._blocks.values() for t in block)
-        assert kept == batch.prefix.bytes
+        assert bank is not None
+        assert bank.leases() == leased
+        assert bank.rows.slots is None or int(bank.rows.slots.max()) < SLOTS
+        assert cache.bytes <= cache.limit_bytes
+        stored = sum(t.nbytes for block in cache._blocks.values() for t in block)
+        assert stored == cache.bytes
 
     def teardown(self) -> None:
         """Everybody who stays is answered; then the engine is as empty as at first."""
         while self.flying:
             self._turn()
         self._turn()
-        batch = self.worker.batch
-        assert not batch.rows
-        assert batch.bank is not None
-        assert batch.bank.leases() == 0
-        assert not batch._speech
-        assert not batch._next
+        core = self.worker.core
+        assert not core.scheduler.running
+        assert core.scheduler.free_slots == ROWS
+        assert core.binding.bank is not None
+        assert core.binding.bank.leases() == 0
         assert self.worker.counters.waiting == 0
 
     def _submit(self, request: GenerationRequest) -> None:
@@ -172,13 +175,13 @@ def _ended(reader: Reader) -> list[Any]:
     return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
 
 
-def _check(kind: WeightFormat, request: GenerationRequest, got: list[Any]) -> None:
+def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
     """Compare with the solo run; only who has a deadline may miss it."""
     if isinstance(got[-1], Exception):
         assert isinstance(got[-1], DeadlineExceededError)
         assert request.deadline is not None
         return
-    pieces: list[Piece] = got
+    pieces: list[OutputDelta] = got
     assert "".join(piece.text for piece in pieces) == solo(kind, request)
     assert pieces[-1].completion_tokens <= request.max_tokens
 
@@ -186,7 +189,7 @@ def _check(kind: WeightFormat, request: GenerationRequest, got: list[Any]) -> No
 class CompiledTraffic(Traffic):
     """The same through compiled kernels."""
 
-    kind: WeightFormat = "int4"
+    kind: Kind = "int4"
 
 
 Traffic.TestCase.settings = CompiledTraffic.TestCase.settings = settings(
@@ -196,5 +199,4 @@ Traffic.TestCase.settings = CompiledTraffic.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 TestTraffic = Traffic.TestCase
-if choose("auto").library is not None:
-    TestCompiledTraffic = CompiledTraffic.TestCase
+TestCompiledTraffic = CompiledTraffic.TestCase

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from bem.engine import GenerationRequest, ModelWorker, Sampling, ScoreRequest, generate, score
+from bem.engine import GenerationRequest, LLMEngine, Sampling, ScoreRequest, generate, score
 from bem.errors import AdapterNotFoundError, BemError, InvalidRequestError
 from bem.testing import tiny_backbone
 
@@ -12,7 +12,7 @@ from tests.unit.bem.engine.engines import GREEDY, encoded, make, send, write_ada
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelWorker]:
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLMEngine]:
     """A running engine with two adapters."""
     made = make(tiny_backbone(), write_adapters(tmp_path_factory.mktemp("adapters")), waiting=4)
     made.start()
@@ -20,7 +20,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelWorker]:
     made.close(drain=False)
 
 
-def test_answers_come_in_the_order_of_their_prompts(worker: ModelWorker) -> None:
+def test_answers_come_in_the_order_of_their_prompts(worker: LLMEngine) -> None:
     """More prompts than the queue holds, each with its adapter, as texts or ids."""
     prompts = [f"prompt {n} " + "x" * (n % 7) for n in range(20)]
     adapters = [(None, "alpha", "beta")[n % 3] for n in range(20)]
@@ -33,7 +33,7 @@ def test_answers_come_in_the_order_of_their_prompts(worker: ModelWorker) -> None
     assert [one.prompt_tokens for one in found] == [len(encoded(prompt)) for prompt in prompts]
 
 
-def test_wrong_adapters_are_named(worker: ModelWorker) -> None:
+def test_wrong_adapters_are_named(worker: LLMEngine) -> None:
     """One adapter for all or one a prompt; an unknown one ends the run."""
     with pytest.raises(InvalidRequestError, match="are 1 for 2"):
         generate(worker, ["a", "b"], ["alpha"])
@@ -41,7 +41,7 @@ def test_wrong_adapters_are_named(worker: ModelWorker) -> None:
         generate(worker, ["a", "b"], "nobody", progress=False)
 
 
-def test_scores_are_those_of_transformers(worker: ModelWorker) -> None:
+def test_scores_are_those_of_transformers(worker: LLMEngine) -> None:
     """Log-likelihoods of the base model, whatever else is in the batch."""
     texts = ["once upon a time there was", "hi", "the end of it all, " * 4]
     requests = [ScoreRequest(encoded(text)[:1], encoded(text)[1:]) for text in texts]
@@ -57,7 +57,7 @@ def test_scores_are_those_of_transformers(worker: ModelWorker) -> None:
 
 @pytest.mark.parametrize("adapter", [None, "alpha", "beta"])
 def test_scores_of_an_answer_are_the_logprobs_it_was_given_with(
-    worker: ModelWorker, adapter: str | None
+    worker: LLMEngine, adapter: str | None
 ) -> None:
     """Scoring a generated text gives what generation reported, over several chunks of codes."""
     prompt = encoded("tell me something long")
@@ -71,7 +71,7 @@ def test_scores_of_an_answer_are_the_logprobs_it_was_given_with(
     assert found[0] == pytest.approx(given, abs=1e-3)
 
 
-def test_scores_do_not_depend_on_their_batch(worker: ModelWorker) -> None:
+def test_scores_do_not_depend_on_their_batch(worker: LLMEngine) -> None:
     """Adapters and lengths of other texts change nothing."""
     requests = [
         ScoreRequest(
@@ -89,7 +89,7 @@ def test_scores_do_not_depend_on_their_batch(worker: ModelWorker) -> None:
 @pytest.mark.parametrize(
     "request_", [ScoreRequest((), (1,)), ScoreRequest((1,), ()), ScoreRequest((1,), (2,) * 600)]
 )
-def test_text_that_cannot_be_scored_is_named(worker: ModelWorker, request_: ScoreRequest) -> None:
+def test_text_that_cannot_be_scored_is_named(worker: LLMEngine, request_: ScoreRequest) -> None:
     """An empty part or more than the context is refused, and the engine lives on."""
     with pytest.raises(InvalidRequestError, match="each needs 1"):
         score(worker, [request_], progress=False)
@@ -98,7 +98,7 @@ def test_text_that_cannot_be_scored_is_named(worker: ModelWorker, request_: Scor
     assert score(worker, [ScoreRequest((1,), (2,))], progress=False)
 
 
-def test_logprobs_cover_exactly_the_text(worker: ModelWorker) -> None:
+def test_logprobs_cover_exactly_the_text(worker: LLMEngine) -> None:
     """Tokens that a stop text cuts off are not reported; their bytes are the text."""
     tokenizer = worker.backbone.tokenizer
     letters = set(tokenizer.encode("abcdefghijklmnopqrstuvwxyz "))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.backbone import Backbone, WeightFormat, load_backbone
-from bem.engine.forward import Decoder
-from bem.engine.kv import SlotCache
-from bem.engine.native import Wanted
-from bem.engine.pick import settle
-from bem.engine.weights import FourBitLinear
+from bem.backbone import Backbone, Kind, load_backbone
+from bem.engine.decoder import Decoder
+from bem.engine.kv_cache import KVCache
+from bem.engine.linear import Int4Linear
+from bem.engine.native import KernelPreference
+from bem.engine.weight_autotune import select_format
 from bem_fleet.data.passage_qa import load_passage_qa
 from torch.nn.functional import cross_entropy
 
@@ -29,13 +29,13 @@ def texts() -> list[str]:
 
 def decoder_of(backbone: Backbone) -> Decoder:
     """Return an engine's forward pass of one row."""
-    return Decoder(backbone, None, SlotCache(backbone, rows=1, context_tokens=WINDOW))
+    return Decoder(backbone, None, KVCache(backbone, slots=1, context_tokens=WINDOW))
 
 
 def loss(decoder: Decoder, ids: torch.Tensor) -> float:
     """Return the mean negative log-likelihood of ``ids [WINDOW]``."""
     with torch.inference_mode():
-        span = decoder.span([0], [0], WINDOW)
+        span = decoder.plan([0], [0], WINDOW)
         hidden = decoder.upper(decoder.lower(ids[None], span)[0], span)
         return float(cross_entropy(decoder.logits(hidden[0, :-1, None]), ids[1:]))
 
@@ -45,7 +45,7 @@ def predictions(decoder: Decoder, pieces: list[list[int]]) -> torch.Tensor:
     found, begin = [], 0
     with torch.inference_mode():
         for piece in pieces:
-            plan = decoder.span([0], [begin], len(piece))
+            plan = decoder.plan([0], [begin], len(piece))
             hidden = decoder.upper(decoder.lower(torch.tensor([piece]), plan)[0], plan)
             found.append(decoder.logits(hidden[0, :, None]).log_softmax(-1))
             begin += len(piece)
@@ -64,7 +64,7 @@ def test_float32_logits_are_those_of_transformers() -> None:
 
     for ids, want in zip(prompts, wanted, strict=True):
         with torch.inference_mode():
-            span = decoder.span([0], [0], len(ids))
+            span = decoder.plan([0], [0], len(ids))
             hidden = decoder.upper(decoder.lower(torch.tensor([ids]), span)[0], span)
             assert (decoder.logits(hidden)[0] - want).abs().max() <= 1e-4
 
@@ -72,7 +72,7 @@ def test_float32_logits_are_those_of_transformers() -> None:
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize(("kind", "few", "limit"), [("int8", 0, 1.02), ("int4", WINDOW, 1.05)])
 def test_fewer_bits_cost_little_perplexity(
-    kind: WeightFormat, few: int, limit: float, kernels: Wanted
+    kind: Kind, few: int, limit: float, kernels: KernelPreference
 ) -> None:
     """On 2,048 tokens perplexity stays within 2 % (8 bits) and 5 % (4 bits) of float32's."""
     if kernels == "native":
@@ -82,10 +82,10 @@ def test_fewer_bits_cost_little_perplexity(
     windows = ids.view(4, WINDOW)
     before = decoder_of(base)
     wanted = sum(loss(before, window) for window in windows) / 4
-    decoder = decoder_of(settle(base, kind, kernels)[0])
-    for product in decoder.products:
-        if isinstance(product, FourBitLinear):
-            product.few_rows = few
+    decoder = decoder_of(select_format(base, kind, kernels)[0])
+    for product in decoder.linears:
+        if isinstance(product, Int4Linear):
+            product.max_int4_rows = few
 
     found = sum(loss(decoder, window) for window in windows) / 4
 
@@ -93,13 +93,13 @@ def test_fewer_bits_cost_little_perplexity(
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("int8", 0.03), ("int4", 0.01)])
-def test_compiled_kernels_predict_as_float32_does(kind: WeightFormat, limit: float) -> None:
+def test_compiled_kernels_predict_as_float32_does(kind: Kind, limit: float) -> None:
     """Predictions diverge from float32's by little (KL, nats), and steps go on as prompts do."""
     assert library()
     base = load_backbone(cache=CACHE)
     ids = base.tokenizer(texts()[0])["input_ids"][:96]
     wanted = predictions(decoder_of(base), [ids])
-    decoder = decoder_of(settle(base, kind, "native")[0])
+    decoder = decoder_of(select_format(base, kind, "native")[0])
 
     found = predictions(decoder, [ids])
     stepped = predictions(decoder, [ids[:32], *([token] for token in ids[32:])])

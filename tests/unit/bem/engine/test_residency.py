@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bem.adapters.bank import AdapterBank
-from bem.engine import GenerationRequest, ModelWorker, Segment
+from bem.engine import GenerationRequest, LLMEngine, Segment
 from bem.errors import ArtifactTamperedError, InvalidRequestError, SlotsFullError
 from bem.testing import tiny_backbone
 
@@ -31,7 +31,7 @@ def asked(adapter: str, tokens: int = 8) -> GenerationRequest:
     return GenerationRequest(encoded("who are you?"), GREEDY, max_tokens=tokens, adapter=adapter)
 
 
-def finish(worker: ModelWorker) -> None:
+def finish(worker: LLMEngine) -> None:
     """Run until nobody is left."""
     while worker.counters.running or worker.counters.waiting:
         worker.turn()
@@ -95,8 +95,8 @@ def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None
     with pytest.raises(ArtifactTamperedError, match="load it again"):
         changed.pieces()
     assert kept.text()
-    assert worker.batch.bank is not None
-    assert worker.batch.bank.leases() == 0
+    assert worker.core.binding.bank is not None
+    assert worker.core.binding.bank.leases() == 0
 
 
 def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_limits_are_named(folder: Path) -> None:
     bank.load(folder / NAMES[1])
 
     worker = make(tiny_backbone(), folder, slots=1, adapters=NAMES[:2])
-    two = replace(asked(NAMES[0]), activation=4, former=(Segment(0, 4, NAMES[1]),))
+    two = replace(asked(NAMES[0]), adapter_start=4, earlier_segments=(Segment(0, 4, NAMES[1]),))
     reader: Reader = send(worker, two)[0]
     finish(worker)
     with pytest.raises(InvalidRequestError, match="1 can be resident"):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from bem.engine import GenerationRequest, ModelWorker
+from bem.engine import GenerationRequest, LLMEngine
 from bem.testing import tiny_backbone
 
 from tests.unit.bem.engine.engines import (
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
-def engine(folder: Path) -> ModelWorker:
+def engine(folder: Path) -> LLMEngine:
     """An engine of ten rows whose context holds a long prompt."""
     return make(tiny_backbone(context_tokens=LONG + 600), folder, rows=10)
 
@@ -44,15 +44,15 @@ def test_long_prompt_stalls_nobody_for_more_than_two_steps(
     for place in range(8):
         send(worker, GenerationRequest(encoded(f"tell {place}"), ENDLESS, max_tokens=500))
     turns(worker, 20)
-    running = list(worker.batch.rows)
+    running = list(worker.core.scheduler.running)
     computed = worker.counters.prompt_tokens
     send(worker, long_prompt(adapter))
     while worker.counters.prompt_tokens - computed < LONG:
-        places = [row.position for row in running]
+        place_tokens = [row.computed_tokens for row in running]
         passes = worker.counters.passes
         turns(worker, 1)
 
-        assert [row.position for row in running] == [place + 1 for place in places]
+        assert [row.computed_tokens for row in running] == [place + 1 for place in place_tokens]
         assert worker.counters.passes - passes - 1 <= 2
 
 
@@ -63,7 +63,9 @@ def test_crowd_of_short_prompts_stalls_nobody_either(folder: Path) -> None:
     turns(worker, 4)
     for place in range(9):
         send(worker, GenerationRequest(encoded(f"{place}"), ENDLESS, max_tokens=40))
-    while worker.counters.running < 10 or any(not row.decoding for row in worker.batch.rows):
+    while worker.counters.running < 10 or any(
+        not row.is_decoding for row in worker.core.scheduler.running
+    ):
         passes, steps = worker.counters.passes, worker.counters.steps
         turns(worker, 1)
 
@@ -98,7 +100,7 @@ def test_short_prompt_overtakes_a_long_one_that_still_ends(folder: Path) -> None
     turns(worker, 4)
 
     assert short.text()
-    for _ in range(2 * 2 * LONG // worker.batch.decoder.piece_tokens + 8):
+    for _ in range(2 * 2 * LONG // worker.core.decoder.decode_chunk_tokens + 8):
         if not long.arrived.empty():
             break
         send(worker, GenerationRequest(encoded("hello"), GREEDY, max_tokens=1))
@@ -112,13 +114,13 @@ def test_rows_are_computed_in_the_order_of_their_slots(
     """After rows left and joined, neighbours are read as one view and never scattered."""
     worker = engine(folder)
     seen: list[list[int]] = []
-    span = worker.batch.decoder.span
+    span = worker.core.decoder.plan
 
     def noted(slots: list[int], starts: list[int], tokens: int) -> object:
         seen.append(slots)
         return span(slots, starts, tokens)
 
-    monkeypatch.setattr(worker.batch.decoder, "span", noted)
+    monkeypatch.setattr(worker.core.decoder, "span", noted)
     for count in (3, 30, 30):
         send(worker, GenerationRequest(encoded("a"), ENDLESS, max_tokens=count))
     turns(worker, 12)

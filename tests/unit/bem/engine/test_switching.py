@@ -8,8 +8,8 @@ import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, Segment
-from bem.engine.codes import CHUNK_TOKENS
-from bem.engine.prefix import BLOCK_TOKENS
+from bem.engine.adapter_schedule import CHUNK_TOKENS
+from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.errors import InvalidRequestError
 from bem.testing import tiny_backbone
 from torch import Tensor
@@ -73,7 +73,7 @@ def prefix_code(folder: Path, name: str, tokens: int) -> Tensor:
 
 def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
     """The engine's answer is that of a plain forward in which each token has its own code."""
-    request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", activation=AT)
+    request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", adapter_start=AT)
     code = prefix_code(folder, "alpha", len(PROMPT))
     plan: list[tuple[str | None, Tensor | None]] = [(None, None)] * AT
     plan.append(("alpha", code))
@@ -83,9 +83,14 @@ def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
 
 def test_former_adapter_keeps_its_codes(folder: Path) -> None:
     """What an earlier turn computed under its adapter, chunk by chunk, stays as it was."""
-    former = Segment(start=0, coded_at=40, adapter="beta")
+    earlier_segments = Segment(start=0, code_prefix_tokens=40, adapter="beta")
     request = GenerationRequest(
-        PROMPT, GREEDY, max_tokens=12, adapter="alpha", activation=AT, former=(former,)
+        PROMPT,
+        GREEDY,
+        max_tokens=12,
+        adapter="alpha",
+        adapter_start=AT,
+        earlier_segments=(earlier_segments,),
     )
     backbone = tiny_backbone()
     seen = features(backbone)
@@ -105,14 +110,14 @@ def test_former_adapter_keeps_its_codes(folder: Path) -> None:
 
 
 def test_switch_reuses_the_history(folder: Path) -> None:
-    """After a turn of the base model or of a former adapter, only what is new is computed."""
+    """After a turn of the base model or of a earlier_segments adapter, only what is new is computed."""
     worker = make(tiny_backbone(), folder)
     history = GenerationRequest(HISTORY, GREEDY, max_tokens=1)
-    switched = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", activation=AT)
-    former = Segment(start=0, coded_at=AT, adapter="beta")
+    switched = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", adapter_start=AT)
+    earlier_segments = Segment(start=0, code_prefix_tokens=AT, adapter="beta")
     for before, after in (
         (history, switched),
-        (replace(history, adapter="beta"), replace(switched, former=(former,))),
+        (replace(history, adapter="beta"), replace(switched, earlier_segments=(earlier_segments,))),
     ):
         fresh = answer(make(tiny_backbone(), folder, prefix_bytes=0), after)
         answer(worker, before)
@@ -127,23 +132,26 @@ def test_activation_at_the_start_is_the_plain_adapter(folder: Path) -> None:
     plain = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha")
     worker = make(tiny_backbone(), folder)
 
-    assert answer(worker, plain) == answer(worker, replace(plain, activation=0))
-    assert answer(worker, replace(plain, activation=len(PROMPT)))
+    assert answer(worker, plain) == answer(worker, replace(plain, adapter_start=0))
+    assert answer(worker, replace(plain, adapter_start=len(PROMPT)))
 
 
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"activation": len(PROMPT) + 1}, "activation"),
-        ({"activation": -1}, "activation"),
-        ({"former": (Segment(0, 1, "beta"),)}, "former"),
-        ({"activation": 9, "former": (Segment(9, 1, "beta"),)}, "former"),
-        ({"activation": 9, "former": (Segment(3, 1, "a"), Segment(3, 1, "b"))}, "former"),
-        ({"activation": 9, "former": (Segment(3, 0, "beta"),)}, "former"),
+        ({"adapter_start": len(PROMPT) + 1}, "adapter_start"),
+        ({"adapter_start": -1}, "adapter_start"),
+        ({"earlier_segments": (Segment(0, 1, "beta"),)}, "earlier_segments"),
+        ({"adapter_start": 9, "earlier_segments": (Segment(9, 1, "beta"),)}, "earlier_segments"),
+        (
+            {"adapter_start": 9, "earlier_segments": (Segment(3, 1, "a"), Segment(3, 1, "b"))},
+            "earlier_segments",
+        ),
+        ({"adapter_start": 9, "earlier_segments": (Segment(3, 0, "beta"),)}, "earlier_segments"),
     ],
 )
 def test_places_outside_the_prompt_are_named(changes: dict[str, object], field: str) -> None:
-    """Segments lie in order before the activation, which lies in the prompt."""
+    """Segments lie in order before the adapter_start, which lies in the prompt."""
     with pytest.raises(InvalidRequestError) as caught:
         replace(GenerationRequest(PROMPT), **changes)  # type: ignore[arg-type]
 

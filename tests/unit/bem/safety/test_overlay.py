@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from bem.adapters import AdapterBank, read_adapter
-from bem.engine import GenerationRequest, ModelWorker, Sampling
+from bem.engine import GenerationRequest, LLMEngine, Sampling
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
 from bem.safety import orthogonality, read_safety
 from bem.safety.artifact import TENSORS_FILE
@@ -22,7 +22,7 @@ REQUEST = GenerationRequest(
 )
 
 
-def worker(folder: Path, *, threshold: float = 0.0) -> ModelWorker:
+def worker(folder: Path, *, threshold: float = 0.0) -> LLMEngine:
     """Return a started engine with a safety adapter and an adapter."""
     backbone = tiny_backbone()
     write_safety(folder / "safety", backbone, threshold=threshold)
@@ -30,12 +30,12 @@ def worker(folder: Path, *, threshold: float = 0.0) -> ModelWorker:
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=3, feature_layer=FEATURE_LAYER)
     overlay = load_overlay(bank, folder / "safety", base_digest=backbone.digest)
     bank.load(folder / "alpha")
-    made = ModelWorker(backbone, bank, rows=4, safety=overlay)
+    made = LLMEngine(backbone, bank, max_sequences=4, safety=overlay)
     made.start()
     return made
 
 
-def texts(engine: ModelWorker, *requests: GenerationRequest) -> list[str]:
+def texts(engine: LLMEngine, *requests: GenerationRequest) -> list[str]:
     """Return the texts of requests that run together."""
     readers = [Reader() for _ in requests]
     for request, reader in zip(requests, readers, strict=True):
@@ -46,7 +46,7 @@ def texts(engine: ModelWorker, *requests: GenerationRequest) -> list[str]:
 def test_strength_zero_is_the_base_model_even_beside_others(tmp_path: Path) -> None:
     """A request at strength 0 gets the base model's text, alone and beside others at strength 1."""
     engine = worker(tmp_path)
-    plain = ModelWorker(tiny_backbone())
+    plain = LLMEngine(tiny_backbone())
     plain.start()
     alone = texts(engine, REQUEST)
     mixed = texts(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bem.engine import ModelWorker
+from bem.engine import LLMEngine
 from bem.errors import EvaluationError
 from bem_fleet.evaluation.likelihoods import (
     LikelihoodCache,
@@ -21,13 +21,13 @@ from tests.support.oracle_comparison import tiny_worker
 
 
 @pytest.fixture
-def worker(tmp_path: Path) -> Iterator[ModelWorker]:
+def worker(tmp_path: Path) -> Iterator[LLMEngine]:
     """A running worker with the adapter alpha."""
     with tiny_worker(tmp_path) as made:
         yield made
 
 
-def test_perplexity_counts_every_token_but_the_first(worker: ModelWorker) -> None:
+def test_perplexity_counts_every_token_but_the_first(worker: LLMEngine) -> None:
     """Texts longer than the context are scored in pieces; an adapter has another perplexity."""
     texts = ["a short one", "a long one " * 120]
     found = text_log_likelihoods(worker, texts)
@@ -41,7 +41,7 @@ def test_perplexity_counts_every_token_but_the_first(worker: ModelWorker) -> Non
     assert text_perplexity(worker, texts, "alpha") != text_perplexity(worker, texts)
 
 
-def test_likeliest_reply_is_chosen_with_its_share(worker: ModelWorker) -> None:
+def test_likeliest_reply_is_chosen_with_its_share(worker: LLMEngine) -> None:
     """Confidences are shares of the replies and go into the calibration error."""
     replies = ("yes", "no, never", "perhaps so")
     questions = [
@@ -56,7 +56,7 @@ def test_likeliest_reply_is_chosen_with_its_share(worker: ModelWorker) -> None:
     assert 0 <= choice_calibration_error(found) <= 1
 
 
-def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> None:
+def test_what_was_scored_is_read_back(worker: LLMEngine, tmp_path: Path) -> None:
     """The same tokens under the same model and adapter are scored once, also after a restart."""
     texts = ["a short one", "another one"]
     question = MultipleChoiceQuestion((Message("user", "is it?"),), ("yes", "no"), 0)
@@ -73,7 +73,7 @@ def test_what_was_scored_is_read_back(worker: ModelWorker, tmp_path: Path) -> No
     assert again.computed == 2
 
 
-def test_what_cannot_be_scored_is_named(worker: ModelWorker) -> None:
+def test_what_cannot_be_scored_is_named(worker: LLMEngine) -> None:
     """Texts need two tokens, questions two replies."""
     with pytest.raises(EvaluationError, match="text 1: 1 tokens"):
         text_log_likelihoods(worker, ["good", "x"])

@@ -1,6 +1,6 @@
-// What Python calls: plain C, raw pointers; shapes are checked on the other side.
+// C interface for ctypes: raw pointers; the Python side checks shapes.
 #include "layers.h"
-#include "likelihood.h"
+#include "target_logprobs.h"
 
 using namespace bem;
 
@@ -11,18 +11,20 @@ int64_t bem_packed_bytes(int32_t bits, int32_t outputs, int32_t inputs) {
   return m.blocks() * m.groups() * m.group_bytes();
 }
 
-// Packs `weight [outputs, inputs]`; with 4 bits, inputs are a multiple of 32.
-void bem_pack(const float* weight, const Matrix* to) { pack(weight, *to); }
+// Packs `weight [outputs, inputs]`; for 4 bits, inputs must be a multiple of 32.
+void bem_pack(const float* weight, const Matrix* to) {
+  pack(weight, *to);
+}
 
-// Computes y [rows, outputs] = x [rows, inputs] times the matrix.
-void bem_product(const Matrix* m, const float* x, int32_t rows, float* y, int32_t threads) {
+// Computes y [rows, outputs] = x [rows, inputs] times the transposed matrix.
+void bem_matmul(const Matrix* m, const float* x, int32_t rows, float* y, int32_t threads) {
   static thread_local Buffers buffers;
   Buffers& b = buffers;
-  b.fit_rows(rows, m->inputs);
+  b.reserve_rows(rows, m->inputs);
 #pragma omp parallel num_threads(threads)
   {
-    quantise_all(x, m->inputs, rows, b.rows());
-    product(*m, b.rows(), rows, [&](int block, int row, int count, const Tile& tile) {
+    quantize_all(x, m->inputs, rows, b.rows());
+    matmul(*m, b.rows(), rows, [&](int block, int row, int count, const Tile& tile) {
       const int first = block * kLanes, left = std::min(kLanes, m->outputs - first);
       for (int r = 0; r < count; ++r)
         std::memcpy(y + static_cast<int64_t>(row + r) * m->outputs + first, tile[r],
@@ -31,20 +33,22 @@ void bem_product(const Matrix* m, const float* x, int32_t rows, float* y, int32_
   }
 }
 
-// Writes how likely output `wanted[row]` is after each row of x, the logarithm of its softmax.
-void bem_likelihoods(const Matrix* m, const float* x, int32_t rows, const int32_t* wanted,
-                     float* out, int32_t threads) {
+// Writes log softmax(x W^T)[row, targets[row]] of each row of x to `out [rows]`.
+void bem_target_logprobs(const Matrix* m, const float* x, int32_t rows, const int32_t* targets,
+                         float* out, int32_t threads) {
   static thread_local Buffers buffers;
   Buffers& b = buffers;
-  b.fit_rows(rows, m->inputs);
-  std::vector<float> masses(static_cast<std::size_t>(threads) * rows);
+  b.reserve_rows(rows, m->inputs);
+  std::vector<float> log_sums(static_cast<std::size_t>(threads) * rows);
 #pragma omp parallel num_threads(threads)
   {
-    quantise_all(x, m->inputs, rows, b.rows());
-    likelihoods(*m, b.rows(), rows, wanted, masses, out);
+    quantize_all(x, m->inputs, rows, b.rows());
+    target_logprobs(*m, b.rows(), rows, targets, log_sums, out);
   }
 }
 
-void bem_run(const Model* model, const Pass* pass) { run(*model, *pass); }
+void bem_run_layers(const Model* model, const ForwardPass* pass) {
+  run(*model, *pass);
+}
 
 }  // extern "C"

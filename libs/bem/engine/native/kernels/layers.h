@@ -1,77 +1,79 @@
-// Decoder layers over rows of one token each: a step's rows, or the tokens of prompts.
+// Decoder layers over rows of one token each: the rows of a decode step or the tokens of prompts.
 #pragma once
 
+#include "adapter_sites.h"
 #include "attention.h"
-#include "product.h"
-#include "sites.h"
+#include "matmul.h"
 
 namespace bem {
 
 struct Layer {
-  Matrix qkv, out, gate_up, down;  // gate_up: 16 outputs of the gate, the same 16 of up, and on
-  const float *before, *between;   // gains of the two norms
+  Matrix qkv, out, gate_up, down;  // gate_up: 16 gate outputs and the same 16 up outputs alternate
+  const float *attention_gain, *mlp_gain;  // gains of the two norms
   Site out_site, down_site;
 };
 
 struct Model {
   const Layer* layers;
-  int32_t hidden, inner, heads, pairs, width;  // query heads, heads of keys, width of each
+  int32_t hidden, intermediate, heads, kv_heads, head_dim;
   float epsilon;
 };
 
-// One forward of `tokens` rows through layers [first, last); `state [tokens, hidden]` is changed.
-struct Pass {
+// One pass of `tokens` rows through layers [first, last); updates `state [tokens, hidden]`.
+struct ForwardPass {
   int32_t first, last, tokens, threads;
   float* state;
-  const int32_t *slots, *positions;  // [tokens]: each row's place in the cache
-  void *keys, *values;               // [layer, slot, pair, position, width]
-  int64_t layer_stride, slot_stride, pair_stride;  // in elements
-  int32_t half;                      // whether the cache holds float16
-  const float *cosines, *sines;      // [position, width]; the lower half's sines are negative
-  Active active;
+  const int32_t *slots, *positions;                // [tokens]: slot and position of each row
+  void *keys, *values;                             // [layer, slot, kv_head, position, head_dim]
+  int64_t layer_stride, slot_stride, head_stride;  // in elements
+  int32_t float16_cache;                           // whether the cache is float16
+  const float *cosines, *sines;  // [position, head_dim]; sines of the lower half are negated
+  ActiveAdapters active;
 };
 
-// Rows that are neighbouring tokens of one slot.
-struct Run {
+// Consecutive rows that are neighbouring tokens of one slot.
+struct TokenRun {
   int row, tokens;
 };
 
-// What a pass computes on its way.
+// Intermediate results of a pass, shared by the threads of its parallel region.
 struct Buffers {
-  std::vector<Run> runs;
-  std::vector<float> qkv, mixed, inner, low;
+  std::vector<TokenRun> runs;
+  std::vector<float> qkv, attended, intermediate, low;
   std::vector<int8_t> codes;
   std::vector<float> scales, sums;
-  std::vector<int32_t> minus;
+  std::vector<int32_t> offsets;
 
-  void fit_rows(int tokens, int widest) {
+  void reserve_rows(int tokens, int widest) {
     const std::size_t groups = static_cast<std::size_t>(tokens) * ((widest + kGroup - 1) / kGroup);
     codes.resize(groups * kGroup);
     scales.resize(groups);
     sums.resize(groups);
-    minus.resize(groups);
+    offsets.resize(groups);
   }
 
-  void fit(const Model& m, const Pass& p) {
+  void reserve(const Model& m, const ForwardPass& p) {
     const auto rows = static_cast<std::size_t>(p.tokens);
-    fit_rows(p.tokens, std::max({m.hidden, m.inner, m.heads * m.width}));
-    qkv.resize(rows * (m.heads + 2 * m.pairs) * m.width);
-    mixed.resize(rows * m.heads * m.width);
-    inner.resize(rows * m.inner);
+    reserve_rows(p.tokens, std::max({m.hidden, m.intermediate, m.heads * m.head_dim}));
+    qkv.resize(rows * (m.heads + 2 * m.kv_heads) * m.head_dim);
+    attended.resize(rows * m.heads * m.head_dim);
+    intermediate.resize(rows * m.intermediate);
     low.resize(rows * p.active.width());
     runs.clear();
     for (int row = 0; row < p.tokens; ++row) {
-      const bool on = row > 0 && runs.back().tokens < kTogether &&
-                      p.slots[row] == p.slots[row - 1] &&
-                      p.positions[row] == p.positions[row - 1] + 1;
-      if (on) ++runs.back().tokens;
-      else runs.push_back({row, 1});
+      const bool continues = row > 0 && runs.back().tokens < kQueryTile &&
+                             p.slots[row] == p.slots[row - 1] &&
+                             p.positions[row] == p.positions[row - 1] + 1;
+      if (continues)
+        ++runs.back().tokens;
+      else
+        runs.push_back({row, 1});
     }
   }
-  Rows rows() { return {codes.data(), scales.data(), sums.data(), minus.data()}; }
+  QuantizedRows rows() { return {codes.data(), scales.data(), sums.data(), offsets.data()}; }
 };
 
-// Root-mean-square norm (arXiv 1910.07467) of `x` into `out`.
+// Root-mean-square norm (arXiv 1910.07467) of `x`, written to `out`.
 inline void norm(const float* x, const float* gains, float epsilon, int size, float* out) {
   __m512 squares = _mm512_setzero_ps();
   for (int i = 0; i < size; i += 16) {
@@ -90,91 +92,101 @@ inline void norm(const float* x, const float* gains, float epsilon, int size, fl
 
 // Rotary embedding of one head (arXiv 2104.09864, half-split form), written to `out`.
 template <typename E>
-void rotate(const float* x, const float* cosines, const float* sines, int width, E* out) {
-  const int half = width / 2;
+void rotate(const float* x, const float* cosines, const float* sines, int head_dim, E* out) {
+  const int half = head_dim / 2;
   for (int i = 0; i < half; i += 16) {
     const __mmask16 mask = half - i >= 16 ? 0xFFFF : (1u << (half - i)) - 1;
     const __m512 low = _mm512_maskz_loadu_ps(mask, x + i);
     const __m512 high = _mm512_maskz_loadu_ps(mask, x + half + i);
-    const auto turned = [&](int at, __m512 own, __m512 other) {
+    const auto rotated = [&](int at, __m512 own, __m512 other) {
       return _mm512_fmadd_ps(other, _mm512_maskz_loadu_ps(mask, sines + at),
                              _mm512_mul_ps(own, _mm512_maskz_loadu_ps(mask, cosines + at)));
     };
-    give16(out + i, mask, turned(i, low, high));
-    give16(out + half + i, mask, turned(half + i, high, low));
+    store16(out + i, mask, rotated(i, low, high));
+    store16(out + half + i, mask, rotated(half + i, high, low));
   }
 }
 
-// Turns queries in place, and puts keys and values into the cache.
+// Rotates queries in place and writes rotated keys and values to the KV cache.
 template <typename E>
-void place_keys(const Model& m, const Pass& p, int layer, float* qkv) {
-  const int stride = (m.heads + 2 * m.pairs) * m.width;
+void rotate_and_store(const Model& m, const ForwardPass& p, int layer, float* qkv) {
+  const int stride = (m.heads + 2 * m.kv_heads) * m.head_dim;
 #pragma omp for schedule(static)
   for (int row = 0; row < p.tokens; ++row) {
-    float* mine = qkv + static_cast<int64_t>(row) * stride;
-    const int64_t at = static_cast<int64_t>(p.positions[row]) * m.width;
+    float* row_qkv = qkv + static_cast<int64_t>(row) * stride;
+    const int64_t at = static_cast<int64_t>(p.positions[row]) * m.head_dim;
     const float *cosines = p.cosines + at, *sines = p.sines + at;
-    for (int h = 0; h < m.heads; ++h, mine += m.width)
-      rotate(mine, cosines, sines, m.width, mine);
+    for (int h = 0; h < m.heads; ++h, row_qkv += m.head_dim)
+      rotate(row_qkv, cosines, sines, m.head_dim, row_qkv);
     const int64_t begin = layer * p.layer_stride + p.slots[row] * p.slot_stride + at;
-    for (int h = 0; h < m.pairs; ++h, mine += m.width)
-      rotate(mine, cosines, sines, m.width, static_cast<E*>(p.keys) + begin + h * p.pair_stride);
-    for (int h = 0; h < m.pairs; ++h, mine += m.width) {
-      E* to = static_cast<E*>(p.values) + begin + h * p.pair_stride;
-      for (int i = 0; i < m.width; i += 16) {
-        const __mmask16 mask = m.width - i >= 16 ? 0xFFFF : (1u << (m.width - i)) - 1;
-        give16(to + i, mask, _mm512_maskz_loadu_ps(mask, mine + i));
+    for (int h = 0; h < m.kv_heads; ++h, row_qkv += m.head_dim)
+      rotate(row_qkv, cosines, sines, m.head_dim,
+             static_cast<E*>(p.keys) + begin + h * p.head_stride);
+    for (int h = 0; h < m.kv_heads; ++h, row_qkv += m.head_dim) {
+      E* to = static_cast<E*>(p.values) + begin + h * p.head_stride;
+      for (int i = 0; i < m.head_dim; i += 16) {
+        const __mmask16 mask = m.head_dim - i >= 16 ? 0xFFFF : (1u << (m.head_dim - i)) - 1;
+        store16(to + i, mask, _mm512_maskz_loadu_ps(mask, row_qkv + i));
       }
     }
   }
 }
 
 template <typename E>
-void mix(const Model& m, const Pass& p, int layer, Buffers& b) {
-  const int together = m.heads / m.pairs, stride = (m.heads + 2 * m.pairs) * m.width;
-  const int tasks = static_cast<int>(b.runs.size()) * m.pairs;
+void attend_layer(const Model& m, const ForwardPass& p, int layer, Buffers& b) {
+  const int query_heads_per_key = m.heads / m.kv_heads;
+  const int stride = (m.heads + 2 * m.kv_heads) * m.head_dim;
+  const int tasks = static_cast<int>(b.runs.size()) * m.kv_heads;
 #pragma omp for schedule(dynamic, 1)
   for (int task = 0; task < tasks; ++task) {
-    const Run& run = b.runs[b.runs.size() - 1 - task / m.pairs];  // long ones first
-    const int pair = task % m.pairs;
-    const int64_t head = static_cast<int64_t>(pair) * together * m.width;
+    // In reverse, so that long runs start first: a long one that starts last would leave the other
+    // threads idle.
+    const TokenRun& run = b.runs[b.runs.size() - 1 - task / m.kv_heads];
+    const int kv_head = task % m.kv_heads;
+    const int64_t head = static_cast<int64_t>(kv_head) * query_heads_per_key * m.head_dim;
     const int64_t begin =
-        layer * p.layer_stride + p.slots[run.row] * p.slot_stride + pair * p.pair_stride;
-    const int64_t out = static_cast<int64_t>(m.heads) * m.width;
-    const Asking asking{b.qkv.data() + static_cast<int64_t>(run.row) * stride + head,
-                        stride, run.tokens, together, m.width, p.positions[run.row] + 1,
-                        b.mixed.data() + run.row * out + head, out};
-    attend(asking, static_cast<const E*>(p.keys) + begin, static_cast<const E*>(p.values) + begin);
+        layer * p.layer_stride + p.slots[run.row] * p.slot_stride + kv_head * p.head_stride;
+    const int64_t out = static_cast<int64_t>(m.heads) * m.head_dim;
+    const AttentionQuery query{b.qkv.data() + static_cast<int64_t>(run.row) * stride + head,
+                               stride,
+                               run.tokens,
+                               query_heads_per_key,
+                               m.head_dim,
+                               p.positions[run.row] + 1,
+                               b.attended.data() + run.row * out + head,
+                               out};
+    attend(query, static_cast<const E*>(p.keys) + begin, static_cast<const E*>(p.values) + begin);
   }
 }
 
-// Adds what the site before left over, norms each row and quantises it.
-inline void enter(const Model& m, const Pass& p, const Site* site, const float* gains,
-                  Buffers& b) {
+// Adds the pending low-rank update of the previous site, then norms and quantizes each row.
+inline void add_norm_quantize(const Model& m, const ForwardPass& p, const Site* site,
+                              const float* gains, Buffers& b) {
   static thread_local std::vector<float> normed;
   normed.resize(m.hidden);
 #pragma omp for schedule(static)
   for (int row = 0; row < p.tokens; ++row) {
     float* state = p.state + static_cast<int64_t>(row) * m.hidden;
-    if (site) add_steps(*site, p.active, row, b.low.data(), m.hidden, state);
+    if (site) add_projected_up(*site, p.active, row, b.low.data(), m.hidden, state);
     norm(state, gains, m.epsilon, m.hidden, normed.data());
-    quantise(normed.data(), m.hidden, row, p.tokens, b.rows());
+    quantize(normed.data(), m.hidden, row, p.tokens, b.rows());
   }
 }
 
-// Quantises `x [tokens, size]`, and lets the site that reads it take its low-rank steps.
-inline void leave(const Pass& p, const Site& site, const float* x, int size, Buffers& b) {
+// Quantizes `x [tokens, size]` and computes the down projections of the site that reads it.
+inline void quantize_and_project(const ForwardPass& p, const Site& site, const float* x, int size,
+                                 Buffers& b) {
 #pragma omp for schedule(static)
   for (int row = 0; row < p.tokens; ++row) {
-    const float* mine = x + static_cast<int64_t>(row) * size;
-    quantise(mine, size, row, p.tokens, b.rows());
-    take_steps(site, p.active, row, mine, size, b.low.data());
+    const float* row_x = x + static_cast<int64_t>(row) * size;
+    quantize(row_x, size, row, p.tokens, b.rows());
+    project_down(site, p.active, row, row_x, size, b.low.data());
   }
 }
 
-// Adds the product of `matrix` and the quantised rows to the state.
-inline void add_product(const Model& m, const Pass& p, const Matrix& matrix, Buffers& b) {
-  product(matrix, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
+// Adds the product of `matrix` and the quantized rows to the state.
+inline void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matrix, Buffers& b) {
+  matmul(matrix, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
     const int first = block * kLanes;
     const __mmask16 mask = m.hidden - first >= 16 ? 0xFFFF : (1u << (m.hidden - first)) - 1;
     for (int r = 0; r < count; ++r) {
@@ -185,64 +197,65 @@ inline void add_product(const Model& m, const Pass& p, const Matrix& matrix, Buf
   });
 }
 
-// The gated unit (arXiv 2002.05202, SwiGLU): silu(gate) * up, both from one matrix.
-inline void gate(const Model& m, const Pass& p, const Matrix& matrix, Buffers& b) {
+// SwiGLU (arXiv 2002.05202): silu(gate) * up, both from one matrix.
+inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matrix, Buffers& b) {
 #pragma omp for schedule(static)
   for (int pair = 0; pair < matrix.blocks() / 2; ++pair) {
     alignas(64) Tile gates, ups;
     for (int row = 0; row < p.tokens; row += kRows) {
       const int count = std::min(kRows, p.tokens - row);
-      const Rows x = b.rows().block(row / kRows, matrix.groups());
+      const QuantizedRows x = b.rows().block(row / kRows, matrix.groups());
       tile(matrix, 2 * pair, x, count, gates);
       tile(matrix, 2 * pair + 1, x, count, ups);
       for (int r = 0; r < count; ++r) {
         const __m512 g = _mm512_loadu_ps(gates[r]), one = _mm512_set1_ps(1);
-        const __m512 bent = _mm512_div_ps(
+        const __m512 activated = _mm512_div_ps(
             g, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), g))));
-        _mm512_storeu_ps(b.inner.data() + static_cast<int64_t>(row + r) * m.inner + pair * kLanes,
-                         _mm512_mul_ps(bent, _mm512_loadu_ps(ups[r])));
+        _mm512_storeu_ps(
+            b.intermediate.data() + static_cast<int64_t>(row + r) * m.intermediate + pair * kLanes,
+            _mm512_mul_ps(activated, _mm512_loadu_ps(ups[r])));
       }
     }
   }
 }
 
-inline void run(const Model& m, const Pass& p) {
+inline void run(const Model& m, const ForwardPass& p) {
   static thread_local Buffers buffers;
   Buffers& b = buffers;
-  b.fit(m, p);
-  const int mixed = m.heads * m.width, qkv = mixed + 2 * m.pairs * m.width;
+  b.reserve(m, p);
+  const int attended = m.heads * m.head_dim, qkv = attended + 2 * m.kv_heads * m.head_dim;
 #pragma omp parallel num_threads(p.threads)
   {
-    const Site* behind = nullptr;
+    const Site* previous_site = nullptr;
     for (int index = p.first; index < p.last; ++index) {
       const Layer& layer = m.layers[index];
-      enter(m, p, behind, layer.before, b);
-      product(layer.qkv, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
+      add_norm_quantize(m, p, previous_site, layer.attention_gain, b);
+      matmul(layer.qkv, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
         const int first = block * kLanes, left = std::min(kLanes, qkv - first);
         for (int r = 0; r < count; ++r)
           std::memcpy(b.qkv.data() + static_cast<int64_t>(row + r) * qkv + first, tile[r],
                       left * sizeof(float));
       });
-      if (p.half) {
-        place_keys<uint16_t>(m, p, index, b.qkv.data());
-        mix<uint16_t>(m, p, index, b);
+      if (p.float16_cache) {
+        rotate_and_store<uint16_t>(m, p, index, b.qkv.data());
+        attend_layer<uint16_t>(m, p, index, b);
       } else {
-        place_keys<float>(m, p, index, b.qkv.data());
-        mix<float>(m, p, index, b);
+        rotate_and_store<float>(m, p, index, b.qkv.data());
+        attend_layer<float>(m, p, index, b);
       }
-      leave(p, layer.out_site, b.mixed.data(), mixed, b);
-      add_product(m, p, layer.out, b);
-      enter(m, p, &layer.out_site, layer.between, b);
-      gate(m, p, layer.gate_up, b);
-      leave(p, layer.down_site, b.inner.data(), m.inner, b);
-      add_product(m, p, layer.down, b);
-      behind = &layer.down_site;
+      quantize_and_project(p, layer.out_site, b.attended.data(), attended, b);
+      add_matmul(m, p, layer.out, b);
+      add_norm_quantize(m, p, &layer.out_site, layer.mlp_gain, b);
+      gated_unit(m, p, layer.gate_up, b);
+      quantize_and_project(p, layer.down_site, b.intermediate.data(), m.intermediate, b);
+      add_matmul(m, p, layer.down, b);
+      previous_site = &layer.down_site;
     }
-    if (behind) {
+    if (previous_site) {
 #pragma omp for schedule(static)
       for (int row = 0; row < p.tokens; ++row)
-        add_steps(*behind, p.active, row, b.low.data(), m.hidden,
-                  p.state + static_cast<int64_t>(row) * m.hidden);
+        add_projected_up(*previous_site, p.active, row, b.low.data(), m.hidden,
+                         p.state + static_cast<int64_t>(row) * m.hidden);
     }
   }
 }

@@ -1,17 +1,69 @@
-"""The compiled kernels of this machine, and what they do to inputs."""
+"""Compiled kernels for tests: this processor's own, or built over emulated instructions."""
 
-import pytest
-from bem.engine.native import Library, choose
+import hashlib
+import os
+import subprocess
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from bem.backbone import Backbone, Kind
+from bem.engine.native import Library, select_kernels
+from bem.engine.native.build import COMPILER, KERNELS, LANGUAGE, SOURCE, WARNINGS
+from bem.testing import tiny_backbone
 from torch import Tensor
 from torch.nn.functional import pad
 
+EMULATION = Path(__file__).parent / "emulated_avx512"
+CACHE = Path(__file__).resolve().parents[5] / ".cache/kernels"
 
+
+# Little optimisation: compiling takes longer than the tests run. Fused multiply-add is inlined.
+_VECTORS = all(torch.cpu.get_capabilities().get(name) for name in ("avx2", "fma3", "f16c"))
+_FAST = ("-O1", "-march=x86-64-v3") if _VECTORS else ("-O1",)
+
+
+@cache
 def library() -> Library:
-    """Return the compiled library, or skip with the reason why there is none."""
-    choice = choose("auto")
-    if choice.library is None:
-        pytest.skip(choice.reason)
-    return choice.library
+    """Return the compiled library; without AVX-512 VNNI one over emulated instructions."""
+    choice = select_kernels("auto")
+    if choice.library is not None:
+        return choice.library
+    path = CACHE / f"emulated-{_digest()}.so"
+    if not path.exists():
+        scratch = path.with_suffix(f".{os.getpid()}")
+        compile_emulated(scratch, *_FAST)
+        scratch.replace(path)
+    return Library(path)
+
+
+def compile_emulated(path: Path, *flags: str) -> None:
+    """Compile the kernels over scalar code that emulates the AVX-512 intrinsics."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        COMPILER,
+        *LANGUAGE,
+        *WARNINGS,
+        *flags,
+        f"-I{EMULATION}",
+        str(SOURCE),
+        "-o",
+        str(path),
+    ]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def _digest() -> str:
+    digest = hashlib.sha256(" ".join((*LANGUAGE, *_FAST)).encode())
+    for file in (*sorted(KERNELS.iterdir()), *sorted(EMULATION.iterdir())):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def packed(kind: Kind) -> Backbone:
+    """Return the tiny model in a format that the compiled kernels multiply."""
+    return replace(tiny_backbone(), kernels=library(), weights=kind)
 
 
 def levels(x: Tensor) -> Tensor:
@@ -22,7 +74,7 @@ def levels(x: Tensor) -> Tensor:
 
 
 def tied(x: Tensor) -> Tensor:
-    """Tell of each row whether an input lies where float32 may round it the other way."""
+    """Return for each row whether an input is so close to a tie that float32 may round it up."""
     scaled = levels(x)
     close: Tensor = (scaled - scaled.floor() - 0.5).abs() < 1e-4
     return close.any(-1)
@@ -33,5 +85,5 @@ def rounded(x: Tensor) -> Tensor:
     inputs = x.shape[-1]
     groups = pad(x, (0, -inputs % 32)).view(-1, 32).double()
     steps = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
-    whole: Tensor = (groups / steps).round() * steps
-    return whole.view(*x.shape[:-1], -1)[..., :inputs]
+    values: Tensor = (groups / steps).round() * steps
+    return values.view(*x.shape[:-1], -1)[..., :inputs]

@@ -1,12 +1,12 @@
-"""Where the kernels come from, and what is said where they cannot be had."""
+"""Tests of the kernel build: where kernels come from, and the reason where there are none."""
 
-import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from bem.engine.native import build, choose
+from bem.engine.native import build, select_kernels
 from bem.errors import KernelsUnavailableError
 
 from tests.unit.bem.engine.native.kernels import library
@@ -20,62 +20,71 @@ def script(folder: Path, text: str) -> str:
     return str(path)
 
 
-def test_a_compiled_library_needs_no_compiler(tmp_path: Path) -> None:
-    """What was compiled from this source is found where there is no compiler."""
-    made = library().path
-    shutil.copy(made, tmp_path)
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    """A library in a cache; its compiler writes an empty file."""
+    (tmp_path / "bin").mkdir()
+    compiler = script(tmp_path / "bin", '[ "$1" = --version ] || { shift $(($# - 1)); : > "$1"; }')
+    return build.find_or_compile(tmp_path / "cache", compiler)
 
-    assert build.find(tmp_path, None) == tmp_path / made.name
+
+def test_a_compiled_library_needs_no_compiler(compiled: Path) -> None:
+    """A library compiled from this source is found where there is no compiler."""
+    assert build.find_or_compile(compiled.parent, None) == compiled
 
 
-def test_no_compiler_and_no_library_is_said(tmp_path: Path) -> None:
-    """Without either the reason names the compiler and the folder."""
+def test_a_missing_compiler_and_library_are_named(tmp_path: Path) -> None:
+    """Without either, the reason names the compiler and the folder."""
     with pytest.raises(KernelsUnavailableError, match=rf"no g\+\+ and no library in {tmp_path}"):
-        build.find(tmp_path, None)
+        build.find_or_compile(tmp_path, None)
 
 
 def test_a_failing_compiler_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
-    """What the compiler says is the reason, and the cache holds no half-written library."""
+    """The compiler's message is the reason, and the cache contains no half-written library."""
     (tmp_path / "bin").mkdir()
     compiler = script(tmp_path / "bin", '[ "$1" = --version ] || { echo no cake >&2; exit 1; }')
 
     with pytest.raises(KernelsUnavailableError, match="no cake"):
-        build.find(tmp_path / "cache", compiler)
+        build.find_or_compile(tmp_path / "cache", compiler)
 
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_processor_without_the_instructions_is_refused() -> None:
     """The reason names what the processor lacks."""
-    lacking = {**torch.cpu.get_capabilities(), "avx512_vnni": False}
+    capabilities = {**torch.cpu.get_capabilities(), "avx512_vnni": False}
 
     with pytest.raises(KernelsUnavailableError, match=r"lacks.*avx512_vnni"):
-        build.check_processor(lacking)
+        build.check_processor(capabilities)
 
 
 def test_a_broken_library_is_the_reason_for_torch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With ``auto`` a library that cannot be loaded leaves torch, and ``native`` refuses."""
-    (tmp_path / library().path.name).write_bytes(b"no library")
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    """With ``auto`` a library that cannot be loaded selects torch, and ``native`` refuses."""
 
-    assert choose("auto", tmp_path).library is None
-    assert "cannot be loaded" in choose("auto", tmp_path).reason
+    def any_processor(capabilities: Mapping[str, object]) -> None:
+        del capabilities
+
+    monkeypatch.setattr(build, "check_processor", any_processor)
+    monkeypatch.setenv("PATH", str(compiled.parent / "empty"))
+
+    assert select_kernels("auto", compiled.parent).library is None
+    assert "cannot be loaded" in select_kernels("auto", compiled.parent).reason
     with pytest.raises(KernelsUnavailableError, match="cannot be loaded"):
-        choose("native", tmp_path)
+        select_kernels("native", compiled.parent)
 
 
-def test_torch_is_taken_as_set(tmp_path: Path) -> None:
-    """Whoever sets torch's kernels gets them, and nothing is compiled."""
-    choice = choose("torch", tmp_path)
+def test_torch_is_selected_as_configured(tmp_path: Path) -> None:
+    """With torch's kernels configured nothing is compiled."""
+    choice = select_kernels("torch", tmp_path)
 
-    assert (choice.library, choice.reason) == (None, "torch: as set")
+    assert (choice.library, choice.reason) == (None, "torch: as configured")
     assert not list(tmp_path.iterdir())
 
 
-def test_kernels_and_torch_share_one_pool_of_threads() -> None:
-    """One OpenMP library serves both, so that there are no more threads than cores."""
+def test_kernels_and_torch_share_one_thread_pool() -> None:
+    """One OpenMP runtime serves both, so that there are no more threads than cores."""
     assert library()
 
     maps = Path("/proc/self/maps").read_text()

@@ -9,32 +9,32 @@ import pytest
 import torch
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
-from bem.engine.forward import Decoder
-from bem.engine.kv import SlotCache
-from bem.engine.native.layers import unfit
-from bem.engine.pick import settle
+from bem.engine import weight_autotune
+from bem.engine.decoder import Decoder
+from bem.engine.kv_cache import KVCache
+from bem.engine.native.build import KernelChoice
+from bem.engine.native.layers import unsupported_reason
 from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.engine.native.kernels import library, rounded
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.unit.bem.engine.native.kernels import library, packed, rounded
 
 CONTEXT, SLOTS = 96, 4
 KINDS = ("int8", "int4")
 
 
 def backbone_of(kind: str) -> Backbone:
-    """Return the tiny model, to be held as ``kind`` by compiled kernels."""
-    assert library()
-    return settle(tiny_backbone(), kind, "native")[0]  # type: ignore[arg-type]
+    """Return the tiny model in a format that compiled kernels multiply."""
+    return packed(kind)  # type: ignore[arg-type]
 
 
 def decoder_of(backbone: Backbone, bank: AdapterBank | None = None) -> Decoder:
     """Return a decoder over a cache in which nothing that is read is left unwritten."""
-    cache = SlotCache(backbone, rows=SLOTS, context_tokens=CONTEXT)
+    cache = KVCache(backbone, slots=SLOTS, context_tokens=CONTEXT)
     cache.keys.fill_(torch.nan)
     cache.values.fill_(torch.nan)
     return Decoder(backbone, bank, cache)
@@ -43,28 +43,30 @@ def decoder_of(backbone: Backbone, bank: AdapterBank | None = None) -> Decoder:
 def states(decoder: Decoder, ids: Tensor, slots: list[int], starts: list[int]) -> Tensor:
     """Run ``ids [R, T]`` through all layers."""
     with torch.inference_mode():
-        plan = decoder.span(slots, starts, ids.shape[1])
+        plan = decoder.plan(slots, starts, ids.shape[1])
         return decoder.upper(decoder.lower(ids, plan)[0], plan)
 
 
 def held_by(decoder: Decoder) -> Any:
     """Return transformers' tiny model with the weights that a native decoder holds."""
     model = tiny_backbone().model
-    products: Iterator[Any] = iter(decoder.products)
+    products: Iterator[Any] = iter(decoder.linears)
     with torch.no_grad():
         for block in model.model.layers:
             attention, mlp = block.self_attn, block.mlp
             parts = (attention.q_proj, attention.k_proj, attention.v_proj)
             for part, rows in zip(
-                parts, next(products).unpacked().split([len(p.weight) for p in parts]), strict=True
+                parts,
+                next(products).dequantize().split([len(p.weight) for p in parts]),
+                strict=True,
             ):
                 part.weight.copy_(rows)
-            attention.o_proj.weight.copy_(next(products).unpacked())
-            both = next(products).unpacked().unflatten(0, (-1, 2, 16))
+            attention.o_proj.weight.copy_(next(products).dequantize())
+            both = next(products).dequantize().unflatten(0, (-1, 2, 16))
             mlp.gate_proj.weight.copy_(both[:, 0].flatten(0, 1))
             mlp.up_proj.weight.copy_(both[:, 1].flatten(0, 1))
-            mlp.down_proj.weight.copy_(next(products).unpacked())
-        model.lm_head.weight.copy_(next(products).unpacked())
+            mlp.down_proj.weight.copy_(next(products).dequantize())
+        model.lm_head.weight.copy_(next(products).dequantize())
     return model
 
 
@@ -89,9 +91,9 @@ def under(decoder: Decoder, bank: AdapterBank, codes: Tensor) -> list[Tensor]:
     found = []
     slots = torch.tensor([[adapter.slot for adapter in bank.adapters()]] * 3)
     for chosen in (None, codes[:, 0], codes):
-        bank.row_codes.clear()
+        bank.rows.clear()
         if chosen is not None:
-            bank.row_codes.set(slots, chosen)
+            bank.rows.set(slots, chosen)
         found.append(states(decoder, random_ids(2, 3, 6), [0, 1, 2], [0, 0, 0]))
     return found
 
@@ -156,7 +158,7 @@ def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
     found = under(decoder, bank, codes)
     reference = replace(tiny_backbone(), model=held_by(decoder))
     bank = with_adapters(reference, tmp_path)
-    cache = SlotCache(reference, rows=3, context_tokens=32)
+    cache = KVCache(reference, slots=3, context_tokens=32)
     wanted = under(Decoder(reference, bank, cache), bank, codes)
 
     for mine, theirs in zip(found, wanted, strict=True):
@@ -167,29 +169,30 @@ def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
 
 
 def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
-    """Codes of two rows are no codes for one."""
+    """AdapterSchedule of two rows are no codes for one."""
     backbone = backbone_of("int8")
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
     write_adapter(tmp_path, backbone, "alpha", seed=0)
     bank.load(tmp_path / "alpha")
     decoder = decoder_of(backbone, bank)
-    bank.row_codes.set(torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, RANK))
+    bank.rows.set(torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, RANK))
 
     with pytest.raises(ValueError, match="do not fit 1 x 3 tokens"):
         states(decoder, random_ids(0, 1, 3), [0], [0])
 
 
-def test_a_backbone_that_does_not_fit_is_left_to_torch() -> None:
-    """A width that the kernels do not compute is named, and ``auto`` takes torch's."""
+def test_an_unsupported_backbone_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A width that the kernels do not support is named, and ``auto`` selects torch's kernels."""
     backbone = tiny_backbone()
     backbone.model.config.intermediate_size = 60
-    assert library()
+    choice = KernelChoice(library(), "native")
+    monkeypatch.setattr(weight_autotune, "select_kernels", lambda *_: choice)
 
-    settled, picked = settle(backbone, "int8", "auto")
+    selected, report = weight_autotune.select_format(backbone, "int8", "auto")
 
-    assert "60 is not a multiple of 16" in unfit(backbone)
-    assert settled.kernels is None
-    assert picked.kernels.startswith("torch: the inner width 60")
+    assert "60 is not a multiple of 16" in unsupported_reason(backbone)
+    assert selected.kernels is None
+    assert report.kernels.startswith("torch: the intermediate size 60")
 
 
 def test_a_backbone_in_bfloat16_is_refused() -> None:

@@ -38,7 +38,7 @@ def test_products_are_those_of_the_held_values(
 
     found = product(x)
 
-    held = product.unpacked().double()
+    held = product.dequantize().double()
     size = x.norm(dim=1, keepdim=True) * held.norm(dim=1)
     wrong = (found - rounded(x) @ held.T).abs() / size
     assert torch.where(tied(x)[:, None], 0.0, wrong).max() < 1e-5
@@ -72,7 +72,7 @@ def test_four_bits_hold_the_values_of_a_q4_1_file() -> None:
     least = (-8 * step * torch.rand(64, 3, 1, generator=generator)).half().float()
     weight = (codes * step + least).view(64, 96)
 
-    held = PackedLinear(library(), weight, bits=4).unpacked()
+    held = PackedLinear(library(), weight, bits=4).dequantize()
 
     assert (held - weight).abs().max() <= 2e-6
 
@@ -81,7 +81,7 @@ def test_eight_bits_hold_weights_to_half_a_step() -> None:
     """A held weight differs by at most half of its output's largest weight over 127."""
     weight = random(5, 33, 70)
 
-    held = PackedLinear(library(), weight, bits=8).unpacked()
+    held = PackedLinear(library(), weight, bits=8).dequantize()
 
     assert ((held - weight).abs() <= weight.abs().amax(1, keepdim=True) / 253).all()
 
@@ -93,7 +93,7 @@ def test_likelihoods_are_those_of_all_outputs(outputs: int, rows: int, size: flo
     product = PackedLinear(library(), random(0, outputs, 64), bits=8)
     x, wanted = random(1, rows, 64) * size, torch.arange(rows) * 7 % outputs
 
-    found = product.likelihoods(x, wanted)
+    found = product.target_logprobs(x, wanted)
 
     every = product(x).double().log_softmax(1)
     assert torch.allclose(found.double(), every[torch.arange(rows), wanted], rtol=1e-5, atol=2e-5)
@@ -104,7 +104,7 @@ def test_an_output_that_is_not_there_is_refused() -> None:
     product = PackedLinear(library(), random(0, 10, 64), bits=8)
 
     with pytest.raises(ValueError, match="1 of 10 outputs for 1 rows"):
-        product.likelihoods(random(1, 1, 64), torch.tensor([10]))
+        product.target_logprobs(random(1, 1, 64), torch.tensor([10]))
 
 
 @pytest.mark.parametrize("bits", BITS)

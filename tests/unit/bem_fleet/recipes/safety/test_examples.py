@@ -57,6 +57,6 @@ def test_base_replies_are_generated_once(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """The second call reads the journal and needs no engine."""
     prompts = [("k1", "hello"), ("k2", "bye")]
     first = base_replies(tiny_backbone(), prompts, tokens=3, cache=tmp_path)
-    monkeypatch.delattr(examples, "ModelWorker")
+    monkeypatch.delattr(examples, "LLMEngine")
 
     assert base_replies(tiny_backbone(), prompts[::-1], tokens=3, cache=tmp_path) == first[::-1]

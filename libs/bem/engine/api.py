@@ -1,0 +1,204 @@
+"""Request and response types: sampling settings, generation requests, output deltas."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bem.errors import InvalidRequestError
+
+FinishReason = Literal["stop", "length"]
+MAX_LOGPROBS = 20
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling settings of one request.
+
+    Penalties and bias change the logits first, temperature divides them, then ``top_k`` and
+    ``top_p`` keep the most probable tokens, in this order.
+
+    Attributes:
+        temperature: Divisor of the logits in [0, 2]; 0 is greedy decoding.
+        top_p: Nucleus mass in (0, 1] (arXiv 1904.09751).
+        top_k: Number of most probable tokens to keep; 0 keeps all.
+        seed: Seed of the request's own random generator; None draws one.
+        presence_penalty: Amount subtracted once from generated tokens, in [-2, 2].
+        frequency_penalty: Amount subtracted per occurrence of a generated token, in [-2, 2].
+        repetition_penalty: Divides positive and multiplies negative logits of tokens that occur in
+            the prompt or the output, in (0, 2] (arXiv 1909.05858); 1 changes nothing.
+        logit_bias: Pairs of a token id and the value added to its logit, in [-100, 100]; each
+            token id occurs once.
+        logprobs: Number of most probable tokens reported beside each chosen one, 0 to 20; None
+            reports no log-probabilities. They are taken before penalties, bias and temperature.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A range of prompt tokens that runs with one adapter.
+
+    The first code (gate vector) is computed from the first ``code_prefix_tokens`` tokens of the
+    sequence. After that position the code is recomputed every 64 tokens, exactly as it was while
+    the turn was generated.
+
+    Attributes:
+        start: First token that runs with the adapter. Tokens before the first segment run with the
+            base model.
+        code_prefix_tokens: Number of tokens that the controller read for the first code: the
+            prompt length of that turn.
+        adapter: Name of a loaded adapter, or None for the base model.
+        scale: Factor of the code in [0, 2].
+    """
+
+    start: int
+    code_prefix_tokens: int
+    adapter: str | None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A request to generate text.
+
+    Attributes:
+        prompt_ids: Token ids of the rendered prompt, at least one.
+        sampling: Sampling settings.
+        max_tokens: Number of tokens to generate, at least 1.
+        stop: Stop strings; they end generation and are not part of the output.
+        adapter: Name of a loaded adapter, or None for the base model.
+        adapter_scale: Factor of the adapter's code in [0, 2]; 0 is the base model exactly.
+        adapter_start: First prompt token that runs with the adapter, as in activated LoRA (arXiv
+            2504.12397): the tokens before it keep their keys and values.
+        earlier_segments: Adapters of earlier turns in order, all before ``adapter_start``; tokens
+            that they do not cover run with the base model.
+        safety_strength: Factor of the safety adapter in [0, 1], multiplied by the value head's
+            score of the prompt; 0 is the base model exactly. No effect without a safety adapter.
+        deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
+
+    Raises:
+        InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, or segments
+            are out of order.
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    adapter: str | None = None
+    adapter_scale: float = 1.0
+    adapter_start: int = 0
+    earlier_segments: tuple[Segment, ...] = ()
+    safety_strength: float = 0.0
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        prompt_tokens = len(self.prompt_ids)
+        if not 0 <= self.adapter_start <= prompt_tokens:
+            raise InvalidRequestError(
+                "adapter_start", f"{self.adapter_start} is out of range; 0 to {prompt_tokens}"
+            )
+        first_allowed = 0
+        for segment in self.earlier_segments:
+            if not first_allowed <= segment.start < self.adapter_start:
+                raise InvalidRequestError(
+                    "earlier_segments",
+                    f"start {segment.start} is out of order; "
+                    f"{first_allowed} to {self.adapter_start - 1} is allowed here",
+                )
+            if not 1 <= segment.code_prefix_tokens <= prompt_tokens:
+                raise InvalidRequestError(
+                    "earlier_segments",
+                    f"code_prefix_tokens {segment.code_prefix_tokens} is out of range; "
+                    f"1 to {prompt_tokens}",
+                )
+            first_allowed = segment.start + 1
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments in order from token 0; the request's own adapter comes last."""
+        last = Segment(self.adapter_start, len(self.prompt_ids), self.adapter, self.adapter_scale)
+        first = (Segment(0, 1, None),) if self.adapter_start and not self.earlier_segments else ()
+        if self.earlier_segments and self.earlier_segments[0].start:
+            first = (Segment(0, 1, None),)
+        return (*first, *self.earlier_segments, last)
+
+
+@dataclass(frozen=True)
+class TopLogprob:
+    """A candidate token with its log-probability.
+
+    Attributes:
+        token: Token id.
+        text: Bytes of the token; a character may span several tokens.
+        logprob: Natural logarithm of the probability.
+    """
+
+    token: int
+    text: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob(TopLogprob):
+    """A generated token with its log-probability.
+
+    Attributes:
+        top: The most probable tokens at this position, most probable first.
+    """
+
+    top: tuple[TopLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputDelta:
+    """The text that one or more decode steps add to an output.
+
+    Attributes:
+        text: New text; may be empty in the last delta.
+        completion_tokens: Tokens generated so far, without the end token.
+        finish: Finish reason; set in the last delta only.
+        logprobs: Log-probabilities of the tokens whose text this delta releases, if requested.
+        adapter_version: Digest of the adapter version that the request was bound to when it was
+            admitted; empty for the base model.
+    """
+
+    text: str
+    completion_tokens: int
+    finish: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    adapter_version: str = ""
+
+
+OutputCallback = Callable[[OutputDelta | Exception], None]
+"""Receives each delta, or once the error that ends the request, on the engine's thread."""
+
+
+class RequestHandle:
+    """An accepted request.
+
+    Args:
+        request: The request.
+        on_output: Receiver of the output deltas.
+
+    Attributes:
+        cancelled: Whether the caller has cancelled the request.
+    """
+
+    def __init__(self, request: GenerationRequest, on_output: OutputCallback) -> None:
+        self.request = request
+        self.on_output = on_output
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Drop the request before the next step; ``on_output`` is not called again."""
+        self.cancelled = True

@@ -1,0 +1,286 @@
+"""LLM engine: one thread owns the model and serves a queue of requests by continuous batching."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from bem.adapters.bank import AdapterBank, LoadedAdapter
+from bem.backbone import Backbone
+from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
+from bem.engine.counters import EngineCounters
+from bem.engine.decoder import probe_one_token
+from bem.engine.engine_core import EngineCore
+from bem.engine.openmp import release_openmp_threads
+from bem.engine.process_memory import trim_heap
+from bem.engine.scoring import ScoreRequest
+from bem.errors import (
+    AdapterNotFoundError,
+    BemError,
+    DeadlineExceededError,
+    EngineClosedError,
+    QueueFullError,
+)
+from bem.safety import SafetyOverlay
+
+PREFIX_BYTES = 128 * 2**20
+# After this long without a request, freed heap memory is returned to the system.
+IDLE_S = 1.0
+MIN_RETRY_S, MAX_RETRY_S = 0.5, 60.0
+T = TypeVar("T")
+
+
+class LLMEngine:
+    """Serves many requests with one model.
+
+    Between two decode steps the engine admits waiting requests, computes prefill chunks within the
+    scheduler's budget, and drops requests that are cancelled or past their deadline.
+
+    Args:
+        backbone: The model; nothing else may use it while the engine runs.
+        bank: Adapters of the model, or None.
+        max_sequences: Requests that run at once.
+        max_waiting: Requests that may wait in the queue.
+        context_tokens: Limit of prompt and output together.
+        prefix_bytes: Memory of the prefix cache; 0 disables it.
+        composition: Name of the way in which adapters are composed; part of every block key.
+        safety: Safety adapter in the bank, which requests enable by their strength, or None.
+        graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs. None enables
+            them on CUDA only; compiled CPU kernels do not support them.
+
+    Attributes:
+        ended: Completes when the thread ends, with the exception that broke it if there was one.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: AdapterBank | None = None,
+        *,
+        max_sequences: int = 16,
+        max_waiting: int = 64,
+        context_tokens: int = 2048,
+        prefix_bytes: int = PREFIX_BYTES,
+        composition: str = "",
+        safety: SafetyOverlay | None = None,
+        graphs: bool | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.safety = safety
+        self.context_tokens = min(context_tokens, backbone.context_tokens)
+        self.counters = EngineCounters()
+        self.core = EngineCore(
+            backbone,
+            bank,
+            max_sequences=max_sequences,
+            context_tokens=self.context_tokens,
+            prefix_bytes=prefix_bytes,
+            composition=composition,
+            safety=safety,
+            graphs=backbone.model.device.type == "cuda" if graphs is None else graphs,
+            counters=self.counters,
+        )
+        self._bank = bank
+        self._max_waiting = max_waiting
+        self._waiting: deque[RequestHandle] = deque()
+        self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._abandon = False
+        self._thread = threading.Thread(target=self._run, name="bem-engine", daemon=True)
+        self.ended: Future[None] = Future()
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        """Memory that the blocks of the prefix cache use now."""
+        return self.core.prefix_cache.bytes
+
+    def start(self) -> None:
+        """Verify the model with a forward pass of one token, then start the thread."""
+        token, device = min(self.backbone.end_token_ids), self.backbone.model.device
+        probe_one_token(self.core.decoder, token, device)
+        release_openmp_threads()
+        self._thread.start()
+
+    def submit(self, request: GenerationRequest, on_output: OutputCallback) -> RequestHandle:
+        """Enqueue a request; ``on_output`` receives its deltas on the engine's thread.
+
+        Raises:
+            EngineClosedError: The engine is closing.
+            QueueFullError: The queue is full.
+        """
+        handle = RequestHandle(request, on_output)
+        with self._changed:
+            if self._closing:
+                raise EngineClosedError("the engine is closing and accepts no more requests")
+            if len(self._waiting) >= self._max_waiting:
+                self._remove_cancelled()
+            if len(self._waiting) >= self._max_waiting:
+                raise QueueFullError(len(self._waiting), self._retry_after_s())
+            self._waiting.append(handle)
+            self.counters.waiting = len(self._waiting)
+            self._changed.notify()
+        return handle
+
+    def load_adapter(self, folder: Path) -> Future[LoadedAdapter]:
+        """Load an adapter between two steps."""
+        return self._between_steps(lambda: self._require_bank().load(folder))
+
+    def unload_adapter(self, name: str) -> Future[None]:
+        """Unload an adapter between two steps."""
+        return self._between_steps(lambda: self._require_bank().unload(name))
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Future[list[list[float]]]:
+        """Return the log-probabilities of the targets of one batch, computed between two steps.
+
+        Args:
+            requests: Requests of one adapter; ``bem.engine.score`` cuts many texts into batches.
+        """
+        return self._between_steps(lambda: self.core.scorer.score(requests))
+
+    def adapter(self, name: str) -> LoadedAdapter | None:
+        """Return the current version of an adapter; None if it is not loaded."""
+        return self._bank.get(name) if self._bank else None
+
+    def adapters(self) -> list[LoadedAdapter]:
+        """Return the loaded adapters, sorted by name."""
+        return self._bank.adapters() if self._bank else []
+
+    def close(self, *, drain: bool) -> None:
+        """End the thread: after all accepted requests if ``drain``, else before the next step."""
+        with self._changed:
+            self._closing = True
+            self._abandon = not drain
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _require_bank(self) -> AdapterBank:
+        if self._bank is None:
+            raise AdapterNotFoundError("any", [])
+        return self._bank
+
+    def _between_steps(self, command: Callable[[], T]) -> "Future[T]":
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(command())
+            except BemError as err:
+                done.set_exception(err)
+            except BaseException as err:
+                done.set_exception(err)
+                raise
+
+        with self._changed:
+            if self._closing:
+                raise EngineClosedError("the engine is closing and accepts no more work")
+            self._commands.append((run, done))
+            self._changed.notify()
+        return done
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                self.turn()
+            self.ended.set_result(None)
+        except Exception as err:  # noqa: BLE001 - every waiting client must be told, whatever it is
+            self.ended.set_exception(err)
+        with self._changed:
+            self._closing = True
+            commands = list(self._commands)
+            self._commands.clear()
+            running = self.core.scheduler.running
+            unfinished = [one.handle for one in running] + list(self._waiting)
+            running.clear()
+            self._waiting.clear()
+        for handle in unfinished:
+            handle.on_output(EngineClosedError("the engine ended before the request was complete"))
+        for _, done in commands:
+            done.set_exception(EngineClosedError("the engine ended before the command ran"))
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is work; return False to end the thread."""
+        with self._changed:
+            idle = not self._changed.wait_for(self._has_work, IDLE_S)
+        if idle:
+            trim_heap()
+        with self._changed:
+            self._changed.wait_for(self._has_work)
+            if self._abandon:
+                return False
+            running = self.core.scheduler.running
+            return bool(running or self._waiting or self._commands) or not self._closing
+
+    def _has_work(self) -> bool:
+        running = self.core.scheduler.running
+        return bool(running or self._waiting or self._commands or self._closing)
+
+    @torch.inference_mode()
+    def turn(self) -> None:
+        """Run one command, admit requests, and compute one step.
+
+        The engine's thread calls it. If the engine was not started, any one thread may call it.
+        """
+        if self._commands:  # one a turn: a batch of texts to score takes as long as many steps
+            self._commands.popleft()[0]()
+        self._drop_ended()
+        self._admit()
+        self.core.step()
+        self.counters.running = len(self.core.scheduler.running)
+        self.counters.page_ins = self._bank.page_ins if self._bank else 0
+
+    def _drop_ended(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            for sequence in list(self.core.scheduler.running):
+                if self._is_over(sequence.handle, now):
+                    self.core.release(sequence)
+            waiting = [handle for handle in self._waiting if not self._is_over(handle, now)]
+            self._waiting = deque(waiting)
+            self.counters.waiting = len(waiting)
+
+    def _remove_cancelled(self) -> None:
+        """Remove cancelled requests from the queue, except the first: it may be in admission."""
+        kept = [one for index, one in enumerate(self._waiting) if index == 0 or not one.cancelled]
+        self.counters.dropped += len(self._waiting) - len(kept)
+        self._waiting = deque(kept)
+
+    def _is_over(self, handle: RequestHandle, now: float) -> bool:
+        deadline = handle.request.deadline
+        if not handle.cancelled and (deadline is None or now < deadline):
+            return False
+        self.counters.dropped += 1
+        if not handle.cancelled:
+            handle.on_output(DeadlineExceededError("the deadline passed before the last token"))
+        return True
+
+    def _admit(self) -> None:
+        """Admit waiting requests in order; one whose adapter has no slot yet blocks the rest.
+
+        If later requests overtook it, requests for resident adapters could starve it.
+        """
+        while self.core.scheduler.free_slots and self._waiting:
+            handle = self._waiting[0]
+            try:
+                admitted = self.core.admit(handle)
+            except BemError as err:
+                handle.on_output(err)
+                admitted = True
+            if not admitted:
+                return
+            with self._changed:
+                self._waiting.popleft()
+                self.counters.waiting = len(self._waiting)
+
+    def _retry_after_s(self) -> float:
+        """Estimate when the queue has room: its length in batches times the mean request time."""
+        scheduler = self.core.scheduler
+        slots = max(1, len(scheduler.running) + scheduler.free_slots)
+        batches = (len(self._waiting) + 1) / slots
+        return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))

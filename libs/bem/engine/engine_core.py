@@ -1,0 +1,158 @@
+"""Engine core: one step of continuous batching over scheduler, model runner and caches."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from bem.adapters.bank import AdapterBank
+from bem.backbone import Backbone
+from bem.engine.adapter_binding import AdapterBinding
+from bem.engine.api import RequestHandle
+from bem.engine.block_transfer import LOWER, UPPER, BlockTransfer
+from bem.engine.counters import EngineCounters
+from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
+from bem.engine.decoder import Decoder
+from bem.engine.kv_cache import KVCache
+from bem.engine.model_runner import ModelRunner
+from bem.engine.output_processor import OutputProcessor
+from bem.engine.prefill import PrefillBatch
+from bem.engine.prefix_cache import BlockKeys, PrefixCache
+from bem.engine.scheduler import Scheduler
+from bem.engine.scoring import Scorer
+from bem.engine.sequence import Sequence, allocate_lower_states
+from bem.errors import InvalidRequestError, SlotsFullError
+from bem.safety import SafetyOverlay
+
+
+class EngineCore:
+    """Admits requests, steps them together and releases them; sequences never influence each other.
+
+    Args:
+        backbone: The model.
+        bank: Adapters of the model, or None.
+        max_sequences: Sequences that run at once.
+        context_tokens: Limit of prompt and output together.
+        prefix_bytes: Memory of the prefix cache; 0 disables it.
+        composition: Name of the way in which adapters are composed; part of every block key.
+        safety: Safety adapter in the bank, or None.
+        graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs.
+        counters: Counters of the engine.
+
+    Attributes:
+        mean_request_s: Moving average of the time from admission to release, in seconds.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: AdapterBank | None,
+        *,
+        max_sequences: int,
+        context_tokens: int,
+        prefix_bytes: int,
+        composition: str,
+        safety: SafetyOverlay | None,
+        graphs: bool,
+        counters: EngineCounters,
+    ) -> None:
+        self.context_tokens = context_tokens
+        self.mean_request_s = 1.0
+        embedding: Tensor = backbone.model.model.embed_tokens.weight
+        # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
+        positions = context_tokens + graphs
+        kv_cache = KVCache(backbone, slots=max_sequences, context_tokens=positions)
+        self.decoder = Decoder(backbone, bank, kv_cache)
+        self.prefix_cache = PrefixCache(prefix_bytes)
+        self.binding = AdapterBinding(bank, safety, embedding.device)
+        self.blocks = BlockTransfer(
+            self.prefix_cache, kv_cache, self.decoder.split, self.binding, counters
+        )
+        self.scheduler = Scheduler(
+            slots=max_sequences,
+            context_tokens=context_tokens,
+            decode_chunk_tokens=self.decoder.decode_chunk_tokens,
+            load_cached_blocks=self.blocks.load,
+            caches_blocks=prefix_bytes > 0,
+        )
+        steps: DecodeSteps = (
+            GraphDecodeSteps(self.decoder, bank, kv_cache, context_tokens)
+            if graphs
+            else EagerDecodeSteps(self.decoder, embedding.device)
+        )
+        self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
+        self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device)
+        self.outputs = OutputProcessor(backbone, context_tokens, counters)
+        self._embedding = embedding
+        self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weights}|{composition}"
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._embedding.device
+
+    def admit(self, handle: RequestHandle) -> bool:
+        """Give a request a slot; return False while other requests use all adapter slots.
+
+        Raises:
+            BemError: The prompt does not fit the context, or an adapter is not loaded, cannot be
+                read, or is one more than the bank has slots.
+        """
+        request = handle.request
+        prompt_tokens = len(request.prompt_ids)
+        if not 1 <= prompt_tokens <= self.context_tokens:
+            raise InvalidRequestError(
+                "prompt_ids", f"{prompt_tokens} tokens; 1 to {self.context_tokens} are allowed"
+            )
+        try:
+            segments = self.binding.acquire(request)
+        except SlotsFullError:
+            return False
+        most_tokens = min(self.context_tokens, prompt_tokens + request.max_tokens)
+        sequence = Sequence(
+            handle,
+            slot=self.scheduler.take_slot(),
+            segments=segments,
+            block_keys=BlockKeys(self._root, segments, request.prompt_ids),
+            lower_states=allocate_lower_states(most_tokens, self._embedding),
+            output=self.outputs.open(handle, segments),
+        )
+        self.scheduler.add(sequence)
+        return True
+
+    def release(self, sequence: Sequence) -> None:
+        """End a sequence: free its slot and its adapter leases."""
+        self.scheduler.remove(sequence)
+        self.binding.release(sequence.segments)
+        elapsed = time.monotonic() - sequence.admitted_at
+        self.mean_request_s += 0.2 * (elapsed - self.mean_request_s)
+
+    def step(self) -> None:
+        """Compute prefill chunks, then one token of every sequence whose prompt is complete."""
+        for batch in self.scheduler.prefill_batches():
+            self._prefill(batch)
+        if sequences := self.scheduler.decode_batch():
+            self._decode(sequences)
+
+    def _prefill(self, batch: PrefillBatch) -> None:
+        if not batch.upper:
+            self.runner.prefill_lower(batch)
+            for chunk in batch.chunks:
+                self.blocks.store(chunk.sequence, LOWER)
+            return
+        complete = self.runner.prefill_upper(batch)
+        for chunk in batch.chunks:
+            self.blocks.store(chunk.sequence, UPPER)
+        for sequence, logits in complete:
+            self.blocks.touch(sequence)
+            self._process(sequence, logits)
+
+    def _decode(self, sequences: list[Sequence]) -> None:
+        logits = self.runner.decode(sequences)
+        for row, sequence in enumerate(sequences):
+            self._process(sequence, logits[row])
+
+    def _process(self, sequence: Sequence, logits: Tensor) -> None:
+        if self.outputs.process(sequence, logits):
+            self.blocks.store_output(sequence)
+            self.release(sequence)

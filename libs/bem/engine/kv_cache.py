@@ -1,0 +1,213 @@
+"""KV cache: one slot of fixed length per sequence, allocated once, and attention plans over it."""
+
+import math
+import mmap
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from bem.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """Positions, masks and rotary angles of one forward pass, shared by all layers.
+
+    Attributes:
+        slots: ``[R]`` slots of the rows.
+        positions: ``[R, T]`` positions in each slot.
+        cos: ``[R, T, 1, D]`` cosines of the rotary embedding.
+        sin: ``[R, T, 1, D]`` sines, negated in the lower half of D.
+        first_slot: Lowest slot that attention reads.
+        slot_count: Number of slots that attention reads, including those between the rows' slots.
+        key_positions: Number of positions that attention reads.
+        row_index: ``[R]`` index of each row among the slots read; None when they are the same.
+        mask: ``[slot_count, 1, T, key_positions]`` additive mask; None where nothing is hidden.
+        causal: Whether the new tokens are all positions read, each hidden from those before it.
+    """
+
+    slots: Tensor
+    positions: Tensor
+    cos: Tensor
+    sin: Tensor
+    first_slot: int
+    slot_count: int
+    key_positions: int
+    row_index: Tensor | None
+    mask: Tensor | None
+    causal: bool = False
+
+
+class KeyValueStore(Protocol):
+    """Storage that a forward pass writes its keys and values to."""
+
+    def write(
+        self, layer: int, plan: AttentionPlan, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store ``[R, T, H, D]`` each and return what attention reads.
+
+        Returns:
+            Keys and values, ``[slot_count, H, key_positions, D]`` each.
+        """
+        ...
+
+
+class KVCache:
+    """Keys and values of all sequences, ``[L, slots, H, C, D]`` each.
+
+    Attention reads a view of neighbouring slots and never a copy. Sequences take the lowest free
+    slots; slots between two rows are computed too, and their results are discarded.
+
+    Args:
+        backbone: Model; gives the numbers of layers and heads, data type and device.
+        slots: Number of sequences that run at once.
+        context_tokens: Positions of each slot.
+    """
+
+    def __init__(self, backbone: Backbone, *, slots: int, context_tokens: int) -> None:
+        config = backbone.model.config
+        like = backbone.model.lm_head.weight
+        width = head_dim(config)
+        shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context_tokens, width)
+        self.keys = _zeros(shape, like)
+        self.values = _zeros(shape, like)
+        positions = torch.arange(context_tokens, device=like.device)[None]
+        cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], positions)
+        self.cos, self.sin = cos[0].contiguous(), sin[0].clone()  # [C, D]
+        # The rotation subtracts in the lower half of a head: the sign is stored with the angles.
+        self.sin[:, : width // 2].neg_()
+
+    def plan(self, slots: list[int], starts: list[int], tokens: int) -> AttentionPlan:
+        """Plan a forward pass of ``tokens`` new tokens per row that begin at ``starts``."""
+        device = self.keys.device
+        first, key_positions = min(slots), max(starts) + tokens
+        count = max(slots) - first + 1
+        start = torch.tensor(starts, device=device)
+        positions = start[:, None] + torch.arange(tokens, device=device)
+        slot = torch.tensor(slots, device=device)
+        contiguous = slots == list(range(first, first + count))
+        mask = None
+        causal = len(slots) == 1 and tokens == key_positions > 1
+        if not causal and (tokens > 1 or min(starts) != max(starts) or not contiguous):
+            columns = torch.arange(key_positions, device=device)
+            hidden = columns > positions[:, None, :, None]
+            shape = (count, 1, tokens, key_positions)
+            mask = torch.zeros(shape, dtype=self.keys.dtype, device=device)
+            row_masks = torch.zeros(hidden.shape, dtype=mask.dtype, device=device).masked_fill(
+                hidden, torch.finfo(mask.dtype).min
+            )
+            mask[slot - first] = row_masks
+        return AttentionPlan(
+            slots=slot,
+            positions=positions,
+            cos=self.cos[positions].unsqueeze(2),
+            sin=self.sin[positions].unsqueeze(2),
+            first_slot=first,
+            slot_count=count,
+            key_positions=key_positions,
+            row_index=None if contiguous else slot - first,
+            mask=mask,
+            causal=causal,
+        )
+
+    def plan_decode_step(self, positions: Tensor, key_positions: int) -> AttentionPlan:
+        """Plan one token of slots 0 to S - 1; no value is read, so that CUDA can capture it.
+
+        Args:
+            positions: ``[S, 1]`` positions, on the device of the cache.
+            key_positions: Positions that attention reads in every slot.
+        """
+        count = len(positions)
+        columns = torch.arange(key_positions, device=positions.device)
+        mask = torch.zeros(
+            count, 1, 1, key_positions, dtype=self.keys.dtype, device=positions.device
+        )
+        hidden = columns > positions[:, None, :, None]
+        mask = mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
+        return AttentionPlan(
+            slots=torch.arange(count, device=positions.device),
+            positions=positions,
+            cos=self.cos[positions].unsqueeze(2),
+            sin=self.sin[positions].unsqueeze(2),
+            first_slot=0,
+            slot_count=count,
+            key_positions=key_positions,
+            row_index=None,
+            mask=mask,
+        )
+
+    def plan_full_texts(self, rows: int, tokens: int) -> AttentionPlan:
+        """Plan a forward pass of ``rows`` texts that begin at position 0 and use no slot."""
+        positions = torch.arange(tokens, device=self.keys.device).expand(rows, -1)
+        return AttentionPlan(
+            slots=positions[:, 0],
+            positions=positions,
+            cos=self.cos[positions].unsqueeze(2),
+            sin=self.sin[positions].unsqueeze(2),
+            first_slot=0,
+            slot_count=rows,
+            key_positions=tokens,
+            row_index=None,
+            mask=None,
+            causal=tokens > 1,
+        )
+
+    def write(
+        self, layer: int, plan: AttentionPlan, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store ``[R, T, H, D]`` each and return what attention reads.
+
+        Returns:
+            Views of keys and values, ``[slot_count, H, key_positions, D]`` each.
+        """
+        slots = slice(plan.first_slot, plan.first_slot + plan.slot_count)
+        views = []
+        for stored, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            stored[plan.slots[:, None], :, plan.positions] = new
+            views.append(stored[slots, :, : plan.key_positions])
+        return views[0], views[1]
+
+    def read_block(self, slot: int, layers: slice, begin: int, end: int) -> Tensor:
+        """Return a copy ``[2, L, H, T, D]`` of the keys and values of positions in one slot."""
+        block = (layers, slot, slice(None), slice(begin, end))
+        return torch.stack([self.keys[block], self.values[block]])
+
+    def write_block(self, slot: int, layers: slice, begin: int, block: Tensor) -> None:
+        """Write a block that ``read_block`` returned into a slot, beginning at ``begin``."""
+        target = (layers, slot, slice(None), slice(begin, begin + block.shape[3]))
+        self.keys[target], self.values[target] = block[0], block[1]
+
+
+class TransientKeyValues:
+    """Keys and values of one forward pass over whole texts; nothing is stored."""
+
+    def write(
+        self,
+        layer: int,  # noqa: ARG002 - part of the protocol
+        plan: AttentionPlan,  # noqa: ARG002
+        keys: Tensor,
+        values: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``[R, T, H, D]`` as attention reads it, ``[R, H, T, D]``."""
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def head_dim(config: Any) -> int:
+    """Return the width of one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return zeros of ``like``'s type and device; on a CPU pages are allocated on first write.
+
+    Huge pages are disabled: with them the first token of a slot waits until the whole slot is
+    zeroed, 250 ms at 2,560 positions of the packaged model.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    pages = mmap.mmap(-1, math.prod(shape) * like.element_size())
+    if no_huge_pages := getattr(mmap, "MADV_NOHUGEPAGE", None):
+        pages.madvise(no_huge_pages)
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)

@@ -1,0 +1,107 @@
+"""Model runner: forward passes of prefill batches and decode steps."""
+
+import torch
+from torch import Tensor
+
+from bem.engine.adapter_binding import AdapterBinding
+from bem.engine.adapter_schedule import CodeSpan
+from bem.engine.counters import EngineCounters
+from bem.engine.decode_steps import DecodeSteps
+from bem.engine.decoder import Decoder, ForwardPlan
+from bem.engine.prefill import PrefillBatch
+from bem.engine.sequence import Sequence
+
+_BASE_MODEL = CodeSpan()
+
+
+class ModelRunner:
+    """Runs the halves of the decoder over batches and advances the sequences.
+
+    Args:
+        decoder: Forward pass in two halves.
+        steps: Decode steps.
+        binding: Sets the codes before each pass through the upper half.
+        like: ``[V, F]`` embedding; gives device, data type and width.
+        counters: Receives the numbers of passes, steps and computed prompt tokens.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        steps: DecodeSteps,
+        binding: AdapterBinding,
+        like: Tensor,
+        counters: EngineCounters,
+    ) -> None:
+        self.decoder = decoder
+        self._steps = steps
+        self._binding = binding
+        self._like = like
+        self._counters = counters
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self._like.device
+
+    def prefill_lower(self, batch: PrefillBatch) -> None:
+        """Pass the chunks through the lower half and store their states in the sequences."""
+        self._counters.passes += 1
+        padded = batch.padded_tokens
+        ids = [one.sequence.token_ids[one.begin : one.end] for one in batch.chunks]
+        ids_tensor = torch.tensor(
+            [own + [0] * (padded - len(own)) for own in ids], device=self._like.device
+        )
+        hidden, features = self.decoder.lower(ids_tensor, self._plan(batch))
+        for row, chunk in enumerate(batch.chunks):
+            chunk.sequence.append_lower_states(
+                hidden[row, : chunk.tokens], features[row, : chunk.tokens]
+            )
+
+    def prefill_upper(self, batch: PrefillBatch) -> list[tuple[Sequence, Tensor]]:
+        """Pass the chunks through the upper half.
+
+        Returns:
+            The sequences whose prompt is complete now, with their float32 logits ``[V]``.
+        """
+        self._counters.passes += 1
+        chunks = batch.chunks
+        sequences = [chunk.sequence for chunk in chunks]
+        self._binding.bind(sequences, [chunk.code_span or _BASE_MODEL for chunk in chunks])
+        hidden = self._like.new_zeros(len(chunks), batch.padded_tokens, self._like.shape[1])
+        for row, chunk in enumerate(chunks):
+            states = chunk.sequence.lower_states
+            hidden[row, : chunk.tokens] = states[0, chunk.begin : chunk.end]
+        hidden = self.decoder.upper(hidden, self._plan(batch))
+        for chunk in chunks:
+            self._counters.prompt_tokens += chunk.tokens
+            chunk.sequence.computed_tokens = chunk.end
+        complete = [row for row, one in enumerate(sequences) if one.is_decoding]
+        if not complete:
+            return []
+        last = torch.tensor([chunks[row].tokens - 1 for row in complete])
+        logits = self.decoder.logits(hidden[torch.tensor(complete), last].unsqueeze(1))
+        return [(sequences[row], logits[place]) for place, row in enumerate(complete)]
+
+    def decode(self, sequences: list[Sequence]) -> Tensor:
+        """Compute one token of each sequence; return the float32 logits ``[R, V]`` on the CPU."""
+        hidden, features = self._steps.lower(
+            [one.slot for one in sequences],
+            [one.computed_tokens for one in sequences],
+            [one.next_token for one in sequences],
+        )
+        spans = [one.schedule.span_at(one.computed_tokens) for one in sequences]
+        self._binding.bind(sequences, spans)
+        for row, sequence in enumerate(sequences):
+            sequence.append_lower_states(hidden[row], features[row])
+        logits = self._steps.upper().cpu()
+        self._counters.steps += 1
+        self._counters.passes += 1
+        for sequence in sequences:
+            sequence.computed_tokens += 1
+        return logits
+
+    def _plan(self, batch: PrefillBatch) -> ForwardPlan:
+        slots = [one.sequence.slot for one in batch.chunks]
+        starts = [one.begin for one in batch.chunks]
+        return self.decoder.plan(slots, starts, batch.padded_tokens)

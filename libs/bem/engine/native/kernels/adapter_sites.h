@@ -1,0 +1,82 @@
+// Adapter sites: gated low-rank updates s B (code * (A x)), each row with its own adapters.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace bem {
+
+struct Site {
+  const float* down;   // A [slots, rank, inputs]; null where the layer has no site
+  const float* up;     // B [slots, rank, outputs], transposed
+  const float* scale;  // [slots]
+};
+
+// Adapters and codes of the rows of one pass, shared by all sites.
+struct ActiveAdapters {
+  const int64_t* slots;                  // [*, adapters]: slots
+  const float* codes;                    // [*, adapters, rank]; null if no adapter is active
+  const int32_t *slot_rows, *code_rows;  // [tokens]: index of each row in them
+  int32_t adapters, rank;
+
+  int width() const { return codes ? adapters * rank : 0; }
+};
+
+inline float dot(const float* a, const float* b, int size) {
+  __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
+                   _mm512_setzero_ps()};
+  int i = 0;
+  for (; i + 64 <= size; i += 64)
+    for (int part = 0; part < 4; ++part)
+      sum[part] = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 16 * part),
+                                  _mm512_loadu_ps(b + i + 16 * part), sum[part]);
+  for (; i < size; i += 16) {
+    const __mmask16 mask = size - i >= 16 ? 0xFFFF : (1u << (size - i)) - 1;
+    sum[0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + i), _mm512_maskz_loadu_ps(mask, b + i),
+                             sum[0]);
+  }
+  return _mm512_reduce_add_ps(
+      _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
+// Writes scale * code * (A x) of one row to its part of `low [tokens, adapters * rank]`.
+inline void project_down(const Site& site, const ActiveAdapters& active, int row, const float* x,
+                         int inputs, float* low) {
+  if (!site.down || !active.codes) return;
+  const int64_t* slots =
+      active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
+  const float* codes = active.codes + static_cast<int64_t>(active.code_rows[row]) * active.width();
+  low += static_cast<int64_t>(row) * active.width();
+  for (int s = 0; s < active.adapters; ++s)
+    for (int k = 0; k < active.rank; ++k) {
+      const int at = s * active.rank + k;
+      const float* down = site.down + (slots[s] * active.rank + k) * inputs;
+      // The code of ranks beyond an adapter's own is zero; their factors are not read.
+      low[at] = codes[at] == 0 ? 0 : codes[at] * site.scale[slots[s]] * dot(down, x, inputs);
+    }
+}
+
+// Adds B times the result of `project_down` to `out [outputs]`.
+inline void add_projected_up(const Site& site, const ActiveAdapters& active, int row,
+                             const float* low, int outputs, float* out) {
+  if (!site.down || !active.codes) return;
+  const int64_t* slots =
+      active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
+  low += static_cast<int64_t>(row) * active.width();
+  for (int s = 0; s < active.adapters; ++s)
+    for (int k = 0; k < active.rank; ++k) {
+      const float factor = low[s * active.rank + k];
+      if (factor == 0) continue;
+      const float* up = site.up + (slots[s] * active.rank + k) * outputs;
+      for (int i = 0; i < outputs; i += 16) {
+        const __mmask16 mask = outputs - i >= 16 ? 0xFFFF : (1u << (outputs - i)) - 1;
+        const __m512 sum =
+            _mm512_fmadd_ps(_mm512_set1_ps(factor), _mm512_maskz_loadu_ps(mask, up + i),
+                            _mm512_maskz_loadu_ps(mask, out + i));
+        _mm512_mask_storeu_ps(out + i, mask, sum);
+      }
+    }
+}
+
+}  // namespace bem

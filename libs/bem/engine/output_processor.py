@@ -1,0 +1,54 @@
+"""Output processor: samples the next tokens of sequences and finishes those that end."""
+
+from torch import Tensor
+
+from bem.backbone import Backbone
+from bem.engine.adapter_schedule import AcquiredSegment
+from bem.engine.api import RequestHandle
+from bem.engine.counters import EngineCounters
+from bem.engine.detokenizer import TokenBytes
+from bem.engine.output_stream import OutputStream
+from bem.engine.sequence import Sequence
+
+
+class OutputProcessor:
+    """Creates the output streams of requests and feeds them logits.
+
+    Args:
+        backbone: Model whose tokenizer and end tokens are used.
+        context_tokens: Limit of prompt and output together.
+        counters: Receives the number of generated tokens.
+    """
+
+    def __init__(self, backbone: Backbone, context_tokens: int, counters: EngineCounters) -> None:
+        self._tokenizer = backbone.tokenizer
+        self._end_token_ids = backbone.end_token_ids
+        self._token_bytes = TokenBytes(backbone.tokenizer)
+        self._context_tokens = context_tokens
+        self._counters = counters
+
+    def open(self, handle: RequestHandle, segments: tuple[AcquiredSegment, ...]) -> OutputStream:
+        """Return the output stream of a request.
+
+        Args:
+            handle: The request.
+            segments: Acquired segments; the last one is the request's own adapter.
+        """
+        version = segments[-1].version
+        return OutputStream(
+            handle, self._tokenizer, self._token_bytes, self._end_token_ids, version
+        )
+
+    def process(self, sequence: Sequence, logits: Tensor) -> bool:
+        """Sample a sequence's next token from ``logits [V]``; return whether it has ended."""
+        stream = sequence.output
+        before = stream.generated_tokens
+        token = stream.sample_next(
+            logits, context_left=sequence.computed_tokens < self._context_tokens
+        )
+        self._counters.generated_tokens += stream.generated_tokens - before
+        if token is None:
+            return True
+        sequence.token_ids.append(token)
+        sequence.next_token = token
+        return False

@@ -1,0 +1,96 @@
+"""Output stream: samples the tokens of one request and emits their text as output deltas."""
+
+from typing import Any
+
+from torch import Tensor
+
+from bem.engine.api import FinishReason, OutputDelta, RequestHandle, TokenLogprob, TopLogprob
+from bem.engine.detokenizer import Detokenizer, TokenBytes
+from bem.engine.sampler import SampledToken, Sampler
+
+
+class OutputStream:
+    """Sampler, detokenizer and stop conditions of one request.
+
+    Args:
+        handle: The request; receives the deltas.
+        tokenizer: Tokenizer of the model.
+        token_bytes: Maps a token id to its bytes.
+        end_token_ids: Tokens that end a turn.
+        adapter_version: Adapter version that every delta reports; empty for the base model.
+
+    Attributes:
+        generated_tokens: Tokens generated so far, without the end token.
+    """
+
+    def __init__(
+        self,
+        handle: RequestHandle,
+        tokenizer: Any,
+        token_bytes: TokenBytes,
+        end_token_ids: frozenset[int],
+        adapter_version: str = "",
+    ) -> None:
+        request = handle.request
+        self._handle = handle
+        self._sampler = Sampler(request.sampling, request.prompt_ids)
+        self._detokenizer = Detokenizer(tokenizer, request.stop)
+        self._token_bytes = token_bytes
+        self._end_token_ids = end_token_ids
+        self._adapter_version = adapter_version
+        self._pending_logprobs: list[tuple[int, TokenLogprob]] = []
+        self.generated_tokens = 0
+
+    def sample_next(self, logits: Tensor, *, context_left: bool) -> int | None:
+        """Sample the next token from ``logits [V]`` and emit the text that is certain now.
+
+        Args:
+            logits: float32 logits.
+            context_left: Whether the context has room for one more token.
+
+        Returns:
+            The token, or None when the request has ended.
+        """
+        sampled = self._sampler.sample(logits)
+        if sampled.token in self._end_token_ids:
+            self._finish("", "stop")
+            return None
+        self.generated_tokens += 1
+        text = self._detokenizer.push(sampled.token)
+        if self._handle.request.sampling.logprobs is not None:
+            self._pending_logprobs.append(
+                (self._detokenizer.received_characters, self._token_logprob(sampled))
+            )
+        stopped = self._detokenizer.stopped
+        exhausted = self.generated_tokens >= self._handle.request.max_tokens or not context_left
+        if stopped or exhausted:
+            self._finish(text, "stop" if stopped else "length")
+            return None
+        if text:
+            self._emit(text, None)
+        return sampled.token
+
+    def _finish(self, text: str, reason: FinishReason) -> None:
+        self._emit(text + self._detokenizer.finish(), reason)
+
+    def _emit(self, text: str, finish: FinishReason | None) -> None:
+        self._handle.on_output(
+            OutputDelta(
+                text, self.generated_tokens, finish, self._take_logprobs(), self._adapter_version
+            )
+        )
+
+    def _take_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Return the log-probabilities of tokens whose text is released; none leaves before it."""
+        if not self._pending_logprobs:
+            return ()
+        released = self._detokenizer.released_characters
+        ready = [logprob for end, logprob in self._pending_logprobs if end <= released]
+        del self._pending_logprobs[: len(ready)]
+        return tuple(ready)
+
+    def _token_logprob(self, sampled: SampledToken) -> TokenLogprob:
+        top = tuple(
+            TopLogprob(token, self._token_bytes(token), value) for token, value in sampled.top
+        )
+        return TokenLogprob(sampled.token, self._token_bytes(sampled.token), sampled.logprob, top)

@@ -1,0 +1,132 @@
+"""Sampler: penalties, temperature, top-k and nucleus sampling of one request's tokens."""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bem.engine.api import Sampling
+
+# Sorting the vocabulary takes milliseconds; a nucleus is nearly always smaller than this.
+NUCLEUS_CANDIDATES = 512
+
+
+@dataclass(frozen=True)
+class SampledToken:
+    """A sampled token.
+
+    Attributes:
+        token: Token id.
+        logprob: Log-probability before penalties and temperature; 0 when not requested.
+        top: Ids and log-probabilities of the most probable tokens, most probable first.
+    """
+
+    token: int
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """Samples the tokens of one request with its own random generator.
+
+    Args:
+        sampling: Sampling settings of the request.
+        prompt: Token ids of the prompt, for the repetition penalty.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int] = ()) -> None:
+        self._sampling = sampling
+        self._counts: Counter[int] = Counter()
+        self._seen = set(prompt) if sampling.repetition_penalty != 1 else set()
+        self._bias = (
+            torch.tensor([token for token, _ in sampling.logit_bias], dtype=torch.long),
+            torch.tensor([value for _, value in sampling.logit_bias], dtype=torch.float32),
+        )
+        self._generator = torch.Generator()
+        seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
+        self._generator.manual_seed(seed % 2**63)
+
+    def sample(self, logits: Tensor) -> SampledToken:
+        """Return the next token for ``logits [V]``, float32."""
+        logits = logits.cpu()
+        token = self._sample_id(self._apply_penalties(logits))
+        self._counts[token] += 1
+        if self._sampling.repetition_penalty != 1:
+            self._seen.add(token)
+        top_count = self._sampling.logprobs
+        return SampledToken(token) if top_count is None else with_logprobs(logits, token, top_count)
+
+    def _apply_penalties(self, logits: Tensor) -> Tensor:
+        """Apply repetition, presence and frequency penalties and the logit bias."""
+        settings = self._sampling
+        penalised = bool(self._counts) and (settings.presence_penalty or settings.frequency_penalty)
+        if not (penalised or self._seen or settings.logit_bias):
+            return logits
+        changed = logits.clone()
+        if self._seen:
+            tokens = torch.tensor(sorted(self._seen))
+            values, factor = changed[tokens], settings.repetition_penalty
+            changed[tokens] = torch.where(values > 0, values / factor, values * factor)
+        if penalised:
+            tokens = torch.tensor(list(self._counts))
+            counts = torch.tensor(list(self._counts.values()), dtype=logits.dtype)
+            changed[tokens] -= settings.presence_penalty + settings.frequency_penalty * counts
+        if settings.logit_bias:
+            changed[self._bias[0]] += self._bias[1]
+        return changed
+
+    def _sample_id(self, logits: Tensor) -> int:
+        settings = self._sampling
+        if settings.temperature == 0:
+            return int(logits.argmax())
+        scaled = logits / settings.temperature
+        if settings.top_k:
+            values, order = scaled.topk(min(settings.top_k, len(scaled)))
+            return int(order[self._draw(_nucleus(values.softmax(0), settings.top_p))])
+        if settings.top_p == 1:
+            return self._draw(scaled.softmax(0))
+        values, order = scaled.topk(min(NUCLEUS_CANDIDATES, len(scaled)))
+        probabilities = (values - scaled.logsumexp(0)).exp()
+        if float(probabilities.sum()) < settings.top_p:
+            values, order = scaled.sort(descending=True, stable=True)
+            probabilities = values.softmax(0)
+        return int(order[self._draw(_nucleus(probabilities, settings.top_p))])
+
+    def _draw(self, probabilities: Tensor) -> int:
+        """Draw an index in proportion to ``probabilities [n]``, which need not sum to one.
+
+        With e drawn from the exponential distribution, the index of the largest p / e has this
+        distribution and needs no cumulative sum.
+        """
+        exponentials = torch.empty_like(probabilities).exponential_(generator=self._generator)
+        return int((probabilities / exponentials).argmax())
+
+
+def with_logprobs(logits: Tensor, token: int, top_count: int) -> SampledToken:
+    """Return ``token`` with its log-probability and those of the most probable tokens.
+
+    Args:
+        logits: ``[V]`` float32 logits of the model.
+        token: Sampled token id.
+        top_count: Number of most probable tokens.
+    """
+    total = float(logits.logsumexp(0))
+    values, order = logits.topk(min(top_count, len(logits)))
+    pairs = zip(order.tolist(), values.tolist(), strict=True)
+    # Rounding can lift the logarithm of a probability near 1 above 0.
+    top = tuple((index, min(0.0, value - total)) for index, value in pairs)
+    return SampledToken(token, min(0.0, float(logits[token]) - total), top)
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Zero the probabilities outside the nucleus.
+
+    A token is kept if the mass of the more probable tokens is below ``top_p``.
+    """
+    if top_p == 1:
+        return probabilities
+    before = probabilities.cumsum(0) - probabilities
+    return probabilities.masked_fill(before >= top_p, 0)

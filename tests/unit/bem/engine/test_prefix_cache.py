@@ -1,0 +1,153 @@
+"""The prefix cache: what was computed once is not computed again, and nothing changes by it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from bem.engine import GenerationRequest, LLMEngine
+from bem.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
+from bem.testing import tiny_backbone
+
+from tests.support.random_adapters import write_adapter
+from tests.unit.bem.engine.engines import (
+    ENDLESS,
+    GREEDY,
+    answer,
+    encoded,
+    make,
+    send,
+    turns,
+    write_adapters,
+)
+
+SYSTEM = "You are a careful assistant who answers from the given text and from nothing else. " * 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters on disk."""
+    return write_adapters(tmp_path_factory.mktemp("adapters"))
+
+
+def asked(user: str, adapter: str | None = None, tokens: int = 12) -> GenerationRequest:
+    """A request behind the shared system prompt."""
+    return GenerationRequest(encoded(SYSTEM + user), GREEDY, max_tokens=tokens, adapter=adapter)
+
+
+def test_answers_are_the_same_with_and_without(folder: Path) -> None:
+    """Base, adapters and mixed batches say the same, whether blocks are reused or not."""
+    requests = [
+        asked(user, adapter)
+        for user in ("What is it?", "And the second?", "What is it?")
+        for adapter in (None, "alpha", "beta", "alpha")
+    ]
+    without = make(tiny_backbone(), folder, prefix_bytes=0)
+    within = make(tiny_backbone(), folder)
+    expected = [answer(without, request) for request in requests]
+    readers = [send(within, request)[0] for request in requests]
+    while within.counters.running or within.counters.waiting:
+        within.turn()
+
+    assert [reader.text() for reader in readers] == expected
+    assert without.counters.reused_tokens == 0
+    assert within.counters.reused_tokens > 0
+
+
+def test_shared_system_prompt_is_computed_once(folder: Path) -> None:
+    """Requests that arrive together compute the shared blocks once, and the metric says so."""
+    worker = make(tiny_backbone(), folder)
+    users = ("a?", "b?", "c?", "d?")
+    for user in users:
+        send(worker, asked(user))
+    while worker.counters.running or worker.counters.waiting:
+        worker.turn()
+    shared = len(encoded(SYSTEM)) // BLOCK_TOKENS * BLOCK_TOKENS
+    total = sum(len(encoded(SYSTEM + user)) for user in users)
+
+    assert worker.counters.reused_tokens == (len(users) - 1) * shared
+    assert worker.counters.prompt_tokens == total - worker.counters.reused_tokens
+
+
+def test_adapters_share_the_lower_half_and_nothing_above(folder: Path) -> None:
+    """An adapter's upper blocks are its own: only its version, scale and code's prompt meet them."""
+    worker = make(tiny_backbone(), folder)
+    answer(worker, asked("x", "alpha"))
+    other = asked("x", "beta")
+    steps = (other, replace(other, adapter_scale=0.5), asked("y", "beta"), asked("x"))
+    for request in steps:
+        before = worker.counters.reused_tokens
+        answer(worker, request)
+        assert worker.counters.reused_tokens == before
+    assert worker.counters.reused_lower_tokens > 0
+
+    answer(worker, other)
+    assert worker.counters.reused_tokens > 0
+
+
+def test_reloaded_adapter_never_meets_stale_blocks(folder: Path, tmp_path: Path) -> None:
+    """The version digest is part of the key."""
+    backbone = tiny_backbone()
+    worker = make(backbone, folder)
+    first = answer(worker, asked("x", "alpha"))
+    write_adapter(tmp_path, backbone, "alpha", seed=77)
+    loading = worker.load_adapter(tmp_path / "alpha")
+    worker.turn()
+    fresh = make(tiny_backbone(), tmp_path, adapters=("alpha",))
+
+    assert loading.result().name == "alpha"
+    assert answer(worker, asked("x", "alpha")) == answer(fresh, asked("x", "alpha")) != first
+    assert worker.counters.reused_tokens == 0
+
+
+def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
+    """An adapter whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, constant_code=True)
+    worker = make(tiny_backbone(), tmp_path, adapters=("alpha",))
+    without = make(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
+    requests = [asked("one", "alpha"), asked("another", "alpha")]
+
+    assert [answer(worker, one) for one in requests] == [answer(without, one) for one in requests]
+    assert worker.counters.reused_tokens >= BLOCK_TOKENS
+
+
+def test_conversation_continues_from_its_answer(folder: Path) -> None:
+    """Tokens that were generated are blocks as well."""
+    worker = make(tiny_backbone(), folder)
+    reporting = replace(ENDLESS, logprobs=0)
+    first = replace(asked("go on", tokens=100), sampling=reporting)
+    reader, _ = send(worker, first)
+    turns(worker, 110)
+    said = [one.token for piece in reader.pieces() for one in piece.logprobs]
+    second = replace(first, prompt_ids=(*first.prompt_ids, *said, *encoded(" and then?")))
+    before = worker.counters.reused_tokens
+    answer(worker, second)
+
+    assert worker.counters.reused_tokens - before >= len(first.prompt_ids) + 100 - BLOCK_TOKENS
+
+
+def test_memory_is_bounded_and_the_oldest_leaves_first() -> None:
+    """What was used longest ago goes; a block larger than everything is not taken."""
+    cache = PrefixCache(limit_bytes=100)
+    for name in (b"a", b"b"):
+        cache.add(name, (torch.zeros(10),))
+    assert cache.find(b"a") is not None
+    cache.add(b"c", (torch.zeros(10),))
+    cache.add(b"d", (torch.zeros(100),))
+
+    assert (cache.bytes, len(cache)) == (80, 2)
+    assert b"b" not in cache
+    assert b"a" in cache
+    assert b"d" not in cache
+
+
+def test_tiny_cache_changes_no_answer(folder: Path) -> None:
+    """Blocks that leave while they are needed are computed again."""
+    without = make(tiny_backbone(), folder, prefix_bytes=0)
+    block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
+    worker: LLMEngine = make(tiny_backbone(), folder, prefix_bytes=3 * block)
+    for user in ("p", "q", "p"):
+        for adapter in (None, "alpha"):
+            request = asked(user, adapter)
+            assert answer(worker, request) == answer(without, request)
+    assert 0 < worker.core.prefix_cache.bytes <= 3 * block

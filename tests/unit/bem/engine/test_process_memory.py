@@ -1,0 +1,82 @@
+"""What an engine takes of memory and gives back."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from bem.engine.kv_cache import KVCache
+from bem.engine.process_memory import release_weight_file
+from bem.testing import tiny_backbone
+from transformers import LlamaForCausalLM
+
+
+def test_a_model_leaves_its_file_with_the_same_values(tmp_path: Path) -> None:
+    """No page of the file stays mapped, and every parameter is what it was."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not show what is mapped")
+    tiny_backbone().model.save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path)
+    wanted = {name: value.clone() for name, value in model.state_dict().items()}
+
+    release_weight_file(model, keep=[])
+
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()
+    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_is_rarely_read_stays_in_the_file(tmp_path: Path, *, changed: bool) -> None:
+    """The embedding is the only tensor left in the file, unless the file lacks its values."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not show what is mapped")
+    tiny_backbone().model.save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path)
+    if changed:
+        model.model.embed_tokens.weight.data[3] = 7.0
+    wanted = {name: value.clone() for name, value in model.state_dict().items()}
+
+    release_weight_file(model, keep=[model.model.embed_tokens.weight])
+
+    assert (str(tmp_path) in Path("/proc/self/maps").read_text()) is not changed
+    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
+def cuda_code_kib() -> int | None:
+    """Return resident code of CUDA's libraries; None where none is mapped."""
+    sizes: list[int] = []
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if not line.split(maxsplit=1)[0].endswith(":"):
+            inside = " r-xp " in line and "/site-packages/nvidia/" in line
+        elif inside and line.startswith("Rss:"):
+            sizes.append(int(line.split()[1]))
+    return sum(sizes) if sizes else None
+
+
+def test_a_model_on_a_cpu_leaves_the_code_of_cuda() -> None:
+    """What loading CUDA's libraries ran is not kept in memory, and torch still multiplies."""
+    if not Path("/proc/self/smaps").exists() or cuda_code_kib() is None:
+        pytest.skip("this process has no CUDA libraries, or does not show them")
+
+    release_weight_file(tiny_backbone().model)
+
+    assert cuda_code_kib() == 0
+    assert torch.equal(torch.eye(3) @ torch.ones(3, 2), torch.ones(3, 2))
+
+
+def test_a_slot_takes_memory_as_it_is_written() -> None:
+    """The first token of a row does not wait for all of its positions to be zeroed."""
+    backbone = tiny_backbone(context_tokens=65_536)
+    cache = KVCache(backbone, slots=8, context_tokens=65_536)
+    layers, rows, heads, _, width = cache.keys.shape
+    token = torch.ones(rows, 1, heads, width)
+    before = psutil.Process().memory_info().rss
+
+    span = cache.plan(list(range(rows)), [0] * rows, 1)
+    read = [cache.write(layer, span, token, token) for layer in range(layers)]
+
+    assert all(
+        torch.equal(each, torch.ones(rows, heads, 1, width)) for pair in read for each in pair
+    )
+    assert psutil.Process().memory_info().rss - before < cache.keys.nbytes / 10

@@ -1,0 +1,101 @@
+"""What each setting does to the next token."""
+
+import pytest
+import torch
+from bem.engine import Sampling
+from bem.engine.sampler import Sampler
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
+
+
+def shares(sampling: Sampling, logits: Tensor = LOGITS, draws: int = 4000) -> Tensor:
+    """Return how often each token is drawn by a sampler that never remembers."""
+    sampler = Sampler(sampling)
+    counts = torch.zeros(len(logits))
+    for _ in range(draws):
+        counts[sampler._sample_id(logits)] += 1
+    return counts / draws
+
+
+def test_temperature_draws_in_proportion_to_the_softmax() -> None:
+    """Shares of draws are the softmax of the scaled logits."""
+    found = shares(Sampling(temperature=0.7, seed=1))
+
+    assert torch.allclose(found, (LOGITS / 0.7).softmax(0), atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(top_k=2, seed=1), 2),
+        (Sampling(top_p=0.6, seed=1), 2),
+        (Sampling(top_p=0.5, seed=1), 1),
+        (Sampling(top_k=3, top_p=0.99, seed=1), 3),
+        (Sampling(top_k=99, seed=1), 5),
+    ],
+)
+def test_only_the_kept_tokens_are_drawn(sampling: Sampling, kept: int) -> None:
+    """Beyond top-k and the nucleus nothing is drawn; inside, proportions stay."""
+    found = shares(sampling)
+    expected = LOGITS.softmax(0)
+    expected[kept:] = 0
+
+    assert torch.allclose(found, expected / expected.sum(), atol=0.03)
+
+
+def test_nucleus_larger_than_the_sorted_part_is_whole() -> None:
+    """A flat distribution needs more tokens than are sorted first, and gets them."""
+    flat = torch.zeros(4096)
+    sampler = Sampler(Sampling(top_p=0.999, seed=3))
+    drawn = {sampler._sample_id(flat) for _ in range(3000)}
+
+    assert len(drawn) > 1500
+
+
+@given(prompt=st.lists(st.integers(0, 4), max_size=4), penalty=st.floats(0.5, 2))
+def test_repetition_penalty_is_that_of_transformers(prompt: list[int], penalty: float) -> None:
+    """Logits of seen tokens are divided when positive and multiplied when negative."""
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    sampler = Sampler(Sampling(temperature=0, repetition_penalty=penalty), prompt)
+    reference = LOGITS
+    if prompt:
+        processor = RepetitionPenaltyLogitsProcessor(penalty)
+        reference = processor(torch.tensor([prompt]), LOGITS[None].clone())[0]
+
+    assert torch.allclose(sampler._apply_penalties(LOGITS), reference)
+
+
+def test_presence_and_frequency_count_what_was_said() -> None:
+    """Two times token 0 lowers it by presence once and frequency twice."""
+    sampler = Sampler(Sampling(temperature=0, presence_penalty=0.1, frequency_penalty=0.2))
+    said = [sampler.sample(LOGITS).token for _ in range(2)]
+
+    assert said == [0, 0]
+    assert torch.allclose(
+        LOGITS - sampler._apply_penalties(LOGITS), torch.tensor([0.5, 0, 0, 0, 0])
+    )
+
+
+def test_bias_bans_and_forces_but_logprobs_stay_the_models() -> None:
+    """Bias decides the token; the reported probabilities are those before it."""
+    bias = ((0, -100.0), (4, 100.0))
+    choice = Sampler(Sampling(temperature=0, logit_bias=bias, logprobs=2)).sample(LOGITS)
+    expected = LOGITS.log_softmax(0)
+
+    assert choice.token == 4
+    assert choice.logprob == pytest.approx(float(expected[4]), abs=1e-5)
+    assert [token for token, _ in choice.top] == [0, 1]
+    assert [value for _, value in choice.top] == pytest.approx(expected[:2].tolist(), abs=1e-5)
+
+
+def test_same_seed_draws_the_same() -> None:
+    """A seed fixes all draws, whatever path they take."""
+    for sampling in (Sampling(seed=5), Sampling(seed=5, top_p=0.9), Sampling(seed=5, top_k=3)):
+        first, second = Sampler(sampling), Sampler(sampling)
+        assert [first.sample(LOGITS) for _ in range(20)] == [
+            second.sample(LOGITS) for _ in range(20)
+        ]
