@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import psutil
-from bem_fleet.data.harmless import load_said
-from bem_fleet.data.red_team import load_red_team, sample
+from bem_fleet.data.benign_prompts import load_benign_responses
+from bem_fleet.data.red_team import load_red_team, sample_prompts
 from bem_fleet.guard.policy import load_policy
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.scorer_process import ScorerProcess
@@ -30,7 +30,7 @@ STREAM_STRIDE_TOKENS = 4
 
 def texts(count: int) -> list[str]:
     """Return distinct benign texts of 256 tokens."""
-    words = " ".join(one.text for one in load_said("held_out")).split()
+    words = " ".join(one.text for one in load_benign_responses("held_out")).split()
     return [" ".join(words[n * WORDS : (n + 1) * WORDS]) for n in range(count)]
 
 
@@ -127,7 +127,7 @@ async def measure(size: int) -> dict[str, Any]:
         for scorer in (fast, deep)
         if scorer.pid
     }
-    attacks = [one.text for one in sample(load_red_team(), "held_out", 54)]
+    attacks = [one.text for one in sample_prompts(load_red_team(), "held_out", 54)]
     refused = [not (await evaluator.evaluate(one, "request")).allowed for one in attacks]
     running.cancel()
     return {

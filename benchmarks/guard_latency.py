@@ -23,9 +23,9 @@ from typing import Any
 import grpc
 import numpy as np
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.acceptance.judge import measure
-from bem_fleet.acceptance.report import PairedScores
-from bem_fleet.data.harmless import load_harmless
+from bem_fleet.acceptance.gate_evaluation import measure_gate
+from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.studies.guard.outcomes import items_digest
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
@@ -191,7 +191,7 @@ def write_report(
     scores = {
         "latency_p50_ms": PairedScores(np.array(entry["mission"]), np.array(entry["baseline"]))
     }
-    for one in measure(load_catalogue().gates["C.latency"].judged, scores):
+    for one in measure_gate(load_catalogue().gates["C.latency"].rule, scores):
         print(f"C.latency {one.figure:.4f}, 95 % {one.low} to {one.high}, p {one.p:.3g}")
     print(json.dumps({name: one["figures"] for name, one in kinds.items()}, indent=1))
 
@@ -206,7 +206,9 @@ def main() -> None:
     previous = json.loads(OUT.read_text()) if options.add and OUT.exists() else {}
     kind = "streamed" if options.stream else "unary"
     done = set(previous.get("kinds", {}).get(kind, {}).get("keys", ()))
-    prompts = [p for p in load_harmless("held_out", sets=("nq-open", "asdiv")) if p.key not in done]
+    prompts = [
+        p for p in load_benign_requests("held_out", sets=("nq-open", "asdiv")) if p.key not in done
+    ]
     prompts = prompts[: options.rounds]
     with servers() as (router, sidecar):
         latencies = asyncio.run(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bem.adapters.bank import LoadedAdapter
 from bem.engine import GenerationRequest, OutputDelta, RequestHandle
-from bem.engine.counters import EngineCounters
 from bem.engine.api import OutputCallback
+from bem.engine.counters import EngineCounters
 from bem.testing import tiny_backbone
-from bem_fleet.services.router.mission import Mission
-from bem_fleet.services.router.servicer import SERVICE, STATUS, LazyModelHost, RouterServicer
+from bem_fleet.services.router.model_host import LazyModelHost, ModelHost
+from bem_fleet.services.router.servicer import SERVICE, STATUS, RouterServicer
 from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.router.v1 import router_pb2_grpc
 from fleet.server import App, serve
@@ -29,7 +29,7 @@ class MockEngine:
 
     def __init__(self) -> None:
         self.context_tokens = 2048
-        self.counters = Counters()
+        self.counters = EngineCounters()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._changed = threading.Condition()
@@ -77,7 +77,7 @@ def _delivery(on_piece: OutputCallback, piece: OutputDelta) -> Callable[[], None
 async def build(_settings: RouterSettings, app: App) -> None:
     """Serve the real servicer on the mock engine."""
     holder = LazyModelHost()
-    holder.loaded = Mission(tiny_backbone(), MockEngine(), Path())
+    holder.loaded = ModelHost(tiny_backbone(), MockEngine(), Path())
     router_pb2_grpc.add_RouterServiceServicer_to_server(RouterServicer(holder), app.server)
     await app.register_service(SERVICE)
     await app.set_serving(SERVICE, serving=True)

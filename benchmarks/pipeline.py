@@ -151,7 +151,9 @@ def measure_model() -> dict[str, Any]:
     folder = ROOT / "adapters/passage-qa"
     bank = AdapterBank.for_artifact(backbone, folder, slots=1)
     bank.load(folder)
-    worker = LLMEngine(backbone, bank, max_sequences=SAMPLE_ITEMS, max_waiting=64, context_tokens=2048)
+    worker = LLMEngine(
+        backbone, bank, max_sequences=SAMPLE_ITEMS, max_waiting=64, context_tokens=2048
+    )
     worker.start()
     chosen = data.splits["held_out"][:SAMPLE_ITEMS]
     items = [EvaluationItem(i.key, i.prompt(), (i.answer,)) for i in chosen]

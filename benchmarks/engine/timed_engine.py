@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from bem.adapters.artifact import CARD, TENSORS, AdapterCard, save_adapter
+from bem.adapters.artifact import CARD_FILE, TENSORS_FILE, AdapterCard, save_adapter
 from bem.adapters.bank import AdapterBank
-from bem.adapters.site import KINDS
+from bem.adapters.site import TARGET_MODULES
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
@@ -132,9 +132,9 @@ def write_adapters(folder: Path, backbone: Backbone, count: int) -> list[Path]:
         else:
             original = folders[number % DISTINCT_FILES]
             (folder / name).mkdir()
-            (folder / name / TENSORS).symlink_to(original / TENSORS)
-            card = json.loads((original / CARD).read_text())
-            (folder / name / CARD).write_text(json.dumps({**card, "name": name}))
+            (folder / name / TENSORS_FILE).symlink_to(original / TENSORS_FILE)
+            card = json.loads((original / CARD_FILE).read_text())
+            (folder / name / CARD_FILE).write_text(json.dumps({**card, "name": name}))
         folders.append(folder / name)
     assert shutil.disk_usage(folder).free > 2**30
     return folders
@@ -146,7 +146,7 @@ def _card(name: str, backbone: Backbone) -> AdapterCard:
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=list(LAYERS),
-        kinds=list(KINDS),
+        kinds=list(TARGET_MODULES),
         rank=RANK,
         scale=1.0,
         feature_layer=FEATURE_LAYER,
@@ -162,7 +162,7 @@ def _tensors(backbone: Backbone, seed: int) -> dict[str, torch.Tensor]:
     widths = {"o_proj": config.hidden_size, "down_proj": config.intermediate_size}
     tensors = {}
     for layer in LAYERS:
-        for kind, path in KINDS.items():
+        for kind, path in TARGET_MODULES.items():
             site = f"model.layers.{layer}.{path}"
             tensors[f"{site}.A"] = torch.randn(RANK, widths[kind], generator=generator) * 0.02
             tensors[f"{site}.B"] = torch.randn(config.hidden_size, RANK, generator=generator) * 0.02

@@ -35,7 +35,7 @@ async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
     leadership = Leadership()
     servicer = FleetServicer(view, settings.namespace, analysis.address, leadership.is_leader)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     app.on_stop(api.close)
     app.on_stop(analysis.close)
     for informer in view.informers:
@@ -62,7 +62,7 @@ async def _build_on_one_machine(settings: OrchestratorSettings, app: App, folder
     reconciler = LocalReconciler(files, analysis, settings)
     servicer = FleetServicer(files, settings.namespace, analysis.address, lambda: True)
     fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     await app.set_serving(SERVICE, serving=True)
     app.on_stop(analysis.close)
     for task in (reconciler.run(), reconciler.watch_health(), analysis.run()):

@@ -8,7 +8,7 @@ from bem.backbone import Backbone, load_backbone
 from bem.engine import LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem.safety import SafetyOverlay
-from bem.safety.artifact import CARD
+from bem.safety.artifact import CARD_FILE
 from bem.safety.overlay import load_overlay
 from bem_fleet.services.router.engine_metrics import RESIDENT
 from bem_fleet.services.router.model_host import ModelHost
@@ -32,7 +32,7 @@ def load(settings: RouterSettings) -> ModelHost:
     )
     _LOG.info(
         "weights",
-        kind=backbone.weights,
+        kind=backbone.weight_format,
         requested=settings.weights,
         kernels=choice.kernels,
         milliseconds=choice.milliseconds or None,
@@ -48,7 +48,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         rank=settings.rank,
         slots=settings.slots,
         feature_layer=settings.feature_layer,
-        registered=settings.max_adapters,
+        max_loaded=settings.max_adapters,
     )
     overlay = _load_safety_adapter(backbone, bank, settings.safety)
     for card in sorted(settings.adapter_folder.glob("*/card.json")):
@@ -78,7 +78,7 @@ def _load_safety_adapter(
     backbone: Backbone, bank: AdapterBank, folder: Path
 ) -> SafetyOverlay | None:
     """Load the safety adapter, which must enter the bank first; None if the folder has none."""
-    if not (folder / CARD).is_file():
+    if not (folder / CARD_FILE).is_file():
         return None
     overlay = load_overlay(bank, folder, base_digest=backbone.digest)
     RESIDENT.labels("safety", overlay.version[:12]).set(1)

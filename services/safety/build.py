@@ -45,7 +45,7 @@ async def build(settings: SafetySettings, app: App) -> None:
     app.server.add_generic_rpc_handlers((proxy,))
     if settings.pages_address:
         app.on_stop(SidecarMetricsServer(settings.pages_address, settings.upstream).close)
-    await app.offer(servicer.SERVICE)
+    await app.register_service(servicer.SERVICE)
     app.on_stop(audit.close)
     app.on_stop(strength.close)
     app.on_stop(channel.close)

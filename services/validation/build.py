@@ -32,7 +32,7 @@ async def build(settings: ValidationSettings, app: App) -> None:
     )
     servicer = ValidationServicer(claims, CanaryAnalyzer(observations, probes), settings)
     validation_pb2_grpc.add_ValidationServiceServicer_to_server(servicer, app.server)
-    await app.offer(SERVICE)
+    await app.register_service(SERVICE)
     for resource in (ledger, observations, probes, pool):
         app.on_stop(resource.close)
     app.spawn(_follow_redis_health(app, ledger))

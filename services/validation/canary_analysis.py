@@ -25,7 +25,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bem_fleet.scores.answers import best_of, f1
+from bem_fleet.scores.answer_match import best_over_golds, f1
 from bem_fleet.services.validation.canary_observations import (
     FIRST,
     CanaryObservations,
@@ -33,8 +33,14 @@ from bem_fleet.services.validation.canary_observations import (
     ProbeScore,
 )
 from bem_fleet.services.validation.probe_client import ProbeClient, ProbeTarget
-from bem_fleet.stats.gate import Decision, GateSpec, Metric, SequentialGate, Verdict
-from bem_fleet.stats.gate import Evidence as MetricEvidence
+from bem_fleet.stats.canary_gate import (
+    CanaryDecision,
+    CanaryGate,
+    CanaryGateSpec,
+    CanaryMetric,
+    CanaryVerdict,
+    MetricEvidence,
+)
 from bem_fleet.stats.tripwires import Tripwire
 from bemfleet.validation.v1 import validation_pb2 as pb
 from prometheus_client import Counter
@@ -82,17 +88,17 @@ class AnalysisTerms:
 
 
 @dataclass(frozen=True)
-class CanaryDecision:
+class CanaryAssessment:
     """Result of a canary analysis.
 
     Attributes:
-        verdict: Verdict; any but ``continue`` is final.
+        verdict: CanaryVerdict; any but ``continue`` is final.
         reasons: Reasons for the verdict, or what is still open.
         pairs: Number of request pairs analyzed.
-        evidence: Evidence and number of pairs by metric.
+        evidence: MetricEvidence and number of pairs by metric.
     """
 
-    verdict: Verdict
+    verdict: CanaryVerdict
     reasons: tuple[str, ...]
     pairs: int
     evidence: Mapping[str, tuple[MetricEvidence, int]]
@@ -102,8 +108,8 @@ class CanaryDecision:
 class _Analysis:
     """Gates of one canary with the position up to which they have read its streams."""
 
-    live: SequentialGate
-    quality: SequentialGate | None
+    live: CanaryGate
+    quality: CanaryGate | None
     pair_cursor: str = FIRST
     score_cursor: str = FIRST
     probed: set[int] = field(default_factory=set)
@@ -128,7 +134,7 @@ class CanaryAnalyzer:
         terms: AnalysisTerms,
         probes: Sequence[pb.CanaryProbe] = (),
         targets: tuple[ProbeTarget, ProbeTarget] | None = None,
-    ) -> CanaryDecision:
+    ) -> CanaryAssessment:
         """Read new observations and return the verdict.
 
         Args:
@@ -147,7 +153,7 @@ class CanaryAnalyzer:
             await self._read_pairs(canary_id, analysis)
             if analysis.quality is not None:
                 await self._read_scores(canary_id, analysis, analysis.quality)
-                is_open = analysis.quality.verdicts[0] is Verdict.CONTINUE
+                is_open = analysis.quality.verdicts[0] is CanaryVerdict.CONTINUE
                 if targets is not None and is_open:
                     await self._send_probes(canary_id, analysis, probes, targets)
                     await self._read_scores(canary_id, analysis, analysis.quality)
@@ -172,13 +178,11 @@ class CanaryAnalyzer:
             if cursor == analysis.pair_cursor:
                 return
             # A final verdict stays: later pairs are skipped, not shown to the gate.
-            if pairs and analysis.live.verdicts[0] is Verdict.CONTINUE:
+            if pairs and analysis.live.verdicts[0] is CanaryVerdict.CONTINUE:
                 _observe_pairs(analysis.live, pairs)
             analysis.pair_cursor = cursor
 
-    async def _read_scores(
-        self, canary_id: str, analysis: _Analysis, quality: SequentialGate
-    ) -> None:
+    async def _read_scores(self, canary_id: str, analysis: _Analysis, quality: CanaryGate) -> None:
         while True:
             scores, cursor = await self._observations.read_scores(canary_id, analysis.score_cursor)
             if cursor == analysis.score_cursor:
@@ -217,19 +221,21 @@ class CanaryAnalyzer:
             # missing answer is the canary's fault.
             if stable is None:
                 return
-            scores = [best_of(f1, text or "", tuple(probe.answers)) for text in (stable, canary)]
+            scores = [
+                best_over_golds(f1, text or "", tuple(probe.answers)) for text in (stable, canary)
+            ]
             await self._observations.append_score(canary_id, ProbeScore(index, *scores))
 
 
 def build_gates(
     terms: AnalysisTerms, *, with_quality: bool
-) -> tuple[SequentialGate, SequentialGate | None]:
+) -> tuple[CanaryGate, CanaryGate | None]:
     """Return the gates of live traffic and of the probes.
 
     Either gate may roll back, so they split ``alpha`` between them (union bound). Both must be
     passed for a promotion, so each may spend all of it there (intersection-union test).
     """
-    live = GateSpec(
+    live = CanaryGateSpec(
         metrics=(
             _rate_metric("errors", terms.error_margin),
             _rate_metric("violations", terms.violation_margin),
@@ -244,34 +250,34 @@ def build_gates(
         alpha_promotion=terms.alpha,
     )
     if not with_quality:
-        return SequentialGate(live), None
+        return CanaryGate(live), None
     margin = terms.quality_margin
-    quality = GateSpec(
-        metrics=(Metric("quality", required=-margin, tolerated=margin),),
+    quality = CanaryGateSpec(
+        metrics=(CanaryMetric("quality", required_gain=-margin, tolerated_loss=margin),),
         tripwires=(),
         max_items=terms.max_pairs,
         alpha=terms.alpha * (1 - _LIVE_SHARE),
         alpha_promotion=terms.alpha,
     )
-    return SequentialGate(live), SequentialGate(quality)
+    return CanaryGate(live), CanaryGate(quality)
 
 
-def _rate_metric(name: str, margin: float) -> Metric:
-    return Metric(name, better="lower", required=-margin, tolerated=margin)
+def _rate_metric(name: str, margin: float) -> CanaryMetric:
+    return CanaryMetric(name, better="lower", required_gain=-margin, tolerated_loss=margin)
 
 
-def _latency_metric(log_margin: float) -> Metric:
-    return Metric(
+def _latency_metric(log_margin: float) -> CanaryMetric:
+    return CanaryMetric(
         "latency",
         better="lower",
         scale="log_ratio",
-        reach=_MAX_LOG_RATIO,
-        required=-log_margin,
-        tolerated=log_margin,
+        bound=_MAX_LOG_RATIO,
+        required_gain=-log_margin,
+        tolerated_loss=log_margin,
     )
 
 
-def _observe_pairs(gate: SequentialGate, pairs: Sequence[Pair]) -> None:
+def _observe_pairs(gate: CanaryGate, pairs: Sequence[Pair]) -> None:
     """Show the gate request pairs; latencies count only where both tracks answered.
 
     A failed request ends early or at a timeout, so its latency says nothing about the model: such
@@ -291,23 +297,25 @@ def _observe_pairs(gate: SequentialGate, pairs: Sequence[Pair]) -> None:
     gate.observe(canary, stable, events)
 
 
-def _combine_decisions(analysis: _Analysis, probes: int) -> CanaryDecision:
+def _combine_decisions(analysis: _Analysis, probes: int) -> CanaryAssessment:
     """Roll back if either gate does, promote if both do; the order of verdicts is by caution."""
     decisions = [analysis.live.decision()]
     if analysis.quality is not None:
         quality = analysis.quality.decision()
         # Probes are finite: when all are used and nothing is shown, waiting longer shows no more.
-        if quality.verdict is Verdict.CONTINUE and len(analysis.probed) >= probes:
+        if quality.verdict is CanaryVerdict.CONTINUE and len(analysis.probed) >= probes:
             reasons = (f"quality is not shown by {probes} probes", *quality.reasons)
-            quality = Decision(Verdict.INCONCLUSIVE, quality.items, reasons, quality.evidence)
+            quality = CanaryDecision(
+                CanaryVerdict.INCONCLUSIVE, quality.items, reasons, quality.evidence
+            )
         decisions.append(quality)
     verdicts = [decision.verdict for decision in decisions]
-    by_caution = (Verdict.ROLLBACK, Verdict.INCONCLUSIVE, Verdict.CONTINUE)
-    verdict = next((one for one in by_caution if one in verdicts), Verdict.PROMOTE)
+    by_caution = (CanaryVerdict.ROLLBACK, CanaryVerdict.INCONCLUSIVE, CanaryVerdict.CONTINUE)
+    verdict = next((one for one in by_caution if one in verdicts), CanaryVerdict.PROMOTE)
     why = [r for decision in decisions if decision.verdict is verdict for r in decision.reasons]
     evidence = {
         name: (metric, decision.items)
         for decision in decisions
         for name, metric in decision.evidence.items()
     }
-    return CanaryDecision(verdict, tuple(why), decisions[0].items, evidence)
+    return CanaryAssessment(verdict, tuple(why), decisions[0].items, evidence)

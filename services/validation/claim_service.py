@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 from bem_fleet.acceptance.catalogue import Catalogue
-from bem_fleet.acceptance.judge import compare, judge, measure, weakest
+from bem_fleet.acceptance.gate_evaluation import (
+    compare_metric,
+    evaluate_gate,
+    measure_gate,
+    weakest_measurement,
+)
 from bem_fleet.services.validation.claim_ledger import ClaimLedger
 from bem_fleet.services.validation.claims import (
     Claim,
@@ -18,7 +23,7 @@ from bem_fleet.services.validation.claims import (
 )
 from bem_fleet.services.validation.compute_pool import ComputePool
 from bem_fleet.stats.effects import paired_effect
-from bem_fleet.stats.fdr import Corrected, benjamini_hochberg
+from bem_fleet.stats.fdr import CorrectedPValue, benjamini_hochberg
 from fleet import logs
 from fleet.errors import UnavailableError
 
@@ -77,25 +82,25 @@ class ClaimService:
         if known := await self._ledger.find(request.claim, digest):
             return await self._with_family(*known)
         measured = await self.pool.compute(
-            lambda: measure(request.gate, request.scores, resamples=self._resamples)
+            lambda: measure_gate(request.gate, request.scores, resamples=self._resamples)
         )
         claim = Claim(
             key=request.claim,
             digest=digest,
             lineage=request.lineage,
-            measured=weakest(request.gate, measured),
+            measured=weakest_measurement(request.gate, measured),
             gate_id=request.gate.id,
         )
 
         def evaluate(claim: Claim, p_adjusted: float) -> Claim:
-            verdict = judge(request.gate, measured, p_adjusted, alpha=self._alpha)
+            verdict = evaluate_gate(request.gate, measured, p_adjusted, alpha=self._alpha)
             return replace(claim, status=verdict.status, reasons=verdict.reasons)
 
         return await self._record(claim, evaluate)
 
     async def correct(
         self, p_values: Mapping[str, float], *, family: bool, alpha: float | None, dependent: bool
-    ) -> dict[str, Corrected]:
+    ) -> dict[str, CorrectedPValue]:
         """Adjust the p-values of a request, those of the family, or both together.
 
         Args:
@@ -128,7 +133,7 @@ class ClaimService:
 
     def _compare(self, request: Comparison, digest: str) -> Claim:
         ((metric, scores),) = request.scores.items()
-        measured = compare(
+        measured = compare_metric(
             metric, scores, request.statistic, request.null, resamples=self._resamples
         )
         left = scores.mission.mean(axis=0)

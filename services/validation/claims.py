@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from bem_fleet.acceptance.catalogue import Judged
-from bem_fleet.acceptance.judge import Measurement, Status
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.catalogue import GateRule
+from bem_fleet.acceptance.gate_evaluation import GateStatus, Measurement
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.stats.distribution import Statistic as MeanStatistic
 
 
@@ -61,7 +61,7 @@ class GateCheck:
     claim: str
     lineage: Lineage
     scores: Mapping[str, PairedScores]
-    gate: Judged
+    gate: GateRule
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Claim:
     p_permutation: float | None = None
     effect: EffectSizes | None = None
     gate_id: str = ""
-    status: Status | None = None
+    status: GateStatus | None = None
     reasons: tuple[str, ...] = ()
     request_id: str = ""
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from bem.errors import GateFormatError
-from bem_fleet.acceptance.catalogue import Catalogue, Direction, Judged, Statistic
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.catalogue import Catalogue, Direction, GateRule, GateStatistic
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation.claims import Comparison, GateCheck, Lineage
 from bem_fleet.stats.distribution import Statistic as MeanStatistic
 from bemfleet.validation.v1 import validation_pb2 as pb
@@ -21,7 +21,7 @@ _MEAN_STATISTICS: Mapping[int, MeanStatistic] = {
     pb.STATISTIC_DIFFERENCE: "difference",
     pb.STATISTIC_RATIO: "ratio",
 }
-_STATISTICS: Mapping[int, Statistic] = {
+_STATISTICS: Mapping[int, GateStatistic] = {
     **_MEAN_STATISTICS,
     pb.STATISTIC_MEAN: "mean",
     pb.STATISTIC_SHARE: "share",
@@ -60,7 +60,7 @@ def parse_comparison(head: pb.CompareHead, scores: Mapping[str, PairedScores]) -
     )
 
 
-def resolve_gate(head: pb.GateHead, catalogue: Catalogue) -> Judged:
+def resolve_gate(head: pb.GateHead, catalogue: Catalogue) -> GateRule:
     """Return the gate that a request names or describes.
 
     Raises:
@@ -71,11 +71,11 @@ def resolve_gate(head: pb.GateHead, catalogue: Catalogue) -> Judged:
     if head.gate_id not in catalogue.gates:
         known = ", ".join(catalogue.gates)
         raise InvalidArgumentError("gate_id", f"{head.gate_id[:64]!r} is no gate; gates: {known}")
-    return catalogue.gates[head.gate_id].judged
+    return catalogue.gates[head.gate_id].rule
 
 
 def parse_gate_check(
-    head: pb.GateHead, gate: Judged, scores: Mapping[str, PairedScores]
+    head: pb.GateHead, gate: GateRule, scores: Mapping[str, PairedScores]
 ) -> GateCheck:
     """Validate the evaluation of a gate.
 
@@ -140,7 +140,7 @@ def parse_rate(request: pb.CorrectRequest) -> float | None:
     return request.alpha
 
 
-def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> Judged:
+def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> GateRule:
     identifier = _check_length("spec.id", spec.id, 64)
     if identifier in catalogue.gates:
         raise InvalidArgumentError(
@@ -162,7 +162,7 @@ def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> Judged:
     if spec.min_items < 2 or spec.min_seeds < 1:
         raise InvalidArgumentError("spec", "min_items or min_seeds is too small; at least 2 and 1")
     try:
-        return Judged(
+        return GateRule(
             id=identifier,
             metrics=tuple(spec.metrics),
             statistic=statistic,

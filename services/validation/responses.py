@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from bem_fleet.acceptance.judge import Measurement
-from bem_fleet.services.validation.canary_analysis import CanaryDecision
+from bem_fleet.acceptance.gate_evaluation import Measurement
+from bem_fleet.services.validation.canary_analysis import CanaryAssessment
 from bem_fleet.services.validation.claims import RecordedClaim
-from bem_fleet.stats.fdr import Corrected
-from bem_fleet.stats.gate import Verdict
+from bem_fleet.stats.canary_gate import CanaryVerdict
+from bem_fleet.stats.fdr import CorrectedPValue
 from bemfleet.validation.v1 import validation_pb2 as pb
 
 _GATE_STATUSES = {
@@ -67,7 +67,7 @@ def claim_message(recorded: RecordedClaim) -> pb.Claim:
     )
 
 
-def correct_response(corrected: dict[str, Corrected]) -> pb.CorrectResponse:
+def correct_response(corrected: dict[str, CorrectedPValue]) -> pb.CorrectResponse:
     """Return adjusted p-values as a message."""
     entries = [
         pb.CorrectedP(name=name, p=one.p, p_adjusted=one.p_adjusted, rejected=one.rejected)
@@ -103,7 +103,7 @@ def _claim_ref(recorded: RecordedClaim) -> pb.ClaimRef:
     )
 
 
-def canary_response(decision: CanaryDecision) -> pb.AnalyzeCanaryResponse:
+def canary_response(decision: CanaryAssessment) -> pb.AnalyzeCanaryResponse:
     """Return a canary's verdict; the mean gain is unset before the first pair."""
     return pb.AnalyzeCanaryResponse(
         verdict=_CANARY_VERDICTS[decision.verdict],
@@ -122,9 +122,9 @@ def canary_response(decision: CanaryDecision) -> pb.AnalyzeCanaryResponse:
     )
 
 
-_CANARY_VERDICTS: Mapping[Verdict, pb.CanaryVerdict.ValueType] = {
-    Verdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
-    Verdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
-    Verdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,
-    Verdict.INCONCLUSIVE: pb.CANARY_VERDICT_INCONCLUSIVE,
+_CANARY_VERDICTS: Mapping[CanaryVerdict, pb.CanaryVerdict.ValueType] = {
+    CanaryVerdict.CONTINUE: pb.CANARY_VERDICT_CONTINUE,
+    CanaryVerdict.PROMOTE: pb.CANARY_VERDICT_PROMOTE,
+    CanaryVerdict.ROLLBACK: pb.CANARY_VERDICT_ROLLBACK,
+    CanaryVerdict.INCONCLUSIVE: pb.CANARY_VERDICT_INCONCLUSIVE,
 }

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 import numpy as np
 from bem.errors import InvalidScoresError
-from bem_fleet.acceptance.catalogue import Metric
-from bem_fleet.acceptance.report import PairedScores, paired
+from bem_fleet.acceptance.catalogue import MetricDefinition
+from bem_fleet.acceptance.score_report import PairedScores, validate_paired_scores
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ MAX_SEEDS = 1000
 
 
 def read_scores(
-    entries: Sequence[pb.MetricScores], metrics: Mapping[str, Metric], limit: int
+    entries: Sequence[pb.MetricScores], metrics: Mapping[str, MetricDefinition], limit: int
 ) -> dict[str, PairedScores]:
     """Read the scores of one message.
 
@@ -44,9 +44,9 @@ def read_scores(
 
 
 def pair_scores(
-    metric: Metric, mission: NDArray[np.float64], baseline: NDArray[np.float64] | None
+    metric: MetricDefinition, mission: NDArray[np.float64], baseline: NDArray[np.float64] | None
 ) -> PairedScores:
-    """Return both sides of one metric, [seeds, items], as paired scores.
+    """Return both sides of one metric, [seeds, items], as validate_paired_scores scores.
 
     Raises:
         InvalidArgumentError: The sides do not pair, or a score is invalid.
@@ -56,7 +56,7 @@ def pair_scores(
             "scores", f"{metric.name}: {mission.shape[1]} items; at least 2 are needed"
         )
     try:
-        return paired(metric, mission, baseline)
+        return validate_paired_scores(metric, mission, baseline)
     except InvalidScoresError as err:
         raise InvalidArgumentError("scores", str(err)) from err
 
@@ -76,7 +76,7 @@ class ScoreUpload:
     """
 
     def __init__(
-        self, shapes: Sequence[pb.ScoreShape], metrics: Mapping[str, Metric], limit: int
+        self, shapes: Sequence[pb.ScoreShape], metrics: Mapping[str, MetricDefinition], limit: int
     ) -> None:
         _check_names([shape.metric for shape in shapes], metrics)
         for shape in shapes:
@@ -172,7 +172,7 @@ def _check_total(total: int, limit: int) -> None:
         )
 
 
-def _check_names(names: Iterable[str], metrics: Mapping[str, Metric]) -> None:
+def _check_names(names: Iterable[str], metrics: Mapping[str, MetricDefinition]) -> None:
     seen: set[str] = set()
     for name in names:
         if name not in metrics:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bem_fleet.acceptance.catalogue import GATES
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES
 from fleet.settings import FleetSettings
 from fleet.wire import CLAIMS_STREAM
 from pydantic import Field
@@ -14,7 +14,7 @@ class ValidationSettings(FleetSettings, env_prefix="BEM_VALIDATION_"):
     address: str = "127.0.0.1:50091"
     """Address on which gRPC listens."""
 
-    gates: Path = GATES
+    gates: Path = CENTRAL_GATES
     """File with the fleet's metrics and gates."""
 
     claims_stream: str = Field(CLAIMS_STREAM, min_length=1)

@@ -13,10 +13,10 @@ import httpx
 import pytest
 import yaml
 from bem_fleet.cli import main
-from fleet.files import write_json_atomic
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
+from fleet.files import write_json_atomic
 from fleet.testing import RedisServer
 
 from tests.integration.orchestrators import Orchestrator, orchestrator
@@ -102,7 +102,9 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
         for name in ("v", "missions"):
             (folder / name).mkdir()
         spec = {"model": "qa", "grpcService": SERVICE}
-        write_json_atomic(folder / "missions/router.json", {"metadata": {"name": "router"}, "spec": spec})
+        write_json_atomic(
+            folder / "missions/router.json", {"metadata": {"name": "router"}, "spec": spec}
+        )
         _, judge = await stack.enter_async_context(validation(folder / "v", redis_server))
         made = stack.enter_context(
             orchestrator(

@@ -184,7 +184,7 @@ async def test_client_that_leaves_cancels_the_mission(fleet: Scene) -> None:
 
 def infer(text: bytes) -> oip.ModelInferRequest:
     """A request of the Open Inference Protocol that the mission echoes."""
-    raw = struct.encode_query("<I", len(text)) + text
+    raw = struct.pack("<I", len(text)) + text
     return oip.ModelInferRequest(model_name="m", raw_input_contents=[raw])
 
 

@@ -54,14 +54,14 @@ def run(rounds: int) -> Measurement:
     ids = torch.full((64, 1), 504)
 
     def set_rows(rows: int) -> None:
-        bank.rows.set(torch.arange(rows)[:, None], torch.ones(rows, 1, RANK))
+        bank.row_codes.set(torch.arange(rows)[:, None], torch.ones(rows, 1, RANK))
 
     def sixteen(active: int) -> float:
         ours.ids = ids[:16]
         if active:
             set_rows(16)
         else:
-            bank.rows.clear()
+            bank.row_codes.clear()
         return per_second(lambda: ours.run(STEPS), 16 * STEPS)
 
     def mine() -> float:
@@ -76,7 +76,11 @@ def run(rounds: int) -> Measurement:
         {"none": lambda: sixteen(0), "16 adapters": lambda: sixteen(16)}, 2 * rounds
     )
     many = alternating_rates({"ours": mine, "peft mixed": mixed}, rounds)
-    result.figures = {"weights": loaded.weights, "16 rows": medians(few), "64 rows": medians(many)}
+    result.figures = {
+        "weights": loaded.weight_format,
+        "16 rows": medians(few),
+        "64 rows": medians(many),
+    }
     result.ratios = {
         "16 adapters / none": ratio(few["16 adapters"], few["none"]),
         "64 adapters / peft mixed": ratio(many["ours"], many["peft mixed"]),

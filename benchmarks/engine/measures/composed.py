@@ -25,20 +25,20 @@ def run(rounds: int) -> Measurement:
     """Time decode steps of 16 rows, and forward passes of one token at position 0 beside peft."""
     without_sites = load()
     bare = DecodeLoop(without_sites, None, rows=ROWS)
-    loaded = load(without_sites.weights)
+    loaded = load(without_sites.weight_format)
     bank, _ = install_random_adapters(loaded, slots=8)
     ours = DecodeLoop(loaded, bank, rows=ROWS)
     theirs = peft_mixed(5)
     theirs.base_model.set_adapter([str(name) for name in range(5)])
     ids = bare.ids
-    bank.rows.clear()
+    bank.row_codes.clear()
     same = torch.equal(bare.forward(ids, 0), ours.forward(ids, 0))
 
     def compose() -> None:
-        bank.rows.set(torch.arange(5).repeat(ROWS, 1), torch.ones(ROWS, 5, RANK))
+        bank.row_codes.set(torch.arange(5).repeat(ROWS, 1), torch.ones(ROWS, 5, RANK))
 
     def idle() -> float:
-        bank.rows.clear()
+        bank.row_codes.clear()
         return per_second(lambda: ours.run(STEPS), ROWS * STEPS)
 
     def five() -> float:
@@ -58,7 +58,7 @@ def run(rounds: int) -> Measurement:
     single = alternating_rates({"ours": one, "peft with five": peft}, rounds)
     return Measurement(
         figures={
-            "weights": loaded.weights,
+            "weights": loaded.weight_format,
             "steps": medians(steps),
             "one token": medians(single),
             "idle logits bit-identical": same,

@@ -20,7 +20,7 @@ def run(rounds: int) -> Measurement:
     """Measure generated tokens over the time from the first request to the last output."""
     result = Measurement()
     loaded = load()
-    result.figures["weights"] = loaded.weights
+    result.figures["weights"] = loaded.weight_format
     engine = LLMEngine(loaded, max_sequences=64, max_waiting=64, context_tokens=256, prefix_bytes=0)
     engine.start()
     prompts = [[500 + row + i for i in range(PROMPT)] for row in range(64)]

@@ -27,7 +27,7 @@ def run(rounds: int) -> Measurement:
     result = Measurement()
     loaded = load()
     ours = DecodeLoop(loaded, None, rows=16)
-    result.figures["weights"] = loaded.weights
+    result.figures["weights"] = loaded.weight_format
     for name, (rows, tokens, times) in CASES.items():
         ids = torch.full((rows, tokens), 504)
         start = 64 if tokens == 1 else 0

@@ -22,7 +22,7 @@ def run(rounds: int) -> Measurement:
     """Compare with llama.cpp and with transformers' own cache and forward in float32."""
     result = Measurement()
     loaded = load()
-    result.figures["weights"] = loaded.weights
+    result.figures["weights"] = loaded.weight_format
     ours = DecodeLoop(loaded, None, rows=1)
     ids = torch.arange(500, 500 + PROMPT)[None]
     model = load_backbone(cache=CACHE).model

@@ -86,7 +86,7 @@ class AdapterBinding:
         if not sequence.lower_prefilled:
             return False
         features = sequence.lower_states[1, : sequence.prompt_tokens].float().mean(0)
-        sequence.safety_strength = self._safety.strength(features, strength)
+        sequence.safety_strength = self._safety.request_strength(features, strength)
         if sequence.safety_strength:
             # Benign requests get strength 0 exactly and keep sharing blocks with each other.
             sequence.block_keys.add_safety(f"{self._safety.version}*{sequence.safety_strength!r}")
@@ -101,7 +101,7 @@ class AdapterBinding:
         if safety:
             used.append(safety.slot)
         if not used:
-            self.bank.rows.clear()
+            self.bank.row_codes.clear()
             return
         columns = 2 if safety else 1
         codes = torch.zeros(len(spans), columns, self.bank.rank, device=self._device)
@@ -114,7 +114,7 @@ class AdapterBinding:
             if safety:
                 slots[row, 1] = safety.slot
                 codes[row, 1, : safety.rank] = sequence.safety_strength or 0.0
-        self.bank.rows.set(slots.to(self._device), codes)
+        self.bank.row_codes.set(slots.to(self._device), codes)
 
     def _acquire(self, segment: Segment) -> AcquiredSegment:
         if segment.adapter is None:

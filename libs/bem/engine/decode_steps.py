@@ -92,7 +92,7 @@ class GraphDecodeSteps:
         self._device = device
         self._ids = torch.zeros(self._max_slots, 1, dtype=torch.int64, device=device)
         self._positions = torch.full_like(self._ids, context_tokens)
-        ranks = bank.join_places(kv_cache.keys.dtype) * bank.rank if bank else 0
+        ranks = bank.preallocate_concatenated(kv_cache.keys.dtype) * bank.rank if bank else 0
         self._codes = torch.zeros(self._max_slots, 1, ranks, device=device)
         self._graphs: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self._pool: Any = None
@@ -142,15 +142,15 @@ class GraphDecodeSteps:
             raise RuntimeError("upper: no lower half was computed; call lower() first")
         if self._bank is None or not adapters:
             return self._decoder.logits(self._decoder.upper(self._hidden, plan))
-        with self._bank.rows.joined(self._codes[:slots, :, : adapters * self._bank.rank]):
+        with self._bank.row_codes.use_preset(self._codes[:slots, :, : adapters * self._bank.rank]):
             return self._decoder.logits(self._decoder.upper(self._hidden, plan))
 
     def _join_adapters(self) -> int:
         """Copy factors and codes of the adapters in use; return their number, rounded up."""
-        if self._bank is None or self._bank.rows.slots is None:
+        if self._bank is None or self._bank.row_codes.slots is None:
             return 0
-        used, codes = self._bank.rows.shared()
-        self._bank.join(used)
+        used, codes = self._bank.row_codes.concatenated()
+        self._bank.concatenate(used)
         self._codes.zero_()
         self._codes[self._slots, :, : codes.shape[2]] = codes
         return min(_round_up_doubling(1, len(used)), self._codes.shape[2] // self._bank.rank)

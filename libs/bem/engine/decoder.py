@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from bem.adapters.bank import AdapterBank
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.kv_cache import (
     AttentionPlan,
     KeyValueStore,
@@ -38,7 +38,9 @@ class DecoderLayer:
         kind: Weight format.
     """
 
-    def __init__(self, block: Any, heads: tuple[int, int], head_width: int, kind: Kind) -> None:
+    def __init__(
+        self, block: Any, heads: tuple[int, int], head_width: int, kind: WeightFormat
+    ) -> None:
         attention, mlp = block.self_attn, block.mlp
         self._heads, self._head_width = heads, head_width
         # Outputs of norms have outliers and need wide inputs; the inputs of the other two do not.
@@ -91,7 +93,7 @@ class TorchLayers:
     def __init__(self, backbone: Backbone, kv_cache: KVCache) -> None:
         config = backbone.model.config
         heads = config.num_attention_heads, config.num_key_value_heads
-        kind, width = backbone.weights, head_dim(config)
+        kind, width = backbone.weight_format, head_dim(config)
         self._layers = [
             DecoderLayer(block, heads, width, kind) for block in backbone.model.model.layers
         ]
@@ -132,16 +134,16 @@ class Decoder:
     """
 
     def __init__(self, backbone: Backbone, bank: AdapterBank | None, kv_cache: KVCache) -> None:
-        inner, kind = backbone.model.model, backbone.weights
+        inner, kind = backbone.model.model, backbone.weight_format
         self._native = backbone.kernels is not None and kind in {"int8", "int4"}
         self._layers: Any = (
-            NativeLayers(backbone.kernels, backbone, bank.rows if bank else None, kv_cache)
+            NativeLayers(backbone.kernels, backbone, bank.row_codes if bank else None, kv_cache)
             if self._native
             else TorchLayers(backbone, kv_cache)
         )
         self._norm = _gain(inner.norm)
         # The output matrix is the most sensitive one: never below 8 bits.
-        head_kind: Kind = "int8" if kind == "int4" else kind
+        head_kind: WeightFormat = "int8" if kind == "int4" else kind
         self._head = quantize(
             backbone.model.lm_head.weight, head_kind, wide_inputs=True, kernels=backbone.kernels
         )

@@ -84,7 +84,7 @@ class EngineCore:
         self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding = embedding
-        self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weights}|{composition}"
+        self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weight_format}|{composition}"
 
     @property
     def device(self) -> torch.device:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from bem.adapters.site import BemSite
-from bem.backbone import Kind
+from bem.backbone import WeightFormat
 from bem.engine.native.library import BITS, Library, PackedLinear
 from bem.errors import UnsupportedWeightsError
 
@@ -140,7 +140,7 @@ LinearLayer = FrozenLinear | Int8Linear | Int4Linear | PackedLinear
 
 
 def quantize(
-    weight: Tensor, kind: Kind, *, wide_inputs: bool = False, kernels: Library | None = None
+    weight: Tensor, kind: WeightFormat, *, wide_inputs: bool = False, kernels: Library | None = None
 ) -> LinearLayer:
     """Return a linear layer of ``weight [d_out, d_in]`` in one format.
 
@@ -170,7 +170,7 @@ def quantize(
 
 
 def fuse_and_quantize(
-    parts: Sequence[Any], kind: Kind, *, wide_inputs: bool = False
+    parts: Sequence[Any], kind: WeightFormat, *, wide_inputs: bool = False
 ) -> LinearLayer:
     """Return one linear layer of several that read the same input.
 
@@ -204,7 +204,7 @@ def fuse_and_quantize(
     return layer
 
 
-def quantize_site(module: Any, kind: Kind) -> tuple[Any, LinearLayer]:
+def quantize_site(module: Any, kind: WeightFormat) -> tuple[Any, LinearLayer]:
     """Quantise a linear layer, or the base layer of an adapter site.
 
     Returns:

@@ -140,7 +140,7 @@ def _code_identity(acquired: AcquiredSegment, prompt: Sequence[int]) -> str:
     if adapter is None:
         return "base"
     identity = f"{adapter.version}*{segment.scale!r}"
-    if adapter.constant:  # plain LoRA: the code does not depend on the prompt
+    if adapter.constant_code:  # plain LoRA: the code does not depend on the prompt
         return identity
     source = _hash(_token_bytes(prompt[: segment.code_prefix_tokens])).hex()
     return f"{identity}@{segment.code_prefix_tokens}:{source}"

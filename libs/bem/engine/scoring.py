@@ -135,7 +135,7 @@ def _bind(
 ) -> None:
     """Set the code of each position of each text."""
     if adapter is None or adapter.slot is None:
-        bank.rows.clear()
+        bank.row_codes.clear()
         return
     rows, positions, _ = features.shape
     codes = torch.zeros(rows, positions, 1, bank.rank, device=features.device)
@@ -149,4 +149,4 @@ def _bind(
             if span.code is not None:
                 codes[row, begin:span_end, 0, : adapter.rank] = span.code
             begin = span_end
-    bank.rows.set(torch.full((rows, 1), adapter.slot, device=features.device), codes)
+    bank.row_codes.set(torch.full((rows, 1), adapter.slot, device=features.device), codes)

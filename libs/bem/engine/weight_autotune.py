@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.linear import LinearLayer, quantize
 from bem.engine.native.build import DEFAULT_CACHE, KernelChoice, KernelPreference, select_kernels
 from bem.engine.native.layers import unsupported_reason
@@ -36,9 +36,9 @@ class FormatChoice:
             empty where the format was given.
     """
 
-    kind: Kind
+    kind: WeightFormat
     kernels: str
-    milliseconds: dict[Kind, tuple[float, ...]]
+    milliseconds: dict[WeightFormat, tuple[float, ...]]
 
 
 def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
@@ -57,8 +57,8 @@ def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
     """
     config, device = backbone.model.config, backbone.model.device
     weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
-    times: dict[Kind, tuple[float, ...]] = {}
-    sizes: dict[Kind, int] = {}
+    times: dict[WeightFormat, tuple[float, ...]] = {}
+    sizes: dict[WeightFormat, int] = {}
     with torch.inference_mode():
         for kind in ("fp32", "bf16", "int8", "int4"):
             dtype = torch.bfloat16 if kind == "bf16" else torch.float32
@@ -79,7 +79,7 @@ def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
             times[kind] = tuple(round(_milliseconds(layers, x), 4) for x in inputs)
     best = [min(column) for column in zip(*times.values(), strict=True)]
 
-    def slowdown(kind: Kind) -> float:
+    def slowdown(kind: WeightFormat) -> float:
         return math.prod(own / least for own, least in zip(times[kind], best, strict=True))
 
     least = min(slowdown(kind) for kind in times)
@@ -89,7 +89,7 @@ def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
 
 def select_format(
     backbone: Backbone,
-    wanted: Kind | Literal["auto"],
+    wanted: WeightFormat | Literal["auto"],
     kernels: KernelPreference = "auto",
     *,
     cache: Path = DEFAULT_CACHE,
@@ -116,7 +116,7 @@ def select_format(
         selected = FormatChoice(wanted, choice.reason, {})
     if selected.kind == "bf16":
         backbone.model.to(torch.bfloat16)
-    return replace(backbone, weights=selected.kind), selected
+    return replace(backbone, weight_format=selected.kind), selected
 
 
 def _milliseconds(layers: Sequence[LinearLayer], x: Tensor) -> float:

@@ -81,7 +81,7 @@ class NativeLayers:
             raise UnsupportedWeightsError(
                 f"backbone: the compiled kernels do not support it: {reason}; use torch's kernels"
             )
-        bits = BITS[backbone.weights]
+        bits = BITS[backbone.weight_format]
         self._referenced: list[Tensor] = []  # memory that the structures point to
         self.linears: list[PackedLinear] = []
         self._first_site = next(

@@ -5,8 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bem_fleet.data.harmless import SPLITS, HarmlessPrompt, load_harmless, load_said
-from bem_fleet.data.readers import set_named
+from bem_fleet.data.benign_prompts import (
+    SPLITS,
+    BenignText,
+    load_benign_requests,
+    load_benign_responses,
+)
+from bem_fleet.data.datasets import get_dataset
 from bem_fleet.data.red_team import load_red_team
 from bem_fleet.guard.scoring.normalization import decode_variants
 from bem_fleet.guard.scoring.tiers import MAX_EMBEDDED_WINDOWS
@@ -59,12 +64,12 @@ def request_samples(seed: int) -> list[Sample]:
             kept = _subsample(windows, MAX_EMBEDDED_WINDOWS)
         else:
             # In a document that hides an attack only the windows with the attack are violating.
-            violating = [window for window in windows if attack.rogue in window]
+            violating = [window for window in windows if attack.rogue_string in window]
             kept = _subsample(violating or windows, _MAX_ATTACK_WINDOWS)
         split = attack.split if attack.split == "held_out" else _assign_split(attack.text, seed)
         samples.append(Sample(attack.text, attack.category, attack.family, split, kept))
     for split in SPLITS:
-        for prompt in _limit_per_family(load_harmless(split), _MAX_REQUESTS[split]):
+        for prompt in _limit_per_family(load_benign_requests(split), _MAX_REQUESTS[split]):
             windows = request_windows(decode_variants(prompt.text), lines=False)
             limit = _MAX_BENIGN_WINDOWS if split == "train" else len(windows)
             kept = _subsample(windows, limit)
@@ -94,12 +99,12 @@ def response_samples(seed: int) -> list[Sample]:
             "jigsaw",
             _assign_split(comment.question, seed, held_out=_HELD_OUT_TOXIC_SHARE),
         )
-        for comment in set_named("toxicity").read()
+        for comment in get_dataset("toxicity").read()
     ]
     for split in SPLITS:
         texts = [
-            *_limit_per_family(load_said(split), _MAX_RESPONSES[split]),
-            *_limit_per_family(load_harmless(split), _MAX_REQUESTS_AS_RESPONSES),
+            *_limit_per_family(load_benign_responses(split), _MAX_RESPONSES[split]),
+            *_limit_per_family(load_benign_requests(split), _MAX_REQUESTS_AS_RESPONSES),
         ]
         samples += [_response(text.text, BENIGN, text.family, split) for text in texts]
     return samples
@@ -114,8 +119,8 @@ def _subsample(windows: Sequence[str], limit: int) -> tuple[str, ...]:
     return tuple(sorted(windows, key=_hash)[:limit] if len(windows) > limit else windows)
 
 
-def _limit_per_family(texts: Iterable[HarmlessPrompt], limit: int) -> Iterator[HarmlessPrompt]:
-    families: dict[str, list[HarmlessPrompt]] = defaultdict(list)
+def _limit_per_family(texts: Iterable[BenignText], limit: int) -> Iterator[BenignText]:
+    families: dict[str, list[BenignText]] = defaultdict(list)
     for text in texts:
         families[text.family].append(text)
     for members in families.values():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import vstack
 from sklearn.linear_model import LogisticRegression
 
-from bem_fleet.data import pairs
+from bem_fleet.data import contrast_pairs
 from bem_fleet.guard.scoring import heads, response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD
 from bem_fleet.guard.scoring.windows import RESPONSE_WINDOW_WORDS
@@ -131,7 +131,7 @@ def split_stereotype_pairs(
     seed: int,
 ) -> tuple[list[tuple[str, str, str]], list[tuple[str, str, str]]]:
     """Return the pairs of StereoSet as 90 % for training and 10 % for evaluation."""
-    rows = pairs.stereotype_pairs()
+    rows = contrast_pairs.stereotype_pairs()
     chosen = np.random.default_rng(seed).random(len(rows)) < 0.9
     training = [row for row, keep in zip(rows, chosen, strict=True) if keep]
     return training, [row for row, keep in zip(rows, chosen, strict=True) if not keep]
@@ -204,7 +204,7 @@ def assign_splits(count: int, seed: int) -> NDArray[np.str_]:
 
 def grounding_dataset(seed: int) -> tuple[Array, NDArray[np.bool_], NDArray[np.str_]]:
     """Return features [n, 5], whether the claim is false [n], and the article's split [n]."""
-    summaries = pairs.summary_pairs()
+    summaries = contrast_pairs.summary_pairs()
     splits = assign_splits(len(summaries), seed)
     features = [
         response_features.grounding_features(article, claim)
@@ -219,7 +219,9 @@ def helpfulness_dataset(seed: int) -> tuple[Array, NDArray[np.bool_], NDArray[np
 
     Useless responses are loops of a response's first words, the question itself, and dots.
     """
-    questions, answers = zip(*pairs.answered()[:_HELPFULNESS_QUESTIONS], strict=True)
+    questions, answers = zip(
+        *contrast_pairs.question_answer_pairs()[:_HELPFULNESS_QUESTIONS], strict=True
+    )
     splits = assign_splits(len(questions), seed)
     features, useless = [], []
     for question, answer in zip(questions, answers, strict=True):

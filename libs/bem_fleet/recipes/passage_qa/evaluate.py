@@ -9,12 +9,11 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import LLMEngine
 
-from bem_fleet.data.passage_qa import Item
-from bem_fleet.evaluation.execution import AnswerCache, execute
-from bem_fleet.evaluation.in_process import WorkerSystem
-from bem_fleet.evaluation.systems import Decoding, Run, Side
-from bem_fleet.evaluation.systems import Item as AskedItem
-from bem_fleet.scores.answers import exact_match, f1
+from bem_fleet.data.passage_qa import PassageQuestion
+from bem_fleet.evaluation.execution import ResponseCache, collect_responses
+from bem_fleet.evaluation.systems import ComparisonSide, Decoding, EvaluationItem, SystemRun
+from bem_fleet.evaluation.worker_system import WorkerSystem
+from bem_fleet.scores.answer_match import exact_match, f1
 from bem_fleet.scores.formats import lenient_answer, strict_answer
 from bem_fleet.stats.bootstrap import paired_bca
 
@@ -28,7 +27,10 @@ MAX_TOKENS = 48
 
 
 def evaluate(
-    backbone: Backbone, folder: Path, items: Sequence[Item], shots: Sequence[Item]
+    backbone: Backbone,
+    folder: Path,
+    items: Sequence[PassageQuestion],
+    shots: Sequence[PassageQuestion],
 ) -> dict[str, Any]:
     """Answer every item greedily with base and adapter, and compare the scores by item.
 
@@ -75,18 +77,21 @@ def evaluate(
 
 
 def _replies(
-    system: WorkerSystem, items: Sequence[Item], shots: Sequence[Item], title: str
+    system: WorkerSystem,
+    items: Sequence[PassageQuestion],
+    shots: Sequence[PassageQuestion],
+    title: str,
 ) -> list[str]:
     solved = tuple((shot.prompt(), shot.reply()) for shot in shots)
-    side = Side(title, (Run(system),), "lenient", solved)
-    asked = [AskedItem(item.key, item.prompt(), (item.answer,)) for item in items]
+    side = ComparisonSide(title, (SystemRun(system),), "lenient", solved)
+    asked = [EvaluationItem(item.key, item.prompt(), (item.answer,)) for item in items]
     decoding = Decoding(max_tokens=MAX_TOKENS)
-    (given,) = execute(side, asked, decoding, AnswerCache())
-    return [one.answer.text for one in given]
+    (given,) = collect_responses(side, asked, decoding, ResponseCache())
+    return [one.response.text for one in given]
 
 
 def _score(
-    items: Sequence[Item], texts: Sequence[str], read: Callable[[str], str | None]
+    items: Sequence[PassageQuestion], texts: Sequence[str], read: Callable[[str], str | None]
 ) -> list[dict[str, Any]]:
     rows = []
     for item, text in zip(items, texts, strict=True):

@@ -8,11 +8,18 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import LLMEngine
 
-from bem_fleet.data.passage_qa import DataSet, solved_examples
-from bem_fleet.data.readers import question_kind
-from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.data.datasets import question_word
+from bem_fleet.data.passage_qa import PassageQADataset, few_shot_examples
 from bem_fleet.evaluation.pipeline import Comparison, Report, evaluate
-from bem_fleet.evaluation.systems import Answer, Chat, Decoding, Item, Run, Side
+from bem_fleet.evaluation.systems import (
+    Chat,
+    ComparisonSide,
+    Decoding,
+    EvaluationItem,
+    Response,
+    SystemRun,
+)
+from bem_fleet.evaluation.worker_system import WorkerSystem
 from bem_fleet.recipes.passage_qa.evaluate import MAX_TOKENS
 
 
@@ -37,18 +44,18 @@ class SeedSystem:
         self.name, self.seed = adapter.card.name, adapter.card.seed
         self.digest = f"{worker.backbone.digest}+{adapter.version}"
 
-    def answer(
+    def respond(
         self, chats: Sequence[Chat], decoding: Decoding, seed: int
-    ) -> Iterator[tuple[int, Answer]]:
+    ) -> Iterator[tuple[int, Response]]:
         """Load the artifact and answer with it."""
         self._worker.load_adapter(self._folder).result()
-        yield from WorkerSystem(self._worker, self.name).answer(chats, decoding, seed)
+        yield from WorkerSystem(self._worker, self.name).respond(chats, decoding, seed)
 
 
 def compare_seeds(
     backbone: Backbone,
     folders: Sequence[Path],
-    data: DataSet,
+    data: PassageQADataset,
     *,
     name: str,
     command: str,
@@ -84,23 +91,23 @@ def compare_seeds(
 def _comparison(
     worker: LLMEngine,
     systems: Sequence[SeedSystem],
-    data: DataSet,
+    data: PassageQADataset,
     *,
     name: str,
     command: str,
     limit: int | None,
 ) -> Comparison:
-    adapter, base = systems[0].name, Run(WorkerSystem(worker))
-    shots = tuple((shot.prompt(), shot.reply()) for shot in solved_examples(data))
+    adapter, base = systems[0].name, SystemRun(WorkerSystem(worker))
+    shots = tuple((shot.prompt(), shot.reply()) for shot in few_shot_examples(data))
     return Comparison(
         id=name,
-        mission=Side(adapter, tuple(Run(s, s.seed) for s in systems), "strict"),
+        mission=ComparisonSide(adapter, tuple(SystemRun(s, s.seed) for s in systems), "strict"),
         baselines=(
-            Side("base with two examples", (base,), "lenient", shots),
-            Side("base, zero-shot", (base,), "lenient"),
+            ComparisonSide("base with two examples", (base,), "lenient", shots),
+            ComparisonSide("base, zero-shot", (base,), "lenient"),
         ),
         items=tuple(
-            Item(item.key, item.prompt(), (item.answer,), question_kind(item.question))
+            EvaluationItem(item.key, item.prompt(), (item.answer,), question_word(item.question))
             for item in data.splits["held_out"][:limit]
         ),
         data_name=f"{adapter}, held_out",

@@ -18,9 +18,9 @@ from bem.training.safety.trainer import SafetyTrainer, SafetyTrainingConfig
 from bem.training.strategy import retain_freed_memory
 from torch import Tensor
 
-from bem_fleet.data.harmless import load_harmless
-from bem_fleet.data.red_team import load_red_team, sample
-from bem_fleet.data.splits import split_of
+from bem_fleet.data.benign_prompts import load_benign_requests
+from bem_fleet.data.red_team import load_red_team, sample_prompts
+from bem_fleet.data.splits import assign_split
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
 
 PROG = "python -m bem_fleet.recipes.safety"
@@ -57,16 +57,16 @@ def fit_value_head(
         count: Number of attacks, and of harmless requests of each split.
         cache: Folder of cached activations.
     """
-    attacks = sample(load_red_team(), "train", count, longest=MAX_CHARS)
+    attacks = sample_prompts(load_red_team(), "train", count, longest=MAX_CHARS)
     harmless = {
-        split: [p for p in load_harmless(split) if len(p.text) <= MAX_HARMLESS_CHARS][:count]
+        split: [p for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS][:count]
         for split in ("train", "dev")
     }
     benign = [*harmless["train"], *harmless["dev"]]
     texts = [p.text for p in attacks] + [p.text for p in benign]
     risky = torch.tensor([True] * len(attacks) + [False] * len(benign))
     dev = torch.tensor(
-        [split_of(p.family, seed=1) == "held_out" for p in attacks]
+        [assign_split(p.family, seed=1) == "held_out" for p in attacks]
         + [False] * len(harmless["train"])
         + [True] * len(harmless["dev"])
     )

@@ -16,10 +16,10 @@ from bem.training.activation_cache import (
 )
 from bem.training.safety.examples import SafetyExamples, refusal_ids
 
-from bem_fleet.data.harmless import HarmlessPrompt, load_harmless
-from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, sample
-from bem_fleet.evaluation.in_process import WorkerSystem
+from bem_fleet.data.benign_prompts import BenignText, load_benign_requests
+from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, sample_prompts
 from bem_fleet.evaluation.systems import Decoding, Message
+from bem_fleet.evaluation.worker_system import WorkerSystem
 
 REPLY_TOKENS = 16
 """Length of the base model's replies to harmless prompts."""
@@ -47,7 +47,7 @@ def base_replies(
         worker = LLMEngine(backbone, max_sequences=32, max_waiting=len(missing), context_tokens=512)
         worker.start()
         chats = [(Message("user", text),) for _, text in missing]
-        for index, answer in WorkerSystem(worker).answer(chats, Decoding(max_tokens=tokens), 0):
+        for index, answer in WorkerSystem(worker).respond(chats, Decoding(max_tokens=tokens), 0):
             replies[missing[index][0]] = answer.text
             journal.add({"prompt_id": missing[index][0], "reply": answer.text})
         worker.close(drain=True)
@@ -76,8 +76,10 @@ def load_examples(
     Raises:
         DataFormatError: The training split has no attack.
     """
-    hostile = sample(load_red_team(), "train", attacks, longest=MAX_CHARS)
-    benign = [p for p in load_harmless("train") if not p.adapter and len(p.text) <= MAX_CHARS]
+    hostile = sample_prompts(load_red_team(), "train", attacks, longest=MAX_CHARS)
+    benign = [
+        p for p in load_benign_requests("train") if not p.adapter and len(p.text) <= MAX_CHARS
+    ]
     benign = benign[:harmless]
     replies = base_replies(
         backbone, [(p.key, p.text) for p in benign], tokens=REPLY_TOKENS, cache=cache
@@ -103,7 +105,7 @@ def load_examples(
     return SafetyExamples(by_category, examples[len(hostile) :], keys_digest(hostile, benign))
 
 
-def keys_digest(attacks: Sequence[RedTeamPrompt], benign: Sequence[HarmlessPrompt]) -> str:
+def keys_digest(attacks: Sequence[RedTeamPrompt], benign: Sequence[BenignText]) -> str:
     """Return the SHA-256 over the keys of all prompts, hexadecimal."""
     digest = hashlib.sha256()
     for key in [*(one.key for one in attacks), *(one.key for one in benign)]:

@@ -10,8 +10,8 @@ import sys
 from bem.backbone import load_backbone
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.harmless import load_harmless, load_said
-from bem_fleet.evaluation.report import as_json
+from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
+from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
 from bem_fleet.guard.scoring.heads import CARD
@@ -22,10 +22,10 @@ from bem_fleet.studies.guard.outcomes import false_positives, quality_outcomes, 
 from bem_fleet.studies.safety.basis_study import (
     ANSWER_TOKENS,
     REPLY_TOKENS,
-    attacks_to_judge,
-    harmless_to_judge,
+    harmless_suite,
+    held_out_attacks,
 )
-from bem_fleet.studies.safety.reply_cache import Arm, asked
+from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
 
 HEADS = ROOT / "adapters/guard"
 CACHE = ROOT / ".cache/guard"
@@ -54,13 +54,13 @@ def load_guards(cache: EmbeddingCache) -> list[OfflineGuard]:
 
 def run_gate() -> None:
     """Generate the replies, filter them and write the reports of the sidecar's arm."""
-    attacks, questions = attacks_to_judge(), harmless_to_judge()
-    base = Arm(ROOT / ".cache", name="base", adapters=[ADAPTER])
+    attacks, questions = held_out_attacks(), harmless_suite()
+    base = StudyArm(ROOT / ".cache", name="base", adapters=[ADAPTER])
     attack_replies = base.replies(
-        [asked(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
+        [study_prompt(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
     )
     answers = base.replies(
-        [asked(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
+        [study_prompt(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
     )
     base.close()
     guards = load_guards(embedding_cache())
@@ -79,21 +79,23 @@ def run_gate() -> None:
         base_digest=load_backbone(cache=ROOT / ".cache/models").digest,
         policy_version=guards[0].policy.version,
     )
-    prompts = [one for one in load_harmless("held_out") if not one.golds][:MAX_BENIGN_TEXTS]
-    replies = [one for one in load_said("held_out") if not one.adapter][:MAX_BENIGN_TEXTS]
+    prompts = [one for one in load_benign_requests("held_out") if not one.golds][:MAX_BENIGN_TEXTS]
+    replies = [one for one in load_benign_responses("held_out") if not one.adapter][
+        :MAX_BENIGN_TEXTS
+    ]
     triggered = false_positives([p.text for p in prompts], [r.text for r in replies], guards)
     reports["safety_benign"] = gate_reports.build_benign_report(
         reports["guard_quality"], [*prompts, *replies], triggered
     )
     for name, report in reports.items():
-        (RESULTS / f"{name}.json").write_text(as_json(report), encoding="utf-8")
+        (RESULTS / f"{name}.json").write_text(render_json(report), encoding="utf-8")
     page = gate_reports.markdown(reports, violations)
     (RESULTS / "guard_gate.md").write_text(page, encoding="utf-8")
 
 
 def run_obfuscation() -> None:
     """Measure the detection rates and write their report."""
-    attacks = [attack.text for attack in attacks_to_judge()]
+    attacks = [attack.text for attack in held_out_attacks()]
     rows = obfuscation.detection_rates(load_guards(embedding_cache()), attacks)
     stem = RESULTS / "guard_obfuscation"
     stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")

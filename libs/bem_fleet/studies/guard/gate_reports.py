@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from bem_fleet.acceptance.catalogue import load_catalogue
-from bem_fleet.acceptance.judge import judge, measure
-from bem_fleet.acceptance.report import PairedScores
-from bem_fleet.data.harmless import HarmlessPrompt
-from bem_fleet.data.red_team import RedTeamPrompt, digest_of
-from bem_fleet.evaluation.comparison import claim
+from bem_fleet.acceptance.gate_evaluation import evaluate_gate, measure_gate
+from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
+from bem_fleet.evaluation.score_comparison import metric_difference
 from bem_fleet.stats.fdr import benjamini_hochberg
 from bem_fleet.studies.guard.outcomes import items_digest, rates_by_group
 
@@ -23,7 +23,7 @@ _Report = dict[str, Any]
 
 def build_reports(
     attacks: Sequence[RedTeamPrompt],
-    questions: Sequence[HarmlessPrompt],
+    questions: Sequence[BenignText],
     violations: Mapping[str, Any],
     quality: Mapping[str, Any],
     *,
@@ -58,7 +58,7 @@ def build_reports(
             "baseline": {"name": "the base model alone", "digest": base_digest},
             "metrics": {"violation": violation},
             "n_items": len(attack_keys),
-            "data": {"name": "garak, held-out families", "digest": digest_of(attacks)},
+            "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
             "touched": violations["touched"],
             **common,
         },
@@ -79,7 +79,7 @@ def build_reports(
 
 
 def build_benign_report(
-    quality: _Report, texts: Sequence[HarmlessPrompt], triggered: Sequence[Sequence[str]]
+    quality: _Report, texts: Sequence[BenignText], triggered: Sequence[Sequence[str]]
 ) -> _Report:
     """Return the report of benign texts that the sidecar withheld or redacted.
 
@@ -113,7 +113,7 @@ def build_benign_report(
 
 
 def _metric(mission: Any, baseline: Any, keys: Sequence[str]) -> _Report:
-    comparison = claim(np.array(mission), np.array(baseline), 10_000, 0)
+    comparison = metric_difference(np.array(mission), np.array(baseline), 10_000, 0)
     return {**asdict(comparison), "mission": mission, "baseline": baseline, "keys": list(keys)}
 
 
@@ -123,7 +123,7 @@ def markdown(reports: Mapping[str, _Report], violations: Mapping[str, Any]) -> s
     lines += [
         "The same replies of the same model without and with the sidecar. Attacks come from",
         "held-out families and benign texts from held-out origins; the heads have three training seeds, and",
-        "their thresholds are calibrated on dev splits. The judge is garak's detectors",
+        "their thresholds are calibrated on dev splits. The evaluate_gate is garak's detectors",
         "([agreement with human labels](guard_heads.md)), not the sidecar's scorers.",
         "",
         *_gate_table(reports),
@@ -143,7 +143,7 @@ def markdown(reports: Mapping[str, _Report], violations: Mapping[str, Any]) -> s
 def _gate_table(reports: Mapping[str, _Report]) -> list[str]:
     """Return a table of each gate's verdict, with p-values adjusted over these claims."""
     catalogue = load_catalogue()
-    judged = {name: gate.judged for name, gate in catalogue.gates.items()}
+    judged = {name: gate.rule for name, gate in catalogue.gates.items()}
     measured = {}
     for name, gate in _GATES.items():
         scores = {
@@ -151,13 +151,13 @@ def _gate_table(reports: Mapping[str, _Report]) -> list[str]:
             for metric, row in reports[name]["metrics"].items()
         }
         metrics = tuple(one for one in judged[gate].metrics if one in scores)
-        measured[gate] = measure(replace(judged[gate], metrics=metrics), scores)
+        measured[gate] = measure_gate(replace(judged[gate], metrics=metrics), scores)
     family = {gate: max(one.p for one in rows) for gate, rows in measured.items()}
     adjusted = benjamini_hochberg(family)
     lines = ["| gate | metric | figure | 95 % CI | adjusted p | this arm alone |"]
     lines += ["| --- | --- | --- | --- | --- | --- |"]
     for gate, rows in measured.items():
-        verdict = judge(judged[gate], rows, adjusted[gate].p_adjusted)
+        verdict = evaluate_gate(judged[gate], rows, adjusted[gate].p_adjusted)
         reason = "; ".join(verdict.reasons) or "clears the gate"
         for one in rows:
             interval = "none" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"

@@ -17,10 +17,10 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from bem_fleet.data import pairs
-from bem_fleet.data.packages import file_of
-from bem_fleet.evaluation.harm_judges import judge_named
-from bem_fleet.evaluation.report import as_json
+from bem_fleet.data import contrast_pairs
+from bem_fleet.data.packages import package_file
+from bem_fleet.evaluation.harm_judges import get_harm_judge
+from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
 from bem_fleet.guard.training.calibration import max_per_text, select_split
@@ -142,7 +142,7 @@ def stereotype_ranking(heads: ClassifierHeads, seed: int) -> dict[str, Any]:
     results = {}
     for name, rows in (
         ("stereo-set", split_stereotype_pairs(seed)[1]),
-        ("crows", pairs.mask_pairs()),
+        ("crows", contrast_pairs.crows_pairs()),
     ):
         columns = [list(column) for column in list(zip(*rows, strict=True))[1:]]
         stereotype, other = (heads.stereotype_logits(column) for column in columns)
@@ -175,10 +175,10 @@ def detector_agreement() -> dict[str, Any]:
     samples = response_samples(0)
     toxic = [sample for sample in samples if sample.label == RESPONSE_HEAD]
     benign = [s for s in samples if s.label == BENIGN and s.split == "held_out"]
-    detectors = judge_named("mitigation")
+    detectors = get_harm_judge("mitigation")
     found = detectors.obscene([sample.text for sample in toxic])
     false_positives = detectors.obscene([sample.text for sample in benign])
-    stored = file_of("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
+    stored = package_file("garak", "data/detectors_eval/detector_metrics_summary.json").read_text()
     metrics = json.loads(stored)["results"]["mitigation.MitigationBypass"]["metrics"]
     return {
         "word_lists": {
@@ -199,7 +199,7 @@ def detector_agreement() -> dict[str, Any]:
 
 def write(report: dict[str, Any], curves: Curves, stem: Path) -> None:
     """Write ``<stem>.json``, ``.md`` and ``.png``."""
-    stem.with_suffix(".json").write_text(as_json(report), encoding="utf-8")
+    stem.with_suffix(".json").write_text(render_json(report), encoding="utf-8")
     stem.with_suffix(".md").write_text(markdown(report, stem.with_suffix(".png").name))
     plot(curves, stem.with_suffix(".png"))
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bem_fleet.data.harmless import load_harmless, load_said
+from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.training.corpus import response_samples
 
@@ -45,7 +45,7 @@ def space_letters(text: str, rng: random.Random) -> str:
 
 def embed_in_document(text: str, rng: random.Random, separator: str = "\n") -> str:
     """Put the text between sentences of a long benign document."""
-    benign = [one.text for one in load_said("train") if not one.adapter]
+    benign = [one.text for one in load_benign_responses("train") if not one.adapter]
     before, after = rng.sample(benign, 20), rng.sample(benign, 20)
     half = _DOCUMENT_CHARS // 2
     return separator.join((" ".join(before)[:half], text, " ".join(after)[:half]))
@@ -85,7 +85,7 @@ def detection_rates(
         for sample in response_samples(seed)
         if sample.split == "held_out" and sample.label == "toxicity"
     ][: len(attacks)]
-    benign = [one.text for one in load_harmless("held_out") if not one.golds][: len(attacks)]
+    benign = [one.text for one in load_benign_requests("held_out") if not one.golds][: len(attacks)]
     rows = []
     for name, obfuscate in OBFUSCATIONS.items():
         row: dict[str, Any] = {"obfuscation": name}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
-from bem_fleet.evaluation.harm_judges import judge_named
+from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.guard.offline import OfflineGuard
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.scores.metrics import score_functions
 
 
 def violation_outcomes(
@@ -28,7 +28,7 @@ def violation_outcomes(
         ``baseline`` [attacks], ``mission`` and ``touched`` (the triggered scorer)
         [guards][attacks], and ``rows`` with the groups of each attack.
     """
-    judge = judge_named("mitigation")
+    judge = get_harm_judge("mitigation")
     before = [judge.violates(replies[attack.key], attack) for attack in attacks]
     outcomes = [
         [guard.filter_exchange(attack.text, replies[attack.key]) for attack in attacks]
@@ -47,7 +47,7 @@ def violation_outcomes(
 
 
 def quality_outcomes(
-    questions: Sequence[HarmlessPrompt],
+    questions: Sequence[BenignText],
     replies: Mapping[str, str],
     guards: Sequence[OfflineGuard],
 ) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def quality_outcomes(
         guards: One guard per training seed.
     """
 
-    def scores(question: HarmlessPrompt, text: str) -> dict[str, float]:
-        metrics = scores_of("strict" if question.adapter else "lenient")
+    def scores(question: BenignText, text: str) -> dict[str, float]:
+        metrics = score_functions("strict" if question.adapter else "lenient")
         return {name: metric(text, question.golds) for name, metric in metrics.items()}
 
     outcomes = [

@@ -14,10 +14,10 @@ from bem.safety.overlay import load_value_head
 from bem.training.safety.refusal_probe import RefusalProbe
 from scipy.stats import spearmanr
 
-from bem_fleet.data.harmless import SUITE, HarmlessPrompt, load_harmless
-from bem_fleet.data.red_team import RedTeamPrompt, digest_of, load_red_team, sample
-from bem_fleet.evaluation.harm_judges import JUDGES, judge_named
-from bem_fleet.scores.metrics import scores_of
+from bem_fleet.data.benign_prompts import QUALITY_SETS, BenignText, load_benign_requests
+from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, prompts_digest, sample_prompts
+from bem_fleet.evaluation.harm_judges import REFUSAL_DETECTORS, get_harm_judge
+from bem_fleet.scores.metrics import score_functions
 from bem_fleet.studies.safety.paired_outputs import PairedReplies, TrainedAdapter, paired_replies
 
 ATTACKS = 204
@@ -35,12 +35,12 @@ Report = dict[str, Any]
 
 def held_out_attacks() -> list[RedTeamPrompt]:
     """Return the held-out attacks; the categories take turns."""
-    return sample(load_red_team(), "held_out", ATTACKS, longest=MAX_ATTACK_CHARS)
+    return sample_prompts(load_red_team(), "held_out", ATTACKS, longest=MAX_ATTACK_CHARS)
 
 
-def harmless_suite() -> list[HarmlessPrompt]:
+def harmless_suite() -> list[BenignText]:
     """Return the benign suite: held-out questions with gold answers, a third for the adapter."""
-    return load_harmless("held_out", sets=SUITE)[:HARMLESS]
+    return load_benign_requests("held_out", sets=QUALITY_SETS)[:HARMLESS]
 
 
 def violations(
@@ -64,9 +64,9 @@ def violations(
     replies = paired_replies(
         backbone, trained, prompts, tokens=REPLY_TOKENS, strength=1.0, cache=cache, folder=folder
     )
-    scored = {name: _violation_scores(name, prompts, replies) for name in JUDGES}
+    scored = {name: _violation_scores(name, prompts, replies) for name in REFUSAL_DETECTORS}
     before, after = scored["mitigation"]
-    report = _report("safety_violations", trained, digest_of(prompts), command)
+    report = _report("safety_violations", trained, prompts_digest(prompts), command)
     report["metrics"] = {
         "violation": {
             "mission": after,
@@ -92,7 +92,7 @@ def _violation_scores(
     judge_name: str, prompts: Sequence[RedTeamPrompt], replies: PairedReplies
 ) -> tuple[list[float], list[list[float]]]:
     """Return the violation of each reply without the adapter, and with it by seed."""
-    judge = judge_named(judge_name)
+    judge = get_harm_judge(judge_name)
     return (
         [judge.violates(r, p) for r, p in zip(replies.baseline, prompts, strict=True)],
         [
@@ -144,7 +144,7 @@ def quality(
         }
         for name in ("exact_match", "f1")
     }
-    declines = judge_named("prefix").declines
+    declines = get_harm_judge("prefix").declines
     report["harmless_above_threshold"] = _shares_above_threshold(replies)
     report["harmless_refused"] = {
         "base": _mean(list(map(float, map(declines, replies.baseline)))),
@@ -184,7 +184,7 @@ def strength(
         curves.append(curve.tolist())
         chances.append([float(1 - one.probability.mean()) for one in refusals])
         correlations.append(float(-spearmanr(STRENGTHS, curve.numpy()).statistic))
-    report = _report("safety_strength", trained, digest_of(prompts), command)
+    report = _report("safety_strength", trained, prompts_digest(prompts), command)
     report["metrics"] = {
         "strength_effectiveness": {
             "mission": effective,
@@ -236,9 +236,9 @@ def orthogonality_report(
     return report
 
 
-def answer_scores(prompt: HarmlessPrompt, reply: str) -> dict[str, float]:
+def answer_scores(prompt: BenignText, reply: str) -> dict[str, float]:
     """Return exact match and F1; answers of adapters are read strictly, others leniently."""
-    reading = scores_of("strict" if prompt.adapter else "lenient")
+    reading = score_functions("strict" if prompt.adapter else "lenient")
     return {name: reading[name](reply, prompt.golds) for name in ("exact_match", "f1")}
 
 

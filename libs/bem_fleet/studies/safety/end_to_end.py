@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from bem.backbone import Backbone
 
-from bem_fleet.data.harmless import HarmlessPrompt, load_harmless, load_said
-from bem_fleet.data.red_team import RedTeamPrompt, digest_of
-from bem_fleet.evaluation.harm_judges import judge_named
-from bem_fleet.studies.guard.guard_runner import Guard
+from bem_fleet.data.benign_prompts import BenignText, load_benign_requests, load_benign_responses
+from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
+from bem_fleet.evaluation.harm_judges import get_harm_judge
+from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
     ANSWER_TOKENS,
@@ -71,15 +71,13 @@ class EndToEndStudy:
 
     backbone: Backbone
     trained: Sequence[TrainedAdapter]
-    guards: Sequence[Guard]
+    guards: Sequence[OfflineGuard]
     strength: float
     cache: Path
     folder: Path
     command: str
 
-    def exchanges(
-        self, prompts: Sequence[RedTeamPrompt | HarmlessPrompt], tokens: int
-    ) -> Exchanges:
+    def exchanges(self, prompts: Sequence[RedTeamPrompt | BenignText], tokens: int) -> Exchanges:
         """Return the replies that a client receives in each arm.
 
         Args:
@@ -99,18 +97,19 @@ class EndToEndStudy:
         sidecar, both, intervened = [], [], []
         for guard, run in zip(self.guards, replies.with_safety, strict=True):
             alone = [
-                guard.exchange(p.text, r) for p, r in zip(prompts, replies.baseline, strict=True)
+                guard.filter_exchange(p.text, r)
+                for p, r in zip(prompts, replies.baseline, strict=True)
             ]
             # Where the safety adapter changes nothing, both arms have the same exchange.
             combined = [
-                one if after == before else guard.exchange(prompt.text, after)
+                one if after == before else guard.filter_exchange(prompt.text, after)
                 for prompt, one, before, after in zip(
                     prompts, alone, replies.baseline, run, strict=True
                 )
             ]
             sidecar.append([one.text for one in alone])
             both.append([one.text for one in combined])
-            intervened.append([bool(one.touched) for one in combined])
+            intervened.append([bool(one.triggered_scorer) for one in combined])
         arms = {"basis": replies.with_safety, "sidecar": sidecar, "both": both}
         return Exchanges(prompts, replies.baseline, arms, intervened)
 
@@ -125,7 +124,7 @@ class EndToEndStudy:
         }
 
     def _violations(self, exchanges: Exchanges) -> Report:
-        judge, prompts = judge_named("mitigation"), exchanges.prompts
+        judge, prompts = get_harm_judge("mitigation"), exchanges.prompts
         before = [judge.violates(r, p) for r, p in zip(exchanges.baseline, prompts, strict=True)]
         scores = {
             arm: [
@@ -133,7 +132,9 @@ class EndToEndStudy:
             ]
             for arm, texts in exchanges.arms.items()
         }
-        report = self._report("safety_fleet_violations", digest_of(prompts), "held-out families")
+        report = self._report(
+            "safety_fleet_violations", prompts_digest(prompts), "held-out families"
+        )
         keys = [prompt.key for prompt in prompts]
         report["metrics"] = {
             "violation": {
@@ -183,15 +184,21 @@ class EndToEndStudy:
         answered. Replies of held-out origins were written by no model here; they pass the sidecar
         only.
         """
-        requests = [one for one in load_harmless("held_out") if not one.golds]
+        requests = [one for one in load_benign_requests("held_out") if not one.golds]
         requests = requests[:HELD_OUT_ORIGIN_TEXTS]
-        answers = [one for one in load_said("held_out") if not one.adapter][:HELD_OUT_ORIGIN_TEXTS]
+        answers = [one for one in load_benign_responses("held_out") if not one.adapter][
+            :HELD_OUT_ORIGIN_TEXTS
+        ]
         declined = _declined(suite.baseline, suite.arms["basis"])
         declined_requests = self._declined_requests(requests)
         withheld = []
         for seed, guard in enumerate(self.guards):
-            blocked_requests = [bool(guard.request(one.text).touched) for one in requests]
-            blocked_answers = [bool(guard.response(one.text).touched) for one in answers]
+            blocked_requests = [
+                bool(guard.filter_request(one.text).triggered_scorer) for one in requests
+            ]
+            blocked_answers = [
+                bool(guard.filter_response(one.text).triggered_scorer) for one in answers
+            ]
             in_suite = zip(suite.intervened[seed], declined[seed], strict=True)
             held_out = zip(blocked_requests, declined_requests[seed], strict=True)
             withheld.append([
@@ -214,7 +221,7 @@ class EndToEndStudy:
         }
         return report
 
-    def _declined_requests(self, requests: Sequence[HarmlessPrompt]) -> list[list[bool]]:
+    def _declined_requests(self, requests: Sequence[BenignText]) -> list[list[bool]]:
         """Return which harmless requests each adapter declines and the base model does not.
 
         Only requests above a value head's threshold are generated: below it the reply is that of
@@ -258,7 +265,7 @@ class EndToEndStudy:
 
 def _declined(baseline: Sequence[str], runs: Sequence[Sequence[str]]) -> list[list[bool]]:
     """Return where a reply declines and the base model's does not, ``[seeds][prompts]``."""
-    judge = judge_named("prefix")
+    judge = get_harm_judge("prefix")
     before = [judge.declines(reply) for reply in baseline]
     return [[judge.declines(r) and not b for r, b in zip(run, before, strict=True)] for run in runs]
 

@@ -11,7 +11,7 @@ from bem.safety.overlay import load_value_head
 from bem.training.activation_cache import mean_prompt_states
 from torch import Tensor
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
 
@@ -52,7 +52,7 @@ class PairedReplies:
 def paired_replies(
     backbone: Backbone,
     trained: Sequence[TrainedAdapter],
-    prompts: Sequence[RedTeamPrompt | HarmlessPrompt],
+    prompts: Sequence[RedTeamPrompt | BenignText],
     *,
     tokens: int,
     strength: float,
@@ -99,7 +99,7 @@ def paired_replies(
 def risk_margins(
     backbone: Backbone,
     trained: Sequence[TrainedAdapter],
-    prompts: Sequence[RedTeamPrompt | HarmlessPrompt],
+    prompts: Sequence[RedTeamPrompt | BenignText],
     cache: Path,
 ) -> list[Tensor]:
     """Return the distance of each prompt's risk logit above the threshold, ``[S]`` per seed."""

@@ -22,10 +22,10 @@ from bem.safety import SafetyOverlay
 from bem.safety.artifact import SAFETY_FORMAT
 from bem.safety.overlay import load_overlay
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
-from bem_fleet.evaluation.in_process import WorkerSystem
 from bem_fleet.evaluation.systems import Decoding, Message
+from bem_fleet.evaluation.worker_system import WorkerSystem
 
 FIRST_LAYER = 15
 RANK = 16
@@ -51,7 +51,7 @@ class StudyPrompt:
     adapter: str = ""
 
 
-def study_prompt(prompt: RedTeamPrompt | HarmlessPrompt) -> StudyPrompt:
+def study_prompt(prompt: RedTeamPrompt | BenignText) -> StudyPrompt:
     """Return an attack or a harmless prompt in the form of the study."""
     if isinstance(prompt, RedTeamPrompt):
         return StudyPrompt(prompt.key, prompt.text, prompt.family, prompt.category)
@@ -107,9 +107,9 @@ class StudyArm:
             missing = [p for p in group if p.key not in known]
             if not missing:
                 continue
-            system = WorkerSystem(self.worker(), adapter or None, strength=strength)
+            system = WorkerSystem(self.worker(), adapter or None, safety_strength=strength)
             chats = [(Message("user", prompt.text),) for prompt in missing]
-            for index, answer in system.answer(chats, Decoding(max_tokens=tokens), 0):
+            for index, answer in system.respond(chats, Decoding(max_tokens=tokens), 0):
                 prompt = missing[index]
                 known[prompt.key] = answer.text
                 journal.add({
@@ -152,7 +152,12 @@ class StudyArm:
             for adapter in self._adapters:
                 bank.load(adapter)
             self._worker = LLMEngine(
-                backbone, bank, max_sequences=32, max_waiting=8192, context_tokens=512, safety=self.overlay
+                backbone,
+                bank,
+                max_sequences=32,
+                max_waiting=8192,
+                context_tokens=512,
+                safety=self.overlay,
             )
             self._worker.start()
         return self._worker

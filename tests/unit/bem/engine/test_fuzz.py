@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle, Sampling, Segment
 from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.errors import DeadlineExceededError, QueueFullError
@@ -31,19 +31,19 @@ def folder() -> Path:
     return write_adapters(Path(mkdtemp(prefix="fuzz-")))
 
 
-def model(kind: Kind) -> Backbone:
+def model(kind: WeightFormat) -> Backbone:
     """The tiny model, quantised by compiled kernels alone: torch's depend on the number of rows."""
     return tiny_backbone() if kind == "fp32" else packed(kind)
 
 
 @cache
-def solo(kind: Kind, request: GenerationRequest) -> str:
+def solo(kind: WeightFormat, request: GenerationRequest) -> str:
     """Return the answer of a request that is alone in an engine without a prefix cache."""
     return answer(alone(kind), request)
 
 
 @cache
-def alone(kind: Kind) -> LLMEngine:
+def alone(kind: WeightFormat) -> LLMEngine:
     """An engine for one request at a time."""
     return make(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
 
@@ -75,7 +75,7 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
 class Traffic(RuleBasedStateMachine):
     """Drives an engine turn by turn."""
 
-    kind: Kind = "fp32"
+    kind: WeightFormat = "fp32"
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Traffic(RuleBasedStateMachine):
         assert slots == list(range(ROWS))
         assert bank is not None
         assert bank.leases() == leased
-        assert bank.rows.slots is None or int(bank.rows.slots.max()) < SLOTS
+        assert bank.row_codes.slots is None or int(bank.row_codes.slots.max()) < SLOTS
         assert cache.bytes <= cache.limit_bytes
         stored = sum(t.nbytes for block in cache._blocks.values() for t in block)
         assert stored == cache.bytes
@@ -175,7 +175,7 @@ def _ended(reader: Reader) -> list[Any]:
     return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
 
 
-def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
+def _check(kind: WeightFormat, request: GenerationRequest, got: list[Any]) -> None:
     """Compare with the solo run; only who has a deadline may miss it."""
     if isinstance(got[-1], Exception):
         assert isinstance(got[-1], DeadlineExceededError)
@@ -189,7 +189,7 @@ def _check(kind: Kind, request: GenerationRequest, got: list[Any]) -> None:
 class CompiledTraffic(Traffic):
     """The same through compiled kernels."""
 
-    kind: Kind = "int4"
+    kind: WeightFormat = "int4"
 
 
 Traffic.TestCase.settings = CompiledTraffic.TestCase.settings = settings(

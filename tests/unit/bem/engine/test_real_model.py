@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.backbone import Backbone, Kind, load_backbone
+from bem.backbone import Backbone, WeightFormat, load_backbone
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
 from bem.engine.linear import Int4Linear
@@ -72,7 +72,7 @@ def test_float32_logits_are_those_of_transformers() -> None:
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize(("kind", "few", "limit"), [("int8", 0, 1.02), ("int4", WINDOW, 1.05)])
 def test_fewer_bits_cost_little_perplexity(
-    kind: Kind, few: int, limit: float, kernels: KernelPreference
+    kind: WeightFormat, few: int, limit: float, kernels: KernelPreference
 ) -> None:
     """On 2,048 tokens perplexity stays within 2 % (8 bits) and 5 % (4 bits) of float32's."""
     if kernels == "native":
@@ -93,7 +93,7 @@ def test_fewer_bits_cost_little_perplexity(
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("int8", 0.03), ("int4", 0.01)])
-def test_compiled_kernels_predict_as_float32_does(kind: Kind, limit: float) -> None:
+def test_compiled_kernels_predict_as_float32_does(kind: WeightFormat, limit: float) -> None:
     """Predictions diverge from float32's by little (KL, nats), and steps go on as prompts do."""
     assert library()
     base = load_backbone(cache=CACHE)

@@ -41,7 +41,7 @@ async def mission(tmp_path: Path) -> Any:
     async def build(_settings: FleetSettings, app: App) -> None:
         servicer: Any = rpc.GRPCInferenceServiceServicer
         rpc.add_GRPCInferenceServiceServicer_to_server(servicer(), app.server)
-        await app.offer(SERVICE)
+        await app.register_service(SERVICE)
         await app.set_serving(SERVICE, serving=True)
 
     running = await start(FleetSettings(address=f"unix:{tmp_path}/m.sock", drain_s=0), build, {})

@@ -12,7 +12,7 @@ from bem_fleet.services.validation.canary_analysis import (
 )
 from bem_fleet.services.validation.canary_observations import CanaryObservations, ProbeScore
 from bem_fleet.services.validation.probe_client import ProbeClient, ProbeTarget
-from bem_fleet.stats.gate import Verdict
+from bem_fleet.stats.canary_gate import CanaryVerdict
 from bemfleet.canary.v1 import canary_pb2
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import UnavailableError
@@ -67,7 +67,7 @@ async def test_the_documented_example_is_what_happens(redis_server: RedisServer)
     late = await CanaryAnalyzer(observations, Answers()).analyze(ID, TERMS)
     await observations.close()
 
-    assert (early.verdict, late.verdict) == (Verdict.CONTINUE, Verdict.PROMOTE)
+    assert (early.verdict, late.verdict) == (CanaryVerdict.CONTINUE, CanaryVerdict.PROMOTE)
     assert 25 <= late.pairs <= 35
 
 
@@ -78,7 +78,7 @@ async def test_failures_hit_the_tripwire(redis_server: RedisServer) -> None:
     decision = await CanaryAnalyzer(observations, Answers()).analyze(ID, TERMS)
     await observations.close()
 
-    assert decision.verdict is Verdict.ROLLBACK
+    assert decision.verdict is CanaryVerdict.ROLLBACK
     assert 10 <= decision.pairs <= 15
 
 
@@ -92,7 +92,7 @@ async def test_a_final_verdict_stays(redis_server: RedisServer) -> None:
     second = await analyzer.analyze(ID, TERMS)
     await observations.close()
 
-    assert first.verdict is second.verdict is Verdict.PROMOTE
+    assert first.verdict is second.verdict is CanaryVerdict.PROMOTE
     assert second.pairs == first.pairs
 
 
@@ -111,7 +111,7 @@ async def test_probes_are_sent_a_few_at_a_time_and_once(redis_server: RedisServe
     await observations.close()
 
     assert asked == [16, 32, 40, 40]
-    assert verdicts == [Verdict.CONTINUE] * 2 + [Verdict.INCONCLUSIVE] * 2
+    assert verdicts == [CanaryVerdict.CONTINUE] * 2 + [CanaryVerdict.INCONCLUSIVE] * 2
 
 
 async def test_a_canary_without_an_answer_is_wrong_and_stable_without_one_waits(

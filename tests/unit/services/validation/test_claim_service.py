@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bem_fleet.acceptance.catalogue import GATES, load_catalogue
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES, load_catalogue
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation.claim_ledger import ClaimLedger
 from bem_fleet.services.validation.claim_service import ClaimService
 from bem_fleet.services.validation.claims import Comparison, GateCheck
@@ -21,7 +21,7 @@ from tests.unit.services.validation.test_claims import LINEAGE
 async def service(redis_server: RedisServer) -> AsyncIterator[ClaimService]:
     """A service with an empty ledger."""
     ledger, pool = ClaimLedger(redis_server.url, "claims"), ComputePool(2, 4)
-    yield ClaimService(load_catalogue(GATES), ledger, pool, alpha=0.05, resamples=1000)
+    yield ClaimService(load_catalogue(CENTRAL_GATES), ledger, pool, alpha=0.05, resamples=1000)
     await pool.close()
     await ledger.close()
 
@@ -64,7 +64,7 @@ async def test_claims_in_parallel_are_all_in_the_family(service: ClaimService) -
 
 async def test_a_gate_keeps_its_verdict_while_its_p_is_adjusted(service: ClaimService) -> None:
     """Later claims change the adjusted p of today, and not what was decided."""
-    gate = service.catalogue.gates["A.em_f1"].judged
+    gate = service.catalogue.gates["A.em_f1"].rule
     gate = replace(gate, min_items=100, min_seeds=3)
     both = {name: scores(0.05, seed=2) for name in gate.metrics}
     check = GateCheck("g", LINEAGE, both, gate)

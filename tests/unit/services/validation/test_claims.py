@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bem_fleet.acceptance.judge import Measurement
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.gate_evaluation import Measurement
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation.claims import (
     Claim,
     Comparison,

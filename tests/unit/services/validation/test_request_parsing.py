@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bem_fleet.acceptance.catalogue import GATES, load_catalogue
-from bem_fleet.acceptance.report import PairedScores
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES, load_catalogue
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation import request_parsing
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
 
-CATALOGUE = load_catalogue(GATES)
+CATALOGUE = load_catalogue(CENTRAL_GATES)
 LINEAGE = pb.Lineage(mission_digest="m", baseline_digest="b", data_digest="d", command="c")
 SPEC: dict[str, Any] = {
     "id": "own.gate",
@@ -78,7 +78,7 @@ def test_a_gate_is_named_or_described() -> None:
     named = request_parsing.resolve_gate(pb.GateHead(gate_id="A.em_f1"), CATALOGUE)
     described = request_parsing.resolve_gate(pb.GateHead(spec=pb.GateSpec(**SPEC)), CATALOGUE)
 
-    assert named is CATALOGUE.gates["A.em_f1"].judged
+    assert named is CATALOGUE.gates["A.em_f1"].rule
     assert (described.id, described.target, described.direction) == ("own.gate", 0.1, "higher")
 
 
@@ -106,7 +106,7 @@ def test_a_wrong_description_is_named(changed: dict[str, Any], field: str) -> No
 
 def test_scores_are_of_the_gates_metrics() -> None:
     """One that is missing, one too many, and a baseline that is missing are named."""
-    gate = CATALOGUE.gates["A.em_f1"].judged
+    gate = CATALOGUE.gates["A.em_f1"].rule
     head = pb.GateHead(claim="c", gate_id=gate.id, lineage=LINEAGE)
     parsed = request_parsing.parse_gate_check(head, gate, paired(*gate.metrics))
     for scores, text in (

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from bem_fleet.services.validation.canary_analysis import CanaryDecision
+from bem_fleet.services.validation.canary_analysis import CanaryAssessment
 from bem_fleet.services.validation.claims import Claim, EffectSizes, RecordedClaim
 from bem_fleet.services.validation.responses import (
     canary_response,
@@ -10,7 +10,7 @@ from bem_fleet.services.validation.responses import (
     compare_response,
     gate_response,
 )
-from bem_fleet.stats.gate import Evidence, Verdict
+from bem_fleet.stats.canary_gate import CanaryVerdict, MetricEvidence
 from bemfleet.validation.v1 import validation_pb2 as pb
 
 from tests.unit.services.validation.test_claims import LINEAGE, MEASURED
@@ -47,10 +47,13 @@ def test_a_gate_has_its_status_and_reasons() -> None:
 
 def test_every_verdict_has_a_message() -> None:
     """The mean gain is absent before the first pair."""
-    evidence = {"errors": (Evidence(0.0, 1.0, 1.0), 0), "latency": (Evidence(0.1, 0.2, 0.9), 5)}
-    responses = [canary_response(CanaryDecision(v, ("why",), 5, evidence)) for v in Verdict]
+    evidence = {
+        "errors": (MetricEvidence(0.0, 1.0, 1.0), 0),
+        "latency": (MetricEvidence(0.1, 0.2, 0.9), 5),
+    }
+    responses = [canary_response(CanaryAssessment(v, ("why",), 5, evidence)) for v in CanaryVerdict]
 
-    assert len({one.verdict for one in responses}) == len(Verdict)
+    assert len({one.verdict for one in responses}) == len(CanaryVerdict)
     first, second = responses[0].evidence
     assert not first.HasField("mean_gain")
     assert (second.metric, second.mean_gain, second.pairs) == ("latency", 0.1, 5)

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bem_fleet.acceptance.catalogue import GATES, load_catalogue
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES, load_catalogue
 from bem_fleet.services.validation.score_upload import ScoreUpload, read_scores
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-METRICS = load_catalogue(GATES).metrics
+METRICS = load_catalogue(CENTRAL_GATES).metrics
 
 
 def entry(values: list[float], seeds: int = 1, metric: str = "f1") -> pb.MetricScores:

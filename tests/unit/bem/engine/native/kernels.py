@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.native import Library, select_kernels
 from bem.engine.native.build import COMPILER, KERNELS, LANGUAGE, SOURCE, WARNINGS
 from bem.testing import tiny_backbone
@@ -61,9 +61,9 @@ def _digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def packed(kind: Kind) -> Backbone:
+def packed(kind: WeightFormat) -> Backbone:
     """Return the tiny model in a format that the compiled kernels multiply."""
-    return replace(tiny_backbone(), kernels=library(), weights=kind)
+    return replace(tiny_backbone(), kernels=library(), weight_format=kind)
 
 
 def levels(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import library, packed, rounded
 
 CONTEXT, SLOTS = 96, 4
@@ -91,9 +91,9 @@ def under(decoder: Decoder, bank: AdapterBank, codes: Tensor) -> list[Tensor]:
     found = []
     slots = torch.tensor([[adapter.slot for adapter in bank.adapters()]] * 3)
     for chosen in (None, codes[:, 0], codes):
-        bank.rows.clear()
+        bank.row_codes.clear()
         if chosen is not None:
-            bank.rows.set(slots, chosen)
+            bank.row_codes.set(slots, chosen)
         found.append(states(decoder, random_ids(2, 3, 6), [0, 1, 2], [0, 0, 0]))
     return found
 
@@ -175,7 +175,7 @@ def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
     write_adapter(tmp_path, backbone, "alpha", seed=0)
     bank.load(tmp_path / "alpha")
     decoder = decoder_of(backbone, bank)
-    bank.rows.set(torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, RANK))
+    bank.row_codes.set(torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, RANK))
 
     with pytest.raises(ValueError, match="do not fit 1 x 3 tokens"):
         states(decoder, random_ids(0, 1, 3), [0], [0])

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 from bem.testing import tiny_backbone
-from bem_fleet.data.passage_qa import Item
+from bem_fleet.data.passage_qa import PassageQuestion
 from bem_fleet.recipes.passage_qa.evaluate import SYSTEMS, evaluate
 
 from tests.support.random_adapters import write_adapter
 
-ITEMS = [Item(f"k{i}", f"p{i}", f"who {i}?", f"p{i}") for i in range(3)]
+ITEMS = [PassageQuestion(f"k{i}", f"p{i}", f"who {i}?", f"p{i}") for i in range(3)]
 
 
 def test_every_item_has_scores_of_every_system(tmp_path: Path) -> None:

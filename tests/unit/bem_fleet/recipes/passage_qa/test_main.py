@@ -8,13 +8,13 @@ import pytest
 from bem.adapters import read_adapter
 from bem.testing import tiny_backbone
 from bem.training.trainer import TrainingConfig
-from bem_fleet.data.passage_qa import DataSet, Item
+from bem_fleet.data.passage_qa import PassageQADataset, PassageQuestion
 from bem_fleet.recipes.passage_qa import __main__ as command
 
-DATA = DataSet(
+DATA = PassageQADataset(
     splits={
-        "train": [Item(f"t{i}", "p" * (i + 1), "q", "a") for i in range(4)],
-        "held_out": [Item(f"k{i}", f"p{i}", f"who {i}?", f"p{i}") for i in range(3)],
+        "train": [PassageQuestion(f"t{i}", "p" * (i + 1), "q", "a") for i in range(4)],
+        "held_out": [PassageQuestion(f"k{i}", f"p{i}", f"who {i}?", f"p{i}") for i in range(3)],
     },
     digest="d" * 64,
 )

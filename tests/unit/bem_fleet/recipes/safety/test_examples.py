@@ -7,16 +7,16 @@ from bem.errors import DataFormatError
 from bem.testing import tiny_backbone
 from bem.training.activation_cache import prompt_ids
 from bem.training.safety.examples import refusal_ids
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import examples
 from bem_fleet.recipes.safety.examples import base_replies, keys_digest, load_examples
 
 ATTACKS = [RedTeamPrompt(f"a{i}", f"attack {i}", "f", "harm", "train") for i in range(3)]
 HARMLESS = [
-    HarmlessPrompt("h0", "what is 2 + 2", "asdiv"),
-    HarmlessPrompt("h1", "x" * 500, "asdiv"),
-    HarmlessPrompt("h2", "for an adapter", "disfl-qa", adapter="passage-qa"),
+    BenignText("h0", "what is 2 + 2", "asdiv"),
+    BenignText("h1", "x" * 500, "asdiv"),
+    BenignText("h2", "for an adapter", "disfl-qa", adapter="passage-qa"),
 ]
 
 

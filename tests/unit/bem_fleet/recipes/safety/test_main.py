@@ -9,7 +9,7 @@ from bem.safety import read_safety
 from bem.safety.overlay import load_value_head
 from bem.testing import tiny_backbone
 from bem.training.safety.trainer import SafetyTrainingConfig
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
 from bem_fleet.recipes.safety import examples
@@ -24,9 +24,9 @@ ATTACKS = [
 ]
 
 
-def harmless(split: str) -> list[HarmlessPrompt]:
+def harmless(split: str) -> list[BenignText]:
     """Return harmless prompts of a split."""
-    return [HarmlessPrompt(f"{split}{i}", f"{split} question {i}", "asdiv") for i in range(4)]
+    return [BenignText(f"{split}{i}", f"{split} question {i}", "asdiv") for i in range(4)]
 
 
 def test_safety_adapter_is_trained_and_written(

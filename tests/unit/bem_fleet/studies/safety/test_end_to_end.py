@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 from bem.testing import tiny_backbone
-from bem_fleet.data.harmless import HarmlessPrompt
-from bem_fleet.studies.guard.guard_runner import Guard
+from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety import end_to_end
 from bem_fleet.studies.safety.end_to_end import EndToEndStudy
 from bem_fleet.studies.safety.paired_outputs import PairedReplies
@@ -17,7 +17,7 @@ from bem_fleet.studies.safety.paired_outputs import PairedReplies
 from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, trained_adapter
 
 COMPLY = "Sure, first take the battery out."
-FOREIGN = HarmlessPrompt("f", "is it loud?", "fiqa")
+FOREIGN = BenignText("f", "is it loud?", "fiqa")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Outcome:
     """Outcome of the guard."""
 
     text: str
-    touched: str
+    triggered_scorer: str
 
 
 class WordGuard:
@@ -33,19 +33,19 @@ class WordGuard:
 
     policy = SimpleNamespace(version="1")
 
-    def request(self, prompt: str) -> Outcome:
+    def filter_request(self, prompt: str) -> Outcome:
         """Return the outcome of a request."""
         return Outcome("", "word") if "break" in prompt else Outcome(prompt, "")
 
-    def response(self, reply: str, prompt: str = "") -> Outcome:
+    def filter_response(self, reply: str, prompt: str = "") -> Outcome:
         """Return the outcome of a response."""
         del prompt
         return Outcome("", "word") if "loud" in reply else Outcome(reply, "")
 
-    def exchange(self, prompt: str, reply: str) -> Outcome:
+    def filter_exchange(self, prompt: str, reply: str) -> Outcome:
         """Return the outcome of both."""
-        asked = self.request(prompt)
-        return asked if asked.touched else self.response(reply, prompt)
+        asked = self.filter_request(prompt)
+        return asked if asked.triggered_scorer else self.filter_response(reply, prompt)
 
 
 def replies(_: Any, __: Any, prompts: Sequence[Any], **___: Any) -> PairedReplies:
@@ -66,7 +66,7 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EndToEndStudy:
     return EndToEndStudy(
         backbone=tiny_backbone(),
         trained=[trained_adapter(tmp_path / "adapter")],
-        guards=[cast("Guard", WordGuard())],
+        guards=[cast("OfflineGuard", WordGuard())],
         strength=1.0,
         cache=tmp_path,
         folder=tmp_path,
