@@ -13,7 +13,7 @@ check: setup ## Lint and fast tests: less than a minute on two cores
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint-fast unit-fast
 
 unit-fast:
-	$(PYTEST) -q -n auto tests/unit -m "not slow"
+	OMP_WAIT_POLICY=passive $(PYTEST) -q -n auto tests/unit -m "not slow"
 
 test: setup clients ## All tests but the cluster's; fails if some did not run, unless ALLOW_SKIPS=1
 	-@$(MAKE) --no-print-directory control-plane
