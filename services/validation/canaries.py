@@ -20,7 +20,7 @@ from bem_fleet.stats.canary_gate import (
     CanaryMetric,
     CanaryVerdict,
 )
-from bem_fleet.stats.canary_gate import MetricEvidence as MetricEvidence
+from bem_fleet.stats.canary_gate import MetricEvidence
 from bem_fleet.stats.tripwires import Tripwire
 from fleet.redis_pipe import RedisPipe
 from prometheus_client import Counter
