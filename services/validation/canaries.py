@@ -19,8 +19,8 @@ from bem_fleet.stats.canary_gate import (
     CanaryGateSpec,
     CanaryMetric,
     CanaryVerdict,
+    MetricEvidence,
 )
-from bem_fleet.stats.canary_gate import MetricEvidence
 from bem_fleet.stats.tripwires import Tripwire
 from fleet.redis_pipe import RedisPipe
 from prometheus_client import Counter
