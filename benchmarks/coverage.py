@@ -248,7 +248,8 @@ TITLES = {
         (
             "Benjamini-Hochberg at 5 %, 200 items a claim, through "
             "`bem_fleet.acceptance.gate_evaluation.compare_metric`, which the validation "
-            "service and the gates call. `fdr` is by the p that families take, the larger of the two beside it."
+            "service and the gates call. `fdr` is by the p that families take, the larger "
+            "of the two beside it."
         ),
     ),
     "power": (

@@ -1,8 +1,8 @@
 """Gate Bench command: ``python -m benchmarks.gates`` (``make bench-gate``), some minutes.
 
 ``--root`` is the seed of the traces. The committed table has root 2026; the gates were developed on
-other roots only. ``--scenarios`` and ``--gates`` run a part; the report keeps the rest. The recorded
-traces are in ``recorded_traces.json``, written by ``benchmarks.gates.record_traces``.
+other roots only. ``--scenarios`` and ``--gates`` run a part; the report keeps the rest. The
+recorded traces are in ``recorded_traces.json``, written by ``benchmarks.gates.record_traces``.
 """
 
 import argparse
@@ -70,7 +70,8 @@ NOTES = [
     was first seen on these, at latency +10 %.""",
 ]
 REAL_NOTE = """Real: the adapter passage-qa answered its 121 held-out questions twice at temperature
-    0.7, one request at a time (benchmarks/gates/recorded_traces.json); requests are drawn from these. The
+    0.7, one request at a time (benchmarks/gates/recorded_traces.json); requests are drawn
+    from these. The
     -5 % canary hands a share of them to the base model with two examples, as it answered; it breaks
     the form so often that tripwires stop it first. Stable itself breaks it in 0.4 % of replies, so
     that 2.5 % of the A/A canaries have 5 in 100 once in 10,000 requests; a tripwire also asks that

@@ -51,8 +51,8 @@ def adapter_comparison(models: RouterModels, *, limit: int | None, command: str)
         command=command,
         confidence_note=(
             "Both sides respond through the running fleet: gRPC, safety sidecar, router. The "
-            "adapter is scored strictly (a reply that is not the JSON scores 0), the base leniently. With "
-            "one training seed, the intervals do not include the spread over seeds."
+            "adapter is scored strictly (a reply that is not the JSON scores 0), the base "
+            "leniently. With one training seed, the intervals do not include the spread over seeds."
         ),
     )
 
