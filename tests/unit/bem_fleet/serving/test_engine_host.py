@@ -10,7 +10,7 @@ from bem.testing import tiny_backbone
 from bem_fleet.serving import EngineHost, EngineSettings, HostHolder, load_host
 from fleet.errors import NotFoundError, UnavailableError
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 
 @pytest.fixture
