@@ -13,11 +13,11 @@ def test_reason_of_the_choice_is_returned(tmp_path: Path, monkeypatch: pytest.Mo
     cache = tmp_path / "kernels"
     seen: list[bool] = []
 
-    def choose(_: str, folder: Path) -> SimpleNamespace:
+    def select_kernels(_: str, folder: Path) -> SimpleNamespace:
         seen.append(folder.is_dir())
         return SimpleNamespace(reason="native: compiled")
 
-    monkeypatch.setattr(compile_kernels, "choose", choose)
+    monkeypatch.setattr(compile_kernels, "select_kernels", select_kernels)
 
     assert compile_kernels.compile_kernels(cache) == "native: compiled"
     assert seen == [True]
