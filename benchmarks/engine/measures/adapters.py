@@ -59,7 +59,11 @@ def run(rounds: int) -> Found:
 
     few = rates({"none": lambda: sixteen(0), "16 adapters": lambda: sixteen(16)}, 2 * rounds)
     many = rates({"ours": mine, "peft mixed": mixed}, rounds)
-    found.figures = {"weights": loaded.weight_format, "16 rows": medians(few), "64 rows": medians(many)}
+    found.figures = {
+        "weights": loaded.weight_format,
+        "16 rows": medians(few),
+        "64 rows": medians(many),
+    }
     found.ratios = {
         "16 adapters / none": ratio(few["16 adapters"], few["none"]),
         "64 adapters / peft mixed": ratio(many["ours"], many["peft mixed"]),

@@ -32,7 +32,7 @@ class Pick:
     Attributes:
         kind: How weights are to be held.
         kernels: Which kernels multiply ``int8`` and ``int4``, and why.
-        milliseconds: WeightFormat to the least time of one layer's largest product, for each of ``ROWS``;
+        milliseconds: Format to the least time of one layer's largest product, for each of ``ROWS``;
             empty where the kind was given.
     """
 

@@ -13,7 +13,7 @@ from bem_fleet.data.passage_qa import Item
 from bem_fleet.evaluation.execution import AnswerCache, execute
 from bem_fleet.evaluation.in_process import WorkerSystem
 from bem_fleet.evaluation.systems import Decoding, Run, Side
-from bem_fleet.evaluation.systems import Item as AskedItem
+from bem_fleet.evaluation.systems import Item as EvaluationItem
 from bem_fleet.scores.answers import exact_match, f1
 from bem_fleet.scores.formats import lenient_answer, strict_answer
 from bem_fleet.stats.bootstrap import paired_bca
@@ -79,10 +79,10 @@ def _replies(
 ) -> list[str]:
     solved = tuple((shot.prompt(), shot.reply()) for shot in shots)
     side = Side(title, (Run(system),), "lenient", solved)
-    asked = [AskedItem(item.key, item.prompt(), (item.answer,)) for item in items]
+    requests = [EvaluationItem(item.key, item.prompt(), (item.answer,)) for item in items]
     decoding = Decoding(max_tokens=MAX_TOKENS)
-    (given,) = execute(side, asked, decoding, AnswerCache())
-    return [one.answer.text for one in given]
+    (answers,) = execute(side, requests, decoding, AnswerCache())
+    return [one.answer.text for one in answers]
 
 
 def _score(
@@ -115,10 +115,10 @@ def _difference(
     """Return the mean paired difference and its BCa interval (Efron 1987), 10,000 resamples."""
     adapter = np.array([row[measure] for row in scored["adapter, strict"]])
     base = np.array([row[measure] for row in scored[other]])
-    found = paired_bca(adapter, base)
+    interval = paired_bca(adapter, base)
     return {
         "difference": round(float(np.mean(adapter - base)), 4),
-        "ci_low": round(found.low, 4),
-        "ci_high": round(found.high, 4),
+        "ci_low": round(interval.low, 4),
+        "ci_high": round(interval.high, 4),
         "n_items": len(adapter),
     }

@@ -6,7 +6,7 @@ import pytest
 from bem.errors import DataFormatError
 from bem.testing import tiny_backbone
 from bem.training.activation_cache import prompt_ids
-from bem.training.safety.examples import refusal_ids
+from bem.training.safety.examples import SafetyExamples, refusal_ids
 from bem_fleet.data.harmless import HarmlessPrompt
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import examples
@@ -20,7 +20,9 @@ HARMLESS = [
 ]
 
 
-def load(monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path) -> object:
+def load(
+    monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path
+) -> SafetyExamples:
     """Load the examples of given prompts."""
     monkeypatch.setattr(examples, "load_red_team", lambda: attacks)
     monkeypatch.setattr(examples, "load_harmless", lambda _: HARMLESS)
@@ -37,7 +39,6 @@ def test_attacks_refuse_and_harmless_prompts_keep_the_base_reply(
     backbone = tiny_backbone()
     refusal = refusal_ids(backbone)
 
-    assert isinstance(found, examples.SafetyExamples)
     assert list(found.attacks) == ["harm"]
     assert [len(e.labels) for e in found.attacks["harm"]] == [
         len(prompt_ids(backbone, one.text)) + len(refusal) for one in ATTACKS[:2]
