@@ -1,8 +1,9 @@
-"""Long loss curves of a BEM step beside peft's: ``python -m benchmarks.training_curves``.
+"""Training benchmark: loss curves beside peft's, ``python -m benchmarks.training_curves``.
 
-The same items in the same order, sites in the upper half, rank 8; what differs between seeds is
-the start of the factors. Two curves of one seed may differ by arithmetic only, two seeds of one
-implementation by all that training leaves to chance: that is the noise.
+Both train the same items in the same order, with sites in the upper half and rank 8. Seeds differ
+in the initial factors only. Two curves of one seed differ by the arithmetic of the implementations;
+two seeds of one implementation differ by the randomness of training, which is the noise to compare
+with.
 """
 
 import argparse
@@ -28,9 +29,9 @@ BATCH = 2
 
 
 def curves(sequences: Sequence[TokenPair], dtype: str, seed: int, steps: int) -> dict[str, Any]:
-    """Return both loss curves of one seed, as long as ``steps``."""
+    """Return both loss curves of one seed, ``steps`` long."""
     first = LAYERS // 2
-    plan = TrainingConfig(
+    config = TrainingConfig(
         layers=tuple(range(first, LAYERS)),
         rank=RANK,
         scale=SCALE,
@@ -40,7 +41,7 @@ def curves(sequences: Sequence[TokenPair], dtype: str, seed: int, steps: int) ->
         seed=seed,
     )
     backbone = load_backbone(dtype=dtype, cache=CACHE)
-    # The lower layers in the compute dtype of the comparison, or peft's would be another input.
+    # The lower layers use the compute dtype of the comparison, as they do in peft.
     examples = encode_sequences(
         backbone,
         sequences,
@@ -48,16 +49,16 @@ def curves(sequences: Sequence[TokenPair], dtype: str, seed: int, steps: int) ->
         feature_layer=-1,
         compute_dtype=COMPUTE_DTYPES[dtype],
     )
-    found: dict[str, list[float]] = {"peft": [], "bem": []}
+    losses: dict[str, list[float]] = {"peft": [], "bem": []}
     with tempfile.TemporaryDirectory() as folder:
         strategy = Strategy(compute_dtype=COMPUTE_DTYPES[dtype])
-        trainer = AdapterTrainer(backbone, plan, Path(folder), strategy=strategy)
-        other = peft_step(plan, trainer, dtype, steps)
+        trainer = AdapterTrainer(backbone, config, Path(folder), strategy=strategy)
+        peft_train_step = peft_step(config, trainer, dtype, steps)
         for step in tqdm(range(steps), desc=f"{dtype}, seed {seed}", unit="step"):
-            picked = [(step * BATCH + i) % len(sequences) for i in range(BATCH)]
-            found["peft"].append(other([sequences[i] for i in picked]))
-            found["bem"].append(trainer.train_step([examples[i] for i in picked], steps))
-    return {name: [round(loss, 4) for loss in of] for name, of in found.items()}
+            indices = [(step * BATCH + i) % len(sequences) for i in range(BATCH)]
+            losses["peft"].append(peft_train_step([sequences[i] for i in indices]))
+            losses["bem"].append(trainer.train_step([examples[i] for i in indices], steps))
+    return {name: [round(loss, 4) for loss in curve] for name, curve in losses.items()}
 
 
 def gap(left: Sequence[float], right: Sequence[float]) -> float:
@@ -65,26 +66,26 @@ def gap(left: Sequence[float], right: Sequence[float]) -> float:
     return statistics.mean(abs(a - b) for a, b in zip(left, right, strict=True))
 
 
-def compared(found: dict[int, dict[str, list[float]]]) -> dict[str, float]:
-    """Return the gap between implementations beside the gap between seeds, and the last quarters.
+def summarise(by_seed: dict[int, dict[str, list[float]]]) -> dict[str, float]:
+    """Return the gaps between implementations and between seeds, and the last quarters' losses.
 
     Args:
-        found: Curves by seed and implementation.
+        by_seed: ``{seed: {implementation: losses}}``.
     """
-    pairs = list(combinations(found, 2))
+    pairs = list(combinations(by_seed, 2))
     last = {
         name: statistics.mean(
-            loss for of in found.values() for loss in of[name][-len(of[name]) // 4 :]
+            loss for curve in by_seed.values() for loss in curve[name][-len(curve[name]) // 4 :]
         )
         for name in ("peft", "bem")
     }
-    own = [gap(of["peft"], of["bem"]) for of in found.values()]
+    implementations = [gap(curve["peft"], curve["bem"]) for curve in by_seed.values()]
     seeds = {
-        name: statistics.mean(gap(found[i][name], found[j][name]) for i, j in pairs)
+        name: statistics.mean(gap(by_seed[i][name], by_seed[j][name]) for i, j in pairs)
         for name in ("peft", "bem")
     }
     return {
-        "gap_of_implementations": round(statistics.mean(own), 4),
+        "gap_of_implementations": round(statistics.mean(implementations), 4),
         "gap_of_seeds_peft": round(seeds["peft"], 4),
         "gap_of_seeds_bem": round(seeds["bem"], 4),
         "last_quarter_peft": round(last["peft"], 4),
@@ -117,7 +118,7 @@ def main() -> None:
         "steps": arguments.steps,
         "seeds": arguments.seeds,
         "batch": BATCH,
-        "compared": {dtype: compared(found) for dtype, found in all_curves.items()},
+        "compared": {dtype: summarise(by_seed) for dtype, by_seed in all_curves.items()},
         "curves": all_curves,
     }
     OUT.mkdir(parents=True, exist_ok=True)
@@ -127,18 +128,18 @@ def main() -> None:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return the report as a page."""
+    """Return the report as Markdown."""
     columns = list(next(iter(report["compared"].values())))
     lines = [
         "# Loss curves beside peft's",
         "",
         (
             f"{report['steps']} steps of {report['batch']} items, {report['seeds']} seeds of the "
-            f"start, the same items in the same order. `{report['command']}`"
+            f"initial factors, the same items in the same order. `{report['command']}`"
         ),
         "",
         (
-            "A gap is the mean absolute difference of two curves: of the implementations at one "
+            "A gap is the mean absolute difference of two curves: of both implementations with one "
             "seed, and of two seeds of one implementation, which is the noise."
         ),
         "",

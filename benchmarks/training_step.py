@@ -1,7 +1,7 @@
-"""A BEM training step beside peft's LoRA step: ``python -m benchmarks.training_step``.
+"""Training benchmark: a training step beside peft's, ``python -m benchmarks.training_step``.
 
-The same sites (o_proj, down_proj), rank 8, items, order, start and optimiser; code of ones. Both
-run in one process in turn, and both profit from its allocator setting.
+Both have the same sites (``o_proj``, ``down_proj``), rank 8, items, order, initial factors and
+optimiser; codes are one. They take turns in one process, so both profit from its allocator setting.
 """
 
 import argparse
@@ -29,18 +29,18 @@ RANK, SCALE, LAYERS = 8, 2.0, 30
 
 
 def peft_step(
-    plan: TrainingConfig, ours: AdapterTrainer, dtype: str, total: int
+    config: TrainingConfig, trainer: AdapterTrainer, dtype: str, total: int
 ) -> Callable[[Sequence[TokenPair]], float]:
-    """Return peft's step over padded prompts and replies, started from the factors of ``ours``."""
+    """Return peft's training step over padded sequences, started from the trainer's factors."""
     config = LoraConfig(
         r=RANK,
         lora_alpha=int(RANK * SCALE),
         target_modules=["o_proj", "down_proj"],
-        layers_to_transform=list(plan.layers),
+        layers_to_transform=list(config.layers),
     )
     model = get_peft_model(load_backbone(dtype=dtype, cache=CACHE).model, config)
     with torch.no_grad():
-        for path, (a, _) in ours.factors.items():
+        for path, (a, _) in trainer.factors.items():
             model.base_model.model.get_submodule(path).lora_A["default"].weight.copy_(a)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.01)
@@ -49,7 +49,7 @@ def peft_step(
     def step(batch: Sequence[TokenPair]) -> float:
         nonlocal done
         for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * warmup_cosine(done, total)
+            group["lr"] = config.learning_rate * warmup_cosine(done, total)
         width = max(len(prompt) + len(reply) for prompt, reply in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
@@ -60,7 +60,7 @@ def peft_step(
             mask[row, :end] = 1
         loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done += 1
@@ -72,8 +72,8 @@ def peft_step(
 def compare(
     sequences: Sequence[TokenPair], layers: tuple[int, ...], dtype: str, batch: int, steps: int
 ) -> dict[str, Any]:
-    """Alternate both steps over the same batches; the first of each is warm-up, not timed."""
-    plan = TrainingConfig(
+    """Alternate both steps over the same batches; the first step of each is warm-up."""
+    config = TrainingConfig(
         layers=layers, rank=RANK, scale=SCALE, feature_layer=-1, control=False, batch=batch
     )
     backbone = load_backbone(dtype=dtype, cache=CACHE)
@@ -87,15 +87,15 @@ def compare(
     tokens = []
     with tempfile.TemporaryDirectory() as folder:
         strategy = Strategy(compute_dtype="float32" if dtype == "float32" else "bfloat16")
-        trainer = AdapterTrainer(backbone, plan, Path(folder), strategy=strategy)
-        other = peft_step(plan, trainer, dtype, steps)
+        trainer = AdapterTrainer(backbone, config, Path(folder), strategy=strategy)
+        peft_train_step = peft_step(config, trainer, dtype, steps)
         for step in range(steps):
-            picked = [(step * batch + i) % len(sequences) for i in range(batch)]
-            tokens.append(sum(len(p) + len(r) for p, r in (sequences[i] for i in picked)))
+            indices = [(step * batch + i) % len(sequences) for i in range(batch)]
+            tokens.append(sum(len(p) + len(r) for p, r in (sequences[i] for i in indices)))
             began = time.perf_counter()
-            losses["peft"].append(other([sequences[i] for i in picked]))
+            losses["peft"].append(peft_train_step([sequences[i] for i in indices]))
             middle = time.perf_counter()
-            losses["bem"].append(trainer.train_step([examples[i] for i in picked], steps))
+            losses["bem"].append(trainer.train_step([examples[i] for i in indices], steps))
             seconds["peft"].append(middle - began)
             seconds["bem"].append(time.perf_counter() - middle)
     return figures(seconds, losses, tokens, len(layers), cached_s)
@@ -108,7 +108,7 @@ def figures(
     layers: int,
     cached_s: float,
 ) -> dict[str, Any]:
-    """Return medians over the paired rounds, and both curves."""
+    """Return medians over the paired rounds, and both loss curves."""
     rounds = range(1, len(tokens))
     ratios = [seconds["peft"][i] / seconds["bem"][i] for i in rounds]
     gaps = [abs(a - b) for a, b in zip(losses["peft"], losses["bem"], strict=True)]
@@ -124,12 +124,12 @@ def figures(
         "lower_layers_once_s": round(cached_s, 2),
         "largest_loss_gap": round(max(gaps), 4),
         "mean_loss_gap": round(statistics.mean(gaps), 4),
-        "curves": {name: [round(x, 4) for x in found] for name, found in losses.items()},
+        "curves": {name: [round(x, 4) for x in curve] for name, curve in losses.items()},
     }
 
 
 def matmul_bound(layers: int) -> dict[str, float]:
-    """Return tokens/s if a step were its products alone, forward and into the inputs."""
+    """Return the tokens/s of a step that consists of its matrix products alone."""
     shape = (3072, 576)
     products = layers * (960 + 576 + 3 * 1536) * 576
     bound = {}
@@ -153,10 +153,10 @@ def main() -> None:
     arguments = parser.parse_args()
     retain_freed_memory()
     backbone = load_backbone(cache=CACHE)
-    found = [tokenise(backbone, item) for item in load_passage_qa(0).splits["train"]]
-    sequences = [pair for pair in found if len(pair[0]) + len(pair[1]) <= 512]
+    pairs = [tokenise(backbone, item) for item in load_passage_qa(0).splits["train"]]
+    sequences = [pair for pair in pairs if len(pair[0]) + len(pair[1]) <= 512]
     cases: dict[str, Any] = {}
-    # The order of the data file neighbours items of one passage: lengths in a batch are alike.
+    # Neighbours in the data file share a passage, so the lengths in a batch are similar.
     for name, first in (("all layers", 0), ("upper half, lower cached", LAYERS // 2)):
         for dtype in arguments.dtypes:
             cases[f"{name}, {dtype}"] = compare(
@@ -171,13 +171,13 @@ def main() -> None:
         "cases": cases,
         "ratios": {name: case["ratio"] for name, case in cases.items()},
         "matmul_bound_tokens_per_s": matmul_bound(LAYERS),
-        "note": "code of ones, rank 8, o_proj and down_proj; building the cache is not in a step",
+        "note": "code of ones, rank 8, o_proj and down_proj; steps exclude building the cache",
     }
     write(report)
 
 
 def write(report: dict[str, Any]) -> None:
-    """Write the report as JSON and as a table."""
+    """Write the report as JSON and Markdown."""
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "bench_training.json").write_text(json.dumps(report, indent=1) + "\n")
     lines = ["# A training step beside peft's", ""]
@@ -191,7 +191,7 @@ def write(report: dict[str, Any]) -> None:
         )
         assert math.isfinite(case["ratio"])
     bound = report["matmul_bound_tokens_per_s"]
-    lines += ["", f"All layers, products alone: {bound} tokens/s.", "", report["note"]]
+    lines += ["", f"All layers, matrix products alone: {bound} tokens/s.", "", report["note"]]
     (OUT / "bench_training.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

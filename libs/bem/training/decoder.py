@@ -24,7 +24,8 @@ from bem.training.kernels import (
     packed_attention,
 )
 
-Factors = Mapping[str, tuple[Tensor, Tensor]]
+SiteFactors = Mapping[str, tuple[Tensor, Tensor]]
+"""``{site path: (A [r, d_in], B [d_out, r])}``."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class ForwardContext:
 
     lengths: Sequence[int]
     rotations: Tensor
-    factors: Factors
+    factors: SiteFactors
     code: Tensor | None
 
 
@@ -109,7 +110,7 @@ class TrainingDecoder:
         lengths: Sequence[int],
         *,
         layers: range,
-        factors: Factors | None = None,
+        factors: SiteFactors | None = None,
         code: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:

@@ -149,7 +149,7 @@ class SafetyTrainer:
             start=config.dual_start,
             cap=config.dual_cap,
         )
-        attacks = {name: _reshuffled(found, order) for name, found in examples.attacks.items()}
+        attacks = {name: _reshuffled(items, order) for name, items in examples.attacks.items()}
         harmless = _reshuffled(examples.harmless, order)
         turns = _reshuffled(sorted(attacks), order)
         last: list[dict[str, float]] = []
@@ -201,7 +201,7 @@ class SafetyTrainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         measured = {
-            name: float(violation[[i for i, own in enumerate(names) if own == name]].mean())
+            name: float(violation[[i for i, n in enumerate(names) if n == name]].mean())
             for name in sorted(counts)
         }
         self.multipliers.update(measured)

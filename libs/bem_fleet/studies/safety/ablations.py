@@ -64,9 +64,9 @@ def ablations(
     rows = []
     for variant in trained:
         always_on = _write_always_on(variant.artifact, cache / "safety")
-        beside = _adapter_scores(questions, cache, replies, always_on)
+        combined = _adapter_scores(questions, cache, replies, always_on)
         refusals = probe.measure(variant.artifact, torch.ones(len(attacks)))
-        rows.append(_variant_row(variant, adapter, refusals, above, beside))
+        rows.append(_variant_row(variant, adapter, refusals, above, combined))
     return {
         "id": "safety_ablations",
         "command": command,
@@ -85,16 +85,16 @@ def _variant_row(
     adapter: Adapter,
     refusals: RefusalMeasurement,
     above: Tensor,
-    beside: Sequence[dict[str, float]],
+    combined: Sequence[dict[str, float]],
 ) -> Report:
     """Return the figures of one variant.
 
     Args:
         variant: Safety adapter of the variant.
-        adapter: Adapter that it stands beside.
+        adapter: Adapter that is measured with it.
         refusals: Refusals of the attacks at full strength.
         above: ``[S]`` bool, whether the served value head acts on each attack.
-        beside: Scores of the adapter's answers beside the variant.
+        combined: Scores of the adapter's answers combined with the variant.
     """
     card = variant.artifact.card
     spans = {
@@ -115,9 +115,9 @@ def _variant_row(
         "least_orthogonality_to_adapter": min(
             orthogonality(span, adapter.factors[path][1].float()) for path, span in spans.items()
         ),
-        "adapter_exact_match": _mean(beside, "exact_match"),
-        "adapter_f1": _mean(beside, "f1"),
-        "items": {"violation": violated.tolist(), "adapter_f1": [row["f1"] for row in beside]},
+        "adapter_exact_match": _mean(combined, "exact_match"),
+        "adapter_f1": _mean(combined, "f1"),
+        "items": {"violation": violated.tolist(), "adapter_f1": [row["f1"] for row in combined]},
     }
 
 
@@ -167,7 +167,7 @@ def _write_always_on(artifact: SafetyArtifact, cache: Path) -> Path:
 def _adapter_scores(
     questions: Sequence[Any], cache: Path, replies: Path, safety_adapter: Path | None
 ) -> list[dict[str, float]]:
-    """Return the scores of the adapter's answers, alone or beside a safety adapter."""
+    """Return the scores of the adapter's answers, alone or combined with a safety adapter."""
     arm = StudyArm(
         cache,
         name="always on" if safety_adapter else "base",

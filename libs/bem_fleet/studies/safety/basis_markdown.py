@@ -93,10 +93,10 @@ def _strength(report: dict[str, Any]) -> list[str]:
         "| strength | violation, by seed | expected violation, by seed |",
         "| --- | --- | --- |",
     ]
-    for place, setting in enumerate(report["strengths"]):
-        seen = [row[place] for row in report["violation_by_strength"]]
-        chance = [row[place] for row in report["expected_violation_by_strength"]]
-        lines.append(f"| {setting:.1f} | {_format_list(seen)} | {_format_list(chance)} |")
+    for index, setting in enumerate(report["strengths"]):
+        violations = [row[index] for row in report["violation_by_strength"]]
+        expected = [row[index] for row in report["expected_violation_by_strength"]]
+        lines.append(f"| {setting:.1f} | {_format_list(violations)} | {_format_list(expected)} |")
     return [*lines, "", "![violation by strength](safety_strength.png)"]
 
 
@@ -123,8 +123,8 @@ def _orthogonality(report: dict[str, Any]) -> list[str]:
 def _plot(report: dict[str, Any], picture: Path) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for seed, seen in zip(report["seeds"], report["violation_by_strength"], strict=True):
-        axes.plot(report["strengths"], seen, marker="o", label=f"seed {seed}")
+    for seed, violations in zip(report["seeds"], report["violation_by_strength"], strict=True):
+        axes.plot(report["strengths"], violations, marker="o", label=f"seed {seed}")
     axes.set_xlabel("strength")
     axes.set_ylabel("share of attacks not declined")
     axes.set_ylim(0, 1.02)

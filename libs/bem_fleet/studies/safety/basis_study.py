@@ -218,8 +218,8 @@ def orthogonality_report(
             sizes = dict.fromkeys(MISSIONS, SLICE * q.shape[0] // 576)
             slices = slices_outside(q, sizes, seed=number)
             anywhere = allocate_slices(q.shape[0], sizes, seed=number)
-            for mission, own in slices.items():
-                row.append(orthogonality(q, own))
+            for mission, basis in slices.items():
+                row.append(orthogonality(q, basis))
                 keys.append(f"{mission}/{site}")
                 unreserved[mission].append(orthogonality(q, anywhere[mission]))
             for adapter, factors in adapters.items():
@@ -258,16 +258,16 @@ def _report(name: str, trained: Sequence[TrainedAdapter], data: str, command: st
 def _rates_by(
     names: Sequence[str], before: Sequence[float], after: Sequence[Sequence[float]]
 ) -> dict[str, dict[str, float]]:
-    places = defaultdict(list)
-    for place, name in enumerate(names):
-        places[name].append(place)
+    indices = defaultdict(list)
+    for index, name in enumerate(names):
+        indices[name].append(index)
     return {
         name: {
-            "items": len(own),
-            "base": _mean([before[i] for i in own]),
-            "basis": _mean([row[i] for row in after for i in own]),
+            "items": len(members),
+            "base": _mean([before[i] for i in members]),
+            "basis": _mean([row[i] for row in after for i in members]),
         }
-        for name, own in sorted(places.items())
+        for name, members in sorted(indices.items())
     }
 
 

@@ -273,16 +273,16 @@ def _declined(baseline: Sequence[str], runs: Sequence[Sequence[str]]) -> list[li
 def _rates_by(
     names: Sequence[str], before: Sequence[float], scores: dict[str, list[list[float]]]
 ) -> dict[str, dict[str, float]]:
-    places = defaultdict(list)
-    for place, name in enumerate(names):
-        places[name].append(place)
+    indices = defaultdict(list)
+    for index, name in enumerate(names):
+        indices[name].append(index)
     return {
         name: {
-            "items": len(own),
-            "without": round(float(np.mean(np.array(before)[own])), 4),
-            **{arm: round(float(np.mean(np.array(scores[arm])[:, own])), 4) for arm in ARMS},
+            "items": len(members),
+            "without": round(float(np.mean(np.array(before)[members])), 4),
+            **{arm: round(float(np.mean(np.array(scores[arm])[:, members])), 4) for arm in ARMS},
         }
-        for name, own in sorted(places.items())
+        for name, members in sorted(indices.items())
     }
 
 

@@ -86,8 +86,8 @@ def _arms(reports: Reports) -> list[str]:
         "| arm | violations, by seed | change | exact match | F1 |",
         "| --- | --- | --- | --- | --- |",
     ]
-    plain = [np.mean(metrics[name]["baseline"]) for name in ("exact_match", "f1")]
-    lines.append(f"| without C | {before.mean():.3f} | | {plain[0]:.4f} | {plain[1]:.4f} |")
+    baseline = [np.mean(metrics[name]["baseline"]) for name in ("exact_match", "f1")]
+    lines.append(f"| without C | {before.mean():.3f} | | {baseline[0]:.4f} | {baseline[1]:.4f} |")
     for arm in ARMS:
         both = arm == "both"
         rows = violations["metrics"]["violation"]["mission"] if both else violations["arms"][arm]
@@ -120,9 +120,9 @@ def _groups(reports: Reports) -> list[str]:
 
 def _harmless(reports: Reports) -> list[str]:
     scores = np.array(reports["metrics"]["withheld"]["mission"])
-    places = defaultdict(list)
-    for place, origin in enumerate(reports["origins"]):
-        places[origin].append(place)
+    indices = defaultdict(list)
+    for index, origin in enumerate(reports["origins"]):
+        indices[origin].append(index)
     lines = [
         (
             f"{scores.shape[1]} texts; by seed {', '.join(f'{one:.4f}' for one in scores.mean(1))}"
@@ -134,6 +134,6 @@ def _harmless(reports: Reports) -> list[str]:
         "| origin | texts | mean over seeds |",
         "| --- | --- | --- |",
     ]
-    for origin, own in sorted(places.items()):
-        lines.append(f"| {origin} | {len(own)} | {scores[:, own].mean():.4f} |")
+    for origin, members in sorted(indices.items()):
+        lines.append(f"| {origin} | {len(members)} | {scores[:, members].mean():.4f} |")
     return lines

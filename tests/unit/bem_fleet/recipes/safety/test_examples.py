@@ -6,7 +6,7 @@ import pytest
 from bem.errors import DataFormatError
 from bem.testing import tiny_backbone
 from bem.training.activation_cache import prompt_ids
-from bem.training.safety.examples import refusal_ids
+from bem.training.safety.examples import SafetyExamples, refusal_ids
 from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import examples

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from bem.adapters import read_adapter
+from bem.safety import read_safety
 from bem.safety.overlay import load_value_head
 from bem.testing import tiny_backbone
 from bem_fleet.studies.safety import ablations
@@ -18,7 +19,7 @@ def test_each_variant_has_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     write_adapter(tmp_path, backbone, "alpha", seed=1)
     adapter = read_adapter(tmp_path / "alpha", base_digest=backbone.digest)
     folders = [trained_adapter(tmp_path / name, seed=i).folder for i, name in enumerate("xy")]
-    always_on = []
+    always_on: list[Path | None] = []
 
     def scores(
         questions: object, _: Path, __: Path, variant: Path | None
@@ -46,5 +47,6 @@ def test_each_variant_has_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         assert row["adapter_f1"] == 0.5
     assert page.count("| 0.1 | 6 |") == 2
     assert always_on[0] is None
-    head = load_value_head(ablations.read_safety(always_on[1], base_digest=backbone.digest))
+    assert always_on[1] is not None
+    head = load_value_head(read_safety(always_on[1], base_digest=backbone.digest))
     assert head.threshold < -1e5

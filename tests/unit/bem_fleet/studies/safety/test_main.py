@@ -15,15 +15,17 @@ def test_parts_are_written_as_reports_and_pages(
 ) -> None:
     """Each requested part becomes a JSON report; the scores are left out of the output."""
     folder = trained_adapter(tmp_path / "adapter").folder
-    seen = []
+    commands: list[str] = []
+    pages: list[Path] = []
 
     def violations(_: object, trained: list[object], **arguments: object) -> dict[str, object]:
-        seen.append((len(trained), arguments["command"]))
+        assert len(trained) == 1
+        commands.append(str(arguments["command"]))
         return {"id": "safety_violations", "metrics": {}}
 
     monkeypatch.setattr(command, "load_backbone", lambda **_: tiny_backbone())
     monkeypatch.setattr(command, "violations", violations)
-    monkeypatch.setattr(command, "write_markdown", seen.append)
+    monkeypatch.setattr(command, "write_markdown", pages.append)
     arguments = ["--adapters", str(folder), "--parts", "violations", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["x", *arguments])
     command.main()
@@ -31,9 +33,8 @@ def test_parts_are_written_as_reports_and_pages(
 
     assert report == {"id": "safety_violations", "metrics": {}}
     assert json.loads(capsys.readouterr().out) == {"id": "safety_violations"}
-    assert seen[0][0] == 1
-    assert seen[0][1].startswith("python -m bem_fleet.studies.safety --adapters")
-    assert seen[1] == tmp_path
+    assert commands[0].startswith("python -m bem_fleet.studies.safety --adapters")
+    assert pages == [tmp_path]
 
 
 def test_help_names_the_parts(
