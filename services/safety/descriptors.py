@@ -1,4 +1,4 @@
-"""What the mission's messages look like, learned from the mission's own reflection."""
+"""Method catalog of the mission, read from its reflection, and the text fields of its messages."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from grpc import aio
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 from grpc_reflection.v1alpha import reflection_pb2_grpc as rpc
 
-# The Open Inference Protocol has no options of ours: these fields are names, not text.
+# The Open Inference Protocol has no text roles: these fields are identifiers, not text.
 _FOREIGN_LABELS = {
     "inference": frozenset(
         {
@@ -24,15 +24,18 @@ _FOREIGN_LABELS = {
 
 
 class Method:
-    """One method of the mission, and how to read its messages.
+    """Method of the mission.
+
+    Args:
+        descriptor: Descriptor of the method.
 
     Attributes:
         streams_requests: Whether the client sends a stream.
-        streams_responses: Whether the mission answers with a stream.
-        request: Class of its requests.
-        response: Class of its responses.
-        deltas: Names of the text fields that are strung together where responses may be joined;
-            None where they may not.
+        streams_responses: Whether the mission returns a stream.
+        request: Class of the requests.
+        response: Class of the responses.
+        deltas: Names of the streamed text fields if responses may be joined; None if they may
+            not.
     """
 
     def __init__(self, descriptor: MethodDescriptor) -> None:
@@ -48,11 +51,11 @@ class Method:
         ]
 
     def ends_text(self, message: Message) -> bool:
-        """Tell whether a response of a stream says that it is the last one with text."""
+        """Return whether a streamed response announces that no more text follows."""
         return any(getattr(message, name) for name in self._ends)
 
     def join(self, raws: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the responses as one message where their type allows it, else as they are."""
+        """Return the responses as one message if their type allows it, else unchanged."""
         if self.deltas is None or len(raws) < 2:
             return raws
         merge_spans = self.response()
@@ -68,11 +71,11 @@ class Method:
 
 
 class Catalog:
-    """The mission's services.
+    """Services and methods of the mission.
 
     Attributes:
-        services: Their names; empty until the mission was reached.
-        pool: Their descriptors, and those of the sidecar's own service.
+        services: Names of the services; empty until the mission is reachable.
+        pool: Descriptors of the services, and of the sidecar's own service.
     """
 
     def __init__(self) -> None:
@@ -81,7 +84,7 @@ class Catalog:
         self._methods: dict[str, Method] = {}
 
     async def refresh(self, channel: aio.Channel) -> None:
-        """Read everything anew; the old catalog stays until the new one is whole."""
+        """Read the mission's reflection; the old catalog stays until the new one is complete."""
         stub: Any = rpc.ServerReflectionStub(channel)
         pool = descriptor_pool.DescriptorPool()
         added: set[str] = set()
@@ -107,7 +110,7 @@ class Catalog:
         self.pool, self.services, self._methods = pool, tuple(names), methods
 
     def find(self, path: str) -> Method | None:
-        """Return the method of a call path such as ``/package.Service/Method``."""
+        """Return the method of a path such as ``/package.Service/Method``; None if unknown."""
         return self._methods.get(path)
 
 
@@ -139,7 +142,7 @@ def _add(
     files: dict[str, descriptor_pb2.FileDescriptorProto],
     added: set[str],
 ) -> None:
-    """Add a file after those that it imports."""
+    """Add a file after its imports."""
     if file.name in added:
         return
     added.add(file.name)
@@ -158,7 +161,7 @@ _ROLES: dict[str, int] = {}
 
 
 def role_of(field: FieldDescriptor) -> int:
-    """Return the field's text role; UNSPECIFIED where none is given."""
+    """Return the text role of a field; UNSPECIFIED if it has none."""
     role = _ROLES.get(field.full_name)
     if role is None:
         owner = field.containing_type
@@ -172,7 +175,7 @@ def role_of(field: FieldDescriptor) -> int:
 
 
 def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
-    """Yield path, role and text of every string or bytes field that is set, at any depth."""
+    """Yield path, role and text of every set string or bytes field at any depth, except labels."""
     for field, value in message.ListFields():
         name = f"{path}.{field.name}" if path else field.name
         if field.type == FieldDescriptor.TYPE_MESSAGE:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -22,7 +21,7 @@ from fleet.clients import wait_ready
 from fleet.testing import RedisServer
 from grpc import aio
 
-from tests.integration.sidecars import Scene, scene
+from tests.integration.sidecars import Scene, scene, start_scorer_server
 from tests.integration.test_sidecar import BAD, CLEAN, collect
 
 START_S = 240
@@ -31,10 +30,7 @@ START_S = 240
 @contextmanager
 def scorer_server(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a scorer server until the block ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bem_fleet.services.safety.scorer_server"],
-        env={**os.environ, "BEM_SAFETY_SCORER_SOCKET": str(path)},
-    )
+    process = start_scorer_server(path)
     try:
         yield process
     finally:
