@@ -58,16 +58,16 @@ class Method:
         """Return the responses as one message if their type allows it, else unchanged."""
         if self.deltas is None or len(raws) < 2:
             return raws
-        merge_spans = self.response()
+        joined = self.response()
         pieces: dict[str, list[str]] = {name: [] for name in self.deltas}
         for raw in raws:
             message = self.response.FromString(raw)
             for name, kept in pieces.items():
                 kept.append(getattr(message, name))
-            merge_spans.MergeFrom(message)
+            joined.MergeFrom(message)
         for name, kept in pieces.items():
-            setattr(merge_spans, name, "".join(kept))
-        return [merge_spans.SerializeToString()]
+            setattr(joined, name, "".join(kept))
+        return [joined.SerializeToString()]
 
 
 class Catalog:

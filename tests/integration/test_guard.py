@@ -193,7 +193,7 @@ async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: Redi
     async with scene(tmp_path, redis_server, scorer_socket=None, deep_timeout_s=1.0) as fleet:
         (deep,) = (
             child
-            for child in psutil.Process().children(recursive=True)
+            for child in psutil.Process().children()
             if "deep" in child.cmdline()[-2:]
         )
         os.kill(deep.pid, signal.SIGSTOP)
