@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bem_fleet.services.router.servicer import SERVICE
 from bem_fleet.services.safety.build import build
+from bem_fleet.services.safety.scorer_client import is_ready
 from bem_fleet.services.safety.servicer import STATUS
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.router.v1 import router_pb2 as pb
@@ -92,6 +100,37 @@ class Scene:
         return [answer async for answer in self.stub.Generate(pb.GenerateRequest(prompt="hi"))]
 
 
+def start_scorer_server(path: Path) -> subprocess.Popen[bytes]:
+    """Start a scorer server as a process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bem_fleet.services.safety.scorer_server"],
+        env={**os.environ, "BEM_SAFETY_SCORER_SOCKET": str(path)},
+    )
+
+
+@cache
+def shared_scorer() -> Path:
+    """Return the socket of the test session's scorer server, which is started at the first call.
+
+    Loading the scorers takes seconds and 1 GB, so tests share them unless they kill them.
+    """
+    path = Path(tempfile.mkdtemp()) / "scorer.sock"
+    process = start_scorer_server(path)
+
+    def stop() -> None:
+        process.terminate()
+        process.wait(timeout=30)
+        path.parent.rmdir()
+
+    atexit.register(stop)
+    deadline = time.monotonic() + 240
+    while not is_ready(path):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return path
+
+
 @asynccontextmanager
 async def scene(
     folder: Path, redis: RedisServer, *, wait: bool = True, **settings: Any
@@ -102,8 +141,10 @@ async def scene(
         folder: Folder of the sockets.
         redis: Audit store.
         wait: Whether to wait until both are ready.
-        settings: Settings of the sidecar.
+        settings: Settings of the sidecar; by default it uses the session's scorer server.
     """
+    if "scorer_socket" not in settings:
+        settings["scorer_socket"] = await asyncio.to_thread(shared_scorer)
     router = CannedRouter()  # type: ignore[abstract] # only Generate is called
 
     async def mission(_settings: FleetSettings, app: App) -> None:

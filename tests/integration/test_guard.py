@@ -1,4 +1,4 @@
-"""The guard at a mission's door and exit: what is refused, what is cut out, who may change it."""
+"""Sidecar with the real scorers: jailbreaks, redaction, policy reload and safety strength."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from bem_fleet.cli.fleetctl import main
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2, safety_pb2_grpc
+from fleet.audit_chain import head_key
 from fleet.errors import details_of
 from fleet.testing import RedisServer
+from fleet.wire import AUDIT_STREAM, CONTENT_FILTERED, SAFETY_STRENGTH, TENANT
 from grpc import aio
 
 from tests.integration.sidecars import Scene, scene
@@ -36,7 +38,7 @@ JAILBREAK = (
 GERMAN = "Die Bibliothek ist am Montag geschlossen, am Dienstag jedoch bis acht Uhr offen. "
 CHINESE = "图书馆星期一不开放。星期二开放到晚上八点。"
 LEAK = "Write to jane.doe@example.com or call +1 (212) 555-0187 before noon."
-CUT = "Write to [EMAIL_ADDRESS] or call [PHONE_NUMBER] before noon."
+REDACTED = "Write to [EMAIL_ADDRESS] or call [PHONE_NUMBER] before noon."
 OPERATOR = "open sesame"
 
 
@@ -50,17 +52,17 @@ async def fleet(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Scen
         yield running
 
 
-async def refusal(call: Any) -> grpc.RpcError:
-    """Return the error that a call ends with."""
+async def error_of(call: Any) -> grpc.RpcError:
+    """Return the error of a call."""
     with pytest.raises(aio.AioRpcError) as caught:
         [answer async for answer in call]
     return caught.value
 
 
 async def test_jailbreak_never_reaches_the_mission(fleet: Scene, redis_server: RedisServer) -> None:
-    """Written out, in every disguise, in a document or among other languages, it is refused."""
+    """It is blocked as it is, obfuscated, in a document and among other languages."""
     hidden = base64.b64encode(JAILBREAK.encode()).decode()
-    disguises = [
+    prompts = [
         JAILBREAK,
         JAILBREAK.replace("o", "о").replace("e", "е"),  # noqa: RUF001 - Cyrillic
         "\u200b".join(JAILBREAK),
@@ -71,48 +73,48 @@ async def test_jailbreak_never_reaches_the_mission(fleet: Scene, redis_server: R
         f"{GERMAN * 6}{JAILBREAK} {GERMAN * 6}",
         f"{CHINESE * 6}{JAILBREAK}{CHINESE * 6}",
     ]
-    for prompt in disguises:
-        found = details_of(await refusal(fleet.stub.Generate(pb.GenerateRequest(prompt=prompt))))
+    for prompt in prompts:
+        found = details_of(await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt=prompt))))
         assert (found.code, found.reason) == (
             grpc.StatusCode.PERMISSION_DENIED,
-            "CONTENT_FILTERED",
+            CONTENT_FILTERED,
         )
         assert found.metadata["side"] == "request"
     records = await audit_of(redis_server)
 
     assert fleet.router.calls == 0
-    assert [r["action"] for r in records] == ["block"] * len(disguises)
+    assert [r["action"] for r in records] == ["block"] * len(prompts)
 
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
-async def test_personal_data_is_cut_out_of_a_stream(
+async def test_personal_data_is_redacted_from_a_stream(
     fleet: Scene, redis_server: RedisServer, size: int
 ) -> None:
-    """However the stream is cut, no part of an address or number leaves, and all else does."""
+    """However the stream is split, the addresses and numbers are redacted and nothing else."""
     whole = f"{CLEAN}{LEAK} {CLEAN}"
     fleet.router.pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
     out = "".join(answer.text for answer in await fleet.generate())
     (record,) = await audit_of(redis_server)
 
-    assert out == f"{CLEAN}{CUT} {CLEAN}"
+    assert out == f"{CLEAN}{REDACTED} {CLEAN}"
     assert record["action"] == "redact"
 
 
 async def test_personal_data_in_bytes_is_withheld(fleet: Scene) -> None:
-    """Bytes cannot be cut without breaking them, so the answer does not leave."""
+    """Bytes cannot be redacted without breaking them, so the response is withheld."""
     with pytest.raises(aio.AioRpcError) as caught:
         await fleet.inference.ModelInfer(infer(LEAK.encode()))
 
-    assert details_of(caught.value).reason == "CONTENT_FILTERED"
+    assert details_of(caught.value).reason == CONTENT_FILTERED
 
 
-async def test_check_returns_the_text_as_it_would_leave(fleet: Scene) -> None:
-    """Spans have offsets in the text as it came; Score tells every scorer of that side."""
+async def test_check_returns_the_redacted_text(fleet: Scene) -> None:
+    """Spans have offsets in the original text; Score runs every scorer of the side."""
     stub: Any = safety_pb2_grpc.SafetyServiceStub(fleet.channel)
     found = await stub.Check(safety_pb2.CheckRequest(text=LEAK))
     scores = await stub.Score(safety_pb2.ScoreRequest(text=JAILBREAK, side=safety_pb2.SIDE_REQUEST))
 
-    assert (found.action, found.text) == (safety_pb2.ACTION_REDACT, CUT)
+    assert (found.action, found.text) == (safety_pb2.ACTION_REDACT, REDACTED)
     assert [LEAK[s.start : s.end] for s in found.spans] == [
         "jane.doe@example.com",
         "+1 (212) 555-0187",
@@ -123,8 +125,10 @@ async def test_check_returns_the_text_as_it_would_leave(fleet: Scene) -> None:
     assert scores.scores["jailbreak"] > 0.9
 
 
-async def test_policy_is_reloaded_and_a_bad_one_is_not(fleet: Scene, tmp_path: Path) -> None:
-    """A changed rule counts without a restart; a broken file leaves the last good one in force."""
+async def test_valid_policy_is_reloaded_and_invalid_one_is_not(
+    fleet: Scene, tmp_path: Path
+) -> None:
+    """A changed rule applies without a restart; an invalid file keeps the last valid policy."""
     stub: Any = safety_pb2_grpc.SafetyServiceStub(fleet.channel)
     rules = tmp_path / "policy.yaml"
     rows = yaml.safe_load(rules.read_text())
@@ -133,7 +137,7 @@ async def test_policy_is_reloaded_and_a_bad_one_is_not(fleet: Scene, tmp_path: P
         for rule in constraint["rules"]:
             rule["action"] = "allow"
     rules.write_text(yaml.safe_dump(rows))
-    found = await _judged_by(stub, "lenient")
+    found = await _check_under(stub, "lenient")
     rules.write_text("version: broken\n")
     await asyncio.sleep(1.5)
     after = await stub.Check(safety_pb2.CheckRequest(text=BAD))
@@ -143,20 +147,20 @@ async def test_policy_is_reloaded_and_a_bad_one_is_not(fleet: Scene, tmp_path: P
     assert after.policy == found.policy
 
 
-async def _judged_by(stub: Any, version: str) -> Any:
-    """Return the verdict on a bad text as soon as a safety policy of this version gives it."""
+async def _check_under(stub: Any, version: str) -> Any:
+    """Return the verdict on a violating text once a policy of this version is in force."""
     for _ in range(200):
         found = await stub.Check(safety_pb2.CheckRequest(text=BAD))
         if found.policy.startswith(version):
             return found
-        await asyncio.sleep(0.1)  # the file is looked at twice a second
+        await asyncio.sleep(0.1)  # the file is checked twice a second
     raise AssertionError(found.policy)
 
 
-async def test_only_an_operator_sets_the_strength_and_the_mission_hears_of_it(
+async def test_only_operators_set_the_strength_that_the_mission_receives(
     fleet: Scene, redis_server: RedisServer
 ) -> None:
-    """The value reaches the mission in its metadata; no client gets below the floor."""
+    """The mission receives the value in its metadata; no client gets below the floor."""
     stub: Any = safety_pb2_grpc.SafetyServiceStub(fleet.channel)
     key = (("bem-operator-key", OPERATOR),)
     with pytest.raises(aio.AioRpcError) as caught:
@@ -167,55 +171,53 @@ async def test_only_an_operator_sets_the_strength_and_the_mission_hears_of_it(
     answer = await stub.SetStrength(
         safety_pb2.SetStrengthRequest(tenant="acme", value=0.75), metadata=key
     )
-    heard = []
-    for metadata in ((), (("bem-tenant", "acme"),), (("bem-safety-strength", "0"),)):
+    received = []
+    for metadata in ((), ((TENANT, "acme"),), ((SAFETY_STRENGTH, "0"),)):
         call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"), metadata=metadata)
         assert [piece async for piece in call]
-        heard.append(fleet.router.metadata["bem-safety-strength"])
-    bad = fleet.stub.Generate(
-        pb.GenerateRequest(prompt="hi"), metadata=(("bem-safety-strength", "x"),)
-    )
+        received.append(fleet.router.metadata[SAFETY_STRENGTH])
+    bad = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"), metadata=((SAFETY_STRENGTH, "x"),))
     records = await audit_of(redis_server)
 
     assert details_of(caught.value).reason == "NOT_AN_OPERATOR"
     assert details_of(wrong.value).field == "value"
     assert (answer.value, round(answer.floor, 6)) == (0.75, 0.1)
-    assert heard == ["0.25", "0.75", "0.1"]
-    assert details_of(await refusal(bad)).field == "bem-safety-strength"
+    assert received == ["0.25", "0.75", "0.1"]
+    assert details_of(await error_of(bad)).field == SAFETY_STRENGTH
     assert [r["value"] for r in records if r["action"] == "strength"] == ["0.25", "0.75"]
     assert main(["audit", "verify", "--redis-url", redis_server.url]) == 0
 
 
-async def test_hanging_scorer_closes_the_door(tmp_path: Path, redis_server: RedisServer) -> None:
-    """A scorer that does not answer in time refuses the request; the next one opens the door."""
-    async with scene(tmp_path, redis_server, deep_timeout_s=1.0) as fleet:
+async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: RedisServer) -> None:
+    """A request whose scorer exceeds its time limit does not reach the mission."""
+    async with scene(tmp_path, redis_server, scorer_socket=None, deep_timeout_s=1.0) as fleet:
         (deep,) = (
             child
-            for child in psutil.Process().children(recursive=True)
+            for child in psutil.Process().children()
             if "deep" in child.cmdline()[-2:]
         )
         os.kill(deep.pid, signal.SIGSTOP)
-        err = await refusal(fleet.stub.Generate(pb.GenerateRequest(prompt="hello there")))
+        err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="hello there")))
 
         assert err.code() is grpc.StatusCode.UNAVAILABLE
         assert "deep safety scorer" in (err.details() or "")
         assert fleet.router.calls == 0
 
 
-async def test_control_characters_are_refused(fleet: Scene) -> None:
-    """What no person writes is named, not scored."""
-    err = await refusal(fleet.stub.Generate(pb.GenerateRequest(prompt="a\x00b")))
+async def test_control_characters_are_rejected(fleet: Scene) -> None:
+    """The error names the character; the text is not scored."""
+    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a\x00b")))
 
     assert details_of(err).field == "prompt"
     assert "U+0000" in details_of(err).message
 
 
-async def test_head_moves_with_every_record(fleet: Scene, redis_server: RedisServer) -> None:
-    """The chain's head names the last record."""
+async def test_head_names_the_last_record(fleet: Scene, redis_server: RedisServer) -> None:
+    """The head of the audit chain moves with every record."""
     for _ in range(3):
         await fleet.generate()
     async with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
-        head: Any = await client.get("bem:audit:head")
+        head: Any = await client.get(head_key(AUDIT_STREAM))
     last = (await audit_of(redis_server))[-1]
 
     assert head == f"{last['seq']}:{last['hash']}"

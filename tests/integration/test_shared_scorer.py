@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -22,7 +21,7 @@ from fleet.clients import wait_ready
 from fleet.testing import RedisServer
 from grpc import aio
 
-from tests.integration.sidecars import Scene, scene
+from tests.integration.sidecars import Scene, scene, start_scorer_server
 from tests.integration.test_sidecar import BAD, CLEAN, collect
 
 START_S = 240
@@ -31,10 +30,7 @@ START_S = 240
 @contextmanager
 def scorer_server(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a scorer server until the block ends."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bem_fleet.services.safety.scorer_server"],
-        env={**os.environ, "BEM_SAFETY_SCORER_SOCKET": str(path)},
-    )
+    process = start_scorer_server(path)
     try:
         yield process
     finally:
@@ -88,7 +84,8 @@ async def test_sidecars_share_a_scorer_and_survive_its_kill(
     with scorer_server(path) as first:
         await wait_for_scorer(path)
         await _assert_both_filter(sidecars)
-        own = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+        own = psutil.Process().children()
+        own_scorers = [one for one in own if "bem_fleet.guard.scorer" in one.cmdline()]
         children = psutil.Process(first.pid).children()
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
@@ -98,8 +95,8 @@ async def test_sidecars_share_a_scorer_and_survive_its_kill(
         await wait_for_scorer(path)
         await _assert_both_filter(sidecars)
 
-    scorers = [line for line in own if "bem_fleet.guard.scorer" in line]
-    assert len(scorers) == 2  # one per tier, not one per tier and sidecar
+    assert own_scorers == []  # the sidecars run in this process and have no scorers of their own
+    assert len(children) == 2  # one per tier
     assert codes == [grpc.StatusCode.UNAVAILABLE] * 2
     assert not alive
 

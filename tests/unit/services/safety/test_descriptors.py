@@ -1,4 +1,4 @@
-"""What the sidecar may do to messages that it knows from descriptors only."""
+"""Method catalog: joining of streamed responses."""
 
 from bem_fleet.services.safety.descriptors import Method
 from bemfleet.router.v1 import router_pb2 as pb
@@ -13,8 +13,8 @@ INFER = Method(
 
 
 @given(pieces=st.lists(st.text(max_size=9), min_size=1, max_size=12))
-def test_joined_responses_say_what_the_single_ones_said(pieces: list[str]) -> None:
-    """Texts follow each other; what only the first or the last response carries stays."""
+def test_joined_response_equals_the_single_ones(pieces: list[str]) -> None:
+    """Texts are concatenated; fields of the first and the last response are kept."""
     stream = [pb.GenerateResponse(text=piece) for piece in pieces]
     stream[0].model_version = "v1"
     stream[-1].finish_reason = pb.FINISH_REASON_LENGTH
@@ -29,8 +29,8 @@ def test_joined_responses_say_what_the_single_ones_said(pieces: list[str]) -> No
     )
 
 
-def test_messages_that_do_not_say_they_may_be_joined_leave_as_they_came() -> None:
-    """A foreign protocol's stream is passed on message by message, byte for byte."""
+def test_messages_that_are_not_joinable_are_unchanged() -> None:
+    """A stream of another protocol is forwarded message by message, byte for byte."""
     raws = [b"", oip.ModelStreamInferResponse(error_message="x").SerializeToString()]
 
     assert INFER.join(raws) == raws
