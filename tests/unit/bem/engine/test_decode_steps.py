@@ -15,7 +15,14 @@ from bem.testing import tiny_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
-from tests.unit.bem.engine.engines import ADAPTERS, ENDLESS, encoded, make, send, write_adapters
+from tests.unit.bem.engine.engines import (
+    ADAPTERS,
+    ENDLESS,
+    encode,
+    make_engine,
+    submit,
+    write_adapters,
+)
 
 CONTEXT = 600
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="has no CUDA device")
@@ -29,14 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def said(folder: Path, backbone: Backbone, *, graphs: bool) -> list[str]:
     """Answer requests of several adapters and lengths, which come and go at different steps."""
-    worker = make(backbone, folder, rows=5, adapters=ADAPTERS, graphs=graphs)
+    engine = make_engine(backbone, folder, rows=5, adapters=ADAPTERS, graphs=graphs)
     readers = []
     for place, adapter in enumerate([None, *ADAPTERS, None, "alpha", "beta", None]):
-        prompt = encoded("x" * (7 if place % 3 else MIN_GRAPH_POSITIONS - 10) + str(place))
+        prompt = encode("x" * (7 if place % 3 else MIN_GRAPH_POSITIONS - 10) + str(place))
         limit = 12 + 5 * place
-        readers.append(send(worker, GenerationRequest(prompt, ENDLESS, limit, adapter=adapter))[0])
-    while worker.counters.running or worker.counters.waiting:
-        worker.turn()
+        readers.append(
+            submit(engine, GenerationRequest(prompt, ENDLESS, limit, adapter=adapter))[0]
+        )
+    while engine.counters.running or engine.counters.waiting:
+        engine.turn()
     return [reader.text() for reader in readers]
 
 

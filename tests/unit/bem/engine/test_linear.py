@@ -10,7 +10,7 @@ from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
 from bem.engine.linear import MAX_INT4_ROWS, Int4Linear, Int8Linear, quantize
 from bem.engine.native import KernelPreference
-from bem.engine.weight_autotune import benchmark_formats, select_format
+from bem.engine.weight_autotune import select_format
 from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from torch import Tensor
@@ -145,15 +145,3 @@ def test_a_shape_without_a_product_is_named() -> None:
     """A matrix that cannot be grouped by 32 is refused with its shape."""
     with pytest.raises(UnsupportedWeightsError, match=r"int4.*\(64, 40\)"):
         quantize(matrix(64, 40), "int4")
-
-
-def test_auto_picks_one_of_what_it_measured() -> None:
-    """The benchmark_formats is among the kinds that were timed at each number of rows."""
-    backbone = tiny_backbone()
-    picked = benchmark_formats(backbone, "torch")
-    held, stated = select_format(backbone, "auto")
-
-    assert picked.kind in picked.milliseconds
-    assert all(len(times) == 3 for times in picked.milliseconds.values())
-    assert held.weights == stated.kind
-    assert stated.kernels.startswith("native" if held.kernels else "torch: ")

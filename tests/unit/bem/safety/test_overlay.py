@@ -14,7 +14,7 @@ from bem.safety.overlay import load_overlay
 from bem.testing import tiny_backbone
 
 from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.engine.engines import Reader
+from tests.unit.bem.engine.engines import DeltaReader
 from tests.unit.bem.safety.adapters import write_safety
 
 ASKED = GenerationRequest(
@@ -37,7 +37,7 @@ def worker(folder: Path, *, threshold: float = 0.0) -> LLMEngine:
 
 def texts(engine: LLMEngine, *requests: GenerationRequest) -> list[str]:
     """Answers of requests that run together."""
-    readers = [Reader() for _ in requests]
+    readers = [DeltaReader() for _ in requests]
     for request, reader in zip(requests, readers, strict=True):
         engine.submit(request, reader.arrived.put)
     return [reader.text() for reader in readers]
