@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bem.testing import tiny_backbone
 from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
@@ -20,6 +21,7 @@ from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_rpc
 
 from tests.integration.routers import tiny_router
+from tests.unit.bem.adapters import write_adapter
 
 GREEDY = pb.Sampling(temperature=0)
 
@@ -238,6 +240,47 @@ async def test_call_in_flight_finishes_when_the_service_drains(tmp_path: Path) -
         await stopping
 
     assert answers[-1].finish_reason != pb.FINISH_REASON_UNSPECIFIED
+
+
+async def test_version_is_the_one_that_served_a_queued_request(tmp_path: Path) -> None:
+    """An adapter that is reloaded while a request waits serves it, and the response says so."""
+    busy = pb.GenerateRequest(prompt="abc abc", sampling=GREEDY, max_tokens=500)
+    waits = pb.GenerateRequest(model="alpha", prompt="x", sampling=GREEDY, max_tokens=2)
+    async with tiny_router(tmp_path, rows=1) as (_, channel):
+        router: Any = rpc.RouterServiceStub(channel)
+        contract: Any = mission_pb2_grpc.MissionServiceStub(channel)
+        running = router.Generate(busy)
+        await running.read()
+        queued: list[asyncio.Task[Any]] = [asyncio.create_task(_read(router.Generate(waits)))]
+        queued.append(asyncio.create_task(_complete(router, waits)))
+        queued.append(asyncio.create_task(_infer_version(channel)))
+        probe = mission_pb2.ProbeRequest(model="alpha", prompt="x", max_tokens=2)
+        queued.append(asyncio.create_task(_probe_version(contract, probe)))
+        await asyncio.sleep(0.5)  # all four are parsed and wait for the one slot
+        write_adapter(tmp_path / "adapters", tiny_backbone(), "alpha", seed=99)
+        load = mission_pb2.LoadAdapterRequest(name="alpha")
+        loaded = (await contract.LoadAdapter(load)).adapter.version
+        running.cancel()
+        streamed, *others = await asyncio.gather(*queued)
+
+    served = {one.partition("+")[2] for one in (streamed[0].model_version, *others)}
+    assert served == {loaded[:12]}
+    assert not streamed[-1].model_version or len(streamed) == 1
+
+
+async def _complete(router: Any, request: pb.GenerateRequest) -> str:
+    whole = await router.Complete(pb.CompleteRequest(request=request))
+    return str(whole.model_version)
+
+
+async def _infer_version(channel: aio.Channel) -> str:
+    stub: Any = oip_rpc.GRPCInferenceServiceStub(channel)
+    request = infer("alpha", b"x", temperature=0.0, max_tokens=2)
+    return str((await stub.ModelInfer(request)).model_version)
+
+
+async def _probe_version(contract: Any, request: mission_pb2.ProbeRequest) -> str:
+    return str((await contract.Probe(request)).model_version)
 
 
 def infer(model: str, *texts: bytes, **parameters: Any) -> oip.ModelInferRequest:

@@ -21,29 +21,29 @@ ENDLESS = Sampling(
 ADAPTERS = ("alpha", "beta", "gamma")
 
 
-class Reader:
-    """Collects one request's pieces."""
+class DeltaReader:
+    """Collects one request's deltas."""
 
     def __init__(self) -> None:
         self.arrived: queue.Queue[OutputDelta | Exception] = queue.Queue()
 
-    def pieces(self) -> list[OutputDelta]:
-        """Return all pieces once the last is there; raises the error that ended the request."""
+    def deltas(self) -> list[OutputDelta]:
+        """Return all deltas once the last is there; raises the error that ended the request."""
         out = []
         while True:
-            piece = self.arrived.get(timeout=60)
-            if isinstance(piece, Exception):
-                raise piece
-            out.append(piece)
-            if piece.finish:
+            delta = self.arrived.get(timeout=60)
+            if isinstance(delta, Exception):
+                raise delta
+            out.append(delta)
+            if delta.finish:
                 return out
 
     def text(self) -> str:
         """Return the whole answer."""
-        return "".join(piece.text for piece in self.pieces())
+        return "".join(delta.text for delta in self.deltas())
 
 
-def make(
+def make_engine(
     backbone: Backbone,
     folder: Path,
     *,
@@ -76,27 +76,27 @@ def write_adapters(folder: Path) -> Path:
     return folder
 
 
-def send(worker: LLMEngine, request: GenerationRequest) -> tuple[Reader, RequestHandle]:
+def submit(engine: LLMEngine, request: GenerationRequest) -> tuple[DeltaReader, RequestHandle]:
     """Submit a request."""
-    reader = Reader()
-    return reader, worker.submit(request, reader.arrived.put)
+    reader = DeltaReader()
+    return reader, engine.submit(request, reader.arrived.put)
 
 
-def turns(worker: LLMEngine, count: int) -> None:
+def run_turns(engine: LLMEngine, count: int) -> None:
     """Let an engine that was not started do some turns, on this thread."""
     for _ in range(count):
-        worker.turn()
+        engine.turn()
 
 
-def answer(worker: LLMEngine, request: GenerationRequest) -> str:
+def complete(engine: LLMEngine, request: GenerationRequest) -> str:
     """Run one request on an engine that was not started, and return its text."""
-    reader, _ = send(worker, request)
-    while worker.counters.running or worker.counters.waiting:
-        worker.turn()
+    reader, _ = submit(engine, request)
+    while engine.counters.running or engine.counters.waiting:
+        engine.turn()
     return reader.text()
 
 
 @cache
-def encoded(text: str) -> tuple[int, ...]:
+def encode(text: str) -> tuple[int, ...]:
     """Encode a raw prompt."""
     return tuple(tiny_backbone().tokenizer.encode(text))

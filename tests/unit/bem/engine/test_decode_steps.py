@@ -14,8 +14,15 @@ from bem.engine.kv_cache import KVCache
 from bem.testing import tiny_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK
-from tests.unit.bem.engine.engines import ADAPTERS, ENDLESS, encoded, make, send, write_adapters
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.engine.engines import (
+    ADAPTERS,
+    ENDLESS,
+    encode,
+    make_engine,
+    submit,
+    write_adapters,
+)
 
 CONTEXT = 600
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="has no CUDA device")
@@ -29,14 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def said(folder: Path, backbone: Backbone, *, graphs: bool) -> list[str]:
     """Answer requests of several adapters and lengths, which come and go at different steps."""
-    worker = make(backbone, folder, rows=5, adapters=ADAPTERS, graphs=graphs)
+    engine = make_engine(backbone, folder, rows=5, adapters=ADAPTERS, graphs=graphs)
     readers = []
     for place, adapter in enumerate([None, *ADAPTERS, None, "alpha", "beta", None]):
-        prompt = encoded("x" * (7 if place % 3 else MIN_GRAPH_POSITIONS - 10) + str(place))
+        prompt = encode("x" * (7 if place % 3 else MIN_GRAPH_POSITIONS - 10) + str(place))
         limit = 12 + 5 * place
-        readers.append(send(worker, GenerationRequest(prompt, ENDLESS, limit, adapter=adapter))[0])
-    while worker.counters.running or worker.counters.waiting:
-        worker.turn()
+        readers.append(
+            submit(engine, GenerationRequest(prompt, ENDLESS, limit, adapter=adapter))[0]
+        )
+    while engine.counters.running or engine.counters.waiting:
+        engine.turn()
     return [reader.text() for reader in readers]
 
 
@@ -75,7 +84,7 @@ def test_a_row_at_the_last_position_is_left_alone(folder: Path) -> None:
         cache = steps._kv_cache
         cache.keys.uniform_(), cache.values.uniform_()
         before = cache.keys[:, 0, :, :CONTEXT].clone()
-        bank.row_codes.clear()
+        bank.rows.clear()
         steps.lower([2], [5], [1])
         steps.upper()
 
@@ -86,7 +95,7 @@ def test_shapes_are_few(folder: Path) -> None:
     """However rows come, go and grow: slots, lengths and adapters are rounded up."""
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
-        bank.row_codes.clear()
+        bank.rows.clear()
         for place in range(CONTEXT):
             steps.lower([place % 4], [place], [1])
             steps.upper()
@@ -117,7 +126,7 @@ def test_nothing_in_a_step_looks_at_data(folder: Path) -> None:
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
         slots = torch.tensor([[bank.acquire(name).slot] for name in ADAPTERS])
-        bank.row_codes.set(slots, torch.ones(3, 1, RANK))
+        bank.rows.set(slots, torch.ones(3, 1, RANK))
         steps.lower([0, 1, 3], [4, 2, 9], [1, 2, 3])
         steps.upper()
         with Operations() as within:

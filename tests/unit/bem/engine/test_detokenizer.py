@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 ALPHABET = st.text(alphabet="abc", max_size=12)
 
 
-@given(pieces=st.lists(ALPHABET, max_size=12), stop=st.lists(ALPHABET.filter(bool), max_size=4))
-def test_any_split_gives_the_text_before_the_first_stop(pieces: list[str], stop: list[str]) -> None:
-    """However the text is cut into pieces, exactly what precedes the earliest stop gets out."""
+@given(deltas=st.lists(ALPHABET, max_size=12), stop=st.lists(ALPHABET.filter(bool), max_size=4))
+def test_any_split_gives_the_text_before_the_first_stop(deltas: list[str], stop: list[str]) -> None:
+    """However the text is cut into deltas, exactly what precedes the earliest stop gets out."""
     hold = StopStringBuffer(stop)
-    out = "".join(hold.push(piece) for piece in pieces) + hold.finish()
-    whole = "".join(pieces)
+    out = "".join(hold.push(delta) for delta in deltas) + hold.finish()
+    whole = "".join(deltas)
     if not any(text in whole for text in stop):
         assert out == whole
         assert not hold.stopped
@@ -31,7 +31,7 @@ def test_bytes_of_any_text_come_out_as_that_text(text: str) -> None:
     """With one token a byte, characters of several bytes are never broken."""
     tokenizer = tiny_backbone().tokenizer
     assembler = Detokenizer(tokenizer, ())
-    pieces = [assembler.push(token) for token in tokenizer.encode(text)]
+    deltas = [assembler.push(token) for token in tokenizer.encode(text)]
 
-    assert "".join(pieces) + assembler.finish() == text
-    assert not any("\ufffd" in piece for piece in pieces if "\ufffd" not in text)
+    assert "".join(deltas) + assembler.finish() == text
+    assert not any("\ufffd" in delta for delta in deltas if "\ufffd" not in text)

@@ -15,12 +15,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.unit.bem.engine.engines import ADAPTERS, Reader, answer, encoded, make, write_adapters
+from tests.unit.bem.engine.engines import (
+    ADAPTERS,
+    DeltaReader,
+    complete,
+    encode,
+    make_engine,
+    write_adapters,
+)
 from tests.unit.bem.engine.native.kernels import packed
 
 ROWS, SLOTS, QUEUE = 3, 2, 6
 SHARED = "A system prompt that many share, long enough to fill blocks of the cache. " * 2
-# Turns in which the largest request ends although all rows compete: its pieces at every second
+# Turns in which the largest request ends although all rows compete: its deltas at every second
 # turn and its tokens, once for each that may stand before it.
 PATIENCE = (2 * 2 * 8 + 40) * (QUEUE + ROWS)
 
@@ -39,20 +46,20 @@ def model(kind: WeightFormat) -> Backbone:
 @cache
 def solo(kind: WeightFormat, request: GenerationRequest) -> str:
     """Return the answer of a request that is alone in an engine without a prefix cache."""
-    return answer(alone(kind), request)
+    return complete(alone(kind), request)
 
 
 @cache
 def alone(kind: WeightFormat) -> LLMEngine:
     """An engine for one request at a time."""
-    return make(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
+    return make_engine(model(kind), folder(), rows=1, adapters=ADAPTERS, prefix_bytes=0)
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> GenerationRequest:
     """Requests of all kinds: shared prefixes, adapters, switches, sampling."""
     text = draw(st.sampled_from(("", SHARED[:70], SHARED))) + draw(st.text("ab", max_size=60)) + "?"
-    ids = encoded(text)
+    ids = encode(text)
     adapter = draw(st.sampled_from((None, *ADAPTERS)))
     adapter_start = draw(st.sampled_from((0, 0, len(ids) // 2)))
     earlier_segments: tuple[Segment, ...] = ()
@@ -81,7 +88,7 @@ class Traffic(RuleBasedStateMachine):
         super().__init__()
         # Room for a few blocks only, so that they come and go.
         block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
-        self.worker = make(
+        self.engine = make_engine(
             model(self.kind),
             folder(),
             rows=ROWS,
@@ -90,7 +97,7 @@ class Traffic(RuleBasedStateMachine):
             adapters=ADAPTERS,
             prefix_bytes=6 * block,
         )
-        self.flying: list[tuple[GenerationRequest, Reader, RequestHandle, int]] = []
+        self.flying: list[tuple[GenerationRequest, DeltaReader, RequestHandle, int]] = []
         self.age = 0
 
     @rule(request=requests())
@@ -120,7 +127,7 @@ class Traffic(RuleBasedStateMachine):
     @invariant()
     def nothing_leaks(self) -> None:
         """Slots, leases and memory belong to whoever is there."""
-        core = self.worker.core
+        core = self.engine.core
         scheduler, bank, cache = core.scheduler, core.binding.bank, core.prefix_cache
         slots = sorted([one.slot for one in scheduler.running] + scheduler._free_slots)
         leased = sum(
@@ -139,24 +146,24 @@ class Traffic(RuleBasedStateMachine):
         while self.flying:
             self._turn()
         self._turn()
-        core = self.worker.core
+        core = self.engine.core
         assert not core.scheduler.running
         assert core.scheduler.free_slots == ROWS
         assert core.binding.bank is not None
         assert core.binding.bank.leases() == 0
-        assert self.worker.counters.waiting == 0
+        assert self.engine.counters.waiting == 0
 
     def _submit(self, request: GenerationRequest) -> None:
-        reader = Reader()
+        reader = DeltaReader()
         try:
-            ticket = self.worker.submit(request, reader.arrived.put)
+            handle = self.engine.submit(request, reader.arrived.put)
         except QueueFullError:
-            assert self.worker.counters.waiting == QUEUE
+            assert self.engine.counters.waiting == QUEUE
             return
-        self.flying.append((request, reader, ticket, self.age))
+        self.flying.append((request, reader, handle, self.age))
 
     def _turn(self) -> None:
-        self.worker.turn()
+        self.engine.turn()
         self.age += 1
         left = []
         for flying in self.flying:
@@ -169,7 +176,7 @@ class Traffic(RuleBasedStateMachine):
         self.flying = left
 
 
-def _ended(reader: Reader) -> list[Any]:
+def _ended(reader: DeltaReader) -> list[Any]:
     """Return all that a reader got if it got its end, else nothing."""
     got = list(reader.arrived.queue)
     return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
@@ -181,9 +188,9 @@ def _check(kind: WeightFormat, request: GenerationRequest, got: list[Any]) -> No
         assert isinstance(got[-1], DeadlineExceededError)
         assert request.deadline is not None
         return
-    pieces: list[OutputDelta] = got
-    assert "".join(piece.text for piece in pieces) == solo(kind, request)
-    assert pieces[-1].completion_tokens <= request.max_tokens
+    deltas: list[OutputDelta] = got
+    assert "".join(delta.text for delta in deltas) == solo(kind, request)
+    assert deltas[-1].completion_tokens <= request.max_tokens
 
 
 class CompiledTraffic(Traffic):

@@ -9,15 +9,15 @@ from bem.engine import GenerationRequest, LLMEngine
 from bem.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
 from bem.testing import tiny_backbone
 
-from tests.support.random_adapters import write_adapter
+from tests.unit.bem.adapters import write_adapter
 from tests.unit.bem.engine.engines import (
     ENDLESS,
     GREEDY,
-    answer,
-    encoded,
-    make,
-    send,
-    turns,
+    complete,
+    encode,
+    make_engine,
+    run_turns,
+    submit,
     write_adapters,
 )
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(user: str, adapter: str | None = None, tokens: int = 12) -> GenerationRequest:
     """A request behind the shared system prompt."""
-    return GenerationRequest(encoded(SYSTEM + user), GREEDY, max_tokens=tokens, adapter=adapter)
+    return GenerationRequest(encode(SYSTEM + user), GREEDY, max_tokens=tokens, adapter=adapter)
 
 
 def test_answers_are_the_same_with_and_without(folder: Path) -> None:
@@ -42,10 +42,10 @@ def test_answers_are_the_same_with_and_without(folder: Path) -> None:
         for user in ("What is it?", "And the second?", "What is it?")
         for adapter in (None, "alpha", "beta", "alpha")
     ]
-    without = make(tiny_backbone(), folder, prefix_bytes=0)
-    within = make(tiny_backbone(), folder)
-    expected = [answer(without, request) for request in requests]
-    readers = [send(within, request)[0] for request in requests]
+    without = make_engine(tiny_backbone(), folder, prefix_bytes=0)
+    within = make_engine(tiny_backbone(), folder)
+    expected = [complete(without, request) for request in requests]
+    readers = [submit(within, request)[0] for request in requests]
     while within.counters.running or within.counters.waiting:
         within.turn()
 
@@ -56,74 +56,76 @@ def test_answers_are_the_same_with_and_without(folder: Path) -> None:
 
 def test_shared_system_prompt_is_computed_once(folder: Path) -> None:
     """Requests that arrive together compute the shared blocks once, and the metric says so."""
-    worker = make(tiny_backbone(), folder)
+    engine = make_engine(tiny_backbone(), folder)
     users = ("a?", "b?", "c?", "d?")
     for user in users:
-        send(worker, asked(user))
-    while worker.counters.running or worker.counters.waiting:
-        worker.turn()
-    shared = len(encoded(SYSTEM)) // BLOCK_TOKENS * BLOCK_TOKENS
-    total = sum(len(encoded(SYSTEM + user)) for user in users)
+        submit(engine, asked(user))
+    while engine.counters.running or engine.counters.waiting:
+        engine.turn()
+    shared = len(encode(SYSTEM)) // BLOCK_TOKENS * BLOCK_TOKENS
+    total = sum(len(encode(SYSTEM + user)) for user in users)
 
-    assert worker.counters.reused_tokens == (len(users) - 1) * shared
-    assert worker.counters.prompt_tokens == total - worker.counters.reused_tokens
+    assert engine.counters.reused_tokens == (len(users) - 1) * shared
+    assert engine.counters.prompt_tokens == total - engine.counters.reused_tokens
 
 
 def test_adapters_share_the_lower_half_and_nothing_above(folder: Path) -> None:
-    """An adapter's upper blocks are its own: only its version, scale and code's prompt meet them."""
-    worker = make(tiny_backbone(), folder)
-    answer(worker, asked("x", "alpha"))
+    """Upper blocks are shared only by equal versions, scales and code prefixes of an adapter."""
+    engine = make_engine(tiny_backbone(), folder)
+    complete(engine, asked("x", "alpha"))
     other = asked("x", "beta")
     steps = (other, replace(other, adapter_scale=0.5), asked("y", "beta"), asked("x"))
     for request in steps:
-        before = worker.counters.reused_tokens
-        answer(worker, request)
-        assert worker.counters.reused_tokens == before
-    assert worker.counters.reused_lower_tokens > 0
+        before = engine.counters.reused_tokens
+        complete(engine, request)
+        assert engine.counters.reused_tokens == before
+    assert engine.counters.reused_lower_tokens > 0
 
-    answer(worker, other)
-    assert worker.counters.reused_tokens > 0
+    complete(engine, other)
+    assert engine.counters.reused_tokens > 0
 
 
 def test_reloaded_adapter_never_meets_stale_blocks(folder: Path, tmp_path: Path) -> None:
     """The version digest is part of the key."""
     backbone = tiny_backbone()
-    worker = make(backbone, folder)
-    first = answer(worker, asked("x", "alpha"))
+    engine = make_engine(backbone, folder)
+    first = complete(engine, asked("x", "alpha"))
     write_adapter(tmp_path, backbone, "alpha", seed=77)
-    loading = worker.load_adapter(tmp_path / "alpha")
-    worker.turn()
-    fresh = make(tiny_backbone(), tmp_path, adapters=("alpha",))
+    loading = engine.load_adapter(tmp_path / "alpha")
+    engine.turn()
+    fresh = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",))
 
     assert loading.result().name == "alpha"
-    assert answer(worker, asked("x", "alpha")) == answer(fresh, asked("x", "alpha")) != first
-    assert worker.counters.reused_tokens == 0
+    assert complete(engine, asked("x", "alpha")) == complete(fresh, asked("x", "alpha")) != first
+    assert engine.counters.reused_tokens == 0
 
 
 def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
     """An adapter whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
-    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, constant_code=True)
-    worker = make(tiny_backbone(), tmp_path, adapters=("alpha",))
-    without = make(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, moving=False)
+    engine = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",))
+    without = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
     requests = [asked("one", "alpha"), asked("another", "alpha")]
 
-    assert [answer(worker, one) for one in requests] == [answer(without, one) for one in requests]
-    assert worker.counters.reused_tokens >= BLOCK_TOKENS
+    assert [complete(engine, one) for one in requests] == [
+        complete(without, one) for one in requests
+    ]
+    assert engine.counters.reused_tokens >= BLOCK_TOKENS
 
 
 def test_conversation_continues_from_its_answer(folder: Path) -> None:
     """Tokens that were generated are blocks as well."""
-    worker = make(tiny_backbone(), folder)
+    engine = make_engine(tiny_backbone(), folder)
     reporting = replace(ENDLESS, logprobs=0)
     first = replace(asked("go on", tokens=100), sampling=reporting)
-    reader, _ = send(worker, first)
-    turns(worker, 110)
-    said = [one.token for piece in reader.pieces() for one in piece.logprobs]
-    second = replace(first, prompt_ids=(*first.prompt_ids, *said, *encoded(" and then?")))
-    before = worker.counters.reused_tokens
-    answer(worker, second)
+    reader, _ = submit(engine, first)
+    run_turns(engine, 110)
+    said = [one.token for delta in reader.deltas() for one in delta.logprobs]
+    second = replace(first, prompt_ids=(*first.prompt_ids, *said, *encode(" and then?")))
+    before = engine.counters.reused_tokens
+    complete(engine, second)
 
-    assert worker.counters.reused_tokens - before >= len(first.prompt_ids) + 100 - BLOCK_TOKENS
+    assert engine.counters.reused_tokens - before >= len(first.prompt_ids) + 100 - BLOCK_TOKENS
 
 
 def test_memory_is_bounded_and_the_oldest_leaves_first() -> None:
@@ -143,11 +145,11 @@ def test_memory_is_bounded_and_the_oldest_leaves_first() -> None:
 
 def test_tiny_cache_changes_no_answer(folder: Path) -> None:
     """Blocks that leave while they are needed are computed again."""
-    without = make(tiny_backbone(), folder, prefix_bytes=0)
+    without = make_engine(tiny_backbone(), folder, prefix_bytes=0)
     block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
-    worker: LLMEngine = make(tiny_backbone(), folder, prefix_bytes=3 * block)
+    engine: LLMEngine = make_engine(tiny_backbone(), folder, prefix_bytes=3 * block)
     for user in ("p", "q", "p"):
         for adapter in (None, "alpha"):
             request = asked(user, adapter)
-            assert answer(worker, request) == answer(without, request)
-    assert 0 < worker.core.prefix_cache.bytes <= 3 * block
+            assert complete(engine, request) == complete(without, request)
+    assert 0 < engine.core.prefix_cache.bytes <= 3 * block

@@ -40,15 +40,15 @@ def loss(decoder: Decoder, ids: torch.Tensor) -> float:
         return float(cross_entropy(decoder.logits(hidden[0, :-1, None]), ids[1:]))
 
 
-def predictions(decoder: Decoder, pieces: list[list[int]]) -> torch.Tensor:
-    """Return the log-probabilities after each token, computed piece by piece."""
+def predictions(decoder: Decoder, deltas: list[list[int]]) -> torch.Tensor:
+    """Return the log-probabilities after each token, computed delta by delta."""
     found, begin = [], 0
     with torch.inference_mode():
-        for piece in pieces:
-            plan = decoder.plan([0], [begin], len(piece))
-            hidden = decoder.upper(decoder.lower(torch.tensor([piece]), plan)[0], plan)
+        for delta in deltas:
+            plan = decoder.plan([0], [begin], len(delta))
+            hidden = decoder.upper(decoder.lower(torch.tensor([delta]), plan)[0], plan)
             found.append(decoder.logits(hidden[0, :, None]).log_softmax(-1))
-            begin += len(piece)
+            begin += len(delta)
     return torch.cat(found)
 
 

@@ -10,8 +10,16 @@ from bem.engine import GenerationRequest, LLMEngine, Segment
 from bem.errors import ArtifactTamperedError, InvalidRequestError, SlotsFullError
 from bem.testing import tiny_backbone
 
-from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.engine.engines import GREEDY, Reader, answer, encoded, make, send, turns
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.unit.bem.engine.engines import (
+    GREEDY,
+    DeltaReader,
+    complete,
+    encode,
+    make_engine,
+    run_turns,
+    submit,
+)
 
 COUNT = 24
 NAMES = tuple(f"adapter-{n:02}" for n in range(COUNT))
@@ -28,22 +36,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(adapter: str, tokens: int = 8) -> GenerationRequest:
     """A request for one adapter."""
-    return GenerationRequest(encoded("who are you?"), GREEDY, max_tokens=tokens, adapter=adapter)
+    return GenerationRequest(encode("who are you?"), GREEDY, max_tokens=tokens, adapter=adapter)
 
 
-def finish(worker: LLMEngine) -> None:
+def finish(engine: LLMEngine) -> None:
     """Run until nobody is left."""
-    while worker.counters.running or worker.counters.waiting:
-        worker.turn()
+    while engine.counters.running or engine.counters.waiting:
+        engine.turn()
 
 
 def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Path) -> None:
     """Many requests of all adapters in random order through two slots give everybody his answer."""
-    roomy = make(tiny_backbone(), folder, slots=COUNT, adapters=NAMES)
-    tight = make(tiny_backbone(), folder, slots=2, adapters=NAMES, waiting=64)
-    expected = {name: answer(roomy, asked(name)) for name in NAMES}
+    roomy = make_engine(tiny_backbone(), folder, slots=COUNT, adapters=NAMES)
+    tight = make_engine(tiny_backbone(), folder, slots=2, adapters=NAMES, waiting=64)
+    expected = {name: complete(roomy, asked(name)) for name in NAMES}
     order = [NAMES[7 * n % COUNT] for n in range(2 * COUNT)]
-    readers = [send(tight, asked(name))[0] for name in order]
+    readers = [submit(tight, asked(name))[0] for name in order]
     finish(tight)
 
     assert [reader.text() for reader in readers] == [expected[name] for name in order]
@@ -54,20 +62,20 @@ def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Pa
 
 def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
     """With all slots in use the next adapter waits, and comes in when one is free."""
-    worker = make(tiny_backbone(), folder, rows=4, slots=1, adapters=NAMES[:2])
-    alone = make(tiny_backbone(), folder, rows=4, slots=2, adapters=NAMES[:2])
+    engine = make_engine(tiny_backbone(), folder, rows=4, slots=1, adapters=NAMES[:2])
+    alone = make_engine(tiny_backbone(), folder, rows=4, slots=2, adapters=NAMES[:2])
     long = asked(NAMES[0], tokens=60)
-    first, _ = send(worker, long)
-    turns(worker, 5)
-    second, _ = send(worker, asked(NAMES[1]))
-    third, _ = send(worker, asked(NAMES[0]))
-    turns(worker, 5)
+    first, _ = submit(engine, long)
+    run_turns(engine, 5)
+    second, _ = submit(engine, asked(NAMES[1]))
+    third, _ = submit(engine, asked(NAMES[0]))
+    run_turns(engine, 5)
 
     assert second.arrived.empty()
-    assert worker.counters.waiting == 2
-    finish(worker)
+    assert engine.counters.waiting == 2
+    finish(engine)
     texts = [reader.text() for reader in (first, second, third)]
-    assert texts == [answer(alone, one) for one in (long, asked(NAMES[1]), asked(NAMES[0]))]
+    assert texts == [complete(alone, one) for one in (long, asked(NAMES[1]), asked(NAMES[0]))]
 
 
 def test_least_recently_used_adapter_makes_room(folder: Path) -> None:
@@ -86,17 +94,17 @@ def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None
     """An adapter whose files are another version by now fails its own request only."""
     for seed, name in enumerate(("one", "two")):
         write_adapter(tmp_path, tiny_backbone(), name, seed=seed)
-    worker = make(tiny_backbone(), tmp_path, slots=1, adapters=("one", "two"))
+    engine = make_engine(tiny_backbone(), tmp_path, slots=1, adapters=("one", "two"))
     write_adapter(tmp_path, tiny_backbone(), "two", seed=5)
-    changed, _ = send(worker, asked("two"))
-    kept, _ = send(worker, asked("one"))
-    finish(worker)
+    changed, _ = submit(engine, asked("two"))
+    kept, _ = submit(engine, asked("one"))
+    finish(engine)
 
     with pytest.raises(ArtifactTamperedError, match="load it again"):
-        changed.pieces()
+        changed.deltas()
     assert kept.text()
-    assert worker.core.binding.bank is not None
-    assert worker.core.binding.bank.leases() == 0
+    assert engine.core.binding.bank is not None
+    assert engine.core.binding.bank.leases() == 0
 
 
 def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> None:
@@ -127,7 +135,7 @@ def test_limits_are_named(folder: Path) -> None:
         rank=RANK,
         slots=1,
         feature_layer=FEATURE_LAYER,
-        max_loaded=2,
+        registered=2,
     )
     for name in NAMES[:2]:
         bank.load(folder / name)
@@ -135,9 +143,9 @@ def test_limits_are_named(folder: Path) -> None:
         bank.load(folder / NAMES[2])
     bank.load(folder / NAMES[1])
 
-    worker = make(tiny_backbone(), folder, slots=1, adapters=NAMES[:2])
+    engine = make_engine(tiny_backbone(), folder, slots=1, adapters=NAMES[:2])
     two = replace(asked(NAMES[0]), adapter_start=4, earlier_segments=(Segment(0, 4, NAMES[1]),))
-    reader: Reader = send(worker, two)[0]
-    finish(worker)
+    reader: DeltaReader = submit(engine, two)[0]
+    finish(engine)
     with pytest.raises(InvalidRequestError, match="1 can be resident"):
-        reader.pieces()
+        reader.deltas()

@@ -126,7 +126,7 @@ def test_layers_compute_the_model_of_the_held_weights(kind: str) -> None:
 def test_rows_pieces_and_places_do_not_change_a_bit(
     kind: str, lengths: list[int], cut: int, order: list[int]
 ) -> None:
-    """Rows of unequal lengths that step together give the bits of each alone, cut into pieces."""
+    """Rows of unequal lengths that step together give the bits of each alone, cut into deltas."""
     decoder = decoder_of(backbone_of(kind))
     slots = list(order[: len(lengths)])
     prompts = [random_ids(seed, 1, length) for seed, length in enumerate(lengths)]
@@ -141,15 +141,15 @@ def test_rows_pieces_and_places_do_not_change_a_bit(
         whole = torch.cat([prompt, tokens[row : row + 1]], 1)
         begin = 0
         while begin <= length:
-            piece = whole[:, begin : begin + cut]
-            last = states(alone, piece, [0], [begin])[:, -1:]
+            delta = whole[:, begin : begin + cut]
+            last = states(alone, delta, [0], [begin])[:, -1:]
             begin += cut
         assert torch.equal(last[0], together[row])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sites_add_each_rows_own_step(kind: str, tmp_path: Path) -> None:
-    """Rows with adapters, one without and a code a token give what torch's sites give in float32."""
+def test_sites_compute_the_update_of_each_row(kind: str, tmp_path: Path) -> None:
+    """Sites compute what torch's sites do: a code per row, a code per token, and no adapter."""
     codes = torch.rand(3, 6, 2, RANK, generator=torch.Generator().manual_seed(1))
     codes[1] = 0
     native = backbone_of(kind)

@@ -20,10 +20,10 @@ HARMLESS = [
 ]
 
 
-def load(monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path) -> object:
+def load(monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path) -> SafetyExamples:
     """Load the examples of given prompts."""
     monkeypatch.setattr(examples, "load_red_team", lambda: attacks)
-    monkeypatch.setattr(examples, "load_harmless", lambda _: HARMLESS)
+    monkeypatch.setattr(examples, "load_benign_requests", lambda _: HARMLESS)
     return load_examples(
         tiny_backbone(), first_layer=2, feature_layer=0, attacks=2, harmless=5, cache=cache
     )
@@ -37,7 +37,6 @@ def test_attacks_refuse_and_harmless_prompts_keep_the_base_reply(
     backbone = tiny_backbone()
     refusal = refusal_ids(backbone)
 
-    assert isinstance(found, examples.SafetyExamples)
     assert list(found.attacks) == ["harm"]
     assert [len(e.labels) for e in found.attacks["harm"]] == [
         len(prompt_ids(backbone, one.text)) + len(refusal) for one in ATTACKS[:2]

@@ -40,7 +40,7 @@ def test_safety_adapter_is_trained_and_written(
     monkeypatch.setattr(command, "SafetyTrainingConfig", config)
     for module in (command, examples):
         monkeypatch.setattr(module, "load_red_team", lambda: ATTACKS)
-        monkeypatch.setattr(module, "load_harmless", harmless)
+        monkeypatch.setattr(module, "load_benign_requests", harmless)
     arguments = [
         *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
         *["--adapters", str(tmp_path / "adapters"), "--cache", str(tmp_path / "cache")],

@@ -61,8 +61,8 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EndToEndStudy:
     monkeypatch.setattr(end_to_end, "paired_replies", replies)
     monkeypatch.setattr(end_to_end, "held_out_attacks", lambda: ATTACKS)
     monkeypatch.setattr(end_to_end, "harmless_suite", lambda: QUESTIONS)
-    monkeypatch.setattr(end_to_end, "load_harmless", lambda _: [*QUESTIONS, FOREIGN])
-    monkeypatch.setattr(end_to_end, "load_said", lambda _: [FOREIGN])
+    monkeypatch.setattr(end_to_end, "load_benign_requests", lambda _: [*QUESTIONS, FOREIGN])
+    monkeypatch.setattr(end_to_end, "load_benign_responses", lambda _: [FOREIGN])
     return EndToEndStudy(
         backbone=tiny_backbone(),
         trained=[trained_adapter(tmp_path / "adapter")],

@@ -14,11 +14,11 @@ from bem.errors import InvalidRequestError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
-from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK
-from tests.unit.bem.engine.engines import GREEDY, answer, encoded, make, write_adapters
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.unit.bem.engine.engines import GREEDY, complete, encode, make_engine, write_adapters
 
-HISTORY = encoded("We have talked about boats for a long while, and about the sea as well. " * 3)
-PROMPT = (*HISTORY, *encoded("Now answer in another way."))
+HISTORY = encode("We have talked about boats for a long while, and about the sea as well. " * 3)
+PROMPT = (*HISTORY, *encode("Now answer in another way."))
 AT = len(HISTORY)
 
 
@@ -45,7 +45,7 @@ def by_position(folder: Path, plan: list[tuple[str | None, Tensor | None]]) -> s
             adapter, code = plan[min(place, len(plan) - 1)]
             if code is not None:
                 codes[0, place, ["alpha", "beta"].index(str(adapter))] = code
-        bank.row_codes.set(torch.tensor([[slots["alpha"], slots["beta"]]]), codes)
+        bank.rows.set(torch.tensor([[slots["alpha"], slots["beta"]]]), codes)
         with torch.no_grad():
             ids.append(int(backbone.model(torch.tensor([ids])).logits[0, -1].argmax()))
     text: str = backbone.tokenizer.decode(ids[len(PROMPT) :], skip_special_tokens=True)
@@ -78,7 +78,7 @@ def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
     plan: list[tuple[str | None, Tensor | None]] = [(None, None)] * AT
     plan.append(("alpha", code))
 
-    assert answer(make(tiny_backbone(), folder), request) == by_position(folder, plan)
+    assert complete(make_engine(tiny_backbone(), folder), request) == by_position(folder, plan)
 
 
 def test_former_adapter_keeps_its_codes(folder: Path) -> None:
@@ -106,12 +106,12 @@ def test_former_adapter_keeps_its_codes(folder: Path) -> None:
             plan += [("beta", codes[-1])] * CHUNK_TOKENS
     plan = [*plan[:AT], ("alpha", prefix_code(folder, "alpha", len(PROMPT)))]
 
-    assert answer(make(tiny_backbone(), folder), request) == by_position(folder, plan)
+    assert complete(make_engine(tiny_backbone(), folder), request) == by_position(folder, plan)
 
 
 def test_switch_reuses_the_history(folder: Path) -> None:
-    """After a turn of the base model or of a earlier_segments adapter, only what is new is computed."""
-    worker = make(tiny_backbone(), folder)
+    """After a turn of the base model or of another adapter, only new tokens are computed."""
+    engine = make_engine(tiny_backbone(), folder)
     history = GenerationRequest(HISTORY, GREEDY, max_tokens=1)
     switched = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", adapter_start=AT)
     earlier_segments = Segment(start=0, code_prefix_tokens=AT, adapter="beta")
@@ -119,21 +119,21 @@ def test_switch_reuses_the_history(folder: Path) -> None:
         (history, switched),
         (replace(history, adapter="beta"), replace(switched, earlier_segments=(earlier_segments,))),
     ):
-        fresh = answer(make(tiny_backbone(), folder, prefix_bytes=0), after)
-        answer(worker, before)
-        reused = worker.counters.reused_tokens
+        fresh = complete(make_engine(tiny_backbone(), folder, prefix_bytes=0), after)
+        complete(engine, before)
+        reused = engine.counters.reused_tokens
 
-        assert answer(worker, after) == fresh
-        assert worker.counters.reused_tokens - reused == AT // BLOCK_TOKENS * BLOCK_TOKENS
+        assert complete(engine, after) == fresh
+        assert engine.counters.reused_tokens - reused == AT // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 def test_activation_at_the_start_is_the_plain_adapter(folder: Path) -> None:
     """At 0 nothing changes; at the prompt's end only the answer has the code."""
     plain = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha")
-    worker = make(tiny_backbone(), folder)
+    engine = make_engine(tiny_backbone(), folder)
 
-    assert answer(worker, plain) == answer(worker, replace(plain, adapter_start=0))
-    assert answer(worker, replace(plain, adapter_start=len(PROMPT)))
+    assert complete(engine, plain) == complete(engine, replace(plain, adapter_start=0))
+    assert complete(engine, replace(plain, adapter_start=len(PROMPT)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Tests of the KV cache and its attention plans."""
+
+import torch
+from bem.engine.kv_cache import KVCache, TransientKeyValues
+from bem.testing import tiny_backbone
+
+
+def test_blocks_are_copied_between_slots() -> None:
+    """A block that was read from one slot can be written to another."""
+    cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
+    cache.keys.uniform_()
+    cache.values.uniform_()
+    block = cache.read_block(0, slice(1, 3), 4, 8)
+    cache.write_block(1, slice(1, 3), 4, block)
+
+    assert torch.equal(cache.keys[1:3, 1, :, 4:8], cache.keys[1:3, 0, :, 4:8])
+    assert torch.equal(cache.values[1:3, 1, :, 4:8], cache.values[1:3, 0, :, 4:8])
+    assert not torch.equal(cache.keys[0, 1], cache.keys[0, 0])
+
+
+def test_a_plan_masks_what_a_row_must_not_see() -> None:
+    """Rows of unequal length hide the positions behind their own tokens."""
+    cache = KVCache(tiny_backbone(), slots=4, context_tokens=16)
+    plan = cache.plan([0, 2], [5, 2], tokens=1)
+
+    assert (plan.first_slot, plan.slot_count, plan.key_positions) == (0, 3, 6)
+    assert plan.row_index is not None
+    assert plan.row_index.tolist() == [0, 2]
+    assert plan.mask is not None
+    assert (plan.mask[0, 0, 0] == 0).tolist() == [True] * 6
+    assert (plan.mask[2, 0, 0] == 0).tolist() == [True] * 3 + [False] * 3
+
+
+def test_equal_rows_in_neighbouring_slots_need_no_mask() -> None:
+    """One view of the cache and no mask: the cheapest case of a decode step."""
+    cache = KVCache(tiny_backbone(), slots=4, context_tokens=16)
+    plan = cache.plan([1, 2], [5, 5], tokens=1)
+
+    assert plan.mask is None
+    assert plan.row_index is None
+
+
+def test_a_decode_step_plan_equals_the_general_one() -> None:
+    """The plan without reading values hides the same positions."""
+    cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
+    general = cache.plan([0, 1], [5, 2], tokens=1)
+    fixed = cache.plan_decode_step(torch.tensor([[5], [2]]), key_positions=8)
+
+    assert general.mask is not None
+    assert fixed.mask is not None
+    assert torch.equal(fixed.mask[..., :6], general.mask)
+    assert bool((fixed.mask[..., 6:] < 0).all())
+    assert torch.equal(fixed.cos, general.cos)
+
+
+def test_full_texts_are_causal_and_stored_nowhere() -> None:
+    """Keys and values of full texts are returned as attention reads them."""
+    cache = KVCache(tiny_backbone(), slots=1, context_tokens=16)
+    plan = cache.plan_full_texts(rows=2, tokens=3)
+    keys = torch.rand(2, 3, 2, 4)
+    read, _ = TransientKeyValues().write(0, plan, keys, keys)
+
+    assert plan.causal
+    assert torch.equal(read, keys.transpose(1, 2))
+    assert not cache.keys.any()
