@@ -21,7 +21,7 @@ from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_rpc
 
 from tests.integration.routers import tiny_router
-from tests.unit.bem.adapters import write_adapter
+from tests.support.random_adapters import write_adapter
 
 GREEDY = pb.Sampling(temperature=0)
 

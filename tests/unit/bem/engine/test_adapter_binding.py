@@ -11,7 +11,7 @@ from bem.engine.adapter_schedule import CodeSpan
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK
 from tests.unit.bem.engine.engines import write_adapters
 from tests.unit.bem.engine.sequences import make_sequence
 
@@ -79,11 +79,11 @@ def test_rows_get_slots_and_padded_codes(bank: AdapterBank) -> None:
     sequences = [make_sequence(4, slot=slot) for slot in range(2)]
     binding.bind(sequences, [CodeSpan(), CodeSpan(adapter, code)])
 
-    assert bank.rows.slots is not None
-    assert bank.rows.codes is not None
-    assert bank.rows.slots.tolist() == [[adapter.slot], [adapter.slot]]
-    assert bank.rows.codes[0].eq(0).all()
-    assert bank.rows.codes[1, 0].tolist() == [0.5, 2.0] + [0.0] * (RANK - 2)
+    assert bank.row_codes.slots is not None
+    assert bank.row_codes.codes is not None
+    assert bank.row_codes.slots.tolist() == [[adapter.slot], [adapter.slot]]
+    assert bank.row_codes.codes[0].eq(0).all()
+    assert bank.row_codes.codes[1, 0].tolist() == [0.5, 2.0] + [0.0] * (RANK - 2)
     binding.bind(sequences, [CodeSpan(), CodeSpan()])
-    assert bank.rows.slots is None
+    assert bank.row_codes.slots is None
     bank.release(adapter)

@@ -14,7 +14,7 @@ from bem.errors import InvalidRequestError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK
 from tests.unit.bem.engine.engines import GREEDY, complete, encode, make_engine, write_adapters
 
 HISTORY = encode("We have talked about boats for a long while, and about the sea as well. " * 3)
@@ -45,7 +45,7 @@ def by_position(folder: Path, plan: list[tuple[str | None, Tensor | None]]) -> s
             adapter, code = plan[min(place, len(plan) - 1)]
             if code is not None:
                 codes[0, place, ["alpha", "beta"].index(str(adapter))] = code
-        bank.rows.set(torch.tensor([[slots["alpha"], slots["beta"]]]), codes)
+        bank.row_codes.set(torch.tensor([[slots["alpha"], slots["beta"]]]), codes)
         with torch.no_grad():
             ids.append(int(backbone.model(torch.tensor([ids])).logits[0, -1].argmax()))
     text: str = backbone.tokenizer.decode(ids[len(PROMPT) :], skip_special_tokens=True)

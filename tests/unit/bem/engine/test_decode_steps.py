@@ -14,7 +14,7 @@ from bem.engine.kv_cache import KVCache
 from bem.testing import tiny_backbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK
 from tests.unit.bem.engine.engines import (
     ADAPTERS,
     ENDLESS,
@@ -84,7 +84,7 @@ def test_a_row_at_the_last_position_is_left_alone(folder: Path) -> None:
         cache = steps._kv_cache
         cache.keys.uniform_(), cache.values.uniform_()
         before = cache.keys[:, 0, :, :CONTEXT].clone()
-        bank.rows.clear()
+        bank.row_codes.clear()
         steps.lower([2], [5], [1])
         steps.upper()
 
@@ -95,7 +95,7 @@ def test_shapes_are_few(folder: Path) -> None:
     """However rows come, go and grow: slots, lengths and adapters are rounded up."""
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
-        bank.rows.clear()
+        bank.row_codes.clear()
         for place in range(CONTEXT):
             steps.lower([place % 4], [place], [1])
             steps.upper()
@@ -126,7 +126,7 @@ def test_nothing_in_a_step_looks_at_data(folder: Path) -> None:
     with torch.inference_mode():
         steps, bank = graph_steps(folder)
         slots = torch.tensor([[bank.acquire(name).slot] for name in ADAPTERS])
-        bank.rows.set(slots, torch.ones(3, 1, RANK))
+        bank.row_codes.set(slots, torch.ones(3, 1, RANK))
         steps.lower([0, 1, 3], [4, 2, 9], [1, 2, 3])
         steps.upper()
         with Operations() as within:

@@ -18,7 +18,7 @@ from bem.errors import (
 )
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.adapters import write_adapter
+from tests.support.random_adapters import write_adapter
 from tests.unit.bem.engine.engines import GREEDY, encode, make_engine, submit, write_adapters
 
 

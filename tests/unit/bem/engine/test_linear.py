@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from bem.adapters.bank import AdapterBank
-from bem.backbone import Backbone, Kind
+from bem.backbone import Backbone, WeightFormat
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
 from bem.engine.linear import MAX_INT4_ROWS, Int4Linear, Int8Linear, quantize
@@ -15,11 +15,11 @@ from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import packed
 
 IDS = torch.tensor([[5, 77, 9, 31, 250, 4, 18, 42]])
-HELD: tuple[tuple[Kind, KernelPreference], ...] = (
+HELD: tuple[tuple[WeightFormat, KernelPreference], ...] = (
     ("fp32", "torch"),
     ("bf16", "torch"),
     ("int8", "torch"),
@@ -29,7 +29,7 @@ HELD: tuple[tuple[Kind, KernelPreference], ...] = (
 )
 
 
-def settled(kind: Kind, kernels: KernelPreference) -> Backbone:
+def settled(kind: WeightFormat, kernels: KernelPreference) -> Backbone:
     """Return the tiny model, to be held as ``kind`` by the kernels named."""
     if kernels == "native":
         return packed(kind)
@@ -96,7 +96,7 @@ def test_a_zero_row_gives_zeros() -> None:
 
 @pytest.mark.parametrize(("kind", "kernels"), HELD)
 def test_zero_codes_are_the_base_exactly(
-    kind: Kind, kernels: KernelPreference, tmp_path: Path
+    kind: WeightFormat, kernels: KernelPreference, tmp_path: Path
 ) -> None:
     """In every form, an adapter with a code of zeros gives the base model's logits bit for bit."""
     backbone = settled(kind, kernels)
@@ -106,9 +106,9 @@ def test_zero_codes_are_the_base_exactly(
     decoder = Decoder(backbone, bank, KVCache(backbone, slots=1, context_tokens=32))
     bare = logits(decoder)
 
-    bank.rows.set(torch.tensor([[slot]]), torch.zeros(1, 1, RANK))
+    bank.row_codes.set(torch.tensor([[slot]]), torch.zeros(1, 1, RANK))
     silent = logits(decoder)
-    bank.rows.set(torch.tensor([[slot]]), torch.ones(1, 1, RANK))
+    bank.row_codes.set(torch.tensor([[slot]]), torch.ones(1, 1, RANK))
     active = logits(decoder)
 
     assert torch.equal(silent, bare)
@@ -116,7 +116,7 @@ def test_zero_codes_are_the_base_exactly(
 
 
 @pytest.mark.parametrize(("kind", "kernels"), HELD[:4])
-def test_every_form_computes_the_same_model(kind: Kind, kernels: KernelPreference) -> None:
+def test_every_form_computes_the_same_model(kind: WeightFormat, kernels: KernelPreference) -> None:
     """Logits of a quantised model stay near those of transformers on the same weights."""
     ids = IDS.repeat(1, 2)
     reference = tiny_backbone()

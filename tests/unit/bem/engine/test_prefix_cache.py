@@ -9,7 +9,7 @@ from bem.engine import GenerationRequest, LLMEngine
 from bem.engine.prefix_cache import BLOCK_TOKENS, PrefixCache
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.adapters import write_adapter
+from tests.support.random_adapters import write_adapter
 from tests.unit.bem.engine.engines import (
     ENDLESS,
     GREEDY,
@@ -102,7 +102,7 @@ def test_reloaded_adapter_never_meets_stale_blocks(folder: Path, tmp_path: Path)
 
 def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
     """An adapter whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
-    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, moving=False)
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, constant_code=True)
     engine = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",))
     without = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
     requests = [asked("one", "alpha"), asked("another", "alpha")]

@@ -10,7 +10,7 @@ from bem.engine import GenerationRequest, LLMEngine, Segment
 from bem.errors import ArtifactTamperedError, InvalidRequestError, SlotsFullError
 from bem.testing import tiny_backbone
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.engines import (
     GREEDY,
     DeltaReader,
@@ -135,7 +135,7 @@ def test_limits_are_named(folder: Path) -> None:
         rank=RANK,
         slots=1,
         feature_layer=FEATURE_LAYER,
-        registered=2,
+        max_loaded=2,
     )
     for name in NAMES[:2]:
         bank.load(folder / name)

@@ -15,7 +15,7 @@ def test_auto_selects_one_of_the_measured_formats() -> None:
 
     assert choice.kind in choice.milliseconds
     assert all(len(times) == len(ROWS) for times in choice.milliseconds.values())
-    assert selected.weights == report.kind
+    assert selected.weight_format == report.kind
     assert report.kernels.startswith("native" if selected.kernels else "torch: ")
 
 
@@ -37,5 +37,5 @@ def test_a_given_format_is_not_measured() -> None:
     """A configured format is taken as it is."""
     selected, report = select_format(tiny_backbone(), "fp32")
 
-    assert (selected.weights, report.milliseconds) == ("fp32", {})
+    assert (selected.weight_format, report.milliseconds) == ("fp32", {})
     assert report.kernels == weight_autotune.UNUSED

@@ -15,7 +15,7 @@ from bem.testing import tiny_backbone
 
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.support.random_safety_adapters import write_safety
-from tests.unit.bem.engine.engines import Reader
+from tests.unit.bem.engine.engines import DeltaReader
 
 REQUEST = GenerationRequest(
     prompt_ids=tuple(b"how do I ..."), sampling=Sampling(temperature=0), max_tokens=12
@@ -37,7 +37,7 @@ def worker(folder: Path, *, threshold: float = 0.0) -> LLMEngine:
 
 def texts(engine: LLMEngine, *requests: GenerationRequest) -> list[str]:
     """Return the texts of requests that run together."""
-    readers = [Reader() for _ in requests]
+    readers = [DeltaReader() for _ in requests]
     for request, reader in zip(requests, readers, strict=True):
         engine.submit(request, reader.arrived.put)
     return [reader.text() for reader in readers]

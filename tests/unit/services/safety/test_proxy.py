@@ -9,6 +9,7 @@ from bem_fleet.services.safety.proxy import _END, Proxy, _drain, _propagate_send
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet.errors import UnavailableError
+from fleet.reflection import ServiceDescriptors
 
 METHODS = pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name
 
@@ -44,7 +45,7 @@ def handler(catalog: Catalog, path: str) -> Any:
 def catalog(*names: str) -> Catalog:
     """Return a catalog with methods of the router."""
     found = Catalog()
-    found.services = ("bemfleet.router.v1.RouterService",)
+    found._descriptors = ServiceDescriptors(services=("bemfleet.router.v1.RouterService",))
     found._methods = {f"/r/{name}": Method(METHODS[name]) for name in names}
     return found
 

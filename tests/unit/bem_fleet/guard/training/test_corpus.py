@@ -1,6 +1,6 @@
 """Training corpus: helpers that do not read the data sets."""
 
-from bem_fleet.data.harmless import HarmlessPrompt
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.guard.training.corpus import (
     Sample,
     _assign_split,
@@ -22,7 +22,7 @@ def test_split_depends_on_text_and_seed_only() -> None:
 
 def test_families_and_windows_are_limited() -> None:
     """No family has more than the limit; the choice does not depend on the order."""
-    texts = [HarmlessPrompt(str(n), f"t{n}", "ab"[n % 2]) for n in range(20)]
+    texts = [BenignText(str(n), f"t{n}", "ab"[n % 2]) for n in range(20)]
     kept = list(_limit_per_family(texts, 3))
 
     assert [text.family for text in kept] == ["a"] * 3 + ["b"] * 3

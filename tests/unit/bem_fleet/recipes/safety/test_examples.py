@@ -20,7 +20,9 @@ HARMLESS = [
 ]
 
 
-def load(monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path) -> SafetyExamples:
+def load(
+    monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path
+) -> SafetyExamples:
     """Load the examples of given prompts."""
     monkeypatch.setattr(examples, "load_red_team", lambda: attacks)
     monkeypatch.setattr(examples, "load_benign_requests", lambda _: HARMLESS)
