@@ -22,6 +22,7 @@ from fleet.settings import FleetSettings
 from tools.generated_files import write_or_check
 
 _KINDS = ("Counter", "Gauge", "Histogram", "Summary")
+_METRIC = re.compile(r"bem_[a-z0-9_]+")
 
 
 def main() -> int:
@@ -105,7 +106,8 @@ def settings_table(one: Descriptor) -> str:
 
 def metrics_table(one: Descriptor, root: Path = ROOT) -> str:
     """Return the metrics that a service's modules declare, sorted by name."""
-    rows = sorted(set(_metrics(root / "services" / one.name)))
+    found = set(declared_metrics(root / "services" / one.name))
+    rows = [(f"`{name}`", kind, _one_line(text)) for name, kind, text in sorted(found)]
     return _markdown([("metric", "type", "meaning"), *rows])
 
 
@@ -131,16 +133,28 @@ def _field_docstrings(settings: type[FleetSettings]) -> dict[str, str]:
     return found
 
 
-def _metrics(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield name, type and help text of each metric below a folder."""
+def declared_metrics(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield name, type and help text of each metric that the modules of a folder declare.
+
+    A declaration is the call of a metric class, or the pair of name and help text that a collector
+    yields: a counter if its name ends in ``_total``, else a gauge.
+    """
     for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)):
+            if isinstance(node, ast.Call):
+                function = node.func
+                called = function.id if isinstance(function, ast.Name) else ""
+                kind, values = called if called in _KINDS else "", node.args[:2]
+            elif isinstance(node, ast.Tuple):
+                kind, values = "tuple", node.elts[:2]
+            else:
                 continue
-            kind = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            texts = [str(arg.value) for arg in node.args[:2] if isinstance(arg, ast.Constant)]
-            if kind in _KINDS and len(texts) == len(("name", "help")):
-                yield f"`{texts[0]}`", kind.lower(), _one_line(texts[1])
+            texts = [str(one.value) for one in values if isinstance(one, ast.Constant)]
+            if not kind or len(texts) != len(("name", "help")) or not _METRIC.fullmatch(texts[0]):
+                continue
+            if kind == "tuple":
+                kind = "counter" if texts[0].endswith("_total") else "gauge"
+            yield texts[0], kind.lower(), texts[1]
 
 
 def _one_line(text: str) -> str:

@@ -10,19 +10,18 @@ from bem_fleet.descriptors import load_descriptors
 
 from tests.charts.rendering import CHART, ROOT, VALUE_SETS, objects, render
 from tools import chart_values, dashboards
+from tools.docs_tables import declared_metrics
 
-_DEFINED = re.compile(r"(Counter|Gauge|Histogram)\(\s*\"(bem_[a-z0-9_]+)\"")
 _QUERIED = re.compile(r"\bbem_[a-z0-9_]+")
-_SERIES = {"Histogram": ("_bucket", "_sum", "_count"), "Counter": ("",), "Gauge": ("",)}
+_SERIES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 
 
 def exported() -> set[str]:
     """Return the names of the series that the code exports."""
     found = set()
     for folder in ("services", "libs/fleet"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for kind, name in _DEFINED.findall(path.read_text()):
-                found |= {name + part for part in _SERIES[kind]}
+        for name, kind, _ in declared_metrics(ROOT / folder):
+            found |= {name + part for part in _SERIES[kind]}
     return found
 
 

@@ -59,7 +59,7 @@ class Floors:
         ]
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps plugins in sets
 class RunRecord:
     """What a session ran and skipped: a pytest plugin.
 

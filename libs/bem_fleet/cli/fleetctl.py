@@ -13,10 +13,8 @@ from typing import Annotated
 import typer
 from fleet.wire import AUDIT_STREAM
 
-from bem_fleet.acceptance.catalogue import CENTRAL_GATES
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli import adapters, audit, canary, experiments
-from bem_fleet.cli import gates as gate_report
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.plan import Plan
@@ -84,15 +82,17 @@ def gates(
     ] = False,
     root: Annotated[Path, typer.Option(help="folder that holds results")] = ROOT,
     definitions: Annotated[
-        Path, typer.Option("--gates", help="file with the gates")
-    ] = CENTRAL_GATES,
+        Path | None, typer.Option("--gates", help="file with the gates in place of the catalogue")
+    ] = None,
 ) -> int:
     """Judge the acceptance gates; exit code 0 only if all pass, and not measured is no pass.
 
     Judges every gate from the per-item scores of its report, writes results/gates.json, and prints
     the gates of one phase or of all.
     """
-    return gate_report.report_gates(definitions, root, phase, as_json=as_json, check=check)
+    from bem_fleet.cli.gates import report_gates  # noqa: PLC0415 - loads scipy
+
+    return report_gates(definitions, root, phase, as_json=as_json, check=check)
 
 
 @audits.command("verify")

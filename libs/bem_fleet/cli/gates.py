@@ -9,7 +9,7 @@ from typing import Any
 
 from bem.errors import GateFormatError
 
-from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.catalogue import CENTRAL_GATES, load_catalogue
 from bem_fleet.acceptance.gate_table import (
     GATE_TABLE,
     GateResult,
@@ -25,11 +25,13 @@ from bem_fleet.cli.tables import format_table
 _UNKNOWN = "-"
 
 
-def report_gates(gates: Path, root: Path, phase: int | None, *, as_json: bool, check: bool) -> int:
+def report_gates(
+    gates: Path | None, root: Path, phase: int | None, *, as_json: bool, check: bool
+) -> int:
     """Judge all gates, store or check their lines, and print those of one phase.
 
     Args:
-        gates: File with the gates.
+        gates: File with the gates; None for the catalogue's.
         root: Folder that holds ``results``.
         phase: Deployment phase, 1 to 4; None for all.
         as_json: Print JSON.
@@ -41,7 +43,7 @@ def report_gates(gates: Path, root: Path, phase: int | None, *, as_json: bool, c
     Raises:
         GateFormatError: Gates, a report or the stored lines cannot be read.
     """
-    catalogue = load_catalogue(gates)
+    catalogue = load_catalogue(gates or CENTRAL_GATES)
     rows = evaluate_gates(catalogue, root)
     lines = [row.result for row in rows]
     if check:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
+from collections.abc import Iterator
 from configparser import RawConfigParser
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ def configuration(plan: Plan) -> str:
     parser = RawConfigParser(default_section="")
     parser.optionxform = str  # type: ignore[method-assign,assignment] # keeps the case of names
     parser["unix_http_server"] = {
-        "file": _escape(str(plan.sockets / "supervisor.sock")),
+        "file": _escape(str(_socket(plan))),
         "chmod": "0700",
     }
     parser["supervisord"] = {
@@ -61,6 +63,10 @@ def _section(plan: Plan, program: Program, order: int) -> dict[str, str]:
         "stdout_logfile": _escape(str(plan.logs / f"{program.name}.log")),
         "stdout_logfile_maxbytes": "20MB",
     }
+
+
+def _socket(plan: Plan) -> Path:
+    return plan.sockets / "supervisor.sock"
 
 
 def _escape(text: str) -> str:
@@ -105,16 +111,23 @@ def _update_spec(file: Path, name: str, spec: dict[str, Any]) -> None:
         write_json_atomic(file, made)
 
 
-def remote(plan: Plan) -> Any:
-    """Return supervisord's control interface."""
-    transport = SupervisorTransport(serverurl=f"unix://{plan.sockets / 'supervisor.sock'}")
-    return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+@contextmanager
+def control(plan: Plan) -> Iterator[Any]:
+    """Yield supervisord's control interface; its connection is closed at the end."""
+    transport = SupervisorTransport(serverurl=f"unix://{_socket(plan)}")
+    try:
+        yield xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+    finally:
+        transport.close()
 
 
 def states(plan: Plan) -> dict[str, dict[str, Any]]:
     """Return each process's state by name; empty when supervisord does not run."""
+    if not _socket(plan).exists():
+        return {}
     try:
-        return {entry["name"]: entry for entry in remote(plan).getAllProcessInfo()}
+        with control(plan) as supervisor:
+            return {entry["name"]: entry for entry in supervisor.getAllProcessInfo()}
     except (OSError, xmlrpc.client.Fault):
         return {}
 
@@ -123,13 +136,13 @@ def stop(plan: Plan) -> bool:
     """Stop everything in reverse order, each draining; False when nothing ran."""
     if not states(plan):
         return False
-    control = remote(plan)
-    for program in reversed(plan.programs()):
-        try:
-            control.stopProcess(program.name)
-        except xmlrpc.client.Fault:
-            continue  # it was not running
-    control.shutdown()
+    with control(plan) as supervisor:
+        for program in reversed(plan.programs()):
+            try:
+                supervisor.stopProcess(program.name)
+            except xmlrpc.client.Fault:
+                continue  # it was not running
+        supervisor.shutdown()
     limit = time.monotonic() + _SHUTDOWN_S
     while states(plan) and time.monotonic() < limit:
         time.sleep(0.1)
