@@ -1,0 +1,52 @@
+"""Tests of the metrics that are read at scrape."""
+
+from bem.engine.counters import EngineCounters
+from bem_fleet.services.router.engine_metrics import EngineCollector
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+
+
+class Engine:
+    """An engine with fixed counters."""
+
+    def __init__(self) -> None:
+        self.counters = EngineCounters(running=3, prompt_tokens=30, reused_tokens=10, steps=7)
+        self.prefix_cache_bytes = 4096
+
+
+def test_counters_are_read_at_scrape() -> None:
+    """A scrape shows the values of now, and zeros without an engine."""
+    registry, collector, engine = CollectorRegistry(), EngineCollector(), Engine()
+    registry.register(collector)
+    assert registry.get_sample_value("bem_router_decode_steps_total") == 0
+    collector.attach(engine)
+    assert registry.get_sample_value("bem_router_decode_steps_total") == 7
+    engine.counters.steps = 8
+
+    assert registry.get_sample_value("bem_router_decode_steps_total") == 8
+    assert registry.get_sample_value("bem_router_requests_running") == 3
+    assert registry.get_sample_value("bem_router_prefix_hit_ratio") == 0.25
+    assert registry.get_sample_value("bem_router_prefix_cache_bytes") == 4096
+    collector.detach(engine)
+    assert registry.get_sample_value("bem_router_requests_running") == 0
+
+
+def test_metric_names_are_those_of_the_dashboards() -> None:
+    """All metrics of the router are on the process's metrics page."""
+    page = generate_latest(REGISTRY).decode()
+    for name in (
+        "requests_running",
+        "requests_waiting",
+        "requests_dropped_total",
+        "decode_steps_total",
+        "prompt_tokens_total",
+        "generated_tokens_total",
+        "ttft_seconds_count",
+        "inter_token_seconds_count",
+        "prefix_reused_tokens_total",
+        "prefix_reused_lower_tokens_total",
+        "prefix_hit_ratio",
+        "prefix_cache_bytes",
+        "adapter_page_ins_total",
+    ):
+        assert f"\nbem_router_{name} " in page
+    assert "# TYPE bem_router_adapter_resident gauge" in page

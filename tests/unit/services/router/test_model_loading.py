@@ -1,0 +1,63 @@
+"""Tests of model loading from settings."""
+
+from pathlib import Path
+
+import pytest
+from bem.engine import LLMEngine
+from bem.testing import tiny_backbone
+from bem_fleet.services.router import model_loading
+from bem_fleet.services.router.settings import RouterSettings
+
+from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.unit.bem.safety.adapters import write_safety
+
+
+def settings_of(folder: Path) -> RouterSettings:
+    """Settings for the tiny model."""
+    return RouterSettings(
+        adapter_folder=folder / "adapters",
+        safety=folder / "safety",
+        context_tokens=128,
+        rank=RANK,
+        slots=3,
+        first_layer=min(LAYERS),
+        feature_layer=FEATURE_LAYER,
+        rows=2,
+        queue=5,
+    )
+
+
+@pytest.mark.parametrize("safety", [False, True])
+async def test_bank_and_engine_follow_the_settings(tmp_path: Path, *, safety: bool) -> None:
+    """Adapters of the folder are loaded, and the safety adapter if its folder has one."""
+    write_adapter(tmp_path / "adapters", tiny_backbone(), "alpha", seed=0)
+    if safety:
+        write_safety(tmp_path / "safety", tiny_backbone())
+    host = model_loading.assemble(tiny_backbone(), settings_of(tmp_path))
+    engine = host._engine
+    assert isinstance(engine, LLMEngine)
+    await host.close()
+
+    assert [adapter.name for adapter in host.adapters()] == ["alpha"]
+    assert host.context_tokens == 128
+    assert engine.core.scheduler.free_slots == 2
+    assert (engine.safety is not None) is safety
+
+
+async def test_load_selects_the_weight_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The backbone of the settings is loaded in the configured format."""
+    sources: list[str] = []
+
+    def load_tiny(source: str, **_: object) -> object:
+        sources.append(source)
+        return tiny_backbone()
+
+    monkeypatch.setattr(model_loading, "load_backbone", load_tiny)
+    changes = {"backbone": "tiny-model", "weights": "int8", "kernels": "torch"}
+    host = model_loading.load(settings_of(tmp_path).model_copy(update=changes))
+    await host.close()
+
+    assert sources == ["tiny-model"]
+    assert host.backbone.weights == "int8"

@@ -1,0 +1,67 @@
+"""Tests of request parsing: defaults, limits and the safety header."""
+
+import pytest
+from bem.engine import Sampling
+from bem.errors import InvalidRequestError
+from bem.testing import tiny_backbone
+from bem_fleet.services.router.request_parsing import RequestParser, requested_safety_strength
+from bemfleet.router.v1 import router_pb2 as pb
+from fleet.wire import SAFETY_STRENGTH
+
+PARSER = RequestParser(tiny_backbone().tokenizer, 64)
+
+
+def parse(request: pb.GenerateRequest) -> object:
+    """Parse a request of one adapter."""
+    return PARSER.parse(request, adapter="a", safety_strength=0.5, deadline=9.0)
+
+
+def test_defaults_fill_what_a_request_leaves_out() -> None:
+    """Sampling, scale and output limit have defaults; the limit shrinks to the context."""
+    parsed = PARSER.parse(
+        pb.GenerateRequest(prompt="hello"), adapter=None, safety_strength=0.0, deadline=None
+    )
+
+    assert parsed.sampling == Sampling()
+    assert len(parsed.prompt_ids) == 5
+    assert parsed.max_tokens == 59
+    assert (parsed.adapter, parsed.adapter_scale, parsed.adapter_start) == (None, 1.0, 0)
+
+
+def test_arguments_pass_through() -> None:
+    """Adapter, strength and deadline are the host's."""
+    parsed = PARSER.parse(
+        pb.GenerateRequest(prompt="x"), adapter="a", safety_strength=0.5, deadline=9.0
+    )
+
+    assert (parsed.adapter, parsed.safety_strength, parsed.deadline) == ("a", 0.5, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.GenerateRequest(), "prompt"),
+        (pb.GenerateRequest(prompt="x" * 64), "prompt"),
+        (pb.GenerateRequest(prompt="x", max_tokens=64), "max_tokens"),
+        (pb.GenerateRequest(prompt="x", max_tokens=0), "max_tokens"),
+        (pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=0)), "sampling.top_p"),
+        (pb.GenerateRequest(prompt="x", stop=[""]), "stop"),
+        (pb.GenerateRequest(prompt="x", adapter_from_message=1), "adapter_from_message"),
+    ],
+)
+def test_errors_name_field_and_limit(request_: pb.GenerateRequest, field: str) -> None:
+    """The message has the form field, problem, limit."""
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(request_)
+
+    assert caught.value.field == field
+    assert "; " in str(caught.value)
+
+
+def test_the_last_safety_header_counts() -> None:
+    """The header is a number in [0, 1]; without it the default applies."""
+    assert requested_safety_strength([]) is None
+    assert requested_safety_strength([(SAFETY_STRENGTH, "0"), (SAFETY_STRENGTH, b"0.25")]) == 0.25
+    for text in ("high", "1.01", "nan"):
+        with pytest.raises(InvalidRequestError, match=SAFETY_STRENGTH):
+            requested_safety_strength([(SAFETY_STRENGTH, text)])
