@@ -8,8 +8,8 @@ from bem.testing import tiny_backbone
 from bem_fleet.services.router import model_loading
 from bem_fleet.services.router.settings import RouterSettings
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
-from tests.unit.bem.safety.adapters import write_safety
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_safety_adapters import write_safety
 
 
 def settings_of(folder: Path) -> RouterSettings:
@@ -60,4 +60,4 @@ async def test_load_selects_the_weight_format(
     await host.close()
 
     assert sources == ["tiny-model"]
-    assert host.backbone.weights == "int8"
+    assert host.backbone.weight_format == "int8"
