@@ -66,7 +66,8 @@ def _quality(report: dict[str, Any]) -> list[str]:
         "",
         (
             f"{len(report['metrics']['f1']['keys'])} held-out questions, safety strength 1. "
-            f"Above the value head's threshold: {_format_list(report['harmless_above_threshold'])}; refused: "
+            "Above the value head's threshold: "
+            f"{_format_list(report['harmless_above_threshold'])}; refused: "
             f"{_format_list(report['harmless_refused']['basis'])}, by the base "
             f"{report['harmless_refused']['base']:.3f}."
         ),
