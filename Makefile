@@ -113,15 +113,15 @@ train-scorer: setup ## Train the sidecar's heads and report on what they never s
 	$(PY) -m bem_fleet.studies.guard train
 	$(PY) -m bem_fleet.studies.guard report
 
-train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
+train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; the fleet serves seed 0
 	$(PY) -m bem_fleet.recipes.safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0
 	$(PY) -m bem_fleet.recipes.safety --seed 1 --out .cache/safety/seed-1 --curves results/safety_training/seed-1
 	$(PY) -m bem_fleet.recipes.safety --seed 2 --out .cache/safety/seed-2 --curves results/safety_training/seed-2
 
-safety-study: setup ## Judge the safety adapters, alone and with the sidecar: gate C
+safety-study: setup ## Evaluate the safety adapters, alone and with the sidecar (gate C)
 	$(PY) -m bem_fleet.studies.safety --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
 
-safety-ablations: setup ## Train and measure other epsilons and bases, and no basis
+safety-ablations: setup ## Train and evaluate safety adapters with other epsilons and bases
 	for epsilon in 0.05 0.3; do $(PY) -m bem_fleet.recipes.safety --epsilon $$epsilon \
 	  --out .cache/safety/epsilon-$$epsilon --curves .cache/safety/epsilon-$$epsilon; done
 	for basis in 16 192 576; do $(PY) -m bem_fleet.recipes.safety --basis $$basis \
