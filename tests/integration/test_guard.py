@@ -191,11 +191,7 @@ async def test_only_operators_set_the_strength_that_the_mission_receives(
 async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: RedisServer) -> None:
     """A request whose scorer exceeds its time limit does not reach the mission."""
     async with scene(tmp_path, redis_server, scorer_socket=None, deep_timeout_s=1.0) as fleet:
-        (deep,) = (
-            child
-            for child in psutil.Process().children()
-            if "deep" in child.cmdline()[-2:]
-        )
+        (deep,) = (child for child in psutil.Process().children() if "deep" in child.cmdline()[-2:])
         os.kill(deep.pid, signal.SIGSTOP)
         err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="hello there")))
 
