@@ -34,7 +34,7 @@ def products(library: Library) -> None:
 def layers(library: Library) -> None:
     """Serve prompts of several lengths with and without an adapter, and score a text."""
     for kind in ("int8", "int4"):
-        backbone = replace(tiny_backbone(), kernels=library, weights=kind)  # type: ignore[arg-type]
+        backbone = replace(tiny_backbone(), kernels=library, weights=kind)
         bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
         with TemporaryDirectory() as folder:
             write_adapter(Path(folder), backbone, "alpha", seed=0)

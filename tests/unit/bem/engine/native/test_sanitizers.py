@@ -59,6 +59,7 @@ def run(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
+        check=False,
         timeout=900,
     )
 
