@@ -8,12 +8,19 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, WeightFormat
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
-from bem.engine.linear import MAX_INT4_ROWS, Int4Linear, Int8Linear, quantize
+from bem.engine.linear import (
+    MAX_INT4_ROWS,
+    FrozenLinear,
+    Int4Linear,
+    Int8Linear,
+    fuse_and_quantize,
+    quantize,
+)
 from bem.engine.native import KernelPreference
 from bem.engine.weight_autotune import select_format
 from bem.errors import UnsupportedWeightsError
 from bem.testing import tiny_backbone
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import packed
@@ -145,3 +152,23 @@ def test_a_shape_without_a_product_is_named() -> None:
     """A matrix that cannot be grouped by 32 is refused with its shape."""
     with pytest.raises(UnsupportedWeightsError, match=r"int4.*\(64, 40\)"):
         quantize(matrix(64, 40), "int4")
+
+
+def test_neighbours_in_memory_are_fused_without_a_copy() -> None:
+    """Weights that follow each other become one view; others are copied, with the same product."""
+    memory, x = matrix(64), matrix(5)
+    parts = [nn.Linear(96, rows, bias=False) for rows in (40, 24)]
+    for part in parts:
+        part.requires_grad_(requires_grad=False)
+    parts[0].weight.data, parts[1].weight.data = memory[:40], memory[40:]
+    view = fuse_and_quantize(parts, "fp32")
+    assert isinstance(view, FrozenLinear)
+    assert view.weight.data_ptr() == memory.data_ptr()
+    assert torch.equal(view(x), x @ memory.T)
+
+    parts[0].weight.data = memory[:40].clone()
+    copy = fuse_and_quantize(parts, "fp32")
+    assert isinstance(copy, FrozenLinear)
+    assert copy.weight.data_ptr() != memory.data_ptr()
+    assert torch.equal(copy(x), x @ memory.T)
+    assert parts[1].weight.data_ptr() == copy.weight[40:].data_ptr()

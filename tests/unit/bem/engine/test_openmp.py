@@ -35,7 +35,6 @@ def test_the_calling_threads_pool_ends() -> None:
     if not TASKS.exists():
         pytest.skip("threads are counted in /proc, which only Linux has")
 
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

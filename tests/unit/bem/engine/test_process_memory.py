@@ -1,11 +1,14 @@
 """What an engine takes of memory and gives back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
+from bem.engine.linear import FrozenLinear
 from bem.engine.process_memory import release_weight_file
 from bem.testing import tiny_backbone
 from transformers import LlamaForCausalLM
@@ -40,6 +43,28 @@ def test_what_is_rarely_read_stays_in_the_file(tmp_path: Path, *, changed: bool)
 
     assert (str(tmp_path) in Path("/proc/self/maps").read_text()) is not changed
     assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+
+
+def test_an_engine_as_loaded_computes_from_the_mapped_file(tmp_path: Path) -> None:
+    """Gate, up, output, down and embedding matrices stay in the file, which processes share."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not show what is mapped")
+    tiny_backbone().model.save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path)
+    backbone = replace(tiny_backbone(), model=model.requires_grad_(requires_grad=False))
+    wanted = tiny_backbone().model.lm_head.weight.clone()
+
+    decoder = Decoder(backbone, None, KVCache(backbone, slots=1, context_tokens=16))
+
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    line = next(line for line in lines if str(tmp_path) in line)
+    begin, end = (int(address, 16) for address in line.split()[0].split("-"))
+    mapped = [
+        isinstance(one, FrozenLinear) and begin <= one.weight.data_ptr() < end
+        for one in decoder.linears
+    ]
+    assert mapped == [False, True, True, True] * len(backbone.layers) + [True]
+    assert torch.equal(model.lm_head.weight, wanted)
 
 
 def cuda_code_kib() -> int | None:

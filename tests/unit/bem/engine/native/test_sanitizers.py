@@ -60,6 +60,7 @@ def run(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
+        check=False,
         timeout=900,
     )
 
