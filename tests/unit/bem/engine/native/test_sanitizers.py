@@ -57,7 +57,6 @@ def run(library: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", module, str(library), *arguments],
         cwd=ROOT,
         env=environment,
-        check=False,
         capture_output=True,
         text=True,
         check=False,
