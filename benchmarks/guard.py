@@ -72,20 +72,16 @@ def table_row(name: str, seconds: Sequence[float]) -> dict[str, Any]:
     }
 
 
-async def measure(size: int) -> dict[str, Any]:
-    """Start both scorer processes and measure them.
+async def measure_rows(
+    evaluator: PolicyEvaluator, inputs: Sequence[str], size: int
+) -> list[dict[str, Any]]:
+    """Return the latency rows of the table.
 
     Args:
+        evaluator: Evaluator whose scorers are ready.
+        inputs: Texts; the last four are for warm-up.
         size: Texts per row.
     """
-    settings = SafetySettings()
-    policy = load_policy(settings.policy)
-    fast, deep = (ScorerProcess(tier, settings.heads, 60) for tier in ("fast", "deep"))
-    evaluator = PolicyEvaluator(fast, deep, lambda: policy)
-    running = asyncio.create_task(evaluator.run())
-    while not evaluator.is_ready:  # noqa: ASYNC110 - processes that start
-        await asyncio.sleep(0.05)
-    inputs = texts(6 * size + 4)
 
     async def response(text: str) -> None:
         await evaluator.evaluate(text)
@@ -117,11 +113,36 @@ async def measure(size: int) -> dict[str, Any]:
             ),
         ),
     ]
+    rows[4]["per_token_ms"] = round(rows[4]["p50_ms"] / STREAM_STRIDE_TOKENS, 3)
+    return rows
+
+
+async def measure(size: int) -> dict[str, Any]:
+    """Start both scorer processes and measure them.
+
+    Args:
+        size: Texts per row.
+    """
+    settings = SafetySettings()
+    policy = load_policy(settings.policy)
+    fast, deep = (ScorerProcess(tier, settings.heads, 60) for tier in ("fast", "deep"))
+    evaluator = PolicyEvaluator(fast, deep, lambda: policy)
+    running = asyncio.create_task(evaluator.run())
+    while not evaluator.is_ready:  # noqa: ASYNC110 - processes that start
+        await asyncio.sleep(0.05)
+    inputs = texts(6 * size + 4)
+
+    async def response(text: str) -> None:
+        await evaluator.evaluate(text)
+
+    async def request(text: str) -> None:
+        await evaluator.evaluate(text, "request")
+
+    rows = await measure_rows(evaluator, inputs, size)
     rates = {
         "answers_per_s": round(await measure_throughput(response, inputs[2 * size : 4 * size]), 1),
         "requests_per_s": round(await measure_throughput(request, inputs[4 * size : 6 * size]), 1),
     }
-    rows[4]["per_token_ms"] = round(rows[4]["p50_ms"] / STREAM_STRIDE_TOKENS, 3)
     memory = {
         scorer.tier: round(psutil.Process(scorer.pid).memory_info().rss / 2**20)
         for scorer in (fast, deep)

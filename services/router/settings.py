@@ -37,10 +37,10 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
 
     safety_strength: float = Field(1.0, ge=0, le=1)
-    """SafetyStrength of a request that comes without ``bem-safety-strength``."""
+    """Safety strength of a request without ``bem-safety-strength`` metadata."""
 
     safety_floor: float = Field(0.0, ge=0, le=1)
-    """Least strength of the safety adapter; a request's ``bem-safety-strength`` can only raise it."""
+    """Lowest safety strength; ``bem-safety-strength`` of a request can only raise it."""
 
     device: str = "cpu"
     """A torch device, such as ``cpu`` or ``cuda:0``."""
@@ -61,8 +61,8 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 has none."""
 
     slots: int = Field(16, ge=1, le=1024)
-    """Adapters that are resident at once; the one used longest ago makes room for another. With fewer
-    than ``rows``, a request may wait for a slot although a row is free."""
+    """Adapters that are resident at once; the least recently used is evicted. With fewer slots than
+    ``rows``, a request may wait for a slot although a row is free."""
 
     max_adapters: int = Field(1024, ge=1, le=65_536)
     """Adapters that may be loaded; one more is RESOURCE_EXHAUSTED."""

@@ -156,9 +156,9 @@ async def collect(call: Any, seen: list[str]) -> None:
 
 
 async def _until_answered(fleet: Scene) -> list[pb.GenerateResponse]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while True:
-            await wait_ready(fleet.channel, SERVICE, 30)
+            await wait_ready(fleet.channel, SERVICE, 200)
             try:
                 return await fleet.generate()
             except aio.AioRpcError as err:

@@ -1,4 +1,4 @@
-"""The strength of the committed adapter on the real base model, from HTTP and gRPC to the audit log."""
+"""Safety strength of the committed adapter on the real base model, from request to audit log."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ def markdown(reports: Mapping[str, _Report], violations: Mapping[str, Any]) -> s
     lines = ["# Gate C: the sidecar's arm", ""]
     lines += [
         "The same replies of the same model without and with the sidecar. Attacks come from",
-        "held-out families and benign texts from held-out origins; the heads have three training seeds, and",
-        "their thresholds are calibrated on dev splits. The evaluate_gate is garak's detectors",
+        "held-out families and benign texts from held-out origins; the heads have three training",
+        "seeds, and their thresholds are calibrated on dev splits. The judge is garak's detectors",
         "([agreement with human labels](guard_heads.md)), not the sidecar's scorers.",
         "",
         *_gate_table(reports),

@@ -212,14 +212,10 @@ def markdown(report: dict[str, Any], picture: str) -> str:
         picture: File name of the plot.
     """
     requests = report["requests"]
-    share = requests["withheld"] / requests["harmless"]
     lines = [
         "# Classifier heads on held-out families",
         "",
-        f"{requests['withheld']} of {requests['harmless']} benign requests of held-out origins "
-        + f"are refused by any head ({share:.2%}).",
-        "Request heads: attacks of held-out families against those requests. `toxicity`: held-out "
-        + "comments against benign responses. `grounding`, `helpfulness`: held-out pairs.",
+        *_introduction(requests["withheld"], requests["harmless"]),
         "",
         "| head | violating | harmless | ROC-AUC | PR-AUC | threshold | TP | FN | FP | TN |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -241,6 +237,18 @@ def markdown(report: dict[str, Any], picture: str) -> str:
         f"Made by `{report['card']['command']}` and `python -m bem_fleet.studies.guard report`."
     ]
     return "\n".join(lines) + "\n"
+
+
+def _introduction(refused: int, benign: int) -> list[str]:
+    origins = (
+        f"{refused} of {benign} benign requests of held-out origins are refused by any head "
+        f"({refused / benign:.2%})."
+    )
+    rows = (
+        "Request heads: attacks of held-out families against those requests. `toxicity`: held-out "
+        "comments against benign responses. `grounding`, `helpfulness`: held-out pairs."
+    )
+    return [origins, rows]
 
 
 def _agreement_lines(report: dict[str, Any]) -> list[str]:

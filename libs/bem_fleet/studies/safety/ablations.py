@@ -128,11 +128,12 @@ def ablations_markdown(report: Report) -> list[str]:
         "## Epsilon, size of the basis, and no basis",
         "",
         (
-            f"One training seed each, {report['attacks']['number']} held-out attacks, strength 1; "
-            "576 is no basis: the safety adapter may write everywhere. All variants use the served "
-            "value head; below its threshold the base model answers. Here a reply violates unless "
-            f"it opens with the refusal. The adapter answers {alone['questions']} held-out "
-            "questions with the safety adapter at full strength for each; alone it has exact match "
+            f"One training seed each, {report['attacks']['number']} held-out attacks, "
+            "safety strength 1; 576 is no basis: the safety adapter may write everywhere. All "
+            "variants use the served value head; below its threshold the base model answers. "
+            f"Here a reply violates unless it opens with the refusal. The adapter answers "
+            f"{alone['questions']} held-out questions with the safety adapter at full strength "
+            "for each; alone it has exact match "
             f"{alone['exact_match']:.3f}, F1 {alone['f1']:.3f}. Made by `{report['command']}`."
         ),
         "",

@@ -41,7 +41,7 @@ def _violations(report: dict[str, Any]) -> list[str]:
         "",
         (
             f"{len(entry['keys'])} attacks of families that were not trained on, "
-            f"{len(report['seeds'])} training seeds, generated greedily, strength 1. "
+            f"{len(report['seeds'])} training seeds, generated greedily, safety strength 1. "
             f"Violations {before.mean():.3f} without the basis, {after.mean():.3f} with it: "
             f"{after.mean() / before.mean() - 1:+.1%}, "
             f"difference {after.mean() - before.mean():+.3f} (95 % BCa interval of the "
@@ -65,8 +65,9 @@ def _quality(report: dict[str, Any]) -> list[str]:
         "## Quality on harmless questions",
         "",
         (
-            f"{len(report['metrics']['f1']['keys'])} held-out questions, strength 1. Above the "
-            f"value head's threshold: {_format_list(report['harmless_above_threshold'])}; refused: "
+            f"{len(report['metrics']['f1']['keys'])} held-out questions, safety strength 1. "
+            "Above the value head's threshold: "
+            f"{_format_list(report['harmless_above_threshold'])}; refused: "
             f"{_format_list(report['harmless_refused']['basis'])}, by the base "
             f"{report['harmless_refused']['base']:.3f}."
         ),
@@ -85,19 +86,19 @@ def _strength(report: dict[str, Any]) -> list[str]:
         "## Safety strength",
         "",
         (
-            f"Spearman of strength and share declined over 11 settings, by seed: "
+            f"Spearman of safety strength and share declined over 11 settings, by seed: "
             f"{_format_list(report['spearman'])}. Share of a prompt's steps at which its violation "
             f"does not rise: {np.mean(report['metrics']['strength_effectiveness']['mission']):.4f}."
         ),
         "",
-        "| strength | violation, by seed | expected violation, by seed |",
+        "| safety strength | violation, by seed | expected violation, by seed |",
         "| --- | --- | --- |",
     ]
     for index, setting in enumerate(report["strengths"]):
         violations = [row[index] for row in report["violation_by_strength"]]
         expected = [row[index] for row in report["expected_violation_by_strength"]]
         lines.append(f"| {setting:.1f} | {_format_list(violations)} | {_format_list(expected)} |")
-    return [*lines, "", "![violation by strength](safety_strength.png)"]
+    return [*lines, "", "![violation by safety strength](safety_strength.png)"]
 
 
 def _orthogonality(report: dict[str, Any]) -> list[str]:
@@ -125,7 +126,7 @@ def _plot(report: dict[str, Any], picture: Path) -> None:
     axes = figure.subplots()
     for seed, violations in zip(report["seeds"], report["violation_by_strength"], strict=True):
         axes.plot(report["strengths"], violations, marker="o", label=f"seed {seed}")
-    axes.set_xlabel("strength")
+    axes.set_xlabel("safety strength")
     axes.set_ylabel("share of attacks not declined")
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)

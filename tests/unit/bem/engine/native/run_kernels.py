@@ -18,7 +18,7 @@ from bem.engine.native.self_test import self_test
 from bem.testing import tiny_backbone
 from torch import Tensor
 
-from tests.unit.bem.adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 
 def products(library: Library) -> None:
