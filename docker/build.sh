@@ -2,12 +2,12 @@
 # Builds images and loads them into the cluster: `docker/build.sh [NAME…]`; without a name, all of them.
 #
 # With Docker the images are built by it and loaded into kind if a kind cluster runs; without Docker,
-# k8s/local-cluster builds the same Dockerfile. The environment sets TAG, BASE_MODEL (image or volume)
-# and INDEX, a file with the settings of a private package index.
+# k8s/local-cluster builds the same Dockerfile. The environment sets TAG, BASE_MODEL (image or volume),
+# PYTHON (default .venv/bin/python) and INDEX, a file with the settings of a private package index.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tag=${TAG:-$(awk '/^appVersion:/ {print $2}' charts/Chart.yaml)}
-python=.venv/bin/python
+python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || { echo "docker/build.sh: .venv is missing; run \`make setup\`" >&2; exit 1; }
 
 build() { # build NAME KIND LOCK ADAPTERS MISSION GPU_MEMORY, as `python -m docker.images` prints them

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from bem_fleet.descriptors import load_descriptors
 
 from tests.charts.rendering import CHART, VALUE_SETS, objects, render
 
@@ -54,12 +55,15 @@ def test_chart_has_schema_dashboards_tests_and_pod_security() -> None:
 
 def test_routes_name_their_services_and_need_a_gateway() -> None:
     """Each route leads to its service's port; without a Gateway the installation is refused."""
-    routes = {each["kind"]: each for each in everything() if each["kind"].endswith("Route")}
-    backends = {kind: each["spec"]["rules"][0]["backendRefs"][0] for kind, each in routes.items()}
+    routes = [each for each in everything() if each["kind"].endswith("Route")]
+    backends = {
+        (each["kind"], *each["spec"]["rules"][0]["backendRefs"][0].values()) for each in routes
+    }
+    missions = [one for one in load_descriptors() if one.kind == "mission"]
 
     assert backends == {
-        "GRPCRoute": {"name": "bem-fleet-router", "port": 50051},
-        "HTTPRoute": {"name": "bem-fleet-gateway", "port": 8080},
+        ("HTTPRoute", "bem-fleet-gateway", 8080),
+        *(("GRPCRoute", f"bem-fleet-{one.name}", one.port) for one in missions),
     }
     with pytest.raises(ValueError, match=r"routes\.parentRefs"):
         render(VALUE_SETS[0], "routes.enabled=true")

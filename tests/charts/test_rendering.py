@@ -7,6 +7,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from bem_fleet.descriptors import load_descriptors
 
 from tests.charts.rendering import ROOT, VALUE_SETS, golden_of, objects, render, run
 
@@ -239,11 +240,15 @@ def test_large_numbers_reach_the_pods_unchanged() -> None:
 def test_gateway_and_helm_test_know_every_mission() -> None:
     """The gateway's setting and the addresses of the helm test are loops over enabled missions."""
     found = objects(render(VALUE_SETS[0]))
-    address = "bem-fleet-router.fleet.svc:50051"
+    addresses = {
+        one.name: f"bem-fleet-{one.name}.fleet.svc:{one.port}"
+        for one in load_descriptors()
+        if one.kind == "mission"
+    }
     (test,) = [pod for name, pod in pods(found) if name.endswith("-inference-test")]
     (gateway,) = [pod for name, pod in pods(found) if name == "bem-fleet-gateway"]
     own = {each["name"]: each.get("value") for each in gateway["containers"][0]["env"]}
     given = {each["name"]: each["value"] for each in test["containers"][0]["env"]}
 
-    assert json.loads(own["BEM_GATEWAY_MISSIONS"]) == {"router": address}
-    assert given["MISSION_ADDRESSES"] == address
+    assert json.loads(own["BEM_GATEWAY_MISSIONS"]) == addresses
+    assert given["MISSION_ADDRESSES"].split(",") == sorted(addresses.values())

@@ -1,6 +1,7 @@
 """Build arguments of the images."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,11 @@ def test_build_script_passes_every_argument(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$@" >> {log}\n')
     docker.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "PYTHON": sys.executable,
+    }
     subprocess.run([ROOT / "docker/build.sh", "safety"], check=True, env=environment)
 
     assert "--build-arg SERVICE=safety --build-arg KIND=control --build-arg LOCK=safety" in (

@@ -30,7 +30,11 @@ def test_pss_is_summed_over_the_tree(tmp_path: Path) -> None:
 
 def test_real_process_has_memory() -> None:
     """The kernel's own files are read."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout
+        process.stdout.readline()  # the interpreter runs
         found = tree_pss_bytes(process.pid)
         process.communicate(b"\n")
 
