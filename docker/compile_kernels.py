@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
-from bem.engine.native.build import choose
+from bem.engine.native.build import select_kernels
 
 
 def compiled(cache: Path) -> str:
     """Compile into ``cache``, prove what was made, and return what an engine here would use."""
     cache.mkdir(parents=True, exist_ok=True)
-    return choose("auto", cache).reason
+    return select_kernels("auto", cache).reason
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many prompts at once, and how likely given texts are."""
+"""Tests of offline generation and scoring."""
 
 from collections.abc import Iterator
 
