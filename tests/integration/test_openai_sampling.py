@@ -58,7 +58,7 @@ async def test_chat_logprobs_whole_and_streamed(client: openai.AsyncOpenAI) -> N
 
 
 async def test_completion_logprobs_and_their_absence(client: openai.AsyncOpenAI) -> None:
-    """Plain completions have the older form; who does not ask gets null."""
+    """Legacy completions have the older form; without a request for them they are null."""
     plain = (await client.completions.create(**ASK, prompt="hello", logprobs=2)).choices[0]
     none = (await client.completions.create(**ASK, prompt="hello")).choices[0]
 

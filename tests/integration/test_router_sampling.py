@@ -1,4 +1,4 @@
-"""Sampling over the wire: log-probabilities, bias, penalties, and where an adapter begins."""
+"""Sampling over the wire: log-probabilities, bias, penalties, and the start of an adapter."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def chat(content: str) -> pb.ChatPrompt:
 
 
 async def text(router: Any, request: pb.GenerateRequest) -> str:
-    """Return the whole answer."""
+    """Return the complete text."""
     return "".join([answer.text async for answer in router.Generate(request)])
 
 
 async def test_logprobs_come_with_the_text_they_belong_to(router: Any) -> None:
-    """Streamed and whole, each token has its own and the likeliest at its place."""
+    """Each token has its own log-probability and those of the most probable tokens."""
     sampling = pb.Sampling(temperature=0, logprobs=2)
     request = pb.GenerateRequest(prompt="hello", sampling=sampling, max_tokens=12)
     answers = [answer async for answer in router.Generate(request)]
@@ -75,7 +75,7 @@ async def test_bias_and_penalties_change_the_answer(router: Any) -> None:
 
 
 async def test_adapter_can_begin_at_a_message(router: Any) -> None:
-    """What lies before is the base model's; the answer is neither the base's nor the adapter's."""
+    """Earlier messages run with the base model; the output differs from both."""
     turns = pb.ChatPrompt(
         messages=[
             pb.ChatMessage(role=role, content=content)

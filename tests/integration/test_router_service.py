@@ -1,4 +1,4 @@
-"""The router over its unix socket: answers, limits, adapters, cancellation, two protocols."""
+"""The router over its unix socket: outputs, limits, adapters, cancellation, two protocols."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def chat(*contents: str, role: str = "user") -> pb.ChatPrompt:
 
 
 async def text(router: Any, request: pb.GenerateRequest) -> str:
-    """Return the whole answer."""
+    """Return the complete text."""
     return "".join([answer.text async for answer in router.Generate(request)])
 
 
@@ -152,7 +152,7 @@ async def test_wrong_field_is_named_with_its_limit(router: Any, case: str) -> No
 
 
 async def test_unknown_model_is_not_found(router: Any) -> None:
-    """The error names what may be asked for."""
+    """The error lists the loaded models."""
     with pytest.raises(aio.AioRpcError) as caught:
         await text(router, pb.GenerateRequest(model="gpt", prompt="x"))
 

@@ -1,4 +1,4 @@
-"""Engines with the tiny model, and readers of what they say."""
+"""Engines with the tiny model, and readers of their outputs."""
 
 import queue
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from bem.testing import tiny_backbone
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 GREEDY = Sampling(temperature=0)
-# Never ends by itself.
+# The end tokens are banned: only the token limit ends it.
 ENDLESS = Sampling(
     temperature=0, logit_bias=tuple((end, -100.0) for end in tiny_backbone().end_token_ids)
 )
@@ -22,13 +22,13 @@ ADAPTERS = ("alpha", "beta", "gamma")
 
 
 class DeltaReader:
-    """Collects one request's deltas."""
+    """Collects the output deltas of one request."""
 
     def __init__(self) -> None:
         self.arrived: queue.Queue[OutputDelta | Exception] = queue.Queue()
 
     def deltas(self) -> list[OutputDelta]:
-        """Return all deltas once the last is there; raises the error that ended the request."""
+        """Return all deltas after the last one; raise the error that ended the request."""
         out = []
         while True:
             delta = self.arrived.get(timeout=60)
@@ -39,7 +39,7 @@ class DeltaReader:
                 return out
 
     def text(self) -> str:
-        """Return the whole answer."""
+        """Return the complete text."""
         return "".join(delta.text for delta in self.deltas())
 
 
@@ -54,7 +54,7 @@ def make_engine(
     prefix_bytes: int = PREFIX_BYTES,
     graphs: bool | None = None,
 ) -> LLMEngine:
-    """Build an engine with adapters of ``folder``; not started."""
+    """Return an engine with adapters of ``folder``; it is not started."""
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
     for name in adapters:
         bank.load(folder / name)
@@ -83,13 +83,13 @@ def submit(engine: LLMEngine, request: GenerationRequest) -> tuple[DeltaReader, 
 
 
 def run_turns(engine: LLMEngine, count: int) -> None:
-    """Let an engine that was not started do some turns, on this thread."""
+    """Run some turns of an engine that was not started, on this thread."""
     for _ in range(count):
         engine.turn()
 
 
 def complete(engine: LLMEngine, request: GenerationRequest) -> str:
-    """Run one request on an engine that was not started, and return its text."""
+    """Complete one request on an engine that was not started; return its text."""
     reader, _ = submit(engine, request)
     while engine.counters.running or engine.counters.waiting:
         engine.turn()

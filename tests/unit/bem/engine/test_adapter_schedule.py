@@ -1,4 +1,4 @@
-"""Switching adapters in mid-conversation: tokens before the switch keep their keys and values."""
+"""Tests of adapter schedules: switches in a conversation keep earlier keys and values."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +53,7 @@ def by_position(folder: Path, plan: list[tuple[str | None, Tensor | None]]) -> s
 
 
 def features(backbone: Backbone) -> Tensor:
-    """Return what controllers read of the prompt, ``[N, F]``."""
+    """Return the states that controllers read, ``[N, F]``."""
     with torch.no_grad():
         states = backbone.model(torch.tensor([PROMPT]), output_hidden_states=True).hidden_states
     out: Tensor = states[FEATURE_LAYER + 1][0]
@@ -61,7 +61,7 @@ def features(backbone: Backbone) -> Tensor:
 
 
 def prefix_code(folder: Path, name: str, tokens: int) -> Tensor:
-    """Return the code that an adapter sets from the first tokens."""
+    """Return the code that an adapter's controller computes from the first tokens."""
     backbone = tiny_backbone()
     seen = features(backbone)
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=1, feature_layer=FEATURE_LAYER)
@@ -72,7 +72,7 @@ def prefix_code(folder: Path, name: str, tokens: int) -> Tensor:
 
 
 def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
-    """The engine's answer is that of a plain forward in which each token has its own code."""
+    """The output equals that of one forward pass in which each token has its own code."""
     request = GenerationRequest(PROMPT, GREEDY, max_tokens=12, adapter="alpha", adapter_start=AT)
     code = prefix_code(folder, "alpha", len(PROMPT))
     plan: list[tuple[str | None, Tensor | None]] = [(None, None)] * AT
@@ -81,8 +81,8 @@ def test_code_from_a_position_on_equals_a_run_by_position(folder: Path) -> None:
     assert complete(make_engine(tiny_backbone(), folder), request) == by_position(folder, plan)
 
 
-def test_former_adapter_keeps_its_codes(folder: Path) -> None:
-    """What an earlier turn computed under its adapter, chunk by chunk, stays as it was."""
+def test_earlier_adapter_keeps_its_codes(folder: Path) -> None:
+    """The keys and values of an earlier adapter's turn stay as they were, chunk by chunk."""
     earlier_segments = Segment(start=0, code_prefix_tokens=40, adapter="beta")
     request = GenerationRequest(
         PROMPT,
@@ -151,7 +151,7 @@ def test_activation_at_the_start_is_the_plain_adapter(folder: Path) -> None:
     ],
 )
 def test_places_outside_the_prompt_are_named(changes: dict[str, object], field: str) -> None:
-    """Segments lie in order before the adapter_start, which lies in the prompt."""
+    """Segments must be in order before the adapter start, which lies in the prompt."""
     with pytest.raises(InvalidRequestError) as caught:
         replace(GenerationRequest(PROMPT), **changes)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Decode steps of fixed shapes: what CUDA replays as graphs, called as functions here."""
+"""Tests of decode steps of fixed shapes, which CUDA replays as graphs."""
 
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
-def said(folder: Path, backbone: Backbone, *, graphs: bool) -> list[str]:
-    """Answer requests of several adapters and lengths, which come and go at different steps."""
+def outputs(folder: Path, backbone: Backbone, *, graphs: bool) -> list[str]:
+    """Complete requests of several adapters and lengths that join and leave at different steps."""
     engine = make_engine(backbone, folder, rows=5, adapters=ADAPTERS, graphs=graphs)
     readers = []
     for place, adapter in enumerate([None, *ADAPTERS, None, "alpha", "beta", None]):
@@ -49,22 +49,22 @@ def said(folder: Path, backbone: Backbone, *, graphs: bool) -> list[str]:
     return [reader.text() for reader in readers]
 
 
-def test_fixed_shapes_say_the_same(folder: Path) -> None:
+def test_fixed_shapes_change_no_output(folder: Path) -> None:
     """Slots without a token and rounded lengths change no answer."""
-    plain = said(folder, tiny_backbone(context_tokens=CONTEXT), graphs=False)
+    plain = outputs(folder, tiny_backbone(context_tokens=CONTEXT), graphs=False)
 
-    assert said(folder, tiny_backbone(context_tokens=CONTEXT), graphs=True) == plain
+    assert outputs(folder, tiny_backbone(context_tokens=CONTEXT), graphs=True) == plain
     assert len(set(plain)) == len(plain)
 
 
 @CUDA
-def test_replayed_graphs_say_the_same(folder: Path) -> None:
-    """On a GPU, replaying says what the same steps say launch by launch."""
+def test_replayed_graphs_change_no_output(folder: Path) -> None:
+    """On a GPU, replayed graphs give the outputs of the same steps launched one by one."""
     backbones = [tiny_backbone(context_tokens=CONTEXT) for _ in range(2)]
     for backbone in backbones:
         backbone.model.to("cuda")
 
-    assert said(folder, backbones[0], graphs=True) == said(folder, backbones[1], graphs=False)
+    assert outputs(folder, backbones[0], graphs=True) == outputs(folder, backbones[1], graphs=False)
 
 
 def graph_steps(folder: Path) -> tuple[GraphDecodeSteps, AdapterBank]:

@@ -1,4 +1,4 @@
-"""Text leaves whole and never contains a part of a stop text."""
+"""Tests of the detokenizer: whole characters, and no part of a stop string."""
 
 from bem.engine.detokenizer import Detokenizer, StopStringBuffer
 from bem.testing import tiny_backbone

@@ -1,4 +1,4 @@
-"""The engine: what a request gets does not depend on who else is there."""
+"""Tests of the engine: the output of a request does not depend on other requests."""
 
 import threading
 import time
@@ -65,7 +65,7 @@ def reference(backbone: Backbone, ids: tuple[int, ...], count: int) -> str:
 
 
 def test_base_model_answers_as_transformers_does(engine: LLMEngine) -> None:
-    """Greedy text of the engine is that of generate() on the untouched model."""
+    """Greedy text equals that of generate() on the unmodified model."""
     ids = encode("hello there, " * 30)
     reader, _ = submit(engine, GenerationRequest(ids, GREEDY, max_tokens=40))
 
@@ -131,7 +131,7 @@ def test_stop_text_ends_the_answer_before_it(engine: LLMEngine) -> None:
 
 
 def test_max_tokens_are_counted(engine: LLMEngine) -> None:
-    """The last delta tells how many tokens were generated and why it ended."""
+    """The last delta has the number of tokens and the finish reason."""
     last = submit(engine, GenerationRequest(encode("count"), GREEDY, max_tokens=9))[0].deltas()[-1]
 
     assert (last.completion_tokens, last.finish) == (9, "length")
@@ -152,7 +152,7 @@ def test_cancelled_request_frees_its_row(backbone: Backbone, folder: Path) -> No
 
 
 def test_late_request_ends_with_its_deadline(engine: LLMEngine) -> None:
-    """A request past its deadline is told so."""
+    """A request past its deadline ends with an error."""
     late = GenerationRequest(encode("x"), GREEDY, max_tokens=400, deadline=time.monotonic())
 
     with pytest.raises(DeadlineExceededError):
@@ -214,7 +214,7 @@ def test_drain_finishes_what_was_accepted(backbone: Backbone, folder: Path) -> N
 def test_engine_that_breaks_tells_every_client(
     engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a step fails, nobody waits for ever and the owner learns why."""
+    """If a step fails, every client gets an error and the owner gets the exception."""
 
     def fail(*_: object) -> None:
         raise FloatingPointError("broken step")

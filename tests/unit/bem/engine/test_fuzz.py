@@ -1,4 +1,4 @@
-"""The scheduler under random traffic: nothing leaks, nobody starves, everybody gets his answer."""
+"""Stateful fuzz test of the engine: no leaks, no starvation, and outputs equal to those alone."""
 
 import time
 from functools import cache
@@ -80,7 +80,7 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
 
 
 class Traffic(RuleBasedStateMachine):
-    """Drives an engine turn by turn."""
+    """Random traffic on an engine, turn by turn."""
 
     kind: WeightFormat = "fp32"
 
@@ -102,31 +102,31 @@ class Traffic(RuleBasedStateMachine):
 
     @rule(request=requests())
     def arrive(self, request: GenerationRequest) -> None:
-        """Somebody asks; beyond the queue he is refused."""
+        """A request arrives; it is refused if the queue is full."""
         self._submit(request)
 
     @rule(request=requests(), wait_s=st.sampled_from((-1.0, 0.0)))
     def arrive_late(self, request: GenerationRequest, wait_s: float) -> None:
-        """Somebody asks whose deadline passes before the next turn."""
+        """A request arrives whose deadline passes before the next turn."""
         changed = {**vars(request), "deadline": time.monotonic() + wait_s}
         self._submit(GenerationRequest(**changed))
 
     @precondition(lambda self: bool(self.flying))
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        """Somebody leaves."""
+        """A client cancels."""
         place = data.draw(st.integers(0, len(self.flying) - 1))
         self.flying.pop(place)[2].cancel()
 
     @rule(count=st.integers(1, 12))
     def go_on(self, count: int) -> None:
-        """The engine does some turns."""
+        """The engine runs some turns."""
         for _ in range(count):
             self._turn()
 
     @invariant()
     def nothing_leaks(self) -> None:
-        """Slots, leases and memory belong to whoever is there."""
+        """Slots, leases and memory belong to running sequences only."""
         core = self.engine.core
         scheduler, bank, cache = core.scheduler, core.binding.bank, core.prefix_cache
         slots = sorted([one.slot for one in scheduler.running] + scheduler._free_slots)
@@ -142,7 +142,7 @@ class Traffic(RuleBasedStateMachine):
         assert stored == cache.bytes
 
     def teardown(self) -> None:
-        """Everybody who stays is answered; then the engine is as empty as at first."""
+        """All remaining requests are answered; then the engine is empty."""
         while self.flying:
             self._turn()
         self._turn()
@@ -177,13 +177,13 @@ class Traffic(RuleBasedStateMachine):
 
 
 def _ended(reader: DeltaReader) -> list[Any]:
-    """Return all that a reader got if it got its end, else nothing."""
+    """Return the outputs of a request that has ended, else nothing."""
     got = list(reader.arrived.queue)
     return got if got and (isinstance(got[-1], Exception) or got[-1].finish) else []
 
 
 def _check(kind: WeightFormat, request: GenerationRequest, got: list[Any]) -> None:
-    """Compare with the solo run; only who has a deadline may miss it."""
+    """Compare with the output alone; only a request with a deadline may miss it."""
     if isinstance(got[-1], Exception):
         assert isinstance(got[-1], DeadlineExceededError)
         assert request.deadline is not None

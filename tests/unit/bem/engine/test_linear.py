@@ -1,4 +1,4 @@
-"""Frozen matrices in fewer bits: what is promised of each form."""
+"""Tests of frozen linear layers in each weight format."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_ada
 from tests.unit.bem.engine.native.kernels import packed
 
 IDS = torch.tensor([[5, 77, 9, 31, 250, 4, 18, 42]])
-HELD: tuple[tuple[WeightFormat, KernelPreference], ...] = (
+FORMATS: tuple[tuple[WeightFormat, KernelPreference], ...] = (
     ("fp32", "torch"),
     ("bf16", "torch"),
     ("int8", "torch"),
@@ -36,8 +36,8 @@ HELD: tuple[tuple[WeightFormat, KernelPreference], ...] = (
 )
 
 
-def settled(kind: WeightFormat, kernels: KernelPreference) -> Backbone:
-    """Return the tiny model, to be held as ``kind`` by the kernels named."""
+def formatted(kind: WeightFormat, kernels: KernelPreference) -> Backbone:
+    """Return the tiny model in a weight format with the named kernels."""
     if kernels == "native":
         return packed(kind)
     return select_format(tiny_backbone(), kind, "torch")[0]
@@ -85,7 +85,7 @@ def test_halves_leave_only_the_rounding_of_weights() -> None:
 
 
 def test_four_bits_find_the_values_of_a_q4_1_file_again() -> None:
-    """A matrix whose groups of 32 lie on 16 even steps is held but for bfloat16's rounding."""
+    """A matrix on 16 even steps per 32 inputs is reproduced up to bfloat16 rounding."""
     generator = torch.Generator().manual_seed(3)
     codes = torch.randint(0, 16, (64, 3, 32), generator=generator)
     codes[..., 0], codes[..., 1] = 0, 15
@@ -97,16 +97,16 @@ def test_four_bits_find_the_values_of_a_q4_1_file_again() -> None:
 
 def test_a_zero_row_gives_zeros() -> None:
     """A row of zeros, which has no scale of its own, gives zeros."""
-    for kind, _ in HELD[2:4]:
+    for kind, _ in FORMATS[2:4]:
         assert not quantize(matrix(), kind, wide_inputs=True)(torch.zeros(16, 96)).any()
 
 
-@pytest.mark.parametrize(("kind", "kernels"), HELD)
+@pytest.mark.parametrize(("kind", "kernels"), FORMATS)
 def test_zero_codes_are_the_base_exactly(
     kind: WeightFormat, kernels: KernelPreference, tmp_path: Path
 ) -> None:
     """In every form, an adapter with a code of zeros gives the base model's logits bit for bit."""
-    backbone = settled(kind, kernels)
+    backbone = formatted(kind, kernels)
     write_adapter(tmp_path, backbone, "alpha", seed=0)
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER)
     slot = bank.load(tmp_path / "alpha").slot
@@ -122,14 +122,14 @@ def test_zero_codes_are_the_base_exactly(
     assert not torch.allclose(active, bare, atol=0.01)
 
 
-@pytest.mark.parametrize(("kind", "kernels"), HELD[:4])
+@pytest.mark.parametrize(("kind", "kernels"), FORMATS[:4])
 def test_every_form_computes_the_same_model(kind: WeightFormat, kernels: KernelPreference) -> None:
     """Logits of a quantised model stay near those of transformers on the same weights."""
     ids = IDS.repeat(1, 2)
     reference = tiny_backbone()
     with torch.inference_mode():
         wanted = reference.model(input_ids=ids).logits[:, -1]
-    backbone = settled(kind, kernels)
+    backbone = formatted(kind, kernels)
     decoder = Decoder(backbone, None, KVCache(backbone, slots=1, context_tokens=32))
 
     limits = {"fp32": 1e-5, "bf16": 0.05, "int8": 0.05, "int4": 0.05}
@@ -139,7 +139,7 @@ def test_every_form_computes_the_same_model(kind: WeightFormat, kernels: KernelP
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 def test_quantised_weights_have_one_owner(kernels: KernelPreference) -> None:
     """A second engine on the same backbone is refused instead of reading freed weights."""
-    backbone = settled("int8", kernels)
+    backbone = formatted("int8", kernels)
     cache = KVCache(backbone, slots=1, context_tokens=32)
     decoder = Decoder(backbone, None, cache)
 

@@ -1,4 +1,4 @@
-"""Many prompts at once, and how likely given texts are."""
+"""Tests of offline generation and scoring."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def test_answers_come_in_the_order_of_their_prompts(engine: LLMEngine) -> None:
 
 def test_wrong_adapters_are_named(engine: LLMEngine) -> None:
     """One adapter for all or one a prompt; an unknown one ends the run."""
-    with pytest.raises(InvalidRequestError, match="are 1 for 2"):
+    with pytest.raises(InvalidRequestError, match="1 for 2 prompts"):
         generate(engine, ["a", "b"], ["alpha"])
     with pytest.raises(AdapterNotFoundError):
         generate(engine, ["a", "b"], "nobody", progress=False)

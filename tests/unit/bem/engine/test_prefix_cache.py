@@ -1,4 +1,4 @@
-"""The prefix cache: what was computed once is not computed again, and nothing changes by it."""
+"""Tests of the prefix cache: blocks are reused, and outputs stay the same."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def asked(user: str, adapter: str | None = None, tokens: int = 12) -> Generation
 
 
 def test_answers_are_the_same_with_and_without(folder: Path) -> None:
-    """Base, adapters and mixed batches say the same, whether blocks are reused or not."""
+    """Base, adapters and mixed batches have the same outputs with and without the cache."""
     requests = [
         asked(user, adapter)
         for user in ("What is it?", "And the second?", "What is it?")
@@ -101,7 +101,7 @@ def test_reloaded_adapter_never_meets_stale_blocks(folder: Path, tmp_path: Path)
 
 
 def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
-    """An adapter whose code depends on nothing, as plain LoRA's, shares its system prompt too."""
+    """An adapter with a constant code, as of LoRA, shares its system prompt too."""
     write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, constant_code=True)
     engine = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",))
     without = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
@@ -129,7 +129,7 @@ def test_conversation_continues_from_its_answer(folder: Path) -> None:
 
 
 def test_memory_is_bounded_and_the_oldest_leaves_first() -> None:
-    """What was used longest ago goes; a block larger than everything is not taken."""
+    """The least recently used block is evicted; a block above the limit is not stored."""
     cache = PrefixCache(limit_bytes=100)
     for name in (b"a", b"b"):
         cache.add(name, (torch.zeros(10),))
@@ -144,7 +144,7 @@ def test_memory_is_bounded_and_the_oldest_leaves_first() -> None:
 
 
 def test_tiny_cache_changes_no_answer(folder: Path) -> None:
-    """Blocks that leave while they are needed are computed again."""
+    """Blocks that are evicted while they are needed are computed again."""
     without = make_engine(tiny_backbone(), folder, prefix_bytes=0)
     block = 2 * 4 * 2 * BLOCK_TOKENS * 8 * 4
     engine: LLMEngine = make_engine(tiny_backbone(), folder, prefix_bytes=3 * block)

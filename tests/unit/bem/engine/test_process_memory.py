@@ -1,4 +1,4 @@
-"""What an engine takes of memory and gives back."""
+"""Tests of the memory that an engine's process keeps and releases."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from bem.testing import tiny_backbone
 from transformers import LlamaForCausalLM
 
 
-def test_a_model_leaves_its_file_with_the_same_values(tmp_path: Path) -> None:
+def test_a_released_file_is_unmapped_and_values_stay(tmp_path: Path) -> None:
     """No page of the file stays mapped, and every parameter is what it was."""
     if not Path("/proc/self/maps").exists():
         pytest.skip("this system does not show what is mapped")
@@ -29,7 +29,7 @@ def test_a_model_leaves_its_file_with_the_same_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_what_is_rarely_read_stays_in_the_file(tmp_path: Path, *, changed: bool) -> None:
+def test_kept_parameters_stay_in_the_file(tmp_path: Path, *, changed: bool) -> None:
     """The embedding is the only tensor left in the file, unless the file lacks its values."""
     if not Path("/proc/self/maps").exists():
         pytest.skip("this system does not show what is mapped")
@@ -79,8 +79,8 @@ def cuda_code_kib() -> int | None:
     return sum(sizes) if sizes else None
 
 
-def test_a_model_on_a_cpu_leaves_the_code_of_cuda() -> None:
-    """What loading CUDA's libraries ran is not kept in memory, and torch still multiplies."""
+def test_code_pages_of_cuda_are_dropped_on_a_cpu() -> None:
+    """The code pages of CUDA's libraries are not resident, and torch still multiplies."""
     if not Path("/proc/self/smaps").exists() or cuda_code_kib() is None:
         pytest.skip("this process has no CUDA libraries, or does not show them")
 

@@ -1,4 +1,4 @@
-"""More adapters than fit: each comes into a slot when it is asked for, and nobody notices."""
+"""Tests of adapter residency: adapters are copied into slots on demand, without any effect."""
 
 import os
 from dataclasses import replace
@@ -40,13 +40,13 @@ def asked(adapter: str, tokens: int = 8) -> GenerationRequest:
 
 
 def finish(engine: LLMEngine) -> None:
-    """Run until nobody is left."""
+    """Run until no request is left."""
     while engine.counters.running or engine.counters.waiting:
         engine.turn()
 
 
 def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Path) -> None:
-    """Many requests of all adapters in random order through two slots give everybody his answer."""
+    """Requests of 24 adapters through two slots get the outputs of 24 slots."""
     roomy = make_engine(tiny_backbone(), folder, slots=COUNT, adapters=NAMES)
     tight = make_engine(tiny_backbone(), folder, slots=2, adapters=NAMES, waiting=64)
     expected = {name: complete(roomy, asked(name)) for name in NAMES}
@@ -61,7 +61,7 @@ def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Pa
 
 
 def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
-    """With all slots in use the next adapter waits, and comes in when one is free."""
+    """With all slots in use the next adapter waits until one is free."""
     engine = make_engine(tiny_backbone(), folder, rows=4, slots=1, adapters=NAMES[:2])
     alone = make_engine(tiny_backbone(), folder, rows=4, slots=2, adapters=NAMES[:2])
     long = asked(NAMES[0], tokens=60)
@@ -79,7 +79,7 @@ def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
 
 
 def test_least_recently_used_adapter_makes_room(folder: Path) -> None:
-    """Use, not age, decides who stays."""
+    """The least recently used adapter is evicted, not the oldest."""
     bank = AdapterBank(
         tiny_backbone(), layers=LAYERS, rank=RANK, slots=2, feature_layer=FEATURE_LAYER
     )
@@ -91,7 +91,7 @@ def test_least_recently_used_adapter_makes_room(folder: Path) -> None:
 
 
 def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None:
-    """An adapter whose files are another version by now fails its own request only."""
+    """An adapter whose files changed since it was loaded fails only its own request."""
     for seed, name in enumerate(("one", "two")):
         write_adapter(tmp_path, tiny_backbone(), name, seed=seed)
     engine = make_engine(tiny_backbone(), tmp_path, slots=1, adapters=("one", "two"))
@@ -108,7 +108,7 @@ def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None
 
 
 def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> None:
-    """A byte changed under the old time of modification is seen; the same bytes anew are not it."""
+    """A changed byte is detected although the modification time is the old one."""
     for seed, name in enumerate(("one", "two")):
         write_adapter(tmp_path, tiny_backbone(), name, seed=seed)
     bank = AdapterBank(
@@ -128,7 +128,7 @@ def test_files_are_checked_again_when_anything_was_written(tmp_path: Path) -> No
 
 
 def test_limits_are_named(folder: Path) -> None:
-    """One adapter too many is refused, as is a request that needs more slots than there are."""
+    """One adapter too many is refused, and so is a request with more adapters than slots."""
     bank = AdapterBank(
         tiny_backbone(),
         layers=LAYERS,

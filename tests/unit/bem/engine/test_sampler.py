@@ -1,4 +1,4 @@
-"""What each setting does to the next token."""
+"""Tests of the sampler: the effect of each setting on the next token."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Long prompts among short answers, counted in steps."""
+"""Tests of the scheduler: chunked prefill and fairness, counted in steps."""
 
 from pathlib import Path
 
@@ -135,7 +135,7 @@ def test_rows_are_computed_in_the_order_of_their_slots(
 
 
 def test_cancelled_requests_give_their_places_back_at_once(folder: Path) -> None:
-    """Whoever comes after somebody who left is accepted, before the engine's next turn too."""
+    """A cancelled request frees its place in the queue before the engine's next turn."""
     engine = make_engine(tiny_backbone(), folder, rows=1, waiting=4)
     left = [submit(engine, GenerationRequest(encode("x"), GREEDY, max_tokens=2)) for _ in range(4)]
     for _, handle in left:

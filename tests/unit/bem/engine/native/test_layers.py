@@ -1,4 +1,4 @@
-"""Whole layers in compiled kernels, beside torch on the weights that they hold."""
+"""Tests of decoder layers in compiled kernels beside torch on the same stored weights."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,7 +47,7 @@ def states(decoder: Decoder, ids: Tensor, slots: list[int], starts: list[int]) -
         return decoder.upper(decoder.lower(ids, plan)[0], plan)
 
 
-def held_by(decoder: Decoder) -> Any:
+def reference_of(decoder: Decoder) -> Any:
     """Return transformers' tiny model with the weights that a native decoder holds."""
     model = tiny_backbone().model
     products: Iterator[Any] = iter(decoder.linears)
@@ -103,7 +103,7 @@ def test_layers_compute_the_model_of_the_held_weights(kind: str) -> None:
     """Logits are transformers' on the same weights, its products' inputs rounded to 8 bits."""
     decoder = decoder_of(backbone_of(kind))
     ids = random_ids(0, 3, 40)
-    reference = held_by(decoder)
+    reference = reference_of(decoder)
     for module in reference.modules():
         if isinstance(module, nn.Linear):
             module.register_forward_pre_hook(lambda _, given: (rounded(given[0]).float(),))
@@ -156,7 +156,7 @@ def test_sites_compute_the_update_of_each_row(kind: str, tmp_path: Path) -> None
     bank = with_adapters(native, tmp_path)
     decoder = decoder_of(native, bank)
     found = under(decoder, bank, codes)
-    reference = replace(tiny_backbone(), model=held_by(decoder))
+    reference = replace(tiny_backbone(), model=reference_of(decoder))
     bank = with_adapters(reference, tmp_path)
     cache = KVCache(reference, slots=3, context_tokens=32)
     wanted = under(Decoder(reference, bank, cache), bank, codes)

@@ -1,4 +1,4 @@
-"""Packed matrices: what they hold and what their products are."""
+"""Tests of packed matrices and their products."""
 
 import pytest
 import torch
@@ -27,10 +27,10 @@ def random(seed: int, *shape: int) -> Tensor:
     rows=st.integers(1, 40),
     seed=st.integers(0, 2**16),
 )
-def test_products_are_those_of_the_held_values(
+def test_products_are_those_of_the_stored_values(
     *, bits: int, outputs: int, groups: int, cut: int, rows: int, seed: int
 ) -> None:
-    """Any shape and number of rows gives what float64 gives on held weights, inputs rounded."""
+    """Any shape and number of rows equals float64 on the stored weights and rounded inputs."""
     inputs = 32 * groups - (cut if bits == 8 else 0)
     weight, x = random(seed, outputs, inputs), random(seed + 1, rows, inputs)
     x[rows // 2] *= 1e4
@@ -64,7 +64,7 @@ def test_rows_do_not_depend_on_each_other(bits: int, rows: int, begin: int, coun
 
 
 def test_four_bits_hold_the_values_of_a_q4_1_file() -> None:
-    """Groups on 16 even steps of float16 step and least value are held but for a rounding."""
+    """Groups on 16 even steps of float16 step and least value are reproduced up to rounding."""
     generator = torch.Generator().manual_seed(3)
     codes = torch.randint(0, 16, (64, 3, 32), generator=generator)
     codes[..., 0], codes[..., 1] = 0, 15
@@ -78,7 +78,7 @@ def test_four_bits_hold_the_values_of_a_q4_1_file() -> None:
 
 
 def test_eight_bits_hold_weights_to_half_a_step() -> None:
-    """A held weight differs by at most half of its output's largest weight over 127."""
+    """A stored weight differs by at most half of its output's largest weight over 127."""
     weight = random(5, 33, 70)
 
     held = PackedLinear(library(), weight, bits=8).dequantize()
