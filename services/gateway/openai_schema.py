@@ -15,18 +15,18 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class _Request(BaseModel):
+class _OpenAIBody(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class StreamOptions(_Request):
+class StreamOptions(_OpenAIBody):
     """Options of a streamed completion."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class GenerationFields(_Request):
+class GenerationFields(_OpenAIBody):
     """Fields that chat and text completions share."""
 
     model: str = Field(min_length=1, max_length=256)
@@ -52,14 +52,14 @@ class GenerationFields(_Request):
     user: str | None = Field(None, max_length=256)
 
 
-class TextPart(_Request):
+class TextPart(_OpenAIBody):
     """Text part of a message."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(_Request):
+class Message(_OpenAIBody):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -74,7 +74,7 @@ class Message(_Request):
         return "".join(part.text for part in self.content)
 
 
-class ResponseFormat(_Request):
+class ResponseFormat(_OpenAIBody):
     """Response format; only free text is supported."""
 
     type: Literal["text"]
@@ -125,7 +125,7 @@ class CompletionRequest(GenerationFields):
         return self.logprobs
 
 
-class FeedbackRequest(_Request):
+class FeedbackRequest(_OpenAIBody):
     """Body of ``POST /v1/feedback``: a person's rating or correction of an answer."""
 
     completion_id: str = Field(min_length=1, max_length=128)

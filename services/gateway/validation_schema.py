@@ -13,11 +13,11 @@ Scores = list[float] | list[list[float]]
 Key = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class _Request(BaseModel):
+class _ValidationBody(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class LineageFields(_Request):
+class LineageFields(_ValidationBody):
     """Lineage of the scores: digests of their sources and the command."""
 
     mission_digest: str = Field(min_length=1, max_length=128)
@@ -26,7 +26,7 @@ class LineageFields(_Request):
     command: str = Field(min_length=1, max_length=2048)
 
 
-class Sides(_Request):
+class Sides(_ValidationBody):
     """Scores of one metric: ``[items]``, or ``[seeds][items]``."""
 
     mission: Scores
@@ -50,7 +50,7 @@ class Sides(_Request):
         return self
 
 
-class CompareBody(_Request):
+class CompareBody(_ValidationBody):
     """Body of ``POST /v1/validation/compare``."""
 
     claim: Key
@@ -72,7 +72,7 @@ class CompareBody(_Request):
         return self
 
 
-class SpecFields(_Request):
+class SpecFields(_ValidationBody):
     """Gate that the request defines itself."""
 
     id: str = Field(min_length=1, max_length=64)
@@ -87,7 +87,7 @@ class SpecFields(_Request):
     min_seeds: int = Field(ge=1, le=2**31 - 1)
 
 
-class GateBody(_Request):
+class GateBody(_ValidationBody):
     """Body of ``POST /v1/validation/gate``: a gate of the fleet by id, or a gate of its own."""
 
     claim: Key
@@ -104,7 +104,7 @@ class GateBody(_Request):
         return self
 
 
-class CorrectBody(_Request):
+class CorrectBody(_ValidationBody):
     """Body of ``POST /v1/validation/correct``; without ``p_values``, all claims."""
 
     p_values: dict[Key, Annotated[float, Field(ge=0, le=1)]] = Field({}, max_length=MAX_P)

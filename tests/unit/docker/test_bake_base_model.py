@@ -15,7 +15,7 @@ def test_model_has_a_time_of_whole_seconds(
     source = tmp_path / "model.gguf"
     source.write_text("weights")
     model = SimpleNamespace(name="tiny", digest="d")
-    monkeypatch.setattr(bake_base_model, "locate", lambda _: source)
+    monkeypatch.setattr(bake_base_model, "locate_model", lambda _: source)
     monkeypatch.setattr(bake_base_model, "load_backbone", lambda **_: model)
     bake_base_model.bake(tmp_path)
 
