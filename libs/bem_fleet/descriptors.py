@@ -131,7 +131,7 @@ class Alert(_Strict):
 
     Attributes:
         alert: Name in CamelCase.
-        expr: PromQL.
+        expr: PromQL expression that fires the alert.
         for_: Time for which the expression must hold, such as ``5m``; empty fires at once.
         severity: ``critical`` or ``warning``.
         summary: One sentence: what is wrong.

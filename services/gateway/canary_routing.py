@@ -60,7 +60,7 @@ class CanaryRouter:
         mission: Name of the mission, as in the routes.
         stable: Channel to the mission itself.
         reflection: Descriptors of the mission's methods.
-        table: Routes.
+        table: Routes of the orchestrator.
         observer: Takes the outcomes.
     """
 

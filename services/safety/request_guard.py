@@ -26,7 +26,7 @@ class RequestGuard:
     """Decides which requests reach the mission.
 
     Args:
-        settings: Limits.
+        settings: Limits of requests.
         evaluator: Policy evaluator.
         strength: Safety strengths by tenant.
     """

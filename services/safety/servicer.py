@@ -41,7 +41,7 @@ class SafetyServicer(rpc.SafetyServiceServicer):
     """Evaluates texts on request, and stores safety strengths.
 
     Args:
-        settings: Limits.
+        settings: Limits of requests.
         evaluator: Policy evaluator.
         policy_file: Policy in force.
         strength: Safety strengths by tenant.

@@ -87,7 +87,7 @@ def parse_terms(terms: pb.CanaryTerms) -> AnalysisTerms:
             )
         return value
 
-    def whole(field: str, high: int) -> int:
+    def count(field: str, high: int) -> int:
         value = int(required(field))
         if not 1 <= value <= high:
             raise InvalidArgumentError(
@@ -97,13 +97,13 @@ def parse_terms(terms: pb.CanaryTerms) -> AnalysisTerms:
 
     return AnalysisTerms(
         alpha=between("alpha", 0, 1),
-        max_pairs=whole("max_pairs", MAX_PAIRS),
+        max_pairs=count("max_pairs", MAX_PAIRS),
         error_margin=between("error_margin", 0, 1),
         violation_margin=between("violation_margin", 0, 1),
         latency_margin=between("latency_margin", 1, 4),
         quality_margin=between("quality_margin", 0, 1),
-        error_limit=whole("error_limit", TRIPWIRE_WINDOW),
-        violation_limit=whole("violation_limit", TRIPWIRE_WINDOW),
+        error_limit=count("error_limit", TRIPWIRE_WINDOW),
+        violation_limit=count("violation_limit", TRIPWIRE_WINDOW),
     )
 
 

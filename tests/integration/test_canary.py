@@ -59,9 +59,9 @@ class Life:
     Attributes:
         name: The mission's; one for each test.
         stable: The mission itself.
-        canary: Its second Deployment.
+        canary: Deployment of the canary.
         answers: Status codes of all requests so far.
-        texts: Their texts.
+        texts: Texts of the answers.
     """
 
     def __init__(self, plane: ControlPlane, client: httpx.AsyncClient) -> None:

@@ -44,7 +44,7 @@ class Machine:
         process: The orchestrator.
         mission: The mission, with two adapters.
         codes: Status codes of all requests so far.
-        texts: Their texts.
+        texts: Texts of the answers.
     """
 
     def __init__(self, folder: Path, process: Orchestrator, client: httpx.AsyncClient) -> None:
@@ -60,7 +60,7 @@ class Machine:
             self.codes.append(answer.status_code)
             self.texts.append(answer.text)
 
-    async def said(self, *words: str) -> int:
+    async def run_canary(self, *words: str) -> int:
         """Run ``fleetctl canary``; returns its exit status."""
         given = ["canary", "--address", self.process.address, *words]
         return await asyncio.to_thread(main, given)
@@ -71,9 +71,9 @@ class Machine:
         steps = [{"weight": 10, "seconds": 1}, {"weight": 50, "seconds": 1}]
         given = {"shadow": 100, "steps": steps, "analysis": {**EASY, **analysis}}
         file.write_text(yaml.safe_dump(given))
-        return await self.said("start", "router", "--model", "qa-v2", "--spec", str(file))
+        return await self.run_canary("start", "router", "--model", "qa-v2", "--spec", str(file))
 
-    async def seen(self) -> pb.Mission:
+    async def get_mission(self) -> pb.Mission:
         """Return the mission as the orchestrator has it."""
         async with open_channel(self.process.address) as channel:
             request = pb.GetMissionRequest(name="router")
@@ -89,7 +89,7 @@ class Machine:
         """Return the canary as soon as it is as wanted; another program gives no event."""
         async with asyncio.timeout(limit_s):
             while True:
-                if look(canary := (await self.seen()).canary):
+                if look(canary := (await self.get_mission()).canary):
                     return canary
                 await asyncio.sleep(0.05)
 
@@ -120,7 +120,7 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
         )
         one = Machine(folder, made, client)
         await stack.enter_async_context(mission(address, one.mission))
-        await one.seen()
+        await one.get_mission()
         traffic = asyncio.create_task(one.traffic())
         try:
             yield one
@@ -158,7 +158,7 @@ async def test_a_promoted_adapter_answers_after_a_crash(redis_server: RedisServe
         await one.phase("Promoted")
         one.process.end()
         one.process.start()
-        seen = await one.seen()
+        seen = await one.get_mission()
         before = len(one.texts)
         await eventually(lambda: len(one.texts) > before + 20)
 
@@ -172,18 +172,18 @@ async def test_people_steer_by_command(
 ) -> None:
     """Pause holds, abort ends at once; what cannot be is refused with the reason."""
     async with machine(redis_server) as one:
-        early = await one.said("abort", "router")
+        early = await one.run_canary("abort", "router")
         await one.begin(maxPairs=1_000_000, errorMargin=0.001)
         await one.phase("Canary")
         second = await one.begin()
-        paused = await one.said("pause", "router")
+        paused = await one.run_canary("pause", "router")
         await one.until(lambda canary: canary.paused)
-        shown = await one.said("status", "router")
-        aborted = await one.said("abort", "router")
+        shown = await one.run_canary("status", "router")
+        aborted = await one.run_canary("abort", "router")
         ended = await one.phase("RolledBack")
         again = await one.begin()
-        image = await one.said("start", "router", "--image", "registry.local/mission:2")
-        unknown = await one.said("start", "other", "--model", "qa-v2")
+        image = await one.run_canary("start", "router", "--image", "registry.local/mission:2")
+        unknown = await one.run_canary("start", "other", "--model", "qa-v2")
     printed = capsys.readouterr().out
 
     assert (early, second, again, image, unknown) == (1, 1, 1, 1, 1)

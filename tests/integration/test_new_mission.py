@@ -45,7 +45,7 @@ class Checkout:
     """A copy of the tree with the sixth mission.
 
     Attributes:
-        root: Its folder.
+        root: Folder of the copy.
         changed: Files that differ from the original, beside the mission's own.
     """
 

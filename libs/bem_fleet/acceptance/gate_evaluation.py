@@ -46,7 +46,7 @@ class Measurement:
 
     Attributes:
         metric: Name of the metric.
-        figure: Estimate.
+        figure: Point estimate of the metric.
         low: Lower bound of the 95 % interval; None where nothing varies.
         high: Upper bound of the 95 % interval; None where nothing varies.
         p: P-value for a family of claims: the larger of inversion and sign flips

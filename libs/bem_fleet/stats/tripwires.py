@@ -138,7 +138,7 @@ class TripwireMonitor:
     """State of one tripwire over several canaries.
 
     Args:
-        tripwire: Limits.
+        tripwire: Limits of the monitored events.
         test: Burst test of the tripwire's metric; None where it names no metric.
         streams: Number of canaries side by side.
     """

@@ -27,7 +27,7 @@ class LocalReconciler:
     Args:
         files: The missions.
         analysis: Canary analysis and adapter readiness.
-        settings: Intervals.
+        settings: Intervals of polling and analysis.
     """
 
     def __init__(

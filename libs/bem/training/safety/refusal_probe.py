@@ -48,7 +48,7 @@ class RefusalProbe:
 
     Args:
         backbone: Base model without sites.
-        texts: Prompts.
+        texts: Prompts whose first tokens are compared.
         first_layer: First layer of the safety adapters that will be measured.
         feature_layer: Layer that their value heads read.
         cache: Folder for cached activations.

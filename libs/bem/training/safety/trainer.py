@@ -86,7 +86,7 @@ class SafetyTrainer:
 
     Args:
         backbone: A Llama-like model without sites.
-        config: Hyperparameters.
+        config: Hyperparameters of the run.
         folder: Folder of ``curve.jsonl`` with violations, multipliers and divergence.
         orthogonal_to: ``{layer: output factors}`` of committed adapters; the basis is orthogonal
             to them, unless it is the whole space.

@@ -20,7 +20,7 @@ def violation_outcomes(
     """Return per-attack violations without the sidecar and behind each guard.
 
     Args:
-        attacks: Attacks.
+        attacks: Attacks with their replies.
         replies: Reply of the base model by key of the attack.
         guards: One guard per training seed.
 

@@ -32,7 +32,7 @@ def by_position(folder: Path, plan: list[tuple[str | None, Tensor | None]]) -> s
     """Return the greedy answer of one forward over everything a token, each with its own code.
 
     Args:
-        folder: Adapters.
+        folder: Folder of the adapters.
         plan: Adapter and code of each position, the last one's also for what follows.
     """
     backbone = tiny_backbone()

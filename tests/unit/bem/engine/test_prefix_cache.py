@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapters(tmp_path_factory.mktemp("adapters"))
 
 
-def asked(user: str, adapter: str | None = None, tokens: int = 12) -> GenerationRequest:
+def make_request(user: str, adapter: str | None = None, tokens: int = 12) -> GenerationRequest:
     """A request behind the shared system prompt."""
     return GenerationRequest(encode(SYSTEM + user), GREEDY, max_tokens=tokens, adapter=adapter)
 
@@ -38,7 +38,7 @@ def asked(user: str, adapter: str | None = None, tokens: int = 12) -> Generation
 def test_answers_are_the_same_with_and_without(folder: Path) -> None:
     """Base, adapters and mixed batches have the same outputs with and without the cache."""
     requests = [
-        asked(user, adapter)
+        make_request(user, adapter)
         for user in ("What is it?", "And the second?", "What is it?")
         for adapter in (None, "alpha", "beta", "alpha")
     ]
@@ -59,7 +59,7 @@ def test_shared_system_prompt_is_computed_once(folder: Path) -> None:
     engine = make_engine(tiny_backbone(), folder)
     users = ("a?", "b?", "c?", "d?")
     for user in users:
-        submit(engine, asked(user))
+        submit(engine, make_request(user))
     while engine.counters.running or engine.counters.waiting:
         engine.turn()
     shared = len(encode(SYSTEM)) // BLOCK_TOKENS * BLOCK_TOKENS
@@ -72,9 +72,9 @@ def test_shared_system_prompt_is_computed_once(folder: Path) -> None:
 def test_adapters_share_the_lower_half_and_nothing_above(folder: Path) -> None:
     """Upper blocks are shared only by equal versions, scales and code prefixes of an adapter."""
     engine = make_engine(tiny_backbone(), folder)
-    complete(engine, asked("x", "alpha"))
-    other = asked("x", "beta")
-    steps = (other, replace(other, adapter_scale=0.5), asked("y", "beta"), asked("x"))
+    complete(engine, make_request("x", "alpha"))
+    other = make_request("x", "beta")
+    steps = (other, replace(other, adapter_scale=0.5), make_request("y", "beta"), make_request("x"))
     for request in steps:
         before = engine.counters.reused_tokens
         complete(engine, request)
@@ -89,14 +89,18 @@ def test_reloaded_adapter_never_meets_stale_blocks(folder: Path, tmp_path: Path)
     """The version digest is part of the key."""
     backbone = tiny_backbone()
     engine = make_engine(backbone, folder)
-    first = complete(engine, asked("x", "alpha"))
+    first = complete(engine, make_request("x", "alpha"))
     write_adapter(tmp_path, backbone, "alpha", seed=77)
     loading = engine.load_adapter(tmp_path / "alpha")
     engine.turn()
     fresh = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",))
 
     assert loading.result().name == "alpha"
-    assert complete(engine, asked("x", "alpha")) == complete(fresh, asked("x", "alpha")) != first
+    assert (
+        complete(engine, make_request("x", "alpha"))
+        == complete(fresh, make_request("x", "alpha"))
+        != first
+    )
     assert engine.counters.reused_tokens == 0
 
 
@@ -105,7 +109,7 @@ def test_constant_code_shares_across_prompts(tmp_path: Path) -> None:
     write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1, constant_code=True)
     engine = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",))
     without = make_engine(tiny_backbone(), tmp_path, adapters=("alpha",), prefix_bytes=0)
-    requests = [asked("one", "alpha"), asked("another", "alpha")]
+    requests = [make_request("one", "alpha"), make_request("another", "alpha")]
 
     assert [complete(engine, one) for one in requests] == [
         complete(without, one) for one in requests
@@ -117,7 +121,7 @@ def test_conversation_continues_from_its_answer(folder: Path) -> None:
     """Tokens that were generated are blocks as well."""
     engine = make_engine(tiny_backbone(), folder)
     reporting = replace(ENDLESS, logprobs=0)
-    first = replace(asked("go on", tokens=100), sampling=reporting)
+    first = replace(make_request("go on", tokens=100), sampling=reporting)
     reader, _ = submit(engine, first)
     run_turns(engine, 110)
     said = [one.token for delta in reader.deltas() for one in delta.logprobs]
@@ -150,6 +154,6 @@ def test_tiny_cache_changes_no_answer(folder: Path) -> None:
     engine: LLMEngine = make_engine(tiny_backbone(), folder, prefix_bytes=3 * block)
     for user in ("p", "q", "p"):
         for adapter in (None, "alpha"):
-            request = asked(user, adapter)
+            request = make_request(user, adapter)
             assert complete(engine, request) == complete(without, request)
     assert 0 < engine.core.prefix_cache.bytes <= 3 * block

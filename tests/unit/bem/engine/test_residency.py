@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def asked(adapter: str, tokens: int = 8) -> GenerationRequest:
+def make_request(adapter: str, tokens: int = 8) -> GenerationRequest:
     """A request for one adapter."""
     return GenerationRequest(encode("who are you?"), GREEDY, max_tokens=tokens, adapter=adapter)
 
@@ -49,9 +49,9 @@ def test_working_set_beyond_the_slots_answers_as_if_all_were_resident(folder: Pa
     """Requests of 24 adapters through two slots get the outputs of 24 slots."""
     roomy = make_engine(tiny_backbone(), folder, slots=COUNT, adapters=NAMES)
     tight = make_engine(tiny_backbone(), folder, slots=2, adapters=NAMES, waiting=64)
-    expected = {name: complete(roomy, asked(name)) for name in NAMES}
+    expected = {name: complete(roomy, make_request(name)) for name in NAMES}
     order = [NAMES[7 * n % COUNT] for n in range(2 * COUNT)]
-    readers = [submit(tight, asked(name))[0] for name in order]
+    readers = [submit(tight, make_request(name))[0] for name in order]
     finish(tight)
 
     assert [reader.text() for reader in readers] == [expected[name] for name in order]
@@ -64,18 +64,20 @@ def test_request_in_flight_keeps_its_slot(folder: Path) -> None:
     """With all slots in use the next adapter waits until one is free."""
     engine = make_engine(tiny_backbone(), folder, rows=4, slots=1, adapters=NAMES[:2])
     alone = make_engine(tiny_backbone(), folder, rows=4, slots=2, adapters=NAMES[:2])
-    long = asked(NAMES[0], tokens=60)
+    long = make_request(NAMES[0], tokens=60)
     first, _ = submit(engine, long)
     run_turns(engine, 5)
-    second, _ = submit(engine, asked(NAMES[1]))
-    third, _ = submit(engine, asked(NAMES[0]))
+    second, _ = submit(engine, make_request(NAMES[1]))
+    third, _ = submit(engine, make_request(NAMES[0]))
     run_turns(engine, 5)
 
     assert second.arrived.empty()
     assert engine.counters.waiting == 2
     finish(engine)
     texts = [reader.text() for reader in (first, second, third)]
-    assert texts == [complete(alone, one) for one in (long, asked(NAMES[1]), asked(NAMES[0]))]
+    assert texts == [
+        complete(alone, one) for one in (long, make_request(NAMES[1]), make_request(NAMES[0]))
+    ]
 
 
 def test_least_recently_used_adapter_makes_room(folder: Path) -> None:
@@ -96,8 +98,8 @@ def test_folder_that_changed_is_refused_and_others_go_on(tmp_path: Path) -> None
         write_adapter(tmp_path, tiny_backbone(), name, seed=seed)
     engine = make_engine(tiny_backbone(), tmp_path, slots=1, adapters=("one", "two"))
     write_adapter(tmp_path, tiny_backbone(), "two", seed=5)
-    changed, _ = submit(engine, asked("two"))
-    kept, _ = submit(engine, asked("one"))
+    changed, _ = submit(engine, make_request("two"))
+    kept, _ = submit(engine, make_request("one"))
     finish(engine)
 
     with pytest.raises(ArtifactTamperedError, match="load it again"):
@@ -144,7 +146,9 @@ def test_limits_are_named(folder: Path) -> None:
     bank.load(folder / NAMES[1])
 
     engine = make_engine(tiny_backbone(), folder, slots=1, adapters=NAMES[:2])
-    two = replace(asked(NAMES[0]), adapter_start=4, earlier_segments=(Segment(0, 4, NAMES[1]),))
+    two = replace(
+        make_request(NAMES[0]), adapter_start=4, earlier_segments=(Segment(0, 4, NAMES[1]),)
+    )
     reader: DeltaReader = submit(engine, two)[0]
     finish(engine)
     with pytest.raises(InvalidRequestError, match="1 can be resident"):

@@ -21,11 +21,11 @@ def draw(*shape: int, grad: bool = True) -> Tensor:
 
 
 def assert_same(
-    found: Callable[..., Tensor], expected: Callable[..., Tensor], *inputs: Tensor
+    apply: Callable[..., Tensor], expected: Callable[..., Tensor], *inputs: Tensor
 ) -> None:
     """Assert that values and gradients of two functions are equal."""
     leaves = [tensor for tensor in inputs if tensor.requires_grad]
-    a, b = found(*inputs), expected(*inputs)
+    a, b = apply(*inputs), expected(*inputs)
     torch.testing.assert_close(a, b)
     weight = torch.randn_like(a)
     for left, right in zip(
@@ -59,12 +59,12 @@ def test_gated_low_rank_linear_is_the_formula(codes: int) -> None:
     weight = draw(5, 6, grad=False)
     inputs = (draw(4, 5), draw(4, 6), draw(2, 6), draw(5, 2), draw(codes, 2))
 
-    def found(r: Tensor, x: Tensor, a: Tensor, b: Tensor, code: Tensor) -> Tensor:
+    def apply(r: Tensor, x: Tensor, a: Tensor, b: Tensor, code: Tensor) -> Tensor:
         out: Tensor = GatedLowRankLinear.apply(r, x, weight, a, b, code)
         return out
 
     assert_same(
-        found, lambda r, x, a, b, code: r + x @ weight.T + (code * (x @ a.T)) @ b.T, *inputs
+        apply, lambda r, x, a, b, code: r + x @ weight.T + (code * (x @ a.T)) @ b.T, *inputs
     )
 
 
@@ -100,11 +100,11 @@ def test_packed_attention_never_crosses_sequences() -> None:
     """Each sequence attends as if it were alone, with grouped key and value heads."""
     torch.manual_seed(0)
     queries_keys, values = torch.randn(5, (4 + 2) * 3), torch.randn(5, 2 * 3)
-    found = packed_attention(queries_keys, values, [2, 3], (4, 2))
+    apply = packed_attention(queries_keys, values, [2, 3], (4, 2))
 
     for part in (slice(0, 2), slice(2, 5)):
         heads = queries_keys[part].view(-1, 6, 3).transpose(0, 1)
         keys = heads[4:].repeat_interleave(2, 0)
         own_values = values[part].view(-1, 2, 3).transpose(0, 1).repeat_interleave(2, 0)
         alone = scaled_dot_product_attention(heads[:4], keys, own_values, is_causal=True)
-        torch.testing.assert_close(found[part], alone.transpose(0, 1).reshape(-1, 12))
+        torch.testing.assert_close(apply[part], alone.transpose(0, 1).reshape(-1, 12))

@@ -39,7 +39,7 @@ def scores(gain: float, **shape: Any) -> PairedScores:
     return validate_paired_scores(F1, made["mission"], made["baseline"])
 
 
-def found(gate: GateRule, given: PairedScores) -> Measurement:
+def measure(gate: GateRule, given: PairedScores) -> Measurement:
     """Measure the one metric of a gate."""
     return measure_gate(gate, {"f1": given}, resamples=RESAMPLES)[0]
 
@@ -55,7 +55,7 @@ def found(gate: GateRule, given: PairedScores) -> Measurement:
 )
 def test_gain_must_reach_target_and_clear_margin(gain: float, passes: bool, why: str) -> None:
     """A gain passes at its target, fails short of it, and fails on the wrong side of zero."""
-    one = found(GAIN, scores(gain))
+    one = measure(GAIN, scores(gain))
     verdict = evaluate_gate(GAIN, [one], one.p)
 
     assert one.figure == pytest.approx(gain)
@@ -67,7 +67,7 @@ def test_gain_must_reach_target_and_clear_margin(gain: float, passes: bool, why:
 def test_fewer_is_better_where_the_gate_says_so(gain: float, passes: bool) -> None:
     """A ratio of 0.6 clears a target of 0.7, ratios of 0.8 and 1.2 do not."""
     gate = replace(GAIN, statistic="ratio", direction="lower", target=0.7, margin=1.0)
-    one = found(gate, scores(gain))
+    one = measure(gate, scores(gain))
 
     assert one.figure == pytest.approx(1 + gain / 0.5, abs=0.02)
     assert (evaluate_gate(gate, [one], one.p).status == "pass") is passes
@@ -76,7 +76,7 @@ def test_fewer_is_better_where_the_gate_says_so(gain: float, passes: bool) -> No
 def test_no_worse_can_be_shown() -> None:
     """A margin below zero asks for non-inferiority: no change passes, a loss beyond it fails."""
     gate = replace(GAIN, target=-0.01, margin=-0.01)
-    same, worse = found(gate, scores(0.0)), found(gate, scores(-0.02))
+    same, worse = measure(gate, scores(0.0)), measure(gate, scores(-0.02))
 
     assert evaluate_gate(gate, [same], same.p).status == "pass"
     assert evaluate_gate(gate, [worse], worse.p).status == "fail"
@@ -85,15 +85,15 @@ def test_no_worse_can_be_shown() -> None:
 def test_p_agrees_with_the_interval_and_knows_its_side() -> None:
     """P is below 0.05 exactly when the interval clears the margin; a loss is no gain."""
     for gain in (-0.05, -0.004, 0.0, 0.002, 0.004, 0.05):
-        one = found(GAIN, scores(gain, seeds=1, items=60))
+        one = measure(GAIN, scores(gain, seeds=1, items=60))
         assert one.low is not None
         assert (one.p < 0.05) == (one.low > 0)
-    assert found(GAIN, scores(-0.05)).p == 1
+    assert measure(GAIN, scores(-0.05)).p == 1
 
 
 def test_too_few_items_or_seeds_keep_a_gate_shut() -> None:
     """A large gain on too little evidence fails, and the verdict says what is missing."""
-    few_items, few_seeds = found(GAIN, scores(0.1, items=60)), found(GAIN, scores(0.1, seeds=2))
+    few_items, few_seeds = measure(GAIN, scores(0.1, items=60)), measure(GAIN, scores(0.1, seeds=2))
 
     assert evaluate_gate(GAIN, [few_items], 0.0).reasons == ("f1: 60 items of 200",)
     assert evaluate_gate(GAIN, [few_seeds], 0.0).reasons == ("f1: 2 seeds of 3",)
@@ -101,7 +101,7 @@ def test_too_few_items_or_seeds_keep_a_gate_shut() -> None:
 
 def test_adjusted_p_keeps_a_gate_shut() -> None:
     """What the family does not allow does not pass, whatever the interval says."""
-    one = found(GAIN, scores(0.03))
+    one = measure(GAIN, scores(0.03))
 
     assert evaluate_gate(GAIN, [one], 0.05).status == "pass"
     assert evaluate_gate(GAIN, [one], 0.051).reasons == ("adjusted p 0.051 exceeds 0.05",)
@@ -111,7 +111,7 @@ def test_adjusted_p_keeps_a_gate_shut() -> None:
 def test_scores_without_variation_never_pass(gain: float) -> None:
     """Ties, and a gain that is the same on every item, have no interval."""
     baseline = np.full((3, 400), 0.5)
-    one = found(GAIN, PairedScores(baseline + gain, baseline))
+    one = measure(GAIN, PairedScores(baseline + gain, baseline))
 
     assert (one.low, one.high, one.p, one.coverage) == (None, None, 1.0, "degenerate")
     assert "no interval" in "; ".join(evaluate_gate(GAIN, [one], one.p).reasons)
@@ -134,7 +134,7 @@ def test_share_has_an_exact_interval_even_at_one() -> None:
     gate = replace(
         GAIN, statistic="share", at_most=3.0, target=1.0, margin=0.99, min_items=400, min_seeds=1
     )
-    one = found(gate, PairedScores(np.full((1, 400), 3.0), None))
+    one = measure(gate, PairedScores(np.full((1, 400), 3.0), None))
     expected = binomtest(400, 400).proportion_ci(0.95, method="exact")
 
     assert (one.figure, one.low, one.high) == (1.0, expected.low, 1.0)
@@ -149,14 +149,14 @@ def test_share_counts_an_item_only_if_all_seeds_agree() -> None:
     high = replace(GAIN, target=1.0, margin=0.9, **share)
     low = replace(GAIN, direction="lower", target=0.05, margin=0.05, **share)
 
-    assert found(high, PairedScores(mission, None)).figure == 0.05
-    assert found(low, PairedScores(mission, None)).figure == 0.2
+    assert measure(high, PairedScores(mission, None)).figure == 0.05
+    assert measure(low, PairedScores(mission, None)).figure == 0.2
 
 
 def test_mean_is_judged_against_its_margin() -> None:
     """A gate on the mission alone needs no baseline."""
     gate = replace(GAIN, statistic="mean", direction="lower", target=0.55, margin=0.55)
-    one = found(gate, PairedScores(scores(0.0).mission, None))
+    one = measure(gate, PairedScores(scores(0.0).mission, None))
 
     assert one.figure == pytest.approx(0.5, abs=0.01)
     assert evaluate_gate(gate, [one], one.p).status == "pass"

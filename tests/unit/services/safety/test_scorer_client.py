@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,33 @@ from tests.unit.services.safety.test_scorer_process import query, wait_for
 READY = json.dumps({"alive": {"fast": True, "deep": False}}).encode() + b"\n"
 
 
+@asynccontextmanager
+async def connected(
+    path: Path,
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    *clients: ScorerClient,
+) -> AsyncIterator[None]:
+    """Serve a socket by ``handle`` and run the clients; everything is closed at the end."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await handle(reader, writer)
+
+    server = await asyncio.start_unix_server(accept, str(path))
+    tasks = [asyncio.create_task(client.run()) for client in clients]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(one.wait_closed() for one in writers), return_exceptions=True)
+
+
 async def test_time_limit_opens_the_circuit_breaker(tmp_path: Path) -> None:
     """A server that never responds blocks the texts; after five the breaker is open."""
     path = tmp_path / "s.sock"
@@ -20,17 +49,14 @@ async def test_time_limit_opens_the_circuit_breaker(tmp_path: Path) -> None:
     async def never_respond(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(READY)
 
-    server = await asyncio.start_unix_server(never_respond, str(path))
     client = ScorerClient("fast", path, 0.05)
-    task = asyncio.create_task(client.run())
-    await wait_for(lambda: client.is_ready)
-    for _ in range(5):
-        with pytest.raises(UnavailableError, match="time limit"):
+    async with connected(path, never_respond, client):
+        await wait_for(lambda: client.is_ready)
+        for _ in range(5):
+            with pytest.raises(UnavailableError, match="time limit"):
+                await client.score(query("ok"))
+        with pytest.raises(UnavailableError, match="5 times in a row"):
             await client.score(query("ok"))
-    with pytest.raises(UnavailableError, match="5 times in a row"):
-        await client.score(query("ok"))
-    task.cancel()
-    server.close()
 
 
 @pytest.mark.parametrize(
@@ -45,32 +71,29 @@ async def test_malformed_response_blocks_the_text(tmp_path: Path, response: byte
         await reader.readline()
         writer.write(response)
 
-    server = await asyncio.start_unix_server(respond, str(path))
     client = ScorerClient("fast", path, 60)
-    task = asyncio.create_task(client.run())
-    await wait_for(lambda: client.is_ready)
-    with pytest.raises(UnavailableError):
-        await client.score(query("ok"))
-    await wait_for(lambda: client.is_ready)  # it reconnects
-    task.cancel()
-    server.close()
+    async with connected(path, respond, client):
+        await wait_for(lambda: client.is_ready)
+        with pytest.raises(UnavailableError):
+            await client.score(query("ok"))
+        await wait_for(lambda: client.is_ready)  # it reconnects
 
 
 async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
     """A connected client follows the server's status of its own tier."""
     path = tmp_path / "s.sock"
-    server = await asyncio.start_unix_server(lambda _r, writer: writer.write(READY), str(path))
-    fast, deep = (ScorerClient(tier, path, 60) for tier in ("fast", "deep"))
-    tasks = [asyncio.create_task(client.run()) for client in (fast, deep)]
-    await wait_for(lambda: fast.is_ready)
 
-    assert not deep.is_ready
-    with pytest.raises(UnavailableError, match="deep safety scorer is not connected"):
-        await deep.score(query("ok"))
-    assert not await asyncio.to_thread(is_ready, path)
-    for task in tasks:
-        task.cancel()
-    server.close()
+    async def report(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(READY)
+
+    fast, deep = (ScorerClient(tier, path, 60) for tier in ("fast", "deep"))
+    async with connected(path, report, fast, deep):
+        await wait_for(lambda: fast.is_ready)
+
+        assert not deep.is_ready
+        with pytest.raises(UnavailableError, match="deep safety scorer is not connected"):
+            await deep.score(query("ok"))
+        assert not await asyncio.to_thread(is_ready, path)
 
 
 def test_missing_server_is_not_ready(tmp_path: Path) -> None:
