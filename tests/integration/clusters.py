@@ -158,8 +158,8 @@ class ControlPlane:
 
     def _run(self, name: str, *arguments: str) -> None:
         command = [find(name) or name, *arguments]
-        log = (self.folder / f"{name}.log").open("ab")
-        self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+        with (self.folder / f"{name}.log").open("ab") as log:  # the child keeps its own copy
+            self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def _end(self, name: str) -> None:
         process = self._processes.pop(name)

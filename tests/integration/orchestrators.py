@@ -50,8 +50,8 @@ class Orchestrator:
     def start(self) -> None:
         """Start it."""
         command = [sys.executable, "-m", "bem_fleet.services.orchestrator"]
-        log = self._log.open("ab")
-        self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=log)
+        with self._log.open("ab") as log:  # the child keeps its own copy
+            self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stderr=log)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it, by default as a crash would."""
