@@ -76,6 +76,6 @@ async def test_verify_finds_edited_dropped_and_moved_records(
     printed = capsys.readouterr().out
     redis_server.kill()
 
-    assert "number 5 where 4 belongs" in printed
+    assert "sequence number 5, expected 4" in printed
     assert "was edited" in printed
     assert main(command) == 2
