@@ -44,6 +44,7 @@ lint-fast: generate-check types
 	ruff check .
 	ruff format --check .
 	lint-imports
+	clang-format --dry-run -Werror libs/bem/engine/native/kernels/*
 	buf lint
 	yamllint -s buf.yaml
 	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' tests/*.yaml \
