@@ -34,7 +34,7 @@ def phase(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     capsys.readouterr()
     assert fleetctl_canary(fleet, "status", "router") == 0
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in _lines(capsys.readouterr().out))
-    return rows["phase"], rows["because"]
+    return rows["phase"], rows["reason"]
 
 
 def _lines(text: str) -> list[str]:
