@@ -8,7 +8,6 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Protocol
 
 from bemfleet.common.v1 import text_pb2
@@ -19,6 +18,7 @@ from grpc import aio
 
 from fleet.errors import InvalidArgumentError
 from fleet.text_roles import model_field_path, role_of, text_fields
+from fleet.version import VERSION
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MissionService"].full_name
 _MAX_PROBE_TOKENS = 256
@@ -110,7 +110,7 @@ class MissionServicer(rpc.MissionServiceServicer):
         base = self._host().base_model
         return pb.DescribeResponse(
             name=self._name,
-            version=version("bem-fleet"),
+            version=VERSION,
             base_model=base.name,
             base_model_digest=base.version,
             service=self._service.full_name,
