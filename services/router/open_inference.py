@@ -5,7 +5,6 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from bem.engine import OutputDelta
@@ -14,6 +13,7 @@ from bem_fleet.services.router.model_host import LazyModelHost
 from bem_fleet.services.router.servicer import deadline_of, safety_strength_of
 from bemfleet.router.v1 import router_pb2
 from fleet.errors import FleetError
+from fleet.version import VERSION
 from grpc import aio
 from inference import open_inference_pb2 as pb
 from inference import open_inference_pb2_grpc as rpc
@@ -69,7 +69,7 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
     ) -> pb.ServerMetadataResponse:
         """Return name and version of the server."""
         del request, context
-        return pb.ServerMetadataResponse(name="bem-fleet-router", version=version("bem-fleet"))
+        return pb.ServerMetadataResponse(name="bem-fleet-router", version=VERSION)
 
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: aio.ServicerContext[Any, Any]
