@@ -6,29 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-from bem import errors
 from bem.engine import TokenLogprob, TopLogprob
 from bem_fleet.services.router.model_host import LazyModelHost
 from bem_fleet.services.router.request_parsing import requested_safety_strength
+from bem_fleet.serving.status import STATUS
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
-from fleet.errors import StatusTable
 from grpc import aio
 
-SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
+__all__ = ["SERVICE", "STATUS", "RouterServicer"]
 
-STATUS: StatusTable = {
-    errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.AdapterNotFoundError: grpc.StatusCode.NOT_FOUND,
-    errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.SlotsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    errors.DeadlineExceededError: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.EngineClosedError: grpc.StatusCode.UNAVAILABLE,
-    errors.ArtifactFormatError: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.ArtifactTamperedError: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.BaseMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
-}
+SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 _FINISH = {
     None: pb.FINISH_REASON_UNSPECIFIED,
