@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone, load_backbone
-from bem.engine import GenerationRequest, LLMEngine, Sampling
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.testing import tiny_backbone
 from fleet import logs
@@ -127,10 +126,7 @@ class EngineHost:
             adapter=adapter.name if adapter else None,
             deadline=deadline,
         )
-        base = self.backbone.digest[:12]
-        version = f"{base}+{adapter.version[:12]}" if adapter else base
-        text, tokens = await self._run(request)
-        return GeneratedText(text, tokens, version)
+        return await self._run(request)
 
     async def close(self) -> None:
         """Finish accepted requests, then end the engine's thread."""
@@ -141,13 +137,13 @@ class EngineHost:
         # Cancelling this task must not cancel the future, which the engine's thread completes.
         await asyncio.shield(asyncio.wrap_future(self.engine.ended))
 
-    async def _run(self, request: GenerationRequest) -> tuple[str, int]:
-        """Return text and number of tokens; cancelling the task cancels the request."""
+    async def _run(self, request: GenerationRequest) -> GeneratedText:
+        """Return the complete output; cancelling the task cancels the request."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[int] = loop.create_future()
+        done: asyncio.Future[OutputDelta] = loop.create_future()
         parts: list[str] = []
 
-        def settle(result: int | Exception) -> None:
+        def settle(result: OutputDelta | Exception) -> None:
             if done.done():
                 return
             if isinstance(result, Exception):
@@ -155,21 +151,23 @@ class EngineHost:
             else:
                 done.set_result(result)
 
-        def on_output(output: Any) -> None:  # on the engine's thread
+        def on_output(output: OutputDelta | Exception) -> None:  # on the engine's thread
             if not isinstance(output, Exception):
                 parts.append(output.text)
                 if not output.finish:
                     return
-                output = output.completion_tokens
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, output)
 
         handle = self.engine.submit(request, on_output)
         try:
-            tokens = await done
+            last = await done
         finally:
             handle.cancel()
-        return "".join(parts), tokens
+        # The engine knows the version: an adapter may be reloaded while its request is queued.
+        base, adapter = self.backbone.digest[:12], last.adapter_version[:12]
+        version = f"{base}+{adapter}" if adapter else base
+        return GeneratedText("".join(parts), last.completion_tokens, version)
 
     def _adapter(self, model: str) -> LoadedAdapter | None:
         if model in ("", self.backbone.name):

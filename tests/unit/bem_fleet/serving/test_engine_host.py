@@ -11,6 +11,7 @@ from bem_fleet.serving import EngineHost, EngineSettings, HostHolder, load_host
 from fleet.errors import NotFoundError, UnavailableError
 
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -55,6 +56,33 @@ async def test_adapter_is_loaded_and_unloaded(host: EngineHost, tmp_path: Path) 
         await host.load("gamma")
     with pytest.raises(InvalidRequestError, match="no adapter name"):
         await host.load("../beta")
+
+
+async def test_version_is_the_one_that_served_a_queued_request(tmp_path: Path) -> None:
+    """An adapter that is reloaded while a request waits serves it, and the result says so."""
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1)
+    settings = EngineSettings(
+        backbone="tiny",
+        adapter_folder=tmp_path,
+        context_tokens=256,
+        rows=1,
+        rank=RANK,
+        first_layer=min(LAYERS),
+        feature_layer=FEATURE_LAYER,
+    )
+    host = await asyncio.to_thread(load_host, settings)
+    running = asyncio.create_task(host.generate("occupy the only row", max_tokens=180))
+    await eventually(lambda: host.engine.counters.running)
+    queued = asyncio.create_task(host.generate("hello", model="alpha", max_tokens=4))
+    await asyncio.sleep(0)
+    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=2)
+    reloaded = await host.load("alpha")
+    was_queued = not running.done() and not queued.done()
+    _, answer = await asyncio.gather(running, queued)
+    await host.close()
+
+    assert was_queued
+    assert answer.model_version.endswith(f"+{reloaded.version[:12]}")
 
 
 async def test_prompt_limits_are_named(host: EngineHost) -> None:
