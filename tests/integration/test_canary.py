@@ -34,12 +34,12 @@ from tests.integration.tracks import (
     Script,
     ScriptedMission,
     ask,
-    eventually,
     gateway,
     mission,
     socket_of,
 )
 from tests.integration.validations import validation
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
 UNDECIDED = {"maxPairs": 1_000_000, "errorMargin": 0.001, "latencyMargin": 3.5}

@@ -27,12 +27,12 @@ from tests.integration.tracks import (
     Script,
     ScriptedMission,
     ask,
-    eventually,
     gateway,
     mission,
     socket_of,
 )
 from tests.integration.validations import validation
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

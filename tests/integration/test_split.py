@@ -20,11 +20,11 @@ from tests.integration.tracks import (
     Script,
     ScriptedMission,
     ask,
-    eventually,
     gateway,
     mission,
     socket_of,
 )
+from tests.support.waiting import eventually
 
 FLEET = pb.DESCRIPTOR.services_by_name["FleetService"].full_name
 ID = "default/router/abc"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,8 @@ from fleet.mission import describe_methods
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import free_port
+
+from tests.support.waiting import eventually
 
 EASY: dict[str, Any] = {
     "errorMargin": 0.15,
@@ -169,15 +171,6 @@ async def gateway(redis_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncC
         yield client
     server.should_exit = True
     await serving
-
-
-async def eventually(condition: Callable[[], Any], limit_s: float = 90.0) -> None:
-    """Wait until ``condition`` returns true; other programs give no event to wait for."""
-    async with asyncio.timeout(limit_s):
-        while True:
-            if condition():
-                return
-            await asyncio.sleep(0.05)
 
 
 async def ask(

@@ -10,7 +10,8 @@ import pytest
 from bem_fleet.services.safety.scorer_client import ScorerClient, is_ready
 from fleet.errors import UnavailableError
 
-from tests.unit.services.safety.test_scorer_process import query, wait_for
+from tests.support.waiting import eventually
+from tests.unit.services.safety.test_scorer_process import query
 
 READY = json.dumps({"alive": {"fast": True, "deep": False}}).encode() + b"\n"
 
@@ -51,7 +52,7 @@ async def test_time_limit_opens_the_circuit_breaker(tmp_path: Path) -> None:
 
     client = ScorerClient("fast", path, 0.05)
     async with connected(path, never_respond, client):
-        await wait_for(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready)
         for _ in range(5):
             with pytest.raises(UnavailableError, match="time limit"):
                 await client.score(query("ok"))
@@ -73,10 +74,10 @@ async def test_malformed_response_blocks_the_text(tmp_path: Path, response: byte
 
     client = ScorerClient("fast", path, 60)
     async with connected(path, respond, client):
-        await wait_for(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready)
         with pytest.raises(UnavailableError):
             await client.score(query("ok"))
-        await wait_for(lambda: client.is_ready)  # it reconnects
+        await eventually(lambda: client.is_ready)  # it reconnects
 
 
 async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
 
     fast, deep = (ScorerClient(tier, path, 60) for tier in ("fast", "deep"))
     async with connected(path, report, fast, deep):
-        await wait_for(lambda: fast.is_ready)
+        await eventually(lambda: fast.is_ready)
 
         assert not deep.is_ready
         with pytest.raises(UnavailableError, match="deep safety scorer is not connected"):

@@ -1,7 +1,7 @@
 """Scorer child process: batches, failures, hangs and restarts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,17 +10,12 @@ from bem_fleet.guard.findings import ScoringQuery
 from bem_fleet.services.safety.scorer_process import ScorerProcess
 from fleet.errors import UnavailableError
 
+from tests.support.waiting import eventually
+
 
 def query(text: str) -> ScoringQuery:
     """Return a query for toxicity."""
     return ScoringQuery(text, "response", frozenset(("toxicity",)))
-
-
-async def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, at most 60 s."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - processes have no event
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -29,7 +24,7 @@ async def running(command: tuple[str, ...], timeout_s: float = 60) -> AsyncItera
     scorer = ScorerProcess("fast", Path("unused"), timeout_s, command=command)
     task = asyncio.create_task(scorer.run())
     try:
-        await wait_for(lambda: scorer.is_ready)
+        await eventually(lambda: scorer.is_ready)
         yield scorer
     finally:
         task.cancel()
@@ -53,7 +48,7 @@ async def test_failed_scorer_blocks_the_text_and_restarts(
         first = scorer.pid
         with pytest.raises(UnavailableError, match="fast safety scorer"):
             await scorer.score(query(text))
-        await wait_for(lambda: scorer.is_ready and scorer.pid != first)
+        await eventually(lambda: scorer.is_ready and scorer.pid != first)
         finding = await scorer.score(query("ok"))
 
     assert finding.scores == {"toxicity": 0.0}
@@ -65,7 +60,7 @@ async def test_hanging_scorer_is_killed(stub_command: tuple[str, ...]) -> None:
         first = scorer.pid
         with pytest.raises(UnavailableError):
             await scorer.score(query("hang"))
-        await wait_for(lambda: scorer.is_ready and scorer.pid != first)
+        await eventually(lambda: scorer.is_ready and scorer.pid != first)
 
         assert (await scorer.score(query("ok"))).scores == {"toxicity": 0.0}
 

@@ -15,7 +15,8 @@ from bem_fleet.services.safety.scorer_process import ScorerProcess
 from bem_fleet.services.safety.scorer_server import ScorerServer
 from bem_fleet.services.safety.settings import SafetySettings
 
-from tests.unit.services.safety.test_scorer_process import query, wait_for
+from tests.support.waiting import eventually
+from tests.unit.services.safety.test_scorer_process import query
 
 
 @asynccontextmanager
@@ -41,7 +42,7 @@ async def connected(path: Path) -> AsyncIterator[ScorerClient]:
     client = ScorerClient("fast", path, 60)
     task = asyncio.create_task(client.run())
     try:
-        await wait_for(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready)
         yield client
     finally:
         task.cancel()

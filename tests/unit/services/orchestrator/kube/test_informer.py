@@ -9,6 +9,7 @@ from bem_fleet.services.orchestrator.kube.api import KubeApi, Object
 from bem_fleet.services.orchestrator.kube.informer import Informer, object_key
 
 from tests.integration.clusters import ControlPlane, needs_kubernetes
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -30,15 +31,6 @@ async def running(
     yield informer
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def eventually(look: Callable[[], bool]) -> None:
-    """Return once ``look`` is true; another program gives no event."""
-    async with asyncio.timeout(30):
-        while True:
-            if look():
-                return
-            await asyncio.sleep(0.02)
 
 
 def labelled(name: str, test: str, **data: str) -> Object:
