@@ -17,14 +17,16 @@ def check(plan: Plan) -> None:
     """Check that all ports are free and that the disk has room.
 
     Raises:
-        NotReadyToStartError: A port is in use or the disk is full.
+        NotReadyToStartError: Ports are in use, all of them named, or the disk is full.
     """
-    for variable, port in plan.ports.items():
-        if _in_use(port):
-            raise NotReadyToStartError(
-                f"port {port} is in use by another program; stop it, or choose another port: "
-                f"`make up {variable}={port + 1000}`"
-            )
+    busy = {variable: port for variable, port in plan.ports.items() if _in_use(port)}
+    if busy:
+        named = ", ".join(str(port) for port in busy.values())
+        settings = " ".join(f"{variable}={port + 1000}" for variable, port in busy.items())
+        raise NotReadyToStartError(
+            f"ports in use by another program: {named}; stop it, or choose other ports: "
+            f"`make up {settings}`"
+        )
     free = shutil.disk_usage(ROOT).free
     if free < _MIN_FREE_BYTES:
         raise NotReadyToStartError(
