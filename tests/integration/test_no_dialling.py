@@ -1,4 +1,4 @@
-"""Addresses in requests are never dialled: requests name missions, and settings say where they are."""
+"""Addresses in requests are never dialled: requests name missions, settings have the addresses."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def targets(port: int) -> tuple[str, ...]:
 
 
 def fill(message: Message, text: str, depth: int = 4) -> Message:
-    """Set every string, bytes and message field of a request, so that each one names the address."""
+    """Set every string, bytes and message field of a request: each one names the address."""
     for field in message.DESCRIPTOR.fields:
         if field.containing_oneof and message.WhichOneof(field.containing_oneof.name):
             continue

@@ -58,7 +58,9 @@ def test_every_metrics_page_is_a_scrape_target(tmp_path: Path) -> None:
         *((name, "/metrics") for name in (*sidecars, *helpers, *controls)),
         *((name, "/upstream/metrics") for name in sidecars),
     }
-    assert len({one["targets"][0] for one in targets}) == len(sidecars) + len(helpers) + len(controls)
+    assert len({one["targets"][0] for one in targets}) == len(sidecars) + len(helpers) + len(
+        controls
+    )
 
 
 def test_long_run_folder_gets_short_sockets(tmp_path: Path) -> None:
