@@ -186,7 +186,7 @@ class RenderedRedis:
 
     def call(self, user: str, *command: str) -> Any:
         """Run a command as a user, as soon as Redis listens."""
-        login = {"username": user, "password": self.passwords[user]}
+        login: dict[str, Any] = {"username": user, "password": self.passwords[user]}
         limit = time.monotonic() + 30
         while True:
             try:

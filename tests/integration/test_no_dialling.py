@@ -86,7 +86,7 @@ def fill(message: Message, text: str, depth: int = 4) -> Message:
     return message
 
 
-def _values(field: FieldDescriptor, text: str, depth: int) -> list[Any]:
+def _values(field: Any, text: str, depth: int) -> list[Any]:
     if field.type == FieldDescriptor.TYPE_STRING:
         return [text]
     if field.type == FieldDescriptor.TYPE_BYTES:
