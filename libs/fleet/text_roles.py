@@ -22,15 +22,22 @@ JUDGED_ROLES = frozenset(
 )
 """Roles of response fields that a client reads as the answer; an unmarked field is one of them."""
 
-# The Open Inference Protocol has none of our options: these fields are names, not text.
-_FOREIGN_LABELS = {
-    "inference": frozenset(
-        {
+# The Open Inference Protocol has none of our options. Most of its strings are names, and numbers
+# may be the ids of tokens.
+_INFERENCE_ROLES = {
+    **dict.fromkeys(
+        (
             *("name", "model_name", "model_version", "version", "versions"),
-            *("id", "datatype", "platform", "extensions"),
-        }
-    )
+            *("id", "datatype", "platform", "backend", "extensions", "shape", "dims"),
+        ),
+        text_pb2.TEXT_ROLE_LABEL,
+    ),
+    **dict.fromkeys(
+        ("int_contents", "int64_contents", "uint_contents", "uint64_contents"),
+        text_pb2.TEXT_ROLE_TOKEN,
+    ),
 }
+_NOT_JUDGED = frozenset({text_pb2.TEXT_ROLE_LABEL, text_pb2.TEXT_ROLE_TOKEN})
 _STRINGS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 _ROLES: dict[str, text_pb2.TextRole.ValueType] = {}
 
@@ -51,10 +58,8 @@ def role_of(field: FieldDescriptor) -> text_pb2.TextRole.ValueType:
     if role is None:
         owner = field.containing_type
         package = owner.file.package if owner else ""
-        if field.name in _FOREIGN_LABELS.get(package, ()):
-            role = text_pb2.TEXT_ROLE_LABEL
-        else:
-            role = field_options(field).Extensions[text_pb2.text_role]
+        foreign = _INFERENCE_ROLES.get(field.name) if package == "inference" else None
+        role = foreign or field_options(field).Extensions[text_pb2.text_role]
         _ROLES[field.full_name] = role
     return role
 
@@ -90,7 +95,7 @@ def text_fields(message: Descriptor) -> Iterator[FieldDescriptor]:
 def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
     """Yield path, role and text of every string or bytes field that is set, at any depth.
 
-    Labels are left out: the server chose them itself and nobody judges them.
+    Labels are left out, which the server chose itself, and tokens, whose text is judged.
 
     Args:
         message: Message of any descriptor pool.
@@ -102,7 +107,7 @@ def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
             yield from _nested_texts(field, value, name)
         elif field.type in _STRINGS:
             role = role_of(field)
-            if role != text_pb2.TEXT_ROLE_LABEL:
+            if role not in _NOT_JUDGED:
                 for one in value if field.is_repeated else (value,):
                     yield name, role, _decode(one)
 
@@ -135,13 +140,16 @@ def _nested_texts(field: FieldDescriptor, value: Any, name: str) -> Iterator[tup
         return
     entry = field.message_type
     if entry and entry.GetOptions().map_entry:
-        for key, one in value.items():
-            if isinstance(key, str):
-                yield f"{name}.key", text_pb2.TEXT_ROLE_UNSPECIFIED, key
+        role = role_of(field)
+        judged = role not in _NOT_JUDGED
+        # Paths number the entries: a key may be text that must not occur in an error.
+        for index, (key, one) in enumerate(value.items()):
+            if judged and isinstance(key, str):
+                yield f"{name}.key", role, key
             if isinstance(one, Message):
-                yield from texts(one, f"{name}[{str(key)[:40]}]")
-            elif isinstance(one, str | bytes):
-                yield f"{name}[{str(key)[:40]}]", text_pb2.TEXT_ROLE_UNSPECIFIED, _decode(one)
+                yield from texts(one, f"{name}[{index}]")
+            elif judged and isinstance(one, str | bytes):
+                yield f"{name}[{index}]", role, _decode(one)
         return
     for index, one in enumerate(value):
         yield from texts(one, f"{name}[{index}]")
