@@ -76,7 +76,6 @@ class RequestGuard:
             DeniedError: The policy blocks the request.
             UnavailableError: There is no verdict.
         """
-        name = method.request.DESCRIPTOR.name
         parts, total, limit = [], 0, self._settings.max_text_chars
         message = parse_message(method.request, raw, InvalidArgumentError)
         for field, role, text in texts(message):
@@ -84,11 +83,11 @@ class RequestGuard:
             if total > limit:
                 raise InvalidArgumentError(
                     field,
-                    f"{name} has {total} characters of text up to this field; the limit is "
-                    f"{limit}; shorten the request",
+                    f"the request has {total} characters of text up to this field; the limit is "
+                    f"{limit}; shorten it",
                 )
             if role == text_pb2.TEXT_ROLE_PROMPT and (reason := invalid_text_reason(text)):
-                raise InvalidArgumentError(field, f"{name}.{field} {reason}; remove it")
+                raise InvalidArgumentError(field, f"{reason}; remove it")
             parts.append(text)
         prompt = "\n".join([preceding, *parts] if preceding else parts)
         if prompt and not method.only_counts:

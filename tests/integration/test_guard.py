@@ -199,12 +199,15 @@ async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: Redi
         assert fleet.router.calls == 0
 
 
-async def test_control_characters_are_rejected(fleet: Scene) -> None:
-    """The error names the character; the text is not scored."""
-    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a\x00b")))
+async def test_stacked_marks_are_rejected_and_control_characters_are_taken(fleet: Scene) -> None:
+    """The error names field and reason; pasted terminal output reaches the mission."""
+    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a" + "\u0301" * 9)))
+    request = pb.GenerateRequest(prompt="log: \x1b[33mwarning\x1b[0m\x07\x00")
+    answers = [answer async for answer in fleet.stub.Generate(request)]
 
     assert details_of(err).field == "prompt"
-    assert "U+0000" in details_of(err).message
+    assert "marks" in details_of(err).message
+    assert "".join(answer.text for answer in answers)
 
 
 async def test_head_names_the_last_record(fleet: Scene, redis_server: RedisServer) -> None:

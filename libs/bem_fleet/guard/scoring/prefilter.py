@@ -28,24 +28,23 @@ _MAX_COMBINING_MARKS = 8
 
 def may_contain_sensitive_data(text: str) -> bool:
     """Return False only if the text has no e-mail, number, address, account or key."""
-    folded = text if text.isascii() else fold_confusables(text).text
-    return _CANDIDATE.search(folded) is not None
+    return _CANDIDATE.search(fold_confusables(text).text) is not None
 
 
 def invalid_text_reason(text: str) -> str:
     """Return why a text is not valid text; empty if it is valid.
 
-    Control characters and stacks of combining marks can hide content from the scorers.
+    Stacks of combining marks can hide content from the scorers. Control characters are valid, as
+    in pasted terminal output; ``fold_confusables`` removes them before a text is scored.
     """
     if text.isascii():
-        control = next((char for char in text if char < " " and char not in "\t\n\r\f\v"), "")
-        return f"has the control character U+{ord(control):04X}" if control else ""
+        return ""
     marks = 0
     for char in text:
         category = unicodedata.category(char)
         marks = marks + 1 if category in ("Mn", "Me") else 0
-        if category in ("Cc", "Cs") and char not in "\t\n\r\f\v\x85":
-            return f"has the control character U+{ord(char):04X}"
+        if category == "Cs":
+            return f"has the lone surrogate U+{ord(char):04X}"
         if marks > _MAX_COMBINING_MARKS:
             return f"has more than {_MAX_COMBINING_MARKS} combining marks on one letter"
     return ""
