@@ -125,6 +125,8 @@ class ResponseGuard:
         Args:
             ended: Whether the stream has ended.
         """
+        # The client of a request stream may wait for a whole answer before its next request.
+        ended = ended or (self.text_complete and self.method.streams_requests)
         messages = [self._redact(*entry) for entry in self._hold_back.release(ended=ended)]
         yield from self.method.join(messages)
 

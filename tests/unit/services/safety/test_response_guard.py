@@ -9,13 +9,18 @@ from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.holdback import HoldBack
 from bem_fleet.services.safety.response_guard import ResponseGuard
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet import bytes_tensors
 from fleet.errors import DeniedError, UnavailableError
+from fleet.text_roles import FINAL_RESPONSE
 from inference import open_inference_pb2 as oip
 
 from tests.unit.services.safety.test_evaluator import RecordingScorer
 
 POLICY = load_policy(DEFAULT_POLICY)
 METHODS = pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name
+STREAM_INFER = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[
+    "ModelStreamInfer"
+]
 INFER = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name["ModelInfer"]
 MAIL = "jane@example.com"
 
@@ -92,3 +97,47 @@ async def test_unreadable_response_is_blocked() -> None:
     """A response that cannot be parsed is the mission's fault, not the client's."""
     with pytest.raises(UnavailableError, match="CompleteResponse"):
         await guard(Method(METHODS["Complete"])).filter_message(b"\xff")
+
+
+def piece(text: str, *, final: bool = False, raw: bool = False) -> bytes:
+    """Return a piece of an answer in a stream of the Open Inference Protocol."""
+    message = oip.ModelStreamInferResponse()
+    response = message.infer_response
+    response.parameters[FINAL_RESPONSE].bool_param = final
+    output = response.outputs.add(name="text_output", datatype="BYTES", shape=[1])
+    if raw:
+        response.raw_output_contents.append(bytes_tensors.pack([text.encode()]))
+    else:
+        output.contents.bytes_contents.append(text.encode())
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+async def test_address_split_over_pieces_of_an_inference_stream_is_withheld(raw: bool) -> None:
+    """Pieces are one text: no part of an address that several of them spell leaves."""
+    subject = guard(Method(STREAM_INFER), window=8)
+    released = []
+    for text in ("one two three ", *MAIL):
+        await subject.add(piece(text, raw=raw))
+        await subject.evaluate_pending(ended=False)
+        released += list(subject.release(ended=False))
+    await subject.add(piece(" now", final=True, raw=raw))
+    await subject.evaluate_pending(ended=False)
+    with pytest.raises(DeniedError, match="cannot be redacted"):
+        list(subject.release(ended=False))
+
+    assert released == [piece("one two three ", raw=raw)]
+
+
+async def test_final_piece_releases_an_answer_of_an_open_stream() -> None:
+    """A client that waits for the whole answer before its next request gets it."""
+    subject = guard(Method(STREAM_INFER), window=64)
+    pieces = [piece("one "), piece("two", final=True)]
+    await subject.add(pieces[0])
+    await subject.evaluate_pending(ended=False)
+    early = list(subject.release(ended=False))
+    await subject.add(pieces[1])
+    await subject.evaluate_pending(ended=False)
+
+    assert early == []
+    assert list(subject.release(ended=False)) == pieces
