@@ -6,7 +6,14 @@ from bem_fleet.services.safety.token_redaction import entry_fields
 from bemfleet.common.v1 import text_pb2
 from bemfleet.safety.v1 import safety_pb2
 from fleet.reflection import ServiceDescriptors, read_descriptors
-from fleet.text_roles import ending_fields, has_judged_text, message_options, role_of, texts
+from fleet.text_roles import (
+    ending_fields,
+    ends_text,
+    has_judged_text,
+    message_options,
+    role_of,
+    texts,
+)
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
@@ -45,8 +52,8 @@ class Method:
         self._ending_fields = ending_fields(descriptor.output_type)
 
     def ends_text(self, message: Message) -> bool:
-        """Return whether a response says that it is the last one of its stream with text."""
-        return any(getattr(message, name) for name in self._ending_fields)
+        """Return whether a response says that no text follows it, to the request it answers."""
+        return ends_text(message, self._ending_fields)
 
     def join(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         """Return consecutive responses as one message if their type allows it, else unchanged.

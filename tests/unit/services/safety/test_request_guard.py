@@ -80,7 +80,9 @@ async def test_terminal_output_is_evaluated_like_other_text() -> None:
     deep = RecordingScorer()
     raw = pb.GenerateRequest(prompt="\x1b[32mok\x1b[0m\x07").SerializeToString()
 
-    assert await guard(deep).check(GENERATE, raw, AuditRecord("m")) == "\x1b[32mok\x1b[0m\x07"
+    checked = await guard(deep).check(GENERATE, raw, AuditRecord("m"))
+
+    assert checked.text == "\x1b[32mok\x1b[0m\x07"
     assert len(deep.queries) == 1
 
 

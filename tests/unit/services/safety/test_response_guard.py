@@ -12,7 +12,9 @@ from bem_fleet.services.safety.holdback import HoldBack
 from bem_fleet.services.safety.request_guard import CheckedRequest
 from bem_fleet.services.safety.response_guard import ResponseGuard
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet import bytes_tensors
 from fleet.errors import DeniedError, UnavailableError
+from fleet.text_roles import FINAL_RESPONSE
 from inference import open_inference_pb2 as oip
 
 from tests.unit.services.safety.test_evaluator import RecordingScorer
@@ -22,7 +24,7 @@ from tests.unit.services.safety.test_token_redaction import logprobs
 POLICY = load_policy(DEFAULT_POLICY)
 METHODS = pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name
 INFERENCE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
-INFER = INFERENCE["ModelInfer"]
+INFER, STREAM_INFER = INFERENCE["ModelInfer"], INFERENCE["ModelStreamInfer"]
 MAIL = "jane@example.com"
 
 
@@ -153,7 +155,7 @@ async def test_finding_within_the_prompt_is_no_violation() -> None:
 
 async def test_answers_of_a_stream_are_judged_with_their_own_requests() -> None:
     """The second answer continues the second request."""
-    subject = guard(Method(INFERENCE["ModelStreamInfer"]))
+    subject = guard(Method(STREAM_INFER))
     local, domain = MAIL.split("@")
     for prompt in ("one", f"{local}@"):
         subject.begin(CheckedRequest(prompt, (prompt,)))
@@ -176,3 +178,51 @@ async def test_unreadable_response_is_blocked() -> None:
     """A response that cannot be parsed is the mission's fault, not the client's."""
     with pytest.raises(UnavailableError, match="CompleteResponse"):
         await guard(Method(METHODS["Complete"])).filter_message(b"\xff")
+
+
+def piece(text: str, *, final: bool = False, raw: bool = False) -> bytes:
+    """Return a piece of an answer in a stream of the Open Inference Protocol."""
+    message = oip.ModelStreamInferResponse()
+    response = message.infer_response
+    response.parameters[FINAL_RESPONSE].bool_param = final
+    output = response.outputs.add(name="text_output", datatype="BYTES", shape=[1])
+    if raw:
+        response.raw_output_contents.append(bytes_tensors.pack([text.encode()]))
+    else:
+        output.contents.bytes_contents.append(text.encode())
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("raw", [False, True])
+async def test_address_split_over_pieces_of_an_inference_stream_is_redacted(raw: bool) -> None:
+    """Pieces are one text: no part of an address that several of them spell leaves."""
+    subject = guard(Method(STREAM_INFER), window=8)
+    released = []
+    for text in ("one two three ", *MAIL):
+        await subject.add(piece(text, raw=raw))
+        await subject.evaluate_pending(ended=False)
+        released += [one async for one in subject.release(ended=False)]
+    await subject.add(piece(" now", final=True, raw=raw))
+    await subject.evaluate_pending(ended=False)
+    rest = [one async for one in subject.release(ended=False)]
+
+    assert released == [piece("one two three ", raw=raw)]
+    assert rest == [
+        piece("[EMAIL_ADDRESS]", raw=raw),
+        *[piece("", raw=raw)] * (len(MAIL) - 1),
+        piece(" now", final=True, raw=raw),
+    ]
+
+
+async def test_final_piece_releases_an_answer_of_an_open_stream() -> None:
+    """A client that waits for the whole answer before its next request gets it."""
+    subject = guard(Method(STREAM_INFER), window=64)
+    pieces = [piece("one "), piece("two", final=True)]
+    await subject.add(pieces[0])
+    await subject.evaluate_pending(ended=False)
+    early = [one async for one in subject.release(ended=False)]
+    await subject.add(pieces[1])
+    await subject.evaluate_pending(ended=False)
+
+    assert early == []
+    assert [one async for one in subject.release(ended=False)] == pieces
