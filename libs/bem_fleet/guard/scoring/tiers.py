@@ -159,7 +159,7 @@ class DeepTier:
         if not scorers:
             return Finding()
         spans = self._detector.detect(
-            query.text, pii="pii" in scorers, secrets="secrets" in scorers
+            query.text, pii="pii" in scorers, secrets="secrets" in scorers, ended=query.ended
         )
         scores = {
             name: max((span.score for span in spans if span.scorer == name), default=0.0)
