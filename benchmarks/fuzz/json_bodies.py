@@ -101,7 +101,7 @@ def anything(  # noqa: PLR0911 - one return for each type
         case 6:
             return [anything(random_, depth + 1) for _ in range(random_.choice((0, 1, 2, 20)))]
         case 7:
-            return _nested(random_.choice((10, 200, 900)))
+            return _nested(random_.choice((10, 100, 300)))
         case _:
             count = random_.choice((0, 1, 2, 5))
             return {texts.text(random_): anything(random_, depth + 1) for _ in range(count)}
@@ -136,13 +136,14 @@ def _change(random_: random.Random, value: Any) -> None:
 
 
 def _containers(value: Any) -> list[Any]:
-    members = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    return [
-        *([value] if isinstance(value, dict | list) else []),
-        *(inner for member in members for inner in _containers(member)),
-    ]
+    """Return the objects and arrays of a value; without recursion, as some are nested deeply."""
+    found, pending = [], [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict | list):
+            found.append(one)
+            pending += one.values() if isinstance(one, dict) else one
+    return found
 
 
 def _corrupt(random_: random.Random, raw: bytes) -> bytes:
