@@ -15,7 +15,7 @@ from fleet.reflection import ServiceDescriptors, read_descriptors
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 
-from benchmarks.fuzz.examples import MESSAGES
+from benchmarks.fuzz.examples import MESSAGES, renamed
 from benchmarks.fuzz.outcomes import Outcomes
 from benchmarks.fuzz.wire_messages import MessageWriter, corrupt
 
@@ -105,6 +105,8 @@ class GrpcFuzzer:
         self, method: MethodDescriptor, path: str, descriptors: ServiceDescriptors
     ) -> list[bytes]:
         """Return the messages of one call; a unary method now and then gets none or two."""
+        if method.client_streaming and path in MESSAGES and self._random.random() < 0.5:
+            return [self._changed(method, self._encode(method, one)) for one in MESSAGES[path]]
         usual = (0, 1, 1, 2, 3) if method.client_streaming else (1,) * 60 + (0, 2)
         return [self._message(method, path, descriptors) for _ in range(self._random.choice(usual))]
 
@@ -115,14 +117,24 @@ class GrpcFuzzer:
         if kind < 0.02:  # a message of another method
             other = self._random.choice(list(descriptors.methods.values()))
             return self._writer.message(other.input_type)
-        example = _example(method, path, self._random)
-        if example is not None and kind < 0.6:
-            raw = example + self._writer.few_fields(method.input_type)
-        elif example is not None and kind < 0.65:
-            raw = example
+        examples = MESSAGES.get(path)
+        if examples and kind < 0.65:
+            raw = self._changed(method, self._encode(method, self._random.choice(examples)))
         else:
             raw = self._writer.message(method.input_type)
         return corrupt(raw, self._random) if self._random.random() < 0.2 else raw
+
+    def _changed(self, method: MethodDescriptor, example: bytes) -> bytes:
+        """Return a valid message, in most cases with one or two fields changed."""
+        if self._random.random() < 0.2:
+            return example
+        return example + self._writer.few_fields(method.input_type)
+
+    def _encode(self, method: MethodDescriptor, example: Mapping[str, Any]) -> bytes:
+        """Return a valid request in the server's own version of its type."""
+        message = message_factory.GetMessageClass(method.input_type)()
+        json_format.ParseDict(renamed(example, self._random), message)
+        return message.SerializeToString()
 
     def _metadata(self) -> list[tuple[str, Any]]:
         metadata: list[tuple[str, Any]] = []
@@ -131,16 +143,6 @@ class GrpcFuzzer:
         if self._random.random() < 0.05:
             metadata.append(self._random.choice(_BAD_METADATA))
         return metadata
-
-
-def _example(method: MethodDescriptor, path: str, random_: random.Random) -> bytes | None:
-    """Return a valid request, in the method's own version of its type; None without examples."""
-    examples: Sequence[Mapping[str, Any]] = MESSAGES.get(path, ())
-    if not examples:
-        return None
-    message = message_factory.GetMessageClass(method.input_type)()
-    json_format.ParseDict(random_.choice(examples), message)
-    return message.SerializeToString()
 
 
 def _call(

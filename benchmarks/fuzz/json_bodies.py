@@ -1,12 +1,12 @@
 """JSON bodies that break parsers, from valid ones and from JSON schemas."""
 
-import copy
 import json
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.fuzz import texts
+from benchmarks.fuzz.examples import renamed
 
 _MAX_DEPTH = 5
 _NUMBERS = (0, 1, -1, 2, 65, 257, 2**31, 2**63, 2**64, 10**400, 0.0, -0.0, 1e-320, 1e308, 0.5, 2.5)
@@ -27,7 +27,7 @@ def body(
     if schema is not None and (not examples or random_.random() < 0.3):
         value = from_schema(random_, schema)
     elif examples:
-        value = copy.deepcopy(dict(random_.choice(examples)))
+        value = renamed(random_.choice(examples), random_)
         for _ in range(random_.choice((0, 1, 1, 1, 2, 3))):
             _change(random_, value)
     else:

@@ -74,8 +74,12 @@ class GateRule:
         """Reject a target on the wrong side of the margin: the interval would decide alone.
 
         Raises:
-            GateFormatError: The target does not reach the margin.
+            GateFormatError: The target does not reach the margin, or the margin of a share is none.
         """
+        if self.statistic == "share" and not 0 <= self.margin <= 1:
+            raise GateFormatError(
+                f"gate {self.id}: margin {self.margin:g} is no share; 0 to 1 is allowed"
+            )
         sign = 1 if self.direction == "higher" else -1
         if sign * (self.target - self.margin) < 0:
             raise GateFormatError(
