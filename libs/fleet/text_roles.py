@@ -27,19 +27,25 @@ JUDGED_ROLES = frozenset(
 FINAL_RESPONSE = "triton_final_response"
 """Parameter of the last response to a request in a stream of the Open Inference Protocol."""
 
-# The Open Inference Protocol has none of our options. Most of its strings are names; the elements
-# of output tensors are pieces of a text if their method streams.
+# The Open Inference Protocol has none of our options. Most of its strings are names, and numbers
+# may be the ids of tokens; the elements of output tensors are pieces of a text if their method
+# streams.
 _INFERENCE_ROLES = {
     **dict.fromkeys(
         (
             *("name", "model_name", "model_version", "version", "versions"),
-            *("id", "datatype", "platform", "backend", "extensions"),
+            *("id", "datatype", "platform", "backend", "extensions", "shape", "dims"),
         ),
         text_pb2.TEXT_ROLE_LABEL,
+    ),
+    **dict.fromkeys(
+        ("int_contents", "int64_contents", "uint_contents", "uint64_contents"),
+        text_pb2.TEXT_ROLE_TOKEN,
     ),
     "bytes_contents": text_pb2.TEXT_ROLE_OUTPUT_DELTA,
     "raw_output_contents": text_pb2.TEXT_ROLE_OUTPUT_DELTA,
 }
+_NOT_JUDGED = frozenset({text_pb2.TEXT_ROLE_LABEL, text_pb2.TEXT_ROLE_TOKEN})
 _RAW_CONTENTS = ("inference.ModelInferRequest", "inference.ModelInferResponse")
 _STREAM_RESPONSE = "inference.ModelStreamInferResponse"
 _STRINGS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
@@ -117,7 +123,7 @@ def text_fields(message: Descriptor) -> Iterator[FieldDescriptor]:
 def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
     """Yield path, role and text of every string or bytes field that is set, at any depth.
 
-    Labels are left out: the server chose them itself and nobody judges them.
+    Labels are left out, which the server chose itself, and tokens, whose text is judged.
 
     Args:
         message: Message of any descriptor pool.
@@ -129,7 +135,7 @@ def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
             yield from _nested_texts(field, value, name)
         elif field.type in _STRINGS:
             role = role_of(field)
-            if role != text_pb2.TEXT_ROLE_LABEL:
+            if role not in _NOT_JUDGED:
                 for one in value if field.is_repeated else (value,):
                     yield from ((name, role, text) for text in _field_texts(field, one))
 
@@ -162,15 +168,18 @@ def _nested_texts(field: FieldDescriptor, value: Any, name: str) -> Iterator[tup
         return
     entry = field.message_type
     if entry and entry.GetOptions().map_entry:
+        role = role_of(field)
         # Parameters of the Open Inference Protocol are a vocabulary, like the names of fields.
         named = entry.file.package == "inference"
-        for key, one in value.items():
-            if isinstance(key, str) and not named:
-                yield f"{name}.key", text_pb2.TEXT_ROLE_UNSPECIFIED, key
+        judged = role not in _NOT_JUDGED
+        # Paths number the entries: a key may be text that must not occur in an error.
+        for index, (key, one) in enumerate(value.items()):
+            if judged and isinstance(key, str) and not named:
+                yield f"{name}.key", role, key
             if isinstance(one, Message):
-                yield from texts(one, f"{name}[{str(key)[:40]}]")
-            elif isinstance(one, str | bytes):
-                yield f"{name}[{str(key)[:40]}]", text_pb2.TEXT_ROLE_UNSPECIFIED, _decode(one)
+                yield from texts(one, f"{name}[{index}]")
+            elif judged and isinstance(one, str | bytes):
+                yield f"{name}[{index}]", role, _decode(one)
         return
     for index, one in enumerate(value):
         yield from texts(one, f"{name}[{index}]")

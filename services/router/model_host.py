@@ -13,6 +13,7 @@ from bem.backbone import Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
 from bem_fleet.services.router.request_parsing import RequestParser
 from bemfleet.router.v1 import router_pb2 as pb
@@ -51,6 +52,7 @@ class ModelHost:
         adapter_folder: Folder that adapters are loaded from.
         safety_strength: Strength of the safety adapter for requests that state none, in [0, 1].
         safety_floor: Minimum strength of all requests, in [0, 1].
+        default_tokens: Output limits of requests that set none.
 
     Attributes:
         started_unix_s: Time of loading, in seconds since the epoch.
@@ -64,11 +66,12 @@ class ModelHost:
         *,
         safety_strength: float = 0.0,
         safety_floor: float = 0.0,
+        default_tokens: DefaultTokens | None = None,
     ) -> None:
         self.backbone = backbone
         self.started_unix_s = int(time.time())
         self._engine = engine
-        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens)
+        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens, default_tokens)
         self._adapter_folder = adapter_folder
         self._safety_strength = safety_strength
         self._safety_floor = safety_floor

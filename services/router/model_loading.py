@@ -10,6 +10,7 @@ from bem.engine.weight_autotune import select_format
 from bem.safety import SafetyOverlay
 from bem.safety.artifact import CARD_FILE
 from bem.safety.overlay import load_overlay
+from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import RESIDENT
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
@@ -71,6 +72,9 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         settings.adapter_folder,
         safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
+        default_tokens=DefaultTokens(
+            settings.default_chat_tokens, settings.default_completion_tokens
+        ),
     )
 
 

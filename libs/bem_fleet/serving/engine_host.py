@@ -12,6 +12,7 @@ from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone, load_backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.prompt_encoding import PromptEncoder
 from bem.testing import tiny_backbone
 from fleet import logs
 from fleet.errors import NotFoundError, UnavailableError
@@ -180,10 +181,8 @@ class EngineHost:
     def _prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
         if not prompt.strip():
             raise InvalidRequestError("prompt", "is empty; write one user message")
-        tokenizer = self.backbone.tokenizer
-        chat = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        encoder = PromptEncoder(self.backbone.tokenizer)
+        ids = encoder.encode_chat([{"role": "user", "content": prompt}])
         limit = self.context_tokens - max_tokens
         if len(ids) > limit:
             raise InvalidRequestError(

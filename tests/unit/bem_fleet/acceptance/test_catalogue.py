@@ -149,19 +149,3 @@ def test_target_must_not_fall_short_of_the_margin() -> None:
     fields: dict[str, Any] = {"metrics": ("f1",), "statistic": "difference", "min_items": 2}
     with pytest.raises(GateFormatError, match="short of its margin"):
         GateRule(id="x", direction="lower", target=1.2, margin=1.1, min_seeds=1, **fields)
-
-
-@pytest.mark.parametrize(("target", "margin"), [(1.0, -100.0), (2.0, 1.5)])
-def test_margin_of_a_share_must_be_a_share(target: float, margin: float) -> None:
-    """An exact interval of a share is undefined elsewhere."""
-    fields: dict[str, Any] = {"metrics": ("f1",), "statistic": "share", "min_items": 2}
-    with pytest.raises(GateFormatError, match="is no share; 0 to 1 is allowed"):
-        GateRule(
-            id="x",
-            direction="higher",
-            target=target,
-            margin=margin,
-            min_seeds=1,
-            at_least=0,
-            **fields,
-        )
