@@ -339,7 +339,7 @@ async def test_open_inference_describes_itself(channel: aio.Channel) -> None:
         (infer("tiny", b"\xff\xfe"), "inputs[0]"),
         (infer("tiny", b"x", colour="red"), "parameters['colour']"),
         (infer("tiny", b"x", max_tokens="many"), "parameters['max_tokens']"),
-        (infer("tiny", b"x", max_tokens=0), "max_tokens"),
+        (infer("tiny", b"x", max_tokens=0), "parameters['max_tokens']"),
         (infer("tiny"), "inputs[0].shape"),
     ],
 )
@@ -357,4 +357,5 @@ async def test_open_inference_names_what_is_wrong(
     assert details_of(caught.value).code is grpc.StatusCode.INVALID_ARGUMENT
     assert details_of(caught.value).field == field
     assert answers[0].error_message
+    assert answers[0].infer_response.id == request_.id
     assert answers[1].infer_response.raw_output_contents
