@@ -12,7 +12,14 @@ _CANDIDATE = re.compile(
     r"|\d{1,3}(?:\.\d{1,3}){3}"
     r"|(?:[0-9a-f]{0,4}:){3}"
     r"|[A-Za-z0-9_\-+/]{20}"
-    r"|-----BEGIN",
+    r"|---- ?BEGIN"
+    r"|PuTTY-User-Key-File"
+    # A secret's name and its value, or a token that has only begun.
+    r"|(?:pass|pwd|kennwort|secret|credential|token|key|pin)[^.\n]{0,40}?(?:[=:]|\b(?:is|was|to)\b)"
+    r"|(?:bearer|basic|apikey)[ \t]"
+    r"|(?:gh[pousr]|github_pat|npm|hf|[sr]k_live|[sr]k_test|whsec|do[opr]_v1|shp..|gsk|r8|glsa)_\w"
+    r"|(?:gl[a-z]{2,5}|sk|xox[a-z]|xapp|gocspx|pypi|key|nrak|pmak|age-secret-key)-\w"
+    r"|(?:AIza|AKIA|ASIA|eyJ|ya29|hv[sbr]\.|SG\.)\w",
     re.IGNORECASE,
 )
 # Written languages stack at most four marks (Vietnamese two, Tibetan and Hebrew up to four).

@@ -332,7 +332,7 @@ class Usage(_message.Message):
     prompt_tokens: _builtins.int
     """Tokens of the rendered prompt."""
     completion_tokens: _builtins.int
-    """Tokens generated, the end or stop token not counted."""
+    """Tokens generated so far, the end or stop token not counted."""
     def __init__(
         self,
         *,
@@ -357,10 +357,10 @@ class LikelyToken(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Token id."""
+    """Token id; 0 if the token was redacted."""
     token: _builtins.bytes
     """Bytes of the token; a character may be spread over several tokens. A token of the output is never
-    sent before its text, which is judged.
+    sent before its text, which is judged, and is redacted as its text is.
     """
     logprob: _builtins.float
     """Natural logarithm of the model's own probability, before penalties, bias and temperature."""
@@ -387,23 +387,29 @@ class TokenLogprob(_message.Message):
 
     CHOSEN_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    REDACTED_FIELD_NUMBER: _builtins.int
+    redacted: _builtins.bool
+    """Whether the safety sidecar replaced text of this token; id and log-probability are then 0."""
     @_builtins.property
     def chosen(self) -> Global___LikelyToken:
         """Chosen token."""
 
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___LikelyToken]:
-        """Most likely tokens at this position, in descending order, as many as requested."""
+        """Most likely tokens at this position, in descending order, as many as requested; fewer if the
+        safety sidecar removed some.
+        """
 
     def __init__(
         self,
         *,
         chosen: Global___LikelyToken | None = ...,
         top: _abc.Iterable[Global___LikelyToken] | None = ...,
+        redacted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "redacted", b"redacted", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -516,3 +522,55 @@ class CompleteResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompleteResponse: _TypeAlias = CompleteResponse  # noqa: Y015
+
+@_typing.final
+class CountTokensRequest(_message.Message):
+    """Request to count tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___GenerateRequest:
+        """Generation request."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___GenerateRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensRequest: _TypeAlias = CountTokensRequest  # noqa: Y015
+
+@_typing.final
+class CountTokensResponse(_message.Message):
+    """Token counts of a request that is not run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USAGE_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Digest of the base model and adapter version that would answer."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Token counts; completion_tokens is 0."""
+
+    def __init__(
+        self,
+        *,
+        usage: Global___Usage | None = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountTokensResponse: _TypeAlias = CountTokensResponse  # noqa: Y015
