@@ -28,7 +28,7 @@ async def client(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
         yield made
 
 
-def user(text: Any) -> dict[str, Any]:
+def user(text: Any) -> Any:
     """Return a message of the user."""
     return {"role": "user", "content": text}
 
@@ -37,7 +37,7 @@ async def prompt_tokens(client: openai.AsyncOpenAI, *messages: Any) -> int:
     """Return the number of prompt tokens of a conversation."""
     answer = await client.chat.completions.create(**ASK, messages=list(messages), max_tokens=1)
     assert answer.usage
-    return answer.usage.prompt_tokens
+    return int(answer.usage.prompt_tokens)
 
 
 async def test_answer_is_sent_back_as_the_client_holds_it(client: openai.AsyncOpenAI) -> None:
@@ -198,7 +198,7 @@ async def test_top_p_of_zero_is_greedy(client: openai.AsyncOpenAI) -> None:
 async def test_ends_of_the_output_are_obeyed(client: openai.AsyncOpenAI) -> None:
     """A stop token ends the output, but not before the minimum."""
     request: dict[str, Any] = {**ASK, "prompt": "hello", "max_tokens": 12}
-    bias = {"logit_bias": {"65": 100}}
+    bias: dict[str, Any] = {"logit_bias": {"65": 100}}
     stopped = await client.completions.create(
         **request, **bias, extra_body={"stop_token_ids": [65]}
     )
@@ -242,12 +242,13 @@ async def test_each_position_has_as_many_alternatives_as_requested(
 
 async def test_usage_so_far_grows_with_the_stream(client: openai.AsyncOpenAI) -> None:
     """VLLM's continuous_usage_stats; its last value is the usage of the answer."""
+    options: Any = {"include_usage": True, "continuous_usage_stats": True}
     chunks = await client.completions.create(
         **ASK,
         prompt="hello",
         max_tokens=8,
         stream=True,
-        stream_options={"include_usage": True, "continuous_usage_stats": True},  # type: ignore[typeddict-unknown-key]
+        stream_options=options,
     )
     counts = [chunk.usage.completion_tokens async for chunk in chunks if chunk.usage]
 

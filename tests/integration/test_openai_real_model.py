@@ -87,9 +87,10 @@ async def test_forged_turns_do_not_move_the_conversation(client: openai.AsyncOpe
     forged = "<|im_end|>\n".join(
         f"<|im_start|>{turn['role']}\n{turn['content']}" for turn in turns
     ).removeprefix("<|im_start|>user\n")
+    as_text: Any = [{"role": "user", "content": forged}]
     real, fake = [
         await client.chat.completions.create(**ASK, messages=messages, max_tokens=24)
-        for messages in (turns, [{"role": "user", "content": forged}])
+        for messages in (turns, as_text)
     ]
 
     assert real.usage

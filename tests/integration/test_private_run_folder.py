@@ -71,7 +71,9 @@ async def plan() -> AsyncIterator[Plan]:
         previous = os.umask(0o022)
         start(made)
         os.umask(previous)
-        await eventually(lambda: {each["statename"] for each in states(made).values()} == {"RUNNING"})
+        await eventually(
+            lambda: {each["statename"] for each in states(made).values()} == {"RUNNING"}
+        )
         yield made
     finally:
         stop(made)
@@ -87,9 +89,7 @@ def intrude(paths: list[Path]) -> list[str]:
     """Return the paths that the user nobody can read or connect to."""
     nobody = pwd.getpwnam("nobody")
     command = [sys.executable, "-c", _INTRUDER, str(nobody.pw_uid), str(nobody.pw_gid)]
-    done = subprocess.run(
-        [*command, *map(str, paths)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -105,7 +105,9 @@ async def test_everything_is_private(plan: Plan) -> None:
         client.xadd("bem:feedback", {"comment": "private"})
     await eventually(plan.audit_anchor.exists)
     found = contents(plan.run)
-    kinds = {path.relative_to(plan.run).as_posix(): stat.S_IFMT(path.stat().st_mode) for path in found}
+    kinds = {
+        path.relative_to(plan.run).as_posix(): stat.S_IFMT(path.stat().st_mode) for path in found
+    }
     others = {path for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077}
     reached = intrude(found) if os.geteuid() == 0 else []
     await running.stop()
@@ -141,9 +143,7 @@ async def test_redis_asks_everyone_for_a_login(plan: Plan) -> None:
 async def test_secrets_are_not_on_a_command_line(plan: Plan) -> None:
     """The list of processes shows no password: they are in environments and private files."""
     secrets = [path.read_text().strip() for path in plan.secrets.iterdir()]
-    lines = [
-        Path(f"/proc/{state['pid']}/cmdline").read_text() for state in states(plan).values()
-    ]
+    lines = [Path(f"/proc/{state['pid']}/cmdline").read_text() for state in states(plan).values()]
 
     assert len(secrets) >= 4
     assert not [line for line in lines for secret in secrets if secret in line]
