@@ -97,7 +97,7 @@ WRONG = {
     "empty prompt": (pb.GenerateRequest(prompt=""), "prompt", "empty"),
     "no input": (pb.GenerateRequest(), "prompt", "empty"),
     "prompt beyond context": (pb.GenerateRequest(prompt="x" * 600), "prompt", "512"),
-    "huge prompt": (pb.GenerateRequest(prompt="x" * 2_000_000), "prompt", "characters"),
+    "huge prompt": (pb.GenerateRequest(prompt="x" * 2_000_000), "prompt", "at least"),
     "no messages": (pb.GenerateRequest(chat=pb.ChatPrompt()), "chat.messages", "256"),
     "too many messages": (pb.GenerateRequest(chat=chat(*"x" * 257)), "chat.messages", "257"),
     "unknown role": (
@@ -105,7 +105,7 @@ WRONG = {
         "chat.messages[0].role",
         "robot",
     ),
-    "empty message": (pb.GenerateRequest(chat=chat("")), "chat.messages[0].content", "empty"),
+    "no text": (pb.GenerateRequest(chat=chat("", "")), "chat.messages", "no message has text"),
     "no tokens wanted": (pb.GenerateRequest(prompt="x", max_tokens=0), "max_tokens", "at least 1"),
     "too many tokens": (pb.GenerateRequest(prompt="x", max_tokens=512), "max_tokens", "512"),
     "nan": (
@@ -119,14 +119,14 @@ WRONG = {
         "[0, 2]",
     ),
     "no nucleus": (
-        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=0)),
+        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=-0.5)),
         "sampling.top_p",
-        "above 0",
+        "[0, 1]",
     ),
     "top_k": (
-        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_k=-1)),
+        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_k=-2)),
         "sampling.top_k",
-        "at least 0",
+        "at least -1",
     ),
     "penalty": (
         pb.GenerateRequest(prompt="x", sampling=pb.Sampling(presence_penalty=math.inf)),
