@@ -111,22 +111,6 @@ async def test_blocked_stream_names_the_reason_in_its_header(http: httpx.AsyncCl
     assert "side=request" in answer.headers[CONTENT_FILTER]
 
 
-async def test_mission_route_answers_with_an_error_that_has_the_reason(
-    http: httpx.AsyncClient, fleet: Scene
-) -> None:
-    """Azure's innererror, with what was counted."""
-    fleet.router.pieces = [BAD]
-    answer = await http.post(
-        "/v1/missions/router/Complete", json={"request": {"prompt": "The harbour"}}
-    )
-    error = answer.json()["error"]
-
-    assert (answer.status_code, error["code"]) == (403, "content_filter")
-    assert error["innererror"]["content_filter_result"]["toxicity"]["filtered"]
-    assert error["innererror"]["usage"]["total_tokens"] == 8
-    assert "category=toxicity" in answer.headers[CONTENT_FILTER]
-
-
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 async def test_redacted_text_is_in_no_member_of_any_event(
