@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bem_fleet.cli.local.checks import check
+from bem_fleet.cli.local.checks import check, unknown_settings
 from bem_fleet.cli.local.health import first_problem
 from bem_fleet.cli.local.memory import tree_pss_bytes
 from bem_fleet.cli.local.plan import Plan
@@ -30,6 +30,8 @@ def up(plan: Plan) -> int:
     Raises:
         NotReadyToStartError: A port is in use or the disk is full.
     """
+    for line in unknown_settings(plan):
+        print(f"warning: {line}", file=sys.stderr)
     if not states(plan):
         check(plan)
         print("starting " + ", ".join(program.name for program in plan.programs()), flush=True)
