@@ -10,7 +10,7 @@ from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.serving.adapter_folder import AdapterFolder
-from bem_fleet.serving.model_parts import (
+from bem_fleet.serving.model_loading import (
     install_safety_adapter,
     load_verified_backbone,
     model_warnings,

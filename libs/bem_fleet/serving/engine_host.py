@@ -15,7 +15,7 @@ from fleet.errors import UnavailableError
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
 from bem_fleet.serving.adapter_folder import AdapterFolder
-from bem_fleet.serving.model_parts import load_verified_backbone, model_warnings, open_bank
+from bem_fleet.serving.model_loading import load_verified_backbone, model_warnings, open_bank
 from bem_fleet.serving.settings import EngineSettings
 
 _LOG = logs.get("serving")

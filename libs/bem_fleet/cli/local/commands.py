@@ -10,6 +10,7 @@ from typing import Any
 from bem_fleet.cli.local.checks import check, unknown_settings
 from bem_fleet.cli.local.health import first_problem
 from bem_fleet.cli.local.memory import tree_pss_bytes
+from bem_fleet.cli.local.mission_notes import mission_notes
 from bem_fleet.cli.local.plan import Plan
 from bem_fleet.cli.local.supervision import start, states, stop
 from bem_fleet.cli.tables import format_table
@@ -40,6 +41,7 @@ def up(plan: Plan) -> int:
         print(f"the fleet did not come up: {reason}", file=sys.stderr)
         return 1
     print(_process_table(process_rows(plan)))
+    _print_notes(mission_notes(plan))
     print(_example(plan))
     return 0
 
@@ -57,11 +59,15 @@ def status(plan: Plan, *, as_json: bool) -> int:
         0 if it is healthy, 1 if not.
     """
     rows = process_rows(plan)
-    healthy = any(row["pid"] for row in rows) and first_problem(plan) is None
+    running = any(row["pid"] for row in rows)
+    healthy = running and first_problem(plan) is None
+    notes = mission_notes(plan) if running else {}
     if as_json:
-        print(json.dumps({"healthy": healthy, "ports": dict(plan.ports), "programs": rows}))
+        ports = dict(plan.ports)
+        print(json.dumps({"healthy": healthy, "ports": ports, "programs": rows, "notes": notes}))
     else:
         print(_process_table(rows))
+        _print_notes(notes)
         total = sum(row["pss_bytes"] or 0 for row in rows)
         print(f"memory: {total / 2**20:.0f} MiB in all; healthy: {'yes' if healthy else 'no'}")
     return 0 if healthy else 1
@@ -140,6 +146,12 @@ def _process_table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return format_table([("process", "state", "memory", "listens", "what it is"), *cells])
+
+
+def _print_notes(notes: dict[str, list[str]]) -> None:
+    for name, texts in notes.items():
+        for text in texts:
+            print(f"{name}: {text}")
 
 
 def _mebibytes(count: int | None) -> str:

@@ -172,7 +172,7 @@ def test_another_base_needs_consent(tmp_path: Path) -> None:
     """A LoRA of another model of the same shape computes nonsense without an error."""
     save_random_lora(tmp_path / "peft")
     change_config(tmp_path / "peft", base_model_name_or_path="acme/Other-32")
-    with pytest.raises(BaseMismatchError, match="acme/Other-32.*'tiny'.*--force"):
+    with pytest.raises(BaseMismatchError, match=r"acme/Other-32.*'tiny'.*--force"):
         import_as_adapter(tmp_path / "peft", tmp_path / "adapter")
     import_lora(
         tmp_path / "peft",
@@ -255,7 +255,7 @@ def test_projection_is_measured_and_can_be_declined(tmp_path: Path) -> None:
 def test_name_must_be_one_that_requests_can_use(tmp_path: Path, name: str) -> None:
     """The base model's name, paths and spaces are refused before anything is written."""
     save_random_lora(tmp_path / "peft")
-    with pytest.raises(ArtifactFormatError, match="^name: "):
+    with pytest.raises(ArtifactFormatError, match=r"^name: "):
         import_lora(
             tmp_path / "peft",
             tmp_path / "adapter",

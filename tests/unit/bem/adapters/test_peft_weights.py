@@ -1,4 +1,4 @@
-"""Weights of PEFT folders: broken files, pickles, and tensors that the configuration does not name."""
+"""Weights of PEFT folders: broken files, pickles, tensors that no option names."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def test_missing_module_is_named(tmp_path: Path) -> None:
 def test_pickle_is_refused_with_the_conversion(tmp_path: Path) -> None:
     """A pickle beside the safetensors file is not read, and alone it is not either."""
     (tmp_path / "adapter_model.bin").write_bytes(b"pickle")
-    with pytest.raises(ArtifactFormatError, match="is a pickle.*safe_serialization"):
+    with pytest.raises(ArtifactFormatError, match=r"is a pickle.*safe_serialization"):
         load_tensors(tmp_path, WEIGHTS)
     save_file(tensors(), tmp_path / WEIGHTS)
     assert len(load_tensors(tmp_path, WEIGHTS)) == 2

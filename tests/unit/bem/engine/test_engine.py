@@ -231,6 +231,12 @@ def test_engine_that_breaks_tells_every_client(
         engine.ended.result(timeout=60)
 
 
+def answer(engine: LLMEngine, adapter: str | None = None) -> str:
+    """Return the answer to "hello"."""
+    reader, _ = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter=adapter))
+    return reader.text()
+
+
 def test_non_finite_logits_end_their_request_only(backbone: Backbone, folder: Path) -> None:
     """An adapter whose factors turned to NaN fails by name; base and other adapter go on."""
     engine = make_engine(backbone, folder)
@@ -240,9 +246,9 @@ def test_non_finite_logits_end_their_request_only(backbone: Backbone, folder: Pa
     slot = engine.adapter("alpha").slot  # type: ignore[union-attr]
     with torch.inference_mode():
         site.A[slot] = float("nan")
-    broken = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter="alpha"))
-    base = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12))
-    other = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter="beta"))
+    broken, _ = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter="alpha"))
+    base, _ = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12))
+    other, _ = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter="beta"))
 
     with pytest.raises(NonFiniteLogitsError, match="adapter 'alpha'"):
         broken.text()
@@ -261,7 +267,7 @@ def test_failing_receiver_ends_its_request_only(engine: LLMEngine) -> None:
         raise KeyError(str(delta))
 
     engine.submit(GenerationRequest(encode("hello"), GREEDY, 12), receive)
-    text = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12)).text()
+    text = answer(engine)
 
     assert text == reference(tiny_backbone(), encode("hello"), 12)
     assert not engine.ended.done()
@@ -281,8 +287,8 @@ def test_failing_step_ends_what_it_computed(
 
     monkeypatch.setattr(engine.core, "step", failing_step)
     with pytest.raises(RequestFailedError, match="see the server's log"):
-        submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter="alpha")).text()
-    text = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12)).text()
+        answer(engine, adapter="alpha")
+    text = answer(engine)
 
     assert text == reference(tiny_backbone(), encode("hello"), 12)
     assert not engine.ended.done()
@@ -294,7 +300,7 @@ def test_failing_command_is_the_callers(engine: LLMEngine, tmp_path: Path) -> No
     with pytest.raises(TypeError):
         engine.load_adapter(tmp_path).result(30)
 
-    assert submit(engine, GenerationRequest(encode("hello"), GREEDY, 4)).text()
+    assert answer(engine)
     assert not engine.ended.done()
 
 
@@ -309,7 +315,7 @@ def test_engine_whose_model_is_broken_ends(
     monkeypatch.setattr(engine.core, "step", broken)
     monkeypatch.setattr(engine.core.decoder, "logits", broken)
     with pytest.raises(RequestFailedError):
-        submit(engine, GenerationRequest(encode("hello"), GREEDY, 4)).text()
+        answer(engine)
     with pytest.raises(RuntimeError, match="device lost"):
         engine.ended.result(30)
 

@@ -13,7 +13,7 @@ from bem.testing import tiny_backbone
 from fleet import logs
 
 TINY = "tiny"
-_LOG = logs.get("serving.model_parts")
+_LOG = logs.get("serving.model_loading")
 
 
 def load_verified_backbone(
