@@ -98,9 +98,10 @@ class LoraConfig:
         """Return whether peft adapts the module at ``path``."""
         if self.excluded and _names(self.excluded, path):
             return False
-        if not _names(self.targets, path):
-            return False
-        return self.layers is None or isinstance(self.targets, str) or self._layer(path)
+        # Where the path itself is listed, or an expression decides, layer numbers are not read.
+        if isinstance(self.targets, str) or path in self.targets:
+            return _names(self.targets, path)
+        return _names(self.targets, path) and (self.layers is None or self._layer(path))
 
     def rank_of(self, path: str) -> int:
         """Return the rank of the module at ``path``."""

@@ -33,7 +33,14 @@ class Hub(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
-        if path.startswith("/api/models/acme/small"):
+        if path.startswith("/api/models/acme/small/tree/"):
+            sizes = {one.name: one.stat().st_size for one in self.folder.iterdir()}
+            entries = [
+                {"type": "file", "path": name, "size": size, "oid": f"{size:040x}"}
+                for name, size in sizes.items()
+            ]
+            content = json.dumps(entries).encode()
+        elif path.startswith("/api/models/acme/small"):
             files = [{"rfilename": one.name} for one in sorted(self.folder.iterdir())]
             content = json.dumps({"id": "acme/small", "sha": COMMIT, "siblings": files}).encode()
         elif path.startswith(f"/acme/small/resolve/{COMMIT}/"):

@@ -20,6 +20,9 @@ STARTUP_TIMEOUT_S = 180.0
 # A process that was started this often without the fleet coming up will not get better.
 MAX_STARTS = 4
 _POLL_S = 0.25
+# Records that a service writes before it exits, with the reason; see fleet.server.
+_EXIT_EVENTS = ("background work failed", "cannot start")
+_REASON_LINES = 400
 
 
 def up(plan: Plan) -> int:
@@ -135,9 +138,22 @@ def _wait_healthy(plan: Plan) -> str | None:
         for name, state in states(plan).items():
             pids.setdefault(name, set()).add(state["pid"])
             if len(pids[name] - {0}) >= MAX_STARTS:
-                return f"{name} keeps exiting; see `make logs SERVICE={name}`"
+                reason = _exit_reason(plan.logs / f"{name}.log")
+                return f"{name} keeps exiting{reason}; see `make logs SERVICE={name}`"
         time.sleep(_POLL_S)
     return f"not healthy after {STARTUP_TIMEOUT_S:.0f} s ({last}); see `make logs`"
+
+
+def _exit_reason(file: Path) -> str:
+    """Return the reason in the last record of a log that has one, after a colon."""
+    for line in reversed(_tail(file, _REASON_LINES) if file.exists() else []):
+        try:
+            record = json.loads(line)
+        except ValueError:  # a traceback, or the output of a library
+            continue
+        if isinstance(record, dict) and record.get("event") in _EXIT_EVENTS:
+            return f": {record.get('reason', '')}"
+    return ""
 
 
 def _process_table(rows: list[dict[str, Any]]) -> str:

@@ -32,6 +32,8 @@ def run_import(peft: Path, name: str, *options: str, safety: str = "none") -> in
 def test_export_and_import_round_trip(peft: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exported folder comes back under another name with the same rank and layers."""
     assert run_import(peft, "beta") == 0
+    out = ["--out", str(peft.parent / "again")]
+    assert main(["adapters", "export", str(peft.parent / "beta"), *out]) == 0
     printed = capsys.readouterr().out
     back, card = read_adapter_card(peft.parent / "beta"), read_adapter_card(peft.parent / "alpha")
 
