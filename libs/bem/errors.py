@@ -7,6 +7,9 @@ service maps them to its protocol in a table of its own.
 MAX_LISTED_NAMES = 16
 """Number of names that an error lists."""
 
+MAX_NAME_CHARS = 80
+"""Characters of a caller's name that an error repeats; gRPC sends errors in headers of 8 KB."""
+
 
 class BemError(Exception):
     """Base class of all errors that the model library raises."""
@@ -76,7 +79,7 @@ class AdapterNotFoundError(BemError):
             f" and {len(loaded) - MAX_LISTED_NAMES} more" if len(loaded) > MAX_LISTED_NAMES else ""
         )
         listed = ", ".join(loaded[:MAX_LISTED_NAMES]) or "none"
-        super().__init__(f"adapter {name!r} is not loaded; loaded: {listed}{more}")
+        super().__init__(f"adapter {name[:MAX_NAME_CHARS]!r} is not loaded; loaded: {listed}{more}")
         self.name = name
 
 

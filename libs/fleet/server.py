@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 
 from fleet import logs
 from fleet.errors import StatusTable
+from fleet.files import private_umask
 from fleet.health import HealthServicer
 from fleet.interceptors import CallInterceptor
 from fleet.metrics import MetricsPage, MetricsServicer
@@ -180,14 +181,18 @@ def _add_standard_services(app: App, *, reflect: bool) -> None:
 
 
 def _bind(server: aio.Server, address: str) -> str:
-    """Listen on ``address``; the stale socket file of a killed process is removed first."""
+    """Listen on ``address``; the stale socket file of a killed process is removed first.
+
+    A socket is for this process's user only: whoever connects to a mission passes its sidecar by.
+    """
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:").removeprefix("//"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             path.unlink()
     try:
-        port = server.add_insecure_port(address)
+        with private_umask():
+            port = server.add_insecure_port(address)
     except RuntimeError as err:
         raise OSError(
             f"address: cannot listen on {address}; it is in use or malformed; choose another one"

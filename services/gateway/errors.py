@@ -1,6 +1,7 @@
 """API errors in OpenAI's format, and the mapping of gRPC statuses to HTTP."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,11 +9,13 @@ import grpc
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fleet import logs
+from fleet import logs, wire
 from fleet.errors import ErrorDetails, UnavailableError, details_of
 from starlette.exceptions import HTTPException
 
 _LOG = logs.get("gateway")
+UNSUPPORTED_FIELD = "unsupported_field"
+"""Type of the validation error for a field that is known but not served."""
 
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: (400, "invalid_request_error", "invalid_value"),
@@ -24,8 +27,11 @@ _HTTP = {
     grpc.StatusCode.CANCELLED: (503, "server_error", "unavailable"),  # the server is stopping
     grpc.StatusCode.DEADLINE_EXCEEDED: (504, "server_error", "timeout"),
 }
-# Names of the router's fields that differ in HTTP.
-_PARAMS = {"chat.messages": "messages"}
+# Messages of the router's request whose fields are members of the body in HTTP.
+_PREFIXES = ("request.", "chat.", "sampling.")
+_INDEX = re.compile(r"\[(\d+)\]")
+# Clients of OpenAI and Stripe read it: a retry meets the same limit again.
+_SHOULD_RETRY = "X-Should-Retry"
 
 
 class ApiError(Exception):
@@ -52,6 +58,14 @@ class ApiError(Exception):
         self.body = {"message": message, "type": kind, "param": param, "code": code}
         self.headers = dict(headers or {})
 
+    def rename(self, param: str, name: str) -> None:
+        """Use another name for a field, in the error's param and at the start of its message."""
+        if self.body["param"] == param:
+            self.body["param"] = name
+            message = str(self.body["message"])
+            if message.startswith(f"{param}: "):
+                self.body["message"] = f"{name}{message.removeprefix(param)}"
+
     def response(self) -> JSONResponse:
         """Return the HTTP response."""
         return JSONResponse({"error": self.body}, self.status, self.headers)
@@ -61,20 +75,28 @@ def from_rpc(err: grpc.RpcError) -> ApiError:
     """Return the HTTP error for an error of a mission or its sidecar."""
     details = details_of(err)
     status, kind, code = _HTTP.get(details.code, (500, "server_error", "internal_error"))
+    if details.reason == wire.CONTEXT_LENGTH_EXCEEDED:
+        code = "context_length_exceeded"
     headers = {}
-    if status in (429, 503):
+    if status == 429 and details.retry_after_s is None:
+        headers[_SHOULD_RETRY] = "false"
+    elif status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(details.retry_after_s or 1)))
-    return ApiError(
-        status, details.message, kind=kind, code=code, param=_param(details), headers=headers
-    )
+    param = _param(details)
+    message = details.message
+    if param and message.startswith(prefix := f"{details.field}: "):
+        message = f"{param}: {message.removeprefix(prefix)}"
+    return ApiError(status, message, kind=kind, code=code, param=param, headers=headers)
 
 
 def _param(details: ErrorDetails) -> str | None:
+    """Return the path of the field in the body of an OpenAI route, such as messages.1.content."""
     if details.field is None:
         return None
-    field = details.field.removeprefix("request.")
-    name = _PARAMS.get(field, field.removeprefix("chat."))
-    return name.removeprefix("sampling.")
+    field = _INDEX.sub(r".\1", details.field)
+    for prefix in _PREFIXES:
+        field = field.removeprefix(prefix)
+    return field
 
 
 def from_validation(problems: Sequence[Any]) -> ApiError:
@@ -85,8 +107,15 @@ def from_validation(problems: Sequence[Any]) -> ApiError:
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"unknown field: {param}", code="unknown_parameter", param=param)
-    return ApiError(400, f"{param or 'body'}: {first['msg']}", code="invalid_value", param=param)
+        return ApiError(
+            400,
+            f"{param}: unknown field; remove it or set it to null",
+            code="unknown_parameter",
+            param=param,
+        )
+    code = "unsupported_parameter" if first["type"] == UNSUPPORTED_FIELD else "invalid_value"
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{param or 'body'}: {message}", code=code, param=param)
 
 
 async def error_response(_request: Request, err: Exception) -> JSONResponse:

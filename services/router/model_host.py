@@ -11,7 +11,8 @@ from bem.adapters.bank import LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
-from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.errors import AdapterNotFoundError
+from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
 from bem_fleet.services.router.request_parsing import RequestParser
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
@@ -52,6 +53,7 @@ class ModelHost:
         safety_strength: Strength of the safety adapter for requests that state none, in [0, 1].
         safety_floor: Minimum strength of all requests, in [0, 1].
         warnings: What the mission serves without, with the reason.
+        default_tokens: Output limits of requests that set none.
 
     Attributes:
         warnings: What the mission serves without, with the reason.
@@ -67,12 +69,13 @@ class ModelHost:
         safety_strength: float = 0.0,
         safety_floor: float = 0.0,
         warnings: Sequence[str] = (),
+        default_tokens: DefaultTokens | None = None,
     ) -> None:
         self.backbone = backbone
         self.warnings = tuple(warnings)
         self.started_unix_s = int(time.time())
         self._engine = engine
-        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens)
+        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens, default_tokens)
         self._folder = (
             AdapterFolder(adapter_folder) if isinstance(adapter_folder, Path) else adapter_folder
         )
@@ -133,12 +136,6 @@ class ModelHost:
             InvalidRequestError: A field is out of its limit.
         """
         adapter = self.find_adapter(request.model)
-        if request.WhichOneof("input") == "chat" and not self.backbone.tokenizer.chat_template:
-            raise InvalidRequestError(
-                "chat.messages",
-                f"{self.backbone.name} has no chat template; send the prompt as text "
-                "(/v1/completions)",
-            )
         strength = self._safety_strength if safety_strength is None else safety_strength
         return self._parser.parse(
             request,

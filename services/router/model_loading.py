@@ -6,6 +6,7 @@ import torch
 from bem.backbone import Backbone
 from bem.engine import LLMEngine
 from bem.engine.weight_autotune import select_format
+from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
@@ -82,6 +83,9 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
         warnings=model_warnings(backbone, unsafe),
+        default_tokens=DefaultTokens(
+            settings.default_chat_tokens, settings.default_completion_tokens
+        ),
     )
 
 

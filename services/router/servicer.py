@@ -53,9 +53,8 @@ class RouterServicer(rpc.RouterServiceServicer):
                 model_version=host.model_version(delta.adapter_version) if first else "",
                 logprobs=[_token_logprob(one) for one in delta.logprobs],
             )
-            if delta.finish:
-                response.usage.prompt_tokens = len(parsed.prompt_ids)
-                response.usage.completion_tokens = delta.completion_tokens
+            response.usage.prompt_tokens = len(parsed.prompt_ids)
+            response.usage.completion_tokens = delta.completion_tokens
             yield response
             first = False
 

@@ -59,6 +59,14 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Limit of prompt and output together, in tokens; one takes 46 KB of KV cache per running
     request with the packaged model."""
 
+    default_chat_tokens: int = Field(0, ge=0)
+    """Most tokens of an answer to a conversation without ``max_tokens``; 0 allows all that the
+    context leaves, as OpenAI and vLLM do."""
+
+    default_completion_tokens: int = Field(16, ge=0)
+    """Most tokens after a raw prompt without ``max_tokens``; 0 allows all that the context
+    leaves. 16 is OpenAI's and vLLM's default."""
+
     prefix_mib: int = Field(256, ge=0, le=1_048_576)
     """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 disables it."""
 

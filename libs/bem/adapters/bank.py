@@ -163,16 +163,6 @@ class AdapterBank:
             feature_layer=card.feature_layer,
         )
 
-    @staticmethod
-    def default_layers(count: int) -> tuple[int, int]:
-        """Return lowest layer with sites and feature layer for a model of ``count`` layers.
-
-        Sites are in the upper half, and controllers read the output of about a quarter of the
-        layers; both are 0 for a model of one layer, which has no room for sites.
-        """
-        first = count // 2
-        return first, max(0, min(round(count / 4), first - 1))
-
     def load(self, folder: Path, *, name: str | None = None) -> LoadedAdapter:
         """Load the adapter in ``folder``, replacing an older version of the same name.
 

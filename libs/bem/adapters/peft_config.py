@@ -20,6 +20,7 @@ _NEUTRAL = frozenset({
     "auto_mapping",
     "base_model_name_or_path",
     "ensure_weight_tying",
+    "eva_config",  # it chose the initial A, which the weights hold
     "inference_mode",
     "lora_dropout",
     "megatron_core",

@@ -108,11 +108,7 @@ def import_lora(
         ArtifactTamperedError: ``bem.json`` belongs to other weights.
         BaseMismatchError: The folder was made for another base model.
     """
-    if not NAME_PATTERN.fullmatch(name) or name == backbone.name:
-        raise ArtifactFormatError(
-            f"name: {name!r} is not allowed; it must match {NAME_PATTERN.pattern} and not be the "
-            "base model's name; choose another one"
-        )
+    _check_name(name, backbone)
     config = parse_config(folder.name, _read_json(folder / CONFIG))
     if not other_base:
         _check_base(folder, config, backbone)
@@ -126,10 +122,7 @@ def import_lora(
     tensors = _adapter_tensors(backbone, factors, rank)
     tensors |= _controller_tensors(folder, backbone, bem_config, rank)
     measured: dict[str, Any] = {"weights_sha256": file_digest(folder / WEIGHTS)}
-    if reserved and not is_outside(factors, reserved):
-        measured["projection_logit_difference"] = largest_logit_difference(
-            backbone, factors, project_outside(factors, reserved)
-        )
+    measured |= _measure_projection(backbone, factors, reserved or {})
     card = AdapterCard(
         name=name,
         base_name=backbone.name,
@@ -214,6 +207,23 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ArtifactFormatError(f"{path.parent.name}/{path.name} is no JSON object")
     return values
+
+
+def _check_name(name: str, backbone: Backbone) -> None:
+    if not NAME_PATTERN.fullmatch(name) or name == backbone.name:
+        raise ArtifactFormatError(
+            f"name: {name!r} is not allowed; it must match {NAME_PATTERN.pattern} and not be the "
+            "base model's name; choose another one"
+        )
+
+
+def _measure_projection(
+    backbone: Backbone, factors: Mapping[str, Factors], reserved: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    if is_outside(factors, reserved):
+        return {}
+    projected = project_outside(factors, reserved)
+    return {"projection_logit_difference": largest_logit_difference(backbone, factors, projected)}
 
 
 def _check_base(folder: Path, config: LoraConfig, backbone: Backbone) -> None:

@@ -84,12 +84,7 @@ class LLMEngine:
         self.backbone = backbone
         self.safety = safety
         self.context_tokens = min(context_tokens, backbone.context_tokens)
-        if (window := backbone.attention_window) is not None and self.context_tokens > window:
-            raise UnsupportedBackboneError(
-                f"backbone: {backbone.name} attends to {window} tokens (sliding_window) and the "
-                f"context is {self.context_tokens}; the engine has no sliding window; set "
-                f"CONTEXT_TOKENS to at most {window}"
-            )
+        _check_window(backbone, self.context_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
@@ -330,3 +325,13 @@ class LLMEngine:
         slots = max(1, len(scheduler.running) + scheduler.free_slots)
         batches = (len(self._waiting) + 1) / slots
         return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))
+
+
+def _check_window(backbone: Backbone, context_tokens: int) -> None:
+    window = backbone.attention_window
+    if window is not None and context_tokens > window:
+        raise UnsupportedBackboneError(
+            f"backbone: {backbone.name} attends to {window} tokens (sliding_window) and the "
+            f"context is {context_tokens}; the engine has no sliding window; set CONTEXT_TOKENS "
+            f"to at most {window}"
+        )

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bem.adapters.artifact import AdapterCard, read_adapter, read_adapter_card
-from bem.adapters.bank import AdapterBank
 from bem.adapters.peft_folder import BankLimits, export_lora, import_lora
+from bem.adapters.site import default_layers
 from bem.backbone import Backbone, load_backbone
 from bem.errors import ArtifactFormatError, BaseMismatchError
 from bem.safety.artifact import CARD_FILE as SAFETY_CARD
@@ -46,7 +46,7 @@ def import_folder(folder: Path, out: Path, name: str, options: ImportOptions) ->
         folder: Folder written by PEFT.
         out: Folder of the new adapter.
         name: Name of the adapter in requests.
-        options: Options.
+        options: Base model, safety basis and consents of the import.
 
     Raises:
         BemError: The LoRA cannot be served exactly; the text says why and what to do.
@@ -122,7 +122,7 @@ def _feature_layer(backbone: Backbone, like: Path) -> int:
     if card and card.base_digest == backbone.digest:
         return card.feature_layer
     count = len(backbone.layers)
-    return AdapterBank.default_layers(count)[1]
+    return default_layers(count)[1]
 
 
 def _limits(backbone: Backbone) -> BankLimits:
@@ -130,6 +130,6 @@ def _limits(backbone: Backbone) -> BankLimits:
     rank = os.environ.get(f"{SETTINGS_PREFIX}RANK")
     return BankLimits(
         rank=int(rank) if rank else _DEFAULT_RANK,
-        first_layer=int(first) if first else AdapterBank.default_layers(len(backbone.layers))[0],
+        first_layer=int(first) if first else default_layers(len(backbone.layers))[0],
         prefix=SETTINGS_PREFIX,
     )

@@ -10,6 +10,7 @@ from bem.adapters.bank import LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.prompt_encoding import PromptEncoder
 from fleet import logs
 from fleet.errors import UnavailableError
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
@@ -170,11 +171,11 @@ class EngineHost:
     def _prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
         if not prompt.strip():
             raise InvalidRequestError("prompt", "is empty; write one user message")
-        tokenizer, text = self.backbone.tokenizer, prompt
-        if tokenizer.chat_template:  # a model without one continues the prompt as it is
-            chat = [{"role": "user", "content": prompt}]
-            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        encoder = PromptEncoder(self.backbone.tokenizer)
+        if self.backbone.tokenizer.chat_template:
+            ids = encoder.encode_chat([{"role": "user", "content": prompt}])
+        else:  # a model without a template continues the prompt as it is
+            ids = encoder.encode_text(prompt)
         limit = self.context_tokens - max_tokens
         if len(ids) > limit:
             raise InvalidRequestError(

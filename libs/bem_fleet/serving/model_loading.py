@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from bem.adapters.bank import AdapterBank
+from bem.adapters.site import default_layers
 from bem.backbone import Backbone, load_backbone
 from bem.engine.verification import verify_backbone
 from bem.errors import BaseMismatchError, InvalidSettingError
@@ -64,7 +65,7 @@ def open_bank(
     count = len(backbone.layers)
     if count == 1 and first_layer is None:
         return None
-    default_first, default_feature = AdapterBank.default_layers(count)
+    default_first, default_feature = default_layers(count)
     first = default_first if first_layer is None else first_layer
     if not 1 <= first < count:
         raise InvalidSettingError(
@@ -98,7 +99,7 @@ def install_safety_adapter(
 
     Args:
         backbone: Base model.
-        bank: Its bank, or None.
+        bank: Adapter bank of the model; None if it has no room for one.
         folder: Folder of the safety adapter.
 
     Returns:

@@ -161,7 +161,7 @@ def test_option_that_is_accepted_is_exact(tmp_path: Path, config: dict[str, Any]
         ({"init_lora_weights": "olora"}, "olora.*path_initial_model_for_weight_conversion"),
         ({"init_lora_weights": "pissa"}, "pissa.*path_initial_model_for_weight_conversion"),
         ({"init_lora_weights": "pissa_niter_2"}, "pissa_niter_2"),
-        ({"target_modules": ["embed_tokens"], "layers_to_transform": None}, "lora_embedding"),
+        ({"target_modules": ["embed_tokens"], "layers_to_transform": None}, "embed_tokens"),
     ],
     ids=str,
 )

@@ -1,5 +1,6 @@
 """Choices of a completion from the router's messages; requests are in test_openai_schema."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -43,9 +44,10 @@ def requests(count: int) -> list[pb.GenerateRequest]:
     return [pb.GenerateRequest(sampling=pb.Sampling(seed=seed)) for seed in range(count)]
 
 
-async def collect(stub: Any, count: int) -> list[ChoiceDelta]:
+async def collect(stub: Any, count: int, concurrency: int = 16) -> list[ChoiceDelta]:
     """Return all deltas of a streamed completion."""
-    return [delta async for delta in stream_choices(stub, requests(count), 5.0)]
+    deltas = stream_choices(stub, requests(count), 5.0, concurrency=concurrency)
+    return [delta async for delta in deltas]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -58,6 +60,39 @@ async def test_each_choice_has_its_text_and_its_end(count: int) -> None:
     assert texts == {index: str(index) for index in range(count)}
     assert sum(delta.finish_reason == "stop" for delta in deltas) == count
     assert stub.closed == count
+
+
+class FullStub(Stub):
+    """Runs two streams at once; a third one is refused before its first delta."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = self.refused = 0
+
+    async def stream(self, _path: str, request: bytes, **options: Any) -> AsyncGenerator[bytes]:
+        """Yield the seed as text, then the end, or refuse."""
+        if self.running == 2:
+            self.refused += 1
+            raise aio.AioRpcError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, aio.Metadata(), aio.Metadata()
+            )
+        self.running += 1
+        try:
+            async for response in super().stream(_path, request, **options):
+                await asyncio.sleep(0.001)
+                yield response
+        finally:
+            self.running -= 1
+
+
+async def test_choices_beyond_the_missions_capacity_wait_for_others() -> None:
+    """Each choice comes once and complete, although most were refused at first."""
+    stub = FullStub()
+    deltas = await collect(stub, 12, concurrency=6)
+    texts = [delta.output.text for delta in deltas if delta.output.text]
+
+    assert stub.refused > 0
+    assert sorted(texts, key=int) == [str(index) for index in range(12)]
 
 
 @pytest.mark.parametrize("count", [1, 3])

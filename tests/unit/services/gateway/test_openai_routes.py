@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from bem_fleet.services.gateway.generation import ChoiceDelta
 from bem_fleet.services.gateway.openai_routes import _events, _usage
@@ -17,33 +18,58 @@ def test_prompt_with_several_choices_counts_once() -> None:
     """Two prompts of two choices each: ten prompt tokens, eight completion tokens."""
     choices = [ChoiceDelta(index, END) for index in range(4)]
 
-    assert _usage(choices, prompts=2) == {
+    assert _usage(choices, 2) == {
         "prompt_tokens": 10,
         "completion_tokens": 8,
         "total_tokens": 18,
     }
+    # While the answer streams, any of the choices may have begun.
+    assert _usage([choices[3], choices[1]], 2)["prompt_tokens"] == 10
 
 
-async def test_chunks_open_with_the_role_and_end_with_usage() -> None:
-    """The last write has the finish reason, the usage and [DONE] together."""
+async def events_of(**stream_options: bool) -> list[list[str]]:
+    """Return the events of each write of a short streamed chat."""
     body = ChatRequest.model_validate(
         {
             "model": "m",
             "messages": [{"role": "user", "content": "x"}],
-            "stream_options": {"include_usage": True},
+            "stream_options": stream_options,
         }
     )
 
     async def deltas() -> AsyncGenerator[ChoiceDelta]:
         yield ChoiceDelta(0, END)
 
-    first = ChoiceDelta(0, pb.GenerateResponse(text="hi", model_version="v"))
+    so_far = pb.Usage(prompt_tokens=5, completion_tokens=1)
+    first = ChoiceDelta(0, pb.GenerateResponse(text="hi", model_version="v", usage=so_far))
     head = {"id": "i", "object": "chat.completion", "created": 0, "model": "m"}
     writes = [event async for event in _events(body, head, first, deltas(), choices=1)]
+    return [write.decode().split("\n\n")[:-1] for write in writes]
 
-    opening, last = (write.decode().split("\n\n")[:-1] for write in writes)
-    chunks = [json.loads(line.removeprefix("data: ")) for line in [*opening, *last[:-1]]]
+
+def decoded(events: list[str]) -> list[dict[str, Any]]:
+    """Return the chunks of events."""
+    return [json.loads(event.removeprefix("data: ")) for event in events]
+
+
+async def test_usage_so_far_comes_with_each_chunk_if_requested() -> None:
+    """VLLM's continuous_usage_stats; without options there is no usage at all."""
+    opening, last = await events_of(continuous_usage_stats=True)
+    plain = decoded([event for write in await events_of() for event in write][:-1])
+
+    assert [chunk["usage"]["completion_tokens"] for chunk in decoded([*opening, *last[:-1]])] == [
+        *(1, 1, 2),
+    ]
+    assert not any("usage" in chunk for chunk in plain)
+
+
+async def test_chunks_open_with_the_role_and_end_with_usage() -> None:
+    """The last write has the finish reason, the usage and [DONE] together."""
+    opening, last = await events_of(include_usage=True)
+    chunks = decoded([*opening, *last[:-1]])
+
     assert last[-1] == "data: [DONE]"
+    assert [chunk["usage"] for chunk in chunks[:3]] == [None] * 3
     assert [chunk["choices"][0]["delta"] for chunk in chunks[:3]] == [
         {"role": "assistant", "content": ""},
         {"content": "hi"},

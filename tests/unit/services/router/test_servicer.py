@@ -46,12 +46,13 @@ def servicer_of(*deltas: OutputDelta) -> Any:
 
 
 async def test_the_first_response_names_the_served_version() -> None:
-    """Later responses leave the version out; the last one has reason and usage."""
+    """Later responses leave the version out; each has the usage so far, the last one a reason."""
     request = pb.GenerateRequest(prompt="hello")
     responses = [one async for one in servicer_of().Generate(request, Context())]
 
     assert [one.model_version.partition("+")[2] for one in responses] == ["b" * 12, ""]
     assert responses[-1].finish_reason == pb.FINISH_REASON_STOP
+    assert responses[0].usage == pb.Usage(prompt_tokens=5, completion_tokens=1)
     assert responses[-1].usage == pb.Usage(prompt_tokens=5, completion_tokens=2)
 
 
