@@ -86,7 +86,9 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     return card
 
 
-def _fit_word_heads(requests: Sequence[Sample], responses: Sequence[Sample], seed: int) -> list[Any]:
+def _fit_word_heads(
+    requests: Sequence[Sample], responses: Sequence[Sample], seed: int
+) -> list[Any]:
     vectorizer = heads.build_vectorizer()
     request_train, response_train = (
         select_split(requests, "train"),
