@@ -34,6 +34,8 @@ _FUNCTION_WORDS = frozenset(
     """.split()  # noqa: SIM905 - a hundred quoted words are harder to read
 )
 _MAX_GATE_WORDS = 200
+_NON_ASCII_WORD = re.compile(r"(?:(?![\x00-\x7f])\w)+")
+_SENTENCE_END = re.compile(r"(?<=[.!?:])\s+|\n+")
 
 
 @cache
@@ -81,6 +83,23 @@ def segment(letters: str) -> str:
         words.append(text[end - lengths[end] : end])
         end -= lengths[end]
     return " ".join([*reversed(words), rest] if rest else reversed(words))
+
+
+def english_parts(text: str) -> str:
+    """Return what is not another language in a foreign text, for the model that reads English.
+
+    Sentences that are not foreign stay, and so do all words if half of them mix letters of ASCII
+    with others: those are look-alikes of English words, not another language.
+    """
+    words = [match[0] for match in islice(_WORD.finditer(text), _MAX_GATE_WORDS)]
+    mixed = sum(not word.isascii() and any(one.isascii() for one in word) for word in words)
+    other = sum(not any(one.isascii() for one in word) for word in words)
+    if 2 * mixed >= len(words) and 2 * other < len(words):
+        return text
+    latin = _NON_ASCII_WORD.sub(" ", text)
+    sentences = [one.strip() for one in _SENTENCE_END.split(latin)]
+    kept = [one for one in sentences if len(one.split()) > 2 and not is_foreign(one)]
+    return "\n".join(kept)
 
 
 def _unknown_cost(letters: int) -> float:
