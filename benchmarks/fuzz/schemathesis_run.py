@@ -5,6 +5,7 @@ It lives in the environment of ``requirements/clients.lock`` and is run as a com
 
 import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 
 _TIMEOUT_S = 3_600
@@ -44,7 +45,10 @@ def run_schemathesis(
     command += ["--seed", str(seed), "--request-timeout", "60"]
     if key:
         command += ["--header", f"Authorization: Bearer {key}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    with tempfile.TemporaryDirectory() as folder:  # it keeps a cache where it runs
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
     output = done.stdout + done.stderr
     found = _GENERATED.search(output)
     generated = int(found[1].replace(",", "")) if found else 0
