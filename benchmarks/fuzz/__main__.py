@@ -7,6 +7,7 @@ process. Writes ``results/fuzz.json`` and ``results/fuzz.md``.
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from benchmarks.fuzz.grpc_fuzzer import GrpcFuzzer
 from benchmarks.fuzz.http_fuzzer import HttpFuzzer
 from benchmarks.fuzz.outcomes import Outcomes
 from benchmarks.fuzz.report import Run, write
+from benchmarks.fuzz.schemathesis_run import run_schemathesis
 from benchmarks.fuzz.tiny_fleet import TinyFleet, tiny_fleet
 
 # Shares of the inputs. The sidecar scores every text, which takes most of the time.
@@ -59,10 +61,13 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--key", help="operator's key; by default the one that the fleet wrote")
+    parser.add_argument("--schemathesis", help="path of its command, to run it as well")
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "fuzz")
     arguments = parser.parse_args()
     outcomes = Outcomes()
+    # The fleet is stopped when the run is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder, tiny_fleet(Path(folder)) as fleet:
         before, began = fleet.processes(), time.monotonic()
         key = fleet.operator_key if arguments.key is None else arguments.key
@@ -76,6 +81,16 @@ def main() -> int:
                 concurrency=arguments.concurrency,
             )
         )
+        if arguments.schemathesis:
+            checked = run_schemathesis(
+                arguments.schemathesis,
+                fleet.http,
+                key=key,
+                max_examples=max(10, arguments.inputs // 500),
+                seed=arguments.seed,
+            )
+            outcomes.add_many("gateway (Schemathesis)", checked.generated, checked.passed)
+            print(checked.output[-2_000:])
         seconds, after = time.monotonic() - began, fleet.processes()
     restarts = sorted(name for name, pid in before.items() if after.get(name) != pid)
     run = Run(outcomes, restarts, seconds, arguments.seed)

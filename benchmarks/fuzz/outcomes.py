@@ -53,6 +53,13 @@ class Outcomes:
             shown = {"code": code, "detail": detail[:200], "bytes": len(payload)}
             target.failures.append({**shown, "payload": payload[:_MAX_SHOWN_BYTES].hex()})
 
+    def add_many(self, name: str, inputs: int, passed: bool) -> None:
+        """Count the inputs of another tool, which says only whether one of them failed."""
+        target = self.targets[name]
+        target.codes["checked"] += inputs
+        if not passed:
+            target.failures.append({"code": "FAILED", "detail": "see what the tool printed"})
+
     @property
     def inputs(self) -> int:
         """Number of inputs to all targets."""

@@ -100,7 +100,8 @@ class MessageWriter:
     def _nested(
         self, field: FieldDescriptor, depth: int, write: Callable[[Descriptor, int], bytes]
     ) -> bytes:
-        inner = write(field.message_type, depth + 1) if depth < _MAX_DEPTH else b""
+        kind = field.message_type
+        inner = write(kind, depth + 1) if kind and depth < _MAX_DEPTH else b""
         return tagged(field.number, _BYTES, inner)
 
     def _scalar(self, field: FieldDescriptor) -> bytes:
@@ -117,7 +118,7 @@ class MessageWriter:
         if wire_type == _VARINT:
             return varint((value << 1) ^ (value >> 63) if field.type in _ZIGZAG else value)
         width = 8 if wire_type == _FIXED64 else 4
-        return (value & (2 ** (8 * width) - 1)).to_bytes(width, "little")
+        return int(value & (2 ** (8 * width) - 1)).to_bytes(width, "little")
 
     def _text(self, field: FieldDescriptor) -> bytes:
         encoded = texts.text(self._random, field.name).encode()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fuzz.schemathesis_run import run_schemathesis
 from tests.e2e.conftest import Fleet
 from tests.support.client_suites import client_python, run_suite
 
@@ -30,3 +31,12 @@ def test_suite_of_an_openai_client_library_passes(fleet: Fleet, tmp_path: Path, 
 
     assert not result.failed, result.output[-6_000:]
     assert result.passed >= FLOORS[suite], result.output[-2_000:]
+
+
+def test_schemathesis_finds_no_server_error(fleet: Fleet) -> None:
+    """What the gateway's own OpenAPI page promises is answered below 500."""
+    binary = Path(client_python()).with_name("schemathesis")
+    result = run_schemathesis(str(binary), fleet.http, max_examples=8)
+
+    assert result.passed, result.output[-6_000:]
+    assert result.generated >= 100

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from bem_fleet.services.gateway.app import make_app
@@ -24,6 +25,7 @@ from benchmarks.fuzz import json_bodies
 from benchmarks.fuzz.examples import BODIES, MESSAGES
 from benchmarks.fuzz.outcomes import Outcomes
 from benchmarks.fuzz.report import Run
+from benchmarks.fuzz.schemathesis_run import run_schemathesis
 from benchmarks.fuzz.wire_messages import MessageWriter, corrupt, varint
 
 FILES = (
@@ -114,6 +116,20 @@ def test_corruption_and_bodies_never_fail(seed: int, raw: bytes) -> None:
     assert isinstance(corrupt(raw, random_), bytes)
     assert isinstance(json_bodies.body(random_, examples, None), bytes)
     assert json.dumps(examples) == before
+
+
+def test_output_of_schemathesis_is_counted(tmp_path: Path) -> None:
+    """A run that generated nothing has not passed."""
+    for printed, status, expected in (
+        ("  1,514 generated, 1,514 passed", 0, (1514, True)),
+        ("  20 generated, 1 found", 1, (20, False)),
+        ("no operations", 0, (0, False)),
+    ):
+        command = tmp_path / "schemathesis"
+        command.write_text(f"#!/bin/sh\necho '{printed}'\nexit {status}\n")
+        command.chmod(0o700)
+        result = run_schemathesis(str(command), "http://127.0.0.1:1")
+        assert (result.generated, result.passed) == expected
 
 
 def test_a_run_passes_only_without_failures_and_restarts() -> None:
