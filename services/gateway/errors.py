@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.withheld import Withheld, withheld_of
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -55,7 +56,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"message": message, "type": kind, "param": param, "code": code}
+        self.body: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
         self.headers = dict(headers or {})
 
     def rename(self, param: str, name: str) -> None:
@@ -86,7 +87,27 @@ def from_rpc(err: grpc.RpcError) -> ApiError:
     message = details.message
     if param and message.startswith(prefix := f"{details.field}: "):
         message = f"{param}: {message.removeprefix(prefix)}"
-    return ApiError(status, message, kind=kind, code=code, param=param, headers=headers)
+    error = ApiError(status, message, kind=kind, code=code, param=param, headers=headers)
+    if details.reason == wire.CONTENT_FILTERED:
+        withheld = withheld_of(details)
+        error.headers[wire.CONTENT_FILTER] = withheld.header()
+        error.body["code"] = "content_filter"
+        error.body["innererror"] = _inner_error(withheld)
+    return error
+
+
+def _inner_error(withheld: Withheld) -> dict[str, Any]:
+    """Return Azure's details of a filtered request or response."""
+    usage = withheld.usage
+    return {
+        "code": "ResponsibleAIPolicyViolation",
+        "content_filter_result": withheld.content_filter_result(),
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    }
 
 
 def _param(details: ErrorDetails) -> str | None:
