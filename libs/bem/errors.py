@@ -32,7 +32,11 @@ class EvaluationError(BemError):
 
 
 class UnsupportedBackboneError(BemError):
-    """The base model's layers are of an unsupported architecture."""
+    """The base model is of an architecture, or has a feature, that the engine does not compute."""
+
+
+class InvalidSettingError(BemError):
+    """A setting does not fit the loaded base model."""
 
 
 class UnsupportedWeightsError(BemError):
@@ -98,6 +102,20 @@ class QueueFullError(BemError):
 
 class DeadlineExceededError(BemError):
     """A request's deadline passed before its last token."""
+
+
+class RequestFailedError(BemError):
+    """A step of the engine failed for this request; others continue."""
+
+
+class NonFiniteLogitsError(BemError):
+    """The model's logits are not finite, so that no token can be sampled."""
+
+    def __init__(self, adapter: str | None) -> None:
+        source = f"adapter {adapter!r}" if adapter else "the base model"
+        super().__init__(
+            f"model: the logits of {source} are not finite for this prompt; use another model"
+        )
 
 
 class EngineClosedError(BemError):

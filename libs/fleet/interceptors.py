@@ -155,12 +155,9 @@ def _code_of(context: Context, kind: type[BaseException] | None) -> str:
 
 def _adopt_request_context(context: Context) -> None:
     metadata = dict(context.invocation_metadata() or ())
-    received = metadata.get(logs.REQUEST_ID_KEY)
-    logs.request_id.set(
-        received if isinstance(received, str) and received else logs.new_request_id()
-    )
-    trace = metadata.get(logs.TRACEPARENT_KEY)
-    logs.traceparent.set(trace if isinstance(trace, str) else "")
+    keys = (logs.REQUEST_ID_KEY, logs.TRACEPARENT_KEY)
+    received, trace = (str(metadata.get(key, "")) for key in keys)
+    logs.adopt_context(received, trace)
 
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bem_fleet.services.gateway import (
+    adapter_routes,
     feedback,
     generation,
     mission_routes,
@@ -52,7 +53,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         )
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
-    for module in (openai_routes, mission_routes, feedback, validation_routes):
+    for module in (openai_routes, adapter_routes, mission_routes, feedback, validation_routes):
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)
     app.add_api_route("/readyz", readiness)

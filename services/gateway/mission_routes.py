@@ -128,6 +128,7 @@ async def _description(mission: MissionClient) -> dict[str, Any]:
         "base_model_digest": described.base_model_digest,
         "service": described.service,
         "methods": [_method(method) for method in described.methods],
+        "warnings": list(described.warnings),
     }
 
 

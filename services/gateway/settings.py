@@ -55,6 +55,10 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     feedback_stream: str = wire.FEEDBACK_STREAM
     """Redis stream of feedback."""
 
+    feedback_key_file: Path | None = None
+    """File with the secret under which sessions and idempotency keys of feedback are stored as
+    keyed hashes; unset: a random one, with which a restart forgets the idempotency keys."""
+
     @field_validator("missions")
     @classmethod
     def _names_are_valid(cls, missions: dict[str, str]) -> dict[str, str]:

@@ -19,6 +19,12 @@ INTER_TOKEN = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["adapter", "version"])
+REJECTED = Gauge(
+    "bem_router_adapter_rejected", "1 while a folder of this name cannot be served.", ["adapter"]
+)
+SAFETY_ADAPTER = Gauge(
+    "bem_router_safety_adapter_loaded", "1 if requests are served with the safety adapter."
+)
 
 GAUGES: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
     ("bem_router_requests_running", "Requests in the batch now.", lambda c: c.running),

@@ -65,6 +65,30 @@ def test_field_is_named_once_and_as_in_the_body() -> None:
     assert error.body["message"] == "messages.2.content: is bad; mend it"
 
 
+@pytest.mark.parametrize(
+    ("place", "param"),
+    [
+        (("stop", 0), "stop"),
+        (("prompt", 1), "prompt.1"),
+        (("logit_bias", "x", "[key]"), "logit_bias.x"),
+        (("messages", 0, "content", 0, "text"), "messages.0.content"),
+        (("messages", 0, "name"), "messages.0.name"),
+        (("missing",), "missing"),
+    ],
+)
+def test_paths_end_where_the_body_does(place: tuple[Any, ...], param: str) -> None:
+    """What the schema adds to a value of the caller is no part of the path."""
+    body = {
+        "stop": "",
+        "prompt": ["a", ""],
+        "logit_bias": {"x": 1},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    problem = {"type": "string_too_short", "loc": place, "msg": "is too short"}
+
+    assert from_validation([problem], body).body["param"] == param
+
+
 def test_validation_errors_have_no_words_of_the_library() -> None:
     """The message is the field, the problem and what to do."""
     problem = {"type": "value_error", "loc": ("body", "n"), "msg": "Value error, is odd; even it"}
