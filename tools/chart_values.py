@@ -1,7 +1,8 @@
 """Chart values and alerting rules from the service descriptors: ``python -m tools.chart_values``.
 
 Writes the block ``services`` of ``charts/values.yaml`` between its markers,
-``charts/rules/fleet.yaml`` and ``charts/files/redis-users.yaml``. With ``--check`` it writes nothing and returns 1 if a file is stale.
+``charts/rules/fleet.yaml`` and ``charts/files/redis-users.yaml``. With ``--check`` it writes
+nothing and returns 1 if a file is stale.
 """
 
 import sys

@@ -4,8 +4,13 @@ A random message seldom gets past the first check of a method with many fields. 
 are therefore a valid request with one or two fields changed.
 """
 
+import json
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+NAME = "fuzz"
+"""Name of what an example creates; ``renamed`` makes it unique."""
 
 _CHAT = {"messages": [{"role": "user", "content": "Name three rivers."}]}
 _GENERATE = {
@@ -36,7 +41,7 @@ _LINEAGE = {
 }
 _MISSION, _BASELINE = [1.0, 0.0, 1.0] * 12, [0.0, 0.0, 1.0] * 12
 _SCORES = {
-    "metric": "em",
+    "metric": "exact_match",
     "mission": {"seeds": 3, "values": _MISSION},
     "baseline": {"seeds": 3, "values": _BASELINE},
 }
@@ -44,7 +49,7 @@ _ROWS = {"mission": [_MISSION, _BASELINE, _MISSION], "baseline": [_BASELINE] * 3
 _HEAD = {"claim": "fuzz", "statistic": "STATISTIC_DIFFERENCE", "lineage": _LINEAGE}
 _SPEC = {
     "id": "fuzz",
-    "metrics": ["em"],
+    "metrics": ["exact_match"],
     "statistic": "difference",
     "direction": "higher",
     "target": 0.01,
@@ -57,6 +62,12 @@ _GATE_SPEC = {
     "statistic": "STATISTIC_DIFFERENCE",
     "direction": "DIRECTION_HIGHER",
 }
+
+_SHAPE = {"metric": "exact_match", "seeds": 3, "items": 12, "has_baseline": True}
+_CHUNKS = [
+    {"chunk": {"metric": "exact_match", "side": "SIDE_MISSION", "values": _MISSION}},
+    {"chunk": {"metric": "exact_match", "side": "SIDE_BASELINE", "values": _BASELINE}},
+]
 
 MESSAGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "/bemfleet.router.v1.RouterService/Generate": [
@@ -80,20 +91,37 @@ MESSAGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "/bemfleet.validation.v1.ValidationService/Gate": [
         {"head": {"claim": "fuzz", "spec": _GATE_SPEC, "lineage": _LINEAGE}, "scores": [_SCORES]}
     ],
+    "/bemfleet.validation.v1.ValidationService/CompareStream": [
+        {"head": {"compare": _HEAD, "shape": _SHAPE}},
+        *_CHUNKS,
+    ],
+    "/bemfleet.validation.v1.ValidationService/GateStream": [
+        {
+            "head": {
+                "gate": {"claim": "fuzz", "spec": _GATE_SPEC, "lineage": _LINEAGE},
+                "shapes": [_SHAPE],
+            }
+        },
+        *_CHUNKS,
+    ],
+    "/bemfleet.validation.v1.ValidationService/AnalyzeCanary": [
+        {"canary_id": "fuzz", "terms": {"alpha": 0.05, "max_pairs": 100}}
+    ],
     "/bemfleet.validation.v1.ValidationService/Correct": [
         {"given": [{"name": "a", "p": 0.01}, {"name": "b", "p": 0.2}], "alpha": 0.05}
     ],
     "/bemfleet.validation.v1.ValidationService/ListClaims": [{}],
     "/bemfleet.fleet.v1.FleetService/GetMission": [{"name": "router"}],
     "/bemfleet.fleet.v1.FleetService/StartCanary": [
-        {"name": "router", "canary": {"adapter": "alpha", "steps": [{"weight": 10}]}}
+        {"name": "router", "canary": {"model": "alpha", "steps": [{"weight": 10}]}}
     ],
     "/bemfleet.fleet.v1.FleetService/SteerCanary": [
         {"name": "router", "command": "CANARY_COMMAND_ABORT"}
     ],
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": [{"list_services": ""}],
 }
-"""Valid requests by call path, as protobuf's JSON with the proto's field names."""
+"""Valid requests by call path, as protobuf's JSON with the proto's field names; of a method that
+streams requests, the messages of one call."""
 
 _OPENAI = {
     "model": "tiny",
@@ -128,18 +156,22 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"completion_id": "chatcmpl-1", "correction": "x", "comment": "y", "session": "s"},
     ],
     "/v1/validation/compare": [
-        {"claim": "fuzz", "metric": "em", "lineage": _LINEAGE, **_ROWS},
+        {"claim": "fuzz", "metric": "exact_match", "lineage": _LINEAGE, **_ROWS},
     ],
     "/v1/validation/gate": [
-        {"claim": "fuzz", "gate_id": "A.em_f1", "scores": {"em": _ROWS}, "lineage": _LINEAGE},
-        {"claim": "fuzz", "spec": _SPEC, "scores": {"em": _ROWS}, "lineage": _LINEAGE},
+        {
+            "claim": "fuzz",
+            "gate_id": "A.em_f1",
+            "scores": {"exact_match": _ROWS, "f1": _ROWS},
+            "lineage": _LINEAGE,
+        },
+        {"claim": "fuzz", "spec": _SPEC, "scores": {"exact_match": _ROWS}, "lineage": _LINEAGE},
     ],
     "/v1/validation/correct": [
         {"p_values": {"a": 0.01, "b": 0.2}, "with_family": True, "alpha": 0.05},
     ],
     "/v1/missions/{mission}/{method}": [
         _GENERATE,
-        {"request": _GENERATE},
         {"model": "tiny", "prompt": "x"},
     ],
 }
@@ -151,3 +183,10 @@ PATH_VALUES: Mapping[str, Sequence[str]] = {
     "name": ("tiny", "passage-qa", "none", "%ff", "a%0ab"),
 }
 """Values of path parameters."""
+
+
+def renamed(example: Mapping[str, Any], random_: random.Random) -> dict[str, Any]:
+    """Return a copy of an example that creates something new: a claim is recorded once."""
+    name = f'"{NAME}-{random_.randrange(2**40)}"'
+    copy: dict[str, Any] = json.loads(json.dumps(example).replace(f'"{NAME}"', name))
+    return copy

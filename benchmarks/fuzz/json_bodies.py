@@ -1,12 +1,12 @@
 """JSON bodies that break parsers, from valid ones and from JSON schemas."""
 
-import copy
 import json
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.fuzz import texts
+from benchmarks.fuzz.examples import renamed
 
 _MAX_DEPTH = 5
 _NUMBERS = (0, 1, -1, 2, 65, 257, 2**31, 2**63, 2**64, 10**400, 0.0, -0.0, 1e-320, 1e308, 0.5, 2.5)
@@ -27,7 +27,7 @@ def body(
     if schema is not None and (not examples or random_.random() < 0.3):
         value = from_schema(random_, schema)
     elif examples:
-        value = copy.deepcopy(dict(random_.choice(examples)))
+        value = renamed(random_.choice(examples), random_)
         for _ in range(random_.choice((0, 1, 1, 1, 2, 3))):
             _change(random_, value)
     else:
@@ -101,7 +101,7 @@ def anything(  # noqa: PLR0911 - one return for each type
         case 6:
             return [anything(random_, depth + 1) for _ in range(random_.choice((0, 1, 2, 20)))]
         case 7:
-            return _nested(random_.choice((10, 200, 900)))
+            return _nested(random_.choice((10, 100, 300)))
         case _:
             count = random_.choice((0, 1, 2, 5))
             return {texts.text(random_): anything(random_, depth + 1) for _ in range(count)}
@@ -136,13 +136,14 @@ def _change(random_: random.Random, value: Any) -> None:
 
 
 def _containers(value: Any) -> list[Any]:
-    members = (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    return [
-        *([value] if isinstance(value, dict | list) else []),
-        *(inner for member in members for inner in _containers(member)),
-    ]
+    """Return the objects and arrays of a value; without recursion, as some are nested deeply."""
+    found, pending = [], [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict | list):
+            found.append(one)
+            pending += one.values() if isinstance(one, dict) else one
+    return found
 
 
 def _corrupt(random_: random.Random, raw: bytes) -> bytes:

@@ -47,7 +47,7 @@ PLAUSIBLE: Mapping[str, Sequence[str]] = {
     "name": ("text_input", "text_output", "router", "tiny", "passage-qa", "shared_memory_region"),
     "namespace": ("", "default", "local"),
     "mission": ("router", "none"),
-    "metric": ("em", "f1", "latency"),
+    "metric": ("exact_match", "f1", "latency_p50_ms"),
     "tenant": ("", "a", "b"),
     "service": ("", "bemfleet.router.v1.RouterService", "grpc.health.v1.Health"),
     "key": ("max_tokens", "temperature", "timeout", "stop", "sequence_id", "priority"),

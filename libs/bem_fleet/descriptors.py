@@ -171,6 +171,11 @@ class Helper(_Strict):
     redis: RedisAccess | None = None
     stop_s: int = Field(10, ge=1, alias="stopSeconds")
 
+    @property
+    def has_socket(self) -> bool:
+        """Whether it listens on a unix socket."""
+        return any(key.endswith("SOCKET") for key in self.settings)
+
 
 class Local(_Strict):
     """What differs on one machine.

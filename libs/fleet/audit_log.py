@@ -111,9 +111,7 @@ def _anchor_faults(
     newest = max(anchored, default=0)
     if newest > last:
         state = f"it ends at record {last}" if last else "it is empty"
-        yield ChainFault(
-            "anchor", f"the log was cut: {state}, but record {newest} was seen in it"
-        )
+        yield ChainFault("anchor", f"the log was cut: {state}, but record {newest} was seen in it")
     for seq in sorted(anchored):
         if first <= seq <= last and seen.get(seq) != anchored[seq]:
             yield ChainFault(

@@ -22,8 +22,8 @@ traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 """W3C trace context of the request being served; empty when the client sent none."""
 
 
-# Text of a caller ends up in logs and audit records. An id is no free text, and digits alone could be a
-# telephone, card or insurance number.
+# Text of a caller ends up in logs and audit records. An id is no free text, and digits alone could
+# be a telephone, card or insurance number.
 _REQUEST_ID = re.compile(r"(?![0-9._-]{7,}$)[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 

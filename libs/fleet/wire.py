@@ -21,6 +21,9 @@ SESSION_ID = "x-session-id"
 TRACK = "x-bem-track"
 """HTTP header of an answer: the track that answered, ``stable`` or ``canary``."""
 
+CONTENT_FILTER = "x-bem-content-filter"
+"""HTTP header of an answer of which text was withheld: side, category, constraint and score."""
+
 ERROR_DOMAIN = "bem.dev"
 """Domain in ``google.rpc.ErrorInfo``."""
 

@@ -23,7 +23,10 @@ from fleet import wire
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
-EXPOSED_HEADERS = (wire.REQUEST_ID, wire.TRACK, "retry-after", "x-should-retry")
+EXPOSED_HEADERS = (
+    *(wire.REQUEST_ID, wire.TRACK, wire.CONTENT_FILTER),
+    *("retry-after", "x-should-retry"),
+)
 """Response headers that a web page of another origin may read."""
 _READY_TIMEOUT_S = 1.0
 

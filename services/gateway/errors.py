@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.withheld import Withheld, withheld_of
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -55,7 +56,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"message": message, "type": kind, "param": param, "code": code}
+        self.body: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
         self.headers = dict(headers or {})
 
     def rename(self, param: str, name: str) -> None:
@@ -86,7 +87,27 @@ def from_rpc(err: grpc.RpcError) -> ApiError:
     message = details.message
     if param and message.startswith(prefix := f"{details.field}: "):
         message = f"{param}: {message.removeprefix(prefix)}"
-    return ApiError(status, message, kind=kind, code=code, param=param, headers=headers)
+    error = ApiError(status, message, kind=kind, code=code, param=param, headers=headers)
+    if details.reason == wire.CONTENT_FILTERED:
+        withheld = withheld_of(details)
+        error.headers[wire.CONTENT_FILTER] = withheld.header()
+        error.body["code"] = "content_filter"
+        error.body["innererror"] = _inner_error(withheld)
+    return error
+
+
+def _inner_error(withheld: Withheld) -> dict[str, Any]:
+    """Return Azure's details of a filtered request or response."""
+    usage = withheld.usage
+    return {
+        "code": "ResponsibleAIPolicyViolation",
+        "content_filter_result": withheld.content_filter_result(),
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    }
 
 
 def _param(details: ErrorDetails) -> str | None:
@@ -99,11 +120,18 @@ def _param(details: ErrorDetails) -> str | None:
     return field
 
 
-def from_validation(problems: Sequence[Any]) -> ApiError:
-    """Return the HTTP error for the first field that violates the schema."""
+def from_validation(problems: Sequence[Any], body: Any = None) -> ApiError:
+    """Return the HTTP error for the first field that violates the schema.
+
+    Args:
+        problems: Errors of pydantic.
+        body: Value that was validated; None if it is unknown.
+    """
     first = problems[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(place) or None
+    place = list(first["loc"])
+    if place and place[0] in ("body", "query", "path"):
+        del place[0]
+    param = ".".join(map(str, place if body is None else _own_path(place, body))) or None
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     if first["type"] == "extra_forbidden":
@@ -118,12 +146,30 @@ def from_validation(problems: Sequence[Any]) -> ApiError:
     return ApiError(400, f"{param or 'body'}: {message}", code=code, param=param)
 
 
+def _own_path(place: Sequence[Any], body: Any) -> list[Any]:
+    """Return the part of a path that exists in the body.
+
+    A schema may read one text as a list; the caller's path ends at the text: ``stop``, not
+    ``stop.0``.
+    """
+    path: list[Any] = []
+    for part in place:
+        if isinstance(body, dict):
+            body = body.get(part)
+        elif isinstance(body, list):
+            body = body[part] if isinstance(part, int) and part < len(body) else None
+        else:
+            break
+        path.append(part)
+    return path
+
+
 async def error_response(_request: Request, err: Exception) -> JSONResponse:
     """Return the response for any error, in OpenAI's format."""
     if isinstance(err, ApiError):
         return err.response()
     if isinstance(err, RequestValidationError):
-        return from_validation(err.errors()).response()
+        return from_validation(err.errors(), err.body).response()
     if isinstance(err, UnavailableError):
         unavailable = ApiError(
             503, str(err), kind="server_error", code="unavailable", headers={"Retry-After": "1"}

@@ -17,11 +17,10 @@ from bem_fleet.services.gateway.canary_routing import CanaryStub
 from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.request_context import cancel_on_disconnect
+from bem_fleet.services.gateway.withheld import Withheld, withheld_by, withheld_output
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import Request
-from fleet import wire
 from fleet.clients import outgoing_metadata
-from fleet.errors import details_of
 from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
 
@@ -48,12 +47,12 @@ class ChoiceDelta:
     Attributes:
         index: Index of the choice.
         output: Message of the router.
-        withheld: Whether the sidecar withheld the rest of the choice.
+        withheld: Reason why the sidecar withheld the rest of the choice; None if it did not.
     """
 
     index: int
     output: pb.GenerateResponse | pb.CompleteResponse
-    withheld: bool = False
+    withheld: Withheld | None = None
 
     @property
     def finish_reason(self) -> str | None:
@@ -226,9 +225,10 @@ async def _stream_choice(
                 if delta.finish_reason:
                     return
     except grpc.RpcError as err:
-        if details_of(err).reason != wire.CONTENT_FILTERED:
+        reason = withheld_by(err)
+        if reason is None:
             raise
-        yield ChoiceDelta(index, pb.GenerateResponse(), withheld=True)
+        yield ChoiceDelta(index, await withheld_output(stub, request, reason), reason)
 
 
 async def complete_choices(
@@ -295,7 +295,8 @@ async def _complete_choice(
             metadata=outgoing_metadata(),
         )
     except grpc.RpcError as err:
-        if details_of(err).reason == wire.CONTENT_FILTERED:
-            return ChoiceDelta(index, pb.CompleteResponse(), withheld=True)
-        raise
+        reason = withheld_by(err)
+        if reason is None:
+            raise
+        return ChoiceDelta(index, await withheld_output(stub, request, reason), reason)
     return ChoiceDelta(index, pb.CompleteResponse.FromString(response))

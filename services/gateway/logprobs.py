@@ -27,13 +27,17 @@ class LogprobFormatter:
             return None
         if self._chat:
             content = [
-                {**_chat_token(token.chosen), "top_logprobs": _top_tokens(token)}
+                {
+                    **_chat_token(token.chosen),
+                    "logprob": _logprob(token),
+                    "top_logprobs": _top_tokens(token),
+                }
                 for token in tokens
             ]
             return {"content": content, "refusal": None}
         return {
             "tokens": [_completion_name(token.chosen) for token in tokens],
-            "token_logprobs": [token.chosen.logprob for token in tokens],
+            "token_logprobs": [_logprob(token) for token in tokens],
             "top_logprobs": [_by_name(token.top) for token in tokens],
             "text_offset": [self._next_offset(token.chosen.token) for token in tokens],
         }
@@ -48,6 +52,15 @@ class LogprobFormatter:
         offset = self._offset
         self._offset += len(self._decoder.decode(token))
         return offset
+
+
+# OpenAI's value for a token without a log-probability of its own.
+_NO_LOGPROB = -9999.0
+
+
+def _logprob(token: pb.TokenLogprob) -> float:
+    """Return the log-probability; the sidecar leaves none of a token whose text it replaced."""
+    return _NO_LOGPROB if token.redacted else token.chosen.logprob
 
 
 def _chat_token(token: pb.LikelyToken) -> dict[str, Any]:

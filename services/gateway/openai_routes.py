@@ -20,6 +20,11 @@ from bem_fleet.services.gateway.openai_errors import completion_error
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.request_context import session_of
 from bem_fleet.services.gateway.state import state_of
+from bem_fleet.services.gateway.withheld import (
+    Withheld,
+    content_filter_headers,
+    prompt_filter_results,
+)
 from bemfleet.mission.v1 import mission_pb2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -108,19 +113,40 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
             events = _events(body, head, first, deltas, choices=len(requests))
             streamed = EventStreamResponse(events)
             streamed.headers[wire.TRACK] = stub.track
+            streamed.headers.update(content_filter_headers(_withheld([first])))
             return streamed
         choices = await complete_choices(
             request, stub, requests, timeout_s, concurrency=concurrency
         )
     except grpc.RpcError as err:
         raise completion_error(err, body) from err
-    head["system_fingerprint"] = choices[0].output.model_version
+    head["system_fingerprint"] = _fingerprint(choices)
     enabled = body.logprob_count is not None
     head["choices"] = [
         _choice(choice, kind, LogprobFormatter(kind, enabled=enabled)) for choice in choices
     ]
     head["usage"] = _usage(choices, body.choices_per_prompt)
-    return JSONResponse(head, headers={wire.TRACK: stub.track})
+    withheld = _withheld(choices)
+    if blocked := prompt_filter_results(withheld, body.choices_per_prompt):
+        head["prompt_filter_results"] = blocked
+    return JSONResponse(head, headers={wire.TRACK: stub.track, **content_filter_headers(withheld)})
+
+
+def _withheld(choices: Iterable[ChoiceDelta]) -> list[tuple[int, Withheld | None]]:
+    return [(choice.index, choice.withheld) for choice in choices]
+
+
+def _fingerprint(choices: Iterable[ChoiceDelta]) -> str:
+    """Return the model version of the first choice that has one."""
+    return next((one for choice in choices if (one := choice.output.model_version)), "")
+
+
+def _filter_results(choice: ChoiceDelta) -> dict[str, Any]:
+    """Return why a choice was withheld, under both of Azure's names; nothing if it was not."""
+    if choice.withheld is None:
+        return {}
+    result = choice.withheld.content_filter_result()
+    return {"content_filter_result": result, "content_filter_results": result}
 
 
 def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict[str, Any]:
@@ -128,6 +154,7 @@ def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict
         "index": choice.index,
         "finish_reason": choice.finish_reason,
         "logprobs": formatter.format(choice.output.logprobs),
+        **_filter_results(choice),
     }
     if kind == "text_completion":
         return {**shared, "text": choice.output.text}
@@ -201,18 +228,21 @@ class _ChunkEncoder:
     def encode(self, delta: ChoiceDelta) -> bytes:
         """Return the events of a delta; a chat choice opens with its role."""
         opening = b""
-        if delta.output.HasField("usage"):  # a withheld end has none
+        if delta.output.HasField("usage"):
             self._latest[delta.index] = delta
         if delta.index not in self._formatters:
             self._formatters[delta.index] = LogprobFormatter(self._kind, enabled=self._logprobs)
             if self._chat:
                 role = {"delta": {"role": "assistant", "content": ""}}
                 opening = self._chunk(delta.index, role, None, None)
+        if not self._head["system_fingerprint"]:  # several choices: another may have come first
+            self._head["system_fingerprint"] = delta.output.model_version
         text = delta.output.text
         content: dict[str, Any] = {"text": text}
         if self._chat:
             content = {"delta": {"content": text} if text else {}}
         logprobs = self._formatters[delta.index].format(delta.output.logprobs)
+        content |= _filter_results(delta)
         return opening + self._chunk(delta.index, content, delta.finish_reason, logprobs)
 
     def encode_usage(self) -> bytes:

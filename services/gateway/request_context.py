@@ -45,9 +45,7 @@ class RequestContextMiddleware:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         keys = (wire.REQUEST_ID.encode(), wire.TRACEPARENT.encode())
-        identifier = logs.adopt_context(
-            *(headers.get(key, b"").decode("latin-1") for key in keys)
-        )
+        identifier = logs.adopt_context(*(headers.get(key, b"").decode("latin-1") for key in keys))
         status: list[int] = []
 
         async def send_with_id(message: Message) -> None:

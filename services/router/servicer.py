@@ -76,6 +76,18 @@ class RouterServicer(rpc.RouterServiceServicer):
             logprobs=[_token_logprob(one) for one in output.logprobs],
         )
 
+    async def CountTokens(
+        self, request: pb.CountTokensRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.CountTokensResponse:
+        """Count the tokens of a request's prompt; the engine is not asked."""
+        host = self._host.get()
+        parsed = host.parse(request.request, deadline_of(context), safety_strength_of(context))
+        adapter = host.find_adapter(request.request.model)
+        return pb.CountTokensResponse(
+            usage=pb.Usage(prompt_tokens=len(parsed.prompt_ids)),
+            model_version=host.model_version(adapter.version if adapter else ""),
+        )
+
 
 def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     """Return the time at which the caller stops waiting, on the clock of ``time.monotonic()``."""

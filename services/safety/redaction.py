@@ -48,7 +48,7 @@ def redact_stream_text(
 
     Args:
         message: Message of the stream.
-        slots: Its streamed texts, in order.
+        slots: Streamed texts of the message, in order.
         spans: Sorted spans without overlaps; offsets in the stream's text.
         offset: Offset of this message's text in the stream's text.
 
@@ -76,7 +76,7 @@ def redact_tokens(
 
     Args:
         message: Message whose texts were replaced already.
-        slots: Its complete texts as they were.
+        slots: Complete texts of the message as they were.
         spans_by_path: Redacted spans by the path of the text; offsets as in ``origins``.
         origins: By the path of the text, the text that it continues, followed by itself, and the
             offset at which it begins there.

@@ -70,6 +70,7 @@ class ResponseGuard:
         self._begins = True
         self._answers = 0
         self._aligner: TokenAligner | None = None
+        self._has_tokens = False
 
     def begin(self, request: CheckedRequest) -> None:
         """Take note of a request before it is sent; its answers are judged with it."""
@@ -114,6 +115,7 @@ class ResponseGuard:
         complete = [slot for slot in slots if not self._is_streamed(slot)]
         await self._filter_complete_texts(message, complete)
         self.record.count_text(delta)
+        self._has_tokens |= any(getattr(message, f.name) for f in self.method.entry_fields)
         self._hold_back.add(message.SerializeToString(), delta)
         # A mission without deltas answers each request of a stream with one message.
         self._begins = self.method.streams_requests and (self.text_complete or not delta)
@@ -229,8 +231,7 @@ class ResponseGuard:
 
     async def _redact(self, raw: bytes, offset: int, spans: list[Span]) -> bytes:
         """Return a message of the stream with its spans redacted, in its text and its tokens."""
-        fields = self.method.entry_fields
-        if not spans and not fields:
+        if not spans and not self._has_tokens:
             return raw
         message: Any = self.method.response.FromString(raw)
         slots = [slot for slot in text_slots(message) if slot.role == _DELTA]
@@ -239,7 +240,7 @@ class ResponseGuard:
         except NotRedactableError as err:
             raise self._not_redactable(str(err)) from err
         limit = offset + sum(len(slot.text) for slot in slots)
-        for field in fields:
+        for field in self.method.entry_fields:
             if entries := getattr(message, field.name):
                 await self._redact_entries(entries, limit)
         return bytes(message.SerializeToString())

@@ -109,7 +109,8 @@ class CannedRouter(rpc.RouterServiceServicer):
     ) -> pb.CountTokensResponse:
         """Count words as tokens."""
         del context
-        count = len(request.request.prompt.split())
+        chat = " ".join(one.content for one in request.request.chat.messages)
+        count = len((request.request.prompt or chat).split())
         return pb.CountTokensResponse(usage=pb.Usage(prompt_tokens=count), model_version="v1")
 
 

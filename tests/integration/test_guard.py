@@ -202,7 +202,7 @@ async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: Redi
 async def test_stacked_marks_are_rejected_and_control_characters_are_taken(fleet: Scene) -> None:
     """The error names field and reason; pasted terminal output reaches the mission."""
     err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a" + "\u0301" * 9)))
-    request = pb.GenerateRequest(prompt="log: \x1b[33mwarning\x1b[0m\x07\x00")
+    request = pb.GenerateRequest(prompt="hello \x1b[33mthere\x1b[0m\x07\x00")
     answers = [answer async for answer in fleet.stub.Generate(request)]
 
     assert details_of(err).field == "prompt"

@@ -131,7 +131,6 @@ async def test_alternatives_that_spell_a_finding_are_removed(fleet: Scene) -> No
         ("The list: mira.kovac@harbour.", "org"),
         ("Token: ghp_q8Zt4vYw1Lk0NsB7xR", "c2HdJf6PgMa9Ue5Ti3"),
         ("Token: ghp_q8Zt4vYw1", "Lk0N"),
-        (f"{KEY}\n", "Qm9hdHMgbGF5"),
         ("Call +1 (415) 555-", "0134 today"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Addresses in requests are never dialled: requests name missions, and settings say where they are."""
+"""Addresses in requests are never dialled: requests name missions, settings have the addresses."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def targets(port: int) -> tuple[str, ...]:
 
 
 def fill(message: Message, text: str, depth: int = 4) -> Message:
-    """Set every string, bytes and message field of a request, so that each one names the address."""
+    """Set every string, bytes and message field of a request: each one names the address."""
     for field in message.DESCRIPTOR.fields:
         if field.containing_oneof and message.WhichOneof(field.containing_oneof.name):
             continue
@@ -86,7 +86,7 @@ def fill(message: Message, text: str, depth: int = 4) -> Message:
     return message
 
 
-def _values(field: FieldDescriptor, text: str, depth: int) -> list[Any]:
+def _values(field: Any, text: str, depth: int) -> list[Any]:
     if field.type == FieldDescriptor.TYPE_STRING:
         return [text]
     if field.type == FieldDescriptor.TYPE_BYTES:

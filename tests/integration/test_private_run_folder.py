@@ -48,7 +48,7 @@ for path in sys.argv[3:]:
 
 
 def light_services() -> tuple[Descriptor, ...]:
-    """Return validation, and the sidecar with the witness as its only helper: no model is loaded."""
+    """Return validation, and the sidecar with its witness only: no model is loaded."""
     known = {one.name: one for one in load_descriptors()}
     safety = known["safety"]
     witness = tuple(each for each in safety.local.helpers if each.name == "witness")
@@ -56,11 +56,17 @@ def light_services() -> tuple[Descriptor, ...]:
     return (safety.model_copy(update={"local": local}), known["validation"])
 
 
-@pytest.fixture
-async def plan() -> AsyncIterator[Plan]:
-    """A running fleet of Redis, a witness and one service, where all users may enter the parents."""
+def open_parent() -> Path:
+    """Return a new folder that all users may enter."""
     parent = Path(tempfile.mkdtemp())
     parent.chmod(0o755)
+    return parent
+
+
+@pytest.fixture
+async def plan() -> AsyncIterator[Plan]:
+    """A running fleet of Redis, a witness and one service, in a parent that all may enter."""
+    parent = open_parent()
     services = light_services()
     ports = {name: free_port() for name in default_ports(services)}
     made = Plan(run=parent / "run", services=services, ports=ports)
@@ -71,7 +77,9 @@ async def plan() -> AsyncIterator[Plan]:
         previous = os.umask(0o022)
         start(made)
         os.umask(previous)
-        await eventually(lambda: {each["statename"] for each in states(made).values()} == {"RUNNING"})
+        await eventually(
+            lambda: {each["statename"] for each in states(made).values()} == {"RUNNING"}
+        )
         yield made
     finally:
         stop(made)
@@ -87,9 +95,7 @@ def intrude(paths: list[Path]) -> list[str]:
     """Return the paths that the user nobody can read or connect to."""
     nobody = pwd.getpwnam("nobody")
     command = [sys.executable, "-c", _INTRUDER, str(nobody.pw_uid), str(nobody.pw_gid)]
-    done = subprocess.run(
-        [*command, *map(str, paths)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -105,7 +111,9 @@ async def test_everything_is_private(plan: Plan) -> None:
         client.xadd("bem:feedback", {"comment": "private"})
     await eventually(plan.audit_anchor.exists)
     found = contents(plan.run)
-    kinds = {path.relative_to(plan.run).as_posix(): stat.S_IFMT(path.stat().st_mode) for path in found}
+    kinds = {
+        path.relative_to(plan.run).as_posix(): stat.S_IFMT(path.stat().st_mode) for path in found
+    }
     others = {path for path in found if stat.S_IMODE(path.stat().st_mode) & 0o077}
     reached = intrude(found) if os.geteuid() == 0 else []
     await running.stop()
@@ -138,12 +146,16 @@ async def test_redis_asks_everyone_for_a_login(plan: Plan) -> None:
                 client.execute_command(*command)
 
 
+def command_lines(plan: Plan) -> list[str]:
+    """Return the command line of each process."""
+    pids = [state["pid"] for state in states(plan).values()]
+    return [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids]
+
+
 async def test_secrets_are_not_on_a_command_line(plan: Plan) -> None:
     """The list of processes shows no password: they are in environments and private files."""
     secrets = [path.read_text().strip() for path in plan.secrets.iterdir()]
-    lines = [
-        Path(f"/proc/{state['pid']}/cmdline").read_text() for state in states(plan).values()
-    ]
+    lines = command_lines(plan)
 
     assert len(secrets) >= 4
     assert not [line for line in lines for secret in secrets if secret in line]

@@ -97,7 +97,7 @@ WRONG = {
     "empty prompt": (pb.GenerateRequest(prompt=""), "prompt", "empty"),
     "no input": (pb.GenerateRequest(), "prompt", "empty"),
     "prompt beyond context": (pb.GenerateRequest(prompt="x" * 600), "prompt", "512"),
-    "huge prompt": (pb.GenerateRequest(prompt="x" * 2_000_000), "prompt", "characters"),
+    "huge prompt": (pb.GenerateRequest(prompt="x" * 2_000_000), "prompt", "at least"),
     "no messages": (pb.GenerateRequest(chat=pb.ChatPrompt()), "chat.messages", "256"),
     "too many messages": (pb.GenerateRequest(chat=chat(*"x" * 257)), "chat.messages", "257"),
     "unknown role": (
@@ -105,7 +105,7 @@ WRONG = {
         "chat.messages[0].role",
         "robot",
     ),
-    "empty message": (pb.GenerateRequest(chat=chat("")), "chat.messages[0].content", "empty"),
+    "no text": (pb.GenerateRequest(chat=chat("", "")), "chat.messages", "no message has text"),
     "no tokens wanted": (pb.GenerateRequest(prompt="x", max_tokens=0), "max_tokens", "at least 1"),
     "too many tokens": (pb.GenerateRequest(prompt="x", max_tokens=512), "max_tokens", "512"),
     "nan": (
@@ -119,14 +119,14 @@ WRONG = {
         "[0, 2]",
     ),
     "no nucleus": (
-        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=0)),
+        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=-0.5)),
         "sampling.top_p",
-        "above 0",
+        "[0, 1]",
     ),
     "top_k": (
-        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_k=-1)),
+        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_k=-2)),
         "sampling.top_k",
-        "at least 0",
+        "at least -1",
     ),
     "penalty": (
         pb.GenerateRequest(prompt="x", sampling=pb.Sampling(presence_penalty=math.inf)),
@@ -371,7 +371,7 @@ async def test_open_inference_describes_itself(channel: aio.Channel) -> None:
         (infer("tiny", b"\xff\xfe"), "inputs[0]"),
         (infer("tiny", b"x", colour="red"), "parameters['colour']"),
         (infer("tiny", b"x", max_tokens="many"), "parameters['max_tokens']"),
-        (infer("tiny", b"x", max_tokens=0), "max_tokens"),
+        (infer("tiny", b"x", max_tokens=0), "parameters['max_tokens']"),
         (infer("tiny"), "inputs[0].shape"),
     ],
 )
@@ -389,4 +389,5 @@ async def test_open_inference_names_what_is_wrong(
     assert details_of(caught.value).code is grpc.StatusCode.INVALID_ARGUMENT
     assert details_of(caught.value).field == field
     assert answers[0].error_message
+    assert answers[0].infer_response.id == request_.id
     assert answers[1].infer_response.raw_output_contents

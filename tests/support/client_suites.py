@@ -74,6 +74,7 @@ def run_suite(
     report = folder / f"{name}.xml"
     command = [python, "-m", "pytest", str(SUITES / f"{name}.py"), "-q", "--noconftest"]
     options = ["-c", os.devnull, "--rootdir", str(SUITES), "--import-mode=importlib"]
+    options += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
     done = subprocess.run(
         [*command, *options, "-p", "no:cacheprovider", f"--junitxml={report}"],
         env={**os.environ, "PYTHONPATH": "", **environment},

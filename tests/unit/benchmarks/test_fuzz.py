@@ -16,7 +16,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from inference import open_inference_pb2
 
@@ -103,6 +103,7 @@ def test_varint_is_protobufs(value: int) -> None:
     assert [byte >> 7 for byte in raw] == [1] * (len(raw) - 1) + [0]
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), raw=st.binary(max_size=40))
 def test_corruption_and_bodies_never_fail(seed: int, raw: bytes) -> None:
     """Any seed makes an input."""

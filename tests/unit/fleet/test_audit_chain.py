@@ -94,13 +94,13 @@ def test_a_changed_key_keeps_older_records_valid(tmp_path: Path) -> None:
     assert verify_chain(*old, keys) == []
     assert verify_chain(*old, (b"new",))
     assert verify_chain(*plain, keys)
+    (tmp_path / "keys").write_text(" \n")
     with pytest.raises(ValueError, match="is empty"):
-        (tmp_path / "keys").write_text(" \n")
         read_keys(tmp_path / "keys")
 
 
 def test_text_digest_needs_the_key() -> None:
-    """Trying likely texts tells nothing without the key; with it, equal texts have equal digests."""
+    """Without the key, trying likely texts tells nothing; equal texts have equal digests."""
     digest = hashlib.sha256(b"yes").digest()
     one, other, plain = (ChainWriter("redis://x", "s", key) for key in (KEY, b"other", b""))
 

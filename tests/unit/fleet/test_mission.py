@@ -27,7 +27,7 @@ def servicer() -> MissionServicer:
 
 def test_methods_are_described_from_their_descriptors() -> None:
     """Streaming, the field that names the model and the roles of text come from the proto."""
-    generate, complete = describe_methods(ROUTER)
+    generate, complete, _ = describe_methods(ROUTER)
 
     assert (generate.name, generate.server_streaming) == (f"/{ROUTER.full_name}/Generate", True)
     assert (generate.model_field, complete.model_field) == ("model", "request.model")

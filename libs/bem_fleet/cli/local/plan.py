@@ -225,7 +225,7 @@ class Plan:
             helper.name,
             _command(helper.module),
             environment,
-            f"unix socket, :{page.rpartition(':')[2]} metrics",
+            f"{'unix socket, ' if helper.has_socket else ''}:{page.rpartition(':')[2]} metrics",
             helper.summary,
             helper.stop_s,
             (f"{page}/metrics",),

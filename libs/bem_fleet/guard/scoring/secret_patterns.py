@@ -132,8 +132,9 @@ _TOKEN_PLACEHOLDER = re.compile(
 )
 _COMMON_VALUE = re.compile(
     r"(?:my|the|a|an|some|new|old|db|user|test|super|top|this|app|no|not)?[ _-]?(?:is)?[ _-]?"
-    r"(?:[ _-]?(?:pass(?:word|wd|phrase)?|pwd|secret|token|key|api[_-]?key|credentials?|string|text|value|"
-    r"none|null|true|false|required|optional|invalid|incorrect|wrong|missing|hidden|empty|plain|"
+    r"(?:[ _-]?(?:pass(?:word|wd|phrase)?|pwd|secret|token|key|api[_-]?key|credentials?|"
+    r"string|text|value|none|null|true|false|required|optional|invalid|incorrect|wrong|missing|"
+    r"hidden|empty|plain|"
     r"user|username|name|email|field|input|type|basic|bearer|default|test|foo|bar|baz)){1,3}"
     r"[ _-]?(?:here|value|string|text|hash|field)?[.:!?]?",
     re.IGNORECASE,

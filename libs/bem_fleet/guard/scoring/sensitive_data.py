@@ -39,7 +39,8 @@ _UNUSED_PLUGINS = frozenset(
 _TOKEN_BEFORE = re.compile(r"[A-Za-z0-9_+/~-]*\Z")
 _TOKEN_AFTER = re.compile(r"[A-Za-z0-9_+/=~-]*(?:\.[A-Za-z0-9_+/=~-]+)*")
 # Address whose domain is not complete at the end of a text: the next call may bring the rest.
-_BEGUN_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]*\w@[\w-]*(?:\.[\w-]*)*\Z")
+# The dot behind a complete domain ends the sentence.
+_BEGUN_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]*\w@(?:[\w-]*\.?|[\w-]+(?:\.[\w-]+)+)\Z")
 _SECRET_SCORE = 0.95
 _BEGUN_SCORE = 0.85
 _BLOCK_CHARS = 20_000

@@ -10,6 +10,8 @@ from fleet.errors import InvalidArgumentError, OverloadedError, UnavailableError
 from grpc import aio
 from grpc_status import rpc_status
 
+from tests.unit.services.gateway.test_withheld import denied
+
 
 def with_details(err: Exception) -> aio.AioRpcError:
     """Return the error of a call that failed with ``err`` in the mission."""
@@ -63,11 +65,46 @@ def test_field_is_named_once_and_as_in_the_body() -> None:
     assert error.body["message"] == "messages.2.content: is bad; mend it"
 
 
+@pytest.mark.parametrize(
+    ("place", "param"),
+    [
+        (("stop", 0), "stop"),
+        (("prompt", 1), "prompt.1"),
+        (("logit_bias", "x", "[key]"), "logit_bias.x"),
+        (("messages", 0, "content", 0, "text"), "messages.0.content"),
+        (("messages", 0, "name"), "messages.0.name"),
+        (("missing",), "missing"),
+    ],
+)
+def test_paths_end_where_the_body_does(place: tuple[Any, ...], param: str) -> None:
+    """What the schema adds to a value of the caller is no part of the path."""
+    body = {
+        "stop": "",
+        "prompt": ["a", ""],
+        "logit_bias": {"x": 1},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    problem = {"type": "string_too_short", "loc": place, "msg": "is too short"}
+
+    assert from_validation([problem], body).body["param"] == param
+
+
 def test_validation_errors_have_no_words_of_the_library() -> None:
     """The message is the field, the problem and what to do."""
     problem = {"type": "value_error", "loc": ("body", "n"), "msg": "Value error, is odd; even it"}
 
     assert from_validation([problem]).body["message"] == "n: is odd; even it"
+
+
+def test_withheld_text_is_an_error_with_its_reason() -> None:
+    """Azure's innererror names the category; the header does too."""
+    withheld = from_rpc(denied(prompt_tokens="5"))
+    inner = withheld.body["innererror"]
+
+    assert (withheld.status, withheld.body["code"]) == (403, "content_filter")
+    assert inner["content_filter_result"]["harm"]["score"] == 0.912
+    assert inner["usage"] == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+    assert "category=harm" in withheld.headers["x-bem-content-filter"]
 
 
 async def test_unforeseen_error_hides_its_text() -> None:

@@ -15,7 +15,9 @@ from grpc_status import rpc_status
 
 def denied() -> aio.AioRpcError:
     """Return the sidecar's error for a withheld answer."""
-    status = rpc_status.to_status(to_status(DeniedError("withheld", "CONTENT_FILTERED", {}), {}))
+    metadata = {"side": "request", "category": "harm", "score": "0.9"}
+    err = DeniedError("withheld", "CONTENT_FILTERED", metadata)
+    status = rpc_status.to_status(to_status(err, {}))
     trailing = aio.Metadata(*status.trailing_metadata)
     return aio.AioRpcError(status.code, aio.Metadata(), trailing, details=status.details)
 
@@ -25,6 +27,12 @@ class Stub:
 
     def __init__(self, failure: grpc.RpcError | None = None) -> None:
         self.failure, self.closed = failure, 0
+
+    async def stable_unary(self, path: str, _request: bytes, **_: Any) -> bytes:
+        """Count the tokens of a blocked request."""
+        assert path.endswith("/CountTokens")
+        usage = pb.Usage(prompt_tokens=7)
+        return pb.CountTokensResponse(usage=usage, model_version="v").SerializeToString()
 
     async def stream(self, _path: str, request: bytes, **_: Any) -> AsyncGenerator[bytes]:
         """Yield the seed as text, then the end."""
@@ -100,7 +108,11 @@ async def test_withheld_choice_ends_with_content_filter(count: int) -> None:
     """What the sidecar withholds is the end of a choice, not an error."""
     deltas = await collect(Stub(denied()), count)
 
-    assert [delta.finish_reason for delta in deltas if delta.withheld] == ["content_filter"] * count
+    withheld = [delta for delta in deltas if delta.withheld]
+    assert [delta.finish_reason for delta in withheld] == ["content_filter"] * count
+    assert {delta.withheld.category for delta in withheld if delta.withheld} == {"harm"}
+    assert [delta.output.usage.prompt_tokens for delta in withheld] == [7] * count
+    assert {delta.output.model_version for delta in withheld} == {"v"}
 
 
 @pytest.mark.parametrize("count", [1, 3])

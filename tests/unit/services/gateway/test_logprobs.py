@@ -24,6 +24,20 @@ def test_offsets_go_on_over_pieces_and_count_characters() -> None:
     assert first["top_logprobs"][0] == {"ab": -0.5}
 
 
+def test_replaced_token_has_no_log_probability() -> None:
+    """OpenAI's value for one that is not known, in both formats."""
+    likely = pb.LikelyToken(token=b"[EMAIL_ADDRESS]")
+    replaced = pb.TokenLogprob(chosen=likely, redacted=True)
+    text = LogprobFormatter("text_completion", enabled=True).format([replaced])
+    chat = LogprobFormatter("chat.completion", enabled=True).format([replaced])
+
+    assert text is not None
+    assert chat is not None
+    assert text["token_logprobs"] == [-9999.0]
+    assert chat["content"][0]["logprob"] == -9999.0
+    assert chat["content"][0]["token"] == "[EMAIL_ADDRESS]"
+
+
 def test_chat_form_keeps_the_bytes() -> None:
     """Parts of a character can be put together by the client."""
     content = LogprobFormatter("chat.completion", enabled=True).format([token("é".encode()[:1])])

@@ -7,7 +7,10 @@ from typing import Any
 from bem_fleet.services.gateway.generation import ChoiceDelta
 from bem_fleet.services.gateway.openai_routes import _events, _usage
 from bem_fleet.services.gateway.openai_schema import ChatRequest
+from bem_fleet.services.gateway.withheld import withheld_by
 from bemfleet.router.v1 import router_pb2 as pb
+
+from tests.unit.services.gateway.test_withheld import denied
 
 END = pb.GenerateResponse(
     finish_reason=pb.FINISH_REASON_STOP, usage=pb.Usage(prompt_tokens=5, completion_tokens=2)
@@ -77,3 +80,30 @@ async def test_chunks_open_with_the_role_and_end_with_usage() -> None:
     ]
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     assert chunks[3]["usage"]["total_tokens"] == 7
+
+
+async def test_withheld_choice_says_why_in_its_last_chunk() -> None:
+    """Reason, counts and fingerprint come with a stream that has no text at all."""
+    reason = withheld_by(denied())
+    end = pb.GenerateResponse(usage=pb.Usage(prompt_tokens=5), model_version="v")
+    body = ChatRequest.model_validate(
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "stream_options": {"include_usage": True},
+        }
+    )
+
+    async def deltas() -> AsyncGenerator[ChoiceDelta]:
+        return
+        yield  # an empty generator
+
+    head = {"id": "i", "object": "chat.completion", "created": 0, "model": "m"}
+    withheld = ChoiceDelta(0, end, reason)
+    events = _events(body, head, withheld, deltas(), choices=1)
+    (write,) = [event.decode().split("\n\n")[:-1] async for event in events]
+    opening, last, usage = decoded(write[:-1])
+
+    assert last["choices"][0]["finish_reason"] == "content_filter"
+    assert last["choices"][0]["content_filter_result"]["harm"]["filtered"]
+    assert (opening["system_fingerprint"], usage["usage"]["prompt_tokens"]) == ("v", 5)

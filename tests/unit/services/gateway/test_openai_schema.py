@@ -145,7 +145,7 @@ def test_values_that_ask_for_nothing_change_nothing(name: str, value: Any) -> No
     (without,) = router_requests(ChatRequest.model_validate(plain))
     for request in (with_field, without):  # an explicit default is the default
         for field in ("top_k", "min_p"):
-            request.sampling.ClearField(field)  # type: ignore[arg-type]
+            request.sampling.ClearField(field)
         request.ClearField("sampling") if not request.sampling.ByteSize() else None
         request.ClearField("min_tokens") if not request.min_tokens else None
         if request.chat.add_generation_prompt:

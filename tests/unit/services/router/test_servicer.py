@@ -69,6 +69,16 @@ async def test_a_complete_response_has_everything() -> None:
     assert response.logprobs[0].top[0].logprob == pytest.approx(-0.1)
 
 
+async def test_tokens_are_counted_without_the_engine() -> None:
+    """As many as a generated answer reports."""
+    request = pb.GenerateRequest(prompt="hello")
+    counted = await servicer_of().CountTokens(pb.CountTokensRequest(request=request), Context())
+
+    assert counted.usage == pb.Usage(prompt_tokens=5)
+    assert counted.model_version
+    assert "+" not in counted.model_version
+
+
 def test_deadline_and_header_come_from_the_context() -> None:
     """A call without deadline waits; the header is checked."""
     no_deadline: Any = Context()

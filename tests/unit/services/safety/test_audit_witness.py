@@ -151,7 +151,9 @@ async def test_pod_verifies_its_own_log(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The module's own command says what is wrong by its exit status, as fleetctl does."""
-    monkeypatch.setattr(logs, "setup", lambda _level: None)  # the stream of this test is closed later
+    monkeypatch.setattr(
+        logs, "setup", lambda _level: None
+    )  # the stream of this test is closed later
     (tmp_path / "key").write_text("secret\n")
     for name, value in (
         ("REDIS_URL", redis_server.url),

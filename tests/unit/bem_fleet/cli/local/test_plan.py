@@ -58,7 +58,9 @@ def test_every_metrics_page_is_a_scrape_target(tmp_path: Path) -> None:
         *((name, "/metrics") for name in (*sidecars, *helpers, *controls)),
         *((name, "/upstream/metrics") for name in sidecars),
     }
-    assert len({one["targets"][0] for one in targets}) == len(sidecars) + len(helpers) + len(controls)
+    assert len({one["targets"][0] for one in targets}) == len(sidecars) + len(helpers) + len(
+        controls
+    )
 
 
 def test_long_run_folder_gets_short_sockets(tmp_path: Path) -> None:
@@ -99,7 +101,8 @@ def test_each_service_logs_in_to_redis_as_itself(tmp_path: Path) -> None:
         for name, one in programs_of(tmp_path).items()
     }
     helpers = [helper for one in plan.services for helper in one.local.helpers]
-    users = {one.name: one.name for one in (*plan.services, *helpers) if one.redis}
+    users = {one.name: one.name for one in plan.services if one.redis}
+    users |= {helper.name: helper.name for helper in helpers if helper.redis}
     users = {**users, **{f"{name}-sidecar": "safety" for name in plan.specs}}
 
     for name, found in logins.items():
