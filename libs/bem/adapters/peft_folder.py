@@ -114,15 +114,12 @@ def import_lora(
         _check_base(folder, config, backbone)
     factors = read_factors(folder, config, backbone)
     bem_config = _read_bem_config(folder, backbone)
-    # An adapter has one rank; modules of lower rank are padded with zeros.
-    rank = max(a.shape[0] for a, _ in factors.values())
+    rank = max(a.shape[0] for a, _ in factors.values())  # modules of lower rank are padded
     layers = sorted({int(site.split(".")[2]) for site in factors})
     feature = bem_config.feature_layer if bem_config else feature_layer
     _check_limits(folder, limits, rank, layers[0], feature)
-    tensors = _adapter_tensors(backbone, factors, rank)
-    tensors |= _controller_tensors(folder, backbone, bem_config, rank)
-    measured: dict[str, Any] = {"weights_sha256": file_digest(folder / WEIGHTS)}
-    measured |= _measure_projection(backbone, factors, reserved or {})
+    controller = _controller_tensors(folder, backbone, bem_config, rank)
+    measured = _measure_projection(backbone, factors, reserved or {})
     card = AdapterCard(
         name=name,
         base_name=backbone.name,
@@ -135,10 +132,10 @@ def import_lora(
         command=f"fleetctl adapters import --name {name}{' --exact' if exact else ''}",
         data_digest="",
         seed=0,
-        metrics={"peft": measured},
+        metrics={"peft": {"weights_sha256": file_digest(folder / WEIGHTS), **measured}},
         exact=exact,
     )
-    return save_adapter(out, card, tensors)
+    return save_adapter(out, card, _adapter_tensors(backbone, factors, rank) | controller)
 
 
 def export_lora(adapter: Adapter, out: Path) -> bool:

@@ -42,7 +42,8 @@ def test_unknown_option_that_is_on_is_refused_by_name(name: str, value: Any) -> 
     """New releases of peft add options; one that is off changes nothing."""
     with pytest.raises(ArtifactFormatError, match=f"x: {name} is not supported"):
         parse_config("x", BASE | {name: value})
-    for off in (None, False, {}, [], ""):
+    switched_off: tuple[Any, ...] = (None, False, {}, [], "")
+    for off in switched_off:
         assert parse_config("x", BASE | {name: off}).rank == 4
 
 

@@ -51,6 +51,19 @@ def drop_controller(tensors: dict[str, torch.Tensor]) -> None:
         del tensors[name]
 
 
+def run(*steps: Callable[[], object]) -> None:
+    """Take steps one after another."""
+    for step in steps:
+        step()
+
+
+def replace_by_link(path: Path) -> None:
+    """Move a file or folder out of the adapter folder and leave a link in its place."""
+    elsewhere = path.parents[0 if path.is_dir() else 1].parent / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
 SPOILED: dict[str, tuple[Spoil, str]] = {
     "no controller": (lambda f: save_again(f, drop_controller), r"missing \['controller"),
     "one tensor less": (
@@ -119,33 +132,21 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "SHA-256",
     ),
     "card is a folder": (
-        lambda f: ((f / CARD_FILE).unlink(), (f / CARD_FILE).mkdir()),
+        lambda f: run((f / CARD_FILE).unlink, (f / CARD_FILE).mkdir),
         "no regular file",
     ),
     "card is a pipe": (
-        lambda f: ((f / CARD_FILE).unlink(), os.mkfifo(f / CARD_FILE)),
+        lambda f: run((f / CARD_FILE).unlink, lambda: os.mkfifo(f / CARD_FILE)),
         "no regular file",
     ),
-    "tensors are a link": (
-        lambda f: (
-            (f / TENSORS_FILE).rename(f.parent.parent / "elsewhere"),
-            (f / TENSORS_FILE).symlink_to(f.parent.parent / "elsewhere"),
-        ),
-        "is a link",
-    ),
-    "folder is a link": (
-        lambda f: (
-            f.rename(f.parent.parent / "elsewhere"),
-            f.symlink_to(f.parent.parent / "elsewhere"),
-        ),
-        "is a link",
-    ),
+    "tensors are a link": (lambda f: replace_by_link(f / TENSORS_FILE), "is a link"),
+    "folder is a link": (replace_by_link, "is a link"),
     "renamed folder": (
-        lambda f: (shutil.rmtree(f), shutil.copytree(f.parent / "alpha", f)),
+        lambda f: run(lambda: shutil.rmtree(f), lambda: shutil.copytree(f.parent / "alpha", f)),
         "folder 'bad' states 'alpha'",
     ),
     "PEFT folder": (
-        lambda f: ((f / CARD_FILE).unlink(), (f / "adapter_config.json").write_text("{}")),
+        lambda f: run((f / CARD_FILE).unlink, lambda: (f / "adapter_config.json").write_text("{}")),
         "is a PEFT folder.*import",
     ),
 }

@@ -28,7 +28,7 @@ class Mission(rpc.MissionServiceServicer):
 def test_rejected_folders_and_warnings_are_noted(tmp_path: Path) -> None:
     """A mission that does not answer has no notes."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    rpc.add_MissionServiceServicer_to_server(Mission(), server)  # type: ignore[no-untyped-call]
+    rpc.add_MissionServiceServicer_to_server(Mission(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     found = mission_notes(Plan(run=tmp_path, ports={"ROUTER_PORT": port}))
