@@ -35,6 +35,7 @@ class AdapterInfo:
         rank: Adapter rank; 0 for the base model.
         loaded_unix_s: Time of loading, in seconds since the epoch.
         base: Whether it is the base model.
+        weights: Weight format of the base model, such as ``int8``; empty for adapters.
     """
 
     name: str
@@ -42,6 +43,7 @@ class AdapterInfo:
     rank: int = 0
     loaded_unix_s: int = 0
     base: bool = False
+    weights: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class MissionServicer(rpc.MissionServiceServicer):
             base_model_digest=base.version,
             service=self._service.full_name,
             methods=describe_methods(self._service),
+            weights=base.weights,
         )
 
     async def ListAdapters(

@@ -10,7 +10,7 @@ from bem.engine.weight_autotune import select_format
 from bem.safety import SafetyOverlay
 from bem.safety.artifact import CARD_FILE
 from bem.safety.overlay import load_overlay
-from bem_fleet.services.router.engine_metrics import RESIDENT
+from bem_fleet.services.router.engine_metrics import RESIDENT, WEIGHTS
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
 from fleet import logs
@@ -28,7 +28,11 @@ def load(settings: RouterSettings) -> ModelHost:
         torch.set_num_threads(settings.threads)
     loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
     backbone, choice = select_format(
-        loaded, settings.weights, settings.kernels, cache=settings.kernels_cache
+        loaded,
+        settings.weights,
+        settings.kernels,
+        cache=settings.kernels_cache,
+        perplexity_memo=settings.cache / "perplexity.json",
     )
     _LOG.info(
         "weights",
@@ -36,7 +40,9 @@ def load(settings: RouterSettings) -> ModelHost:
         requested=settings.weights,
         kernels=choice.kernels,
         milliseconds=choice.milliseconds or None,
+        perplexity_ratios=choice.perplexity_ratios or None,
     )
+    WEIGHTS.labels(choice.kind, settings.weights, choice.kernels).set(1)
     return assemble(backbone, settings)
 
 
@@ -61,6 +67,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         max_sequences=settings.rows,
         max_waiting=settings.queue,
         context_tokens=settings.context_tokens,
+        kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,
     )

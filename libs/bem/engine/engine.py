@@ -16,6 +16,7 @@ from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
 from bem.engine.counters import EngineCounters
 from bem.engine.decoder import probe_one_token
 from bem.engine.engine_core import EngineCore
+from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
 from bem.engine.process_memory import trim_heap
 from bem.engine.scoring import ScoreRequest
@@ -46,7 +47,9 @@ class LLMEngine:
         bank: Adapters of the model, or None.
         max_sequences: Requests that run at once.
         max_waiting: Requests that may wait in the queue.
-        context_tokens: Limit of prompt and output together.
+        context_tokens: Limit of prompt and output together; None for the model's own.
+        kv_bytes: Memory of keys and values of running requests, beside 256 positions of each idle
+            slot; None for no bound. Further requests wait, and a request that grows may pause.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
         composition: Name of the way in which adapters are composed; part of every block key.
         safety: Safety adapter in the bank, which requests enable by their strength, or None.
@@ -64,7 +67,8 @@ class LLMEngine:
         *,
         max_sequences: int = 16,
         max_waiting: int = 64,
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
+        kv_bytes: int | None = None,
         prefix_bytes: int = PREFIX_BYTES,
         composition: str = "",
         safety: SafetyOverlay | None = None,
@@ -72,13 +76,16 @@ class LLMEngine:
     ) -> None:
         self.backbone = backbone
         self.safety = safety
-        self.context_tokens = min(context_tokens, backbone.context_tokens)
+        kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
+        limits = (context_tokens, backbone.context_tokens, kv_tokens)
+        self.context_tokens = min(limit for limit in limits if limit is not None)
         self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
             bank,
             max_sequences=max_sequences,
             context_tokens=self.context_tokens,
+            kv_tokens=kv_tokens,
             prefix_bytes=prefix_bytes,
             composition=composition,
             safety=safety,
@@ -99,6 +106,11 @@ class LLMEngine:
     def prefix_cache_bytes(self) -> int:
         """Memory that the blocks of the prefix cache use now."""
         return self.core.prefix_cache.bytes
+
+    @property
+    def kv_tokens(self) -> int:
+        """Positions of the KV cache that running requests hold now."""
+        return self.core.kv_budget.held
 
     def start(self) -> None:
         """Verify the model with a forward pass of one token, then start the thread."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bem_fleet.cli.local.checks import check
-from bem_fleet.cli.local.health import first_problem
+from bem_fleet.cli.local.health import first_problem, served_models
 from bem_fleet.cli.local.memory import tree_pss_bytes
 from bem_fleet.cli.local.plan import Plan
 from bem_fleet.cli.local.supervision import start, states, stop
@@ -49,17 +49,21 @@ def down(plan: Plan) -> int:
 
 
 def status(plan: Plan, *, as_json: bool) -> int:
-    """Print every process with its memory, and whether the fleet is healthy.
+    """Print every process with its memory, the models served, and whether the fleet is healthy.
 
     Returns:
         0 if it is healthy, 1 if not.
     """
     rows = process_rows(plan)
     healthy = any(row["pid"] for row in rows) and first_problem(plan) is None
+    models = served_models(plan) if healthy else {}
     if as_json:
-        print(json.dumps({"healthy": healthy, "ports": dict(plan.ports), "programs": rows}))
+        shown = {"healthy": healthy, "ports": dict(plan.ports), "programs": rows, "models": models}
+        print(json.dumps(shown))
     else:
         print(_process_table(rows))
+        for mission, model in models.items():
+            print(f"{mission}: {model['base_model']} with {model['weights']} weights")
         total = sum(row["pss_bytes"] or 0 for row in rows)
         print(f"memory: {total / 2**20:.0f} MiB in all; healthy: {'yes' if healthy else 'no'}")
     return 0 if healthy else 1
