@@ -14,7 +14,7 @@ from bem.backbone import Backbone, WeightFormat
 from bem.engine.linear import LinearLayer, quantize
 from bem.engine.native.build import DEFAULT_CACHE, KernelChoice, KernelPreference, select_kernels
 from bem.engine.native.layers import unsupported_reason
-from bem.engine.perplexity import text_nats
+from bem.engine.perplexity import perplexity_ratio
 from bem.errors import UnsupportedWeightsError
 
 ROWS = (1, 16, 128)
@@ -47,7 +47,7 @@ class FormatChoice:
 
 
 def benchmark_formats(
-    backbone: Backbone, kernels: str, perplexity_ratio: Callable[[WeightFormat], float]
+    backbone: Backbone, kernels: str, ratio_of: Callable[[WeightFormat], float]
 ) -> FormatChoice:
     """Time each format on a random matrix of the backbone's shape and choose one.
 
@@ -57,13 +57,13 @@ def benchmark_formats(
     Args:
         backbone: Model with the kernels that the engine will use.
         kernels: Description of these kernels, for the report.
-        perplexity_ratio: Returns the perplexity of a format relative to float32.
+        ratio_of: Returns the perplexity of a format relative to float32.
     """
     times, sizes = _time_formats(backbone)
     left = dict(times)
     ratios: dict[WeightFormat, float] = {}
     while (kind := _fastest(left, sizes)) != "fp32":
-        ratios[kind] = round(perplexity_ratio(kind), 5)
+        ratios[kind] = round(ratio_of(kind), 5)
         if ratios[kind] <= MAX_PERPLEXITY_RATIO:  # false for NaN
             break
         del left[kind]
@@ -157,12 +157,10 @@ def select_format(
     backbone = replace(backbone, kernels=choice.library)
     if wanted == "auto":
 
-        def perplexity_ratio(kind: WeightFormat) -> float:
-            formats = (replace(backbone, weight_format=one) for one in (kind, "fp32"))
-            own, exact = (text_nats(one, perplexity_memo) for one in formats)
-            return math.exp(own - exact)
+        def ratio_of(kind: WeightFormat) -> float:
+            return perplexity_ratio(replace(backbone, weight_format=kind), perplexity_memo)
 
-        selected = benchmark_formats(backbone, choice.reason, perplexity_ratio)
+        selected = benchmark_formats(backbone, choice.reason, ratio_of)
     else:
         selected = FormatChoice(wanted, choice.reason)
     if selected.kind == "bf16":
