@@ -77,8 +77,7 @@ class LLMEngine:
         self.backbone = backbone
         self.safety = safety
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
-        limits = (context_tokens, backbone.context_tokens, kv_tokens)
-        self.context_tokens = min(limit for limit in limits if limit is not None)
+        self.context_tokens = _least(context_tokens, kv_tokens, backbone.context_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
@@ -110,7 +109,7 @@ class LLMEngine:
     @property
     def kv_tokens(self) -> int:
         """Positions of the KV cache that running requests hold now."""
-        return self.core.kv_budget.held
+        return self.core.kv_budget.granted
 
     def start(self) -> None:
         """Verify the model with a forward pass of one token, then start the thread."""
@@ -296,3 +295,7 @@ class LLMEngine:
         slots = max(1, len(scheduler.running) + scheduler.free_slots)
         batches = (len(self._waiting) + 1) / slots
         return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))
+
+
+def _least(*limits: int | None) -> int:
+    return min(limit for limit in limits if limit is not None)

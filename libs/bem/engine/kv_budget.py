@@ -29,7 +29,7 @@ class KVBudget:
         self._most: dict[Hashable, int] = {}
 
     @property
-    def held(self) -> int:
+    def granted(self) -> int:
         """Positions that sequences hold now."""
         return sum(self._held.values())
 
@@ -64,7 +64,7 @@ class KVBudget:
     def _is_safe(self) -> bool:
         if self.tokens is None:
             return True
-        free = self.tokens - self.held
+        free = self.tokens - self.granted
         needs = sorted((self._most[one] - held, held) for one, held in self._held.items())
         for need, held in needs:
             if need > free:

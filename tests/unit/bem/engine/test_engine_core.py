@@ -111,4 +111,4 @@ def test_a_refused_request_holds_no_memory(folder: Path) -> None:
     with pytest.raises(AdapterNotFoundError):
         core.admit(RequestHandle(request, lambda _: None))
 
-    assert core.kv_budget.held == 0
+    assert core.kv_budget.granted == 0

@@ -23,10 +23,10 @@ def test_positions_in_a_held_block_need_no_grant() -> None:
     budget = KVBudget(BLOCK)
     assert budget.admit("a", 1, 10)
 
-    assert budget.held == 10
+    assert budget.granted == 10
     assert budget.grow("a", 10)
     assert not budget.admit("b", 1, BLOCK)
-    assert budget.held == 10
+    assert budget.granted == 10
 
 
 def test_without_a_bound_everything_is_granted() -> None:
@@ -73,5 +73,5 @@ def test_all_sequences_finish_within_the_bound(
             if running[owner][0] >= most:
                 budget.release(owner)
                 del running[owner]
-        assert sum(written for written, _ in running.values()) <= budget.held <= limit
+        assert sum(written for written, _ in running.values()) <= budget.granted <= limit
         assert progressed
