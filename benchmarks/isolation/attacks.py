@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from bemfleet.router.v1 import router_pb2, router_pb2_grpc
@@ -60,7 +61,7 @@ def score_long_texts(fleet: Fleet, stop: threading.Event) -> None:
 def _score(fleet: Fleet, stop: threading.Event, parallel: int) -> None:
     with grpc.insecure_channel(fleet.sidecar) as channel:
         score = safety_pb2_grpc.SafetyServiceStub(channel).Score
-        waiting: list[grpc.Future] = []
+        waiting: list[Any] = []
         number = 0
         while not stop.wait(0.05):
             waiting = [one for one in waiting if not one.done()]
