@@ -7,7 +7,7 @@ LINES ?= 40
 # A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
 # services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
 # torch.compile on a GPU would use.
-LOCKS := $(filter-out dev model no-deps base-model redis safety-embedding uv,$(basename $(notdir $(wildcard requirements/*.lock))))
+LOCKS := $(filter-out clients dev model no-deps base-model redis safety-embedding uv,$(basename $(notdir $(wildcard requirements/*.lock))))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 # Variables of the command line, such as ROUTER_PORT=50052, are in the environment of every recipe.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
@@ -100,9 +100,11 @@ train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
 	$(FLEETCTL) evaluate $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
 
-train-scorer: setup ## Train the sidecar's heads and report on held-out data
+train-scorer: setup ## Train the sidecar's encoder and heads and report on held-out data
+	$(FLEETCTL) train guard-encoder
 	$(FLEETCTL) train guard
 	$(FLEETCTL) study guard report
+	$(FLEETCTL) study guard held-out
 
 train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
 	$(FLEETCTL) train safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0
@@ -164,6 +166,7 @@ lock: setup ## Resolve the locks again, each image's constrained by the tests'
 	for lock in no-deps base-model redis safety-embedding uv; do \
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done
+	uv pip compile $(COMPILE) requirements/clients.in -o requirements/clients.lock
 	for extra in model $(LOCKS); do \
 	  uv pip compile $(COMPILE) -c requirements/dev.lock --no-emit-package triton --extra $$extra pyproject.toml \
 	    -o requirements/$$extra.lock; \

@@ -51,7 +51,7 @@ spec:
         fleet.bem.dev/track: stable
         {{- end }}
       annotations:
-        checksum/redis: {{ toYaml (list $root.Values.redis.auth $root.Values.redis.external) | sha256sum | trunc 16 }}
+        checksum/redis: {{ include "fleet.redisChecksum" $root }}
         {{- with $spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{- end }}
     spec: {{- include "fleet.pod" . | nindent 6 }}
 {{- if or (gt (int $spec.replicas) 1) $scaled }}
@@ -138,6 +138,9 @@ containers:
       {{- if $spec.sidecar }}
       - {name: socket, mountPath: /run/bem}
       {{- end }}
+      {{- if $spec.keys }}
+      - {name: keys, mountPath: /run/keys, readOnly: true}
+      {{- end }}
       {{- if eq $spec.model.source "volume" }}
       - {name: model, mountPath: /models, readOnly: true}
       {{- end }}
@@ -151,6 +154,11 @@ volumes:
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
   {{- if $spec.sidecar }}
   - {name: socket, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+  - name: audit-key
+    secret: {secretName: {{ include "fleet.keysSecret" $root }}, defaultMode: 288, items: [{key: audit, path: audit.key}]}
+  {{- end }}
+  {{- with $spec.keys }}
+  {{- include "fleet.keysVolume" (list $root .) | nindent 2 }}
   {{- end }}
   {{- if eq $spec.model.source "volume" }}
   - {name: model, persistentVolumeClaim: {claimName: {{ required (printf "services.%s.model.source is volume: set model.existingClaim" $name) $spec.model.existingClaim }}, readOnly: true}}
@@ -187,7 +195,9 @@ volumes:
 - {name: HF_HOME, value: /tmp/huggingface}
 - {name: TRANSFORMERS_OFFLINE, value: "1"}
 {{- end }}
-{{ include "fleet.redisEnv" (list .root $prefix) }}
+{{- with include "fleet.redisEnv" (list .root $prefix .name) }}
+{{ . }}
+{{- end }}
 {{- include "fleet.settingsEnv" (list .root $prefix $spec.settings) }}
 {{- end }}
 

@@ -1,4 +1,4 @@
-"""Server interceptor: request ids, call metrics, stalled readers, and errors as rich statuses."""
+"""Server interceptor: request ids, metrics, parsed requests, stalled readers, rich statuses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -10,15 +10,17 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Self, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_status import rpc_status
 
 from fleet import logs
-from fleet.errors import StatusTable, to_status
+from fleet.errors import InvalidArgumentError, StatusTable, to_status
 from fleet.metrics import RPC_SECONDS, STALLED
 
 _LOG = logs.get("fleet.rpc")
 Handler = Callable[[Any, Any], Any]
+Parse = Callable[[bytes], Any]
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
@@ -54,11 +56,14 @@ class CallInterceptor(aio.ServerInterceptor):
         kind = "stream" if handler.request_streaming else "unary"
         kind += "_stream" if handler.response_streaming else "_unary"
         inner = getattr(handler, kind)
+        if handler.request_deserializer:
+            inner = _parsing(inner, handler.request_deserializer, handler.request_streaming)
         wrap = self._wrap_streaming if handler.response_streaming else self._wrap_unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             wrap(method, inner),
-            request_deserializer=handler.request_deserializer,
+            # gRPC itself ends a call with INTERNAL if the client's message cannot be parsed.
+            request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
         return wrapped
@@ -140,6 +145,29 @@ async def _end_call(context: Context, limit_s: float) -> None:
             )
 
 
+def _parsing(inner: Handler, parse: Parse, streams_requests: bool) -> Handler:
+    """Return a handler that parses raw requests and refuses malformed ones."""
+
+    def parse_one(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except DecodeError as err:
+            raise InvalidArgumentError(
+                "request",
+                "cannot be parsed: it is another message type, cut off, or has text that is not "
+                "UTF-8; send the method's own message",
+            ) from err
+
+    async def parse_each(raws: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for raw in raws:
+            yield parse_one(raw)
+
+    def handle(request: Any, context: Context) -> Any:
+        return inner(parse_each(request) if streams_requests else parse_one(request), context)
+
+    return handle
+
+
 class _CallTimer:
     """Observes the duration of one call, labelled with its status code."""
 
@@ -168,12 +196,9 @@ def _code_of(context: Context, kind: type[BaseException] | None) -> str:
 
 def _adopt_request_context(context: Context) -> None:
     metadata = dict(context.invocation_metadata() or ())
-    received = metadata.get(logs.REQUEST_ID_KEY)
-    logs.request_id.set(
-        received if isinstance(received, str) and received else logs.new_request_id()
-    )
-    trace = metadata.get(logs.TRACEPARENT_KEY)
-    logs.traceparent.set(trace if isinstance(trace, str) else "")
+    keys = (logs.REQUEST_ID_KEY, logs.TRACEPARENT_KEY)
+    received, trace = (str(metadata.get(key, "")) for key in keys)
+    logs.adopt_context(received, trace)
 
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}

@@ -7,6 +7,7 @@ background and what is called at the end.
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,10 +24,11 @@ from grpc_reflection.v1alpha import reflection
 
 from fleet import logs
 from fleet.errors import StatusTable
+from fleet.files import private_umask
 from fleet.health import HealthServicer
 from fleet.interceptors import CallInterceptor
 from fleet.metrics import MetricsPage, MetricsServicer
-from fleet.settings import FleetSettings
+from fleet.settings import FleetSettings, unknown_variables_of
 
 _LOG = logs.get("fleet.server")
 _HANDSHAKE_MS, _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 10_000, 60_000, 20_000
@@ -193,14 +195,18 @@ def _add_standard_services(app: App, *, reflect: bool) -> None:
 
 
 def _bind(server: aio.Server, address: str) -> str:
-    """Listen on ``address``; the stale socket file of a killed process is removed first."""
+    """Listen on ``address``; the stale socket file of a killed process is removed first.
+
+    A socket is for this process's user only: whoever connects to a mission passes its sidecar by.
+    """
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:").removeprefix("//"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             path.unlink()
     try:
-        port = server.add_insecure_port(address)
+        with private_umask():
+            port = server.add_insecure_port(address)
     except RuntimeError as err:
         raise OSError(
             f"address: cannot listen on {address}; it is in use or malformed; choose another one"
@@ -227,7 +233,7 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     failure = running.app.failed.exception() if running.app.failed.done() else None
     if failure:
-        _LOG.error("background work failed", exc_info=failure)
+        _LOG.error("background work failed", reason=str(failure), exc_info=failure)
     _LOG.info("draining", limit_s=settings.drain_s)
     await running.stop()
     stop.cancel()
@@ -235,8 +241,15 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
     return 1 if failure else 0
 
 
+def report_unknown_variables(settings_type: type[FleetSettings]) -> None:
+    """Log a warning for each environment variable that looks like a setting and is none."""
+    for name, nearest in unknown_variables_of(os.environ, settings_type).items():
+        _LOG.warning("unknown setting", variable=name, nearest=nearest, effect="ignored")
+
+
 def serve(settings_type: type[S], build: Build[S], status: StatusTable) -> None:
     """Run a service as this process: settings from the environment, logs, signals, exit status."""
     settings = settings_type()
     logs.setup(settings.log_level)
+    report_unknown_variables(settings_type)
     sys.exit(uvloop.run(run(settings, build, status)))

@@ -129,6 +129,7 @@ async def _description(mission: MissionClient) -> dict[str, Any]:
         "weights": described.weights,
         "service": described.service,
         "methods": [_method(method) for method in described.methods],
+        "warnings": list(described.warnings),
     }
 
 

@@ -1,7 +1,6 @@
 """Request context middleware: request id, body limit, forwarded headers, metrics, access log."""
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logs.get("gateway.access")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 FORWARDED_HEADERS = (wire.SAFETY_STRENGTH, wire.TENANT)
 """Request headers that the sidecar reads as gRPC metadata."""
 MAX_FORWARDED_CHARS = 64
@@ -47,10 +45,8 @@ class RequestContextMiddleware:
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
-        received = headers.get(wire.REQUEST_ID.encode(), b"").decode("latin-1")
-        identifier = received if _ID.fullmatch(received) else logs.new_request_id()
-        logs.request_id.set(identifier)
-        logs.traceparent.set(headers.get(wire.TRACEPARENT.encode(), b"").decode("latin-1")[:128])
+        keys = (wire.REQUEST_ID.encode(), wire.TRACEPARENT.encode())
+        identifier = logs.adopt_context(*(headers.get(key, b"").decode("latin-1") for key in keys))
         status: list[int] = []
 
         async def send_with_id(message: Message) -> None:

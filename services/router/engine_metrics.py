@@ -24,6 +24,12 @@ WEIGHTS = Gauge(
     "1 for the weight format that is served, as requested or selected, and its kernels.",
     ["format", "requested", "kernels"],
 )
+REJECTED = Gauge(
+    "bem_router_adapter_rejected", "1 while a folder of this name cannot be served.", ["adapter"]
+)
+SAFETY_ADAPTER = Gauge(
+    "bem_router_safety_adapter_loaded", "1 if requests are served with the safety adapter."
+)
 
 GAUGES: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
     ("bem_router_requests_running", "Requests in the batch now.", lambda c: c.running),

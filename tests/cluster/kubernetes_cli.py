@@ -138,8 +138,10 @@ class Release:
             self.kubectl("rollout", "status", name, "--timeout=300s", timeout_s=330)
 
     def redis(self, *command: str) -> str:
-        """Run redis-cli in the release's Redis."""
-        return self.kubectl("exec", f"{self.name}-redis-0", "--", "redis-cli", *command)
+        """Run redis-cli in the release's Redis, with the login of its administrator."""
+        script = 'REDISCLI_AUTH=$(cat /run/secrets/redis/admin) exec redis-cli --user admin "$@"'
+        shell = ("--", "sh", "-c", script, "redis-cli")
+        return self.kubectl("exec", f"{self.name}-redis-0", *shell, *command)
 
     @contextmanager
     def port_forward(self, component: str, port: int) -> Iterator[int]:

@@ -100,12 +100,11 @@ async def test_personal_data_is_redacted_from_a_stream(
     assert record["action"] == "redact"
 
 
-async def test_personal_data_in_bytes_is_withheld(fleet: Scene) -> None:
-    """Bytes cannot be redacted without breaking them, so the response is withheld."""
-    with pytest.raises(aio.AioRpcError) as caught:
-        await fleet.inference.ModelInfer(infer(LEAK.encode()))
+async def test_personal_data_in_a_tensor_is_redacted(fleet: Scene) -> None:
+    """Each element of a raw tensor has its length, also after redaction."""
+    answer = await fleet.inference.ModelInfer(infer(LEAK.encode()))
 
-    assert details_of(caught.value).reason == CONTENT_FILTERED
+    assert list(answer.raw_output_contents) == list(infer(REDACTED.encode()).raw_input_contents)
 
 
 async def test_check_returns_the_redacted_text(fleet: Scene) -> None:
@@ -200,12 +199,15 @@ async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: Redi
         assert fleet.router.calls == 0
 
 
-async def test_control_characters_are_rejected(fleet: Scene) -> None:
-    """The error names the character; the text is not scored."""
-    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a\x00b")))
+async def test_stacked_marks_are_rejected_and_control_characters_are_taken(fleet: Scene) -> None:
+    """The error names field and reason; pasted terminal output reaches the mission."""
+    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a" + "\u0301" * 9)))
+    request = pb.GenerateRequest(prompt="hello \x1b[33mthere\x1b[0m\x07\x00")
+    answers = [answer async for answer in fleet.stub.Generate(request)]
 
     assert details_of(err).field == "prompt"
-    assert "U+0000" in details_of(err).message
+    assert "marks" in details_of(err).message
+    assert "".join(answer.text for answer in answers)
 
 
 async def test_head_names_the_last_record(fleet: Scene, redis_server: RedisServer) -> None:

@@ -105,7 +105,10 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
         write_json_atomic(
             folder / "missions/router.json", {"metadata": {"name": "router"}, "spec": spec}
         )
-        _, judge = await stack.enter_async_context(validation(folder / "v", redis_server))
+        address = socket_of(folder, "router")
+        _, judge = await stack.enter_async_context(
+            validation(folder / "v", redis_server, missions={"router": address})
+        )
         made = stack.enter_context(
             orchestrator(
                 folder,
@@ -114,7 +117,6 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
                 validation_address=judge.address,
             )
         )
-        address = socket_of(folder, "router")
         client = await stack.enter_async_context(
             gateway(redis_server.url, missions={"router": address}, fleet_address=made.address)
         )

@@ -1,5 +1,6 @@
 """Engine core: one step of continuous batching over scheduler, model runner and caches."""
 
+import logging
 import time
 
 import torch
@@ -22,8 +23,16 @@ from bem.engine.prefix_cache import BlockKeys, PrefixCache
 from bem.engine.scheduler import Scheduler
 from bem.engine.scoring import Scorer
 from bem.engine.sequence import Sequence, allocate_lower_states
-from bem.errors import BemError, InvalidRequestError, SlotsFullError
+from bem.errors import (
+    BemError,
+    InvalidRequestError,
+    NonFiniteLogitsError,
+    RequestFailedError,
+    SlotsFullError,
+)
 from bem.safety import SafetyOverlay
+
+_LOG = logging.getLogger(__name__)
 
 
 class EngineCore:
@@ -154,19 +163,46 @@ class EngineCore:
         complete = self.runner.prefill_upper(batch)
         for chunk in batch.chunks:
             self.blocks.store(chunk.sequence, UPPER)
-        for sequence, logits in complete:
+        if not complete:
+            return
+        for sequence, _ in complete:
             self.blocks.touch(sequence)
-            self._process(sequence, logits)
+        self._process([one for one, _ in complete], torch.stack([row for _, row in complete]))
 
     def _decode(self, sequences: list[Sequence]) -> None:
-        logits = self.runner.decode(sequences)
-        for row, sequence in enumerate(sequences):
-            self._process(sequence, logits[row])
+        self._process(sequences, self.runner.decode(sequences))
 
-    def _process(self, sequence: Sequence, logits: Tensor) -> None:
-        if self.outputs.process(sequence, logits):
-            self.blocks.store_output(sequence)
+    def _process(self, sequences: list[Sequence], logits: Tensor) -> None:
+        """Sample the next token of each sequence from ``logits [R, V]``; one failure is its own."""
+        finite = logits.amax(1).isfinite().tolist()  # the largest is NaN if any is
+        for row, sequence in enumerate(sequences):
+            if not finite[row]:
+                adapter = sequence.segments[-1].segment.adapter
+                self.fail(sequence, NonFiniteLogitsError(adapter))
+                continue
+            try:
+                if self.outputs.process(sequence, logits[row]):
+                    self.blocks.store_output(sequence)
+                    self.release(sequence)
+            except Exception as err:  # noqa: BLE001 - the other rows have their tokens to come
+                self.fail(sequence, err)
+
+    def fail(self, sequence: Sequence, err: Exception) -> None:
+        """End one sequence with an error; the others continue."""
+        if sequence in self.scheduler.running:
             self.release(sequence)
+        report_failure(sequence.handle, err)
+
+
+def report_failure(handle: RequestHandle, err: Exception) -> None:
+    """Give a request its error; one that is not the library's own is logged and hidden."""
+    if not isinstance(err, BemError):
+        _LOG.error("a request failed", exc_info=err)
+        err = RequestFailedError("the request failed in the engine; see the server's log")
+    try:
+        handle.on_output(err)
+    except Exception as broken:  # noqa: BLE001 - a broken receiver must not end the engine
+        _LOG.error("a receiver of output failed", exc_info=broken)
 
 
 def _decode_steps(

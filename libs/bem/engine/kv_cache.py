@@ -76,7 +76,10 @@ class KVCache:
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context_tokens, width)
         self._memory = LazyZeros(shape, like), LazyZeros(shape, like)
         self.keys, self.values = (memory.tensor for memory in self._memory)
-        positions = torch.arange(context_tokens, device=like.device)[None]
+        # A position beyond the model's own, which no token that counts is at, would change the
+        # angles of all others where they depend on the length (rope_type dynamic).
+        last = max(1, min(context_tokens, backbone.context_tokens)) - 1
+        positions = torch.arange(context_tokens, device=like.device).clamp(max=last)[None]
         cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], positions)
         self.cos, self.sin = cos[0].contiguous(), sin[0].clone()  # [C, D]
         # The rotation subtracts in the lower half of a head: the sign is stored with the angles.

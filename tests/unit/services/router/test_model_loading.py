@@ -55,7 +55,7 @@ async def test_load_selects_the_weight_format(
         sources.append(source)
         return tiny_backbone()
 
-    monkeypatch.setattr(model_loading, "load_backbone", load_tiny)
+    monkeypatch.setattr(model_loading, "load_verified_backbone", load_tiny)
     changes = {"backbone": "tiny-model", "weights": "int8", "kernels": "torch"}
     host = model_loading.load(settings_of(tmp_path).model_copy(update=changes))
     await host.close()
