@@ -95,7 +95,7 @@ gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, 
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
-.PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
+.PHONY: bench bench-engine bench-gate bench-guard bench-isolation bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
 	$(FLEETCTL) evaluate $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
@@ -138,6 +138,9 @@ bench: setup ## Measure overhead, memory and start-up into results/
 
 bench-engine: setup ## Measure the engine against llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
 	$(PY) -m benchmarks.engine
+
+bench-isolation: setup ## Attack the running fleet and measure another client's latency
+	$(PY) -m benchmarks.isolation
 
 bench-guard: setup ## Measure the guard, alone and against others (GUARD_PYTHON: a venv with llm-guard)
 	$(PY) -m benchmarks.guard

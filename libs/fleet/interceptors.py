@@ -1,10 +1,12 @@
-"""Server interceptor: request ids, call metrics, parsed requests, and errors as rich statuses."""
+"""Server interceptor: request ids, metrics, parsed requests, stalled readers, rich statuses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
+import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Self, TypeAlias
 
 import grpc
@@ -14,7 +16,7 @@ from grpc_status import rpc_status
 
 from fleet import logs
 from fleet.errors import InvalidArgumentError, StatusTable, to_status
-from fleet.metrics import RPC_SECONDS
+from fleet.metrics import RPC_SECONDS, STALLED
 
 _LOG = logs.get("fleet.rpc")
 Handler = Callable[[Any, Any], Any]
@@ -27,13 +29,17 @@ class CallInterceptor(aio.ServerInterceptor):
 
     It adopts the caller's request id (or makes one), measures the call, and ends it with a
     ``google.rpc.Status`` if the handler raises. An abort by the handler itself passes unchanged.
+    A response stream whose client stops reading is cancelled, so that nobody works for it.
 
     Args:
         table: Status codes of the service's own errors.
+        stalled_stream_s: Longest time that a response may wait for the client to read, in seconds.
     """
 
-    def __init__(self, table: StatusTable) -> None:
+    def __init__(self, table: StatusTable, *, stalled_stream_s: float = math.inf) -> None:
         self._table = table
+        self._stalled_stream_s = stalled_stream_s
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def intercept_service(
         self,
@@ -86,13 +92,38 @@ class CallInterceptor(aio.ServerInterceptor):
                         return
                     async with aclosing(responses):
                         async for response in responses:
-                            yield response
+                            # gRPC takes the next response when this one fits its window.
+                            with self._time_reader(method, context):
+                                yield response
                 except aio.AbortError:
                     raise
                 except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
                     await self._abort(method, err, context, timer)
 
         return call
+
+    @contextmanager
+    def _time_reader(self, method: str, context: Context) -> Iterator[None]:
+        """End the call if the client does not make room for a response in time."""
+        call, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if call is None or self._stalled_stream_s == math.inf:
+            yield
+            return
+
+        def drop() -> None:
+            STALLED.labels(method).inc()
+            _LOG.info("stalled reader dropped", method=method, limit_s=self._stalled_stream_s)
+            # The status waits behind the response that the client does not read.
+            ending = loop.create_task(_end_call(context, self._stalled_stream_s))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            call.cancel()
+
+        timer = loop.call_later(self._stalled_stream_s, drop)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _abort(
         self, method: str, err: Exception, context: Context, timer: _CallTimer
@@ -102,6 +133,16 @@ class CallInterceptor(aio.ServerInterceptor):
         if status.code == grpc.StatusCode.INTERNAL.value[0]:
             _LOG.error("call failed", method=method, exc_info=err)
         await context.abort_with_status(rpc_status.to_status(status))
+
+
+async def _end_call(context: Context, limit_s: float) -> None:
+    """Send the status of a call whose client has not read for ``limit_s`` seconds."""
+    with suppress(aio.AbortError, TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await context.abort(
+                grpc.StatusCode.CANCELLED,
+                f"response: not read; the limit is {limit_s:g} s; read the stream as it arrives",
+            )
 
 
 def _parsing(inner: Handler, parse: Parse, streams_requests: bool) -> Handler:

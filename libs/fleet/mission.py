@@ -40,6 +40,7 @@ class AdapterInfo:
         rank: Adapter rank; 0 for the base model.
         loaded_unix_s: Time of loading, in seconds since the epoch.
         base: Whether it is the base model.
+        weights: Weight format of the base model, such as ``int8``; empty for adapters.
         projection: What the safety basis does to the adapter: ``none``, ``applied`` or ``exact``.
         projection_logit_difference: Largest logit difference of the projection that the import
             measured; 0 if it measured none.
@@ -50,6 +51,7 @@ class AdapterInfo:
     rank: int = 0
     loaded_unix_s: int = 0
     base: bool = False
+    weights: str = ""
     projection: str = "none"
     projection_logit_difference: float = 0.0
 
@@ -148,6 +150,7 @@ class MissionServicer(rpc.MissionServiceServicer):
             base_model_digest=base.version,
             service=self._service.full_name,
             methods=describe_methods(self._service),
+            weights=base.weights,
             warnings=host.warnings,
         )
 

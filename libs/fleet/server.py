@@ -31,6 +31,7 @@ from fleet.metrics import MetricsPage, MetricsServicer
 from fleet.settings import FleetSettings, unknown_variables_of
 
 _LOG = logs.get("fleet.server")
+_HANDSHAKE_MS, _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 10_000, 60_000, 20_000
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -153,12 +154,9 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
         OSError: The address is in use or malformed.
     """
     server = aio.server(
-        interceptors=[CallInterceptor(status)],
-        options=[
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
-            ("grpc.so_reuseport", 0),
-        ],
+        interceptors=[CallInterceptor(status, stalled_stream_s=settings.stalled_stream_s)],
+        options=_limits(settings),
+        maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
     app = App(server)
     await app.health.set("", _SERVING)
@@ -170,6 +168,22 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
     await server.start()
     _LOG.info("listening", address=address, services=app.services)
     return RunningServer(app, settings, address, page)
+
+
+def _limits(settings: FleetSettings) -> list[tuple[str, int]]:
+    """Return gRPC's options that bound what one client can hold."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", round(1000 * settings.idle_connection_s)),
+        # A peer that vanished without closing its connection is noticed.
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def _add_standard_services(app: App, *, reflect: bool) -> None:

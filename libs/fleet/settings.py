@@ -34,6 +34,20 @@ class FleetSettings(BaseSettings):
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Largest accepted gRPC message, in bytes; a larger one is RESOURCE_EXHAUSTED."""
 
+    max_metadata_bytes: int = Field(16 * 1024, ge=1024)
+    """Largest metadata of a gRPC call, in bytes; a larger one is RESOURCE_EXHAUSTED."""
+
+    max_concurrent_calls: int = Field(1024, ge=1)
+    """gRPC calls that are open at once; a further one is RESOURCE_EXHAUSTED."""
+
+    idle_connection_s: float = Field(300.0, gt=0)
+    """Lifetime of a gRPC connection without a call, in seconds; clients connect again by
+    themselves."""
+
+    stalled_stream_s: float = Field(20.0, gt=0)
+    """Longest time in which a client reads nothing of a gRPC stream that waits for it, in seconds;
+    then the call is cancelled and its work ends."""
+
     reflection: bool = True
     """Whether gRPC reflection is served; the sidecar and the gateway need it of a mission."""
 

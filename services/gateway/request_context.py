@@ -9,6 +9,7 @@ from bem_fleet.services.gateway.errors import ApiError
 from fleet import logs, wire
 from fleet.clients import forwarded_metadata
 from prometheus_client import Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logs.get("gateway.access")
@@ -64,6 +65,8 @@ class RequestContextMiddleware:
                 await problem.response()(scope, receive, send_with_id)
             else:
                 await self._app(scope, _limited(receive, self._max_body_bytes), send_with_id)
+        except ClientDisconnect:  # before its body was complete: nobody waits for an answer
+            _LOG.info("client left", request_id=identifier)
         finally:
             _record_request(scope, status[0] if status else 499, time.perf_counter() - began)
 

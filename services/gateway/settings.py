@@ -45,6 +45,26 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
     """Largest request body in bytes; a larger one is 413."""
 
+    max_connections: int = Field(1024, ge=1)
+    """Open connections; a new one replaces the one that has waited longest for its request."""
+
+    max_header_bytes: int = Field(64 * 1024, ge=1024)
+    """Largest request line with all headers in bytes; a larger one is 431."""
+
+    header_timeout_s: float = Field(10.0, gt=0)
+    """Longest time from the first byte of a request to the end of its headers, in seconds; 408."""
+
+    body_timeout_s: float = Field(30.0, gt=0)
+    """Longest time from the end of the headers to the end of the body, in seconds; 408."""
+
+    stalled_reader_s: float = Field(10.0, gt=0)
+    """Longest time in which a client reads nothing of a response that waits for it, in seconds;
+    then the connection is closed and generation stops."""
+
+    send_buffer_bytes: int = Field(32 * 1024, ge=4096)
+    """Buffer of the operating system for each connection's responses, in bytes. A larger one lets
+    a client that does not read take more of the engine's time."""
+
     choice_concurrency: int = Field(16, ge=1, le=1024)
     """Choices of one request that are computed at once; further ones wait for their turn."""
 

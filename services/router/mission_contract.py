@@ -22,7 +22,13 @@ class RouterContract:
     def base_model(self) -> AdapterInfo:
         """The base model."""
         backbone, started = self._host.backbone, self._host.started_unix_s
-        return AdapterInfo(backbone.name, backbone.digest, loaded_unix_s=started, base=True)
+        return AdapterInfo(
+            backbone.name,
+            backbone.digest,
+            loaded_unix_s=started,
+            base=True,
+            weights=backbone.weight_format,
+        )
 
     @property
     def context_tokens(self) -> int:

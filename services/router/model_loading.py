@@ -7,7 +7,7 @@ from bem.backbone import Backbone
 from bem.engine import LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem_fleet.services.router.context_limit import DefaultTokens
-from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER
+from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER, WEIGHTS
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.serving.adapter_folder import AdapterFolder
@@ -37,7 +37,11 @@ def load(settings: RouterSettings) -> ModelHost:
         context_tokens=settings.context_tokens,
     )
     backbone, choice = select_format(
-        loaded, settings.weights, settings.kernels, cache=settings.kernels_cache
+        loaded,
+        settings.weights,
+        settings.kernels,
+        cache=settings.kernels_cache,
+        perplexity_memo=settings.cache / "perplexity.json",
     )
     _LOG.info(
         "weights",
@@ -45,7 +49,9 @@ def load(settings: RouterSettings) -> ModelHost:
         requested=settings.weights,
         kernels=choice.kernels,
         milliseconds=choice.milliseconds or None,
+        perplexity_ratios=choice.perplexity_ratios or None,
     )
+    WEIGHTS.labels(choice.kind, settings.weights, choice.kernels).set(1)
     return assemble(backbone, settings)
 
 
@@ -72,6 +78,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         max_sequences=settings.rows,
         max_waiting=settings.queue,
         context_tokens=settings.context_tokens,
+        kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,
     )

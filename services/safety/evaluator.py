@@ -17,9 +17,14 @@ from bem_fleet.guard.policy import (
 )
 from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.guard.spans import merge_spans
+from bem_fleet.services.safety.text_windows import WINDOW_CHARS, split_text
 from prometheus_client import Counter
 
 _MAX_CACHED = 2048
+# Scorers whose score of a text is the highest of its phrases. The others compare a whole response
+# with its request (grounding, helpfulness: at most 4,000 words), choose the windows of a text that
+# they embed (the heads), or report spans of any length in linear time (secrets).
+_LOCAL_SCORERS = frozenset(("pii", "toxicity", "counterfactual"))
 # Scorers of word windows, and the words before an answer that can share a window with it.
 _BORDER_SCORERS = frozenset({"toxicity", "counterfactual"})
 _BORDER_WORDS, _BORDER_CHARS = 7, 200
@@ -154,11 +159,42 @@ class PolicyEvaluator:
     async def score(self, query: ScoringQuery) -> Finding:
         """Return the finding of the requested scorers.
 
-        The deep tier is skipped where the prefilter rules sensitive data out, and for texts that
-        it has scored before.
+        Scorers that judge each phrase by itself get a long text in windows, one after the other, so
+        that the texts of other callers have their turn in between.
 
         Raises:
+            OverloadedError: Too many texts wait for a scorer.
             UnavailableError: A scorer returned no finding.
+        """
+        local = query.scorers & _LOCAL_SCORERS if len(query.text) > WINDOW_CHARS else frozenset()
+        pending = []
+        if whole := query.scorers - local:
+            pending.append(self._score_text(replace(query, scorers=whole)))
+        if local:
+            pending.append(self._score_windows(replace(query, scorers=local, prompt="")))
+        finding = Finding()
+        for other in await asyncio.gather(*pending):
+            finding = finding.merge(other)
+        return finding
+
+    async def _score_windows(self, query: ScoringQuery) -> Finding:
+        """Return the union of the findings of all windows."""
+        finding = Finding()
+        for offset, window in split_text(query.text):
+            part = await self._score_text(replace(query, text=window))
+            spans = tuple(
+                replace(span, start=span.start + offset, end=span.end + offset)
+                for span in part.spans
+            )
+            finding = finding.merge(replace(part, spans=spans))
+        # What lies in the overlap of two windows is found twice.
+        return replace(finding, spans=tuple(dict.fromkeys(finding.spans)))
+
+    async def _score_text(self, query: ScoringQuery) -> Finding:
+        """Return the finding of both tiers on one text.
+
+        The deep tier is skipped where the prefilter rules sensitive data out, and for texts that
+        it has scored before.
         """
         pending = []
         if fast := query.scorers & FAST_SCORERS:

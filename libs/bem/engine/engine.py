@@ -21,6 +21,7 @@ from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
 from bem.engine.counters import EngineCounters
 from bem.engine.decoder import probe_one_token
 from bem.engine.engine_core import EngineCore, report_failure
+from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
 from bem.engine.process_memory import trim_heap
 from bem.engine.scoring import ScoreRequest
@@ -54,7 +55,9 @@ class LLMEngine:
         bank: Adapters of the model, or None.
         max_sequences: Requests that run at once.
         max_waiting: Requests that may wait in the queue.
-        context_tokens: Limit of prompt and output together.
+        context_tokens: Limit of prompt and output together; None for the model's own.
+        kv_bytes: Memory of keys and values of running requests, beside 256 positions of each idle
+            slot; None for no bound. Further requests wait, and a request that grows may pause.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
         composition: Name of the way in which adapters are composed; part of every block key.
         safety: Safety adapter in the bank, which requests enable by their strength, or None.
@@ -75,7 +78,8 @@ class LLMEngine:
         *,
         max_sequences: int = 16,
         max_waiting: int = 64,
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
+        kv_bytes: int | None = None,
         prefix_bytes: int = PREFIX_BYTES,
         composition: str = "",
         safety: SafetyOverlay | None = None,
@@ -83,7 +87,9 @@ class LLMEngine:
     ) -> None:
         self.backbone = backbone
         self.safety = safety
-        self.context_tokens = min(context_tokens, backbone.context_tokens)
+        kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
+        window = backbone.attention_window if context_tokens is None else None
+        self.context_tokens = _least(context_tokens, kv_tokens, window, backbone.context_tokens)
         _check_window(backbone, self.context_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
@@ -91,6 +97,7 @@ class LLMEngine:
             bank,
             max_sequences=max_sequences,
             context_tokens=self.context_tokens,
+            kv_tokens=kv_tokens,
             prefix_bytes=prefix_bytes,
             composition=composition,
             safety=safety,
@@ -111,6 +118,11 @@ class LLMEngine:
     def prefix_cache_bytes(self) -> int:
         """Memory that the blocks of the prefix cache use now."""
         return self.core.prefix_cache.bytes
+
+    @property
+    def kv_tokens(self) -> int:
+        """Positions of the KV cache that running requests hold now."""
+        return self.core.kv_budget.granted
 
     def start(self) -> None:
         """Verify the model with a forward pass of one token, then start the thread."""
@@ -325,6 +337,10 @@ class LLMEngine:
         slots = max(1, len(scheduler.running) + scheduler.free_slots)
         batches = (len(self._waiting) + 1) / slots
         return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))
+
+
+def _least(*limits: int | None) -> int:
+    return min(limit for limit in limits if limit is not None)
 
 
 def _check_window(backbone: Backbone, context_tokens: int) -> None:

@@ -64,6 +64,7 @@ class EngineHost:
             self.backbone.digest,
             loaded_unix_s=self._started_unix_s,
             base=True,
+            weights=self.backbone.weight_format,
         )
 
     @property

@@ -18,7 +18,7 @@ _LOG = logs.get("serving.model_loading")
 
 
 def load_verified_backbone(
-    source: str, *, device: str, cache: Path, context_tokens: int
+    source: str, *, device: str, cache: Path, context_tokens: int | None
 ) -> Backbone:
     """Load a base model and compare its outputs with transformers'; blocks for seconds.
 
@@ -26,7 +26,7 @@ def load_verified_backbone(
         source: As ``bem.backbone.load_backbone`` takes it, or ``tiny``: random weights for tests.
         device: Torch device.
         cache: Folder of de-quantised and downloaded models, and of remembered comparisons.
-        context_tokens: Context that will be served.
+        context_tokens: Context that will be served; None for the model's own.
 
     Raises:
         BackboneNotFoundError: There is no such model, or its files are broken.
@@ -35,6 +35,10 @@ def load_verified_backbone(
     if source == TINY:
         return tiny_backbone()
     backbone = load_backbone(source, device=device, cache=cache)
+    if context_tokens is None:
+        context_tokens = min(
+            backbone.context_tokens, backbone.attention_window or backbone.context_tokens
+        )
     difference = verify_backbone(backbone, context_tokens=context_tokens, cache=cache)
     _LOG.info("base model verified", name=backbone.name, logit_difference=difference)
     return backbone

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bem_fleet.cli.local.checks import check, unknown_settings
-from bem_fleet.cli.local.health import first_problem
+from bem_fleet.cli.local.health import first_problem, served_models
 from bem_fleet.cli.local.memory import tree_pss_bytes
 from bem_fleet.cli.local.mission_notes import mission_notes
 from bem_fleet.cli.local.plan import Plan
@@ -56,7 +56,7 @@ def down(plan: Plan) -> int:
 
 
 def status(plan: Plan, *, as_json: bool) -> int:
-    """Print every process with its memory, and whether the fleet is healthy.
+    """Print every process with its memory, the models served, and whether the fleet is healthy.
 
     Returns:
         0 if it is healthy, 1 if not.
@@ -64,12 +64,15 @@ def status(plan: Plan, *, as_json: bool) -> int:
     rows = process_rows(plan)
     running = any(row["pid"] for row in rows)
     healthy = running and first_problem(plan) is None
+    models = served_models(plan) if healthy else {}
     notes = mission_notes(plan) if running else {}
     if as_json:
-        ports = dict(plan.ports)
-        print(json.dumps({"healthy": healthy, "ports": ports, "programs": rows, "notes": notes}))
+        shown = {"healthy": healthy, "ports": dict(plan.ports), "programs": rows}
+        print(json.dumps({**shown, "models": models, "notes": notes}))
     else:
         print(_process_table(rows))
+        for mission, model in models.items():
+            print(f"{mission}: {model['base_model']} with {model['weights']} weights")
         _print_notes(notes)
         total = sum(row["pss_bytes"] or 0 for row in rows)
         print(f"memory: {total / 2**20:.0f} MiB in all; healthy: {'yes' if healthy else 'no'}")

@@ -121,6 +121,7 @@ class DescribeResponse(_message.Message):
     SERVICE_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the mission: its folder, proto package and Service."""
     version: _builtins.str
@@ -131,6 +132,8 @@ class DescribeResponse(_message.Message):
     """SHA-256 of the base model's weights; empty while it loads."""
     service: _builtins.str
     """Full name of the mission's own gRPC service."""
+    weights: _builtins.str
+    """Weight format in which the base model is served, such as "int8"; empty while it loads."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodDescription]:
         """Methods of that service."""
@@ -151,10 +154,11 @@ class DescribeResponse(_message.Message):
         service: _builtins.str = ...,
         methods: _abc.Iterable[Global___MethodDescription] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_digest", b"base_model_digest", "methods", b"methods", "name", b"name", "service", b"service", "version", b"version", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_digest", b"base_model_digest", "methods", b"methods", "name", b"name", "service", b"service", "version", b"version", "warnings", b"warnings", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
