@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.policy import (
+    ABUSE,
     DEFAULT_POLICY,
     FAST_SCORERS,
     REQUEST_SCORERS,
@@ -51,10 +52,10 @@ async def test_each_tier_gets_its_own_scorers() -> None:
     await evaluator.evaluate("Call 212-555-0187.", "response", prompt="Who?")
     await evaluator.evaluate("How are you?", "request")
 
-    assert [query.scorers for query in fast.queries] == [FAST_SCORERS]
+    assert [query.scorers for query in fast.queries] == [FAST_SCORERS | {ABUSE}]
     assert fast.queries[0].prompt == "Who?"
     assert [query.scorers for query in deep.queries] == [
-        frozenset(RESPONSE_SCORERS) - FAST_SCORERS,
+        frozenset(RESPONSE_SCORERS) - FAST_SCORERS - {ABUSE},
         frozenset(REQUEST_SCORERS),
     ]
 
@@ -96,3 +97,38 @@ async def test_missing_finding_fails_closed() -> None:
     fast.is_ready = False
 
     assert not evaluator.is_ready
+
+
+class WordScorer(RecordingScorer):
+    """Gives 1.0 to texts with all of its words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    async def score(self, query: ScoringQuery) -> Finding:
+        """Return the same score for each scorer."""
+        self.queries.append(query)
+        found = all(word in query.text.split() for word in self._words)
+        return Finding(dict.fromkeys(query.scorers, float(found)))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "allowed"),
+    [
+        ("one two bad ", "day for all", True),
+        ("one bad day and ", "all is well", True),
+        ("one bad ", "and one day", False),
+        ("all is well ", "bad day", False),
+    ],
+)
+async def test_words_of_a_prompt_count_only_with_those_of_the_answer(
+    prompt: str, answer: str, allowed: bool
+) -> None:
+    """The client's own words are no violation of the answer that continues them."""
+    words = ("bad", "day") if prompt != "one two bad " else ("bad",)
+    evaluator = PolicyEvaluator(WordScorer(*words), RecordingScorer(), lambda: POLICY)
+    text = prompt + answer
+    verdict = await evaluator.evaluate(text, complete=False, preceding=len(prompt))
+
+    assert verdict.allowed == allowed
