@@ -25,8 +25,9 @@ _MAX_CACHED = 2048
 # with its request (grounding, helpfulness: at most 4,000 words), choose the windows of a text that
 # they embed (the heads), or report spans of any length in linear time (secrets).
 _LOCAL_SCORERS = frozenset(("pii", "toxicity", "counterfactual"))
-# Scorers of word windows, and the words before an answer that can share a window with it.
-_BORDER_SCORERS = frozenset({"toxicity", "counterfactual"})
+# Scorers that compare a response with its request, and the words before an answer that can share
+# a window of the others with it.
+_PROMPT_SCORERS = frozenset({"grounding", "helpfulness"})
 _BORDER_WORDS, _BORDER_CHARS = 7, 200
 
 VERDICTS = Counter(
@@ -134,12 +135,13 @@ class PolicyEvaluator:
         behind the last words before it, unless these words violate the policy by themselves.
         """
         before, answer = query.text[:preceding], query.text[preceding:]
-        fast = query.scorers & FAST_SCORERS
-        own = self.score(replace(query, text=answer, scorers=fast))
-        joined = self.score(replace(query, scorers=query.scorers - FAST_SCORERS))
+        span_scorers = query.scorers & frozenset(SPAN_SCORERS)
+        word_scorers = query.scorers - span_scorers
+        own = self.score(replace(query, text=answer, scorers=word_scorers))
+        joined = self.score(replace(query, scorers=span_scorers))
         words = before[-_BORDER_CHARS:].split(" ")[-_BORDER_WORDS:]
         last_words = " ".join(words)
-        border = replace(query, prompt="", complete=False, scorers=fast & _BORDER_SCORERS)
+        border = replace(query, prompt="", complete=False, scorers=word_scorers - _PROMPT_SCORERS)
         ahead = answer[:_BORDER_CHARS]
         with_answer = self.score(replace(border, text=last_words + ahead))
         alone = self.score(replace(border, text=last_words))
@@ -152,8 +154,7 @@ class PolicyEvaluator:
         spans = tuple(span for span in results[1].spans if span.end > preceding)
         for name in results[1].scores:
             reached = [span.score for span in spans if span.scorer == name]
-            is_span_scorer = name in SPAN_SCORERS
-            scores[name] = max(reached, default=0.0) if is_span_scorer else results[1].scores[name]
+            scores[name] = max(reached, default=0.0)
         return Finding(scores, spans)
 
     async def score(self, query: ScoringQuery) -> Finding:

@@ -152,3 +152,38 @@ async def test_windows_of_one_text_are_scored_in_turn() -> None:
 
     assert len(deep.queries) > 10
     assert most == 1
+
+
+class WordScorer(RecordingScorer):
+    """Gives 1.0 to texts with all of its words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    async def score(self, query: ScoringQuery) -> Finding:
+        """Return the same score for each scorer."""
+        self.queries.append(query)
+        found = all(word in query.text.split() for word in self._words)
+        return Finding(dict.fromkeys(query.scorers, float(found)))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "allowed"),
+    [
+        ("one two bad ", "day for all", True),
+        ("one bad day and ", "all is well", True),
+        ("one bad ", "and one day", False),
+        ("all is well ", "bad day", False),
+    ],
+)
+async def test_words_of_a_prompt_count_only_with_those_of_the_answer(
+    prompt: str, answer: str, allowed: bool
+) -> None:
+    """The client's own words are no violation of the answer that continues them."""
+    words = ("bad", "day") if prompt != "one two bad " else ("bad",)
+    evaluator = PolicyEvaluator(WordScorer(*words), RecordingScorer(), lambda: POLICY)
+    text = prompt + answer
+    verdict = await evaluator.evaluate(text, complete=False, preceding=len(prompt))
+
+    assert verdict.allowed == allowed
