@@ -71,10 +71,16 @@ async def read_descriptors(
         for proto in files.values():
             _add_file(pool, proto, files, added)
     await call.done_writing()
+    try:
+        services = [pool.FindServiceByName(name) for name in names]
+    except KeyError as err:  # a sidecar lists its own service before it has reached its mission
+        raise UnavailableError(
+            f"reflection: {err.args[0]}; the server is starting; retry later"
+        ) from err
     methods = {
-        f"/{name}/{method.name}": method
-        for name in names
-        for method in pool.FindServiceByName(name).methods
+        f"/{service.full_name}/{method.name}": method
+        for service in services
+        for method in service.methods
     }
     return ServiceDescriptors(pool, names, methods)
 

@@ -62,3 +62,17 @@ async def test_server_without_reflection_is_named(tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match="reflection"):
             await ReflectionClient(channel, "sample").descriptors()
     await running.stop()
+
+
+async def test_a_service_without_a_descriptor_yet_is_unavailable(tmp_path: Path) -> None:
+    """A server that is starting lists what it cannot describe: a retry helps."""
+
+    async def build(_settings: FleetSettings, app: App) -> None:
+        await app.register_service("later.v1.LaterService")
+
+    address = f"unix:{tmp_path}/s.sock"
+    running = await start(FleetSettings(address=address, drain_s=0), build, {})
+    async with open_channel(running.address) as channel:
+        with pytest.raises(UnavailableError, match="LaterService"):
+            await ReflectionClient(channel, "sample").find_method("/later.v1.LaterService/M")
+    await running.stop()
