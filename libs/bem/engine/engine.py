@@ -88,9 +88,7 @@ class LLMEngine:
         self.backbone = backbone
         self.safety = safety
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
-        window = backbone.attention_window if context_tokens is None else None
-        self.context_tokens = _least(context_tokens, kv_tokens, window, backbone.context_tokens)
-        _check_window(backbone, self.context_tokens)
+        self.context_tokens = _context_tokens(backbone, context_tokens, kv_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
@@ -339,8 +337,13 @@ class LLMEngine:
         return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))
 
 
-def _least(*limits: int | None) -> int:
-    return min(limit for limit in limits if limit is not None)
+def _context_tokens(backbone: Backbone, wanted: int | None, kv_tokens: int | None) -> int:
+    """Return the context: what is wanted, or the model's own; at most what memory holds."""
+    window = backbone.attention_window if wanted is None else None
+    limits = (wanted, window, kv_tokens, backbone.context_tokens)
+    context_tokens = min(limit for limit in limits if limit is not None)
+    _check_window(backbone, context_tokens)
+    return context_tokens
 
 
 def _check_window(backbone: Backbone, context_tokens: int) -> None:
