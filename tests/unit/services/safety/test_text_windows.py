@@ -4,10 +4,11 @@ import base64
 from itertools import pairwise
 
 from bem_fleet.services.safety.text_windows import OVERLAP_CHARS, WINDOW_CHARS, split_text
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(alphabet="ab1", max_size=90), max_size=60).map(" ".join),
     st.integers(16, 200),
