@@ -26,7 +26,7 @@ def split_text(
         end = _last_break(text, start + size // 2, start + size) or start + size
         yield start, text[start:end]
         following = _last_break(text, start + 1, end - overlap)
-        start = following or start + (size - overlap) // 4 * 4
+        start = following or start + max(4, (end - start - overlap) // 4 * 4)
     yield start, text[start:]
 
 

@@ -1,7 +1,7 @@
 """Tests of the KV budget: bounded, and never blocked for ever."""
 
 from bem.engine.kv_budget import BLOCK, KVBudget
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -37,6 +37,7 @@ def test_without_a_bound_everything_is_granted() -> None:
     assert budget.grow(0, 100_000)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 40).flatmap(
         lambda blocks: st.tuples(

@@ -4,14 +4,16 @@ import base64
 from itertools import pairwise
 
 from bem_fleet.services.safety.text_windows import OVERLAP_CHARS, WINDOW_CHARS, split_text
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(alphabet="ab1", max_size=90), max_size=60).map(" ".join),
     st.integers(16, 200),
 )
+@example("11111 11 11111111", 16)
 def test_windows_cover_a_text_and_overlap(text: str, size: int) -> None:
     """Every character is in a window, and so is every range as long as the overlap."""
     overlap = size // 4
