@@ -45,7 +45,7 @@ async def fuzz(
         seed: Seed of all inputs.
         concurrency: Calls in flight at once, for each server.
     """
-    servers = [
+    servers: list[tuple[GrpcFuzzer | HttpFuzzer, float]] = [
         (GrpcFuzzer(name, address, outcomes, key=key, seed=seed), _SHARES[name])
         for name, address in fleet.grpc_servers.items()
     ]

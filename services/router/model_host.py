@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -144,7 +144,7 @@ class ModelHost:
             deadline=deadline,
         )
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[OutputDelta]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
         """Yield the output deltas of a request; closing the iterator early frees its slot."""
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()

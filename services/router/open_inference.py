@@ -8,7 +8,7 @@ last one has the parameter ``triton_final_response``, as Triton's decoupled mode
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -150,7 +150,7 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
 
     async def _pieces(
         self, request: pb.ModelInferRequest, context: aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[pb.ModelInferResponse]:
+    ) -> AsyncGenerator[pb.ModelInferResponse]:
         """Yield the responses to one request of a stream.
 
         Several texts are answered in one message: the sidecar judges the text of a stream as one,
@@ -173,7 +173,7 @@ class OpenInferenceServicer(rpc.GRPCInferenceServiceServicer):
 
     async def _deltas(
         self, infer: InferRequest, generation: GenerationRequest
-    ) -> AsyncIterator[pb.ModelInferResponse]:
+    ) -> AsyncGenerator[pb.ModelInferResponse]:
         host = self._host.get()
         version = ""
         async with aclosing(host.generate(generation)) as deltas:

@@ -6,7 +6,7 @@ after a restart reads the same entries in the same order.
 """
 
 import math
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -79,14 +79,12 @@ class CanaryObservations:
             UnavailableError: Redis does not respond.
         """
         entries, cursor = await self._read_page(f"{CANARY_STREAM_PREFIX}{canary_id}", after)
-        pairs = [pair for fields in entries if (pair := _decode_pair(fields)) is not None]
-        return pairs, cursor
+        return _decode_all(entries, _decode_pair), cursor
 
     async def read_scores(self, canary_id: str, after: str) -> tuple[list[ProbeScore], str]:
         """Return the next page of probe scores and the cursor after it; see ``read_pairs``."""
         entries, cursor = await self._read_page(_scores_stream(canary_id), after)
-        scores = [score for fields in entries if (score := _decode_score(fields)) is not None]
-        return scores, cursor
+        return _decode_all(entries, _decode_score), cursor
 
     async def append_score(self, canary_id: str, score: ProbeScore) -> None:
         """Append the scores of one probe.
@@ -121,38 +119,53 @@ async def _reachable(call: Awaitable[T]) -> T:
         raise UnavailableError(f"canary streams: Redis cannot be reached: {err}") from err
 
 
-def _decode_pair(fields: Mapping[bytes, bytes]) -> Pair | None:
+class _UnreadableEntryError(Exception):
+    """An entry is not what its stream holds; the message is the reason's label."""
+
+
+def _decode_all(
+    entries: Sequence[Mapping[bytes, bytes]], decode: Callable[[Mapping[bytes, bytes]], T]
+) -> list[T]:
+    """Decode entries; what cannot be read is counted and skipped."""
+    decoded = []
+    for fields in entries:
+        try:
+            decoded.append(decode(fields))
+        except _UnreadableEntryError as err:
+            reason = str(err)
+            SKIPPED.labels(reason).inc()
+            _LOG.warning("entry of a canary stream skipped", reason=reason)
+    return decoded
+
+
+def _decode_pair(fields: Mapping[bytes, bytes]) -> Pair:
     content = fields.get(PAIR_FIELD.encode())
     if content is None:
-        return _skip("missing_field")
+        raise _UnreadableEntryError("missing_field")
     try:
         pair = Pair.FromString(content)
-    except DecodeError:
-        return _skip("malformed")
+    except DecodeError as err:
+        raise _UnreadableEntryError("malformed") from err
     # The version is checked first: fields of another version may have other meanings.
     if pair.version != PAIR_VERSION:
-        return _skip("unknown_version")
+        raise _UnreadableEntryError("unknown_version")
     latencies = (pair.stable.latency_s, pair.canary.latency_s)
     is_complete = pair.HasField("stable") and pair.HasField("canary")
     if not is_complete or any(not math.isfinite(s) or s < 0 for s in latencies):
-        return _skip("malformed")
+        raise _UnreadableEntryError("malformed")
     return pair
 
 
-def _decode_score(fields: Mapping[bytes, bytes]) -> ProbeScore | None:
-    if not {b"probe", b"stable", b"canary"} <= fields.keys():
-        return _skip("missing_field")
+def _decode_score(fields: Mapping[bytes, bytes]) -> ProbeScore:
+    names = (b"probe", b"stable", b"canary")
+    if not set(names) <= fields.keys():
+        raise _UnreadableEntryError("missing_field")
+    probe, stable, canary = (fields[name] for name in names)
     try:
-        probe, stable, canary = (fields[name] for name in (b"probe", b"stable", b"canary"))
         score = ProbeScore(int(probe), float(stable), float(canary))
-    except ValueError:
-        return _skip("malformed")
+    except ValueError as err:
+        raise _UnreadableEntryError("malformed") from err
     # NaN fails the comparison too.
     if not (score.probe >= 0 and 0 <= score.stable <= 1 and 0 <= score.canary <= 1):
-        return _skip("malformed")
+        raise _UnreadableEntryError("malformed")
     return score
-
-
-def _skip(reason: str) -> None:
-    SKIPPED.labels(reason).inc()
-    _LOG.warning("entry of a canary stream skipped", reason=reason)

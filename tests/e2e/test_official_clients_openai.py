@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 
@@ -18,7 +17,7 @@ RIVER: Any = [{"role": "user", "content": "Name a river in France."}]
 
 
 @pytest.fixture
-def asynchronous(fleet: Fleet) -> Iterator[openai.AsyncOpenAI]:
+def asynchronous(fleet: Fleet) -> openai.AsyncOpenAI:
     """The asynchronous client."""
     return openai.AsyncOpenAI(base_url=f"{fleet.http}/v1", api_key="none", max_retries=0)
 
@@ -27,7 +26,7 @@ def test_answers_message_is_sent_back_in_the_next_turn(client: openai.OpenAI) ->
     """The message object, and its dictionary, are members of the next request."""
     request: Any = {"model": BASE, "temperature": 0, "max_tokens": 12}
     message = client.chat.completions.create(messages=RIVER, **request).choices[0].message
-    follow_up = {"role": "user", "content": "And one in Spain?"}
+    follow_up: Any = {"role": "user", "content": "And one in Spain?"}
     answers = [
         client.chat.completions.create(messages=[*RIVER, replayed, follow_up], **request)
         for replayed in (message, message.model_dump(), message.model_dump(exclude_none=True))

@@ -84,6 +84,15 @@ class ScriptedMission(rpc.RouterServiceServicer, mission_pb2_grpc.MissionService
             text=text, finish_reason=pb.FINISH_REASON_STOP, model_version=request.request.model
         )
 
+    async def CountTokens(  # noqa: N802
+        self,
+        request: pb.CountTokensRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.CountTokensResponse:
+        """Count a token per word."""
+        usage = pb.Usage(prompt_tokens=len(request.request.prompt.split()))
+        return pb.CountTokensResponse(usage=usage)
+
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802, ARG002
         """Answer with one output delta per word."""
         script = self._script(request.model)

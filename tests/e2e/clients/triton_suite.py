@@ -66,7 +66,7 @@ class Stream:
 
     def answer(self) -> list[Any]:
         """Return the responses of one request, up to its final one."""
-        responses = []
+        responses: list[Any] = []
         while not responses or not responses[-1].get_response().parameters[FINAL].bool_param:
             result, error = self.receive()
             assert error is None

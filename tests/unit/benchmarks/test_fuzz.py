@@ -49,7 +49,7 @@ def test_examples_are_requests_of_their_method(path: str) -> None:
     """A field that a proto renames is noticed here and not by fewer valid inputs."""
     for example in MESSAGES[path]:
         message = message_factory.GetMessageClass(METHODS[path].input_type)()
-        json_format.ParseDict(example, message)
+        json_format.ParseDict(dict(example), message)
 
 
 def test_examples_are_bodies_of_existing_routes() -> None:

@@ -29,7 +29,7 @@ async def test_deltas_are_streamed_and_the_handle_is_cancelled() -> None:
     assert [delta async for delta in host.generate(host.parse(REQUEST, None))] == list(DELTAS)
     stream = host.generate(host.parse(REQUEST, None))
     await anext(stream)
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
 
     assert [handle.cancelled for handle in engine.handles] == [True, True]
 

@@ -8,9 +8,10 @@ from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
 from bem_fleet.services.safety.audit import AuditRecord
 from bem_fleet.services.safety.descriptors import Method
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
-from bem_fleet.services.safety.request_guard import RequestGuard, enforce, parse_message
+from bem_fleet.services.safety.request_guard import RequestGuard, parse_message
 from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
+from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet.errors import DeniedError, InvalidArgumentError
 
