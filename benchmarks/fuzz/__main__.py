@@ -45,14 +45,20 @@ async def fuzz(
         seed: Seed of all inputs.
         concurrency: Calls in flight at once, for each server.
     """
-    servers = [
-        (GrpcFuzzer(name, address, outcomes, key=key, seed=seed), _SHARES[name])
+    servers: list[tuple[str, GrpcFuzzer | HttpFuzzer]] = [
+        (name, GrpcFuzzer(name, address, outcomes, key=key, seed=seed))
         for name, address in fleet.grpc_servers.items()
     ]
-    gateway = HttpFuzzer(fleet.http, outcomes, key=key, seed=seed)
+    servers.append(("gateway", HttpFuzzer(fleet.http, outcomes, key=key, seed=seed)))
+
+    async def run(name: str, fuzzer: GrpcFuzzer | HttpFuzzer) -> None:
+        began, share = time.monotonic(), round(inputs * _SHARES[name])
+        await fuzzer.run(share, concurrency)
+        print(f"{name}: {share} inputs in {time.monotonic() - began:.0f} s", flush=True)
+
     async with asyncio.TaskGroup() as group:
-        for server, share in [*servers, (gateway, _SHARES["gateway"])]:
-            group.create_task(server.run(round(inputs * share), concurrency))
+        for name, fuzzer in servers:
+            group.create_task(run(name, fuzzer))
 
 
 def main() -> int:
@@ -70,6 +76,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder, tiny_fleet(Path(folder)) as fleet:
         before, began = fleet.processes(), time.monotonic()
+        print(f"fleet of {len(before)} processes is ready", flush=True)
         key = fleet.operator_key if arguments.key is None else arguments.key
         asyncio.run(
             fuzz(
