@@ -45,14 +45,35 @@ async def fuzz(
         seed: Seed of all inputs.
         concurrency: Calls in flight at once, for each server.
     """
-    servers: list[tuple[GrpcFuzzer | HttpFuzzer, float]] = [
-        (GrpcFuzzer(name, address, outcomes, key=key, seed=seed), _SHARES[name])
+    servers: list[tuple[str, GrpcFuzzer | HttpFuzzer]] = [
+        (name, GrpcFuzzer(name, address, outcomes, key=key, seed=seed))
         for name, address in fleet.grpc_servers.items()
     ]
-    gateway = HttpFuzzer(fleet.http, outcomes, key=key, seed=seed)
+    servers.append(("gateway", HttpFuzzer(fleet.http, outcomes, key=key, seed=seed)))
+
+    async def run(name: str, fuzzer: GrpcFuzzer | HttpFuzzer) -> None:
+        began, share = time.monotonic(), round(inputs * _SHARES[name])
+        await fuzzer.run(share, concurrency)
+        print(f"{name}: {share} inputs in {time.monotonic() - began:.0f} s", flush=True)
+
     async with asyncio.TaskGroup() as group:
-        for server, share in [*servers, (gateway, _SHARES["gateway"])]:
-            group.create_task(server.run(round(inputs * share), concurrency))
+        for name, fuzzer in servers:
+            group.create_task(run(name, fuzzer))
+
+
+def _run_schemathesis(
+    arguments: argparse.Namespace, url: str, outcomes: Outcomes, key: str
+) -> None:
+    """Check the gateway by Schemathesis too, with about as many requests."""
+    checked = run_schemathesis(
+        arguments.schemathesis,
+        url,
+        key=key,
+        max_examples=max(10, arguments.inputs // 500),
+        seed=arguments.seed,
+    )
+    outcomes.add_many("gateway (Schemathesis)", checked.generated, checked.passed)
+    print(checked.output[-2_000:])
 
 
 def main() -> int:
@@ -70,6 +91,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder, tiny_fleet(Path(folder)) as fleet:
         before, began = fleet.processes(), time.monotonic()
+        print(f"fleet of {len(before)} processes is ready", flush=True)
         key = fleet.operator_key if arguments.key is None else arguments.key
         asyncio.run(
             fuzz(
@@ -82,15 +104,7 @@ def main() -> int:
             )
         )
         if arguments.schemathesis:
-            checked = run_schemathesis(
-                arguments.schemathesis,
-                fleet.http,
-                key=key,
-                max_examples=max(10, arguments.inputs // 500),
-                seed=arguments.seed,
-            )
-            outcomes.add_many("gateway (Schemathesis)", checked.generated, checked.passed)
-            print(checked.output[-2_000:])
+            _run_schemathesis(arguments, fleet.http, outcomes, key)
         seconds, after = time.monotonic() - began, fleet.processes()
     restarts = sorted(name for name, pid in before.items() if after.get(name) != pid)
     run = Run(outcomes, restarts, seconds, arguments.seed)

@@ -170,6 +170,8 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "/v1/validation/correct": [
         {"p_values": {"a": 0.01, "b": 0.2}, "with_family": True, "alpha": 0.05},
     ],
+    "/v1/load_lora_adapter": [{"lora_name": "alpha", "lora_path": "alpha"}],
+    "/v1/unload_lora_adapter": [{"lora_name": "alpha"}],
     "/v1/missions/{mission}/{method}": [
         _GENERATE,
         {"model": "tiny", "prompt": "x"},
