@@ -14,6 +14,7 @@
     - {name: BEM_SAFETY_ADDRESS, value: "0.0.0.0:{{ .spec.port }}"}
     - {name: BEM_SAFETY_PAGES_ADDRESS, value: "0.0.0.0:{{ $sidecar.pagesPort }}"}
     - {name: BEM_SAFETY_UPSTREAM, value: "unix:/run/bem/mission.sock"}
+    - {name: BEM_SAFETY_KEYS_FILE, value: /run/keys/keys.yaml}
     - {name: BEM_SAFETY_DRAIN_S, value: {{ .spec.drainSeconds | quote }}}
     {{- include "fleet.redisEnv" (list $root "SAFETY") | nindent 4 }}
     {{- include "fleet.settingsEnv" (list $root "SAFETY" $sidecar.settings) | nindent 4 }}
@@ -27,4 +28,5 @@
   volumeMounts:
     - {name: socket, mountPath: /run/bem}
     - {name: tmp, mountPath: /tmp}
+    - {name: keys, mountPath: /run/keys, readOnly: true}
 {{- end }}

@@ -203,6 +203,7 @@ class Descriptor(_Strict):
         local: What differs on one machine.
         chart: What differs in the chart: any keys of the chart's service block.
         clients: Services that may call it.
+        key_role: Role of the key with which a control service calls others.
         priority: Priority class of its pods.
         resources: Requests and limits of its container, as Kubernetes writes them.
         dashboards: Dashboards, or parts of shared ones.
@@ -225,6 +226,7 @@ class Descriptor(_Strict):
     local: Local = Local()
     chart: dict[str, Any] = {}
     clients: tuple[str, ...] = ()
+    key_role: Literal["service", "operator"] = Field("service", alias="keyRole")
     priority: Literal["critical", "high", "medium", "low"] = "high"
     resources: dict[str, dict[str, str | int]] = {}
     dashboards: tuple[Dashboard, ...] = ()

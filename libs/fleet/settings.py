@@ -1,7 +1,11 @@
 """Common settings of all services, read from the environment."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fleet.wire import AUDIT_STREAM
 
 
 class FleetSettings(BaseSettings):
@@ -29,3 +33,15 @@ class FleetSettings(BaseSettings):
 
     reflection: bool = True
     """Whether gRPC reflection is served; the sidecar and the gateway need it of a mission."""
+
+    keys_file: Path | None = None
+    """File with the hashes of API keys, reloaded when it changes; unset: nobody is an operator."""
+
+    service_key_file: Path | None = None
+    """File with the key that calls to other services carry."""
+
+    audit_stream: str = AUDIT_STREAM
+    """Redis stream of the audit records."""
+
+    audit_key_file: Path | None = None
+    """File with the secret of the audit chain's HMAC; without one the chain is a plain hash."""

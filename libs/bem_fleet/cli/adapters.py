@@ -10,10 +10,12 @@ import grpc
 import typer
 from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
+from fleet.access.own_key import Metadata
 from fleet.errors import UnavailableError, details_of
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.operator_key import operator_metadata
 from bem_fleet.cli.tables import format_table
 
 _TIMEOUT_S = 60.0
@@ -45,8 +47,8 @@ def _options(
 def list_adapters(ctx: typer.Context) -> int:
     """Print the base model and the loaded adapters."""
 
-    def call(mission: rpc.MissionServiceStub) -> str:
-        found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S)
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+        found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S, metadata=key)
         rows = [("name", "version", "rank", "loaded"), *map(_row, found.adapters)]
         return f"{format_table(rows)}\ncontext: {found.context_tokens} tokens"
 
@@ -57,8 +59,9 @@ def list_adapters(ctx: typer.Context) -> int:
 def load(ctx: typer.Context, name: str) -> int:
     """Load an adapter from the mission's adapter folder."""
 
-    def call(mission: rpc.MissionServiceStub) -> str:
-        done = mission.LoadAdapter(pb.LoadAdapterRequest(name=name), timeout=_TIMEOUT_S)
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+        request = pb.LoadAdapterRequest(name=name)
+        done = mission.LoadAdapter(request, timeout=_TIMEOUT_S, metadata=key)
         return f"{done.adapter.name}: loaded, version {done.adapter.version[:12]}"
 
     return _call(ctx.obj.address, call)
@@ -68,8 +71,9 @@ def load(ctx: typer.Context, name: str) -> int:
 def unload(ctx: typer.Context, name: str) -> int:
     """Unload an adapter; requests that use it finish first."""
 
-    def call(mission: rpc.MissionServiceStub) -> str:
-        mission.UnloadAdapter(pb.UnloadAdapterRequest(name=name), timeout=_TIMEOUT_S)
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+        request = pb.UnloadAdapterRequest(name=name)
+        mission.UnloadAdapter(request, timeout=_TIMEOUT_S, metadata=key)
         return f"{name}: unloaded"
 
     return _call(ctx.obj.address, call)
@@ -107,15 +111,15 @@ def _row(adapter: pb.Adapter) -> tuple[str, str, str, str]:
     return (adapter.name, adapter.version[:12], rank, loaded)
 
 
-def _call(address: str, call: Callable[[rpc.MissionServiceStub], str]) -> int:
-    """Call a mission and print the result; a refusal is exit code 1.
+def _call(address: str, call: Callable[[rpc.MissionServiceStub, Metadata], str]) -> int:
+    """Call a mission with the operator's key and print the result; a refusal is exit code 1.
 
     Raises:
         UnavailableError: The mission cannot be reached.
     """
     with grpc.insecure_channel(address) as channel:
         try:
-            print(call(rpc.MissionServiceStub(channel)))
+            print(call(rpc.MissionServiceStub(channel), operator_metadata(address)))
         except grpc.RpcError as err:
             details = details_of(err)
             if details.code in _UNREACHABLE:

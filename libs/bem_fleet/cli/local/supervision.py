@@ -16,6 +16,7 @@ from fleet.files import write_json_atomic
 from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT
+from bem_fleet.cli.local.access_keys import prepare_keys
 from bem_fleet.cli.local.plan import Plan, Program
 from bem_fleet.services.orchestrator.local.merge_patch import apply_merge_patch
 
@@ -95,6 +96,7 @@ def start(plan: Plan) -> None:
     """Start supervisord, which starts everything else and detaches."""
     for folder in (plan.run / "redis", plan.mission_specs, plan.logs, plan.sockets):
         folder.mkdir(parents=True, exist_ok=True)
+    prepare_keys(plan)
     for name, spec in plan.specs.items():
         _update_spec(plan.mission_specs / f"{name}.json", name, spec)
     (plan.run / SCRAPE_TARGETS).write_text(json.dumps(plan.scrape_targets(), indent=1))

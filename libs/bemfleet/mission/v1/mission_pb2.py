@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_access__pb2
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!bemfleet/mission/v1/mission.proto\x12\x13\x62\x65mfleet.mission.v1\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x91\x01\n\x11MethodDescription\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\x10\x63lient_streaming\x18\x02 \x01(\x08\x12\x18\n\x10server_streaming\x18\x03 \x01(\x08\x12\x19\n\x0bmodel_field\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x19\n\x0btext_fields\x18\x05 \x03(\tB\x04\xb8\xe1\x18\x04\"\xc8\x01\n\x10\x44\x65scribeResponse\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\nbase_model\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x62\x61se_model_digest\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07service\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x37\n\x07methods\x18\x06 \x03(\x0b\x32&.bemfleet.mission.v1.MethodDescription\"g\n\x07\x41\x64\x61pter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x08\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x15\n\rloaded_unix_s\x18\x05 \x01(\x03\"\x15\n\x13ListAdaptersRequest\"^\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\"(\n\x12LoadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"D\n\x13LoadAdapterResponse\x12-\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\"*\n\x14UnloadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"\x17\n\x15UnloadAdapterResponse\"e\n\x0cProbeRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"@\n\rProbeResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x32\xe8\x03\n\x0eMissionService\x12W\n\x08\x44\x65scribe\x12$.bemfleet.mission.v1.DescribeRequest\x1a%.bemfleet.mission.v1.DescribeResponse\x12\x63\n\x0cListAdapters\x12(.bemfleet.mission.v1.ListAdaptersRequest\x1a).bemfleet.mission.v1.ListAdaptersResponse\x12`\n\x0bLoadAdapter\x12\'.bemfleet.mission.v1.LoadAdapterRequest\x1a(.bemfleet.mission.v1.LoadAdapterResponse\x12\x66\n\rUnloadAdapter\x12).bemfleet.mission.v1.UnloadAdapterRequest\x1a*.bemfleet.mission.v1.UnloadAdapterResponse\x12N\n\x05Probe\x12!.bemfleet.mission.v1.ProbeRequest\x1a\".bemfleet.mission.v1.ProbeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!bemfleet/mission/v1/mission.proto\x12\x13\x62\x65mfleet.mission.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x91\x01\n\x11MethodDescription\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\x10\x63lient_streaming\x18\x02 \x01(\x08\x12\x18\n\x10server_streaming\x18\x03 \x01(\x08\x12\x19\n\x0bmodel_field\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x19\n\x0btext_fields\x18\x05 \x03(\tB\x04\xb8\xe1\x18\x04\"\xc8\x01\n\x10\x44\x65scribeResponse\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\nbase_model\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x62\x61se_model_digest\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07service\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x37\n\x07methods\x18\x06 \x03(\x0b\x32&.bemfleet.mission.v1.MethodDescription\"g\n\x07\x41\x64\x61pter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x08\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x15\n\rloaded_unix_s\x18\x05 \x01(\x03\"\x15\n\x13ListAdaptersRequest\"^\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\"(\n\x12LoadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"D\n\x13LoadAdapterResponse\x12-\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\"*\n\x14UnloadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"\x17\n\x15UnloadAdapterResponse\"e\n\x0cProbeRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"@\n\rProbeResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x32\x86\x04\n\x0eMissionService\x12]\n\x08\x44\x65scribe\x12$.bemfleet.mission.v1.DescribeRequest\x1a%.bemfleet.mission.v1.DescribeResponse\"\x04\x88\xe2\x18\x02\x12i\n\x0cListAdapters\x12(.bemfleet.mission.v1.ListAdaptersRequest\x1a).bemfleet.mission.v1.ListAdaptersResponse\"\x04\x88\xe2\x18\x02\x12\x66\n\x0bLoadAdapter\x12\'.bemfleet.mission.v1.LoadAdapterRequest\x1a(.bemfleet.mission.v1.LoadAdapterResponse\"\x04\x88\xe2\x18\x04\x12l\n\rUnloadAdapter\x12).bemfleet.mission.v1.UnloadAdapterRequest\x1a*.bemfleet.mission.v1.UnloadAdapterResponse\"\x04\x88\xe2\x18\x04\x12T\n\x05Probe\x12!.bemfleet.mission.v1.ProbeRequest\x1a\".bemfleet.mission.v1.ProbeResponse\"\x04\x88\xe2\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,30 +65,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBERESPONSE'].fields_by_name['text']._serialized_options = b'\270\341\030\002'
   _globals['_PROBERESPONSE'].fields_by_name['model_version']._loaded_options = None
   _globals['_PROBERESPONSE'].fields_by_name['model_version']._serialized_options = b'\270\341\030\004'
-  _globals['_DESCRIBEREQUEST']._serialized_start=89
-  _globals['_DESCRIBEREQUEST']._serialized_end=106
-  _globals['_METHODDESCRIPTION']._serialized_start=109
-  _globals['_METHODDESCRIPTION']._serialized_end=254
-  _globals['_DESCRIBERESPONSE']._serialized_start=257
-  _globals['_DESCRIBERESPONSE']._serialized_end=457
-  _globals['_ADAPTER']._serialized_start=459
-  _globals['_ADAPTER']._serialized_end=562
-  _globals['_LISTADAPTERSREQUEST']._serialized_start=564
-  _globals['_LISTADAPTERSREQUEST']._serialized_end=585
-  _globals['_LISTADAPTERSRESPONSE']._serialized_start=587
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=681
-  _globals['_LOADADAPTERREQUEST']._serialized_start=683
-  _globals['_LOADADAPTERREQUEST']._serialized_end=723
-  _globals['_LOADADAPTERRESPONSE']._serialized_start=725
-  _globals['_LOADADAPTERRESPONSE']._serialized_end=793
-  _globals['_UNLOADADAPTERREQUEST']._serialized_start=795
-  _globals['_UNLOADADAPTERREQUEST']._serialized_end=837
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=839
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=862
-  _globals['_PROBEREQUEST']._serialized_start=864
-  _globals['_PROBEREQUEST']._serialized_end=965
-  _globals['_PROBERESPONSE']._serialized_start=967
-  _globals['_PROBERESPONSE']._serialized_end=1031
-  _globals['_MISSIONSERVICE']._serialized_start=1034
-  _globals['_MISSIONSERVICE']._serialized_end=1522
+  _globals['_MISSIONSERVICE'].methods_by_name['Describe']._loaded_options = None
+  _globals['_MISSIONSERVICE'].methods_by_name['Describe']._serialized_options = b'\210\342\030\002'
+  _globals['_MISSIONSERVICE'].methods_by_name['ListAdapters']._loaded_options = None
+  _globals['_MISSIONSERVICE'].methods_by_name['ListAdapters']._serialized_options = b'\210\342\030\002'
+  _globals['_MISSIONSERVICE'].methods_by_name['LoadAdapter']._loaded_options = None
+  _globals['_MISSIONSERVICE'].methods_by_name['LoadAdapter']._serialized_options = b'\210\342\030\004'
+  _globals['_MISSIONSERVICE'].methods_by_name['UnloadAdapter']._loaded_options = None
+  _globals['_MISSIONSERVICE'].methods_by_name['UnloadAdapter']._serialized_options = b'\210\342\030\004'
+  _globals['_MISSIONSERVICE'].methods_by_name['Probe']._loaded_options = None
+  _globals['_MISSIONSERVICE'].methods_by_name['Probe']._serialized_options = b'\210\342\030\003'
+  _globals['_DESCRIBEREQUEST']._serialized_start=122
+  _globals['_DESCRIBEREQUEST']._serialized_end=139
+  _globals['_METHODDESCRIPTION']._serialized_start=142
+  _globals['_METHODDESCRIPTION']._serialized_end=287
+  _globals['_DESCRIBERESPONSE']._serialized_start=290
+  _globals['_DESCRIBERESPONSE']._serialized_end=490
+  _globals['_ADAPTER']._serialized_start=492
+  _globals['_ADAPTER']._serialized_end=595
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=597
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=618
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=620
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=714
+  _globals['_LOADADAPTERREQUEST']._serialized_start=716
+  _globals['_LOADADAPTERREQUEST']._serialized_end=756
+  _globals['_LOADADAPTERRESPONSE']._serialized_start=758
+  _globals['_LOADADAPTERRESPONSE']._serialized_end=826
+  _globals['_UNLOADADAPTERREQUEST']._serialized_start=828
+  _globals['_UNLOADADAPTERREQUEST']._serialized_end=870
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=872
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=895
+  _globals['_PROBEREQUEST']._serialized_start=897
+  _globals['_PROBEREQUEST']._serialized_end=998
+  _globals['_PROBERESPONSE']._serialized_start=1000
+  _globals['_PROBERESPONSE']._serialized_end=1064
+  _globals['_MISSIONSERVICE']._serialized_start=1067
+  _globals['_MISSIONSERVICE']._serialized_end=1585
 # @@protoc_insertion_point(module_scope)

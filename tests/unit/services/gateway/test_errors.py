@@ -5,8 +5,8 @@ from typing import Any
 
 import grpc
 import pytest
-from bem_fleet.services.gateway.errors import error_response, from_rpc
-from fleet.errors import UnavailableError
+from bem_fleet.services.gateway.errors import error_response, from_fleet, from_rpc
+from fleet.errors import DeniedError, RateLimitedError, UnauthenticatedError, UnavailableError
 from grpc import aio
 
 
@@ -20,6 +20,8 @@ def rpc_error(code: grpc.StatusCode) -> aio.AioRpcError:
     [
         (grpc.StatusCode.INVALID_ARGUMENT, 400),
         (grpc.StatusCode.NOT_FOUND, 404),
+        (grpc.StatusCode.UNAUTHENTICATED, 401),
+        (grpc.StatusCode.PERMISSION_DENIED, 403),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         (grpc.StatusCode.UNAVAILABLE, 503),
         (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
@@ -32,6 +34,21 @@ def test_grpc_code_becomes_a_status(code: grpc.StatusCode, status: int) -> None:
 
     assert error.status == status
     assert ("Retry-After" in error.headers) == (status in (429, 503))
+    assert ("WWW-Authenticate" in error.headers) == (status == 401)
+
+
+def test_refusal_by_access_control_has_a_code_of_its_own() -> None:
+    """A client can tell a limit of its key from a full queue, and a small role from a filter."""
+    denied = DeniedError("too small", "ROLE_REQUIRED", {})
+    limited = from_fleet(RateLimitedError("web: 3 requests a minute", 12.2))
+    found = [from_fleet(one) for one in (UnauthenticatedError("wrong"), denied)]
+
+    assert [(one.status, one.body["code"]) for one in (*found, limited)] == [
+        (401, "invalid_api_key"),
+        (403, "role_required"),
+        (429, "rate_limit_exceeded"),
+    ]
+    assert limited.headers["Retry-After"] == "13"
 
 
 async def test_unforeseen_error_hides_its_text() -> None:
