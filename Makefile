@@ -7,7 +7,7 @@ LINES ?= 40
 # A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
 # services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
 # torch.compile on a GPU would use.
-LOCKS := $(filter-out dev model no-deps base-model redis safety-embedding uv,$(basename $(notdir $(wildcard requirements/*.lock))))
+LOCKS := $(filter-out clients dev model no-deps base-model redis safety-embedding uv,$(basename $(notdir $(wildcard requirements/*.lock))))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 # Variables of the command line, such as ROUTER_PORT=50052, are in the environment of every recipe.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
@@ -95,7 +95,7 @@ gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, 
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
-.PHONY: bench bench-engine bench-gate bench-guard bench-orchestrator bench-pipeline bench-stats bench-training lock
+.PHONY: bench bench-engine bench-gate bench-guard bench-isolation bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
 	$(FLEETCTL) evaluate $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
@@ -139,6 +139,9 @@ bench: setup ## Measure overhead, memory and start-up into results/
 bench-engine: setup ## Measure the engine against llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
 	$(PY) -m benchmarks.engine
 
+bench-isolation: setup ## Attack the running fleet and measure another client's latency
+	$(PY) -m benchmarks.isolation
+
 bench-guard: setup ## Measure the guard, alone and against others (GUARD_PYTHON: a venv with llm-guard)
 	$(PY) -m benchmarks.guard
 
@@ -161,6 +164,7 @@ lock: setup ## Resolve the locks again, each image's constrained by the tests'
 	for lock in no-deps base-model redis safety-embedding uv; do \
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done
+	uv pip compile $(COMPILE) requirements/clients.in -o requirements/clients.lock
 	for extra in model $(LOCKS); do \
 	  uv pip compile $(COMPILE) -c requirements/dev.lock --no-emit-package triton --extra $$extra pyproject.toml \
 	    -o requirements/$$extra.lock; \

@@ -85,7 +85,8 @@ def process_table(descriptors: tuple[Descriptor, ...]) -> str:
         elif one.kind == "sidecar":
             for helper in one.local.helpers:
                 page = listens(f"{helper.name.upper()}_METRICS_PORT")
-                rows.append((helper.name, f"a unix socket; {page}", f"{helper.summary}: {link}"))
+                where = f"a unix socket; {page}" if helper.has_socket else page
+                rows.append((helper.name, where, f"{helper.summary}: {link}"))
         else:
             rows.append((one.name, own, f"{one.summary}: {link}"))
     rows.append(("redis", listens("REDIS_PORT"), "streams: feedback, audit, claims"))

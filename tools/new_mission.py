@@ -18,7 +18,18 @@ from bem_fleet.descriptors import Descriptor, load_descriptors
 
 TEMPLATE = Path(__file__).parent / "mission_template"
 _NAME = re.compile(r"[a-z][a-z0-9]{0,29}")
-_RESERVED = {"canary", "common", "fleet", "mission", "redis", "scorer", "default", "pre", "network"}
+_RESERVED = {
+    "canary",
+    "common",
+    "fleet",
+    "mission",
+    "redis",
+    "scorer",
+    "witness",
+    "default",
+    "pre",
+    "network",
+}
 _FIRST_PORT, _PORT_STEP = 50061, 10
 _FIRST_METRICS_PORT = 9464
 GENERATORS = (

@@ -120,12 +120,14 @@ async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
         redis = RedisServer(folder)
         redis.start()
         stack.callback(redis.kill)
-        _, judge = await stack.enter_async_context(validation(folder, redis))
+        address = socket_of(folder, "router")
+        _, judge = await stack.enter_async_context(
+            validation(folder, redis, missions={"router": address})
+        )
         made = stack.enter_context(
             orchestrator(folder, validation_address=judge.address, redis_url=redis.url, **settings)
         )
         scripts = {"": Script(_STABLE), "qa": Script(_STABLE), "qa-v2": Script(_CANARY)}
-        address = socket_of(folder, "router")
         await stack.enter_async_context(mission(address, ScriptedMission(scripts)))
         client = await stack.enter_async_context(
             gateway(

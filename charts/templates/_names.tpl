@@ -73,6 +73,17 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- toJson $found -}}
 {{- end }}
 
+{{- /* JSON object from the name of each enabled mission to the address of its canary's own pods, whose
+       Service the orchestrator makes. */ -}}
+{{- define "fleet.canaries" -}}
+{{- $found := dict -}}
+{{- range $name, $address := include "fleet.missions" . | fromJson -}}
+{{- $full := printf "%s-%s" (include "fleet.fullname" $) $name -}}
+{{- $_ := set $found $name ($address | replace (printf "%s." $full) (printf "%s-canary." $full)) -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end }}
+
 {{- /* Reference of an image: (list root image name). */ -}}
 {{- define "fleet.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}{{- $all := $root.Values.image -}}

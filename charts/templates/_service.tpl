@@ -51,7 +51,7 @@ spec:
         fleet.bem.dev/track: stable
         {{- end }}
       annotations:
-        checksum/redis: {{ toYaml (list $root.Values.redis.auth $root.Values.redis.external) | sha256sum | trunc 16 }}
+        checksum/redis: {{ include "fleet.redisChecksum" $root }}
         {{- with $spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{- end }}
     spec: {{- include "fleet.pod" . | nindent 6 }}
 {{- if or (gt (int $spec.replicas) 1) $scaled }}
@@ -138,11 +138,14 @@ containers:
       {{- if $spec.sidecar }}
       - {name: socket, mountPath: /run/bem}
       {{- end }}
+      {{- if $spec.keys }}
+      - {name: keys, mountPath: /run/keys, readOnly: true}
+      {{- end }}
       {{- if eq $spec.model.source "volume" }}
       - {name: model, mountPath: /models, readOnly: true}
       {{- end }}
       {{- if not $spec.sidecar }}
-      - {name: keys, mountPath: /run/keys, readOnly: true}
+      - {name: access, mountPath: /run/access, readOnly: true}
       {{- end }}
       {{- if $spec.tls.existingSecret }}
       - {name: tls, mountPath: /run/tls, readOnly: true}
@@ -152,9 +155,14 @@ containers:
       {{- end }}
 volumes:
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
-  {{- include "fleet.keysVolume" (list $root $name $spec) | nindent 2 }}
+  {{- include "fleet.accessVolume" (list $root $name $spec) | nindent 2 }}
   {{- if $spec.sidecar }}
   - {name: socket, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+  - name: audit-key
+    secret: {secretName: {{ include "fleet.keysSecret" $root }}, defaultMode: 288, items: [{key: audit, path: audit.key}]}
+  {{- end }}
+  {{- with $spec.keys }}
+  {{- include "fleet.keysVolume" (list $root .) | nindent 2 }}
   {{- end }}
   {{- if eq $spec.model.source "volume" }}
   - {name: model, persistentVolumeClaim: {claimName: {{ required (printf "services.%s.model.source is volume: set model.existingClaim" $name) $spec.model.existingClaim }}, readOnly: true}}
@@ -173,8 +181,8 @@ volumes:
 - {name: BEM_{{ $prefix }}_ADDRESS, value: "unix:/run/bem/mission.sock"}
 {{- else -}}
 - {name: BEM_{{ $prefix }}_ADDRESS, value: "0.0.0.0:{{ $spec.port }}"}
-- {name: BEM_{{ $prefix }}_KEYS_FILE, value: /run/keys/keys.yaml}
-- {name: BEM_{{ $prefix }}_SERVICE_KEY_FILE, value: /run/keys/service.key}
+- {name: BEM_{{ $prefix }}_KEYS_FILE, value: /run/access/keys.yaml}
+- {name: BEM_{{ $prefix }}_SERVICE_KEY_FILE, value: /run/access/service.key}
 {{- end }}
 - {name: BEM_{{ $prefix }}_DRAIN_S, value: {{ $spec.drainSeconds | quote }}}
 {{- if $spec.metricsPort }}
@@ -193,7 +201,9 @@ volumes:
 - {name: HF_HOME, value: /tmp/huggingface}
 - {name: TRANSFORMERS_OFFLINE, value: "1"}
 {{- end }}
-{{ include "fleet.redisEnv" (list .root $prefix) }}
+{{- with include "fleet.redisEnv" (list .root $prefix .name) }}
+{{ . }}
+{{- end }}
 {{- include "fleet.settingsEnv" (list .root $prefix $spec.settings) }}
 {{- end }}
 

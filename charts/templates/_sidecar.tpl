@@ -14,9 +14,10 @@
     - {name: BEM_SAFETY_ADDRESS, value: "0.0.0.0:{{ .spec.port }}"}
     - {name: BEM_SAFETY_PAGES_ADDRESS, value: "0.0.0.0:{{ $sidecar.pagesPort }}"}
     - {name: BEM_SAFETY_UPSTREAM, value: "unix:/run/bem/mission.sock"}
-    - {name: BEM_SAFETY_KEYS_FILE, value: /run/keys/keys.yaml}
+    - {name: BEM_SAFETY_KEYS_FILE, value: /run/access/keys.yaml}
     - {name: BEM_SAFETY_DRAIN_S, value: {{ .spec.drainSeconds | quote }}}
-    {{- include "fleet.redisEnv" (list $root "SAFETY") | nindent 4 }}
+    - {name: BEM_SAFETY_AUDIT_KEY_FILE, value: /run/keys/audit.key}
+    {{- include "fleet.redisEnv" (list $root "SAFETY" "safety") | nindent 4 }}
     {{- include "fleet.settingsEnv" (list $root "SAFETY" $sidecar.settings) | nindent 4 }}
   # The startup probe must not depend on the mission, which starts only after it succeeds.
   startupProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}
@@ -28,5 +29,6 @@
   volumeMounts:
     - {name: socket, mountPath: /run/bem}
     - {name: tmp, mountPath: /tmp}
-    - {name: keys, mountPath: /run/keys, readOnly: true}
+    - {name: audit-key, mountPath: /run/keys, readOnly: true}
+    - {name: access, mountPath: /run/access, readOnly: true}
 {{- end }}

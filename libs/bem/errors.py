@@ -7,6 +7,9 @@ service maps them to its protocol in a table of its own.
 MAX_LISTED_NAMES = 16
 """Number of names that an error lists."""
 
+MAX_NAME_CHARS = 80
+"""Characters of a caller's name that an error repeats; gRPC sends errors in headers of 8 KB."""
+
 
 class BemError(Exception):
     """Base class of all errors that the model library raises."""
@@ -29,7 +32,11 @@ class EvaluationError(BemError):
 
 
 class UnsupportedBackboneError(BemError):
-    """The base model's layers are of an unsupported architecture."""
+    """The base model is of an architecture, or has a feature, that the engine does not compute."""
+
+
+class InvalidSettingError(BemError):
+    """A setting does not fit the loaded base model."""
 
 
 class UnsupportedWeightsError(BemError):
@@ -72,7 +79,7 @@ class AdapterNotFoundError(BemError):
             f" and {len(loaded) - MAX_LISTED_NAMES} more" if len(loaded) > MAX_LISTED_NAMES else ""
         )
         listed = ", ".join(loaded[:MAX_LISTED_NAMES]) or "none"
-        super().__init__(f"adapter {name!r} is not loaded; loaded: {listed}{more}")
+        super().__init__(f"adapter {name[:MAX_NAME_CHARS]!r} is not loaded; loaded: {listed}{more}")
         self.name = name
 
 
@@ -95,6 +102,20 @@ class QueueFullError(BemError):
 
 class DeadlineExceededError(BemError):
     """A request's deadline passed before its last token."""
+
+
+class RequestFailedError(BemError):
+    """A step of the engine failed for this request; others continue."""
+
+
+class NonFiniteLogitsError(BemError):
+    """The model's logits are not finite, so that no token can be sampled."""
+
+    def __init__(self, adapter: str | None) -> None:
+        source = f"adapter {adapter!r}" if adapter else "the base model"
+        super().__init__(
+            f"model: the logits of {source} are not finite for this prompt; use another model"
+        )
 
 
 class EngineClosedError(BemError):

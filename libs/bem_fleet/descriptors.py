@@ -11,8 +11,11 @@ reference             value
 ``${<service>}``      address of that service (of a mission: of its sidecar)
 ``${<service>?}``     the same, or empty where the service is not enabled
 ``${missions}``       JSON object from each mission's name to its sidecar's address
+``${canaries}``       the same to the address of its canary's own pods; none on one machine
 ``${mission_specs}``  folder of the ``Mission`` specifications on one machine
-``${run}``            folder of sockets and logs on one machine
+``${run}``            folder of the sockets on one machine
+``${state}``          folder of what outlives a restart on one machine
+``${secrets}``        folder of passwords and keys on one machine
 ``${adapters}``       folder of the adapters
 ``${cache}``          folder of the prepared base models
 ====================  ==============================================================
@@ -25,12 +28,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+from fleet.redis_acl import RedisAccess
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bem_fleet.checkout import ROOT
 
 FILE = "service.yaml"
-KEYWORDS = ("missions", "mission_specs", "run", "adapters", "cache")
+KEYWORDS = ("missions", "canaries", "mission_specs", "run", "state", "secrets", "adapters", "cache")
 """References that name no service."""
 
 OUTSIDE = ("*", "inference-test")
@@ -155,6 +159,7 @@ class Helper(_Strict):
         summary: What it is, in one line without a full stop.
         metrics_port: Default TCP port of its metrics page.
         settings: Settings, with the prefix of the service that it helps.
+        redis: Access of its user in Redis; unset for none.
         stop_s: Longest time from SIGTERM to SIGKILL, in seconds.
     """
 
@@ -163,7 +168,13 @@ class Helper(_Strict):
     summary: str = Field(min_length=1, max_length=120, pattern=r"[^.]$")
     metrics_port: _Port = Field(alias="metricsPort")
     settings: _Settings = {}
+    redis: RedisAccess | None = None
     stop_s: int = Field(10, ge=1, alias="stopSeconds")
+
+    @property
+    def has_socket(self) -> bool:
+        """Whether it listens on a unix socket."""
+        return any(key.endswith("SOCKET") for key in self.settings)
 
 
 class Local(_Strict):
@@ -204,6 +215,8 @@ class Descriptor(_Strict):
         chart: What differs in the chart: any keys of the chart's service block.
         clients: Services that may call it.
         key_role: Role of the key with which a control service calls others.
+        redis: Access of its user in Redis; unset for a service that needs none and gets no login.
+        keys: Secret keys that it reads from ``${secrets}/<name>.key``, made once in random.
         priority: Priority class of its pods.
         resources: Requests and limits of its container, as Kubernetes writes them.
         dashboards: Dashboards, or parts of shared ones.
@@ -227,6 +240,8 @@ class Descriptor(_Strict):
     chart: dict[str, Any] = {}
     clients: tuple[str, ...] = ()
     key_role: Literal["service", "operator"] = Field("service", alias="keyRole")
+    redis: RedisAccess | None = None
+    keys: tuple[_Name, ...] = ()
     priority: Literal["critical", "high", "medium", "low"] = "high"
     resources: dict[str, dict[str, str | int]] = {}
     dashboards: tuple[Dashboard, ...] = ()

@@ -5,7 +5,7 @@ both and all its fields, so that no record can be edited, dropped or moved undet
 (sequence number and hash of the last record) is a key of its own. A script compares the head,
 appends and moves the head atomically, so that several writers, also after restarts, make one
 chain. With a secret key the hash is an HMAC: write access to Redis is then not enough to forge a
-chain.
+chain. What such access can still do, cut the end off, is detected by ``fleet.audit_anchor``.
 
 Example of two records without a key, hashes shortened::
 
@@ -19,6 +19,7 @@ import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import hiredis
 
@@ -59,6 +60,26 @@ def record_digest(fields: Mapping[str, str], key: bytes = b"") -> str:
     return hmac.new(key, raw, "sha256").hexdigest() if key else hashlib.sha256(raw).hexdigest()
 
 
+def read_keys(path: Path) -> tuple[bytes, ...]:
+    """Return the secrets in a file, one a line: the first signs, all of them verify.
+
+    A key is changed by a new first line; the records before remain valid by the old one.
+
+    Raises:
+        ValueError: The file has no key; hashes without one could be forged.
+        OSError: The file cannot be read.
+    """
+    keys = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
+    if not keys:
+        raise ValueError(f"audit_key_file: {path} is empty; write a random text into it")
+    return keys
+
+
+def derive_key(key: bytes, purpose: str) -> bytes:
+    """Return a key for one purpose, so that a value made for another one proves nothing."""
+    return hmac.digest(key, purpose.encode(), "sha256")
+
+
 def head_key(stream: str) -> str:
     """Return the Redis key of a chain's head, ``<sequence number>:<hash>``."""
     return f"{stream}:head"
@@ -80,6 +101,15 @@ class ChainWriter:
         self._head: str | None = None
         self._waiting: list[tuple[Mapping[str, str], asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
+
+    def text_digest(self, sha256: bytes) -> str:
+        """Return a keyed hash of a text's SHA-256, hexadecimal; empty without a key.
+
+        A plain hash of a short text tells the text to whoever tries all likely ones.
+        """
+        if not self._key:
+            return ""
+        return hmac.digest(derive_key(self._key, "text"), sha256, "sha256").hex()
 
     async def append(self, fields: Mapping[str, str]) -> None:
         """Append one record; records of concurrent callers are appended in one step.
@@ -178,14 +208,17 @@ class ChainFault:
 
 
 def verify_chain(
-    records: Iterable[tuple[str, Mapping[str, str]]], head: str, key: bytes = b"", start: str = ""
+    records: Iterable[tuple[str, Mapping[str, str]]],
+    head: str,
+    keys: Sequence[bytes] = (),
+    start: str = "",
 ) -> list[ChainFault]:
     """Return all faults of a chain; empty if the chain is valid.
 
     Args:
         records: Stream id and fields of each record, in the order of the stream.
         head: Value of the head's key; empty if it does not exist.
-        key: Secret of the writers' HMAC; empty for a plain hash.
+        keys: Secrets of the writers' HMAC, any of which a record may have; none for plain hashes.
         start: Head before the first of ``records``; empty for a complete chain.
     """
     faults = []
@@ -200,7 +233,7 @@ def verify_chain(
             faults.append(ChainFault(location, f"sequence number {own}, expected {seq + 1}"))
         elif fields.get(PREV) != previous:
             faults.append(ChainFault(location, f"record {own} does not link to the one before it"))
-        if not hmac.compare_digest(record_digest(fields, key), fields[HASH]):
+        if not _has_valid_hash(fields, keys or (b"",)):
             faults.append(ChainFault(location, f"record {own} was edited: hash mismatch"))
         # Continue from the record as it is, so that one fault is reported once.
         seq, previous = own, fields[HASH]
@@ -209,3 +242,10 @@ def verify_chain(
         names, last = head[:24] or "nothing", expected[:24] or "none"
         faults.append(ChainFault("head", f"head is {names}, last record is {last}"))
     return faults
+
+
+def _has_valid_hash(fields: Mapping[str, str], keys: Sequence[bytes]) -> bool:
+    return any(
+        hmac.compare_digest(record_digest(fields, key).encode(), fields[HASH].encode())
+        for key in keys
+    )

@@ -22,13 +22,16 @@ def redis_binary() -> str:
     raise FileNotFoundError("redis-server: not packaged and not on PATH; run `make setup`")
 
 
-def redis_command(port: int, folder: Path) -> list[str]:
+def redis_command(port: int, folder: Path, acl: Path | None = None) -> list[str]:
     """Return the command of a Redis on loopback that writes to disk before it answers.
 
     Args:
         port: TCP port on 127.0.0.1.
-        folder: Existing folder for the append-only file.
+        folder: Existing folder for the append-only file; start it with umask 077 to keep the file
+            private.
+        acl: File with the users; None lets everyone in, for tests.
     """
     command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1"]
     command += ["--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
-    return [*command, "--save", "", "--loglevel", "notice"]
+    command += ["--save", "", "--loglevel", "notice"]
+    return command if acl is None else [*command, "--aclfile", str(acl)]

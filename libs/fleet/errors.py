@@ -13,6 +13,12 @@ from fleet.wire import ERROR_DOMAIN
 
 StatusTable = Mapping[type[Exception], grpc.StatusCode]
 
+MAX_MESSAGE_BYTES = 1_000
+"""Longest text of an error, in bytes. It is sent in trailers, percent-encoded and once more in the
+details; a peer refuses more than 8 KB of them, and the caller would see another error."""
+
+_MAX_FIELD_BYTES = 200
+
 
 class FleetError(Exception):
     """Base class of the errors that the runtime raises."""
@@ -89,7 +95,20 @@ def to_status(err: Exception, table: StatusTable) -> status_pb2.Status:
     code = status_of(err, {**STATUS, **table})
     if code is grpc.StatusCode.INTERNAL:
         return status_pb2.Status(code=code.value[0], message="internal error; see the server's log")
-    return status_pb2.Status(code=code.value[0], message=str(err), details=_details(err))
+    return status_pb2.Status(code=code.value[0], message=shorten(str(err)), details=_details(err))
+
+
+def shorten(text: str, limit: int = MAX_MESSAGE_BYTES) -> str:
+    """Return a text that fits the trailers of a call; what is cut off is shown as an ellipsis.
+
+    Args:
+        text: Text of an error, in which callers' own values may be repeated.
+        limit: Longest result in bytes of UTF-8, without the ellipsis.
+    """
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[:limit].decode("utf-8", "ignore") + "…"
 
 
 def _details(err: Exception) -> list[any_pb2.Any]:
@@ -99,7 +118,8 @@ def _details(err: Exception) -> list[any_pb2.Any]:
     ] = []
     if isinstance(name := getattr(err, "field", None), str):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=name, description=str(getattr(err, "problem", err))
+            field=shorten(name, _MAX_FIELD_BYTES),
+            description=shorten(str(getattr(err, "problem", err))),
         )
         messages.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(delay := getattr(err, "retry_after_s", None), int | float):
@@ -107,7 +127,8 @@ def _details(err: Exception) -> list[any_pb2.Any]:
         retry = duration_pb2.Duration(seconds=delay_ns // 10**9, nanos=delay_ns % 10**9)
         messages.append(error_details_pb2.RetryInfo(retry_delay=retry))
     if isinstance(reason := getattr(err, "reason", None), str):
-        metadata = getattr(err, "metadata", {})
+        given = getattr(err, "metadata", {})
+        metadata = {key: shorten(value, _MAX_FIELD_BYTES) for key, value in given.items()}
         messages.append(
             error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
         )

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from fleet.errors import NotFoundError
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # untyped package
@@ -27,14 +28,18 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # u
         self._watches_ended = False
 
     async def Check(
-        self, request: health_pb2.HealthCheckRequest, context: aio.ServicerContext[Any, Any]
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002 - the signature is gRPC's
     ) -> HealthCheckResponse:
-        """Return the status of a service; NOT_FOUND if it is not registered."""
+        """Return the status of a service.
+
+        Raises:
+            NotFoundError: The service is not registered.
+        """
         status = self._status.get(request.service)
         if status is None:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND, f"service: {request.service!r} is not served here"
-            )
+            raise NotFoundError(f"service: {request.service[:80]!r} is not served here")
         return HealthCheckResponse(status=status)
 
     async def Watch(

@@ -1,23 +1,27 @@
-"""Server interceptor: request ids, access control, call metrics, and errors as rich statuses."""
+"""Server interceptor: request ids, access, metrics, parsed requests, stalled readers, statuses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
+import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, Self, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_status import rpc_status
 
 from fleet import logs
 from fleet.access.call_guard import CallGuard
-from fleet.errors import StatusTable, to_status
-from fleet.metrics import RPC_SECONDS
+from fleet.errors import InvalidArgumentError, StatusTable, to_status
+from fleet.metrics import RPC_SECONDS, STALLED
 
 _LOG = logs.get("fleet.rpc")
 Handler = Callable[[Any, Any], Any]
+Parse = Callable[[bytes], Any]
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
@@ -26,15 +30,21 @@ class CallInterceptor(aio.ServerInterceptor):
 
     It adopts the caller's request id (or makes one), enforces role and limits of the caller,
     measures the call, and ends it with a ``google.rpc.Status`` if the handler raises. An abort by
-    the handler itself passes unchanged.
+    the handler itself passes unchanged. A response stream whose client stops reading is cancelled,
+    so that nobody works for it.
 
     Args:
         table: Status codes of the service's own errors.
         guard: Access control of the server.
+        stalled_stream_s: Longest time that a response may wait for the client to read, in seconds.
     """
 
-    def __init__(self, table: StatusTable, guard: CallGuard) -> None:
+    def __init__(
+        self, table: StatusTable, guard: CallGuard, *, stalled_stream_s: float = math.inf
+    ) -> None:
         self._table, self._guard = table, guard
+        self._stalled_stream_s = stalled_stream_s
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def intercept_service(
         self,
@@ -51,11 +61,14 @@ class CallInterceptor(aio.ServerInterceptor):
         kind = "stream" if handler.request_streaming else "unary"
         kind += "_stream" if handler.response_streaming else "_unary"
         inner = getattr(handler, kind)
+        if handler.request_deserializer:
+            inner = _parsing(inner, handler.request_deserializer, handler.request_streaming)
         wrap = self._wrap_streaming if handler.response_streaming else self._wrap_unary
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         wrapped: grpc.RpcMethodHandler[Any, Any] = make(
             wrap(method, inner),
-            request_deserializer=handler.request_deserializer,
+            # gRPC itself ends a call with INTERNAL if the client's message cannot be parsed.
+            request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
         return wrapped
@@ -95,7 +108,9 @@ class CallInterceptor(aio.ServerInterceptor):
                     async with aclosing(responses):
                         async for response in responses:
                             admitted.count(response)
-                            yield response
+                            # gRPC takes the next response when this one fits its window.
+                            with self._time_reader(method, context):
+                                yield response
                 except aio.AbortError:
                     raise
                 except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
@@ -106,6 +121,29 @@ class CallInterceptor(aio.ServerInterceptor):
 
         return call
 
+    @contextmanager
+    def _time_reader(self, method: str, context: Context) -> Iterator[None]:
+        """End the call if the client does not make room for a response in time."""
+        call, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if call is None or self._stalled_stream_s == math.inf:
+            yield
+            return
+
+        def drop() -> None:
+            STALLED.labels(method).inc()
+            _LOG.info("stalled reader dropped", method=method, limit_s=self._stalled_stream_s)
+            # The status waits behind the response that the client does not read.
+            ending = loop.create_task(_end_call(context, self._stalled_stream_s))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            call.cancel()
+
+        timer = loop.call_later(self._stalled_stream_s, drop)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     async def _abort(
         self, method: str, err: Exception, context: Context, timer: _CallTimer
     ) -> None:
@@ -114,6 +152,39 @@ class CallInterceptor(aio.ServerInterceptor):
         if status.code == grpc.StatusCode.INTERNAL.value[0]:
             _LOG.error("call failed", method=method, exc_info=err)
         await context.abort_with_status(rpc_status.to_status(status))
+
+
+async def _end_call(context: Context, limit_s: float) -> None:
+    """Send the status of a call whose client has not read for ``limit_s`` seconds."""
+    with suppress(aio.AbortError, TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await context.abort(
+                grpc.StatusCode.CANCELLED,
+                f"response: not read; the limit is {limit_s:g} s; read the stream as it arrives",
+            )
+
+
+def _parsing(inner: Handler, parse: Parse, streams_requests: bool) -> Handler:
+    """Return a handler that parses raw requests and refuses malformed ones."""
+
+    def parse_one(raw: bytes) -> Any:
+        try:
+            return parse(raw)
+        except DecodeError as err:
+            raise InvalidArgumentError(
+                "request",
+                "cannot be parsed: it is another message type, cut off, or has text that is not "
+                "UTF-8; send the method's own message",
+            ) from err
+
+    async def parse_each(raws: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for raw in raws:
+            yield parse_one(raw)
+
+    def handle(request: Any, context: Context) -> Any:
+        return inner(parse_each(request) if streams_requests else parse_one(request), context)
+
+    return handle
 
 
 class _CallTimer:
@@ -144,12 +215,9 @@ def _code_of(context: Context, kind: type[BaseException] | None) -> str:
 
 def _adopt_request_context(context: Context) -> None:
     metadata = dict(context.invocation_metadata() or ())
-    received = metadata.get(logs.REQUEST_ID_KEY)
-    logs.request_id.set(
-        received if isinstance(received, str) and received else logs.new_request_id()
-    )
-    trace = metadata.get(logs.TRACEPARENT_KEY)
-    logs.traceparent.set(trace if isinstance(trace, str) else "")
+    keys = (logs.REQUEST_ID_KEY, logs.TRACEPARENT_KEY)
+    received, trace = (str(metadata.get(key, "")) for key in keys)
+    logs.adopt_context(received, trace)
 
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}

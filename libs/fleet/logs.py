@@ -1,6 +1,7 @@
 """Structured logs: one JSON object per line on standard error, with the request id."""
 
 import logging
+import re
 import sys
 import uuid
 from collections.abc import MutableMapping
@@ -19,6 +20,29 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 """W3C trace context of the request being served; empty when the client sent none."""
+
+
+# Text of a caller ends up in logs and audit records. An id is no free text, and digits alone could
+# be a telephone, card or insurance number.
+_REQUEST_ID = re.compile(r"(?![0-9._-]{7,}$)[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def adopt_context(received_id: str, received_trace: str) -> str:
+    """Adopt a caller's request id and trace context where they have the form of one.
+
+    Args:
+        received_id: Letters, digits, dots, hyphens and underscores, 1 to 128, with a letter among
+            them if there are more than six; another text is replaced by a new id.
+        received_trace: W3C trace context; another text is dropped.
+
+    Returns:
+        The request id in force.
+    """
+    adopted = received_id if _REQUEST_ID.fullmatch(received_id) else new_request_id()
+    request_id.set(adopted)
+    traceparent.set(received_trace if _TRACEPARENT.fullmatch(received_trace) else "")
+    return adopted
 
 
 def new_request_id() -> str:

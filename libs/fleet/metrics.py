@@ -8,13 +8,18 @@ from wsgiref.simple_server import WSGIServer
 import grpc
 from bemfleet.common.v1 import metrics_pb2 as pb
 from bemfleet.common.v1 import metrics_pb2_grpc as rpc
-from prometheus_client import REGISTRY, Histogram, generate_latest, start_http_server
+from prometheus_client import REGISTRY, Counter, Histogram, generate_latest, start_http_server
 
 RPC_SECONDS = Histogram(
     "bem_fleet_rpc_seconds",
     "Time from the arrival of a call to its end, by method and status code.",
     ["method", "code"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+STALLED = Counter(
+    "bem_fleet_stalled_streams_total",
+    "Response streams cancelled because their client stopped reading, by method.",
+    ["method"],
 )
 
 

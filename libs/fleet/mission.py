@@ -23,6 +23,11 @@ from fleet.version import VERSION
 SERVICE = pb.DESCRIPTOR.services_by_name["MissionService"].full_name
 _MAX_PROBE_TOKENS = 256
 _PROBE_TOKENS = 64
+_PROJECTIONS = {
+    "none": pb.PROJECTION_NONE,
+    "applied": pb.PROJECTION_APPLIED,
+    "exact": pb.PROJECTION_EXACT,
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,10 @@ class AdapterInfo:
         rank: Adapter rank; 0 for the base model.
         loaded_unix_s: Time of loading, in seconds since the epoch.
         base: Whether it is the base model.
+        weights: Weight format of the base model, such as ``int8``; empty for adapters.
+        projection: What the safety basis does to the adapter: ``none``, ``applied`` or ``exact``.
+        projection_logit_difference: Largest logit difference of the projection that the import
+            measured; 0 if it measured none.
     """
 
     name: str
@@ -42,6 +51,22 @@ class AdapterInfo:
     rank: int = 0
     loaded_unix_s: int = 0
     base: bool = False
+    weights: str = ""
+    projection: str = "none"
+    projection_logit_difference: float = 0.0
+
+
+@dataclass(frozen=True)
+class RejectedAdapter:
+    """A folder of the adapter folder that is not served.
+
+    Attributes:
+        name: Name of the folder.
+        reason: What is wrong with it and what to do.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -70,8 +95,17 @@ class MissionHost(Protocol):
         """Longest prompt and output together, in tokens."""
         ...
 
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the mission serves without, with the reason; empty if nothing is missing."""
+        ...
+
     def loaded_adapters(self) -> Sequence[AdapterInfo]:
         """Return the loaded adapters, sorted by name."""
+        ...
+
+    def rejected_adapters(self) -> Sequence[RejectedAdapter]:
+        """Return the folders that are not served, sorted by name."""
         ...
 
     async def load(self, name: str) -> AdapterInfo:
@@ -107,7 +141,8 @@ class MissionServicer(rpc.MissionServiceServicer):
         context: aio.ServicerContext[Any, Any],  # noqa: ARG002
     ) -> pb.DescribeResponse:
         """Describe the mission and the methods of its own service."""
-        base = self._host().base_model
+        host = self._host()
+        base = host.base_model
         return pb.DescribeResponse(
             name=self._name,
             version=VERSION,
@@ -115,6 +150,8 @@ class MissionServicer(rpc.MissionServiceServicer):
             base_model_digest=base.version,
             service=self._service.full_name,
             methods=describe_methods(self._service),
+            weights=base.weights,
+            warnings=host.warnings,
         )
 
     async def ListAdapters(
@@ -128,6 +165,10 @@ class MissionServicer(rpc.MissionServiceServicer):
         return pb.ListAdaptersResponse(
             adapters=[_adapter_message(model) for model in models],
             context_tokens=host.context_tokens,
+            rejected=[
+                pb.RejectedAdapter(name=one.name, reason=one.reason)
+                for one in host.rejected_adapters()
+            ],
         )
 
     async def LoadAdapter(
@@ -193,4 +234,6 @@ def _adapter_message(adapter: AdapterInfo) -> pb.Adapter:
         base=adapter.base,
         rank=adapter.rank,
         loaded_unix_s=adapter.loaded_unix_s,
+        projection=_PROJECTIONS[adapter.projection],
+        projection_logit_difference=adapter.projection_logit_difference,
     )

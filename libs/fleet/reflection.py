@@ -141,6 +141,11 @@ class ReflectionClient:
                 f"{self._target}: its methods cannot be read by gRPC reflection ({_code(err)}); "
                 "retry when it serves, and leave its setting `reflection` on"
             ) from err
+        except KeyError as err:  # a sidecar lists itself before its mission can be described
+            raise UnavailableError(
+                f"{self._target}: lists a service that it cannot describe yet ({err}); retry when "
+                "it serves"
+            ) from err
         self._read_at = time.monotonic()
         return read
 

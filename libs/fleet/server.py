@@ -7,6 +7,7 @@ background and what is called at the end.
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,13 +28,16 @@ from fleet.access.call_guard import CallGuard
 from fleet.access.keys import KeyRing, KeysFileError
 from fleet.access.method_roles import MethodRoles
 from fleet.access.operator_audit import OperatorAudit
+from fleet.audit_chain import read_keys
 from fleet.errors import StatusTable
+from fleet.files import private_umask
 from fleet.health import HealthServicer
 from fleet.interceptors import CallInterceptor
 from fleet.metrics import MetricsPage, MetricsServicer
-from fleet.settings import FleetSettings
+from fleet.settings import FleetSettings, unknown_variables_of
 
 _LOG = logs.get("fleet.server")
+_HANDSHAKE_MS, _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 10_000, 60_000, 20_000
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -162,12 +166,9 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
     audit = operator_audit(settings)
     guard = CallGuard(access_of(settings), roles, audit)
     server = aio.server(
-        interceptors=[CallInterceptor(status, guard)],
-        options=[
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
-            ("grpc.so_reuseport", 0),
-        ],
+        interceptors=[CallInterceptor(status, guard, stalled_stream_s=settings.stalled_stream_s)],
+        options=_limits(settings),
+        maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
     app = App(server, roles)
     app.on_stop(audit.close)
@@ -194,9 +195,24 @@ def access_of(settings: FleetSettings) -> Access:
 
 def operator_audit(settings: FleetSettings) -> OperatorAudit:
     """Return the record of operators' actions."""
-    file = settings.audit_key_file
-    secret = file.read_bytes().strip() if file else b""
-    return OperatorAudit(settings.redis_url, settings.audit_stream, secret)
+    secrets = read_keys(settings.audit_key_file) if settings.audit_key_file else (b"",)
+    return OperatorAudit(settings.redis_url, settings.audit_stream, secrets[0])
+
+
+def _limits(settings: FleetSettings) -> list[tuple[str, int]]:
+    """Return gRPC's options that bound what one client can hold."""
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.max_connection_idle_ms", round(1000 * settings.idle_connection_s)),
+        # A peer that vanished without closing its connection is noticed.
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def _add_standard_services(app: App, *, reflect: bool) -> None:
@@ -208,14 +224,18 @@ def _add_standard_services(app: App, *, reflect: bool) -> None:
 
 
 def _bind(server: aio.Server, address: str) -> str:
-    """Listen on ``address``; the stale socket file of a killed process is removed first."""
+    """Listen on ``address``; the stale socket file of a killed process is removed first.
+
+    A socket is for this process's user only: whoever connects to a mission passes its sidecar by.
+    """
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix:").removeprefix("//"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             path.unlink()
     try:
-        port = server.add_insecure_port(address)
+        with private_umask():
+            port = server.add_insecure_port(address)
     except RuntimeError as err:
         raise OSError(
             f"address: cannot listen on {address}; it is in use or malformed; choose another one"
@@ -242,7 +262,7 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     failure = running.app.failed.exception() if running.app.failed.done() else None
     if failure:
-        _LOG.error("background work failed", exc_info=failure)
+        _LOG.error("background work failed", reason=str(failure), exc_info=failure)
     _LOG.info("draining", limit_s=settings.drain_s)
     await running.stop()
     stop.cancel()
@@ -250,8 +270,15 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
     return 1 if failure else 0
 
 
+def report_unknown_variables(settings_type: type[FleetSettings]) -> None:
+    """Log a warning for each environment variable that looks like a setting and is none."""
+    for name, nearest in unknown_variables_of(os.environ, settings_type).items():
+        _LOG.warning("unknown setting", variable=name, nearest=nearest, effect="ignored")
+
+
 def serve(settings_type: type[S], build: Build[S], status: StatusTable) -> None:
     """Run a service as this process: settings from the environment, logs, signals, exit status."""
     settings = settings_type()
     logs.setup(settings.log_level)
+    report_unknown_variables(settings_type)
     sys.exit(uvloop.run(run(settings, build, status)))

@@ -1,11 +1,17 @@
 """Common settings of all services, read from the environment."""
 
+from collections.abc import Collection, Iterable
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.wire import AUDIT_STREAM
+
+PREFIX = "BEM_"
+# "ROUTR" is meant to be "ROUTER"; two different services are never as similar.
+_SAME_SERVICE = 0.8
 
 
 class FleetSettings(BaseSettings):
@@ -31,6 +37,20 @@ class FleetSettings(BaseSettings):
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """Largest accepted gRPC message, in bytes; a larger one is RESOURCE_EXHAUSTED."""
 
+    max_metadata_bytes: int = Field(16 * 1024, ge=1024)
+    """Largest metadata of a gRPC call, in bytes; a larger one is RESOURCE_EXHAUSTED."""
+
+    max_concurrent_calls: int = Field(1024, ge=1)
+    """gRPC calls that are open at once; a further one is RESOURCE_EXHAUSTED."""
+
+    idle_connection_s: float = Field(300.0, gt=0)
+    """Lifetime of a gRPC connection without a call, in seconds; clients connect again by
+    themselves."""
+
+    stalled_stream_s: float = Field(20.0, gt=0)
+    """Longest time in which a client reads nothing of a gRPC stream that waits for it, in seconds;
+    then the call is cancelled and its work ends."""
+
     reflection: bool = True
     """Whether gRPC reflection is served; the sidecar and the gateway need it of a mission."""
 
@@ -44,4 +64,46 @@ class FleetSettings(BaseSettings):
     """Redis stream of the audit records."""
 
     audit_key_file: Path | None = None
-    """File with the secret of the audit chain's HMAC; without one the chain is a plain hash."""
+    """File with the secrets of the audit chain's HMAC, one a line, of which the first signs; unset:
+    the chain is a plain hash, which whoever writes to Redis can forge."""
+
+
+def variable_names(settings_type: type[FleetSettings]) -> list[str]:
+    """Return the environment variables that a service's settings are read from."""
+    prefix = settings_type.model_config.get("env_prefix", "")
+    return [f"{prefix}{name.upper()}" for name in settings_type.model_fields]
+
+
+def unknown_variables(environment: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Return variables that look like settings and are none, each with the nearest known name.
+
+    Args:
+        environment: Names of environment variables.
+        known: Names of all settings that exist.
+    """
+    candidates = sorted(one for one in environment if one.startswith(PREFIX) and one not in known)
+    return {one: max(known, key=lambda name: _likeness(one, name)) for one in candidates}
+
+
+def unknown_variables_of(
+    environment: Iterable[str], settings_type: type[FleetSettings]
+) -> dict[str, str]:
+    """Return the unknown variables that are meant for one service, misspelt prefixes included.
+
+    Args:
+        environment: Names of environment variables; those of other services are not reported.
+        settings_type: Settings of the service.
+    """
+    prefix = str(settings_type.model_config.get("env_prefix", ""))
+    meant = [one for one in environment if _likeness(_head(one), prefix) >= _SAME_SERVICE]
+    return unknown_variables(meant, variable_names(settings_type))
+
+
+def _head(name: str) -> str:
+    """Return ``BEM_<NAME>_`` of a variable."""
+    return "_".join([*name.split("_")[:2], ""])
+
+
+def _likeness(one: str, other: str) -> float:
+    # Every name begins alike; that says nothing.
+    return SequenceMatcher(None, one.removeprefix(PREFIX), other.removeprefix(PREFIX)).ratio()

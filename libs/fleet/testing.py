@@ -23,12 +23,13 @@ class RedisServer:
 
     Args:
         folder: Folder of its append-only file, which survives ``kill`` and ``start``.
+        acl: File with its users; None lets everyone in.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, acl: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
+        self._folder, self._acl = folder, acl
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -37,8 +38,8 @@ class RedisServer:
         Raises:
             TimeoutError: The server does not answer within ten seconds.
         """
-        command = redis_command(self.port, self._folder)
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        command = redis_command(self.port, self._folder, self._acl)
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, umask=0o077)
         limit = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < limit:
             if self._answers():
@@ -52,7 +53,8 @@ class RedisServer:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
+                # With users the connection lacks a login; data is loaded before they are asked for.
+                return connection.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         except ConnectionError:
             return False
 

@@ -5,13 +5,15 @@ server's reflection live in a descriptor pool of their own, whose option classes
 extensions; ``field_options`` therefore parses the serialised options with the generated class.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bemfleet.common.v1 import text_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
+from fleet import bytes_tensors
 
 JUDGED_ROLES = frozenset(
     {
@@ -22,15 +24,30 @@ JUDGED_ROLES = frozenset(
 )
 """Roles of response fields that a client reads as the answer; an unmarked field is one of them."""
 
-# The Open Inference Protocol has none of our options: these fields are names, not text.
-_FOREIGN_LABELS = {
-    "inference": frozenset(
-        {
+FINAL_RESPONSE = "triton_final_response"
+"""Parameter of the last response to a request in a stream of the Open Inference Protocol."""
+
+# The Open Inference Protocol has none of our options. Most of its strings are names, and numbers
+# may be the ids of tokens; the elements of output tensors are pieces of a text if their method
+# streams.
+_INFERENCE_ROLES = {
+    **dict.fromkeys(
+        (
             *("name", "model_name", "model_version", "version", "versions"),
-            *("id", "datatype", "platform", "extensions"),
-        }
-    )
+            *("id", "datatype", "platform", "backend", "extensions", "shape", "dims"),
+        ),
+        text_pb2.TEXT_ROLE_LABEL,
+    ),
+    **dict.fromkeys(
+        ("int_contents", "int64_contents", "uint_contents", "uint64_contents"),
+        text_pb2.TEXT_ROLE_TOKEN,
+    ),
+    "bytes_contents": text_pb2.TEXT_ROLE_OUTPUT_DELTA,
+    "raw_output_contents": text_pb2.TEXT_ROLE_OUTPUT_DELTA,
 }
+_NOT_JUDGED = frozenset({text_pb2.TEXT_ROLE_LABEL, text_pb2.TEXT_ROLE_TOKEN})
+_RAW_CONTENTS = ("inference.ModelInferRequest", "inference.ModelInferResponse")
+_STREAM_RESPONSE = "inference.ModelStreamInferResponse"
 _STRINGS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 _ROLES: dict[str, text_pb2.TextRole.ValueType] = {}
 
@@ -51,10 +68,8 @@ def role_of(field: FieldDescriptor) -> text_pb2.TextRole.ValueType:
     if role is None:
         owner = field.containing_type
         package = owner.file.package if owner else ""
-        if field.name in _FOREIGN_LABELS.get(package, ()):
-            role = text_pb2.TEXT_ROLE_LABEL
-        else:
-            role = field_options(field).Extensions[text_pb2.text_role]
+        foreign = _INFERENCE_ROLES.get(field.name) if package == "inference" else None
+        role = foreign or field_options(field).Extensions[text_pb2.text_role]
         _ROLES[field.full_name] = role
     return role
 
@@ -77,6 +92,24 @@ def ending_fields(message: Descriptor) -> tuple[str, ...]:
     )
 
 
+def ends_text(message: Message, fields: Sequence[str]) -> bool:
+    """Return whether a stream's message says that no text follows it.
+
+    A stream of the Open Inference Protocol may carry several requests; its message says so of the
+    request that it answers. A message without the parameter is a complete answer.
+
+    Args:
+        message: Message of a response stream.
+        fields: Result of ``ending_fields`` for its type.
+    """
+    if message.DESCRIPTOR.full_name == _STREAM_RESPONSE:
+        foreign: Any = message
+        parameters = foreign.infer_response.parameters
+        unfinished = FINAL_RESPONSE in parameters and not parameters[FINAL_RESPONSE].bool_param
+        return bool(foreign.error_message) or not unfinished
+    return any(getattr(message, name) for name in fields)
+
+
 def has_judged_text(message: Descriptor) -> bool:
     """Return whether the message type has a text field that is judged, at any depth."""
     return any(role_of(field) in JUDGED_ROLES for field in text_fields(message))
@@ -90,7 +123,7 @@ def text_fields(message: Descriptor) -> Iterator[FieldDescriptor]:
 def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
     """Yield path, role and text of every string or bytes field that is set, at any depth.
 
-    Labels are left out: the server chose them itself and nobody judges them.
+    Labels are left out, which the server chose itself, and tokens, whose text is judged.
 
     Args:
         message: Message of any descriptor pool.
@@ -102,9 +135,9 @@ def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
             yield from _nested_texts(field, value, name)
         elif field.type in _STRINGS:
             role = role_of(field)
-            if role != text_pb2.TEXT_ROLE_LABEL:
+            if role not in _NOT_JUDGED:
                 for one in value if field.is_repeated else (value,):
-                    yield name, role, _decode(one)
+                    yield from ((name, role, text) for text in _field_texts(field, one))
 
 
 def _model_paths(message: Descriptor, parents: frozenset[str]) -> Iterator[str]:
@@ -135,16 +168,33 @@ def _nested_texts(field: FieldDescriptor, value: Any, name: str) -> Iterator[tup
         return
     entry = field.message_type
     if entry and entry.GetOptions().map_entry:
-        for key, one in value.items():
-            if isinstance(key, str):
-                yield f"{name}.key", text_pb2.TEXT_ROLE_UNSPECIFIED, key
+        role = role_of(field)
+        # Parameters of the Open Inference Protocol are a vocabulary, like the names of fields.
+        named = entry.file.package == "inference"
+        judged = role not in _NOT_JUDGED
+        # Paths number the entries: a key may be text that must not occur in an error.
+        for index, (key, one) in enumerate(value.items()):
+            if judged and isinstance(key, str) and not named:
+                yield f"{name}.key", role, key
             if isinstance(one, Message):
-                yield from texts(one, f"{name}[{str(key)[:40]}]")
-            elif isinstance(one, str | bytes):
-                yield f"{name}[{str(key)[:40]}]", text_pb2.TEXT_ROLE_UNSPECIFIED, _decode(one)
+                yield from texts(one, f"{name}[{index}]")
+            elif judged and isinstance(one, str | bytes):
+                yield f"{name}[{index}]", role, _decode(one)
         return
     for index, one in enumerate(value):
         yield from texts(one, f"{name}[{index}]")
+
+
+def _field_texts(field: FieldDescriptor, value: str | bytes) -> Iterator[str]:
+    """Yield the texts of one value: the elements of a raw tensor, else the value itself."""
+    owner = field.containing_type
+    if isinstance(value, bytes) and owner and owner.full_name in _RAW_CONTENTS:
+        try:
+            yield from [_decode(element) for element in bytes_tensors.unpack(value)]
+        except ValueError:  # no BYTES tensor: judged as it is
+            yield _decode(value)
+    else:
+        yield _decode(value)
 
 
 def _decode(value: str | bytes) -> str:

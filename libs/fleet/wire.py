@@ -29,11 +29,21 @@ SESSION_ID = "x-session-id"
 TRACK = "x-bem-track"
 """HTTP header of an answer: the track that answered, ``stable`` or ``canary``."""
 
+CONTENT_FILTER = "x-bem-content-filter"
+"""HTTP header of an answer of which text was withheld: side, category, constraint and score."""
+
 ERROR_DOMAIN = "bem.dev"
 """Domain in ``google.rpc.ErrorInfo``."""
 
 CONTENT_FILTERED = "CONTENT_FILTERED"
 """Reason in ``google.rpc.ErrorInfo``: the safety sidecar withheld the request or the answer."""
+
+CONTEXT_LENGTH_EXCEEDED = "CONTEXT_LENGTH_EXCEEDED"
+"""Reason in ``google.rpc.ErrorInfo``: prompt and output do not fit the context.
+
+Its metadata has ``context_tokens``, ``prompt_tokens``, ``max_tokens`` (0 if the prompt alone is too
+long) and ``counted`` (``at least`` if the prompt was not counted to its end, else ``exactly``).
+"""
 
 ROLE_REQUIRED = "ROLE_REQUIRED"
 """Reason in ``google.rpc.ErrorInfo``: the call needs a key with a larger role."""

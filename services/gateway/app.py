@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bem_fleet.services.gateway import (
+    adapter_routes,
     feedback,
     generation,
     mission_routes,
@@ -20,11 +21,18 @@ from bem_fleet.services.gateway.settings import GatewaySettings
 from bem_fleet.services.gateway.state import open_state, state_of
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from fleet import wire
 from fleet.access import Role
 from fleet.access.own_key import OwnKey
 from fleet.server import access_of
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 
+EXPOSED_HEADERS = (
+    *(wire.REQUEST_ID, wire.TRACK, wire.CONTENT_FILTER),
+    *("retry-after", "x-should-retry"),
+)
+"""Response headers that a web page of another origin may read."""
 _READY_TIMEOUT_S = 1.0
 
 
@@ -48,9 +56,17 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         AccessMiddleware, access=access, own_key=own_key, routes=lambda: RouteRoles(app.routes)
     )
     app.add_middleware(RequestContextMiddleware, max_body_bytes=settings.max_body_bytes)
+    if settings.cors_origins:  # outermost, so that an error of any layer can be read by the page
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
-    for module in (openai_routes, mission_routes, feedback, validation_routes):
+    for module in (openai_routes, adapter_routes, mission_routes, feedback, validation_routes):
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)
     app.add_api_route("/readyz", readiness)

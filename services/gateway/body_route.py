@@ -30,12 +30,13 @@ class JsonBodyRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             require_json(request.headers.get("content-type", ""))
-            raw = await request.body()
+            raw, value = await request.body(), None
             try:
                 # Not pydantic's own parser: it reports a lone surrogate as broken JSON.
-                body = model.model_validate(json.loads(raw))
+                value = json.loads(raw)
+                body = model.model_validate(value)
             except ValidationError as err:
-                raise RequestValidationError(err.errors()) from err
+                raise RequestValidationError(err.errors(), body=value) from err
             except (ValueError, RecursionError) as err:
                 message = "the body is not valid JSON"
                 raise ApiError(400, message, code="invalid_json") from err

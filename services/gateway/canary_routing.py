@@ -151,6 +151,18 @@ class CanaryStub:
         async with aclosing(self._messages(call)) as messages:
             return await anext(messages)
 
+    async def stable_unary(
+        self, path: str, request: bytes, *, timeout_s: float, metadata: Metadata
+    ) -> bytes:
+        """Return the response of a unary method of stable, which no canary analysis counts.
+
+        Raises:
+            grpc.RpcError: The call failed.
+        """
+        call = Call(path, request, streams=False, timeout_s=timeout_s, metadata=metadata)
+        async with aclosing(self.router.open(call, None, timeout_s)) as messages:
+            return await anext(messages)
+
     def stream(
         self, path: str, request: bytes, *, timeout_s: float, metadata: Metadata
     ) -> Messages:

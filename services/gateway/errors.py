@@ -1,14 +1,16 @@
 """API errors in OpenAI's format, and the mapping of gRPC statuses to HTTP."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.withheld import Withheld, withheld_of
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fleet import logs
+from fleet import logs, wire
 from fleet.errors import (
     STATUS,
     DeniedError,
@@ -22,6 +24,8 @@ from fleet.errors import (
 from starlette.exceptions import HTTPException
 
 _LOG = logs.get("gateway")
+UNSUPPORTED_FIELD = "unsupported_field"
+"""Type of the validation error for a field that is known but not served."""
 
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: (400, "invalid_request_error", "invalid_value"),
@@ -34,8 +38,11 @@ _HTTP = {
     grpc.StatusCode.CANCELLED: (503, "server_error", "unavailable"),  # the server is stopping
     grpc.StatusCode.DEADLINE_EXCEEDED: (504, "server_error", "timeout"),
 }
-# Names of the router's fields that differ in HTTP.
-_PARAMS = {"chat.messages": "messages"}
+# Messages of the router's request whose fields are members of the body in HTTP.
+_PREFIXES = ("request.", "chat.", "sampling.")
+_INDEX = re.compile(r"\[(\d+)\]")
+# Clients of OpenAI and Stripe read it: a retry meets the same limit again.
+_SHOULD_RETRY = "X-Should-Retry"
 
 
 class ApiError(Exception):
@@ -59,8 +66,16 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"message": message, "type": kind, "param": param, "code": code}
+        self.body: dict[str, Any] = {"message": message, "type": kind, "param": param, "code": code}
         self.headers = dict(headers or {})
+
+    def rename(self, param: str, name: str) -> None:
+        """Use another name for a field, in the error's param and at the start of its message."""
+        if self.body["param"] == param:
+            self.body["param"] = name
+            message = str(self.body["message"])
+            if message.startswith(f"{param}: "):
+                self.body["message"] = f"{name}{message.removeprefix(param)}"
 
     def response(self) -> JSONResponse:
         """Return the HTTP response."""
@@ -71,10 +86,34 @@ def from_rpc(err: grpc.RpcError) -> ApiError:
     """Return the HTTP error for an error of a mission or its sidecar."""
     details = details_of(err)
     status, kind, code = _HTTP.get(details.code, (500, "server_error", "internal_error"))
+    if details.reason == wire.CONTEXT_LENGTH_EXCEEDED:
+        code = "context_length_exceeded"
     headers = _headers(status, details.retry_after_s)
-    return ApiError(
-        status, details.message, kind=kind, code=code, param=_param(details), headers=headers
-    )
+    param = _param(details)
+    message = details.message
+    if param and message.startswith(prefix := f"{details.field}: "):
+        message = f"{param}: {message.removeprefix(prefix)}"
+    error = ApiError(status, message, kind=kind, code=code, param=param, headers=headers)
+    if details.reason == wire.CONTENT_FILTERED:
+        withheld = withheld_of(details)
+        error.headers[wire.CONTENT_FILTER] = withheld.header()
+        error.body["code"] = "content_filter"
+        error.body["innererror"] = _inner_error(withheld)
+    return error
+
+
+def _inner_error(withheld: Withheld) -> dict[str, Any]:
+    """Return Azure's details of a filtered request or response."""
+    usage = withheld.usage
+    return {
+        "code": "ResponsibleAIPolicyViolation",
+        "content_filter_result": withheld.content_filter_result(),
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+    }
 
 
 def from_fleet(err: FleetError) -> ApiError:
@@ -89,29 +128,67 @@ def from_fleet(err: FleetError) -> ApiError:
 
 
 def _headers(status: int, retry_after_s: float | None) -> dict[str, str]:
+    if status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    if status == 429 and retry_after_s is None:
+        return {_SHOULD_RETRY: "false"}
     if status in (429, 503):
         return {"Retry-After": str(max(1, math.ceil(retry_after_s or 1)))}
-    return {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return {}
 
 
 def _param(details: ErrorDetails) -> str | None:
+    """Return the path of the field in the body of an OpenAI route, such as messages.1.content."""
     if details.field is None:
         return None
-    field = details.field.removeprefix("request.")
-    name = _PARAMS.get(field, field.removeprefix("chat."))
-    return name.removeprefix("sampling.")
+    field = _INDEX.sub(r".\1", details.field)
+    for prefix in _PREFIXES:
+        field = field.removeprefix(prefix)
+    return field
 
 
-def from_validation(problems: Sequence[Any]) -> ApiError:
-    """Return the HTTP error for the first field that violates the schema."""
+def from_validation(problems: Sequence[Any], body: Any = None) -> ApiError:
+    """Return the HTTP error for the first field that violates the schema.
+
+    Args:
+        problems: Errors of pydantic.
+        body: Value that was validated; None if it is unknown.
+    """
     first = problems[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(place) or None
+    place = list(first["loc"])
+    if place and place[0] in ("body", "query", "path"):
+        del place[0]
+    param = ".".join(map(str, place if body is None else _own_path(place, body))) or None
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     if first["type"] == "extra_forbidden":
-        return ApiError(400, f"unknown field: {param}", code="unknown_parameter", param=param)
-    return ApiError(400, f"{param or 'body'}: {first['msg']}", code="invalid_value", param=param)
+        return ApiError(
+            400,
+            f"{param}: unknown field; remove it or set it to null",
+            code="unknown_parameter",
+            param=param,
+        )
+    code = "unsupported_parameter" if first["type"] == UNSUPPORTED_FIELD else "invalid_value"
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{param or 'body'}: {message}", code=code, param=param)
+
+
+def _own_path(place: Sequence[Any], body: Any) -> list[Any]:
+    """Return the part of a path that exists in the body.
+
+    A schema may read one text as a list; the caller's path ends at the text: ``stop``, not
+    ``stop.0``.
+    """
+    path: list[Any] = []
+    for part in place:
+        if isinstance(body, dict):
+            body = body.get(part)
+        elif isinstance(body, list):
+            body = body[part] if isinstance(part, int) and part < len(body) else None
+        else:
+            break
+        path.append(part)
+    return path
 
 
 async def error_response(_request: Request, err: Exception) -> JSONResponse:
@@ -119,7 +196,7 @@ async def error_response(_request: Request, err: Exception) -> JSONResponse:
     if isinstance(err, ApiError):
         return err.response()
     if isinstance(err, RequestValidationError):
-        return from_validation(err.errors()).response()
+        return from_validation(err.errors(), err.body).response()
     if isinstance(err, UnavailableError):
         unavailable = ApiError(
             503, str(err), kind="server_error", code="unavailable", headers={"Retry-After": "1"}

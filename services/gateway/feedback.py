@@ -1,6 +1,5 @@
-"""Feedback route: appends to a Redis stream and answers when the record is on disk."""
+"""Feedback route: scrubs feedback, appends it to a Redis stream, answers when it is on disk."""
 
-import json
 import time
 from typing import Annotated
 
@@ -24,18 +23,17 @@ async def submit_feedback(
     body: FeedbackRequest,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=128)] = None,
 ) -> JSONResponse:
-    """Append the feedback to its stream; a repeated idempotency key stores nothing new."""
+    """Scrub the feedback and append it; a repeated idempotency key stores nothing new."""
+    state = state_of(request)
     record = {
-        "request_id": logs.request_id.get(),
+        **await state.scrubber.scrub(body, logs.request_id.get()),
         "received_unix_ms": str(int(time.time() * 1000)),
-        "completion_id": body.completion_id,
         "rating": body.rating or "",
-        "correction": body.correction or "",
-        "comment": body.comment or "",
-        "tags": json.dumps(body.tags),
-        "session": body.session or "",
         "consent": "1" if body.consent else "0",
     }
-    identifier = await state_of(request).feedback.append_once(record, idempotency_key)
+    once = state.scrubber.pseudonym("idempotency-key", idempotency_key) or None
+    identifier = await state.feedback.append_once(record, once)
     ACCEPTED.labels(body.rating or "none").inc()
-    return JSONResponse({"id": identifier, "object": "feedback"}, 201)
+    kept = [name for name in ("rating", "correction", "comment", "session") if record[name]]
+    kept += ["tags"] if body.tags else []
+    return JSONResponse({"id": identifier, "object": "feedback", "kept": kept}, 201)

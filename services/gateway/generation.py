@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.call_slots import CallSlots
 from bem_fleet.services.gateway.canary_routing import CanaryStub
 from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.request_context import cancel_on_disconnect
+from bem_fleet.services.gateway.withheld import Withheld, withheld_by, withheld_output
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import Request
-from fleet import wire
 from fleet.clients import outgoing_metadata
-from fleet.errors import details_of
 from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
 
@@ -29,7 +29,7 @@ _GENERATE, _COMPLETE = f"/{SERVICE}/Generate", f"/{SERVICE}/Complete"
 _CONTENT_FILTER = "content_filter"
 _FINISH_REASONS = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 _SAMPLING_FIELDS = (
-    *("temperature", "top_p", "top_k"),
+    *("temperature", "top_p", "top_k", "min_p"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
 )
 TTFT = Histogram("bem_gateway_ttft_seconds", "Time to the first output delta.")
@@ -47,12 +47,12 @@ class ChoiceDelta:
     Attributes:
         index: Index of the choice.
         output: Message of the router.
-        withheld: Whether the sidecar withheld the rest of the choice.
+        withheld: Reason why the sidecar withheld the rest of the choice; None if it did not.
     """
 
     index: int
     output: pb.GenerateResponse | pb.CompleteResponse
-    withheld: bool = False
+    withheld: Withheld | None = None
 
     @property
     def finish_reason(self) -> str | None:
@@ -68,30 +68,39 @@ def router_requests(body: ChatRequest | CompletionRequest) -> list[pb.GenerateRe
     Raises:
         ApiError: A text of the body is not valid Unicode.
     """
-    inputs: list[dict[str, Any]] = []
-    max_tokens = body.max_tokens
-    if isinstance(body, ChatRequest):
-        max_tokens = body.max_completion_tokens or max_tokens
-        roles = {"developer": "system"}
-        messages = [
-            pb.ChatMessage(role=roles.get(m.role, m.role), content=_unicode(m.text, "messages"))
-            for m in body.messages
-        ]
-        inputs = [{"chat": pb.ChatPrompt(messages=messages)}]
-    else:
-        inputs = [{"prompt": _unicode(prompt, "prompt")} for prompt in body.prompt]
     requests = []
-    for prompt_input in inputs:
-        for choice in range(body.n or 1):
+    for prompt_input in _inputs(body):
+        for choice in range(body.choices_per_prompt):
             request = pb.GenerateRequest(model=_unicode(body.model, "model"), **prompt_input)
             request.stop.extend(_unicode(text, "stop") for text in body.stop or ())
-            if max_tokens:
-                request.max_tokens = max_tokens
+            request.stop_token_ids.extend(body.stop_token_ids or ())
+            if body.output_limit:
+                request.max_tokens = body.output_limit
             _copy_sampling(request, body)
             if body.seed is not None:  # wraps around within a signed 64-bit integer
                 request.sampling.seed = (body.seed + choice + 2**63) % 2**64 - 2**63
             requests.append(request)
     return requests
+
+
+def _inputs(body: ChatRequest | CompletionRequest) -> list[dict[str, Any]]:
+    """Return the input of each prompt, by the name of its field in the router's request."""
+    if isinstance(body, CompletionRequest):
+        return [{"prompt": _unicode(prompt, "prompt")} for prompt in body.prompt]
+    roles = {"developer": "system"}
+    chat = pb.ChatPrompt(
+        messages=[
+            pb.ChatMessage(
+                role=roles.get(message.role, message.role),
+                content=_unicode(message.text, f"messages.{index}.content"),
+            )
+            for index, message in enumerate(body.messages)
+        ],
+        continue_final_message=bool(body.continue_final_message),
+    )
+    if body.add_generation_prompt is not None:
+        chat.add_generation_prompt = body.add_generation_prompt
+    return [{"chat": chat}]
 
 
 def _copy_sampling(request: pb.GenerateRequest, body: ChatRequest | CompletionRequest) -> None:
@@ -103,7 +112,7 @@ def _copy_sampling(request: pb.GenerateRequest, body: ChatRequest | CompletionRe
         request.sampling.logprobs = body.logprob_count
     for token, bias in (body.logit_bias or {}).items():
         request.sampling.logit_bias[token] = bias
-    for name in ("adapter_scale", "adapter_from_message"):
+    for name in ("adapter_scale", "adapter_from_message", "min_tokens", "ignore_eos"):
         if (value := getattr(body, name, None)) is not None:
             setattr(request, name, value)
 
@@ -123,9 +132,19 @@ def _unicode(text: str, param: str) -> str:
 
 
 async def stream_choices(
-    stub: CanaryStub, requests: Sequence[pb.GenerateRequest], timeout_s: float
+    stub: CanaryStub,
+    requests: Sequence[pb.GenerateRequest],
+    timeout_s: float,
+    *,
+    concurrency: int,
 ) -> AsyncGenerator[ChoiceDelta]:
     """Yield the deltas of all choices as they arrive; closing the iteration cancels the calls.
+
+    Args:
+        stub: Stub of the mission.
+        requests: Requests of the choices.
+        timeout_s: Deadline of all of them together, in seconds.
+        concurrency: Calls that run at once.
 
     Raises:
         grpc.RpcError: A call failed.
@@ -136,9 +155,10 @@ async def stream_choices(
                 yield delta
         return
     arrived: asyncio.Queue[ChoiceDelta | Exception] = asyncio.Queue()
+    slots, deadline = CallSlots(concurrency), time.monotonic() + timeout_s
     tasks = [
-        asyncio.create_task(_enqueue(_stream_choice(stub, request, timeout_s, index), arrived))
-        for index, request in enumerate(requests)
+        asyncio.create_task(_enqueue_choice(slots, stub, choice, deadline, arrived))
+        for choice in enumerate(requests)
     ]
     unfinished = len(tasks)
     try:
@@ -153,15 +173,34 @@ async def stream_choices(
             task.cancel()
 
 
-async def _enqueue(
-    deltas: AsyncGenerator[ChoiceDelta], arrived: asyncio.Queue[ChoiceDelta | Exception]
+async def _enqueue_choice(
+    slots: CallSlots,
+    stub: CanaryStub,
+    choice: tuple[int, pb.GenerateRequest],
+    deadline: float,
+    arrived: asyncio.Queue[ChoiceDelta | Exception],
 ) -> None:
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                arrived.put_nowait(delta)
-    except (grpc.RpcError, EncodeError) as err:
-        arrived.put_nowait(err)
+    """Put the deltas of one choice into the queue, or the error that ends it."""
+    index, request = choice
+    began = False
+    while True:
+        async with slots.slot():
+            deltas = _stream_choice(stub, request, _remaining_s(deadline), index)
+            try:
+                async with aclosing(deltas):
+                    async for delta in deltas:
+                        began = True
+                        arrived.put_nowait(delta)
+            except (grpc.RpcError, EncodeError) as err:
+                if isinstance(err, grpc.RpcError) and not began and slots.can_wait(err):
+                    continue
+                arrived.put_nowait(err)
+            return
+
+
+def _remaining_s(deadline: float) -> float:
+    """Return the seconds until a value of ``time.monotonic()``; at least a millisecond."""
+    return max(0.001, deadline - time.monotonic())
 
 
 async def _stream_choice(
@@ -186,9 +225,10 @@ async def _stream_choice(
                 if delta.finish_reason:
                     return
     except grpc.RpcError as err:
-        if details_of(err).reason != wire.CONTENT_FILTERED:
+        reason = withheld_by(err)
+        if reason is None:
             raise
-        yield ChoiceDelta(index, pb.GenerateResponse(), withheld=True)
+        yield ChoiceDelta(index, await withheld_output(stub, request, reason), reason)
 
 
 async def complete_choices(
@@ -196,15 +236,25 @@ async def complete_choices(
     stub: CanaryStub,
     router_requests: Sequence[pb.GenerateRequest],
     timeout_s: float,
+    *,
+    concurrency: int,
 ) -> list[ChoiceDelta]:
     """Return each choice as one delta; a disconnect of the client cancels the calls.
+
+    Args:
+        request: Request of the client.
+        stub: Stub of the mission.
+        router_requests: Requests of the choices.
+        timeout_s: Deadline of all of them together, in seconds.
+        concurrency: Calls that run at once.
 
     Raises:
         ApiError: The client disconnected.
         grpc.RpcError: A call failed.
     """
+    slots, deadline = CallSlots(concurrency), time.monotonic() + timeout_s
     calls = [
-        asyncio.create_task(_complete_choice(stub, one, timeout_s, index))
+        asyncio.create_task(_complete_in_slot(slots, stub, one, deadline, index))
         for index, one in enumerate(router_requests)
     ]
     disconnect = asyncio.create_task(cancel_on_disconnect(request.receive, calls))
@@ -222,6 +272,18 @@ async def complete_choices(
             call.cancel()
 
 
+async def _complete_in_slot(
+    slots: CallSlots, stub: CanaryStub, request: pb.GenerateRequest, deadline: float, index: int
+) -> ChoiceDelta:
+    while True:
+        async with slots.slot():
+            try:
+                return await _complete_choice(stub, request, _remaining_s(deadline), index)
+            except grpc.RpcError as err:
+                if not slots.can_wait(err):
+                    raise
+
+
 async def _complete_choice(
     stub: CanaryStub, request: pb.GenerateRequest, timeout_s: float, index: int
 ) -> ChoiceDelta:
@@ -233,7 +295,8 @@ async def _complete_choice(
             metadata=outgoing_metadata(),
         )
     except grpc.RpcError as err:
-        if details_of(err).reason == wire.CONTENT_FILTERED:
-            return ChoiceDelta(index, pb.CompleteResponse(), withheld=True)
-        raise
+        reason = withheld_by(err)
+        if reason is None:
+            raise
+        return ChoiceDelta(index, await withheld_output(stub, request, reason), reason)
     return ChoiceDelta(index, pb.CompleteResponse.FromString(response))

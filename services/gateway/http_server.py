@@ -1,11 +1,15 @@
-"""HTTP server of the gateway: uvicorn, with TLS and certificate reloading."""
+"""HTTP server of the gateway: uvicorn with limits, TLS and certificate reloading."""
 
-from typing import Any
+import socket
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from bem_fleet.services.gateway.app import make_app
 from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, CertificateReloader
+from bem_fleet.services.gateway.http_protocol import BoundedHttpProtocol, ConnectionLimits
 from bem_fleet.services.gateway.settings import GatewaySettings
+from starlette.types import ASGIApp
 
 
 def serve(settings: GatewaySettings) -> None:
@@ -14,13 +18,36 @@ def serve(settings: GatewaySettings) -> None:
     Raises:
         FileNotFoundError: The certificate or its key is missing.
     """
+    config = make_config(settings, make_app(settings))
+    config.load()
+    reloader = (
+        CertificateReloader(config.ssl, settings.tls) if settings.tls and config.ssl else None
+    )
+    listener = config.bind_socket()
+    # Accepted connections inherit it.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+    uvicorn.Server(config).run(sockets=[listener])
+    if reloader:
+        reloader.close()
+
+
+def make_config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
+    """Return uvicorn's configuration with the gateway's limits of connections."""
     host, _, port = settings.address.rpartition(":")
-    config = uvicorn.Config(
-        make_app(settings),
+    limits = ConnectionLimits(
+        connections=settings.max_connections,
+        header_bytes=settings.max_header_bytes,
+        header_s=settings.header_timeout_s,
+        body_s=settings.body_timeout_s,
+        stalled_s=settings.stalled_reader_s,
+    )
+    return uvicorn.Config(
+        app,
         host=host,
         port=int(port),
         loop="uvloop",
-        http="httptools",
+        http=cast("type[BoundedHttpProtocol]", partial(BoundedHttpProtocol, limits)),
+        ws="none",
         access_log=False,
         proxy_headers=False,
         log_config=None,
@@ -28,13 +55,6 @@ def serve(settings: GatewaySettings) -> None:
         timeout_graceful_shutdown=int(settings.drain_s),
         **_tls(settings),
     )
-    config.load()
-    reloader = (
-        CertificateReloader(config.ssl, settings.tls) if settings.tls and config.ssl else None
-    )
-    uvicorn.Server(config).run()
-    if reloader:
-        reloader.close()
 
 
 def _tls(settings: GatewaySettings) -> dict[str, Any]:

@@ -27,14 +27,18 @@ class LogprobFormatter:
             return None
         if self._chat:
             content = [
-                {**_chat_token(token.chosen), "top_logprobs": _top_tokens(token)}
+                {
+                    **_chat_token(token.chosen),
+                    "logprob": _logprob(token),
+                    "top_logprobs": _top_tokens(token),
+                }
                 for token in tokens
             ]
             return {"content": content, "refusal": None}
         return {
-            "tokens": [_text(token.chosen) for token in tokens],
-            "token_logprobs": [token.chosen.logprob for token in tokens],
-            "top_logprobs": [{_text(top): top.logprob for top in token.top} for token in tokens],
+            "tokens": [_completion_name(token.chosen) for token in tokens],
+            "token_logprobs": [_logprob(token) for token in tokens],
+            "top_logprobs": [_by_name(token.top) for token in tokens],
             "text_offset": [self._next_offset(token.chosen.token) for token in tokens],
         }
 
@@ -50,13 +54,39 @@ class LogprobFormatter:
         return offset
 
 
+# OpenAI's value for a token without a log-probability of its own.
+_NO_LOGPROB = -9999.0
+
+
+def _logprob(token: pb.TokenLogprob) -> float:
+    """Return the log-probability; the sidecar leaves none of a token whose text it replaced."""
+    return _NO_LOGPROB if token.redacted else token.chosen.logprob
+
+
 def _chat_token(token: pb.LikelyToken) -> dict[str, Any]:
-    return {"token": _text(token), "logprob": token.logprob, "bytes": list(token.token)}
+    return {"token": _escaped(token), "logprob": token.logprob, "bytes": list(token.token)}
 
 
 def _top_tokens(token: pb.TokenLogprob) -> list[dict[str, Any]]:
     return [_chat_token(top) for top in token.top]
 
 
-def _text(token: pb.LikelyToken) -> str:
-    return token.token.decode(errors="replace")
+def _by_name(tokens: Sequence[pb.LikelyToken]) -> dict[str, float]:
+    """Return the log-probabilities by name; each token has an entry of its own."""
+    named: dict[str, float] = {}
+    for token in tokens:
+        name = _completion_name(token)
+        # Two tokens of a vocabulary can have the same bytes; vLLM names tokens by id this way.
+        named[f"token_id:{token.id}" if name in named else name] = token.logprob
+    return named
+
+
+def _completion_name(token: pb.LikelyToken) -> str:
+    r"""Return the token as text completions name it; a part of a character is ``bytes:\xf0``."""
+    name = _escaped(token)
+    return name if name.encode() == token.token else f"bytes:{name}"
+
+
+def _escaped(token: pb.LikelyToken) -> str:
+    r"""Return the token as chat completions name it; a part of a character is ``\xf0``."""
+    return token.token.decode(errors="backslashreplace")

@@ -134,8 +134,10 @@ async def _description(mission: MissionClient) -> dict[str, Any]:
         "version": described.version,
         "base_model": described.base_model,
         "base_model_digest": described.base_model_digest,
+        "weights": described.weights,
         "service": described.service,
         "methods": [_method(method) for method in described.methods],
+        "warnings": list(described.warnings),
     }
 
 

@@ -10,6 +10,7 @@ from bem_fleet.services.gateway.canary_routing import CanaryRouter
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
+from bemfleet.safety.v1 import safety_pb2_grpc
 from fleet.clients import open_channel, outgoing_metadata, wait_ready
 from fleet.errors import NotFoundError
 from fleet.reflection import ReflectionClient
@@ -27,6 +28,7 @@ class MissionClient:
     Attributes:
         name: Name of the mission.
         contract: Stub of its MissionService.
+        safety: Stub of its sidecar's SafetyService.
         router: Canary routing of its calls.
     """
 
@@ -40,6 +42,9 @@ class MissionClient:
         self.name = name
         self.contract: mission_pb2_grpc.MissionServiceAsyncStub = (
             mission_pb2_grpc.MissionServiceStub(channel)
+        )
+        self.safety: safety_pb2_grpc.SafetyServiceAsyncStub = safety_pb2_grpc.SafetyServiceStub(
+            channel
         )
         self._channel = channel
         self._reflection = ReflectionClient(channel, f"mission {name}")

@@ -1,13 +1,13 @@
 """OpenAI-compatible routes: chat completions, text completions and models."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 from bem_fleet.services.gateway.body_route import JsonBodyRoute
-from bem_fleet.services.gateway.errors import ApiError, from_rpc
+from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.event_stream import DONE, EventStreamResponse, encode_event
 from bem_fleet.services.gateway.generation import (
     ChoiceDelta,
@@ -16,10 +16,16 @@ from bem_fleet.services.gateway.generation import (
     stream_choices,
 )
 from bem_fleet.services.gateway.logprobs import LogprobFormatter
+from bem_fleet.services.gateway.openai_errors import completion_error
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.request_context import session_of
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
+from bem_fleet.services.gateway.withheld import (
+    Withheld,
+    content_filter_headers,
+    prompt_filter_results,
+)
 from bemfleet.mission.v1 import mission_pb2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -104,20 +110,49 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
     }
     timeout_s = state.settings.request_timeout_s
     stub = state.openai_mission.router.stub(session_of(request.headers, body.user), request_id)
-    if body.stream:
-        deltas = stream_choices(stub, requests, timeout_s)
-        first = await anext(deltas)  # before the response, so that an early error has its status
-        streamed = EventStreamResponse(_events(body, head, first, deltas, choices=len(requests)))
-        streamed.headers[wire.TRACK] = stub.track
-        return streamed
-    choices = await complete_choices(request, stub, requests, timeout_s)
-    head["system_fingerprint"] = choices[0].output.model_version
+    concurrency = state.settings.choice_concurrency
+    try:
+        if body.stream:
+            deltas = stream_choices(stub, requests, timeout_s, concurrency=concurrency)
+            # Before the response, so that an early error has its status.
+            first = await anext(deltas)
+            events = _events(body, head, first, deltas, choices=len(requests))
+            streamed = EventStreamResponse(events)
+            streamed.headers[wire.TRACK] = stub.track
+            streamed.headers.update(content_filter_headers(_withheld([first])))
+            return streamed
+        choices = await complete_choices(
+            request, stub, requests, timeout_s, concurrency=concurrency
+        )
+    except grpc.RpcError as err:
+        raise completion_error(err, body) from err
+    head["system_fingerprint"] = _fingerprint(choices)
     enabled = body.logprob_count is not None
     head["choices"] = [
         _choice(choice, kind, LogprobFormatter(kind, enabled=enabled)) for choice in choices
     ]
-    head["usage"] = _usage(choices, prompts=_prompt_count(body))
-    return JSONResponse(head, headers={wire.TRACK: stub.track})
+    head["usage"] = _usage(choices, body.choices_per_prompt)
+    withheld = _withheld(choices)
+    if blocked := prompt_filter_results(withheld, body.choices_per_prompt):
+        head["prompt_filter_results"] = blocked
+    return JSONResponse(head, headers={wire.TRACK: stub.track, **content_filter_headers(withheld)})
+
+
+def _withheld(choices: Iterable[ChoiceDelta]) -> list[tuple[int, Withheld | None]]:
+    return [(choice.index, choice.withheld) for choice in choices]
+
+
+def _fingerprint(choices: Iterable[ChoiceDelta]) -> str:
+    """Return the model version of the first choice that has one."""
+    return next((one for choice in choices if (one := choice.output.model_version)), "")
+
+
+def _filter_results(choice: ChoiceDelta) -> dict[str, Any]:
+    """Return why a choice was withheld, under both of Azure's names; nothing if it was not."""
+    if choice.withheld is None:
+        return {}
+    result = choice.withheld.content_filter_result()
+    return {"content_filter_result": result, "content_filter_results": result}
 
 
 def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict[str, Any]:
@@ -125,6 +160,7 @@ def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict
         "index": choice.index,
         "finish_reason": choice.finish_reason,
         "logprobs": formatter.format(choice.output.logprobs),
+        **_filter_results(choice),
     }
     if kind == "text_completion":
         return {**shared, "text": choice.output.text}
@@ -132,16 +168,16 @@ def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict
     return {**shared, "message": message}
 
 
-def _prompt_count(body: Body) -> int:
-    return len(body.prompt) if isinstance(body, CompletionRequest) else 1
-
-
-def _usage(choices: Sequence[ChoiceDelta], *, prompts: int) -> dict[str, int]:
+def _usage(choices: Iterable[ChoiceDelta], choices_per_prompt: int) -> dict[str, int]:
     """Return the token counts; a prompt with several choices counts once."""
-    choices_per_prompt = max(1, len(choices) // prompts)
-    usages = [choice.output.usage for choice in choices]
-    prompt = sum(usage.prompt_tokens for usage in usages[::choices_per_prompt])
-    completion = sum(usage.completion_tokens for usage in usages)
+    prompts: dict[int, int] = {}
+    completion = 0
+    for choice in choices:
+        usage = choice.output.usage
+        index = choice.index // choices_per_prompt
+        prompts[index] = max(prompts.get(index, 0), usage.prompt_tokens)
+        completion += usage.completion_tokens
+    prompt = sum(prompts.values())
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -159,24 +195,22 @@ async def _events(
 ) -> AsyncGenerator[bytes]:
     """Yield the events of a streamed completion; an error is the last event, without ``[DONE]``."""
     encoder = _ChunkEncoder(body, head, first)
-    ended: list[ChoiceDelta] = []
+    unfinished = choices
     async with aclosing(deltas):
         try:
             delta = first
             while True:
                 events = encoder.encode(delta)
-                if delta.finish_reason:
-                    ended.append(delta)
-                if len(ended) == choices:
+                unfinished -= delta.finish_reason is not None
+                if not unfinished:
                     break
                 yield events
                 delta = await anext(deltas)
         except grpc.RpcError as err:
-            yield encode_event({"error": from_rpc(err).body})
+            yield encode_event({"error": completion_error(err, body).body})
             return
     if body.stream_options and body.stream_options.include_usage:
-        ended.sort(key=lambda end: end.index)
-        events += encoder.encode_usage(_usage(ended, prompts=_prompt_count(body)))
+        events += encoder.encode_usage()
     yield events + DONE
 
 
@@ -191,28 +225,44 @@ class _ChunkEncoder:
         if self._chat:
             self._head["object"] = "chat.completion.chunk"
         self._formatters: dict[int, LogprobFormatter] = {}
+        self._choices_per_prompt = body.choices_per_prompt
+        self._latest: dict[int, ChoiceDelta] = {}
+        options = body.stream_options
+        self._shows_usage = bool(options and options.include_usage)
+        self._continuous = bool(options and options.continuous_usage_stats)
 
     def encode(self, delta: ChoiceDelta) -> bytes:
         """Return the events of a delta; a chat choice opens with its role."""
         opening = b""
+        if delta.output.HasField("usage"):
+            self._latest[delta.index] = delta
         if delta.index not in self._formatters:
             self._formatters[delta.index] = LogprobFormatter(self._kind, enabled=self._logprobs)
             if self._chat:
                 role = {"delta": {"role": "assistant", "content": ""}}
                 opening = self._chunk(delta.index, role, None, None)
+        if not self._head["system_fingerprint"]:  # several choices: another may have come first
+            self._head["system_fingerprint"] = delta.output.model_version
         text = delta.output.text
         content: dict[str, Any] = {"text": text}
         if self._chat:
             content = {"delta": {"content": text} if text else {}}
         logprobs = self._formatters[delta.index].format(delta.output.logprobs)
+        content |= _filter_results(delta)
         return opening + self._chunk(delta.index, content, delta.finish_reason, logprobs)
 
-    def encode_usage(self, usage: dict[str, int]) -> bytes:
-        """Return the event with the token counts."""
-        return encode_event({**self._head, "choices": [], "usage": usage})
+    def encode_usage(self) -> bytes:
+        """Return the event with the token counts of all choices."""
+        return encode_event({**self._head, "choices": [], "usage": self._usage()})
+
+    def _usage(self) -> dict[str, int]:
+        return _usage(self._latest.values(), self._choices_per_prompt)
 
     def _chunk(
         self, index: int, content: dict[str, Any], finish_reason: str | None, logprobs: Any
     ) -> bytes:
         choice = {"index": index, **content, "finish_reason": finish_reason, "logprobs": logprobs}
-        return encode_event({**self._head, "choices": [choice]})
+        chunk = {**self._head, "choices": [choice]}
+        if self._shows_usage or self._continuous:
+            chunk["usage"] = self._usage() if self._continuous else None
+        return encode_event(chunk)

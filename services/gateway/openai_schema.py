@@ -2,44 +2,77 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, only
+from bem_fleet.services.gateway.openai_messages import Message
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 MAX_MESSAGES = 256
 MAX_LOGPROBS = 20
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MAX_STOP_TOKENS = 128
+_INT32 = 2**31 - 1
+TokenId = Annotated[int, Field(ge=0, le=_INT32)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-def _as_list(value: Any) -> Any:
-    """Read one text as a list of one, so that an error names the limit and not two types."""
-    return [value] if isinstance(value, str) else value
+class StreamOptions(OpenAIBody):
+    """Options of a streamed completion.
+
+    ``include_obfuscation`` pads events against an observer of their sizes. Its padding is no part
+    of the answer, and none is sent.
+    """
+
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = False
+    continuous_usage_stats: bool | None = False
 
 
-class _OpenAIBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+class NeutralFields(OpenAIBody):
+    """Fields of both routes that are taken without effect, or refused if they ask for something.
+
+    The first group is OpenAI's: identity, storage, cache and price. The second is vLLM's.
+    """
+
+    metadata: dict[str, Any] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+
+    allowed_token_ids: Annotated[Any, only([])] = None
+    bad_words: Annotated[Any, only([])] = None
+    early_stopping: Annotated[Any, only(False)] = None
+    echo: Annotated[Any, only(False)] = None
+    include_stop_str_in_output: Annotated[Any, only(False)] = None
+    length_penalty: Annotated[Any, only(1)] = None
+    priority: int | None = None
+    return_token_ids: Annotated[Any, only(False)] = None
+    return_tokens_as_token_ids: Annotated[Any, only(False)] = None
+    skip_special_tokens: Annotated[Any, only(True)] = None
+    spaces_between_special_tokens: bool | None = None
+    use_beam_search: Annotated[Any, only(False)] = None
 
 
-class StreamOptions(_OpenAIBody):
-    """Options of a streamed completion."""
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
-class GenerationFields(_OpenAIBody):
+class GenerationFields(NeutralFields):
     """Fields that chat and text completions share."""
 
     model: str = Field(min_length=1, max_length=256)
-    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
+    max_tokens: int | None = Field(None, ge=1, le=_INT32)
+    min_tokens: int | None = Field(None, ge=0, le=_INT32)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1, le=_INT32)
+    min_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=8)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    stop: Annotated[
-        Annotated[list[Stop], Field(max_length=4)] | None, BeforeValidator(_as_list)
-    ] = None
+    stop: Annotated[Annotated[list[Stop], Field(max_length=4)] | None, BeforeValidator(as_list)] = (
+        None
+    )
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MAX_STOP_TOKENS)] | None = None
+    ignore_eos: bool | None = None
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
@@ -51,53 +84,62 @@ class GenerationFields(_OpenAIBody):
     adapter_scale: float | None = Field(None, ge=0, le=2)
     user: str | None = Field(None, max_length=256)
 
-
-class TextPart(_OpenAIBody):
-    """Text part of a message."""
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(_OpenAIBody):
-    """One turn of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = Field(None, max_length=64)
-
     @property
-    def text(self) -> str:
-        """Text of all parts."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
-
-
-class ResponseFormat(_OpenAIBody):
-    """Response format; only free text is supported."""
-
-    type: Literal["text"]
+    def choices_per_prompt(self) -> int:
+        """Number of choices of each prompt."""
+        return self.n or 1
 
 
 class ChatRequest(GenerationFields):
     """Body of ``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
-    response_format: ResponseFormat | None = None
-    metadata: dict[str, str] | None = None
+    max_completion_tokens: int | None = Field(None, ge=1, le=_INT32)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     adapter_from_message: int | None = Field(None, ge=0, lt=MAX_MESSAGES)
-    store: Literal[False] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    # Hints to models that reason or call tools; these models do neither.
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    # The predicted output of a caller makes an answer faster, never different.
+    prediction: dict[str, Any] | None = None
+
+    add_special_tokens: Annotated[Any, only(False)] = None
+    audio: Annotated[Any, only()] = None
+    chat_template_kwargs: Annotated[Any, only({})] = None
+    documents: Annotated[Any, only([])] = None
+    function_call: Annotated[Any, only("none", "auto")] = None
+    functions: Annotated[Any, only([])] = None
+    modalities: Annotated[Any, only(["text"])] = None
+    response_format: Annotated[Any, only({"type": "text"})] = None
+    tool_choice: Annotated[Any, only("none", "auto")] = None
+    tools: Annotated[Any, only([])] = None
+    web_search_options: Annotated[Any, only()] = None
+
+    @field_validator("messages")
+    @classmethod
+    def _has_text(cls, messages: list[Message]) -> list[Message]:
+        if not any(message.text for message in messages):
+            raise PydanticCustomError(
+                "no_text", "no message has text; at least one must; write a message"
+            )
+        return messages
 
     @model_validator(mode="after")
-    def _one_limit(self) -> "ChatRequest":
-        if self.max_tokens and self.max_completion_tokens:
-            raise ValueError("give max_tokens or max_completion_tokens, not both")
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs to be true")
+    def _fields_agree(self) -> "ChatRequest":
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true; set it")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError(
+                "continue_final_message excludes add_generation_prompt; set only one of them"
+            )
         return self
 
     @property
@@ -105,27 +147,50 @@ class ChatRequest(GenerationFields):
         """Number of most likely tokens to report per position; None reports nothing."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @property
+    def output_limit(self) -> int | None:
+        """Most tokens to generate; None leaves it to the mission."""
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionRequest(GenerationFields):
     """Body of ``POST /v1/completions``."""
 
     prompt: Annotated[
         list[Annotated[str, Field(min_length=1)]],
-        BeforeValidator(_as_list),
+        BeforeValidator(as_list),
         Field(min_length=1, max_length=16),
     ]
-    echo: Literal[False] | None = None
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    best_of: Literal[1] | None = None
-    suffix: None = None
+    best_of: int | None = Field(None, ge=1)
+    add_special_tokens: Annotated[Any, only(True)] = None
+    suffix: Annotated[Any, only("")] = None
+
+    @field_validator("best_of")
+    @classmethod
+    def _returns_all(cls, best_of: int | None, info: Any) -> int | None:
+        choices = info.data.get("n") or 1
+        if best_of not in (None, choices):
+            raise PydanticCustomError(
+                "best_of",
+                "{best_of} candidates for {choices} choices are not served; it must equal n; "
+                "leave it out",
+                {"best_of": best_of, "choices": choices},
+            )
+        return best_of
 
     @property
     def logprob_count(self) -> int | None:
         """Number of most likely tokens to report per position; None reports nothing."""
         return self.logprobs
 
+    @property
+    def output_limit(self) -> int | None:
+        """Most tokens to generate; None leaves it to the mission."""
+        return self.max_tokens
 
-class FeedbackRequest(_OpenAIBody):
+
+class FeedbackRequest(OpenAIBody):
     """Body of ``POST /v1/feedback``: a person's rating or correction of an answer."""
 
     completion_id: str = Field(min_length=1, max_length=128)

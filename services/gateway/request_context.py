@@ -1,7 +1,6 @@
 """Request context middleware: request id, body limit, forwarded headers, metrics, access log."""
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +10,10 @@ from fleet import logs, wire
 from fleet.access import ANONYMOUS, admission, principal
 from fleet.clients import forwarded_metadata
 from prometheus_client import Counter, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logs.get("gateway.access")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 FORWARDED_HEADERS = (wire.SAFETY_STRENGTH,)
 """Request headers that the sidecar reads as gRPC metadata."""
 MAX_FORWARDED_CHARS = 64
@@ -50,10 +49,8 @@ class RequestContextMiddleware:
         principal.set(ANONYMOUS)
         admission.set(None)
         headers = dict(scope["headers"])
-        received = headers.get(wire.REQUEST_ID.encode(), b"").decode("latin-1")
-        identifier = received if _ID.fullmatch(received) else logs.new_request_id()
-        logs.request_id.set(identifier)
-        logs.traceparent.set(headers.get(wire.TRACEPARENT.encode(), b"").decode("latin-1")[:128])
+        keys = (wire.REQUEST_ID.encode(), wire.TRACEPARENT.encode())
+        identifier = logs.adopt_context(*(headers.get(key, b"").decode("latin-1") for key in keys))
         status: list[int] = []
 
         async def send_with_id(message: Message) -> None:
@@ -72,6 +69,8 @@ class RequestContextMiddleware:
                 await problem.response()(scope, receive, send_with_id)
             else:
                 await self._app(scope, _limited(receive, self._max_body_bytes), send_with_id)
+        except ClientDisconnect:  # before its body was complete: nobody waits for an answer
+            _LOG.info("client left", request_id=identifier)
         finally:
             _record_request(scope, status[0] if status else 499, time.perf_counter() - began)
 

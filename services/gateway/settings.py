@@ -7,6 +7,8 @@ from fleet import wire
 from fleet.settings import FleetSettings
 from pydantic import Field, field_validator, model_validator
 
+# Browsers send an origin in lower case and without a path.
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+")
 _MISSION_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -43,8 +45,39 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     max_body_bytes: int = Field(1024 * 1024, ge=1024)
     """Largest request body in bytes; a larger one is 413."""
 
+    max_connections: int = Field(1024, ge=1)
+    """Open connections; a new one replaces the one that has waited longest for its request."""
+
+    max_header_bytes: int = Field(64 * 1024, ge=1024)
+    """Largest request line with all headers in bytes; a larger one is 431."""
+
+    header_timeout_s: float = Field(10.0, gt=0)
+    """Longest time from the first byte of a request to the end of its headers, in seconds; 408."""
+
+    body_timeout_s: float = Field(30.0, gt=0)
+    """Longest time from the end of the headers to the end of the body, in seconds; 408."""
+
+    stalled_reader_s: float = Field(10.0, gt=0)
+    """Longest time in which a client reads nothing of a response that waits for it, in seconds;
+    then the connection is closed and generation stops."""
+
+    send_buffer_bytes: int = Field(32 * 1024, ge=4096)
+    """Buffer of the operating system for each connection's responses, in bytes. A larger one lets
+    a client that does not read take more of the engine's time."""
+
+    choice_concurrency: int = Field(16, ge=1, le=1024)
+    """Choices of one request that are computed at once; further ones wait for their turn."""
+
+    cors_origins: list[str] = Field([])
+    """Origins whose web pages may call the API, as a JSON list such as
+    ``["https://chat.example.org"]``; ``["*"]`` allows all. Empty: none, and no CORS headers."""
+
     feedback_stream: str = wire.FEEDBACK_STREAM
     """Redis stream of feedback."""
+
+    feedback_key_file: Path | None = None
+    """File with the secret under which sessions and idempotency keys of feedback are stored as
+    keyed hashes; unset: a random one, with which a restart forgets the idempotency keys."""
 
     @field_validator("missions")
     @classmethod
@@ -58,6 +91,17 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
             if not target:
                 raise ValueError(f"mission {name!r} has no gRPC target; give host:port")
         return missions
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_valid(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"cors_origins: {origin!r} is no origin; an origin is a scheme and a host, and "
+                    "a port if it is not the default, such as https://chat.example.org; correct it"
+                )
+        return origins
 
     @model_validator(mode="after")
     def _openai_mission_exists(self) -> "GatewaySettings":

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
+from bem_fleet.services.gateway.feedback_scrubber import FeedbackScrubber
 from bem_fleet.services.gateway.missions import MissionClient, connect_missions
 from bem_fleet.services.gateway.route_table import RouteTable
 from bem_fleet.services.gateway.settings import GatewaySettings
@@ -29,6 +30,7 @@ class GatewayState:
         missions: Mission clients by name.
         validation: Stub of the validation service.
         feedback: Writer of the feedback stream.
+        scrubber: Removes personal data and secrets from feedback.
         table: Canary routes.
         observer: Canary observations.
     """
@@ -38,6 +40,7 @@ class GatewayState:
     missions: dict[str, MissionClient]
     validation: validation_pb2_grpc.ValidationServiceAsyncStub
     feedback: StreamWriter
+    scrubber: FeedbackScrubber
     table: RouteTable
     observer: CanaryObserver
 
@@ -78,6 +81,9 @@ async def open_state(
         stack.push_async_callback(validation.close)
         feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
         stack.push_async_callback(feedback.close)
+        scrubber = FeedbackScrubber(
+            missions[settings.openai_mission].safety, settings.feedback_key_file
+        )
         background = [
             asyncio.create_task(work)
             for work in (
@@ -90,7 +96,7 @@ async def open_state(
         stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
             validation_pb2_grpc.ValidationServiceStub(validation)
         )
-        yield GatewayState(settings, access, missions, stub, feedback, table, observer)
+        yield GatewayState(settings, access, missions, stub, feedback, scrubber, table, observer)
 
 
 def state_of(request: Request) -> GatewayState:

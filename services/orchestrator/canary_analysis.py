@@ -133,13 +133,12 @@ class CanaryAnalysisRunner:
             )
 
     async def _request_verdict(self, mission: Mission) -> GateStatus:
-        stable = self.address(mission, mission.workload)
         route = mission_route(mission, self.address)
         request = analysis_request(mission.canary.analysis if mission.canary else {})
         request.canary_id = canary_id(mission)
-        request.stable.address = stable
+        request.mission = mission.name
+        request.canary_has_pods = bool(route.canary.address)
         request.stable.model = route.stable.model or mission.model
-        request.canary.address = route.canary.address or stable
         request.canary.model = route.canary.model or mission.model
         response = await self._validation.AnalyzeCanary(
             request, timeout=_TIMEOUT_S, metadata=self._own_key.metadata()

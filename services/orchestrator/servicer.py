@@ -23,6 +23,7 @@ from fleet.errors import (
     StatusTable,
 )
 from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 from grpc import aio
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FleetService"].full_name
@@ -95,7 +96,7 @@ class FleetServicer(rpc.FleetServiceServicer):
     ) -> pb.StartCanaryResponse:
         """Write ``spec.canary`` as ``kubectl patch`` would."""
         mission = self._get(request.namespace, request.name)
-        canary = _restore_integers(json_format.MessageToDict(request.canary))
+        canary = _canary_fields(request.canary)
         if not (canary.get("image") or canary.get("model")):
             raise InvalidArgumentError(
                 "canary", "nothing to try; set exactly one of image or model"
@@ -181,6 +182,21 @@ class FleetServicer(rpc.FleetServiceServicer):
             known = ", ".join(m.key for m in self._store.list_missions()) or "none"
             raise NotFoundError(f"there is no mission {key[:120]!r}; missions: {known[:400]}")
         return mission
+
+
+def _canary_fields(canary: Struct) -> dict[str, Any]:
+    """Return the fields of ``spec.canary``.
+
+    Raises:
+        InvalidArgumentError: A number is infinite or not a number, or a value has no kind.
+    """
+    try:
+        fields: dict[str, Any] = _restore_integers(json_format.MessageToDict(canary))
+    except ValueError as err:
+        raise InvalidArgumentError(
+            "canary", f"has a value that JSON cannot hold: {err}; use finite numbers"
+        ) from err
+    return fields
 
 
 def _restore_integers(value: Any) -> Any:

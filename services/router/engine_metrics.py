@@ -19,6 +19,17 @@ INTER_TOKEN = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
 )
 RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["adapter", "version"])
+WEIGHTS = Gauge(
+    "bem_router_weights",
+    "1 for the weight format that is served, as requested or selected, and its kernels.",
+    ["format", "requested", "kernels"],
+)
+REJECTED = Gauge(
+    "bem_router_adapter_rejected", "1 while a folder of this name cannot be served.", ["adapter"]
+)
+SAFETY_ADAPTER = Gauge(
+    "bem_router_safety_adapter_loaded", "1 if requests are served with the safety adapter."
+)
 
 GAUGES: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
     ("bem_router_requests_running", "Requests in the batch now.", lambda c: c.running),
@@ -54,6 +65,7 @@ COUNTERS: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
         lambda c: c.page_ins,
     ),
 )
+KV_TOKENS = "bem_router_kv_tokens", "Positions of the KV cache that running requests hold."
 PREFIX_BYTES = "bem_router_prefix_cache_bytes", "Memory of the blocks in the prefix cache."
 
 
@@ -68,6 +80,11 @@ class MeasuredEngine(Protocol):
     @property
     def prefix_cache_bytes(self) -> int:
         """Memory that the blocks of the prefix cache use now."""
+        ...
+
+    @property
+    def kv_tokens(self) -> int:
+        """Positions of the KV cache that running requests hold now."""
         ...
 
 
@@ -92,6 +109,7 @@ class EngineCollector(Collector):
         counters = engine.counters if engine else EngineCounters()
         for name, text, value in GAUGES:
             yield GaugeMetricFamily(name, text, value(counters))
+        yield GaugeMetricFamily(*KV_TOKENS, engine.kv_tokens if engine else 0)
         yield GaugeMetricFamily(*PREFIX_BYTES, engine.prefix_cache_bytes if engine else 0)
         for name, text, value in COUNTERS:
             yield CounterMetricFamily(name, text, value(counters))

@@ -1,9 +1,11 @@
 """Mission contract of the router: adapters and probes for ``fleet.mission.MissionServicer``."""
 
-from bem.adapters.bank import LoadedAdapter
+from collections.abc import Sequence
+
 from bem_fleet.services.router.model_host import ModelHost
+from bem_fleet.serving.engine_host import adapter_info
 from bemfleet.router.v1 import router_pb2 as pb
-from fleet.mission import AdapterInfo, ProbeAnswer
+from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
 
 class RouterContract:
@@ -20,7 +22,13 @@ class RouterContract:
     def base_model(self) -> AdapterInfo:
         """The base model."""
         backbone, started = self._host.backbone, self._host.started_unix_s
-        return AdapterInfo(backbone.name, backbone.digest, loaded_unix_s=started, base=True)
+        return AdapterInfo(
+            backbone.name,
+            backbone.digest,
+            loaded_unix_s=started,
+            base=True,
+            weights=backbone.weight_format,
+        )
 
     @property
     def context_tokens(self) -> int:
@@ -29,11 +37,20 @@ class RouterContract:
 
     def loaded_adapters(self) -> list[AdapterInfo]:
         """Return the loaded adapters, sorted by name."""
-        return [_info(adapter) for adapter in self._host.adapters()]
+        return [adapter_info(adapter) for adapter in self._host.adapters()]
+
+    def rejected_adapters(self) -> Sequence[RejectedAdapter]:
+        """Return the folders that are not served, sorted by name."""
+        return self._host.rejected_adapters()
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What the mission serves without, with the reason."""
+        return self._host.warnings
 
     async def load(self, name: str) -> AdapterInfo:
         """Load an adapter of the adapter folder; errors as in ``ModelHost.load_adapter``."""
-        return _info(await self._host.load_adapter(name))
+        return adapter_info(await self._host.load_adapter(name))
 
     async def unload(self, name: str) -> None:
         """Unload an adapter; requests that use it finish first."""
@@ -42,14 +59,11 @@ class RouterContract:
     async def probe(self, model: str, prompt: str, max_tokens: int) -> ProbeAnswer:
         """Answer one user message greedily."""
         request = pb.GenerateRequest(
-            model=model,
-            chat=pb.ChatPrompt(messages=[pb.ChatMessage(role="user", content=prompt)]),
-            sampling=pb.Sampling(temperature=0),
-            max_tokens=max_tokens,
+            model=model, sampling=pb.Sampling(temperature=0), max_tokens=max_tokens
         )
+        if self._host.backbone.tokenizer.chat_template:
+            request.chat.messages.add(role="user", content=prompt)
+        else:  # a model without a template continues the prompt as it is
+            request.prompt = prompt
         output = await self._host.complete(self._host.parse(request, deadline=None))
         return ProbeAnswer(output.text, self._host.model_version(output.adapter_version))
-
-
-def _info(adapter: LoadedAdapter) -> AdapterInfo:
-    return AdapterInfo(adapter.name, adapter.version, adapter.rank, int(adapter.loaded_unix_s))

@@ -1,9 +1,8 @@
 """Model host: one loaded base model with its engine and adapters."""
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -12,19 +11,21 @@ from bem.adapters.bank import LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
-from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.errors import AdapterNotFoundError
+from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
 from bem_fleet.services.router.request_parsing import (
     DEFAULT_STRENGTH,
     RequestedStrength,
     RequestParser,
 )
+from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
-from fleet.errors import NotFoundError, UnavailableError
+from fleet.errors import UnavailableError
+from fleet.mission import RejectedAdapter
 
 _LOG = logs.get("router.model_host")
-_ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION_CHARS = 12
 
 
@@ -52,11 +53,14 @@ class ModelHost:
     Args:
         backbone: The base model.
         engine: Engine that owns the base model.
-        adapter_folder: Folder that adapters are loaded from.
+        adapter_folder: Adapters on disk, or the folder that they are loaded from.
         safety_strength: Strength of the safety adapter for requests that state none, in [0, 1].
         safety_floor: Minimum strength of all requests, in [0, 1].
+        warnings: What the mission serves without, with the reason.
+        default_tokens: Output limits of requests that set none.
 
     Attributes:
+        warnings: What the mission serves without, with the reason.
         started_unix_s: Time of loading, in seconds since the epoch.
     """
 
@@ -64,16 +68,21 @@ class ModelHost:
         self,
         backbone: Backbone,
         engine: EngineClient,
-        adapter_folder: Path,
+        adapter_folder: AdapterFolder | Path,
         *,
         safety_strength: float = 0.0,
         safety_floor: float = 0.0,
+        warnings: Sequence[str] = (),
+        default_tokens: DefaultTokens | None = None,
     ) -> None:
         self.backbone = backbone
+        self.warnings = tuple(warnings)
         self.started_unix_s = int(time.time())
         self._engine = engine
-        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens)
-        self._adapter_folder = adapter_folder
+        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens, default_tokens)
+        self._folder = (
+            AdapterFolder(adapter_folder) if isinstance(adapter_folder, Path) else adapter_folder
+        )
         self._safety_strength = safety_strength
         self._safety_floor = safety_floor
 
@@ -85,6 +94,10 @@ class ModelHost:
     def adapters(self) -> list[LoadedAdapter]:
         """Return the loaded adapters, sorted by name."""
         return self._engine.adapters()
+
+    def rejected_adapters(self) -> list[RejectedAdapter]:
+        """Return the folders that are not served, sorted by name."""
+        return self._folder.rejected()
 
     def find_adapter(self, model: str) -> LoadedAdapter | None:
         """Return the adapter that ``model`` names; None for the base model.
@@ -196,13 +209,11 @@ class ModelHost:
         Raises:
             InvalidRequestError: ``name`` is no adapter name.
             NotFoundError: The folder has no such adapter.
+            BemError: The adapter cannot be served.
         """
-        folder = self._adapter_folder / valid_adapter_name(name)
-        if not (folder / "card.json").is_file():
-            raise NotFoundError(f"there is no adapter {name!r} in the adapter folder")
-        loaded = await asyncio.wrap_future(self._llm_engine().load_adapter(folder))
+        valid_adapter_name(name)
+        loaded = await self._folder.load(self._llm_engine(), name)
         RESIDENT.labels(loaded.name, loaded.version[:_VERSION_CHARS]).set(1)
-        _LOG.info("adapter loaded", adapter=name, version=loaded.version[:_VERSION_CHARS])
         return loaded
 
     async def unload_adapter(self, name: str) -> None:
@@ -259,21 +270,6 @@ class LazyModelHost:
         if self.loaded is None:
             raise UnavailableError("the model is still loading", retry_after_s=2.0)
         return self.loaded
-
-
-def valid_adapter_name(name: str) -> str:
-    """Return ``name`` if it is an adapter name.
-
-    Raises:
-        InvalidRequestError: It is not; a path never is.
-    """
-    if not _ADAPTER_NAME.fullmatch(name):
-        raise InvalidRequestError(
-            "name",
-            f"{name[:80]!r} is no adapter name; "
-            "letters, digits, '.', '_' and '-' are allowed, at most 64",
-        )
-    return name
 
 
 def _call_on_loop(

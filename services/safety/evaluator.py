@@ -7,12 +7,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-from bem_fleet.guard.findings import Finding, ScoringQuery
-from bem_fleet.guard.policy import FAST_SCORERS, SPAN_SCORERS, SafetyPolicy, SafetyVerdict
+from bem_fleet.guard.findings import Finding, ScoringQuery, Span
+from bem_fleet.guard.policy import (
+    FAST_SCORERS,
+    SPAN_SCORERS,
+    Action,
+    SafetyPolicy,
+    SafetyVerdict,
+)
 from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
+from bem_fleet.guard.spans import merge_spans
+from bem_fleet.services.safety.text_windows import WINDOW_CHARS, split_text
 from prometheus_client import Counter
 
 _MAX_CACHED = 2048
+# Scorers whose score of a text is the highest of its phrases. The others compare a whole response
+# with its request (grounding, helpfulness: at most 4,000 words), choose the windows of a text that
+# they embed (the heads), or report spans of any length in linear time (secrets).
+_LOCAL_SCORERS = frozenset(("pii", "toxicity", "counterfactual"))
+# Scorers of word windows, and the words before an answer that can share a window with it.
+_BORDER_SCORERS = frozenset({"toxicity", "counterfactual"})
+_BORDER_WORDS, _BORDER_CHARS = 7, 200
 
 VERDICTS = Counter(
     "bem_safety_verdicts_total", "Texts evaluated.", ["side", "constraint", "action"]
@@ -61,7 +76,14 @@ class PolicyEvaluator:
             group.create_task(self.deep.run())
 
     async def evaluate(
-        self, text: str, side: str = "response", *, prompt: str = "", complete: bool = True
+        self,
+        text: str,
+        side: str = "response",
+        *,
+        prompt: str = "",
+        complete: bool = True,
+        ended: bool = True,
+        preceding: int = 0,
     ) -> SafetyVerdict:
         """Return the verdict on a text.
 
@@ -70,27 +92,109 @@ class PolicyEvaluator:
             side: ``request`` or ``response``.
             prompt: Request that a response answers; empty for none.
             complete: Whether the text is complete; scorers that need the prompt wait for that.
+            ended: Whether nothing follows the text.
+            preceding: Characters at the start that the text continues. They are judged only
+                together with what follows them: a finding within them is the client's own.
 
         Raises:
             UnavailableError: A scorer returned no finding; the text must not pass.
         """
         policy = self._policy()
         scorers = policy.required_scorers[side]
-        query = ScoringQuery(text, side, scorers, prompt if complete else "", complete)
-        verdict = policy.evaluate(side, await self.score(query))
+        query = ScoringQuery(text, side, scorers, prompt if complete else "", complete, ended)
+        finding = await (
+            self._score_continuation(query, preceding, policy) if preceding else self.score(query)
+        )
+        verdict = policy.evaluate(side, finding)
         worst = verdict.worst_violation
         constraint = worst.rule.constraint if worst else ""
         VERDICTS.labels(side, constraint, verdict.action.name.lower()).inc()
         return verdict
 
-    async def score(self, query: ScoringQuery) -> Finding:
-        """Return the finding of the requested scorers.
-
-        The deep tier is skipped where the prefilter rules sensitive data out, and for texts that
-        it has scored before.
+    async def find_spans(self, text: str) -> list[Span] | None:
+        """Return the spans of a text of a response that are redacted; None if it is withheld.
 
         Raises:
             UnavailableError: A scorer returned no finding.
+        """
+        policy = self._policy()
+        scorers = policy.required_scorers["response"] & frozenset(SPAN_SCORERS)
+        query = ScoringQuery(text, "response", scorers, complete=False)
+        verdict = policy.evaluate("response", await self.score(query))
+        if not verdict.allowed:
+            return None
+        return merge_spans(verdict.spans) if verdict.action == Action.REDACT else []
+
+    async def _score_continuation(
+        self, query: ScoringQuery, preceding: int, policy: SafetyPolicy
+    ) -> Finding:
+        """Return the finding of a text of which the first ``preceding`` characters are given.
+
+        Spans count if they reach into the rest. Word scores are those of the rest, or of the rest
+        behind the last words before it, unless these words violate the policy by themselves.
+        """
+        before, answer = query.text[:preceding], query.text[preceding:]
+        fast = query.scorers & FAST_SCORERS
+        own = self.score(replace(query, text=answer, scorers=fast))
+        joined = self.score(replace(query, scorers=query.scorers - FAST_SCORERS))
+        words = before[-_BORDER_CHARS:].split(" ")[-_BORDER_WORDS:]
+        last_words = " ".join(words)
+        border = replace(query, prompt="", complete=False, scorers=fast & _BORDER_SCORERS)
+        ahead = answer[:_BORDER_CHARS]
+        with_answer = self.score(replace(border, text=last_words + ahead))
+        alone = self.score(replace(border, text=last_words))
+        results = await asyncio.gather(own, joined, with_answer, alone)
+        scores = dict(results[0].scores)
+        for name, score in results[2].scores.items():
+            limits = [r.threshold for r in policy.rules if (r.scorer, r.side) == (name, query.side)]
+            if results[3].scores.get(name, 0.0) < min(limits, default=0.0):
+                scores[name] = max(scores.get(name, 0.0), score)
+        spans = tuple(span for span in results[1].spans if span.end > preceding)
+        for name in results[1].scores:
+            reached = [span.score for span in spans if span.scorer == name]
+            is_span_scorer = name in SPAN_SCORERS
+            scores[name] = max(reached, default=0.0) if is_span_scorer else results[1].scores[name]
+        return Finding(scores, spans)
+
+    async def score(self, query: ScoringQuery) -> Finding:
+        """Return the finding of the requested scorers.
+
+        Scorers that judge each phrase by itself get a long text in windows, one after the other, so
+        that the texts of other callers have their turn in between.
+
+        Raises:
+            OverloadedError: Too many texts wait for a scorer.
+            UnavailableError: A scorer returned no finding.
+        """
+        local = query.scorers & _LOCAL_SCORERS if len(query.text) > WINDOW_CHARS else frozenset()
+        pending = []
+        if whole := query.scorers - local:
+            pending.append(self._score_text(replace(query, scorers=whole)))
+        if local:
+            pending.append(self._score_windows(replace(query, scorers=local, prompt="")))
+        finding = Finding()
+        for other in await asyncio.gather(*pending):
+            finding = finding.merge(other)
+        return finding
+
+    async def _score_windows(self, query: ScoringQuery) -> Finding:
+        """Return the union of the findings of all windows."""
+        finding = Finding()
+        for offset, window in split_text(query.text):
+            part = await self._score_text(replace(query, text=window))
+            spans = tuple(
+                replace(span, start=span.start + offset, end=span.end + offset)
+                for span in part.spans
+            )
+            finding = finding.merge(replace(part, spans=spans))
+        # What lies in the overlap of two windows is found twice.
+        return replace(finding, spans=tuple(dict.fromkeys(finding.spans)))
+
+    async def _score_text(self, query: ScoringQuery) -> Finding:
+        """Return the finding of both tiers on one text.
+
+        The deep tier is skipped where the prefilter rules sensitive data out, and for texts that
+        it has scored before.
         """
         pending = []
         if fast := query.scorers & FAST_SCORERS:
@@ -109,7 +213,8 @@ class PolicyEvaluator:
 
     async def _score_deep(self, query: ScoringQuery) -> Finding:
         """Return the deep tier's finding, from the cache if the same text was scored before."""
-        name = f"{query.side}\0{','.join(sorted(query.scorers))}\0{query.text}"
+        scorers = ",".join(sorted(query.scorers))
+        name = f"{query.side}\0{scorers}\0{query.ended}\0{query.text}"
         key = hashlib.sha256(name.encode("utf-8", errors="surrogatepass")).digest()
         if cached := self._cache.get(key):
             self._cache.move_to_end(key)

@@ -8,6 +8,10 @@ from bem_fleet.guard.spans import merge_spans
 
 # Longer than any e-mail address, key or number; a longer run without a space is released in parts.
 MAX_TOKEN_CHARS = 320
+# Of a finding that is longer than the context, such as a private key, this much of its beginning
+# is evaluated with the text at its end, so that it is still recognised there.
+FINDING_HEAD_CHARS = 80
+_BETWEEN_ANSWERS = "\n\n"
 
 
 class HoldBack:
@@ -27,24 +31,60 @@ class HoldBack:
         stride: Characters that an evaluation must be able to release.
 
     Attributes:
-        text: Text of the stream so far.
+        text: Text of the stream so far, with the texts that it continues.
+        spans: Redacted spans of the text, sorted and without overlaps.
     """
 
     def __init__(self, window: int, context: int, stride: int) -> None:
         self.text = ""
+        self.spans: list[Span] = []
         self._window = window
         self._context = context
         self._stride = stride
         self._evaluated = 0
         self._released = 0
-        self._context_start = 0
-        self._spans: list[Span] = []
+        # Where the present answer and the text that it continues begin.
+        self._origin = 0
+        self._preceding_start = 0
+        # Ranges of the text that the last evaluation read, and the findings that reached its end.
+        self._segments: list[tuple[int, int]] = []
+        self._growing: Span | None = None
         self._held: deque[tuple[bytes, int]] = deque()
 
     @property
     def pending_count(self) -> int:
         """Number of messages in the buffer."""
         return len(self._held)
+
+    @property
+    def origin(self) -> int:
+        """Offset in ``text`` of the present answer."""
+        return self._origin
+
+    @property
+    def preceding_chars(self) -> int:
+        """Characters of the last evaluated text that the answer continues and did not write."""
+        return sum(max(0, min(end, self._origin) - start) for start, end in self._segments)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last evaluated text was the whole answer."""
+        return self._segments == [(self._preceding_start, len(self.text))]
+
+    def start(self, preceding: str) -> None:
+        """Begin an answer that continues ``preceding``, which is evaluated and never released.
+
+        Args:
+            preceding: End of the text that the answer continues; empty for none.
+        """
+        if self._held or self._evaluated < len(self.text):
+            return  # the answers before are not released: all are evaluated as one text
+        if self.text:
+            self.text += _BETWEEN_ANSWERS
+        self._preceding_start = len(self.text)
+        self.text += preceding
+        self._origin = self._evaluated = self._released = len(self.text)
+        self._growing = None
 
     def add(self, raw: bytes, delta: str) -> None:
         """Append the next message and its text.
@@ -65,8 +105,15 @@ class HoldBack:
         releasable = len(self.text) - self._window - self._released
         if self._evaluated == len(self.text) or (not ended and releasable < self._stride):
             return ""
-        self._context_start = max(0, self._evaluated - self._context)
-        return self.text[self._context_start :]
+        start = self._evaluated - self._context
+        if start < self._origin:
+            start = self._preceding_start
+        self._segments = [(start, len(self.text))]
+        growing = self._growing
+        if growing is not None and growing.start < start:
+            head_end = min(growing.start + FINDING_HEAD_CHARS, start)
+            self._segments.insert(0, (growing.start, head_end))
+        return "".join(self.text[first:last] for first, last in self._segments)
 
     def mark_evaluated(self, length: int, spans: Iterable[Span] = ()) -> None:
         """Record that the first ``length`` characters may pass, with ``spans`` redacted.
@@ -76,9 +123,25 @@ class HoldBack:
             spans: Spans with offsets in the last result of ``text_to_evaluate``.
         """
         self._evaluated = length
-        start = self._context_start
-        moved = [Span(s.start + start, s.end + start, s.label, s.score, s.scorer) for s in spans]
-        self._spans = merge_spans([*self._spans, *moved])
+        self._growing = None
+        # What is released stays as it is; a finding that began in it is cut from here on.
+        earliest = max(self._origin, self._released)
+        found = []
+        for span in spans:
+            start, end = self._place(span.start), self._place(span.end - 1) + 1
+            if end >= length and (self._growing is None or start < self._growing.start):
+                self._growing = Span(start, end, span.label, span.score, span.scorer)
+            if end > earliest:
+                found.append(Span(max(start, earliest), end, span.label, span.score, span.scorer))
+        self.spans = merge_spans([*self.spans, *found])
+
+    def _place(self, offset: int) -> int:
+        """Return the offset in ``text`` of an offset in the evaluated text."""
+        for start, end in self._segments:
+            if offset < end - start:
+                return start + offset
+            offset -= end - start
+        return self._segments[-1][1] if self._segments else offset
 
     def release(self, *, ended: bool) -> Iterator[tuple[bytes, int, list[Span]]]:
         """Remove and yield the messages that may be released now, in order.
@@ -94,12 +157,12 @@ class HoldBack:
         while self._held and self._held[0][1] <= limit:
             raw, end = self._held.popleft()
             start, self._released = self._released, end
-            yield raw, start, [s for s in self._spans if s.start < end and s.end > start]
+            yield raw, start, [s for s in self.spans if s.start < end and s.end > start]
 
     def _limit(self) -> int:
         """Return the offset up to which messages may be released before the end of the stream."""
         limit = max(self._evaluated - self._window, self._released)
-        for span in self._spans:
+        for span in self.spans:
             if span.start < limit < span.end:
                 limit = span.start
         # Inside a word: an unfinished address or key is no span yet, so the word waits as a whole

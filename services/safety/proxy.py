@@ -11,6 +11,7 @@ from bem_fleet.services.safety.audit import AuditRecord
 from bem_fleet.services.safety.descriptors import Catalog, Method
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.holdback import HoldBack
+from bem_fleet.services.safety.mission_errors import filter_error
 from bem_fleet.services.safety.request_guard import RequestGuard
 from bem_fleet.services.safety.response_guard import ResponseGuard
 from bem_fleet.services.safety.settings import SafetySettings
@@ -84,10 +85,10 @@ class Proxy(grpc.GenericRpcHandler):
         async def handle(raw: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
             record = AuditRecord(path)
             call: Any = self._channel.unary_unary(path)
-            guard = ResponseGuard(method, self._evaluator, record, HoldBack(0, 0, 1))
+            guard = self._response_guard(method, record, HoldBack(0, 0, 1))
             try:
                 metadata = self._request_guard.forwarded_metadata(context, record)
-                guard.prompt = await self._request_guard.check(method, raw, record)
+                guard.begin(await self._request_guard.check(method, raw, record))
                 response: bytes = await call(
                     raw, metadata=metadata, timeout=context.time_remaining()
                 )
@@ -109,10 +110,16 @@ class Proxy(grpc.GenericRpcHandler):
     async def _abort(
         self, err: aio.AioRpcError, record: AuditRecord, context: aio.ServicerContext[Any, Any]
     ) -> None:
-        """Record the mission's error and end the client's call with it."""
+        """Record the mission's error and end the client's call with it, its texts redacted."""
+        error = await filter_error(err, self._evaluator)
         await record.write(self._audit, err.code().name)
-        trailing = tuple(err.trailing_metadata() or ())
-        await context.abort(err.code(), err.details() or "", trailing)
+        await context.abort(err.code(), error.message, error.trailing_metadata)
+
+    def _response_guard(
+        self, method: Method, record: AuditRecord, hold_back: HoldBack
+    ) -> ResponseGuard:
+        context_chars = self._settings.context_chars
+        return ResponseGuard(method, self._evaluator, record, hold_back, context_chars)
 
     async def _forward(
         self, path: str, method: Method, requests: Any, context: aio.ServicerContext[Any, Any]
@@ -122,7 +129,7 @@ class Proxy(grpc.GenericRpcHandler):
         hold_back = HoldBack(
             self._settings.window_chars, self._settings.context_chars, self._settings.stride_chars
         )
-        guard = ResponseGuard(method, self._evaluator, record, hold_back)
+        guard = self._response_guard(method, record, hold_back)
         inbox: asyncio.Queue[Any] = asyncio.Queue()
         call: Any = None
         sender: asyncio.Task[None] | None = None
@@ -160,7 +167,7 @@ class Proxy(grpc.GenericRpcHandler):
         metadata = self._request_guard.forwarded_metadata(context, guard.record)
         if not method.streams_requests:
             raw = await anext(aiter(requests), b"")
-            guard.prompt = await self._request_guard.check(method, raw, guard.record)
+            guard.begin(await self._request_guard.check(method, raw, guard.record))
             unary: Any = self._channel.unary_stream(path)
             return unary(raw, metadata=metadata, timeout=context.time_remaining()), None
         streaming: Any = self._channel.stream_stream(path)
@@ -173,9 +180,11 @@ class Proxy(grpc.GenericRpcHandler):
         self, method: Method, requests: Any, call: Any, guard: ResponseGuard
     ) -> None:
         """Check and forward the client's messages, each with the end of the preceding ones."""
+        preceding = ""
         async for raw in requests:
-            preceding = guard.prompt[-self._settings.context_chars :]
-            guard.prompt = await self._request_guard.check(method, raw, guard.record, preceding)
+            checked = await self._request_guard.check(method, raw, guard.record, preceding)
+            guard.begin(checked)
+            preceding = checked.text[-self._settings.context_chars :]
             await call.write(raw)
         await call.done_writing()
 
@@ -204,11 +213,11 @@ class Proxy(grpc.GenericRpcHandler):
                 ended, failure = await _drain(inbox, guard)
                 await guard.evaluate_pending(ended=ended)
                 if not ended:
-                    for raw in guard.release(ended=False):
+                    async for raw in guard.release(ended=False):
                         yield raw
         finally:
             reader.cancel()
-        last = list(guard.release(ended=True))
+        last = [raw async for raw in guard.release(ended=True)]
         if failure is None:
             await guard.record.write(self._audit, "OK")
         elif not isinstance(failure, aio.AioRpcError):
@@ -228,16 +237,17 @@ async def _drain(inbox: asyncio.Queue[Any], guard: ResponseGuard) -> tuple[bool,
     Returns:
         Whether the stream has ended, and the error that ended it.
     """
-    entries = [await inbox.get()]
-    while not inbox.empty():
-        entries.append(inbox.get_nowait())
-    for entry in entries:
+    entry = await inbox.get()
+    while True:
         if entry is _END:
             return True, None
         if isinstance(entry, Exception):
             return True, entry
         await guard.add(entry)
-    return False, None
+        # An answer is released before the next one of the same stream begins.
+        if inbox.empty() or guard.answers_one:
+            return False, None
+        entry = inbox.get_nowait()
 
 
 async def _read_responses(call: Any, inbox: asyncio.Queue[Any]) -> None:

@@ -3,26 +3,21 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from bem_fleet.guard.policy import SafetyVerdict
 from bem_fleet.guard.scoring.prefilter import invalid_text_reason
 from bem_fleet.services.safety.audit import AuditRecord
+from bem_fleet.services.safety.continuation import continued_texts
 from bem_fleet.services.safety.descriptors import Method, texts
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
+from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.common.v1 import text_pb2
 from fleet.access import Role, principal
-from fleet.errors import DeniedError, InvalidArgumentError
-from fleet.wire import (
-    AUTHORIZATION,
-    CONTENT_FILTERED,
-    FORWARDED_BY,
-    SAFETY_MINIMUM,
-    SAFETY_STRENGTH,
-    TENANT,
-)
+from fleet.errors import InvalidArgumentError
+from fleet.wire import AUTHORIZATION, FORWARDED_BY, SAFETY_MINIMUM, SAFETY_STRENGTH, TENANT
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
@@ -33,6 +28,19 @@ _NOT_FORWARDED = frozenset(
         *(SAFETY_STRENGTH, SAFETY_MINIMUM, TENANT),
     }
 )
+
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A request that may reach the mission.
+
+    Attributes:
+        text: All its texts, joined by line breaks.
+        continued: Texts that its answers continue, one for each answer.
+    """
+
+    text: str = ""
+    continued: tuple[str, ...] = ()
 
 
 class RequestGuard:
@@ -56,8 +64,8 @@ class RequestGuard:
 
     async def check(
         self, method: Method, raw: bytes, record: AuditRecord, preceding: str = ""
-    ) -> str:
-        """Validate and evaluate a request; returns its text.
+    ) -> CheckedRequest:
+        """Validate and evaluate a request.
 
         All text fields are evaluated as one text together with the preceding text of the stream,
         so that a phrase split over fields or messages is complete in it.
@@ -74,24 +82,24 @@ class RequestGuard:
             DeniedError: The policy blocks the request.
             UnavailableError: There is no verdict.
         """
-        name = method.request.DESCRIPTOR.name
         parts, total, limit = [], 0, self._settings.max_text_chars
-        for field, role, text in texts(parse_message(method.request, raw, InvalidArgumentError)):
+        message = parse_message(method.request, raw, InvalidArgumentError)
+        for field, role, text in texts(message):
             total += len(text)
             if total > limit:
                 raise InvalidArgumentError(
                     field,
-                    f"{name} has {total} characters of text up to this field; the limit is "
-                    f"{limit}; shorten the request",
+                    f"the request has {total} characters of text up to this field; the limit is "
+                    f"{limit}; shorten it",
                 )
             if role == text_pb2.TEXT_ROLE_PROMPT and (reason := invalid_text_reason(text)):
-                raise InvalidArgumentError(field, f"{name}.{field} {reason}; remove it")
+                raise InvalidArgumentError(field, f"{reason}; remove it")
             parts.append(text)
         prompt = "\n".join([preceding, *parts] if preceding else parts)
-        if prompt:
+        if prompt and not method.only_counts:
             verdict = await self._evaluator.evaluate(prompt, "request")
             enforce(verdict, record, "request")
-        return prompt
+        return CheckedRequest(prompt, continued_texts(message))
 
     def forwarded_metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord
@@ -126,34 +134,6 @@ class RequestGuard:
             if key not in _NOT_FORWARDED and not key.startswith("grpc-")
         ]
         return [*forwarded, *((key, value) for key, value in own.items() if value)]
-
-
-def enforce(verdict: SafetyVerdict, record: AuditRecord, side: str) -> None:
-    """Record a verdict, and end the call if the text must not pass.
-
-    Args:
-        verdict: Verdict on a text.
-        record: Receives the verdict.
-        side: ``request`` or ``response``.
-
-    Raises:
-        DeniedError: The text must not pass.
-    """
-    record.add_verdict(verdict)
-    worst = verdict.worst_violation
-    if verdict.allowed or worst is None:
-        return
-    subject = "the request was blocked" if side == "request" else "the response was withheld"
-    raise DeniedError(
-        f"{subject}: it violates {worst.rule.constraint} ({worst.rule.scorer})",
-        CONTENT_FILTERED,
-        {
-            "category": worst.rule.scorer,
-            "constraint": worst.rule.constraint,
-            "score": f"{worst.score:.3f}",
-            "side": side,
-        },
-    )
 
 
 def parse_message(

@@ -13,11 +13,13 @@ from bem_fleet.guard.query_codec import decode_finding, encode_query
 from bem_fleet.services.safety.circuit_breaker import CircuitBreaker
 from bem_fleet.services.safety.scorer_process import BREAKER, CHECK_SECONDS, RESTARTS
 from fleet import logs
-from fleet.errors import UnavailableError
+from fleet.errors import OverloadedError, UnavailableError
 
 _LOG = logs.get("safety.scorer_client")
 _MAX_LINE_BYTES = 64 * 1024 * 1024
 _RECONNECT_DELAY_S = 0.2
+# Beyond the time limit, for the server's own answer that it is exceeded.
+_RESPONSE_S = 0.2
 
 
 class ScorerClient:
@@ -48,8 +50,9 @@ class ScorerClient:
         """Return the finding of one text.
 
         Raises:
-            UnavailableError: There is no finding in time, or the circuit breaker is open; the text
-                must not pass.
+            OverloadedError: Too many texts wait for a finding in time; the text must not pass.
+            UnavailableError: There is no finding, or the circuit breaker is open; the text must
+                not pass.
         """
         if self._writer is None or not self._tier_is_ready:
             raise UnavailableError(
@@ -68,7 +71,8 @@ class ScorerClient:
         try:
             with CHECK_SECONDS.labels(self.tier).time():
                 self._writer.write(json.dumps(message).encode() + b"\n")
-                async with asyncio.timeout(self._timeout_s):
+                # The server ends the wait for a batch after this time, and says so.
+                async with asyncio.timeout(self._timeout_s + _RESPONSE_S):
                     finding = await future
         except TimeoutError as err:
             self._record_failure()
@@ -125,7 +129,9 @@ class ScorerClient:
             raise ValueError(f"malformed scorer message: {str(message)[:80]}") from err
         if future is None or future.done():
             return  # its caller has given up
-        if finding is None:
+        if finding is None and message.get("overloaded"):
+            future.set_exception(OverloadedError(str(error), self._timeout_s))
+        elif finding is None:
             future.set_exception(UnavailableError(str(error)))
         else:
             future.set_result(finding)

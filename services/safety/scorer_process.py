@@ -10,10 +10,10 @@ from typing import Any
 
 from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.query_codec import decode_finding, encode_query
-from bem_fleet.services.safety.batch_queue import BatchQueue, Entry
+from bem_fleet.services.safety.batch_queue import BatchQueue, Entry, is_long
 from bem_fleet.services.safety.circuit_breaker import CircuitBreaker
 from fleet import logs
-from fleet.errors import UnavailableError
+from fleet.errors import OverloadedError, UnavailableError
 from prometheus_client import Counter, Gauge, Histogram
 
 _LOG = logs.get("safety.scorer")
@@ -43,6 +43,8 @@ class ScorerProcess:
 
     Queries that arrive while the child scores a batch form the next batch. A batch that takes
     longer than ``timeout_s`` means that the child hangs: it is killed and a new one is started.
+    After a batch with a long text no other long one is taken for as long as that batch took, so
+    that long texts leave half of a processor to everybody else.
 
     Args:
         tier: ``fast`` or ``deep``.
@@ -68,6 +70,7 @@ class ScorerProcess:
         self._queue = BatchQueue()
         self._batch: Sequence[Entry] = ()
         self._wake = asyncio.Event()
+        self._next_long_at = 0.0
         self._process: asyncio.subprocess.Process | None = None
         self._exit_watcher: asyncio.Task[None] | None = None
 
@@ -89,8 +92,9 @@ class ScorerProcess:
             client: Identity of the client, for fairness between clients.
 
         Raises:
-            UnavailableError: There is no finding in time, or the circuit breaker is open; the text
-                must not pass.
+            OverloadedError: Too many texts wait for a finding in time; the text must not pass.
+            UnavailableError: There is no finding, or the circuit breaker is open; the text must
+                not pass.
         """
         if not self.is_ready:
             raise UnavailableError(
@@ -109,9 +113,16 @@ class ScorerProcess:
             async with asyncio.timeout(self._timeout_s):
                 finding = await future
         except TimeoutError as err:
-            self._record_failure()
-            raise UnavailableError(
-                f"the {self.tier} safety scorer exceeded its time limit of {self._timeout_s:g} s"
+            # Neither counts as a failure here: the loop counts a batch that hangs, once.
+            if any(one is future for _, one in self._batch):
+                raise UnavailableError(
+                    f"the {self.tier} safety scorer exceeded its time limit of "
+                    f"{self._timeout_s:g} s"
+                ) from err
+            raise OverloadedError(
+                f"the {self.tier} safety scorer has too many texts to score; the limit is a wait "
+                f"of {self._timeout_s:g} s; retry later",
+                self._timeout_s,
             ) from err
         self._breaker.record_success()
         BREAKER.labels(self.tier).set(0)
@@ -165,7 +176,9 @@ class ScorerProcess:
         await self._wake.wait()
         if process.returncode is not None:
             raise EOFError(f"the scorer exited with status {process.returncode}")
-        self._batch = self._queue.take(self._max_batch)
+        clock = asyncio.get_running_loop()
+        began = clock.time()
+        self._batch = self._queue.take(self._max_batch, long=began >= self._next_long_at)
         if self._batch:
             line = json.dumps([encode_query(query) for query, _ in self._batch])
             with CHECK_SECONDS.labels(self.tier).time():
@@ -173,9 +186,13 @@ class ScorerProcess:
                     process.stdin.write(line.encode() + b"\n")
                     response = json.loads(await _read_line(process))
             _resolve(self._batch, response)
+            if any(is_long(query) for query, _ in self._batch):
+                self._next_long_at = 2 * clock.time() - began
             self._batch = ()
-        if not self._queue:
-            self._wake.clear()
+            return
+        self._wake.clear()
+        if self._queue:  # long texts only, and it is not their turn yet
+            clock.call_at(self._next_long_at, self._wake.set)
 
     def _record_failure(self) -> None:
         self._breaker.record_failure()

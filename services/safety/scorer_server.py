@@ -4,7 +4,8 @@
 ``BEM_SAFETY_SCORER_SOCKET``. Messages are lines of JSON. On connection, and whenever it changes,
 the server sends ``{"alive": {"deep": true, "fast": true}}``. A client sends ``{"id": 1, "tier":
 "fast", "query": {...}}`` and receives ``{"id": 1, "finding": {...}}`` or ``{"id": 1, "error":
-"..."}``, in any order. Queries of all clients share batches; each client has its turn.
+"..."}``, in any order; ``"overloaded": true`` marks an error by a queue that is too long. Queries
+of all clients share batches; each client has its turn.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from bem_fleet.guard.query_codec import decode_query, encode_finding
 from bem_fleet.services.safety.scorer_process import ScorerProcess
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
-from fleet.errors import UnavailableError
+from fleet.errors import OverloadedError, UnavailableError
 from fleet.metrics import MetricsPage
 
 _LOG = logs.get("safety.scorer_server")
@@ -136,8 +137,9 @@ class ScorerServer:
             except (KeyError, TypeError) as err:
                 raise ValueError(f"malformed message {str(message)[:80]}") from err
             response["finding"] = encode_finding(await scorer.score(query, client=writer))
-        except (ValueError, UnavailableError) as err:
+        except (ValueError, UnavailableError, OverloadedError) as err:
             response["error"] = str(err)
+            response["overloaded"] = isinstance(err, OverloadedError)
         try:
             with suppress(OSError):  # the client has left
                 _send(writer, response)

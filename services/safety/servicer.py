@@ -2,11 +2,12 @@
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 from bem_fleet.guard.findings import ScoringQuery, Span
-from bem_fleet.guard.policy import REQUEST_SCORERS, RESPONSE_SCORERS, Action
+from bem_fleet.guard.policy import REQUEST_SCORERS, RESPONSE_SCORERS, SPAN_SCORERS, Action
 from bem_fleet.guard.spans import merge_spans, redact
 from bem_fleet.services.safety.descriptors import Catalog
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
@@ -26,7 +27,7 @@ from grpc_reflection.v1alpha import reflection
 
 SERVICE = pb.DESCRIPTOR.services_by_name["SafetyService"].full_name
 STATUS: StatusTable = {}
-
+MAX_TEXTS = 64
 
 _ACTIONS = {
     Action.ALLOW: pb.ACTION_ALLOW,
@@ -98,6 +99,25 @@ class SafetyServicer(rpc.SafetyServiceServicer):
         return pb.ScoreResponse(
             scores=finding.scores, spans=[_span(span) for span in merge_spans(finding.spans)]
         )
+
+    async def Redact(self, request: pb.RedactRequest, context: Context) -> pb.RedactResponse:  # noqa: ARG002 - gRPC's
+        """Return the texts without personal data and secrets."""
+        total, limit = sum(map(len, request.texts)), self._max_text_chars
+        if not 1 <= len(request.texts) <= MAX_TEXTS or total > limit:
+            raise InvalidArgumentError(
+                "texts",
+                f"must be 1 to {MAX_TEXTS} texts with at most {limit} characters in all, are "
+                f"{len(request.texts)} with {total}",
+            )
+        findings = await asyncio.gather(*(self._find_spans(text) for text in request.texts))
+        return pb.RedactResponse(
+            texts=[redact(text, one) for text, one in zip(request.texts, findings, strict=True)],
+            labels=sorted({span.label for one in findings for span in one}),
+        )
+
+    async def _find_spans(self, text: str) -> list[Span]:
+        query = ScoringQuery(text, "response", frozenset(SPAN_SCORERS))
+        return merge_spans((await self._evaluator.score(query)).spans)
 
     async def SetStrength(
         self,

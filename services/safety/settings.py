@@ -48,3 +48,9 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
 
     strength_key: str = "bem:safety:strength"
     """Redis hash of the safety strengths."""
+
+    audit_anchor: Path = Path(".run/audit/anchor")
+    """File in which the witness keeps the chain's head."""
+
+    audit_interval_s: float = Field(0.5, gt=0)
+    """Seconds between two looks of the witness; bounds what can be cut off unseen."""

@@ -27,7 +27,7 @@ _PAGE_SIZE = 1000
 _TIMEOUT_S = 2.0
 SKIPPED = Counter(
     "bem_validation_canary_pairs_skipped_total",
-    "Entries of canary streams that are no pair of a known version, by reason.",
+    "Entries of canary streams that are no pair of a known version and no probe score, by reason.",
     ["reason"],
 )
 Pair = canary_pb2.PairObservation
@@ -85,10 +85,7 @@ class CanaryObservations:
     async def read_scores(self, canary_id: str, after: str) -> tuple[list[ProbeScore], str]:
         """Return the next page of probe scores and the cursor after it; see ``read_pairs``."""
         entries, cursor = await self._read_page(_scores_stream(canary_id), after)
-        scores = [
-            ProbeScore(int(fields[b"probe"]), float(fields[b"stable"]), float(fields[b"canary"]))
-            for fields in entries
-        ]
+        scores = [score for fields in entries if (score := _decode_score(fields)) is not None]
         return scores, cursor
 
     async def append_score(self, canary_id: str, score: ProbeScore) -> None:
@@ -142,7 +139,20 @@ def _decode_pair(fields: Mapping[bytes, bytes]) -> Pair | None:
     return pair
 
 
-def _skip(reason: str) -> Pair | None:
+def _decode_score(fields: Mapping[bytes, bytes]) -> ProbeScore | None:
+    if not {b"probe", b"stable", b"canary"} <= fields.keys():
+        return _skip("missing_field")
+    try:
+        probe, stable, canary = (fields[name] for name in (b"probe", b"stable", b"canary"))
+        score = ProbeScore(int(probe), float(stable), float(canary))
+    except ValueError:
+        return _skip("malformed")
+    # NaN fails the comparison too.
+    if not (score.probe >= 0 and 0 <= score.stable <= 1 and 0 <= score.canary <= 1):
+        return _skip("malformed")
+    return score
+
+
+def _skip(reason: str) -> None:
     SKIPPED.labels(reason).inc()
-    _LOG.warning("pair skipped", reason=reason)
-    return None
+    _LOG.warning("entry of a canary stream skipped", reason=reason)

@@ -1,7 +1,7 @@
 """Parsing of canary analysis requests, with the limit of every field."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bem_fleet.services.validation.canary_analysis import TRIPWIRE_WINDOW, AnalysisTerms
@@ -34,8 +34,15 @@ class CanaryAnalysisRequest:
     targets: tuple[ProbeTarget, ProbeTarget] | None
 
 
-def parse_analysis_request(request: pb.AnalyzeCanaryRequest) -> CanaryAnalysisRequest:
+def parse_analysis_request(
+    request: pb.AnalyzeCanaryRequest, missions: Mapping[str, str], canaries: Mapping[str, str]
+) -> CanaryAnalysisRequest:
     """Validate a request.
+
+    Args:
+        request: The request.
+        missions: Address of each mission's stable pods by name.
+        canaries: Address of the canary's own pods by name of the mission.
 
     Raises:
         InvalidArgumentError: A field is missing or exceeds its limit.
@@ -54,16 +61,27 @@ def parse_analysis_request(request: pb.AnalyzeCanaryRequest) -> CanaryAnalysisRe
         _check_probe(probe)
     targets = None
     if request.probes:
-        stable, canary = request.stable, request.canary
-        if not (stable.address and canary.address):
-            raise InvalidArgumentError(
-                "stable", "an address is missing; probes need the addresses of both tracks"
-            )
+        stable = _address(request.mission, missions)
+        canary = _address(request.mission, canaries) if request.canary_has_pods else stable
         targets = (
-            ProbeTarget(stable.address, stable.model),
-            ProbeTarget(canary.address, canary.model),
+            ProbeTarget(stable, request.stable.model),
+            ProbeTarget(canary, request.canary.model),
         )
     return CanaryAnalysisRequest(name, parse_terms(request.terms), request.probes, targets)
+
+
+def _address(mission: str, addresses: Mapping[str, str]) -> str:
+    """Return the address that the settings give for a mission; a request's text is never dialled.
+
+    Raises:
+        InvalidArgumentError: The settings do not name the mission.
+    """
+    if mission not in addresses:
+        known = ", ".join(sorted(addresses)) or "none"
+        raise InvalidArgumentError(
+            "mission", f"{mission[:40]!r} has no address in the settings; known are {known}"
+        )
+    return addresses[mission]
 
 
 def parse_terms(terms: pb.CanaryTerms) -> AnalysisTerms:

@@ -8,6 +8,7 @@ from bem_fleet.acceptance.catalogue import Catalogue, Direction, GateRule, GateS
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation.claims import Comparison, GateCheck, Lineage
 from bem_fleet.stats.distribution import Statistic as MeanStatistic
+from bem_fleet.stats.samples import LARGEST_SCORE
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
 
@@ -202,6 +203,8 @@ def _check_length(field: str, value: str, limit: int) -> str:
 
 
 def _check_finite(field: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise InvalidArgumentError(field, f"is {value}; it must be a finite number")
+    if not (math.isfinite(value) and abs(value) <= LARGEST_SCORE):
+        raise InvalidArgumentError(
+            field, f"is {value:g}; it must be a finite number within {LARGEST_SCORE:g}"
+        )
     return value

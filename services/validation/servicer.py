@@ -144,7 +144,8 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.AnalyzeCanaryResponse:
         """Analyze all observations of a canary so far."""
-        parsed = parse_analysis_request(request)
+        settings = self._settings
+        parsed = parse_analysis_request(request, settings.missions, settings.canaries)
         return responses.canary_response(
             await self._canaries.analyze(parsed.id, parsed.terms, parsed.probes, parsed.targets)
         )

@@ -20,6 +20,12 @@ class ValidationSettings(FleetSettings, env_prefix="BEM_VALIDATION_"):
     claims_stream: str = Field(CLAIMS_STREAM, min_length=1)
     """Redis stream of the claims, and the prefix of its indices."""
 
+    missions: dict[str, str] = Field({})
+    """gRPC target of each mission's sidecar by mission name, as a JSON object: where probes go."""
+
+    canaries: dict[str, str] = Field({})
+    """gRPC target of the canary's own pods by mission name, as a JSON object."""
+
     alpha: float = Field(0.05, gt=0, lt=1)
     """False discovery rate that a gate's adjusted p-value must keep."""
 

@@ -259,17 +259,17 @@ def test_gateway_and_helm_test_know_every_mission() -> None:
 def test_each_pod_gets_its_own_key_only() -> None:
     """Hashes go to every server; a secret to the service that it names, the operator's to none."""
     found = objects(render(next(v for v in VALUE_SETS if v.stem == "cpu-values")))
-    (secret,) = [e for e in found if e["metadata"]["name"] == "bem-fleet-keys"]
+    (secret,) = [e for e in found if e["metadata"]["name"] == "bem-fleet-access"]
     keys = KeysFile.model_validate(yaml.safe_load(secret["stringData"]["keys.yaml"]))
     mounted = {
         name: {
             item["key"]
             for v in pod["volumes"]
-            if v["name"] == "keys"
+            if v["name"] == "access"
             for item in v["secret"]["items"]
         }
         for name, pod in pods(found)
-        if any(volume["name"] == "keys" for volume in pod["volumes"])
+        if any(volume["name"] == "access" for volume in pod["volumes"])
     }
 
     assert mounted == {
@@ -294,10 +294,10 @@ def test_existing_secret_takes_the_place_of_the_charts() -> None:
     """The chart then makes no keys."""
     found = objects(render(next(v for v in VALUE_SETS if v.stem == "external-redis-values")))
 
-    assert not [e for e in found if e["metadata"]["name"] == "bem-fleet-keys"]
+    assert not [e for e in found if e["metadata"]["name"] == "bem-fleet-access"]
     assert "fleet-keys" in {
         volume["secret"]["secretName"]
         for _, pod in pods(found)
         for volume in pod["volumes"]
-        if volume["name"] == "keys"
+        if volume["name"] == "access"
     }

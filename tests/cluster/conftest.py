@@ -76,6 +76,7 @@ def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effe
     run("kubectl", "apply", "-f", "-", stdin=namespace % (installed.namespace, label))
     if _uses_local_cluster():
         run(CLUSTER_TOOL, "volume", f"{installed.namespace}-redis", "4")
+        run(CLUSTER_TOOL, "volume", f"{installed.namespace}-witness", "1")
     try:
         installed.helm("install", "charts", "--wait", "--timeout", "15m")
         yield installed

@@ -95,7 +95,7 @@ class Release:
 
     def api_key(self, name: str = "user") -> str:
         """Return a key of the release's Secret."""
-        command = ("get", "secret", f"{self.name}-keys", "-o", "json")
+        command = ("get", "secret", f"{self.name}-access", "-o", "json")
         stored: dict[str, str] = json.loads(self.kubectl(*command))["data"]
         return base64.b64decode(stored[f"{name}.key"]).decode()
 
@@ -149,8 +149,10 @@ class Release:
             self.kubectl("rollout", "status", name, "--timeout=300s", timeout_s=330)
 
     def redis(self, *command: str) -> str:
-        """Run redis-cli in the release's Redis."""
-        return self.kubectl("exec", f"{self.name}-redis-0", "--", "redis-cli", *command)
+        """Run redis-cli in the release's Redis, with the login of its administrator."""
+        script = 'REDISCLI_AUTH=$(cat /run/secrets/redis/admin) exec redis-cli --user admin "$@"'
+        shell = ("--", "sh", "-c", script, "redis-cli")
+        return self.kubectl("exec", f"{self.name}-redis-0", *shell, *command)
 
     @contextmanager
     def port_forward(self, component: str, port: int) -> Iterator[int]:

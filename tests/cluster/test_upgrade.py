@@ -11,7 +11,14 @@ from tests.cluster.client import complete, give_feedback, is_stored, send_contin
 from tests.cluster.kubernetes_cli import Release
 
 pytestmark = [pytest.mark.stage("upgrade"), pytest.mark.e2e, pytest.mark.timeout(1500)]
-SECRETS = ("get", "secret", "bem-fleet-redis", "bem-fleet-keys", "-o", "jsonpath={.items[*].data}")
+SECRETS = (
+    "get",
+    "secret",
+    "bem-fleet-redis",
+    "bem-fleet-access",
+    "-o",
+    "jsonpath={.items[*].data}",
+)
 
 
 def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None:

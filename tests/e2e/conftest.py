@@ -119,6 +119,8 @@ def channel(fleet: Fleet) -> Iterator[grpc.Channel]:
 
 @pytest.fixture
 def redis(fleet: Fleet) -> Iterator[Any]:
-    """The fleet's Redis."""
-    with redis_client.Redis(port=int(fleet.environment["REDIS_PORT"])) as connection:
+    """The fleet's Redis, with the login of its administrator."""
+    ports = {"REDIS_PORT": int(fleet.environment["REDIS_PORT"])}
+    plan = Plan(run=Path(fleet.environment["RUN_DIR"]), ports=ports)
+    with redis_client.Redis.from_url(plan.redis_url("admin")) as connection:
         yield connection

@@ -100,7 +100,8 @@ def test_closed_connection_cancels_the_request(fleet: Fleet, client: openai.Open
 
 def test_feedback_survives_a_gateway_kill(fleet: Fleet, redis: Any) -> None:
     """An acknowledged record survives kill -9, and an idempotency key stores it once."""
-    body = {"completion_id": "chatcmpl-1", "rating": "down", "correction": "Paris"}
+    body: dict[str, Any] = {"completion_id": "chatcmpl-1", "rating": "down"}
+    body |= {"correction": "Paris", "consent": True}
     key = {"Idempotency-Key": "k-1"}
     answers = [
         httpx.post(f"{fleet.http}/v1/feedback", json=body, headers=key, timeout=10)
@@ -160,8 +161,17 @@ def test_every_response_has_an_audit_record(redis: Any) -> None:
     assert len(generated) >= 4
     assert {b"OK", b"ENDED_EARLY"} <= {fields[b"status"] for fields in generated}
     assert {fields[b"action"] for fields in generated} <= {b"allow", b"filter"}
-    assert all(len(fields[b"sha256"]) == 64 for fields in generated)
+    assert all(len(fields[b"text_hmac"]) == 64 for fields in generated)
     assert not any(b"fisherman" in value for fields in records for value in fields.values())
+
+
+def test_audit_log_is_valid_and_anchored(fleet: Fleet) -> None:
+    """The command finds login, key and anchors by itself, and no fault after all the kills."""
+    done = fleet.command("audit", "verify")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hash chain valid" in done.stdout
+    assert "anchored up to record" in done.stdout
 
 
 def test_requests_in_flight_finish_when_the_fleet_stops(

@@ -178,12 +178,7 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
     "unknown field": (chat(colour="red"), 400, "colour", "unknown field"),
     "no messages": (chat(messages=[]), 400, "messages", "at least 1"),
     "too many messages": (chat(messages=PARIS * 257), 400, "messages", "256"),
-    "empty message": (
-        chat(messages=[{"role": "user", "content": ""}]),
-        400,
-        "messages[0].content",
-        "empty",
-    ),
+    "no text": (chat(messages=[{"role": "user", "content": ""}]), 400, "messages", "no message"),
     "no tokens": (chat(max_tokens=0), 400, "max_tokens", "1"),
     "beyond context": (chat(max_tokens=4000), 400, "max_tokens", "2048"),
     "long prompt": (
@@ -205,7 +200,13 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
         "messages",
         "",
     ),
-    "tools": (chat(tools=[{"type": "function"}]), 400, "tools", "unknown field"),
+    "tools": (chat(tools=[{"type": "function"}]), 400, "tools", "not served"),
+    "stacked marks": (
+        chat(messages=[*PARIS, {"role": "user", "content": "a" + "\u0301" * 9}]),
+        400,
+        "messages.1.content",
+        "combining marks",
+    ),
 }
 
 

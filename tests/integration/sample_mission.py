@@ -147,7 +147,7 @@ async def serve_sample(address: str, mission: SampleMission) -> AsyncIterator[Sa
 
     async def build(_settings: FleetSettings, app: App) -> None:
         app.server.add_generic_rpc_handlers((mission,))
-        host: Any = SimpleNamespace(base_model=AdapterInfo("base", "1"))
+        host: Any = SimpleNamespace(base_model=AdapterInfo("base", "1"), warnings=())
         contract = MissionServicer("sample", mission.descriptor, lambda: host)
         mission_pb2_grpc.add_MissionServiceServicer_to_server(contract, app.server)
         pool = mission.descriptor.file.pool

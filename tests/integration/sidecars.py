@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.clients import open_channel, wait_ready
+from fleet.errors import InvalidArgumentError
 from fleet.server import App, RunningServer, start
 from fleet.settings import FleetSettings
 from fleet.testing import RedisServer
@@ -33,11 +34,34 @@ from inference import open_inference_pb2_grpc as oip_rpc
 OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
+def token_logprobs(text: str, alternatives: Sequence[str] = ()) -> list[pb.TokenLogprob]:
+    """Return log-probabilities of the tokens of a text, three bytes each.
+
+    Args:
+        text: Text that the tokens spell.
+        alternatives: Further candidates at each place, beside the chosen one.
+    """
+    raw = text.encode()
+    entries = []
+    for at in range(0, len(raw), 3):
+        chosen = pb.LikelyToken(id=at + 1, token=raw[at : at + 3], logprob=-0.5)
+        others = [pb.LikelyToken(id=7, token=one.encode(), logprob=-2) for one in alternatives]
+        entries.append(pb.TokenLogprob(chosen=chosen, top=[chosen, *others]))
+    return entries
+
+
 class CannedRouter(rpc.RouterServiceServicer):
-    """Streams ``pieces``: ``...`` waits until ``go`` is set, ``!`` announces the last text."""
+    """Streams ``pieces``: ``...`` waits until ``go`` is set, ``!`` announces the last text.
+
+    Attributes:
+        alternatives: Further candidates of each token, if a request asks for log-probabilities.
+        failure: Text of an error that ends each call; empty for none.
+    """
 
     def __init__(self) -> None:
         self.pieces: list[str] = ["hello ", "there"]
+        self.alternatives: list[str] = []
+        self.failure = ""
         self.go = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.metadata: dict[str, Any] = {}
@@ -47,7 +71,7 @@ class CannedRouter(rpc.RouterServiceServicer):
         self, request: pb.GenerateRequest, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream the pieces."""
-        del request
+        logprobs = request.sampling.HasField("logprobs")
         self.calls += 1
         self.metadata = dict(context.invocation_metadata() or ())
         try:
@@ -57,11 +81,37 @@ class CannedRouter(rpc.RouterServiceServicer):
                 elif piece == "!":
                     yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP)
                 else:
-                    yield pb.GenerateResponse(text=piece)
+                    tokens = token_logprobs(piece, self.alternatives) if logprobs else ()
+                    usage = pb.Usage(prompt_tokens=5, completion_tokens=3)
+                    yield pb.GenerateResponse(
+                        text=piece, logprobs=tokens, usage=usage, model_version="v1"
+                    )
+            if self.failure:
+                raise InvalidArgumentError("prompt", self.failure)
             yield pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    async def Complete(  # noqa: N802 - the RPC's name
+        self, request: pb.CompleteRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.CompleteResponse:
+        """Return the pieces at once."""
+        whole = pb.CompleteResponse()
+        async for piece in self.Generate(request.request, context):
+            text = whole.text + piece.text
+            whole.MergeFrom(pb.CompleteResponse.FromString(piece.SerializeToString()))
+            whole.text = text
+        return whole
+
+    async def CountTokens(  # noqa: N802 - the RPC's name
+        self, request: pb.CountTokensRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.CountTokensResponse:
+        """Count words as tokens."""
+        del context
+        chat = " ".join(one.content for one in request.request.chat.messages)
+        count = len((request.request.prompt or chat).split())
+        return pb.CountTokensResponse(usage=pb.Usage(prompt_tokens=count), model_version="v1")
 
 
 class CannedInference(oip_rpc.GRPCInferenceServiceServicer):
@@ -145,7 +195,7 @@ async def scene(
     """
     if "scorer_socket" not in settings:
         settings["scorer_socket"] = await asyncio.to_thread(shared_scorer)
-    router = CannedRouter()  # type: ignore[abstract] # only Generate is called
+    router = CannedRouter()
 
     async def mission(_settings: FleetSettings, app: App) -> None:
         rpc.add_RouterServiceServicer_to_server(router, app.server)

@@ -1,6 +1,8 @@
 """The audit chain in a real Redis: several writers, restarts, and the command that checks it."""
 
 import asyncio
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from bem_fleet.cli.fleetctl import main
 from fleet.audit_chain import ChainWriter
 from fleet.errors import UnavailableError
 from fleet.testing import RedisServer
+
+from tests.support.waiting import eventually
 
 STREAM = "bem:audit"
 
@@ -79,3 +83,57 @@ async def test_verify_finds_edited_dropped_and_moved_records(
     assert "sequence number 5, expected 4" in printed
     assert "was edited" in printed
     assert main(command) == 2
+
+
+async def test_kills_between_record_and_anchor_raise_no_alarm(
+    redis_server: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Several writers, kill -9 of the witness and of Redis at any moment: the log stays valid."""
+    (tmp_path / "key").write_text("s3cret\n")
+    environment = {
+        **os.environ,
+        "BEM_SAFETY_REDIS_URL": redis_server.url,
+        "BEM_SAFETY_AUDIT_KEY_FILE": str(tmp_path / "key"),
+        "BEM_SAFETY_AUDIT_ANCHOR": str(tmp_path / "anchor"),
+        "BEM_SAFETY_AUDIT_INTERVAL_S": "0.001",
+    }
+    witness = [sys.executable, "-m", "bem_fleet.services.safety.audit_witness"]
+    writers = [ChainWriter(redis_server.url, STREAM, b"s3cret") for _ in range(4)]
+    acknowledged = 0
+
+    async def write(writer: ChainWriter) -> None:
+        nonlocal acknowledged
+        for n in range(60):
+            try:
+                await writer.append({"n": str(n)})
+            except UnavailableError:
+                await asyncio.sleep(0.01)  # Redis is down: the sidecar releases nothing
+            else:
+                acknowledged += 1
+
+    for round_ in range(3):
+        process = await asyncio.create_subprocess_exec(*witness, env=environment)
+        await eventually((tmp_path / "anchor").exists)
+        writing = asyncio.gather(*(write(writer) for writer in writers))
+        await asyncio.sleep(0.05 * round_)
+        if round_ == 1:
+            redis_server.kill()
+            redis_server.start()
+        await writing
+        process.kill()
+        await process.wait()
+    for writer in writers:
+        await writer.close()
+    command = ["audit", "verify", "--redis-url", redis_server.url]
+    command += ["--key-file", str(tmp_path / "key"), "--anchor", str(tmp_path / "anchor")]
+    clean = main(command)
+    printed = capsys.readouterr().out
+    with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
+        stored = client.xlen(STREAM)
+        client.delete(STREAM, f"{STREAM}:head")
+
+    assert clean == 0, printed
+    assert stored >= acknowledged > 400
+    assert "anchored up to record" in printed
+    assert main(command) == 1
+    assert "it is empty" in capsys.readouterr().out

@@ -103,7 +103,14 @@ async def life(plane: ControlPlane, redis_server: RedisServer) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "v").mkdir()
-        _, judge = await stack.enter_async_context(validation(folder / "v", redis_server))
+        _, judge = await stack.enter_async_context(
+            validation(
+                folder / "v",
+                redis_server,
+                missions={"router": socket_of(folder, "router")},
+                canaries={"router": socket_of(folder, "router-canary")},
+            )
+        )
         made = stack.enter_context(
             orchestrator(
                 plane.folder,

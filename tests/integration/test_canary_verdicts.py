@@ -102,16 +102,14 @@ async def test_probes_judge_quality(
     stable, canary = ScriptedMission(), ScriptedMission({"": Script(text="wrong")})
     probes = [pb.CanaryProbe(prompt=f"{i}?", answers=["right"]) for i in range(40)]
     where = [socket_of(folder, name) for name in ("stable", "canary")]
-    sides = {
-        "stable": pb.CanarySide(address=where[0]),
-        "canary": pb.CanarySide(address=where[1]),
-    }
+    named = {"mission": "router", "canary_has_pods": True}
+    addresses = {"missions": {"router": where[0]}, "canaries": {"router": where[1]}}
     async with (
-        validation(tmp_path, redis_server) as (stub, _),
+        validation(tmp_path, redis_server, **addresses) as (stub, _),
         mission(where[0], stable),
         mission(where[1], canary),
     ):
-        looks = [await stub.AnalyzeCanary(request(probes=probes, **sides)) for _ in range(5)]
+        looks = [await stub.AnalyzeCanary(request(probes=probes, **named)) for _ in range(5)]
 
     assert looks[-1].verdict == pb.CANARY_VERDICT_ROLLBACK
     assert list(looks[-1].reasons) == ["quality is worse"]
@@ -138,7 +136,7 @@ async def test_wrong_terms_are_named(tmp_path: Path, redis_server: RedisServer) 
     assert "between 1 and 4" in latency.message
     assert (termless.field, termless.code) == ("terms.alpha", StatusCode.INVALID_ARGUMENT)
     assert nameless.field == "canary_id"
-    assert aimless.field == "stable"
+    assert aimless.field == "mission"
 
 
 async def test_unreadable_entries_never_block_a_canary(

@@ -29,7 +29,7 @@ from fleet.wire import AUDIT_STREAM, CONTENT_FILTERED, ROLE_REQUIRED, SAFETY_STR
 from grpc import aio
 
 from tests.integration.sidecars import Scene, scene
-from tests.integration.test_sidecar import BAD, CLEAN, audit_of, infer
+from tests.integration.test_sidecar import BAD, CLEAN, audit_of
 from tests.support.access_keys import AccessKeys, write_access_keys
 
 JAILBREAK = (
@@ -112,14 +112,6 @@ async def test_personal_data_is_redacted_from_a_stream(
 
     assert out == f"{CLEAN}{REDACTED} {CLEAN}"
     assert record["action"] == "redact"
-
-
-async def test_personal_data_in_bytes_is_withheld(fleet: Scene) -> None:
-    """Bytes cannot be redacted without breaking them, so the response is withheld."""
-    with pytest.raises(aio.AioRpcError) as caught:
-        await fleet.inference.ModelInfer(infer(LEAK.encode()))
-
-    assert details_of(caught.value).reason == CONTENT_FILTERED
 
 
 async def test_check_returns_the_redacted_text(fleet: Scene) -> None:
@@ -217,12 +209,15 @@ async def test_hanging_scorer_blocks_requests(tmp_path: Path, redis_server: Redi
         assert fleet.router.calls == 0
 
 
-async def test_control_characters_are_rejected(fleet: Scene) -> None:
-    """The error names the character; the text is not scored."""
-    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a\x00b")))
+async def test_stacked_marks_are_rejected_and_control_characters_are_taken(fleet: Scene) -> None:
+    """The error names field and reason; pasted terminal output reaches the mission."""
+    err = await error_of(fleet.stub.Generate(pb.GenerateRequest(prompt="a" + "\u0301" * 9)))
+    request = pb.GenerateRequest(prompt="hello \x1b[33mthere\x1b[0m\x07\x00")
+    answers = [answer async for answer in fleet.stub.Generate(request)]
 
     assert details_of(err).field == "prompt"
-    assert "U+0000" in details_of(err).message
+    assert "marks" in details_of(err).message
+    assert "".join(answer.text for answer in answers)
 
 
 async def test_head_names_the_last_record(fleet: Scene, redis_server: RedisServer) -> None:

@@ -111,7 +111,10 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
         write_json_atomic(
             folder / "missions/router.json", {"metadata": {"name": "router"}, "spec": spec}
         )
-        _, judge = await stack.enter_async_context(validation(folder / "v", redis_server))
+        address = socket_of(folder, "router")
+        _, judge = await stack.enter_async_context(
+            validation(folder / "v", redis_server, missions={"router": address})
+        )
         made = stack.enter_context(
             orchestrator(
                 folder,
@@ -121,7 +124,6 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
                 redis_url=redis_server.url,
             )
         )
-        address = socket_of(folder, "router")
         client = await stack.enter_async_context(
             gateway(
                 redis_server.url,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import httpx
 import openai
 import pytest
-from bem_fleet.services.gateway.app import make_app
-from bem_fleet.services.gateway.settings import GatewaySettings
 
+from tests.integration.openai_clients import openai_client
 from tests.integration.routers import tiny_router
 
 ASK: dict[str, Any] = {"model": "tiny", "temperature": 0, "max_tokens": 12}
@@ -21,20 +19,8 @@ HELLO: Any = [{"role": "user", "content": "hello"}]
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client whose requests go to the application itself."""
-    async with tiny_router(tmp_path) as (running, _):
-        app = make_app(GatewaySettings(missions={"router": running.address}))
-        transport = httpx.ASGITransport(app=app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport) as http,
-            openai.AsyncOpenAI(
-                base_url="http://gateway/v1",
-                api_key="none",
-                max_retries=0,
-                http_client=cast("Any", http),
-            ) as made,
-        ):
-            yield made
+    async with tiny_router(tmp_path) as (running, _), openai_client(running.address) as made:
+        yield made
 
 
 async def test_chat_logprobs_whole_and_streamed(client: openai.AsyncOpenAI) -> None:

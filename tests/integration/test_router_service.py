@@ -97,7 +97,7 @@ WRONG = {
     "empty prompt": (pb.GenerateRequest(prompt=""), "prompt", "empty"),
     "no input": (pb.GenerateRequest(), "prompt", "empty"),
     "prompt beyond context": (pb.GenerateRequest(prompt="x" * 600), "prompt", "512"),
-    "huge prompt": (pb.GenerateRequest(prompt="x" * 2_000_000), "prompt", "characters"),
+    "huge prompt": (pb.GenerateRequest(prompt="x" * 2_000_000), "prompt", "at least"),
     "no messages": (pb.GenerateRequest(chat=pb.ChatPrompt()), "chat.messages", "256"),
     "too many messages": (pb.GenerateRequest(chat=chat(*"x" * 257)), "chat.messages", "257"),
     "unknown role": (
@@ -105,7 +105,7 @@ WRONG = {
         "chat.messages[0].role",
         "robot",
     ),
-    "empty message": (pb.GenerateRequest(chat=chat("")), "chat.messages[0].content", "empty"),
+    "no text": (pb.GenerateRequest(chat=chat("", "")), "chat.messages", "no message has text"),
     "no tokens wanted": (pb.GenerateRequest(prompt="x", max_tokens=0), "max_tokens", "at least 1"),
     "too many tokens": (pb.GenerateRequest(prompt="x", max_tokens=512), "max_tokens", "512"),
     "nan": (
@@ -119,14 +119,14 @@ WRONG = {
         "[0, 2]",
     ),
     "no nucleus": (
-        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=0)),
+        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=-0.5)),
         "sampling.top_p",
-        "above 0",
+        "[0, 1]",
     ),
     "top_k": (
-        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_k=-1)),
+        pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_k=-2)),
         "sampling.top_k",
-        "at least 0",
+        "at least -1",
     ),
     "penalty": (
         pb.GenerateRequest(prompt="x", sampling=pb.Sampling(presence_penalty=math.inf)),
@@ -178,6 +178,38 @@ async def test_adapter_unloads_and_loads_again(router: Any, contract: Any) -> No
     assert answer
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     assert codes == [invalid, invalid, grpc.StatusCode.NOT_FOUND]
+
+
+async def test_bad_adapters_leave_base_and_good_ones_serving(tmp_path: Path) -> None:
+    """A bad folder at the start, and a bad load at run time, are refused, listed and harmless."""
+    folder = tmp_path / "adapters"
+    write_adapter(folder, tiny_backbone(), "broken", seed=5)
+    (folder / "broken" / "adapter.safetensors").write_bytes(b"no tensors")
+    async with tiny_router(tmp_path) as (_, channel):
+        contract: Any = mission_pb2_grpc.MissionServiceStub(channel)
+        router: Any = rpc.RouterServiceStub(channel)
+        write_adapter(folder, tiny_backbone(), "edited", seed=6)
+        card = folder / "edited" / "card.json"
+        card.write_text(card.read_text().replace('"scale": 1.0', '"scale": 1e99'))
+        (folder / "linked").symlink_to(folder / "alpha")
+        codes = []
+        for name in ("broken", "edited", "linked"):
+            with pytest.raises(aio.AioRpcError) as caught:
+                await contract.LoadAdapter(mission_pb2.LoadAdapterRequest(name=name))
+            codes.append(caught.value.code())
+        listed = await contract.ListAdapters(mission_pb2.ListAdaptersRequest())
+        answers = [
+            await text(router, pb.GenerateRequest(model=model, prompt="hello", max_tokens=6))
+            for model in ("", "alpha", "beta")
+        ]
+
+    reasons = {one.name: one.reason for one in listed.rejected}
+    assert set(codes) == {grpc.StatusCode.FAILED_PRECONDITION}
+    assert [one.name for one in listed.adapters] == ["tiny", "alpha", "beta"]
+    assert "SHA-256" in reasons["broken"]
+    assert "scale: 1e+99" in reasons["edited"]
+    assert "is a link" in reasons["linked"]
+    assert all(answers)
 
 
 async def test_deadline_and_cancellation_free_the_row(tmp_path: Path) -> None:
@@ -339,7 +371,7 @@ async def test_open_inference_describes_itself(channel: aio.Channel) -> None:
         (infer("tiny", b"\xff\xfe"), "inputs[0]"),
         (infer("tiny", b"x", colour="red"), "parameters['colour']"),
         (infer("tiny", b"x", max_tokens="many"), "parameters['max_tokens']"),
-        (infer("tiny", b"x", max_tokens=0), "max_tokens"),
+        (infer("tiny", b"x", max_tokens=0), "parameters['max_tokens']"),
         (infer("tiny"), "inputs[0].shape"),
     ],
 )
@@ -357,4 +389,5 @@ async def test_open_inference_names_what_is_wrong(
     assert details_of(caught.value).code is grpc.StatusCode.INVALID_ARGUMENT
     assert details_of(caught.value).field == field
     assert answers[0].error_message
+    assert answers[0].infer_response.id == request_.id
     assert answers[1].infer_response.raw_output_contents

@@ -1,6 +1,12 @@
 """Adapters: sites in the frozen layers, the bank that pages adapters, and their artifacts."""
 
-from bem.adapters.artifact import Adapter, AdapterCard, read_adapter, save_adapter
+from bem.adapters.artifact import (
+    Adapter,
+    AdapterCard,
+    read_adapter,
+    read_adapter_card,
+    save_adapter,
+)
 from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.adapters.site import BemSite, RowCodes, install_sites
 
@@ -13,5 +19,6 @@ __all__ = [
     "RowCodes",
     "install_sites",
     "read_adapter",
+    "read_adapter_card",
     "save_adapter",
 ]

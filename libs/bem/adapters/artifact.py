@@ -1,19 +1,24 @@
 """Adapter artifacts: card and tensors of one trained adapter on disk."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from bem import card_schema
+from bem.adapters.site import TARGET_MODULES
 from bem.artifacts import ArtifactCard, ArtifactFormat, FileStamp, artifact_version, strip_prefix
+from bem.controller import Controller
 from bem.errors import ArtifactFormatError
 
 TENSORS_FILE = "adapter.safetensors"
 CARD_FILE = "card.json"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONTROLLER_PREFIX = "controller."
+_MAX_CONTROLLER_WIDTH = 65_536
+_SHOWN_NAMES = 4
 Factors = tuple[Tensor, Tensor]
 """Low-rank factors of one site, ``A [r, d_in]`` and ``B [d_out, r]``."""
 
@@ -24,9 +29,13 @@ class AdapterCard(ArtifactCard):
 
     Attributes:
         name: Letters, digits, ``.``, ``_`` and ``-``; at most 64 characters.
+        exact: Whether the factors are served as they are where a safety basis is reserved, instead
+            of projected outside it. The outputs are those of the training then, and the safety
+            adapter no longer has its directions to itself.
     """
 
-    name: str
+    name: str = field(metadata=card_schema.text(64, NAME_PATTERN))
+    exact: bool = field(default=False, metadata=card_schema.boolean())
 
 
 ADAPTER_FORMAT = ArtifactFormat(AdapterCard, CARD_FILE, TENSORS_FILE)
@@ -60,7 +69,7 @@ def save_adapter(folder: Path, card: AdapterCard, tensors: dict[str, Tensor]) ->
         tensors: ``<site>.A``, ``<site>.B`` and ``controller.*``.
 
     Raises:
-        ArtifactFormatError: The name is not allowed.
+        ArtifactFormatError: The name is not allowed, or a field is out of its range.
     """
     if not NAME_PATTERN.fullmatch(card.name):
         raise ArtifactFormatError(
@@ -79,7 +88,8 @@ def read_adapter_card(folder: Path) -> AdapterCard:
     """Read the card of an adapter without its tensors.
 
     Raises:
-        ArtifactFormatError: The card is missing or malformed.
+        ArtifactFormatError: The card is missing, malformed, or out of its schema.
+        ArtifactTamperedError: The card was edited.
     """
     return ADAPTER_FORMAT.read_card(folder)
 
@@ -93,7 +103,7 @@ def read_adapter(folder: Path, *, base_digest: str) -> Adapter:
 
     Raises:
         ArtifactFormatError: A file is missing or malformed.
-        ArtifactTamperedError: The tensors do not have the hash on the card.
+        ArtifactTamperedError: The card or the tensors do not have the hash on the card.
         BaseMismatchError: The adapter belongs to another base model.
     """
     stamp = ADAPTER_FORMAT.stamp(folder)
@@ -132,16 +142,52 @@ def read_factors(folder: Path, card: AdapterCard, stamp: FileStamp) -> dict[str,
 def _extract_factors(
     folder: Path, card: AdapterCard, tensors: dict[str, Tensor]
 ) -> dict[str, Factors]:
-    sites = {name.removesuffix(".A") for name in tensors if name.endswith(".A")}
-    expected = len(card.layers) * len(card.kinds)
-    if len(sites) != expected:
+    """Return the factors of the card's sites; no tensor is missing, unknown or of another shape."""
+    label = f"{folder.name}/{TENSORS_FILE}"
+    sites = [
+        f"model.layers.{layer}.{TARGET_MODULES[kind]}"
+        for layer in card.layers
+        for kind in card.kinds
+    ]
+    expected = {f"{site}.{factor}" for site in sites for factor in "AB"}
+    expected |= {f"{CONTROLLER_PREFIX}{name}" for name in Controller(1, 1, 1).state_dict()}
+    if set(tensors) != expected:
+        missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
         raise ArtifactFormatError(
-            f"{folder.name}: the card states {expected} sites, the tensors have {len(sites)}"
+            f"{label}: tensors do not match the card; missing {_first(missing)}, unknown "
+            f"{_first(unknown)}; train or import the adapter again"
         )
+    _check_controller(label, card, strip_prefix(tensors, CONTROLLER_PREFIX))
     factors = {}
-    for site in sorted(sites):
-        a, b = tensors[f"{site}.A"], tensors.get(f"{site}.B")
-        if b is None or a.shape[0] != card.rank or b.shape[1] != card.rank:
-            raise ArtifactFormatError(f"{folder.name}: {site} does not have rank {card.rank}")
+    for site in sites:
+        a, b = tensors[f"{site}.A"], tensors[f"{site}.B"]
+        if a.dim() != 2 or b.dim() != 2 or (a.shape[0], b.shape[1]) != (card.rank, card.rank):
+            raise ArtifactFormatError(
+                f"{label}: {site} has A {tuple(a.shape)} and B {tuple(b.shape)}; the card states "
+                f"rank {card.rank}; train or import the adapter again"
+            )
         factors[site] = (a, b)
     return factors
+
+
+def _check_controller(label: str, card: AdapterCard, controller: dict[str, Tensor]) -> None:
+    """Check that all tensors of the controller have the shapes that one network gives them."""
+    inner = controller["inner.weight"]
+    if inner.dim() != 2 or not all(1 <= size <= _MAX_CONTROLLER_WIDTH for size in inner.shape):
+        raise ArtifactFormatError(
+            f"{label}: controller.inner.weight has the shape {tuple(inner.shape)}; two dimensions "
+            f"of at most {_MAX_CONTROLLER_WIDTH} are allowed"
+        )
+    hidden, width = inner.shape
+    for name, like in Controller(width, card.rank, hidden).state_dict().items():
+        if controller[name].shape != like.shape:
+            raise ArtifactFormatError(
+                f"{label}: controller.{name} has the shape {tuple(controller[name].shape)}; with "
+                f"rank {card.rank} it is {tuple(like.shape)}; train or import the adapter again"
+            )
+
+
+def _first(names: list[str]) -> str:
+    """Return the first names of a list, which may be long."""
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return f"{names[:_SHOWN_NAMES]}{more}"

@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ from bem.adapters.artifact import (
     read_adapter_card,
     read_factors,
 )
-from bem.adapters.projection import project_outside
+from bem.adapters.fit import check_controller, check_factors, check_name
+from bem.adapters.projection import is_outside, project_outside
 from bem.adapters.site import BemSite, RowCodes, install_sites
 from bem.artifacts import FileStamp
 from bem.backbone import Backbone
@@ -46,6 +48,10 @@ from bem.errors import (
     ArtifactTamperedError,
     SlotsFullError,
 )
+
+Projection = Literal["none", "applied", "exact"]
+"""Effect of a reserved subspace on an adapter: it changes no factor, the factors are projected
+outside it, or the card asks for exact factors and they are not."""
 
 
 @dataclass(eq=False)
@@ -60,6 +66,7 @@ class LoadedAdapter:
         folder: Folder that the factors are read from when the adapter becomes resident.
         controller: Controller that sets the code.
         constant_code: Whether the controller sets the same code for every input, as in plain LoRA.
+        projection: What a reserved subspace does to the factors.
         loaded_unix_s: Load time, seconds since the epoch.
         slot: Index into the stacks of every site; None while the adapter is not resident.
         leases: Number of requests that use this version now.
@@ -72,6 +79,7 @@ class LoadedAdapter:
     folder: Path
     controller: Controller
     constant_code: bool
+    projection: Projection = "none"
     loaded_unix_s: float = field(default_factory=time.time)
     slot: int | None = None
     leases: int = 0
@@ -155,18 +163,35 @@ class AdapterBank:
             feature_layer=card.feature_layer,
         )
 
-    def load(self, folder: Path) -> LoadedAdapter:
+    def load(self, folder: Path, *, name: str | None = None) -> LoadedAdapter:
         """Load the adapter in ``folder``, replacing an older version of the same name.
 
+        Everything in the folder is checked before the adapter is offered, so that nothing in it
+        can fail or overflow later.
+
+        Args:
+            folder: Folder of the artifact.
+            name: Name that its card must state; None takes the card's.
+
         Raises:
-            ArtifactFormatError: The adapter does not fit the bank's sites, rank or feature layer.
-            ArtifactTamperedError: The tensors do not have the hash on the card.
+            ArtifactFormatError: The adapter does not fit the bank's sites, rank or feature layer,
+                or has another name or the base model's.
+            ArtifactTamperedError: The card or the tensors do not have the hash on the card.
             BaseMismatchError: The adapter belongs to another base model.
             SlotsFullError: ``max_loaded`` adapters are loaded.
         """
         adapter = read_adapter(folder, base_digest=self._backbone.digest)
-        self._check_fit(adapter)
         card = adapter.card
+        check_name(card.name, folder_name=name, base_name=self._backbone.name)
+        check_controller(adapter, self._backbone.model.config.hidden_size)
+        if card.rank > self.rank or card.feature_layer != self.feature_layer:
+            raise ArtifactFormatError(
+                f"adapter {card.name!r} has rank {card.rank} and feature layer "
+                f"{card.feature_layer}; the bank takes rank <= {self.rank} and feature layer "
+                f"{self.feature_layer}; change the settings RANK and FEATURE_LAYER, or import the "
+                "adapter again"
+            )
+        check_factors(card.name, adapter.factors, self._sites, self.rank)
         if card.name not in self._loaded and len(self._loaded) >= self.max_loaded:
             raise SlotsFullError(
                 f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
@@ -182,6 +207,7 @@ class AdapterBank:
             folder=folder,
             controller=controller,
             constant_code=controller.is_constant(),
+            projection=self._projection(adapter),
         )
         # The old version is retired before the new one takes a slot, so that its slot can be
         # reused at once if no request leases it.
@@ -218,7 +244,7 @@ class AdapterBank:
             ArtifactFormatError: The factors do not fit the bank's sites or rank.
             SlotsFullError: No slot is free.
         """
-        self._check_factors(label, factors)
+        check_factors(label, factors, self._sites, self.rank)
         if not self._free_slots:
             raise SlotsFullError(f"all {len(self._loaded)} slots hold adapters; unload one first")
         slot = self._free_slots.pop(0)
@@ -341,7 +367,8 @@ class AdapterBank:
     def _page_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
         loaded.slot = self._free_slots.pop()
         self._resident[loaded.slot] = loaded
-        self._write(loaded.slot, project_outside(factors, self._reserved), loaded.card.scale)
+        reserved = {} if loaded.card.exact else self._reserved
+        self._write(loaded.slot, project_outside(factors, reserved), loaded.card.scale)
         self.page_ins += 1
 
     def _page_out(self, loaded: LoadedAdapter) -> None:
@@ -352,30 +379,10 @@ class AdapterBank:
             self._free_slots.append(loaded.slot)
             loaded.slot = None
 
-    def _check_fit(self, adapter: Adapter) -> None:
-        card = adapter.card
-        if card.rank > self.rank or card.feature_layer != self.feature_layer:
-            raise ArtifactFormatError(
-                f"adapter {card.name!r} has rank {card.rank} and feature layer "
-                f"{card.feature_layer}; the bank takes rank <= {self.rank} and feature layer "
-                f"{self.feature_layer}"
-            )
-        self._check_factors(card.name, adapter.factors)
-
-    def _check_factors(self, name: str, factors: Mapping[str, Factors]) -> None:
-        for path, (a, b) in factors.items():
-            site = self._sites.get(path)
-            if site is None:
-                raise ArtifactFormatError(f"adapter {name!r}: {path} is no site of this bank")
-            if a.shape[0] > self.rank:
-                raise ArtifactFormatError(
-                    f"adapter {name!r} has rank {a.shape[0]}; the bank takes rank <= {self.rank}"
-                )
-            if a.shape[1] != site.A.shape[2] or b.shape[0] != site.B.shape[1]:
-                raise ArtifactFormatError(
-                    f"adapter {name!r}: {path} maps {a.shape[1]} to {b.shape[0]} dimensions; the "
-                    f"site maps {site.A.shape[2]} to {site.B.shape[1]}"
-                )
+    def _projection(self, adapter: Adapter) -> Projection:
+        if is_outside(adapter.factors, self._reserved):
+            return "none"
+        return "exact" if adapter.card.exact else "applied"
 
     def _write(self, slot: int, factors: Mapping[str, Factors], scale: float) -> None:
         with torch.no_grad():

@@ -13,37 +13,49 @@ Example:
 """
 
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from bem.adapters.artifact import CONTROLLER_PREFIX, Adapter, AdapterCard, save_adapter
+from bem.adapters.artifact import (
+    CONTROLLER_PREFIX,
+    NAME_PATTERN,
+    Adapter,
+    AdapterCard,
+    Factors,
+    save_adapter,
+)
+from bem.adapters.peft_config import CONFIG, LoraConfig, parse_config
+from bem.adapters.peft_weights import KEY_PREFIX, WEIGHTS, load_tensors, read_factors
+from bem.adapters.projection import is_outside, project_outside
+from bem.adapters.projection_effect import largest_logit_difference
 from bem.adapters.site import TARGET_MODULES
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.digests import file_digest
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BEM_CONFIG, BEM_WEIGHTS = "bem.json", "bem.safetensors"
-_PREFIX = "base_model.model."
-_TENSOR = re.compile(r"(?P<site>model\.layers\.(\d+)\.(.+))\.lora_(?P<factor>[AB])\.weight")
-# Options with which the update is no longer a product of two factors and a scale.
-_UNSUPPORTED = (
-    "use_dora",
-    "modules_to_save",
-    "fan_in_fan_out",
-    "lora_bias",
-    "trainable_token_indices",
-)
+
+
+@dataclass(frozen=True)
+class BankLimits:
+    """What a mission's adapter bank takes; a refusal names the setting.
+
+    Attributes:
+        rank: Highest rank, setting ``RANK``.
+        first_layer: Lowest layer with sites, setting ``FIRST_LAYER``.
+        prefix: Prefix of the settings' names.
+    """
+
+    rank: int
+    first_layer: int
+    prefix: str = "BEM_ROUTER_"
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,16 @@ class BemConfig:
 
 
 def import_lora(
-    folder: Path, out: Path, *, backbone: Backbone, name: str, feature_layer: int
+    folder: Path,
+    out: Path,
+    *,
+    backbone: Backbone,
+    name: str,
+    feature_layer: int,
+    limits: BankLimits | None = None,
+    reserved: Mapping[str, Tensor] | None = None,
+    exact: bool = False,
+    other_base: bool = False,
 ) -> AdapterCard:
     """Write the LoRA in ``folder`` as an adapter into ``out`` and return its card.
 
@@ -75,46 +96,46 @@ def import_lora(
         name: Name of the adapter.
         feature_layer: Feature layer of the bank that will load the adapter; a feature layer in
             ``bem.json`` takes precedence.
+        limits: Limits of the bank that will load the adapter; None checks none.
+        reserved: Safety basis ``{site path: Q [d_out, k]}`` outside which the bank will project the
+            adapter. The card's ``metrics.peft.projection_logit_difference`` says what that changes.
+        exact: Whether the bank serves the factors unprojected.
+        other_base: Whether a LoRA that names another base model is accepted.
 
     Raises:
-        ArtifactFormatError: The folder is no LoRA, or adapts modules that adapters cannot.
+        ArtifactFormatError: The folder is no LoRA, uses an unsupported option, or adapts modules
+            that adapters cannot or the bank does not take.
         ArtifactTamperedError: ``bem.json`` belongs to other weights.
-        BaseMismatchError: The folder was exported for another base model.
+        BaseMismatchError: The folder was made for another base model.
     """
-    config = _read_json(folder / CONFIG)
-    _check_config(folder, config)
-    factors = _read_factors(folder, config, backbone)
+    _check_name(name, backbone)
+    config = parse_config(folder.name, _read_json(folder / CONFIG))
+    if not other_base:
+        _check_base(folder, config, backbone)
+    factors = read_factors(folder, config, backbone)
     bem_config = _read_bem_config(folder, backbone)
-    # An adapter has one rank; modules of lower rank are padded with zeros.
-    rank = max(a.shape[0] for a, _ in factors.values())
-    controller = Controller(backbone.model.config.hidden_size, rank).state_dict()
-    if bem_config and bem_config.controller_sha256:
-        controller = load_file(folder / BEM_WEIGHTS)
+    rank = max(a.shape[0] for a, _ in factors.values())  # modules of lower rank are padded
     layers = sorted({int(site.split(".")[2]) for site in factors})
-    kinds = [k for k, path in TARGET_MODULES.items() if any(s.endswith(path) for s in factors)]
-    tensors = {f"{CONTROLLER_PREFIX}{key}": tensor for key, tensor in controller.items()}
-    for layer in layers:
-        for kind in kinds:
-            site = f"model.layers.{layer}.{TARGET_MODULES[kind]}"
-            # PEFT may adapt a module in some layers only; an artifact has every module of a layer.
-            a, b = factors.get(site) or _rank_zero(backbone, site)
-            tensors[f"{site}.A"] = _pad_rank(a, 0, rank)
-            tensors[f"{site}.B"] = _pad_rank(b, 1, rank)
+    feature = bem_config.feature_layer if bem_config else feature_layer
+    _check_limits(folder, limits, rank, layers[0], feature)
+    controller = _controller_tensors(folder, backbone, bem_config, rank)
+    measured = _measure_projection(backbone, factors, reserved or {})
     card = AdapterCard(
         name=name,
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=layers,
-        kinds=kinds,
+        kinds=[k for k, path in TARGET_MODULES.items() if any(s.endswith(path) for s in factors)],
         rank=rank,
         scale=1.0,
-        feature_layer=bem_config.feature_layer if bem_config else feature_layer,
-        command=f"python -m bem.adapters import --name {name}",
+        feature_layer=feature,
+        command=f"fleetctl adapters import --name {name}{' --exact' if exact else ''}",
         data_digest="",
         seed=0,
-        metrics={"peft": {"weights_sha256": file_digest(folder / WEIGHTS)}},
+        metrics={"peft": {"weights_sha256": file_digest(folder / WEIGHTS), **measured}},
+        exact=exact,
     )
-    return save_adapter(out, card, tensors)
+    return save_adapter(out, card, _adapter_tensors(backbone, factors, rank) | controller)
 
 
 def export_lora(adapter: Adapter, out: Path) -> bool:
@@ -140,9 +161,9 @@ def export_lora(adapter: Adapter, out: Path) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     weights = {}
     for site, (a, b) in adapter.factors.items():
-        weights[f"{_PREFIX}{site}.lora_A.weight"] = a.contiguous()
+        weights[f"{KEY_PREFIX}{site}.lora_A.weight"] = a.contiguous()
         # A constant code is merged into B, so PEFT needs no controller.
-        weights[f"{_PREFIX}{site}.lora_B.weight"] = (b * code).contiguous()
+        weights[f"{KEY_PREFIX}{site}.lora_B.weight"] = (b * code).contiguous()
     (out / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
     if not constant:
         (out / BEM_WEIGHTS).write_bytes(save(adapter.controller))
@@ -185,77 +206,88 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_config(folder: Path, config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
+def _check_name(name: str, backbone: Backbone) -> None:
+    if not NAME_PATTERN.fullmatch(name) or name == backbone.name:
         raise ArtifactFormatError(
-            f"{folder.name}: peft_type is {config.get('peft_type')!r}; only LORA can be imported"
-        )
-    used = [name for name in _UNSUPPORTED if config.get(name)]
-    if config.get("bias", "none") != "none":
-        used.append("bias")
-    if used:
-        raise ArtifactFormatError(
-            f"{folder.name}: {', '.join(used)} is not supported; train the LoRA without it"
+            f"name: {name!r} is not allowed; it must match {NAME_PATTERN.pattern} and not be the "
+            "base model's name; choose another one"
         )
 
 
-def _read_factors(
-    folder: Path, config: Mapping[str, Any], backbone: Backbone
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return ``{site: (A, B)}`` with the scale multiplied into B.
-
-    Raises:
-        ArtifactFormatError: A tensor belongs to no site or has another shape.
-    """
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (FileNotFoundError, SafetensorError) as err:
-        raise ArtifactFormatError(f"{folder.name} has no readable {WEIGHTS}: {err}") from err
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = _TENSOR.fullmatch(key.removeprefix(_PREFIX))
-        if match is None or match[3] not in TARGET_MODULES.values():
-            raise ArtifactFormatError(
-                f"{folder.name} adapts {key}; only {', '.join(TARGET_MODULES.values())} can be "
-                "adapted, so that no key or value depends on a code"
-            )
-        pairs.setdefault(match["site"], {})[match["factor"]] = tensor.float()
-    if not pairs:
-        raise ArtifactFormatError(f"{folder.name}/{WEIGHTS} holds no LoRA")
-    factors = {}
-    for site, pair in pairs.items():
-        if set(pair) != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
-            raise ArtifactFormatError(
-                f"{folder.name}: {site} does not have two factors of one rank"
-            )
-        layer = _base_layer(folder, backbone, site)
-        shape = pair["B"].shape[0], pair["A"].shape[1]
-        if shape != (layer.out_features, layer.in_features):
-            raise ArtifactFormatError(
-                f"{folder.name}: {site} is {shape}; {backbone.name} has "
-                f"{(layer.out_features, layer.in_features)}"
-            )
-        factors[site] = pair["A"], pair["B"] * _scale(config, site, pair["A"].shape[0])
-    return factors
+def _measure_projection(
+    backbone: Backbone, factors: Mapping[str, Factors], reserved: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    if is_outside(factors, reserved):
+        return {}
+    projected = project_outside(factors, reserved)
+    return {"projection_logit_difference": largest_logit_difference(backbone, factors, projected)}
 
 
-def _base_layer(folder: Path, backbone: Backbone, site: str) -> Any:
-    try:
-        return backbone.model.get_submodule(site)
-    except AttributeError as err:
+def _check_base(folder: Path, config: LoraConfig, backbone: Backbone) -> None:
+    """Compare the last parts of the names: a LoRA may name a repository, a folder or a file."""
+    stated = Path(config.base).name.lower()
+    if stated and stated != backbone.name.lower():
+        raise BaseMismatchError(
+            f"{folder.name}: base_model_name_or_path is {config.base!r}, and the base model here "
+            f"is {backbone.name!r}; a LoRA of another base gives wrong outputs; add --force if "
+            "both names mean the same weights"
+        )
+
+
+def _check_limits(
+    folder: Path, limits: BankLimits | None, rank: int, lowest: int, feature_layer: int
+) -> None:
+    if limits is None:
+        return
+    if rank > limits.rank:
         raise ArtifactFormatError(
-            f"{folder.name} adapts {site}; {backbone.name} has {len(backbone.layers)} layers"
-        ) from err
+            f"{folder.name}: the rank is {rank}; the mission takes {limits.rank}; set "
+            f"{limits.prefix}RANK={rank} for this command and for the mission"
+        )
+    if lowest <= feature_layer:
+        raise ArtifactFormatError(
+            f"{folder.name}: it adapts layer {lowest}; adapters begin above layer {feature_layer}, "
+            f"which controllers read ({limits.prefix}FEATURE_LAYER); train the LoRA with "
+            f"layers_to_transform from {max(feature_layer + 1, limits.first_layer)} on"
+        )
+    if lowest < limits.first_layer:
+        raise ArtifactFormatError(
+            f"{folder.name}: it adapts layer {lowest}; the mission's sites begin at layer "
+            f"{limits.first_layer}; set {limits.prefix}FIRST_LAYER={lowest} for this command and "
+            "for the mission"
+        )
 
 
-def _scale(config: Mapping[str, Any], site: str, rank: int) -> float:
-    # PEFT matches a pattern against the end of the module path, and the first match wins.
-    patterns: Mapping[str, float] = config.get("alpha_pattern") or {}
-    alpha = next(
-        (value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?{key}", site)),
-        config.get("lora_alpha", rank),
-    )
-    return alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+def _adapter_tensors(
+    backbone: Backbone, factors: Mapping[str, Factors], rank: int
+) -> dict[str, Tensor]:
+    """Return the factors of every kind of site in every adapted layer, padded to one rank."""
+    tensors = {}
+    for layer in {site.split(".")[2] for site in factors}:
+        for path in TARGET_MODULES.values():
+            if not any(site.endswith(path) for site in factors):
+                continue
+            site = f"model.layers.{layer}.{path}"
+            # PEFT may adapt a module in some layers only; an artifact has every module of a layer.
+            a, b = factors.get(site) or _rank_zero(backbone, site)
+            tensors[f"{site}.A"] = _pad_rank(a, 0, rank)
+            tensors[f"{site}.B"] = _pad_rank(b, 1, rank)
+    return tensors
+
+
+def _controller_tensors(
+    folder: Path, backbone: Backbone, bem_config: BemConfig | None, rank: int
+) -> dict[str, Tensor]:
+    controller = Controller(backbone.model.config.hidden_size, rank).state_dict()
+    if bem_config and bem_config.controller_sha256:
+        stored = load_tensors(folder, BEM_WEIGHTS)
+        shapes = {name: tensor.shape for name, tensor in controller.items()}
+        if {name: tensor.shape for name, tensor in stored.items()} != shapes:
+            raise ArtifactFormatError(
+                f"{folder.name}/{BEM_WEIGHTS} is no controller of this base model; export again"
+            )
+        controller = stored
+    return {f"{CONTROLLER_PREFIX}{key}": tensor for key, tensor in controller.items()}
 
 
 def _read_bem_config(folder: Path, backbone: Backbone) -> BemConfig | None:

@@ -28,7 +28,20 @@ def project_outside(
             along = q.T @ b
             # An adapter that was trained outside the basis stays as it was, bit for bit:
             # subtracting rounding error would change its output.
-            if along.norm() > _ROUNDING_SHARE * b.norm():
+            if _is_along(along, b):
                 b = b - q @ along  # noqa: PLW2901
         projected[path] = (a, b)
     return projected
+
+
+def is_outside(factors: Mapping[str, Factors], reserved: Mapping[str, Tensor]) -> bool:
+    """Return whether the projection changes no factor; arguments as in ``project_outside``."""
+    return not any(
+        _is_along(q.T @ b.to(q), b)
+        for path, (_, b) in factors.items()
+        if (q := reserved.get(path)) is not None
+    )
+
+
+def _is_along(along: Tensor, b: Tensor) -> bool:
+    return bool(along.norm() > _ROUNDING_SHARE * b.norm())

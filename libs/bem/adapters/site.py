@@ -260,3 +260,13 @@ def install_sites(
             sites[path] = BemSite(base, rank=rank, slots=slots, row_codes=row_codes)
             setattr(parent, kind, sites[path])
     return sites
+
+
+def default_layers(count: int) -> tuple[int, int]:
+    """Return lowest layer with sites and feature layer for a model of ``count`` layers.
+
+    Sites are in the upper half, and controllers read the output of about a quarter of the layers;
+    both are 0 for a model of one layer, which has no room for sites.
+    """
+    first = count // 2
+    return first, max(0, min(round(count / 4), first - 1))

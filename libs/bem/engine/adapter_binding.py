@@ -74,6 +74,11 @@ class AdapterBinding:
             if one.adapter and self.bank:
                 self.bank.release(one.adapter)
 
+    def clear(self) -> None:
+        """Bind no adapter in the forward passes that follow."""
+        if self.bank:
+            self.bank.row_codes.clear()
+
     def resolve_safety_strength(self, sequence: Sequence) -> bool:
         """Compute the strength of the safety adapter once the prompt has passed the lower half.
 

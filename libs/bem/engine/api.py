@@ -14,13 +14,15 @@ MAX_LOGPROBS = 20
 class Sampling:
     """Sampling settings of one request.
 
-    Penalties and bias change the logits first, temperature divides them, then ``top_k`` and
-    ``top_p`` keep the most probable tokens, in this order.
+    Penalties and bias change the logits first, temperature divides them, then ``min_p``, ``top_k``
+    and ``top_p`` keep the most probable tokens, in this order.
 
     Attributes:
         temperature: Divisor of the logits in [0, 2]; 0 is greedy decoding.
         top_p: Nucleus mass in (0, 1] (arXiv 1904.09751).
         top_k: Number of most probable tokens to keep; 0 keeps all.
+        min_p: Smallest probability that is kept, as a share of the largest one, in [0, 1]; 0 keeps
+            all (arXiv 2407.01082).
         seed: Seed of the request's own random generator; None draws one.
         presence_penalty: Amount subtracted once from generated tokens, in [-2, 2].
         frequency_penalty: Amount subtracted per occurrence of a generated token, in [-2, 2].
@@ -35,6 +37,7 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     seed: int | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -75,6 +78,9 @@ class GenerationRequest:
         sampling: Sampling settings.
         max_tokens: Number of tokens to generate, at least 1.
         stop: Stop strings; they end generation and are not part of the output.
+        min_tokens: Number of tokens before which neither an end token nor a stop ends generation.
+        stop_token_ids: Tokens that end generation as an end token does.
+        ignore_eos: Whether generation goes on after an end token of the model.
         adapter: Name of a loaded adapter, or None for the base model.
         adapter_scale: Factor of the adapter's code in [0, 2]; 0 is the base model exactly.
         adapter_start: First prompt token that runs with the adapter, as in activated LoRA (arXiv
@@ -94,6 +100,9 @@ class GenerationRequest:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    min_tokens: int = 0
+    stop_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
     adapter: str | None = None
     adapter_scale: float = 1.0
     adapter_start: int = 0

@@ -223,12 +223,12 @@ class Decoder:
 
 
 def probe_one_token(decoder: Decoder, token: int, device: torch.device) -> Tensor:
-    """Run a forward pass of one token in slot 0; it raises if the model cannot compute."""
+    """Run a forward pass of one token, without a slot; it raises if the model cannot compute."""
     with torch.inference_mode():
-        plan = decoder.plan([0], [0], 1)
+        plan = decoder.plan_full_texts(1, 1)
         ids = torch.tensor([[token]], device=device)
-        hidden, _ = decoder.lower(ids, plan)
-        return decoder.logits(decoder.upper(hidden, plan))
+        hidden, _ = decoder.lower(ids, plan, transient=True)
+        return decoder.logits(decoder.upper(hidden, plan, transient=True))
 
 
 def _gain(norm: Any) -> tuple[Tensor, float]:

@@ -1,11 +1,15 @@
 """Incremental detokenizer: whole characters only, and never a part of a stop string."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 _REPLACEMENT = "\ufffd"
 # Longest run of tokens that can belong to one character of four bytes.
 _MAX_CHARACTER_TOKENS = 4
+# SentencePiece writes a space as this letter, and a byte without a token as ``<0x0A>``.
+_SPACE_MARK = "\u2581"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Detokenizer:
@@ -41,10 +45,15 @@ class Detokenizer:
         """Characters returned so far."""
         return self._stop_buffer.released
 
-    def push(self, token: int) -> str:
-        """Add a token and return the text that is certain now."""
+    def push(self, token: int, *, can_stop: bool = True) -> str:
+        """Add a token and return the text that is certain now.
+
+        Args:
+            token: Token id.
+            can_stop: Whether a stop string in the token's text counts.
+        """
         self._ids.append(token)
-        return self._stop_buffer.push(self._decode_new(final=False))
+        return self._stop_buffer.push(self._decode_new(final=False), can_stop=can_stop)
 
     def finish(self) -> str:
         """Return the remaining text; an incomplete character becomes U+FFFD."""
@@ -74,7 +83,10 @@ class TokenBytes:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._special = frozenset(tokenizer.all_special_ids)
+        self._added: dict[int, Any] = dict(tokenizer.added_tokens_decoder)
+        decoder = str(tokenizer.backend_tokenizer.decoder)
+        self._byte_level = "ByteLevel" in decoder
+        self._marks_spaces = _SPACE_MARK in decoder or "Metaspace" in decoder
         self._bytes: dict[int, bytes] = {}
 
     def __call__(self, token: int) -> bytes:
@@ -84,9 +96,17 @@ class TokenBytes:
         return self._bytes[token]
 
     def _encode(self, token: int) -> bytes:
-        name: str = self._tokenizer.convert_ids_to_tokens(token)
-        if token not in self._special and all(letter in _BYTE_OF_LETTER for letter in name):
+        if token in self._added:
+            return str(self._added[token].content).encode()
+        name: str | None = self._tokenizer.convert_ids_to_tokens(token)
+        if name is None:  # a row of the output matrix that the vocabulary does not use
+            return b""
+        if self._byte_level and all(letter in _BYTE_OF_LETTER for letter in name):
             return bytes(_BYTE_OF_LETTER[letter] for letter in name)
+        if fallback := _BYTE_TOKEN.fullmatch(name):
+            return bytes([int(fallback[1], 16)])
+        if self._marks_spaces:  # decode() would drop the space before a first word
+            return name.replace(_SPACE_MARK, " ").encode()
         text: str = self._tokenizer.decode([token])
         return text.encode()
 
@@ -119,11 +139,18 @@ class StopStringBuffer:
         self.released = 0
         self.stopped = False
 
-    def push(self, text: str) -> str:
-        """Add text and return what can no longer belong to a stop string."""
+    def push(self, text: str, *, can_stop: bool = True) -> str:
+        """Add text and return what can no longer belong to a stop string.
+
+        Args:
+            text: Text that follows the text of earlier calls.
+            can_stop: Whether stop strings in the text count; if not, all text is returned.
+        """
         if self.stopped:
             return ""
         self._buffer += text
+        if not can_stop:
+            return self._release(len(self._buffer), drop=True)
         starts = [at for stop in self._stop if (at := self._buffer.find(stop)) >= 0]
         if starts:
             self.stopped = True

@@ -1,5 +1,10 @@
-"""LLM engine: one thread owns the model and serves a queue of requests by continuous batching."""
+"""LLM engine: one thread owns the model and serves a queue of requests by continuous batching.
 
+An unexpected error ends the requests of the step that raised it, not the engine: the engine then
+verifies the model with a forward pass that no adapter takes part in, and ends only if that fails.
+"""
+
+import logging
 import threading
 import time
 from collections import deque
@@ -15,7 +20,8 @@ from bem.backbone import Backbone
 from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
 from bem.engine.counters import EngineCounters
 from bem.engine.decoder import probe_one_token
-from bem.engine.engine_core import EngineCore
+from bem.engine.engine_core import EngineCore, report_failure
+from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
 from bem.engine.process_memory import trim_heap
 from bem.engine.scoring import ScoreRequest
@@ -25,8 +31,11 @@ from bem.errors import (
     DeadlineExceededError,
     EngineClosedError,
     QueueFullError,
+    UnsupportedBackboneError,
 )
 from bem.safety import SafetyOverlay
+
+_LOG = logging.getLogger(__name__)
 
 PREFIX_BYTES = 128 * 2**20
 # After this long without a request, freed heap memory is returned to the system.
@@ -46,12 +55,17 @@ class LLMEngine:
         bank: Adapters of the model, or None.
         max_sequences: Requests that run at once.
         max_waiting: Requests that may wait in the queue.
-        context_tokens: Limit of prompt and output together.
+        context_tokens: Limit of prompt and output together; None for the model's own.
+        kv_bytes: Memory of keys and values of running requests, beside 256 positions of each idle
+            slot; None for no bound. Further requests wait, and a request that grows may pause.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
         composition: Name of the way in which adapters are composed; part of every block key.
         safety: Safety adapter in the bank, which requests enable by their strength, or None.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs. None enables
             them on CUDA only; compiled CPU kernels do not support them.
+
+    Raises:
+        UnsupportedBackboneError: The model attends to fewer tokens than the context has.
 
     Attributes:
         ended: Completes when the thread ends, with the exception that broke it if there was one.
@@ -64,7 +78,8 @@ class LLMEngine:
         *,
         max_sequences: int = 16,
         max_waiting: int = 64,
-        context_tokens: int = 2048,
+        context_tokens: int | None = None,
+        kv_bytes: int | None = None,
         prefix_bytes: int = PREFIX_BYTES,
         composition: str = "",
         safety: SafetyOverlay | None = None,
@@ -72,13 +87,17 @@ class LLMEngine:
     ) -> None:
         self.backbone = backbone
         self.safety = safety
-        self.context_tokens = min(context_tokens, backbone.context_tokens)
+        kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
+        window = backbone.attention_window if context_tokens is None else None
+        self.context_tokens = _least(context_tokens, kv_tokens, window, backbone.context_tokens)
+        _check_window(backbone, self.context_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
             bank,
             max_sequences=max_sequences,
             context_tokens=self.context_tokens,
+            kv_tokens=kv_tokens,
             prefix_bytes=prefix_bytes,
             composition=composition,
             safety=safety,
@@ -100,10 +119,14 @@ class LLMEngine:
         """Memory that the blocks of the prefix cache use now."""
         return self.core.prefix_cache.bytes
 
+    @property
+    def kv_tokens(self) -> int:
+        """Positions of the KV cache that running requests hold now."""
+        return self.core.kv_budget.granted
+
     def start(self) -> None:
         """Verify the model with a forward pass of one token, then start the thread."""
-        token, device = min(self.backbone.end_token_ids), self.backbone.model.device
-        probe_one_token(self.core.decoder, token, device)
+        self._verify_model()
         release_openmp_threads()
         self._thread.start()
 
@@ -127,9 +150,9 @@ class LLMEngine:
             self._changed.notify()
         return handle
 
-    def load_adapter(self, folder: Path) -> Future[LoadedAdapter]:
-        """Load an adapter between two steps."""
-        return self._between_steps(lambda: self._require_bank().load(folder))
+    def load_adapter(self, folder: Path, *, name: str | None = None) -> Future[LoadedAdapter]:
+        """Load an adapter between two steps; arguments as in ``AdapterBank.load``."""
+        return self._between_steps(lambda: self._require_bank().load(folder, name=name))
 
     def unload_adapter(self, name: str) -> Future[None]:
         """Unload an adapter between two steps."""
@@ -160,6 +183,21 @@ class LLMEngine:
         if self._thread.is_alive():
             self._thread.join()
 
+    def _verify_model(self) -> None:
+        """Run a forward pass without adapters; it raises if the model cannot compute."""
+        token = min(self.backbone.end_token_ids, default=0)
+        probe_one_token(self.core.decoder, token, self.backbone.model.device)
+
+    def _survive(self, event: str, err: Exception) -> None:
+        """Log an unexpected error and verify that the model still computes.
+
+        Raises:
+            Exception: The model is broken; a process that serves it must end.
+        """
+        _LOG.error(event, exc_info=err)
+        self.core.binding.clear()
+        self._verify_model()
+
     def _require_bank(self) -> AdapterBank:
         if self._bank is None:
             raise AdapterNotFoundError("any", [])
@@ -173,9 +211,9 @@ class LLMEngine:
                 done.set_result(command())
             except BemError as err:
                 done.set_exception(err)
-            except BaseException as err:
+            except Exception as err:  # noqa: BLE001 - the caller gets it; the engine goes on
                 done.set_exception(err)
-                raise
+                self._survive("a command failed", err)
 
         with self._changed:
             if self._closing:
@@ -231,7 +269,10 @@ class LLMEngine:
             self._commands.popleft()[0]()
         self._drop_ended()
         self._admit()
-        self.core.step()
+        try:
+            self.core.step()
+        except Exception as err:  # noqa: BLE001 - one adapter or request must not end all others
+            self._fail_running(err)
         self.counters.running = len(self.core.scheduler.running)
         self.counters.page_ins = self._bank.page_ins if self._bank else 0
 
@@ -257,8 +298,16 @@ class LLMEngine:
             return False
         self.counters.dropped += 1
         if not handle.cancelled:
-            handle.on_output(DeadlineExceededError("the deadline passed before the last token"))
+            report_failure(
+                handle, DeadlineExceededError("the deadline passed before the last token")
+            )
         return True
+
+    def _fail_running(self, err: Exception) -> None:
+        """End all requests of a failed step: the states of their sequences may be half written."""
+        for sequence in list(self.core.scheduler.running):
+            self.core.fail(sequence, err)
+        self._survive("a step failed", err)
 
     def _admit(self) -> None:
         """Admit waiting requests in order; one whose adapter has no slot yet blocks the rest.
@@ -272,6 +321,10 @@ class LLMEngine:
             except BemError as err:
                 handle.on_output(err)
                 admitted = True
+            except Exception as err:  # noqa: BLE001 - the engine goes on without this request
+                report_failure(handle, err)
+                self._survive("an admission failed", err)
+                admitted = True
             if not admitted:
                 return
             with self._changed:
@@ -284,3 +337,17 @@ class LLMEngine:
         slots = max(1, len(scheduler.running) + scheduler.free_slots)
         batches = (len(self._waiting) + 1) / slots
         return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))
+
+
+def _least(*limits: int | None) -> int:
+    return min(limit for limit in limits if limit is not None)
+
+
+def _check_window(backbone: Backbone, context_tokens: int) -> None:
+    window = backbone.attention_window
+    if window is not None and context_tokens > window:
+        raise UnsupportedBackboneError(
+            f"backbone: {backbone.name} attends to {window} tokens (sliding_window) and the "
+            f"context is {context_tokens}; the engine has no sliding window; set CONTEXT_TOKENS "
+            f"to at most {window}"
+        )

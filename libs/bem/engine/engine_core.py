@@ -1,5 +1,6 @@
 """Engine core: one step of continuous batching over scheduler, model runner and caches."""
 
+import logging
 import time
 
 import torch
@@ -13,6 +14,7 @@ from bem.engine.block_transfer import LOWER, UPPER, BlockTransfer
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
 from bem.engine.decoder import Decoder
+from bem.engine.kv_budget import KVBudget
 from bem.engine.kv_cache import KVCache
 from bem.engine.model_runner import ModelRunner
 from bem.engine.output_processor import OutputProcessor
@@ -21,8 +23,16 @@ from bem.engine.prefix_cache import BlockKeys, PrefixCache
 from bem.engine.scheduler import Scheduler
 from bem.engine.scoring import Scorer
 from bem.engine.sequence import Sequence, allocate_lower_states
-from bem.errors import InvalidRequestError, SlotsFullError
+from bem.errors import (
+    BemError,
+    InvalidRequestError,
+    NonFiniteLogitsError,
+    RequestFailedError,
+    SlotsFullError,
+)
 from bem.safety import SafetyOverlay
+
+_LOG = logging.getLogger(__name__)
 
 
 class EngineCore:
@@ -33,6 +43,7 @@ class EngineCore:
         bank: Adapters of the model, or None.
         max_sequences: Sequences that run at once.
         context_tokens: Limit of prompt and output together.
+        kv_tokens: Positions that running sequences may hold together; None for no bound.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
         composition: Name of the way in which adapters are composed; part of every block key.
         safety: Safety adapter in the bank, or None.
@@ -50,6 +61,7 @@ class EngineCore:
         *,
         max_sequences: int,
         context_tokens: int,
+        kv_tokens: int | None,
         prefix_bytes: int,
         composition: str,
         safety: SafetyOverlay | None,
@@ -61,12 +73,13 @@ class EngineCore:
         embedding: Tensor = backbone.model.model.embed_tokens.weight
         # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
         positions = context_tokens + graphs
-        kv_cache = KVCache(backbone, slots=max_sequences, context_tokens=positions)
-        self.decoder = Decoder(backbone, bank, kv_cache)
+        self.kv_cache = KVCache(backbone, slots=max_sequences, context_tokens=positions)
+        self.kv_budget = KVBudget(kv_tokens)
+        self.decoder = Decoder(backbone, bank, self.kv_cache)
         self.prefix_cache = PrefixCache(prefix_bytes)
         self.binding = AdapterBinding(bank, safety, embedding.device)
         self.blocks = BlockTransfer(
-            self.prefix_cache, kv_cache, self.decoder.split, self.binding, counters
+            self.prefix_cache, self.kv_cache, self.decoder.split, self.binding, counters
         )
         self.scheduler = Scheduler(
             slots=max_sequences,
@@ -74,12 +87,9 @@ class EngineCore:
             decode_chunk_tokens=self.decoder.decode_chunk_tokens,
             load_cached_blocks=self.blocks.load,
             caches_blocks=prefix_bytes > 0,
+            budget=self.kv_budget,
         )
-        steps: DecodeSteps = (
-            GraphDecodeSteps(self.decoder, bank, kv_cache, context_tokens)
-            if graphs
-            else EagerDecodeSteps(self.decoder, embedding.device)
-        )
+        steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
         self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
@@ -92,7 +102,10 @@ class EngineCore:
         return self._embedding.device
 
     def admit(self, handle: RequestHandle) -> bool:
-        """Give a request a slot; return False while other requests use all adapter slots.
+        """Give a request a slot.
+
+        Returns:
+            False while other requests use all adapter slots or the memory of the KV cache.
 
         Raises:
             BemError: The prompt does not fit the context, or an adapter is not loaded, cannot be
@@ -104,11 +117,16 @@ class EngineCore:
             raise InvalidRequestError(
                 "prompt_ids", f"{prompt_tokens} tokens; 1 to {self.context_tokens} are allowed"
             )
+        most_tokens = min(self.context_tokens, prompt_tokens + request.max_tokens)
+        if not self.kv_budget.admit(handle, prompt_tokens, most_tokens):
+            return False
         try:
             segments = self.binding.acquire(request)
-        except SlotsFullError:
-            return False
-        most_tokens = min(self.context_tokens, prompt_tokens + request.max_tokens)
+        except BemError as err:
+            self.kv_budget.release(handle)
+            if isinstance(err, SlotsFullError):
+                return False
+            raise
         sequence = Sequence(
             handle,
             slot=self.scheduler.take_slot(),
@@ -123,6 +141,8 @@ class EngineCore:
     def release(self, sequence: Sequence) -> None:
         """End a sequence: free its slot and its adapter leases."""
         self.scheduler.remove(sequence)
+        self.kv_budget.release(sequence.handle)
+        self.kv_cache.release(sequence.slot, sequence.computed_tokens)
         self.binding.release(sequence.segments)
         elapsed = time.monotonic() - sequence.admitted_at
         self.mean_request_s += 0.2 * (elapsed - self.mean_request_s)
@@ -143,16 +163,51 @@ class EngineCore:
         complete = self.runner.prefill_upper(batch)
         for chunk in batch.chunks:
             self.blocks.store(chunk.sequence, UPPER)
-        for sequence, logits in complete:
+        if not complete:
+            return
+        for sequence, _ in complete:
             self.blocks.touch(sequence)
-            self._process(sequence, logits)
+        self._process([one for one, _ in complete], torch.stack([row for _, row in complete]))
 
     def _decode(self, sequences: list[Sequence]) -> None:
-        logits = self.runner.decode(sequences)
-        for row, sequence in enumerate(sequences):
-            self._process(sequence, logits[row])
+        self._process(sequences, self.runner.decode(sequences))
 
-    def _process(self, sequence: Sequence, logits: Tensor) -> None:
-        if self.outputs.process(sequence, logits):
-            self.blocks.store_output(sequence)
+    def _process(self, sequences: list[Sequence], logits: Tensor) -> None:
+        """Sample the next token of each sequence from ``logits [R, V]``; one failure is its own."""
+        finite = logits.amax(1).isfinite().tolist()  # the largest is NaN if any is
+        for row, sequence in enumerate(sequences):
+            if not finite[row]:
+                adapter = sequence.segments[-1].segment.adapter
+                self.fail(sequence, NonFiniteLogitsError(adapter))
+                continue
+            try:
+                if self.outputs.process(sequence, logits[row]):
+                    self.blocks.store_output(sequence)
+                    self.release(sequence)
+            except Exception as err:  # noqa: BLE001 - the other rows have their tokens to come
+                self.fail(sequence, err)
+
+    def fail(self, sequence: Sequence, err: Exception) -> None:
+        """End one sequence with an error; the others continue."""
+        if sequence in self.scheduler.running:
             self.release(sequence)
+        report_failure(sequence.handle, err)
+
+
+def report_failure(handle: RequestHandle, err: Exception) -> None:
+    """Give a request its error; one that is not the library's own is logged and hidden."""
+    if not isinstance(err, BemError):
+        _LOG.error("a request failed", exc_info=err)
+        err = RequestFailedError("the request failed in the engine; see the server's log")
+    try:
+        handle.on_output(err)
+    except Exception as broken:  # noqa: BLE001 - a broken receiver must not end the engine
+        _LOG.error("a receiver of output failed", exc_info=broken)
+
+
+def _decode_steps(
+    decoder: Decoder, bank: AdapterBank | None, kv_cache: KVCache, *, graphs: bool
+) -> DecodeSteps:
+    if graphs:
+        return GraphDecodeSteps(decoder, bank, kv_cache, kv_cache.keys.shape[3] - 1)
+    return EagerDecodeSteps(decoder, kv_cache.keys.device)

@@ -1,7 +1,5 @@
-"""KV cache: one slot of fixed length per sequence, allocated once, and attention plans over it."""
+"""KV cache: one slot of fixed length per sequence, written lazily, and attention plans over it."""
 
-import math
-import mmap
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,6 +7,10 @@ import torch
 from torch import Tensor
 
 from bem.backbone import Backbone
+from bem.engine.lazy_memory import LazyZeros
+
+KEPT_POSITIONS = 256
+"""Positions of a slot whose memory stays when its sequence ends: most requests are shorter."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class KVCache:
     """Keys and values of all sequences, ``[L, slots, H, C, D]`` each.
 
     Attention reads a view of neighbouring slots and never a copy. Sequences take the lowest free
-    slots; slots between two rows are computed too, and their results are discarded.
+    slots; slots between two rows are computed too, and their results are discarded. On a CPU a
+    position takes memory from its first write until the slot is released.
 
     Args:
         backbone: Model; gives the numbers of layers and heads, data type and device.
@@ -71,9 +74,12 @@ class KVCache:
         like = backbone.model.lm_head.weight
         width = head_dim(config)
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context_tokens, width)
-        self.keys = _zeros(shape, like)
-        self.values = _zeros(shape, like)
-        positions = torch.arange(context_tokens, device=like.device)[None]
+        self._memory = LazyZeros(shape, like), LazyZeros(shape, like)
+        self.keys, self.values = (memory.tensor for memory in self._memory)
+        # A position beyond the model's own, which no token that counts is at, would change the
+        # angles of all others where they depend on the length (rope_type dynamic).
+        last = max(1, min(context_tokens, backbone.context_tokens)) - 1
+        positions = torch.arange(context_tokens, device=like.device).clamp(max=last)[None]
         cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], positions)
         self.cos, self.sin = cos[0].contiguous(), sin[0].clone()  # [C, D]
         # The rotation subtracts in the lower half of a head: the sign is stored with the angles.
@@ -169,6 +175,22 @@ class KVCache:
             views.append(stored[slots, :, : plan.key_positions])
         return views[0], views[1]
 
+    def release(self, slot: int, positions: int) -> None:
+        """Give the memory of a slot back, except that of its first ``KEPT_POSITIONS``.
+
+        Args:
+            slot: Slot whose sequence has ended.
+            positions: Number of positions that it wrote.
+        """
+        if positions <= KEPT_POSITIONS or not self._memory[0].is_lazy:
+            return
+        layers, slots, heads, length, width = self.keys.shape
+        for layer in range(layers):
+            for head in range(heads):
+                begin = ((layer * slots + slot) * heads + head) * length * width
+                for memory in self._memory:
+                    memory.drop(begin + KEPT_POSITIONS * width, begin + positions * width)
+
     def read_block(self, slot: int, layers: slice, begin: int, end: int) -> Tensor:
         """Return a copy ``[2, L, H, T, D]`` of the keys and values of positions in one slot."""
         block = (layers, slot, slice(None), slice(begin, end))
@@ -199,15 +221,8 @@ def head_dim(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return zeros of ``like``'s type and device; on a CPU pages are allocated on first write.
-
-    Huge pages are disabled: with them the first token of a slot waits until the whole slot is
-    zeroed, 250 ms at 2,560 positions of the packaged model.
-    """
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    pages = mmap.mmap(-1, math.prod(shape) * like.element_size())
-    if no_huge_pages := getattr(mmap, "MADV_NOHUGEPAGE", None):
-        pages.madvise(no_huge_pages)
-    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
+def position_bytes(backbone: Backbone) -> int:
+    """Return the bytes of one position's keys and values in all layers."""
+    config, like = backbone.model.config, backbone.model.lm_head.weight
+    values = config.num_hidden_layers * config.num_key_value_heads * head_dim(config)
+    return int(2 * values * like.element_size())

@@ -20,6 +20,7 @@ from bem.engine.api import (
 from bem.engine.engine import LLMEngine
 from bem.engine.scoring import ScoreRequest
 from bem.errors import InvalidRequestError, QueueFullError
+from bem.prompt_encoding import PromptEncoder
 
 _Arrived = SimpleQueue[tuple[int, OutputDelta | Exception]]
 # Tokens scored together; larger batches are no faster on a CPU and delay running requests.
@@ -62,7 +63,7 @@ def generate(
 
     Args:
         engine: Started engine; other clients may use it too.
-        prompts: Raw texts or token ids.
+        prompts: Raw texts or token ids; a control token spelled in a text is text.
         adapters: One adapter for all prompts, or one per prompt; None is the base model.
         sampling: Sampling settings of all prompts; greedy by default.
         max_tokens: Limit of each completion.
@@ -82,7 +83,7 @@ def generate(
         raise InvalidRequestError(
             "adapters", f"{len(names)} for {len(prompts)} prompts; give one, or one per prompt"
         )
-    encode = partial(engine.backbone.tokenizer.encode, add_special_tokens=False)
+    encode = PromptEncoder(engine.backbone.tokenizer).encode_text
     requests = [
         GenerationRequest(
             prompt_ids=tuple(encode(prompt) if isinstance(prompt, str) else prompt),

@@ -36,7 +36,8 @@ class OutputStream:
         self._sampler = Sampler(request.sampling, request.prompt_ids)
         self._detokenizer = Detokenizer(tokenizer, request.stop)
         self._token_bytes = token_bytes
-        self._end_token_ids = end_token_ids
+        ends: frozenset[int] = frozenset() if request.ignore_eos else end_token_ids
+        self._end_token_ids = ends | request.stop_token_ids
         self._adapter_version = adapter_version
         self._pending_logprobs: list[tuple[int, TokenLogprob]] = []
         self.generated_tokens = 0
@@ -51,12 +52,15 @@ class OutputStream:
         Returns:
             The token, or None when the request has ended.
         """
-        sampled = self._sampler.sample(logits)
+        min_tokens = self._handle.request.min_tokens
+        banned = self._end_token_ids if self.generated_tokens < min_tokens else ()
+        sampled = self._sampler.sample(logits, banned)
         if sampled.token in self._end_token_ids:
             self._finish("", "stop")
             return None
         self.generated_tokens += 1
-        text = self._detokenizer.push(sampled.token)
+        can_stop = self.generated_tokens > min_tokens
+        text = self._detokenizer.push(sampled.token, can_stop=can_stop)
         if self._handle.request.sampling.logprobs is not None:
             self._pending_logprobs.append(
                 (self._detokenizer.received_characters, self._token_logprob(sampled))

@@ -1,8 +1,9 @@
 """Sampler: penalties, temperature, top-k and nucleus sampling of one request's tokens."""
 
+import math
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +50,18 @@ class Sampler:
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
         self._generator.manual_seed(seed % 2**63)
 
-    def sample(self, logits: Tensor) -> SampledToken:
-        """Return the next token for ``logits [V]``, float32."""
+    def sample(self, logits: Tensor, banned: Collection[int] = ()) -> SampledToken:
+        """Return the next token for ``logits [V]``, float32.
+
+        Args:
+            logits: Logits of the model.
+            banned: Tokens that must not be sampled; bias does not lift this.
+        """
         logits = logits.cpu()
-        token = self._sample_id(self._apply_penalties(logits))
+        adjusted = self._apply_penalties(logits)
+        if banned:
+            adjusted = adjusted.index_fill(0, torch.tensor(sorted(banned)), -math.inf)
+        token = self._sample_id(adjusted)
         self._counts[token] += 1
         if self._sampling.repetition_penalty != 1:
             self._seen.add(token)
@@ -83,6 +92,9 @@ class Sampler:
         if settings.temperature == 0:
             return int(logits.argmax())
         scaled = logits / settings.temperature
+        if settings.min_p:
+            least = scaled.max() + math.log(settings.min_p)
+            scaled = scaled.masked_fill(scaled < least, -math.inf)
         if settings.top_k:
             values, order = scaled.topk(min(settings.top_k, len(scaled)))
             return int(order[self._draw(_nucleus(values.softmax(0), settings.top_p))])

@@ -24,6 +24,7 @@ second turn whatever arrives, so short prompts never starve it.
 import heapq
 from collections.abc import Callable, Iterator
 
+from bem.engine.kv_budget import KVBudget
 from bem.engine.prefill import PrefillBatch, PrefillChunk, chunk_end
 from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.engine.sequence import Sequence
@@ -44,6 +45,7 @@ class Scheduler:
             half of the layers.
         load_cached_blocks: Advances a sequence over the blocks that the prefix cache holds.
         caches_blocks: Whether computed blocks enter the prefix cache.
+        budget: Positions that running sequences may hold together.
 
     Attributes:
         running: Sequences with a slot, in the order of their admission.
@@ -57,6 +59,7 @@ class Scheduler:
         decode_chunk_tokens: int,
         load_cached_blocks: Callable[[Sequence], None],
         caches_blocks: bool,
+        budget: KVBudget,
     ) -> None:
         self.running: list[Sequence] = []
         # A heap: attention is cheapest over the lowest slots.
@@ -65,6 +68,7 @@ class Scheduler:
         self._decode_chunk_tokens = decode_chunk_tokens
         self._load_cached_blocks = load_cached_blocks
         self._caches_blocks = caches_blocks
+        self._budget = budget
         self._turn = 0
 
     @property
@@ -86,8 +90,16 @@ class Scheduler:
         heapq.heappush(self._free_slots, sequence.slot)
 
     def decode_batch(self) -> list[Sequence]:
-        """Return the decoding sequences by slot: neighbouring slots are read as one view."""
-        return sorted([one for one in self.running if one.is_decoding], key=lambda one: one.slot)
+        """Return the decoding sequences by slot: neighbouring slots are read as one view.
+
+        A sequence for whose next token the budget has no position pauses.
+        """
+        batch = [
+            one
+            for one in self.running
+            if one.is_decoding and self._budget.grow(one.handle, one.computed_tokens + 1)
+        ]
+        return sorted(batch, key=lambda one: one.slot)
 
     def prefill_batches(self) -> Iterator[PrefillBatch]:
         """Yield the prefill batches of one step; the caller computes each before the next."""

@@ -1,9 +1,9 @@
-"""Weight-format autotuning: selects the fastest weight format of this machine in under a second."""
+"""Weight-format autotuning: selects the fastest format whose perplexity is near float32's."""
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,7 @@ from bem.backbone import Backbone, WeightFormat
 from bem.engine.linear import LinearLayer, quantize
 from bem.engine.native.build import DEFAULT_CACHE, KernelChoice, KernelPreference, select_kernels
 from bem.engine.native.layers import unsupported_reason
+from bem.engine.perplexity import perplexity_ratio
 from bem.errors import UnsupportedWeightsError
 
 ROWS = (1, 16, 128)
@@ -23,6 +24,8 @@ UNUSED = "torch: the weights are kept as loaded"
 _COPIES, _ROUNDS = 8, 5
 _TOLERANCE = 1.1
 """Formats whose times differ by less, on average, count as equally fast; the smallest is taken."""
+MAX_PERPLEXITY_RATIO = 1.01
+"""Largest perplexity of a selected format on the packaged text, relative to float32."""
 
 
 @dataclass(frozen=True)
@@ -34,33 +37,57 @@ class FormatChoice:
         kernels: Kernels that multiply ``int8`` and ``int4`` weights, and why.
         milliseconds: Minimum time of one layer's largest product per format, for each of ``ROWS``;
             empty where the format was given.
+        perplexity_ratios: Perplexity of each format that was considered, relative to float32.
     """
 
     kind: WeightFormat
     kernels: str
-    milliseconds: dict[WeightFormat, tuple[float, ...]]
+    milliseconds: dict[WeightFormat, tuple[float, ...]] = field(default_factory=dict)
+    perplexity_ratios: dict[WeightFormat, float] = field(default_factory=dict)
 
 
-def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
-    """Time each format on a random matrix of the backbone's shape and choose the fastest.
+def benchmark_formats(
+    backbone: Backbone, kernels: str, ratio_of: Callable[[WeightFormat], float]
+) -> FormatChoice:
+    """Time each format on a random matrix of the backbone's shape and choose one.
 
-    Each time is divided by the best time at the same number of rows. The format with the smallest
-    geometric mean of these ratios wins, or the one with the smallest weights of those within a
-    tenth of it. Formats that this machine does not support are left out.
-
-    Example: fp32 takes (0.30, 1.2, 8.0) ms and int8 (0.12, 0.9, 9.0) ms. The best times are (0.12,
-    0.9, 8.0); the products of ratios are 2.5 * 1.33 * 1 = 3.33 and 1 * 1 * 1.125. int8 wins.
+    Formats are considered in the order of their speed; the first whose perplexity is at most
+    ``MAX_PERPLEXITY_RATIO`` times float32's is chosen. ``fp32`` ends the search.
 
     Args:
         backbone: Model with the kernels that the engine will use.
         kernels: Description of these kernels, for the report.
+        ratio_of: Returns the perplexity of a format relative to float32.
+    """
+    times, sizes = _time_formats(backbone)
+    left = dict(times)
+    ratios: dict[WeightFormat, float] = {}
+    while (kind := _fastest(left, sizes)) != "fp32":
+        ratios[kind] = round(ratio_of(kind), 5)
+        if ratios[kind] <= MAX_PERPLEXITY_RATIO:  # false for NaN
+            break
+        del left[kind]
+    return FormatChoice(kind, kernels, times, ratios)
+
+
+def _time_formats(
+    backbone: Backbone,
+) -> tuple[dict[WeightFormat, tuple[float, ...]], dict[WeightFormat, int]]:
+    """Return milliseconds for each of ``ROWS``, and bytes, of the formats that can be selected.
+
+    Formats that this machine does not support are left out, and so is torch's ``int4``, which
+    multiplies large batches with an 8-bit copy: there an output would depend on who else is in the
+    batch.
     """
     config, device = backbone.model.config, backbone.model.device
     weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
     times: dict[WeightFormat, tuple[float, ...]] = {}
     sizes: dict[WeightFormat, int] = {}
+    formats: list[WeightFormat] = ["fp32", "bf16", "int8"]
+    if backbone.kernels is not None:
+        formats.append("int4")
     with torch.inference_mode():
-        for kind in ("fp32", "bf16", "int8", "int4"):
+        for kind in formats:
             dtype = torch.bfloat16 if kind == "bf16" else torch.float32
             try:
                 layers = [
@@ -77,6 +104,21 @@ def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
             sizes[kind] = layers[0].weight_bytes
             inputs = [torch.randn(n, weight.shape[1], dtype=dtype, device=device) for n in ROWS]
             times[kind] = tuple(round(_milliseconds(layers, x), 4) for x in inputs)
+    return times, sizes
+
+
+def _fastest(
+    times: Mapping[WeightFormat, Sequence[float]], sizes: Mapping[WeightFormat, int]
+) -> WeightFormat:
+    """Return the fastest format, or the smallest of those that are equally fast.
+
+    Each time is divided by the best time at the same number of rows. The format with the smallest
+    geometric mean of these ratios wins, or the one with the smallest weights of those within a
+    tenth of it.
+
+    Example: fp32 takes (0.30, 1.2, 8.0) ms and int8 (0.12, 0.9, 9.0) ms. The best times are (0.12,
+    0.9, 8.0); the products of ratios are 2.5 * 1.33 * 1 = 3.33 and 1 * 1 * 1.125. int8 wins.
+    """
     best = [min(column) for column in zip(*times.values(), strict=True)]
 
     def slowdown(kind: WeightFormat) -> float:
@@ -84,7 +126,7 @@ def benchmark_formats(backbone: Backbone, kernels: str) -> FormatChoice:
 
     least = min(slowdown(kind) for kind in times)
     near = [kind for kind in times if slowdown(kind) <= _TOLERANCE ** len(ROWS) * least]
-    return FormatChoice(min(near, key=sizes.__getitem__), kernels, times)
+    return min(near, key=sizes.__getitem__)
 
 
 def select_format(
@@ -93,14 +135,17 @@ def select_format(
     kernels: KernelPreference = "auto",
     *,
     cache: Path = DEFAULT_CACHE,
+    perplexity_memo: Path | None = None,
 ) -> tuple[Backbone, FormatChoice]:
     """Return the backbone in the wanted weight format, and the choice with its reason.
 
     Args:
         backbone: Model as loaded.
-        wanted: Weight format; ``auto`` measures.
+        wanted: Weight format; ``auto`` takes the fastest that keeps the perplexity.
         kernels: Kernels of ``int8`` and ``int4``; ``auto`` prefers the compiled ones.
         cache: Folder of compiled kernels.
+        perplexity_memo: File of measured perplexities, which ``auto`` reads and writes; None
+            measures at every call.
 
     Raises:
         KernelsUnavailableError: ``native`` kernels are wanted and not available.
@@ -111,9 +156,13 @@ def select_format(
         choice = KernelChoice(None, f"torch: {reason}")
     backbone = replace(backbone, kernels=choice.library)
     if wanted == "auto":
-        selected = benchmark_formats(backbone, choice.reason)
+
+        def ratio_of(kind: WeightFormat) -> float:
+            return perplexity_ratio(replace(backbone, weight_format=kind), perplexity_memo)
+
+        selected = benchmark_formats(backbone, choice.reason, ratio_of)
     else:
-        selected = FormatChoice(wanted, choice.reason, {})
+        selected = FormatChoice(wanted, choice.reason)
     if selected.kind == "bf16":
         backbone.model.to(torch.bfloat16)
     return replace(backbone, weight_format=selected.kind), selected

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bem.backbone import Backbone
+from bem.prompt_encoding import PromptEncoder
 from bem.training.decoder import TrainingDecoder
 from bem.training.strategy import ComputeDtype, select_compute_dtype
 
@@ -61,21 +62,13 @@ class EncodedExample:
 
 def prompt_ids(backbone: Backbone, text: str) -> list[int]:
     """Return the token ids of a user message in the chat template, ready for a reply."""
-    chat = [{"role": "user", "content": text}]
-    rendered = backbone.tokenizer.apply_chat_template(
-        chat, tokenize=False, add_generation_prompt=True
-    )
-    ids: list[int] = backbone.tokenizer.encode(rendered, add_special_tokens=False)
-    return ids
+    return PromptEncoder(backbone.tokenizer).encode_chat([{"role": "user", "content": text}])
 
 
 def tokenise(backbone: Backbone, item: PromptReply) -> TokenPair:
     """Return the token ids of the rendered prompt and of the reply with its end of turn."""
-    reply = item.reply() + backbone.tokenizer.decode([min(backbone.end_token_ids)])
-    return (
-        prompt_ids(backbone, item.prompt()),
-        backbone.tokenizer.encode(reply, add_special_tokens=False),
-    )
+    reply = PromptEncoder(backbone.tokenizer).encode_text(item.reply())
+    return prompt_ids(backbone, item.prompt()), [*reply, min(backbone.end_token_ids)]
 
 
 def encode_items(

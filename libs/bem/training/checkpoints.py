@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+
+from bem.errors import ArtifactFormatError
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -53,20 +56,18 @@ def read_checkpoint(
         optimizer: AdamW over these parameters; its state is overwritten.
 
     Raises:
+        ArtifactFormatError: The checkpoint is truncated or lacks tensors.
         ValueError: The checkpoint belongs to another configuration.
     """
     path = folder / CHECKPOINT_FILE
     if not path.exists():
         return None
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    position: dict[str, Any] = json.loads(header["__metadata__"]["place"])
+    position, tensors = _read_file(path, parameters)
     # The configuration went through JSON once, which turns tuples into lists.
     if position.pop("plan") != json.loads(json.dumps(dict(config))):
         raise ValueError(
             f"{path.name}: it belongs to another training configuration; remove {folder} first"
         )
-    tensors = load_file(path)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
@@ -79,6 +80,32 @@ def read_checkpoint(
             if state:
                 optimizer.state[parameter] = state
     return position
+
+
+def _read_file(
+    path: Path, parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return position and tensors; every parameter has its tensor, of its shape."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        position: dict[str, Any] = json.loads(header["__metadata__"]["place"])
+        tensors = load_file(path)
+    # A file that ends too early fails in one of these ways, by the place where it ends.
+    except (SafetensorError, ValueError, LookupError, TypeError, OverflowError, OSError) as err:
+        raise ArtifactFormatError(
+            f"{path.name}: it is truncated or no checkpoint; remove {path.parent} to train anew"
+        ) from err
+    wrong = [
+        name
+        for name, parameter in parameters.items()
+        if name not in tensors or tensors[name].shape != parameter.shape
+    ]
+    if wrong:
+        raise ArtifactFormatError(
+            f"{path.name}: it lacks {wrong[0]} of this model; remove {path.parent} to train anew"
+        )
+    return position, tensors
 
 
 def truncate_curve(curve: Path, steps: int) -> None:

@@ -71,11 +71,18 @@ class GateRule:
     at_least: float | None = None
 
     def __post_init__(self) -> None:
-        """Reject a target on the wrong side of the margin: the interval would decide alone.
+        """Reject limits that no data could meet, or that would make the interval decide alone.
 
         Raises:
-            GateFormatError: The target does not reach the margin.
+            GateFormatError: The limits of a share lie outside 0 to 1, or the target does not
+                reach the margin.
         """
+        for name in ("target", "margin"):
+            value = getattr(self, name)
+            if self.statistic == "share" and not 0 <= value <= 1:
+                raise GateFormatError(
+                    f"gate {self.id}: {name} is {value:g}; for a share it lies between 0 and 1"
+                )
         sign = 1 if self.direction == "higher" else -1
         if sign * (self.target - self.margin) < 0:
             raise GateFormatError(

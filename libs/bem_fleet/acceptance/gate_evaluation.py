@@ -237,7 +237,7 @@ def _unmet_conditions(gate: GateRule, one: Measurement) -> list[str]:
         unmet.append(f"{one.figure:.4g} does not reach {gate.target:g}")
     near = one.low if gate.direction == "higher" else one.high
     if near is None or math.isnan(near):
-        unmet.append("nothing varies, so there is no interval")
+        unmet.append(f"there is no interval to judge ({one.method})")
     elif sign * (near - gate.margin) <= 0:
         unmet.append(f"the interval's end {near:.4g} does not clear {gate.margin:g}")
     return [f"{one.metric}: {condition}" for condition in unmet]

@@ -10,6 +10,7 @@ from bem.errors import GateFormatError, InvalidScoresError
 from numpy.typing import ArrayLike, NDArray
 
 from bem_fleet.acceptance.catalogue import MetricDefinition, check_schema
+from bem_fleet.stats.samples import validate_scores
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,10 @@ def _describe_shape(scores: NDArray[np.float64]) -> str:
 def _validate_matrix(metric: MetricDefinition, values: ArrayLike, side: str) -> NDArray[np.float64]:
     name = f"{metric.name}.{side}"
     try:
-        matrix = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError) as err:
+        axes = 2 if np.ndim(values) == 2 else 1
+    except ValueError as err:  # ragged
         raise InvalidScoresError(f"{name}: seeds have different numbers of items") from err
-    if matrix.ndim != 2 or matrix.size == 0:
-        raise InvalidScoresError(
-            f"{name}: shape {matrix.shape}; [items] or [seeds, items] expected"
-        )
-    if bad := int(np.count_nonzero(~np.isfinite(matrix))):
-        raise InvalidScoresError(f"{name}: {bad} of {matrix.size} scores are NaN or infinite")
+    matrix = np.atleast_2d(validate_scores(values, name, ndim=axes))
     low, high = float(matrix.min()), float(matrix.max())
     if metric.minimum is not None and low < metric.minimum:
         raise InvalidScoresError(f"{name}: {low:g} is below the metric's least, {metric.minimum:g}")

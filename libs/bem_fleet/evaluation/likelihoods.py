@@ -10,6 +10,7 @@ import numpy as np
 from bem.engine import LLMEngine, ScoreRequest, score
 from bem.errors import EvaluationError
 from bem.journal import Journal
+from bem.prompt_encoding import PromptEncoder
 
 from bem_fleet.evaluation.systems import Chat
 from bem_fleet.evaluation.worker_system import encode_chat
@@ -166,14 +167,14 @@ def answer_multiple_choice(
         EvaluationError: A question has fewer than two replies, or an empty one.
     """
     tokenizer = worker.backbone.tokenizer
+    encode = PromptEncoder(tokenizer).encode_text
     requests = []
     for index, question in enumerate(questions):
         prompt = encode_chat(tokenizer, question.chat)
         if len(question.replies) < 2 or not all(question.replies):
             raise EvaluationError(f"question {index}: two replies or more are needed, none empty")
         requests += [
-            ScoreRequest(prompt, tuple(tokenizer.encode(reply, add_special_tokens=False)), adapter)
-            for reply in question.replies
+            ScoreRequest(prompt, tuple(encode(reply)), adapter) for reply in question.replies
         ]
     scored = iter((cache or LikelihoodCache()).score(worker, requests, progress=progress))
     return [

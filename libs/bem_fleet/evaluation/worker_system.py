@@ -6,6 +6,7 @@ from typing import Any
 
 from bem.engine import GenerationRequest, LLMEngine, Sampling, stream
 from bem.errors import BemError, EvaluationError
+from bem.prompt_encoding import PromptEncoder
 
 from bem_fleet.evaluation.systems import Chat, Decoding, Response
 
@@ -73,5 +74,4 @@ class WorkerSystem:
 def encode_chat(tokenizer: Any, chat: Chat) -> tuple[int, ...]:
     """Return the token ids of a conversation up to the start of the assistant's reply."""
     turns = [{"role": turn.role, "content": turn.content} for turn in chat]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    return tuple(tokenizer.encode(text, add_special_tokens=False))
+    return tuple(PromptEncoder(tokenizer).encode_chat(turns))

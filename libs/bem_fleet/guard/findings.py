@@ -52,6 +52,7 @@ class ScoringQuery:
         scorers: Names of the scorers to run.
         prompt: Request that a response answers; empty if there is none.
         complete: Whether ``text`` is a complete response and not the prefix of a stream.
+        ended: Whether the response ends where ``text`` ends.
     """
 
     text: str
@@ -59,3 +60,4 @@ class ScoringQuery:
     scorers: frozenset[str]
     prompt: str = ""
     complete: bool = True
+    ended: bool = True

@@ -23,7 +23,10 @@ def decode_query(fields: Mapping[str, Any]) -> ScoringQuery:
     except (KeyError, TypeError) as err:
         raise ValueError(f"query: malformed object {str(fields)[:80]}") from err
     texts = (query.text, query.side, query.prompt, *query.scorers)
-    if not all(isinstance(text, str) for text in texts) or not isinstance(query.complete, bool):
+    flags = (query.complete, query.ended)
+    if not all(isinstance(text, str) for text in texts) or not all(
+        isinstance(flag, bool) for flag in flags
+    ):
         raise ValueError(f"query: field of the wrong type in {str(fields)[:80]}")
     return query
 

@@ -1,26 +1,24 @@
 """Engine host: one engine and its adapters, for the mission contract and a mission's own RPCs."""
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from bem.adapters.bank import AdapterBank, LoadedAdapter
-from bem.backbone import Backbone, load_backbone
+from bem.adapters.bank import LoadedAdapter
+from bem.backbone import Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError
-from bem.testing import tiny_backbone
+from bem.prompt_encoding import PromptEncoder
 from fleet import logs
-from fleet.errors import NotFoundError, UnavailableError
-from fleet.mission import AdapterInfo, ProbeAnswer
+from fleet.errors import UnavailableError
+from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
+from bem_fleet.serving.adapter_folder import AdapterFolder
+from bem_fleet.serving.model_loading import load_verified_backbone, model_warnings, open_bank
 from bem_fleet.serving.settings import EngineSettings
 
-TINY = "tiny"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOG = logs.get("serving")
 
 
@@ -45,13 +43,17 @@ class EngineHost:
     Args:
         backbone: The base model.
         engine: Started engine that owns it.
-        adapter_folder: Folder from which adapters are loaded.
+        folder: Adapters on disk.
+
+    Attributes:
+        warnings: What the mission serves without, with the reason.
     """
 
-    def __init__(self, backbone: Backbone, engine: LLMEngine, adapter_folder: Path) -> None:
+    def __init__(self, backbone: Backbone, engine: LLMEngine, folder: AdapterFolder) -> None:
         self.backbone = backbone
         self.engine = engine
-        self._adapter_folder = adapter_folder
+        self.warnings = model_warnings(backbone)
+        self._folder = folder
         self._started_unix_s = int(time.time())
 
     @property
@@ -62,6 +64,7 @@ class EngineHost:
             self.backbone.digest,
             loaded_unix_s=self._started_unix_s,
             base=True,
+            weights=self.backbone.weight_format,
         )
 
     @property
@@ -71,26 +74,15 @@ class EngineHost:
 
     def loaded_adapters(self) -> Sequence[AdapterInfo]:
         """Return the loaded adapters, sorted by name."""
-        return [_adapter_info(adapter) for adapter in self.engine.adapters()]
+        return [adapter_info(adapter) for adapter in self.engine.adapters()]
+
+    def rejected_adapters(self) -> Sequence[RejectedAdapter]:
+        """Return the folders that are not served, sorted by name."""
+        return self._folder.rejected()
 
     async def load(self, name: str) -> AdapterInfo:
-        """Load an adapter of the adapter folder.
-
-        Raises:
-            InvalidRequestError: The name is not that of a folder.
-            NotFoundError: There is no such adapter.
-        """
-        if not _NAME.fullmatch(name):
-            raise InvalidRequestError(
-                "name",
-                f"{name[:80]!r} is no adapter name; use letters, digits, '.', '_', '-', at most 64",
-            )
-        folder = self._adapter_folder / name
-        if not (folder / "card.json").is_file():
-            raise NotFoundError(f"name: there is no adapter {name!r} in the adapter folder")
-        loaded = await asyncio.wrap_future(self.engine.load_adapter(folder))
-        _LOG.info("adapter loaded", adapter=name, version=loaded.version[:12])
-        return _adapter_info(loaded)
+        """Load an adapter of the adapter folder; errors as in ``AdapterFolder.load``."""
+        return adapter_info(await self._folder.load(self.engine, name))
 
     async def unload(self, name: str) -> None:
         """Unload an adapter; requests that use it finish first."""
@@ -180,10 +172,11 @@ class EngineHost:
     def _prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
         if not prompt.strip():
             raise InvalidRequestError("prompt", "is empty; write one user message")
-        tokenizer = self.backbone.tokenizer
-        chat = [{"role": "user", "content": prompt}]
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        encoder = PromptEncoder(self.backbone.tokenizer)
+        if self.backbone.tokenizer.chat_template:
+            ids = encoder.encode_chat([{"role": "user", "content": prompt}])
+        else:  # a model without a template continues the prompt as it is
+            ids = encoder.encode_text(prompt)
         limit = self.context_tokens - max_tokens
         if len(ids) > limit:
             raise InvalidRequestError(
@@ -214,23 +207,21 @@ def load_host(settings: EngineSettings) -> EngineHost:
     """Load base model and adapters and start the engine; blocks for seconds."""
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if settings.backbone == TINY:
-        backbone = tiny_backbone()
-    else:
-        backbone = load_backbone(settings.backbone, device=settings.device, cache=settings.cache)
-    count = len(backbone.layers)
-    first = count // 2 if settings.first_layer is None else settings.first_layer
-    feature = round(count / 4) if settings.feature_layer is None else settings.feature_layer
-    bank = AdapterBank(
+    backbone = load_verified_backbone(
+        settings.backbone,
+        device=settings.device,
+        cache=settings.cache,
+        context_tokens=settings.context_tokens,
+    )
+    bank = open_bank(
         backbone,
-        layers=range(first, count),
+        first_layer=settings.first_layer,
+        feature_layer=settings.feature_layer,
         rank=settings.rank,
         slots=settings.slots,
-        feature_layer=feature,
     )
-    for card in sorted(settings.adapter_folder.glob("*/card.json")):
-        loaded = bank.load(card.parent)
-        _LOG.info("adapter loaded", adapter=loaded.name, version=loaded.version[:12])
+    folder = AdapterFolder(settings.adapter_folder)
+    folder.load_all(bank)
     engine = LLMEngine(
         backbone,
         bank,
@@ -240,8 +231,18 @@ def load_host(settings: EngineSettings) -> EngineHost:
         prefix_bytes=settings.prefix_mib * 2**20,
     )
     engine.start()
-    return EngineHost(backbone, engine, settings.adapter_folder)
+    return EngineHost(backbone, engine, folder)
 
 
-def _adapter_info(adapter: LoadedAdapter) -> AdapterInfo:
-    return AdapterInfo(adapter.name, adapter.version, adapter.rank, int(adapter.loaded_unix_s))
+def adapter_info(adapter: LoadedAdapter) -> AdapterInfo:
+    """Return an adapter as the mission contract describes it."""
+    measured = adapter.card.metrics.get("peft")
+    difference = measured.get("projection_logit_difference") if isinstance(measured, dict) else None
+    return AdapterInfo(
+        adapter.name,
+        adapter.version,
+        adapter.rank,
+        int(adapter.loaded_unix_s),
+        projection=adapter.projection,
+        projection_logit_difference=difference if isinstance(difference, float) else 0.0,
+    )

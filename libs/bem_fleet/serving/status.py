@@ -14,4 +14,5 @@ STATUS: StatusTable = {
     errors.ArtifactFormatError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ArtifactTamperedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.BaseMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NonFiniteLogitsError: grpc.StatusCode.FAILED_PRECONDITION,
 }

@@ -45,7 +45,7 @@ class Interval:
         high: Upper bound; NaN when degenerate.
         confidence: Nominal coverage, between 0 and 1; 0.95 is the default of all functions here.
         resamples: Number of bootstrap resamples drawn.
-        method: Name of the method, for reports.
+        method: Name of the method, for reports; where no interval exists, with the reason.
         coverage_class: Simulated accuracy of the coverage; see ``coverage``.
     """
 
@@ -161,7 +161,7 @@ def bca_interval(distribution: BootstrapDistribution, confidence: float, method:
         high=math.nan if degenerate else distribution.quantile(1 - tail),
         confidence=confidence,
         resamples=len(distribution.replicates),
-        method=method,
+        method=f"{method}; no interval: {distribution.problem}" if degenerate else method,
         coverage_class=(
             "degenerate"
             if degenerate

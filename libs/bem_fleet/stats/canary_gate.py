@@ -27,13 +27,18 @@ whatever its quality is.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import numpy as np
 from bem.errors import InvalidScoresError
 from numpy.typing import ArrayLike, NDArray
 
-from bem_fleet.stats.samples import FloatArray, validate_fraction
+from bem_fleet.stats.samples import (
+    FloatArray,
+    validate_choice,
+    validate_finite,
+    validate_fraction,
+)
 from bem_fleet.stats.sequential import SequentialTest, SequentialTestSpec
 from bem_fleet.stats.spending import AlphaSpending
 from bem_fleet.stats.tripwires import BurstTest, Tripwire, TripwireMonitor
@@ -79,6 +84,24 @@ class CanaryMetric:
     futility_margin: float | None = None
     weight: float = 1.0
     spending: AlphaSpending | None = None
+
+    def __post_init__(self) -> None:
+        """Validate the choices and ranges.
+
+        Raises:
+            InvalidScoresError: ``better`` or ``scale`` is unknown, or a number is out of its range.
+        """
+        hints = get_type_hints(type(self))
+        for choice in ("better", "scale"):
+            validate_choice(getattr(self, choice), hints[choice], f"{self.name}.{choice}")
+        for field in ("bound", "required_gain", "tolerated_loss", "weight"):
+            validate_finite(getattr(self, field), f"{self.name}.{field}")
+        if not (self.bound > 0 and self.weight > 0 and self.tolerated_loss >= 0):
+            raise InvalidScoresError(
+                f"metric {self.name!r}: bound {self.bound:g}, weight {self.weight:g}, "
+                f"tolerated_loss {self.tolerated_loss:g}; bound and weight lie above 0, "
+                "tolerated_loss is 0 or more"
+            )
 
     def gains(self, canary: FloatArray, stable: FloatArray) -> FloatArray:
         """Return the gain of each pair, above 0 where the canary is better.
@@ -186,8 +209,6 @@ class CanaryGate:
         promotion = spec.alpha if spec.alpha_promotion is None else spec.alpha_promotion
         total = sum(metric.weight for metric in spec.metrics)
         total += sum(tripwire.weight for tripwire in spec.tripwires if tripwire.metric is not None)
-        if not all(metric.weight > 0 for metric in spec.metrics):
-            raise InvalidScoresError("weight: each metric's weight must be above 0")
         self._tests = {
             metric.name: SequentialTest(
                 SequentialTestSpec(

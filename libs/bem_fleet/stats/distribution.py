@@ -15,7 +15,14 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
 from bem_fleet.stats.resampling import make_generator, resampled_means
-from bem_fleet.stats.samples import FloatArray, validate_pairs, validate_scores
+from bem_fleet.stats.samples import (
+    FloatArray,
+    binary_scale,
+    differences,
+    validate_choice,
+    validate_pairs,
+    validate_scores,
+)
 
 Statistic = Literal["difference", "ratio"]
 
@@ -45,9 +52,19 @@ class BootstrapDistribution:
     @property
     def degenerate(self) -> bool:
         """Whether no interval exists: one item, all ties, or an undefined ratio."""
+        # Relative to the values themselves: scores in another unit give the same decision.
         spread = float(np.ptp(self.replicates))
-        scale = max(abs(self.estimate), 1.0)
+        scale = max(abs(self.estimate), float(np.abs(self.replicates).max()))
         return not np.isfinite(self.acceleration) or not spread > 1e-12 * scale
+
+    @property
+    def problem(self) -> str:
+        """Reason why no interval exists; "" where one does."""
+        if not self.degenerate:
+            return ""
+        if np.isnan(self.replicates).any():
+            return "the baseline's mean is 0 in some resamples, so the ratio is undefined"
+        return "one item" if self.n < 2 else "nothing varies"
 
     @property
     def bias(self) -> float:
@@ -117,8 +134,9 @@ def bootstrap_pairs(
     A ratio resamples both sides with the same indices, because the items are paired.
     """
     left, right = validate_pairs(mission, baseline)
+    validate_choice(statistic, Statistic, "statistic")
     if statistic == "difference":
-        return bootstrap_mean(left - right, resamples=resamples, seed=seed)
+        return bootstrap_mean(differences(left, right), resamples=resamples, seed=seed)
     _require_positive_baseline(right)
     means = resampled_means(
         np.stack([left, right], 1), _require_resamples(resamples), make_generator(seed)
@@ -159,7 +177,7 @@ def bootstrap_clusters(
     if seeds == 1:
         return replace(averaged, clusters=1)
     if statistic == "difference":
-        cells = left - right
+        cells = differences(left, right)
         seed_influence = cells.mean(axis=1) - cells.mean()
     else:
         # First-order expansion of the ratio: the contribution of a cell to left / right.
@@ -241,10 +259,12 @@ def _ratio_influence(above: FloatArray, below: FloatArray) -> FloatArray:
 
 def _acceleration(influence: FloatArray) -> float:
     """Return the acceleration a = sum(u^3) / (6 sum(u^2)^1.5); NaN where nothing varies."""
+    influence = influence / binary_scale(influence)
     squares = float((influence**2).sum())
     return float((influence**3).sum()) / (6 * squares**1.5) if squares > 0 else math.nan
 
 
 def _skewness(influence: FloatArray) -> float:
+    influence = influence / binary_scale(influence)
     spread = float(influence.std())
     return float((influence**3).mean() / spread**3) if spread > 0 else float("nan")

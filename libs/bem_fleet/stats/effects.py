@@ -1,5 +1,6 @@
 """Effect sizes of paired scores, power of a paired t test, and required sample sizes."""
 
+import bisect
 import math
 from dataclasses import dataclass
 
@@ -11,9 +12,15 @@ from scipy.stats import rankdata
 from statsmodels.stats.power import TTestPower
 
 from bem_fleet.stats.pvalues import Alternative
-from bem_fleet.stats.samples import validate_fraction, validate_pairs
+from bem_fleet.stats.samples import (
+    differences,
+    validate_choice,
+    validate_fraction,
+    validate_pairs,
+)
 
 _STATSMODELS_ALTERNATIVES = {"two-sided": "two-sided", "greater": "larger", "less": "smaller"}
+_MOST_ITEMS = 10**9
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def paired_effect(mission: ArrayLike, baseline: ArrayLike) -> PairedEffect:
     left, right = validate_pairs(mission, baseline)
     if len(left) < 2:
         raise InvalidScoresError("items: an effect size needs at least 2, got 1")
-    gains = left - right
+    gains = differences(left, right)
     deviation = float(gains.std(ddof=1))
     d_z = float(gains.mean()) / deviation if deviation > 0 else math.nan
     half = (len(gains) - 1) / 2
@@ -95,9 +102,8 @@ def power(
         raise InvalidScoresError(f"items: power needs at least 2, got {items}")
     effect = _standardized_effect(difference, deviation)
     level = validate_fraction(alpha, "alpha")
-    return float(
-        TTestPower().power(effect, items, level, alternative=_STATSMODELS_ALTERNATIVES[alternative])
-    )
+    validate_choice(alternative, Alternative, "alternative")
+    return _paired_power(effect, items, level, alternative)
 
 
 def required_items(
@@ -108,7 +114,7 @@ def required_items(
     alpha: float = 0.05,
     alternative: Alternative = "two-sided",
 ) -> int:
-    """Return the number of pairs at which a paired t test reaches a power.
+    """Return the number of pairs, at least 2, at which a paired t test reaches a power.
 
     Args:
         difference: True mean of mission - baseline.
@@ -122,18 +128,38 @@ def required_items(
             alternative points away from the difference.
     """
     effect = _standardized_effect(difference, deviation)
+    validate_choice(alternative, Alternative, "alternative")
     side = {"two-sided": effect != 0, "greater": effect > 0, "less": effect < 0}
     if not side[alternative]:
         raise InvalidScoresError(
             f"effect size {difference:g} is not detectable with alternative={alternative}"
         )
-    solved = TTestPower().solve_power(
-        effect_size=effect,
-        alpha=validate_fraction(alpha, "alpha"),
-        power=validate_fraction(power, "power"),
-        alternative=_STATSMODELS_ALTERNATIVES[alternative],
-    )
-    return math.ceil(float(np.squeeze(solved)))
+    validate_fraction(power, "power")
+    validate_fraction(alpha, "alpha")
+
+    def reached(items: int) -> bool:
+        return _paired_power(effect, items, alpha, alternative) >= power
+
+    # The power grows with the number of pairs; statsmodels' root finder fails where two pairs
+    # are already enough, and where it starts far from the solution.
+    high = 2
+    while not reached(high):
+        if high > _MOST_ITEMS:
+            raise InvalidScoresError(
+                f"effect size {effect:g} needs more than {_MOST_ITEMS} pairs; raise the difference"
+            )
+        high *= 2
+    return bisect.bisect_left(range(high + 1), True, lo=2, key=reached)
+
+
+def _paired_power(effect: float, items: int, alpha: float, alternative: Alternative) -> float:
+    side = _STATSMODELS_ALTERNATIVES[alternative]
+    found = float(TTestPower().power(effect, items, alpha, alternative=side))
+    if math.isfinite(found):
+        return found
+    # The noncentral t distribution function underflows to NaN for a large noncentrality.
+    in_direction = {"two-sided": True, "greater": effect > 0, "less": effect < 0}
+    return float(in_direction[alternative])
 
 
 def _standardized_effect(difference: float, deviation: float) -> float:

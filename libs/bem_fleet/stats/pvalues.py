@@ -23,7 +23,14 @@ from bem_fleet.stats.distribution import (
     bootstrap_pairs,
 )
 from bem_fleet.stats.resampling import make_generator
-from bem_fleet.stats.samples import FloatArray, validate_pairs
+from bem_fleet.stats.samples import (
+    FloatArray,
+    binary_scale,
+    differences,
+    validate_choice,
+    validate_finite,
+    validate_pairs,
+)
 
 Alternative = Literal["two-sided", "greater", "less"]
 
@@ -69,7 +76,13 @@ def inversion_p_value(
 def invert_interval(
     distribution: BootstrapDistribution, null: float, alternative: Alternative
 ) -> float:
-    """Return the p-value of ``null`` by inversion of the BCa interval of a distribution."""
+    """Return the p-value of ``null`` by inversion of the BCa interval of a distribution.
+
+    Raises:
+        InvalidScoresError: ``null`` is not finite, or ``alternative`` is unknown.
+    """
+    validate_finite(null, "null")
+    validate_choice(alternative, Alternative, "alternative")
     if distribution.degenerate:
         return 1.0
     return _p_value_of_sides(
@@ -110,17 +123,18 @@ def sign_flip_p_value(
         InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met.
     """
     left, right = validate_pairs(mission, baseline)
-    differences = _distances_from_null(left, right, statistic, null)
-    differences = differences[differences != 0]
-    if len(differences) == 0:
+    validate_choice(alternative, Alternative, "alternative")
+    distances = _distances_from_null(left, right, statistic, null)
+    distances = distances[distances != 0]
+    if len(distances) == 0:
         return 1.0
-    observed = differences.sum()
-    exact = len(differences) <= _MAX_EXACT_ITEMS
-    flipped = (
-        _all_flip_sums(differences) if exact else _random_flip_sums(differences, resamples, seed)
-    )
+    # The test is invariant to scale, and float32 sums are not beyond 1e38.
+    distances = distances / binary_scale(distances)
+    observed = distances.sum()
+    exact = len(distances) <= _MAX_EXACT_ITEMS
+    flipped = _all_flip_sums(distances) if exact else _random_flip_sums(distances, resamples, seed)
     # Sums of equal terms in another order differ in the last bits; they count as ties.
-    slack = 1e-9 * np.abs(differences).sum()
+    slack = 1e-9 * np.abs(distances).sum()
     extra = 0 if exact else 1
     size = len(flipped) + extra
     above = (np.count_nonzero(flipped >= observed - slack) + extra) / size
@@ -131,10 +145,17 @@ def sign_flip_p_value(
 def _distances_from_null(
     left: FloatArray, right: FloatArray, statistic: Statistic, null: float | None
 ) -> FloatArray:
-    """Return the contribution of each item to the distance from the null value, [n]."""
+    """Return the contribution of each item to the distance from the null value, [n].
+
+    Raises:
+        InvalidScoresError: ``null`` is not finite, or ``statistic`` is unknown.
+    """
+    validate_choice(statistic, Statistic, "statistic")
     if statistic == "ratio":
-        return left - (1.0 if null is None else null) * right
-    return left - right if null is None else left - right - null
+        return differences(left, (1.0 if null is None else validate_finite(null, "null")) * right)
+    if null is None:
+        return differences(left, right)
+    return differences(left, right + validate_finite(null, "null"))
 
 
 def _p_value_of_sides(above: float, below: float, alternative: Alternative) -> float:
@@ -145,33 +166,33 @@ def _p_value_of_sides(above: float, below: float, alternative: Alternative) -> f
     return min(1.0, 2 * min(above, below))
 
 
-def _all_flip_sums(differences: FloatArray) -> FloatArray:
+def _all_flip_sums(distances: FloatArray) -> FloatArray:
     """Return the sums under all 2^n sign patterns, [2^n]."""
     sums = np.zeros(1)
-    for difference in differences:
-        sums = np.concatenate([sums + difference, sums - difference])
+    for distance in distances:
+        sums = np.concatenate([sums + distance, sums - distance])
     return sums
 
 
-def _random_flip_sums(differences: FloatArray, resamples: int, seed: int) -> FloatArray:
+def _random_flip_sums(distances: FloatArray, resamples: int, seed: int) -> FloatArray:
     """Return the sums under random sign patterns, [resamples].
 
     Few distinct sizes (exact match, rates) need only a binomial count of positive signs per size.
     Otherwise each random bit is one sign, and a matrix product per chunk adds them up: with the
-    signs as 0 and 1, sum = 2 * (signs @ differences) - total.
+    signs as 0 and 1, sum = 2 * (signs @ distances) - total.
     """
     rng = make_generator(seed)
-    sizes, counts = np.unique(np.abs(differences), return_counts=True)
+    sizes, counts = np.unique(np.abs(distances), return_counts=True)
     if len(sizes) <= _MAX_DISTINCT:
         ups = rng.binomial(counts, 0.5, size=(resamples, len(sizes)))
         return np.asarray((2 * ups - counts) @ sizes)
-    n = len(differences)
-    total = differences.sum()
+    n = len(distances)
+    total = distances.sum()
     sums = np.empty(resamples)
     rows = max(1, _CHUNK_SIGNS // n)
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
         drawn = rng.integers(0, 256, size=(stop - start, (n + 7) // 8), dtype=np.uint8)
         signs = np.unpackbits(drawn, axis=1, count=n).astype(np.float32)
-        sums[start:stop] = 2 * (signs @ differences.astype(np.float32)) - total
+        sums[start:stop] = 2 * (signs @ distances.astype(np.float32)) - total
     return sums

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bem_fleet.stats.samples import FloatArray
+from bem_fleet.stats.samples import FloatArray, binary_scale
 
 _MAX_DISTINCT = 64
 _CHUNK_INDICES = 1 << 17
@@ -57,7 +57,8 @@ def resampled_means(table: FloatArray, resamples: int, rng: np.random.Generator)
     # float32 sums of centred values keep 7 digits of the spread; of raw latencies, say 1,000 +- 1,
     # they would keep 4.
     centre = table.mean(axis=0)
-    small = np.ascontiguousarray(table - centre, dtype=np.float32)
+    scale = binary_scale(table - centre)
+    small = np.ascontiguousarray((table - centre) / scale, dtype=np.float32)
     sums = np.empty((resamples, columns))
     rows = max(1, _CHUNK_INDICES // n)
     codes = None
@@ -73,7 +74,7 @@ def resampled_means(table: FloatArray, resamples: int, rng: np.random.Generator)
             sums[start:stop] = (
                 _occurrence_counts(rng.integers(0, n, size=(stop - start, n))) @ small
             )
-    return np.asarray(sums / n + centre)
+    return np.asarray(sums / n * scale + centre)
 
 
 class _CodeSampler:

@@ -1,12 +1,20 @@
 """Tests of artifact folders: what adapter and safety artifacts share."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from bem.artifacts import ArtifactCard, ArtifactFormat, artifact_version, strip_prefix
+from bem.adapters.site import TARGET_MODULES
+from bem.artifacts import (
+    TARGET_KINDS,
+    ArtifactCard,
+    ArtifactFormat,
+    artifact_version,
+    strip_prefix,
+)
 from bem.digests import file_digest
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
 
@@ -69,7 +77,12 @@ def test_hash_and_base_are_verified(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("{", "is not JSON"), ("[]", "missing .*colour"), ('{"size": 1}', "unknown .*size")],
+    [
+        ("{", "is not JSON"),
+        ("[]", "no JSON object"),
+        ("{}", "missing .*colour"),
+        ('{"size": 1}', "unknown .*size"),
+    ],
 )
 def test_malformed_card_is_named(tmp_path: Path, text: str, problem: str) -> None:
     """The error names the file and the fields."""
@@ -113,3 +126,71 @@ def test_committed_artifacts_have_their_hash(name: str) -> None:
 
     assert card["tensors_sha256"] == file_digest(tensors)
     assert (path.parents[2] / "libs" / module.replace(".", "/") / "__main__.py").is_file()
+
+
+@pytest.mark.parametrize(
+    "change", [{"colour": "blue"}, {"scale": 2.0}, {"metrics": {"f1": 1.0}}, {"seed": 1}]
+)
+def test_edited_card_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    """The card's own hash covers every field, metrics included."""
+    FORMAT.write(tmp_path, CARD, TENSORS)
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+    with pytest.raises(ArtifactTamperedError, match="so it was edited"):
+        FORMAT.read_card(tmp_path)
+
+
+def test_links_and_devices_are_refused(tmp_path: Path) -> None:
+    """A linked folder, card or tensor file and a pipe are not read."""
+    card = FORMAT.write(tmp_path / "real", CARD, TENSORS)
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    with pytest.raises(ArtifactFormatError, match="folder is a link"):
+        FORMAT.read_card(tmp_path / "folder")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "card.json").symlink_to(tmp_path / "real" / "card.json")
+    with pytest.raises(ArtifactFormatError, match=r"card\.json is a link"):
+        FORMAT.read_card(linked)
+    (linked / "weights.safetensors").symlink_to(tmp_path / "real" / "weights.safetensors")
+    with pytest.raises(ArtifactFormatError, match=r"weights\.safetensors is a link"):
+        FORMAT.read_tensors(linked, card, label="x", base_digest="b" * 64)
+    (tmp_path / "real" / "card.json").unlink()
+    os.mkfifo(tmp_path / "real" / "card.json")
+    with pytest.raises(ArtifactFormatError, match="no regular file"):
+        FORMAT.read_card(tmp_path / "real")
+    (tmp_path / "real" / "card.json").unlink()
+    (tmp_path / "real" / "card.json").mkdir()
+    with pytest.raises(ArtifactFormatError, match="no regular file"):
+        FORMAT.read_card(tmp_path / "real")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor([1.0, float("nan")]),
+        torch.tensor([float("-inf")]),
+        torch.tensor([-2e3]),
+        torch.tensor([1, 2]),
+        torch.tensor([1.0], dtype=torch.float64),
+    ],
+)
+def test_weights_are_finite_and_of_moderate_size(tmp_path: Path, tensor: torch.Tensor) -> None:
+    """Such a tensor could end in NaN logits; the error names it."""
+    card = FORMAT.write(tmp_path, CARD, TENSORS | {"c.z": tensor})
+    with pytest.raises(ArtifactFormatError, match=r"weights\.safetensors: c\.z"):
+        FORMAT.read_tensors(tmp_path, card, label="x", base_digest="b" * 64)
+
+
+def test_card_out_of_its_schema_is_not_written(tmp_path: Path) -> None:
+    """Nothing is written, so that an older artifact stays whole."""
+    FORMAT.write(tmp_path, CARD, TENSORS)
+    with pytest.raises(ArtifactFormatError, match="scale: 100"):
+        FORMAT.write(tmp_path, replace(CARD, scale=100.0), {"other": torch.ones(1)})
+
+    assert set(FORMAT.load_tensors(tmp_path)) == set(TENSORS)
+
+
+def test_kinds_are_those_of_the_sites() -> None:
+    """A card may name the modules that can become sites, and no others."""
+    assert set(TARGET_KINDS) == set(TARGET_MODULES)

@@ -1,10 +1,12 @@
 """Verification of the audit hash chain."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet.audit_chain import HASH, PREV, SEQ, record_digest, verify_chain
+from fleet.audit_chain import HASH, PREV, SEQ, ChainWriter, read_keys, record_digest, verify_chain
 
 KEY = b"secret"
 
@@ -24,9 +26,9 @@ def test_valid_chain_has_no_fault() -> None:
     records, head = chain(6)
     before = f"3:{records[2][1][HASH]}"
 
-    assert verify_chain(records, head, KEY) == []
-    assert verify_chain(records[3:], head, KEY, before) == []
-    assert verify_chain([], "", KEY) == []
+    assert verify_chain(records, head, (KEY,)) == []
+    assert verify_chain(records[3:], head, (KEY,), before) == []
+    assert verify_chain([], "", (KEY,)) == []
 
 
 def _edit(records: list[Any]) -> None:
@@ -72,11 +74,37 @@ def test_every_tampering_is_detected(tamper: Callable[[list[Any]], None]) -> Non
     records, head = chain(5)
     tamper(records)
 
-    assert verify_chain(records, head, KEY)
+    assert verify_chain(records, head, (KEY,))
 
 
 def test_dropping_all_records_is_detected() -> None:
     """The head still names the dropped record."""
     _, head = chain(5)
 
-    assert [fault.location for fault in verify_chain([], head, KEY)] == ["head"]
+    assert [fault.location for fault in verify_chain([], head, (KEY,))] == ["head"]
+
+
+def test_a_changed_key_keeps_older_records_valid(tmp_path: Path) -> None:
+    """The first line of a key file signs, all verify; a chain without a key is never valid."""
+    (tmp_path / "keys").write_text("new\n\nsecret\n")
+    keys = read_keys(tmp_path / "keys")
+    old, plain = chain(3), chain(3, b"")
+
+    assert keys == (b"new", KEY)
+    assert verify_chain(*old, keys) == []
+    assert verify_chain(*old, (b"new",))
+    assert verify_chain(*plain, keys)
+    (tmp_path / "keys").write_text(" \n")
+    with pytest.raises(ValueError, match="is empty"):
+        read_keys(tmp_path / "keys")
+
+
+def test_text_digest_needs_the_key() -> None:
+    """Without the key, trying likely texts tells nothing; equal texts have equal digests."""
+    digest = hashlib.sha256(b"yes").digest()
+    one, other, plain = (ChainWriter("redis://x", "s", key) for key in (KEY, b"other", b""))
+
+    assert one.text_digest(digest) == one.text_digest(digest) != other.text_digest(digest)
+    assert len(one.text_digest(digest)) == 64
+    assert digest.hex() not in (one.text_digest(digest), other.text_digest(digest))
+    assert plain.text_digest(digest) == ""

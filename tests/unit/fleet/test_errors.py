@@ -3,6 +3,7 @@
 import grpc
 import pytest
 from fleet.errors import (
+    MAX_MESSAGE_BYTES,
     DeniedError,
     InvalidArgumentError,
     NotFoundError,
@@ -74,3 +75,21 @@ def test_denied_error_carries_reason_and_domain() -> None:
 
     assert (info.reason, info.domain) == ("CONTENT_FILTERED", "bem.dev")
     assert info.metadata["category"] == "toxicity"
+
+
+@pytest.mark.parametrize("character", ["x", "\0", "й", "👩", "\ud800"])
+def test_error_that_repeats_a_long_value_fits_the_trailers(character: str) -> None:
+    """A caller's own text of any length and alphabet leaves less than 8 KB of trailers."""
+    long = character * 70_000
+    for err in (
+        InvalidArgumentError(long, long),
+        NotFoundError(long),
+        DeniedError(long, "CONTENT_FILTERED", {"category": long}),
+    ):
+        status = to_status(err, {})
+        percent_encoded = 3 * len(status.message.encode())
+        details = len(status.SerializeToString()) * 4 / 3
+
+        assert percent_encoded + details < 8_000
+        assert len(status.message.encode()) <= MAX_MESSAGE_BYTES + len("…".encode())
+        assert status.message.endswith("…")

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+from fleet.errors import NotFoundError
 from fleet.health import HealthServicer
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckResponse
@@ -66,3 +68,12 @@ async def test_shutdown_is_final() -> None:
     status = await servicer.Check(health_pb2.HealthCheckRequest(service=NAME), context)
 
     assert status.status == HealthCheckResponse.NOT_SERVING
+
+
+async def test_unknown_service_is_not_found_in_few_words() -> None:
+    """The name is repeated in part, so that the error fits the trailers."""
+    context: Any = None
+    with pytest.raises(NotFoundError) as caught:
+        await HealthServicer().Check(health_pb2.HealthCheckRequest(service="x" * 70_000), context)
+
+    assert len(str(caught.value)) < 200

@@ -8,6 +8,7 @@ from fleet.access.access import Access
 from fleet.access.call_guard import CallGuard
 from fleet.access.method_roles import MethodRoles
 from fleet.interceptors import CallInterceptor
+from grpc_health.v1 import health_pb2
 
 
 async def _intercept(handler: Any) -> Any:
@@ -46,3 +47,56 @@ async def test_handler_runs_with_the_callers_request_id() -> None:
     wrapped = await _intercept(grpc.unary_unary_rpc_method_handler(handle))
 
     assert await wrapped.unary_unary(b"", Context()) == b"req-1"
+
+
+async def test_malformed_request_is_the_callers_error() -> None:
+    """Bytes that are no message of the method never reach the handler; gRPC would say INTERNAL."""
+    aborted: list[Any] = []
+
+    class Aborting(Context):
+        async def abort_with_status(self, status: Any) -> None:
+            aborted.append(status)
+
+    async def handle(request: Any, _context: Any) -> bytes:
+        return bytes(request.SerializeToString())
+
+    wrapped = await _intercept(
+        grpc.unary_unary_rpc_method_handler(
+            handle, request_deserializer=health_pb2.HealthCheckRequest.FromString
+        )
+    )
+    answered = await wrapped.unary_unary(b"\x0a\x01a", Aborting())
+    await wrapped.unary_unary(b"\x0a\x05a", Aborting())
+    await wrapped.unary_unary(b"\x0a\x01\xff", Aborting())
+
+    assert answered == b"\x0a\x01a"
+    assert [status.code for status in aborted] == [grpc.StatusCode.INVALID_ARGUMENT] * 2
+
+
+async def test_malformed_message_of_a_stream_is_the_callers_error() -> None:
+    """The messages before it are handled."""
+    handled: list[str] = []
+    aborted: list[Any] = []
+
+    class Aborting(Context):
+        async def abort_with_status(self, status: Any) -> None:
+            aborted.append(status.code)
+
+    async def handle(requests: Any, _context: Any) -> Any:
+        async for request in requests:
+            handled.append(request.service)
+            yield b""
+
+    async def raws() -> Any:
+        yield b"\x0a\x01a"
+        yield b"\x0a"
+
+    wrapped = await _intercept(
+        grpc.stream_stream_rpc_method_handler(
+            handle, request_deserializer=health_pb2.HealthCheckRequest.FromString
+        )
+    )
+    answers = [one async for one in wrapped.stream_stream(raws(), Aborting())]
+
+    assert (handled, len(answers)) == (["a"], 1)
+    assert aborted == [grpc.StatusCode.INVALID_ARGUMENT]

@@ -35,3 +35,19 @@ def test_line_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str])
     logs.get("sample").warning("quiet")
 
     assert "quiet" not in capsys.readouterr().err
+
+
+def test_caller_text_is_adopted_only_in_the_form_of_an_id() -> None:
+    """Ids end up in logs and audit records: e-mail addresses, numbers and sentences do not."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    kept = [logs.adopt_context(text, trace) for text in ("req-42", "123456", "a.b_c")]
+    traced = logs.traceparent.get()
+    numbers = ("078-05-1120", "212.555.0142", "4111111111111111")
+    given = ("jo@example.com", "my name is Jo", "", "x" * 129, *numbers)
+    replaced = [logs.adopt_context(text, text) for text in given]
+
+    assert kept == ["req-42", "123456", "a.b_c"]
+    assert traced == trace
+    assert not set(replaced) & set(given)
+    assert len(set(replaced)) == len(given)
+    assert logs.traceparent.get() == ""

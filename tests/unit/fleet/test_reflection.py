@@ -10,6 +10,8 @@ from fleet.errors import UnavailableError
 from fleet.reflection import ReflectionClient, read_descriptors
 from fleet.server import App, RunningServer, start
 from fleet.settings import FleetSettings
+from grpc import aio
+from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 MISSION = mission_pb2.DESCRIPTOR.services_by_name["MissionService"].full_name
 
@@ -62,3 +64,15 @@ async def test_server_without_reflection_is_named(tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match="reflection"):
             await ReflectionClient(channel, "sample").descriptors()
     await running.stop()
+
+
+async def test_service_without_a_description_is_unavailable(tmp_path: Path) -> None:
+    """A sidecar whose mission is not reachable yet lists itself only; that is no internal error."""
+    server = aio.server()
+    grpc_reflection.enable_server_reflection(["bemfleet.none.v1.NoService"], server)
+    server.add_insecure_port(f"unix:{tmp_path}/s.sock")
+    await server.start()
+    async with open_channel(f"unix:{tmp_path}/s.sock") as channel:
+        with pytest.raises(UnavailableError, match="cannot describe yet"):
+            await ReflectionClient(channel, "mission x").find_method("/a.B/C")
+    await server.stop(0)

@@ -1,7 +1,7 @@
 """Promised defaults and refusals of the common settings."""
 
 import pytest
-from fleet.settings import FleetSettings
+from fleet.settings import FleetSettings, unknown_variables_of, variable_names
 from pydantic import ValidationError
 
 
@@ -34,3 +34,35 @@ def test_value_out_of_range_names_the_setting(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(ValidationError, match="log_level"):
         SampleSettings()
+
+
+def test_unknown_variables_are_named_with_the_nearest() -> None:
+    """A misspelt name, an invented one and a misspelt service; other services' are not reported."""
+    environment = [
+        "BEM_SAMPLE_DRAIN_S",
+        "BEM_SAMPLE_DRAINS",
+        "BEM_SAMPLE_LOGLEVEL",
+        "BEM_SAMPEL_REDIS_URL",
+        "BEM_SAMPLE_",
+        "BEM_OTHER_DRAIN_S",
+        "SAMPLE_DRAIN_S",
+        "PATH",
+    ]
+    found = unknown_variables_of(environment, SampleSettings)
+
+    assert found == {
+        "BEM_SAMPEL_REDIS_URL": "BEM_SAMPLE_REDIS_URL",
+        "BEM_SAMPLE_": found["BEM_SAMPLE_"],
+        "BEM_SAMPLE_DRAINS": "BEM_SAMPLE_DRAIN_S",
+        "BEM_SAMPLE_LOGLEVEL": "BEM_SAMPLE_LOG_LEVEL",
+    }
+    assert unknown_variables_of(["BEM_SAMPLE_ADDRESS"], SampleSettings) == {}
+    assert unknown_variables_of(environment, FleetSettings) == {}
+
+
+def test_names_of_variables_have_the_prefix() -> None:
+    """Every field of the class and its bases is read from one variable."""
+    names = variable_names(SampleSettings)
+
+    assert "BEM_SAMPLE_MAX_MESSAGE_BYTES" in names
+    assert len(names) == len(SampleSettings.model_fields)

@@ -4,8 +4,11 @@ from bemfleet.access.v1 import access_pb2
 from bemfleet.common.v1 import text_pb2
 from bemfleet.mission.v1 import mission_pb2
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet import bytes_tensors
 from fleet.text_roles import (
+    FINAL_RESPONSE,
     ending_fields,
+    ends_text,
     has_judged_text,
     model_field_path,
     role_of,
@@ -13,6 +16,7 @@ from fleet.text_roles import (
     texts,
 )
 from google.protobuf import descriptor_pb2, descriptor_pool
+from inference import open_inference_pb2 as oip
 
 GENERATE = pb.GenerateRequest.DESCRIPTOR
 RESPONSE = pb.GenerateResponse.DESCRIPTOR
@@ -57,3 +61,40 @@ def test_options_are_read_from_a_foreign_pool() -> None:
     assert [role_of(field) for field in text_fields(foreign)] == [
         role_of(field) for field in text_fields(pb.CompleteRequest.DESCRIPTOR)
     ]
+
+
+def test_elements_of_raw_tensors_are_texts_of_their_own() -> None:
+    """Length prefixes are no text; contents that lie about a length are judged as they are."""
+    raw = bytes_tensors.pack([b"my card ", "é".encode()])
+    response = oip.ModelInferResponse(raw_output_contents=[raw, b"\xff\0\0\0ab"])
+    response.outputs.add(name="text_output").contents.bytes_contents.append(b"typed")
+    response.parameters[FINAL_RESPONSE].bool_param = True
+
+    assert [(role, text) for _, role, text in texts(response)] == [
+        (text_pb2.TEXT_ROLE_OUTPUT_DELTA, "typed"),
+        (text_pb2.TEXT_ROLE_OUTPUT_DELTA, "my card "),
+        (text_pb2.TEXT_ROLE_OUTPUT_DELTA, "é"),
+        (text_pb2.TEXT_ROLE_OUTPUT_DELTA, "\ufffd\0\0\0ab"),
+    ]
+
+
+def test_values_of_parameters_are_texts_and_their_names_are_not() -> None:
+    """A stop text of a request is judged with the prompt."""
+    request = oip.ModelInferRequest(model_name="m")
+    request.parameters["stop"].string_param = "the end"
+
+    assert [text for _, _, text in texts(request)] == ["the end"]
+
+
+def test_the_final_flag_ends_the_text_of_one_request() -> None:
+    """A piece says that more follows; an error and a response without the flag are complete."""
+    piece, last = oip.ModelStreamInferResponse(), oip.ModelStreamInferResponse()
+    piece.infer_response.parameters[FINAL_RESPONSE].bool_param = False
+    last.infer_response.parameters[FINAL_RESPONSE].bool_param = True
+    failed = oip.ModelStreamInferResponse(error_message="x")
+    failed.infer_response.parameters[FINAL_RESPONSE].bool_param = False
+
+    assert not ends_text(piece, ())
+    assert all(ends_text(one, ()) for one in (last, failed, oip.ModelStreamInferResponse()))
+    assert ends_text(pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP), ("finish_reason",))
+    assert not ends_text(pb.GenerateResponse(text="x"), ("finish_reason",))

@@ -1,12 +1,19 @@
 """Preconditions of the local fleet; each error says what to do."""
 
+import os
 import shutil
 import socket
+from collections.abc import Mapping
+from importlib import import_module
+
+from fleet.settings import unknown_variables, variable_names
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.local.plan import Plan
 
 _MIN_FREE_BYTES = 2 * 1024**3
+# Variables of benchmarks and of the cluster's tools, which are no settings of a service.
+_TOOL_PREFIXES = ("BEM_CLUSTER_", "BEM_IMAGES_", "BEM_SERVICE", "BEM_WEIGHTS")
 
 
 class NotReadyToStartError(Exception):
@@ -33,6 +40,24 @@ def check(plan: Plan) -> None:
             f"{free / 1024**3:.1f} GiB of disk are free; the model's cache, logs and Redis need "
             f"{_MIN_FREE_BYTES / 1024**3:.0f} GiB: free some"
         )
+
+
+def unknown_settings(plan: Plan, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a line for each environment variable that looks like a setting and is none.
+
+    Args:
+        plan: Plan of the fleet; its services' settings are known.
+        environment: Environment variables.
+    """
+    known = []
+    for one in plan.services:
+        settings = import_module(f"bem_fleet.services.{one.name}.settings")
+        known += variable_names(getattr(settings, f"{one.name.capitalize()}Settings"))
+    meant = [name for name in environment if not name.startswith(_TOOL_PREFIXES)]
+    return [
+        f"{name} is no setting and has no effect; the nearest is {nearest}"
+        for name, nearest in unknown_variables(meant, known).items()
+    ]
 
 
 def _in_use(port: int) -> bool:

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bem_fleet.cli.local.checks import check
-from bem_fleet.cli.local.health import first_problem
+from bem_fleet.cli.local.checks import check, unknown_settings
+from bem_fleet.cli.local.health import first_problem, served_models
 from bem_fleet.cli.local.memory import tree_pss_bytes
+from bem_fleet.cli.local.mission_notes import mission_notes
 from bem_fleet.cli.local.plan import Plan
 from bem_fleet.cli.local.supervision import start, states, stop
 from bem_fleet.cli.tables import format_table
@@ -19,6 +20,9 @@ STARTUP_TIMEOUT_S = 180.0
 # A process that was started this often without the fleet coming up will not get better.
 MAX_STARTS = 4
 _POLL_S = 0.25
+# Records that a service writes before it exits, with the reason; see fleet.server.
+_EXIT_EVENTS = ("background work failed", "cannot start")
+_REASON_LINES = 400
 
 
 def up(plan: Plan) -> int:
@@ -30,6 +34,8 @@ def up(plan: Plan) -> int:
     Raises:
         NotReadyToStartError: A port is in use or the disk is full.
     """
+    for line in unknown_settings(plan):
+        print(f"warning: {line}", file=sys.stderr)
     if not states(plan):
         check(plan)
         print("starting " + ", ".join(program.name for program in plan.programs()), flush=True)
@@ -38,6 +44,7 @@ def up(plan: Plan) -> int:
         print(f"the fleet did not come up: {reason}", file=sys.stderr)
         return 1
     print(_process_table(process_rows(plan)))
+    _print_notes(mission_notes(plan))
     print(_example(plan))
     return 0
 
@@ -49,17 +56,24 @@ def down(plan: Plan) -> int:
 
 
 def status(plan: Plan, *, as_json: bool) -> int:
-    """Print every process with its memory, and whether the fleet is healthy.
+    """Print every process with its memory, the models served, and whether the fleet is healthy.
 
     Returns:
         0 if it is healthy, 1 if not.
     """
     rows = process_rows(plan)
-    healthy = any(row["pid"] for row in rows) and first_problem(plan) is None
+    running = any(row["pid"] for row in rows)
+    healthy = running and first_problem(plan) is None
+    models = served_models(plan) if healthy else {}
+    notes = mission_notes(plan) if running else {}
     if as_json:
-        print(json.dumps({"healthy": healthy, "ports": dict(plan.ports), "programs": rows}))
+        shown = {"healthy": healthy, "ports": dict(plan.ports), "programs": rows}
+        print(json.dumps({**shown, "models": models, "notes": notes}))
     else:
         print(_process_table(rows))
+        for mission, model in models.items():
+            print(f"{mission}: {model['base_model']} with {model['weights']} weights")
+        _print_notes(notes)
         total = sum(row["pss_bytes"] or 0 for row in rows)
         print(f"memory: {total / 2**20:.0f} MiB in all; healthy: {'yes' if healthy else 'no'}")
     return 0 if healthy else 1
@@ -127,9 +141,22 @@ def _wait_healthy(plan: Plan) -> str | None:
         for name, state in states(plan).items():
             pids.setdefault(name, set()).add(state["pid"])
             if len(pids[name] - {0}) >= MAX_STARTS:
-                return f"{name} keeps exiting; see `make logs SERVICE={name}`"
+                reason = _exit_reason(plan.logs / f"{name}.log")
+                return f"{name} keeps exiting{reason}; see `make logs SERVICE={name}`"
         time.sleep(_POLL_S)
     return f"not healthy after {STARTUP_TIMEOUT_S:.0f} s ({last}); see `make logs`"
+
+
+def _exit_reason(file: Path) -> str:
+    """Return the reason in the last record of a log that has one, after a colon."""
+    for line in reversed(_tail(file, _REASON_LINES) if file.exists() else []):
+        try:
+            record = json.loads(line)
+        except ValueError:  # a traceback, or the output of a library
+            continue
+        if isinstance(record, dict) and record.get("event") in _EXIT_EVENTS:
+            return f": {record.get('reason', '')}"
+    return ""
 
 
 def _process_table(rows: list[dict[str, Any]]) -> str:
@@ -138,6 +165,12 @@ def _process_table(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return format_table([("process", "state", "memory", "listens", "what it is"), *cells])
+
+
+def _print_notes(notes: dict[str, list[str]]) -> None:
+    for name, texts in notes.items():
+        for text in texts:
+            print(f"{name}: {text}")
 
 
 def _mebibytes(count: int | None) -> str:

@@ -1,12 +1,15 @@
 """Health of the local fleet, service by service, as the descriptors describe it."""
 
+from typing import Any
+
 import grpc
 import httpx
+from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from fleet.errors import details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bem_fleet.cli.local.plan import Plan
-from bem_fleet.descriptors import Descriptor
+from bem_fleet.descriptors import Descriptor, missions
 
 _TIMEOUT_S = 5.0
 
@@ -21,6 +24,23 @@ def first_problem(plan: Plan) -> str | None:
         if problem := check(address, one):
             return f"{one.name}: {problem}"
     return None
+
+
+def served_models(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Return base model and weight format by mission; a mission that does not answer is left out.
+
+    Example: ``{"router": {"base_model": "smollm2-135m-instruct", "weights": "int8"}}``.
+    """
+    served = {}
+    for one in missions(plan.services):
+        with grpc.insecure_channel(plan.address(one.name)) as channel:
+            stub = mission_pb2_grpc.MissionServiceStub(channel)
+            try:
+                answer = stub.Describe(mission_pb2.DescribeRequest(), timeout=_TIMEOUT_S)
+            except grpc.RpcError:
+                continue  # first_problem says why
+        served[one.name] = {"base_model": answer.base_model, "weights": answer.weights}
+    return served
 
 
 def _http_problem(address: str, one: Descriptor) -> str | None:  # noqa: ARG001 - one signature

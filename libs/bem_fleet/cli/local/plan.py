@@ -17,6 +17,7 @@ from typing import Any
 from fleet.embedded_redis import redis_command
 
 from bem_fleet.checkout import ROOT
+from bem_fleet.cli.local.credentials import Credentials
 from bem_fleet.descriptors import (
     Descriptor,
     Helper,
@@ -26,6 +27,7 @@ from bem_fleet.descriptors import (
     missions,
     setting_texts,
 )
+from bem_fleet.redis_users import redis_users
 
 # sockaddr_un has room for 108 bytes; a longer path cannot be bound.
 _MAX_SOCKET_PATH = 100
@@ -91,6 +93,26 @@ class Plan:
         return Path(tempfile.gettempdir()) / f"bem-fleet-{mark}"
 
     @property
+    def secrets(self) -> Path:
+        """Folder of passwords and keys."""
+        return self.run / "secrets"
+
+    @property
+    def credentials(self) -> Credentials:
+        """Passwords and keys; they exist after the first start."""
+        return Credentials(self.secrets)
+
+    @property
+    def audit_anchor(self) -> Path:
+        """File in which the witness keeps the head of the audit chain."""
+        return self.run / "audit" / "anchor"
+
+    @property
+    def redis_acl(self) -> Path:
+        """File with the users of Redis."""
+        return self.run / "redis" / "users.acl"
+
+    @property
     def logs(self) -> Path:
         """Folder of the logs."""
         return self.run / "logs"
@@ -139,16 +161,21 @@ class Plan:
         """Return the loopback address of a metrics page."""
         return f"127.0.0.1:{self.ports[f'{name.upper()}_METRICS_PORT']}"
 
+    def redis_url(self, user: str) -> str:
+        """Return the URL of the fleet's Redis with the login of a user."""
+        login = f"{user}:{self.credentials.redis_password(user)}"
+        return f"redis://{login}@{self.address('redis')}/0"
+
     @property
-    def redis_url(self) -> str:
-        """URL of the fleet's Redis."""
-        return f"redis://{self.address('redis')}/0"
+    def redis_rules(self) -> dict[str, str]:
+        """Rules of each user of Redis by name."""
+        return redis_users(self.services)
 
     def programs(self) -> list[Program]:
         """Return the processes in the order of their start."""
         redis = Program(
             "redis",
-            redis_command(self.ports["REDIS_PORT"], self.run / "redis"),
+            redis_command(self.ports["REDIS_PORT"], self.run / "redis", self.redis_acl),
             {},
             self.address("redis"),
             "streams: feedback, audit, claims",
@@ -178,7 +205,7 @@ class Plan:
 
     def _mission_program(self, one: Descriptor) -> Program:
         """Return a mission: a unix socket and no network port."""
-        own = {"ADDRESS": self._socket(one), "REDIS_URL": self.redis_url}
+        own = {"ADDRESS": self._socket(one), **self._login(one)}
         return Program(
             one.name,
             _command(f"bem_fleet.services.{one.name}"),
@@ -194,9 +221,9 @@ class Plan:
         own = {
             "ADDRESS": address,
             "UPSTREAM": self._socket(mission),
-            "REDIS_URL": self.redis_url,
             "PAGES_ADDRESS": pages,
             "KEYS_FILE": str(self.keys_file),
+            **self._login(sidecar),
         }
         return Program(
             f"{mission.name}-sidecar",
@@ -211,13 +238,14 @@ class Plan:
     def _helper_program(self, owner: Descriptor, helper: Helper) -> Program:
         """Return a process that all instances of its owner share."""
         page = self.metrics_address(helper.name)
-        own = {"PAGES_ADDRESS": page, **self._settings(setting_texts(helper.settings))}
+        described = self._settings(setting_texts(helper.settings))
+        own = {"PAGES_ADDRESS": page, **described, **self._login(helper)}
         environment = {f"{owner.env_prefix}{key}": value for key, value in own.items()}
         return Program(
             helper.name,
             _command(helper.module),
             environment,
-            f"unix socket, :{page.rpartition(':')[2]} metrics",
+            f"{'unix socket, ' if helper.has_socket else ''}:{page.rpartition(':')[2]} metrics",
             helper.summary,
             helper.stop_s,
             (f"{page}/metrics",),
@@ -228,9 +256,9 @@ class Plan:
         address = self.address(one.name)
         own = {
             "ADDRESS": address,
-            "REDIS_URL": self.redis_url,
             "KEYS_FILE": str(self.keys_file),
             "SERVICE_KEY_FILE": str(self.service_key(one.name)),
+            **self._login(one),
         }
         listens, page = f"{address} {'HTTP' if one.protocol == 'http' else 'gRPC'}", address
         if one.metrics_port:
@@ -265,13 +293,21 @@ class Plan:
     def _resolve(self, name: str, optional: bool) -> str:  # noqa: ARG002 - all services run here
         if name == "missions":
             return json.dumps({one.name: self.address(one.name) for one in missions(self.services)})
+        if name == "canaries":
+            return "{}"
         folders = {
             "mission_specs": self.mission_specs,
             "run": self.sockets,
+            "state": self.run,
+            "secrets": self.secrets,
             "adapters": ROOT / "adapters",
             "cache": ROOT / ".cache" / "models",
         }
         return str(folders[name]) if name in folders else self.address(name)
+
+    def _login(self, one: Descriptor | Helper) -> dict[str, str]:
+        """Return the setting with the login to Redis; empty where nothing there is needed."""
+        return {"REDIS_URL": self.redis_url(one.name)} if one.redis else {}
 
     def _socket(self, one: Descriptor) -> str:
         return f"unix:{self.sockets / one.name}.sock"

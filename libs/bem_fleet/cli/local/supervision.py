@@ -1,6 +1,7 @@
 """Process supervision of the local fleet through the ``supervisor`` library."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,11 +13,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from fleet.files import write_json_atomic
+from fleet.files import make_private_tree, private_umask, write_atomic, write_json_atomic
 from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.local.access_keys import prepare_keys
+from bem_fleet.cli.local.checks import NotReadyToStartError
 from bem_fleet.cli.local.plan import Plan, Program
 from bem_fleet.services.orchestrator.local.merge_patch import apply_merge_patch
 
@@ -38,6 +40,8 @@ def configuration(plan: Plan) -> str:
         "logfile": _escape(str(plan.logs / "supervisor.log")),
         "pidfile": _escape(str(plan.run / "supervisor.pid")),
         "directory": _escape(str(ROOT)),
+        # Logs, the append-only file and sockets hold texts of users: theirs alone to read.
+        "umask": "077",
     }
     factory = "supervisor.rpcinterface:make_main_rpcinterface"
     parser["rpcinterface:supervisor"] = {"supervisor.rpcinterface_factory": factory}
@@ -93,16 +97,36 @@ def _quote_value(text: str) -> str:
 
 
 def start(plan: Plan) -> None:
-    """Start supervisord, which starts everything else and detaches."""
-    for folder in (plan.run / "redis", plan.mission_specs, plan.logs, plan.sockets):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Start supervisord, which starts everything else and detaches.
+
+    Raises:
+        NotReadyToStartError: The run folder cannot be made private.
+    """
+    try:
+        for folder in (plan.run, plan.sockets):
+            make_private_tree(folder)
+    except PermissionError as err:
+        raise NotReadyToStartError(f"RUN_DIR: {err}") from err
+    with private_umask():
+        file = _write_run_folder(plan)
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(file)]
+        subprocess.run(command, check=True)
+
+
+def _write_run_folder(plan: Plan) -> Path:
+    """Write credentials, missions and configuration; return supervisord's configuration file."""
+    for folder in (plan.secrets, plan.run / "redis", plan.mission_specs, plan.logs):
+        folder.mkdir(exist_ok=True)
+    rules = plan.redis_rules
+    plan.credentials.ensure(rules, {key for one in plan.services for key in one.keys})
+    write_atomic(plan.redis_acl, plan.credentials.redis_acl(rules))
     prepare_keys(plan)
     for name, spec in plan.specs.items():
         _update_spec(plan.mission_specs / f"{name}.json", name, spec)
     (plan.run / SCRAPE_TARGETS).write_text(json.dumps(plan.scrape_targets(), indent=1))
     file = plan.run / "supervisord.conf"
     file.write_text(configuration(plan))
-    subprocess.run([sys.executable, "-m", "supervisor.supervisord", "-c", str(file)], check=True)
+    return file
 
 
 def _update_spec(file: Path, name: str, spec: dict[str, Any]) -> None:
@@ -125,13 +149,21 @@ def control(plan: Plan) -> Iterator[Any]:
 
 def states(plan: Plan) -> dict[str, dict[str, Any]]:
     """Return each process's state by name; empty when supervisord does not run."""
-    if not _socket(plan).exists():
+    if not _is_own(_socket(plan)):
         return {}
     try:
         with control(plan) as supervisor:
             return {entry["name"]: entry for entry in supervisor.getAllProcessInfo()}
     except (OSError, xmlrpc.client.Fault):
         return {}
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a path exists and is this user's; another's socket must not be asked."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def stop(plan: Plan) -> bool:

@@ -53,6 +53,7 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
         path = folder / "model.safetensors"
         with safe_open(str(path), framework="numpy") as file:
             self._w = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

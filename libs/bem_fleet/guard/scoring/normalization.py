@@ -22,6 +22,13 @@ MAX_DECODED, MAX_DECODED_CHARS = 8, 16_384
 MAX_DEPTH = 3
 # One character may expand to a word (U+FDFA to eighteen letters), never to more.
 _MAX_EXPANSION = 18
+# ANSI escape sequences (ECMA-48 control sequences, operating system commands) and control
+# characters that are no white space.
+_INVISIBLE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]{0,64}[ -/]{0,8}[@-~]"
+    r"|\x1b\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)"
+    r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]"
+)
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _LEET_WORD = re.compile(r"[A-Za-z0-9@$!|]+")
 _SPACED_LETTERS = re.compile(r"(?<![^\W_])(?:[A-Za-z][ .\-_*]){3,}[A-Za-z](?![^\W_])")
@@ -75,12 +82,19 @@ def _confusables() -> dict[str, str]:
 
 
 def fold_confusables(text: str) -> FoldedText:
-    """Fold look-alikes and compatibility forms to ASCII; drop marks and invisible characters."""
-    if text.isascii():
+    """Fold look-alikes and compatibility forms to ASCII; drop marks and invisible characters.
+
+    Control characters and the escape sequences of terminals are invisible too: a word that is
+    coloured letter by letter is that word.
+    """
+    invisible = {at for match in _INVISIBLE.finditer(text) for at in range(*match.span())}
+    if text.isascii() and not invisible:
         return FoldedText(text, list(range(len(text))), len(text))
     folded: list[str] = []
     offsets: list[int] = []
     for offset, character in enumerate(text):
+        if offset in invisible:
+            continue
         for replacement in _fold_character(character):
             folded.append(replacement)
             offsets.append(offset)

@@ -12,7 +12,14 @@ _CANDIDATE = re.compile(
     r"|\d{1,3}(?:\.\d{1,3}){3}"
     r"|(?:[0-9a-f]{0,4}:){3}"
     r"|[A-Za-z0-9_\-+/]{20}"
-    r"|-----BEGIN",
+    r"|---- ?BEGIN"
+    r"|PuTTY-User-Key-File"
+    # A secret's name and its value, or a token that has only begun.
+    r"|(?:pass|pwd|kennwort|secret|credential|token|key|pin)[^.\n]{0,40}?(?:[=:]|\b(?:is|was|to)\b)"
+    r"|(?:bearer|basic|apikey)[ \t]"
+    r"|(?:gh[pousr]|github_pat|npm|hf|[sr]k_live|[sr]k_test|whsec|do[opr]_v1|shp..|gsk|r8|glsa)_\w"
+    r"|(?:gl[a-z]{2,5}|sk|xox[a-z]|xapp|gocspx|pypi|key|nrak|pmak|age-secret-key)-\w"
+    r"|(?:AIza|AKIA|ASIA|eyJ|ya29|hv[sbr]\.|SG\.)\w",
     re.IGNORECASE,
 )
 # Written languages stack at most four marks (Vietnamese two, Tibetan and Hebrew up to four).
@@ -21,24 +28,23 @@ _MAX_COMBINING_MARKS = 8
 
 def may_contain_sensitive_data(text: str) -> bool:
     """Return False only if the text has no e-mail, number, address, account or key."""
-    folded = text if text.isascii() else fold_confusables(text).text
-    return _CANDIDATE.search(folded) is not None
+    return _CANDIDATE.search(fold_confusables(text).text) is not None
 
 
 def invalid_text_reason(text: str) -> str:
     """Return why a text is not valid text; empty if it is valid.
 
-    Control characters and stacks of combining marks can hide content from the scorers.
+    Stacks of combining marks can hide content from the scorers. Control characters are valid, as
+    in pasted terminal output; ``fold_confusables`` removes them before a text is scored.
     """
     if text.isascii():
-        control = next((char for char in text if char < " " and char not in "\t\n\r\f\v"), "")
-        return f"has the control character U+{ord(control):04X}" if control else ""
+        return ""
     marks = 0
     for char in text:
         category = unicodedata.category(char)
         marks = marks + 1 if category in ("Mn", "Me") else 0
-        if category in ("Cc", "Cs") and char not in "\t\n\r\f\v\x85":
-            return f"has the control character U+{ord(char):04X}"
+        if category == "Cs":
+            return f"has the lone surrogate U+{ord(char):04X}"
         if marks > _MAX_COMBINING_MARKS:
             return f"has more than {_MAX_COMBINING_MARKS} combining marks on one letter"
     return ""

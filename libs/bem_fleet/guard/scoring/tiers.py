@@ -17,6 +17,7 @@ from bem_fleet.guard.scoring.windows import fairness_windows, request_windows, s
 
 # Windows of one request that are embedded: those with the highest word logits.
 MAX_EMBEDDED_WINDOWS = 6
+_VARIANT_SCORERS = frozenset(("toxicity", "counterfactual"))
 
 
 class Tier(Protocol):
@@ -49,7 +50,10 @@ class FastTier:
 
     def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
         """Return one finding per query; the windows of all queries are scored in one batch."""
-        variants = [decode_variants(query.text) for query in queries]
+        variants = [
+            decode_variants(query.text) if query.scorers & _VARIANT_SCORERS else []
+            for query in queries
+        ]
         windows = [
             [window for text in texts for window in sliding_windows(text)]
             if "toxicity" in query.scorers
@@ -159,7 +163,7 @@ class DeepTier:
         if not scorers:
             return Finding()
         spans = self._detector.detect(
-            query.text, pii="pii" in scorers, secrets="secrets" in scorers
+            query.text, pii="pii" in scorers, secrets="secrets" in scorers, ended=query.ended
         )
         scores = {
             name: max((span.score for span in spans if span.scorer == name), default=0.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bem.adapters import read_adapter
-from bem.backbone import Backbone, load_backbone
+from bem.adapters import read_adapter, read_adapter_card
+from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
 from bem.safety import SafetyCard, ValueHead, save_safety
 from bem.training.activation_cache import mean_prompt_states
 from bem.training.safety.plots import plot_curve
@@ -91,9 +91,11 @@ def fit_value_head(
 
 
 def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
-    """Return the output factors of all adapters in a folder, ``{layer: [B [d_out, r], ...]}``."""
+    """Return the output factors of this base's adapters, ``{layer: [B [d_out, r], ...]}``."""
     factors: dict[int, list[Tensor]] = {}
     for card in sorted(adapters.glob("*/card.json")):
+        if read_adapter_card(card.parent).base_digest != backbone.digest:
+            continue
         adapter = read_adapter(card.parent, base_digest=backbone.digest)
         for path, (_, b) in adapter.factors.items():
             factors.setdefault(int(path.split(".")[2]), []).append(b.float())
@@ -103,7 +105,8 @@ def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, li
 def train(arguments: argparse.Namespace) -> None:
     """Train the safety adapter and its value head, and write the artifact."""
     retain_freed_memory()
-    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    cache = arguments.cache / "models"
+    backbone = load_backbone(arguments.backbone, dtype=arguments.dtype, cache=cache)
     count = len(backbone.layers)
     config = SafetyTrainingConfig(
         layers=tuple(range(count - arguments.layers, count)),
@@ -169,6 +172,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="folder of adapters that the basis is orthogonal to",
     )
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
+    parser.add_argument(
+        "--backbone", default=PACKAGED_MODEL, help="base model, as the router's setting names it"
+    )
     parser.add_argument(
         "--layers", type=int, default=6, help="number of uppermost layers with sites"
     )

@@ -8,6 +8,7 @@ from bem.backbone import Backbone
 from bem.engine import LLMEngine
 from bem.errors import DataFormatError
 from bem.journal import Journal
+from bem.prompt_encoding import PromptEncoder
 from bem.training.activation_cache import (
     EncodedExample,
     TokenPair,
@@ -85,7 +86,7 @@ def load_examples(
         backbone, [(p.key, p.text) for p in benign], tokens=REPLY_TOKENS, cache=cache
     )
     refusal = refusal_ids(backbone)
-    encode = backbone.tokenizer.encode
+    encode = PromptEncoder(backbone.tokenizer).encode_text
     sequences: list[TokenPair] = [(prompt_ids(backbone, p.text), refusal) for p in hostile]
     # The divergence is measured on reply tokens, so a prompt with an empty reply teaches nothing.
     answered = [(p, r) for p, r in zip(benign, replies, strict=True) if r]

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x65mfleet/common/v1/text.proto\x12\x12\x62\x65mfleet.common.v1\x1a google/protobuf/descriptor.proto*\x82\x01\n\x08TextRole\x12\x19\n\x15TEXT_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10TEXT_ROLE_PROMPT\x10\x01\x12\x14\n\x10TEXT_ROLE_OUTPUT\x10\x02\x12\x1a\n\x16TEXT_ROLE_OUTPUT_DELTA\x10\x03\x12\x13\n\x0fTEXT_ROLE_LABEL\x10\x04:P\n\ttext_role\x12\x1d.google.protobuf.FieldOptions\x18\x97\x8c\x03 \x01(\x0e\x32\x1c.bemfleet.common.v1.TextRole:2\n\tends_text\x12\x1d.google.protobuf.FieldOptions\x18\x99\x8c\x03 \x01(\x08:4\n\x0bnames_model\x12\x1d.google.protobuf.FieldOptions\x18\x9a\x8c\x03 \x01(\x08:3\n\x08joinable\x12\x1f.google.protobuf.MessageOptions\x18\x98\x8c\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62\x65mfleet/common/v1/text.proto\x12\x12\x62\x65mfleet.common.v1\x1a google/protobuf/descriptor.proto*\x97\x01\n\x08TextRole\x12\x19\n\x15TEXT_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10TEXT_ROLE_PROMPT\x10\x01\x12\x14\n\x10TEXT_ROLE_OUTPUT\x10\x02\x12\x1a\n\x16TEXT_ROLE_OUTPUT_DELTA\x10\x03\x12\x13\n\x0fTEXT_ROLE_LABEL\x10\x04\x12\x13\n\x0fTEXT_ROLE_TOKEN\x10\x05:P\n\ttext_role\x12\x1d.google.protobuf.FieldOptions\x18\x97\x8c\x03 \x01(\x0e\x32\x1c.bemfleet.common.v1.TextRole:2\n\tends_text\x12\x1d.google.protobuf.FieldOptions\x18\x99\x8c\x03 \x01(\x08:4\n\x0bnames_model\x12\x1d.google.protobuf.FieldOptions\x18\x9a\x8c\x03 \x01(\x08:5\n\x0c\x61lternatives\x12\x1d.google.protobuf.FieldOptions\x18\x9b\x8c\x03 \x01(\x08:8\n\x0fmarks_redaction\x12\x1d.google.protobuf.FieldOptions\x18\x9c\x8c\x03 \x01(\x08:2\n\tcontinued\x12\x1d.google.protobuf.FieldOptions\x18\x9d\x8c\x03 \x01(\t:=\n\x14reported_if_withheld\x12\x1d.google.protobuf.FieldOptions\x18\x9e\x8c\x03 \x01(\x08:5\n\x0bonly_counts\x12\x1e.google.protobuf.MethodOptions\x18\x9f\x8c\x03 \x01(\x08:3\n\x08joinable\x12\x1f.google.protobuf.MessageOptions\x18\x98\x8c\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bemfleet.common.v1.text_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEXTROLE']._serialized_start=88
-  _globals['_TEXTROLE']._serialized_end=218
+  _globals['_TEXTROLE']._serialized_end=239
 # @@protoc_insertion_point(module_scope)

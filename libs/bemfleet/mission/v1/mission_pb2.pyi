@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Projection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProjectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Projection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROJECTION_UNSPECIFIED: _Projection.ValueType  # 0
+    """Not stated."""
+    PROJECTION_NONE: _Projection.ValueType  # 1
+    """The adapter is served as it was trained: there is no basis, or it writes outside of it."""
+    PROJECTION_APPLIED: _Projection.ValueType  # 2
+    """The adapter is projected outside the basis, which changes its outputs."""
+    PROJECTION_EXACT: _Projection.ValueType  # 3
+    """The adapter's card asks for exact outputs: it also writes inside the basis."""
+
+class Projection(_Projection, metaclass=_ProjectionEnumTypeWrapper):
+    """Effect of a reserved safety basis on an adapter."""
+
+PROJECTION_UNSPECIFIED: Projection.ValueType  # 0
+"""Not stated."""
+PROJECTION_NONE: Projection.ValueType  # 1
+"""The adapter is served as it was trained: there is no basis, or it writes outside of it."""
+PROJECTION_APPLIED: Projection.ValueType  # 2
+"""The adapter is projected outside the basis, which changes its outputs."""
+PROJECTION_EXACT: Projection.ValueType  # 3
+"""The adapter's card asks for exact outputs: it also writes inside the basis."""
+Global___Projection: _TypeAlias = Projection  # noqa: Y015
 
 @_typing.final
 class DescribeRequest(_message.Message):
@@ -91,6 +120,8 @@ class DescribeResponse(_message.Message):
     BASE_MODEL_DIGEST_FIELD_NUMBER: _builtins.int
     SERVICE_FIELD_NUMBER: _builtins.int
     METHODS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the mission: its folder, proto package and Service."""
     version: _builtins.str
@@ -101,9 +132,17 @@ class DescribeResponse(_message.Message):
     """SHA-256 of the base model's weights; empty while it loads."""
     service: _builtins.str
     """Full name of the mission's own gRPC service."""
+    weights: _builtins.str
+    """Weight format in which the base model is served, such as "int8"; empty while it loads."""
     @_builtins.property
     def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodDescription]:
         """Methods of that service."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the mission serves without, with the reason, such as the safety adapter of another base
+        model. Empty if nothing is missing.
+        """
 
     def __init__(
         self,
@@ -114,10 +153,12 @@ class DescribeResponse(_message.Message):
         base_model_digest: _builtins.str = ...,
         service: _builtins.str = ...,
         methods: _abc.Iterable[Global___MethodDescription] | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_digest", b"base_model_digest", "methods", b"methods", "name", b"name", "service", b"service", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "base_model_digest", b"base_model_digest", "methods", b"methods", "name", b"name", "service", b"service", "version", b"version", "warnings", b"warnings", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -134,6 +175,8 @@ class Adapter(_message.Message):
     BASE_FIELD_NUMBER: _builtins.int
     RANK_FIELD_NUMBER: _builtins.int
     LOADED_UNIX_S_FIELD_NUMBER: _builtins.int
+    PROJECTION_FIELD_NUMBER: _builtins.int
+    PROJECTION_LOGIT_DIFFERENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name that requests use."""
     version: _builtins.str
@@ -144,6 +187,12 @@ class Adapter(_message.Message):
     """Adapter rank; 0 for the base model."""
     loaded_unix_s: _builtins.int
     """Time of loading, in seconds since the epoch."""
+    projection: Global___Projection.ValueType
+    """Effect of the safety basis."""
+    projection_logit_difference: _builtins.float
+    """Largest logit difference on 20 prompts that the import of the adapter measured for the
+    projection; 0 if it measured none.
+    """
     def __init__(
         self,
         *,
@@ -152,14 +201,42 @@ class Adapter(_message.Message):
         base: _builtins.bool = ...,
         rank: _builtins.int = ...,
         loaded_unix_s: _builtins.int = ...,
+        projection: Global___Projection.ValueType = ...,
+        projection_logit_difference: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "loaded_unix_s", b"loaded_unix_s", "name", b"name", "rank", b"rank", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "loaded_unix_s", b"loaded_unix_s", "name", b"name", "projection", b"projection", "projection_logit_difference", b"projection_logit_difference", "rank", b"rank", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Adapter: _TypeAlias = Adapter  # noqa: Y015
+
+@_typing.final
+class RejectedAdapter(_message.Message):
+    """Folder of the adapter folder that is not served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the folder."""
+    reason: _builtins.str
+    """What is wrong with it and what to do."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectedAdapter: _TypeAlias = RejectedAdapter  # noqa: Y015
 
 @_typing.final
 class ListAdaptersRequest(_message.Message):
@@ -186,21 +263,27 @@ class ListAdaptersResponse(_message.Message):
 
     ADAPTERS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
     context_tokens: _builtins.int
     """Largest number of tokens of prompt and output together."""
     @_builtins.property
     def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adapter]:
         """Models that requests can name; the first is the base model."""
 
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedAdapter]:
+        """Folders that are not served, sorted by name; the base model and all others are."""
+
     def __init__(
         self,
         *,
         adapters: _abc.Iterable[Global___Adapter] | None = ...,
         context_tokens: _builtins.int = ...,
+        rejected: _abc.Iterable[Global___RejectedAdapter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_tokens", b"context_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_tokens", b"context_tokens", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,8 @@ class RouterServiceStub:
     """
     Complete: _grpc.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]
     """Generates text and returns it in one response; errors as in Generate."""
+    CountTokens: _grpc.UnaryUnaryMultiCallable[_router_pb2.CountTokensRequest, _router_pb2.CountTokensResponse]
+    """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate."""
 
 @_typing.type_check_only
 class RouterServiceAsyncStub(RouterServiceStub):
@@ -53,6 +55,8 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """
     Complete: _aio.UnaryUnaryMultiCallable[_router_pb2.CompleteRequest, _router_pb2.CompleteResponse]  # type: ignore[assignment]
     """Generates text and returns it in one response; errors as in Generate."""
+    CountTokens: _aio.UnaryUnaryMultiCallable[_router_pb2.CountTokensRequest, _router_pb2.CountTokensResponse]  # type: ignore[assignment]
+    """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate."""
 
 class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates text with the base model and the adapter that the request names."""
@@ -75,5 +79,13 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.CompleteResponse, _abc.Awaitable[_router_pb2.CompleteResponse]]:
         """Generates text and returns it in one response; errors as in Generate."""
+
+    @_abc_1.abstractmethod
+    def CountTokens(
+        self,
+        request: _router_pb2.CountTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.CountTokensResponse, _abc.Awaitable[_router_pb2.CountTokensResponse]]:
+        """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate."""
 
 def add_RouterServiceServicer_to_server(servicer: RouterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -45,6 +45,11 @@ class SafetyServiceStub:
                 request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.Redact = channel.unary_unary(
+                '/bemfleet.safety.v1.SafetyService/Redact',
+                request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.RedactRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.RedactResponse.FromString,
+                _registered_method=True)
         self.SetStrength = channel.unary_unary(
                 '/bemfleet.safety.v1.SafetyService/SetStrength',
                 request_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.SetStrengthRequest.SerializeToString,
@@ -70,6 +75,14 @@ class SafetyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Redact(self, request, context):
+        """Returns texts with personal data and secrets replaced by the labels of what was found, whatever the
+        policy says of them. The texts are not stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetStrength(self, request, context):
         """Sets the strength of the mission's safety adapter; operators only, persistent and audited.
         """
@@ -89,6 +102,11 @@ def add_SafetyServiceServicer_to_server(servicer, server):
                     servicer.Score,
                     request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.FromString,
                     response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Redact': grpc.unary_unary_rpc_method_handler(
+                    servicer.Redact,
+                    request_deserializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.RedactRequest.FromString,
+                    response_serializer=bemfleet_dot_safety_dot_v1_dot_safety__pb2.RedactResponse.SerializeToString,
             ),
             'SetStrength': grpc.unary_unary_rpc_method_handler(
                     servicer.SetStrength,
@@ -151,6 +169,33 @@ class SafetyService:
             '/bemfleet.safety.v1.SafetyService/Score',
             bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreRequest.SerializeToString,
             bemfleet_dot_safety_dot_v1_dot_safety__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Redact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.safety.v1.SafetyService/Redact',
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.RedactRequest.SerializeToString,
+            bemfleet_dot_safety_dot_v1_dot_safety__pb2.RedactResponse.FromString,
             options,
             channel_credentials,
             insecure,

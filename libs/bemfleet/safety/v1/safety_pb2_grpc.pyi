@@ -37,6 +37,10 @@ class SafetyServiceStub:
     """Returns the verdict that a text would get in a forwarded call."""
     Score: _grpc.UnaryUnaryMultiCallable[_safety_pb2.ScoreRequest, _safety_pb2.ScoreResponse]
     """Returns the scores of all scorers of one side, whether the policy uses them or not."""
+    Redact: _grpc.UnaryUnaryMultiCallable[_safety_pb2.RedactRequest, _safety_pb2.RedactResponse]
+    """Returns texts with personal data and secrets replaced by the labels of what was found, whatever the
+    policy says of them. The texts are not stored.
+    """
     SetStrength: _grpc.UnaryUnaryMultiCallable[_safety_pb2.SetStrengthRequest, _safety_pb2.SetStrengthResponse]
     """Sets the strength of the mission's safety adapter; operators only, persistent and audited."""
 
@@ -49,6 +53,10 @@ class SafetyServiceAsyncStub(SafetyServiceStub):
     """Returns the verdict that a text would get in a forwarded call."""
     Score: _aio.UnaryUnaryMultiCallable[_safety_pb2.ScoreRequest, _safety_pb2.ScoreResponse]  # type: ignore[assignment]
     """Returns the scores of all scorers of one side, whether the policy uses them or not."""
+    Redact: _aio.UnaryUnaryMultiCallable[_safety_pb2.RedactRequest, _safety_pb2.RedactResponse]  # type: ignore[assignment]
+    """Returns texts with personal data and secrets replaced by the labels of what was found, whatever the
+    policy says of them. The texts are not stored.
+    """
     SetStrength: _aio.UnaryUnaryMultiCallable[_safety_pb2.SetStrengthRequest, _safety_pb2.SetStrengthResponse]  # type: ignore[assignment]
     """Sets the strength of the mission's safety adapter; operators only, persistent and audited."""
 
@@ -70,6 +78,16 @@ class SafetyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_safety_pb2.ScoreResponse, _abc.Awaitable[_safety_pb2.ScoreResponse]]:
         """Returns the scores of all scorers of one side, whether the policy uses them or not."""
+
+    @_abc_1.abstractmethod
+    def Redact(
+        self,
+        request: _safety_pb2.RedactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_safety_pb2.RedactResponse, _abc.Awaitable[_safety_pb2.RedactResponse]]:
+        """Returns texts with personal data and secrets replaced by the labels of what was found, whatever the
+        policy says of them. The texts are not stored.
+        """
 
     @_abc_1.abstractmethod
     def SetStrength(

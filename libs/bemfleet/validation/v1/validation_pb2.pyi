@@ -209,25 +209,23 @@ Global___CanaryProbe: _TypeAlias = CanaryProbe  # noqa: Y015
 
 @_typing.final
 class CanarySide(_message.Message):
-    """One track of a canary, as the target of probes."""
+    """One track of a canary, as the target of probes. Its address is the service's own setting: a request
+    never says where to connect.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ADDRESS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    address: _builtins.str
-    """Address of its MissionService, host:port or unix:/path."""
     model: _builtins.str
     """Adapter or base model of the requests; empty is the base model."""
     def __init__(
         self,
         *,
-        address: _builtins.str = ...,
         model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,8 +329,14 @@ class AnalyzeCanaryRequest(_message.Message):
     PROBES_FIELD_NUMBER: _builtins.int
     STABLE_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
+    MISSION_FIELD_NUMBER: _builtins.int
+    CANARY_HAS_PODS_FIELD_NUMBER: _builtins.int
     canary_id: _builtins.str
     """Id of the canary's observations, as in its route: 1 to 256 characters."""
+    mission: _builtins.str
+    """Name of the mission, one of those in the service's settings; required with probes."""
+    canary_has_pods: _builtins.bool
+    """Whether the canary track has pods of its own; if not, stable's pods serve it too."""
     @_builtins.property
     def terms(self) -> Global___CanaryTerms:
         """Terms of the analysis; the same in every request for this canary."""
@@ -357,10 +361,12 @@ class AnalyzeCanaryRequest(_message.Message):
         probes: _abc.Iterable[Global___CanaryProbe] | None = ...,
         stable: Global___CanarySide | None = ...,
         canary: Global___CanarySide | None = ...,
+        mission: _builtins.str = ...,
+        canary_has_pods: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "stable", b"stable", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_id", b"canary_id", "probes", b"probes", "stable", b"stable", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_has_pods", b"canary_has_pods", "canary_id", b"canary_id", "mission", b"mission", "probes", b"probes", "stable", b"stable", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,6 +53,7 @@ def make_engine(
     adapters: Sequence[str] = ("alpha", "beta"),
     prefix_bytes: int = PREFIX_BYTES,
     graphs: bool | None = None,
+    kv_bytes: int | None = None,
 ) -> LLMEngine:
     """Return an engine with adapters of ``folder``; it is not started."""
     bank = AdapterBank(backbone, layers=LAYERS, rank=RANK, slots=slots, feature_layer=FEATURE_LAYER)
@@ -66,6 +67,7 @@ def make_engine(
         context_tokens=backbone.context_tokens,
         prefix_bytes=prefix_bytes,
         graphs=graphs,
+        kv_bytes=kv_bytes,
     )
 
 

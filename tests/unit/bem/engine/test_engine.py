@@ -14,7 +14,10 @@ from bem.errors import (
     AdapterNotFoundError,
     DeadlineExceededError,
     EngineClosedError,
+    NonFiniteLogitsError,
     QueueFullError,
+    RequestFailedError,
+    UnsupportedBackboneError,
 )
 from bem.testing import tiny_backbone
 
@@ -211,18 +214,94 @@ def test_drain_finishes_what_was_accepted(backbone: Backbone, folder: Path) -> N
         submit(engine, requests()[0])
 
 
-def test_engine_that_breaks_tells_every_client(
+def answer(engine: LLMEngine, adapter: str | None = None) -> str:
+    """Return the answer to "hello"."""
+    reader, _ = submit(engine, GenerationRequest(encode("hello"), GREEDY, 12, adapter=adapter))
+    return reader.text()
+
+
+def test_non_finite_logits_end_their_request_only(backbone: Backbone, folder: Path) -> None:
+    """An adapter whose factors turned to NaN fails by name; base and other adapter go on."""
+    engine = make_engine(backbone, folder)
+    site = next(iter(engine._require_bank()._sites.values()))
+    expected = reference(tiny_backbone(), encode("hello"), 12)
+    engine.start()
+    slot = engine.adapter("alpha").slot  # type: ignore[union-attr]
+    with torch.inference_mode():
+        site.A[slot] = float("nan")
+    with pytest.raises(NonFiniteLogitsError, match="adapter 'alpha'"):
+        answer(engine, "alpha")
+    assert answer(engine) == expected
+    assert answer(engine, "beta")
+    assert not engine.ended.done()
+    engine.close(drain=True)
+    assert engine.core.scheduler.free_slots == 4
+    assert engine._require_bank().leases() == 0
+
+
+def test_failing_receiver_ends_its_request_only(engine: LLMEngine) -> None:
+    """A receiver that raises does not end the engine; the next request is answered."""
+
+    def receive(delta: OutputDelta | Exception) -> None:
+        raise KeyError(str(delta))
+
+    engine.submit(GenerationRequest(encode("hello"), GREEDY, 12), receive)
+    text = answer(engine)
+
+    assert text == reference(tiny_backbone(), encode("hello"), 12)
+    assert not engine.ended.done()
+
+
+def test_failing_step_ends_what_it_computed(
     engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a step fails, every client gets an error and the owner gets the exception."""
+    """The requests of the step fail with a library error, and later requests are answered."""
+    step = engine.core.step
+    failures = iter([RuntimeError("shape mismatch")])
 
-    def fail(*_: object) -> None:
-        raise FloatingPointError("broken step")
+    def failing_step() -> None:
+        if engine.core.scheduler.running and (failure := next(failures, None)):
+            raise failure
+        step()
 
-    monkeypatch.setattr(engine.core, "_decode", fail)
-    reader, _ = submit(engine, GenerationRequest(encode("x"), GREEDY))
+    monkeypatch.setattr(engine.core, "step", failing_step)
+    with pytest.raises(RequestFailedError, match="see the server's log"):
+        answer(engine, adapter="alpha")
+    text = answer(engine)
 
-    with pytest.raises(EngineClosedError):
-        reader.deltas()
-    with pytest.raises(FloatingPointError, match="broken step"):
-        engine.ended.result(timeout=60)
+    assert text == reference(tiny_backbone(), encode("hello"), 12)
+    assert not engine.ended.done()
+
+
+def test_failing_command_is_the_callers(engine: LLMEngine, tmp_path: Path) -> None:
+    """An unexpected error of a load reaches the caller; the engine serves on."""
+    engine._require_bank().load = None  # type: ignore[method-assign, assignment]
+    with pytest.raises(TypeError):
+        engine.load_adapter(tmp_path).result(30)
+
+    assert answer(engine)
+    assert not engine.ended.done()
+
+
+def test_engine_whose_model_is_broken_ends(
+    engine: LLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the model cannot compute either, the process that serves it must know."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(engine.core, "step", broken)
+    monkeypatch.setattr(engine.core.decoder, "logits", broken)
+    with pytest.raises(RequestFailedError):
+        answer(engine)
+    with pytest.raises(RuntimeError, match="device lost"):
+        engine.ended.result(30)
+
+
+def test_context_beyond_the_attention_window_is_refused(backbone: Backbone) -> None:
+    """The engine attends to every token; up to the window that is what the model does."""
+    windowed = replace(backbone, attention_window=64)
+    with pytest.raises(UnsupportedBackboneError, match="set CONTEXT_TOKENS to at most 64"):
+        LLMEngine(windowed, context_tokens=65)
+    assert LLMEngine(windowed, context_tokens=64).context_tokens == 64

@@ -1,7 +1,12 @@
 """Tests of the KV cache and its attention plans."""
 
 import torch
-from bem.engine.kv_cache import KVCache, TransientKeyValues
+from bem.engine.kv_cache import (
+    KEPT_POSITIONS,
+    KVCache,
+    TransientKeyValues,
+    position_bytes,
+)
 from bem.testing import tiny_backbone
 
 
@@ -63,3 +68,33 @@ def test_full_texts_are_causal_and_stored_nowhere() -> None:
     assert plan.causal
     assert torch.equal(read, keys.transpose(1, 2))
     assert not cache.keys.any()
+
+
+def test_a_released_slot_keeps_its_first_positions_only() -> None:
+    """Memory behind them is given back; neighbouring slots and heads keep their values."""
+    cache = KVCache(tiny_backbone(context_tokens=8192), slots=3, context_tokens=8192)
+    cache.keys.fill_(1.0)
+    cache.values.fill_(1.0)
+    cache.release(1, 6000)
+
+    for stored in (cache.keys, cache.values):
+        assert bool((stored[:, [0, 2]] == 1).all())
+        assert bool((stored[:, 1, :, :KEPT_POSITIONS] == 1).all())
+        assert bool((stored[:, 1, :, 6000:] == 1).all())
+        assert not stored[:, 1, :, 2 * KEPT_POSITIONS : 5000].any()
+
+
+def test_a_short_sequence_gives_nothing_back() -> None:
+    """The next sequence of the slot writes to memory that is there."""
+    cache = KVCache(tiny_backbone(), slots=1, context_tokens=512)
+    cache.keys.fill_(1.0)
+    cache.release(0, KEPT_POSITIONS)
+
+    assert bool((cache.keys == 1).all())
+
+
+def test_position_bytes_are_those_of_the_tensors() -> None:
+    """The bound in bytes counts what the cache allocates."""
+    cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
+
+    assert cache.keys.nbytes + cache.values.nbytes == 2 * 16 * position_bytes(tiny_backbone())

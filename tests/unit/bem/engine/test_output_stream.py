@@ -74,3 +74,64 @@ def test_logprobs_leave_with_their_text() -> None:
     assert isinstance(deltas[0], OutputDelta)
     assert deltas[0].text == "ab"
     assert [one.text for one in deltas[0].logprobs] == [b"a", b"b"]
+
+
+END = min(tiny_backbone().end_token_ids)
+
+
+def favour(first: int, second: int) -> Tensor:
+    """Logits whose two most probable tokens are given."""
+    logits = logits_for(second)
+    logits[first] = 20
+    return logits
+
+
+def test_end_token_is_banned_until_the_minimum() -> None:
+    """The end token is most probable throughout; the next one is sampled instead at first."""
+    letter = encode("a")[0]
+    stream, deltas = stream_of(
+        GenerationRequest((1,), Sampling(temperature=0), max_tokens=8, min_tokens=2)
+    )
+    tokens = [stream.sample_next(favour(END, letter), context_left=True) for _ in range(3)]
+
+    assert tokens == [letter, letter, None]
+    assert spelled(deltas) == "aa"
+
+
+def test_stops_before_the_minimum_are_text() -> None:
+    """A stop string or token within the first tokens does not end the output; a later one does."""
+    letter, other = encode("a")[0], encode("b")[0]
+    request_ = GenerationRequest(
+        (1,),
+        Sampling(temperature=0),
+        max_tokens=8,
+        stop=("a",),
+        min_tokens=2,
+        stop_token_ids=frozenset({other}),
+    )
+    stream, deltas = stream_of(request_)
+    tokens = [stream.sample_next(favour(other, letter), context_left=True) for _ in range(3)]
+
+    assert tokens == [letter, letter, None]
+    assert spelled(deltas) == "aa"
+    assert isinstance(deltas[-1], OutputDelta)
+    assert deltas[-1].finish == "stop"
+
+
+def test_ignored_end_token_is_a_token_like_others() -> None:
+    """Only the limit ends the output; a stop token still ends it."""
+    request_ = GenerationRequest((1,), Sampling(temperature=0), max_tokens=2, ignore_eos=True)
+    stream, deltas = stream_of(request_)
+    tokens = [stream.sample_next(logits_for(END), context_left=True) for _ in range(2)]
+    stopping, stopped = stream_of(
+        GenerationRequest(
+            (1,), Sampling(temperature=0), ignore_eos=True, stop_token_ids=frozenset({END})
+        )
+    )
+
+    assert tokens == [END, None]
+    assert isinstance(deltas[-1], OutputDelta)
+    assert (deltas[-1].finish, deltas[-1].completion_tokens) == ("length", 2)
+    assert stopping.sample_next(logits_for(END), context_left=True) is None
+    assert isinstance(stopped[-1], OutputDelta)
+    assert (stopped[-1].finish, stopped[-1].completion_tokens) == ("stop", 0)

@@ -99,3 +99,35 @@ def test_same_seed_draws_the_same() -> None:
         assert [first.sample(LOGITS) for _ in range(20)] == [
             second.sample(LOGITS) for _ in range(20)
         ]
+
+
+@given(
+    min_p=st.floats(0.0, 1.0),
+    logits=st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12, unique=True),
+)
+def test_min_p_keeps_the_tokens_that_transformers_keeps(min_p: float, logits: list[float]) -> None:
+    """Every draw is a token whose probability is at least that share of the largest one."""
+    from transformers import MinPLogitsWarper
+
+    found = torch.tensor(logits)
+    kept = torch.isfinite(MinPLogitsWarper(min_p)(torch.zeros(1, 0), found[None].clone())[0])
+    sampler = Sampler(Sampling(min_p=min_p, seed=1))
+
+    assert all(kept[sampler._sample_id(found)] for _ in range(30))
+
+
+def test_min_p_of_one_is_greedy_and_small_values_keep_much() -> None:
+    """The share is relative to the most likely token."""
+    assert shares(Sampling(min_p=1.0, seed=2), draws=200)[0] == 1
+    # The probabilities are 0.56, 0.21, 0.13, 0.08 and 0.03 of the whole.
+    assert (shares(Sampling(min_p=0.2, seed=2)) > 0).tolist() == [True, True, True, False, False]
+
+
+def test_banned_tokens_are_never_sampled_and_no_bias_lifts_that() -> None:
+    """The reported probabilities stay the model's own."""
+    sampler = Sampler(Sampling(temperature=0, logit_bias=((0, 100.0),), logprobs=1))
+    choice = sampler.sample(LOGITS, {0, 1})
+
+    assert choice.token == 2
+    assert choice.logprob == pytest.approx(float(LOGITS.log_softmax(0)[2]), abs=1e-5)
+    assert choice.top[0][0] == 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from bem.engine import GenerationRequest, LLMEngine
+from bem.engine.kv_budget import KVBudget
 from bem.engine.prefill import PrefillBatch
 from bem.engine.scheduler import Scheduler
 from bem.testing import tiny_backbone
@@ -157,6 +158,7 @@ def scheduler_of(*, slots: int = 4, budget: int = 64) -> Scheduler:
         decode_chunk_tokens=budget,
         load_cached_blocks=lambda _: None,
         caches_blocks=False,
+        budget=KVBudget(None),
     )
 
 

@@ -1,22 +1,48 @@
 """Tests of weight-format autotuning."""
 
+import math
+from pathlib import Path
+
 import pytest
+from bem.backbone import WeightFormat
 from bem.engine import weight_autotune
 from bem.engine.linear import LinearLayer
-from bem.engine.weight_autotune import ROWS, benchmark_formats, select_format
+from bem.engine.weight_autotune import (
+    MAX_PERPLEXITY_RATIO,
+    ROWS,
+    benchmark_formats,
+    select_format,
+)
 from bem.testing import tiny_backbone
 
 
-def test_auto_selects_one_of_the_measured_formats() -> None:
-    """The choice is among the formats that were timed at each number of rows."""
-    backbone = tiny_backbone()
-    choice = benchmark_formats(backbone, "torch")
-    selected, report = select_format(backbone, "auto")
+def exact(_: WeightFormat) -> float:
+    """Perplexity of formats that lose nothing."""
+    return 1.0
 
-    assert choice.kind in choice.milliseconds
-    assert all(len(times) == len(ROWS) for times in choice.milliseconds.values())
+
+def time_by_bytes(monkeypatch: pytest.MonkeyPatch, *, smaller_is_faster: bool = True) -> None:
+    """Let the time of a product follow the size of its weights."""
+
+    def milliseconds(layers: list[LinearLayer], _: object) -> float:
+        size = float(layers[0].weight_bytes)
+        return size if smaller_is_faster else 1e6 / size
+
+    monkeypatch.setattr(weight_autotune, "_milliseconds", milliseconds)
+
+
+def test_auto_selects_one_of_the_measured_formats(tmp_path: Path) -> None:
+    """The choice was timed at each number of rows, and its perplexity is near float32's."""
+    memo = tmp_path / "perplexity.json"
+    selected, report = select_format(tiny_backbone(), "auto", perplexity_memo=memo)
+
+    assert report.kind in report.milliseconds
+    assert all(len(times) == len(ROWS) for times in report.milliseconds.values())
     assert selected.weight_format == report.kind
     assert report.kernels.startswith("native" if selected.kernels else "torch: ")
+    if report.kind != "fp32":
+        assert report.perplexity_ratios[report.kind] <= MAX_PERPLEXITY_RATIO
+        assert memo.exists()
 
 
 def test_the_smallest_of_equally_fast_formats_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +54,40 @@ def test_the_smallest_of_equally_fast_formats_is_selected(monkeypatch: pytest.Mo
         return 1.0 if len(sizes) % 2 else 1.05
 
     monkeypatch.setattr(weight_autotune, "_milliseconds", equal)
-    choice = benchmark_formats(tiny_backbone(), "torch")
+    choice = benchmark_formats(tiny_backbone(), "torch", exact)
 
     assert sizes[list(choice.milliseconds).index(choice.kind) * len(ROWS)] == min(sizes)
+
+
+@pytest.mark.parametrize("ratio", [1.0101, math.nan, math.inf])
+def test_a_format_that_loses_quality_is_not_selected(
+    monkeypatch: pytest.MonkeyPatch, ratio: float
+) -> None:
+    """The next fastest takes its place; float32 is always allowed."""
+    time_by_bytes(monkeypatch)
+    backbone = tiny_backbone()
+
+    second = benchmark_formats(backbone, "torch", lambda kind: ratio if kind == "int8" else 1.01)
+    last = benchmark_formats(backbone, "torch", lambda _: ratio)
+
+    assert (second.kind, list(second.perplexity_ratios)) == ("bf16", ["int8", "bf16"])
+    assert (last.kind, list(last.perplexity_ratios)) == ("fp32", ["int8", "bf16"])
+
+
+def test_quality_is_not_measured_where_float32_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start on a machine without fast quantised products takes no longer."""
+    time_by_bytes(monkeypatch, smaller_is_faster=False)
+
+    choice = benchmark_formats(tiny_backbone(), "torch", exact)
+
+    assert (choice.kind, choice.perplexity_ratios) == ("fp32", {})
+
+
+def test_outputs_that_depend_on_the_batch_are_not_selected() -> None:
+    """Torch's 4-bit product uses other weights for large batches: auto leaves it out."""
+    choice = benchmark_formats(tiny_backbone(), "torch", exact)
+
+    assert set(choice.milliseconds) == {"fp32", "bf16", "int8"}
 
 
 def test_a_given_format_is_not_measured() -> None:
@@ -38,4 +95,5 @@ def test_a_given_format_is_not_measured() -> None:
     selected, report = select_format(tiny_backbone(), "fp32")
 
     assert (selected.weight_format, report.milliseconds) == ("fp32", {})
+    assert report.perplexity_ratios == {}
     assert report.kernels == weight_autotune.UNUSED

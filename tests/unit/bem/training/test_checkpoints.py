@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bem.errors import ArtifactFormatError
 from bem.training.checkpoints import read_checkpoint, truncate_curve, write_checkpoint
 from torch import nn
 
@@ -48,6 +49,30 @@ def test_missing_and_foreign_checkpoints(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, CONFIG, {"step": 1}, parameters, optimizer)
     with pytest.raises(ValueError, match="another training configuration"):
         read_checkpoint(tmp_path, {**CONFIG, "rank": 5}, parameters, optimizer)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 40, 200, -1])
+def test_truncated_checkpoint_says_so(tmp_path: Path, kept: int) -> None:
+    """Wherever the file ends, the error says what to do, and no parameter was changed."""
+    parameters, optimizer = trained(2)
+    write_checkpoint(tmp_path, CONFIG, {"step": 2}, parameters, optimizer)
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    restored, other = trained(0)
+    with pytest.raises(ArtifactFormatError, match=r"truncated or no checkpoint; remove"):
+        read_checkpoint(tmp_path, CONFIG, restored, other)
+
+    assert torch.equal(restored["used"], torch.ones(3))
+
+
+def test_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    """A parameter that the file lacks, or has in another shape, is named."""
+    parameters, optimizer = trained(1)
+    write_checkpoint(tmp_path, CONFIG, {"step": 1}, parameters, optimizer)
+    for more in ({"new": nn.Parameter(torch.ones(1))}, {"used": nn.Parameter(torch.ones(4))}):
+        (name,) = more
+        with pytest.raises(ArtifactFormatError, match=f"lacks {name}"):
+            read_checkpoint(tmp_path, CONFIG, {**parameters, **more}, optimizer)
 
 
 def test_curve_is_cut_to_the_checkpoint(tmp_path: Path) -> None:

@@ -14,15 +14,23 @@ from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet.testing import free_port
 
 BASE = pb.Adapter(name="base", version="b" * 64, base=True)
-ALPHA = pb.Adapter(name="alpha", version="a" * 64, rank=8)
+ALPHA = pb.Adapter(name="alpha", version="a" * 64, rank=8, projection=pb.PROJECTION_EXACT)
+BETA = pb.Adapter(
+    name="beta",
+    version="c" * 64,
+    rank=8,
+    projection=pb.PROJECTION_APPLIED,
+    projection_logit_difference=0.671,
+)
+BAD = pb.RejectedAdapter(name="bad", reason="bad/card.json is not JSON")
 
 
 class Mission(rpc.MissionServiceServicer):
     """A mission with one adapter that can be loaded."""
 
     def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
-        """Describe nothing."""
-        return pb.DescribeResponse()
+        """Describe what is missing."""
+        return pb.DescribeResponse(warnings=["safety adapter: none is loaded"])
 
     def Probe(self, request: pb.ProbeRequest, context: Any) -> pb.ProbeResponse:
         """Answer nothing."""
@@ -33,8 +41,10 @@ class Mission(rpc.MissionServiceServicer):
         request: pb.ListAdaptersRequest,
         context: Any,
     ) -> pb.ListAdaptersResponse:
-        """List the base model and one adapter."""
-        return pb.ListAdaptersResponse(adapters=[BASE, ALPHA], context_tokens=512)
+        """List the base model, two adapters and a rejected folder."""
+        return pb.ListAdaptersResponse(
+            adapters=[BASE, ALPHA, BETA], context_tokens=512, rejected=[BAD]
+        )
 
     def LoadAdapter(self, request: pb.LoadAdapterRequest, context: Any) -> pb.LoadAdapterResponse:
         """Load the adapter that exists."""
@@ -70,6 +80,20 @@ def test_list_names_base_and_adapters(address: str, capsys: pytest.CaptureFixtur
     assert "base   bbbbbbbbbbbb  base" in shown
     assert "alpha  aaaaaaaaaaaa  8" in shown
     assert "context: 512 tokens" in shown
+
+
+def test_list_says_what_is_not_served_as_trained(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Projected adapters, rejected folders and what the mission lacks are named."""
+    assert main(["adapters", "--address", address, "list"]) == 0
+    shown = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in shown.splitlines() if line.strip()}
+
+    assert rows["alpha"].endswith("exact")
+    assert rows["beta"].endswith("projected (logits +-0.671)")
+    assert "rejected: bad: bad/card.json is not JSON" in shown
+    assert "warning: safety adapter: none is loaded" in shown
 
 
 def test_refusal_is_exit_code_1(address: str, capsys: pytest.CaptureFixture[str]) -> None:

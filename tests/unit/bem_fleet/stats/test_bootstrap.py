@@ -163,5 +163,14 @@ def test_bad_scores_are_refused_by_name() -> None:
         cluster_bca([1, 2], [0, 0])
     with pytest.raises(InvalidScoresError, match="resamples: 10; at least 100"):
         bca([1, 2], resamples=10)
-    with pytest.raises(InvalidScoresError, match="not an array of numbers"):
+    with pytest.raises(InvalidScoresError, match="scores are integers, floats or booleans"):
         bca(["a"])
+
+
+def test_missing_interval_says_why() -> None:
+    """A sparse ratio, a constant difference and a single item name their reasons."""
+    sparse = [0.0] * 19 + [1.0]
+
+    assert "the ratio is undefined" in paired_bca([1.0] * 20, sparse, statistic="ratio").method
+    assert "no interval: nothing varies" in paired_bca([1.0, 0.5], [0.5, 0.0]).method
+    assert "no interval: one item" in bca([0.5]).method

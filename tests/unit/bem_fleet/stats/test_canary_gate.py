@@ -204,3 +204,19 @@ def test_input_that_breaks_the_bounds_is_refused() -> None:
         CanaryGate(CanaryGateSpec((CanaryMetric("a", weight=0),)))
     with pytest.raises(InvalidScoresError, match="tripwires: unknown metrics"):
         CanaryGate(CanaryGateSpec((CanaryMetric("a"),), (Tripwire("w", metric="b"),)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("better", "Higher", "a.better: 'Higher' is unknown; known: higher, lower"),
+        ("scale", "log", "a.scale: 'log' is unknown"),
+        ("bound", 0.0, "bound 0"),
+        ("required_gain", float("nan"), "a.required_gain is nan"),
+        ("tolerated_loss", -0.1, "tolerated_loss -0.1"),
+    ],
+)
+def test_metric_options_are_not_guessed(field: str, value: object, named: str) -> None:
+    """A misspelt direction would promote the harmful side; it is refused, as are bad numbers."""
+    with pytest.raises(InvalidScoresError, match=named):
+        CanaryMetric("a", **{field: value})  # type: ignore[arg-type]

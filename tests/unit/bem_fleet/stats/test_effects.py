@@ -46,3 +46,21 @@ def test_questions_without_an_answer_are_refused() -> None:
         paired_effect([1], [0])
     with pytest.raises(InvalidScoresError, match="at least 2"):
         power(0.1, 1.0, 1)
+
+
+@pytest.mark.parametrize("ratio", [1e-4, 0.02, 0.5, 3.0, 100.0, 1e6])
+def test_required_items_are_the_fewest(ratio: float) -> None:
+    """At any effect size the power is reached at the number returned and not at one less."""
+    items = required_items(ratio, 1.0)
+
+    assert items >= 2
+    assert power(ratio, 1.0, items) >= 0.8
+    assert items == 2 or power(ratio, 1.0, items - 1) < 0.8
+
+
+def test_effects_too_small_to_show_are_refused() -> None:
+    """An effect that needs more pairs than anyone has is an error, not an endless search."""
+    with pytest.raises(InvalidScoresError, match="needs more than"):
+        required_items(1e-9, 1.0)
+    with pytest.raises(InvalidScoresError, match="alternative: 'LESS'"):
+        power(1.0, 1.0, 10, alternative="LESS")  # type: ignore[arg-type]

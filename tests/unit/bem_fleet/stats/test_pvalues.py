@@ -1,5 +1,7 @@
 """P-values agree with the interval that they invert and with scipy's permutation test."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
@@ -103,3 +105,52 @@ def test_no_difference_is_no_evidence() -> None:
     assert sign_flip_p_value([1, 0], [1, 0]) == 1
     with pytest.raises(InvalidScoresError, match="the same items on both sides"):
         sign_flip_p_value([1, 0], [1])
+
+
+def test_noise_of_the_last_bit_is_no_evidence() -> None:
+    """Thirty items that agree but for rounding, all in one direction, have p = 1."""
+    rng = np.random.default_rng(3)
+    tenths = rng.integers(1, 9, 30) / 10
+    noisy = (tenths + 0.1) + 0.2
+    exact = tenths + (0.1 + 0.2)
+    assert (noisy != exact).any()
+
+    assert sign_flip_p_value(noisy, exact, alternative="greater") == 1
+    assert inversion_p_value(noisy, exact, alternative="greater") == 1
+    assert sign_flip_p_value(exact * 1.1, exact, null=1.1, statistic="ratio") == 1
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e-3, 1e39, 1e90])
+def test_p_values_do_not_depend_on_the_unit(scale: float) -> None:
+    """Scores in another unit give the same p-values."""
+    mission, baseline = sides("exponential", 80)
+
+    for test in (sign_flip_p_value, inversion_p_value):
+        for statistic in ("difference", "ratio"):
+            plain = test(mission, baseline, statistic=statistic, null=1.0 * (statistic == "ratio"))
+            scaled = test(
+                mission * scale,
+                baseline * scale,
+                statistic=statistic,
+                null=1.0 * (statistic == "ratio"),
+            )
+            assert scaled == pytest.approx(plain, abs=2e-3)
+            assert 0 < plain < 1
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ({"null": float("nan")}, "null is nan"),
+        ({"null": float("inf")}, "null is inf"),
+        ({"alternative": "Less"}, "alternative: 'Less' is unknown"),
+        ({"statistic": "mean"}, "statistic: 'mean' is unknown; known: difference, ratio"),
+    ],
+)
+def test_options_are_not_guessed(option: dict[str, Any], named: str) -> None:
+    """A null value that is no number, or a misspelt option, is refused by both tests."""
+    mission, baseline = sides("exponential", 20)
+
+    for test in (sign_flip_p_value, inversion_p_value):
+        with pytest.raises(InvalidScoresError, match=named):
+            test(mission, baseline, **option)

@@ -17,7 +17,7 @@ async def test_record_is_part_of_the_chain(redis_server: RedisServer) -> None:
         records = client.xrange("audit")
         head = str(client.get(head_key("audit")))
 
-    assert verify_chain(records, head, b"secret") == []
+    assert verify_chain(records, head, (b"secret",)) == []
     fields = records[0][1]
     assert (fields["action"], fields["principal"], fields["tenant"]) == ("operator", "ops", "acme")
     assert fields["method"] == "/x.S/M"

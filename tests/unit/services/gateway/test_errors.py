@@ -5,9 +5,32 @@ from typing import Any
 
 import grpc
 import pytest
-from bem_fleet.services.gateway.errors import error_response, from_fleet, from_rpc
-from fleet.errors import DeniedError, RateLimitedError, UnauthenticatedError, UnavailableError
+from bem_fleet.services.gateway.errors import (
+    error_response,
+    from_fleet,
+    from_rpc,
+    from_validation,
+)
+from fleet.errors import (
+    DeniedError,
+    InvalidArgumentError,
+    OverloadedError,
+    RateLimitedError,
+    UnauthenticatedError,
+    UnavailableError,
+    to_status,
+)
 from grpc import aio
+from grpc_status import rpc_status
+
+from tests.unit.services.gateway.test_withheld import denied
+
+
+def with_details(err: Exception) -> aio.AioRpcError:
+    """Return the error of a call that failed with ``err`` in the mission."""
+    status = rpc_status.to_status(to_status(err, {}))
+    trailing = aio.Metadata(*status.trailing_metadata)
+    return aio.AioRpcError(status.code, aio.Metadata(), trailing, details=status.details)
 
 
 def rpc_error(code: grpc.StatusCode) -> aio.AioRpcError:
@@ -33,8 +56,71 @@ def test_grpc_code_becomes_a_status(code: grpc.StatusCode, status: int) -> None:
     error = from_rpc(rpc_error(code))
 
     assert error.status == status
-    assert ("Retry-After" in error.headers) == (status in (429, 503))
+    assert ("Retry-After" in error.headers) == (status == 503)
+    assert (error.headers.get("X-Should-Retry") == "false") == (status == 429)
     assert ("WWW-Authenticate" in error.headers) == (status == 401)
+
+
+def test_retry_is_advised_where_it_can_help() -> None:
+    """A full queue says when to retry; a limit that stays says that a retry cannot help."""
+    details = {
+        err: from_rpc(with_details(err)).headers
+        for err in (OverloadedError("the queue is full", 2.5), OverloadedError("at once", 0.1))
+    }
+
+    assert list(details.values()) == [{"Retry-After": "3"}, {"Retry-After": "1"}]
+
+
+def test_field_is_named_once_and_as_in_the_body() -> None:
+    """Param and message have the path that the caller sent."""
+    error = from_rpc(
+        with_details(InvalidArgumentError("request.chat.messages[2].content", "is bad; mend it"))
+    )
+
+    assert error.body["param"] == "messages.2.content"
+    assert error.body["message"] == "messages.2.content: is bad; mend it"
+
+
+@pytest.mark.parametrize(
+    ("place", "param"),
+    [
+        (("stop", 0), "stop"),
+        (("prompt", 1), "prompt.1"),
+        (("logit_bias", "x", "[key]"), "logit_bias.x"),
+        (("messages", 0, "content", 0, "text"), "messages.0.content"),
+        (("messages", 0, "name"), "messages.0.name"),
+        (("missing",), "missing"),
+    ],
+)
+def test_paths_end_where_the_body_does(place: tuple[Any, ...], param: str) -> None:
+    """What the schema adds to a value of the caller is no part of the path."""
+    body = {
+        "stop": "",
+        "prompt": ["a", ""],
+        "logit_bias": {"x": 1},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    problem = {"type": "string_too_short", "loc": place, "msg": "is too short"}
+
+    assert from_validation([problem], body).body["param"] == param
+
+
+def test_validation_errors_have_no_words_of_the_library() -> None:
+    """The message is the field, the problem and what to do."""
+    problem = {"type": "value_error", "loc": ("body", "n"), "msg": "Value error, is odd; even it"}
+
+    assert from_validation([problem]).body["message"] == "n: is odd; even it"
+
+
+def test_withheld_text_is_an_error_with_its_reason() -> None:
+    """Azure's innererror names the category; the header does too."""
+    withheld = from_rpc(denied(prompt_tokens="5"))
+    inner = withheld.body["innererror"]
+
+    assert (withheld.status, withheld.body["code"]) == (403, "content_filter")
+    assert inner["content_filter_result"]["harm"]["score"] == 0.912
+    assert inner["usage"] == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
+    assert "category=harm" in withheld.headers["x-bem-content-filter"]
 
 
 def test_refusal_by_access_control_has_a_code_of_its_own() -> None:

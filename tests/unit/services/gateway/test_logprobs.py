@@ -20,8 +20,22 @@ def test_offsets_go_on_over_pieces_and_count_characters() -> None:
     assert second is not None
     assert first["text_offset"] == [0, 2]
     assert second["text_offset"] == [2, 3]
-    assert first["tokens"] == ["ab", "\ufffd"]
+    assert first["tokens"] == ["ab", "bytes:\\xc3"]
     assert first["top_logprobs"][0] == {"ab": -0.5}
+
+
+def test_replaced_token_has_no_log_probability() -> None:
+    """OpenAI's value for one that is not known, in both formats."""
+    likely = pb.LikelyToken(token=b"[EMAIL_ADDRESS]")
+    replaced = pb.TokenLogprob(chosen=likely, redacted=True)
+    text = LogprobFormatter("text_completion", enabled=True).format([replaced])
+    chat = LogprobFormatter("chat.completion", enabled=True).format([replaced])
+
+    assert text is not None
+    assert chat is not None
+    assert text["token_logprobs"] == [-9999.0]
+    assert chat["content"][0]["logprob"] == -9999.0
+    assert chat["content"][0]["token"] == "[EMAIL_ADDRESS]"
 
 
 def test_chat_form_keeps_the_bytes() -> None:
@@ -30,7 +44,29 @@ def test_chat_form_keeps_the_bytes() -> None:
 
     assert content is not None
     assert content["content"][0]["bytes"] == [0xC3]
+    assert content["content"][0]["token"] == "\\xc3"
     assert content["content"][0]["top_logprobs"][0]["logprob"] == -0.5
+
+
+def test_each_alternative_has_its_entry_and_its_value() -> None:
+    """Parts of different characters differ, and so do tokens that have the same bytes."""
+    spelt = [b"\xf0\x9f", b"\xf0\x9f\x98", b" \xf0\x9f", b"\xf0\x9f", "\ufffd".encode(), b"a"]
+    top = [pb.LikelyToken(id=10 + at, token=one, logprob=-1.0 - at) for at, one in enumerate(spelt)]
+    formatted = LogprobFormatter("text_completion", enabled=True).format(
+        [pb.TokenLogprob(chosen=top[0], top=top)]
+    )
+
+    assert formatted is not None
+    assert formatted["top_logprobs"] == [
+        {
+            "bytes:\\xf0\\x9f": -1.0,
+            "bytes:\\xf0\\x9f\\x98": -2.0,
+            "bytes: \\xf0\\x9f": -3.0,
+            "token_id:13": -4.0,
+            "\ufffd": -5.0,
+            "a": -6.0,
+        }
+    ]
 
 
 def test_nothing_is_null_unless_asked_for() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 import pytest
-from bem_fleet.services.gateway.errors import _param, from_validation
+from bem_fleet.services.gateway.errors import ApiError, _param, from_validation
 from bem_fleet.services.gateway.generation import router_requests
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from fleet.errors import ErrorDetails
@@ -65,7 +65,7 @@ def test_router_fields_have_http_names() -> None:
         )
     }
 
-    assert list(names.values()) == ["messages", "messages[0].content", "top_p", "max_tokens"]
+    assert list(names.values()) == ["messages", "messages.0.content", "top_p", "max_tokens"]
 
 
 def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
@@ -81,6 +81,10 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
             "frequency_penalty": -0.5,
             "repetition_penalty": 1.25,
             "top_k": 4,
+            "min_p": 0.25,
+            "min_tokens": 2,
+            "ignore_eos": True,
+            "stop_token_ids": [5, 6],
             "adapter_scale": 0.5,
         }
     )
@@ -90,6 +94,146 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
     assert (sent.sampling.logprobs, sent.sampling.top_k) == (3, 4)
     assert (sent.sampling.presence_penalty, sent.sampling.frequency_penalty) == (0.5, -0.5)
     assert (sent.sampling.repetition_penalty, sent.adapter_scale) == (1.25, 0.5)
+    assert (sent.sampling.min_p, sent.min_tokens, sent.ignore_eos) == (0.25, 2, True)
+    assert list(sent.stop_token_ids) == [5, 6]
+    assert not sent.HasField("max_tokens")
+
+
+NEUTRAL: dict[str, list[Any]] = {
+    **{name: [None] for name in ("audio", "moderation", "web_search_options", "guided_json")},
+    **{name: [None, []] for name in ("tools", "functions", "documents", "bad_words")},
+    **{name: [None, "none", "auto"] for name in ("tool_choice", "function_call")},
+    **{name: [None, True, False] for name in ("parallel_tool_calls", "store")},
+    "modalities": [None, ["text"]],
+    "response_format": [None, {"type": "text"}],
+    "prediction": [None, {"type": "content", "content": "x"}],
+    "reasoning_effort": [None, "none", "minimal", "xhigh"],
+    "verbosity": [None, "low"],
+    "service_tier": [None, "auto", "flex", "priority"],
+    "metadata": [None, {}, {"run": "7"}],
+    "prompt_cache_key": [None, "k"],
+    "prompt_cache_options": [{"mode": "implicit"}],
+    "prompt_cache_retention": [None, "24h"],
+    "safety_identifier": [None, "u-1"],
+    "user": [None, "u-1"],
+    "logprobs": [None, False],
+    "top_logprobs": [None, 0],
+    "stream_options": [None, {}, {"include_usage": None, "continuous_usage_stats": False}],
+    "logit_bias": [None, {}],
+    "stop": [None, []],
+    "use_beam_search": [False],
+    "length_penalty": [1, 1.0],
+    "skip_special_tokens": [True],
+    "chat_template_kwargs": [{}],
+    "echo": [None, False],
+    "add_generation_prompt": [None, True],
+    "continue_final_message": [None, False],
+    "top_k": [None, -1, 0],
+    "min_p": [None, 0],
+    "min_tokens": [None, 0],
+    "ignore_eos": [None, False],
+    "stop_token_ids": [None, []],
+}
+CASES = [(name, value) for name, values in NEUTRAL.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), CASES)
+def test_values_that_ask_for_nothing_change_nothing(name: str, value: Any) -> None:
+    """The router gets the request that it gets without the field."""
+    plain: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    (with_field,) = router_requests(ChatRequest.model_validate({**plain, name: value}))
+    (without,) = router_requests(ChatRequest.model_validate(plain))
+    for request in (with_field, without):  # an explicit default is the default
+        for field in ("top_k", "min_p"):
+            request.sampling.ClearField(field)
+        request.ClearField("sampling") if not request.sampling.ByteSize() else None
+        request.ClearField("min_tokens") if not request.min_tokens else None
+        if request.chat.add_generation_prompt:
+            request.chat.ClearField("add_generation_prompt")
+
+    assert with_field == without
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
+        ("functions", [{"name": "f"}]),
+        ("response_format", {"type": "json_object"}),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy", "format": "mp3"}),
+        ("web_search_options", {}),
+        ("echo", True),
+        ("use_beam_search", True),
+        ("length_penalty", 0.5),
+        ("include_stop_str_in_output", True),
+        ("skip_special_tokens", False),
+        ("add_special_tokens", True),
+        ("allowed_token_ids", [1]),
+    ],
+)
+def test_fields_that_would_change_the_answer_are_refused_by_name(name: str, value: Any) -> None:
+    """Ignoring them would answer another question than the caller's."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], name: value}
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(body)
+    error = from_validation(caught.value.errors()).body
+
+    assert (error["param"], error["code"]) == (name, "unsupported_parameter")
+    assert "leave the field out" in str(error["message"])
+
+
+def test_completion_fields_that_ask_for_nothing() -> None:
+    """An empty suffix, no echo, and as many candidates as choices."""
+    plain = {"model": "m", "prompt": "x", "n": 2}
+    neutral = {"suffix": "", "echo": False, "best_of": 2, "max_tokens": None, "logprobs": None}
+    parsed = CompletionRequest.model_validate({**plain, **neutral})
+
+    assert router_requests(parsed) == router_requests(CompletionRequest.model_validate(plain))
+    for name, value in {"suffix": "end", "echo": True, "best_of": 3}.items():
+        with pytest.raises(ValidationError) as caught:
+            CompletionRequest.model_validate({**plain, name: value})
+        assert from_validation(caught.value.errors()).body["param"] == name
+
+
+def test_limits_of_both_names_may_agree() -> None:
+    """Some clients send the old and the new name."""
+    body: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    both = ChatRequest.model_validate({**body, "max_tokens": 5, "max_completion_tokens": 5})
+
+    assert router_requests(both)[0].max_tokens == 5
+    with pytest.raises(ValidationError, match="differ"):
+        ChatRequest.model_validate({**body, "max_tokens": 5, "max_completion_tokens": 6})
+
+
+def test_prefill_reaches_the_router() -> None:
+    """The last answer is continued, unless a new turn is asked for too."""
+    body: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "On"}],
+        "continue_final_message": True,
+    }
+    (sent,) = router_requests(ChatRequest.model_validate(body))
+    closed = ChatRequest.model_validate(
+        {**body, "continue_final_message": False, "add_generation_prompt": False}
+    )
+
+    assert sent.chat.continue_final_message
+    assert not sent.chat.HasField("add_generation_prompt")
+    assert router_requests(closed)[0].chat.HasField("add_generation_prompt")
+    with pytest.raises(ValidationError, match="excludes"):
+        ChatRequest.model_validate({**body, "add_generation_prompt": True})
+
+
+def test_lone_surrogate_names_its_message() -> None:
+    """JSON can express what UTF-8 cannot; the error has the caller's path."""
+    body = {"model": "m", "messages": [{"role": "user", "content": t} for t in ("x", "\ud800")]}
+    with pytest.raises(ApiError) as caught:
+        router_requests(ChatRequest.model_validate(body))
+
+    assert caught.value.body["param"] == "messages.1.content"
 
 
 @pytest.mark.parametrize(

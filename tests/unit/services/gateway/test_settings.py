@@ -29,6 +29,8 @@ def test_missions_are_a_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"missions": {"Router/": "x:1"}}, "Router/"),
         ({"missions": {"router": ""}}, "router"),
         ({"openai_mission": "memory"}, "memory"),
+        ({"cors_origins": ["https://x.org/page"]}, "https://x.org/page"),
+        ({"cors_origins": ["x.org"]}, "x.org"),
     ],
 )
 def test_bad_missions_stop_the_start(given: dict[str, object], named: str) -> None:

@@ -138,6 +138,7 @@ async def test_a_verdict_is_asked_for_with_the_terms_of_the_specification(tmp_pa
     assert (gate.verdict, gate.reasons, gate.pairs) == ("continue", "open", 9)
     assert (gate.delta, gate.p) == ("latency -0.0200", "0.4")
     assert request.terms.error_margin == 0.125
+    assert (request.mission, request.canary_has_pods) == (NAME, False)
     assert len(request.terms.ListFields()) == len(request.terms.DESCRIPTOR.fields)
     assert (request.stable.model, request.canary.model) == ("qa", "v2")
     assert request.canary_id.startswith(f"here/{NAME}/")

@@ -87,6 +87,17 @@ async def test_wrong_requests_are_named(servicer: FleetServicer) -> None:
         await servicer.SteerCanary(pb.SteerCanaryRequest(name="any", command=command), CONTEXT)
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+async def test_numbers_that_json_cannot_hold_are_refused(
+    servicer: FleetServicer, number: float
+) -> None:
+    """A Struct carries them, and a mission's specification cannot."""
+    request = start(model="v2")
+    request.canary.fields["alpha"].number_value = number
+    with pytest.raises(InvalidArgumentError, match="canary: has a value that JSON cannot hold"):
+        await servicer.StartCanary(request, CONTEXT)
+
+
 async def test_routes_are_streamed_at_every_change(
     files: MissionFiles, servicer: FleetServicer
 ) -> None:

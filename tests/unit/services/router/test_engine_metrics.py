@@ -11,6 +11,7 @@ class Engine:
     def __init__(self) -> None:
         self.counters = EngineCounters(running=3, prompt_tokens=30, reused_tokens=10, steps=7)
         self.prefix_cache_bytes = 4096
+        self.kv_tokens = 512
 
 
 def test_counters_are_read_at_scrape() -> None:
@@ -26,6 +27,7 @@ def test_counters_are_read_at_scrape() -> None:
     assert registry.get_sample_value("bem_router_requests_running") == 3
     assert registry.get_sample_value("bem_router_prefix_hit_ratio") == 0.25
     assert registry.get_sample_value("bem_router_prefix_cache_bytes") == 4096
+    assert registry.get_sample_value("bem_router_kv_tokens") == 512
     collector.detach(engine)
     assert registry.get_sample_value("bem_router_requests_running") == 0
 
@@ -46,6 +48,7 @@ def test_metric_names_are_those_of_the_dashboards() -> None:
         "prefix_reused_lower_tokens_total",
         "prefix_hit_ratio",
         "prefix_cache_bytes",
+        "kv_tokens",
         "adapter_page_ins_total",
     ):
         assert f"\nbem_router_{name} " in page

@@ -7,6 +7,7 @@ from bem.engine import LLMEngine
 from bem.testing import tiny_backbone
 from bem_fleet.services.router import model_loading
 from bem_fleet.services.router.settings import RouterSettings
+from prometheus_client import REGISTRY
 
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.support.random_safety_adapters import write_safety
@@ -54,10 +55,12 @@ async def test_load_selects_the_weight_format(
         sources.append(source)
         return tiny_backbone()
 
-    monkeypatch.setattr(model_loading, "load_backbone", load_tiny)
+    monkeypatch.setattr(model_loading, "load_verified_backbone", load_tiny)
     changes = {"backbone": "tiny-model", "weights": "int8", "kernels": "torch"}
     host = model_loading.load(settings_of(tmp_path).model_copy(update=changes))
     await host.close()
 
+    labels = {"format": "int8", "requested": "int8", "kernels": "torch: as configured"}
+    assert REGISTRY.get_sample_value("bem_router_weights", labels) == 1
     assert sources == ["tiny-model"]
     assert host.backbone.weight_format == "int8"

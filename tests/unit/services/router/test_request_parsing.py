@@ -21,14 +21,15 @@ def parse(request: pb.GenerateRequest) -> object:
 
 
 def test_defaults_fill_what_a_request_leaves_out() -> None:
-    """Sampling, scale and output limit have defaults; the limit shrinks to the context."""
+    """Sampling, scale and output limit have defaults."""
     parsed = PARSER.parse(
         pb.GenerateRequest(prompt="hello"), adapter=None, safety_strength=0.0, deadline=None
     )
 
     assert parsed.sampling == Sampling()
     assert len(parsed.prompt_ids) == 5
-    assert parsed.max_tokens == 59
+    assert (parsed.max_tokens, parsed.min_tokens) == (16, 0)
+    assert (parsed.stop_token_ids, parsed.ignore_eos) == (frozenset(), False)
     assert (parsed.adapter, parsed.adapter_scale, parsed.adapter_start) == (None, 1.0, 0)
 
 
@@ -41,6 +42,26 @@ def test_arguments_pass_through() -> None:
     assert (parsed.adapter, parsed.safety_strength, parsed.deadline) == ("a", 0.5, 9.0)
 
 
+def test_ends_of_the_output_pass_through() -> None:
+    """Minimum, stops and ignored end tokens reach the engine; a stop text is text as it is."""
+    parsed = PARSER.parse(
+        pb.GenerateRequest(
+            prompt="x",
+            max_tokens=9,
+            min_tokens=2,
+            ignore_eos=True,
+            stop=["<|im_end|>"],
+            stop_token_ids=[7, 8, 7],
+        ),
+        adapter=None,
+        safety_strength=0.0,
+        deadline=None,
+    )
+
+    assert (parsed.min_tokens, parsed.ignore_eos) == (2, True)
+    assert (parsed.stop, parsed.stop_token_ids) == (("<|im_end|>",), frozenset({7, 8}))
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
@@ -48,7 +69,12 @@ def test_arguments_pass_through() -> None:
         (pb.GenerateRequest(prompt="x" * 64), "prompt"),
         (pb.GenerateRequest(prompt="x", max_tokens=64), "max_tokens"),
         (pb.GenerateRequest(prompt="x", max_tokens=0), "max_tokens"),
-        (pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=0)), "sampling.top_p"),
+        (pb.GenerateRequest(prompt="x", sampling=pb.Sampling(top_p=2)), "sampling.top_p"),
+        (pb.GenerateRequest(prompt="x", max_tokens=3, min_tokens=4), "min_tokens"),
+        (pb.GenerateRequest(prompt="x", min_tokens=-1), "min_tokens"),
+        (pb.GenerateRequest(prompt="x", stop_token_ids=[5000]), "stop_token_ids"),
+        (pb.GenerateRequest(prompt="x", stop_token_ids=[-1]), "stop_token_ids"),
+        (pb.GenerateRequest(prompt="x", stop_token_ids=[1] * 129), "stop_token_ids"),
         (pb.GenerateRequest(prompt="x", stop=[""]), "stop"),
         (pb.GenerateRequest(prompt="x", adapter_from_message=1), "adapter_from_message"),
     ],

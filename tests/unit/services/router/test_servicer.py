@@ -47,12 +47,13 @@ def servicer_of(*deltas: OutputDelta) -> Any:
 
 
 async def test_the_first_response_names_the_served_version() -> None:
-    """Later responses leave the version out; the last one has reason and usage."""
+    """Later responses leave the version out; each has the usage so far, the last one a reason."""
     request = pb.GenerateRequest(prompt="hello")
     responses = [one async for one in servicer_of().Generate(request, Context())]
 
     assert [one.model_version.partition("+")[2] for one in responses] == ["b" * 12, ""]
     assert responses[-1].finish_reason == pb.FINISH_REASON_STOP
+    assert responses[0].usage == pb.Usage(prompt_tokens=5, completion_tokens=1)
     assert responses[-1].usage == pb.Usage(prompt_tokens=5, completion_tokens=2)
 
 
@@ -67,6 +68,16 @@ async def test_a_complete_response_has_everything() -> None:
     assert "+" not in response.model_version
     assert response.logprobs[0].chosen.token == b"a"
     assert response.logprobs[0].top[0].logprob == pytest.approx(-0.1)
+
+
+async def test_tokens_are_counted_without_the_engine() -> None:
+    """As many as a generated answer reports."""
+    request = pb.GenerateRequest(prompt="hello")
+    counted = await servicer_of().CountTokens(pb.CountTokensRequest(request=request), Context())
+
+    assert counted.usage == pb.Usage(prompt_tokens=5)
+    assert counted.model_version
+    assert "+" not in counted.model_version
 
 
 def test_deadline_and_header_come_from_the_context() -> None:

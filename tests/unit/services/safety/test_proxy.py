@@ -26,6 +26,7 @@ class Guard:
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
+        self.answers_one = False
 
     async def add(self, raw: bytes) -> None:
         """Keep the message."""

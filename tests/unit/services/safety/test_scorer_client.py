@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bem_fleet.services.safety.scorer_client import ScorerClient, is_ready
-from fleet.errors import UnavailableError
+from fleet.errors import OverloadedError, UnavailableError
 
 from tests.support.waiting import eventually
 from tests.unit.services.safety.test_scorer_process import query
@@ -100,3 +100,21 @@ async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
 def test_missing_server_is_not_ready(tmp_path: Path) -> None:
     """The probe returns False for a socket that does not exist."""
     assert not is_ready(tmp_path / "none.sock")
+
+
+async def test_an_overloaded_server_opens_no_circuit_breaker(tmp_path: Path) -> None:
+    """A queue that is too long is an answer: the next text may still have a finding."""
+    path = tmp_path / "s.sock"
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(READY)
+        while line := await reader.readline():
+            error = {"id": json.loads(line)["id"], "error": "too many", "overloaded": True}
+            writer.write(json.dumps(error).encode() + b"\n")
+
+    client = ScorerClient("fast", path, 60)
+    async with connected(path, refuse, client):
+        await eventually(lambda: client.is_ready)
+        for _ in range(8):
+            with pytest.raises(OverloadedError, match="too many"):
+                await client.score(query("ok"))

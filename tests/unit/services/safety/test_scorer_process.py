@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from bem_fleet.guard.findings import ScoringQuery
+from bem_fleet.services.safety.batch_queue import LONG_CHARS
 from bem_fleet.services.safety.scorer_process import ScorerProcess
-from fleet.errors import UnavailableError
+from fleet.errors import OverloadedError, UnavailableError
 
 from tests.support.waiting import eventually
 
@@ -69,3 +70,22 @@ async def test_scorer_that_is_not_running_blocks_the_text() -> None:
     """Without a child there is no finding."""
     with pytest.raises(UnavailableError, match="not running"):
         await ScorerProcess("deep", Path("unused"), 1).score(query("ok"))
+
+
+async def test_a_queue_of_long_texts_is_no_failure(stub_command: tuple[str, ...]) -> None:
+    """Who waits too long is told to retry; the child lives, and short texts have findings."""
+    long = [query("slow" + str(number) * LONG_CHARS) for number in range(40)]
+    async with running(stub_command, timeout_s=2) as scorer:
+        child = scorer.pid
+        waiting = [asyncio.create_task(scorer.score(one)) for one in long]
+        while not all(one.done() for one in waiting):
+            assert (await scorer.score(query("ok"))).scores == {"toxicity": 0.0}
+            await asyncio.sleep(0.05)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+
+        assert scorer.pid == child
+    overloaded = [one for one in outcomes if isinstance(one, OverloadedError)]
+    assert overloaded
+    assert len(overloaded) < len(long)
+    assert all("retry" in str(one) for one in overloaded)
+    assert not [one for one in outcomes if isinstance(one, UnavailableError)]

@@ -7,6 +7,7 @@ import pytest
 import redis
 from bem_fleet.services.validation.canary_observations import (
     FIRST,
+    SCORES_SUFFIX,
     SKIPPED,
     CanaryObservations,
     ProbeScore,
@@ -25,11 +26,13 @@ def pair(latency_s: float = 0.25, version: int = PAIR_VERSION) -> bytes:
     return made.SerializeToString()
 
 
-def append(server: RedisServer, *entries: dict[str, Any]) -> None:
-    """Append entries to the canary's stream."""
+def append(
+    server: RedisServer, *entries: dict[str, Any], stream: str = f"{CANARY_STREAM_PREFIX}{ID}"
+) -> None:
+    """Append entries to a stream, the canary's pairs by default."""
     with redis.from_url(server.url) as client:
         for fields in entries:
-            client.xadd(f"{CANARY_STREAM_PREFIX}{ID}", fields)
+            client.xadd(stream, fields)
 
 
 def skipped(reason: str) -> float:
@@ -92,3 +95,30 @@ async def test_scores_are_kept_exactly(redis_server: RedisServer) -> None:
     await observations.close()
 
     assert read == scores
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"probe": "1", "stable": "0.5"}, "missing_field"),
+        ({"probe": "one", "stable": "0.5", "canary": "1"}, "malformed"),
+        ({"probe": "1", "stable": "nan", "canary": "1"}, "malformed"),
+        ({"probe": "1", "stable": "0.5", "canary": "1.5"}, "malformed"),
+        ({"probe": "-1", "stable": "0.5", "canary": "1"}, "malformed"),
+    ],
+)
+async def test_what_is_no_score_is_counted_and_skipped(
+    redis_server: RedisServer, fields: dict[str, Any], reason: str
+) -> None:
+    """The scores before and after it are read, so that one bad writer blocks no canary."""
+    good = ProbeScore(1, 0.5, 1.0)
+    before = skipped(reason)
+    observations = CanaryObservations(redis_server.url)
+    await observations.append_score(ID, good)
+    append(redis_server, fields, stream=f"{CANARY_STREAM_PREFIX}{ID}{SCORES_SUFFIX}")
+    await observations.append_score(ID, good)
+    read, _ = await observations.read_scores(ID, FIRST)
+    await observations.close()
+
+    assert read == [good, good]
+    assert skipped(reason) == before + 1

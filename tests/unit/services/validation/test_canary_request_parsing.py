@@ -18,7 +18,8 @@ TERMS: dict[str, Any] = {
     "error_limit": 10,
     "violation_limit": 20,
 }
-SIDES = {"stable": pb.CanarySide(address="s:1", model="a"), "canary": pb.CanarySide(address="c:1")}
+STABLE, CANARIES = {"m": "s:1"}, {"m": "c:1"}
+SIDES = {"mission": "m", "stable": pb.CanarySide(model="a"), "canary_has_pods": True}
 PROBE = pb.CanaryProbe(prompt="?", answers=["!"])
 
 
@@ -71,7 +72,9 @@ def test_a_term_out_of_range_is_named(field: str, value: float) -> None:
         ({"canary_id": ""}, "canary_id"),
         ({"canary_id": "x" * 257}, "canary_id"),
         ({"canary_id": "ns/m/a:scores"}, "canary_id"),
-        ({"probes": [PROBE]}, "stable"),
+        ({"probes": [PROBE]}, "mission"),
+        ({"probes": [PROBE], **SIDES, "mission": "127.0.0.1:6379"}, "mission"),
+        ({"probes": [PROBE], **SIDES, "mission": "unix:/run/docker.sock"}, "mission"),
         ({"probes": [PROBE] * 201, **SIDES}, "probes"),
         ({"probes": [pb.CanaryProbe(answers=["!"])], **SIDES}, "probes.prompt"),
         ({"probes": [pb.CanaryProbe(prompt="x" * 8193, answers=["!"])], **SIDES}, "probes.prompt"),
@@ -79,16 +82,21 @@ def test_a_term_out_of_range_is_named(field: str, value: float) -> None:
     ],
 )
 def test_a_wrong_request_is_named(changed: dict[str, Any], field: str) -> None:
-    """The score stream of a canary is no canary, and probes need both tracks."""
+    """The score stream of a canary is no canary, and probes need a mission of the settings."""
     with pytest.raises(InvalidArgumentError) as caught:
-        parse_analysis_request(request(**changed))
+        parse_analysis_request(request(**changed), STABLE, CANARIES)
 
     assert caught.value.field == field
 
 
 def test_targets_come_with_probes() -> None:
     """Without probes the tracks are not needed."""
-    probed = parse_analysis_request(request(probes=[PROBE], **SIDES))
+    shared = {**SIDES, "canary_has_pods": False}
+    both, one, none = (
+        parse_analysis_request(request(**fields), STABLE, CANARIES).targets
+        for fields in ({"probes": [PROBE], **SIDES}, {"probes": [PROBE], **shared}, {})
+    )
 
-    assert probed.targets == (ProbeTarget("s:1", "a"), ProbeTarget("c:1", ""))
-    assert parse_analysis_request(request()).targets is None
+    assert both == (ProbeTarget("s:1", "a"), ProbeTarget("c:1", ""))
+    assert one == (ProbeTarget("s:1", "a"), ProbeTarget("s:1", ""))
+    assert none is None

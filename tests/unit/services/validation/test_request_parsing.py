@@ -93,6 +93,9 @@ def test_a_gate_is_named_or_described() -> None:
         ({"at_most": 1.0}, "spec"),
         ({"min_items": 1}, "spec"),
         ({"target": float("nan")}, "spec.target"),
+        ({"target": 1e308}, "spec.target"),
+        ({"statistic": pb.STATISTIC_SHARE, "at_least": 1.0, "margin": 1.5, "target": 1.6}, "spec"),
+        ({"statistic": pb.STATISTIC_SHARE, "at_least": 1.0, "margin": -0.5}, "spec"),
     ],
 )
 def test_a_wrong_description_is_named(changed: dict[str, Any], field: str) -> None:

@@ -4,7 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from bem_fleet.cli.local.checks import NotReadyToStartError, check
+from bem_fleet.cli.local.checks import NotReadyToStartError, check, unknown_settings
 from bem_fleet.cli.local.plan import Plan
 
 
@@ -22,3 +22,20 @@ def test_used_port_is_named_with_its_variable(tmp_path: Path) -> None:
 def test_free_machine_passes(tmp_path: Path) -> None:
     """With free ports and disk nothing is raised."""
     check(Plan(run=tmp_path, ports=dict.fromkeys(Plan().ports, 0)))
+
+
+def test_unknown_settings_are_named_with_the_nearest(tmp_path: Path) -> None:
+    """Names of every service are known; variables of tools and of others are passed over."""
+    environment = {
+        "BEM_ROUTER_ROW": "4",
+        "BEM_MODEL": "x",
+        "BEM_GATEWAY_ADDRESS": "127.0.0.1:1",
+        "BEM_SAFETY_POLICY": "x",
+        "BEM_CLUSTER_HOME": "x",
+        "HOME": "x",
+    }
+    lines = unknown_settings(Plan(run=tmp_path), environment)
+
+    assert len(lines) == 2
+    assert lines[0].startswith("BEM_MODEL is no setting")
+    assert lines[1].endswith("the nearest is BEM_ROUTER_ROWS")

@@ -46,3 +46,17 @@ def test_unknown_log_is_named(plan: Plan, capsys: pytest.CaptureFixture[str]) ->
     commands.logs(plan, "rooter", 5, follow=False)
 
     assert "no log of 'rooter'; choose one of redis" in capsys.readouterr().out
+
+
+def test_reason_of_an_exit_is_read_from_the_log(tmp_path: Path) -> None:
+    """The last record that names one counts; other lines and a missing log are passed over."""
+    log = tmp_path / "router.log"
+    assert commands._exit_reason(log) == ""
+    records = [
+        {"event": "background work failed", "reason": "an older one"},
+        {"event": "background work failed", "reason": "backbone: qwen is not supported"},
+        {"event": "draining"},
+    ]
+    log.write_text("Traceback\n" + "".join(f"{json.dumps(one)}\n" for one in records) + "[1]\n{")
+
+    assert commands._exit_reason(log) == ": backbone: qwen is not supported"

@@ -46,18 +46,21 @@ def test_gateway_knows_every_mission(tmp_path: Path) -> None:
 
 
 def test_every_metrics_page_is_a_scrape_target(tmp_path: Path) -> None:
-    """Sidecars, the missions behind them, the scorer and all control services are scraped."""
+    """Sidecars, the missions behind them, their helpers and all control services are scraped."""
     targets = Plan(run=tmp_path).scrape_targets()
     pages = {(one["labels"]["pod"], one["labels"]["__metrics_path__"]) for one in targets}
 
     sidecars = [f"{name}-sidecar" for name in Plan(run=tmp_path).specs]
     controls = [one.name for one in load_descriptors() if one.kind == "control"]
+    helpers = ["scorer", "witness"]
 
     assert pages == {
-        *((name, "/metrics") for name in (*sidecars, "scorer", *controls)),
+        *((name, "/metrics") for name in (*sidecars, *helpers, *controls)),
         *((name, "/upstream/metrics") for name in sidecars),
     }
-    assert len({one["targets"][0] for one in targets}) == len(sidecars) + 1 + len(controls)
+    assert len({one["targets"][0] for one in targets}) == len(sidecars) + len(helpers) + len(
+        controls
+    )
 
 
 def test_long_run_folder_gets_short_sockets(tmp_path: Path) -> None:
@@ -86,3 +89,25 @@ def test_setting_of_the_environment_wins(tmp_path: Path, monkeypatch: pytest.Mon
 
     assert environment["BEM_ROUTER_CACHE"] == "elsewhere"
     assert environment["BEM_ROUTER_ADDRESS"].startswith("unix:")
+
+
+def test_each_service_logs_in_to_redis_as_itself(tmp_path: Path) -> None:
+    """A service that states no access gets no login; no process gets another's or the admin's."""
+    plan = Plan(run=tmp_path)
+    plan.secrets.mkdir()
+    plan.credentials.ensure(plan.redis_rules, [])
+    logins = {
+        name: {key: value for key, value in one.environment.items() if key.endswith("_REDIS_URL")}
+        for name, one in programs_of(tmp_path).items()
+    }
+    helpers = [helper for one in plan.services for helper in one.local.helpers]
+    users = {one.name: one.name for one in plan.services if one.redis}
+    users |= {helper.name: helper.name for helper in helpers if helper.redis}
+    users = {**users, **{f"{name}-sidecar": "safety" for name in plan.specs}}
+
+    for name, found in logins.items():
+        expected = [plan.redis_url(users[name])] if name in users else []
+        assert list(found.values()) == expected, name
+    assert plan.credentials.redis_password("gateway") in str(logins["gateway"])
+    assert not any("redis://" in word for one in plan.programs() for word in one.command)
+    assert "users.acl" in str(plan.programs()[0].command)

@@ -36,6 +36,30 @@ def test_entities_at_block_borders_are_detected(detector: SensitiveDataDetector)
     assert [text[s.start : s.end] for s in found] == ["jane.doe@example.com"]
 
 
+@pytest.mark.parametrize("text", ["It is jane.doe@", "It is jane.doe@exam", "It is jane.doe@exam."])
+def test_address_that_has_begun_is_detected_where_the_text_ends(
+    detector: SensitiveDataDetector, text: str
+) -> None:
+    """A client that asks for the rest in its next call would get it."""
+    (span,) = detector.detect(text)
+
+    assert (span.label, text[span.start : span.end]) == ("EMAIL_ADDRESS", text[6:])
+    assert detector.detect(text, ended=False) == []
+    assert detector.detect(f"{text} and so on") == []
+    assert [s.end for s in detector.detect("Ask a.b@example.com.")] == [19, 19]
+
+
+def test_prefix_of_a_plugin_is_extended_to_the_whole_token(
+    detector: SensitiveDataDetector,
+) -> None:
+    """Plugins of detect-secrets report a fixed length, or a group within the token."""
+    telegram = "110201543:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw-more_of_it"
+    text = f"bot {telegram}, and so on"
+    found = [s for s in detector.detect(text, pii=False) if s.label == "TELEGRAM_BOT_TOKEN"]
+
+    assert {text[s.start : s.end] for s in found} <= {telegram}
+
+
 def test_prose_has_no_spans(detector: SensitiveDataDetector) -> None:
     """Names of people and years are not reported."""
     assert detector.detect("President Lincoln was born in 1809.") == []

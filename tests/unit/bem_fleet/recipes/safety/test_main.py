@@ -36,7 +36,7 @@ def test_safety_adapter_is_trained_and_written(
     backbone = tiny_backbone()
     write_adapter(tmp_path / "adapters", backbone, "alpha", seed=1)
     config = partial(SafetyTrainingConfig, feature_layer=0, rank=2, attacks=2, harmless=2)
-    monkeypatch.setattr(command, "load_backbone", lambda **_: tiny_backbone())
+    monkeypatch.setattr(command, "load_backbone", lambda *_, **__: tiny_backbone())
     monkeypatch.setattr(command, "SafetyTrainingConfig", config)
     for module in (command, examples):
         monkeypatch.setattr(module, "load_red_team", lambda: ATTACKS)

@@ -1,0 +1,1 @@
+"""Isolation benchmark: latency of one client of a running fleet beside attacks."""

@@ -1,0 +1,91 @@
+"""Supported architectures of base models, and the features that the engine does not compute.
+
+The engine writes a Llama-like layer out instead of calling transformers' modules. A model is
+therefore named here or refused by name: one that merely has the same modules may compute something
+else with them. ``bem.engine.verification`` compares the outputs of a model that passes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bem.errors import UnsupportedBackboneError
+
+SUPPORTED = ("llama", "mistral")
+"""Values of ``model_type`` in ``config.json``."""
+# What the engine would have to compute beyond Llama's layer, for the types that people bring.
+_BEYOND_LLAMA = {
+    "cohere": "parallel attention and MLP, layer norms with a logit scale",
+    "deepseek_v3": "latent attention and experts",
+    "gemma": "norms with a gain of 1 + w, scaled embeddings, GELU",
+    "gemma2": "norms with a gain of 1 + w, soft-capped logits, alternating windows",
+    "gemma3": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
+    "gemma3_text": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
+    "glm4": "partial rotary embeddings and further norms",
+    "gpt2": "learned positions, layer norms, fused projections",
+    "gpt_neox": "partial rotary embeddings, layer norms, fused projections",
+    "granite": "multipliers of embeddings, attention, residuals and logits",
+    "mixtral": "experts",
+    "olmo2": "norms behind the layers, normalised queries and keys",
+    "phi": "parallel attention and MLP, layer norms, biases",
+    "phi3": "fused projections",
+    "qwen2": "biases of query, key and value projections",
+    "qwen2_moe": "experts",
+    "qwen3": "normalised queries and keys",
+    "qwen3_moe": "normalised queries and keys, experts",
+    "smollm3": "layers without rotary embeddings",
+    "stablelm": "partial rotary embeddings, layer norms",
+}
+_WINDOWED = ("mistral",)
+_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+_ADVICE = (
+    f"supported are {' and '.join(SUPPORTED)} without these; choose another model "
+    "(docs/operations.md lists what is supported)"
+)
+
+
+def check_config(config: Any, name: str) -> None:
+    """Check that the engine computes what a configuration describes.
+
+    Args:
+        config: Configuration of transformers.
+        name: Name of the model in error messages.
+
+    Raises:
+        UnsupportedBackboneError: The architecture or one of its features is unsupported.
+    """
+    kind = str(getattr(config, "model_type", ""))
+    if kind not in SUPPORTED:
+        detail = f" ({_BEYOND_LLAMA[kind]})" if kind in _BEYOND_LLAMA else ""
+        raise UnsupportedBackboneError(
+            f"backbone: {name} has model_type {kind!r}{detail}, which is not supported; {_ADVICE}"
+        )
+    features = []
+    if (activation := config.hidden_act) not in ("silu", "swish"):
+        features.append(f"hidden_act {activation!r}")
+    features += [f for f in ("attention_bias", "mlp_bias") if getattr(config, f, False)]
+    features += _rope_features(getattr(config, "rope_parameters", None) or {})
+    if getattr(config, "quantization_config", None):
+        features.append("quantised weights (quantization_config)")
+    if getattr(config, "auto_map", None):
+        features.append("code of its own (auto_map)")
+    if features:
+        raise UnsupportedBackboneError(
+            f"backbone: {name} ({kind}) has {', '.join(features)}, which is not supported; "
+            f"{_ADVICE}"
+        )
+
+
+def attention_window(config: Any) -> int | None:
+    """Return the tokens that a token attends to at most; None if there is no limit."""
+    window = getattr(config, "sliding_window", None)
+    return int(window) if config.model_type in _WINDOWED and window is not None else None
+
+
+def _rope_features(rope: Mapping[str, Any]) -> list[str]:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    features = []
+    if kind not in _ROPE_TYPES:
+        features.append(f"rope_type {kind!r}")
+    if rope.get("partial_rotary_factor", 1) != 1:
+        features.append("partial_rotary_factor")
+    return features

@@ -1,0 +1,143 @@
+"""Parts of a served model: the verified base model, its adapter bank, and the safety adapter."""
+
+from pathlib import Path
+
+from bem.adapters.bank import AdapterBank
+from bem.adapters.site import default_layers
+from bem.backbone import Backbone, load_backbone
+from bem.engine.verification import verify_backbone
+from bem.errors import BaseMismatchError, InvalidSettingError
+from bem.safety import SafetyOverlay
+from bem.safety.artifact import CARD_FILE
+from bem.safety.overlay import load_overlay
+from bem.testing import tiny_backbone
+from fleet import logs
+
+TINY = "tiny"
+_LOG = logs.get("serving.model_loading")
+
+
+def load_verified_backbone(
+    source: str, *, device: str, cache: Path, context_tokens: int | None
+) -> Backbone:
+    """Load a base model and compare its outputs with transformers'; blocks for seconds.
+
+    Args:
+        source: As ``bem.backbone.load_backbone`` takes it, or ``tiny``: random weights for tests.
+        device: Torch device.
+        cache: Folder of de-quantised and downloaded models, and of remembered comparisons.
+        context_tokens: Context that will be served; None for the model's own.
+
+    Raises:
+        BackboneNotFoundError: There is no such model, or its files are broken.
+        UnsupportedBackboneError: The engine does not compute what transformers computes.
+    """
+    if source == TINY:
+        return tiny_backbone()
+    backbone = load_backbone(source, device=device, cache=cache)
+    if context_tokens is None:
+        context_tokens = min(
+            backbone.context_tokens, backbone.attention_window or backbone.context_tokens
+        )
+    difference = verify_backbone(backbone, context_tokens=context_tokens, cache=cache)
+    _LOG.info("base model verified", name=backbone.name, logit_difference=difference)
+    return backbone
+
+
+def open_bank(
+    backbone: Backbone,
+    *,
+    first_layer: int | None,
+    feature_layer: int | None,
+    rank: int,
+    slots: int,
+    max_loaded: int = 1024,
+) -> AdapterBank | None:
+    """Return an empty adapter bank; None for a model of one layer, which has no room for one.
+
+    Args:
+        backbone: Base model; sites are installed in it.
+        first_layer: Lowest layer with sites; None takes the upper half of the layers.
+        feature_layer: Layer that controllers read; None takes a quarter of the layers.
+        rank: Highest rank of an adapter.
+        slots: Adapters that are resident at once.
+        max_loaded: Adapters that may be loaded.
+
+    Raises:
+        InvalidSettingError: The model has too few layers for the settings.
+    """
+    count = len(backbone.layers)
+    if count == 1 and first_layer is None:
+        return None
+    default_first, default_feature = default_layers(count)
+    first = default_first if first_layer is None else first_layer
+    if not 1 <= first < count:
+        raise InvalidSettingError(
+            f"first_layer: {first} is out of range; {backbone.name} has {count} layers; set "
+            f"FIRST_LAYER to 1 to {count - 1}, or leave it unset"
+        )
+    feature = min(default_feature, first - 1) if feature_layer is None else feature_layer
+    if not 0 <= feature < first:
+        raise InvalidSettingError(
+            f"feature_layer: {feature} is out of range; it must be below the first layer with "
+            f"adapters, {first}; set FEATURE_LAYER to 0 to {first - 1}, or leave it unset"
+        )
+    return AdapterBank(
+        backbone,
+        layers=range(first, count),
+        rank=rank,
+        slots=slots,
+        feature_layer=feature,
+        max_loaded=max_loaded,
+    )
+
+
+def install_safety_adapter(
+    backbone: Backbone, bank: AdapterBank | None, folder: Path
+) -> tuple[SafetyOverlay | None, str]:
+    """Load the safety adapter into a bank without adapters.
+
+    A base model that it was not trained for is served without it, and the second value says so.
+    A safety adapter of this base model that is broken or edited is an error: the operator believes
+    that it works.
+
+    Args:
+        backbone: Base model.
+        bank: Adapter bank of the model; None if it has no room for one.
+        folder: Folder of the safety adapter.
+
+    Returns:
+        The safety adapter, or None; and why there is none, empty if there is one.
+
+    Raises:
+        ArtifactFormatError: A file is malformed, or does not fit the bank.
+        ArtifactTamperedError: The card or the tensors do not have the hash on the card.
+    """
+    if not (folder / CARD_FILE).is_file():
+        return None, f"safety adapter: none is loaded; {folder.name} has no {CARD_FILE}"
+    if bank is None:
+        return None, "safety adapter: none is loaded; the base model has one layer"
+    try:
+        overlay = load_overlay(bank, folder, base_digest=backbone.digest)
+    except BaseMismatchError as err:
+        reason = (
+            f"safety adapter: none is loaded; {err}; train one with `fleetctl train safety "
+            "--backbone MODEL`"
+        )
+        _LOG.warning("served without the safety adapter", reason=reason)
+        return None, reason
+    _LOG.info("safety adapter loaded", version=overlay.version[:12])
+    return overlay, ""
+
+
+def model_warnings(backbone: Backbone, safety: str = "") -> list[str]:
+    """Return what a mission serves without.
+
+    Args:
+        backbone: Base model.
+        safety: Why there is no safety adapter; empty if there is one or none is wanted.
+    """
+    warnings = [safety] if safety else []
+    if not backbone.tokenizer.chat_template:
+        warnings.append(f"chat: {backbone.name} has no chat template; chats are refused")
+    return warnings

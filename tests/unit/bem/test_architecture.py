@@ -1,0 +1,90 @@
+"""Supported architectures, and the refusal of all others by name."""
+
+from typing import Any
+
+import pytest
+from bem.architecture import attention_window, check_config
+from bem.errors import UnsupportedBackboneError
+
+from tests.support.tiny_models import tiny_config
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"head_dim": 16, "tie_word_embeddings": True}),
+        ("llama", {"rope_parameters": LLAMA3}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
+        ("mistral", {"sliding_window": None}),
+        ("mistral", {"sliding_window": 4096}),
+    ],
+)
+def test_supported_configurations_pass(model_type: str, changes: dict[str, Any]) -> None:
+    """Llama's layer with any head width, tied or not, and the ropes that are tested."""
+    check_config(tiny_config(model_type, **changes), "x")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "named"),
+    [
+        ("qwen2", {}, "'qwen2' .biases of query"),
+        ("qwen3", {}, "'qwen3' .normalised queries"),
+        ("granite", {}, "'granite' .multipliers"),
+        ("smollm3", {}, "'smollm3' .layers without rotary"),
+        ("gemma", {}, "'gemma'"),
+        ("gemma2", {}, "'gemma2'"),
+        ("gemma3_text", {}, "'gemma3_text'"),
+        ("phi3", {}, "'phi3' .fused projections"),
+        ("olmo2", {}, "'olmo2' .norms behind"),
+        ("mixtral", {}, "'mixtral' .experts"),
+        ("cohere", {}, "'cohere'"),
+        ("falcon", {}, "'falcon', which is not supported"),
+        ("llama", {"attention_bias": True}, "attention_bias"),
+        ("llama", {"mlp_bias": True}, "mlp_bias"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ("mistral", {"hidden_act": "relu"}, "hidden_act 'relu'"),
+        ("llama", {"quantization_config": {"quant_method": "gptq"}}, "quantised weights"),
+        ("llama", {"auto_map": {"AutoModel": "own.Own"}}, "code of its own"),
+    ],
+)
+def test_everything_else_is_refused_by_name(
+    model_type: str, changes: dict[str, Any], named: str
+) -> None:
+    """The text names the model, the feature, what is supported, and what to do."""
+    with pytest.raises(UnsupportedBackboneError, match=rf"x .*{named}.*supported are llama"):
+        check_config(tiny_config(model_type, **changes), "x")
+
+
+@pytest.mark.parametrize(
+    ("rope", "named"),
+    [
+        ({"rope_type": "longrope", "rope_theta": 1e4}, "rope_type 'longrope'"),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ],
+)
+def test_ropes_that_depend_on_the_length_are_refused(rope: dict[str, Any], named: str) -> None:
+    """One table of angles serves all lengths, and turns whole heads."""
+    config = tiny_config("llama")
+    config.rope_parameters = rope
+    with pytest.raises(UnsupportedBackboneError, match=named):
+        check_config(config, "x")
+
+
+def test_window_is_that_of_architectures_that_apply_one() -> None:
+    """Llama ignores the field; a Mistral without a window attends to everything."""
+    llama = tiny_config("llama")
+    llama.sliding_window = 16
+
+    assert attention_window(tiny_config("mistral", sliding_window=16)) == 16
+    assert attention_window(tiny_config("mistral", sliding_window=None)) is None
+    assert attention_window(llama) is None

@@ -1,0 +1,46 @@
+"""Texts of a request that its answer continues."""
+
+from bem_fleet.services.safety.continuation import continued_texts, end_of
+from bem_fleet.services.safety.holdback import FINDING_HEAD_CHARS
+from bemfleet.mission.v1 import mission_pb2
+from bemfleet.router.v1 import router_pb2 as pb
+from inference import open_inference_pb2 as oip
+
+from tests.unit.services.safety.test_text_slots import raw
+
+
+def chat(*roles: str) -> pb.GenerateRequest:
+    """Return a conversation of one message for each role."""
+    messages = [pb.ChatMessage(role=role, content=f"by {role}") for role in roles]
+    return pb.GenerateRequest(chat=pb.ChatPrompt(messages=messages), stop=["@"])
+
+
+def test_prompts_are_continued_and_questions_are_not() -> None:
+    """A conversation is continued if its last message is the assistant's own."""
+    assert continued_texts(pb.GenerateRequest(prompt="p", stop=["@"])) == ("p",)
+    assert continued_texts(chat("user")) == ()
+    assert continued_texts(chat("user", "assistant")) == ("by assistant",)
+    assert continued_texts(chat("user", "assistant", "user")) == ()
+    assert continued_texts(mission_pb2.ProbeRequest(prompt="p")) == ()
+
+
+def test_each_text_of_a_batch_is_continued() -> None:
+    """Typed and raw contents of the Open Inference Protocol, in order."""
+    typed = oip.ModelInferRequest()
+    typed.inputs.add().contents.bytes_contents.extend([b"one", b"two"])
+
+    assert continued_texts(typed) == ("one", "two")
+    assert continued_texts(oip.ModelInferRequest(raw_input_contents=[raw("a", "b")])) == ("a", "b")
+
+
+def test_end_keeps_the_beginning_of_what_is_unfinished() -> None:
+    """A key block, or a token that is longer than the end, is recognised by its beginning."""
+    begin = "-----BEGIN PRIVATE KEY-----\n"
+    key = begin + "MIIEvQIBADANBgkqhkiG9w0B\n" * 90
+    token = "eyJ" + "a1" * 600
+
+    assert end_of("one two three", 5) == "three"
+    assert end_of("short", 512) == "short"
+    assert end_of(f"See {key}", 100) == key[:FINDING_HEAD_CHARS] + key[-100:]
+    assert end_of(f"See {token}", 100) == token[:FINDING_HEAD_CHARS] + token[-100:]
+    assert end_of(f"{key}-----END PRIVATE KEY-----\nafter it", 5) == "er it"
