@@ -1,9 +1,9 @@
 """Documentation tables from descriptors and code: ``python -m tools.docs_tables [--check]``.
 
-``README.md`` gets the table of processes. Each ``services/<name>/README.md`` gets its settings,
-from the fields and docstrings of the settings class, and its metrics, from the metric objects that
-its modules declare. A table stands between two markers; a service README without markers gets the
-sections at its end.
+``README.md`` gets the table of processes, and ``docs/security.md`` that of roles. Each
+``services/<name>/README.md`` gets its settings, from the fields and docstrings of the settings
+class, and its metrics, from the metric objects that its modules declare. A table stands between two
+markers; a service README without markers gets the sections at its end.
 """
 
 import ast
@@ -19,6 +19,7 @@ from bem_fleet.checkout import ROOT
 from bem_fleet.descriptors import Descriptor, default_ports, load_descriptors
 from fleet.settings import FleetSettings
 
+from tools.access_table import access_rows
 from tools.generated_files import write_or_check
 
 _KINDS = ("Counter", "Gauge", "Histogram", "Summary")
@@ -35,6 +36,8 @@ def generated(root: Path = ROOT) -> dict[Path, str]:
     descriptors = load_descriptors(root)
     front = root / "README.md"
     files = {front: with_table(front.read_text(), "processes", process_table(descriptors))}
+    security = root / "docs" / "security.md"
+    files[security] = with_table(security.read_text(), "roles", _markdown(access_rows(root)))
     for one in descriptors:
         file = root / "services" / one.name / "README.md"
         text = with_table(file.read_text(), "settings", settings_table(one), "## Settings")

@@ -1,11 +1,15 @@
 """Rollback benchmark: time until the last request to an aborted adapter canary."""
 
+from __future__ import annotations  # gRPC's classes are generic in the stubs only
+
 import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,10 +21,11 @@ from fleet.files import write_json_atomic
 from fleet.testing import RedisServer
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
+from grpc import aio
 
 from tests.integration.clusters import control_plane, deployment
 from tests.integration.clusters import mission as mission_object
-from tests.integration.orchestrators import DEPLOYMENTS, MISSIONS, orchestrator
+from tests.integration.orchestrators import DEPLOYMENTS, MISSIONS, Orchestrator, orchestrator
 from tests.integration.tracks import Script, ScriptedMission, ask, gateway, mission, socket_of
 from tests.integration.validations import validation
 
@@ -90,6 +95,13 @@ async def _weighed(fleet: Any, weight: int) -> None:
             await asyncio.sleep(0.05)
 
 
+def _operators_stub(channel: aio.Channel, made: Orchestrator) -> Any:
+    """Return the methods of the stub that this benchmark calls, with the operator's key."""
+    stub, key = rpc.FleetServiceStub(channel), made.keys.metadata("operator")
+    names = ("GetMission", "StartCanary", "SteerCanary")
+    return SimpleNamespace(**{name: partial(getattr(stub, name), metadata=key) for name in names})
+
+
 @asynccontextmanager
 async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
     """Run gateway, validation, orchestrator and a mission with two adapters."""
@@ -113,14 +125,19 @@ async def _fleet(kept: str) -> AsyncIterator[tuple[Any, httpx.AsyncClient]]:
             validation(folder, redis, missions={"router": address})
         )
         made = stack.enter_context(
-            orchestrator(folder, validation_address=judge.address, **settings)
+            orchestrator(folder, validation_address=judge.address, redis_url=redis.url, **settings)
         )
         scripts = {"": Script(_STABLE), "qa": Script(_STABLE), "qa-v2": Script(_CANARY)}
         await stack.enter_async_context(mission(address, ScriptedMission(scripts)))
         client = await stack.enter_async_context(
-            gateway(redis.url, missions={"router": address}, fleet_address=made.address)
+            gateway(
+                redis.url,
+                missions={"router": address},
+                fleet_address=made.address,
+                service_key_file=made.keys.path("service"),
+            )
         )
         channel = await stack.enter_async_context(open_channel(made.address))
-        fleet = rpc.FleetServiceStub(channel)
+        fleet = _operators_stub(channel, made)
         await _weighed(fleet, 0)
         yield fleet, client

@@ -14,6 +14,7 @@ from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 
 PROMPT = "What is the capital of France?"
 MAX_TOKENS = 16
+AUTHORIZATION = f"Bearer {os.environ['API_KEY']}"
 
 
 def tls_context() -> ssl.SSLContext:
@@ -31,7 +32,7 @@ def call_gateway(path: str, body: dict[str, Any] | None, timeout_s: float) -> di
     request = urllib.request.Request(  # noqa: S310 - always the gateway
         os.environ["GATEWAY_URL"] + path,
         data=json.dumps(body).encode() if body else None,
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": AUTHORIZATION},
     )
     with urllib.request.urlopen(request, timeout=timeout_s, context=tls_context()) as response:  # noqa: S310
         content: dict[str, Any] = json.load(response)
@@ -46,9 +47,10 @@ def probe_mission(address: str, timeout_s: float) -> str:
     """
     with grpc.insecure_channel(address) as channel:
         mission = rpc.MissionServiceStub(channel)
-        name = mission.Describe(pb.DescribeRequest(), timeout=timeout_s).name
+        options = {"timeout": timeout_s, "metadata": (("authorization", AUTHORIZATION),)}
+        name = mission.Describe(pb.DescribeRequest(), **options).name
         request = pb.ProbeRequest(prompt=PROMPT, max_tokens=MAX_TOKENS)
-        text: str = mission.Probe(request, timeout=timeout_s).text
+        text: str = mission.Probe(request, **options).text
     print(f"{name}: {text}")
     return text.strip()
 

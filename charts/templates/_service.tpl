@@ -144,6 +144,9 @@ containers:
       {{- if eq $spec.model.source "volume" }}
       - {name: model, mountPath: /models, readOnly: true}
       {{- end }}
+      {{- if not $spec.sidecar }}
+      - {name: access, mountPath: /run/access, readOnly: true}
+      {{- end }}
       {{- if $spec.tls.existingSecret }}
       - {name: tls, mountPath: /run/tls, readOnly: true}
       {{- end }}
@@ -152,6 +155,7 @@ containers:
       {{- end }}
 volumes:
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
+  {{- include "fleet.accessVolume" (list $root $name $spec) | nindent 2 }}
   {{- if $spec.sidecar }}
   - {name: socket, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
   - name: audit-key
@@ -177,6 +181,8 @@ volumes:
 - {name: BEM_{{ $prefix }}_ADDRESS, value: "unix:/run/bem/mission.sock"}
 {{- else -}}
 - {name: BEM_{{ $prefix }}_ADDRESS, value: "0.0.0.0:{{ $spec.port }}"}
+- {name: BEM_{{ $prefix }}_KEYS_FILE, value: /run/access/keys.yaml}
+- {name: BEM_{{ $prefix }}_SERVICE_KEY_FILE, value: /run/access/service.key}
 {{- end }}
 - {name: BEM_{{ $prefix }}_DRAIN_S, value: {{ $spec.drainSeconds | quote }}}
 {{- if $spec.metricsPort }}

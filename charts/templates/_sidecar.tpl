@@ -14,6 +14,7 @@
     - {name: BEM_SAFETY_ADDRESS, value: "0.0.0.0:{{ .spec.port }}"}
     - {name: BEM_SAFETY_PAGES_ADDRESS, value: "0.0.0.0:{{ $sidecar.pagesPort }}"}
     - {name: BEM_SAFETY_UPSTREAM, value: "unix:/run/bem/mission.sock"}
+    - {name: BEM_SAFETY_KEYS_FILE, value: /run/access/keys.yaml}
     - {name: BEM_SAFETY_DRAIN_S, value: {{ .spec.drainSeconds | quote }}}
     - {name: BEM_SAFETY_AUDIT_KEY_FILE, value: /run/keys/audit.key}
     {{- include "fleet.redisEnv" (list $root "SAFETY" "safety") | nindent 4 }}
@@ -29,4 +30,5 @@
     - {name: socket, mountPath: /run/bem}
     - {name: tmp, mountPath: /tmp}
     - {name: audit-key, mountPath: /run/keys, readOnly: true}
+    - {name: access, mountPath: /run/access, readOnly: true}
 {{- end }}

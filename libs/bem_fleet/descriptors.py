@@ -214,6 +214,7 @@ class Descriptor(_Strict):
         local: What differs on one machine.
         chart: What differs in the chart: any keys of the chart's service block.
         clients: Services that may call it.
+        key_role: Role of the key with which a control service calls others.
         redis: Access of its user in Redis; unset for a service that needs none and gets no login.
         keys: Secret keys that it reads from ``${secrets}/<name>.key``, made once in random.
         priority: Priority class of its pods.
@@ -238,6 +239,7 @@ class Descriptor(_Strict):
     local: Local = Local()
     chart: dict[str, Any] = {}
     clients: tuple[str, ...] = ()
+    key_role: Literal["service", "operator"] = Field("service", alias="keyRole")
     redis: RedisAccess | None = None
     keys: tuple[_Name, ...] = ()
     priority: Literal["critical", "high", "medium", "low"] = "high"

@@ -49,6 +49,14 @@ class OverloadedError(FleetError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimitedError(OverloadedError):
+    """A caller has reached a limit of its key; a retry after ``retry_after_s`` succeeds."""
+
+
+class UnauthenticatedError(FleetError):
+    """The caller's key is wrong, or missing where one is needed."""
+
+
 class UnavailableError(FleetError):
     """A dependency cannot be reached; a retry after ``retry_after_s`` seconds may succeed."""
 
@@ -73,6 +81,7 @@ STATUS: StatusTable = {
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
 }
 
 

@@ -1,4 +1,4 @@
-"""Server interceptor: request ids, metrics, parsed requests, stalled readers, rich statuses."""
+"""Server interceptor: request ids, access, metrics, parsed requests, stalled readers, statuses."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -15,6 +15,7 @@ from grpc import aio
 from grpc_status import rpc_status
 
 from fleet import logs
+from fleet.access.call_guard import CallGuard
 from fleet.errors import InvalidArgumentError, StatusTable, to_status
 from fleet.metrics import RPC_SECONDS, STALLED
 
@@ -27,17 +28,21 @@ Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 class CallInterceptor(aio.ServerInterceptor):
     """Wraps the handlers of all four call kinds.
 
-    It adopts the caller's request id (or makes one), measures the call, and ends it with a
-    ``google.rpc.Status`` if the handler raises. An abort by the handler itself passes unchanged.
-    A response stream whose client stops reading is cancelled, so that nobody works for it.
+    It adopts the caller's request id (or makes one), enforces role and limits of the caller,
+    measures the call, and ends it with a ``google.rpc.Status`` if the handler raises. An abort by
+    the handler itself passes unchanged. A response stream whose client stops reading is cancelled,
+    so that nobody works for it.
 
     Args:
         table: Status codes of the service's own errors.
+        guard: Access control of the server.
         stalled_stream_s: Longest time that a response may wait for the client to read, in seconds.
     """
 
-    def __init__(self, table: StatusTable, *, stalled_stream_s: float = math.inf) -> None:
-        self._table = table
+    def __init__(
+        self, table: StatusTable, guard: CallGuard, *, stalled_stream_s: float = math.inf
+    ) -> None:
+        self._table, self._guard = table, guard
         self._stalled_stream_s = stalled_stream_s
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -72,12 +77,20 @@ class CallInterceptor(aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> Any:
             _adopt_request_context(context)
             with _CallTimer(method, context) as timer:
+                admitted = None
                 try:
-                    return await inner(request, context)
+                    admitted = await self._guard.admit(method, context.invocation_metadata() or ())
+                    response = await inner(request, context)
                 except aio.AbortError:
                     raise
                 except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
                     await self._abort(method, err, context, timer)
+                else:
+                    admitted.count(response)
+                    return response
+                finally:
+                    if admitted:
+                        admitted.release()
 
         return call
 
@@ -85,13 +98,16 @@ class CallInterceptor(aio.ServerInterceptor):
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             _adopt_request_context(context)
             with _CallTimer(method, context) as timer:
+                admitted = None
                 try:
+                    admitted = await self._guard.admit(method, context.invocation_metadata() or ())
                     responses = inner(request, context)
                     if not hasattr(responses, "__aiter__"):  # a coroutine that writes by itself
                         await responses
                         return
                     async with aclosing(responses):
                         async for response in responses:
+                            admitted.count(response)
                             # gRPC takes the next response when this one fits its window.
                             with self._time_reader(method, context):
                                 yield response
@@ -99,6 +115,9 @@ class CallInterceptor(aio.ServerInterceptor):
                     raise
                 except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
                     await self._abort(method, err, context, timer)
+                finally:
+                    if admitted:
+                        admitted.release()
 
         return call
 

@@ -23,6 +23,12 @@ from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection
 
 from fleet import logs
+from fleet.access.access import Access
+from fleet.access.call_guard import CallGuard
+from fleet.access.keys import KeyRing, KeysFileError
+from fleet.access.method_roles import MethodRoles
+from fleet.access.operator_audit import OperatorAudit
+from fleet.audit_chain import read_keys
 from fleet.errors import StatusTable
 from fleet.files import private_umask
 from fleet.health import HealthServicer
@@ -45,6 +51,7 @@ class App:
 
     Attributes:
         server: gRPC server; ``build`` adds servicers to it.
+        roles: Roles of the server's methods; a proxy sets its look-up of descriptors.
         health: Health servicer; services use ``set_serving``.
         services: Full names of the registered services, for health and reflection.
         serves_standard_services: Whether health, metrics and reflection are added to the server; a
@@ -52,8 +59,9 @@ class App:
         failed: Raises the error of background work that failed; never resolves otherwise.
     """
 
-    def __init__(self, server: aio.Server) -> None:
+    def __init__(self, server: aio.Server, roles: MethodRoles | None = None) -> None:
         self.server = server
+        self.roles = roles or MethodRoles()
         self.health = HealthServicer()
         self.services: list[str] = []
         self.serves_standard_services = True
@@ -152,13 +160,18 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
 
     Raises:
         OSError: The address is in use or malformed.
+        KeysFileError: The keys file cannot be used.
     """
+    roles = MethodRoles()
+    audit = operator_audit(settings)
+    guard = CallGuard(access_of(settings), roles, audit)
     server = aio.server(
-        interceptors=[CallInterceptor(status, stalled_stream_s=settings.stalled_stream_s)],
+        interceptors=[CallInterceptor(status, guard, stalled_stream_s=settings.stalled_stream_s)],
         options=_limits(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
-    app = App(server)
+    app = App(server, roles)
+    app.on_stop(audit.close)
     await app.health.set("", _SERVING)
     await build(settings, app)
     if app.serves_standard_services:
@@ -168,6 +181,22 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
     await server.start()
     _LOG.info("listening", address=address, services=app.services)
     return RunningServer(app, settings, address, page)
+
+
+def access_of(settings: FleetSettings) -> Access:
+    """Return the access control of a listener.
+
+    Raises:
+        KeysFileError: The keys file cannot be used.
+    """
+    keys = KeyRing(settings.keys_file) if settings.keys_file else None
+    return Access(keys, settings.address)
+
+
+def operator_audit(settings: FleetSettings) -> OperatorAudit:
+    """Return the record of operators' actions."""
+    secrets = read_keys(settings.audit_key_file) if settings.audit_key_file else (b"",)
+    return OperatorAudit(settings.redis_url, settings.audit_stream, secrets[0])
 
 
 def _limits(settings: FleetSettings) -> list[tuple[str, int]]:
@@ -224,7 +253,7 @@ async def run(settings: S, build: Build[S], status: StatusTable) -> int:
         loop.add_signal_handler(name, stopping.set)
     try:
         running = await start(settings, build, status)
-    except OSError as err:
+    except (OSError, KeysFileError) as err:
         _LOG.error("cannot start", reason=str(err))
         return 1
     gc.freeze()  # start-up objects live as long as the process; collections need not visit them

@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fleet.wire import AUDIT_STREAM
 
 PREFIX = "BEM_"
 # "ROUTR" is meant to be "ROUTER"; two different services are never as similar.
@@ -50,6 +53,19 @@ class FleetSettings(BaseSettings):
 
     reflection: bool = True
     """Whether gRPC reflection is served; the sidecar and the gateway need it of a mission."""
+
+    keys_file: Path | None = None
+    """File with the hashes of API keys, reloaded when it changes; unset: nobody is an operator."""
+
+    service_key_file: Path | None = None
+    """File with the key that calls to other services carry."""
+
+    audit_stream: str = AUDIT_STREAM
+    """Redis stream of the audit records."""
+
+    audit_key_file: Path | None = None
+    """File with the secrets of the audit chain's HMAC, one a line, of which the first signs; unset:
+    the chain is a plain hash, which whoever writes to Redis can forge."""
 
 
 def variable_names(settings_type: type[FleetSettings]) -> list[str]:

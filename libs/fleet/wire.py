@@ -9,11 +9,19 @@ TRACEPARENT = "traceparent"
 SAFETY_STRENGTH = "bem-safety-strength"
 """Metadata key and HTTP header: strength of the safety adapter for one request, in [0, 1]."""
 
-TENANT = "bem-tenant"
-"""Metadata key and HTTP header: tenant of the request."""
+SAFETY_MINIMUM = "bem-safety-minimum"
+"""Metadata key: least strength of the safety adapter for one request, in [0, 1], set by the sidecar
+where the mission's own default applies."""
 
-OPERATOR_KEY = "bem-operator-key"
-"""Metadata key: key of an operator, for calls that only operators may make."""
+TENANT = "bem-tenant"
+"""Metadata key: tenant of the request's key, set by the sidecar; never taken from a client."""
+
+AUTHORIZATION = "authorization"
+"""Metadata key and HTTP header: ``Bearer <key>``."""
+
+FORWARDED_BY = "bem-forwarded-by"
+"""Metadata key: ``Bearer <key>`` of the service that forwards a client's call with its key; the
+service has applied the limits of the client's key already."""
 
 SESSION_ID = "x-session-id"
 """HTTP header: session of the request; a session stays on one track of a canary."""
@@ -37,8 +45,8 @@ Its metadata has ``context_tokens``, ``prompt_tokens``, ``max_tokens`` (0 if the
 long) and ``counted`` (``at least`` if the prompt was not counted to its end, else ``exactly``).
 """
 
-NOT_AN_OPERATOR = "NOT_AN_OPERATOR"
-"""Reason in ``google.rpc.ErrorInfo``: the call needs an operator's key."""
+ROLE_REQUIRED = "ROLE_REQUIRED"
+"""Reason in ``google.rpc.ErrorInfo``: the call needs a key with a larger role."""
 
 FEEDBACK_STREAM = "bem:feedback"
 """Redis stream of feedback."""

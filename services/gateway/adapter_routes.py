@@ -7,10 +7,12 @@ from pathlib import PurePosixPath
 
 from bem_fleet.services.gateway.body_route import JsonBodyRoute
 from bem_fleet.services.gateway.errors import ApiError
+from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bemfleet.mission.v1 import mission_pb2
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
+from fleet.access import Role
 from fleet.clients import outgoing_metadata
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,6 +52,7 @@ class UnloadLoraRequest(BaseModel):
 
 # Both routes are an operator's: they change what every client is served.
 @routes.post("/load_lora_adapter")
+@requires(Role.OPERATOR)
 async def load_lora_adapter(request: Request, body: LoadLoraRequest) -> Response:
     """Load an adapter from the mission's adapter folder; 400 if the name is loaded already."""
     if PurePosixPath(body.lora_path).name != body.lora_name:
@@ -80,6 +83,7 @@ async def load_lora_adapter(request: Request, body: LoadLoraRequest) -> Response
 
 
 @routes.post("/unload_lora_adapter")
+@requires(Role.OPERATOR)
 async def unload_lora_adapter(request: Request, body: UnloadLoraRequest) -> Response:
     """Unload an adapter; requests that use it finish first. 404 if it is not loaded."""
     await state_of(request).openai_mission.contract.UnloadAdapter(

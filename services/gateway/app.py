@@ -11,15 +11,20 @@ from bem_fleet.services.gateway import (
     openai_routes,
     validation_routes,
 )
+from bem_fleet.services.gateway.access_control import AccessMiddleware
 from bem_fleet.services.gateway.body_route import JsonBodyDispatcher
 from bem_fleet.services.gateway.errors import HANDLED_ERRORS, error_response
 from bem_fleet.services.gateway.missions import mission_statuses
 from bem_fleet.services.gateway.request_context import RequestContextMiddleware
+from bem_fleet.services.gateway.route_roles import RouteRoles, requires
 from bem_fleet.services.gateway.settings import GatewaySettings
 from bem_fleet.services.gateway.state import open_state, state_of
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fleet import wire
+from fleet.access import Role
+from fleet.access.own_key import OwnKey
+from fleet.server import access_of
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
@@ -32,16 +37,24 @@ _READY_TIMEOUT_S = 1.0
 
 
 def make_app(settings: GatewaySettings) -> FastAPI:
-    """Build the application; its clients open when it starts."""
+    """Build the application; its clients open when it starts.
+
+    Raises:
+        KeysFileError: The keys file cannot be used.
+    """
+    access, own_key = access_of(settings), OwnKey(settings.service_key_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_state(settings) as app.state.gateway:
+        async with open_state(settings, access, own_key) as app.state.gateway:
             yield
 
     app = FastAPI(title="BEM Fleet gateway", lifespan=lifespan)
     completions, prefix = openai_routes.completion_routes, openai_routes.routes.prefix
     app.add_middleware(JsonBodyDispatcher, routes=completions.routes, prefix=prefix)
+    app.add_middleware(
+        AccessMiddleware, access=access, own_key=own_key, routes=lambda: RouteRoles(app.routes)
+    )
     app.add_middleware(RequestContextMiddleware, max_body_bytes=settings.max_body_bytes)
     if settings.cors_origins:  # outermost, so that an error of any layer can be read by the page
         app.add_middleware(
@@ -61,11 +74,13 @@ def make_app(settings: GatewaySettings) -> FastAPI:
     return app
 
 
+@requires(Role.OPEN)
 async def liveness() -> JSONResponse:
     """Report that the process runs."""
     return JSONResponse({"status": "alive"})
 
 
+@requires(Role.OPEN)
 async def readiness(request: Request) -> JSONResponse:
     """Report whether completions can be answered and feedback stored, and which missions serve.
 
@@ -83,6 +98,7 @@ async def readiness(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ready", "missions": statuses})
 
 
+@requires(Role.OPEN)
 async def metrics() -> Response:
     """Return the metrics for Prometheus."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -19,7 +19,7 @@ first message would have been dropped and stable would have answered from the st
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -39,6 +39,8 @@ from bem_fleet.services.gateway.canary_observations import CanaryObserver, Reque
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2
+from fleet.access import admission
+from fleet.access.method_roles import TokenCounter
 from fleet.reflection import ReflectionClient
 from grpc import aio
 from prometheus_client import Counter
@@ -176,9 +178,22 @@ class CanaryStub:
     async def _messages(self, call: Call) -> Messages:
         split = await self._split(call)
         messages = split.messages() if split else self.router.open(call, None, call.timeout_s)
+        count = await self._token_counter(call.path)
         async with aclosing(messages):
             async for message in messages:
+                count(message)
                 yield message
+
+    async def _token_counter(self, path: str) -> Callable[[bytes], None]:
+        """Return the function that charges a response to the client's key."""
+        admitted = admission.get()
+        if admitted is None or not admitted.counts_tokens:
+            return _charge_nothing
+        fields = await self.router.fields_of(path)
+        if fields is None:
+            return _charge_nothing
+        counter = TokenCounter(fields.method.output_type)
+        return lambda message: admitted.charge(counter.count(message))
 
     async def _split(self, call: Call) -> CanaryCall | None:
         """Return the call as its route splits it; None if no route applies."""
@@ -197,6 +212,10 @@ class CanaryStub:
         )
         self.track = CANARY if chosen else STABLE
         return CanaryCall(self, route, fields, call, on_canary=chosen)
+
+
+def _charge_nothing(_message: bytes) -> None:
+    """Charge no tokens: the client's key has no limit of them."""
 
 
 class CanaryCall:

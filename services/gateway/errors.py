@@ -11,7 +11,16 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fleet import logs, wire
-from fleet.errors import ErrorDetails, UnavailableError, details_of
+from fleet.errors import (
+    STATUS,
+    DeniedError,
+    ErrorDetails,
+    FleetError,
+    RateLimitedError,
+    UnavailableError,
+    details_of,
+    status_of,
+)
 from starlette.exceptions import HTTPException
 
 _LOG = logs.get("gateway")
@@ -22,6 +31,7 @@ _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: (400, "invalid_request_error", "invalid_value"),
     grpc.StatusCode.NOT_FOUND: (404, "invalid_request_error", "model_not_found"),
     grpc.StatusCode.FAILED_PRECONDITION: (409, "invalid_request_error", "conflict"),
+    grpc.StatusCode.UNAUTHENTICATED: (401, "authentication_error", "invalid_api_key"),
     grpc.StatusCode.PERMISSION_DENIED: (403, "permission_error", "denied"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "rate_limit_error", "overloaded"),
     grpc.StatusCode.UNAVAILABLE: (503, "server_error", "unavailable"),
@@ -78,11 +88,7 @@ def from_rpc(err: grpc.RpcError) -> ApiError:
     status, kind, code = _HTTP.get(details.code, (500, "server_error", "internal_error"))
     if details.reason == wire.CONTEXT_LENGTH_EXCEEDED:
         code = "context_length_exceeded"
-    headers = {}
-    if status == 429 and details.retry_after_s is None:
-        headers[_SHOULD_RETRY] = "false"
-    elif status in (429, 503):
-        headers["Retry-After"] = str(max(1, math.ceil(details.retry_after_s or 1)))
+    headers = _headers(status, details.retry_after_s)
     param = _param(details)
     message = details.message
     if param and message.startswith(prefix := f"{details.field}: "):
@@ -108,6 +114,27 @@ def _inner_error(withheld: Withheld) -> dict[str, Any]:
             "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         },
     }
+
+
+def from_fleet(err: FleetError) -> ApiError:
+    """Return the HTTP error for a refusal by access control."""
+    status, kind, code = _HTTP[status_of(err, STATUS)]
+    if isinstance(err, RateLimitedError):
+        code = "rate_limit_exceeded"
+    elif isinstance(err, DeniedError):
+        code = err.reason.lower()
+    headers = _headers(status, getattr(err, "retry_after_s", None))
+    return ApiError(status, str(err), kind=kind, code=code, headers=headers)
+
+
+def _headers(status: int, retry_after_s: float | None) -> dict[str, str]:
+    if status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    if status == 429 and retry_after_s is None:
+        return {_SHOULD_RETRY: "false"}
+    if status in (429, 503):
+        return {"Retry-After": str(max(1, math.ceil(retry_after_s or 1)))}
+    return {}
 
 
 def _param(details: ErrorDetails) -> str | None:

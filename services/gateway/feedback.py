@@ -4,10 +4,12 @@ import time
 from typing import Annotated
 
 from bem_fleet.services.gateway.openai_schema import FeedbackRequest
+from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import JSONResponse
 from fleet import logs
+from fleet.access import Role
 from prometheus_client import Counter
 
 routes = APIRouter(prefix="/v1")
@@ -15,6 +17,7 @@ ACCEPTED = Counter("bem_gateway_feedback_total", "Feedback records accepted.", [
 
 
 @routes.post("/feedback", status_code=201)
+@requires(Role.USER)
 async def submit_feedback(
     request: Request,
     body: FeedbackRequest,

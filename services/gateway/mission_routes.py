@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import grpc
+from bem_fleet.services.gateway.access_control import require_role
 from bem_fleet.services.gateway.body_route import require_json
 from bem_fleet.services.gateway.canary_routing import CanaryStub
 from bem_fleet.services.gateway.errors import ApiError, from_rpc
@@ -18,12 +19,15 @@ from bem_fleet.services.gateway.event_stream import DONE, EventStreamResponse, e
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.missions import MissionClient
 from bem_fleet.services.gateway.request_context import session_of
+from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bem_fleet.services.gateway.transcoding import parse_json, to_json
 from bemfleet.mission.v1 import mission_pb2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fleet import logs, wire
+from fleet.access import Role
+from fleet.access.method_roles import method_role
 from fleet.clients import outgoing_metadata
 from fleet.errors import NotFoundError
 
@@ -31,6 +35,7 @@ routes = APIRouter(prefix="/v1/missions")
 
 
 @routes.get("")
+@requires(Role.USER)
 async def list_missions(request: Request) -> JSONResponse:
     """List the missions with their methods; a mission that is away has a reason instead."""
     missions = state_of(request).missions.values()
@@ -39,12 +44,14 @@ async def list_missions(request: Request) -> JSONResponse:
 
 
 @routes.get("/{mission}")
+@requires(Role.USER)
 async def get_mission(request: Request, mission: str) -> JSONResponse:
     """Describe one mission."""
     return JSONResponse(await _description(_mission(request, mission)))
 
 
 @routes.post("/{mission}/{method}")
+@requires(Role.USER, of_method=True)
 async def call_method(request: Request, mission: str, method: str) -> Response:
     """Call a method of the mission's own service."""
     client = _mission(request, mission)
@@ -54,6 +61,7 @@ async def call_method(request: Request, mission: str, method: str) -> Response:
         fields = await client.method(method)
     except NotFoundError as err:
         raise ApiError(404, str(err), code="method_not_found", param="method") from err
+    require_role(state_of(request).access, method_role(fields.method), fields.path)
     if fields.method.client_streaming:
         raise ApiError(
             400,

@@ -19,6 +19,7 @@ from bem_fleet.services.gateway.logprobs import LogprobFormatter
 from bem_fleet.services.gateway.openai_errors import completion_error
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.request_context import session_of
+from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bem_fleet.services.gateway.withheld import (
     Withheld,
@@ -29,6 +30,7 @@ from bemfleet.mission.v1 import mission_pb2
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from fleet import logs, wire
+from fleet.access import Role
 from fleet.clients import outgoing_metadata
 
 routes = APIRouter(prefix="/v1")
@@ -38,12 +40,14 @@ _LIST_TIMEOUT_S = 10.0
 
 
 @completion_routes.post("/chat/completions")
+@requires(Role.USER)
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """Answer a conversation."""
     return await _complete(request, body, "chat.completion", "chatcmpl")
 
 
 @completion_routes.post("/completions")
+@requires(Role.USER)
 async def text_completions(request: Request, body: CompletionRequest) -> Response:
     """Continue one or more texts."""
     return await _complete(request, body, "text_completion", "cmpl")
@@ -53,12 +57,14 @@ routes.include_router(completion_routes)
 
 
 @routes.get("/models")
+@requires(Role.USER)
 async def list_models(request: Request) -> JSONResponse:
     """List the base model and its adapters."""
     return JSONResponse({"object": "list", "data": await _models(request)})
 
 
 @routes.get("/models/{name}")
+@requires(Role.USER)
 async def get_model(request: Request, name: str) -> JSONResponse:
     """Describe one model."""
     models = await _models(request)

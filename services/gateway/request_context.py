@@ -7,13 +7,14 @@ from typing import Any
 
 from bem_fleet.services.gateway.errors import ApiError
 from fleet import logs, wire
+from fleet.access import ANONYMOUS, admission, principal
 from fleet.clients import forwarded_metadata
 from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logs.get("gateway.access")
-FORWARDED_HEADERS = (wire.SAFETY_STRENGTH, wire.TENANT)
+FORWARDED_HEADERS = (wire.SAFETY_STRENGTH,)
 """Request headers that the sidecar reads as gRPC metadata."""
 MAX_FORWARDED_CHARS = 64
 _MAX_SESSION_CHARS = 256
@@ -44,6 +45,9 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
+        # Several requests of a connection may share one context.
+        principal.set(ANONYMOUS)
+        admission.set(None)
         headers = dict(scope["headers"])
         keys = (wire.REQUEST_ID.encode(), wire.TRACEPARENT.encode())
         identifier = logs.adopt_context(*(headers.get(key, b"").decode("latin-1") for key in keys))
@@ -126,5 +130,10 @@ def _record_request(scope: Scope, status: int, seconds: float) -> None:
     REQUESTS.labels(name, str(status)).inc()
     SECONDS.labels(name).observe(seconds)
     _LOG.info(
-        "request", method=scope["method"], route=name, status=status, ms=round(seconds * 1000, 1)
+        "request",
+        method=scope["method"],
+        route=name,
+        status=status,
+        ms=round(seconds * 1000, 1),
+        key=principal.get().name,
     )

@@ -7,6 +7,7 @@ import grpc
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet import logs
+from fleet.access.own_key import OwnKey
 from fleet.clients import open_channel
 from grpc import aio
 from prometheus_client import Counter, Gauge
@@ -26,6 +27,7 @@ class RouteTable:
         on_canaries: Called with the ids of the active canaries whenever the routes change.
         channel_grace_s: Longest wait for calls in flight on a channel that no route needs, in
             seconds.
+        own_key: Key of the gateway; None for none.
     """
 
     def __init__(
@@ -34,9 +36,12 @@ class RouteTable:
         max_message_bytes: int,
         on_canaries: Callable[[Collection[str]], None],
         channel_grace_s: float = 300.0,
+        *,
+        own_key: OwnKey | None = None,
     ) -> None:
         self._address, self._max_message_bytes = address, max_message_bytes
         self._on_canaries, self._channel_grace_s = on_canaries, channel_grace_s
+        self._own_key = own_key or OwnKey(None)
         self._routes: dict[str, pb.Route] = {}
         self._channels: dict[str, aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -86,7 +91,9 @@ class RouteTable:
             while True:
                 try:
                     async for table in fleet.WatchRoutes(
-                        pb.WatchRoutesRequest(), wait_for_ready=True
+                        pb.WatchRoutesRequest(),
+                        wait_for_ready=True,
+                        metadata=self._own_key.metadata(),
                     ):
                         self.apply(table)
                 except grpc.RpcError as err:

@@ -14,6 +14,8 @@ from bem_fleet.services.gateway.route_table import RouteTable
 from bem_fleet.services.gateway.settings import GatewaySettings
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import Request
+from fleet.access import Access
+from fleet.access.own_key import OwnKey
 from fleet.clients import open_channel
 from fleet.streams import StreamWriter
 
@@ -24,6 +26,7 @@ class GatewayState:
 
     Attributes:
         settings: Settings of the gateway.
+        access: Keys and rules of the listener.
         missions: Mission clients by name.
         validation: Stub of the validation service.
         feedback: Writer of the feedback stream.
@@ -33,6 +36,7 @@ class GatewayState:
     """
 
     settings: GatewaySettings
+    access: Access
     missions: dict[str, MissionClient]
     validation: validation_pb2_grpc.ValidationServiceAsyncStub
     feedback: StreamWriter
@@ -47,8 +51,16 @@ class GatewayState:
 
 
 @asynccontextmanager
-async def open_state(settings: GatewaySettings) -> AsyncIterator[GatewayState]:
-    """Open the clients and their background tasks; close all of them at the end."""
+async def open_state(
+    settings: GatewaySettings, access: Access, own_key: OwnKey
+) -> AsyncIterator[GatewayState]:
+    """Open the clients and their background tasks; close all of them at the end.
+
+    Args:
+        settings: Settings of the gateway.
+        access: Keys and rules of the listener.
+        own_key: Key of the gateway for calls that no client has caused.
+    """
     async with AsyncExitStack() as stack:
         observer = CanaryObserver(settings.redis_url)
         stack.push_async_callback(observer.close)
@@ -56,6 +68,7 @@ async def open_state(settings: GatewaySettings) -> AsyncIterator[GatewayState]:
             settings.fleet_address,
             settings.max_message_bytes,
             observer.set_active_canaries,
+            own_key=own_key,
             channel_grace_s=settings.request_timeout_s,
         )
         stack.push_async_callback(table.close)
@@ -83,7 +96,7 @@ async def open_state(settings: GatewaySettings) -> AsyncIterator[GatewayState]:
         stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
             validation_pb2_grpc.ValidationServiceStub(validation)
         )
-        yield GatewayState(settings, missions, stub, feedback, scrubber, table, observer)
+        yield GatewayState(settings, access, missions, stub, feedback, scrubber, table, observer)
 
 
 def state_of(request: Request) -> GatewayState:

@@ -4,6 +4,7 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 from typing import Annotated, Any
 
+from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bem_fleet.services.gateway.transcoding import to_json
 from bem_fleet.services.gateway.validation_schema import (
@@ -18,6 +19,7 @@ from bem_fleet.services.gateway.validation_schema import (
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
+from fleet.access import Role
 from fleet.clients import outgoing_metadata
 from google.protobuf.message import Message
 
@@ -38,6 +40,7 @@ _STATUSES = {pb.GATE_STATUS_PASS: "pass", pb.GATE_STATUS_FAIL: "fail"}
 
 
 @routes.post("/compare")
+@requires(Role.OPERATOR)
 async def compare(request: Request, body: CompareBody) -> JSONResponse:
     """Compare a mission with its baseline and record the claim."""
     head = pb.CompareHead(
@@ -54,6 +57,7 @@ async def compare(request: Request, body: CompareBody) -> JSONResponse:
 
 
 @routes.post("/gate")
+@requires(Role.OPERATOR)
 async def gate(request: Request, body: GateBody) -> JSONResponse:
     """Evaluate a gate and record the claim."""
     head = pb.GateHead(claim=body.claim, lineage=_lineage(body.lineage))
@@ -70,6 +74,7 @@ async def gate(request: Request, body: GateBody) -> JSONResponse:
 
 
 @routes.post("/correct")
+@requires(Role.OPERATOR)
 async def correct(request: Request, body: CorrectBody) -> JSONResponse:
     """Adjust p-values for the false discovery rate; record nothing."""
     message = pb.CorrectRequest(
@@ -83,6 +88,7 @@ async def correct(request: Request, body: CorrectBody) -> JSONResponse:
 
 
 @routes.get("/claims")
+@requires(Role.OPERATOR)
 async def claims(
     request: Request,
     after: Annotated[str, Query(max_length=64)] = "",

@@ -23,6 +23,7 @@ from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet import logs
+from fleet.access.own_key import OwnKey
 from fleet.clients import open_channel
 from fleet.errors import details_of
 from google.protobuf import json_format
@@ -55,6 +56,7 @@ class CanaryAnalysisRunner:
         self, settings: OrchestratorSettings, view: FleetView, on_change: Callable[[], None]
     ) -> None:
         self._settings, self._view, self._on_change = settings, view, on_change
+        self._own_key = OwnKey(settings.service_key_file)
         self._channel = open_channel(settings.validation_address)
         self._validation = rpc.ValidationServiceStub(self._channel)
         self._mission_channels: dict[str, aio.Channel] = {}
@@ -121,9 +123,14 @@ class CanaryAnalysisRunner:
         address = self.address(mission, mission.workload)
         channel = self._mission_channels.setdefault(address, open_channel(address))
         stub = mission_pb2_grpc.MissionServiceStub(channel)
-        listed = await stub.ListAdapters(mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S)
+        key = self._own_key.metadata()
+        listed = await stub.ListAdapters(
+            mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S, metadata=key
+        )
         if not any(loaded.name == adapter for loaded in listed.adapters):
-            await stub.LoadAdapter(mission_pb2.LoadAdapterRequest(name=adapter), timeout=_TIMEOUT_S)
+            await stub.LoadAdapter(
+                mission_pb2.LoadAdapterRequest(name=adapter), timeout=_TIMEOUT_S, metadata=key
+            )
 
     async def _request_verdict(self, mission: Mission) -> GateStatus:
         route = mission_route(mission, self.address)
@@ -133,7 +140,9 @@ class CanaryAnalysisRunner:
         request.canary_has_pods = bool(route.canary.address)
         request.stable.model = route.stable.model or mission.model
         request.canary.model = route.canary.model or mission.model
-        response = await self._validation.AnalyzeCanary(request, timeout=_TIMEOUT_S)
+        response = await self._validation.AnalyzeCanary(
+            request, timeout=_TIMEOUT_S, metadata=self._own_key.metadata()
+        )
         gate = _gate_status(response)
         ANALYSES.labels(gate.verdict).inc()
         return gate

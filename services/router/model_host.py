@@ -14,7 +14,11 @@ from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
-from bem_fleet.services.router.request_parsing import RequestParser
+from bem_fleet.services.router.request_parsing import (
+    DEFAULT_STRENGTH,
+    RequestedStrength,
+    RequestParser,
+)
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
@@ -121,26 +125,26 @@ class ModelHost:
         self,
         request: pb.GenerateRequest,
         deadline: float | None,
-        safety_strength: float | None = None,
+        safety_strength: RequestedStrength = DEFAULT_STRENGTH,
     ) -> GenerationRequest:
         """Validate a wire request and render its prompt.
 
         Args:
             request: Request as received.
             deadline: Value of ``time.monotonic()`` at which the caller stops waiting, or None.
-            safety_strength: Strength that the caller requests, in [0, 1]; None for the default. The
-                operator's floor applies to both.
+            safety_strength: Strength that the caller requests. The operator's floor applies to it.
 
         Raises:
             AdapterNotFoundError: The model is not loaded.
             InvalidRequestError: A field is out of its limit.
         """
         adapter = self.find_adapter(request.model)
-        strength = self._safety_strength if safety_strength is None else safety_strength
+        own = safety_strength.value
+        strength = self._safety_strength if own is None else own
         return self._parser.parse(
             request,
             adapter=adapter.name if adapter else None,
-            safety_strength=max(strength, self._safety_floor),
+            safety_strength=max(strength, safety_strength.minimum, self._safety_floor),
             deadline=deadline,
         )
 

@@ -1,6 +1,7 @@
 """Request parsing: validates wire requests, names field and limit in errors, renders prompts."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bem.engine import GenerationRequest
@@ -9,7 +10,7 @@ from bem_fleet.services.router.context_limit import DefaultTokens, output_limit
 from bem_fleet.services.router.prompt_rendering import PromptRenderer
 from bem_fleet.services.router.sampling_parsing import check_range, check_token, parse_sampling
 from bemfleet.router.v1 import router_pb2 as pb
-from fleet.wire import SAFETY_STRENGTH
+from fleet.wire import SAFETY_MINIMUM, SAFETY_STRENGTH
 
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 64
@@ -88,15 +89,38 @@ class RequestParser:
         return frozenset(tokens)
 
 
-def requested_safety_strength(metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """Return the safety strength that a call's metadata requests; None without the header.
+@dataclass(frozen=True)
+class RequestedStrength:
+    """Safety strength that a call's metadata requests.
+
+    Attributes:
+        value: Strength, in [0, 1]; None for the service's default.
+        minimum: Least strength, in [0, 1], which bounds the default too.
+    """
+
+    value: float | None = None
+    minimum: float = 0.0
+
+
+DEFAULT_STRENGTH = RequestedStrength()
+"""Strength of a call without any header."""
+
+
+def requested_safety_strength(metadata: Iterable[tuple[str, str | bytes]]) -> RequestedStrength:
+    """Return the safety strength that a call's metadata requests.
 
     Of several headers the last one counts.
 
     Raises:
-        InvalidRequestError: The header is not a number in [0, 1].
+        InvalidRequestError: A header is not a number in [0, 1].
     """
-    values = [value for name, value in metadata if name == SAFETY_STRENGTH]
+    pairs = list(metadata)
+    minimum = _strength_header(pairs, SAFETY_MINIMUM)
+    return RequestedStrength(_strength_header(pairs, SAFETY_STRENGTH), minimum or 0.0)
+
+
+def _strength_header(metadata: Iterable[tuple[str, str | bytes]], header: str) -> float | None:
+    values = [value for name, value in metadata if name == header]
     if not values:
         return None
     text = values[-1] if isinstance(values[-1], str) else values[-1].decode("ascii", "replace")
@@ -104,9 +128,9 @@ def requested_safety_strength(metadata: Iterable[tuple[str, str | bytes]]) -> fl
         strength = float(text)
     except ValueError as err:
         raise InvalidRequestError(
-            SAFETY_STRENGTH, f"{text[:40]!r} is not a number; [0, 1] is allowed"
+            header, f"{text[:40]!r} is not a number; [0, 1] is allowed"
         ) from err
-    check_range(SAFETY_STRENGTH, strength, 0, 1)
+    check_range(header, strength, 0, 1)
     return strength
 
 

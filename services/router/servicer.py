@@ -8,7 +8,7 @@ from typing import Any
 
 from bem.engine import TokenLogprob, TopLogprob
 from bem_fleet.services.router.model_host import LazyModelHost
-from bem_fleet.services.router.request_parsing import requested_safety_strength
+from bem_fleet.services.router.request_parsing import RequestedStrength, requested_safety_strength
 from bem_fleet.serving.status import STATUS
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
@@ -95,11 +95,11 @@ def deadline_of(context: aio.ServicerContext[Any, Any]) -> float | None:
     return None if remaining is None else time.monotonic() + remaining
 
 
-def safety_strength_of(context: aio.ServicerContext[Any, Any]) -> float | None:
-    """Return the strength of the safety adapter that the caller requests, in [0, 1], or None.
+def safety_strength_of(context: aio.ServicerContext[Any, Any]) -> RequestedStrength:
+    """Return the strength of the safety adapter that the caller requests.
 
     Raises:
-        InvalidRequestError: The header ``bem-safety-strength`` is malformed.
+        InvalidRequestError: ``bem-safety-strength`` or ``bem-safety-minimum`` is malformed.
     """
     return requested_safety_strength(context.invocation_metadata() or ())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from bem_fleet.guard.policy import Action, SafetyVerdict
 from fleet import logs
+from fleet.access import principal
 from fleet.audit_chain import ChainWriter
 from prometheus_client import Counter
 
@@ -24,6 +25,7 @@ class AuditRecord:
         redacted: Number of redacted spans.
         strength: Safety strength sent to the mission; empty if none was sent.
         written: Whether the record is stored.
+        principal: Name of the caller's key.
         digest: Running SHA-256 of the response text.
     """
 
@@ -34,6 +36,7 @@ class AuditRecord:
     redacted: int = 0
     strength: str = ""
     written: bool = False
+    principal: str = field(default_factory=lambda: principal.get().name)
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def count_text(self, text: str) -> None:
@@ -65,6 +68,7 @@ class AuditRecord:
             {
                 "request_id": logs.request_id.get(),
                 "method": self.method,
+                "principal": self.principal,
                 "action": action,
                 "constraint": violation.rule.constraint if violation else "",
                 "category": violation.rule.scorer if violation else "",

@@ -30,6 +30,7 @@ async def build(settings: SafetySettings, app: App) -> None:
     evaluator = PolicyEvaluator(*make_scorers(settings), lambda: policy.current)
     strength = SafetyStrengthStore(settings)
     catalog = Catalog()
+    app.roles.find = catalog.descriptor
     safety_pb2_grpc.add_SafetyServiceServicer_to_server(
         servicer.SafetyServicer(settings, evaluator, policy, strength, audit), app.server
     )

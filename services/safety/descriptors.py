@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from bem_fleet.services.safety.token_redaction import entry_fields
 from bemfleet.common.v1 import text_pb2
 from bemfleet.safety.v1 import safety_pb2
+from fleet.access.method_roles import find_generated_method
+from fleet.errors import UnavailableError
 from fleet.reflection import ServiceDescriptors, read_descriptors
 from fleet.text_roles import (
     ending_fields,
@@ -19,6 +21,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import Message
 from grpc import aio
 
+_OWN_PATHS = f"/{safety_pb2.DESCRIPTOR.services_by_name['SafetyService'].full_name}/"
 __all__ = ["Catalog", "Method", "role_of", "texts"]
 
 
@@ -104,6 +107,18 @@ class Catalog:
             path: Method(descriptor) for path, descriptor in descriptors.methods.items()
         }
         self._descriptors = descriptors
+
+    def descriptor(self, path: str) -> MethodDescriptor | None:
+        """Return the descriptor of a method that the sidecar serves itself or forwards.
+
+        Raises:
+            UnavailableError: The mission's methods are not known yet.
+        """
+        if path.startswith(_OWN_PATHS):
+            return find_generated_method(path)
+        if not self.services:
+            raise UnavailableError("the mission behind the sidecar is not reachable yet")
+        return self._descriptors.methods.get(path)
 
     def find(self, path: str) -> Method | None:
         """Return the method of a call path such as ``/package.Service/Method``."""

@@ -15,13 +15,19 @@ from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
 from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.common.v1 import text_pb2
+from fleet.access import Role, principal
 from fleet.errors import InvalidArgumentError
-from fleet.wire import SAFETY_STRENGTH, TENANT
+from fleet.wire import AUTHORIZATION, FORWARDED_BY, SAFETY_MINIMUM, SAFETY_STRENGTH, TENANT
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
-# Metadata of the client's own connection, and the header that the sidecar sets itself.
-_NOT_FORWARDED = ("user-agent", "te", "content-type", SAFETY_STRENGTH)
+# Metadata of the client's own connection, keys, and what the sidecar sets itself.
+_NOT_FORWARDED = frozenset(
+    {
+        *("user-agent", "te", "content-type", AUTHORIZATION, FORWARDED_BY),
+        *(SAFETY_STRENGTH, SAFETY_MINIMUM, TENANT),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,9 @@ class RequestGuard:
     def forwarded_metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord
     ) -> list[tuple[str, Any]]:
-        """Return the client's metadata without that of its connection, and the safety strength.
+        """Return the client's metadata without keys, with its tenant and the safety strength.
+
+        The tenant is that of the caller's key, never one that the client names.
 
         Args:
             context: Context of the client's call.
@@ -108,17 +116,24 @@ class RequestGuard:
             InvalidArgumentError: The client's strength is not a number from 0 to 1.
         """
         metadata = dict(context.invocation_metadata() or ())
-        requested, tenant = metadata.get(SAFETY_STRENGTH), metadata.get(TENANT, "")
+        caller, requested = principal.get(), metadata.get(SAFETY_STRENGTH)
         strength = self._strength.resolve(
-            str(tenant), None if requested is None else str(requested)
+            caller.tenant,
+            None if requested is None else str(requested),
+            may_lower=caller.has_key and caller.role >= Role.OPERATOR,
         )
-        record.strength = "" if strength is None else f"{strength:.6g}"
+        own = {
+            TENANT: caller.tenant,
+            SAFETY_STRENGTH: "" if strength.value is None else f"{strength.value:.6g}",
+            SAFETY_MINIMUM: f"{strength.minimum:.6g}" if strength.minimum else "",
+        }
+        record.strength = own[SAFETY_STRENGTH] or own[SAFETY_MINIMUM]
         forwarded = [
             (key, value)
             for key, value in metadata.items()
             if key not in _NOT_FORWARDED and not key.startswith("grpc-")
         ]
-        return [*forwarded, (SAFETY_STRENGTH, record.strength)] if record.strength else forwarded
+        return [*forwarded, *((key, value) for key, value in own.items() if value)]
 
 
 def parse_message(

@@ -1,18 +1,19 @@
 """Safety strength by tenant: set by operators, stored in Redis, sent to the mission as a header.
 
 The mission reads ``bem-safety-strength``, a number from 0 to 1. A client can raise the strength of
-its own request with that header, but never lower it below the operator's floor.
+its own request with that header, but never lower it below its tenant's; an operator can set any
+strength for its own request down to the floor. Where operators have set nothing, the mission's own
+default applies, which the sidecar does not know: it sends ``bem-safety-minimum`` instead.
 """
 
 import asyncio
-import hashlib
-import hmac
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
-from fleet.errors import DeniedError, InvalidArgumentError, UnavailableError
+from fleet.errors import InvalidArgumentError, UnavailableError
 from fleet.redis_pipe import RedisPipe
 from fleet.streams import TIMEOUT_S
 from fleet.wire import SAFETY_STRENGTH
@@ -22,18 +23,30 @@ _LOG = logs.get("safety.strength")
 _DEFAULT, _FLOOR = "all", "floor"
 
 
+@dataclass(frozen=True)
+class SafetyStrength:
+    """Strength of one request.
+
+    Attributes:
+        value: Strength, 0 to 1; None if the mission's own default applies.
+        minimum: Least strength where the default applies, 0 to 1.
+    """
+
+    value: float | None = None
+    minimum: float = 0.0
+
+
 class SafetyStrengthStore:
     """Safety strengths of all tenants, refreshed from Redis.
 
     Args:
-        settings: Redis address, key of the strengths and hash of the operator key.
+        settings: Redis address and key of the strengths.
         interval_s: Seconds between two refreshes; bounds the delay of another sidecar's change.
     """
 
     def __init__(self, settings: SafetySettings, interval_s: float = 0.5) -> None:
         self._pipe = RedisPipe(settings.redis_url, TIMEOUT_S, "strength")
         self._key = settings.strength_key
-        self._operator_key_sha256 = settings.operator_key_sha256
         self._interval_s = interval_s
         self._values: Mapping[str, float] = {}
 
@@ -42,41 +55,31 @@ class SafetyStrengthStore:
         """Lowest strength of any request, 0 to 1."""
         return self._values.get(_FLOOR, 0.0)
 
-    def resolve(self, tenant: str = "", requested: str | None = None) -> float | None:
-        """Return the strength of one request; None if the mission's own default applies.
+    def resolve(
+        self, tenant: str = "", requested: str | None = None, *, may_lower: bool = False
+    ) -> SafetyStrength:
+        """Return the strength of one request.
 
-        The request's own strength comes before its tenant's, and that before the default of all
-        tenants; the floor bounds the result. Example: a default of 0.25, 0.75 for tenant "acme"
-        and a floor of 0.1 give 0.75 for a request of "acme", and 0.1 if it requests 0.
+        The tenant's value comes before the default of all tenants; the request can raise it, and
+        the floor bounds the result. Example: a default of 0.25, 0.75 for tenant "acme" and a floor
+        of 0.1 give "acme" 0.75, also if it requests 0, and 0.9 if it requests 0.9. An operator who
+        requests 0 gets 0.1.
 
         Args:
-            tenant: Tenant of the request; empty for none.
+            tenant: Tenant of the caller's key; empty for none.
             requested: Value of the request's own header; None if it has none.
+            may_lower: Whether the request may go below its tenant's value: it is an operator's.
 
         Raises:
             InvalidArgumentError: The header is not a number from 0 to 1.
         """
-        if requested is not None:
-            strength: float | None = parse_strength(SAFETY_STRENGTH, requested)
-        else:
-            strength = self._values.get(f"tenant:{tenant}", self._values.get(_DEFAULT))
-        if strength is None:
-            return self._values.get(_FLOOR)
-        return max(strength, self.floor)
-
-    def authorize(self, operator_key: str) -> None:
-        """Check an operator key.
-
-        Raises:
-            DeniedError: The key is wrong, or no key is configured.
-        """
-        digest = hashlib.sha256(operator_key.encode()).hexdigest()
-        expected = self._operator_key_sha256
-        if not expected or not hmac.compare_digest(digest, expected):
-            reason = "the operator key is wrong" if expected else "no operator key is configured"
-            raise DeniedError(
-                f"SetStrength requires an operator key: {reason}", "NOT_AN_OPERATOR", {}
-            )
+        own = None if requested is None else parse_strength(SAFETY_STRENGTH, requested)
+        base = self._values.get(f"tenant:{tenant}", self._values.get(_DEFAULT))
+        if own is not None and may_lower:
+            return SafetyStrength(max(own, self.floor))
+        if base is None:
+            return SafetyStrength(minimum=max(own or 0.0, self.floor))
+        return SafetyStrength(max(own or 0.0, base, self.floor))
 
     async def store(self, tenant: str, value: float, floor: float | None) -> None:
         """Store a strength for all sidecars.

@@ -17,6 +17,7 @@ from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.safety.v1 import safety_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2_grpc as rpc
 from fleet import logs
+from fleet.access import principal
 from fleet.audit_chain import ChainWriter
 from fleet.errors import InvalidArgumentError, StatusTable
 from grpc import aio
@@ -34,7 +35,6 @@ _ACTIONS = {
     Action.FILTER: pb.ACTION_FILTER,
     Action.BLOCK: pb.ACTION_BLOCK,
 }
-_OPERATOR_KEY = "bem-operator-key"
 Context: TypeAlias = "aio.ServicerContext[Any, Any]"
 
 
@@ -120,11 +120,11 @@ class SafetyServicer(rpc.SafetyServiceServicer):
         return merge_spans((await self._evaluator.score(query)).spans)
 
     async def SetStrength(
-        self, request: pb.SetStrengthRequest, context: Context
+        self,
+        request: pb.SetStrengthRequest,
+        context: Context,  # noqa: ARG002 - gRPC's
     ) -> pb.SetStrengthResponse:
         """Store a strength; the change is audited before it takes effect."""
-        metadata = dict(context.invocation_metadata() or ())
-        self._strength.authorize(str(metadata.get(_OPERATOR_KEY, "")))
         value = parse_strength("value", request.value)
         floor = parse_strength("floor", request.floor) if request.HasField("floor") else None
         await self._audit.append(
@@ -132,6 +132,7 @@ class SafetyServicer(rpc.SafetyServiceServicer):
                 "request_id": logs.request_id.get(),
                 "method": f"/{SERVICE}/SetStrength",
                 "action": "strength",
+                "principal": principal.get().name,
                 "tenant": request.tenant,
                 "value": f"{value:.6g}",
                 "floor": "" if floor is None else f"{floor:.6g}",
@@ -139,7 +140,8 @@ class SafetyServicer(rpc.SafetyServiceServicer):
         )
         await self._strength.store(request.tenant, value, floor)
         return pb.SetStrengthResponse(
-            value=self._strength.resolve(request.tenant) or 0.0, floor=self._strength.floor
+            value=self._strength.resolve(request.tenant).value or 0.0,
+            floor=self._strength.floor,
         )
 
     def _validate(self, request: pb.CheckRequest | pb.ScoreRequest) -> str:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from bem_fleet.guard.policy import DEFAULT_POLICY
 from fleet.settings import FleetSettings
-from fleet.wire import AUDIT_STREAM
 from pydantic import Field
 
 
@@ -49,16 +48,6 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
 
     strength_key: str = "bem:safety:strength"
     """Redis hash of the safety strengths."""
-
-    operator_key_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
-    """SHA-256, hexadecimal, of the key that SetStrength requires; empty rejects all calls."""
-
-    audit_stream: str = AUDIT_STREAM
-    """Redis stream of the audit records."""
-
-    audit_key_file: Path | None = None
-    """File with the secrets of the audit chain's HMAC, one a line, of which the first signs; unset:
-    the chain is a plain hash, which whoever writes to Redis can forge."""
 
     audit_anchor: Path = Path(".run/audit/anchor")
     """File in which the witness keeps the chain's head."""

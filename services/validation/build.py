@@ -13,6 +13,7 @@ from bem_fleet.services.validation.servicer import SERVICE, ValidationServicer
 from bem_fleet.services.validation.settings import ValidationSettings
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fleet import logs
+from fleet.access.own_key import OwnKey
 from fleet.errors import UnavailableError
 from fleet.server import App
 
@@ -25,7 +26,7 @@ async def build(settings: ValidationSettings, app: App) -> None:
     catalogue = load_catalogue(settings.gates)
     ledger = ClaimLedger(settings.redis_url, settings.claims_stream)
     pool = ComputePool(settings.workers, settings.max_queued)
-    probes = ProbeClient(settings.probe_timeout_s)
+    probes = ProbeClient(settings.probe_timeout_s, OwnKey(settings.service_key_file))
     observations = CanaryObservations(settings.redis_url)
     claims = ClaimService(
         catalogue, ledger, pool, alpha=settings.alpha, resamples=settings.resamples

@@ -8,6 +8,7 @@ import grpc
 from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet import logs
+from fleet.access.own_key import OwnKey
 from fleet.clients import open_channel
 from grpc import aio
 
@@ -33,10 +34,11 @@ class ProbeClient:
 
     Args:
         timeout_s: Timeout of one answer, in seconds.
+        own_key: Key of the validation service.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, own_key: OwnKey) -> None:
+        self._timeout_s, self._own_key = timeout_s, own_key
         self._channels: dict[str, aio.Channel] = {}
 
     async def answer(self, target: ProbeTarget, prompt: str) -> str | None:
@@ -45,7 +47,9 @@ class ProbeClient:
         request = pb.ProbeRequest(model=target.model, prompt=prompt, max_tokens=_MAX_TOKENS)
         stub = rpc.MissionServiceStub(channel)
         try:
-            response = await stub.Probe(request, timeout=self._timeout_s)
+            response = await stub.Probe(
+                request, timeout=self._timeout_s, metadata=self._own_key.metadata()
+            )
         except grpc.RpcError as err:
             _LOG.info("probe not answered", address=target.address, reason=str(err)[:200])
             return None

@@ -7,7 +7,9 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 from bem_fleet.descriptors import load_descriptors
+from fleet.access.keys import KeysFile, key_digest
 
 from tests.charts.rendering import ROOT, VALUE_SETS, golden_of, objects, render, run
 
@@ -248,7 +250,54 @@ def test_gateway_and_helm_test_know_every_mission() -> None:
     (test,) = [pod for name, pod in pods(found) if name.endswith("-inference-test")]
     (gateway,) = [pod for name, pod in pods(found) if name == "bem-fleet-gateway"]
     own = {each["name"]: each.get("value") for each in gateway["containers"][0]["env"]}
-    given = {each["name"]: each["value"] for each in test["containers"][0]["env"]}
+    given = {each["name"]: each.get("value") for each in test["containers"][0]["env"]}
 
     assert json.loads(own["BEM_GATEWAY_MISSIONS"]) == addresses
     assert given["MISSION_ADDRESSES"].split(",") == sorted(addresses.values())
+
+
+def test_each_pod_gets_its_own_key_only() -> None:
+    """Hashes go to every server; a secret to the service that it names, the operator's to none."""
+    found = objects(render(next(v for v in VALUE_SETS if v.stem == "cpu-values")))
+    (secret,) = [e for e in found if e["metadata"]["name"] == "bem-fleet-access"]
+    keys = KeysFile.model_validate(yaml.safe_load(secret["stringData"]["keys.yaml"]))
+    mounted = {
+        name: {
+            item["key"]
+            for v in pod["volumes"]
+            if v["name"] == "access"
+            for item in v["secret"]["items"]
+        }
+        for name, pod in pods(found)
+        if any(volume["name"] == "access" for volume in pod["volumes"])
+    }
+
+    assert mounted == {
+        "bem-fleet-router": {"keys.yaml"},
+        "bem-fleet-gateway": {"keys.yaml", "gateway.key"},
+        "bem-fleet-orchestrator": {"keys.yaml", "orchestrator.key"},
+        "bem-fleet-validation": {"keys.yaml", "validation.key"},
+    }
+    assert keys.anonymous.users == "never"
+    assert {key.name: key.role for key in keys.keys if key.role != "user"} == {
+        "operator": "operator",
+        "orchestrator": "operator",
+        "gateway": "service",
+        "validation": "service",
+    }
+    for key in keys.keys:
+        if text := secret["stringData"].get(f"{key.name}.key"):
+            assert key.sha256 == (key_digest(text),)
+
+
+def test_existing_secret_takes_the_place_of_the_charts() -> None:
+    """The chart then makes no keys."""
+    found = objects(render(next(v for v in VALUE_SETS if v.stem == "external-redis-values")))
+
+    assert not [e for e in found if e["metadata"]["name"] == "bem-fleet-access"]
+    assert "fleet-keys" in {
+        volume["secret"]["secretName"]
+        for _, pod in pods(found)
+        for volume in pod["volumes"]
+        if volume["name"] == "access"
+    }

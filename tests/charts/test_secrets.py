@@ -96,12 +96,16 @@ def test_each_container_has_its_own_password_only() -> None:
         assert logins[name] == {name}
     for name in set(logins) - stated - {"redis", "witness"}:
         assert logins[name] == set()
-    assert {"gateway", "validation", "router", "witness"} == callers
+    assert {"gateway", "orchestrator", "validation", "router", "witness"} == callers
 
 
 def test_secrets_of_the_installations_own_are_used(empty: Path) -> None:
     """With existing Secrets the chart renders none, and the rendering is the same each time."""
-    sets = ("redis.auth.existingSecret=my-redis", "keys.existingSecret=my-keys")
+    sets = (
+        "redis.auth.existingSecret=my-redis",
+        "keys.existingSecret=my-keys",
+        "access.existingSecret=my-access",
+    )
     text = render(empty, *sets)
     found = named(text)
     used = {
@@ -119,7 +123,7 @@ def test_secrets_of_the_installations_own_are_used(empty: Path) -> None:
 
     assert not [name for kind, name in found if kind == "Secret"]
     assert used == {"my-redis"}
-    assert mounted == {"my-redis", "my-keys"}
+    assert mounted == {"my-redis", "my-keys", "my-access"}
     assert render(empty, *sets) == text
 
 
@@ -138,7 +142,7 @@ def test_external_redis_may_have_users_too() -> None:
         for found in (shared, own)
     ]
 
-    assert keys == [{"url"}, {"gateway", "validation", "witness"}]
+    assert keys == [{"url"}, {"gateway", "orchestrator", "validation", "witness"}]
 
 
 def test_keys_outlive_a_release_whose_data_does() -> None:

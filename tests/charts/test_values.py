@@ -106,6 +106,8 @@ def test_every_service_has_its_block() -> None:
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),
         ("redis.auth.password=a b", "at '/redis/auth/password'"),
         ("redis.persistence.size=4GB", "at '/redis/persistence/size'"),
+        ("access.anonymousUsers=maybe", "at '/access/anonymousUsers'"),
+        ("services.gateway.settings.KEYS_FILE=/tmp/k", "settings.KEYS_FILE of gateway is set"),
         ("image.pullPolicy=Sometimes", "at '/image/pullPolicy'"),
     ],
 )

@@ -20,6 +20,7 @@ def send(worker):
         sent[0] += 1
         session = f"{worker}-{sent[0]}-{time.monotonic()}"
         headers = {"Content-Type": "application/json", "x-session-id": session}
+        headers["Authorization"] = f"Bearer {sys.argv[6]}"
         try:
             request = urllib.request.Request(url, body or None, headers)
             urllib.request.urlopen(request, timeout=60).read()
@@ -44,7 +45,7 @@ def complete(release: Release, model: str = MODEL) -> str:
     """Return the text of a chat completion through the gateway."""
     with release.port_forward("gateway", 8080) as port:
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
-        response = httpx.post(url, json=chat(model), timeout=120)
+        response = httpx.post(url, json=chat(model), headers=release.headers(), timeout=120)
     response.raise_for_status()
     return str(response.json()["choices"][0]["message"]["content"])
 
@@ -55,6 +56,7 @@ def give_feedback(release: Release) -> str:
         response = httpx.post(
             f"http://127.0.0.1:{port}/v1/feedback",
             json={"completion_id": "chatcmpl-1", "rating": "up"},
+            headers=release.headers(),
             timeout=30,
         )
     response.raise_for_status()
@@ -88,7 +90,8 @@ def send_continuously(
     """
     path = "/v1/chat/completions" if body else "/v1/models"
     url = f"http://{release.name}-gateway:8080{path}"
-    options = [url, json.dumps(body) if body else "", str(seconds), str(concurrency), str(pause_s)]
+    numbers = [str(seconds), str(concurrency), str(pause_s)]
+    options = [url, json.dumps(body) if body else "", *numbers, release.api_key()]
     command = ["exec", f"deploy/{release.name}-validation", "--", "python", "-c"]
     printed = release.kubectl(*command, _CONTINUOUS_CLIENT, *options, timeout_s=seconds + 120)
     counts: dict[str, Any] = json.loads(printed)

@@ -1,5 +1,6 @@
 """Command-line client of the tests: kubectl and helm on the local cluster or KUBECONFIG's."""
 
+import base64
 import json
 import os
 import shutil
@@ -91,6 +92,16 @@ class Release:
         """Run a helm command on the release."""
         where = ["-n", self.namespace, *arguments]
         return run("helm", verb, self.name, *where, timeout_s=timeout_s)
+
+    def api_key(self, name: str = "user") -> str:
+        """Return a key of the release's Secret."""
+        command = ("get", "secret", f"{self.name}-access", "-o", "json")
+        stored: dict[str, str] = json.loads(self.kubectl(*command))["data"]
+        return base64.b64decode(stored[f"{name}.key"]).decode()
+
+    def headers(self, name: str = "user") -> dict[str, str]:
+        """Return the HTTP headers of a request with a key of the release."""
+        return {"Authorization": f"Bearer {self.api_key(name)}"}
 
     def objects(self, kinds: str) -> list[dict[str, Any]]:
         """Return the release's objects of these kinds."""

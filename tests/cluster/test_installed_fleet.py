@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from tests.cluster.client import complete
@@ -23,6 +24,20 @@ for port in range(1, 65536):
 def test_installed_fleet_answers(release: Release) -> None:
     """With the shipped values `helm install --wait` returns when the model answers."""
     assert "Paris" in complete(release)
+
+
+def test_callers_without_a_key_are_refused(release: Release) -> None:
+    """Users need a key in a cluster, and a user's key is no operator's."""
+    with release.port_forward("gateway", 8080) as port:
+        url = f"http://127.0.0.1:{port}/v1"
+        wrong = {"Authorization": "Bearer wrong"}
+        codes = [
+            httpx.get(f"{url}{path}", headers=headers, timeout=60).status_code
+            for path in ("/models", "/validation/claims")
+            for headers in ({}, wrong, release.headers(), release.headers("operator"))
+        ]
+
+    assert codes == [401, 401, 200, 200, 401, 401, 403, 200]
 
 
 def test_helm_test_passes(release: Release) -> None:

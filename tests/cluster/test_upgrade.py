@@ -11,13 +11,20 @@ from tests.cluster.client import complete, give_feedback, is_stored, send_contin
 from tests.cluster.kubernetes_cli import Release
 
 pytestmark = [pytest.mark.stage("upgrade"), pytest.mark.e2e, pytest.mark.timeout(1500)]
-SECRET = ("get", "secret", "bem-fleet-redis", "-o", "jsonpath={.data}")
+SECRETS = (
+    "get",
+    "secret",
+    "bem-fleet-redis",
+    "bem-fleet-access",
+    "-o",
+    "jsonpath={.items[*].data}",
+)
 
 
 def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None:
     """An upgrade replaces gateway and router; requests succeed and the record is stored."""
     record = give_feedback(release)
-    secret = release.kubectl(*SECRET)
+    secret = release.kubectl(*SECRETS)
     values = [
         "services.gateway.settings.MAX_BODY_BYTES=2097152",
         "services.gateway.replicas=2",
@@ -33,7 +40,7 @@ def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None
 
     assert counts["sent"] > 50
     assert counts["failed"] == []
-    assert release.kubectl(*SECRET) == secret
+    assert release.kubectl(*SECRETS) == secret
     assert is_stored(release, record)
     assert "Paris" in complete(release)
     assert "native" in kernels(release)

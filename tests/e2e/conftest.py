@@ -16,7 +16,9 @@ import openai
 import pytest
 import redis as redis_client
 from bem_fleet.cli.local.plan import Plan
+from fleet.access.own_key import Metadata, bearer
 from fleet.testing import free_port
+from fleet.wire import AUTHORIZATION
 
 from tests.support.stages import sort_by_stage
 
@@ -55,6 +57,16 @@ class Fleet:
     def orchestrator(self) -> str:
         """Address of the orchestrator."""
         return f"127.0.0.1:{self.environment['ORCHESTRATOR_PORT']}"
+
+    @property
+    def operator(self) -> Metadata:
+        """Metadata of an operator's call."""
+        return ((AUTHORIZATION, bearer(self.operator_key_file.read_text().strip())),)
+
+    @property
+    def operator_key_file(self) -> Path:
+        """File with the operator's key."""
+        return Path(self.environment["RUN_DIR"]) / "operator.key"
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of the local fleet and return the completed process."""

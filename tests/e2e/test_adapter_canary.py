@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
+from unittest import mock
 
 import openai
 import pytest
@@ -26,7 +28,8 @@ ANALYSIS = {
 
 def fleetctl_canary(fleet: Fleet, *words: str) -> int:
     """Run ``fleetctl canary`` and return its exit status."""
-    return main(["canary", "--address", fleet.orchestrator, *words])
+    with mock.patch.dict(os.environ, {"RUN_DIR": fleet.environment["RUN_DIR"]}):
+        return main(["canary", "--address", fleet.orchestrator, *words])
 
 
 def phase(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:

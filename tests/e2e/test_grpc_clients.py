@@ -9,6 +9,10 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from bemfleet.fleet.v1 import fleet_pb2 as fleet_pb
+from bemfleet.fleet.v1 import fleet_pb2_grpc as fleet_rpc
+from bemfleet.mission.v1 import mission_pb2 as mission_pb
+from bemfleet.mission.v1 import mission_pb2_grpc as mission_rpc
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.errors import details_of
@@ -80,6 +84,31 @@ def test_health_is_served_for_each_service(channel: grpc.Channel) -> None:
         stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
 
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_operators_need_the_key_that_up_wrote(fleet: Fleet, channel: grpc.Channel) -> None:
+    """Users are open on loopback; adapters and canaries are the operator's, here by key only."""
+    stub: Any = mission_rpc.MissionServiceStub(channel)
+    request = mission_pb.LoadAdapterRequest(name="passage-qa")
+    with pytest.raises(grpc.RpcError) as without:
+        stub.LoadAdapter(request, timeout=60)
+    with pytest.raises(grpc.RpcError) as wrong:
+        stub.ListAdapters(
+            mission_pb.ListAdaptersRequest(), metadata=(("authorization", "Bearer wrong"),)
+        )
+    with grpc.insecure_channel(fleet.orchestrator) as orchestrator:
+        plan: Any = fleet_rpc.FleetServiceStub(orchestrator)
+        with pytest.raises(grpc.RpcError) as planned:
+            plan.GetPlan(fleet_pb.GetPlanRequest(), timeout=60)
+        assert plan.GetFleetStatus(
+            fleet_pb.GetFleetStatusRequest(), timeout=60, metadata=fleet.operator
+        )
+    loaded = stub.LoadAdapter(request, timeout=60, metadata=fleet.operator)
+
+    assert loaded.adapter.name == "passage-qa"
+    assert fleet.operator_key_file.stat().st_mode & 0o777 == 0o600
+    for refused in (without, wrong, planned):
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_unmodified_triton_client_infers(fleet: Fleet) -> None:

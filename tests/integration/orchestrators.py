@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fleet.testing import free_port
 
 from tests.integration.clusters import ROOT, ControlPlane
+from tests.support.access_keys import write_access_keys
 
 MISSIONS = "/apis/fleet.bem.dev/v1alpha1/namespaces/default/missions"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -25,6 +26,9 @@ T = TypeVar("T")
 class Orchestrator:
     """A process that can be killed and started again.
 
+    Attributes:
+        keys: Keys that it accepts.
+
     Args:
         folder: For its log; the cluster's kubeconfig is there, if it has a cluster.
         settings: ``BEM_ORCHESTRATOR_*``.
@@ -32,11 +36,14 @@ class Orchestrator:
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.address = f"127.0.0.1:{free_port()}"
+        self.keys = write_access_keys(folder / "keys", {"name": "fleet", "role": "operator"})
         self._log = folder / "orchestrator.log"
         self._environment = {
             **os.environ,
             "KUBECONFIG": str(folder / "kubeconfig"),
             "BEM_ORCHESTRATOR_ADDRESS": self.address,
+            "BEM_ORCHESTRATOR_KEYS_FILE": str(self.keys.file),
+            "BEM_ORCHESTRATOR_SERVICE_KEY_FILE": str(self.keys.path("fleet")),
             "BEM_ORCHESTRATOR_LEASE_DURATION_S": "4",
             "BEM_ORCHESTRATOR_PRIORITY_CLASS_PREFIX": "bem-",
             "BEM_ORCHESTRATOR_ANALYSIS_INTERVAL_S": "0.3",

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import grpc
+from bemfleet.access.v1 import access_pb2
 from bemfleet.common.v1 import text_pb2
 from bemfleet.mission.v1 import mission_pb2_grpc
 from fleet.errors import UnavailableError
@@ -30,13 +31,18 @@ SERVICE = "sample.v1.SampleService"
 Field = descriptor_pb2.FieldDescriptorProto
 
 
-def sample_descriptors(*extra_methods: str) -> ServiceDescriptor:
-    """Return the service in a pool of its own; ``extra_methods`` are unary like ``Ask``."""
+def sample_descriptors(*extra_methods: str, without_role: str = "") -> ServiceDescriptor:
+    """Return the service in a pool of its own.
+
+    Args:
+        extra_methods: Methods that are unary like ``Ask``.
+        without_role: One more such method, which states no role; empty for none.
+    """
     file = descriptor_pb2.FileDescriptorProto(
         name="sample/v1/sample.proto",
         package="sample.v1",
         syntax="proto3",
-        dependency=["bemfleet/common/v1/text.proto"],
+        dependency=["bemfleet/access/v1/access.proto", "bemfleet/common/v1/text.proto"],
     )
     _add_message(file, "Head", _string("adapter", 1, text_pb2.TEXT_ROLE_LABEL, names_model=True))
     head = Field(
@@ -60,8 +66,12 @@ def sample_descriptors(*extra_methods: str) -> ServiceDescriptor:
         _add_method(service, name)
     _add_method(service, "Tell", server_streaming=True)
     _add_method(service, "Feed", client_streaming=True)
+    for method in service.method:
+        method.options.Extensions[access_pb2.role] = access_pb2.ROLE_USER
+    if without_role:
+        _add_method(service, without_role)
     pool = descriptor_pool.DescriptorPool()
-    for known in (descriptor_pb2.DESCRIPTOR, text_pb2.DESCRIPTOR):
+    for known in (descriptor_pb2.DESCRIPTOR, access_pb2.DESCRIPTOR, text_pb2.DESCRIPTOR):
         pool.AddSerializedFile(known.serialized_pb)
     pool.Add(file)
     return pool.FindServiceByName(SERVICE)
@@ -137,7 +147,7 @@ async def serve_sample(address: str, mission: SampleMission) -> AsyncIterator[Sa
 
     async def build(_settings: FleetSettings, app: App) -> None:
         app.server.add_generic_rpc_handlers((mission,))
-        host: Any = SimpleNamespace(base_model=AdapterInfo("base", "1"))
+        host: Any = SimpleNamespace(base_model=AdapterInfo("base", "1"), warnings=())
         contract = MissionServicer("sample", mission.descriptor, lambda: host)
         mission_pb2_grpc.add_MissionServiceServicer_to_server(contract, app.server)
         pool = mission.descriptor.file.pool

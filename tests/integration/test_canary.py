@@ -123,6 +123,7 @@ async def life(plane: ControlPlane, redis_server: RedisServer) -> AsyncIterator[
                 redis_server.url,
                 missions={"router": socket_of(folder, "router")},
                 fleet_address=made.address,
+                service_key_file=made.keys.path("service"),
             )
         )
         one = Life(plane, client)

@@ -12,7 +12,9 @@ import grpc
 import pytest
 import redis.asyncio as redis
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
+from bemfleet.mission.v1 import mission_pb2  # noqa: F401 - registers the method
 from fleet import logs
+from fleet.access.method_roles import find_generated_method
 from fleet.clients import open_channel, outgoing_metadata, wait_ready
 from fleet.errors import (
     InvalidArgumentError,
@@ -30,6 +32,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 SERVICE = "sample.v1.SampleService"
+USERS_METHOD = "/bemfleet.mission.v1.MissionService/Describe"
 TABLE: StatusTable = {KeyError: grpc.StatusCode.NOT_FOUND}
 
 
@@ -96,6 +99,8 @@ async def echo() -> EchoHandler:
 async def _started(echo: EchoHandler, address: str) -> RunningServer:
     async def build(_settings: FleetSettings, app: App) -> None:
         app.server.add_generic_rpc_handlers((echo,))
+        # The echo's methods are in no proto; they have the role of a user's method.
+        app.roles.find = lambda _path: find_generated_method(USERS_METHOD)
         await app.register_service(SERVICE)
 
     return await start(FleetSettings(address=address, drain_s=10), build, TABLE)

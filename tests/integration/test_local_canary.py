@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
 import yaml
 from bem_fleet.cli import main
+from bem_fleet.cli.operator_key import VARIABLE
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
@@ -63,7 +66,9 @@ class Machine:
     async def run_canary(self, *words: str) -> int:
         """Run ``fleetctl canary``; returns its exit status."""
         given = ["canary", "--address", self.process.address, *words]
-        return await asyncio.to_thread(main, given)
+        key_file = {VARIABLE: str(self.process.keys.path("operator"))}
+        with mock.patch.dict(os.environ, key_file):
+            return await asyncio.to_thread(main, given)
 
     async def begin(self, **analysis: Any) -> int:
         """Start a canary of the other adapter."""
@@ -78,7 +83,8 @@ class Machine:
         async with open_channel(self.process.address) as channel:
             request = pb.GetMissionRequest(name="router")
             stub = rpc.FleetServiceStub(channel)
-            answer = await stub.GetMission(request, timeout=30, wait_for_ready=True)
+            key = self.process.keys.metadata("operator")
+            answer = await stub.GetMission(request, timeout=30, wait_for_ready=True, metadata=key)
             return answer.mission
 
     async def phase(self, wanted: str) -> pb.Canary:
@@ -115,10 +121,16 @@ async def machine(redis_server: RedisServer) -> AsyncIterator[Machine]:
                 missions_dir=str(folder / "missions"),
                 mission_address=f"unix:{folder}/{{service}}.sock",
                 validation_address=judge.address,
+                redis_url=redis_server.url,
             )
         )
         client = await stack.enter_async_context(
-            gateway(redis_server.url, missions={"router": address}, fleet_address=made.address)
+            gateway(
+                redis_server.url,
+                missions={"router": address},
+                fleet_address=made.address,
+                service_key_file=made.keys.path("service"),
+            )
         )
         one = Machine(folder, made, client)
         await stack.enter_async_context(mission(address, one.mission))

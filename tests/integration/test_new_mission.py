@@ -33,7 +33,13 @@ _COMMAND_S = 400.0
 _SPLIT_S = 60.0
 # Central files that new_mission regenerates; all others that it changes are the mission's own.
 GENERATED = (
-    *("README.md", "charts/values.yaml", "charts/rules/fleet.yaml", "charts/dashboards/"),
+    *(
+        "README.md",
+        "docs/security.md",
+        "charts/values.yaml",
+        "charts/rules/fleet.yaml",
+        "charts/dashboards/",
+    ),
     *("tests/charts/golden/", "libs/bemfleet/", "services/"),
 )
 

@@ -4,11 +4,14 @@ import threading
 import urllib.error
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from bemfleet.fleet.v1 import fleet_pb2, fleet_pb2_grpc
+from fleet.testing import RedisServer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.integration.clusters import (
@@ -247,21 +250,25 @@ def test_conflicting_writes_are_retried(plane: ControlPlane) -> None:
 
 
 def stub(made: Orchestrator) -> Any:
-    """Return a stub once the service is ready."""
+    """Return a stub whose calls carry the operator's key, once the service is ready."""
     channel = grpc.insecure_channel(made.address)
     service = fleet_pb2.DESCRIPTOR.services_by_name["FleetService"].full_name
     watch = health_pb2_grpc.HealthStub(channel).Watch(
         health_pb2.HealthCheckRequest(service=service), wait_for_ready=True, timeout=60
     )
     next(a for a in watch if a.status == health_pb2.HealthCheckResponse.SERVING)
-    return fleet_pb2_grpc.FleetServiceStub(channel)
+    fleet = fleet_pb2_grpc.FleetServiceStub(channel)
+    key = made.keys.metadata("operator")
+    methods = fleet_pb2.DESCRIPTOR.services_by_name["FleetService"].methods_by_name
+    calls = {name: partial(getattr(fleet, name), metadata=key) for name in methods}
+    return SimpleNamespace(**calls)
 
 
-def test_the_fleet_answers_over_grpc(plane: ControlPlane) -> None:
+def test_the_fleet_answers_over_grpc(plane: ControlPlane, redis_server: RedisServer) -> None:
     """Missions, plan, graph and sums come from the caches; an unknown mission is NOT_FOUND."""
     add_node(plane, "orch-a", RTX, 2)
     edge = {"mission": "online", "interface": "PolicyUpdateInterface"}
-    with orchestrator(plane.folder) as made:
+    with orchestrator(plane.folder, redis_url=redis_server.url) as made:
         add(plane, "router", gpus=one_gpu(), integrates=[edge])
         until(lambda: selector(plane, "router").get(HOST) == "orch-a", "assigned")
         fleet = stub(made)

@@ -25,7 +25,11 @@ from redis.exceptions import NoPermissionError
 RULES = redis_users(load_descriptors())
 KEYS = {
     "gateway": ("bem:feedback", "bem:feedback:once:k", "bem:canary:default/router/a"),
-    "validation": ("bem:claims", "bem:claims:keys", "bem:claims:p", "bem:canary:default/router/a"),
+    "validation": (
+        *("bem:claims", "bem:claims:keys", "bem:claims:p", "bem:canary:default/router/a"),
+        *("bem:audit", "bem:audit:head"),
+    ),
+    "orchestrator": ("bem:audit", "bem:audit:head"),
     "safety": ("bem:audit", "bem:audit:head", "bem:safety:strength"),
     "witness": ("bem:audit", "bem:audit:head"),
     "probe": (),
@@ -159,7 +163,7 @@ async def test_every_service_can_do_its_work(access: Access) -> None:
     assert ids[0] == ids[1]
     assert claims == ({}, [], None)
     assert len(scores) == 1
-    assert (store.floor, store.resolve("acme")) == (0.25, 0.5)
+    assert (store.floor, store.resolve("acme").value) == (0.25, 0.5)
     assert (report.records, report.faults) == (5, [])
     assert access.call("probe", "PING") is True
 

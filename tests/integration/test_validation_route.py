@@ -16,6 +16,7 @@ from bem_fleet.services.gateway.settings import GatewaySettings
 from fleet.testing import RedisServer, free_port
 
 from tests.integration.validations import scores, validation
+from tests.support.access_keys import write_access_keys
 
 MANY = [1] * 150_000
 JSON = {"Content-Type": "application/json"}
@@ -35,16 +36,22 @@ async def address(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[st
 
 
 @pytest.fixture
-async def http(address: str, redis_server: RedisServer) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway in front of it."""
-    port = free_port()
-    app = make_app(GatewaySettings(validation_address=address, redis_url=redis_server.url))
+async def http(
+    address: str, redis_server: RedisServer, tmp_path: Path
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the operator's key of a gateway in front of it."""
+    port, keys = free_port(), write_access_keys(tmp_path / "keys")
+    app = make_app(
+        GatewaySettings(validation_address=address, redis_url=redis_server.url, keys_file=keys.file)
+    )
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
     )
     serving = asyncio.create_task(server.serve())
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}/v1/validation", timeout=30
+        base_url=f"http://127.0.0.1:{port}/v1/validation",
+        timeout=30,
+        headers=keys.headers("operator"),
     ) as client:
         await _listening(client)
         yield client
@@ -199,16 +206,21 @@ async def test_used_key_conflicts_and_bad_page_is_named(http: httpx.AsyncClient)
     assert (page.status_code, page.json()["error"]["param"]) == (400, "after")
 
 
-async def test_absent_service_is_503(redis_server: RedisServer) -> None:
+async def test_absent_service_is_503(redis_server: RedisServer, tmp_path: Path) -> None:
     """Without the validation service its routes say so, and when to come back."""
+    keys = write_access_keys(tmp_path / "keys")
     settings = GatewaySettings(
-        validation_address=f"127.0.0.1:{free_port()}", redis_url=redis_server.url
+        validation_address=f"127.0.0.1:{free_port()}",
+        redis_url=redis_server.url,
+        keys_file=keys.file,
     )
     app = make_app(settings)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://gateway/v1/validation"
+            transport=httpx.ASGITransport(app),
+            base_url="http://gateway/v1/validation",
+            headers=keys.headers("operator"),
         ) as client,
     ):
         answer = await client.get("/claims")

@@ -12,10 +12,12 @@ import typer
 from bem.errors import BemError
 from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
+from fleet.access.own_key import Metadata
 from fleet.errors import UnavailableError, details_of
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.operator_key import operator_metadata
 from bem_fleet.cli.tables import format_table
 
 _TIMEOUT_S = 60.0
@@ -47,12 +49,12 @@ def _options(
 def list_adapters(ctx: typer.Context) -> int:
     """Print the base model, the loaded adapters, and what is not served with the reason."""
 
-    def call(mission: rpc.MissionServiceStub) -> str:
-        found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S)
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+        found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S, metadata=key)
         rows = [("name", "version", "rank", "loaded", "outputs"), *map(_row, found.adapters)]
         lines = [format_table(rows), f"context: {found.context_tokens} tokens"]
         lines += [f"rejected: {one.name}: {one.reason}" for one in found.rejected]
-        described = mission.Describe(pb.DescribeRequest(), timeout=_TIMEOUT_S)
+        described = mission.Describe(pb.DescribeRequest(), timeout=_TIMEOUT_S, metadata=key)
         return "\n".join([*lines, *(f"warning: {text}" for text in described.warnings)])
 
     return _call(ctx.obj.address, call)
@@ -62,8 +64,9 @@ def list_adapters(ctx: typer.Context) -> int:
 def load(ctx: typer.Context, name: str) -> int:
     """Load an adapter from the mission's adapter folder."""
 
-    def call(mission: rpc.MissionServiceStub) -> str:
-        done = mission.LoadAdapter(pb.LoadAdapterRequest(name=name), timeout=_TIMEOUT_S)
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+        request = pb.LoadAdapterRequest(name=name)
+        done = mission.LoadAdapter(request, timeout=_TIMEOUT_S, metadata=key)
         return f"{done.adapter.name}: loaded, version {done.adapter.version[:12]}"
 
     return _call(ctx.obj.address, call)
@@ -73,8 +76,9 @@ def load(ctx: typer.Context, name: str) -> int:
 def unload(ctx: typer.Context, name: str) -> int:
     """Unload an adapter; requests that use it finish first."""
 
-    def call(mission: rpc.MissionServiceStub) -> str:
-        mission.UnloadAdapter(pb.UnloadAdapterRequest(name=name), timeout=_TIMEOUT_S)
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+        request = pb.UnloadAdapterRequest(name=name)
+        mission.UnloadAdapter(request, timeout=_TIMEOUT_S, metadata=key)
         return f"{name}: unloaded"
 
     return _call(ctx.obj.address, call)
@@ -142,15 +146,15 @@ def _outputs(adapter: pb.Adapter) -> str:
     return "exact"
 
 
-def _call(address: str, call: Callable[[rpc.MissionServiceStub], str]) -> int:
-    """Call a mission and print the result; a refusal is exit code 1.
+def _call(address: str, call: Callable[[rpc.MissionServiceStub, Metadata], str]) -> int:
+    """Call a mission with the operator's key and print the result; a refusal is exit code 1.
 
     Raises:
         UnavailableError: The mission cannot be reached.
     """
     with grpc.insecure_channel(address) as channel:
         try:
-            print(call(rpc.MissionServiceStub(channel)))
+            print(call(rpc.MissionServiceStub(channel), operator_metadata(address)))
         except grpc.RpcError as err:
             details = details_of(err)
             if details.code in _UNREACHABLE:

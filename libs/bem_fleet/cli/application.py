@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import typer
 from bem.errors import GateFormatError
-from fleet.errors import InvalidArgumentError, UnavailableError
+from fleet.access.keys import KeysFileError
+from fleet.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from typer.exceptions import TyperException
 
 from bem_fleet.cli.local.checks import NotReadyToStartError
@@ -37,7 +38,7 @@ def run_application(app: typer.Typer, name: str, arguments: Sequence[str] | None
     except TyperException as err:
         print(f"{name}: {getattr(err, 'message', None) or err}", file=sys.stderr)
         return CANNOT_TELL
-    except NotReadyToStartError as err:
+    except (NotReadyToStartError, NotFoundError, KeysFileError) as err:
         print(f"{name}: {err}", file=sys.stderr)
         return NO
     except (GateFormatError, InvalidArgumentError, UnavailableError, DescriptorError) as err:

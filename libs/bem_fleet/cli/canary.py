@@ -16,15 +16,16 @@ from google.protobuf.struct_pb2 import Struct
 
 from bem_fleet.cli.application import NO, YES
 from bem_fleet.cli.canary_table import format_canary, from_message
+from bem_fleet.cli.operator_key import operator_metadata
 
 COMMANDS = ("pause", "resume", "promote", "abort")
 """Commands that steer a running canary."""
 
 _TIMEOUT_S = 10.0
 _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-_DEADLINE: dict[str, Any] = {"timeout": _TIMEOUT_S}
 _DEFAULT_STEP_S = 60
-Call = Callable[[rpc.FleetServiceStub], str]
+Options = Mapping[str, Any]
+Call = Callable[[rpc.FleetServiceStub, Options], str]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,7 +83,9 @@ def start(
     except ParseError as err:
         raise InvalidArgumentError("spec", str(err)) from err
     request = pb.StartCanaryRequest(namespace=ctx.obj.namespace, name=mission, canary=message)
-    return _call(ctx.obj, lambda fleet: f"canary {fleet.StartCanary(request, **_DEADLINE).id}")
+    return _call(
+        ctx.obj, lambda fleet, options: f"canary {fleet.StartCanary(request, **options).id}"
+    )
 
 
 @app.command("pause")
@@ -114,8 +117,8 @@ def status(ctx: typer.Context, mission: str) -> int:
     """Print a mission's canary."""
     request = pb.GetMissionRequest(namespace=ctx.obj.namespace, name=mission)
 
-    def call(fleet: rpc.FleetServiceStub) -> str:
-        found = fleet.GetMission(request, **_DEADLINE).mission
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
+        found = fleet.GetMission(request, **options).mission
         return format_canary(found.name, from_message(found))
 
     return _call(ctx.obj, call)
@@ -165,22 +168,23 @@ def _steer(where: Orchestrator, mission: str, command: str) -> int:
     value = pb.CanaryCommand.Value(f"CANARY_COMMAND_{command.upper()}")
     request = pb.SteerCanaryRequest(namespace=where.namespace, name=mission, command=value)
 
-    def call(fleet: rpc.FleetServiceStub) -> str:
-        fleet.SteerCanary(request, **_DEADLINE)
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
+        fleet.SteerCanary(request, **options)
         return f"{mission}: {command} requested"
 
     return _call(where, call)
 
 
 def _call(where: Orchestrator, call: Call) -> int:
-    """Call the orchestrator and print the result; a refusal is exit code 1.
+    """Call the orchestrator with the operator's key and print the result; a refusal is code 1.
 
     Raises:
         UnavailableError: The orchestrator cannot be reached.
     """
+    options = {"timeout": _TIMEOUT_S, "metadata": operator_metadata(where.address)}
     with grpc.insecure_channel(where.address) as channel:
         try:
-            print(call(rpc.FleetServiceStub(channel)))
+            print(call(rpc.FleetServiceStub(channel), options))
         except grpc.RpcError as err:
             details = details_of(err)
             if details.code in _UNREACHABLE:

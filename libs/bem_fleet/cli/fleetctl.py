@@ -14,7 +14,7 @@ import typer
 from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli import adapters, audit, canary, experiments
+from bem_fleet.cli import adapters, audit, canary, experiments, keys
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.plan import Plan
@@ -30,6 +30,7 @@ audits = typer.Typer(no_args_is_help=True, help="Check the sidecars' audit log."
 app.add_typer(audits, name="audit")
 app.add_typer(canary.app, name="canary")
 app.add_typer(adapters.app, name="adapters")
+app.add_typer(keys.app, name="keys")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -92,6 +92,21 @@ def explain(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
     return _show(namespace or ctx.obj, mission, format_explanation)
 
 
+@app.command("key")
+def key(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="operator, user, or a service")] = "operator",
+    *,
+    release: Annotated[str, typer.Option(help="name of the release")] = "fleet",
+    secret: Annotated[str, typer.Option(help="Secret; <release>-access if empty")] = "",
+    namespace: Namespace = "",
+) -> int:
+    """Print an API key of the release's Secret, for `FLEETCTL_KEY_FILE` or a header."""
+    template = f'go-template={{{{index .data "{name}.key" | base64decode}}}}{{{{"\\n"}}}}'
+    words = ("get", "secret", secret or f"{release}-access", "-o", template)
+    return _run(_kubectl(namespace or ctx.obj, *words))
+
+
 def start_patch(
     *, image: str, model: str, steps: list[str], shadow: int | None, attempt: int | None
 ) -> dict[str, Any]:

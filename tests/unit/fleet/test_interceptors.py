@@ -4,6 +4,9 @@ from typing import Any
 
 import grpc
 from fleet import logs
+from fleet.access.access import Access
+from fleet.access.call_guard import CallGuard
+from fleet.access.method_roles import MethodRoles
 from fleet.interceptors import CallInterceptor
 from grpc_health.v1 import health_pb2
 
@@ -11,10 +14,12 @@ from grpc_health.v1 import health_pb2
 async def _intercept(handler: Any) -> Any:
     details: Any = type("Details", (), {"method": "/sample.v1.S/M"})()
 
+    guard = CallGuard(Access(None, "unix:/run/s.sock"), MethodRoles(), None)
+
     async def continuation(_details: Any) -> Any:
         return handler
 
-    return await CallInterceptor({}).intercept_service(continuation, details)
+    return await CallInterceptor({}, guard).intercept_service(continuation, details)
 
 
 class Context:

@@ -1,5 +1,6 @@
 """Text roles and field paths of messages."""
 
+from bemfleet.access.v1 import access_pb2
 from bemfleet.common.v1 import text_pb2
 from bemfleet.mission.v1 import mission_pb2
 from bemfleet.router.v1 import router_pb2 as pb
@@ -49,7 +50,10 @@ def test_end_and_judged_text_are_known_from_the_type() -> None:
 def test_options_are_read_from_a_foreign_pool() -> None:
     """A pool filled by reflection gives the same roles and paths as the generated one."""
     pool = descriptor_pool.DescriptorPool()
-    for file in (descriptor_pb2.DESCRIPTOR, text_pb2.DESCRIPTOR, pb.DESCRIPTOR):
+    for file in (
+        *(descriptor_pb2.DESCRIPTOR, access_pb2.DESCRIPTOR),
+        *(text_pb2.DESCRIPTOR, pb.DESCRIPTOR),
+    ):
         pool.AddSerializedFile(file.serialized_pb)
     foreign = pool.FindMessageTypeByName(pb.CompleteRequest.DESCRIPTOR.full_name)
 

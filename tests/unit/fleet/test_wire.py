@@ -8,7 +8,7 @@ def test_every_contract_is_stated_once() -> None:
     values = [value for name, value in vars(wire).items() if name.isupper()]
     keys = (
         *(wire.REQUEST_ID, wire.TRACEPARENT, wire.SAFETY_STRENGTH),
-        *(wire.TENANT, wire.OPERATOR_KEY, wire.SESSION_ID, wire.TRACK),
+        *(wire.TENANT, wire.AUTHORIZATION, wire.FORWARDED_BY, wire.SESSION_ID, wire.TRACK),
     )
 
     assert len(values) == len(set(values))

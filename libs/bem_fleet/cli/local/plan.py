@@ -118,6 +118,25 @@ class Plan:
         return self.run / "logs"
 
     @property
+    def operator_key(self) -> Path:
+        """File with the operator's key."""
+        return self.run / "operator.key"
+
+    @property
+    def keys_file(self) -> Path:
+        """File with the hashes of all API keys; ``fleetctl keys`` edits it."""
+        return self.run / "keys.yaml"
+
+    @property
+    def service_keys(self) -> Path:
+        """Folder of the services' keys."""
+        return self.run / "service-keys"
+
+    def service_key(self, name: str) -> Path:
+        """Return the file with a service's key for its calls to other services."""
+        return self.service_keys / f"{name}.key"
+
+    @property
     def mission_specs(self) -> Path:
         """Folder of the missions' specifications, which the orchestrator reads and writes."""
         return self.run / "missions"
@@ -203,6 +222,7 @@ class Plan:
             "ADDRESS": address,
             "UPSTREAM": self._socket(mission),
             "PAGES_ADDRESS": pages,
+            "KEYS_FILE": str(self.keys_file),
             **self._login(sidecar),
         }
         return Program(
@@ -234,7 +254,12 @@ class Plan:
     def _control_program(self, one: Descriptor) -> Program:
         """Return a service with a network port of its own."""
         address = self.address(one.name)
-        own = {"ADDRESS": address, **self._login(one)}
+        own = {
+            "ADDRESS": address,
+            "KEYS_FILE": str(self.keys_file),
+            "SERVICE_KEY_FILE": str(self.service_key(one.name)),
+            **self._login(one),
+        }
         listens, page = f"{address} {'HTTP' if one.protocol == 'http' else 'gRPC'}", address
         if one.metrics_port:
             page = own["METRICS_ADDRESS"] = self.metrics_address(one.name)

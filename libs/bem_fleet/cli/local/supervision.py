@@ -17,6 +17,7 @@ from fleet.files import make_private_tree, private_umask, write_atomic, write_js
 from supervisor.xmlrpc import SupervisorTransport
 
 from bem_fleet.checkout import ROOT
+from bem_fleet.cli.local.access_keys import prepare_keys
 from bem_fleet.cli.local.checks import NotReadyToStartError
 from bem_fleet.cli.local.plan import Plan, Program
 from bem_fleet.services.orchestrator.local.merge_patch import apply_merge_patch
@@ -119,6 +120,7 @@ def _write_run_folder(plan: Plan) -> Path:
     rules = plan.redis_rules
     plan.credentials.ensure(rules, {key for one in plan.services for key in one.keys})
     write_atomic(plan.redis_acl, plan.credentials.redis_acl(rules))
+    prepare_keys(plan)
     for name, spec in plan.specs.items():
         _update_spec(plan.mission_specs / f"{name}.json", name, spec)
     (plan.run / SCRAPE_TARGETS).write_text(json.dumps(plan.scrape_targets(), indent=1))

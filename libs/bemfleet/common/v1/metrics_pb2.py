@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_access__pb2
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n bemfleet/common/v1/metrics.proto\x12\x12\x62\x65mfleet.common.v1\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x0f\n\rScrapeRequest\"*\n\x0eScrapeResponse\x12\x18\n\nexposition\x18\x01 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\x32\x61\n\x0eMetricsService\x12O\n\x06Scrape\x12!.bemfleet.common.v1.ScrapeRequest\x1a\".bemfleet.common.v1.ScrapeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n bemfleet/common/v1/metrics.proto\x12\x12\x62\x65mfleet.common.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x0f\n\rScrapeRequest\"*\n\x0eScrapeResponse\x12\x18\n\nexposition\x18\x01 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\x32g\n\x0eMetricsService\x12U\n\x06Scrape\x12!.bemfleet.common.v1.ScrapeRequest\x1a\".bemfleet.common.v1.ScrapeResponse\"\x04\x88\xe2\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCRAPERESPONSE'].fields_by_name['exposition']._loaded_options = None
   _globals['_SCRAPERESPONSE'].fields_by_name['exposition']._serialized_options = b'\270\341\030\004'
-  _globals['_SCRAPEREQUEST']._serialized_start=87
-  _globals['_SCRAPEREQUEST']._serialized_end=102
-  _globals['_SCRAPERESPONSE']._serialized_start=104
-  _globals['_SCRAPERESPONSE']._serialized_end=146
-  _globals['_METRICSSERVICE']._serialized_start=148
-  _globals['_METRICSSERVICE']._serialized_end=245
+  _globals['_METRICSSERVICE'].methods_by_name['Scrape']._loaded_options = None
+  _globals['_METRICSSERVICE'].methods_by_name['Scrape']._serialized_options = b'\210\342\030\003'
+  _globals['_SCRAPEREQUEST']._serialized_start=120
+  _globals['_SCRAPEREQUEST']._serialized_end=135
+  _globals['_SCRAPERESPONSE']._serialized_start=137
+  _globals['_SCRAPERESPONSE']._serialized_end=179
+  _globals['_METRICSSERVICE']._serialized_start=181
+  _globals['_METRICSSERVICE']._serialized_end=284
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_access__pb2
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/router/v1/router.proto\x12\x12\x62\x65mfleet.router.v1\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"J\n\x0b\x43hatMessage\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\'\n\x07\x63ontent\x18\x02 \x01(\tB\x16\xb8\xe1\x18\x01\xea\xe1\x18\x0erole=assistant\"\x9d\x01\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.ChatMessage\x12\x1e\n\x16\x63ontinue_final_message\x18\x02 \x01(\x08\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x18\n\x16_add_generation_prompt\"\xe3\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12?\n\nlogit_bias\x18\x08 \x03(\x0b\x32+.bemfleet.router.v1.Sampling.LogitBiasEntry\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x07\x88\x01\x01\x12\x12\n\x05min_p\x18\n \x01(\x02H\x08\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x08\n\x06_min_p\"\xaf\x03\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12 \n\x06prompt\x18\x02 \x01(\tB\x0e\xb8\xe1\x18\x01\xea\xe1\x18\x06\x61lwaysH\x00\x12.\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1e.bemfleet.router.v1.ChatPromptH\x00\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.bemfleet.router.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x1a\n\radapter_scale\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12!\n\x14\x61\x64\x61pter_from_message\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nmin_tokens\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x12\n\nignore_eos\x18\n \x01(\x08\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\x05\x42\x07\n\x05inputB\r\n\x0b_max_tokensB\x10\n\x0e_adapter_scaleB\x17\n\x15_adapter_from_messageB\r\n\x0b_min_tokens\"E\n\x05Usage\x12\x1b\n\rprompt_tokens\x18\x01 \x01(\x05\x42\x04\xf0\xe1\x18\x01\x12\x1f\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x42\x04\xf0\xe1\x18\x01\"E\n\x0bLikelyToken\x12\x10\n\x02id\x18\x01 \x01(\x05\x42\x04\xb8\xe1\x18\x05\x12\x13\n\x05token\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\x8b\x01\n\x0cTokenLogprob\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\x12\x32\n\x03top\x18\x02 \x03(\x0b\x32\x1f.bemfleet.router.v1.LikelyTokenB\x04\xd8\xe1\x18\x01\x12\x16\n\x08redacted\x18\x03 \x01(\x08\x42\x04\xe0\xe1\x18\x01\"\xea\x01\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x03\x12=\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReasonB\x04\xc8\xe1\x18\x01\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob:\x04\xc0\xe1\x18\x01\"G\n\x0f\x43ompleteRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\xde\x01\n\x10\x43ompleteResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x37\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReason\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\"J\n\x12\x43ountTokensRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\\\n\x13\x43ountTokensResponse\x12(\n\x05usage\x18\x01 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xa5\x02\n\rRouterService\x12W\n\x08Generate\x12#.bemfleet.router.v1.GenerateRequest\x1a$.bemfleet.router.v1.GenerateResponse0\x01\x12U\n\x08\x43omplete\x12#.bemfleet.router.v1.CompleteRequest\x1a$.bemfleet.router.v1.CompleteResponse\x12\x64\n\x0b\x43ountTokens\x12&.bemfleet.router.v1.CountTokensRequest\x1a\'.bemfleet.router.v1.CountTokensResponse\"\x04\xf8\xe1\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/router/v1/router.proto\x12\x12\x62\x65mfleet.router.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"J\n\x0b\x43hatMessage\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\'\n\x07\x63ontent\x18\x02 \x01(\tB\x16\xb8\xe1\x18\x01\xea\xe1\x18\x0erole=assistant\"\x9d\x01\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.ChatMessage\x12\x1e\n\x16\x63ontinue_final_message\x18\x02 \x01(\x08\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x18\n\x16_add_generation_prompt\"\xe3\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12?\n\nlogit_bias\x18\x08 \x03(\x0b\x32+.bemfleet.router.v1.Sampling.LogitBiasEntry\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x07\x88\x01\x01\x12\x12\n\x05min_p\x18\n \x01(\x02H\x08\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x08\n\x06_min_p\"\xaf\x03\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12 \n\x06prompt\x18\x02 \x01(\tB\x0e\xb8\xe1\x18\x01\xea\xe1\x18\x06\x61lwaysH\x00\x12.\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1e.bemfleet.router.v1.ChatPromptH\x00\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.bemfleet.router.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x1a\n\radapter_scale\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12!\n\x14\x61\x64\x61pter_from_message\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nmin_tokens\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x12\n\nignore_eos\x18\n \x01(\x08\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\x05\x42\x07\n\x05inputB\r\n\x0b_max_tokensB\x10\n\x0e_adapter_scaleB\x17\n\x15_adapter_from_messageB\r\n\x0b_min_tokens\"M\n\x05Usage\x12\x1f\n\rprompt_tokens\x18\x01 \x01(\x05\x42\x08\xf0\xe1\x18\x01\x90\xe2\x18\x01\x12#\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x42\x08\xf0\xe1\x18\x01\x90\xe2\x18\x01\"E\n\x0bLikelyToken\x12\x10\n\x02id\x18\x01 \x01(\x05\x42\x04\xb8\xe1\x18\x05\x12\x13\n\x05token\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\x8b\x01\n\x0cTokenLogprob\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\x12\x32\n\x03top\x18\x02 \x03(\x0b\x32\x1f.bemfleet.router.v1.LikelyTokenB\x04\xd8\xe1\x18\x01\x12\x16\n\x08redacted\x18\x03 \x01(\x08\x42\x04\xe0\xe1\x18\x01\"\xea\x01\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x03\x12=\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReasonB\x04\xc8\xe1\x18\x01\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob:\x04\xc0\xe1\x18\x01\"G\n\x0f\x43ompleteRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\xde\x01\n\x10\x43ompleteResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x37\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReason\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\"J\n\x12\x43ountTokensRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\\\n\x13\x43ountTokensResponse\x12(\n\x05usage\x18\x01 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb5\x02\n\rRouterService\x12]\n\x08Generate\x12#.bemfleet.router.v1.GenerateRequest\x1a$.bemfleet.router.v1.GenerateResponse\"\x04\x88\xe2\x18\x02\x30\x01\x12[\n\x08\x43omplete\x12#.bemfleet.router.v1.CompleteRequest\x1a$.bemfleet.router.v1.CompleteResponse\"\x04\x88\xe2\x18\x02\x12h\n\x0b\x43ountTokens\x12&.bemfleet.router.v1.CountTokensRequest\x1a\'.bemfleet.router.v1.CountTokensResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,9 +46,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST'].fields_by_name['stop']._loaded_options = None
   _globals['_GENERATEREQUEST'].fields_by_name['stop']._serialized_options = b'\270\341\030\001'
   _globals['_USAGE'].fields_by_name['prompt_tokens']._loaded_options = None
-  _globals['_USAGE'].fields_by_name['prompt_tokens']._serialized_options = b'\360\341\030\001'
+  _globals['_USAGE'].fields_by_name['prompt_tokens']._serialized_options = b'\360\341\030\001\220\342\030\001'
   _globals['_USAGE'].fields_by_name['completion_tokens']._loaded_options = None
-  _globals['_USAGE'].fields_by_name['completion_tokens']._serialized_options = b'\360\341\030\001'
+  _globals['_USAGE'].fields_by_name['completion_tokens']._serialized_options = b'\360\341\030\001\220\342\030\001'
   _globals['_LIKELYTOKEN'].fields_by_name['id']._loaded_options = None
   _globals['_LIKELYTOKEN'].fields_by_name['id']._serialized_options = b'\270\341\030\005'
   _globals['_LIKELYTOKEN'].fields_by_name['token']._loaded_options = None
@@ -70,36 +71,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETERESPONSE'].fields_by_name['model_version']._serialized_options = b'\270\341\030\004\360\341\030\001'
   _globals['_COUNTTOKENSRESPONSE'].fields_by_name['model_version']._loaded_options = None
   _globals['_COUNTTOKENSRESPONSE'].fields_by_name['model_version']._serialized_options = b'\270\341\030\004'
+  _globals['_ROUTERSERVICE'].methods_by_name['Generate']._loaded_options = None
+  _globals['_ROUTERSERVICE'].methods_by_name['Generate']._serialized_options = b'\210\342\030\002'
+  _globals['_ROUTERSERVICE'].methods_by_name['Complete']._loaded_options = None
+  _globals['_ROUTERSERVICE'].methods_by_name['Complete']._serialized_options = b'\210\342\030\002'
   _globals['_ROUTERSERVICE'].methods_by_name['CountTokens']._loaded_options = None
-  _globals['_ROUTERSERVICE'].methods_by_name['CountTokens']._serialized_options = b'\370\341\030\001'
-  _globals['_FINISHREASON']._serialized_start=2231
-  _globals['_FINISHREASON']._serialized_end=2326
-  _globals['_CHATMESSAGE']._serialized_start=86
-  _globals['_CHATMESSAGE']._serialized_end=160
-  _globals['_CHATPROMPT']._serialized_start=163
-  _globals['_CHATPROMPT']._serialized_end=320
-  _globals['_SAMPLING']._serialized_start=323
-  _globals['_SAMPLING']._serialized_end=806
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=624
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=672
-  _globals['_GENERATEREQUEST']._serialized_start=809
-  _globals['_GENERATEREQUEST']._serialized_end=1240
-  _globals['_USAGE']._serialized_start=1242
-  _globals['_USAGE']._serialized_end=1311
-  _globals['_LIKELYTOKEN']._serialized_start=1313
-  _globals['_LIKELYTOKEN']._serialized_end=1382
-  _globals['_TOKENLOGPROB']._serialized_start=1385
-  _globals['_TOKENLOGPROB']._serialized_end=1524
-  _globals['_GENERATERESPONSE']._serialized_start=1527
-  _globals['_GENERATERESPONSE']._serialized_end=1761
-  _globals['_COMPLETEREQUEST']._serialized_start=1763
-  _globals['_COMPLETEREQUEST']._serialized_end=1834
-  _globals['_COMPLETERESPONSE']._serialized_start=1837
-  _globals['_COMPLETERESPONSE']._serialized_end=2059
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=2061
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=2135
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2137
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2229
-  _globals['_ROUTERSERVICE']._serialized_start=2329
-  _globals['_ROUTERSERVICE']._serialized_end=2622
+  _globals['_ROUTERSERVICE'].methods_by_name['CountTokens']._serialized_options = b'\370\341\030\001\210\342\030\002'
+  _globals['_FINISHREASON']._serialized_start=2272
+  _globals['_FINISHREASON']._serialized_end=2367
+  _globals['_CHATMESSAGE']._serialized_start=119
+  _globals['_CHATMESSAGE']._serialized_end=193
+  _globals['_CHATPROMPT']._serialized_start=196
+  _globals['_CHATPROMPT']._serialized_end=353
+  _globals['_SAMPLING']._serialized_start=356
+  _globals['_SAMPLING']._serialized_end=839
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=657
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=705
+  _globals['_GENERATEREQUEST']._serialized_start=842
+  _globals['_GENERATEREQUEST']._serialized_end=1273
+  _globals['_USAGE']._serialized_start=1275
+  _globals['_USAGE']._serialized_end=1352
+  _globals['_LIKELYTOKEN']._serialized_start=1354
+  _globals['_LIKELYTOKEN']._serialized_end=1423
+  _globals['_TOKENLOGPROB']._serialized_start=1426
+  _globals['_TOKENLOGPROB']._serialized_end=1565
+  _globals['_GENERATERESPONSE']._serialized_start=1568
+  _globals['_GENERATERESPONSE']._serialized_end=1802
+  _globals['_COMPLETEREQUEST']._serialized_start=1804
+  _globals['_COMPLETEREQUEST']._serialized_end=1875
+  _globals['_COMPLETERESPONSE']._serialized_start=1878
+  _globals['_COMPLETERESPONSE']._serialized_end=2100
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=2102
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=2176
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=2178
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=2270
+  _globals['_ROUTERSERVICE']._serialized_start=2370
+  _globals['_ROUTERSERVICE']._serialized_end=2679
 # @@protoc_insertion_point(module_scope)

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_access__pb2
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/safety/v1/safety.proto\x12\x12\x62\x65mfleet.safety.v1\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"`\n\x0c\x43heckRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x01\x12&\n\x04side\x18\x02 \x01(\x0e\x32\x18.bemfleet.safety.v1.Side\x12\x14\n\x06prompt\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x01\"\xb3\x01\n\rCategoryScore\x12\x16\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tthreshold\x18\x03 \x01(\x02\x12\x18\n\nconstraint\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x10\n\x08severity\x18\x05 \x01(\x02\x12*\n\x06\x61\x63tion\x18\x06 \x01(\x0e\x32\x1a.bemfleet.safety.v1.Action\x12\x10\n\x08violated\x18\x07 \x01(\x08\"F\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x13\n\x05label\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\r\n\x05score\x18\x04 \x01(\x02\"\xd2\x01\n\rCheckResponse\x12*\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1a.bemfleet.safety.v1.Action\x12\x31\n\x06scores\x18\x02 \x03(\x0b\x32!.bemfleet.safety.v1.CategoryScore\x12\x0f\n\x07overall\x18\x03 \x01(\x02\x12\'\n\x05spans\x18\x04 \x03(\x0b\x32\x18.bemfleet.safety.v1.Span\x12\x12\n\x04text\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x14\n\x06policy\x18\x06 \x01(\tB\x04\xb8\xe1\x18\x04\"`\n\x0cScoreRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x01\x12&\n\x04side\x18\x02 \x01(\x0e\x32\x18.bemfleet.safety.v1.Side\x12\x14\n\x06prompt\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x01\"\xac\x01\n\rScoreResponse\x12\x43\n\x06scores\x18\x01 \x03(\x0b\x32-.bemfleet.safety.v1.ScoreResponse.ScoresEntryB\x04\xb8\xe1\x18\x04\x12\'\n\x05spans\x18\x02 \x03(\x0b\x32\x18.bemfleet.safety.v1.Span\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"$\n\rRedactRequest\x12\x13\n\x05texts\x18\x01 \x03(\tB\x04\xb8\xe1\x18\x01\";\n\x0eRedactResponse\x12\x13\n\x05texts\x18\x01 \x03(\tB\x04\xb8\xe1\x18\x02\x12\x14\n\x06labels\x18\x02 \x03(\tB\x04\xb8\xe1\x18\x04\"W\n\x12SetStrengthRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x12\n\x05\x66loor\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_floor\"3\n\x13SetStrengthResponse\x12\r\n\x05value\x18\x01 \x01(\x02\x12\r\n\x05\x66loor\x18\x02 \x01(\x02*A\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSIDE_REQUEST\x10\x01\x12\x11\n\rSIDE_RESPONSE\x10\x02*j\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x11\n\rACTION_FILTER\x10\x02\x12\x11\n\rACTION_REDACT\x10\x03\x12\x10\n\x0c\x41\x43TION_BLOCK\x10\x04\x32\xdc\x02\n\rSafetyService\x12L\n\x05\x43heck\x12 .bemfleet.safety.v1.CheckRequest\x1a!.bemfleet.safety.v1.CheckResponse\x12L\n\x05Score\x12 .bemfleet.safety.v1.ScoreRequest\x1a!.bemfleet.safety.v1.ScoreResponse\x12O\n\x06Redact\x12!.bemfleet.safety.v1.RedactRequest\x1a\".bemfleet.safety.v1.RedactResponse\x12^\n\x0bSetStrength\x12&.bemfleet.safety.v1.SetStrengthRequest\x1a\'.bemfleet.safety.v1.SetStrengthResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/safety/v1/safety.proto\x12\x12\x62\x65mfleet.safety.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"`\n\x0c\x43heckRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x01\x12&\n\x04side\x18\x02 \x01(\x0e\x32\x18.bemfleet.safety.v1.Side\x12\x14\n\x06prompt\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x01\"\xb3\x01\n\rCategoryScore\x12\x16\n\x08\x63\x61tegory\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tthreshold\x18\x03 \x01(\x02\x12\x18\n\nconstraint\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x10\n\x08severity\x18\x05 \x01(\x02\x12*\n\x06\x61\x63tion\x18\x06 \x01(\x0e\x32\x1a.bemfleet.safety.v1.Action\x12\x10\n\x08violated\x18\x07 \x01(\x08\"F\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\x13\n\x05label\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\r\n\x05score\x18\x04 \x01(\x02\"\xd2\x01\n\rCheckResponse\x12*\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x1a.bemfleet.safety.v1.Action\x12\x31\n\x06scores\x18\x02 \x03(\x0b\x32!.bemfleet.safety.v1.CategoryScore\x12\x0f\n\x07overall\x18\x03 \x01(\x02\x12\'\n\x05spans\x18\x04 \x03(\x0b\x32\x18.bemfleet.safety.v1.Span\x12\x12\n\x04text\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x14\n\x06policy\x18\x06 \x01(\tB\x04\xb8\xe1\x18\x04\"`\n\x0cScoreRequest\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x01\x12&\n\x04side\x18\x02 \x01(\x0e\x32\x18.bemfleet.safety.v1.Side\x12\x14\n\x06prompt\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x01\"\xac\x01\n\rScoreResponse\x12\x43\n\x06scores\x18\x01 \x03(\x0b\x32-.bemfleet.safety.v1.ScoreResponse.ScoresEntryB\x04\xb8\xe1\x18\x04\x12\'\n\x05spans\x18\x02 \x03(\x0b\x32\x18.bemfleet.safety.v1.Span\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\"$\n\rRedactRequest\x12\x13\n\x05texts\x18\x01 \x03(\tB\x04\xb8\xe1\x18\x01\";\n\x0eRedactResponse\x12\x13\n\x05texts\x18\x01 \x03(\tB\x04\xb8\xe1\x18\x02\x12\x14\n\x06labels\x18\x02 \x03(\tB\x04\xb8\xe1\x18\x04\"W\n\x12SetStrengthRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\r\n\x05value\x18\x02 \x01(\x02\x12\x12\n\x05\x66loor\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_floor\"3\n\x13SetStrengthResponse\x12\r\n\x05value\x18\x01 \x01(\x02\x12\r\n\x05\x66loor\x18\x02 \x01(\x02*A\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSIDE_REQUEST\x10\x01\x12\x11\n\rSIDE_RESPONSE\x10\x02*j\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x11\n\rACTION_FILTER\x10\x02\x12\x11\n\rACTION_REDACT\x10\x03\x12\x10\n\x0c\x41\x43TION_BLOCK\x10\x04\x32\xf4\x02\n\rSafetyService\x12R\n\x05\x43heck\x12 .bemfleet.safety.v1.CheckRequest\x1a!.bemfleet.safety.v1.CheckResponse\"\x04\x88\xe2\x18\x02\x12R\n\x05Score\x12 .bemfleet.safety.v1.ScoreRequest\x1a!.bemfleet.safety.v1.ScoreResponse\"\x04\x88\xe2\x18\x03\x12U\n\x06Redact\x12!.bemfleet.safety.v1.RedactRequest\x1a\".bemfleet.safety.v1.RedactResponse\"\x04\x88\xe2\x18\x02\x12\x64\n\x0bSetStrength\x12&.bemfleet.safety.v1.SetStrengthRequest\x1a\'.bemfleet.safety.v1.SetStrengthResponse\"\x04\x88\xe2\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,32 +63,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDACTRESPONSE'].fields_by_name['labels']._serialized_options = b'\270\341\030\004'
   _globals['_SETSTRENGTHREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_SETSTRENGTHREQUEST'].fields_by_name['tenant']._serialized_options = b'\270\341\030\004'
-  _globals['_SIDE']._serialized_start=1165
-  _globals['_SIDE']._serialized_end=1230
-  _globals['_ACTION']._serialized_start=1232
-  _globals['_ACTION']._serialized_end=1338
-  _globals['_CHECKREQUEST']._serialized_start=86
-  _globals['_CHECKREQUEST']._serialized_end=182
-  _globals['_CATEGORYSCORE']._serialized_start=185
-  _globals['_CATEGORYSCORE']._serialized_end=364
-  _globals['_SPAN']._serialized_start=366
-  _globals['_SPAN']._serialized_end=436
-  _globals['_CHECKRESPONSE']._serialized_start=439
-  _globals['_CHECKRESPONSE']._serialized_end=649
-  _globals['_SCOREREQUEST']._serialized_start=651
-  _globals['_SCOREREQUEST']._serialized_end=747
-  _globals['_SCORERESPONSE']._serialized_start=750
-  _globals['_SCORERESPONSE']._serialized_end=922
-  _globals['_SCORERESPONSE_SCORESENTRY']._serialized_start=877
-  _globals['_SCORERESPONSE_SCORESENTRY']._serialized_end=922
-  _globals['_REDACTREQUEST']._serialized_start=924
-  _globals['_REDACTREQUEST']._serialized_end=960
-  _globals['_REDACTRESPONSE']._serialized_start=962
-  _globals['_REDACTRESPONSE']._serialized_end=1021
-  _globals['_SETSTRENGTHREQUEST']._serialized_start=1023
-  _globals['_SETSTRENGTHREQUEST']._serialized_end=1110
-  _globals['_SETSTRENGTHRESPONSE']._serialized_start=1112
-  _globals['_SETSTRENGTHRESPONSE']._serialized_end=1163
-  _globals['_SAFETYSERVICE']._serialized_start=1341
-  _globals['_SAFETYSERVICE']._serialized_end=1689
+  _globals['_SAFETYSERVICE'].methods_by_name['Check']._loaded_options = None
+  _globals['_SAFETYSERVICE'].methods_by_name['Check']._serialized_options = b'\210\342\030\002'
+  _globals['_SAFETYSERVICE'].methods_by_name['Score']._loaded_options = None
+  _globals['_SAFETYSERVICE'].methods_by_name['Score']._serialized_options = b'\210\342\030\003'
+  _globals['_SAFETYSERVICE'].methods_by_name['Redact']._loaded_options = None
+  _globals['_SAFETYSERVICE'].methods_by_name['Redact']._serialized_options = b'\210\342\030\002'
+  _globals['_SAFETYSERVICE'].methods_by_name['SetStrength']._loaded_options = None
+  _globals['_SAFETYSERVICE'].methods_by_name['SetStrength']._serialized_options = b'\210\342\030\004'
+  _globals['_SIDE']._serialized_start=1198
+  _globals['_SIDE']._serialized_end=1263
+  _globals['_ACTION']._serialized_start=1265
+  _globals['_ACTION']._serialized_end=1371
+  _globals['_CHECKREQUEST']._serialized_start=119
+  _globals['_CHECKREQUEST']._serialized_end=215
+  _globals['_CATEGORYSCORE']._serialized_start=218
+  _globals['_CATEGORYSCORE']._serialized_end=397
+  _globals['_SPAN']._serialized_start=399
+  _globals['_SPAN']._serialized_end=469
+  _globals['_CHECKRESPONSE']._serialized_start=472
+  _globals['_CHECKRESPONSE']._serialized_end=682
+  _globals['_SCOREREQUEST']._serialized_start=684
+  _globals['_SCOREREQUEST']._serialized_end=780
+  _globals['_SCORERESPONSE']._serialized_start=783
+  _globals['_SCORERESPONSE']._serialized_end=955
+  _globals['_SCORERESPONSE_SCORESENTRY']._serialized_start=910
+  _globals['_SCORERESPONSE_SCORESENTRY']._serialized_end=955
+  _globals['_REDACTREQUEST']._serialized_start=957
+  _globals['_REDACTREQUEST']._serialized_end=993
+  _globals['_REDACTRESPONSE']._serialized_start=995
+  _globals['_REDACTRESPONSE']._serialized_end=1054
+  _globals['_SETSTRENGTHREQUEST']._serialized_start=1056
+  _globals['_SETSTRENGTHREQUEST']._serialized_end=1143
+  _globals['_SETSTRENGTHRESPONSE']._serialized_start=1145
+  _globals['_SETSTRENGTHRESPONSE']._serialized_end=1196
+  _globals['_SAFETYSERVICE']._serialized_start=1374
+  _globals['_SAFETYSERVICE']._serialized_end=1746
 # @@protoc_insertion_point(module_scope)

@@ -55,7 +55,7 @@ async def test_stream_without_an_end_field_completes_with_its_end() -> None:
     [
         (UnavailableError("away"), True, False),
         (DeniedError("withheld", "CONTENT_FILTERED", {}), False, True),
-        (DeniedError("not you", "NOT_AN_OPERATOR", {}), True, False),
+        (DeniedError("not you", "ROLE_REQUIRED", {}), True, False),
     ],
 )
 def test_withheld_answer_is_no_failure(error: Exception, failed: bool, withheld: bool) -> None:

@@ -5,8 +5,21 @@ from typing import Any
 
 import grpc
 import pytest
-from bem_fleet.services.gateway.errors import error_response, from_rpc, from_validation
-from fleet.errors import InvalidArgumentError, OverloadedError, UnavailableError, to_status
+from bem_fleet.services.gateway.errors import (
+    error_response,
+    from_fleet,
+    from_rpc,
+    from_validation,
+)
+from fleet.errors import (
+    DeniedError,
+    InvalidArgumentError,
+    OverloadedError,
+    RateLimitedError,
+    UnauthenticatedError,
+    UnavailableError,
+    to_status,
+)
 from grpc import aio
 from grpc_status import rpc_status
 
@@ -30,6 +43,8 @@ def rpc_error(code: grpc.StatusCode) -> aio.AioRpcError:
     [
         (grpc.StatusCode.INVALID_ARGUMENT, 400),
         (grpc.StatusCode.NOT_FOUND, 404),
+        (grpc.StatusCode.UNAUTHENTICATED, 401),
+        (grpc.StatusCode.PERMISSION_DENIED, 403),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         (grpc.StatusCode.UNAVAILABLE, 503),
         (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
@@ -43,6 +58,7 @@ def test_grpc_code_becomes_a_status(code: grpc.StatusCode, status: int) -> None:
     assert error.status == status
     assert ("Retry-After" in error.headers) == (status == 503)
     assert (error.headers.get("X-Should-Retry") == "false") == (status == 429)
+    assert ("WWW-Authenticate" in error.headers) == (status == 401)
 
 
 def test_retry_is_advised_where_it_can_help() -> None:
@@ -105,6 +121,20 @@ def test_withheld_text_is_an_error_with_its_reason() -> None:
     assert inner["content_filter_result"]["harm"]["score"] == 0.912
     assert inner["usage"] == {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 5}
     assert "category=harm" in withheld.headers["x-bem-content-filter"]
+
+
+def test_refusal_by_access_control_has_a_code_of_its_own() -> None:
+    """A client can tell a limit of its key from a full queue, and a small role from a filter."""
+    denied = DeniedError("too small", "ROLE_REQUIRED", {})
+    limited = from_fleet(RateLimitedError("web: 3 requests a minute", 12.2))
+    found = [from_fleet(one) for one in (UnauthenticatedError("wrong"), denied)]
+
+    assert [(one.status, one.body["code"]) for one in (*found, limited)] == [
+        (401, "invalid_api_key"),
+        (403, "role_required"),
+        (429, "rate_limit_exceeded"),
+    ]
+    assert limited.headers["Retry-After"] == "13"
 
 
 async def test_unforeseen_error_hides_its_text() -> None:

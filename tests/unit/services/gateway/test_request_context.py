@@ -30,7 +30,7 @@ def client() -> httpx.AsyncClient:
 
 
 async def test_headers_reach_the_missions() -> None:
-    """Request id, trace context, strength and tenant become gRPC metadata."""
+    """Request id, trace context and strength become gRPC metadata; no tenant is taken from it."""
     headers = {
         "x-request-id": "r-1",
         "traceparent": TRACE,
@@ -41,6 +41,7 @@ async def test_headers_reach_the_missions() -> None:
         answer = await http.post("/echo", headers=headers)
 
     assert answer.headers["x-request-id"] == "r-1"
+    del headers["BEM-Tenant"]
     assert answer.json() == {name.lower(): value for name, value in headers.items()}
 
 
@@ -70,11 +71,11 @@ async def test_large_body_is_413(announced: bool) -> None:
 
 
 async def test_header_that_is_no_metadata_is_named() -> None:
-    """A tenant beyond its length is 400 with the header as param."""
+    """A strength beyond its length is 400 with the header as param."""
     async with client() as http:
-        answer = await http.post("/echo", headers={"BEM-Tenant": "t" * 65})
+        answer = await http.post("/echo", headers={"BEM-Safety-Strength": "1" * 65})
 
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "bem-tenant")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "bem-safety-strength")
 
 
 def test_session_is_header_then_user_then_request() -> None:

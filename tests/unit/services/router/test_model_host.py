@@ -7,6 +7,7 @@ from bem.engine import OutputDelta
 from bem.errors import AdapterNotFoundError, EngineClosedError, InvalidRequestError
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.model_host import LazyModelHost, ModelHost
+from bem_fleet.services.router.request_parsing import RequestedStrength
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet.errors import UnavailableError
 
@@ -55,9 +56,11 @@ async def test_errors_of_the_engine_are_raised() -> None:
 def test_the_floor_limits_requested_and_default_strength() -> None:
     """The larger of floor and strength applies."""
     assert host_of().parse(REQUEST, None).safety_strength == 0.5
-    assert host_of().parse(REQUEST, None, 0.0).safety_strength == 0.0
+    assert host_of().parse(REQUEST, None, RequestedStrength(0.0)).safety_strength == 0.0
     assert host_of(floor=0.8).parse(REQUEST, None).safety_strength == 0.8
-    assert host_of(floor=0.8).parse(REQUEST, None, 0.9).safety_strength == 0.9
+    assert host_of(floor=0.8).parse(REQUEST, None, RequestedStrength(0.9)).safety_strength == 0.9
+    minimum = RequestedStrength(minimum=0.7)
+    assert host_of().parse(REQUEST, None, minimum).safety_strength == 0.7
 
 
 def test_an_unknown_model_is_named_with_the_loaded_ones() -> None:

@@ -4,9 +4,13 @@ import pytest
 from bem.engine import Sampling
 from bem.errors import InvalidRequestError
 from bem.testing import tiny_backbone
-from bem_fleet.services.router.request_parsing import RequestParser, requested_safety_strength
+from bem_fleet.services.router.request_parsing import (
+    RequestedStrength,
+    RequestParser,
+    requested_safety_strength,
+)
 from bemfleet.router.v1 import router_pb2 as pb
-from fleet.wire import SAFETY_STRENGTH
+from fleet.wire import SAFETY_MINIMUM, SAFETY_STRENGTH
 
 PARSER = RequestParser(tiny_backbone().tokenizer, 64)
 
@@ -86,8 +90,12 @@ def test_errors_name_field_and_limit(request_: pb.GenerateRequest, field: str) -
 
 def test_the_last_safety_header_counts() -> None:
     """The header is a number in [0, 1]; without it the default applies."""
-    assert requested_safety_strength([]) is None
-    assert requested_safety_strength([(SAFETY_STRENGTH, "0"), (SAFETY_STRENGTH, b"0.25")]) == 0.25
+    twice = [(SAFETY_STRENGTH, "0"), (SAFETY_STRENGTH, b"0.25")]
+    least = (SAFETY_MINIMUM, "0.5")
+
+    assert requested_safety_strength([]) == RequestedStrength()
+    assert requested_safety_strength(twice) == RequestedStrength(0.25)
+    assert requested_safety_strength([*twice, least]) == RequestedStrength(0.25, 0.5)
     for text in ("high", "1.01", "nan"):
         with pytest.raises(InvalidRequestError, match=SAFETY_STRENGTH):
             requested_safety_strength([(SAFETY_STRENGTH, text)])

@@ -12,6 +12,7 @@ from bem.engine import OutputDelta, TokenLogprob, TopLogprob
 from bem.errors import BemError, InvalidRequestError
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.model_host import LazyModelHost, ModelHost
+from bem_fleet.services.router.request_parsing import RequestedStrength
 from bem_fleet.services.router.servicer import (
     STATUS,
     RouterServicer,
@@ -86,8 +87,8 @@ def test_deadline_and_header_come_from_the_context() -> None:
     wrong: Any = Context(bem_safety_strength="-1")
     assert deadline_of(no_deadline) is None
     assert deadline_of(five_seconds) == pytest.approx(time.monotonic() + 5, abs=1)
-    assert safety_strength_of(no_deadline) is None
-    assert safety_strength_of(five_seconds) == 0.5
+    assert safety_strength_of(no_deadline) == RequestedStrength()
+    assert safety_strength_of(five_seconds) == RequestedStrength(0.5)
     with pytest.raises(InvalidRequestError):
         safety_strength_of(wrong)
 

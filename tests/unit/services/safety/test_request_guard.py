@@ -13,6 +13,7 @@ from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
 from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet.access import Principal, Role, principal
 from fleet.errors import DeniedError, InvalidArgumentError
 
 from tests.unit.services.safety.test_evaluator import RecordingScorer
@@ -100,15 +101,25 @@ async def test_violating_request_is_denied_and_recorded() -> None:
 
 
 async def test_only_foreign_metadata_is_forwarded() -> None:
-    """Connection headers stay behind; the client's strength is validated and forwarded."""
-    context: Any = Context(user_agent="x", grpc_timeout="1", x_a="1", bem_safety_strength="0.50")
+    """Connection headers and keys stay behind; the strength is validated, the tenant the key's."""
+    context: Any = Context(
+        user_agent="x",
+        grpc_timeout="1",
+        x_a="1",
+        authorization="Bearer k",
+        bem_forwarded_by="Bearer s",
+        bem_safety_strength="0.50",
+        bem_safety_minimum="0",
+        bem_tenant="other",
+    )
+    principal.set(Principal("web", Role.USER, "acme", has_key=True))
     record = AuditRecord("m")
     metadata = guard(RecordingScorer()).forwarded_metadata(context, record)
     wrong: Any = Context(bem_safety_strength="2")
     with pytest.raises(InvalidArgumentError, match="bem-safety-strength"):
         guard(RecordingScorer()).forwarded_metadata(wrong, record)
 
-    assert metadata == [("x-a", "1"), ("bem-safety-strength", "0.5")]
+    assert metadata == [("x-a", "1"), ("bem-tenant", "acme"), ("bem-safety-minimum", "0.5")]
     assert record.strength == "0.5"
 
 
