@@ -47,10 +47,11 @@ def probe_mission(address: str, timeout_s: float) -> str:
     """
     with grpc.insecure_channel(address) as channel:
         mission = rpc.MissionServiceStub(channel)
-        options = {"timeout": timeout_s, "metadata": (("authorization", AUTHORIZATION),)}
-        name = mission.Describe(pb.DescribeRequest(), **options).name
+        metadata = (("authorization", AUTHORIZATION),)
+        description = pb.DescribeRequest()
+        name = mission.Describe(description, timeout=timeout_s, metadata=metadata).name
         request = pb.ProbeRequest(prompt=PROMPT, max_tokens=MAX_TOKENS)
-        text: str = mission.Probe(request, **options).text
+        text: str = mission.Probe(request, timeout=timeout_s, metadata=metadata).text
     print(f"{name}: {text}")
     return text.strip()
 

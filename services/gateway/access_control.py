@@ -63,7 +63,7 @@ class AccessMiddleware:
     def _forward(self, caller: Principal, authorization: str | None) -> None:
         """Add the keys that calls to missions and services carry."""
         own = self._own_key.header
-        carried = ((wire.AUTHORIZATION, own),)
+        carried: tuple[tuple[str, str], ...] = ((wire.AUTHORIZATION, own),)
         if caller.has_key:
             carried = ((wire.AUTHORIZATION, authorization or ""), (wire.FORWARDED_BY, own))
         forwarded_metadata.set((*forwarded_metadata.get(), *carried))

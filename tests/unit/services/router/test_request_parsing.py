@@ -90,7 +90,7 @@ def test_errors_name_field_and_limit(request_: pb.GenerateRequest, field: str) -
 
 def test_the_last_safety_header_counts() -> None:
     """The header is a number in [0, 1]; without it the default applies."""
-    twice = [(SAFETY_STRENGTH, "0"), (SAFETY_STRENGTH, b"0.25")]
+    twice: list[tuple[str, str | bytes]] = [(SAFETY_STRENGTH, "0"), (SAFETY_STRENGTH, b"0.25")]
     least = (SAFETY_MINIMUM, "0.5")
 
     assert requested_safety_strength([]) == RequestedStrength()

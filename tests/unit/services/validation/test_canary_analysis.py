@@ -15,6 +15,7 @@ from bem_fleet.services.validation.probe_client import ProbeClient, ProbeTarget
 from bem_fleet.stats.canary_gate import CanaryVerdict
 from bemfleet.canary.v1 import canary_pb2
 from bemfleet.validation.v1 import validation_pb2 as pb
+from fleet.access.own_key import OwnKey
 from fleet.errors import UnavailableError
 from fleet.testing import RedisServer
 from fleet.wire import CANARY_STREAM_PREFIX, PAIR_FIELD, PAIR_VERSION
@@ -37,7 +38,7 @@ class Answers(ProbeClient):
     """Answers of both tracks, by address."""
 
     def __init__(self, **texts: str | None) -> None:
-        super().__init__(timeout_s=1)
+        super().__init__(timeout_s=1, own_key=OwnKey(None))
         self.texts, self.asked = texts, 0
 
     async def answer(self, target: ProbeTarget, prompt: str) -> str | None:  # noqa: ARG002
