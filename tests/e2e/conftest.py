@@ -23,9 +23,9 @@ from fleet.wire import AUTHORIZATION
 from tests.support.stages import sort_by_stage
 
 ROOT = Path(__file__).resolve().parents[2]
-# Failures kill processes and stop the fleet, so they come last; their audit test reads the records
-# of all requests before.
-STAGES = ("clients", "canary", "failures")
+# Failures kill processes and stop the fleet, so they come behind what needs it; their audit test
+# reads the records of all requests before. The fuzz test has a fleet of its own.
+STAGES = ("clients", "canary", "failures", "fuzz")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
