@@ -1,5 +1,6 @@
 """Adapter artifacts: card and tensors of one trained adapter on disk."""
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,9 +80,21 @@ def save_adapter(folder: Path, card: AdapterCard, tensors: dict[str, Tensor]) ->
 
 
 def record_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write measured figures into the card of a saved adapter."""
+    """Write measured figures into the card of a saved adapter.
+
+    NaN and infinity, such as the bounds of an interval that does not exist, become null: JSON has
+    neither.
+    """
     card = ADAPTER_FORMAT.read_card(folder)
-    ADAPTER_FORMAT.write_card(folder, replace(card, metrics=metrics))
+    ADAPTER_FORMAT.write_card(folder, replace(card, metrics=_with_nulls(metrics)))
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nulls(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_adapter_card(folder: Path) -> AdapterCard:

@@ -29,8 +29,8 @@ from bem_fleet.studies.safety.basis_study import (
 from bem_fleet.studies.safety.paired_outputs import TrainedAdapter, risk_margins
 from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
 
-# A threshold that every request's logit exceeds.
-_LOWEST_LOGIT = -1e6
+# A threshold that every request's logit exceeds, within what an artifact's weights may be.
+_LOWEST_LOGIT = -900.0
 Report = dict[str, Any]
 
 

@@ -46,7 +46,7 @@ def test_address_that_has_begun_is_detected_where_the_text_ends(
     assert (span.label, text[span.start : span.end]) == ("EMAIL_ADDRESS", text[6:])
     assert detector.detect(text, ended=False) == []
     assert detector.detect(f"{text} and so on") == []
-    assert [s.end for s in detector.detect("Ask a.b@example.com.")] == [19, 19]
+    assert {s.end for s in detector.detect("Ask a.b@example.com.")} == {19}
 
 
 def test_prefix_of_a_plugin_is_extended_to_the_whole_token(
