@@ -47,6 +47,7 @@ lint-fast: generate-check types
 	clang-format --dry-run -Werror libs/bem/engine/native/kernels/*
 	buf lint
 	yamllint -s buf.yaml
+	yamllint -s -d "{rules: {key-duplicates: enable}}" services/*/service.yaml charts/values.yaml
 	yamllint -s -d '{extends: default, rules: {line-length: {max: 130}}}' tests/*.yaml \
 		 libs/bem_fleet/acceptance libs/bem_fleet/guard/policy.yaml
 
