@@ -26,6 +26,9 @@ _PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGED_NAME = "smollm2-135m-instruct"
 _DIGEST_CHARS = 16
 
+VERSION_CHARS = 12
+"""Characters of a digest that name a version in responses, logs and metrics."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -57,6 +60,15 @@ class Backbone:
     def layers(self) -> Any:
         """The decoder layers, lowest first."""
         return self.model.model.layers
+
+    def model_version(self, adapter_version: str) -> str:
+        """Return the short digest of base model and adapter version that responses carry.
+
+        Args:
+            adapter_version: Digest of an adapter version; empty for the base model.
+        """
+        base, adapter = self.digest[:VERSION_CHARS], adapter_version[:VERSION_CHARS]
+        return f"{base}+{adapter}" if adapter else base
 
 
 def load_backbone(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bem.adapters.bank import LoadedAdapter
-from bem.backbone import Backbone
+from bem.backbone import VERSION_CHARS, Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError, InvalidRequestError
@@ -21,7 +21,6 @@ from fleet.errors import NotFoundError, UnavailableError
 
 _LOG = logs.get("router.model_host")
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_VERSION_CHARS = 12
 
 
 class EngineClient(Protocol):
@@ -101,8 +100,7 @@ class ModelHost:
         Args:
             adapter_version: Digest of an adapter version; empty for the base model.
         """
-        base = self.backbone.digest[:_VERSION_CHARS]
-        return f"{base}+{adapter_version[:_VERSION_CHARS]}" if adapter_version else base
+        return self.backbone.model_version(adapter_version)
 
     def parse(
         self,
@@ -197,8 +195,8 @@ class ModelHost:
         if not (folder / "card.json").is_file():
             raise NotFoundError(f"there is no adapter {name!r} in the adapter folder")
         loaded = await asyncio.wrap_future(self._llm_engine().load_adapter(folder))
-        RESIDENT.labels(loaded.name, loaded.version[:_VERSION_CHARS]).set(1)
-        _LOG.info("adapter loaded", adapter=name, version=loaded.version[:_VERSION_CHARS])
+        RESIDENT.labels(loaded.name, loaded.version[:VERSION_CHARS]).set(1)
+        _LOG.info("adapter loaded", adapter=name, version=loaded.version[:VERSION_CHARS])
         return loaded
 
     async def unload_adapter(self, name: str) -> None:
@@ -212,7 +210,7 @@ class ModelHost:
         adapter = self._engine.adapter(name)
         version = adapter.version if adapter else ""
         await asyncio.wrap_future(self._llm_engine().unload_adapter(name))
-        RESIDENT.labels(name, version[:_VERSION_CHARS]).set(0)
+        RESIDENT.labels(name, version[:VERSION_CHARS]).set(0)
         _LOG.info("adapter unloaded", adapter=name)
 
     async def run_until_closed(self) -> None:
