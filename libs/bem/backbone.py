@@ -35,6 +35,9 @@ _PICKLES = ("*.bin", "*.pt", "*.pth")
 # What transformers raises for files that are missing, broken, or of a type that it does not know.
 _LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
 
+VERSION_CHARS = 12
+"""Characters of a digest that name a version in responses, logs and metrics."""
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -70,6 +73,15 @@ class Backbone:
     def layers(self) -> Any:
         """The decoder layers, lowest first."""
         return self.model.model.layers
+
+    def model_version(self, adapter_version: str) -> str:
+        """Return the short digest of base model and adapter version that responses carry.
+
+        Args:
+            adapter_version: Digest of an adapter version; empty for the base model.
+        """
+        base, adapter = self.digest[:VERSION_CHARS], adapter_version[:VERSION_CHARS]
+        return f"{base}+{adapter}" if adapter else base
 
 
 def load_backbone(

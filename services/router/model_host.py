@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bem.adapters.bank import LoadedAdapter
-from bem.backbone import Backbone
+from bem.backbone import VERSION_CHARS, Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError
@@ -26,7 +26,6 @@ from fleet.errors import UnavailableError
 from fleet.mission import RejectedAdapter
 
 _LOG = logs.get("router.model_host")
-_VERSION_CHARS = 12
 
 
 class EngineClient(Protocol):
@@ -118,8 +117,7 @@ class ModelHost:
         Args:
             adapter_version: Digest of an adapter version; empty for the base model.
         """
-        base = self.backbone.digest[:_VERSION_CHARS]
-        return f"{base}+{adapter_version[:_VERSION_CHARS]}" if adapter_version else base
+        return self.backbone.model_version(adapter_version)
 
     def parse(
         self,
@@ -213,7 +211,7 @@ class ModelHost:
         """
         valid_adapter_name(name)
         loaded = await self._folder.load(self._llm_engine(), name)
-        RESIDENT.labels(loaded.name, loaded.version[:_VERSION_CHARS]).set(1)
+        RESIDENT.labels(loaded.name, loaded.version[:VERSION_CHARS]).set(1)
         return loaded
 
     async def unload_adapter(self, name: str) -> None:
@@ -227,7 +225,7 @@ class ModelHost:
         adapter = self._engine.adapter(name)
         version = adapter.version if adapter else ""
         await asyncio.wrap_future(self._llm_engine().unload_adapter(name))
-        RESIDENT.labels(name, version[:_VERSION_CHARS]).set(0)
+        RESIDENT.labels(name, version[:VERSION_CHARS]).set(0)
         _LOG.info("adapter unloaded", adapter=name)
 
     async def run_until_closed(self) -> None:

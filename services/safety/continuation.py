@@ -5,8 +5,7 @@ redacts as a whole. The option ``continued`` of ``bemfleet.common.v1`` marks the
 Inference Protocol, which has no options of ours, the contents of input tensors are continued.
 """
 
-from bem_fleet.guard.scoring.secret_patterns import unfinished_block_start
-from bem_fleet.services.safety.holdback import FINDING_HEAD_CHARS
+from bem_fleet.guard.scoring.secret_patterns import recognisable_end, unfinished_block_start
 from bem_fleet.services.safety.text_slots import TextSlot, text_slots
 from bemfleet.common.v1 import text_pb2
 from fleet.text_roles import field_options
@@ -71,4 +70,4 @@ def end_of(text: str, chars: int) -> str:
             begin = cut
     if begin >= cut:
         return tail
-    return text[begin : min(begin + FINDING_HEAD_CHARS, cut)] + tail
+    return text[begin : recognisable_end(text, begin, cut)] + tail

@@ -4,13 +4,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from bem_fleet.guard.findings import Span
+from bem_fleet.guard.scoring.secret_patterns import recognisable_end
 from bem_fleet.guard.spans import merge_spans
 
 # Longer than any e-mail address, key or number; a longer run without a space is released in parts.
 MAX_TOKEN_CHARS = 320
-# Of a finding that is longer than the context, such as a private key, this much of its beginning
-# is evaluated with the text at its end, so that it is still recognised there.
-FINDING_HEAD_CHARS = 80
 _BETWEEN_ANSWERS = "\n\n"
 
 
@@ -111,7 +109,7 @@ class HoldBack:
         self._segments = [(start, len(self.text))]
         growing = self._growing
         if growing is not None and growing.start < start:
-            head_end = min(growing.start + FINDING_HEAD_CHARS, start)
+            head_end = recognisable_end(self.text, growing.start, start)
             self._segments.insert(0, (growing.start, head_end))
         return "".join(self.text[first:last] for first, last in self._segments)
 

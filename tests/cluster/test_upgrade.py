@@ -6,12 +6,10 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
-from bem.engine.native.build import check_processor
-from bem.errors import KernelsUnavailableError
 
 from tests.cluster.client import complete, give_feedback, is_stored, send_continuously
 from tests.cluster.kubernetes_cli import Release
+from tests.support.processor import runs_native_kernels
 
 pytestmark = [pytest.mark.stage("upgrade"), pytest.mark.e2e, pytest.mark.timeout(1500)]
 SECRETS = (
@@ -30,7 +28,7 @@ def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None
     Weights of 4 bits are the upgrade only where the node's processor runs the project's kernels:
     torch's are so slow that every later test of this release would starve.
     """
-    native = runs_kernels()
+    native = runs_native_kernels()  # this machine is the node
     record = give_feedback(release)
     secret = release.kubectl(*SECRETS)
     values = [
@@ -53,15 +51,6 @@ def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None
     assert is_stored(release, record)
     assert "Paris" in complete(release)
     assert kernels(release).startswith("native" if native else "torch")
-
-
-def runs_kernels() -> bool:
-    """Return whether this machine, which is the node, has what the project's kernels need."""
-    try:
-        check_processor(torch.cpu.get_capabilities())
-    except KernelsUnavailableError:
-        return False
-    return True
 
 
 def kernels(release: Release) -> str:

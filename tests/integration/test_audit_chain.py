@@ -113,7 +113,7 @@ async def test_kills_between_record_and_anchor_raise_no_alarm(
 
     for round_ in range(3):
         process = await asyncio.create_subprocess_exec(*witness, env=environment)
-        await eventually((tmp_path / "anchor").exists)
+        await eventually((tmp_path / "anchor").exists, 10)
         writing = asyncio.gather(*(write(writer) for writer in writers))
         await asyncio.sleep(0.05 * round_)
         if round_ == 1:

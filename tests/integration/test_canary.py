@@ -178,7 +178,7 @@ async def test_a_good_canary_is_promoted(plane: ControlPlane, redis_server: Redi
         await one.patch(image_canary())
         promoted = await one.phase("Promoted")
         image = plane.call("GET", f"{DEPLOYMENTS}/router")["spec"]["template"]["spec"]
-        await eventually(lambda: len(plane.call("GET", DEPLOYMENTS)["items"]) == 1)
+        await eventually(lambda: len(plane.call("GET", DEPLOYMENTS)["items"]) == 1, 90)
 
     assert image["containers"][0]["image"] == "registry.local/mission:2"
     assert promoted["gate"]["verdict"] == "promote"
@@ -201,7 +201,7 @@ async def test_an_adapter_canary_needs_no_pod(
             }
         )
         await one.phase("Promoted")
-        await eventually(lambda: "right indeed" in one.texts[-1])
+        await eventually(lambda: "right indeed" in one.texts[-1], 90)
         pods = plane.call("GET", DEPLOYMENTS)["items"]
 
     assert len(pods) == 1
@@ -222,13 +222,13 @@ async def test_people_steer_by_annotation(plane: ControlPlane, redis_server: Red
         await one.patch(image_canary(analysis=UNDECIDED))
         await one.phase("Canary")
         await one.patch(annotated("pause"))
-        await eventually(lambda: status(plane, "router")["canary"]["paused"])
+        await eventually(lambda: status(plane, "router")["canary"]["paused"], 90)
         await asyncio.sleep(1.5)
         held = status(plane, "router")["canary"]
         await one.patch(annotated("abort"))
         ended = await one.phase("RolledBack")
         # It is taken off after what follows from it is written.
-        await eventually(lambda: COMMAND not in annotations())
+        await eventually(lambda: COMMAND not in annotations(), 90)
 
     assert held["paused"]
     assert held["phase"] == "Canary"
@@ -249,9 +249,9 @@ async def test_a_promotion_that_is_aborted_is_undone(
         await one.phase("Canary")
         await one.patch({"metadata": {"annotations": {COMMAND: "promote"}}})
         # Nobody plays the Deployment controller now, so the promotion stays half-way.
-        await eventually(lambda: image() == "registry.local/mission:2")
+        await eventually(lambda: image() == "registry.local/mission:2", 90)
         await one.patch({"spec": {"canary": None}})
-        await eventually(lambda: image() == "registry.local/mission:1")
+        await eventually(lambda: image() == "registry.local/mission:1", 90)
         ended = status(plane, "router")["canary"]
 
     assert ended["phase"] == "RolledBack"

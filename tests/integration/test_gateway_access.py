@@ -170,7 +170,7 @@ async def test_requests_in_flight_of_a_key_are_limited(door: Door) -> None:
     """A second request waits for nothing: it is refused until the first has ended."""
     door.router.scripts[""] = Script(delay_s=0.3)
     first = asyncio.create_task(door.chat("single", stream=True))
-    await eventually(door.router.asked.total)
+    await eventually(door.router.asked.total, 10)
     second = await door.chat("single")
     ended = await first
     third = await door.chat("single")

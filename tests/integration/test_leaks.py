@@ -29,7 +29,7 @@ KEY = "\n".join(
 # What must not leave, and parts of it that are long enough to be no accident.
 FINDINGS = {
     "mira.kovac@harbour.org": ("mira", "kovac", "harbour.org"),
-    "+1 (415) 555-0134": ("415", "0134"),
+    "+1 (415) 555-0134": ("(415)", "555-0134"),
     "ghp_q8Zt4vYw1Lk0NsB7xRc2HdJf6PgMa9Ue5Ti3": ("ghp_", "q8Zt4", "9Ue5Ti3"),
     "glpat-Kp3vN8sWx0RtY6bQz1Lm": ("glpat", "Kp3vN8", "z1Lm"),
     KEY: ("BEGIN", "Qm9hdHM", "Vy9x"),

@@ -174,7 +174,7 @@ async def test_a_promoted_adapter_answers_after_a_crash(redis_server: RedisServe
         one.process.start()
         seen = await one.get_mission()
         before = len(one.texts)
-        await eventually(lambda: len(one.texts) > before + 20)
+        await eventually(lambda: len(one.texts) > before + 20, 90)
 
     assert seen.canary.phase == "Promoted"
     assert all("right indeed" in text for text in one.texts[-10:])

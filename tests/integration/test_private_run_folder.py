@@ -78,7 +78,7 @@ async def plan() -> AsyncIterator[Plan]:
         start(made)
         os.umask(previous)
         await eventually(
-            lambda: {each["statename"] for each in states(made).values()} == {"RUNNING"}
+            lambda: {each["statename"] for each in states(made).values()} == {"RUNNING"}, 90
         )
         yield made
     finally:
@@ -109,7 +109,7 @@ async def test_everything_is_private(plan: Plan) -> None:
     running = await start_server(FleetSettings(address=address, drain_s=0), mission, {})
     with redis.Redis.from_url(plan.redis_url("admin")) as client:
         client.xadd("bem:feedback", {"comment": "private"})
-    await eventually(plan.audit_anchor.exists)
+    await eventually(plan.audit_anchor.exists, 90)
     found = contents(plan.run)
     kinds = {
         path.relative_to(plan.run).as_posix(): stat.S_IFMT(path.stat().st_mode) for path in found

@@ -213,5 +213,5 @@ async def _pairs(
             ]
             return len(pairs) >= count
 
-        await eventually(enough)
+        await eventually(enough, 90)
     return pairs

@@ -176,7 +176,7 @@ async def gateway(redis_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncC
     )
     serving = asyncio.create_task(server.serve())
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        await eventually(lambda: server.started)
+        await eventually(lambda: server.started, 90)
         yield client
     server.should_exit = True
     await serving

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def eventually(condition: Callable[[], Any], limit_s: float = 90.0) -> None:
+async def eventually(condition: Callable[[], Any], limit_s: float) -> None:
     """Wait until ``condition`` returns true.
 
     Args:
-        condition: Cheap check, called every 10 ms.
+        condition: Check, called every 50 ms.
         limit_s: Longest wait, in seconds.
 
     Raises:
@@ -17,4 +17,4 @@ async def eventually(condition: Callable[[], Any], limit_s: float = 90.0) -> Non
     """
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110 - there is no event
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)

@@ -157,8 +157,7 @@ class EngineHost:
         finally:
             handle.cancel()
         # The engine knows the version: an adapter may be reloaded while its request is queued.
-        base, adapter = self.backbone.digest[:12], last.adapter_version[:12]
-        version = f"{base}+{adapter}" if adapter else base
+        version = self.backbone.model_version(last.adapter_version)
         return GeneratedText("".join(parts), last.completion_tokens, version)
 
     def _adapter(self, model: str) -> LoadedAdapter | None:

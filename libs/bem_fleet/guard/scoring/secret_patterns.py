@@ -9,6 +9,10 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+# Of a finding that is longer than the context, such as a private key, this much of its beginning
+# is evaluated with the text at its end, so that it is still recognised there.
+MIN_HEAD_CHARS, MAX_HEAD_CHARS = 80, 512
+
 _T = r"[A-Za-z0-9_-]"
 _BEFORE = r"(?<![A-Za-z0-9_])"
 
@@ -74,7 +78,10 @@ _BLOCK_END = re.compile(
 # Between the parts of a block: blanks, line breaks also as escapes, quotes and concatenation.
 _GAP = r"(?:[\s'\"+,>|#*]|\\[nrt])*"
 _BLOCK_HEADER = re.compile(rf"{_GAP}(?!Private-MAC)[A-Z][A-Za-z-]{{1,24}}: [^\n\\]*(?=\n|\\n|\Z)")
-_BLOCK_CHUNK = re.compile(rf"{_GAP}[A-Za-z0-9+/=]{{16,}}")
+_LINE_CHARS = 16
+# The "n" of an escaped line break belongs to no line.
+_LINE = re.compile(rf"(?<!\\)[A-Za-z0-9+/=]{{{_LINE_CHARS}}}")
+_BLOCK_CHUNK = re.compile(rf"{_GAP}[A-Za-z0-9+/=]{{{_LINE_CHARS},}}")
 _BLOCK_LAST = re.compile(rf"{_GAP}(?:[A-Za-z0-9+/]*=+[A-Za-z0-9+/]{{0,4}}|[A-Za-z0-9+/=]*\Z)")
 
 _BASIC_AUTH = re.compile(
@@ -185,6 +192,25 @@ def unfinished_block_start(text: str) -> int | None:
     if not begins or _BLOCK_END.search(text, begins[-1].end()):
         return None
     return begins[-1].start()
+
+
+def recognisable_end(text: str, start: int, limit: int) -> int:
+    """Return where a finding may be cut so that its beginning is recognised without its middle.
+
+    A line of a key block counts from sixteen characters on. The beginning therefore ends inside a
+    line of at least that length: whatever part of another line is put behind it belongs to it.
+
+    Args:
+        text: Text that has the finding.
+        start: Offset of the finding.
+        limit: Offset behind which the text is kept anyway; the result is at most that.
+    """
+    last = min(start + MAX_HEAD_CHARS, limit)
+    begin = _BLOCK_BEGIN.match(text, start, last)
+    if begin is None:
+        return min(start + MIN_HEAD_CHARS, limit)
+    line = _LINE.search(text, max(begin.end(), start + MIN_HEAD_CHARS - _LINE_CHARS), last)
+    return line.end() if line else last
 
 
 def _find_blocks(text: str) -> Iterator[SecretMatch]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bem.errors import AdapterNotFoundError, InvalidRequestError
@@ -14,19 +15,25 @@ from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_ada
 from tests.support.waiting import eventually
 
 
-@pytest.fixture
-async def host(tmp_path: Path) -> AsyncIterator[EngineHost]:
-    """A host with one adapter loaded at the start."""
-    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1)
-    settings = EngineSettings(
+async def start(folder: Path, **settings: Any) -> EngineHost:
+    """Return a host with one adapter loaded at the start."""
+    write_adapter(folder, tiny_backbone(), "alpha", seed=1)
+    chosen = EngineSettings(
         backbone="tiny",
-        adapter_folder=tmp_path,
+        adapter_folder=folder,
         context_tokens=256,
         rank=RANK,
         first_layer=min(LAYERS),
         feature_layer=FEATURE_LAYER,
+        **settings,
     )
-    made = await asyncio.to_thread(load_host, settings)
+    return await asyncio.to_thread(load_host, chosen)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[EngineHost]:
+    """A host with one adapter."""
+    made = await start(tmp_path)
     yield made
     await made.close()
 
@@ -60,19 +67,9 @@ async def test_adapter_is_loaded_and_unloaded(host: EngineHost, tmp_path: Path) 
 
 async def test_version_is_the_one_that_served_a_queued_request(tmp_path: Path) -> None:
     """An adapter that is reloaded while a request waits serves it, and the result says so."""
-    write_adapter(tmp_path, tiny_backbone(), "alpha", seed=1)
-    settings = EngineSettings(
-        backbone="tiny",
-        adapter_folder=tmp_path,
-        context_tokens=256,
-        rows=1,
-        rank=RANK,
-        first_layer=min(LAYERS),
-        feature_layer=FEATURE_LAYER,
-    )
-    host = await asyncio.to_thread(load_host, settings)
+    host = await start(tmp_path, rows=1)
     running = asyncio.create_task(host.generate("occupy the only row", max_tokens=180))
-    await eventually(lambda: host.engine.counters.running)
+    await eventually(lambda: host.engine.counters.running, 30)
     queued = asyncio.create_task(host.generate("hello", model="alpha", max_tokens=4))
     await asyncio.sleep(0)
     write_adapter(tmp_path, tiny_backbone(), "alpha", seed=2)

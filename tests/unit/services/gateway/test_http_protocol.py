@@ -83,7 +83,7 @@ async def serving(**limits: Any) -> AsyncIterator[tuple[int, Application]]:
     listener.bind(("127.0.0.1", port))
     server = uvicorn.Server(make_config(settings, app))
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    await eventually(lambda: server.started)
+    await eventually(lambda: server.started, 10)
     try:
         yield port, app
     finally:

@@ -1,7 +1,7 @@
 """Texts of a request that its answer continues."""
 
+from bem_fleet.guard.scoring.secret_patterns import recognisable_end
 from bem_fleet.services.safety.continuation import continued_texts, end_of
-from bem_fleet.services.safety.holdback import FINDING_HEAD_CHARS
 from bemfleet.mission.v1 import mission_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from inference import open_inference_pb2 as oip
@@ -41,6 +41,6 @@ def test_end_keeps_the_beginning_of_what_is_unfinished() -> None:
 
     assert end_of("one two three", 5) == "three"
     assert end_of("short", 512) == "short"
-    assert end_of(f"See {key}", 100) == key[:FINDING_HEAD_CHARS] + key[-100:]
-    assert end_of(f"See {token}", 100) == token[:FINDING_HEAD_CHARS] + token[-100:]
+    assert end_of(f"See {key}", 100) == key[: recognisable_end(key, 0, 512)] + key[-100:]
+    assert end_of(f"See {token}", 100) == token[:80] + token[-100:]
     assert end_of(f"{key}-----END PRIVATE KEY-----\nafter it", 5) == "er it"

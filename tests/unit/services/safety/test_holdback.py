@@ -1,9 +1,12 @@
 """Hold-back buffer: what may be released, and when."""
 
+from collections.abc import Callable
+
 from bem_fleet.guard.findings import Span
+from bem_fleet.guard.scoring.secret_patterns import find_secrets
 from bem_fleet.guard.spans import merge_spans, redact
 from bem_fleet.services.safety.holdback import HoldBack
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PIECES = st.lists(st.text(alphabet="ab ", max_size=9), max_size=30)
@@ -59,23 +62,54 @@ def test_no_part_of_a_span_is_released_however_the_stream_is_split(
 ) -> None:
     """The released text is the redacted text, with one placeholder per span."""
     text = " ".join(words)
-    hold = HoldBack(16, context=64, stride=stride)
+    out = released(text, sizes, HoldBack(16, context=64, stride=stride), _spans)
+
+    assert out == redact(text, merge_spans(_spans(text)))
+    assert not any(secret in out for secret in SECRETS)
+
+
+KEY_LINE = "Qm9hdHMgbGF5IHN0aWxsIGluIHRoZSBoYXJib3Vy9x"
+
+
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.integers(5, 60), min_size=1, max_size=8),
+    width=st.integers(16, len(KEY_LINE)),
+    stride=st.integers(8, 40),
+)
+def test_key_that_is_longer_than_the_context_stays_whole(
+    sizes: list[int], width: int, stride: int
+) -> None:
+    """Wherever an evaluation begins, no line of the key leaves."""
+    lines = ["-----BEGIN PRIVATE KEY-----", *[KEY_LINE[:width]] * 30]
+    text = "Here it is:\n" + "\n".join(lines) + " .\nIt ends."
+    out = released(text, sizes, HoldBack(64, context=512, stride=stride), _secrets)
+
+    assert out.startswith("Here it is:\n[PRIVATE_KEY]")
+    assert out.endswith(".\nIt ends.")
+    assert KEY_LINE[:6] not in out
+
+
+def released(text: str, sizes: list[int], hold: HoldBack, find: Callable[[str], list[Span]]) -> str:
+    """Stream a text in pieces of these sizes, in turn; return what is released of it, redacted."""
     out, at, turn = "", 0, 0
     while at < len(text):
         piece = text[at : at + sizes[turn % len(sizes)]]
         at, turn = at + len(piece), turn + 1
         hold.add(piece.encode(), piece)
         if seen := hold.text_to_evaluate(ended=False):
-            hold.mark_evaluated(len(hold.text), _spans(seen))
+            hold.mark_evaluated(len(hold.text), find(seen))
         for raw, start, spans in hold.release(ended=False):
             out += redact(raw.decode(), spans, start)
     if seen := hold.text_to_evaluate(ended=True):
-        hold.mark_evaluated(len(hold.text), _spans(seen))
+        hold.mark_evaluated(len(hold.text), find(seen))
     for raw, start, spans in hold.release(ended=True):
         out += redact(raw.decode(), spans, start)
+    return out
 
-    assert out == redact(text, merge_spans(_spans(text)))
-    assert not any(secret in out for secret in SECRETS)
+
+def _secrets(text: str) -> list[Span]:
+    return [Span(*match, 1.0, "secrets") for match in find_secrets(text)]
 
 
 def _spans(text: str) -> list[Span]:

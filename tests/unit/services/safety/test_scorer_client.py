@@ -52,7 +52,7 @@ async def test_time_limit_opens_the_circuit_breaker(tmp_path: Path) -> None:
 
     client = ScorerClient("fast", path, 0.05)
     async with connected(path, never_respond, client):
-        await eventually(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready, 60)
         for _ in range(5):
             with pytest.raises(UnavailableError, match="time limit"):
                 await client.score(query("ok"))
@@ -74,10 +74,10 @@ async def test_malformed_response_blocks_the_text(tmp_path: Path, response: byte
 
     client = ScorerClient("fast", path, 60)
     async with connected(path, respond, client):
-        await eventually(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready, 60)
         with pytest.raises(UnavailableError):
             await client.score(query("ok"))
-        await eventually(lambda: client.is_ready)  # it reconnects
+        await eventually(lambda: client.is_ready, 60)  # it reconnects
 
 
 async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ async def test_tier_that_is_not_alive_is_not_ready(tmp_path: Path) -> None:
 
     fast, deep = (ScorerClient(tier, path, 60) for tier in ("fast", "deep"))
     async with connected(path, report, fast, deep):
-        await eventually(lambda: fast.is_ready)
+        await eventually(lambda: fast.is_ready, 60)
 
         assert not deep.is_ready
         with pytest.raises(UnavailableError, match="deep safety scorer is not connected"):
@@ -114,7 +114,7 @@ async def test_an_overloaded_server_opens_no_circuit_breaker(tmp_path: Path) -> 
 
     client = ScorerClient("fast", path, 60)
     async with connected(path, refuse, client):
-        await eventually(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready, 60)
         for _ in range(8):
             with pytest.raises(OverloadedError, match="too many"):
                 await client.score(query("ok"))

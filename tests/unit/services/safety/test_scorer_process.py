@@ -25,7 +25,7 @@ async def running(command: tuple[str, ...], timeout_s: float = 60) -> AsyncItera
     scorer = ScorerProcess("fast", Path("unused"), timeout_s, command=command)
     task = asyncio.create_task(scorer.run())
     try:
-        await eventually(lambda: scorer.is_ready)
+        await eventually(lambda: scorer.is_ready, 60)
         yield scorer
     finally:
         task.cancel()
@@ -49,7 +49,7 @@ async def test_failed_scorer_blocks_the_text_and_restarts(
         first = scorer.pid
         with pytest.raises(UnavailableError, match="fast safety scorer"):
             await scorer.score(query(text))
-        await eventually(lambda: scorer.is_ready and scorer.pid != first)
+        await eventually(lambda: scorer.is_ready and scorer.pid != first, 60)
         finding = await scorer.score(query("ok"))
 
     assert finding.scores == {"toxicity": 0.0}
@@ -61,7 +61,7 @@ async def test_hanging_scorer_is_killed(stub_command: tuple[str, ...]) -> None:
         first = scorer.pid
         with pytest.raises(UnavailableError):
             await scorer.score(query("hang"))
-        await eventually(lambda: scorer.is_ready and scorer.pid != first)
+        await eventually(lambda: scorer.is_ready and scorer.pid != first, 60)
 
         assert (await scorer.score(query("ok"))).scores == {"toxicity": 0.0}
 

@@ -42,7 +42,7 @@ async def connected(path: Path) -> AsyncIterator[ScorerClient]:
     client = ScorerClient("fast", path, 60)
     task = asyncio.create_task(client.run())
     try:
-        await eventually(lambda: client.is_ready)
+        await eventually(lambda: client.is_ready, 60)
         yield client
     finally:
         task.cancel()

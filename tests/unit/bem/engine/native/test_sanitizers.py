@@ -11,24 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from bem.engine.native.build import COMPILER, FLAGS, SOURCE, check_processor, run_compiler
-from bem.errors import KernelsUnavailableError
+from bem.engine.native.build import COMPILER, FLAGS, SOURCE, run_compiler
 
+from tests.support.processor import runs_native_kernels
 from tests.unit.bem.engine.native.kernels import compile_emulated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[5]
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
-def real_instructions() -> bool:
-    """Return whether this processor runs the kernels as they are."""
-    try:
-        check_processor(torch.cpu.get_capabilities())
-    except KernelsUnavailableError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +27,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sanitized")
     paths = [folder / "emulated.so"]
     compile_emulated(paths[0], "-O1", *SANITIZE)
-    if real_instructions():
+    if runs_native_kernels():
         paths.append(folder / "real.so")
         run_compiler([COMPILER, *FLAGS, *SANITIZE, str(SOURCE), "-o", str(paths[1])])
     return paths

@@ -19,6 +19,22 @@ def test_used_port_is_named_with_its_variable(tmp_path: Path) -> None:
             check(Plan(run=tmp_path, ports={**free, "ROUTER_PORT": port}))
 
 
+def test_all_used_ports_are_named_at_once(tmp_path: Path) -> None:
+    """One command moves every port that another fleet holds."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        ports = {"REDIS_PORT": one.getsockname()[1], "GATEWAY_PORT": two.getsockname()[1]}
+        free = dict.fromkeys(Plan().ports, 0)
+        with pytest.raises(NotReadyToStartError) as caught:
+            check(Plan(run=tmp_path, ports={**free, **ports}))
+
+    for variable, port in ports.items():
+        assert f"{port}" in str(caught.value)
+        assert f"{variable}={port + 1000}" in str(caught.value)
+
+
 def test_free_machine_passes(tmp_path: Path) -> None:
     """With free ports and disk nothing is raised."""
     check(Plan(run=tmp_path, ports=dict.fromkeys(Plan().ports, 0)))

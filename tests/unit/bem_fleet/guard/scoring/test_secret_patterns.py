@@ -8,6 +8,7 @@ from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.guard.scoring.secret_patterns import (
     find_secrets,
     is_placeholder,
+    recognisable_end,
     unfinished_block_start,
 )
 
@@ -190,3 +191,17 @@ def test_placeholders_are_known_by_words_and_repetition() -> None:
     assert is_placeholder("aaaaaaaa")
     assert is_placeholder("my-secret-key")
     assert not is_placeholder("hunter2")
+
+
+@pytest.mark.parametrize("width", [16, 17, 42, 64, 76])
+@pytest.mark.parametrize("between", ["\n", "\\n", '" +\n  "'])
+@pytest.mark.parametrize("headers", ["", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00FF\n\n"])
+def test_block_is_found_without_its_middle(width: int, between: str, headers: str) -> None:
+    """Whatever follows the beginning of a key block is found as its end, to the last character."""
+    line = "".join(random.Random(0).choices(string.ascii_letters, k=width))
+    block = f"-----BEGIN RSA PRIVATE KEY-----\n{headers}" + between.join([line] * 40)
+    head = block[: recognisable_end(block, 0, len(block) - 200)]
+
+    for at in range(len(block) - 200, len(block) - 100):
+        text = head + block[at:]
+        assert [(one.start, one.end) for one in find_secrets(text)] == [(0, len(text))], at

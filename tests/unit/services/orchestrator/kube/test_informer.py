@@ -56,12 +56,12 @@ async def test_the_copy_follows_the_server(api: KubeApi) -> None:
         listed = informer.get("default/first")
         await api.create(CONFIG_MAPS, labelled("second", "follow", b="2"))
         await api.create(CONFIG_MAPS, labelled("other", "elsewhere", b="2"))
-        await eventually(lambda: len(informer) == 2)
+        await eventually(lambda: len(informer) == 2, 30)
         await api.patch(f"{CONFIG_MAPS}/first", {"data": {"a": "3"}}, "merge")
-        await eventually(lambda: informer.get("default/first") == {"a": "3"})
+        await eventually(lambda: informer.get("default/first") == {"a": "3"}, 30)
         for name in ("first", "second", "other"):
             await api.delete(f"{CONFIG_MAPS}/{name}")
-        await eventually(lambda: len(informer) == 0)
+        await eventually(lambda: len(informer) == 0, 30)
 
     assert listed == {"a": "1"}
     assert len(changes) >= 4
@@ -81,11 +81,11 @@ async def test_an_irrelevant_change_triggers_nothing(api: KubeApi) -> None:
         # Watch events come in order: with the marker's, the annotation's has been handled. A late
         # event of the annotation would set the data back for a moment.
         await api.create(CONFIG_MAPS, labelled("first-marker", "quiet", m="1"))
-        await eventually(lambda: informer.get("default/first-marker") is not None)
+        await eventually(lambda: informer.get("default/first-marker") is not None, 30)
         informer.apply_write(await api.patch(f"{CONFIG_MAPS}/quiet", {"data": {"a": "2"}}, "merge"))
         written = informer.get("default/quiet")
         await api.create(CONFIG_MAPS, labelled("marker", "quiet", m="1"))
-        await eventually(lambda: informer.get("default/marker") is not None)
+        await eventually(lambda: informer.get("default/marker") is not None, 30)
         after = len(changes)
     for name in ("quiet", "first-marker", "marker"):
         await api.delete(f"{CONFIG_MAPS}/{name}")
@@ -102,7 +102,7 @@ async def test_it_lists_again_after_the_server_was_away(plane: ControlPlane, api
         await asyncio.to_thread(plane.kill_api)
         await asyncio.to_thread(plane.start_api)
         await api.create(CONFIG_MAPS, labelled("late", "restart", a="1"))
-        await eventually(lambda: informer.get("default/late") == {"a": "1"})
+        await eventually(lambda: informer.get("default/late") == {"a": "1"}, 30)
     await api.delete(f"{CONFIG_MAPS}/late")
 
 
