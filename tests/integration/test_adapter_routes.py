@@ -9,19 +9,21 @@ import pytest
 from fleet.testing import RedisServer
 
 from tests.integration.tracks import Script, ScriptedMission, gateway, mission, socket_of
+from tests.support.access_keys import write_access_keys
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
 
 @pytest.fixture
 async def client(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway whose mission has the adapter ``alpha``."""
-    address = socket_of(tmp_path, "router")
+    """A client with the operator's key of a gateway whose mission has the adapter ``alpha``."""
+    address, keys = socket_of(tmp_path, "router"), write_access_keys(tmp_path / "keys")
     scripted = ScriptedMission({"": Script(), "alpha": Script()})
     async with (
         mission(address, scripted),
-        gateway(redis_server.url, missions={"router": address}) as made,
+        gateway(redis_server.url, missions={"router": address}, keys_file=keys.file) as made,
     ):
+        made.headers.update(keys.headers("operator"))
         yield made
 
 

@@ -114,11 +114,12 @@ async def test_personal_data_is_redacted_from_a_stream(
     assert record["action"] == "redact"
 
 
-async def test_check_returns_the_redacted_text(fleet: Scene) -> None:
+async def test_check_returns_the_redacted_text(fleet: Scene, keys: AccessKeys) -> None:
     """Spans have offsets in the original text; Score runs every scorer of the side."""
     stub: Any = safety_pb2_grpc.SafetyServiceStub(fleet.channel)
     found = await stub.Check(safety_pb2.CheckRequest(text=LEAK))
-    scores = await stub.Score(safety_pb2.ScoreRequest(text=JAILBREAK, side=safety_pb2.SIDE_REQUEST))
+    request = safety_pb2.ScoreRequest(text=JAILBREAK, side=safety_pb2.SIDE_REQUEST)
+    scores = await stub.Score(request, metadata=keys.metadata("service"))
 
     assert (found.action, found.text) == (safety_pb2.ACTION_REDACT, REDACTED)
     assert [LEAK[s.start : s.end] for s in found.spans] == [
