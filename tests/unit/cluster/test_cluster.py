@@ -45,9 +45,9 @@ def other_server() -> Iterator[int]:
     server.server_close()
 
 
-def run(home: Path, *arguments: str) -> str:
+def run(home: Path, *arguments: str, **variables: str) -> str:
     """Run the tool with an empty home and return what it prints."""
-    environment = {**os.environ, "BEM_CLUSTER_HOME": str(home)}
+    environment = {**os.environ, "BEM_CLUSTER_HOME": str(home), **variables}
     environment.pop("KUBECONFIG", None)
     return subprocess.run(
         [TOOL, *arguments], env=environment, check=True, capture_output=True, text=True
@@ -66,6 +66,22 @@ def test_other_server_is_no_cluster(tmp_path: Path, other_server: int) -> None:
 
     assert reached.returncode == 0
     assert run(tmp_path, "status").strip() == "stopped"
+
+
+@pytest.mark.parametrize(("gib", "removes"), [("0", False), ("1000000", True)])
+def test_full_disk_loses_what_builds_left(tmp_path: Path, gib: str, removes: bool) -> None:
+    """Before a build: interrupted ones' containers and images without a tag, this tool's alone."""
+    (tmp_path / "bin").mkdir()
+    buildah, calls = tmp_path / "bin" / "buildah", tmp_path / "calls"
+    buildah.write_text(f'#!/bin/sh\necho "$*" >>{calls}\ntest "$5" != bud\n')
+    buildah.chmod(0o755)
+    with pytest.raises(subprocess.CalledProcessError):
+        run(tmp_path, "image", "localhost/x:1", BEM_CLUSTER_ROOM_GIB=gib)
+
+    made = [line.split() for line in calls.read_text().splitlines()]
+    assert all(call[:2] == ["--root", str(tmp_path / "storage")] for call in made)
+    removing = [["rm", "-a"], ["rmi", "--prune"]] if removes else []
+    assert [call[4:] for call in made[:-1]] == removing
 
 
 def test_help_lists_every_command() -> None:
