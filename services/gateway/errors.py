@@ -34,6 +34,7 @@ _HTTP = {
     grpc.StatusCode.UNAUTHENTICATED: (401, "authentication_error", "invalid_api_key"),
     grpc.StatusCode.PERMISSION_DENIED: (403, "permission_error", "denied"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "rate_limit_error", "overloaded"),
+    grpc.StatusCode.UNIMPLEMENTED: (501, "server_error", "unimplemented"),
     grpc.StatusCode.UNAVAILABLE: (503, "server_error", "unavailable"),
     grpc.StatusCode.CANCELLED: (503, "server_error", "unavailable"),  # the server is stopping
     grpc.StatusCode.DEADLINE_EXCEEDED: (504, "server_error", "timeout"),

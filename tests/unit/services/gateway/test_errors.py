@@ -48,6 +48,7 @@ def rpc_error(code: grpc.StatusCode) -> aio.AioRpcError:
         (grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
         (grpc.StatusCode.UNAVAILABLE, 503),
         (grpc.StatusCode.DEADLINE_EXCEEDED, 504),
+        (grpc.StatusCode.UNIMPLEMENTED, 501),
         (grpc.StatusCode.DATA_LOSS, 500),
     ],
 )
