@@ -8,7 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from bem_fleet.descriptors import load_descriptors
+from bem_fleet.descriptors import Descriptor, load_descriptors
 from fleet.access.keys import KeysFile, key_digest
 
 from tests.charts.rendering import ROOT, VALUE_SETS, golden_of, objects, render, run
@@ -256,6 +256,11 @@ def test_gateway_and_helm_test_know_every_mission() -> None:
     assert given["MISSION_ADDRESSES"].split(",") == sorted(addresses.values())
 
 
+def calls(one: Descriptor) -> bool:
+    """Return whether a service calls others with a key of its own: the control services do."""
+    return one.kind == "control"
+
+
 def test_each_pod_gets_its_own_key_only() -> None:
     """Hashes go to every server; a secret to the service that it names, the operator's to none."""
     found = objects(render(next(v for v in VALUE_SETS if v.stem == "cpu-values")))
@@ -273,10 +278,9 @@ def test_each_pod_gets_its_own_key_only() -> None:
     }
 
     assert mounted == {
-        "bem-fleet-router": {"keys.yaml"},
-        "bem-fleet-gateway": {"keys.yaml", "gateway.key"},
-        "bem-fleet-orchestrator": {"keys.yaml", "orchestrator.key"},
-        "bem-fleet-validation": {"keys.yaml", "validation.key"},
+        f"bem-fleet-{one.name}": {"keys.yaml", *([f"{one.name}.key"] if calls(one) else [])}
+        for one in load_descriptors()
+        if one.kind != "sidecar"
     }
     assert keys.anonymous.users == "never"
     assert {key.name: key.role for key in keys.keys if key.role != "user"} == {

@@ -146,10 +146,13 @@ def fleet(checkout: Checkout) -> Iterator[Fleet]:
     for name in ("ROUTER", NAME.upper()):
         variables[f"BEM_{name}_CACHE"] = str(ROOT / ".cache" / "models")
     made = Fleet(checkout, variables)
-    started = made.fleetctl("up")
-    assert started.returncode == 0, started.stdout + started.stderr + made.fleetctl("logs").stdout
-    yield made
-    made.fleetctl("down")
+    try:
+        started = made.fleetctl("up")
+        logs = made.fleetctl("logs").stdout
+        assert started.returncode == 0, started.stdout + started.stderr + logs
+        yield made
+    finally:
+        made.fleetctl("down")
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -283,14 +283,14 @@ async def _until_not_serving(channel: aio.Channel) -> None:
                 return
 
 
-async def test_killed_service_forgets_nothing(redis_server: RedisServer) -> None:
+async def test_killed_service_forgets_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
     """After kill -9 between calls the claims, their ids and the family are what they were."""
-    with process(redis_server) as running:
-        stub = await ready(running.address)
+    with process(tmp_path, redis_server) as running:
+        stub = await ready(running)
         before = [await stub.Gate(gate("g1")), await stub.Compare(compare("c1"))]
         running.kill()
         running.start()
-        stub = await ready(running.address)
+        stub = await ready(running)
         again = [await stub.Gate(gate("g1")), await stub.Compare(compare("c1"))]
         third = await stub.Compare(compare("c2", scores(items=60)))
         listed = await stub.ListClaims(pb.ListClaimsRequest())
@@ -302,18 +302,19 @@ async def test_killed_service_forgets_nothing(redis_server: RedisServer) -> None
 
 
 async def test_kill_in_the_middle_leaves_a_claim_whole_or_absent(
+    tmp_path: Path,
     redis_server: RedisServer,
 ) -> None:
     """Whatever a kill -9 hits, the same key afterwards gives one whole record."""
-    with process(redis_server) as running:
+    with process(tmp_path, redis_server) as running:
         for round_ in range(2):
-            stub = await ready(running.address)
+            stub = await ready(running)
             asked = asyncio.ensure_future(stub.Compare(compare(f"c{round_}", scores(items=500))))
             await asyncio.sleep(0.03 * round_)
             running.kill()
             await asyncio.gather(asked, return_exceptions=True)
             running.start()
-        stub = await ready(running.address)
+        stub = await ready(running)
         answers = [
             await stub.Compare(compare(f"c{round_}", scores(items=500))) for round_ in range(2)
         ]

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ from fleet.errors import details_of
 from fleet.server import RunningServer, start
 from fleet.testing import RedisServer, free_port
 from grpc import aio
+
+from tests.support.access_keys import write_access_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 LINEAGE = pb.Lineage(
@@ -55,13 +59,20 @@ async def validation(
 
 
 class Process:
-    """The service as a process of its own, that can be killed and started again."""
+    """The service as a process of its own, that can be killed and started again.
 
-    def __init__(self, redis: RedisServer) -> None:
+    Attributes:
+        address: Address of its gRPC server.
+        keys: Keys that it accepts.
+    """
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
         self.address = f"127.0.0.1:{free_port()}"
+        self.keys = write_access_keys(folder / "keys")
         self._environment = {
             **os.environ,
             "BEM_VALIDATION_ADDRESS": self.address,
+            "BEM_VALIDATION_KEYS_FILE": str(self.keys.file),
             "BEM_VALIDATION_REDIS_URL": redis.url,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,9 +93,9 @@ class Process:
 
 
 @contextmanager
-def process(redis: RedisServer) -> Iterator[Process]:
+def process(folder: Path, redis: RedisServer) -> Iterator[Process]:
     """Run the service as a process; killed at the end."""
-    made = Process(redis)
+    made = Process(folder, redis)
     made.start()
     try:
         yield made
@@ -128,12 +139,14 @@ def chunks(given: pb.MetricScores, size: int) -> Iterator[pb.ScoreChunk]:
             )
 
 
-async def ready(address: str) -> Any:
-    """Return a stub of a process's service once it is ready."""
-    channel = open_channel(address)
+async def ready(made: Process) -> Any:
+    """Return a stub whose calls carry the operator's key, once the process is ready."""
+    channel = open_channel(made.address)
     async with asyncio.timeout(60):
         await wait_ready(channel, SERVICE, 60)
-    return rpc.ValidationServiceStub(channel)
+    stub, key = rpc.ValidationServiceStub(channel), made.keys.metadata("operator")
+    methods = pb.DESCRIPTOR.services_by_name["ValidationService"].methods_by_name
+    return SimpleNamespace(**{name: partial(getattr(stub, name), metadata=key) for name in methods})
 
 
 async def refused(call: Any) -> Any:
