@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bem_fleet.services.orchestrator.adapter_rejections import AdapterRejections
 from bem_fleet.services.orchestrator.canary_analysis import CanaryAnalysisRunner
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import KubeApi, Object, connect
@@ -42,6 +43,8 @@ async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
         app.spawn(informer.run())
     app.spawn(_serve_when_synced(app, view))
     app.spawn(analysis.run())
+    rejections = AdapterRejections(api, view, analysis.mission_stub, analysis.metadata)
+    app.spawn(rejections.run(settings.adapters_interval_s, leadership.is_leader))
     app.spawn(
         run_as_leader(
             api,

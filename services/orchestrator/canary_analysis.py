@@ -94,6 +94,17 @@ class CanaryAnalysisRunner:
             service=service, namespace=mission.namespace, port=mission.port
         )
 
+    def mission_stub(self, mission: Mission) -> mission_pb2_grpc.MissionServiceAsyncStub:
+        """Return MissionService of a mission's stable pods; calls carry ``metadata``."""
+        address = self.address(mission, mission.workload)
+        if address not in self._mission_channels:
+            self._mission_channels[address] = open_channel(address)
+        return mission_pb2_grpc.MissionServiceStub(self._mission_channels[address])
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of a call with the orchestrator's key."""
+        return self._own_key.metadata()
+
     async def _poll(self, mission: Mission) -> None:
         name = canary_id(mission)
         try:
@@ -120,10 +131,7 @@ class CanaryAnalysisRunner:
 
     async def _ensure_adapter_loaded(self, mission: Mission, adapter: str) -> None:
         """Load the adapter unless the mission lists it; RpcError if the mission refuses it."""
-        address = self.address(mission, mission.workload)
-        channel = self._mission_channels.setdefault(address, open_channel(address))
-        stub = mission_pb2_grpc.MissionServiceStub(channel)
-        key = self._own_key.metadata()
+        stub, key = self.mission_stub(mission), self.metadata()
         listed = await stub.ListAdapters(
             mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S, metadata=key
         )

@@ -55,5 +55,8 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     analysis_interval_s: float = Field(2.0, ge=0.1, le=600)
     """Interval of the canary analysis, in seconds."""
 
+    adapters_interval_s: float = Field(30.0, ge=0.1, le=3600)
+    """Interval of asking the missions for adapters that they refuse, in seconds."""
+
     mission_address: str = "{service}.{namespace}.svc:{port}"
     """Template of a mission's address with the fields service, namespace and port."""
