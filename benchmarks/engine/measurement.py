@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,13 @@ class Measurement:
     notes: list[str] = field(default_factory=list)
 
 
-def alternating_rates(
-    sides: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool = True
-) -> dict[str, list[float]]:
+Sides: TypeAlias = Mapping[str, Callable[[], float]]
+"""What is compared, by name; each call returns a rate."""
+Rates: TypeAlias = dict[str, list[float]]
+"""Rates of each side, one per round."""
+
+
+def alternating_rates(sides: Sides, rounds: int, *, warm_up: bool = True) -> Rates:
     """Run the sides in turn for some rounds, so that drift affects all of them alike.
 
     Args:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
 from peft import LoraConfig, get_peft_model
 
@@ -17,6 +18,7 @@ from benchmarks.engine.engine_fixture import (
 )
 from benchmarks.engine.measurement import (
     Measurement,
+    Rates,
     Target,
     alternating_rates,
     medians,
@@ -43,50 +45,57 @@ def peft_mixed(adapters: int) -> Any:
     return mixed.eval()
 
 
-def run(rounds: int) -> Measurement:
-    """Time decode steps of 16 rows, then forward passes of 64 rows of one token at position 0."""
-    result = Measurement()
-    loaded = load()
-    bank, _ = install_random_adapters(loaded, slots=64)
-    ours = DecodeLoop(loaded, bank, rows=64)
-    theirs = peft_mixed(64)
-    names = [str(row) for row in range(64)]
-    ids = torch.full((64, 1), 504)
+def sixteen_rows(ours: DecodeLoop, bank: AdapterBank, rounds: int) -> Rates:
+    """Return decode rates of 16 rows without adapters and with one each."""
+    ids = torch.full((16, 1), 504)
 
-    def set_rows(rows: int) -> None:
-        bank.row_codes.set(torch.arange(rows)[:, None], torch.ones(rows, 1, RANK))
-
-    def sixteen(active: int) -> float:
-        ours.ids = ids[:16]
-        if active:
-            set_rows(16)
+    def decode(adapters: int) -> float:
+        ours.ids = ids
+        if adapters:
+            bank.row_codes.set(torch.arange(adapters)[:, None], torch.ones(adapters, 1, RANK))
         else:
             bank.row_codes.clear()
         return per_second(lambda: ours.run(STEPS), 16 * STEPS)
 
+    sides = {"none": lambda: decode(0), "16 adapters": lambda: decode(16)}
+    return alternating_rates(sides, 2 * rounds)
+
+
+def sixty_four_rows(ours: DecodeLoop, bank: AdapterBank, rounds: int) -> Rates:
+    """Return rates of forward passes of one token in 64 rows with an adapter each."""
+    theirs, names = peft_mixed(64), [str(row) for row in range(64)]
+    ids = torch.full((64, 1), 504)
+
     def mine() -> float:
-        set_rows(64)
+        bank.row_codes.set(torch.arange(64)[:, None], torch.ones(64, 1, RANK))
         return per_second(lambda: ours.forward(ids, 0), 64)
 
     def mixed() -> float:
         with torch.inference_mode():
             return per_second(lambda: theirs(input_ids=ids, adapter_names=names), 64)
 
-    few = alternating_rates(
-        {"none": lambda: sixteen(0), "16 adapters": lambda: sixteen(16)}, 2 * rounds
+    return alternating_rates({"ours": mine, "peft mixed": mixed}, rounds)
+
+
+def run(rounds: int) -> Measurement:
+    """Time decode steps of 16 rows, then forward passes of 64 rows of one token at position 0."""
+    loaded = load()
+    bank, _ = install_random_adapters(loaded, slots=64)
+    ours = DecodeLoop(loaded, bank, rows=64)
+    few = sixteen_rows(ours, bank, rounds)
+    many = sixty_four_rows(ours, bank, rounds)
+    return Measurement(
+        figures={
+            "weights": loaded.weight_format,
+            "16 rows": medians(few),
+            "64 rows": medians(many),
+        },
+        ratios={
+            "16 adapters / none": ratio(few["16 adapters"], few["none"]),
+            "64 adapters / peft mixed": ratio(many["ours"], many["peft mixed"]),
+        },
+        notes=[
+            f"rank {RANK}, o_proj and down_proj of layers {FIRST_LAYER} to {LAYERS - 1}",
+            "peft computes in float32",
+        ],
     )
-    many = alternating_rates({"ours": mine, "peft mixed": mixed}, rounds)
-    result.figures = {
-        "weights": loaded.weight_format,
-        "16 rows": medians(few),
-        "64 rows": medians(many),
-    }
-    result.ratios = {
-        "16 adapters / none": ratio(few["16 adapters"], few["none"]),
-        "64 adapters / peft mixed": ratio(many["ours"], many["peft mixed"]),
-    }
-    result.notes = [
-        f"rank {RANK}, o_proj and down_proj of layers {FIRST_LAYER} to {LAYERS - 1}",
-        "peft computes in float32",
-    ]
-    return result
