@@ -74,7 +74,10 @@ def run_suite(
     report = folder / f"{name}.xml"
     command = [python, "-m", "pytest", str(SUITES / f"{name}.py"), "-q", "--noconftest"]
     options = ["-c", os.devnull, "--rootdir", str(SUITES), "--import-mode=importlib"]
-    options += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+    # The libraries keep their connections from one test to the next, which only one loop allows.
+    scopes = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+    options += ["-o", "asyncio_mode=auto"]
+    options += [word for scope in scopes for word in ("-o", f"{scope}=session")]
     done = subprocess.run(
         [*command, *options, "-p", "no:cacheprovider", f"--junitxml={report}"],
         env={**os.environ, "PYTHONPATH": "", **environment},
