@@ -36,7 +36,7 @@ class Refusing(mission_pb2_grpc.MissionServiceServicer):
         return mission_pb2.ListAdaptersResponse(rejected=rejected)
 
 
-def told(plane: ControlPlane, name: str) -> list[tuple[str, str, str]]:
+def events_about(plane: ControlPlane, name: str) -> list[tuple[str, str, str]]:
     """Return type, reason and note of the Events about a mission, in order."""
     items = [e for e in plane.call("GET", EVENTS)["items"] if e["regarding"]["name"] == name]
     items.sort(key=lambda event: str(event["eventTime"]))
@@ -62,7 +62,7 @@ async def test_each_change_is_one_event(plane: ControlPlane, api: KubeApi, tmp_p
         await rejections.record_changes()
     plane.call("DELETE", f"{MISSIONS}/refusing")
 
-    assert told(plane, "refusing") == [
+    assert events_about(plane, "refusing") == [
         ("Warning", "AdapterRejected", "adapter qa: rank: 3"),
         ("Warning", "AdapterRejected", "adapter qa: rank: 5"),
         ("Warning", "AdapterRejected", "adapter b: card"),
