@@ -35,7 +35,6 @@ def test_upgrade_keeps_data_and_answers(release: Release, adapters: str) -> None
         "services.gateway.settings.MAX_BODY_BYTES=2097152",
         "services.gateway.replicas=2",
         f"services.router.settings.WEIGHTS={'int4' if native else 'fp32'}",
-        "services.router.settings.ROWS=9",
         f"services.router.model.adaptersClaim={adapters}",
     ]
     options = [part for value in values for part in ("--set", value)]
