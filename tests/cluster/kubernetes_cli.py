@@ -172,13 +172,16 @@ class Release:
             process.wait()
 
 
-def wait_for(condition: Callable[[], T | None], name: str, limit_s: float = 120) -> T:
+def wait_for(
+    condition: Callable[[], T | None], name: str, limit_s: float = 120, interval_s: float = 0.5
+) -> T:
     """Poll a condition and return its first true value.
 
     Args:
-        condition: Function that is called every half second.
+        condition: Function that returns a true value at last.
         name: Name of the condition in the error.
         limit_s: Longest time to wait, in seconds.
+        interval_s: Pause between two calls, in seconds; a kubectl takes a tenth of a core-second.
 
     Raises:
         CommandError: The condition is not true within the limit.
@@ -187,7 +190,7 @@ def wait_for(condition: Callable[[], T | None], name: str, limit_s: float = 120)
     while time.monotonic() < limit:
         if value := condition():
             return value
-        time.sleep(0.5)  # another program: there is no event to wait for
+        time.sleep(interval_s)  # another program: there is no event to wait for
     raise CommandError(f"{name}: not reached within {limit_s:g} s")
 
 

@@ -85,7 +85,7 @@ def run_canary(release: Release, patch: dict[str, Any], phase: str) -> dict[str,
             raise AssertionError(f"{canary['phase']}: {canary}")
         return canary if canary.get("phase") == phase else None
 
-    return wait_for(final_status, phase, limit_s=1200)
+    return wait_for(final_status, phase, limit_s=1200, interval_s=3)
 
 
 def canary(**spec: Any) -> dict[str, Any]:
