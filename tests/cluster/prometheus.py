@@ -32,6 +32,10 @@ class Prometheus:
     def __init__(self, address: str) -> None:
         self._client = httpx.Client(base_url=f"http://{address}/api/v1", timeout=30)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def ready(self) -> bool:
         """Return whether the server answers."""
         try:
@@ -170,8 +174,8 @@ def run_prometheus(release: Release, folder: Path) -> Iterator[Prometheus]:
     ]
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
+    server, limit = Prometheus(address), time.monotonic() + 60
     try:
-        server, limit = Prometheus(address), time.monotonic() + 60
         while not server.ready():
             if process.poll() is not None or time.monotonic() > limit:
                 raise CommandError((folder / "prometheus.log").read_text()[-2000:])
@@ -179,6 +183,7 @@ def run_prometheus(release: Release, folder: Path) -> Iterator[Prometheus]:
         with target_discovery(release, jobs, folder):
             yield server
     finally:
+        server.close()
         process.terminate()
         process.wait()
 

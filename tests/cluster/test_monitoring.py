@@ -24,6 +24,7 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_orchestrator_gpus_assigned",
     "bem_orchestrator_pods_displaced_total",
     "bem_orchestrator_writes_failed_total",
+    "bem_validation_canary_pairs_skipped_total",
     "bem_validation_claims_total",
     "bem_safety_policy_reloads_total",
     "bem_safety_scorer_restarts_total",
