@@ -17,6 +17,7 @@ from bem_fleet.services.orchestrator.kube.api import KubeApi
 from bem_fleet.services.orchestrator.mission import Mission
 from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from fleet import logs
+from fleet.access.own_key import Metadata
 
 _LOG = logs.get("orchestrator.adapter_rejections")
 _TIMEOUT_S = 5.0
@@ -37,7 +38,7 @@ class AdapterRejections:
         api: KubeApi,
         view: FleetView,
         stub: Callable[[Mission], mission_pb2_grpc.MissionServiceAsyncStub],
-        metadata: Callable[[], tuple[tuple[str, str], ...]],
+        metadata: Callable[[], Metadata],
     ) -> None:
         self._api, self._view, self._stub, self._metadata = api, view, stub, metadata
         self._known: dict[str, dict[str, str]] = {}

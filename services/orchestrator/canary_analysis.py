@@ -23,7 +23,7 @@ from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet import logs
-from fleet.access.own_key import OwnKey
+from fleet.access.own_key import Metadata, OwnKey
 from fleet.clients import open_channel
 from fleet.errors import details_of
 from google.protobuf import json_format
@@ -101,7 +101,7 @@ class CanaryAnalysisRunner:
             self._mission_channels[address] = open_channel(address)
         return mission_pb2_grpc.MissionServiceStub(self._mission_channels[address])
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """Return the metadata of a call with the orchestrator's key."""
         return self._own_key.metadata()
 
@@ -149,7 +149,7 @@ class CanaryAnalysisRunner:
         request.stable.model = route.stable.model or mission.model
         request.canary.model = route.canary.model or mission.model
         response = await self._validation.AnalyzeCanary(
-            request, timeout=_TIMEOUT_S, metadata=self._own_key.metadata()
+            request, timeout=_TIMEOUT_S, metadata=self.metadata()
         )
         gate = _gate_status(response)
         ANALYSES.labels(gate.verdict).inc()

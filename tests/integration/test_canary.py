@@ -161,6 +161,8 @@ async def test_a_bad_canary_rolls_itself_back(
         await one.patch(image_canary(analysis={**EASY, "qualityMargin": margin}))
         ended = await one.phase("RolledBack")
         image = plane.call("GET", f"{DEPLOYMENTS}/router")["spec"]["template"]["spec"]
+        # A fast verdict on a slow machine comes before: the requests go on after it.
+        await eventually(lambda: len(one.answers) > 50, 90)
         before = len(one.answers)
         await asyncio.sleep(0.5)
 
@@ -169,7 +171,7 @@ async def test_a_bad_canary_rolls_itself_back(
     assert image["containers"][0]["image"] == "registry.local/mission:1"
     assert set(one.answers) == {200}
     assert not any("content_filter" in text for text in one.texts)
-    assert before > 20
+    assert before > 50
 
 
 async def test_a_good_canary_is_promoted(plane: ControlPlane, redis_server: RedisServer) -> None:

@@ -6,6 +6,7 @@ and in errors. The serialised messages that the client receives are searched for
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ from tests.integration.test_sidecar import BAD, CLEAN, infer
 KEY = "\n".join(
     ["-----BEGIN PRIVATE KEY-----", *["Qm9hdHMgbGF5IHN0aWxsIGluIHRoZSBoYXJib3Vy9x"] * 30]
 )
+CHANCE = re.compile(r"[0-9a-f]{16,}|\d{10,}(?:[.-]\d+)?")
 # What must not leave, and parts of it that are long enough to be no accident.
 FINDINGS = {
     "mira.kovac@harbour.org": ("mira", "kovac", "harbour.org"),
-    "+1 (415) 555-0134": ("(415)", "555-0134"),
+    "+1 (415) 555-0134": ("415", "0134"),
     "ghp_q8Zt4vYw1Lk0NsB7xRc2HdJf6PgMa9Ue5Ti3": ("ghp_", "q8Zt4", "9Ue5Ti3"),
     "glpat-Kp3vN8sWx0RtY6bQz1Lm": ("glpat", "Kp3vN8", "z1Lm"),
     KEY: ("BEGIN", "Qm9hdHM", "Vy9x"),
@@ -99,7 +101,9 @@ async def test_no_part_of_a_finding_is_in_any_field(
         assert all(one.top for one in answer.logprobs if not one.redacted)
     async with redis.Redis.from_url(redis_server.url) as client:
         audit: Any = await client.xrange(AUDIT_STREAM)
-    assert not [part for part in FINDINGS[finding] if part in str(audit)]
+    # Digests, request ids and times have any digits by chance.
+    told = CHANCE.sub("", str(audit))
+    assert not [part for part in FINDINGS[finding] if part in told]
 
 
 async def test_clean_answer_keeps_all_its_tokens(fleet: Scene) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from bem_fleet.checkout import ROOT
+from packaging.utils import canonicalize_name
 
 from docker.images import Image, images
 
@@ -76,12 +77,9 @@ def foreign_packages(start: str) -> set[str]:
 def locked(lock: str) -> set[str]:
     """Return the distributions of a lock."""
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
-    return {normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)}
-
-
-def normal(name: str) -> str:
-    """Return a distribution's name as PEP 503 writes it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {
+        canonicalize_name(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", text, re.MULTILINE)
+    }
 
 
 @pytest.mark.parametrize("image", SERVICES, ids=[image.name for image in SERVICES])
@@ -95,7 +93,7 @@ def test_lock_has_what_the_service_imports(image: Image) -> None:
     missing = {
         package
         for package in reached
-        if not {normal(one) for one in of_package.get(package, [package])} & installed
+        if not {canonicalize_name(one) for one in of_package.get(package, [package])} & installed
     }
 
     assert len(reached) >= 5
