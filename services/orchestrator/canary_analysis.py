@@ -24,6 +24,7 @@ from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet import logs
 from fleet.access.own_key import OwnKey
+from fleet.certificates import certificates_of
 from fleet.clients import open_channel
 from fleet.errors import details_of
 from google.protobuf import json_format
@@ -57,7 +58,8 @@ class CanaryAnalysisRunner:
     ) -> None:
         self._settings, self._view, self._on_change = settings, view, on_change
         self._own_key = OwnKey(settings.service_key_file)
-        self._channel = open_channel(settings.validation_address)
+        self._certificates = certificates_of(settings)
+        self._channel = self._open(settings.validation_address)
         self._validation = rpc.ValidationServiceStub(self._channel)
         self._mission_channels: dict[str, aio.Channel] = {}
         self._gates: dict[str, GateStatus] = {}
@@ -94,6 +96,9 @@ class CanaryAnalysisRunner:
             service=service, namespace=mission.namespace, port=mission.port
         )
 
+    def _open(self, address: str) -> aio.Channel:
+        return open_channel(address, certificates=self._certificates)
+
     async def _poll(self, mission: Mission) -> None:
         name = canary_id(mission)
         try:
@@ -121,7 +126,9 @@ class CanaryAnalysisRunner:
     async def _ensure_adapter_loaded(self, mission: Mission, adapter: str) -> None:
         """Load the adapter unless the mission lists it; RpcError if the mission refuses it."""
         address = self.address(mission, mission.workload)
-        channel = self._mission_channels.setdefault(address, open_channel(address))
+        if address not in self._mission_channels:
+            self._mission_channels[address] = self._open(address)
+        channel = self._mission_channels[address]
         stub = mission_pb2_grpc.MissionServiceStub(channel)
         key = self._own_key.metadata()
         listed = await stub.ListAdapters(
