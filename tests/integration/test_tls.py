@@ -11,8 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+from bem_fleet.services.router.servicer import SERVICE as ROUTER
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from bemfleet.mission.v1 import mission_pb2  # noqa: F401 - registers the method
+from bemfleet.router.v1.router_pb2 import CompleteRequest
+from bemfleet.router.v1.router_pb2_grpc import RouterServiceStub
 from fleet.access.method_roles import find_generated_method
 from fleet.certificates import (
     AUTHORITY,
@@ -25,10 +28,13 @@ from fleet.certificates import (
 from fleet.clients import open_channel, wait_ready
 from fleet.server import App, RunningServer, start
 from fleet.settings import FleetSettings, TlsMode
+from fleet.testing import RedisServer, free_port
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.integration.sidecars import scene
+from tests.integration.tracks import ScriptedMission, ask, gateway, mission
 from tests.support.certificates import TestAuthority
 
 SERVICE, ECHO, HELD = "sample.v1.S", "/sample.v1.S/Echo", "/sample.v1.S/Held"
@@ -322,6 +328,63 @@ async def test_health_port_reports_the_drain(
 
     assert during.status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert caught.value.code() in {REFUSED, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+async def test_gateway_reaches_missions_and_their_successors(
+    redis_server: RedisServer,
+    authorities: tuple[TestAuthority, TestAuthority],
+    tmp_path: Path,
+) -> None:
+    """Calls of the gateway go on when all certificates move to another authority."""
+    fleet, other = authorities
+    server, client = fleet.issue(tmp_path / "router"), fleet.issue(tmp_path / "gateway")
+    address = f"localhost:{free_port()}"
+    tls = {"tls_mode": TlsMode.MUTUAL, "tls_folder": server}
+    async with (
+        mission(address, ScriptedMission(), **tls),
+        gateway(
+            redis_server.url,
+            missions={"router": address},
+            tls_mode=TlsMode.MUTUAL,
+            tls_folder=client,
+        ) as http,
+    ):
+        first = await ask(http)
+        ready = await http.get("/readyz")
+        for folder in (server, client):
+            other.issue(folder)
+        await asyncio.sleep(1.1)  # files are read once a second
+        second = await ask(http)
+
+    assert (first.status_code, ready.status_code, second.status_code) == (200, 200, 200)
+
+
+async def test_sidecar_serves_tls_before_a_mission_on_a_socket(
+    redis_server: RedisServer,
+    authorities: tuple[TestAuthority, TestAuthority],
+    tmp_path: Path,
+) -> None:
+    """The sidecar's own port has TLS, its mission's socket none; health tells of the mission."""
+    tls = {
+        "address": "localhost:0",
+        "tls_mode": TlsMode.MUTUAL,
+        "tls_folder": authorities[0].issue(tmp_path / "tls"),
+        "health_address": "127.0.0.1:0",
+    }
+    async with scene(tmp_path, redis_server, **tls) as made:
+        answers = await made.generate()
+        refused = await code_of(open_channel(made.sidecar.address))
+        assert made.sidecar.health
+        async with aio.insecure_channel(made.sidecar.health.address) as plain:
+            health = health_pb2_grpc.HealthStub(plain)
+            ready = await health.Check(health_pb2.HealthCheckRequest(service=ROUTER))
+            with pytest.raises(aio.AioRpcError) as caught:
+                await RouterServiceStub(plain).Complete(CompleteRequest())
+
+    assert "".join(one.text for one in answers) == "hello there"
+    assert refused is REFUSED
+    assert ready.status == SERVING
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def _host(address: str) -> tuple[str, int]:
