@@ -158,7 +158,9 @@ def server_credentials(folder: CertificateFolder, *, mutual: bool) -> grpc.Serve
         return grpc.ssl_server_certificate_configuration([(one.key, one.chain)], authorities)
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(served), fetch, require_client_authentication=mutual
+        configuration(served),
+        fetch,  # type: ignore[arg-type]  # the stubs leave out None, which says "unchanged"
+        require_client_authentication=mutual,
     )
 
 

@@ -365,7 +365,7 @@ async def test_sidecar_serves_tls_before_a_mission_on_a_socket(
     tmp_path: Path,
 ) -> None:
     """The sidecar's own port has TLS, its mission's socket none; health tells of the mission."""
-    tls = {
+    tls: dict[str, Any] = {
         "address": "localhost:0",
         "tls_mode": TlsMode.MUTUAL,
         "tls_folder": authorities[0].issue(tmp_path / "tls"),

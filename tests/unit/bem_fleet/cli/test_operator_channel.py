@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -34,7 +35,8 @@ def code_at(port: int) -> grpc.StatusCode:
     """Return the status of a call of an unknown method."""
     with open_operator_channel(f"127.0.0.1:{port}") as channel:
         try:
-            channel.unary_unary("/sample.v1.S/Ask")(b"", timeout=10)
+            method: Any = channel.unary_unary("/sample.v1.S/Ask")
+            method(b"", timeout=10)
         except grpc.RpcError as err:
             code: grpc.StatusCode = err.code()
             return code
