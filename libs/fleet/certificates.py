@@ -26,17 +26,17 @@ CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"
 _LOG = logs.get("fleet.certificates")
 _HANDSHAKE_ROUNDS = 10
 EXPIRY = Gauge(
-    "bem_tls_seconds_to_expiry",
+    "bem_fleet_certificate_seconds_to_expiry",
     "Seconds until the certificate between pods or its authority expires; negative afterwards.",
     ["folder"],
 )
 VALID = Gauge(
-    "bem_tls_certificate_valid",
+    "bem_fleet_certificate_valid",
     "1 while the certificate's files are in force; 0 while they are invalid and older ones are.",
     ["folder"],
 )
 RELOADS = Counter(
-    "bem_tls_reloads_total",
+    "bem_fleet_certificate_reloads_total",
     "Changes of the certificate between pods: applied, or rejected as invalid.",
     ["outcome"],
 )

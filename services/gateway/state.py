@@ -91,14 +91,8 @@ async def open_state(
         scrubber = FeedbackScrubber(
             missions[settings.openai_mission].safety, settings.feedback_key_file
         )
-        background = [
-            asyncio.create_task(work)
-            for work in (
-                table.watch(),
-                observer.run(),
-                *(mission.watch_connection() for mission in missions.values()),
-            )
-        ]
+        watches = (mission.watch_connection() for mission in missions.values())
+        background = [asyncio.create_task(one) for one in (table.watch(), observer.run(), *watches)]
         stack.push_async_callback(_cancel, background)
         stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
             validation_pb2_grpc.ValidationServiceStub(validation)

@@ -36,7 +36,7 @@ class ProbeClient:
     Args:
         timeout_s: Timeout of one answer, in seconds.
         own_key: Key of the validation service.
-        certificates: Its certificate for TLS; None for plain connections.
+        certificates: Certificate of the validation service for TLS; None for plain connections.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_orchestrator_writes_failed_total",
     "bem_validation_claims_total",
     "bem_safety_policy_reloads_total",
-    "bem_tls_reloads_total",
+    "bem_fleet_certificate_reloads_total",
     "bem_safety_scorer_restarts_total",
 }
 

@@ -51,14 +51,14 @@ class Echo(grpc.GenericRpcHandler):
 
     def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the handler of a method."""
-        known = {ECHO: self._echo, HELD: self._held}
+        known = {ECHO: self._answer, HELD: self._answer_later}
         handler = known.get(call.method)
         return grpc.unary_unary_rpc_method_handler(handler) if handler else None
 
-    async def _echo(self, request: bytes, _context: Any) -> bytes:
+    async def _answer(self, request: bytes, _context: Any) -> bytes:
         return request
 
-    async def _held(self, request: bytes, _context: Any) -> bytes:
+    async def _answer_later(self, request: bytes, _context: Any) -> bytes:
         self.entered.set()
         await self.release.wait()
         return request

@@ -88,10 +88,10 @@ def test_invalid_renewal_leaves_the_last_in_force(
     spoil(authority, folder)
 
     assert own.current is before
-    assert sample("bem_tls_certificate_valid", folder) == 0
+    assert sample("bem_fleet_certificate_valid", folder) == 0
     authority.issue(folder)
     assert own.current is not before
-    assert sample("bem_tls_certificate_valid", folder) == 1
+    assert sample("bem_fleet_certificate_valid", folder) == 1
 
 
 def test_clients_certificate_is_needed_where_clients_show_one(
@@ -110,9 +110,9 @@ def test_seconds_to_expiry_are_those_of_the_newest_certificate(
 ) -> None:
     """A scrape reads the files, so that a renewal shows without a connection; the CA counts too."""
     own = CertificateFolder(folder, interval_s=0)
-    first = sample("bem_tls_seconds_to_expiry", folder)
+    first = sample("bem_fleet_certificate_seconds_to_expiry", folder)
     authority.issue(folder, days=9)
-    second = sample("bem_tls_seconds_to_expiry", folder)
+    second = sample("bem_fleet_certificate_seconds_to_expiry", folder)
     authority.issue(folder, days=300)
 
     assert first == pytest.approx(2 * DAY_S, abs=600)
