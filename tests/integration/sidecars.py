@@ -207,12 +207,13 @@ async def scene(
 
     upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})
     # A shared machine may stall: only tests of time limits set them.
-    defaults = {"check_timeout_s": 60, "deep_timeout_s": 60, "address": f"unix:{folder}/s.sock"}
+    patient = {"check_timeout_s": 60, "deep_timeout_s": 60}
+    settings = {"address": f"unix:{folder}/s.sock", **patient, **settings}
     own = SafetySettings(
         upstream=upstream.address,
         redis_url=redis.url,
         drain_s=1,
-        **(defaults | settings),
+        **settings,
     )
     sidecar = await start(own, build, STATUS)
     try:
