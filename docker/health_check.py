@@ -16,10 +16,16 @@ _TIMEOUT_S = 5.0
 
 
 def address_of(service: str) -> str:
-    """Return the address at which ``service`` listens inside its container."""
+    """Return the address at which ``service`` answers probes inside its container."""
+    if plain := os.environ.get(f"BEM_{service.upper()}_HEALTH_ADDRESS"):
+        return _on_loopback(plain)
     module = import_module(f"bem_fleet.services.{service}.settings")
     default = getattr(module, f"{service.capitalize()}Settings").model_fields["address"].default
     address = os.environ.get(f"BEM_{service.upper()}_ADDRESS") or str(default)
+    return _on_loopback(address)
+
+
+def _on_loopback(address: str) -> str:
     return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
 
 

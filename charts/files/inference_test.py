@@ -39,13 +39,22 @@ def call_gateway(path: str, body: dict[str, Any] | None, timeout_s: float) -> di
     return content
 
 
+def open_channel(address: str) -> grpc.Channel:
+    """Open a channel, with the clients' certificate where pods ask for one."""
+    if "TLS_FOLDER" not in os.environ:
+        return grpc.insecure_channel(address)
+    folder = Path(os.environ["TLS_FOLDER"])
+    files = ((folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*files))
+
+
 def probe_mission(address: str, timeout_s: float) -> str:
     """Return the answer of the mission at ``address`` to the prompt; empty if it has none.
 
     Raises:
         grpc.RpcError: The mission does not answer in time.
     """
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         mission = rpc.MissionServiceStub(channel)
         metadata = (("authorization", AUTHORIZATION),)
         description = pb.DescribeRequest()

@@ -21,7 +21,7 @@ spec:
     - name: {{ $spec.protocol }}
       port: {{ $spec.port }}
       targetPort: {{ $spec.protocol }}
-      appProtocol: {{ ternary (ternary "https" "http" (ne $spec.tls.existingSecret "")) "kubernetes.io/h2c" (eq $spec.protocol "http") }}
+      appProtocol: {{ ternary (ternary "https" "http" (ne $spec.tls.existingSecret "")) (ternary "https" "kubernetes.io/h2c" (ne (include "fleet.tls" $root) "")) (eq $spec.protocol "http") }}
     {{- if $spec.metricsPort }}
     - {name: metrics, port: {{ $spec.metricsPort }}, targetPort: metrics}
     {{- end }}
@@ -85,7 +85,7 @@ fleet.bem.dev/track: stable
 {{- $root := .root -}}{{- $name := .name -}}{{- $spec := .spec -}}
 {{- $full := printf "%s-%s" (include "fleet.fullname" $root) $name -}}
 {{- if and $spec.tls.existingSecret (ne $spec.protocol "http") }}
-{{- fail (printf "services.%s.tls.existingSecret: only http services can have a certificate, because kubelets probe gRPC without TLS; remove it" $name) }}
+{{- fail (printf "services.%s.tls.existingSecret: only http services have a certificate of their own; that of gRPC between pods is tls.existingSecret; remove it" $name) }}
 {{- end }}
 {{- $profile := required (printf "services.%s.profile is %q; resourceProfiles has: %s" $name $spec.profile (keys $root.Values.resourceProfiles | sortAlpha | join ", ")) (ternary (index $root.Values.resourceProfiles $spec.profile) nil (hasKey $root.Values.resourceProfiles $spec.profile)) -}}
 serviceAccountName: {{ $full }}
@@ -127,6 +127,7 @@ containers:
       {{- if $spec.metricsPort }}
       - {name: metrics, containerPort: {{ $spec.metricsPort }}}
       {{- end }}
+      {{- if eq $spec.protocol "grpc" }}{{- with include "fleet.healthPorts" $root }}{{ . | nindent 6 }}{{ end }}{{ end }}
     {{- end }}
     env: {{- include "fleet.env" . | nindent 6 }}
     {{- include "fleet.probes" . | nindent 4 }}
@@ -146,6 +147,7 @@ containers:
       {{- end }}
       {{- if not $spec.sidecar }}
       - {name: access, mountPath: /run/access, readOnly: true}
+      {{- with include "fleet.tlsMount" $root }}{{ . | nindent 6 }}{{ end }}
       {{- end }}
       {{- if $spec.tls.existingSecret }}
       - {name: tls, mountPath: /run/tls, readOnly: true}
@@ -156,6 +158,7 @@ containers:
 volumes:
   - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
   {{- include "fleet.accessVolume" (list $root $name $spec) | nindent 2 }}
+  {{- with include "fleet.tlsVolume" (list $root $name) }}{{ . | nindent 2 }}{{ end }}
   {{- if $spec.sidecar }}
   - {name: socket, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
   - name: audit-key
@@ -183,6 +186,14 @@ volumes:
 - {name: BEM_{{ $prefix }}_ADDRESS, value: "0.0.0.0:{{ $spec.port }}"}
 - {name: BEM_{{ $prefix }}_KEYS_FILE, value: /run/access/keys.yaml}
 - {name: BEM_{{ $prefix }}_SERVICE_KEY_FILE, value: /run/access/service.key}
+{{- with include "fleet.tlsEnv" (list .root $prefix) }}
+{{ . }}
+{{- end }}
+{{- if eq $spec.protocol "grpc" }}
+{{- with include "fleet.healthEnv" (list .root $prefix) }}
+{{ . }}
+{{- end }}
+{{- end }}
 {{- end }}
 - {name: BEM_{{ $prefix }}_DRAIN_S, value: {{ $spec.drainSeconds | quote }}}
 {{- if $spec.metricsPort }}
@@ -212,10 +223,11 @@ volumes:
 {{- define "fleet.probes" -}}
 {{- $spec := .spec -}}
 {{- $tries := div (add $spec.startupSeconds 1) 2 -}}
+{{- $port := include "fleet.probePort" (list .root $spec.port) -}}
 {{- if $spec.sidecar -}}
 {{- $liveness := printf "httpGet: {port: %v, path: /upstream/metrics}" .root.Values.safetySidecar.pagesPort -}}
 startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: %v}" $liveness $tries }}
-readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ required (printf "services.%s.healthService is empty: readiness would check the sidecar alone; name the mission's gRPC service" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
+readinessProbe: {grpc: {port: {{ $port }}, service: {{ required (printf "services.%s.healthService is empty: readiness would check the sidecar alone; name the mission's gRPC service" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
 livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $liveness }}
 {{- else if eq $spec.protocol "http" -}}
 {{- $scheme := ternary "HTTPS" "HTTP" (ne $spec.tls.existingSecret "") -}}
@@ -223,9 +235,9 @@ startupProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, per
 readinessProbe: {httpGet: {port: http, path: /readyz, scheme: {{ $scheme }}}, periodSeconds: 3, timeoutSeconds: 3}
 livenessProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, periodSeconds: 10, timeoutSeconds: 5}
 {{- else -}}
-startupProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 2, timeoutSeconds: 3, failureThreshold: {{ $tries }}}
-readinessProbe: {grpc: {port: {{ $spec.port }}, service: {{ $spec.healthService | quote }}}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {grpc: {port: {{ $spec.port }}}, periodSeconds: 10, timeoutSeconds: 5}
+startupProbe: {grpc: {port: {{ $port }}}, periodSeconds: 2, timeoutSeconds: 3, failureThreshold: {{ $tries }}}
+readinessProbe: {grpc: {port: {{ $port }}, service: {{ $spec.healthService | quote }}}, periodSeconds: 3, timeoutSeconds: 3}
+livenessProbe: {grpc: {port: {{ $port }}}, periodSeconds: 10, timeoutSeconds: 5}
 {{- end }}
 {{- end }}
 

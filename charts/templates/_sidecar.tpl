@@ -10,6 +10,7 @@
   ports:
     - {name: grpc, containerPort: {{ .spec.port }}}
     - {name: pages, containerPort: {{ $sidecar.pagesPort }}}
+    {{- with include "fleet.healthPorts" $root }}{{ . | nindent 4 }}{{ end }}
   env:
     - {name: BEM_SAFETY_ADDRESS, value: "0.0.0.0:{{ .spec.port }}"}
     - {name: BEM_SAFETY_PAGES_ADDRESS, value: "0.0.0.0:{{ $sidecar.pagesPort }}"}
@@ -17,11 +18,13 @@
     - {name: BEM_SAFETY_KEYS_FILE, value: /run/access/keys.yaml}
     - {name: BEM_SAFETY_DRAIN_S, value: {{ .spec.drainSeconds | quote }}}
     - {name: BEM_SAFETY_AUDIT_KEY_FILE, value: /run/keys/audit.key}
+    {{- with include "fleet.tlsEnv" (list $root "SAFETY") }}{{ . | nindent 4 }}{{ end }}
+    {{- with include "fleet.healthEnv" (list $root "SAFETY") }}{{ . | nindent 4 }}{{ end }}
     {{- include "fleet.redisEnv" (list $root "SAFETY" "safety") | nindent 4 }}
     {{- include "fleet.settingsEnv" (list $root "SAFETY" $sidecar.settings) | nindent 4 }}
   # The startup probe must not depend on the mission, which starts only after it succeeds.
-  startupProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}
-  livenessProbe: {grpc: {port: {{ .spec.port }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3}
+  startupProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}
+  livenessProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3}
   # Kubernetes stops a sidecar only after the mission, and clients would keep their connections until
   # then. Therefore it drains as soon as endpoints have dropped the pod, while the mission still answers.
   lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 3; kill -TERM 1"]}}}
@@ -31,4 +34,5 @@
     - {name: tmp, mountPath: /tmp}
     - {name: audit-key, mountPath: /run/keys, readOnly: true}
     - {name: access, mountPath: /run/access, readOnly: true}
+    {{- with include "fleet.tlsMount" $root }}{{ . | nindent 4 }}{{ end }}
 {{- end }}

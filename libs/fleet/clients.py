@@ -1,4 +1,4 @@
-"""gRPC client channels: retries, forwarded metadata and readiness."""
+"""gRPC client channels: retries, TLS, forwarded metadata and readiness."""
 
 import json
 from contextvars import ContextVar
@@ -8,7 +8,9 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fleet import logs
+from fleet.certificates import Certificate, CertificateFolder, channel_credentials
 from fleet.errors import UnavailableError
+from fleet.renewed_channel import RenewedChannel
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 # A call that reaches a server which has just begun to stop is dropped unprocessed, as CANCELLED; a
@@ -41,11 +43,17 @@ def outgoing_metadata() -> tuple[tuple[str, str], ...]:
     return tuple((key, value) for key, value in carried if value)
 
 
-def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) -> aio.Channel:
+def open_channel(
+    address: str,
+    *,
+    certificates: CertificateFolder | None = None,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+) -> aio.Channel:
     """Open a channel; its calls should carry ``outgoing_metadata()``.
 
     Args:
-        address: ``host:port`` or ``unix:/path``.
+        address: ``host:port`` or ``unix:/path``; a unix socket is plain in any case.
+        certificates: Certificate of this process for TLS; None for a plain connection.
         max_message_bytes: Largest message sent or received, in bytes.
     """
     options = [
@@ -57,7 +65,13 @@ def open_channel(address: str, *, max_message_bytes: int = MAX_MESSAGE_BYTES) ->
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config", _SERVICE_CONFIG),
     ]
-    return aio.insecure_channel(address, options=options)
+    if certificates is None or address.startswith("unix:"):
+        return aio.insecure_channel(address, options=options)
+
+    def connect(one: Certificate) -> aio.Channel:
+        return aio.secure_channel(address, channel_credentials(one), options=options)
+
+    return RenewedChannel(certificates, connect)
 
 
 async def wait_ready(channel: aio.Channel, service: str, timeout_s: float) -> None:

@@ -11,10 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import uvloop
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from grpc import aio
@@ -29,12 +28,14 @@ from fleet.access.keys import KeyRing, KeysFileError
 from fleet.access.method_roles import MethodRoles
 from fleet.access.operator_audit import OperatorAudit
 from fleet.audit_chain import read_keys
+from fleet.certificates import certificates_of, server_credentials
 from fleet.errors import StatusTable
-from fleet.files import private_umask
 from fleet.health import HealthServicer
+from fleet.health_port import HealthPort
 from fleet.interceptors import CallInterceptor
+from fleet.listening import listen
 from fleet.metrics import MetricsPage, MetricsServicer
-from fleet.settings import FleetSettings, unknown_variables_of
+from fleet.settings import FleetSettings, TlsMode, unknown_variables_of
 
 _LOG = logs.get("fleet.server")
 _HANDSHAKE_MS, _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 10_000, 60_000, 20_000
@@ -127,13 +128,20 @@ class RunningServer:
     Attributes:
         app: App that ``build`` filled.
         address: Address of the listener, with the real port.
+        health: Health without TLS; None if it is not served.
     """
 
     def __init__(
-        self, app: App, settings: FleetSettings, address: str, page: MetricsPage | None
+        self,
+        app: App,
+        settings: FleetSettings,
+        address: str,
+        page: MetricsPage | None,
+        health: HealthPort | None,
     ) -> None:
         self.app = app
         self.address = address
+        self.health = health
         self._settings = settings
         self._page = page
 
@@ -143,6 +151,8 @@ class RunningServer:
         await self.app.drain()
         await self.app.server.stop(self._settings.drain_s)
         await self.app.finish()
+        if self.health:
+            await self.health.stop()
         if self._page:
             self._page.close()
 
@@ -159,7 +169,7 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
         status: Status codes of the service's own errors.
 
     Raises:
-        OSError: The address is in use or malformed.
+        OSError: The address is in use or malformed, or the certificate cannot be used.
         KeysFileError: The keys file cannot be used.
     """
     roles = MethodRoles()
@@ -176,11 +186,26 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
     await build(settings, app)
     if app.serves_standard_services:
         _add_standard_services(app, reflect=settings.reflection)
-    address = _bind(server, settings.address)
+    address = listen(server, settings.address, credentials_of(settings))
     page = MetricsPage(settings.metrics_address) if settings.metrics_address else None
+    health = HealthPort(app.health, settings.health_address) if settings.health_address else None
     await server.start()
-    _LOG.info("listening", address=address, services=app.services)
-    return RunningServer(app, settings, address, page)
+    if health:
+        await health.start()
+    _LOG.info("listening", address=address, services=app.services, tls=settings.tls_mode.value)
+    return RunningServer(app, settings, address, page, health)
+
+
+def credentials_of(settings: FleetSettings) -> grpc.ServerCredentials | None:
+    """Return the credentials of a listener; None without TLS.
+
+    Raises:
+        CertificateError: The certificate cannot be used.
+    """
+    folder = certificates_of(settings)
+    if folder is None:
+        return None
+    return server_credentials(folder, mutual=settings.tls_mode is TlsMode.MUTUAL)
 
 
 def access_of(settings: FleetSettings) -> Access:
@@ -221,28 +246,6 @@ def _add_standard_services(app: App, *, reflect: bool) -> None:
     if reflect:
         names = [*app.services, METRICS, HEALTH, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, app.server)
-
-
-def _bind(server: aio.Server, address: str) -> str:
-    """Listen on ``address``; the stale socket file of a killed process is removed first.
-
-    A socket is for this process's user only: whoever connects to a mission passes its sidecar by.
-    """
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:").removeprefix("//"))
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            path.unlink()
-    try:
-        with private_umask():
-            port = server.add_insecure_port(address)
-    except RuntimeError as err:
-        raise OSError(
-            f"address: cannot listen on {address}; it is in use or malformed; choose another one"
-        ) from err
-    if address.startswith("unix:"):
-        return address
-    return f"{address.rpartition(':')[0]}:{port}"
 
 
 async def run(settings: S, build: Build[S], status: StatusTable) -> int:

@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
+from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fleet.wire import AUDIT_STREAM
@@ -14,6 +16,14 @@ PREFIX = "BEM_"
 _SAME_SERVICE = 0.8
 
 
+class TlsMode(StrEnum):
+    """TLS of gRPC between pods."""
+
+    OFF = "off"
+    SERVER = "server"
+    MUTUAL = "mutual"
+
+
 class FleetSettings(BaseSettings):
     """Settings from environment variables; a subclass sets the prefix, such as ``BEM_ROUTER_``."""
 
@@ -21,6 +31,17 @@ class FleetSettings(BaseSettings):
 
     address: str = Field("127.0.0.1:50051", min_length=1)
     """Listen address of gRPC: ``host:port``, or ``unix:/path`` for a process without a port."""
+
+    tls_mode: TlsMode = TlsMode.OFF
+    """TLS of gRPC over TCP, as server and as client: ``off``; ``server``: servers show a
+    certificate; ``mutual``: clients must show one too. Unix sockets are always plain."""
+
+    tls_folder: Path | None = None
+    """Folder with ``tls.crt``, ``tls.key`` and ``ca.crt``, reloaded when they change."""
+
+    health_address: str | None = None
+    """``host:port`` that answers ``grpc.health.v1.Health/Check`` without TLS, and nothing else:
+    kubelets probe without it; unset: none."""
 
     metrics_address: str | None = None
     """``host:port`` of the Prometheus page; unset if a sidecar is scraped instead."""
@@ -66,6 +87,15 @@ class FleetSettings(BaseSettings):
     audit_key_file: Path | None = None
     """File with the secrets of the audit chain's HMAC, one a line, of which the first signs; unset:
     the chain is a plain hash, which whoever writes to Redis can forge."""
+
+    @model_validator(mode="after")
+    def _tls_has_a_certificate(self) -> Self:
+        if self.tls_mode is not TlsMode.OFF and self.tls_folder is None:
+            raise ValueError(
+                f"tls_folder: missing; tls_mode {self.tls_mode} needs a certificate; name the "
+                "folder with tls.crt, tls.key and ca.crt"
+            )
+        return self
 
 
 def variable_names(settings_type: type[FleetSettings]) -> list[str]:

@@ -24,6 +24,7 @@ from fastapi.responses import JSONResponse, Response
 from fleet import wire
 from fleet.access import Role
 from fleet.access.own_key import OwnKey
+from fleet.certificates import certificates_of
 from fleet.server import access_of
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
@@ -41,7 +42,9 @@ def make_app(settings: GatewaySettings) -> FastAPI:
 
     Raises:
         KeysFileError: The keys file cannot be used.
+        CertificateError: The certificate between pods cannot be used.
     """
+    certificates_of(settings)  # a wrong one is an error here, not at the first call
     access, own_key = access_of(settings), OwnKey(settings.service_key_file)
 
     @asynccontextmanager

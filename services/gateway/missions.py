@@ -11,6 +11,7 @@ from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.safety.v1 import safety_pb2_grpc
+from fleet.certificates import CertificateFolder
 from fleet.clients import open_channel, outgoing_metadata, wait_ready
 from fleet.errors import NotFoundError
 from fleet.reflection import ReflectionClient
@@ -117,7 +118,11 @@ class MissionClient:
 
 
 def connect_missions(
-    targets: dict[str, str], max_message_bytes: int, table: RouteTable, observer: CanaryObserver
+    targets: dict[str, str],
+    max_message_bytes: int,
+    table: RouteTable,
+    observer: CanaryObserver,
+    certificates: CertificateFolder | None = None,
 ) -> dict[str, MissionClient]:
     """Return the clients of all missions by name; connections are made on first use.
 
@@ -126,13 +131,13 @@ def connect_missions(
         max_message_bytes: Largest message, in bytes.
         table: Canary routes.
         observer: Takes the outcomes of canaries.
+        certificates: Certificate of the gateway for TLS; None for plain connections.
     """
-    return {
-        name: MissionClient(
-            name, open_channel(target, max_message_bytes=max_message_bytes), table, observer
-        )
+    channels = {
+        name: open_channel(target, certificates=certificates, max_message_bytes=max_message_bytes)
         for name, target in targets.items()
     }
+    return {name: MissionClient(name, one, table, observer) for name, one in channels.items()}
 
 
 async def mission_statuses(missions: dict[str, MissionClient]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet import logs
 from fleet.access.own_key import OwnKey
+from fleet.certificates import CertificateFolder
 from fleet.clients import open_channel
 from grpc import aio
 from prometheus_client import Counter, Gauge
@@ -28,6 +29,7 @@ class RouteTable:
         channel_grace_s: Longest wait for calls in flight on a channel that no route needs, in
             seconds.
         own_key: Key of the gateway; None for none.
+        certificates: Certificate of the gateway for TLS; None for plain connections.
     """
 
     def __init__(
@@ -38,10 +40,11 @@ class RouteTable:
         channel_grace_s: float = 300.0,
         *,
         own_key: OwnKey | None = None,
+        certificates: CertificateFolder | None = None,
     ) -> None:
         self._address, self._max_message_bytes = address, max_message_bytes
         self._on_canaries, self._channel_grace_s = on_canaries, channel_grace_s
-        self._own_key = own_key or OwnKey(None)
+        self._own_key, self._certificates = own_key or OwnKey(None), certificates
         self._routes: dict[str, pb.Route] = {}
         self._channels: dict[str, aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -78,7 +81,9 @@ class RouteTable:
         """Return the channel to a canary."""
         if address not in self._channels:
             self._channels[address] = open_channel(
-                address, max_message_bytes=self._max_message_bytes
+                address,
+                certificates=self._certificates,
+                max_message_bytes=self._max_message_bytes,
             )
         return self._channels[address]
 
@@ -86,7 +91,7 @@ class RouteTable:
         """Apply the orchestrator's route tables until cancelled."""
         if self._address is None:
             return
-        async with open_channel(self._address) as channel:
+        async with open_channel(self._address, certificates=self._certificates) as channel:
             fleet = rpc.FleetServiceStub(channel)
             while True:
                 try:

@@ -16,6 +16,7 @@ from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import Request
 from fleet.access import Access
 from fleet.access.own_key import OwnKey
+from fleet.certificates import certificates_of
 from fleet.clients import open_channel
 from fleet.streams import StreamWriter
 
@@ -62,6 +63,7 @@ async def open_state(
         own_key: Key of the gateway for calls that no client has caused.
     """
     async with AsyncExitStack() as stack:
+        certificates = certificates_of(settings)
         observer = CanaryObserver(settings.redis_url)
         stack.push_async_callback(observer.close)
         table = RouteTable(
@@ -69,14 +71,19 @@ async def open_state(
             settings.max_message_bytes,
             observer.set_active_canaries,
             own_key=own_key,
+            certificates=certificates,
             channel_grace_s=settings.request_timeout_s,
         )
         stack.push_async_callback(table.close)
-        missions = connect_missions(settings.missions, settings.max_message_bytes, table, observer)
+        missions = connect_missions(
+            settings.missions, settings.max_message_bytes, table, observer, certificates
+        )
         for mission in missions.values():
             stack.push_async_callback(mission.close)
         validation = open_channel(
-            settings.validation_address, max_message_bytes=settings.max_message_bytes
+            settings.validation_address,
+            certificates=certificates,
+            max_message_bytes=settings.max_message_bytes,
         )
         stack.push_async_callback(validation.close)
         feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
@@ -84,14 +91,8 @@ async def open_state(
         scrubber = FeedbackScrubber(
             missions[settings.openai_mission].safety, settings.feedback_key_file
         )
-        background = [
-            asyncio.create_task(work)
-            for work in (
-                table.watch(),
-                observer.run(),
-                *(mission.watch_connection() for mission in missions.values()),
-            )
-        ]
+        watches = (mission.watch_connection() for mission in missions.values())
+        background = [asyncio.create_task(one) for one in (table.watch(), observer.run(), *watches)]
         stack.push_async_callback(_cancel, background)
         stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
             validation_pb2_grpc.ValidationServiceStub(validation)

@@ -24,6 +24,7 @@ from bemfleet.validation.v1 import validation_pb2 as pb
 from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet import logs
 from fleet.access.own_key import Metadata, OwnKey
+from fleet.certificates import certificates_of
 from fleet.clients import open_channel
 from fleet.errors import details_of
 from google.protobuf import json_format
@@ -57,7 +58,8 @@ class CanaryAnalysisRunner:
     ) -> None:
         self._settings, self._view, self._on_change = settings, view, on_change
         self._own_key = OwnKey(settings.service_key_file)
-        self._channel = open_channel(settings.validation_address)
+        self._certificates = certificates_of(settings)
+        self._channel = self._open(settings.validation_address)
         self._validation = rpc.ValidationServiceStub(self._channel)
         self._mission_channels: dict[str, aio.Channel] = {}
         self._gates: dict[str, GateStatus] = {}
@@ -98,12 +100,15 @@ class CanaryAnalysisRunner:
         """Return MissionService of a mission's stable pods; calls carry ``metadata``."""
         address = self.address(mission, mission.workload)
         if address not in self._mission_channels:
-            self._mission_channels[address] = open_channel(address)
+            self._mission_channels[address] = self._open(address)
         return mission_pb2_grpc.MissionServiceStub(self._mission_channels[address])
 
     def metadata(self) -> Metadata:
         """Return the metadata of a call with the orchestrator's key."""
         return self._own_key.metadata()
+
+    def _open(self, address: str) -> aio.Channel:
+        return open_channel(address, certificates=self._certificates)
 
     async def _poll(self, mission: Mission) -> None:
         name = canary_id(mission)

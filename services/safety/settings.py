@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from bem_fleet.guard.policy import DEFAULT_POLICY
-from fleet.settings import FleetSettings
-from pydantic import Field
+from fleet.settings import FleetSettings, TlsMode
+from pydantic import Field, model_validator
 
 
 class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
     """Read from ``BEM_SAFETY_*``."""
 
     upstream: str = "unix:.run/router.sock"
-    """Address of the mission, ``host:port`` or ``unix:/path``."""
+    """Address of the mission, ``host:port`` or ``unix:/path``; with TLS a unix socket only."""
 
     pages_address: str | None = None
     """``host:port`` of ``/metrics`` (the sidecar's) and ``/upstream/metrics`` (the mission's)."""
@@ -54,3 +54,12 @@ class SafetySettings(FleetSettings, env_prefix="BEM_SAFETY_"):
 
     audit_interval_s: float = Field(0.5, gt=0)
     """Seconds between two looks of the witness; bounds what can be cut off unseen."""
+
+    @model_validator(mode="after")
+    def _upstream_is_private(self) -> "SafetySettings":
+        if self.tls_mode is not TlsMode.OFF and not self.upstream.startswith("unix:"):
+            raise ValueError(
+                f"upstream: {self.upstream!r} is a port without TLS although tls_mode is "
+                f"{self.tls_mode}; let the mission listen on unix:/path"
+            )
+        return self

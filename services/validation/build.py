@@ -14,6 +14,7 @@ from bem_fleet.services.validation.settings import ValidationSettings
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fleet import logs
 from fleet.access.own_key import OwnKey
+from fleet.certificates import certificates_of
 from fleet.errors import UnavailableError
 from fleet.server import App
 
@@ -26,7 +27,9 @@ async def build(settings: ValidationSettings, app: App) -> None:
     catalogue = load_catalogue(settings.gates)
     ledger = ClaimLedger(settings.redis_url, settings.claims_stream)
     pool = ComputePool(settings.workers, settings.max_queued)
-    probes = ProbeClient(settings.probe_timeout_s, OwnKey(settings.service_key_file))
+    probes = ProbeClient(
+        settings.probe_timeout_s, OwnKey(settings.service_key_file), certificates_of(settings)
+    )
     observations = CanaryObservations(settings.redis_url)
     claims = ClaimService(
         catalogue, ledger, pool, alpha=settings.alpha, resamples=settings.resamples

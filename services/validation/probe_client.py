@@ -9,6 +9,7 @@ from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet import logs
 from fleet.access.own_key import OwnKey
+from fleet.certificates import CertificateFolder
 from fleet.clients import open_channel
 from grpc import aio
 
@@ -35,15 +36,18 @@ class ProbeClient:
     Args:
         timeout_s: Timeout of one answer, in seconds.
         own_key: Key of the validation service.
+        certificates: Certificate of the validation service for TLS; None for plain connections.
     """
 
-    def __init__(self, timeout_s: float, own_key: OwnKey) -> None:
-        self._timeout_s, self._own_key = timeout_s, own_key
+    def __init__(
+        self, timeout_s: float, own_key: OwnKey, certificates: CertificateFolder | None = None
+    ) -> None:
+        self._timeout_s, self._own_key, self._certificates = timeout_s, own_key, certificates
         self._channels: dict[str, aio.Channel] = {}
 
     async def answer(self, target: ProbeTarget, prompt: str) -> str | None:
         """Return the greedy answer of one track; None if there is none."""
-        channel = self._channels.setdefault(target.address, open_channel(target.address))
+        channel = self._channel(target.address)
         request = pb.ProbeRequest(model=target.model, prompt=prompt, max_tokens=_MAX_TOKENS)
         stub = rpc.MissionServiceStub(channel)
         try:
@@ -54,6 +58,11 @@ class ProbeClient:
             _LOG.info("probe not answered", address=target.address, reason=str(err)[:200])
             return None
         return str(response.text)
+
+    def _channel(self, address: str) -> aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = open_channel(address, certificates=self._certificates)
+        return self._channels[address]
 
     async def close(self) -> None:
         """Close the channels."""

@@ -13,6 +13,7 @@ ON = (
     "monitoring.rules.enabled=true",
     "monitoring.dashboards.enabled=true",
     "routes.enabled=true",
+    "tls.mode=off",
     "routes.parentRefs[0].name=edge",
     "services.gateway.replicas=2",
     "services.router.autoscaling.enabled=true",

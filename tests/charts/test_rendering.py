@@ -13,7 +13,7 @@ from fleet.access.keys import KeysFile, key_digest
 
 from tests.charts.rendering import ROOT, VALUE_SETS, golden_of, objects, render, run
 
-_FOREIGN = ("monitoring.coreos.com/", "keda.sh/", "fleet.bem.dev/")
+_FOREIGN = ("monitoring.coreos.com/", "keda.sh/", "fleet.bem.dev/", "cert-manager.io/")
 _NAMES = [values.stem for values in VALUE_SETS]
 
 
@@ -91,7 +91,7 @@ def test_mission_is_reached_through_its_sidecar_only(rendered: list[dict[str, An
         assert "ports" not in mission
         assert address[f"BEM_{mission['name'].upper()}_ADDRESS"] == "unix:/run/bem/mission.sock"
         assert [p["targetPort"] for p in service["spec"]["ports"]] == ["grpc"]
-        assert {p["name"] for p in sidecar["ports"]} == {"grpc", "pages"}
+        assert {p["name"] for p in sidecar["ports"]} - {"health"} == {"grpc", "pages"}
 
 
 def test_services_of_missions_select_stable_pods(rendered: list[dict[str, Any]]) -> None:

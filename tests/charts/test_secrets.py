@@ -67,8 +67,8 @@ def test_one_rendering_agrees_with_itself(empty: Path) -> None:
 
 def test_renderings_from_one_seed_are_equal(empty: Path) -> None:
     """With a text of one's own `helm template` gives the same again; the text is not in it."""
-    seeds = ("redis.auth.password=seed-of-passwords", "keys.seed=seed-of-keys")
-    first, other = render(empty, *seeds), render(empty, seeds[0] + "2", seeds[1])
+    seeds = ("redis.auth.password=seed-of-passwords", "keys.seed=seed-of-keys", "tls.mode=off")
+    first, other = render(empty, *seeds), render(empty, seeds[0] + "2", *seeds[1:])
     found, changed = named(first), named(other)
     secret = ("Secret", "bem-fleet-redis")
 
@@ -111,6 +111,7 @@ def test_secrets_of_the_installations_own_are_used(empty: Path) -> None:
         "redis.auth.existingSecret=my-redis",
         "keys.existingSecret=my-keys",
         "access.existingSecret=my-access",
+        "tls.existingSecret=my-tls",
     )
     text = render(empty, *sets)
     found = named(text)
@@ -129,7 +130,7 @@ def test_secrets_of_the_installations_own_are_used(empty: Path) -> None:
 
     assert not [name for kind, name in found if kind == "Secret"]
     assert used == {"my-redis"}
-    assert mounted == {"my-redis", "my-keys", "my-access"}
+    assert mounted == {"my-redis", "my-keys", "my-access", "my-tls"}
     assert render(empty, *sets) == text
 
 

@@ -95,7 +95,7 @@ def test_every_service_has_its_block() -> None:
         ),
         (
             "services.router.tls.existingSecret=edge",
-            "only http services can have a certificate",
+            "only http services have a certificate of their own",
         ),
         ("services.orchestrator.port=0", "at '/services/orchestrator/port'"),
         ("services.router.healthService=", "services.router.healthService"),

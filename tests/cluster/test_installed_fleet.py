@@ -49,12 +49,12 @@ def test_helm_test_passes(release: Release) -> None:
 
 
 def test_mission_pod_opens_only_the_sidecars_ports(release: Release) -> None:
-    """Of the 65,535 ports of the mission's pod, the sidecar's gRPC and metrics ports accept."""
+    """Of 65,535 ports of a mission's pod, the sidecar's gRPC, metrics and health ports accept."""
     address = release.pod("router")["status"]["podIP"]
     scan = ("exec", "deploy/bem-fleet-validation", "--", "python", "-c", SCAN, address)
     open_ports = release.kubectl(*scan, timeout_s=600)
 
-    assert open_ports.split() == ["9464", "50051"]
+    assert open_ports.split() == ["9464", "9465", "50051"]
 
 
 def test_containers_run_unprivileged(release: Release) -> None:

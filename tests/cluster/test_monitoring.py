@@ -27,6 +27,7 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_validation_canary_pairs_skipped_total",
     "bem_validation_claims_total",
     "bem_safety_policy_reloads_total",
+    "bem_fleet_certificate_reloads_total",
     "bem_safety_scorer_restarts_total",
 }
 

@@ -17,6 +17,9 @@ SECRETS = (
     "secret",
     "bem-fleet-redis",
     "bem-fleet-access",
+    "bem-fleet-ca",
+    "bem-fleet-client-tls",
+    "bem-fleet-router-tls",
     "-o",
     "jsonpath={.items[*].data}",
 )

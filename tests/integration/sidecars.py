@@ -22,6 +22,7 @@ from bem_fleet.services.safety.servicer import STATUS
 from bem_fleet.services.safety.settings import SafetySettings
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
+from fleet.certificates import certificates_of
 from fleet.clients import open_channel, wait_ready
 from fleet.errors import InvalidArgumentError
 from fleet.server import App, RunningServer, start
@@ -206,9 +207,9 @@ async def scene(
 
     upstream = await start(FleetSettings(address=f"unix:{folder}/m.sock", drain_s=1), mission, {})
     # A shared machine may stall: only tests of time limits set them.
-    settings = {"check_timeout_s": 60, "deep_timeout_s": 60, **settings}
+    patient = {"check_timeout_s": 60, "deep_timeout_s": 60}
+    settings = {"address": f"unix:{folder}/s.sock", **patient, **settings}
     own = SafetySettings(
-        address=f"unix:{folder}/s.sock",
         upstream=upstream.address,
         redis_url=redis.url,
         drain_s=1,
@@ -216,7 +217,7 @@ async def scene(
     )
     sidecar = await start(own, build, STATUS)
     try:
-        async with open_channel(sidecar.address) as channel:
+        async with open_channel(sidecar.address, certificates=certificates_of(own)) as channel:
             if wait:
                 await wait_ready(channel, SERVICE, 240)
             yield Scene(router, sidecar, channel)

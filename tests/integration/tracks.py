@@ -149,8 +149,10 @@ class ScriptedMission(rpc.RouterServiceServicer, mission_pb2_grpc.MissionService
 
 
 @asynccontextmanager
-async def mission(address: str, made: ScriptedMission) -> AsyncIterator[ScriptedMission]:
-    """Serve a scripted mission."""
+async def mission(
+    address: str, made: ScriptedMission, **settings: Any
+) -> AsyncIterator[ScriptedMission]:
+    """Serve a scripted mission, with further settings of its server."""
 
     async def build(_settings: FleetSettings, app: App) -> None:
         rpc.add_RouterServiceServicer_to_server(made, app.server)
@@ -159,7 +161,7 @@ async def mission(address: str, made: ScriptedMission) -> AsyncIterator[Scripted
             await app.register_service(service)
             await app.set_serving(service, serving=True)
 
-    running = await start(FleetSettings(address=address, drain_s=0), build, {})
+    running = await start(FleetSettings(address=address, drain_s=0, **settings), build, {})
     try:
         yield made
     finally:

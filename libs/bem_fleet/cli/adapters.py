@@ -17,6 +17,7 @@ from fleet.errors import UnavailableError, details_of
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.operator_channel import open_operator_channel
 from bem_fleet.cli.operator_key import operator_metadata
 from bem_fleet.cli.tables import format_table
 
@@ -152,7 +153,7 @@ def _call(address: str, call: Callable[[rpc.MissionServiceStub, Metadata], str])
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    with grpc.insecure_channel(address) as channel:
+    with open_operator_channel(address) as channel:
         try:
             print(call(rpc.MissionServiceStub(channel), operator_metadata(address)))
         except grpc.RpcError as err:

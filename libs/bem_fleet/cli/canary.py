@@ -16,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from bem_fleet.cli.application import NO, YES
 from bem_fleet.cli.canary_table import format_canary, from_message
+from bem_fleet.cli.operator_channel import open_operator_channel
 from bem_fleet.cli.operator_key import operator_metadata
 
 COMMANDS = ("pause", "resume", "promote", "abort")
@@ -182,7 +183,7 @@ def _call(where: Orchestrator, call: Call) -> int:
         UnavailableError: The orchestrator cannot be reached.
     """
     options = {"timeout": _TIMEOUT_S, "metadata": operator_metadata(where.address)}
-    with grpc.insecure_channel(where.address) as channel:
+    with open_operator_channel(where.address) as channel:
         try:
             print(call(rpc.FleetServiceStub(channel), options))
         except grpc.RpcError as err:

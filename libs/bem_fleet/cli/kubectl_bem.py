@@ -1,17 +1,21 @@
-"""kubectl plug-in: ``kubectl bem canary …`` and ``kubectl bem gate explain``.
+"""kubectl plug-in: canaries, explanations of gates, and an operator's key and certificate.
 
 Nothing here can do what plain kubectl cannot: every command prints the kubectl that it runs, and
 returns its exit code.
 """
 
+import base64
 import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from fleet.certificates import AUTHORITY, CERTIFICATE, KEY
+from fleet.files import make_private_folder, private_umask, write_atomic
 
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.canary import COMMANDS, read_steps
@@ -105,6 +109,29 @@ def key(
     template = f'go-template={{{{index .data "{name}.key" | base64decode}}}}{{{{"\\n"}}}}'
     words = ("get", "secret", secret or f"{release}-access", "-o", template)
     return _run(_kubectl(namespace or ctx.obj, *words))
+
+
+@app.command("certificate")
+def certificate(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="new or own folder of the files")],
+    *,
+    release: Annotated[str, typer.Option(help="name of the release")] = "fleet",
+    secret: Annotated[str, typer.Option(help="Secret; <release>-client-tls if empty")] = "",
+    namespace: Namespace = "",
+) -> int:
+    """Write the clients' certificate into a folder, for `FLEETCTL_TLS_FOLDER`."""
+    words = ("get", "secret", secret or f"{release}-client-tls", "-o", "json")
+    command = _kubectl(namespace or ctx.obj, *words)
+    print(f"$ {shlex.join(command)}", file=sys.stderr)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if done.returncode == 0:
+        data = json.loads(done.stdout)["data"]
+        make_private_folder(folder)
+        with private_umask():
+            for name in (CERTIFICATE, KEY, AUTHORITY):
+                write_atomic(folder / name, base64.b64decode(data[name]))
+    return done.returncode
 
 
 def start_patch(

@@ -15,6 +15,7 @@ from bem_fleet.services.orchestrator.local.mission_files import MissionFiles
 from bem_fleet.services.orchestrator.mission import COMMAND, Mission
 from bem_fleet.services.orchestrator.rollout import CHANGES, WEIGHT, latest_verdict
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from fleet.certificates import certificates_of
 from fleet.clients import open_channel
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -52,8 +53,11 @@ class LocalReconciler:
 
     async def watch_health(self) -> None:
         """Keep each mission's phase in line with its gRPC health, until cancelled."""
+        certificates = certificates_of(self._settings)
         channels = {
-            mission.key: open_channel(self._analysis.address(mission, mission.workload))
+            mission.key: open_channel(
+                self._analysis.address(mission, mission.workload), certificates=certificates
+            )
             for mission in self._files.list_missions()
         }
         try:

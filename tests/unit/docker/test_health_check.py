@@ -33,6 +33,14 @@ def test_address_is_that_of_the_service(
     assert address_of("validation") == address
 
 
+def test_plain_health_port_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the service's own port has TLS, the check uses the port that has none."""
+    monkeypatch.setenv("BEM_VALIDATION_ADDRESS", "0.0.0.0:50091")
+    monkeypatch.setenv("BEM_VALIDATION_HEALTH_ADDRESS", "0.0.0.0:9465")
+
+    assert address_of("validation") == "127.0.0.1:9465"
+
+
 async def test_serving_process_is_healthy(tmp_path: Path) -> None:
     """A serving process is healthy; a stopped one is not."""
     import asyncio

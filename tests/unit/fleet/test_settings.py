@@ -1,7 +1,7 @@
 """Promised defaults and refusals of the common settings."""
 
 import pytest
-from fleet.settings import FleetSettings, unknown_variables_of, variable_names
+from fleet.settings import FleetSettings, TlsMode, unknown_variables_of, variable_names
 from pydantic import ValidationError
 
 
@@ -18,6 +18,19 @@ def test_defaults_are_as_documented() -> None:
     assert settings.drain_s == 30
     assert settings.max_message_bytes == 4 * 1024 * 1024
     assert settings.reflection
+    assert settings.tls_mode is TlsMode.OFF
+    assert settings.health_address is None
+
+
+@pytest.mark.parametrize("mode", ["server", "mutual"])
+def test_tls_needs_a_certificate(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    """A process that should have TLS never starts in plain."""
+    monkeypatch.setenv("BEM_SAMPLE_TLS_MODE", mode)
+    with pytest.raises(ValidationError, match=f"tls_folder: missing; tls_mode {mode}"):
+        SampleSettings()
+    monkeypatch.setenv("BEM_SAMPLE_TLS_FOLDER", "/run/pod-tls")
+
+    assert SampleSettings().tls_mode is TlsMode(mode)
 
 
 def test_environment_with_prefix_overrides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """kubectl plug-in: the kubectl commands that it runs."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,18 @@ def test_namespace_may_come_last(kubectl: Path) -> None:
     main(["canary", "status", "router", "-n", "bem"])
 
     assert kubectl.read_text().startswith("--namespace bem get mission router")
+
+
+def test_certificate_is_written_for_its_owner_only(kubectl: Path, tmp_path: Path) -> None:
+    """The files of the clients' Secret, in a folder that nobody else can enter."""
+    files = {"tls.crt": "c", "tls.key": "k", "ca.crt": "a"}
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in files.items()}
+    (tmp_path / "kubectl").write_text(
+        f"#!/bin/sh\necho \"$@\" >> {kubectl}\necho '{json.dumps({'data': data})}'\n"
+    )
+    folder = tmp_path / "own" / "tls"
+
+    assert main(["-n", "bem", "certificate", str(folder), "--release", "f"]) == 0
+    assert kubectl.read_text().strip() == "--namespace bem get secret f-client-tls -o json"
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    assert {path.stat().st_mode & 0o077 for path in (folder, *folder.iterdir())} == {0}
