@@ -53,6 +53,10 @@ class Informer(Generic[T]):
         self._query = {"labelSelector": selector} if selector else {}
         self._optional = optional
         self._objects: dict[str, T] = {}
+        # Resource versions are decimal numbers that grow within one resource: the collection's, as
+        # the watch has reported it, and that of each stored object.
+        self._watched_version = 0
+        self._versions: dict[str, int] = {}
         self._resource = path.rstrip("/").rpartition("/")[2]
 
     def __iter__(self) -> Iterator[T]:
@@ -66,7 +70,13 @@ class Informer(Generic[T]):
         return self._objects.get(key)
 
     def apply_write(self, written: Object) -> None:
-        """Store the object that a write returned, so that readers see it before its watch event."""
+        """Store the object that a write returned, so that readers see it before its watch event.
+
+        The response may come after that event, and even after the event of the object's deletion,
+        which would then never be reported again: what the watch has passed is not stored.
+        """
+        if object_version(written) <= self._watched_version:
+            return
         key = object_key(written)
         before = self._objects.get(key)
         self._store(written)
@@ -87,6 +97,7 @@ class Informer(Generic[T]):
                 async for event in self._api.watch(self._path, version, **self._query):
                     # Bookmarks move the version too: a later watch then starts near the present.
                     version = event["object"]["metadata"]["resourceVersion"]
+                    self._watched_version = int(version)
                     backoff = _MIN_BACKOFF_S
                     self._handle_event(event)
             except GoneError:
@@ -106,9 +117,10 @@ class Informer(Generic[T]):
     async def _list(self) -> str:
         items, version = await self._api.list(self._path, **self._query)
         LISTS.labels(self._resource).inc()
-        self._objects = {
-            object_key(item): kept for item in items if (kept := self._transform(item)) is not None
-        }
+        self._watched_version = int(version)
+        self._objects, self._versions = {}, {}
+        for item in items:
+            self._store(item)
         OBJECTS.labels(self._resource).set(len(self._objects))
         self.synced.set()
         self._on_change()
@@ -121,7 +133,9 @@ class Informer(Generic[T]):
         before = self._objects.get(key)
         if event["type"] == "DELETED":
             self._objects.pop(key, None)
-        else:
+            self._versions.pop(key, None)
+        elif object_version(event["object"]) >= self._versions.get(key, 0):
+            # An older event than the stored write is skipped: it would set the object back.
             self._store(event["object"])
         # A node's heartbeat changes nothing that is kept of it, and triggers no reconciling.
         if self._objects.get(key) != before:
@@ -129,11 +143,12 @@ class Informer(Generic[T]):
             self._on_change()
 
     def _store(self, item: Object) -> None:
-        kept = self._transform(item)
+        key, version, kept = object_key(item), object_version(item), self._transform(item)
         if kept is None:
-            self._objects.pop(object_key(item), None)
+            self._objects.pop(key, None)
+            self._versions.pop(key, None)
         else:
-            self._objects[object_key(item)] = kept
+            self._objects[key], self._versions[key] = kept, version
 
 
 def object_key(item: Object) -> str:
@@ -141,3 +156,8 @@ def object_key(item: Object) -> str:
     metadata = item["metadata"]
     namespace = metadata.get("namespace")
     return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])
+
+
+def object_version(item: Object) -> int:
+    """Return the resource version of an object, which grows with every write of its resource."""
+    return int(item["metadata"]["resourceVersion"])

@@ -78,8 +78,7 @@ async def test_an_irrelevant_change_triggers_nothing(api: KubeApi) -> None:
         before = len(changes)
         annotated = {"metadata": {"annotations": {"x": "y"}}}
         informer.apply_write(await api.patch(f"{CONFIG_MAPS}/quiet", annotated, "merge"))
-        # Watch events come in order: with the marker's, the annotation's has been handled. A late
-        # event of the annotation would set the data back for a moment.
+        # Watch events come in order: with the marker's, the annotation's has been handled.
         await api.create(CONFIG_MAPS, labelled("first-marker", "quiet", m="1"))
         await eventually(lambda: informer.get("default/first-marker") is not None, 30)
         informer.apply_write(await api.patch(f"{CONFIG_MAPS}/quiet", {"data": {"a": "2"}}, "merge"))
@@ -94,6 +93,40 @@ async def test_an_irrelevant_change_triggers_nothing(api: KubeApi) -> None:
     # Two changes are the markers. The write's response and its watch event race: whichever comes
     # first reports the change.
     assert (after - before - 2) + len(local) == 1
+
+
+async def test_a_late_response_revives_nothing(api: KubeApi) -> None:
+    """What a write returned is not stored after the watch has reported a later deletion."""
+    await api.create(CONFIG_MAPS, labelled("gone", "late", a="1"))
+    async with running(api, lambda: None, "test=late") as informer:
+        written = await api.patch(f"{CONFIG_MAPS}/gone", {"data": {"a": "2"}}, "merge")
+        await api.delete(f"{CONFIG_MAPS}/gone")
+        await eventually(lambda: len(informer) == 0, 30)
+        informer.apply_write(written)
+        revived = informer.get("default/gone")
+
+    assert revived is None
+
+
+async def test_an_older_event_does_not_undo_a_write(plane: ControlPlane, api: KubeApi) -> None:
+    """The events between the informer's version and a stored write set nothing back."""
+    copies: list[Informer[dict[str, str]]] = []
+    seen: list[dict[str, str] | None] = []
+    await api.create(CONFIG_MAPS, labelled("ahead", "ahead", a="1"))
+    async with running(
+        api, lambda: seen.extend(copy.get("default/ahead") for copy in copies), "test=ahead"
+    ) as informer:
+        copies.append(informer)
+        # Both writes before the event loop runs: the first one's event comes after the second's
+        # response.
+        plane.merge(f"{CONFIG_MAPS}/ahead", {"data": {"a": "2"}})
+        informer.apply_write(plane.merge(f"{CONFIG_MAPS}/ahead", {"data": {"a": "3"}}))
+        await api.create(CONFIG_MAPS, labelled("marker", "ahead", m="1"))
+        await eventually(lambda: informer.get("default/marker") is not None, 30)
+    for name in ("ahead", "marker"):
+        await api.delete(f"{CONFIG_MAPS}/{name}")
+
+    assert seen == [{"a": "3"}]
 
 
 async def test_it_lists_again_after_the_server_was_away(plane: ControlPlane, api: KubeApi) -> None:
