@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet.clients import open_channel, wait_ready
 from fleet.errors import details_of
 from fleet.server import RunningServer, start
-from fleet.testing import RedisServer, free_port
+from fleet.testing import RedisServer
 from grpc import aio
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,6 @@ async def validation(
         **{
             "address": f"unix:{folder}/v.sock",
             "redis_url": redis.url,
-            "resamples": 2000,
             "drain_s": 1,
             **settings,
         }
@@ -55,10 +55,13 @@ async def validation(
 
 
 class Process:
-    """The service as a process of its own, that can be killed and started again."""
+    """The service as a process of its own, that can be killed and started again.
 
-    def __init__(self, redis: RedisServer) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
+    It listens on a unix socket, whose callers are operators.
+    """
+
+    def __init__(self, redis: RedisServer, folder: str) -> None:
+        self.address = f"unix:{folder}/v.sock"
         self._environment = {
             **os.environ,
             "BEM_VALIDATION_ADDRESS": self.address,
@@ -84,12 +87,13 @@ class Process:
 @contextmanager
 def process(redis: RedisServer) -> Iterator[Process]:
     """Run the service as a process; killed at the end."""
-    made = Process(redis)
-    made.start()
-    try:
-        yield made
-    finally:
-        made.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Process(redis, folder)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.kill()
 
 
 def scores(
@@ -105,6 +109,11 @@ def scores(
         mission=pb.ScoreMatrix(seeds=seeds, values=mission.ravel()),
         baseline=pb.ScoreMatrix(seeds=seeds, values=baseline.ravel()),
     )
+
+
+def weak_scores(claim: int, metric: str = "f1") -> pb.MetricScores:
+    """Return scores without a gain, different for each claim."""
+    return scores(metric, gain=0.0, seeds=1, items=50 + claim)
 
 
 def compare(claim: str, given: pb.MetricScores | None = None, **head: Any) -> pb.CompareRequest:
