@@ -102,7 +102,7 @@ def _rerun(rows: Sequence[GateTableRow], root: Path, options: CheckOptions) -> l
     reports = [json.loads((root / name).read_text()) for name in names]
     problems = []
     for one in rerun_sample(reports, options.sample, seed):
-        if one.problem and one.is_measured:
+        if one.problem and one.is_repeatable:
             problems.append(f"results/{one.study}.json: {one.problem} (--seed {seed})")
         else:
             outcome = one.problem or f"{one.items} items measured again, all equal"

@@ -47,13 +47,13 @@ class RerunResult:
         study: Study id.
         items: Number of items that were measured again.
         problem: What differs, or why it could not be measured again; empty if all agrees.
-        is_measured: Whether the items were measured again.
+        is_repeatable: Whether the study can be measured item by item; a timing cannot.
     """
 
     study: str
     items: int
     problem: str = ""
-    is_measured: bool = True
+    is_repeatable: bool = True
 
 
 def rerun_sample(
@@ -73,9 +73,10 @@ def rerun_sample(
         study = str(report["id"])
         arguments = _arguments(report)
         if arguments is None:
-            results.append(
-                RerunResult(study, 0, "its command cannot measure single items again", False)
-            )
+            problem = f"its command, {report['command']!r}, is not the study's"
+            if study not in RERUNS:
+                problem = "it cannot be measured item by item"
+            results.append(RerunResult(study, 0, problem, study in RERUNS))
             continue
         keys = next(iter(report["metrics"].values()))["keys"]
         chosen = draw.sample(keys, min(items, len(keys)))
@@ -159,7 +160,7 @@ def _run_group(
         if finished.returncode:
             last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
             problem = f"its command ended with {finished.returncode}: {last[:200]}"
-            return [RerunResult(str(one["id"]), 0, problem, False) for one, _ in members]
+            return [RerunResult(str(one["id"]), 0, problem) for one, _ in members]
         return [_compare_with_file(one, keys, folder / "out") for one, keys in members]
 
 
@@ -167,7 +168,7 @@ def _compare_with_file(report: Report, keys: Sequence[str], folder: Path) -> Rer
     study = str(report["id"])
     path = folder / f"{study}.json"
     if not path.is_file():
-        return RerunResult(study, 0, "its command wrote no report of these items", False)
+        return RerunResult(study, 0, "its command wrote no report of these items")
     again = json.loads(path.read_text())
     measured = {key for entry in again["metrics"].values() for key in entry["keys"]}
     if missing := sorted(set(keys) - measured):

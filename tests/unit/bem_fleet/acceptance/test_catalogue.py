@@ -89,7 +89,7 @@ def _write_mission_gates(services: Path, **changes: Any) -> None:
     gate = {**central["gates"][0], "id": "F.hit_rate", "mission": "retrieval", "metrics": ["hit"]}
     document = {
         "missions": {"F": "retrieval"},
-        "metrics": {"hit": {"description": "1 if one query found its passage, else 0"}},
+        "metrics": {"hit": {"description": "1 if found, else 0", "minimum": 0, "maximum": 1}},
         "gates": [gate],
         **changes,
     }
@@ -114,7 +114,10 @@ def test_gates_of_a_mission_folder_are_merged_with_the_central_ones(tmp_path: Pa
     [
         ({"missions": {"A": "retrieval"}}, "retrieval/gates.yaml: mission A: retrieval"),
         ({"missions": {"F": "router"}}, "mission F: router is declared twice"),
-        ({"metrics": {"f1": {"description": "another"}}}, "metric f1 is declared in another file"),
+        (
+            {"metrics": {"f1": {"description": "another", "minimum": 0, "maximum": 1}}},
+            "metric f1 is declared in another file",
+        ),
         ({"metrics": {}}, "F.hit_rate: no metric 'hit'"),
     ],
 )
