@@ -96,15 +96,7 @@ def evaluate_gates(
             measured.
     """
     known = read_unsigned_reports() if unsigned is None else unsigned
-    reports: dict[str, ScoreReport] = {}
-    evidence: dict[str, EvidenceVerdict] = {}
-    for gate in catalogue.gates.values():
-        path = root / gate.report
-        if gate.report not in evidence and path.is_file():
-            report = load_score_report(path, catalogue.metrics)
-            evidence[gate.report] = check_evidence(path, gate.report, keys, known)
-            if evidence[gate.report].state != "refused":
-                reports[gate.report] = report
+    reports, evidence = _read_reports(catalogue, root, keys, known)
     unmeasured: dict[str, str] = {}
     measured: dict[str, list[Measurement]] = {}
     for identifier, gate in catalogue.gates.items():
@@ -134,6 +126,22 @@ def evaluate_gates(
         else _unmeasured_row(gate, unmeasured[name], evidence.get(gate.report))
         for name, gate in catalogue.gates.items()
     ]
+
+
+def _read_reports(
+    catalogue: Catalogue, root: Path, keys: Sequence[EvidenceKey], unsigned: Mapping[str, str]
+) -> tuple[dict[str, ScoreReport], dict[str, EvidenceVerdict]]:
+    """Return the reports that are no forgeries, and what each existing report is worth."""
+    reports: dict[str, ScoreReport] = {}
+    evidence: dict[str, EvidenceVerdict] = {}
+    for name in {gate.report: None for gate in catalogue.gates.values()}:
+        path = root / name
+        if path.is_file():
+            report = load_score_report(path, catalogue.metrics)
+            evidence[name] = check_evidence(path, name, keys, unsigned)
+            if evidence[name].state != "refused":
+                reports[name] = report
+    return reports, evidence
 
 
 def write_results(results: Sequence[GateResult], path: Path) -> None:

@@ -151,13 +151,18 @@ def quality(
         }
         for name in ("exact_match", "f1")
     }
-    declines = get_harm_judge("prefix").declines
     report["harmless_above_threshold"] = _shares_above_threshold(replies)
-    report["harmless_refused"] = {
+    report["harmless_refused"] = _decline_rates(replies)
+    return report
+
+
+def _decline_rates(replies: PairedReplies) -> Report:
+    """Return the share of declined prompts without the adapter, and with it by seed."""
+    declines = get_harm_judge("prefix").declines
+    return {
         "base": _mean(list(map(float, map(declines, replies.baseline)))),
         "basis": [_mean(list(map(float, map(declines, run)))) for run in replies.with_safety],
     }
-    return report
 
 
 def strength(
@@ -175,14 +180,7 @@ def strength(
     not rise. The arguments are those of ``violations``.
     """
     prompts = held_out_attacks(items)
-    card = trained[0].artifact.card
-    probe = RefusalProbe(
-        backbone,
-        [prompt.text for prompt in prompts],
-        first_layer=min(card.layers),
-        feature_layer=card.feature_layer,
-        cache=cache / "safety",
-    )
+    probe = _refusal_probe(backbone, trained[0], prompts, cache)
     base = probe.measure(trained[0].artifact, torch.zeros(len(prompts)))
     effective, curves, chances, correlations = [], [], [], []
     for adapter in trained:
@@ -209,6 +207,19 @@ def strength(
     report["expected_violation_by_strength"] = chances
     report["spearman"] = correlations
     return report
+
+
+def _refusal_probe(
+    backbone: Backbone, trained: TrainedAdapter, prompts: Sequence[RedTeamPrompt], cache: Path
+) -> RefusalProbe:
+    card = trained.artifact.card
+    return RefusalProbe(
+        backbone,
+        [prompt.text for prompt in prompts],
+        first_layer=min(card.layers),
+        feature_layer=card.feature_layer,
+        cache=cache / "safety",
+    )
 
 
 def orthogonality_report(

@@ -131,6 +131,23 @@ def test_mission_file_that_clashes_with_the_central_one_is_named(
         load_catalogue(services=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "named"),
+    [
+        ({"minimum": 0}, "'maximum' is a required property"),
+        ({"maximum": 1}, "'minimum' is a required property"),
+        ({"minimum": 1, "maximum": 1}, "maximum is 1; it must be above the minimum, 1"),
+        ({"minimum": 0, "maximum": 1e308}, "1e\\+308 is greater than"),
+    ],
+)
+def test_metric_has_a_range(tmp_path: Path, bounds: dict[str, float], named: str) -> None:
+    """Scores without a bound could be too large for every sum and every reader."""
+    _write_mission_gates(tmp_path, metrics={"hit": {"description": "1 if found", **bounds}})
+
+    with pytest.raises(GateFormatError, match=named):
+        load_catalogue(services=tmp_path)
+
+
 def test_other_file_of_gates_stands_alone(tmp_path: Path) -> None:
     """Files of missions are merged with the central file only, unless a folder is named."""
     _write_mission_gates(tmp_path / "services")
