@@ -289,5 +289,5 @@ def phase_passes(rows: Sequence[GateTableRow]) -> bool:
 def count_statuses(rows: Sequence[GateTableRow]) -> Mapping[str, int]:
     """Return the number of rows by status, in the order pass, fail, unverified, not_measured."""
     statuses = [row.result.status for row in rows]
-    order = ("pass", "fail", "unverified", "not_measured")
+    order: tuple[GateStatus, ...] = ("pass", "fail", "unverified", "not_measured")
     return {status: statuses.count(status) for status in order}
