@@ -81,8 +81,8 @@ def rerun_sample(
         keys = next(iter(report["metrics"].values()))["keys"]
         chosen = draw.sample(keys, min(items, len(keys)))
         groups[tuple(arguments)].append((report, chosen))
-    for arguments, members in groups.items():
-        results += _run_group(arguments, members, root)
+    for command, members in groups.items():
+        results += _run_group(command, members, root)
     return results
 
 
