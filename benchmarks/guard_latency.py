@@ -22,11 +22,13 @@ from typing import Any
 
 import grpc
 import numpy as np
+from bem.digests import file_digest
 from bem_fleet.acceptance.catalogue import load_catalogue
 from bem_fleet.acceptance.gate_evaluation import measure_gate
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.studies.guard.outcomes import items_digest
+from bem_fleet.studies.signed_report import write_signed_report
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.testing import RedisServer, free_port
@@ -38,6 +40,7 @@ OUT = ROOT / "results/safety_latency.json"
 COMMAND = "python -m benchmarks.guard_latency"
 # Short responses: the relative overhead is largest for them.
 TOKENS = 64
+ARTIFACTS = {"safety": "adapters/safety/safety.json", "guard": "adapters/guard/heads.json"}
 # <|endoftext|> and <|im_end|>: with the basis some responses would end earlier.
 BANNED_TOKENS = {0: -100.0, 2: -100.0}
 VARIANTS = ("neither", "basis", "both")
@@ -77,6 +80,11 @@ def servers() -> Iterator[tuple[str, str]]:
             for process in processes:
                 process.wait()
             redis.kill()
+
+
+def artifact_digests() -> dict[str, str]:
+    """Return the SHA-256 of the cards of the served artifacts."""
+    return {name: file_digest(ROOT / path) for name, path in ARTIFACTS.items()}
 
 
 async def measure_request(
@@ -187,7 +195,7 @@ def write_report(
         "tokens": TOKENS,
         "kinds": kinds,
     }
-    OUT.write_text(json.dumps(document, indent=1) + "\n")
+    write_signed_report(document, OUT, artifacts=artifact_digests())
     scores = {
         "latency_p50_ms": PairedScores(np.array(entry["mission"]), np.array(entry["baseline"]))
     }

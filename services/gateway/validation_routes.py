@@ -1,4 +1,4 @@
-"""Validation routes: comparisons, gates, p-value corrections and recorded claims."""
+"""Validation routes: comparisons, gates, families, p-value corrections and recorded claims."""
 
 from __future__ import annotations  # the typed stub exists in the stubs only
 
@@ -10,6 +10,7 @@ from bem_fleet.services.gateway.transcoding import to_json
 from bem_fleet.services.gateway.validation_schema import (
     CompareBody,
     CorrectBody,
+    FamilyBody,
     GateBody,
     LineageFields,
     Scores,
@@ -48,6 +49,8 @@ async def compare(request: Request, body: CompareBody) -> JSONResponse:
         statistic=_STATISTICS[body.statistic],
         null_value=body.null_value,
         lineage=_lineage(body.lineage),
+        family=body.family or "",
+        member=body.member or "",
     )
     (scores,) = _scores(body.scores)
     response = await _call_validation(
@@ -60,7 +63,7 @@ async def compare(request: Request, body: CompareBody) -> JSONResponse:
 @requires(Role.OPERATOR)
 async def gate(request: Request, body: GateBody) -> JSONResponse:
     """Evaluate a gate and record the claim."""
-    head = pb.GateHead(claim=body.claim, lineage=_lineage(body.lineage))
+    head = pb.GateHead(claim=body.claim, lineage=_lineage(body.lineage), family=body.family or "")
     if body.spec:
         head.spec.CopyFrom(_gate_spec(body.spec))
     else:
@@ -73,6 +76,28 @@ async def gate(request: Request, body: GateBody) -> JSONResponse:
     )
 
 
+@routes.post("/families")
+@requires(Role.OPERATOR)
+async def declare_family(request: Request, body: FamilyBody) -> JSONResponse:
+    """Declare a family of claims before their data."""
+    members = [
+        pb.FamilyMember(
+            comparison=pb.ComparisonTerms(
+                member=one.member,
+                metric=one.metric,
+                statistic=_STATISTICS[one.statistic],
+                null_value=one.null_value,
+            )
+        )
+        for one in body.comparisons
+    ]
+    members += [pb.FamilyMember(gate=_gate_spec(one)) for one in body.gates]
+    response = await _call_validation(
+        request, "DeclareFamily", pb.DeclareFamilyRequest(family=body.family, members=members)
+    )
+    return JSONResponse({"object": "validation.family", **_to_json(response)})
+
+
 @routes.post("/correct")
 @requires(Role.OPERATOR)
 async def correct(request: Request, body: CorrectBody) -> JSONResponse:
@@ -80,6 +105,7 @@ async def correct(request: Request, body: CorrectBody) -> JSONResponse:
     message = pb.CorrectRequest(
         given=[pb.NamedP(name=name, p=p) for name, p in body.p_values.items()],
         with_family=body.with_family,
+        family=body.family or "",
         alpha=body.alpha,
         correction=_CORRECTIONS[body.correction],
     )
@@ -107,9 +133,14 @@ async def claims(
         }
         for claim in response.claims
     ]
-    last = data[-1]["id"] if data else None
     return JSONResponse(
-        {"object": "list", "data": data, "has_more": response.has_more, "last_id": last}
+        {
+            "object": "list",
+            "data": data,
+            "has_more": response.has_more,
+            "last_id": response.last_id or None,
+            "unreadable": [_to_json(one) for one in response.unreadable],
+        }
     )
 
 
@@ -153,7 +184,8 @@ def _to_json(message: Message) -> dict[str, Any]:
     """Return a message as JSON with proto field names; unset optional numbers are left out."""
     converted = to_json(message)
     # 64-bit integers are strings in protobuf's JSON.
-    for ref in (converted.get("claim"), converted.get("ref")):
-        if isinstance(ref, dict):
-            ref["recorded_unix_ms"] = int(ref["recorded_unix_ms"])
+    for part in (converted, converted.get("claim"), converted.get("ref")):
+        for name in ("recorded_unix_ms", "declared_unix_ms"):
+            if isinstance(part, dict) and name in part:
+                part[name] = int(part[name])
     return converted

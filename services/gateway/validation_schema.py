@@ -10,7 +10,9 @@ MAX_SCORES = 200_000
 MAX_METRICS = 16
 MAX_P = 10_000
 Scores = list[float] | list[list[float]]
+MAX_MEMBERS = 256
 Key = Annotated[str, Field(min_length=1, max_length=256)]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class _ValidationBody(BaseModel):
@@ -60,6 +62,8 @@ class CompareBody(_ValidationBody):
     mission: Scores
     baseline: Scores
     lineage: LineageFields
+    family: Name | None = None
+    member: Name | None = None
 
     @property
     def scores(self) -> dict[str, Sides]:
@@ -95,6 +99,7 @@ class GateBody(_ValidationBody):
     spec: SpecFields | None = None
     scores: dict[str, Sides] = Field(min_length=1, max_length=MAX_METRICS)
     lineage: LineageFields
+    family: Name | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "GateBody":
@@ -104,11 +109,29 @@ class GateBody(_ValidationBody):
         return self
 
 
+class ComparisonFields(_ValidationBody):
+    """Comparison that a family declares."""
+
+    member: Name
+    metric: Name
+    statistic: Literal["difference", "ratio"] = "difference"
+    null_value: float | None = None
+
+
+class FamilyBody(_ValidationBody):
+    """Body of ``POST /v1/validation/families``: a family and its members, before their data."""
+
+    family: Name
+    comparisons: list[ComparisonFields] = Field([], max_length=MAX_MEMBERS)
+    gates: list[SpecFields] = Field([], max_length=MAX_MEMBERS)
+
+
 class CorrectBody(_ValidationBody):
-    """Body of ``POST /v1/validation/correct``; without ``p_values``, all claims."""
+    """Body of ``POST /v1/validation/correct``; without ``p_values``, a family alone."""
 
     p_values: dict[Key, Annotated[float, Field(ge=0, le=1)]] = Field({}, max_length=MAX_P)
     with_family: bool = False
+    family: Name | None = None
     alpha: float | None = Field(None, gt=0, lt=1)
     correction: Literal["benjamini_hochberg", "benjamini_yekutieli"] = "benjamini_hochberg"
 

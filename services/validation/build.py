@@ -25,7 +25,7 @@ HEALTH_INTERVAL_S = 1.0
 async def build(settings: ValidationSettings, app: App) -> None:
     """Add ValidationService; it is ready while Redis is reachable."""
     catalogue = load_catalogue(settings.gates)
-    ledger = ClaimLedger(settings.redis_url, settings.claims_stream)
+    ledger = ClaimLedger(settings.redis_url, settings.claims_stream, catalogue.gates)
     pool = ComputePool(settings.workers, settings.max_queued)
     probes = ProbeClient(
         settings.probe_timeout_s, OwnKey(settings.service_key_file), certificates_of(settings)

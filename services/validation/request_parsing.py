@@ -1,12 +1,20 @@
-"""Parsing of comparison, gate and correction requests, with the limit of every field."""
+"""Parsing of comparison, gate, family and correction requests, with the limit of every field."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from bem.errors import GateFormatError
 from bem_fleet.acceptance.catalogue import Catalogue, Direction, GateRule, GateStatistic
 from bem_fleet.acceptance.score_report import PairedScores
-from bem_fleet.services.validation.claims import Comparison, GateCheck, Lineage
+from bem_fleet.services.validation.claims import (
+    GATES_FAMILY,
+    Comparison,
+    GateCheck,
+    Lineage,
+    comparison_terms,
+)
+from bem_fleet.services.validation.declared_families import Terms
 from bem_fleet.stats.distribution import Statistic as MeanStatistic
 from bem_fleet.stats.samples import LARGEST_SCORE
 from bemfleet.validation.v1 import validation_pb2 as pb
@@ -16,6 +24,10 @@ MAX_KEY_LENGTH = 256
 MAX_DIGEST_LENGTH = 128
 MAX_COMMAND_LENGTH = 2048
 MAX_P_VALUES = 100_000
+MAX_NAME_LENGTH = 64
+MAX_MEMBERS = 256
+# A null value of a ratio; no gate is further from 1.
+_SMALLEST_RATIO, _LARGEST_RATIO = 1e-6, 1e6
 
 _MEAN_STATISTICS: Mapping[int, MeanStatistic] = {
     pb.STATISTIC_UNSPECIFIED: "difference",
@@ -33,20 +45,21 @@ _DIRECTIONS: Mapping[int, Direction] = {
 }
 
 
-def parse_comparison(head: pb.CompareHead, scores: Mapping[str, PairedScores]) -> Comparison:
+def parse_comparison(
+    head: pb.CompareHead, scores: Mapping[str, PairedScores], catalogue: Catalogue
+) -> Comparison:
     """Validate a comparison.
 
     Raises:
         InvalidArgumentError: A field is missing or exceeds its limit.
     """
-    statistic = _MEAN_STATISTICS.get(head.statistic)
-    if statistic is None:
-        raise InvalidArgumentError(
-            "statistic", "unknown statistic; a comparison is a difference or a ratio"
-        )
-    null = 1.0 if statistic == "ratio" else 0.0
-    if head.HasField("null_value"):
-        null = _check_finite("null_value", head.null_value)
+    (metric,) = scores
+    statistic, null = _parse_null(head, metric, catalogue)
+    if bool(head.family) != bool(head.member):
+        raise InvalidArgumentError("member", "family and member belong together; set both or none")
+    if head.family:
+        _check_family(head.family)
+        _check_length("member", head.member, MAX_NAME_LENGTH)
     for name, one in scores.items():
         if one.baseline is None:
             raise InvalidArgumentError(
@@ -58,7 +71,48 @@ def parse_comparison(head: pb.CompareHead, scores: Mapping[str, PairedScores]) -
         scores=scores,
         statistic=statistic,
         null=null,
+        family=head.family,
+        member=head.member,
     )
+
+
+def parse_family(
+    request: pb.DeclareFamilyRequest, catalogue: Catalogue
+) -> tuple[str, dict[str, Terms]]:
+    """Return the name of a family and the terms of each member.
+
+    Raises:
+        InvalidArgumentError: A field is missing or exceeds its limit, or a name is repeated.
+    """
+    if not 1 <= len(request.members) <= MAX_MEMBERS:
+        raise InvalidArgumentError(
+            "members", f"{len(request.members)} members; 1 to {MAX_MEMBERS} are allowed"
+        )
+    members: dict[str, Terms] = {}
+    for one in request.members:
+        name, terms = _parse_member(one, catalogue)
+        if name in members:
+            raise InvalidArgumentError("members", f"{name!r} is repeated; names are unique")
+        if terms in members.values():
+            raise InvalidArgumentError(
+                "members", f"{name!r} asks what another member asks; declare each question once"
+            )
+        members[name] = terms
+    return _check_family(request.family), members
+
+
+def parse_correction_family(request: pb.CorrectRequest) -> str | None:
+    """Return the family whose members join a correction; None for none.
+
+    Raises:
+        InvalidArgumentError: The name is too long.
+    """
+    if len(request.family) > MAX_NAME_LENGTH:
+        raise InvalidArgumentError(
+            "family", f"has {len(request.family)} characters; {MAX_NAME_LENGTH} are allowed"
+        )
+    joins = request.with_family or request.family or not request.given
+    return request.family if joins else None
 
 
 def resolve_gate(head: pb.GateHead, catalogue: Catalogue) -> GateRule:
@@ -102,6 +156,7 @@ def parse_gate_check(
         lineage=_parse_lineage(head.lineage),
         scores=scores,
         gate=gate,
+        family=_gate_family(head),
     )
 
 
@@ -139,6 +194,66 @@ def parse_rate(request: pb.CorrectRequest) -> float | None:
             "alpha", f"{request.alpha} is out of range; it must lie between 0 and 1"
         )
     return request.alpha
+
+
+def _parse_null(
+    terms: pb.CompareHead | pb.ComparisonTerms, metric: str, catalogue: Catalogue
+) -> tuple[MeanStatistic, float]:
+    """Return statistic and null value of a comparison."""
+    statistic = _MEAN_STATISTICS.get(terms.statistic)
+    if statistic is None:
+        raise InvalidArgumentError(
+            "statistic", "unknown statistic; a comparison is a difference or a ratio"
+        )
+    low, high = _SMALLEST_RATIO, _LARGEST_RATIO
+    if statistic == "difference":
+        high = catalogue.metrics[metric].width
+        low = -high
+    if not terms.HasField("null_value"):
+        return statistic, 1.0 if statistic == "ratio" else 0.0
+    if not low <= terms.null_value <= high:
+        raise InvalidArgumentError(
+            "null_value",
+            f"is {terms.null_value:g}; a {statistic} of {metric} lies within {low:g} to {high:g}",
+        )
+    return statistic, terms.null_value
+
+
+def _parse_member(member: pb.FamilyMember, catalogue: Catalogue) -> tuple[str, Terms]:
+    if member.WhichOneof("terms") == "gate":
+        rule = _parse_gate_spec(member.gate, catalogue)
+        return rule.id, asdict(rule)
+    terms = member.comparison
+    name = _check_length("members.member", terms.member, MAX_NAME_LENGTH)
+    if terms.metric not in catalogue.metrics:
+        raise InvalidArgumentError(
+            "members.metric", f"{terms.metric[:64]!r} is unknown; use a metric of the catalogue"
+        )
+    return name, comparison_terms(terms.metric, *_parse_null(terms, terms.metric, catalogue))
+
+
+def _gate_family(head: pb.GateHead) -> str:
+    if head.WhichOneof("gate") != "spec":
+        if head.family:
+            raise InvalidArgumentError(
+                "family", "a gate of the catalogue has the catalogue's family; leave it empty"
+            )
+        return GATES_FAMILY
+    if not head.family:
+        raise InvalidArgumentError(
+            "family",
+            "missing; a gate that is not in the catalogue belongs to a family that is declared "
+            "before its data; declare one with DeclareFamily",
+        )
+    return _check_family(head.family)
+
+
+def _check_family(name: str) -> str:
+    if name == GATES_FAMILY:
+        raise InvalidArgumentError(
+            "family", f"{name!r} is the catalogue's; its members are the gates, choose another name"
+        )
+    return _check_length("family", name, MAX_NAME_LENGTH)
 
 
 def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> GateRule:

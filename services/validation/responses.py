@@ -1,10 +1,12 @@
 """Responses of ValidationService, built from claims and canary decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bem_fleet.acceptance.gate_evaluation import Measurement
 from bem_fleet.services.validation.canary_analysis import CanaryAssessment
+from bem_fleet.services.validation.claim_ledger import RecordFault
 from bem_fleet.services.validation.claims import RecordedClaim
+from bem_fleet.services.validation.declared_families import DeclaredFamily
 from bem_fleet.stats.canary_gate import CanaryVerdict
 from bem_fleet.stats.fdr import CorrectedPValue
 from bemfleet.validation.v1 import validation_pb2 as pb
@@ -67,6 +69,25 @@ def claim_message(recorded: RecordedClaim) -> pb.Claim:
     )
 
 
+def claims_response(
+    claims: Sequence[RecordedClaim], faults: Sequence[RecordFault], last: str, more: bool
+) -> pb.ListClaimsResponse:
+    """Return a page of the ledger as a message."""
+    return pb.ListClaimsResponse(
+        claims=[claim_message(claim) for claim in claims],
+        unreadable=[pb.UnreadableRecord(id=one.id, problem=one.problem) for one in faults],
+        has_more=more,
+        last_id=last,
+    )
+
+
+def family_response(family: DeclaredFamily) -> pb.DeclareFamilyResponse:
+    """Return a declared family as a message."""
+    return pb.DeclareFamilyResponse(
+        family=family.name, members=family.members, declared_unix_ms=family.declared_unix_ms
+    )
+
+
 def correct_response(corrected: dict[str, CorrectedPValue]) -> pb.CorrectResponse:
     """Return adjusted p-values as a message."""
     entries = [
@@ -100,6 +121,9 @@ def _claim_ref(recorded: RecordedClaim) -> pb.ClaimRef:
         p_adjusted=recorded.p_adjusted,
         family=recorded.family,
         recorded_unix_ms=recorded.recorded_unix_ms,
+        family_name=recorded.family_name,
+        member=recorded.member,
+        attempts=recorded.attempts,
     )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 from bem.errors import InvalidScoresError
+from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation import request_parsing, responses
 from bem_fleet.services.validation.canary_analysis import CanaryAnalyzer
 from bem_fleet.services.validation.canary_request_parsing import parse_analysis_request
 from bem_fleet.services.validation.claim_service import ClaimService
+from bem_fleet.services.validation.claims import Comparison
 from bem_fleet.services.validation.score_upload import ScoreUpload, read_scores
 from bem_fleet.services.validation.settings import ValidationSettings
 from bemfleet.validation.v1 import validation_pb2 as pb
@@ -63,7 +65,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         """Compare scores of one message."""
         with self._claims.pool.slot():
             scores = read_scores([request.scores], self._metrics, self._settings.max_scores)
-            parsed = request_parsing.parse_comparison(request.head, scores)
+            parsed = self._parse_comparison(request.head, scores)
             return responses.compare_response(await self._claims.compare(parsed))
 
     async def CompareStream(
@@ -77,7 +79,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
                 head = (await _read_head(request_iterator)).head
                 upload = ScoreUpload([head.shape], self._metrics, self._settings.max_scores)
                 scores = await upload.read(_chunks(request_iterator))
-            parsed = request_parsing.parse_comparison(head.compare, scores)
+            parsed = self._parse_comparison(head.compare, scores)
             result = responses.compare_response(await self._claims.compare(parsed))
         return pb.CompareStreamResponse(result=result)
 
@@ -109,6 +111,15 @@ class ValidationServicer(rpc.ValidationServiceServicer):
             result = responses.gate_response(await self._claims.gate(parsed))
         return pb.GateStreamResponse(result=result)
 
+    async def DeclareFamily(
+        self,
+        request: pb.DeclareFamilyRequest,
+        context: Context[Any, Any],  # noqa: ARG002
+    ) -> pb.DeclareFamilyResponse:
+        """Declare a family of claims before their data."""
+        name, members = request_parsing.parse_family(request, self._claims.catalogue)
+        return responses.family_response(await self._claims.declare(name, members))
+
     async def Correct(
         self,
         request: pb.CorrectRequest,
@@ -117,7 +128,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         """Adjust p-values; nothing is recorded."""
         result = await self._claims.correct(
             request_parsing.parse_p_values(request.given),
-            family=request.with_family or not request.given,
+            family=request_parsing.parse_correction_family(request),
             alpha=request_parsing.parse_rate(request),
             dependent=request.correction == pb.CORRECTION_BENJAMINI_YEKUTIELI,
         )
@@ -133,9 +144,8 @@ class ValidationServicer(rpc.ValidationServiceServicer):
             raise InvalidArgumentError(
                 "limit", f"{request.limit} is out of range; 0 to {MAX_PAGE_SIZE} is allowed"
             )
-        claims, more = await self._claims.claims(request.after, request.limit or 100)
-        return pb.ListClaimsResponse(
-            claims=[responses.claim_message(claim) for claim in claims], has_more=more
+        return responses.claims_response(
+            *await self._claims.claims(request.after, request.limit or 100)
         )
 
     async def AnalyzeCanary(
@@ -149,6 +159,11 @@ class ValidationServicer(rpc.ValidationServiceServicer):
         return responses.canary_response(
             await self._canaries.analyze(parsed.id, parsed.terms, parsed.probes, parsed.targets)
         )
+
+    def _parse_comparison(
+        self, head: pb.CompareHead, scores: Mapping[str, PairedScores]
+    ) -> Comparison:
+        return request_parsing.parse_comparison(head, scores, self._claims.catalogue)
 
 
 @asynccontextmanager

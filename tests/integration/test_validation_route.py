@@ -130,11 +130,20 @@ async def test_described_gate_needs_no_baseline(http: httpx.AsyncClient) -> None
         "min_items": 400,
         "min_seeds": 1,
     }
-    body = verdict(spec=spec, scores={"plan_steps": {"mission": [2.0] * 400 + [4.0]}})
+    body = verdict(
+        spec=spec, family="plans", scores={"plan_steps": {"mission": [2.0] * 400 + [4.0]}}
+    )
     del body["gate_id"]
+    comparisons = [{"member": "quality", "metric": "f1"}]
+    declared = await http.post(
+        "/families", json={"family": "plans", "gates": [spec], "comparisons": comparisons}
+    )
     answer = (await http.post("/gate", json=body)).json()
 
+    assert declared.json()["members"] == ["canary.plans", "quality"]
+    assert isinstance(declared.json()["declared_unix_ms"], int)
     assert answer["status"] == "fail"
+    assert (answer["claim"]["family_name"], answer["claim"]["family"]) == ("plans", 2)
     assert any("does not reach 1" in reason for reason in answer["reasons"])
 
 

@@ -13,7 +13,6 @@ import pytest
 from bem_fleet.services.validation.servicer import SERVICE
 from bem_fleet.stats.bootstrap import cluster_bca
 from bem_fleet.stats.effects import paired_effect
-from bem_fleet.stats.fdr import benjamini_hochberg
 from bem_fleet.stats.pvalues import inversion_p_value, sign_flip_p_value
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.clients import open_channel, wait_ready
@@ -31,6 +30,7 @@ from tests.integration.validations import (
     refused,
     scores,
     validation,
+    weak_scores,
 )
 
 
@@ -47,21 +47,22 @@ async def test_comparison_is_the_librarys(stub: Any) -> None:
     answer = await stub.Compare(compare("c1", given))
     mission = np.reshape(given.mission.values, (3, -1))
     baseline = np.reshape(given.baseline.values, (3, -1))
-    interval = cluster_bca(mission, baseline, resamples=2000)
+    interval = cluster_bca(mission, baseline, resamples=10_000)
     means = mission.mean(axis=0), baseline.mean(axis=0)
 
     assert answer.measured.estimate == pytest.approx(interval.estimate)
     assert (answer.measured.ci_low, answer.measured.ci_high) == pytest.approx(
         (interval.low, interval.high)
     )
-    assert answer.measured.p_inversion == inversion_p_value(mission, baseline, resamples=2000)
-    assert answer.p_permutation == sign_flip_p_value(*means, resamples=2000)
+    assert answer.measured.p_inversion == inversion_p_value(mission, baseline, resamples=10_000)
+    assert answer.p_permutation == sign_flip_p_value(*means, resamples=10_000)
     assert answer.effect.d_z == pytest.approx(paired_effect(*means).d_z)
     assert (answer.measured.items, answer.measured.seeds) == (300, 3)
     assert answer.measured.coverage_class == "few-seeds"
     assert answer.claim.family == 1
     assert answer.measured.p == max(answer.measured.p_inversion, answer.p_permutation)
     assert answer.claim.p_adjusted == answer.measured.p
+    assert (answer.claim.family_name, answer.claim.member) == ("", answer.claim.id)
 
 
 async def test_ratio_has_one_as_its_null(stub: Any) -> None:
@@ -96,64 +97,9 @@ async def test_gate_passes_and_fails_with_reasons(stub: Any) -> None:
     assert (passed.status, passed.gate_id) == (pb.GATE_STATUS_PASS, "A.em_f1")
     assert not passed.reasons
     assert few.status == worse.status == pb.GATE_STATUS_FAIL
-    assert few.reasons == ["exact_match: 2 seeds of 3", "f1: 2 seeds of 3"]
+    assert few.reasons[:2] == ["exact_match: 2 seeds of 3", "f1: 2 seeds of 3"]
     assert worse.measured.metric == "exact_match"
     assert "does not reach 0.015" in worse.reasons[0]
-
-
-async def test_described_gate_is_judged(stub: Any) -> None:
-    """A caller's own gate, here a share without a baseline, is judged by its description."""
-    steps = pb.ScoreMatrix(values=[2.0] * 500)
-    request = gate("g1", pb.MetricScores(metric="plan_steps", mission=steps))
-    request.head.spec.CopyFrom(
-        pb.GateSpec(
-            id="canary.plans",
-            metrics=["plan_steps"],
-            statistic=pb.STATISTIC_SHARE,
-            direction=pb.DIRECTION_HIGHER,
-            at_most=3,
-            target=1,
-            margin=0.99,
-            min_items=400,
-            min_seeds=1,
-        )
-    )
-    answer = await stub.Gate(request)
-
-    assert answer.status == pb.GATE_STATUS_PASS
-    assert answer.measured.coverage_class == "exact"
-
-
-async def test_verdict_is_adjusted_over_the_whole_history(stub: Any) -> None:
-    """Claims that failed before raise the adjusted p of the next one until it passes no more."""
-    weak = scores("f1", 0.0047, seeds=1, items=200)  # p about 0.03
-    spec = pb.GateSpec(
-        id="x",
-        metrics=["f1"],
-        statistic=pb.STATISTIC_DIFFERENCE,
-        direction=pb.DIRECTION_HIGHER,
-        min_items=2,
-        min_seeds=1,
-    )
-    first = gate("g1", weak)
-    first.head.spec.CopyFrom(spec)
-    alone = await stub.Gate(first)
-    for index in range(12):
-        null = scores(gain=0.0, items=50 + index)
-        await stub.Compare(compare(f"null-{index}", null))
-    again = gate("g2", weak)
-    again.head.spec.CopyFrom(spec)
-    crowded = await stub.Gate(again)
-    family = await stub.Correct(pb.CorrectRequest())
-    expected = benjamini_hochberg({one.name: one.p for one in family.corrected})
-
-    assert alone.status == pb.GATE_STATUS_PASS
-    assert (crowded.status, crowded.measured) == (pb.GATE_STATUS_FAIL, alone.measured)
-    assert "adjusted p" in crowded.reasons[0]
-    assert crowded.claim.family == len(family.corrected) == 14
-    assert {one.name: one.p_adjusted for one in family.corrected} == pytest.approx(
-        {name: one.p_adjusted for name, one in expected.items()}
-    )
 
 
 async def test_correction_takes_given_values_the_family_or_both(stub: Any) -> None:
@@ -191,14 +137,14 @@ async def test_same_claim_is_recorded_once(stub: Any) -> None:
 
 async def test_many_claims_at_once_are_all_in_the_family(stub: Any) -> None:
     """Claims that are recorded at the same time each see a family of their own size."""
-    asked = (stub.Compare(compare(f"c{index}", scores(items=50))) for index in range(10))
+    asked = (stub.Compare(compare(f"c{index}", weak_scores(index))) for index in range(10))
     answers = await asyncio.gather(*asked)
 
     assert sorted(answer.claim.family for answer in answers) == list(range(1, 11))
 
 
 async def test_used_key_with_other_content_is_refused(stub: Any) -> None:
-    """History is not rewritten: other scores, question or lineage need another key."""
+    """History is not rewritten: other scores, question or data need another key."""
     await stub.Compare(compare("c1"))
     other = compare("c1")
     other.head.lineage.data_digest = "d2"
@@ -217,7 +163,7 @@ async def test_used_key_with_other_content_is_refused(stub: Any) -> None:
 async def test_claims_are_listed_in_pages_with_their_lineage(stub: Any) -> None:
     """Each record says what it was made from; pages follow one another without gap."""
     for index in range(3):
-        await stub.Compare(compare(f"c{index}", scores(items=50)))
+        await stub.Compare(compare(f"c{index}", weak_scores(index)))
     first = await stub.ListClaims(pb.ListClaimsRequest(limit=2))
     second = await stub.ListClaims(pb.ListClaimsRequest(limit=2, after=first.claims[-1].ref.id))
     claim = first.claims[0]
@@ -267,7 +213,7 @@ async def test_lost_redis_is_told_and_nothing_is_lost(
             redis_server.start()
             await wait_ready(channel, SERVICE, 30)
         again = await stub.Compare(compare("c1"))
-        second = await stub.Compare(compare("c2"))
+        second = await stub.Compare(compare("c2", weak_scores(2)))
 
     assert error.code is grpc.StatusCode.UNAVAILABLE
     assert again == first
@@ -297,7 +243,7 @@ async def test_killed_service_forgets_nothing(tmp_path: Path, redis_server: Redi
 
     assert [one.claim.id for one in again] == [one.claim.id for one in before]
     assert [one.measured for one in again] == [one.measured for one in before]
-    assert third.claim.family == 3
+    assert third.claim.family == 2
     assert [one.claim for one in listed.claims] == ["g1", "c1", "c2"]
 
 
@@ -309,14 +255,17 @@ async def test_kill_in_the_middle_leaves_a_claim_whole_or_absent(
     with process(tmp_path, redis_server) as running:
         for round_ in range(2):
             stub = await ready(running)
-            asked = asyncio.ensure_future(stub.Compare(compare(f"c{round_}", scores(items=500))))
+            asked = asyncio.ensure_future(
+                stub.Compare(compare(f"c{round_}", scores(items=500 + round_)))
+            )
             await asyncio.sleep(0.03 * round_)
             running.kill()
             await asyncio.gather(asked, return_exceptions=True)
             running.start()
         stub = await ready(running)
         answers = [
-            await stub.Compare(compare(f"c{round_}", scores(items=500))) for round_ in range(2)
+            await stub.Compare(compare(f"c{round_}", scores(items=500 + round_)))
+            for round_ in range(2)
         ]
         listed = await stub.ListClaims(pb.ListClaimsRequest())
 

@@ -44,7 +44,6 @@ async def validation(
         **{
             "address": f"unix:{folder}/v.sock",
             "redis_url": redis.url,
-            "resamples": 2000,
             "drain_s": 1,
             **settings,
         }
@@ -116,6 +115,11 @@ def scores(
         mission=pb.ScoreMatrix(seeds=seeds, values=mission.ravel()),
         baseline=pb.ScoreMatrix(seeds=seeds, values=baseline.ravel()),
     )
+
+
+def weak_scores(claim: int, metric: str = "f1") -> pb.MetricScores:
+    """Return scores without a gain, different for each claim."""
+    return scores(metric, gain=0.0, seeds=1, items=50 + claim)
 
 
 def compare(claim: str, given: pb.MetricScores | None = None, **head: Any) -> pb.CompareRequest:

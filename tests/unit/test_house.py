@@ -28,7 +28,6 @@ LONG_FUNCTIONS = {
     "libs/bem_fleet/guard/training/head_training.py::train_heads": 41,
     "libs/bem_fleet/stats/canary_gate.py::__init__": 43,
     "libs/bem_fleet/studies/guard/gate_reports.py::build_reports": 44,
-    "libs/bem_fleet/studies/safety/basis_study.py::quality": 41,
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/")
 METRIC = re.compile(r"(?:Counter|Gauge|Histogram|MetricFamily)\(\s*\"([a-z0-9_]+)\"")

@@ -30,16 +30,21 @@ class MetricDefinition:
     Attributes:
         name: Key of the metric.
         description: Score of one item in words, with its unit.
-        minimum: Smallest possible score; None means no bound.
-        maximum: Largest possible score; None means no bound.
+        minimum: Smallest possible score.
+        maximum: Largest possible score.
         version: Version of the meaning, 1 or more; reports of an older version do not count.
     """
 
     name: str
     description: str
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float
+    maximum: float
     version: int = 1
+
+    @property
+    def width(self) -> float:
+        """Largest possible difference of two scores."""
+        return self.maximum - self.minimum
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,11 @@ def load_catalogue(path: Path = CENTRAL_GATES, *, services: Path | None = None) 
             if name in metrics:
                 raise GateFormatError(f"{_label(file)}: metric {name} is declared in another file")
             metrics[name] = MetricDefinition(name, **entry)
+            if metrics[name].width <= 0:
+                raise GateFormatError(
+                    f"{_label(file)}: metric {name}: maximum is {metrics[name].maximum:g}; it must "
+                    f"be above the minimum, {metrics[name].minimum:g}"
+                )
         for gate in map(_parse_gate, document["gates"]):
             if gate.rule.id in gates:
                 raise GateFormatError(f"{_label(file)}: gate {gate.rule.id} is declared twice")

@@ -37,7 +37,8 @@ _ALTERNATIVES: dict[Direction | None, Alternative] = {
     "lower": "less",
 }
 
-GateStatus = Literal["pass", "fail", "not_measured"]
+GateStatus = Literal["pass", "fail", "unverified", "not_measured"]
+"""Result of a gate. ``unverified`` meets every condition by a report that is not verified."""
 
 
 @dataclass(frozen=True)

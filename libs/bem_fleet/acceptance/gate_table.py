@@ -1,4 +1,8 @@
-"""Table of all acceptance gates, with p-values adjusted over the family of measured gates."""
+"""Table of all acceptance gates, with p-values adjusted over the family of all gates.
+
+The family is that of the gates' file: a gate without a measurement is a member with p-value 1, so
+that a report that is left out, refused or added changes the number of members for nobody.
+"""
 
 import json
 import math
@@ -9,6 +13,13 @@ from pathlib import Path
 from bem.errors import GateFormatError, InvalidScoresError
 
 from bem_fleet.acceptance.catalogue import Catalogue, Gate
+from bem_fleet.acceptance.evidence import (
+    EvidenceKey,
+    EvidenceState,
+    EvidenceVerdict,
+    check_evidence,
+    read_unsigned_reports,
+)
 from bem_fleet.acceptance.gate_evaluation import (
     ALPHA,
     GateStatus,
@@ -44,6 +55,7 @@ class GateResult:
     status: GateStatus
     report: str
     command: str | None
+    evidence: EvidenceState | None = None
 
 
 @dataclass(frozen=True)
@@ -55,50 +67,81 @@ class GateTableRow:
         gate: Gate definition.
         reasons: Reasons why the gate does not pass; empty on a pass.
         coverage: Coverage class of the interval; empty when not measured.
+        by_scores: Status that the scores give, whatever the report is worth as evidence.
     """
 
     result: GateResult
     gate: Gate
     reasons: tuple[str, ...]
     coverage: str = ""
+    by_scores: GateStatus = "not_measured"
 
 
-def evaluate_gates(catalogue: Catalogue, root: Path) -> list[GateTableRow]:
+def evaluate_gates(
+    catalogue: Catalogue,
+    root: Path,
+    keys: Sequence[EvidenceKey],
+    unsigned: Mapping[str, str] | None = None,
+) -> list[GateTableRow]:
     """Evaluate every gate on the per-item scores of its report.
 
     Args:
         catalogue: Metrics and gates.
         root: Folder of the reports; their paths are relative to it.
+        keys: Keys that verify reports on this machine.
+        unsigned: SHA-256 by name of the reports from before signatures; None for the listed ones.
 
     Raises:
-        GateFormatError: A report is not valid. Gates of a missing report are not measured.
+        GateFormatError: A report is not valid. Gates of a missing or refused report are not
+            measured.
     """
-    reports: dict[str, ScoreReport] = {}
-    for gate in catalogue.gates.values():
-        if gate.report not in reports and (root / gate.report).is_file():
-            reports[gate.report] = load_score_report(root / gate.report, catalogue.metrics)
+    known = read_unsigned_reports() if unsigned is None else unsigned
+    reports, evidence = _read_reports(catalogue, root, keys, known)
     unmeasured: dict[str, str] = {}
     measured: dict[str, list[Measurement]] = {}
     for identifier, gate in catalogue.gates.items():
         report = reports.get(gate.report)
-        if report is None:
+        if gate.report not in evidence:
             unmeasured[identifier] = f"{gate.report} does not exist"
+        elif report is None:
+            unmeasured[identifier] = f"{gate.report} is refused: {evidence[gate.report].reason}"
         elif problem := _missing_evidence(catalogue, gate, report):
             unmeasured[identifier] = problem
         else:
             measured[identifier] = _measure_gate(gate, report)
     family = {
-        name: weakest_measurement(catalogue.gates[name].rule, of).p for name, of in measured.items()
+        name: weakest_measurement(gate.rule, measured[name]).p if name in measured else 1.0
+        for name, gate in catalogue.gates.items()
     }
     adjusted = benjamini_hochberg(family, ALPHA)
     return [
-        _table_row(gate, measured[name], adjusted[name].p_adjusted, reports[gate.report].command)
-        if name in measured
-        else GateTableRow(
-            _gate_result(gate, None, None, "not_measured", gate.command), gate, (unmeasured[name],)
+        _table_row(
+            gate,
+            measured[name],
+            adjusted[name].p_adjusted,
+            reports[gate.report].command,
+            evidence[gate.report],
         )
+        if name in measured
+        else _unmeasured_row(gate, unmeasured[name], evidence.get(gate.report))
         for name, gate in catalogue.gates.items()
     ]
+
+
+def _read_reports(
+    catalogue: Catalogue, root: Path, keys: Sequence[EvidenceKey], unsigned: Mapping[str, str]
+) -> tuple[dict[str, ScoreReport], dict[str, EvidenceVerdict]]:
+    """Return the reports that are no forgeries, and what each existing report is worth."""
+    reports: dict[str, ScoreReport] = {}
+    evidence: dict[str, EvidenceVerdict] = {}
+    for name in {gate.report: None for gate in catalogue.gates.values()}:
+        path = root / name
+        if path.is_file():
+            report = load_score_report(path, catalogue.metrics)
+            evidence[name] = check_evidence(path, name, keys, unsigned)
+            if evidence[name].state != "refused":
+                reports[name] = report
+    return reports, evidence
 
 
 def write_results(results: Sequence[GateResult], path: Path) -> None:
@@ -108,19 +151,22 @@ def write_results(results: Sequence[GateResult], path: Path) -> None:
     )
 
 
-def find_differences(stored: object, results: Sequence[GateResult]) -> list[str]:
+def find_differences(stored: object, rows: Sequence[GateTableRow]) -> list[str]:
     """Return the differences between stored results and computed ones.
+
+    A report that is signed with another machine's key cannot be verified here. Its stored result is
+    compared as if it were; what is not verified is in ``unverifiable``.
 
     Args:
         stored: Parsed content of ``gates.json``.
-        results: Results of ``evaluate_gates``.
+        rows: Rows of ``evaluate_gates``.
 
     Returns:
         One sentence for each difference, with gate id and field.
     """
     if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
         return ["the file is not a list of objects"]
-    computed = [asdict(result) for result in results]
+    computed = [_as_elsewhere(row) for row in rows]
     ids = [entry.get("id") for entry in stored]
     if ids != [entry["id"] for entry in computed]:
         return [f"the file holds gates {ids}, the catalogue {[entry['id'] for entry in computed]}"]
@@ -130,6 +176,31 @@ def find_differences(stored: object, results: Sequence[GateResult]) -> list[str]
         for field in sorted({*left, *right})
         if not _nearly_equal(left.get(field), right.get(field))
     ]
+
+
+def unverifiable(rows: Sequence[GateTableRow]) -> list[str]:
+    """Return the reports that were signed with a key of another machine, one sentence each."""
+    return [
+        row.reasons[-1]
+        for row in {row.gate.report: row for row in rows}.values()
+        if row.result.evidence == "unknown_key"
+    ]
+
+
+def refused(rows: Sequence[GateTableRow]) -> list[str]:
+    """Return the reports that are no evidence, one sentence each."""
+    return [
+        row.reasons[-1]
+        for row in {row.gate.report: row for row in rows}.values()
+        if row.result.evidence == "refused"
+    ]
+
+
+def _as_elsewhere(row: GateTableRow) -> dict[str, object]:
+    computed: dict[str, object] = asdict(row.result)
+    if row.result.evidence == "unknown_key":
+        computed |= {"status": row.by_scores, "evidence": "verified"}
+    return computed
 
 
 def _nearly_equal(left: object, right: object) -> bool:
@@ -158,15 +229,34 @@ def _measure_gate(gate: Gate, report: ScoreReport) -> list[Measurement]:
         raise GateFormatError(f"{gate.report}: gate {gate.rule.id}: {err}") from err
 
 
-def _table_row(gate: Gate, measured: Sequence[Measurement], p: float, command: str) -> GateTableRow:
+def _table_row(
+    gate: Gate, measured: Sequence[Measurement], p: float, command: str, evidence: EvidenceVerdict
+) -> GateTableRow:
     verdict = evaluate_gate(gate.rule, measured, p)
     decisive = weakest_measurement(gate.rule, measured)
-    result = _gate_result(gate, decisive, p, verdict.status, command)
-    return GateTableRow(result, gate, verdict.reasons, decisive.coverage)
+    status, reasons = verdict.status, verdict.reasons
+    if evidence.state != "verified":
+        # A loss is believed without a signature; a pass is not.
+        status = "unverified" if status == "pass" else status
+        reasons = (*reasons, f"{gate.report}: {evidence.reason}")
+    result = _gate_result(gate, decisive, p, status, command=command, evidence=evidence.state)
+    return GateTableRow(result, gate, reasons, decisive.coverage, verdict.status)
+
+
+def _unmeasured_row(gate: Gate, reason: str, evidence: EvidenceVerdict | None) -> GateTableRow:
+    state = evidence.state if evidence else None
+    result = _gate_result(gate, None, None, "not_measured", command=gate.command, evidence=state)
+    return GateTableRow(result, gate, (reason,))
 
 
 def _gate_result(
-    gate: Gate, shown: Measurement | None, p: float | None, status: GateStatus, command: str | None
+    gate: Gate,
+    shown: Measurement | None,
+    p: float | None,
+    status: GateStatus,
+    *,
+    command: str | None,
+    evidence: EvidenceState | None,
 ) -> GateResult:
     return GateResult(
         id=gate.rule.id,
@@ -183,6 +273,7 @@ def _gate_result(
         status=status,
         report=gate.report,
         command=command,
+        evidence=evidence,
     )
 
 
@@ -196,6 +287,7 @@ def phase_passes(rows: Sequence[GateTableRow]) -> bool:
 
 
 def count_statuses(rows: Sequence[GateTableRow]) -> Mapping[str, int]:
-    """Return the number of rows by status, in the order pass, fail, not_measured."""
+    """Return the number of rows by status, in the order pass, fail, unverified, not_measured."""
     statuses = [row.result.status for row in rows]
-    return {status: statuses.count(status) for status in ("pass", "fail", "not_measured")}
+    order: tuple[GateStatus, ...] = ("pass", "fail", "unverified", "not_measured")
+    return {status: statuses.count(status) for status in order}

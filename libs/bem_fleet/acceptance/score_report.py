@@ -117,8 +117,8 @@ def _validate_matrix(metric: MetricDefinition, values: ArrayLike, side: str) -> 
         raise InvalidScoresError(f"{name}: seeds have different numbers of items") from err
     matrix = np.atleast_2d(validate_scores(values, name, ndim=axes))
     low, high = float(matrix.min()), float(matrix.max())
-    if metric.minimum is not None and low < metric.minimum:
+    if low < metric.minimum:
         raise InvalidScoresError(f"{name}: {low:g} is below the metric's least, {metric.minimum:g}")
-    if metric.maximum is not None and high > metric.maximum:
+    if high > metric.maximum:
         raise InvalidScoresError(f"{name}: {high:g} is above the metric's most, {metric.maximum:g}")
     return matrix

@@ -14,7 +14,7 @@ import typer
 from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli import adapters, audit, canary, experiments, keys
+from bem_fleet.cli import adapters, audit, canary, claims, experiments, keys
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.plan import Plan
@@ -31,6 +31,7 @@ app.add_typer(audits, name="audit")
 app.add_typer(canary.app, name="canary")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(claims.app, name="claims")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,13 +75,28 @@ def logs(
 
 @app.command()
 def gates(
+    *,
     phase: Annotated[
         int | None, typer.Option(min=1, max=4, help="deployment phase; all without it")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     check: Annotated[
-        bool, typer.Option(help="write nothing; exit code 2 if gates.json is not up to date")
+        bool,
+        typer.Option(
+            help="write nothing; exit code 2 if gates.json is not what the reports give, or a "
+            "report is refused or not what a re-run gives"
+        ),
     ] = False,
+    sample: Annotated[
+        int,
+        typer.Option(min=0, help="with --check: items of each signed report to measure again"),
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="with --sample: seed of the draw; a new one without it")
+    ] = None,
+    key_file: Annotated[
+        list[Path] | None, typer.Option(help="former operator's key that verifies reports too")
+    ] = None,
     root: Annotated[Path, typer.Option(help="folder that holds results")] = ROOT,
     definitions: Annotated[
         Path | None, typer.Option("--gates", help="file with the gates in place of the catalogue")
@@ -89,11 +105,14 @@ def gates(
     """Judge the acceptance gates; exit code 0 only if all pass, and not measured is no pass.
 
     Judges every gate from the per-item scores of its report, writes results/gates.json, and prints
-    the gates of one phase or of all.
+    the gates of one phase or of all. A report that was edited, typed in or made by another study is
+    refused; a gate passes only by a report that the operator's key has signed. --sample measures
+    items again and compares.
     """
-    from bem_fleet.cli.gates import report_gates  # noqa: PLC0415 - loads scipy
+    from bem_fleet.cli.gates import CheckOptions, report_gates  # noqa: PLC0415 - loads scipy
 
-    return report_gates(definitions, root, phase, as_json=as_json, check=check)
+    options = CheckOptions(key_file or (), sample, seed)
+    return report_gates(definitions, root, phase, as_json=as_json, check=check, options=options)
 
 
 @audits.command("verify")

@@ -1,15 +1,17 @@
 """``fleetctl gates``: report of the acceptance gates, as a table and as ``results/gates.json``."""
 
 import json
+import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bem.errors import GateFormatError
 
 from bem_fleet.acceptance.catalogue import CENTRAL_GATES, load_catalogue
+from bem_fleet.acceptance.evidence import read_evidence_keys
 from bem_fleet.acceptance.gate_table import (
     GATE_TABLE,
     GateResult,
@@ -18,6 +20,8 @@ from bem_fleet.acceptance.gate_table import (
     evaluate_gates,
     find_differences,
     phase_passes,
+    refused,
+    unverifiable,
     write_results,
 )
 from bem_fleet.cli.tables import format_table
@@ -25,8 +29,29 @@ from bem_fleet.cli.tables import format_table
 _UNKNOWN = "-"
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """What ``--check`` does beside the comparison with the stored lines.
+
+    Attributes:
+        key_files: Files with former operators' keys that verify reports.
+        sample: Number of items of each signed report that are measured again; 0 for none.
+        seed: Seed of the draw; None for a new one.
+    """
+
+    key_files: Sequence[Path] = ()
+    sample: int = 0
+    seed: int | None = None
+
+
 def report_gates(
-    gates: Path | None, root: Path, phase: int | None, *, as_json: bool, check: bool
+    gates: Path | None,
+    root: Path,
+    phase: int | None,
+    *,
+    as_json: bool,
+    check: bool,
+    options: CheckOptions | None = None,
 ) -> int:
     """Judge all gates, store or check their lines, and print those of one phase.
 
@@ -35,27 +60,54 @@ def report_gates(
         root: Folder that holds ``results``.
         phase: Deployment phase, 1 to 4; None for all.
         as_json: Print JSON.
-        check: Compare with the stored lines instead of storing.
+        check: Compare with the stored lines instead of storing, and verify the reports.
+        options: Keys that verify, and the sample that is measured again.
 
     Returns:
-        0 if all printed gates pass, 1 if not, 2 if ``check`` finds a difference.
+        0 if all printed gates pass, 1 if not, 2 if ``check`` finds a difference, a report that is
+        refused or cannot be verified here, or a re-run that differs.
 
     Raises:
-        GateFormatError: Gates, a report or the stored lines cannot be read.
+        GateFormatError: Gates, a report, a key or the stored lines cannot be read.
     """
+    options = options or CheckOptions()
     catalogue = load_catalogue(gates or CENTRAL_GATES)
-    rows = evaluate_gates(catalogue, root)
-    lines = [row.result for row in rows]
+    rows = evaluate_gates(catalogue, root, read_evidence_keys(options.key_files))
     if check:
-        if found := find_differences(_stored(root / GATE_TABLE), lines):
-            print("\n".join(f"{GATE_TABLE}: {problem}" for problem in found), file=sys.stderr)
+        problems = [
+            *(f"{GATE_TABLE}: {one}" for one in find_differences(_stored(root / GATE_TABLE), rows)),
+            *refused(rows),
+            *unverifiable(rows),
+            *_rerun(rows, root, options),
+        ]
+        if problems:
+            print("\n".join(problems), file=sys.stderr)
             return 2
     else:
         (root / GATE_TABLE).parent.mkdir(parents=True, exist_ok=True)
-        write_results(lines, root / GATE_TABLE)
+        write_results([row.result for row in rows], root / GATE_TABLE)
     shown = [row for row in rows if phase in (None, row.gate.phase)]
     print(_json(shown) if as_json else _table(shown, phase))
     return 0 if phase_passes(shown) else 1
+
+
+def _rerun(rows: Sequence[GateTableRow], root: Path, options: CheckOptions) -> list[str]:
+    """Measure a sample of the verified reports again, and return what differs."""
+    names = sorted({row.gate.report for row in rows if row.result.evidence == "verified"})
+    if not options.sample or not names:
+        return []
+    from bem_fleet.studies.sample_rerun import rerun_sample  # noqa: PLC0415 - studies load slowly
+
+    seed = secrets.randbits(32) if options.seed is None else options.seed
+    reports = [json.loads((root / name).read_text()) for name in names]
+    problems = []
+    for one in rerun_sample(reports, options.sample, seed):
+        if one.problem and one.is_repeatable:
+            problems.append(f"results/{one.study}.json: {one.problem} (--seed {seed})")
+        else:
+            outcome = one.problem or f"{one.items} items measured again, all equal"
+            print(f"{one.study}: {outcome}", file=sys.stderr)
+    return problems
 
 
 def _stored(path: Path) -> Any:

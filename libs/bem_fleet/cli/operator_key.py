@@ -1,17 +1,13 @@
 """Operator's key of a command: read from the run folder, or from the file that a variable names."""
 
 import os
-from pathlib import Path
 
 from fleet.access.access import is_loopback
 from fleet.access.own_key import Metadata, bearer
 from fleet.errors import InvalidArgumentError
 from fleet.wire import AUTHORIZATION
 
-from bem_fleet.checkout import ROOT
-
-VARIABLE = "FLEETCTL_KEY_FILE"
-"""Environment variable with the path of the key's file."""
+from bem_fleet.operator_key import VARIABLE, operator_key_file
 
 
 def operator_metadata(address: str) -> Metadata:
@@ -29,8 +25,7 @@ def operator_metadata(address: str) -> Metadata:
     named = os.environ.get(VARIABLE)
     if not named and not (address.startswith("unix:") or is_loopback(address)):
         return ()
-    run = os.environ.get("RUN_DIR") or ROOT / ".run"
-    file = Path(named) if named else Path(run) / "operator.key"
+    file = operator_key_file()
     try:
         key = file.read_text().strip()
     except OSError as err:

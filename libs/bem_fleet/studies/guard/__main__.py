@@ -6,12 +6,13 @@ The heads themselves are trained by ``python -m bem_fleet.guard.training``.
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from bem.backbone import load_backbone
+from bem.digests import file_digest
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
-from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
 from bem_fleet.guard.scoring.heads import CARD
@@ -26,6 +27,7 @@ from bem_fleet.studies.safety.basis_study import (
     held_out_attacks,
 )
 from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
+from bem_fleet.studies.signed_report import write_signed_report
 
 HEADS = ROOT / "adapters/guard"
 CACHE = ROOT / ".cache/guard"
@@ -44,12 +46,23 @@ def embedding_cache() -> EmbeddingCache:
 
 def load_guards(cache: EmbeddingCache) -> list[OfflineGuard]:
     """Return the guard of each training seed; seed 0 is the served artifact."""
-    folders = [HEADS, *(CACHE / f"seed-{seed}" for seed in SEEDS[1:])]
+    folders = _guard_folders()
     for folder, seed in zip(folders[1:], SEEDS[1:], strict=True):
         if not (folder / CARD).exists():
             train_heads(folder, cache, seed)
     policy = load_policy(DEFAULT_POLICY)
     return [OfflineGuard(folder, policy, cache) for folder in folders]
+
+
+def guard_digests() -> dict[str, str]:
+    """Return the SHA-256 of each seed's card, which names its tensors' hash, and of the policy."""
+    cards = zip(SEEDS, _guard_folders(), strict=True)
+    digests = {f"guard, seed {seed}": file_digest(folder / CARD) for seed, folder in cards}
+    return {**digests, "safety policy": file_digest(DEFAULT_POLICY)}
+
+
+def _guard_folders() -> list[Path]:
+    return [HEADS, *(CACHE / f"seed-{seed}" for seed in SEEDS[1:])]
 
 
 def run_gate() -> None:
@@ -88,7 +101,7 @@ def run_gate() -> None:
         reports["guard_quality"], [*prompts, *replies], triggered
     )
     for name, report in reports.items():
-        (RESULTS / f"{name}.json").write_text(render_json(report), encoding="utf-8")
+        write_signed_report(report, RESULTS / f"{name}.json", artifacts=guard_digests())
     page = gate_reports.markdown(reports, violations)
     (RESULTS / "guard_gate.md").write_text(page, encoding="utf-8")
 

@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 from bem.adapters import read_adapter
+from bem.adapters.artifact import ADAPTER_FORMAT
+from bem.artifacts import artifact_version
 from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
 
 from bem_fleet.guard.training.embedding_cache import EmbeddingCache
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.studies.guard.__main__ import CACHE as GUARD_CACHE
-from bem_fleet.studies.guard.__main__ import load_guards
+from bem_fleet.studies.guard.__main__ import guard_digests, load_guards
 from bem_fleet.studies.safety.ablations import ablations
 from bem_fleet.studies.safety.basis_markdown import write_markdown
 from bem_fleet.studies.safety.basis_study import (
@@ -26,6 +28,7 @@ from bem_fleet.studies.safety.basis_study import (
 )
 from bem_fleet.studies.safety.end_to_end import EndToEndStudy
 from bem_fleet.studies.safety.paired_outputs import TrainedAdapter
+from bem_fleet.studies.signed_report import write_signed_report
 
 PROG = "python -m bem_fleet.studies.safety"
 PARTS = ("orthogonality", "violations", "quality", "strength", "fleet", "ablations")
@@ -39,21 +42,19 @@ def run_part(
     command: str,
 ) -> dict[str, Report]:
     """Measure one part of the study and return its reports by name."""
+    items = frozenset(json.loads(arguments.items.read_text())) if arguments.items else None
+    replies = {"cache": arguments.cache, "folder": arguments.replies, "command": command}
     if part == "violations":
-        report = violations(
-            backbone, trained, cache=arguments.cache, folder=arguments.replies, command=command
-        )
+        report = violations(backbone, trained, **replies, items=items)
     elif part == "quality":
-        report = quality(
-            backbone, trained, cache=arguments.cache, folder=arguments.replies, command=command
-        )
+        report = quality(backbone, trained, **replies, items=items)
     elif part == "strength":
-        report = strength(backbone, trained, cache=arguments.cache, command=command)
+        cache = arguments.cache
+        report = strength(backbone, trained, cache=cache, command=command, items=items)
     elif part == "orthogonality":
         adapter = read_adapter(ADAPTER, base_digest=backbone.digest)
-        report = orthogonality_report(
-            trained, {adapter.card.name: adapter.factors}, command=command
-        )
+        factors = {adapter.card.name: adapter.factors}
+        report = orthogonality_report(trained, factors, command=command, items=items)
     elif part == "ablations":
         folders = [trained[0].folder, *arguments.variants]
         report = ablations(
@@ -68,12 +69,13 @@ def run_part(
             cache=arguments.cache,
             folder=arguments.replies,
             command=command,
+            items=items,
         ).reports()
     return {f"safety_{part}": report}
 
 
-def main() -> None:
-    """Run the requested parts and write their reports and the Markdown pages."""
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument(
         "--adapters", type=Path, nargs="+", required=True, help="safety adapters, one per seed"
@@ -85,7 +87,21 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--replies", type=Path, default=Path(".cache/safety/results"))
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--items", type=Path, help="JSON list of item keys; measures these alone, to compare"
+    )
+    return parser
+
+
+def artifact_digests(trained: list[TrainedAdapter]) -> dict[str, str]:
+    """Return the version of every artifact that the study measures, by name."""
+    digests = {f"safety, seed {one.artifact.card.seed}": one.artifact.version for one in trained}
+    return {**digests, ADAPTER.name: artifact_version(ADAPTER_FORMAT.read_card(ADAPTER))}
+
+
+def main() -> None:
+    """Run the requested parts and write their signed reports and the Markdown pages."""
+    arguments = build_parser().parse_args()
     command = shlex.join([*PROG.split(), *sys.argv[1:]])
     backbone = load_backbone(cache=arguments.cache / "models")
     trained = [
@@ -94,12 +110,14 @@ def main() -> None:
     ]
     for part in arguments.parts:
         for name, report in run_part(part, backbone, trained, arguments, command).items():
-            text = json.dumps(report, indent=None, ensure_ascii=False)
-            (arguments.out / f"{name}.json").write_text(text + "\n")
-            left_out = ("metrics", "arms", "origins", "variants")
+            path = arguments.out / f"{name}.json"
+            artifacts = artifact_digests(trained) | (guard_digests() if part == "fleet" else {})
+            write_signed_report(report, path, artifacts=artifacts)
+            left_out = ("metrics", "arms", "origins", "outputs", "variants")
             brief = {key: value for key, value in report.items() if key not in left_out}
             sys.stdout.write(json.dumps(brief, indent=1) + "\n")
-    write_markdown(arguments.out)
+    if not arguments.items:
+        write_markdown(arguments.out)
 
 
 if __name__ == "__main__":

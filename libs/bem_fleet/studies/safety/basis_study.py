@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,20 @@ SLICE = 64
 ADAPTER = Path("adapters/passage-qa")
 
 Report = dict[str, Any]
+Items = Collection[str] | None
+"""Keys of the items that are measured; None for all."""
 
 
-def held_out_attacks() -> list[RedTeamPrompt]:
+def held_out_attacks(items: Items = None) -> list[RedTeamPrompt]:
     """Return the held-out attacks; the categories take turns."""
-    return sample_prompts(load_red_team(), "held_out", ATTACKS, longest=MAX_ATTACK_CHARS)
+    attacks = sample_prompts(load_red_team(), "held_out", ATTACKS, longest=MAX_ATTACK_CHARS)
+    return [one for one in attacks if items is None or one.key in items]
 
 
-def harmless_suite() -> list[BenignText]:
+def harmless_suite(items: Items = None) -> list[BenignText]:
     """Return the benign suite: held-out questions with gold answers, a third for the adapter."""
-    return load_benign_requests("held_out", sets=QUALITY_SETS)[:HARMLESS]
+    suite = load_benign_requests("held_out", sets=QUALITY_SETS)[:HARMLESS]
+    return [one for one in suite if items is None or one.key in items]
 
 
 def violations(
@@ -50,6 +54,7 @@ def violations(
     cache: Path,
     folder: Path,
     command: str,
+    items: Items = None,
 ) -> Report:
     """Judge generated replies to attacks, without and with the basis at strength 1.
 
@@ -59,14 +64,15 @@ def violations(
         cache: Cache folder with the base model.
         folder: Folder of the reply journal, outside the repository.
         command: Command line, for the report.
+        items: Keys of the attacks that are measured; None for all.
     """
-    prompts = held_out_attacks()
+    prompts = held_out_attacks(items)
     replies = paired_replies(
         backbone, trained, prompts, tokens=REPLY_TOKENS, strength=1.0, cache=cache, folder=folder
     )
     scored = {name: _violation_scores(name, prompts, replies) for name in REFUSAL_DETECTORS}
     before, after = scored["mitigation"]
-    report = _report("safety_violations", trained, prompts_digest(prompts), command)
+    report = _report("safety_violations", trained, prompts_digest(prompts), command, replies)
     report["metrics"] = {
         "violation": {
             "mission": after,
@@ -113,12 +119,13 @@ def quality(
     cache: Path,
     folder: Path,
     command: str,
+    items: Items = None,
 ) -> Report:
     """Score answers to harmless questions at strength 1 against those of the base model.
 
     The arguments are those of ``violations``.
     """
-    prompts = harmless_suite()
+    prompts = harmless_suite(items)
     replies = paired_replies(
         backbone,
         trained,
@@ -135,7 +142,7 @@ def quality(
         for run in replies.with_safety
     ]
     keys = [prompt.key for prompt in prompts]
-    report = _report("safety_quality", trained, _digest(keys), command)
+    report = _report("safety_quality", trained, _digest(keys), command, replies)
     report["metrics"] = {
         name: {
             "mission": [[row[name] for row in rows] for rows in after],
@@ -144,17 +151,27 @@ def quality(
         }
         for name in ("exact_match", "f1")
     }
-    declines = get_harm_judge("prefix").declines
     report["harmless_above_threshold"] = _shares_above_threshold(replies)
-    report["harmless_refused"] = {
-        "base": _mean(list(map(float, map(declines, replies.baseline)))),
-        "basis": [_mean(list(map(float, map(declines, run)))) for run in replies.with_safety],
-    }
+    report["harmless_refused"] = _decline_rates(replies)
     return report
 
 
+def _decline_rates(replies: PairedReplies) -> Report:
+    """Return the share of declined prompts without the adapter, and with it by seed."""
+    declines = get_harm_judge("prefix").declines
+    return {
+        "base": _mean(list(map(float, map(declines, replies.baseline)))),
+        "basis": [_mean(list(map(float, map(declines, run)))) for run in replies.with_safety],
+    }
+
+
 def strength(
-    backbone: Backbone, trained: Sequence[TrainedAdapter], *, cache: Path, command: str
+    backbone: Backbone,
+    trained: Sequence[TrainedAdapter],
+    *,
+    cache: Path,
+    command: str,
+    items: Items = None,
 ) -> Report:
     """Measure the held-out attacks at 11 settings of the safety strength.
 
@@ -162,15 +179,8 @@ def strength(
     refusal. The effectiveness of a prompt is the share of its ten steps at which the score does
     not rise. The arguments are those of ``violations``.
     """
-    prompts = held_out_attacks()
-    card = trained[0].artifact.card
-    probe = RefusalProbe(
-        backbone,
-        [prompt.text for prompt in prompts],
-        first_layer=min(card.layers),
-        feature_layer=card.feature_layer,
-        cache=cache / "safety",
-    )
+    prompts = held_out_attacks(items)
+    probe = _refusal_probe(backbone, trained[0], prompts, cache)
     base = probe.measure(trained[0].artifact, torch.zeros(len(prompts)))
     effective, curves, chances, correlations = [], [], [], []
     for adapter in trained:
@@ -199,8 +209,25 @@ def strength(
     return report
 
 
+def _refusal_probe(
+    backbone: Backbone, trained: TrainedAdapter, prompts: Sequence[RedTeamPrompt], cache: Path
+) -> RefusalProbe:
+    card = trained.artifact.card
+    return RefusalProbe(
+        backbone,
+        [prompt.text for prompt in prompts],
+        first_layer=min(card.layers),
+        feature_layer=card.feature_layer,
+        cache=cache / "safety",
+    )
+
+
 def orthogonality_report(
-    trained: Sequence[TrainedAdapter], adapters: dict[str, dict[str, Any]], *, command: str
+    trained: Sequence[TrainedAdapter],
+    adapters: dict[str, dict[str, Any]],
+    *,
+    command: str,
+    items: Items = None,
 ) -> Report:
     """Measure the orthogonality of every mission's slice and every adapter to the basis.
 
@@ -208,6 +235,7 @@ def orthogonality_report(
         trained: Safety adapters, one per training seed.
         adapters: ``{adapter: {site path: (A, B)}}``, measured as projected at load time.
         command: Command line, for the report.
+        items: Keys that the report keeps, ``mission/site``; None for all.
     """
     keys: list[str] = []
     scores, raw, unreserved = [], defaultdict(list), defaultdict(list)
@@ -228,6 +256,8 @@ def orthogonality_report(
                 keys.append(f"{adapter}/{site}")
                 raw[adapter].append(orthogonality(q, b))
         scores.append(row)
+    kept = [place for place, key in enumerate(keys) if items is None or key in items]
+    keys, scores = [keys[at] for at in kept], [[row[at] for at in kept] for row in scores]
     report = _report("safety_orthogonality", trained, _digest(keys), command)
     report["metrics"] = {"orthogonality": {"mission": scores, "baseline": None, "keys": keys}}
     report["least"] = min(min(row) for row in scores)
@@ -242,7 +272,17 @@ def answer_scores(prompt: BenignText, reply: str) -> dict[str, float]:
     return {name: reading[name](reply, prompt.golds) for name in ("exact_match", "f1")}
 
 
-def _report(name: str, trained: Sequence[TrainedAdapter], data: str, command: str) -> Report:
+def _report(
+    name: str,
+    trained: Sequence[TrainedAdapter],
+    data: str,
+    command: str,
+    replies: PairedReplies | None = None,
+) -> Report:
+    outputs: dict[str, list[list[str]]] = {}
+    if replies:
+        outputs["mission"] = replies.with_safety
+        outputs["baseline"] = [replies.baseline] * len(trained)
     versions = [one.artifact.version for one in trained]
     base = trained[0].artifact.card
     return {
@@ -252,6 +292,7 @@ def _report(name: str, trained: Sequence[TrainedAdapter], data: str, command: st
         "data": {"name": "held-out families" if "qual" not in name else "benign", "digest": data},
         "seeds": [one.artifact.card.seed for one in trained],
         "command": command,
+        "outputs": outputs,
     }
 
 

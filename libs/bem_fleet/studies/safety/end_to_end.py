@@ -23,6 +23,7 @@ from bem_fleet.studies.safety.basis_study import (
     ADAPTER,
     ANSWER_TOKENS,
     REPLY_TOKENS,
+    Items,
     answer_scores,
     harmless_suite,
     held_out_attacks,
@@ -67,6 +68,7 @@ class EndToEndStudy:
         cache: Cache folder with the base model.
         folder: Folder of the reply journal, outside the repository.
         command: Command line, for the reports.
+        items: Keys of the items that are measured; None for all.
     """
 
     backbone: Backbone
@@ -76,6 +78,7 @@ class EndToEndStudy:
     cache: Path
     folder: Path
     command: str
+    items: Items = None
 
     def exchanges(self, prompts: Sequence[RedTeamPrompt | BenignText], tokens: int) -> Exchanges:
         """Return the replies that a client receives in each arm.
@@ -84,6 +87,9 @@ class EndToEndStudy:
             prompts: Attacks or harmless prompts.
             tokens: Longest reply, tokens.
         """
+        if not prompts:
+            nothing: Texts = [[] for _ in self.trained]
+            return Exchanges(prompts, [], dict.fromkeys(ARMS, nothing), [[] for _ in self.trained])
         replies = paired_replies(
             self.backbone,
             self.trained,
@@ -115,13 +121,14 @@ class EndToEndStudy:
 
     def reports(self) -> dict[str, Report]:
         """Return the reports on attacks, on the benign suite and on harmless texts, by name."""
-        attacks = self.exchanges(held_out_attacks(), REPLY_TOKENS)
-        suite = self.exchanges(harmless_suite(), ANSWER_TOKENS)
-        return {
-            "safety_fleet_violations": self._violations(attacks),
-            "safety_fleet_quality": self._quality(suite),
-            "safety_fleet_benign": self._benign(suite),
-        }
+        attacks = self.exchanges(held_out_attacks(self.items), REPLY_TOKENS)
+        suite = self.exchanges(harmless_suite(self.items), ANSWER_TOKENS)
+        reports = {"safety_fleet_benign": self._benign(suite)}
+        if attacks.prompts:
+            reports["safety_fleet_violations"] = self._violations(attacks)
+        if suite.prompts:
+            reports["safety_fleet_quality"] = self._quality(suite)
+        return reports
 
     def _violations(self, exchanges: Exchanges) -> Report:
         judge, prompts = get_harm_judge("mitigation"), exchanges.prompts
@@ -143,6 +150,7 @@ class EndToEndStudy:
                 "keys": keys,
             }
         }
+        report["outputs"] = self._outputs(exchanges)
         report["arms"] = {arm: scores[arm] for arm in ARMS if arm != "both"}
         for title, names in (
             ("category", [p.category for p in prompts]),
@@ -170,6 +178,7 @@ class EndToEndStudy:
             }
             for name in names
         }
+        report["outputs"] = self._outputs(exchanges)
         report["arms"] = {
             arm: {name: [[row[name] for row in run] for run in scores[arm]] for name in names}
             for arm in ARMS
@@ -185,10 +194,9 @@ class EndToEndStudy:
         only.
         """
         requests = [one for one in load_benign_requests("held_out") if not one.golds]
-        requests = requests[:HELD_OUT_ORIGIN_TEXTS]
-        answers = [one for one in load_benign_responses("held_out") if not one.adapter][
-            :HELD_OUT_ORIGIN_TEXTS
-        ]
+        requests = self._kept(requests[:HELD_OUT_ORIGIN_TEXTS])
+        answers = [one for one in load_benign_responses("held_out") if not one.adapter]
+        answers = self._kept(answers[:HELD_OUT_ORIGIN_TEXTS])
         declined = _declined(suite.baseline, suite.arms["basis"])
         declined_requests = self._declined_requests(requests)
         withheld = []
@@ -245,6 +253,15 @@ class EndToEndStudy:
         names = [one.key for one in active]
         by_key = [dict(zip(names, row, strict=True)) for row in declined]
         return [[row.get(one.key, False) for one in requests] for row in by_key]
+
+    def _outputs(self, exchanges: Exchanges) -> dict[str, Texts]:
+        """Return the texts of the compared sides, ``[seeds][prompts]``."""
+        baseline = [exchanges.baseline] * len(self.trained)
+        return {"mission": exchanges.arms["both"], "baseline": baseline}
+
+    def _kept(self, texts: Sequence[BenignText]) -> list[BenignText]:
+        """Return the texts that are measured."""
+        return [one for one in texts if self.items is None or one.key in self.items]
 
     def _report(self, name: str, digest: str, data: str) -> Report:
         versions = [one.artifact.version for one in self.trained]

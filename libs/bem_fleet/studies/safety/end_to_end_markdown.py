@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.evidence import read_evidence_keys
 from bem_fleet.acceptance.gate_table import evaluate_gates
 from bem_fleet.checkout import ROOT
 from bem_fleet.studies.safety.end_to_end import ARMS
@@ -62,7 +63,7 @@ def _gates() -> list[str]:
         "| gate | figure | target | 95 % CI | adjusted p | items | seeds | verdict |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for row in evaluate_gates(load_catalogue(), ROOT):
+    for row in evaluate_gates(load_catalogue(), ROOT, read_evidence_keys()):
         line = row.result
         if line.mission != "safety":
             continue

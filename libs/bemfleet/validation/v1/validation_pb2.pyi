@@ -556,12 +556,18 @@ class CompareHead(_message.Message):
     STATISTIC_FIELD_NUMBER: _builtins.int
     NULL_VALUE_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     claim: _builtins.str
-    """Idempotency key of the claim, 1 to 256 characters."""
+    """Key of the claim, 1 to 256 characters: a name for its content, which no other content can have."""
     statistic: Global___Statistic.ValueType
     """Difference (default) or ratio."""
     null_value: _builtins.float
     """Value under the null hypothesis. Unset: 0 for a difference, 1 for a ratio."""
+    family: _builtins.str
+    """Declared family, at most 64 characters; empty for a claim outside of all families."""
+    member: _builtins.str
+    """Member of the family, at most 64 characters; its declaration has this metric and statistic."""
     @_builtins.property
     def lineage(self) -> Global___Lineage:
         """Origin of the scores."""
@@ -573,10 +579,12 @@ class CompareHead(_message.Message):
         statistic: Global___Statistic.ValueType = ...,
         null_value: _builtins.float | None = ...,
         lineage: Global___Lineage | None = ...,
+        family: _builtins.str = ...,
+        member: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_null_value", b"_null_value", "lineage", b"lineage", "null_value", b"null_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_null_value", b"_null_value", "claim", b"claim", "lineage", b"lineage", "null_value", b"null_value", "statistic", b"statistic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_null_value", b"_null_value", "claim", b"claim", "family", b"family", "lineage", b"lineage", "member", b"member", "null_value", b"null_value", "statistic", b"statistic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__null_value: _TypeAlias = _typing.Literal["null_value"]  # noqa: Y015
     _WhichOneofArgType__null_value: _TypeAlias = _typing.Literal["_null_value", b"_null_value"]  # noqa: Y015
@@ -734,14 +742,25 @@ class ClaimRef(_message.Message):
     P_ADJUSTED_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
     RECORDED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    FAMILY_NAME_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Record id, such as "1732430000000-0"."""
     p_adjusted: _builtins.float
-    """P-value adjusted over the current family."""
+    """P-value of this claim, multiplied by the attempts of its member, adjusted over the family:
+    Benjamini-Hochberg for the catalogue's gates, Holm for all other families.
+    """
     family: _builtins.int
-    """Number of claims in the family."""
+    """Number of members of the family; for a claim outside of all families, the number of such claims."""
     recorded_unix_ms: _builtins.int
     """Time of recording, in milliseconds since the epoch."""
+    family_name: _builtins.str
+    """Name of the family: "gates" for a gate of the catalogue; empty for a claim outside of all."""
+    member: _builtins.str
+    """Member: the gate's id, or the name in the declaration."""
+    attempts: _builtins.int
+    """Number of claims with other content that are recorded for the member, this one included."""
     def __init__(
         self,
         *,
@@ -749,10 +768,13 @@ class ClaimRef(_message.Message):
         p_adjusted: _builtins.float = ...,
         family: _builtins.int = ...,
         recorded_unix_ms: _builtins.int = ...,
+        family_name: _builtins.str = ...,
+        member: _builtins.str = ...,
+        attempts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "id", b"id", "p_adjusted", b"p_adjusted", "recorded_unix_ms", b"recorded_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "family", b"family", "family_name", b"family_name", "id", b"id", "member", b"member", "p_adjusted", b"p_adjusted", "recorded_unix_ms", b"recorded_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1031,13 +1053,16 @@ class GateHead(_message.Message):
     GATE_ID_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     LINEAGE_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     claim: _builtins.str
-    """Idempotency key of the claim, 1 to 256 characters."""
+    """Key of the claim, 1 to 256 characters: a name for its content, which no other content can have."""
     gate_id: _builtins.str
     """Id of one of the fleet's gates, such as "A.em_f1"."""
+    family: _builtins.str
+    """Declared family with the described gate, whose member is its id; empty with gate_id."""
     @_builtins.property
     def spec(self) -> Global___GateSpec:
-        """Description of a gate that is not in the catalogue."""
+        """Description of a gate that is not in the catalogue, as its family declared it."""
 
     @_builtins.property
     def lineage(self) -> Global___Lineage:
@@ -1050,10 +1075,11 @@ class GateHead(_message.Message):
         gate_id: _builtins.str = ...,
         spec: Global___GateSpec | None = ...,
         lineage: Global___Lineage | None = ...,
+        family: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "gate_id", b"gate_id", "lineage", b"lineage", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "gate", b"gate", "gate_id", b"gate_id", "lineage", b"lineage", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "family", b"family", "gate", b"gate", "gate_id", b"gate_id", "lineage", b"lineage", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_gate: _TypeAlias = _typing.Literal["gate_id", "spec"]  # noqa: Y015
     _WhichOneofArgType_gate: _TypeAlias = _typing.Literal["gate", b"gate"]  # noqa: Y015
@@ -1222,6 +1248,134 @@ class GateStreamResponse(_message.Message):
 Global___GateStreamResponse: _TypeAlias = GateStreamResponse  # noqa: Y015
 
 @_typing.final
+class FamilyMember(_message.Message):
+    """Member of a declared family: a comparison or a gate, without scores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    GATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> Global___ComparisonTerms:
+        """A comparison."""
+
+    @_builtins.property
+    def gate(self) -> Global___GateSpec:
+        """A gate; the member's name is its id."""
+
+    def __init__(
+        self,
+        *,
+        comparison: Global___ComparisonTerms | None = ...,
+        gate: Global___GateSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "gate", b"gate", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "gate", b"gate", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_terms: _TypeAlias = _typing.Literal["comparison", "gate"]  # noqa: Y015
+    _WhichOneofArgType_terms: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_terms) -> _WhichOneofReturnType_terms | None: ...
+
+Global___FamilyMember: _TypeAlias = FamilyMember  # noqa: Y015
+
+@_typing.final
+class ComparisonTerms(_message.Message):
+    """Comparison that a family declares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBER_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    STATISTIC_FIELD_NUMBER: _builtins.int
+    NULL_VALUE_FIELD_NUMBER: _builtins.int
+    member: _builtins.str
+    """Name of the member, 1 to 64 characters."""
+    metric: _builtins.str
+    """Name of a metric that the gates' table declares."""
+    statistic: Global___Statistic.ValueType
+    """Difference (default) or ratio."""
+    null_value: _builtins.float
+    """Value under the null hypothesis. Unset: 0 for a difference, 1 for a ratio."""
+    def __init__(
+        self,
+        *,
+        member: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        statistic: Global___Statistic.ValueType = ...,
+        null_value: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_null_value", b"_null_value", "null_value", b"null_value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_null_value", b"_null_value", "member", b"member", "metric", b"metric", "null_value", b"null_value", "statistic", b"statistic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__null_value: _TypeAlias = _typing.Literal["null_value"]  # noqa: Y015
+    _WhichOneofArgType__null_value: _TypeAlias = _typing.Literal["_null_value", b"_null_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__null_value) -> _WhichOneofReturnType__null_value | None: ...
+
+Global___ComparisonTerms: _TypeAlias = ComparisonTerms  # noqa: Y015
+
+@_typing.final
+class DeclareFamilyRequest(_message.Message):
+    """Requests the declaration of a family."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAMILY_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    family: _builtins.str
+    """Name, 1 to 64 characters; "gates" is the catalogue's."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___FamilyMember]:
+        """Members with different names, 1 to 256; each counts whether or not it is ever measured."""
+
+    def __init__(
+        self,
+        *,
+        family: _builtins.str = ...,
+        members: _abc.Iterable[Global___FamilyMember] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["family", b"family", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclareFamilyRequest: _TypeAlias = DeclareFamilyRequest  # noqa: Y015
+
+@_typing.final
+class DeclareFamilyResponse(_message.Message):
+    """The declared family."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAMILY_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    DECLARED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    family: _builtins.str
+    """Name of the family."""
+    declared_unix_ms: _builtins.int
+    """Time of the declaration, in milliseconds since the epoch."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its members."""
+
+    def __init__(
+        self,
+        *,
+        family: _builtins.str = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
+        declared_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared_unix_ms", b"declared_unix_ms", "family", b"family", "members", b"members"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclareFamilyResponse: _TypeAlias = DeclareFamilyResponse  # noqa: Y015
+
+@_typing.final
 class NamedP(_message.Message):
     """One p-value by name."""
 
@@ -1257,15 +1411,20 @@ class CorrectRequest(_message.Message):
     WITH_FAMILY_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     CORRECTION_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     with_family: _builtins.bool
-    """Whether the fleet's recorded claims join the p-values of the request."""
+    """Whether the p-values of the family join those of the request."""
     alpha: _builtins.float
     """False discovery rate, between 0 and 1. Unset: 0.05."""
     correction: Global___Correction.ValueType
     """The method."""
+    family: _builtins.str
+    """Name of the family: "gates", a declared one, or empty for the claims outside of all families.
+    A member without data has p-value 1.
+    """
     @_builtins.property
     def given(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedP]:
-        """P-values to adjust, at most 100,000; without any, the fleet's family alone is adjusted."""
+        """P-values to adjust, at most 100,000; without any, the family alone is adjusted."""
 
     def __init__(
         self,
@@ -1274,10 +1433,11 @@ class CorrectRequest(_message.Message):
         with_family: _builtins.bool = ...,
         alpha: _builtins.float | None = ...,
         correction: Global___Correction.ValueType = ...,
+        family: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "correction", b"correction", "given", b"given", "with_family", b"with_family"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "correction", b"correction", "family", b"family", "given", b"given", "with_family", b"with_family"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -1296,7 +1456,7 @@ class CorrectedP(_message.Message):
     P_ADJUSTED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name in the request, or record id."""
+    """Name in the request, member of the family, or record id."""
     p: _builtins.float
     """Unadjusted p-value."""
     p_adjusted: _builtins.float
@@ -1383,13 +1543,13 @@ class Claim(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     CONTENT_DIGEST_FIELD_NUMBER: _builtins.int
     claim: _builtins.str
-    """Idempotency key."""
+    """Key of the claim."""
     gate_id: _builtins.str
     """The gate's id; empty for a comparison."""
     status: Global___GateStatus.ValueType
     """Verdict at the time of recording; unspecified for a comparison."""
     content_digest: _builtins.str
-    """SHA-256 of request and scores, hexadecimal."""
+    """SHA-256 of question, scores and their sources' digests, hexadecimal."""
     @_builtins.property
     def ref(self) -> Global___ClaimRef:
         """Place in the family."""
@@ -1422,6 +1582,32 @@ class Claim(_message.Message):
 Global___Claim: _TypeAlias = Claim  # noqa: Y015
 
 @_typing.final
+class UnreadableRecord(_message.Message):
+    """A record that is no claim; it counts as a member without evidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Record id."""
+    problem: _builtins.str
+    """What is wrong with it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "problem", b"problem"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnreadableRecord: _TypeAlias = UnreadableRecord  # noqa: Y015
+
+@_typing.final
 class ListClaimsResponse(_message.Message):
     """Recorded claims."""
 
@@ -1429,21 +1615,31 @@ class ListClaimsResponse(_message.Message):
 
     CLAIMS_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    LAST_ID_FIELD_NUMBER: _builtins.int
     has_more: _builtins.bool
-    """Whether there are more after the last one."""
+    """Whether there are more after last_id."""
+    last_id: _builtins.str
+    """Id of the page's last record, readable or not; empty for an empty page."""
     @_builtins.property
     def claims(self) -> _containers.RepeatedCompositeFieldContainer[Global___Claim]:
         """Oldest first."""
+
+    @_builtins.property
+    def unreadable(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnreadableRecord]:
+        """Records of the page that cannot be read, oldest first."""
 
     def __init__(
         self,
         *,
         claims: _abc.Iterable[Global___Claim] | None = ...,
         has_more: _builtins.bool = ...,
+        unreadable: _abc.Iterable[Global___UnreadableRecord] | None = ...,
+        last_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims", "has_more", b"has_more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims", "has_more", b"has_more", "last_id", b"last_id", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,8 +26,11 @@ if _version_not_supported:
 
 
 class ValidationServiceStub:
-    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
-    The same claim key with the same content is stored once and answered from the store.
+    """Every comparison and verdict is recorded as a claim with its lineage. A claim is its content, which
+    is the question, the scores and the digests of their sources: the same content is stored once,
+    whatever its key, and answered from the store.
+    A claim belongs to a family whose members are fixed before its data: the catalogue's gates, or a
+    family that DeclareFamily has declared. A further claim never lowers another's adjusted p-value.
     INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
     for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
@@ -58,6 +61,11 @@ class ValidationServiceStub:
                 request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.GateStreamRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.GateStreamResponse.FromString,
                 _registered_method=True)
+        self.DeclareFamily = channel.unary_unary(
+                '/bemfleet.validation.v1.ValidationService/DeclareFamily',
+                request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.DeclareFamilyRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.DeclareFamilyResponse.FromString,
+                _registered_method=True)
         self.Correct = channel.unary_unary(
                 '/bemfleet.validation.v1.ValidationService/Correct',
                 request_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.CorrectRequest.SerializeToString,
@@ -76,8 +84,11 @@ class ValidationServiceStub:
 
 
 class ValidationServiceServicer:
-    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
-    The same claim key with the same content is stored once and answered from the store.
+    """Every comparison and verdict is recorded as a claim with its lineage. A claim is its content, which
+    is the question, the scores and the digests of their sources: the same content is stored once,
+    whatever its key, and answered from the store.
+    A claim belongs to a family whose members are fixed before its data: the catalogue's gates, or a
+    family that DeclareFamily has declared. A further claim never lowers another's adjusted p-value.
     INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
     for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
@@ -110,15 +121,23 @@ class ValidationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeclareFamily(self, request, context):
+        """Declares a family and its members, before there are data: the members never change. The same
+        declaration is accepted again; another one under the same name is FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Correct(self, request, context):
-        """Adjusts p-values for the false discovery rate: those of the request, the fleet's family, or both.
+        """Adjusts p-values for the false discovery rate: those of the request, of a family, or both.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListClaims(self, request, context):
-        """Lists recorded claims, oldest first.
+        """Lists recorded claims, oldest first. A record that cannot be read is named beside the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +174,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
                     request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.GateStreamRequest.FromString,
                     response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.GateStreamResponse.SerializeToString,
             ),
+            'DeclareFamily': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclareFamily,
+                    request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.DeclareFamilyRequest.FromString,
+                    response_serializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.DeclareFamilyResponse.SerializeToString,
+            ),
             'Correct': grpc.unary_unary_rpc_method_handler(
                     servicer.Correct,
                     request_deserializer=bemfleet_dot_validation_dot_v1_dot_validation__pb2.CorrectRequest.FromString,
@@ -179,8 +203,11 @@ def add_ValidationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ValidationService:
-    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
-    The same claim key with the same content is stored once and answered from the store.
+    """Every comparison and verdict is recorded as a claim with its lineage. A claim is its content, which
+    is the question, the scores and the digests of their sources: the same content is stored once,
+    whatever its key, and answered from the store.
+    A claim belongs to a family whose members are fixed before its data: the catalogue's gates, or a
+    family that DeclareFamily has declared. A further claim never lowers another's adjusted p-value.
     INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
     for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
@@ -283,6 +310,33 @@ class ValidationService:
             '/bemfleet.validation.v1.ValidationService/GateStream',
             bemfleet_dot_validation_dot_v1_dot_validation__pb2.GateStreamRequest.SerializeToString,
             bemfleet_dot_validation_dot_v1_dot_validation__pb2.GateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclareFamily(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.validation.v1.ValidationService/DeclareFamily',
+            bemfleet_dot_validation_dot_v1_dot_validation__pb2.DeclareFamilyRequest.SerializeToString,
+            bemfleet_dot_validation_dot_v1_dot_validation__pb2.DeclareFamilyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,8 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ValidationServiceStub:
-    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
-    The same claim key with the same content is stored once and answered from the store.
+    """Every comparison and verdict is recorded as a claim with its lineage. A claim is its content, which
+    is the question, the scores and the digests of their sources: the same content is stored once,
+    whatever its key, and answered from the store.
+    A claim belongs to a family whose members are fixed before its data: the catalogue's gates, or a
+    family that DeclareFamily has declared. A further claim never lowers another's adjusted p-value.
     INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
     for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
@@ -45,10 +48,14 @@ class ValidationServiceStub:
     """Evaluates one acceptance gate on its scores and records the claim."""
     GateStream: _grpc.StreamUnaryMultiCallable[_validation_pb2.GateStreamRequest, _validation_pb2.GateStreamResponse]
     """Evaluates a gate on scores that exceed one message: the head first, then chunks."""
+    DeclareFamily: _grpc.UnaryUnaryMultiCallable[_validation_pb2.DeclareFamilyRequest, _validation_pb2.DeclareFamilyResponse]
+    """Declares a family and its members, before there are data: the members never change. The same
+    declaration is accepted again; another one under the same name is FAILED_PRECONDITION.
+    """
     Correct: _grpc.UnaryUnaryMultiCallable[_validation_pb2.CorrectRequest, _validation_pb2.CorrectResponse]
-    """Adjusts p-values for the false discovery rate: those of the request, the fleet's family, or both."""
+    """Adjusts p-values for the false discovery rate: those of the request, of a family, or both."""
     ListClaims: _grpc.UnaryUnaryMultiCallable[_validation_pb2.ListClaimsRequest, _validation_pb2.ListClaimsResponse]
-    """Lists recorded claims, oldest first."""
+    """Lists recorded claims, oldest first. A record that cannot be read is named beside the others."""
     AnalyzeCanary: _grpc.UnaryUnaryMultiCallable[_validation_pb2.AnalyzeCanaryRequest, _validation_pb2.AnalyzeCanaryResponse]
     """Analyzes all observations of a canary so far; the verdict is valid at every time (always-valid
     tests), so it can be requested at any interval. UNAVAILABLE if the observations cannot be read.
@@ -56,8 +63,11 @@ class ValidationServiceStub:
 
 @_typing.type_check_only
 class ValidationServiceAsyncStub(ValidationServiceStub):
-    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
-    The same claim key with the same content is stored once and answered from the store.
+    """Every comparison and verdict is recorded as a claim with its lineage. A claim is its content, which
+    is the question, the scores and the digests of their sources: the same content is stored once,
+    whatever its key, and answered from the store.
+    A claim belongs to a family whose members are fixed before its data: the catalogue's gates, or a
+    family that DeclareFamily has declared. A further claim never lowers another's adjusted p-value.
     INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
     for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
@@ -71,18 +81,25 @@ class ValidationServiceAsyncStub(ValidationServiceStub):
     """Evaluates one acceptance gate on its scores and records the claim."""
     GateStream: _aio.StreamUnaryMultiCallable[_validation_pb2.GateStreamRequest, _validation_pb2.GateStreamResponse]  # type: ignore[assignment]
     """Evaluates a gate on scores that exceed one message: the head first, then chunks."""
+    DeclareFamily: _aio.UnaryUnaryMultiCallable[_validation_pb2.DeclareFamilyRequest, _validation_pb2.DeclareFamilyResponse]  # type: ignore[assignment]
+    """Declares a family and its members, before there are data: the members never change. The same
+    declaration is accepted again; another one under the same name is FAILED_PRECONDITION.
+    """
     Correct: _aio.UnaryUnaryMultiCallable[_validation_pb2.CorrectRequest, _validation_pb2.CorrectResponse]  # type: ignore[assignment]
-    """Adjusts p-values for the false discovery rate: those of the request, the fleet's family, or both."""
+    """Adjusts p-values for the false discovery rate: those of the request, of a family, or both."""
     ListClaims: _aio.UnaryUnaryMultiCallable[_validation_pb2.ListClaimsRequest, _validation_pb2.ListClaimsResponse]  # type: ignore[assignment]
-    """Lists recorded claims, oldest first."""
+    """Lists recorded claims, oldest first. A record that cannot be read is named beside the others."""
     AnalyzeCanary: _aio.UnaryUnaryMultiCallable[_validation_pb2.AnalyzeCanaryRequest, _validation_pb2.AnalyzeCanaryResponse]  # type: ignore[assignment]
     """Analyzes all observations of a canary so far; the verdict is valid at every time (always-valid
     tests), so it can be requested at any interval. UNAVAILABLE if the observations cannot be read.
     """
 
 class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Every comparison is recorded as a claim of the fleet's family, with its lineage.
-    The same claim key with the same content is stored once and answered from the store.
+    """Every comparison and verdict is recorded as a claim with its lineage. A claim is its content, which
+    is the question, the scores and the digests of their sources: the same content is stored once,
+    whatever its key, and answered from the store.
+    A claim belongs to a family whose members are fixed before its data: the catalogue's gates, or a
+    family that DeclareFamily has declared. A further claim never lowers another's adjusted p-value.
     INVALID_ARGUMENT names the field and its limit; FAILED_PRECONDITION names a claim key that was used
     for other content; RESOURCE_EXHAUSTED carries a RetryInfo when too many comparisons are in progress.
     """
@@ -120,12 +137,22 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Evaluates a gate on scores that exceed one message: the head first, then chunks."""
 
     @_abc_1.abstractmethod
+    def DeclareFamily(
+        self,
+        request: _validation_pb2.DeclareFamilyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_validation_pb2.DeclareFamilyResponse, _abc.Awaitable[_validation_pb2.DeclareFamilyResponse]]:
+        """Declares a family and its members, before there are data: the members never change. The same
+        declaration is accepted again; another one under the same name is FAILED_PRECONDITION.
+        """
+
+    @_abc_1.abstractmethod
     def Correct(
         self,
         request: _validation_pb2.CorrectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_validation_pb2.CorrectResponse, _abc.Awaitable[_validation_pb2.CorrectResponse]]:
-        """Adjusts p-values for the false discovery rate: those of the request, the fleet's family, or both."""
+        """Adjusts p-values for the false discovery rate: those of the request, of a family, or both."""
 
     @_abc_1.abstractmethod
     def ListClaims(
@@ -133,7 +160,7 @@ class ValidationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _validation_pb2.ListClaimsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_validation_pb2.ListClaimsResponse, _abc.Awaitable[_validation_pb2.ListClaimsResponse]]:
-        """Lists recorded claims, oldest first."""
+        """Lists recorded claims, oldest first. A record that cannot be read is named beside the others."""
 
     @_abc_1.abstractmethod
     def AnalyzeCanary(

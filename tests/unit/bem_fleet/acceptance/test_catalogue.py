@@ -89,7 +89,7 @@ def _write_mission_gates(services: Path, **changes: Any) -> None:
     gate = {**central["gates"][0], "id": "F.hit_rate", "mission": "retrieval", "metrics": ["hit"]}
     document = {
         "missions": {"F": "retrieval"},
-        "metrics": {"hit": {"description": "1 if one query found its passage, else 0"}},
+        "metrics": {"hit": {"description": "1 if found, else 0", "minimum": 0, "maximum": 1}},
         "gates": [gate],
         **changes,
     }
@@ -114,7 +114,10 @@ def test_gates_of_a_mission_folder_are_merged_with_the_central_ones(tmp_path: Pa
     [
         ({"missions": {"A": "retrieval"}}, "retrieval/gates.yaml: mission A: retrieval"),
         ({"missions": {"F": "router"}}, "mission F: router is declared twice"),
-        ({"metrics": {"f1": {"description": "another"}}}, "metric f1 is declared in another file"),
+        (
+            {"metrics": {"f1": {"description": "another", "minimum": 0, "maximum": 1}}},
+            "metric f1 is declared in another file",
+        ),
         ({"metrics": {}}, "F.hit_rate: no metric 'hit'"),
     ],
 )
@@ -123,6 +126,23 @@ def test_mission_file_that_clashes_with_the_central_one_is_named(
 ) -> None:
     """A mission, metric or gate that two files declare is refused with the second file's name."""
     _write_mission_gates(tmp_path, **changes)
+
+    with pytest.raises(GateFormatError, match=named):
+        load_catalogue(services=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "named"),
+    [
+        ({"minimum": 0}, "'maximum' is a required property"),
+        ({"maximum": 1}, "'minimum' is a required property"),
+        ({"minimum": 1, "maximum": 1}, "maximum is 1; it must be above the minimum, 1"),
+        ({"minimum": 0, "maximum": 1e308}, "1e\\+308 is greater than"),
+    ],
+)
+def test_metric_has_a_range(tmp_path: Path, bounds: dict[str, float], named: str) -> None:
+    """Scores without a bound could be too large for every sum and every reader."""
+    _write_mission_gates(tmp_path, metrics={"hit": {"description": "1 if found", **bounds}})
 
     with pytest.raises(GateFormatError, match=named):
         load_catalogue(services=tmp_path)

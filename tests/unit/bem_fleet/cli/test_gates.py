@@ -1,24 +1,43 @@
 """``fleetctl gates``: the command as people and phases use it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bem_fleet.acceptance.catalogue import load_catalogue
+from bem_fleet.acceptance.evidence import read_evidence_keys, read_unsigned_reports
 from bem_fleet.acceptance.gate_table import GATE_TABLE, evaluate_gates, find_differences
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli import main
+from bem_fleet.operator_key import VARIABLE
 
-from tests.support.synthetic_reports import paired_scores, write_report
+from tests.support.synthetic_reports import OPERATOR_KEY, paired_scores, write_report
 
 QUALITY = "results/router_quality.json"
 
 
+@pytest.fixture(autouse=True)
+def _operator_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the operator's key be that of the tests."""
+    (tmp_path / "operator.key").write_bytes(OPERATOR_KEY)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "operator.key"))
+
+
 def test_stored_lines_are_what_the_scores_give() -> None:
     """Every line of results/gates.json follows from the stored per-item scores."""
-    lines = [row.result for row in evaluate_gates(load_catalogue(), ROOT)]
+    rows = evaluate_gates(load_catalogue(), ROOT, read_evidence_keys())
 
-    assert find_differences(json.loads((ROOT / GATE_TABLE).read_text()), lines) == []
+    assert find_differences(json.loads((ROOT / GATE_TABLE).read_text()), rows) == []
+
+
+def test_no_gate_passes_by_a_report_from_before_signatures() -> None:
+    """Each committed report without a signature is listed, and its gates do not pass."""
+    rows = evaluate_gates(load_catalogue(), ROOT, ())
+    by_unsigned = [row.result for row in rows if row.result.report in read_unsigned_reports()]
+
+    assert {line.status for line in by_unsigned} <= {"unverified", "fail"}
+    assert {row.result.evidence for row in rows} <= {None, "unsigned", "unknown_key"}
 
 
 def test_phase_with_unmeasured_gates_ends_with_one(
@@ -32,7 +51,7 @@ def test_phase_with_unmeasured_gates_ends_with_one(
     assert status == 1
     assert "fleet.pairwise" in printed
     assert "A.em_f1" not in printed
-    assert "phase 2 does not pass: 0 pass, 0 fail, 1 not measured" in printed
+    assert "phase 2 does not pass: 0 pass, 0 fail, 0 unverified, 1 not measured" in printed
     assert len(stored) == len(load_catalogue().gates)
 
 
@@ -84,3 +103,73 @@ def test_broken_report_and_missing_board_are_named(
         "router_quality.json: f1: 3 x 400 scores; the report has 3 seeds and 1 keys"
         in capsys.readouterr().err
     )
+
+
+def _edited(root: Path) -> None:
+    path = root / QUALITY
+    report = json.loads(path.read_text())
+    report["metrics"]["f1"]["mission"][0][:60] = [0.99] * 60
+    path.write_text(json.dumps(report))
+
+
+def _fabricated(root: Path) -> None:
+    path = root / QUALITY
+    report = json.loads(path.read_text())
+    del report["evidence"]
+    path.write_text(json.dumps(report))
+
+
+def _renamed(root: Path) -> None:
+    (root / QUALITY).write_bytes((root / "results/router_cache.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("forge", "reason"),
+    [
+        (_edited, "it was edited after it was signed"),
+        (_fabricated, "it has no signature"),
+        (_renamed, "it is the report of study router_cache, not of router_quality"),
+    ],
+)
+def test_check_refuses_what_was_not_measured(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    forge: Callable[[Path], None],
+    reason: str,
+) -> None:
+    """Edited items, a report that was typed in, and another study's report, each by its reason."""
+    scores = {"exact_match": paired_scores(0.05), "f1": paired_scores(0.04)}
+    write_report(tmp_path, QUALITY, scores)
+    hits = {name: paired_scores(0.05) for name in ("kv_hit_ratio", "exact_match", "f1")}
+    write_report(tmp_path, "results/router_cache.json", hits)
+    main(["gates", "--root", str(tmp_path)])
+    honest = main(["gates", "--check", "--root", str(tmp_path)])
+    capsys.readouterr()
+    forge(tmp_path)
+    forged = main(["gates", "--check", "--root", str(tmp_path)])
+    errors = capsys.readouterr().err
+    main(["gates", "--json", "--root", str(tmp_path)])
+    line = json.loads(capsys.readouterr().out)[0]
+
+    assert (honest, forged) == (1, 2)
+    assert f"{QUALITY} is refused: {reason}" in errors
+    assert (line["status"], line["figure"], line["evidence"]) == ("not_measured", None, "refused")
+
+
+def test_key_of_another_operator_verifies_by_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rotation the former key is named; without it the check cannot tell."""
+    write_report(tmp_path, QUALITY, {"exact_match": paired_scores(0.05), "f1": paired_scores(0.04)})
+    main(["gates", "--root", str(tmp_path)])
+    former = tmp_path / "operator.key"
+    (tmp_path / "new.key").write_text("bem_new")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "new.key"))
+    capsys.readouterr()
+    without = main(["gates", "--check", "--root", str(tmp_path)])
+    told = capsys.readouterr().err
+    named = main(["gates", "--check", "--root", str(tmp_path), "--key-file", str(former)])
+
+    assert (without, named) == (2, 1)
+    assert "--key-file" in told
+    assert "gates.json" not in told

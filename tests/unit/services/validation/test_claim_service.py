@@ -20,8 +20,9 @@ from tests.unit.services.validation.test_claims import LINEAGE
 @pytest.fixture
 async def service(redis_server: RedisServer) -> AsyncIterator[ClaimService]:
     """A service with an empty ledger."""
-    ledger, pool = ClaimLedger(redis_server.url, "claims"), ComputePool(2, 4)
-    yield ClaimService(load_catalogue(CENTRAL_GATES), ledger, pool, alpha=0.05, resamples=1000)
+    catalogue = load_catalogue(CENTRAL_GATES)
+    ledger, pool = ClaimLedger(redis_server.url, "claims", catalogue.gates), ComputePool(2, 4)
+    yield ClaimService(catalogue, ledger, pool, alpha=0.05, resamples=10_000)
     await pool.close()
     await ledger.close()
 
@@ -55,11 +56,12 @@ async def test_claims_in_parallel_are_all_in_the_family(service: ClaimService) -
     recorded = await asyncio.gather(
         *(service.compare(comparison(f"k{i}", 0.01 * i)) for i in range(4))
     )
-    listed, more = await service.claims("", 10)
+    listed, _, last, more = await service.claims("", 10)
 
     assert sorted(one.family for one in recorded) == [1, 2, 3, 4]
     assert len({one.id for one in recorded}) == 4
     assert ([one.family for one in listed], more) == ([4] * 4, False)
+    assert last == listed[-1].id
 
 
 async def test_a_gate_keeps_its_verdict_while_its_p_is_adjusted(service: ClaimService) -> None:
@@ -70,20 +72,25 @@ async def test_a_gate_keeps_its_verdict_while_its_p_is_adjusted(service: ClaimSe
     check = GateCheck("g", LINEAGE, both, gate)
     passed = await service.gate(check)
     for index in range(3):
-        await service.compare(comparison(f"k{index}", 0.0))
+        retried = {name: scores(0.03, seed=3 + index) for name in gate.metrics}
+        await service.gate(GateCheck(f"g{index}", LINEAGE, retried, gate))
+        await service.compare(comparison(f"k{index}", 0.01 * index))
     later = await service.gate(check)
 
     assert passed.claim.status == later.claim.status == "pass"
-    assert (passed.family, later.family) == (1, 4)
-    assert later.p_adjusted >= passed.p_adjusted
+    assert passed.family == later.family == len(service.catalogue.gates)
+    assert (passed.attempts, later.attempts) == (1, 4)
+    assert later.p_adjusted == pytest.approx(4 * passed.p_adjusted)
 
 
 async def test_p_values_are_adjusted_with_or_without_the_family(service: ClaimService) -> None:
     """Nothing is recorded by a correction."""
     recorded = await service.compare(comparison("k", 0.05))
-    alone = await service.correct({"a": 0.01, "b": 0.04}, family=False, alpha=None, dependent=False)
-    both = await service.correct({"a": 0.01}, family=True, alpha=0.1, dependent=True)
+    alone = await service.correct({"a": 0.01, "b": 0.04}, family=None, alpha=None, dependent=False)
+    both = await service.correct({"a": 0.01}, family="", alpha=0.1, dependent=True)
+    gates = await service.correct({}, family="gates", alpha=None, dependent=False)
 
     assert {name: one.p_adjusted for name, one in alone.items()} == {"a": 0.02, "b": 0.04}
     assert set(both) == {"a", recorded.id}
+    assert {name: one.p for name, one in gates.items()} == dict.fromkeys(service.catalogue.gates, 1)
     assert (await service.claims("", 10))[0][0].family == 1

@@ -12,6 +12,7 @@ from bem_fleet.services.validation.claims import (
     Lineage,
     RecordedClaim,
     content_digest,
+    figure_problem,
 )
 
 LINEAGE = Lineage("m", "b", "d", "make")
@@ -25,20 +26,26 @@ def comparison(value: float = 0.5, baseline: float | None = 0.25) -> Comparison:
     return Comparison("key", LINEAGE, {"f1": PairedScores(left, right)}, "difference", 0.0)
 
 
-def test_a_digest_is_of_everything_but_the_key() -> None:
-    """Scores, statistic, null value and lineage change it; the claim's key does not."""
+def test_a_digest_is_of_the_content_and_not_of_who_asked() -> None:
+    """Scores, statistic, null value and digests change it; key, command and family do not."""
     first = comparison()
     others = [
         comparison(0.5 + 1e-15),
         comparison(baseline=None),
         replace(first, null=0.1),
         replace(first, statistic="ratio"),
-        replace(first, lineage=replace(LINEAGE, command="other")),
+        replace(first, lineage=replace(LINEAGE, data_digest="other")),
     ]
     digests = {content_digest(one) for one in [first, *others]}
+    asked_otherwise = [
+        replace(first, claim="another key"),
+        replace(first, lineage=replace(LINEAGE, command="make other")),
+        replace(first, family="study", member="quality"),
+    ]
 
-    assert content_digest(replace(first, claim="another key")) == content_digest(first)
+    assert {content_digest(one) for one in asked_otherwise} == {content_digest(first)}
     assert len(digests) == 6
+    assert content_digest(comparison(-0.0)) == content_digest(comparison(0.0))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,23 @@ def test_old_records_take_the_larger_p(
     claim = Claim("key", "digest", LINEAGE, measured, p_permutation=permutation)
 
     assert claim.p == p
+
+
+@pytest.mark.parametrize(
+    ("measured", "named"),
+    [
+        (replace(MEASURED, figure=float("inf")), "measured.figure is inf"),
+        (replace(MEASURED, figure=1e308), "measured.figure is 1e+308"),
+        (replace(MEASURED, low=float("nan")), "measured.low is nan"),
+        (replace(MEASURED, p=1.5), "measured.p is 1.5; a p-value lies in"),
+        (replace(MEASURED, p_inversion=-0.1), "measured.p_inversion is -0.1"),
+        (replace(MEASURED, items=0), "0 items and 1 seeds"),
+    ],
+)
+def test_an_impossible_figure_is_named(measured: Measurement, named: str) -> None:
+    """Figures are finite and in range, p-values are probabilities."""
+    assert named in figure_problem(Claim("key", "digest", LINEAGE, measured))
+    assert not figure_problem(Claim("key", "digest", LINEAGE, MEASURED))
 
 
 def test_the_time_of_recording_is_in_the_id() -> None:

@@ -37,7 +37,7 @@ def test_null_values_default_to_no_change() -> None:
         pb.CompareHead(claim="c", lineage=LINEAGE, statistic=pb.STATISTIC_RATIO),
         pb.CompareHead(claim="c", lineage=LINEAGE, null_value=0.5),
     ]
-    parsed = [request_parsing.parse_comparison(head, paired("f1")) for head in heads]
+    parsed = [request_parsing.parse_comparison(head, paired("f1"), CATALOGUE) for head in heads]
 
     assert [(one.statistic, one.null) for one in parsed] == [
         ("difference", 0.0),
@@ -68,7 +68,7 @@ def test_null_values_default_to_no_change() -> None:
 def test_a_wrong_comparison_is_named(head: pb.CompareHead, baseline: bool, field: str) -> None:
     """Every limit has its field."""
     with pytest.raises(InvalidArgumentError) as caught:
-        request_parsing.parse_comparison(head, paired("f1", baseline=baseline))
+        request_parsing.parse_comparison(head, paired("f1", baseline=baseline), CATALOGUE)
 
     assert caught.value.field == field
 

@@ -3,11 +3,15 @@
 from dataclasses import replace
 
 from bem_fleet.services.validation.canary_analysis import CanaryAssessment
+from bem_fleet.services.validation.claim_ledger import RecordFault
 from bem_fleet.services.validation.claims import Claim, EffectSizes, RecordedClaim
+from bem_fleet.services.validation.declared_families import DeclaredFamily
 from bem_fleet.services.validation.responses import (
     canary_response,
     claim_message,
+    claims_response,
     compare_response,
+    family_response,
     gate_response,
 )
 from bem_fleet.stats.canary_gate import CanaryVerdict, MetricEvidence
@@ -43,6 +47,27 @@ def test_a_gate_has_its_status_and_reasons() -> None:
     assert list(response.reasons) == ["too few"]
     assert (response.claim.p_adjusted, response.claim.family) == (0.08, 2)
     assert response.claim.recorded_unix_ms == 1_732_430_000_000
+
+
+def test_a_page_names_its_unreadable_records() -> None:
+    """They stand beside the claims, and the last id is that of the page."""
+    fault = RecordFault("1732430000000-1", "claim: Invalid JSON")
+    response = claims_response([recorded()], [fault], "1732430000000-1", True)
+
+    assert [one.ref.id for one in response.claims] == ["1732430000000-0"]
+    assert [(one.id, one.problem) for one in response.unreadable] == [(fault.id, fault.problem)]
+    assert (response.last_id, response.has_more) == (fault.id, True)
+
+
+def test_a_family_is_answered_with_its_members() -> None:
+    """Names only: the terms are the caller's own."""
+    response = family_response(DeclaredFamily("study", {"a": {}, "b": {}}, 5))
+
+    assert (response.family, list(response.members), response.declared_unix_ms) == (
+        "study",
+        ["a", "b"],
+        5,
+    )
 
 
 def test_every_verdict_has_a_message() -> None:

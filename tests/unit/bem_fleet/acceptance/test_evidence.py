@@ -1,0 +1,157 @@
+"""Evidence of reports: signatures, studies, and reports from before both."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bem.errors import GateFormatError
+from bem_fleet.acceptance.evidence import (
+    check_evidence,
+    evidence_key,
+    output_digest,
+    read_evidence_keys,
+    read_unsigned_reports,
+    sign,
+)
+from bem_fleet.checkout import ROOT
+from bem_fleet.operator_key import VARIABLE
+
+from tests.support.synthetic_reports import KEY, OPERATOR_KEY, paired_scores, write_report
+
+NAME = "results/router_quality.json"
+OTHER = evidence_key(b"another key")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A signed report."""
+    write_report(tmp_path, NAME, {"f1": paired_scores(0.05, items=3)})
+    return tmp_path / NAME
+
+
+def verdict(path: Path, *keys: Any, **unsigned: str) -> tuple[str, str]:
+    """Return state and reason of a report."""
+    found = check_evidence(path, NAME, keys or (KEY,), unsigned)
+    return found.state, found.reason
+
+
+def test_signed_report_is_verified_by_its_key_alone(path: Path) -> None:
+    """Another key tells that it cannot tell; a former key beside the own one verifies."""
+    assert verdict(path) == ("verified", "")
+    assert verdict(path, OTHER)[0] == "unknown_key"
+    assert verdict(path, OTHER, KEY)[0] == "verified"
+
+
+def test_edited_item_output_or_artifact_is_refused(path: Path) -> None:
+    """A figure, a digest or the commit: the signature does not fit any more."""
+    signed = json.loads(path.read_text())
+    for edit in (
+        lambda one: one["metrics"]["f1"]["mission"][0].__setitem__(0, 1.0),
+        lambda one: one["data"].__setitem__("digest", "other"),
+        lambda one: one["evidence"]["artifacts"].__setitem__("adapter", "a" * 64),
+        lambda one: one["evidence"]["code"].__setitem__("commit", "1" * 40),
+        lambda one: one["evidence"].__setitem__("signature", "0" * 64),
+    ):
+        forged = json.loads(json.dumps(signed))
+        edit(forged)
+        path.write_text(json.dumps(forged))
+        assert verdict(path) == ("refused", "it was edited after it was signed")
+    path.write_text(json.dumps(signed, indent=4, sort_keys=True))
+
+    assert verdict(path)[0] == "verified"
+
+
+def test_key_id_in_a_foreign_signature_is_no_key(path: Path) -> None:
+    """Who names the operator's key without having it has no signature by it."""
+    report = json.loads(path.read_text())
+    forged = sign(report, OTHER)
+    forged["evidence"]["key"] = KEY.id
+    path.write_text(json.dumps(forged))
+
+    assert verdict(path)[0] == "refused"
+
+
+def test_another_study_is_refused_by_name(tmp_path: Path, path: Path) -> None:
+    """Neither a renamed file nor a changed id makes it the gate's study."""
+    write_report(tmp_path, "results/router_cache.json", {"f1": paired_scores(0.05, items=3)})
+    other = (tmp_path / "results/router_cache.json").read_text()
+    path.write_text(other)
+    renamed = verdict(path)
+    relabelled = json.loads(other) | {"id": "router_quality"}
+    path.write_text(json.dumps(sign(relabelled, KEY)))
+    by_evidence = verdict(path)
+
+    assert renamed == by_evidence
+    assert renamed == ("refused", "it is the report of study router_cache, not of router_quality")
+
+
+def test_outputs_are_those_of_the_scores(tmp_path: Path) -> None:
+    """One digest for each seed and item, even in a report with the right signature."""
+    code, digest = {"commit": "0" * 40, "clean": True}, output_digest("text")
+    evidence = {"study": "router_quality", "code": code, "artifacts": {}}
+    for rows, state in (([[digest] * 3] * 3, "verified"), ([[digest] * 3] * 2, "refused")):
+        given_evidence = {**evidence, "outputs": {"mission": rows}}
+        scores = {"f1": paired_scores(0.05, items=3)}
+        write_report(tmp_path, NAME, scores, evidence=given_evidence)
+        assert verdict(tmp_path / NAME)[0] == state
+
+
+def test_changed_code_is_named(tmp_path: Path) -> None:
+    """A report of code that no commit has is unverified."""
+    evidence = {
+        "study": "router_quality",
+        "code": {"commit": "ab" * 20, "clean": False},
+        "artifacts": {},
+        "outputs": {},
+    }
+    write_report(tmp_path, NAME, {"f1": paired_scores(0.05, items=3)}, evidence=evidence)
+
+    assert verdict(tmp_path / NAME)[0] == "changed_code"
+
+
+def test_unsigned_report_is_the_listed_file_or_refused(path: Path) -> None:
+    """The list holds for the file as it was, and for no other."""
+    report = json.loads(path.read_text())
+    del report["evidence"]
+    path.write_text(json.dumps(report))
+    stranger = verdict(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    listed = verdict(path, **{NAME: digest})
+    path.write_text(json.dumps({**report, "wall_s": 2.0}))
+    edited = verdict(path, **{NAME: digest})
+
+    assert [one[0] for one in (stranger, listed, edited)] == ["refused", "unsigned", "refused"]
+
+
+def test_list_of_unsigned_reports_only_shrinks() -> None:
+    """These six were measured before signatures; a file that is measured again leaves the list."""
+    before = {"violations", "quality", "benign"}
+    names = {f"results/safety_fleet_{one}.json" for one in before}
+    names |= {f"results/safety_{one}.json" for one in ("latency", "orthogonality", "strength")}
+    listed = read_unsigned_reports()
+
+    assert set(listed) <= names
+    for name in listed:
+        assert check_evidence(ROOT / name, name, (), listed).state == "unsigned", name
+
+
+def test_keys_are_the_operators_and_the_named_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An absent operator's key is no key; an absent or empty named file is an error."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "operator.key"))
+    former = tmp_path / "former.key"
+    former.write_bytes(OPERATOR_KEY + b"\n")
+    none = read_evidence_keys()
+    (tmp_path / "operator.key").write_text("bem_own\n")
+    both = read_evidence_keys([former])
+    former.write_text("")
+    with pytest.raises(GateFormatError, match="is empty"):
+        read_evidence_keys([former])
+    with pytest.raises(GateFormatError, match=r"absent\.key"):
+        read_evidence_keys([tmp_path / "absent.key"])
+
+    assert none == ()
+    assert both == (evidence_key(b"bem_own"), KEY)
