@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from bem_fleet.stats.canary_gate import CanaryGate, CanaryGateSpec, CanaryMetric, CanaryVerdict
+from bem_fleet.stats.canary_gate import CanaryGate, CanaryGateSpec, CanaryVerdict
+from bem_fleet.stats.canary_metrics import CanaryMetric
 from bem_fleet.stats.effects import required_items
 from bem_fleet.stats.spending import AlphaSpending
 from bem_fleet.stats.tripwires import Tripwire

@@ -17,7 +17,7 @@ from fleet.streams import StreamWriter
 from prometheus_client import Counter
 
 _LOG = logs.get("gateway.canary_observations")
-_STREAM_MAXLEN = 200_000
+_FLUSH_LIMIT_S = 5.0
 _MAX_QUEUED_PAIRS = 10_000
 _MAX_UNPAIRED = 64
 PAIRS = Counter("bem_gateway_canary_pairs_total", "Pairs observed, by kind.", ["kind"])
@@ -30,13 +30,17 @@ class RequestOutcome:
 
     Attributes:
         latency_s: Time from the request to the end of the answer, in seconds.
-        failed: Whether there was no answer through the server's fault.
+        failed: Whether there was no complete answer through the server's fault.
         withheld: Whether the safety sidecar withheld the answer.
+        empty: Whether the answer ended without any text, where the method answers with text.
+        truncated: Whether the answer was cut off at a limit.
     """
 
     latency_s: float
     failed: bool = False
     withheld: bool = False
+    empty: bool = False
+    truncated: bool = False
 
 
 class CanaryObserver:
@@ -47,11 +51,12 @@ class CanaryObserver:
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._writer = StreamWriter(redis_url, wire.CANARY_STREAM_PREFIX, _STREAM_MAXLEN)
+        self._writer = StreamWriter(redis_url, wire.CANARY_STREAM_PREFIX, wire.CANARY_STREAM_PAIRS)
         self._unpaired: dict[str, deque[RequestOutcome]] = {}
         self._queue: asyncio.Queue[tuple[str, RequestOutcome, RequestOutcome]] = asyncio.Queue(
             _MAX_QUEUED_PAIRS
         )
+        self._writing: tuple[str, RequestOutcome, RequestOutcome] | None = None
 
     @property
     def active_canaries(self) -> Collection[str]:
@@ -84,17 +89,37 @@ class CanaryObserver:
     async def run(self) -> None:
         """Append pairs until cancelled; while Redis is unavailable they are counted and lost."""
         while True:
-            canary_id, stable, canary = await self._queue.get()
-            pair = {wire.PAIR_FIELD: _observation(stable, canary).SerializeToString()}
-            try:
-                await self._writer.append(pair, stream=wire.CANARY_STREAM_PREFIX + canary_id)
-            except UnavailableError as err:
-                LOST.inc()
-                _LOG.warning("pair lost", canary=canary_id, reason=str(err)[:200])
+            self._writing = await self._queue.get()
+            await self._append(*self._writing)
+            self._writing = None
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Append the pairs that still wait, for some seconds, and close the connection.
+
+        Pairs that a restart dropped would be missing from the analysis, and with them perhaps the
+        errors that the restart was for.
+        """
+        # The pair that was being appended when ``run`` was cancelled may be stored twice, which
+        # counts less than a lost one.
+        waiting = [self._writing] if self._writing else []
+        waiting += [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        try:
+            async with asyncio.timeout(_FLUSH_LIMIT_S):
+                while waiting:
+                    await self._append(*waiting[0])
+                    waiting.pop(0)
+        except TimeoutError:
+            LOST.inc(len(waiting))
+            _LOG.warning("pairs lost at the end of the process", pairs=len(waiting))
         await self._writer.close()
+
+    async def _append(self, canary_id: str, stable: RequestOutcome, canary: RequestOutcome) -> None:
+        pair = {wire.PAIR_FIELD: _observation(stable, canary).SerializeToString()}
+        try:
+            await self._writer.append(pair, stream=wire.CANARY_STREAM_PREFIX + canary_id)
+        except UnavailableError as err:
+            LOST.inc()
+            _LOG.warning("pair lost", canary=canary_id, reason=str(err)[:200])
 
     def _enqueue(
         self, canary_id: str, stable: RequestOutcome, canary: RequestOutcome, kind: str
@@ -115,5 +140,9 @@ def _observation(stable: RequestOutcome, canary: RequestOutcome) -> canary_pb2.P
 
 def _outcome(outcome: RequestOutcome) -> canary_pb2.Outcome:
     return canary_pb2.Outcome(
-        failed=outcome.failed, withheld=outcome.withheld, latency_s=outcome.latency_s
+        failed=outcome.failed,
+        withheld=outcome.withheld,
+        latency_s=outcome.latency_s,
+        empty=outcome.empty,
+        truncated=outcome.truncated,
     )

@@ -28,6 +28,10 @@ TERMS = pb.CanaryTerms(
     quality_margin=0.05,
     error_limit=10,
     violation_limit=10,
+    min_answered=0.9,
+    tail_ratio=1.25,
+    p95_margin=0.15,
+    p99_margin=0.15,
 )
 
 
