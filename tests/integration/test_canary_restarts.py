@@ -87,7 +87,7 @@ def _pairs(count: int, slower: float, start: int) -> list[Pair]:
     ("parts", "verdict"),
     [
         (((200, 1.9), (800, 0.6)), "rollback"),
-        (((23, 1.9), (977, 0.6)), "promote"),
+        (((23, 1.9), (977, 0.6)), "continue"),
         (((203, 1.0), (797, 1.0)), "promote"),
     ],
 )
