@@ -46,11 +46,13 @@ GATES: dict[str, Callable[[Traces], GateDecisions]] = {
     "ours, unpaired split, bets alone": canary_gate_split_bets,
 }
 NOTES = [
-    """False promotion, harmful: the worst of -5 % (and real -5 %), latency +10 % and safety drift
-    (violations from 0.2 % to 0.7 % over 2,000 requests); the last two come with a real +1.5 % of
-    quality.""",
-    """False promotion, no gain: the worst of null, heavy tails, mixed traffic and correlated
-    metrics (and real A/A). The threshold gates and Kayenta's do not ask for a gain, they promote
+    """False promotion, harmful: the worst of -5 % (alone, autocorrelated, and real), latency +10 %,
+    safety drift (violations from 0.2 % to 0.7 % over 2,000 requests) and slow tail (every tenth
+    request 100 times slower); the last three come with a real +1.5 % of quality.""",
+    """False promotion, no gain: the worst of null, heavy tails (Pareto index 1.5), heavier tails
+    (1.1), mixed traffic, correlated metrics, clustered errors (in spells of ten pairs on average)
+    and autocorrelated latencies (0.9 from pair to pair) (and real A/A). The threshold gates and
+    Kayenta's do not ask for a gain, they promote
     what is not shown bad: for them this column says how they are meant to work.""",
     """False rollback: the worst of those and of +1.5 %.""",
     """FDR: of all promotions over the scenarios, those without a gain or with harm. One scenario

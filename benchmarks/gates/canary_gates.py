@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from bem_fleet.stats.canary_gate import CanaryGate, CanaryGateSpec, CanaryMetric, CanaryVerdict
+from bem_fleet.stats.canary_gate import CanaryGate, CanaryGateSpec, CanaryVerdict
+from bem_fleet.stats.canary_metrics import CanaryMetric
 from bem_fleet.stats.effects import required_items
 from bem_fleet.stats.spending import AlphaSpending
 from bem_fleet.stats.tripwires import Tripwire
@@ -13,7 +14,13 @@ from benchmarks.gates.decisions import INCONCLUSIVE, PROMOTED, ROLLED_BACK, UNDE
 from benchmarks.gates.traces import HORIZON, LOOK, METRICS, QUALITY, Traces
 
 # Non-inferiority margin of each metric on the scale of its gains, shared by gates with margins.
-MARGINS = {"quality": 0.0, "latency": math.log(1.10), "violation": 0.003, "error": 0.005}
+MARGINS = {
+    "quality": 0.0,
+    "latency": math.log(1.10),
+    "latency p95": 0.02,
+    "violation": 0.003,
+    "error": 0.005,
+}
 PAIRED_SPEC = CanaryGateSpec(
     metrics=(
         CanaryMetric("quality", futility_margin=0.015),
@@ -24,6 +31,15 @@ PAIRED_SPEC = CanaryGateSpec(
             required_gain=-MARGINS["latency"],
             tolerated_loss=math.log(1.05),
         ),
+        CanaryMetric(
+            "latency p95",
+            better="lower",
+            scale="tail",
+            source="latency",
+            ratio=1.25,
+            required_gain=-MARGINS["latency p95"],
+            tolerated_loss=MARGINS["latency p95"],
+        ),
         CanaryMetric("violation", better="lower", required_gain=-MARGINS["violation"]),
         CanaryMetric("error", better="lower", required_gain=-MARGINS["error"]),
     ),
@@ -33,6 +49,7 @@ PAIRED_SPEC = CanaryGateSpec(
     ),
     alpha=0.05,
     max_items=HORIZON,
+    look=LOOK,
 )
 # On a split the noise is that of two requests. Half of alpha is spent by the pairs that show a loss
 # of 5 points of quality, three quarters of it on quality (rare harms have tripwires besides). With
@@ -43,6 +60,7 @@ _SPLIT_SPENDING = AlphaSpending(
         0.05, math.sqrt(2 * QUALITY * (1 - QUALITY)), alternative="greater"
     ),
     replicates=6_000,
+    block=50,  # half a look; the traces' correlation time is 19 pairs at most
 )
 _SPLIT_WEIGHTS = {"quality": 9.0}
 SPLIT_SPEC = replace(

@@ -10,6 +10,7 @@ import numpy as np
 from bem_fleet.stats.samples import FloatArray
 from scipy.special import ndtr, ndtri
 
+from benchmarks.dependent_streams import autoregressive, heavy_tails, spells
 from benchmarks.gates import recorded_traces
 
 METRICS = ("quality", "latency", "violation", "error")
@@ -38,6 +39,10 @@ class Scenario:
         heavy: Latencies with Pareto tails (index 1.5), one-sided bursts on both arms.
         mixed: The share of easy requests wanders from 0.8 to 0.2.
         correlated: Quality, latency, violations and errors share each request's luck.
+        spell: Mean number of pairs in a row that an arm's errors last, at least 1.
+        memory: Correlation of an arm's latency noise in neighbouring pairs, from 0 to below 1.
+        tail: Index of the Pareto tail of latencies on both arms; 0 for none.
+        stalled: Share of the canary's requests that take 100 times as long.
         real: Recorded replies of the real model are resampled; only ``gain`` applies.
     """
 
@@ -48,12 +53,16 @@ class Scenario:
     heavy: bool = False
     mixed: bool = False
     correlated: bool = False
+    spell: float = 1.0
+    memory: float = 0.0
+    tail: float = 0.0
+    stalled: float = 0.0
     real: bool = False
 
     @property
     def harmful(self) -> bool:
         """Whether promotion harms users."""
-        return self.gain < 0 or self.slower > 1 or self.drift > 0
+        return self.gain < 0 or self.slower > 1 or self.drift > 0 or self.stalled > 0
 
     @property
     def good(self) -> bool:
@@ -61,7 +70,7 @@ class Scenario:
         return self.gain > 0 and not self.harmful
 
 
-# In the two guard scenarios the harm comes with a real gain in quality.
+# In the guard scenarios (latency, drift, slow tail) the harm comes with a real gain in quality.
 DRAWN_SCENARIOS = (
     Scenario("null"),
     Scenario("+1.5 %", gain=0.015),
@@ -71,6 +80,11 @@ DRAWN_SCENARIOS = (
     Scenario("heavy tails", heavy=True),
     Scenario("mixed traffic", mixed=True),
     Scenario("correlated metrics", correlated=True),
+    Scenario("clustered errors", spell=10.0),
+    Scenario("autocorrelated", memory=0.9),
+    Scenario("heavier tails", tail=1.1),
+    Scenario("autocorrelated -5 %", gain=-0.05, memory=0.9, spell=10.0),
+    Scenario("slow tail", gain=0.015, stalled=0.1),
 )
 RECORDED_SCENARIOS = (Scenario("real A/A", real=True), Scenario("real -5 %", gain=-0.05, real=True))
 # Replies are recorded by a run of its own (``record``); until then there is nothing to resample.
@@ -148,7 +162,27 @@ def draw_traces(scenario: Scenario, seeds: int, root: int, horizon: int = HORIZO
         "violation": (rng.random(size) < VIOLATION).astype(np.float64),
         "error": (rng.random(size) < ERROR).astype(np.float64),
     }
+    _add_dependence(scenario, rng, canary, stable)
     return Traces(scenario, canary, stable)
+
+
+def _add_dependence(
+    scenario: Scenario,
+    rng: np.random.Generator,
+    canary: dict[str, FloatArray],
+    stable: dict[str, FloatArray],
+) -> None:
+    """Change both arms in place; other scenarios draw nothing, so that their traces stay."""
+    size = canary["latency"].shape
+    for side in (canary, stable):
+        if scenario.spell > 1:
+            side["error"] = spells(rng, size, ERROR, scenario.spell)
+        if scenario.memory:
+            side["latency"] *= np.exp(NOISE_SPREAD * autoregressive(rng, size, scenario.memory))
+        if scenario.tail:
+            side["latency"] *= heavy_tails(rng, size, scenario.tail)
+    if scenario.stalled:
+        canary["latency"] *= np.where(rng.random(size) < scenario.stalled, 100.0, 1.0)
 
 
 def _hard_requests(

@@ -1,7 +1,7 @@
 """Redis stream writer: an appended record that was acknowledged outlives any process."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -53,6 +53,20 @@ class StreamWriter:
         added = self._redis.xadd(stream or self.stream, dict(fields), maxlen=self._maxlen)
         identifier: bytes = await self._within_limit(added, stream or self.stream)
         return identifier.decode()
+
+    async def append_all(self, records: Sequence[tuple[str, Mapping[str, str | bytes]]]) -> None:
+        """Append records to their streams in order, in one round trip.
+
+        Args:
+            records: Key of the stream and fields of each record, at least one.
+
+        Raises:
+            UnavailableError: Redis did not acknowledge all of them in time; some may be stored.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for stream, fields in records:
+            pipeline.xadd(stream, dict(fields), maxlen=self._maxlen)
+        await self._within_limit(pipeline.execute(), records[0][0])
 
     async def append_once(self, fields: Mapping[str, str], key: str | None) -> str:
         """Append one record unless ``key`` was used in the last day; return the first record's id.

@@ -45,6 +45,7 @@ _INFERENCE_ROLES = {
     "bytes_contents": text_pb2.TEXT_ROLE_OUTPUT_DELTA,
     "raw_output_contents": text_pb2.TEXT_ROLE_OUTPUT_DELTA,
 }
+_ANSWER_ROLES = frozenset({text_pb2.TEXT_ROLE_OUTPUT, text_pb2.TEXT_ROLE_OUTPUT_DELTA})
 _NOT_JUDGED = frozenset({text_pb2.TEXT_ROLE_LABEL, text_pb2.TEXT_ROLE_TOKEN})
 _RAW_CONTENTS = ("inference.ModelInferRequest", "inference.ModelInferResponse")
 _STREAM_RESPONSE = "inference.ModelStreamInferResponse"
@@ -108,6 +109,40 @@ def ends_text(message: Message, fields: Sequence[str]) -> bool:
         unfinished = FINAL_RESPONSE in parameters and not parameters[FINAL_RESPONSE].bool_param
         return bool(foreign.error_message) or not unfinished
     return any(getattr(message, name) for name in fields)
+
+
+def truncating_values(message: Descriptor) -> tuple[tuple[str, frozenset[int]], ...]:
+    """Return the top-level enumeration fields that can say that an answer was cut off.
+
+    Returns:
+        Name of each field and its values with option ``truncates``.
+    """
+    found = []
+    for field in message.fields:
+        if field.enum_type is None or field.is_repeated:
+            continue
+        # As field options, parsed with the generated class whatever the descriptor's pool.
+        values = frozenset(
+            value.number
+            for value in field.enum_type.values
+            if descriptor_pb2.EnumValueOptions.FromString(
+                value.GetOptions().SerializeToString()
+            ).Extensions[text_pb2.truncates]
+        )
+        if values:
+            found.append((field.name, values))
+    return tuple(found)
+
+
+def answers_with_text(message: Descriptor) -> bool:
+    """Return whether the message type is an answer in text, so that one without text is empty.
+
+    Its proto must say so of a field. The Open Inference Protocol carries any tensor, and an answer
+    in numbers is none without text.
+    """
+    if message.file.package == "inference":
+        return False
+    return any(role_of(field) in _ANSWER_ROLES for field in text_fields(message))
 
 
 def has_judged_text(message: Descriptor) -> bool:

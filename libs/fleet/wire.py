@@ -60,8 +60,11 @@ CLAIMS_STREAM = "bem:claims"
 CANARY_STREAM_PREFIX = "bem:canary:"
 """Prefix of a canary's Redis stream; the canary's id follows."""
 
+CANARY_STREAM_PAIRS = 200_000
+"""Newest pairs that a canary's stream keeps, and the largest number that an analysis may need."""
+
 PAIR_FIELD = "pair"
 """Field of a canary's stream entry: a serialised ``bemfleet.canary.v1.PairObservation``."""
 
-PAIR_VERSION = 1
+PAIR_VERSION = 2
 """Version of ``PairObservation`` that this code writes and reads."""

@@ -54,6 +54,7 @@ class Attempt:
 
     def __init__(self, messages: Messages, fields: MethodFields, on_complete: OnComplete) -> None:
         self.committed = self.completed = False
+        self._has_text = self._truncated = False
         self._messages, self._fields, self._on_complete = messages, fields, on_complete
         self._began = time.monotonic()
 
@@ -70,11 +71,12 @@ class Attempt:
         """
         async with aclosing(self._messages) as messages:
             async for message in messages:
-                if not self.completed and self._fields.completes(message):
-                    self._complete()
+                if not self.completed:
+                    self._read(message)
                 yield message
         if not self.completed:
-            self._complete()
+            # A stream that marks its end and stops before it was broken off.
+            self._complete(failed=self._fields.marks_end)
 
     async def messages_from_first_text(self) -> Messages:
         """Yield the messages, none before the first that speaks: until then it can be replaced."""
@@ -90,9 +92,21 @@ class Attempt:
         for one in held:
             yield one
 
-    def _complete(self) -> None:
+    def _read(self, message: bytes) -> None:
+        facts = self._fields.read(message)
+        self._has_text |= facts.has_text
+        self._truncated |= facts.truncates
+        if facts.completes:
+            self._complete()
+
+    def _complete(self, *, failed: bool = False) -> None:
         self.completed = True
-        self._on_complete(RequestOutcome(self.elapsed_s))
+        empty = self._fields.answers_with_text and not self._has_text
+        self._on_complete(
+            RequestOutcome(
+                self.elapsed_s, failed=failed, empty=empty and not failed, truncated=self._truncated
+            )
+        )
 
 
 async def call_messages(channel: aio.Channel, call: Call, timeout_s: float) -> Messages:

@@ -7,7 +7,7 @@ whether and how fast there was an answer, never its text.
 
 import asyncio
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from bemfleet.canary.v1 import canary_pb2
@@ -17,7 +17,9 @@ from fleet.streams import StreamWriter
 from prometheus_client import Counter
 
 _LOG = logs.get("gateway.canary_observations")
-_STREAM_MAXLEN = 200_000
+_FLUSH_LIMIT_S = 10.0
+# Pairs of one round trip: under load they come faster than Redis acknowledges one by one.
+_BATCH = 100
 _MAX_QUEUED_PAIRS = 10_000
 _MAX_UNPAIRED = 64
 PAIRS = Counter("bem_gateway_canary_pairs_total", "Pairs observed, by kind.", ["kind"])
@@ -30,13 +32,20 @@ class RequestOutcome:
 
     Attributes:
         latency_s: Time from the request to the end of the answer, in seconds.
-        failed: Whether there was no answer through the server's fault.
+        failed: Whether there was no complete answer through the server's fault.
         withheld: Whether the safety sidecar withheld the answer.
+        empty: Whether the answer ended without any text, where the method answers with text.
+        truncated: Whether the answer was cut off at a limit.
     """
 
     latency_s: float
     failed: bool = False
     withheld: bool = False
+    empty: bool = False
+    truncated: bool = False
+
+
+_QueuedPair = tuple[str, RequestOutcome, RequestOutcome]
 
 
 class CanaryObserver:
@@ -47,11 +56,10 @@ class CanaryObserver:
     """
 
     def __init__(self, redis_url: str) -> None:
-        self._writer = StreamWriter(redis_url, wire.CANARY_STREAM_PREFIX, _STREAM_MAXLEN)
+        self._writer = StreamWriter(redis_url, wire.CANARY_STREAM_PREFIX, wire.CANARY_STREAM_PAIRS)
         self._unpaired: dict[str, deque[RequestOutcome]] = {}
-        self._queue: asyncio.Queue[tuple[str, RequestOutcome, RequestOutcome]] = asyncio.Queue(
-            _MAX_QUEUED_PAIRS
-        )
+        self._queue: asyncio.Queue[_QueuedPair] = asyncio.Queue(_MAX_QUEUED_PAIRS)
+        self._writing: list[_QueuedPair] = []
 
     @property
     def active_canaries(self) -> Collection[str]:
@@ -84,17 +92,46 @@ class CanaryObserver:
     async def run(self) -> None:
         """Append pairs until cancelled; while Redis is unavailable they are counted and lost."""
         while True:
-            canary_id, stable, canary = await self._queue.get()
-            pair = {wire.PAIR_FIELD: _observation(stable, canary).SerializeToString()}
-            try:
-                await self._writer.append(pair, stream=wire.CANARY_STREAM_PREFIX + canary_id)
-            except UnavailableError as err:
-                LOST.inc()
-                _LOG.warning("pair lost", canary=canary_id, reason=str(err)[:200])
+            self._writing = [await self._queue.get(), *self._take(_BATCH - 1)]
+            await self._append(self._writing)
+            self._writing = []
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Append the pairs that still wait, for some seconds, and close the connection.
+
+        Pairs that a restart dropped would be missing from the analysis, and with them perhaps the
+        errors that the restart was for.
+        """
+        # Pairs that were being appended when ``run`` was cancelled may be stored twice, which is
+        # better than losing them.
+        waiting = [*self._writing, *self._take(_MAX_QUEUED_PAIRS)]
+        try:
+            async with asyncio.timeout(_FLUSH_LIMIT_S):
+                while waiting:
+                    await self._append(waiting[:_BATCH])
+                    del waiting[:_BATCH]
+        except TimeoutError:
+            LOST.inc(len(waiting))
+            _LOG.warning("pairs lost at the end of the process", pairs=len(waiting))
         await self._writer.close()
+
+    def _take(self, count: int) -> list[_QueuedPair]:
+        """Return pairs that wait, the oldest first."""
+        return [self._queue.get_nowait() for _ in range(min(count, self._queue.qsize()))]
+
+    async def _append(self, batch: Sequence[_QueuedPair]) -> None:
+        records = [
+            (
+                wire.CANARY_STREAM_PREFIX + canary_id,
+                {wire.PAIR_FIELD: _observation(stable, canary).SerializeToString()},
+            )
+            for canary_id, stable, canary in batch
+        ]
+        try:
+            await self._writer.append_all(records)
+        except UnavailableError as err:
+            LOST.inc(len(batch))
+            _LOG.warning("pairs lost", pairs=len(batch), reason=str(err)[:200])
 
     def _enqueue(
         self, canary_id: str, stable: RequestOutcome, canary: RequestOutcome, kind: str
@@ -115,5 +152,9 @@ def _observation(stable: RequestOutcome, canary: RequestOutcome) -> canary_pb2.P
 
 def _outcome(outcome: RequestOutcome) -> canary_pb2.Outcome:
     return canary_pb2.Outcome(
-        failed=outcome.failed, withheld=outcome.withheld, latency_s=outcome.latency_s
+        failed=outcome.failed,
+        withheld=outcome.withheld,
+        latency_s=outcome.latency_s,
+        empty=outcome.empty,
+        truncated=outcome.truncated,
     )

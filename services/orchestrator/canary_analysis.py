@@ -10,11 +10,12 @@ from __future__ import annotations  # the typed stubs exist in the stubs only
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import grpc
 from bem_fleet.services.orchestrator.canary.machine import CanaryPhase, GateVerdict
-from bem_fleet.services.orchestrator.canary.status import GateStatus
+from bem_fleet.services.orchestrator.canary.status import GateStatus, MetricStatus
 from bem_fleet.services.orchestrator.fleet_store import FleetView
 from bem_fleet.services.orchestrator.mission import Mission
 from bem_fleet.services.orchestrator.routes import canary_id, mission_route
@@ -179,13 +180,26 @@ def _is_analyzed(mission: Mission) -> bool:
 def _gate_status(response: pb.AnalyzeCanaryResponse) -> GateStatus:
     """Return the result with the metric that is farthest from being shown: it delays promotion."""
     verdict, reasons = _VERDICTS[response.verdict].value, "; ".join(response.reasons)
-    slowest = max(response.evidence, key=lambda evidence: evidence.p_shown, default=None)
-    if slowest is None or not slowest.HasField("mean_gain") or math.isnan(slowest.mean_gain):
-        return GateStatus(verdict, reasons, response.pairs)
-    return GateStatus(
-        verdict,
-        reasons,
-        response.pairs,
-        delta=f"{slowest.metric} {slowest.mean_gain:+.4f}",
-        p=f"{slowest.p_shown:.3g}",
+    evidence = tuple(_metric_status(one) for one in response.evidence)
+    slowest = max(evidence, key=lambda one: one.shown, default=None)
+    gate = GateStatus(verdict, reasons, response.pairs, evidence=evidence)
+    if slowest is None or slowest.gain is None:
+        return gate
+    return replace(gate, delta=f"{slowest.metric} {slowest.gain:+.4f}", p=f"{slowest.shown:.3g}")
+
+
+def _metric_status(evidence: pb.CanaryEvidence) -> MetricStatus:
+    """Return the evidence with four digits: more would change the status at every poll."""
+    known = evidence.HasField("mean_gain") and not math.isnan(evidence.mean_gain)
+    return MetricStatus(
+        evidence.metric,
+        _rounded(evidence.mean_gain) if known else None,
+        _rounded(evidence.p_shown),
+        _rounded(evidence.p_worse),
+        evidence.pairs,
+        _rounded(evidence.correlation_time),
     )
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

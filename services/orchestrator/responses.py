@@ -107,7 +107,7 @@ def _canary(mission: Mission) -> pb.Canary | None:
     state = canary.state
     if not state.id:
         return None
-    return pb.Canary(
+    message = pb.Canary(
         id=state.id,
         phase=state.phase.value,
         candidate=canary.candidate,
@@ -118,4 +118,21 @@ def _canary(mission: Mission) -> pb.Canary | None:
         reason=state.reason,
         verdict=canary.gate.verdict,
         pairs=canary.gate.pairs,
+        verdict_reasons=canary.gate.reasons,
+        evidence=[
+            pb.CanaryEvidence(
+                metric=one.metric,
+                gain=one.gain,
+                p_shown=one.shown,
+                p_worse=one.worse,
+                pairs=one.pairs,
+                correlation_time=one.correlation,
+            )
+            for one in canary.gate.evidence
+        ],
     )
+    if mission.canary is not None:
+        terms = {name: one for name, one in mission.canary.analysis.items() if name != "probes"}
+        probes = len(mission.canary.analysis.get("probes") or ())
+        message.analysis.update({**terms, "probes": probes})
+    return message

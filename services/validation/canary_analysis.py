@@ -1,31 +1,37 @@
 """Canary analysis: sequential gates over request pairs and probes of both tracks.
 
 All observations of a canary lie in Redis, and the gates are deterministic functions of them in
-order, so the verdict is the same after a restart.
+order, so the verdict is the same after a restart, bit for bit. A gate's final decision is stored
+beside them and outlives the pairs; an analysis that is made anew and no longer finds the first pair
+that it had read ends as inconclusive instead of deciding by the rest.
 
-Example: terms with ``error_margin`` 0.15, ``violation_margin`` 0.15, ``latency_margin`` 1.5 and
-``alpha`` 0.05, without probes. The gate watches three metrics of each pair: errors and violations
-(0 or 1 on each track; the canary may be worse by 15 percentage points) and the log ratio of
-latencies (the canary may be slower by a factor of 1.5).
+Example: terms with ``error_margin``, ``violation_margin``, ``p95_margin`` and ``p99_margin`` 0.15,
+``latency_margin`` 1.5, ``min_answered`` 0.9 and ``alpha`` 0.05, without probes. The gate compares
+each pair: errors and violations (0 or 1 on each track; the canary may be worse by 15 percentage
+points), the log ratio of latencies (the canary may be slower by a factor of 1.5), and how many of
+its requests are slow by the measure of stable's p95 and p99. It also looks at the canary alone, of
+whose requests 90 % must be answered.
 
 - After 5 pairs without incident nothing is shown: ``continue``.
-- After about 35 such pairs the e-process on each metric exceeds 1 / 0.05, so it is shown that
-  each metric is worse by less than its margin: ``promote``.
-- If the canary fails all requests instead, ten errors within the last 50 requests hit the
-  tripwire, and the pairs show that stable has none: ``rollback`` after about ten pairs.
+- After 60 such pairs each e-process exceeds 1 / 0.05, so it is shown that each metric is worse by
+  less than its margin, and that more than 90 % are answered: ``promote``.
+- If the canary fails all requests instead, five errors within the last 100 requests hit the
+  tripwire, and the pairs show that stable has none: ``rollback`` after about 40 pairs.
+- If both fail all requests, no pair says anything about equality, and no request is answered:
+  ``continue``, and ``inconclusive`` after ``max_pairs``.
 
 The verdict is valid at every look: the e-processes bound the probability of ever promoting a bad
 canary, or of ever rolling back a good one, by ``alpha``, however often the analysis is requested.
 """
 
 import asyncio
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bem_fleet.scores.answer_match import best_over_golds, f1
+from bem_fleet.services.validation.canary_decisions import StoredDecisions
 from bem_fleet.services.validation.canary_observations import (
     FIRST,
     CanaryObservations,
@@ -36,55 +42,25 @@ from bem_fleet.services.validation.probe_client import ProbeClient, ProbeTarget
 from bem_fleet.stats.canary_gate import (
     CanaryDecision,
     CanaryGate,
-    CanaryGateSpec,
-    CanaryMetric,
     CanaryVerdict,
     MetricEvidence,
 )
-from bem_fleet.stats.tripwires import Tripwire
+from bem_fleet.stats.canary_terms import AnalysisTerms, gate_specs
+from bemfleet.canary.v1 import canary_pb2
 from bemfleet.validation.v1 import validation_pb2 as pb
 from prometheus_client import Counter
 
-TRIPWIRE_WINDOW = 50
-"""Number of latest requests in which a tripwire counts incidents."""
-# Largest log ratio of latencies that counts: a single stalled request must not decide alone.
-_MAX_LOG_RATIO = math.log(4)
 _MIN_LATENCY_S = 1e-6
 _MAX_CANARIES = 256
 # Limits of one analysis: it must respond in time even if both tracks are slow. Scores that were
 # taken are kept, so the next analysis continues.
 _MAX_PROBES, _PROBING_LIMIT_S = 8, 15.0
-# Share of alpha that live traffic may spend on a false rollback if probes share it.
-_LIVE_SHARE = 0.75
+_RATES, _LATENCIES = ("errors", "violations"), ("latency", "latency p95", "latency p99")
+_LIVE, _QUALITY = "live", "quality"
+_LOST_PAIRS = "the first pairs are gone from the stream; start the canary with another attempt"
 ANALYSES = Counter(
     "bem_validation_canary_analyses_total", "Canary analyses, by verdict.", ["verdict"]
 )
-
-
-@dataclass(frozen=True)
-class AnalysisTerms:
-    """Terms of a canary analysis; margins are how much worse the canary may be.
-
-    Attributes:
-        alpha: Probability of a false rollback, and of a false promotion, over all analyses.
-        max_pairs: Number of pairs after which the canary is inconclusive.
-        error_margin: Difference of error rates.
-        violation_margin: Difference of the rates of withheld answers.
-        latency_margin: Ratio of request latencies, above 1.
-        quality_margin: Difference of mean F1 on the probes.
-        error_limit: Errors within the tripwire's window that roll back at once, when the pairs
-            show that stable has fewer.
-        violation_limit: Withheld answers within the window that roll back at once, likewise.
-    """
-
-    alpha: float
-    max_pairs: int
-    error_margin: float
-    violation_margin: float
-    latency_margin: float
-    quality_margin: float
-    error_limit: int
-    violation_limit: int
 
 
 @dataclass(frozen=True)
@@ -95,13 +71,13 @@ class CanaryAssessment:
         verdict: CanaryVerdict; any but ``continue`` is final.
         reasons: Reasons for the verdict, or what is still open.
         pairs: Number of request pairs analyzed.
-        evidence: MetricEvidence and number of pairs by metric.
+        evidence: MetricEvidence by metric.
     """
 
     verdict: CanaryVerdict
     reasons: tuple[str, ...]
     pairs: int
-    evidence: Mapping[str, tuple[MetricEvidence, int]]
+    evidence: Mapping[str, MetricEvidence]
 
 
 @dataclass
@@ -113,6 +89,8 @@ class _Analysis:
     pair_cursor: str = FIRST
     score_cursor: str = FIRST
     probed: set[int] = field(default_factory=set)
+    # Final decisions by gate; None before they were looked for in Redis.
+    decided: dict[str, CanaryDecision] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -148,15 +126,17 @@ class CanaryAnalyzer:
             UnavailableError: Redis does not respond.
         """
         analysis = self._get_analysis(canary_id, terms, with_quality=bool(probes))
+        stored = StoredDecisions(self._observations, canary_id, terms, with_quality=bool(probes))
         # One reader per analysis: two would show the gates the same pairs twice.
         async with analysis.lock:
-            await self._read_pairs(canary_id, analysis)
+            if analysis.decided is None:
+                analysis.decided = await self._restore(canary_id, stored)
+            if _LIVE not in analysis.decided:
+                await self._read_pairs(canary_id, analysis)
+                await _keep_final(analysis.decided, _LIVE, analysis.live, stored)
             if analysis.quality is not None:
-                await self._read_scores(canary_id, analysis, analysis.quality)
-                is_open = analysis.quality.verdicts[0] is CanaryVerdict.CONTINUE
-                if targets is not None and is_open:
-                    await self._send_probes(canary_id, analysis, probes, targets)
-                    await self._read_scores(canary_id, analysis, analysis.quality)
+                await self._analyze_quality(canary_id, analysis, probes, targets)
+                await _keep_final(analysis.decided, _QUALITY, analysis.quality, stored)
             decision = _combine_decisions(analysis, len(probes))
         ANALYSES.labels(decision.verdict.value).inc()
         return decision
@@ -166,21 +146,47 @@ class CanaryAnalyzer:
     ) -> _Analysis:
         key = (canary_id, terms, with_quality)
         if key not in self._analyses:
-            self._analyses[key] = _Analysis(*build_gates(terms, with_quality=with_quality))
+            live, quality = gate_specs(terms, with_quality=with_quality)
+            self._analyses[key] = _Analysis(
+                CanaryGate(live), None if quality is None else CanaryGate(quality)
+            )
             while len(self._analyses) > _MAX_CANARIES:
                 self._analyses.popitem(last=False)
         self._analyses.move_to_end(key)
         return self._analyses[key]
 
+    async def _restore(self, canary_id: str, stored: StoredDecisions) -> dict[str, CanaryDecision]:
+        """Return the decisions of an earlier process; inconclusive if its pairs are gone."""
+        decided = await stored.read((_LIVE, _QUALITY))
+        if _LIVE not in decided and not await self._observations.has_first_pair(canary_id):
+            verdict = CanaryVerdict.INCONCLUSIVE
+            decided[_LIVE] = CanaryDecision(verdict, 0, (_LOST_PAIRS,), {})
+        return decided
+
     async def _read_pairs(self, canary_id: str, analysis: _Analysis) -> None:
-        while True:
+        while analysis.live.verdicts[0] is CanaryVerdict.CONTINUE:
             pairs, cursor = await self._observations.read_pairs(canary_id, analysis.pair_cursor)
             if cursor == analysis.pair_cursor:
                 return
-            # A final verdict stays: later pairs are skipped, not shown to the gate.
-            if pairs and analysis.live.verdicts[0] is CanaryVerdict.CONTINUE:
-                _observe_pairs(analysis.live, pairs)
+            if pairs:
+                # A page of pairs computes for a part of a second; other calls go on meanwhile.
+                await asyncio.to_thread(_observe_pairs, analysis.live, pairs)
             analysis.pair_cursor = cursor
+
+    async def _analyze_quality(
+        self,
+        canary_id: str,
+        analysis: _Analysis,
+        probes: Sequence[pb.CanaryProbe],
+        targets: tuple[ProbeTarget, ProbeTarget] | None,
+    ) -> None:
+        quality = analysis.quality
+        if quality is None or _QUALITY in (analysis.decided or {}):
+            return
+        await self._read_scores(canary_id, analysis, quality)
+        if targets is not None and quality.verdicts[0] is CanaryVerdict.CONTINUE:
+            await self._send_probes(canary_id, analysis, probes, targets)
+            await self._read_scores(canary_id, analysis, quality)
 
     async def _read_scores(self, canary_id: str, analysis: _Analysis, quality: CanaryGate) -> None:
         while True:
@@ -227,81 +233,56 @@ class CanaryAnalyzer:
             await self._observations.append_score(canary_id, ProbeScore(index, *scores))
 
 
-def build_gates(
-    terms: AnalysisTerms, *, with_quality: bool
-) -> tuple[CanaryGate, CanaryGate | None]:
-    """Return the gates of live traffic and of the probes.
-
-    Either gate may roll back, so they split ``alpha`` between them (union bound). Both must be
-    passed for a promotion, so each may spend all of it there (intersection-union test).
-    """
-    live = CanaryGateSpec(
-        metrics=(
-            _rate_metric("errors", terms.error_margin),
-            _rate_metric("violations", terms.violation_margin),
-            _latency_metric(math.log(terms.latency_margin)),
-        ),
-        tripwires=(
-            Tripwire("errors", terms.error_limit, TRIPWIRE_WINDOW, metric="errors"),
-            Tripwire("violations", terms.violation_limit, TRIPWIRE_WINDOW, metric="violations"),
-        ),
-        max_items=terms.max_pairs,
-        alpha=terms.alpha * (_LIVE_SHARE if with_quality else 1.0),
-        alpha_promotion=terms.alpha,
-    )
-    if not with_quality:
-        return CanaryGate(live), None
-    margin = terms.quality_margin
-    quality = CanaryGateSpec(
-        metrics=(CanaryMetric("quality", required_gain=-margin, tolerated_loss=margin),),
-        tripwires=(),
-        max_items=terms.max_pairs,
-        alpha=terms.alpha * (1 - _LIVE_SHARE),
-        alpha_promotion=terms.alpha,
-    )
-    return CanaryGate(live), CanaryGate(quality)
+async def _keep_final(
+    decided: dict[str, CanaryDecision], name: str, gate: CanaryGate, stored: StoredDecisions
+) -> None:
+    """Store a gate's decision once it is final."""
+    if name not in decided and gate.verdicts[0] is not CanaryVerdict.CONTINUE:
+        decision = gate.decision()
+        await stored.write(name, decision)
+        decided[name] = decision
 
 
-def _rate_metric(name: str, margin: float) -> CanaryMetric:
-    return CanaryMetric(name, better="lower", required_gain=-margin, tolerated_loss=margin)
-
-
-def _latency_metric(log_margin: float) -> CanaryMetric:
-    return CanaryMetric(
-        "latency",
-        better="lower",
-        scale="log_ratio",
-        bound=_MAX_LOG_RATIO,
-        required_gain=-log_margin,
-        tolerated_loss=log_margin,
-    )
+def _answered(outcome: canary_pb2.Outcome) -> bool:
+    """Return whether the client got an answer; one that was cut off at a limit is an answer."""
+    return not (outcome.failed or outcome.withheld or outcome.empty)
 
 
 def _observe_pairs(gate: CanaryGate, pairs: Sequence[Pair]) -> None:
-    """Show the gate request pairs; latencies count only where both tracks answered.
+    """Show the gate request pairs, each as evidence of what it can speak of.
 
-    A failed request ends early or at a timeout, so its latency says nothing about the model: such
-    a pair has the neutral latency ratio 1.
+    A pair that neither track answered says nothing about their equality. A failed request ends
+    early or at a timeout, and a withheld one before its text, so latencies are compared where both
+    tracks answered.
     """
-    stable: dict[str, list[float]] = {"errors": [], "violations": [], "latency": []}
-    canary: dict[str, list[float]] = {"errors": [], "violations": [], "latency": []}
-    for pair in pairs:
-        sides = (pair.stable, pair.canary)
-        both_answered = not any(outcome.failed or outcome.withheld for outcome in sides)
-        for outcome, values in zip(sides, (stable, canary), strict=True):
-            latency = max(_MIN_LATENCY_S, outcome.latency_s) if both_answered else 1.0
-            values["errors"].append(float(outcome.failed))
-            values["violations"].append(float(outcome.withheld))
-            values["latency"].append(latency)
-    events = {name: [value > 0 for value in canary[name]] for name in ("errors", "violations")}
-    gate.observe(canary, stable, events)
+    stable, canary = [pair.stable for pair in pairs], [pair.canary for pair in pairs]
+    answers = [(_answered(pair.stable), _answered(pair.canary)) for pair in pairs]
+    neither = [not any(sides) for sides in answers]
+    one_alone = [not all(sides) for sides in answers]
+    values = _values(canary)
+    gate.observe(
+        {**values, "answered": [float(by_canary) for _, by_canary in answers]},
+        _values(stable),
+        {name: [value > 0 for value in values[name]] for name in _RATES},
+        {**dict.fromkeys(_RATES, neither), **dict.fromkeys(_LATENCIES, one_alone)},
+    )
+
+
+def _values(outcomes: Sequence[canary_pb2.Outcome]) -> dict[str, list[float]]:
+    """Return the values of one track; empty and truncated answers are errors."""
+    return {
+        "errors": [float(one.failed or one.empty or one.truncated) for one in outcomes],
+        "violations": [float(one.withheld) for one in outcomes],
+        "latency": [max(_MIN_LATENCY_S, one.latency_s) for one in outcomes],
+    }
 
 
 def _combine_decisions(analysis: _Analysis, probes: int) -> CanaryAssessment:
     """Roll back if either gate does, promote if both do; the order of verdicts is by caution."""
-    decisions = [analysis.live.decision()]
+    decided = analysis.decided or {}
+    decisions = [decided.get(_LIVE) or analysis.live.decision()]
     if analysis.quality is not None:
-        quality = analysis.quality.decision()
+        quality = decided.get(_QUALITY) or analysis.quality.decision()
         # Probes are finite: when all are used and nothing is shown, waiting longer shows no more.
         if quality.verdict is CanaryVerdict.CONTINUE and len(analysis.probed) >= probes:
             reasons = (f"quality is not shown by {probes} probes", *quality.reasons)
@@ -314,8 +295,6 @@ def _combine_decisions(analysis: _Analysis, probes: int) -> CanaryAssessment:
     verdict = next((one for one in by_caution if one in verdicts), CanaryVerdict.PROMOTE)
     why = [r for decision in decisions if decision.verdict is verdict for r in decision.reasons]
     evidence = {
-        name: (metric, decision.items)
-        for decision in decisions
-        for name, metric in decision.evidence.items()
+        name: metric for decision in decisions for name, metric in decision.evidence.items()
     }
     return CanaryAssessment(verdict, tuple(why), decisions[0].items, evidence)

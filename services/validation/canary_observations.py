@@ -2,7 +2,9 @@
 
 The gateway appends one ``PairObservation`` per entry to ``bem:canary:<id>``; this service appends
 the scores of probes to ``bem:canary:<id>:scores``. Both streams are append-only, so an analysis
-after a restart reads the same entries in the same order.
+after a restart reads the same entries in the same order. The stream of pairs is cut off at its
+beginning in time: ``bem:canary:<id>:decisions`` names the first entry that an analysis has read,
+and holds the final decisions (``canary_decisions``).
 """
 
 import math
@@ -22,7 +24,8 @@ from redis.exceptions import RedisError
 _LOG = logs.get("validation.canary_observations")
 FIRST = "-"
 """Cursor before the first entry of a stream."""
-SCORES_SUFFIX = ":scores"
+SCORES_SUFFIX, DECISIONS_SUFFIX = ":scores", ":decisions"
+_FIRST_FIELD = "first"
 _PAGE_SIZE = 1000
 _TIMEOUT_S = 2.0
 SKIPPED = Counter(
@@ -94,6 +97,41 @@ class CanaryObservations:
         """
         fields = {"probe": score.probe, "stable": repr(score.stable), "canary": repr(score.canary)}
         await _reachable(self._redis.xadd(_scores_stream(canary_id), fields))
+
+    async def has_first_pair(self, canary_id: str) -> bool:
+        """Return whether the pairs begin where the first analysis of the canary began.
+
+        The first call that finds an entry records it.
+
+        Raises:
+            UnavailableError: Redis does not respond.
+        """
+        key = f"{CANARY_STREAM_PREFIX}{canary_id}{DECISIONS_SUFFIX}"
+        known = await _reachable(self._redis.hget(key, _FIRST_FIELD))
+        stream = f"{CANARY_STREAM_PREFIX}{canary_id}"
+        entries = await _reachable(self._redis.xrange(stream, "-", "+", count=1))
+        if known is None and entries:
+            await _reachable(self._redis.hset(key, _FIRST_FIELD, entries[0][0]))
+        return known is None or bool(entries and entries[0][0] == known)
+
+    async def read_decision(self, canary_id: str, field: str) -> str | None:
+        """Return a stored decision; None if there is none.
+
+        Raises:
+            UnavailableError: Redis does not respond.
+        """
+        key = f"{CANARY_STREAM_PREFIX}{canary_id}{DECISIONS_SUFFIX}"
+        found: bytes | None = await _reachable(self._redis.hget(key, field))
+        return None if found is None else found.decode()
+
+    async def write_decision(self, canary_id: str, field: str, decision: str) -> None:
+        """Store a decision.
+
+        Raises:
+            UnavailableError: Redis does not respond.
+        """
+        key = f"{CANARY_STREAM_PREFIX}{canary_id}{DECISIONS_SUFFIX}"
+        await _reachable(self._redis.hset(key, field, decision))
 
     async def close(self) -> None:
         """Close the connections."""

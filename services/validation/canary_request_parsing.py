@@ -4,17 +4,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bem_fleet.services.validation.canary_analysis import TRIPWIRE_WINDOW, AnalysisTerms
-from bem_fleet.services.validation.canary_observations import SCORES_SUFFIX
+from bem_fleet.services.validation.canary_observations import DECISIONS_SUFFIX, SCORES_SUFFIX
 from bem_fleet.services.validation.probe_client import ProbeTarget
+from bem_fleet.stats.canary_terms import TRIPWIRE_WINDOW, AnalysisTerms
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
+from fleet.wire import CANARY_STREAM_PAIRS
 
 MAX_ID_LENGTH = 256
 MAX_PROBES = 200
 MAX_PROMPT_LENGTH = 8192
 MAX_ANSWERS = 16
-MAX_PAIRS = 1_000_000
+MAX_PAIRS = CANARY_STREAM_PAIRS
+"""More pairs than the stream keeps could not be read again after a restart."""
+MAX_TAIL_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def parse_analysis_request(
         InvalidArgumentError: A field is missing or exceeds its limit.
     """
     name = request.canary_id
-    # An id with the suffix of the score streams would read another canary's scores as pairs.
-    if not 1 <= len(name) <= MAX_ID_LENGTH or name.endswith(SCORES_SUFFIX):
+    # An id with the suffix of another key would read that canary's scores as pairs.
+    if not 1 <= len(name) <= MAX_ID_LENGTH or name.endswith((SCORES_SUFFIX, DECISIONS_SUFFIX)):
         raise InvalidArgumentError(
             "canary_id", f"{name[:40]!r} is not an id; use 1 to {MAX_ID_LENGTH} characters"
         )
@@ -122,6 +125,10 @@ def parse_terms(terms: pb.CanaryTerms) -> AnalysisTerms:
         quality_margin=between("quality_margin", 0, 1),
         error_limit=count("error_limit", TRIPWIRE_WINDOW),
         violation_limit=count("violation_limit", TRIPWIRE_WINDOW),
+        min_answered=between("min_answered", 0, 1),
+        tail_ratio=between("tail_ratio", 1, MAX_TAIL_RATIO),
+        p95_margin=between("p95_margin", 0, 1),
+        p99_margin=between("p99_margin", 0, 1),
     )
 
 

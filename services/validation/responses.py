@@ -136,12 +136,13 @@ def canary_response(decision: CanaryAssessment) -> pb.AnalyzeCanaryResponse:
         evidence=[
             pb.CanaryEvidence(
                 metric=name,
-                mean_gain=one.mean_gain if items else None,
+                mean_gain=one.mean_gain if one.pairs else None,
                 p_shown=one.p_shown,
                 p_worse=one.p_worse,
-                pairs=items,
+                pairs=one.pairs,
+                correlation_time=one.correlation_time,
             )
-            for name, (one, items) in decision.evidence.items()
+            for name, one in decision.evidence.items()
         ],
     )
 

@@ -22,6 +22,10 @@ WIDE_MARGINS = {
     "violationMargin": 0.3,
     "latencyMargin": 3.5,
     "qualityMargin": 0.5,
+    "minAnswered": 0.5,
+    "tailRatio": 10.0,
+    "p95Margin": 0.3,
+    "p99Margin": 0.3,
 }
 PROBES = [
     {"prompt": capital_prompt(country, city), "answers": [f'{{"answer": "{city}"}}', city]}

@@ -42,7 +42,7 @@ from tests.integration.validations import validation
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
-UNDECIDED = {"maxPairs": 1_000_000, "errorMargin": 0.001, "latencyMargin": 3.5}
+UNDECIDED = {"maxPairs": 200_000, "errorMargin": 0.001, "latencyMargin": 3.5}
 STEPS = [{"weight": 10, "seconds": 1}, {"weight": 50, "seconds": 1}]
 
 

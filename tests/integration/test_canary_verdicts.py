@@ -28,6 +28,10 @@ TERMS = pb.CanaryTerms(
     quality_margin=0.05,
     error_limit=10,
     violation_limit=10,
+    min_answered=0.9,
+    tail_ratio=1.25,
+    p95_margin=0.15,
+    p99_margin=0.15,
 )
 
 
@@ -64,8 +68,10 @@ def request(**more: Any) -> pb.AnalyzeCanaryRequest:
     ("changed", "verdict", "reason"),
     [
         ({}, pb.CANARY_VERDICT_PROMOTE, "errors is shown"),
-        ({"failed": True}, pb.CANARY_VERDICT_ROLLBACK, "tripwire errors"),
-        ({"withheld": True}, pb.CANARY_VERDICT_ROLLBACK, "tripwire violations"),
+        ({"failed": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
+        ({"empty": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
+        ({"truncated": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
+        ({"withheld": True}, pb.CANARY_VERDICT_ROLLBACK, "violations is worse"),
         ({"latency_s": 0.03}, pb.CANARY_VERDICT_ROLLBACK, "latency is worse"),
     ],
 )

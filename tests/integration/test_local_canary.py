@@ -187,7 +187,7 @@ async def test_people_steer_by_command(
     """Pause holds, abort ends at once; what cannot be is refused with the reason."""
     async with machine(redis_server) as one:
         early = await one.run_canary("abort", "router")
-        await one.begin(maxPairs=1_000_000, errorMargin=0.001)
+        await one.begin(maxPairs=200_000, errorMargin=0.001)
         await one.phase("Canary")
         second = await one.begin()
         paused = await one.run_canary("pause", "router")

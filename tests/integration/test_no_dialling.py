@@ -42,6 +42,10 @@ TERMS: dict[str, Any] = {
     "quality_margin": 0.1,
     "error_limit": 10,
     "violation_limit": 10,
+    "min_answered": 0.9,
+    "tail_ratio": 1.25,
+    "p95_margin": 0.1,
+    "p99_margin": 0.1,
 }
 
 

@@ -15,6 +15,7 @@ from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import RedisServer
+from fleet.wire import PAIR_VERSION
 
 from tests.integration.tracks import (
     Script,
@@ -171,7 +172,7 @@ async def test_the_mirror_asks_both_and_answers_by_one(
     assert all("right" in one.text for one in answers)
     assert sum(pair.canary.failed for pair in pairs) == 5
     assert not any(pair.stable.failed or pair.stable.withheld for pair in pairs)
-    assert {pair.version for pair in pairs} == {1}
+    assert {pair.version for pair in pairs} == {PAIR_VERSION}
     assert all(pair.stable.latency_s > 0 for pair in pairs)
 
 

@@ -31,6 +31,10 @@ EASY: dict[str, Any] = {
     "violationMargin": 0.15,
     "latencyMargin": 2.0,
     "qualityMargin": 0.3,
+    "minAnswered": 0.8,
+    "tailRatio": 4.0,
+    "p95Margin": 0.15,
+    "p99Margin": 0.15,
     "probes": [{"prompt": f"question {i}?", "answers": ["right"]} for i in range(60)],
 }
 """A canary analysis that few answers decide."""

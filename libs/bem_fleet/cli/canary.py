@@ -15,6 +15,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
 from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.canary_explanation import explanation_from_message, format_explanation
 from bem_fleet.cli.canary_table import format_canary, from_message
 from bem_fleet.cli.operator_channel import open_operator_channel
 from bem_fleet.cli.operator_key import operator_metadata
@@ -121,6 +122,18 @@ def status(ctx: typer.Context, mission: str) -> int:
     def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
         found = fleet.GetMission(request, **options).mission
         return format_canary(found.name, from_message(found))
+
+    return _call(ctx.obj, call)
+
+
+@app.command("explain")
+def explain(ctx: typer.Context, mission: str) -> int:
+    """Print what the analysis has shown, its terms, and after how many pairs harm is found."""
+    request = pb.GetMissionRequest(namespace=ctx.obj.namespace, name=mission)
+
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
+        found = fleet.GetMission(request, **options).mission
+        return format_explanation(explanation_from_message(found))
 
     return _call(ctx.obj, call)
 

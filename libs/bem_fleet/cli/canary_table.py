@@ -96,18 +96,6 @@ def format_canary(name: str, canary: CanaryStatus | None) -> str:
     return "\n".join(f"{key:<16} {value}" for key, value in rows)
 
 
-def format_explanation(mission: Mapping[str, Any]) -> str:
-    """Return what the analysis of a canary has shown and what it still waits for."""
-    gate = ((mission.get("status") or {}).get("canary") or {}).get("gate")
-    if not gate:
-        return f"{mission['metadata']['name']}: no analysis yet"
-    lines = [f"verdict {gate['verdict']} after {gate['pairs']} pairs"]
-    lines += [f"  {reason}" for reason in gate.get("reasons", "").split("; ") if reason]
-    if gate.get("delta"):
-        lines.append(f"least certain metric: {gate['delta']}, p = {gate['p']} (anytime-valid)")
-    return "\n".join(lines)
-
-
 def format_history(mission: Mapping[str, Any]) -> str:
     """Return the phase changes of a canary, oldest first."""
     changes = ((mission.get("status") or {}).get("canary") or {}).get("history") or []

@@ -19,12 +19,8 @@ from fleet.files import make_private_folder, private_umask, write_atomic
 
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.canary import COMMANDS, read_steps
-from bem_fleet.cli.canary_table import (
-    format_canary,
-    format_explanation,
-    format_history,
-    from_resource,
-)
+from bem_fleet.cli.canary_explanation import explanation_from_resource, format_explanation
+from bem_fleet.cli.canary_table import format_canary, format_history, from_resource
 
 ANNOTATION = "fleet.bem.dev/canary"
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="namespace of the mission")]
@@ -92,8 +88,8 @@ def history(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
 
 @gate.command("explain")
 def explain(ctx: typer.Context, mission: str, namespace: Namespace = "") -> int:
-    """Print what the analysis has shown and what it waits for."""
-    return _show(namespace or ctx.obj, mission, format_explanation)
+    """Print what the analysis has shown, its terms, and after how many pairs harm is found."""
+    return _show(namespace or ctx.obj, mission, _explanation_text)
 
 
 @app.command("key")
@@ -157,6 +153,10 @@ def start_patch(
 
 def _status_text(mission: Mapping[str, Any]) -> str:
     return format_canary(mission["metadata"]["name"], from_resource(mission))
+
+
+def _explanation_text(mission: Mapping[str, Any]) -> str:
+    return format_explanation(explanation_from_resource(mission))
 
 
 def _kubectl(namespace: str, *words: str) -> list[str]:

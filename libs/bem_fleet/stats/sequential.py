@@ -17,10 +17,13 @@ wealth by 1.5, 1.5, 1 and 1.5, to 3.375: the always-valid p-value is 1 / 3.375 =
 would halve the wealth. At alpha = 0.05 the test rejects once the wealth reaches 20, here after
 eight gains of +1 without a loss (1.5^8 = 25.6).
 
-The tests assume no distribution and no independence, only that each observation lies between
-``low`` and ``high`` and that its conditional mean given the past satisfies the null. Paired score
-differences (-1 to 1), rates (0 to 1) and winsorised log-ratios of latencies are therefore tested
-alike; see ``canary_gate.CanaryMetric`` for the three.
+``BettingTest`` assumes no distribution, only that each observation lies between ``low`` and
+``high`` and that its conditional mean given the past satisfies the null. Paired score differences
+(-1 to 1), rates (0 to 1) and winsorised log-ratios of latencies are therefore tested alike; see
+``canary_metrics.CanaryMetric``. An autocorrelated stream breaks the condition: after a slow pair
+the next one is probably slow too, whatever the mean is. ``SequentialTest`` therefore divides the
+log-wealth by the stream's correlation time (``dependence``) and concludes nothing from fewer than
+ten effective observations.
 """
 
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ import numpy as np
 from bem.errors import InvalidScoresError
 from numpy.typing import ArrayLike, NDArray
 
+from bem_fleet.stats.dependence import CorrelationTime
 from bem_fleet.stats.samples import FloatArray, validate_fraction, validate_scores
 from bem_fleet.stats.spending import AlphaSpending, SignFlipTest
 
@@ -80,8 +84,13 @@ class BettingTest:
         self._log_wealth = np.zeros((streams, len(_STAKE_GRID)))
         self._peak = np.zeros(streams)
 
-    def update(self, values: ArrayLike) -> None:
-        """Add the next observations, [n] for one stream or [streams, n].
+    def update(self, values: ArrayLike, dependence: CorrelationTime | None = None) -> None:
+        """Add the next observations, [n] for one stream or [streams, n], and look.
+
+        Args:
+            values: Observations between ``low`` and ``high``.
+            dependence: Correlation times of the streams; None takes each observation as new
+                evidence.
 
         Raises:
             InvalidScoresError: Observations are NaN or outside the bounds, or the number of streams
@@ -100,18 +109,29 @@ class BettingTest:
             )
         gains = self._sign * (block - self._null)
         for start in range(0, gains.shape[1], _PRODUCT_BLOCK):
-            chunk = gains[:, start : start + _PRODUCT_BLOCK]
-            for k, stake in enumerate(self._stakes):
-                self._log_wealth[:, k] += np.log(np.prod(1 + stake * chunk, axis=1))
+            chunk = gains[:, start : start + _PRODUCT_BLOCK, None]
+            self._log_wealth += np.log(np.prod(1 + self._stakes * chunk, axis=1))
         self.items += block.shape[1]
-        self._peak = np.maximum(self._peak, self.log_e)
+        if dependence is None:
+            self._peak = np.maximum(self._peak, self.log_e)
+        else:
+            log_e = np.where(dependence.suffices, self._mean_log_wealth(dependence.times), 0.0)
+            self._peak = np.maximum(self._peak, log_e)
+
+    @property
+    def null(self) -> float:
+        """Mean under the null hypothesis."""
+        return self._null
 
     @property
     def log_e(self) -> FloatArray:
         """Logarithm of the current e-value (mean wealth over the stakes), [streams]."""
-        return np.asarray(
-            np.logaddexp.reduce(self._log_wealth, axis=1) - np.log(self._log_wealth.shape[1])
-        )
+        return self._mean_log_wealth(np.ones(len(self._peak)))
+
+    def _mean_log_wealth(self, times: FloatArray) -> FloatArray:
+        """Return the log of the mean wealth, each stake's log divided by the time, [streams]."""
+        adjusted = self._log_wealth / times[:, None]
+        return np.asarray(np.logaddexp.reduce(adjusted, axis=1) - np.log(adjusted.shape[1]))
 
     @property
     def p_values(self) -> FloatArray:
@@ -226,8 +246,8 @@ class SequentialTest:
     """Sequential test of gains (above 0 where the mission is better) for better, worse or futile.
 
     Three tests run at once: bets, except that ``worse`` may use a sign-flip test with alpha
-    spending. ``worse`` takes precedence over ``better``: a small loss within the non-inferiority
-    margin can reach both.
+    spending. The bets share one estimate of the correlation time. ``worse`` takes precedence over
+    ``better``: a small loss within the non-inferiority margin can reach both.
 
     Args:
         spec: Hypotheses and error rates.
@@ -267,17 +287,39 @@ class SequentialTest:
                 test(-spec.futility_margin, spec.alpha_worse, greater=True),
             )
         )
+        self.dependence = CorrelationTime(streams)
+        self._tolerated_loss = spec.tolerated_loss
         self._total = np.zeros(streams)
 
     def update(self, gains: ArrayLike) -> None:
-        """Add the next gains, [n] for one stream or [streams, n].
+        """Add the next gains, [n] for one stream or [streams, n], and look.
+
+        Args:
+            gains: Gains; NaN is a pair that is no evidence, neither of a gain nor of equality.
 
         Raises:
             InvalidScoresError: The conditions of ``BettingTest.update`` are not met.
         """
-        for test in (self.better, self.worse, *self._within):
-            test.update(gains)
-        self._total += np.asarray(gains, dtype=np.float64).sum(axis=-1)
+        block = np.asarray(gains, dtype=np.float64)
+        block = block.reshape(-1, block.shape[-1])
+        if len(block) != len(self._total):
+            raise InvalidScoresError(f"streams: got {len(block)}; the test has {len(self._total)}")
+        missing = np.isnan(block)
+        self.dependence.update(block)
+        bets = [self.better, *self._within]
+        if isinstance(self.worse, SignFlipTest):
+            self.worse.update(np.where(missing, -self._tolerated_loss, block))
+        else:
+            bets.append(self.worse)
+        for test in bets:
+            # At the null itself nothing is won or lost.
+            test.update(np.where(missing, test.null, block), self.dependence)
+        self._total += np.where(missing, 0.0, block).sum(axis=1)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of gains that are evidence, [streams]."""
+        return self.dependence.counts.copy()
 
     @property
     def futile(self) -> BoolArray:
@@ -290,8 +332,8 @@ class SequentialTest:
     @property
     def means(self) -> FloatArray:
         """Mean gain so far, [streams]; NaN before the first observation."""
-        items = self.better.items
-        return self._total / items if items else np.full(len(self._total), np.nan)
+        counts = self.dependence.counts
+        return np.where(counts > 0, self._total / np.maximum(1, counts), np.nan)
 
     @property
     def outcomes(self) -> list[SequentialOutcome]:

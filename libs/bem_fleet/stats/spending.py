@@ -43,11 +43,15 @@ class AlphaSpending:
             detect the smallest harm that must be stopped (``effects.required_items``).
         replicates: Number of sign-flipped paths beside the true one, at least 100. The error is
             spent in steps of 1 / (replicates + 1).
+        block: Number of pairs in a row whose signs flip together, at least 1. Pairs that repeat
+            each other need blocks of several correlation times (the wild bootstrap of dependent
+            data: Shao, "The dependent wild bootstrap", JASA 105, 2010).
     """
 
     horizon: int
     half_spent_at: int
     replicates: int = 2_000
+    block: int = 1
 
     def __post_init__(self) -> None:
         """Validate the schedule.
@@ -55,10 +59,10 @@ class AlphaSpending:
         Raises:
             InvalidScoresError: A number is below its minimum.
         """
-        if self.horizon < 1 or self.half_spent_at < 1 or self.replicates < 100:
+        if min(self.horizon, self.half_spent_at, self.block) < 1 or self.replicates < 100:
             raise InvalidScoresError(
-                f"horizon {self.horizon} and half_spent_at {self.half_spent_at} start at 1, "
-                f"replicates {self.replicates} at 100"
+                f"horizon {self.horizon}, half_spent_at {self.half_spent_at} and block "
+                f"{self.block} start at 1, replicates {self.replicates} at 100"
             )
 
     def share(self, items: int) -> float:
@@ -104,9 +108,12 @@ class SignFlipTest:
         self._losses = np.zeros((streams, spending.replicates + 1))
         self._crossed = np.zeros(self._losses.shape, dtype=bool)
         self._level = np.ones(streams)
+        self._open_block = np.zeros((streams, 0))
 
     def update(self, gains: ArrayLike) -> None:
         """Add the next gains, [n] for one stream or [streams, n], and test.
+
+        The last pairs wait until their block is complete.
 
         Raises:
             InvalidScoresError: Gains are NaN or infinite, or the number of streams is wrong.
@@ -117,13 +124,18 @@ class SignFlipTest:
         )
         if len(block) != len(self._losses):
             raise InvalidScoresError(f"streams: got {len(block)}; the test has {len(self._losses)}")
-        flips = self._rng.integers(0, 2, (block.shape[1], self._losses.shape[1])) * 2.0 - 1
+        waiting = np.concatenate([self._open_block, block + self._tolerated_loss], axis=1)
+        size = self._spending.block
+        complete = waiting.shape[1] // size * size
+        self._open_block = waiting[:, complete:]
+        sums = waiting[:, :complete].reshape(len(waiting), -1, size).sum(axis=2)
+        flips = self._rng.integers(0, 2, (sums.shape[1], self._losses.shape[1])) * 2.0 - 1
         flips[:, 0] = 1
-        flips *= 1 + _WEIGHT_JITTER * self._rng.random((block.shape[1], 1))
-        self.items += block.shape[1]
+        flips *= 1 + _WEIGHT_JITTER * self._rng.random((sums.shape[1], 1))
+        self.items += complete
         # A rejection is final, so the paths of rejected streams are no longer needed.
         open_rows = np.flatnonzero(~self._crossed[:, 0])
-        self._losses[open_rows] -= (block[open_rows] + self._tolerated_loss) @ flips
+        self._losses[open_rows] -= sums[open_rows] @ flips
         self._spend(open_rows)
 
     @property

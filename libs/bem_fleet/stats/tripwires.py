@@ -6,11 +6,21 @@ the pairs must therefore also show that the canary has it more often, by bets (`
 share of the rollback's alpha. A harmless canary then trips with at most that probability, over all
 looks together.
 
-Example: ``Tripwire("error", events=10, window=50, metric="error")``. A canary fails on requests 201
-to 210 while stable answers them: 10 events in 50 requests reach the limit. Each loss multiplies
-the wealth at stake 0.9 by 1.9, ten losses by 1.9^10 = 613, from 0.25 to 153. That exceeds 1 / alpha
-for any alpha above 0.0066, so the tripwire acts at request 210. If stable fails on the same
-requests, the gains are 0, the wealth does not grow, and nothing trips.
+Failures that come together are one incident: the bets see blocks of ``INCIDENT_BLOCK`` pairs, each
+lost if the canary alone had the event in it. The level therefore holds for spells within a block
+and, in simulation, for geometric spells of ten pairs on average on either track
+(``results/canary_dependence.md``). A spell of six to eighteen blocks on the canary alone cannot be
+told from an outage, and ends the canary as one does.
+
+Against a stable without errors no test that allows for any rate of stable can multiply its wealth
+by more than 2 with each error of the canary (Turner, Ly and Gruenwald, "Generic E-variables for
+exact sequential k-sample tests that allow for optional stopping", JSPI 230, 2024): five errors are
+the fewest that a level of 5 % allows, and the stake 0.98 needs six at 2.5 %.
+
+Example: ``Tripwire("error", events=5, window=100, metric="error")`` at a share of alpha of 0.025,
+no loss tolerated. Of a canary's requests each twelfth fails and none of stable's: the wealth at
+stake, 0.8, becomes 0.8 * 1.98^6 = 48 with the sixth error, at pair 72, and exceeds 1 / 0.025. If
+stable fails on the same requests, the blocks are even, the wealth does not grow, and nothing trips.
 """
 
 from collections.abc import Mapping
@@ -22,8 +32,13 @@ from numpy.typing import NDArray
 
 from bem_fleet.stats.samples import FloatArray, validate_fraction
 
-# High stakes only: the metric's own test detects slow harms.
-_STAKE_GRID = np.array([0.9, 0.5])
+INCIDENT_BLOCK = 4
+"""Pairs of which the events count once."""
+# High stakes only: the metric's own test detects slow harms. The higher one grows fastest while
+# stable has no event, the lower one survives an event of stable.
+_STAKE_GRID = np.array([0.98, 0.6])
+_STAKED = np.array([0.8, 0.1])
+_RESERVE = 1 - float(_STAKED.sum())
 _RESTAKE_INTERVAL = 100
 
 
@@ -64,15 +79,15 @@ class Tripwire:
 class BurstTest:
     """Betting test for a burst of losses that may begin at any time, per stream.
 
-    Half of the wealth is staked from the first pair. The other half is held in reserve and staked
-    in equal parts every 100 pairs until the horizon, so that wealth lost on earlier pairs does not
+    Most of the wealth is staked from the first pair. The rest is held in reserve and staked in
+    equal parts every 100 pairs until the horizon, so that wealth lost on earlier pairs does not
     hide a burst now. Moving wealth at fixed times keeps it a supermartingale under "the mean loss
     is at most ``tolerated_loss``", and Ville's inequality holds as for
     ``sequential.BettingTest``.
 
     Args:
         alpha: Probability of a false alarm over all looks together, between 0 and 1.
-        tolerated_loss: Largest mean loss that is no harm, from 0 to below ``bound``.
+        tolerated_loss: Largest mean loss of a pair that is no harm, from 0 to below ``bound``.
         bound: Largest absolute gain of one pair, above 0.
         horizon: Number of pairs at which the last part of the reserve is staked.
         streams: Number of canaries side by side.
@@ -96,28 +111,37 @@ class BurstTest:
             )
         self.alpha = validate_fraction(alpha, "alpha")
         self.items = 0
-        self._tolerated_loss = tolerated_loss
-        self._stakes = _STAKE_GRID / (bound + tolerated_loss)
+        # A block is lost with at most the sum of its pairs' probabilities. Its null stays below the
+        # bound, where a loss could win nothing any more.
+        self._tolerated_loss = min(INCIDENT_BLOCK * tolerated_loss, (tolerated_loss + bound) / 2)
+        self._stakes = _STAKE_GRID / (bound + self._tolerated_loss)
         self._parts = max(1, horizon // _RESTAKE_INTERVAL)
         self._reserve_parts = self._parts
-        self._log_wealth = np.full((streams, len(_STAKE_GRID)), np.log(0.5 / len(_STAKE_GRID)))
+        self._log_wealth = np.tile(np.log(_STAKED), (streams, 1))
         self._rejected = np.zeros(streams, dtype=bool)
+        self._open_block = np.zeros((streams, 0))
 
     def update(self, gains: FloatArray) -> None:
-        """Add the next gains, [streams, n], each within plus and minus the bound, and test."""
-        done, n = 0, gains.shape[1]
-        while done < n:
-            # Split at multiples of the interval, so that the stakes do not depend on block sizes.
-            size = min(n - done, _RESTAKE_INTERVAL - self.items % _RESTAKE_INTERVAL)
-            losses = -gains[:, done : done + size] - self._tolerated_loss
-            for k, stake in enumerate(self._stakes):
-                self._log_wealth[:, k] += np.log1p(stake * losses).sum(axis=1)
-            done += size
-            self.items += size
+        """Add the next gains, [streams, n], each within plus and minus the bound, and test.
+
+        Args:
+            gains: Gains of the pairs; NaN is a pair that is no evidence. The last pairs wait until
+                their block is complete.
+        """
+        waiting = np.concatenate([self._open_block, np.nan_to_num(gains, nan=0.0)], axis=1)
+        complete = waiting.shape[1] // INCIDENT_BLOCK * INCIDENT_BLOCK
+        self._open_block = waiting[:, complete:]
+        blocks = waiting[:, :complete].reshape(len(waiting), -1, INCIDENT_BLOCK)
+        # The worst loss against the best gain: a spell within a block counts once on each side.
+        losses = -np.minimum(blocks.min(axis=2, initial=0.0), 0.0)
+        outcomes = losses - np.maximum(blocks.max(axis=2, initial=0.0), 0.0) - self._tolerated_loss
+        for column in outcomes.T:
+            self._log_wealth += np.log1p(self._stakes * column[:, None])
+            self.items += INCIDENT_BLOCK
             self._rejected |= self.log_e >= -np.log(self.alpha)
             if self.items % _RESTAKE_INTERVAL == 0 and self._reserve_parts:
                 self._reserve_parts -= 1
-                part = np.log(0.5 / self._parts / len(_STAKE_GRID))
+                part = np.log(_RESERVE / self._parts / len(_STAKE_GRID))
                 self._log_wealth = np.logaddexp(self._log_wealth, part)
 
     @property
@@ -126,7 +150,9 @@ class BurstTest:
         staked = np.logaddexp.reduce(self._log_wealth, axis=1)
         if not self._reserve_parts:
             return np.asarray(staked)
-        return np.asarray(np.logaddexp(staked, np.log(0.5 * self._reserve_parts / self._parts)))
+        return np.asarray(
+            np.logaddexp(staked, np.log(_RESERVE * self._reserve_parts / self._parts))
+        )
 
     @property
     def rejected(self) -> NDArray[np.bool_]:
@@ -158,7 +184,8 @@ class TripwireMonitor:
         """
         window = self.tripwire.window
         seen = np.concatenate([self._recent, happened], axis=1)
-        sums = np.cumsum(np.pad(seen, ((0, 0), (1, 0))), axis=1)
+        sums = np.zeros((len(seen), seen.shape[1] + 1), dtype=np.int64)
+        np.cumsum(seen, axis=1, out=sums[:, 1:])
         within = sums[:, window:] - sums[:, :-window]
         self._reached |= (within >= self.tripwire.events).any(axis=1)
         self._recent = seen[:, seen.shape[1] - (window - 1) :]

@@ -13,6 +13,27 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class MetricStatus:
+    """Evidence on one metric, as the Mission's status holds it.
+
+    Attributes:
+        metric: Name of the metric.
+        gain: Mean gain of the canary; None before the first pair.
+        shown: Always-valid p-value against what promotion requires.
+        worse: Always-valid p-value against a tolerable loss.
+        pairs: Number of pairs that are evidence.
+        correlation: Number of pairs in a row that carry the information of one.
+    """
+
+    metric: str
+    gain: float | None
+    shown: float
+    worse: float
+    pairs: int
+    correlation: float
+
+
+@dataclass(frozen=True)
 class GateStatus:
     """Latest result of the canary analysis.
 
@@ -22,6 +43,7 @@ class GateStatus:
         pairs: Number of request pairs that the analysis has seen.
         delta: Mean gain of the metric that is farthest from being shown, for the printed column.
         p: Always-valid p-value of that metric, for the printed column.
+        evidence: Evidence by metric.
     """
 
     verdict: str = "continue"
@@ -29,6 +51,7 @@ class GateStatus:
     pairs: int = 0
     delta: str = ""
     p: str = ""
+    evidence: tuple[MetricStatus, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +137,7 @@ def _read_gate(gate: Mapping[str, Any]) -> GateStatus:
         pairs=int(gate.get("pairs", 0)),
         delta=gate.get("delta", ""),
         p=gate.get("p", ""),
+        evidence=tuple(MetricStatus(**one) for one in gate.get("evidence") or ()),
     )
 
 
@@ -149,7 +173,7 @@ def canary_status_patch(
         **_write_state(state),
         "image": image,
         "model": model,
-        "gate": asdict(gate),
+        "gate": {**asdict(gate), "evidence": [asdict(one) for one in gate.evidence]},
         "history": _history(old, state, gate.pairs),
         "stable": dict(stable) if is_new else dict(old.stable_snapshot),
         "restore": stopped_promotion or (not is_new and old.undo_promotion),

@@ -41,3 +41,18 @@ async def test_absent_redis_is_unavailable_and_named() -> None:
     with pytest.raises(UnavailableError, match="bem:test"):
         await writer.ping()
     await writer.close()
+
+
+async def test_a_batch_is_appended_in_order(redis_server: RedisServer) -> None:
+    """Records of several streams share a round trip; a Redis that is away keeps none of them."""
+    writer = StreamWriter(redis_server.url, "bem:test")
+    await writer.append_all([("ab"[n % 2], {"n": str(n)}) for n in range(6)])
+    await writer.close()
+    away = StreamWriter(f"redis://127.0.0.1:{free_port()}/0", "bem:test")
+    with pytest.raises(UnavailableError, match="stream a"):
+        await away.append_all([("a", {"n": "9"})])
+    await away.close()
+
+    with redis.from_url(redis_server.url, decode_responses=True) as client:
+        stored = {name: [fields["n"] for _, fields in client.xrange(name)] for name in "ab"}
+    assert stored == {"a": ["0", "2", "4"], "b": ["1", "3", "5"]}

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/canary/v1/canary.proto\x12\x12\x62\x65mfleet.canary.v1\">\n\x07Outcome\x12\x0e\n\x06\x66\x61iled\x18\x01 \x01(\x08\x12\x10\n\x08withheld\x18\x02 \x01(\x08\x12\x11\n\tlatency_s\x18\x03 \x01(\x01\"|\n\x0fPairObservation\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12+\n\x06stable\x18\x02 \x01(\x0b\x32\x1b.bemfleet.canary.v1.Outcome\x12+\n\x06\x63\x61nary\x18\x03 \x01(\x0b\x32\x1b.bemfleet.canary.v1.Outcomeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/canary/v1/canary.proto\x12\x12\x62\x65mfleet.canary.v1\"`\n\x07Outcome\x12\x0e\n\x06\x66\x61iled\x18\x01 \x01(\x08\x12\x10\n\x08withheld\x18\x02 \x01(\x08\x12\x11\n\tlatency_s\x18\x03 \x01(\x01\x12\r\n\x05\x65mpty\x18\x04 \x01(\x08\x12\x11\n\ttruncated\x18\x05 \x01(\x08\"|\n\x0fPairObservation\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12+\n\x06stable\x18\x02 \x01(\x0b\x32\x1b.bemfleet.canary.v1.Outcome\x12+\n\x06\x63\x61nary\x18\x03 \x01(\x0b\x32\x1b.bemfleet.canary.v1.Outcomeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bemfleet.canary.v1.canary_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OUTCOME']._serialized_start=55
-  _globals['_OUTCOME']._serialized_end=117
-  _globals['_PAIROBSERVATION']._serialized_start=119
-  _globals['_PAIROBSERVATION']._serialized_end=243
+  _globals['_OUTCOME']._serialized_end=151
+  _globals['_PAIROBSERVATION']._serialized_start=153
+  _globals['_PAIROBSERVATION']._serialized_end=277
 # @@protoc_insertion_point(module_scope)

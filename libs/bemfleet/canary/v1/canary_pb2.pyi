@@ -25,22 +25,30 @@ class Outcome(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     WITHHELD_FIELD_NUMBER: _builtins.int
     LATENCY_S_FIELD_NUMBER: _builtins.int
+    EMPTY_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     failed: _builtins.bool
-    """Whether there was no answer through the server's fault."""
+    """Whether there was no complete answer through the server's fault."""
     withheld: _builtins.bool
     """Whether the safety sidecar withheld the answer."""
     latency_s: _builtins.float
     """Seconds from the request to the end of the answer."""
+    empty: _builtins.bool
+    """Whether the answer ended without any text, where the method answers with text."""
+    truncated: _builtins.bool
+    """Whether the answer was cut off at a limit, such as the largest number of tokens."""
     def __init__(
         self,
         *,
         failed: _builtins.bool = ...,
         withheld: _builtins.bool = ...,
         latency_s: _builtins.float = ...,
+        empty: _builtins.bool = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "latency_s", b"latency_s", "withheld", b"withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["empty", b"empty", "failed", b"failed", "latency_s", b"latency_s", "truncated", b"truncated", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -58,7 +66,7 @@ class PairObservation(_message.Message):
     STABLE_FIELD_NUMBER: _builtins.int
     CANARY_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """Schema version, 1. A reader must refuse versions that it does not know."""
+    """Schema version, 2. A reader must refuse versions that it does not know."""
     @_builtins.property
     def stable(self) -> Global___Outcome:
         """Outcome on the stable track."""

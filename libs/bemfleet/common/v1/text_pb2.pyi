@@ -73,6 +73,7 @@ ALTERNATIVES_FIELD_NUMBER: _builtins.int
 MARKS_REDACTION_FIELD_NUMBER: _builtins.int
 CONTINUED_FIELD_NUMBER: _builtins.int
 REPORTED_IF_WITHHELD_FIELD_NUMBER: _builtins.int
+TRUNCATES_FIELD_NUMBER: _builtins.int
 ONLY_COUNTS_FIELD_NUMBER: _builtins.int
 JOINABLE_FIELD_NUMBER: _builtins.int
 text_role: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___TextRole.ValueType]
@@ -96,6 +97,10 @@ continued: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOption
 """
 reported_if_withheld: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Reported of a withheld response too, in the error's metadata under the field's name."""
+truncates: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.bool]
+"""The value of a response's field says that the answer was cut off at a limit; canary analysis
+counts it as an error of the track.
+"""
 only_counts: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
 """The method only counts its request and returns no text: it is forwarded without a verdict."""
 joinable: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]

@@ -252,6 +252,9 @@ class Canary(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     PAIRS_FIELD_NUMBER: _builtins.int
+    VERDICT_REASONS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Id: digest of what is tried."""
     phase: _builtins.str
@@ -272,6 +275,18 @@ class Canary(_message.Message):
     """Verdict: continue, promote, rollback or inconclusive."""
     pairs: _builtins.int
     """Number of request pairs analyzed."""
+    verdict_reasons: _builtins.str
+    """Reasons for the verdict, or what is still open."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryEvidence]:
+        """Evidence of the latest analysis, by metric."""
+
+    @_builtins.property
+    def analysis(self) -> _struct_pb2.Struct:
+        """Terms of the analysis in force, as in spec.canary.analysis of the Mission; of its probes the
+        number.
+        """
+
     def __init__(
         self,
         *,
@@ -285,14 +300,61 @@ class Canary(_message.Message):
         reason: _builtins.str = ...,
         verdict: _builtins.str = ...,
         pairs: _builtins.int = ...,
+        verdict_reasons: _builtins.str = ...,
+        evidence: _abc.Iterable[Global___CanaryEvidence] | None = ...,
+        analysis: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "id", b"id", "mirror", b"mirror", "pairs", b"pairs", "paused", b"paused", "phase", b"phase", "reason", b"reason", "step", b"step", "verdict", b"verdict", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "candidate", b"candidate", "evidence", b"evidence", "id", b"id", "mirror", b"mirror", "pairs", b"pairs", "paused", b"paused", "phase", b"phase", "reason", b"reason", "step", b"step", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Canary: _TypeAlias = Canary  # noqa: Y015
+
+@_typing.final
+class CanaryEvidence(_message.Message):
+    """Evidence on one metric of a canary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    GAIN_FIELD_NUMBER: _builtins.int
+    P_SHOWN_FIELD_NUMBER: _builtins.int
+    P_WORSE_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    CORRELATION_TIME_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """Name of the metric."""
+    gain: _builtins.float
+    """Mean gain of the canary; log-ratio for the latency. Unset before the first pair."""
+    p_shown: _builtins.float
+    """Always-valid p-value against what promotion requires."""
+    p_worse: _builtins.float
+    """Always-valid p-value against a tolerable loss."""
+    pairs: _builtins.int
+    """Number of pairs that are evidence."""
+    correlation_time: _builtins.float
+    """Number of pairs in a row that carry the information of one."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        gain: _builtins.float | None = ...,
+        p_shown: _builtins.float = ...,
+        p_worse: _builtins.float = ...,
+        pairs: _builtins.int = ...,
+        correlation_time: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "gain", b"gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gain", b"_gain", "correlation_time", b"correlation_time", "gain", b"gain", "metric", b"metric", "p_shown", b"p_shown", "p_worse", b"p_worse", "pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gain: _TypeAlias = _typing.Literal["gain"]  # noqa: Y015
+    _WhichOneofArgType__gain: _TypeAlias = _typing.Literal["_gain", b"_gain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gain) -> _WhichOneofReturnType__gain | None: ...
+
+Global___CanaryEvidence: _TypeAlias = CanaryEvidence  # noqa: Y015
 
 @_typing.final
 class GetPlanRequest(_message.Message):

@@ -247,10 +247,14 @@ class CanaryTerms(_message.Message):
     QUALITY_MARGIN_FIELD_NUMBER: _builtins.int
     ERROR_LIMIT_FIELD_NUMBER: _builtins.int
     VIOLATION_LIMIT_FIELD_NUMBER: _builtins.int
+    MIN_ANSWERED_FIELD_NUMBER: _builtins.int
+    TAIL_RATIO_FIELD_NUMBER: _builtins.int
+    P95_MARGIN_FIELD_NUMBER: _builtins.int
+    P99_MARGIN_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
     """Probability of a false verdict over all analyses, between 0 and 1."""
     max_pairs: _builtins.int
-    """Number of pairs after which the canary is inconclusive, 1 to 1,000,000."""
+    """Number of pairs after which the canary is inconclusive, 1 to 200,000."""
     error_margin: _builtins.float
     """Difference of error rates, above 0 and below 1."""
     violation_margin: _builtins.float
@@ -260,13 +264,21 @@ class CanaryTerms(_message.Message):
     quality_margin: _builtins.float
     """Difference of mean scores on the probes, above 0 and below 1."""
     error_limit: _builtins.int
-    """Errors within the last 50 requests that roll the canary back at once, when the pairs show that
-    stable has fewer, at a share of alpha; 1 to 50.
+    """Errors within the last 100 requests that roll the canary back at once, when the pairs show that
+    stable has fewer, at a share of alpha; 1 to 100.
     """
     violation_limit: _builtins.int
-    """Withheld answers within the last 50 requests that roll the canary back at once, under the same
-    condition; 1 to 50.
+    """Withheld answers within the last 100 requests that roll the canary back at once, under the same
+    condition; 1 to 100.
     """
+    min_answered: _builtins.float
+    """Share of the canary's requests that must be answered, above 0 and below 1."""
+    tail_ratio: _builtins.float
+    """Factor on stable's p95 and p99 beyond which a request is slow, above 1 and at most 100."""
+    p95_margin: _builtins.float
+    """Difference of the shares of requests that are slow by stable's p95, above 0 and below 1."""
+    p99_margin: _builtins.float
+    """Difference of the shares of requests that are slow by stable's p99, above 0 and below 1."""
     def __init__(
         self,
         *,
@@ -278,10 +290,14 @@ class CanaryTerms(_message.Message):
         quality_margin: _builtins.float | None = ...,
         error_limit: _builtins.int | None = ...,
         violation_limit: _builtins.int | None = ...,
+        min_answered: _builtins.float | None = ...,
+        tail_ratio: _builtins.float | None = ...,
+        p95_margin: _builtins.float | None = ...,
+        p99_margin: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_error_limit", b"_error_limit", "_error_margin", b"_error_margin", "_latency_margin", b"_latency_margin", "_max_pairs", b"_max_pairs", "_quality_margin", b"_quality_margin", "_violation_limit", b"_violation_limit", "_violation_margin", b"_violation_margin", "alpha", b"alpha", "error_limit", b"error_limit", "error_margin", b"error_margin", "latency_margin", b"latency_margin", "max_pairs", b"max_pairs", "quality_margin", b"quality_margin", "violation_limit", b"violation_limit", "violation_margin", b"violation_margin"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_error_limit", b"_error_limit", "_error_margin", b"_error_margin", "_latency_margin", b"_latency_margin", "_max_pairs", b"_max_pairs", "_min_answered", b"_min_answered", "_p95_margin", b"_p95_margin", "_p99_margin", b"_p99_margin", "_quality_margin", b"_quality_margin", "_tail_ratio", b"_tail_ratio", "_violation_limit", b"_violation_limit", "_violation_margin", b"_violation_margin", "alpha", b"alpha", "error_limit", b"error_limit", "error_margin", b"error_margin", "latency_margin", b"latency_margin", "max_pairs", b"max_pairs", "min_answered", b"min_answered", "p95_margin", b"p95_margin", "p99_margin", b"p99_margin", "quality_margin", b"quality_margin", "tail_ratio", b"tail_ratio", "violation_limit", b"violation_limit", "violation_margin", b"violation_margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_error_limit", b"_error_limit", "_error_margin", b"_error_margin", "_latency_margin", b"_latency_margin", "_max_pairs", b"_max_pairs", "_quality_margin", b"_quality_margin", "_violation_limit", b"_violation_limit", "_violation_margin", b"_violation_margin", "alpha", b"alpha", "error_limit", b"error_limit", "error_margin", b"error_margin", "latency_margin", b"latency_margin", "max_pairs", b"max_pairs", "quality_margin", b"quality_margin", "violation_limit", b"violation_limit", "violation_margin", b"violation_margin"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_error_limit", b"_error_limit", "_error_margin", b"_error_margin", "_latency_margin", b"_latency_margin", "_max_pairs", b"_max_pairs", "_min_answered", b"_min_answered", "_p95_margin", b"_p95_margin", "_p99_margin", b"_p99_margin", "_quality_margin", b"_quality_margin", "_tail_ratio", b"_tail_ratio", "_violation_limit", b"_violation_limit", "_violation_margin", b"_violation_margin", "alpha", b"alpha", "error_limit", b"error_limit", "error_margin", b"error_margin", "latency_margin", b"latency_margin", "max_pairs", b"max_pairs", "min_answered", b"min_answered", "p95_margin", b"p95_margin", "p99_margin", b"p99_margin", "quality_margin", b"quality_margin", "tail_ratio", b"tail_ratio", "violation_limit", b"violation_limit", "violation_margin", b"violation_margin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -293,8 +309,16 @@ class CanaryTerms(_message.Message):
     _WhichOneofArgType__latency_margin: _TypeAlias = _typing.Literal["_latency_margin", b"_latency_margin"]  # noqa: Y015
     _WhichOneofReturnType__max_pairs: _TypeAlias = _typing.Literal["max_pairs"]  # noqa: Y015
     _WhichOneofArgType__max_pairs: _TypeAlias = _typing.Literal["_max_pairs", b"_max_pairs"]  # noqa: Y015
+    _WhichOneofReturnType__min_answered: _TypeAlias = _typing.Literal["min_answered"]  # noqa: Y015
+    _WhichOneofArgType__min_answered: _TypeAlias = _typing.Literal["_min_answered", b"_min_answered"]  # noqa: Y015
+    _WhichOneofReturnType__p95_margin: _TypeAlias = _typing.Literal["p95_margin"]  # noqa: Y015
+    _WhichOneofArgType__p95_margin: _TypeAlias = _typing.Literal["_p95_margin", b"_p95_margin"]  # noqa: Y015
+    _WhichOneofReturnType__p99_margin: _TypeAlias = _typing.Literal["p99_margin"]  # noqa: Y015
+    _WhichOneofArgType__p99_margin: _TypeAlias = _typing.Literal["_p99_margin", b"_p99_margin"]  # noqa: Y015
     _WhichOneofReturnType__quality_margin: _TypeAlias = _typing.Literal["quality_margin"]  # noqa: Y015
     _WhichOneofArgType__quality_margin: _TypeAlias = _typing.Literal["_quality_margin", b"_quality_margin"]  # noqa: Y015
+    _WhichOneofReturnType__tail_ratio: _TypeAlias = _typing.Literal["tail_ratio"]  # noqa: Y015
+    _WhichOneofArgType__tail_ratio: _TypeAlias = _typing.Literal["_tail_ratio", b"_tail_ratio"]  # noqa: Y015
     _WhichOneofReturnType__violation_limit: _TypeAlias = _typing.Literal["violation_limit"]  # noqa: Y015
     _WhichOneofArgType__violation_limit: _TypeAlias = _typing.Literal["_violation_limit", b"_violation_limit"]  # noqa: Y015
     _WhichOneofReturnType__violation_margin: _TypeAlias = _typing.Literal["violation_margin"]  # noqa: Y015
@@ -310,7 +334,15 @@ class CanaryTerms(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pairs) -> _WhichOneofReturnType__max_pairs | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_answered) -> _WhichOneofReturnType__min_answered | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p95_margin) -> _WhichOneofReturnType__p95_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p99_margin) -> _WhichOneofReturnType__p99_margin | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality_margin) -> _WhichOneofReturnType__quality_margin | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tail_ratio) -> _WhichOneofReturnType__tail_ratio | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__violation_limit) -> _WhichOneofReturnType__violation_limit | None: ...
     @_typing.overload
@@ -383,16 +415,21 @@ class CanaryEvidence(_message.Message):
     P_SHOWN_FIELD_NUMBER: _builtins.int
     P_WORSE_FIELD_NUMBER: _builtins.int
     PAIRS_FIELD_NUMBER: _builtins.int
+    CORRELATION_TIME_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
-    """Metric: errors, violations, latency or quality."""
+    """Metric: errors, violations, latency, latency p95, latency p99, answered or quality."""
     mean_gain: _builtins.float
-    """Mean gain of the canary; log-ratio for the latency. Unset before the first pair."""
+    """Mean gain of the canary; log-ratio for the latency, share less the required one for answered.
+    Unset before the first pair.
+    """
     p_shown: _builtins.float
     """Always-valid p-value against what promotion requires."""
     p_worse: _builtins.float
     """Always-valid p-value against a tolerable loss."""
     pairs: _builtins.int
-    """Number of pairs."""
+    """Number of pairs that are evidence: of latencies, those that both tracks answered."""
+    correlation_time: _builtins.float
+    """Number of pairs in a row that carry the information of one, at least 1."""
     def __init__(
         self,
         *,
@@ -401,10 +438,11 @@ class CanaryEvidence(_message.Message):
         p_shown: _builtins.float = ...,
         p_worse: _builtins.float = ...,
         pairs: _builtins.int = ...,
+        correlation_time: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain", "mean_gain", b"mean_gain"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain", "mean_gain", b"mean_gain", "metric", b"metric", "p_shown", b"p_shown", "p_worse", b"p_worse", "pairs", b"pairs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain", "correlation_time", b"correlation_time", "mean_gain", b"mean_gain", "metric", b"metric", "p_shown", b"p_shown", "p_worse", b"p_worse", "pairs", b"pairs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mean_gain: _TypeAlias = _typing.Literal["mean_gain"]  # noqa: Y015
     _WhichOneofArgType__mean_gain: _TypeAlias = _typing.Literal["_mean_gain", b"_mean_gain"]  # noqa: Y015

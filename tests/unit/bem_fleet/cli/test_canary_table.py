@@ -4,7 +4,6 @@ from typing import Any
 
 from bem_fleet.cli.canary_table import (
     format_canary,
-    format_explanation,
     format_history,
     from_message,
     from_resource,
@@ -63,9 +62,6 @@ def test_mission_without_a_canary() -> None:
     assert from_message(pb.Mission(name="x")) is None
 
 
-def test_explanation_and_history() -> None:
-    """What is open, how certain it is, and the way to the present phase."""
-    assert "  errors is not shown yet" in format_explanation(RESOURCE)
-    assert "p = 0.4 (anytime-valid)" in format_explanation(RESOURCE)
+def test_history() -> None:
+    """The way to the present phase."""
     assert format_history(RESOURCE).startswith("t  a  Canary")
-    assert format_explanation({"metadata": {"name": "x"}}) == "x: no analysis yet"

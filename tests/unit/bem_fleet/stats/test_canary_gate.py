@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
-from bem_fleet.stats.canary_gate import CanaryGate, CanaryGateSpec, CanaryMetric, CanaryVerdict
+from bem_fleet.stats.canary_gate import CanaryGate, CanaryGateSpec, CanaryVerdict
+from bem_fleet.stats.canary_metrics import CanaryMetric
 from bem_fleet.stats.samples import FloatArray
 from bem_fleet.stats.tripwires import Tripwire
 
@@ -23,7 +24,8 @@ SPEC = CanaryGateSpec(
         CanaryMetric("violation", better="lower", required_gain=-0.01),
     ),
     tripwires=(Tripwire("error", events=5, window=20), Tripwire("kl")),
-    max_items=4_000,
+    max_items=6_000,
+    look=50,
 )
 Side = dict[str, FloatArray]
 
@@ -77,11 +79,11 @@ def test_verdict_follows_what_is_shown(
     gain: float, slower: float, verdict: CanaryVerdict, reason: str
 ) -> None:
     """A gain within the guards promotes, harm rolls back even beside a gain, no gain holds."""
-    decision = run(*traffic(4_000, gain=gain, slower=slower)).decision()
+    decision = run(*traffic(6_000, gain=gain, slower=slower)).decision()
 
     assert decision.verdict is verdict
     assert reason in decision.reasons
-    assert 0 < decision.items <= 4_000
+    assert 0 < decision.items <= 6_000
     assert set(decision.evidence) == {"quality", "latency", "violation"}
 
 
@@ -96,7 +98,7 @@ def test_errors_hold_over_all_looks() -> None:
 
 def test_identical_sides_are_never_promoted() -> None:
     """Statistics without variation end inconclusive, not as a pass."""
-    _, stable = traffic(4_000)
+    _, stable = traffic(6_000)
 
     decision = run(stable, stable).decision()
 
@@ -220,3 +222,51 @@ def test_metric_options_are_not_guessed(field: str, value: object, named: str) -
     """A misspelt direction would promote the harmful side; it is refused, as are bad numbers."""
     with pytest.raises(InvalidScoresError, match=named):
         CanaryMetric("a", **{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 7, 10, 64])
+def test_how_pairs_are_cut_into_calls_changes_nothing(size: int) -> None:
+    """A decision is the same bit for bit: looks are counted in pairs, not in calls."""
+    spec = replace(SPEC, look=10)
+    canary, stable = traffic(600, gain=-0.05, slower=1.05, seed=7)
+    whole, parts = CanaryGate(spec), CanaryGate(spec)
+    whole.observe(canary, stable)
+    for start in range(0, 600, size):
+        part = slice(start, start + size)
+        parts.observe(
+            {name: values[:, part] for name, values in canary.items()},
+            {name: values[:, part] for name, values in stable.items()},
+        )
+
+    assert whole.decision() == parts.decision()
+
+
+def test_a_harm_of_the_first_pairs_is_not_averaged_away() -> None:
+    """A gate that sees all at once decides where one that saw them come would have."""
+    metric = CanaryMetric(
+        "latency",
+        better="lower",
+        scale="log_ratio",
+        required_gain=-math.log(1.1),
+        tolerated_loss=math.log(1.1),
+    )
+    gate = CanaryGate(CanaryGateSpec((metric,)))
+    slower = np.where(np.arange(1_000) < 200, 1.9, 0.6)
+    gate.observe({"latency": slower}, {"latency": np.ones(1_000)})
+
+    assert gate.decision().verdict is CanaryVerdict.ROLLBACK
+    assert gate.decision().items <= 200
+
+
+def test_missing_pairs_are_no_evidence() -> None:
+    """Equal values that are marked as missing show nothing, and the count says so."""
+    metric = CanaryMetric("errors", better="lower", required_gain=-0.1)
+    none, half = CanaryGate(CanaryGateSpec((metric,))), CanaryGate(CanaryGateSpec((metric,)))
+    zeros = {"errors": np.zeros(500)}
+    none.observe(zeros, zeros, missing={"errors": np.ones(500)})
+    half.observe(zeros, zeros, missing={"errors": np.arange(500) % 2})
+
+    assert none.decision().verdict is CanaryVerdict.CONTINUE
+    assert none.decision().evidence["errors"].pairs == 0
+    assert half.decision().verdict is CanaryVerdict.PROMOTE
+    assert half.decision().evidence["errors"].pairs == half.decision().items / 2

@@ -1,5 +1,7 @@
 """An error spent over the looks is never exceeded, and a harm is found where it is planned for."""
 
+import math
+
 import numpy as np
 import pytest
 from bem.errors import InvalidScoresError
@@ -73,3 +75,33 @@ def test_limits_are_named() -> None:
         SignFlipTest(alpha=0.05, spending=PLAN, tolerated_loss=-1)
     with pytest.raises(InvalidScoresError, match="streams: got 2; the test has 1"):
         SignFlipTest(alpha=0.05, spending=PLAN).update(np.zeros((2, 10)))
+
+
+def test_pairs_that_repeat_each_other_flip_together() -> None:
+    """Autocorrelated streams without a loss seldom raise the alarm in blocks, and often alone."""
+    rng = np.random.default_rng(11)
+    values = rng.standard_normal((60, 2_000))
+    for pair in range(1, 2_000):
+        values[:, pair] = 0.9 * values[:, pair - 1] + math.sqrt(0.19) * values[:, pair]
+    shares = []
+    for block in (1, 100):
+        spending = AlphaSpending(horizon=2_000, half_spent_at=500, replicates=500, block=block)
+        test = SignFlipTest(alpha=0.05, spending=spending, streams=60)
+        for start in range(0, 2_000, 100):
+            test.update(0.1 * values[:, start : start + 100])
+        shares.append(test.rejected.mean())
+
+    assert shares[0] > 0.15
+    assert shares[1] <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 60)
+
+
+def test_a_block_waits_for_its_last_pair() -> None:
+    """The number of pairs is that of complete blocks."""
+    spending = AlphaSpending(horizon=100, half_spent_at=50, block=10)
+    test = SignFlipTest(alpha=0.05, spending=spending)
+    test.update(np.zeros(14))
+    test.update(np.zeros(7))
+
+    assert test.items == 20
+    with pytest.raises(InvalidScoresError, match="block 0"):
+        AlphaSpending(horizon=100, half_spent_at=50, block=0)

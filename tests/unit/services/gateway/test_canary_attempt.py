@@ -10,9 +10,14 @@ from fleet.errors import DeniedError, UnavailableError, to_status
 from grpc import aio
 from grpc_status import rpc_status
 
-GENERATE = MethodFields(pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name["Generate"])
+METHODS = pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name
+GENERATE, COMPLETE, COUNT = (
+    MethodFields(METHODS[name]) for name in ("Generate", "Complete", "CountTokens")
+)
 LABEL = pb.GenerateResponse(model_version="v").SerializeToString()
 TEXT = pb.GenerateResponse(text="hello").SerializeToString()
+BLANK = pb.GenerateResponse(text=" \n").SerializeToString()
+CUT = pb.GenerateResponse(finish_reason=pb.FINISH_REASON_LENGTH).SerializeToString()
 END = pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP).SerializeToString()
 
 
@@ -42,12 +47,50 @@ async def test_messages_are_held_until_the_first_text() -> None:
     assert [message async for message in held] == [TEXT, END]
 
 
-async def test_stream_without_an_end_field_completes_with_its_end() -> None:
-    """A stream that never ends its text is complete when the call is."""
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([LABEL, TEXT, END], {}),
+        ([LABEL, END], {"empty": True}),
+        ([LABEL, BLANK, END], {"empty": True}),
+        ([TEXT, CUT], {"truncated": True}),
+        ([CUT], {"empty": True, "truncated": True}),
+        ([LABEL, TEXT], {"failed": True}),
+        ([], {"failed": True}),
+    ],
+)
+async def test_an_answer_is_whole_only_with_text_and_an_end(
+    messages: list[bytes], expected: dict[str, bool]
+) -> None:
+    """Empty, cut off and broken off are told apart; none of them is an answer like another."""
     outcomes: list[RequestOutcome] = []
-    attempt = Attempt(script(TEXT), GENERATE, outcomes.append)
-    assert [message async for message in attempt.messages_from_first_text()] == [TEXT]
-    assert len(outcomes) == 1
+    attempt = Attempt(script(*messages), GENERATE, outcomes.append)
+    assert [message async for message in attempt.messages_from_first_text()] == messages
+
+    (outcome,) = outcomes
+    flags = {name: getattr(outcome, name) for name in ("failed", "empty", "truncated")}
+    assert flags == {"failed": False, "empty": False, "truncated": False, **expected}
+
+
+@pytest.mark.parametrize(("text", "empty"), [("Paris", False), ("", True), ("\n ", True)])
+async def test_a_unary_answer_without_text_is_empty(text: str, empty: bool) -> None:
+    """The same holds for the answer in one message."""
+    outcomes: list[RequestOutcome] = []
+    message = pb.CompleteResponse(text=text, finish_reason=pb.FINISH_REASON_STOP)
+    attempt = Attempt(script(message.SerializeToString()), COMPLETE, outcomes.append)
+    assert len([one async for one in attempt.messages()]) == 1
+
+    assert [outcome.empty for outcome in outcomes] == [empty]
+
+
+async def test_numbers_are_no_empty_answer() -> None:
+    """A method whose answer is no text, such as a token count, cannot be empty."""
+    outcomes: list[RequestOutcome] = []
+    message = pb.CountTokensResponse(usage=pb.Usage(prompt_tokens=3)).SerializeToString()
+    attempt = Attempt(script(message), COUNT, outcomes.append)
+    assert len([one async for one in attempt.messages()]) == 1
+
+    assert not outcomes[0].empty
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ async def test_outcomes_are_paired_in_order_of_arrival(redis_server: RedisServer
     await observer.close()
 
     pairs = [canary_pb2.PairObservation.FromString(fields[b"pair"]) for _, fields in entries]
-    assert [(pair.version, pair.canary.failed) for pair in pairs] == [(1, True), (1, False)]
+    assert [(pair.version, pair.canary.failed) for pair in pairs] == [(2, True), (2, False)]
     assert (pairs[0].stable.latency_s, pairs[0].canary.latency_s) == (0.25, 0.5)
 
 
@@ -44,3 +44,24 @@ async def test_state_of_canaries_that_ended_is_dropped() -> None:
     await observer.close()
 
     assert set(observer.active_canaries) == {"c99", "kept"}
+
+
+async def test_pairs_that_wait_survive_the_end_of_the_process(redis_server: RedisServer) -> None:
+    """A restart loses no pair, written or not, and keeps their order and all that they say."""
+    observer = CanaryObserver(redis_server.url)
+    whole = RequestOutcome(0.5, empty=True, truncated=True)
+    for _ in range(250):
+        observer.record_pair("c", STABLE, CANARY)
+    observer.record_pair("c", STABLE, whole)
+    running = asyncio.create_task(observer.run())
+    await asyncio.sleep(0)  # the first ones are being written
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await observer.close()
+    with redis.from_url(redis_server.url) as client:
+        entries: Any = client.xrange("bem:canary:c")
+    pairs = [canary_pb2.PairObservation.FromString(fields[b"pair"]) for _, fields in entries]
+
+    assert len(pairs) >= 251
+    assert (pairs[-1].canary.empty, pairs[-1].canary.truncated) == (True, True)
+    assert not pairs[0].canary.empty

@@ -114,7 +114,7 @@ async def run(router: CanaryRouter) -> tuple[list[pb.GenerateResponse], str, grp
         ([HELLO, END], [LABEL, BROKEN], [HELLO, END], STABLE, ("pair c", [False, True])),
         ([HELLO, END], [HELLO, BROKEN], [HELLO], CANARY, ("canary c", [True])),
         ([BROKEN], [BROKEN], [], STABLE, ("pair c", [True, True])),
-        ([HELLO], [LABEL], [LABEL], CANARY, ("canary c", [False])),
+        ([HELLO], [LABEL], [LABEL], CANARY, ("canary c", [True])),
     ],
     ids=["answers", "fails before text", "fails after text", "both fail", "says nothing"],
 )

@@ -31,7 +31,7 @@ def test_absent_parent_is_an_empty_model() -> None:
 def test_text_or_its_end_speaks_and_labels_do_not() -> None:
     """The version, a label, may still be taken back; text and finish reason may not."""
     spoken = {
-        name: (GENERATE.speaks(raw), GENERATE.completes(raw))
+        name: (GENERATE.speaks(raw), GENERATE.read(raw).completes)
         for name, raw in {
             "label": pb.GenerateResponse(model_version="v").SerializeToString(),
             "text": pb.GenerateResponse(text="a").SerializeToString(),
@@ -45,4 +45,28 @@ def test_text_or_its_end_speaks_and_labels_do_not() -> None:
 def test_unary_response_speaks_and_completes() -> None:
     """There is nothing after it."""
     assert COMPLETE.speaks(b"")
-    assert COMPLETE.completes(b"")
+    assert COMPLETE.read(b"").completes
+
+
+def test_text_and_its_limit_are_read_from_any_answer() -> None:
+    """White space is no text; a finish reason may say that a limit cut the answer off."""
+    responses = {
+        "blank": pb.CompleteResponse(text=" \n", finish_reason=pb.FINISH_REASON_STOP),
+        "whole": pb.CompleteResponse(text="a", finish_reason=pb.FINISH_REASON_STOP),
+        "cut": pb.CompleteResponse(text="a", finish_reason=pb.FINISH_REASON_LENGTH),
+    }
+    facts = {name: COMPLETE.read(one.SerializeToString()) for name, one in responses.items()}
+
+    assert {name: (one.has_text, one.truncates) for name, one in facts.items()} == {
+        "blank": (False, False),
+        "whole": (True, False),
+        "cut": (True, True),
+    }
+    assert COMPLETE.answers_with_text
+    assert not MethodFields(CONTRACT.methods_by_name["ListAdapters"]).answers_with_text
+
+
+def test_only_a_stream_with_an_end_can_be_broken_off() -> None:
+    """A unary answer is complete by arriving."""
+    assert GENERATE.marks_end
+    assert not COMPLETE.marks_end

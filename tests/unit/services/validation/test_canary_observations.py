@@ -65,7 +65,7 @@ async def test_pairs_are_read_in_order_and_once(redis_server: RedisServer) -> No
         ({PAIR_FIELD: pair(math.inf)}, "malformed"),
         ({PAIR_FIELD: pair(-1.0)}, "malformed"),
         (
-            {PAIR_FIELD: canary_pb2.PairObservation(version=1).SerializeToString()},
+            {PAIR_FIELD: canary_pb2.PairObservation(version=PAIR_VERSION).SerializeToString()},
             "malformed",
         ),
     ],

@@ -17,6 +17,10 @@ TERMS: dict[str, Any] = {
     "quality_margin": 0.04,
     "error_limit": 10,
     "violation_limit": 20,
+    "min_answered": 0.875,
+    "tail_ratio": 1.5,
+    "p95_margin": 0.05,
+    "p99_margin": 0.06,
 }
 STABLE, CANARIES = {"m": "s:1"}, {"m": "c:1"}
 SIDES = {"mission": "m", "stable": pb.CanarySide(model="a"), "canary_has_pods": True}
@@ -53,9 +57,14 @@ def test_every_term_is_required(missing: str) -> None:
         ("latency_margin", 4.0),
         ("error_margin", float("nan")),
         ("max_pairs", 0),
-        ("max_pairs", 1_000_001),
-        ("error_limit", 51),
+        ("max_pairs", 200_001),
+        ("error_limit", 101),
         ("violation_limit", -1),
+        ("min_answered", 1.0),
+        ("tail_ratio", 1.0),
+        ("tail_ratio", 100.0),
+        ("p95_margin", 0.0),
+        ("p99_margin", 1.0),
     ],
 )
 def test_a_term_out_of_range_is_named(field: str, value: float) -> None:
@@ -72,6 +81,7 @@ def test_a_term_out_of_range_is_named(field: str, value: float) -> None:
         ({"canary_id": ""}, "canary_id"),
         ({"canary_id": "x" * 257}, "canary_id"),
         ({"canary_id": "ns/m/a:scores"}, "canary_id"),
+        ({"canary_id": "ns/m/a:decisions"}, "canary_id"),
         ({"probes": [PROBE]}, "mission"),
         ({"probes": [PROBE], **SIDES, "mission": "127.0.0.1:6379"}, "mission"),
         ({"probes": [PROBE], **SIDES, "mission": "unix:/run/docker.sock"}, "mission"),

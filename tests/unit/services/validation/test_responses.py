@@ -73,8 +73,8 @@ def test_a_family_is_answered_with_its_members() -> None:
 def test_every_verdict_has_a_message() -> None:
     """The mean gain is absent before the first pair."""
     evidence = {
-        "errors": (MetricEvidence(0.0, 1.0, 1.0), 0),
-        "latency": (MetricEvidence(0.1, 0.2, 0.9), 5),
+        "errors": MetricEvidence(0.0, 1.0, 1.0),
+        "latency": MetricEvidence(0.1, 0.2, 0.9, pairs=5, correlation_time=2.5),
     }
     responses = [canary_response(CanaryAssessment(v, ("why",), 5, evidence)) for v in CanaryVerdict]
 
@@ -82,3 +82,4 @@ def test_every_verdict_has_a_message() -> None:
     first, second = responses[0].evidence
     assert not first.HasField("mean_gain")
     assert (second.metric, second.mean_gain, second.pairs) == ("latency", 0.1, 5)
+    assert second.correlation_time == 2.5
