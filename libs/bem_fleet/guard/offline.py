@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.policy import (
+    ABUSE,
     DEEP_SCORERS,
     FAST_SCORERS,
     SPAN_SCORERS,
@@ -55,14 +56,16 @@ class OfflineGuard:
 
     Attributes:
         policy: Policy with the thresholds of the artifact.
+        digest: SHA-256 of the heads' weights, hexadecimal.
     """
 
     def __init__(self, folder: Path, policy: SafetyPolicy, model: Embedder | None = None) -> None:
         self._tiers: tuple[tuple[Tier, frozenset[str]], ...] = (
-            (FastTier(folder), FAST_SCORERS),
+            (FastTier(folder), FAST_SCORERS | {ABUSE}),
             (DeepTier(folder, model), DEEP_SCORERS),
         )
-        thresholds = json.loads((folder / CARD).read_text())["thresholds"]
+        card = json.loads((folder / CARD).read_text())
+        thresholds, self.digest = card["thresholds"], card["weights_sha256"]
         rules = tuple(
             replace(rule, threshold=thresholds.get(rule.scorer, rule.threshold))
             for rule in policy.rules
@@ -100,6 +103,6 @@ class OfflineGuard:
     def _evaluate(self, query: ScoringQuery) -> SafetyVerdict:
         finding = Finding()
         for tier, own in self._tiers:
-            if scorers := query.scorers & own:
+            if scorers := (query.scorers & own) - finding.scores.keys():
                 finding = finding.merge(tier.score([replace(query, scorers=scorers)])[0])
         return self.policy.evaluate(query.side, finding)

@@ -3,26 +3,34 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bem_fleet.guard.policy import ABUSE
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
-from bem_fleet.guard.scoring.windows import fairness_windows
+from bem_fleet.guard.scoring.windows import abuse_windows, fairness_windows
 from bem_fleet.guard.training.corpus import BENIGN, Sample
 from bem_fleet.guard.training.embedding_cache import EmbeddingCache
 
 # Largest share of benign dev texts at or above the threshold: of requests for the six request
 # heads together, of responses for each response scorer.
 MAX_FALSE_POSITIVE_RATES = {
-    "requests": 0.005,
+    "requests": 0.004,
+    "written requests": 0.007,
     "responses": 0.0008,
+    "abuse": 0.003,
+    "written replies": 0.012,
     "counterfactual": 0.0005,
     "helpfulness": 0.005,
     "grounding": 0.02,
 }
 MAX_THRESHOLD = 0.9999
+# Share of benign responses whose words do not rule abuse out, so that they are embedded.
+SCREENED_SHARE = 0.1
+_CALIBRATION_WINDOWS = 4
 
 Array = NDArray[np.float32]
 
@@ -104,36 +112,73 @@ def choose_joint_thresholds(benign: Array, rate: float) -> list[float]:
     return [MAX_THRESHOLD] * benign.shape[1]
 
 
-def calibrate_thresholds(
+def calibrate(
     heads: ClassifierHeads,
     cache: EmbeddingCache,
     requests: Sequence[Sample],
     responses: Sequence[Sample],
-) -> dict[str, float]:
-    """Return the threshold of each head, chosen on benign dev texts and rounded up to 1e-4."""
-    dev = select_split(requests, "dev")
-    logits = heads.request_logits(dev.windows, cache.embed_and_store(dev.windows))
-    indices, scores = max_per_text(sigmoid(logits), dev.owners)
-    benign = np.array([requests[index].label == BENIGN for index in indices])
-    chosen = choose_joint_thresholds(scores[benign], MAX_FALSE_POSITIVE_RATES["requests"])
-    thresholds = dict(zip(REQUEST_HEADS, chosen, strict=True))
-    dev = select_split(responses, "dev")
-    indices, scores = max_per_text(sigmoid(heads.word_logits(dev.windows)), dev.owners)
-    benign = np.array([responses[index].label == BENIGN for index in indices])
-    thresholds[RESPONSE_HEAD] = choose_threshold(
-        scores[benign, 0], MAX_FALSE_POSITIVE_RATES["responses"]
+) -> dict[str, Any]:
+    """Return ``thresholds`` by head and the ``abuse_screen``, chosen on benign dev texts.
+
+    Packaged origins and the families written for the guard are calibrated apart, and the higher
+    threshold counts: the written ones are few but far harder.
+    """
+    thresholds = _request_thresholds(heads, cache, requests)
+    benign = [one for one in responses if one.split == "dev" and one.label == BENIGN]
+    words = np.array(
+        [sigmoid(heads.word_logits(one.windows))[:, 0].max() for one in benign], dtype=np.float32
     )
+    thresholds[RESPONSE_HEAD] = choose_threshold(words, MAX_FALSE_POSITIVE_RATES["responses"])
+    thresholds[ABUSE] = _abuse_threshold(heads, cache, benign)
     unfairness = np.array(
         [
             response_features.counterfactual_unfairness(
-                fairness_windows(responses[index].text), heads.stereotype_logits
+                fairness_windows(one.text), heads.stereotype_logits
             )
-            for index, is_benign in zip(indices, benign, strict=True)
-            if is_benign
+            for one in benign
         ],
         dtype=np.float32,
     )
     thresholds["counterfactual"] = choose_threshold(
         unfairness, MAX_FALSE_POSITIVE_RATES["counterfactual"], minimum=0.0
     )
-    return {name: math.ceil(1e4 * value) / 1e4 for name, value in thresholds.items()}
+    screen = choose_threshold(words, SCREENED_SHARE, minimum=0.0)
+    return {
+        "thresholds": {name: math.ceil(1e4 * value) / 1e4 for name, value in thresholds.items()},
+        "abuse_screen": math.floor(1e4 * screen) / 1e4,
+    }
+
+
+def _request_thresholds(
+    heads: ClassifierHeads, cache: EmbeddingCache, requests: Sequence[Sample]
+) -> dict[str, float]:
+    benign = [one for one in requests if one.split == "dev" and one.label == BENIGN]
+    windows = [window for one in benign for window in one.windows]
+    owners = np.repeat(np.arange(len(benign)), [len(one.windows) for one in benign])
+    logits = heads.request_logits(cache.embed_and_store(windows))
+    _, scores = max_per_text(sigmoid(logits), owners)
+    written = np.array([is_written(one) for one in benign])
+    chosen = np.maximum(
+        choose_joint_thresholds(scores[~written], MAX_FALSE_POSITIVE_RATES["requests"]),
+        choose_joint_thresholds(scores[written], MAX_FALSE_POSITIVE_RATES["written requests"]),
+    )
+    return dict(zip(REQUEST_HEADS, map(float, chosen), strict=True))
+
+
+def _abuse_threshold(
+    heads: ClassifierHeads, cache: EmbeddingCache, benign: Sequence[Sample]
+) -> float:
+    groups = [abuse_windows([one.text])[:_CALIBRATION_WINDOWS] for one in benign]
+    embeddings = cache.embed_and_store([window for group in groups for window in group])
+    owners = np.repeat(np.arange(len(benign)), list(map(len, groups)))
+    _, scores = max_per_text(sigmoid(heads.abuse_logits(embeddings))[:, None], owners)
+    written = np.array([is_written(one) for one in benign])
+    return max(
+        choose_threshold(scores[~written, 0], MAX_FALSE_POSITIVE_RATES["abuse"]),
+        choose_threshold(scores[written, 0], MAX_FALSE_POSITIVE_RATES["written replies"]),
+    )
+
+
+def is_written(sample: Sample) -> bool:
+    """Return whether a sample is of a family that was written for the guard's calibration."""
+    return sample.family.startswith("dev_")

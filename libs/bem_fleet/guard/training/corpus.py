@@ -12,18 +12,27 @@ from bem_fleet.data.benign_prompts import (
     load_benign_responses,
 )
 from bem_fleet.data.datasets import get_dataset
+from bem_fleet.data.guard_texts import ABUSIVE, CLEAN, HARMLESS, written_texts
 from bem_fleet.data.red_team import load_red_team
 from bem_fleet.guard.scoring.normalization import decode_variants
 from bem_fleet.guard.scoring.tiers import MAX_EMBEDDED_WINDOWS
 from bem_fleet.guard.scoring.windows import request_windows, sliding_windows
 
 BENIGN = ""
+# Splits of the written texts that heads are fitted to or calibrated on; nothing here opens the
+# held-out ones.
+FITTED_SPLITS = ("train", "dev")
 _DEV_SHARE = 0.25
 _HELD_OUT_TOXIC_SHARE = 0.15
 # Limits per family, so that no family of prompts dominates the others.
-_MAX_REQUESTS = {"train": 300, "dev": 400, "held_out": 150}
-_MAX_RESPONSES = {"train": 600, "dev": 600, "held_out": 300}
+_MAX_REQUESTS = {"train": 150, "dev": 200, "held_out": 150}
+_MAX_RESPONSES = {"train": 300, "dev": 300, "held_out": 300}
 _MAX_REQUESTS_AS_RESPONSES = 100
+# Most texts of a packaged family, and of all jailbreak templates, whose embeddings are trained on;
+# the written families and the only comments that people wrote are used whole.
+_MAX_PACKAGED, _MAX_TEMPLATES = 40, 200
+_TEMPLATES = "templates/"
+_WHOLE_FAMILIES = ("train_", "dev_", "jigsaw")
 # Windows per text: a template of a thousand words would otherwise count like twenty prompts.
 _MAX_ATTACK_WINDOWS = 2
 _MAX_BENIGN_WINDOWS = 3
@@ -39,6 +48,7 @@ class Sample:
         family: Origin of the text.
         split: ``train``, ``dev`` or ``held_out``; held-out families are in no other split.
         windows: Windows to score; the score of the text is their maximum.
+        is_response: Whether the text stands for a response.
     """
 
     text: str
@@ -46,6 +56,7 @@ class Sample:
     family: str
     split: str
     windows: tuple[str, ...]
+    is_response: bool = False
 
 
 def request_samples(seed: int) -> list[Sample]:
@@ -74,6 +85,12 @@ def request_samples(seed: int) -> list[Sample]:
             limit = _MAX_BENIGN_WINDOWS if split == "train" else len(windows)
             kept = _subsample(windows, limit)
             samples.append(Sample(prompt.text, BENIGN, prompt.family, split, kept))
+    for split in FITTED_SPLITS:
+        for item in written_texts(split):
+            if not item.is_reply:
+                label = BENIGN if item.label == HARMLESS else item.label
+                kept = tuple(request_windows([item.text], lines=False))
+                samples.append(Sample(item.text, label, item.family, split, kept))
     return samples
 
 
@@ -107,11 +124,41 @@ def response_samples(seed: int) -> list[Sample]:
             *_limit_per_family(load_benign_requests(split), _MAX_REQUESTS_AS_RESPONSES),
         ]
         samples += [_response(text.text, BENIGN, text.family, split) for text in texts]
+    labels = {ABUSIVE: "toxicity", CLEAN: BENIGN}
+    samples += [
+        _response(item.text, labels[item.label], item.family, split)
+        for split in FITTED_SPLITS
+        for item in written_texts(split)
+        if item.is_reply
+    ]
     return samples
 
 
 def _response(text: str, label: str, family: str, split: str) -> Sample:
-    return Sample(text, label, family, split, tuple(sliding_windows(text)))
+    return Sample(text, label, family, split, tuple(sliding_windows(text)), is_response=True)
+
+
+def limit_families(samples: Iterable[Sample], split: str) -> list[Sample]:
+    """Return the samples of a split with few of each packaged family and all written ones.
+
+    Embedding all packaged texts would take an hour, and the written families would weigh nothing.
+    Jailbreak templates count as one family.
+
+    Args:
+        samples: Samples of all splits.
+        split: ``train`` or ``dev``.
+    """
+    families: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.split == split:
+            is_template = sample.family.startswith(_TEMPLATES)
+            families[_TEMPLATES if is_template else sample.family].append(sample)
+    kept: list[Sample] = []
+    for family, members in families.items():
+        whole = family.startswith(_WHOLE_FAMILIES)
+        limit = len(members) if whole else _MAX_TEMPLATES if family == _TEMPLATES else _MAX_PACKAGED
+        kept += sorted(members, key=lambda member: _hash(member.text))[:limit]
+    return kept
 
 
 def _subsample(windows: Sequence[str], limit: int) -> tuple[str, ...]:

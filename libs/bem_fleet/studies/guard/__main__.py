@@ -1,10 +1,11 @@
-"""Guard study: ``python -m bem_fleet.studies.guard report``, ``obfuscation`` or ``gate``.
+"""Guard study: ``python -m bem_fleet.studies.guard report``, ``held-out``, ``obfuscation``, ``gate``.
 
 The heads themselves are trained by ``python -m bem_fleet.guard.training``.
 """
 
 import argparse
 import json
+import shutil
 import sys
 
 from bem.backbone import load_backbone
@@ -14,10 +15,10 @@ from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_resp
 from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
-from bem_fleet.guard.scoring.heads import CARD
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
-from bem_fleet.guard.training.head_training import train_heads
-from bem_fleet.studies.guard import gate_reports, head_report, obfuscation
+from bem_fleet.guard.scoring.heads import CARD, ENCODER
+from bem_fleet.guard.training.embedding_cache import multilingual_cache, tuned_cache
+from bem_fleet.guard.training.head_training import Caches, train_heads
+from bem_fleet.studies.guard import gate_reports, head_report, held_out, obfuscation
 from bem_fleet.studies.guard.outcomes import false_positives, quality_outcomes, violation_outcomes
 from bem_fleet.studies.safety.basis_study import (
     ANSWER_TOKENS,
@@ -37,19 +38,28 @@ SEEDS = (0, 1, 2)
 MAX_BENIGN_TEXTS = 600
 
 
-def embedding_cache() -> EmbeddingCache:
+def caches() -> Caches:
     """Return the embeddings that earlier runs stored."""
-    return EmbeddingCache(CACHE / "embeddings.npz")
+    return Caches(tuned_cache(CACHE, HEADS / ENCODER), multilingual_cache(CACHE))
 
 
-def load_guards(cache: EmbeddingCache) -> list[OfflineGuard]:
-    """Return the guard of each training seed; seed 0 is the served artifact."""
+def load_guards() -> list[OfflineGuard]:
+    """Return the guard of each training seed; seed 0 is the served artifact.
+
+    All seeds share the served adapter of the embedding model.
+    """
+    embeddings = caches()
     folders = [HEADS, *(CACHE / f"seed-{seed}" for seed in SEEDS[1:])]
     for folder, seed in zip(folders[1:], SEEDS[1:], strict=True):
-        if not (folder / CARD).exists():
-            train_heads(folder, cache, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        stale = not (folder / CARD).exists() or (
+            (folder / ENCODER).read_bytes() != (HEADS / ENCODER).read_bytes()
+        )
+        if stale:
+            shutil.copyfile(HEADS / ENCODER, folder / ENCODER)
+            train_heads(folder, embeddings, seed)
     policy = load_policy(DEFAULT_POLICY)
-    return [OfflineGuard(folder, policy, cache) for folder in folders]
+    return [OfflineGuard(folder, policy, embeddings.english) for folder in folders]
 
 
 def run_gate() -> None:
@@ -63,7 +73,7 @@ def run_gate() -> None:
         [study_prompt(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
     )
     base.close()
-    guards = load_guards(embedding_cache())
+    guards = load_guards()
     violations = violation_outcomes(
         attacks, dict(zip([p.key for p in attacks], attack_replies, strict=True)), guards
     )
@@ -96,7 +106,7 @@ def run_gate() -> None:
 def run_obfuscation() -> None:
     """Measure the detection rates and write their report."""
     attacks = [attack.text for attack in held_out_attacks()]
-    rows = obfuscation.detection_rates(load_guards(embedding_cache()), attacks)
+    rows = obfuscation.detection_rates(load_guards(), attacks)
     stem = RESULTS / "guard_obfuscation"
     stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     stem.with_suffix(".md").write_text(obfuscation.markdown(rows, len(attacks)))
@@ -104,11 +114,22 @@ def run_obfuscation() -> None:
 
 def run_report() -> None:
     """Evaluate the served heads and write their report."""
-    report = head_report.build_report(HEADS, embedding_cache(), 0)
+    report = head_report.build_report(HEADS, caches().english, 0)
     head_report.write(*report, RESULTS / "guard_heads")
 
 
+def run_held_out() -> None:
+    """Open the held-out sets, which is counted, and write their report."""
+    stem = RESULTS / "guard_held_out"
+    guard = OfflineGuard(HEADS, load_policy(DEFAULT_POLICY))
+    opened = 1 + held_out.times_opened(stem.with_suffix(".json"))
+    report = held_out.build_report(guard, opened=opened)
+    stem.with_suffix(".json").write_text(render_json(report), encoding="utf-8")
+    stem.with_suffix(".md").write_text(held_out.markdown(report), encoding="utf-8")
+
+
 COMMANDS = {
+    "held-out": (run_held_out, "write results/guard_held_out: shares withheld by family"),
     "report": (run_report, "write results/guard_heads: the heads on held-out families"),
     "obfuscation": (run_obfuscation, "write results/guard_obfuscation: detection rates"),
     "gate": (run_gate, "write the reports of the sidecar's arm of gate C"),

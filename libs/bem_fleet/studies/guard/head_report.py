@@ -49,7 +49,7 @@ def held_out_scores(
     """
     split = select_split(samples, "held_out")
     logits = (
-        heads.request_logits(split.windows, cache.embed_and_store(split.windows))
+        heads.request_logits(cache.embed_and_store(split.windows))
         if cache
         else heads.word_logits(split.windows)[:, :1]
     )

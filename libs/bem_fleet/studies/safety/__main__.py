@@ -10,9 +10,7 @@ from bem.adapters import read_adapter
 from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
 
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
 from bem_fleet.services.router.settings import RouterSettings
-from bem_fleet.studies.guard.__main__ import CACHE as GUARD_CACHE
 from bem_fleet.studies.guard.__main__ import load_guards
 from bem_fleet.studies.safety.ablations import ablations
 from bem_fleet.studies.safety.basis_markdown import write_markdown
@@ -63,7 +61,7 @@ def run_part(
         return EndToEndStudy(
             backbone=backbone,
             trained=trained,
-            guards=load_guards(EmbeddingCache(GUARD_CACHE / "embeddings.npz"))[: len(trained)],
+            guards=load_guards()[: len(trained)],
             strength=RouterSettings().safety_strength,
             cache=arguments.cache,
             folder=arguments.replies,

@@ -65,7 +65,7 @@ def embedder() -> RecordingEmbedder:
 @pytest.fixture(scope="module")
 def deep(embedder: RecordingEmbedder) -> DeepTier:
     """Return a deep tier with a fake embedding model."""
-    return DeepTier(FOLDER, embedder)
+    return DeepTier(FOLDER, embedder, embedder)
 
 
 def test_deep_tier_embeds_all_requests_in_one_batch(
@@ -100,3 +100,41 @@ def test_long_requests_embed_first_last_and_most_suspicious_windows(
     assert len(windows) <= MAX_EMBEDDED_WINDOWS
     assert windows[0].startswith("the 0 of march")
     assert any(planted in window for window in windows)
+
+
+def test_words_settle_abuse_or_leave_it_to_the_deep_tier(deep: DeepTier) -> None:
+    """Plain prose costs no embedding; what words cannot rule out has no score yet."""
+    prose = "The harbour was quiet that morning and the boats lay still in the pale light."
+    settled, left = FastTier(FOLDER).score([query(prose, "abuse"), query(INSULT, "abuse")])
+
+    assert settled.scores == {"abuse": 0.0}
+    assert "abuse" not in left.scores
+    assert set(deep.score([query(INSULT, "abuse")])[0].scores) == {"abuse"}
+
+
+def test_other_languages_are_read_by_the_multilingual_model(
+    deep: DeepTier, embedder: RecordingEmbedder
+) -> None:
+    """The text itself is embedded, not what its letters look like in ASCII."""
+    embedder.batches.clear()
+    text = "Где находится ближайшая гавань и когда отходит паром?"
+    finding = deep.score([query(text, "harm", side="request")])[0]
+
+    assert [text] in embedder.batches
+    assert set(finding.scores) == {"harm"}
+    embedder.batches.clear()
+    deep.score([query("Where is the harbour and when does the ferry leave?", "harm", side="request")])
+    assert len(embedder.batches) == 1
+
+
+def test_foreign_windows_of_a_long_text_are_bounded(
+    deep: DeepTier, embedder: RecordingEmbedder
+) -> None:
+    """The first and the last window are among them."""
+    embedder.batches.clear()
+    words = [f"гавань{n}" for n in range(2000)]
+    deep.score([query(" ".join(words), "harm", side="request")])
+    foreign = next(batch for batch in embedder.batches if words[0] in batch[0])
+
+    assert len(foreign) <= MAX_EMBEDDED_WINDOWS
+    assert foreign[-1].endswith(words[-1])
