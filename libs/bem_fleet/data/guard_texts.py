@@ -1,9 +1,9 @@
-"""Texts written for the guard: templates with slots, expanded by family.
+r"""Texts written for the guard: templates with slots, expanded by family.
 
 The files of ``lists/guard`` hold requests and replies. A heading ``# label | family`` opens a
 family, ``@name: a | b`` defines a slot of the family, and every other line is a template:
-``{a|b}`` stands for one of the alternatives, ``{name}`` for a value of the slot, and ``\\{``,
-``\\}`` and ``\\|`` for the characters themselves. Example: ``{Tell|Ask} me about {thing}.``
+``{a|b}`` stands for one of the alternatives, ``{name}`` for a value of the slot, and ``\{``,
+``\}`` and ``\|`` for the characters themselves. Example: ``{Tell|Ask} me about {thing}.``
 
 ``held_out_languages.txt`` has rows instead of templates: one request in eight languages, English
 first, separated by ``||``.
@@ -85,7 +85,16 @@ def written_texts(split: str) -> tuple[WrittenText, ...]:
     return tuple(texts.values())
 
 
-LANGUAGES = ("English", "German", "French", "Spanish", "Russian", "Italian", "Portuguese", "Chinese")
+LANGUAGES = (
+    "English",
+    "German",
+    "French",
+    "Spanish",
+    "Russian",
+    "Italian",
+    "Portuguese",
+    "Chinese",
+)
 _PARALLEL = "held_out_languages"
 
 

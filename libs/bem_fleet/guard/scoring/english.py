@@ -15,12 +15,17 @@ from itertools import islice
 from bem_fleet.guard.scoring.embedding import model_folder
 
 _MAX_WORD = 20
-_UNKNOWN_LETTER_COST = 14.0
+# Cost of letters that are no word: of a run of them, and of each letter.
+_UNKNOWN_COST, _UNKNOWN_LETTER_COST = 10.0, 2.5
 # Words whose letters may be segmented; longer ones are data, and the work stays bounded.
 MIN_SEGMENTED, MAX_SEGMENTED = 12, 400
 _WORD = re.compile(r"[^\W\d_]+")
-# Marks that the first words of the vocabulary, single letters, are no words.
-_ONE_LETTER_WORDS = frozenset("ai")
+# All words of one and two letters; the vocabulary has many other pieces of that length.
+_SHORT_WORDS = frozenset(
+    """
+    a i am an as at be by do go he hi if in is it me my no of oh ok on or so to up us we
+    """.split()  # noqa: SIM905 - as below
+)
 _FUNCTION_WORDS = frozenset(
     """
     the a an of to in and is are was you your i it that this for on with as be or not how what who
@@ -29,6 +34,8 @@ _FUNCTION_WORDS = frozenset(
     """.split()  # noqa: SIM905 - a hundred quoted words are harder to read
 )
 _MAX_GATE_WORDS = 200
+_NON_ASCII_WORD = re.compile(r"(?:(?![\x00-\x7f])\w)+")
+_SENTENCE_END = re.compile(r"(?<=[.!?:])\s+|\n+")
 
 
 @cache
@@ -39,7 +46,7 @@ def word_costs() -> Mapping[str, float]:
     words = [
         word
         for word, _ in ranked
-        if word.isascii() and word.isalpha() and (len(word) > 1 or word in _ONE_LETTER_WORDS)
+        if word.isascii() and word.isalpha() and (len(word) > 2 or word in _SHORT_WORDS)
     ]
     scale = math.log(len(words))
     return {word: math.log((rank + 2) * scale) for rank, word in enumerate(words)}
@@ -64,7 +71,7 @@ def segment(letters: str) -> str:
     lengths = [0]
     for end in range(1, len(text) + 1):
         candidates = [
-            (best[start] + costs.get(text[start:end], _UNKNOWN_LETTER_COST * (end - start)), start)
+            (best[start] + costs.get(text[start:end], _unknown_cost(end - start)), start)
             for start in range(max(0, end - _MAX_WORD), end)
         ]
         cost, start = min(candidates)
@@ -78,11 +85,32 @@ def segment(letters: str) -> str:
     return " ".join([*reversed(words), rest] if rest else reversed(words))
 
 
+def english_parts(text: str) -> str:
+    """Return what is not another language in a foreign text, for the model that reads English.
+
+    Sentences that are not foreign stay, and so do all words if half of them mix letters of ASCII
+    with others: those are look-alikes of English words, not another language.
+    """
+    words = [match[0] for match in islice(_WORD.finditer(text), _MAX_GATE_WORDS)]
+    mixed = sum(not word.isascii() and any(one.isascii() for one in word) for word in words)
+    other = sum(not any(one.isascii() for one in word) for word in words)
+    if 2 * mixed >= len(words) and 2 * other < len(words):
+        return text
+    latin = _NON_ASCII_WORD.sub(" ", text)
+    sentences = [one.strip() for one in _SENTENCE_END.split(latin)]
+    kept = [one for one in sentences if len(one.split()) > 2 and not is_foreign(one)]
+    return "\n".join(kept)
+
+
+def _unknown_cost(letters: int) -> float:
+    return _UNKNOWN_COST + _UNKNOWN_LETTER_COST * letters
+
+
 def is_foreign(text: str) -> bool:
     """Return whether a text has enough words of other languages to be read by another model.
 
     That is the case where a fifth of its letters are outside ASCII, or where fewer than an eighth
-    of at least three words are English function words and a third are no English words at all.
+    of at least three words are English function words and two fifths are no English words at all.
     """
     words = [match[0].lower() for match in islice(_WORD.finditer(text), _MAX_GATE_WORDS)]
     letters = sum(map(len, words))
@@ -94,4 +122,4 @@ def is_foreign(text: str) -> bool:
         return False
     function_words = sum(word in _FUNCTION_WORDS for word in words)
     unknown = sum(len(word) > 1 and not is_word(word) for word in words)
-    return 8 * function_words < len(words) and 3 * unknown >= len(words)
+    return 8 * function_words < len(words) and 5 * unknown >= 2 * len(words)

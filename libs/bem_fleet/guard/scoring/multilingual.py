@@ -13,6 +13,7 @@ import mmap
 import struct
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def _read_tokenizer(reader: _Reader) -> tuple[int, int, dict[int, str], Tokenize
     blob = reader.take(length)
     pieces = [
         blob[start:end].decode("utf-8", errors="replace")
-        for start, end in zip(offsets[:-1], offsets[1:], strict=True)
+        for start, end in pairwise(offsets.tolist())
     ]
     vocabulary = [(piece, float(score)) for piece, score in zip(pieces, scores, strict=True)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unknown, byte_fallback=False))

@@ -37,7 +37,7 @@ _LEETS = (
     str.maketrans("0134578@$!|+92", "oleastbaslltgz"),
 )
 _LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+]+")
-_LONG_WORD = re.compile(r"[A-Za-z]{%d,}" % MIN_SEGMENTED)
+_LONG_WORD = re.compile(rf"[A-Za-z]{{{MIN_SEGMENTED},}}")
 # Letters with one to four separators between them; two or more separate words.
 _SPACED_LETTERS = re.compile(
     r"(?<![^\W_])(?:[A-Za-z0-9@$!][ .\-_*]{1,4}){3,}[A-Za-z0-9@$!](?![^\W_])"

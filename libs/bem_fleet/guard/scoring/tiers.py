@@ -17,7 +17,7 @@ from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.policy import ABUSE, SPAN_SCORERS
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM
-from bem_fleet.guard.scoring.english import is_foreign
+from bem_fleet.guard.scoring.english import english_parts, is_foreign
 from bem_fleet.guard.scoring.heads import (
     REQUEST_HEADS,
     RESPONSE_HEAD,
@@ -102,7 +102,10 @@ class FastTier:
     def _screened_scores(self, query: ScoringQuery, toxicity: float) -> dict[str, float]:
         """Return the scores that words settle; without ``abuse`` the deep tier must score it."""
         scores = {RESPONSE_HEAD: toxicity} if RESPONSE_HEAD in query.scorers else {}
-        if ABUSE in query.scorers and toxicity < self._screen and not is_foreign(query.text):
+        # A stream in another language is judged at its end: no screen reads it, and the deep tier
+        # would have to embed every piece.
+        left = query.complete and is_foreign(query.text)
+        if ABUSE in query.scorers and toxicity < self._screen and not left:
             scores[ABUSE] = 0.0
         return scores
 
@@ -203,16 +206,20 @@ class DeepTier:
 
         Embedding a window of 48 words costs about 20 ms, so the far cheaper word heads rank them.
         """
+        other: list[str] = []
+        variants = []
+        if query.scorers & (frozenset(REQUEST_HEADS) | {ABUSE}):
+            text = query.text
+            if is_foreign(text):
+                other = foreign_windows(text)
+                other = [other[index] for index in _spread(len(other), MAX_EMBEDDED_WINDOWS)]
+                text = english_parts(text)
+            variants = decode_variants(text) if text else []
         if query.scorers & frozenset(REQUEST_HEADS):
-            windows = request_windows(decode_variants(query.text))
-            columns = slice(1, 1 + len(REQUEST_HEADS))
-        elif ABUSE in query.scorers:
-            windows = abuse_windows(decode_variants(query.text))
-            columns = slice(_TOXICITY_COLUMN, _TOXICITY_COLUMN + 1)
+            windows, columns = request_windows(variants), slice(1, 1 + len(REQUEST_HEADS))
         else:
-            return _Windows([], [])
-        other = foreign_windows(query.text) if is_foreign(query.text) else []
-        other = [other[index] for index in _spread(len(other), MAX_EMBEDDED_WINDOWS)]
+            windows = abuse_windows(variants)
+            columns = slice(_TOXICITY_COLUMN, _TOXICITY_COLUMN + 1)
         if len(windows) > MAX_EMBEDDED_WINDOWS:
             word_logits = self._heads.word_logits(windows)[:, columns].max(axis=1)
             ranked = np.argsort(-word_logits)[: MAX_EMBEDDED_WINDOWS - 2]

@@ -17,8 +17,12 @@ _MAX_VALUES = 64
 _MIN_CHARS = 8
 _FENCE = re.compile(r"```\w*\n?")
 _PAIR = re.compile(r"[\"']?\w+[\"']?\s*:\s*\"((?:[^\"\\]|\\.){8,4000})\"")
-_COMMENT = re.compile(r"^[ \t]*(?:#+|//+|/\*+|--+|;+|%+|<!--|\*(?!\*))[ \t]*(\S.*?)[ \t]*(?:\*/|-->)?[ \t]*$", re.M)
-_DOCSTRING = re.compile(r"(?:\"\"\"|''')(.{8,4000}?)(?:\"\"\"|''')", re.S)
+_COMMENT = re.compile(
+    r"^[ \t]*(?:#+|//+|/\*+|--+|;+|%+|<!--|\*(?!\*))[ \t]*"
+    r"(\S.*?)[ \t]*(?:\*/|-->)?[ \t]*$",
+    re.MULTILINE,
+)
+_DOCSTRING = re.compile(r"(?:\"\"\"|''')(.{8,4000}?)(?:\"\"\"|''')", re.DOTALL)
 # A string that is assigned or is the argument of a call; four words make it a text.
 _LITERAL = re.compile(r"(?:=|\(|return)\s*[rbf]?(?:\"([^\"\n]{8,2000})\"|'([^'\n]{8,2000})')")
 _TAG = re.compile(r"</?[A-Za-z][\w:-]*(?:\s[^<>]{0,200})?/?>")
@@ -48,7 +52,9 @@ def unwrap(text: str) -> list[str]:
     if _TAG.search(bare):
         found.append(_TAG.sub(" ", bare))
     return list(
-        dict.fromkeys(part[:MAX_UNWRAPPED_CHARS] for part in found if len(part.strip()) >= _MIN_CHARS)
+        dict.fromkeys(
+            part[:MAX_UNWRAPPED_CHARS] for part in found if len(part.strip()) >= _MIN_CHARS
+        )
     )
 
 

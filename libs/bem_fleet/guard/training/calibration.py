@@ -1,7 +1,7 @@
 """Calibration of thresholds: the lowest ones that keep the false-positive rate on dev texts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ MAX_FALSE_POSITIVE_RATES = {
     "responses": 0.0008,
     "abuse": 0.003,
     "written replies": 0.012,
+    "foreign": 0.01,
     "counterfactual": 0.0005,
     "helpfulness": 0.005,
     "grounding": 0.02,
@@ -31,6 +32,7 @@ MAX_THRESHOLD = 0.9999
 # Share of benign responses whose words do not rule abuse out, so that they are embedded.
 SCREENED_SHARE = 0.1
 _CALIBRATION_WINDOWS = 4
+_SHIFT_MARGIN = 0.05
 
 Array = NDArray[np.float32]
 
@@ -177,6 +179,34 @@ def _abuse_threshold(
         choose_threshold(scores[~written, 0], MAX_FALSE_POSITIVE_RATES["abuse"]),
         choose_threshold(scores[written, 0], MAX_FALSE_POSITIVE_RATES["written replies"]),
     )
+
+
+def foreign_shift(
+    heads: ClassifierHeads,
+    cache: EmbeddingCache,
+    thresholds: Mapping[str, float],
+    samples: Sequence[Sample],
+) -> float:
+    """Return by how much the log-odds of a foreign head must fall to share the thresholds.
+
+    Both models are held to one threshold of the policy. On the written benign dev texts, most of
+    them English, at most ``MAX_FALSE_POSITIVE_RATES["foreign"]`` may reach it.
+
+    Args:
+        heads: Trained heads.
+        cache: Embeddings of the multilingual model.
+        thresholds: Thresholds by scorer.
+        samples: Requests or responses of all splits.
+    """
+    benign = [one for one in samples if one.label == BENIGN and is_written(one)]
+    embeddings = cache.embed_and_store([one.text for one in benign])
+    if benign[0].is_response:
+        odds, names = heads.abuse_logits(embeddings, foreign=True)[:, None], (ABUSE,)
+    else:
+        odds, names = heads.request_logits(embeddings, foreign=True), REQUEST_HEADS
+    limits = np.array([thresholds[name] for name in names])
+    excess = np.sort((odds - np.log(limits / (1 - limits))).max(axis=1))[::-1]
+    return float(excess[int(MAX_FALSE_POSITIVE_RATES["foreign"] * len(excess))]) + _SHIFT_MARGIN
 
 
 def is_written(sample: Sample) -> bool:

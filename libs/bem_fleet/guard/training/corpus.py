@@ -25,12 +25,12 @@ FITTED_SPLITS = ("train", "dev")
 _DEV_SHARE = 0.25
 _HELD_OUT_TOXIC_SHARE = 0.15
 # Limits per family, so that no family of prompts dominates the others.
-_MAX_REQUESTS = {"train": 150, "dev": 200, "held_out": 150}
-_MAX_RESPONSES = {"train": 300, "dev": 300, "held_out": 300}
+_MAX_REQUESTS = {"train": 150, "dev": 60, "held_out": 150}
+_MAX_RESPONSES = {"train": 300, "dev": 40, "held_out": 300}
 _MAX_REQUESTS_AS_RESPONSES = 100
 # Most texts of a packaged family, and of all jailbreak templates, whose embeddings are trained on;
 # the written families and the only comments that people wrote are used whole.
-_MAX_PACKAGED, _MAX_TEMPLATES = 40, 200
+_MAX_PACKAGED, _MAX_TEMPLATES = 14, 70
 _TEMPLATES = "templates/"
 _WHOLE_FAMILIES = ("train_", "dev_", "jigsaw")
 # Windows per text: a template of a thousand words would otherwise count like twenty prompts.

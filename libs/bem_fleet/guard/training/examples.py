@@ -68,19 +68,26 @@ def load_examples(split: str, seed: int) -> list[Example]:
         seed: Seed of the splits of packaged attacks.
     """
     classes = {name: number for number, name in enumerate((BENIGN, *REQUEST_HEADS))}
-    rng = random.Random(seed)  # noqa: S311 - not a secret
     requests = [
-        Example(surround(window, rng), classes[sample.label], sample.family, is_reply=False)
+        Example(
+            surround(window, _rng(window, seed)),
+            classes[sample.label],
+            sample.family,
+            is_reply=False,
+        )
         for sample in limit_families(request_samples(seed), split)
         for window in sample.windows[:1]
     ]
     replies = [
-        Example(
-            abuse_windows([sample.text])[0], int(sample.label != BENIGN), sample.family, True
-        )
+        Example(abuse_windows([sample.text])[0], int(sample.label != BENIGN), sample.family, True)
         for sample in limit_families(response_samples(seed), split)
     ]
     return [*requests, *replies]
+
+
+def _rng(text: str, seed: int) -> random.Random:
+    """Return a generator that depends on the text, not on what is around it in the corpus."""
+    return random.Random(f"{seed}:{text}")  # noqa: S311 - not a secret
 
 
 def surround(text: str, rng: random.Random) -> str:

@@ -19,6 +19,7 @@ from bem_fleet.guard.training.calibration import (
     WindowSplit,
     calibrate,
     choose_threshold,
+    foreign_shift,
     select_split,
 )
 from bem_fleet.guard.training.corpus import (
@@ -81,12 +82,17 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     heads.save_heads(out, words, perceptrons, card)
     trained = heads.ClassifierHeads(out)
     card |= calibrate(trained, caches.english, requests, responses)
+    for name, samples in (("foreign_requests", requests), ("foreign_replies", responses)):
+        shift = foreign_shift(trained, caches.foreign, card["thresholds"], samples)
+        perceptrons[name] = perceptrons[name].shifted(shift)
     card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
     heads.save_heads(out, words, perceptrons, card)
     return card
 
 
-def _fit_word_heads(requests: Sequence[Sample], responses: Sequence[Sample], seed: int) -> list[Any]:
+def _fit_word_heads(
+    requests: Sequence[Sample], responses: Sequence[Sample], seed: int
+) -> list[Any]:
     vectorizer = heads.build_vectorizer()
     request_train, response_train = (
         select_split(requests, "train"),

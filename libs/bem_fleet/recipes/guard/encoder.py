@@ -23,7 +23,7 @@ from bem_fleet.guard.training.examples import Example
 from bem_fleet.recipes.guard.batching import batches
 
 RANK, FIRST_LAYER = 16, 4
-MAX_TOKENS = 56
+MAX_TOKENS = 40
 _MATRICES = {
     "attention.self.query": (WIDTH, WIDTH),
     "attention.self.key": (WIDTH, WIDTH),
@@ -62,9 +62,7 @@ class TunedEncoder(nn.Module):
                 self.factors[name + DOWN.replace(".", "/")] = nn.Parameter(
                     torch.randn(rank, inputs) / inputs**0.5
                 )
-                self.factors[name + UP.replace(".", "/")] = nn.Parameter(
-                    torch.zeros(outputs, rank)
-                )
+                self.factors[name + UP.replace(".", "/")] = nn.Parameter(torch.zeros(outputs, rank))
         self.requests = nn.Linear(WIDTH, 1 + len(REQUEST_HEADS))
         self.replies = nn.Linear(WIDTH, 1)
 
@@ -95,9 +93,7 @@ class TunedEncoder(nn.Module):
             states: Results of ``lower_states``.
             is_reply: Which head judges them.
         """
-        features = functional.dropout(
-            _FEATURE_SCALE * self._upper(states), _DROPOUT, self.training
-        )
+        features = functional.dropout(_FEATURE_SCALE * self._upper(states), _DROPOUT, self.training)
         head = self.replies if is_reply else self.requests
         out: Tensor = head(features)
         return out

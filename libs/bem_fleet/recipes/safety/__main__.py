@@ -4,21 +4,24 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from bem.adapters import read_adapter, read_adapter_card
 from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
-from bem.safety import SafetyCard, ValueHead, save_safety
+from bem.safety import SafetyCard, ValueHead, read_safety, save_safety
+from bem.safety.artifact import TENSORS_FILE
 from bem.training.activation_cache import mean_prompt_states
 from bem.training.safety.plots import plot_curve
 from bem.training.safety.trainer import SafetyTrainer, SafetyTrainingConfig
 from bem.training.strategy import retain_freed_memory
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bem_fleet.data.benign_prompts import load_benign_requests
+from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.red_team import load_red_team, sample_prompts
 from bem_fleet.data.splits import assign_split
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
@@ -49,7 +52,9 @@ def fit_value_head(
 
     Attacks come from the training split; a fifth of its families are kept for calibration.
     Harmless requests come from the training split (fitting) and the development split
-    (calibration), which have different origins.
+    (calibration), which have different origins. Half as many again were written for the guard:
+    short neutral requests, code, quotations, roles, languages and own data, which no packaged
+    origin has.
 
     Args:
         backbone: Base model without sites up to ``feature_layer``.
@@ -58,13 +63,9 @@ def fit_value_head(
         cache: Folder of cached activations.
     """
     attacks = sample_prompts(load_red_team(), "train", count, longest=MAX_CHARS)
-    harmless = {
-        split: [p for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS][:count]
-        for split in ("train", "dev")
-    }
-    benign = [*harmless["train"], *harmless["dev"]]
-    texts = [p.text for p in attacks] + [p.text for p in benign]
-    risky = torch.tensor([True] * len(attacks) + [False] * len(benign))
+    harmless = {split: harmless_texts(split, count) for split in ("train", "dev")}
+    texts = [*(p.text for p in attacks), *harmless["train"], *harmless["dev"]]
+    risky = torch.tensor([True] * len(attacks) + [False] * (len(texts) - len(attacks)))
     dev = torch.tensor(
         [assign_split(p.family, seed=1) == "held_out" for p in attacks]
         + [False] * len(harmless["train"])
@@ -88,6 +89,36 @@ def fit_value_head(
             "harmless": float((~dev & ~risky).sum()),
         },
     )
+
+
+def harmless_texts(split: str, count: int) -> list[str]:
+    """Return packaged harmless requests of a split, and half as many written ones.
+
+    Args:
+        split: ``train`` or ``dev``.
+        count: Number of packaged requests.
+    """
+    packaged = [p.text for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS]
+    written = [one.text for one in written_texts(split) if one.label == HARMLESS]
+    step = max(1, 2 * len(written) // count)
+    return [*packaged[:count], *written[::step][: count // 2]]
+
+
+def refit_value_head(arguments: argparse.Namespace) -> None:
+    """Fit the value head of an artifact anew and keep its adapter."""
+    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    artifact = read_safety(arguments.out, base_digest=backbone.digest)
+    value = fit_value_head(
+        backbone,
+        artifact.card.feature_layer,
+        arguments.requests,
+        arguments.cache / "safety",
+    )
+    tensors = load_file(arguments.out / TENSORS_FILE)
+    tensors |= {f"value.{name}": tensor for name, tensor in value.head.state_dict().items()}
+    metrics = {**artifact.card.metrics, "value": value.metrics}
+    save_safety(arguments.out, replace(artifact.card, metrics=metrics), tensors)
+    sys.stdout.write(json.dumps(value.metrics, indent=1) + "\n")
 
 
 def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
@@ -164,7 +195,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    parser.add_argument("--curves", type=Path, required=True, help="folder of the training curve")
+    parser.add_argument("--curves", type=Path, help="folder of the training curve")
+    parser.add_argument(
+        "--value-head-only",
+        action="store_true",
+        help="fit the value head of the artifact in --out anew and keep its adapter",
+    )
     parser.add_argument(
         "--adapters",
         type=Path,
@@ -188,7 +224,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if options.value_head_only:
+        refit_value_head(options)
+        return
+    if options.curves is None:
+        parser.error("--curves: is missing; name the folder of the training curve")
+    train(options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Guard study: ``python -m bem_fleet.studies.guard report``, ``held-out``, ``obfuscation``, ``gate``.
+"""Guard study: ``python -m bem_fleet.studies.guard COMMAND``.
 
 The heads themselves are trained by ``python -m bem_fleet.guard.training``.
 """

@@ -11,7 +11,12 @@ _LEET = str.maketrans("aeiostAEIOST", "431057431057")
 _MARKS = ("# ", "// ", "-- ", "; ")
 _CODE = ("def main():\n    pass\n", "int main() { return 0; }\n", "SELECT 1;\n", "(setq x 1)\n")
 _KEYS = ("prompt", "question", "text", "task", "input", "q")
-_PREFILLS = ("Absolutely, begin by ", "No problem: the trick is ", "Right, the list: ", "Glad to. Take ")
+_PREFILLS = (
+    "Absolutely, begin by ",
+    "No problem: the trick is ",
+    "Right, the list: ",
+    "Glad to. Take ",
+)
 
 Disguise = Callable[[str, random.Random], str]
 

@@ -8,7 +8,7 @@ one template succeed and fail together.
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,7 @@ def held_out_sets() -> dict[str, list[HeldOutText]]:
 def disguised(texts: Sequence[HeldOutText], name: str) -> list[HeldOutText]:
     """Return the texts in a disguise, drawn reproducibly."""
     rng = random.Random(name)  # noqa: S311 - not a secret
-    return [
-        HeldOutText(DISGUISES[name](one.text, rng), one.family, one.category) for one in texts
-    ]
+    return [HeldOutText(DISGUISES[name](one.text, rng), one.family, one.category) for one in texts]
 
 
 def translated(*, harmful: bool) -> tuple[list[HeldOutText], list[HeldOutText]]:
@@ -77,9 +75,7 @@ def translated(*, harmful: bool) -> tuple[list[HeldOutText], list[HeldOutText]]:
     rows = [one for one in parallel_texts() if (one.label != HARMLESS) == harmful]
     # A row is a family: its translations succeed and fail together.
     plain = [HeldOutText(one.texts[0], one.texts[0], one.label) for one in rows]
-    others = [
-        HeldOutText(text, one.texts[0], one.label) for one in rows for text in one.texts[1:]
-    ]
+    others = [HeldOutText(text, one.texts[0], one.label) for one in rows for text in one.texts[1:]]
     return plain, others
 
 
@@ -124,12 +120,15 @@ def build_report(guard: OfflineGuard, *, opened: int) -> dict[str, Any]:
     """
     sets = held_out_sets()
     judge = _judge(guard)
-    rows, by_category = {}, {}
-    for name, texts in sets.items():
-        triggered = [judge(one.text, is_reply="replies" in name) for one in texts]
-        rows[name] = _row(texts, triggered) | {"target": " ".join(map(str, TARGETS[name]))}
-        by_category |= {f"{name}: {key}": row for key, row in _rows_by(texts, triggered).items()}
-    report = {
+    triggered = {
+        name: [judge(one.text, is_reply="replies" in name) for one in texts]
+        for name, texts in sets.items()
+    }
+    rows = {
+        name: _row(texts, triggered[name]) | {"target": " ".join(map(str, TARGETS[name]))}
+        for name, texts in sets.items()
+    }
+    return {
         "id": "guard_held_out",
         "command": COMMAND,
         "opened": opened,
@@ -137,10 +136,13 @@ def build_report(guard: OfflineGuard, *, opened: int) -> dict[str, Any]:
         "heads": guard.digest,
         "policy": guard.policy.version,
         "sets": rows,
-        "disguises": _disguise_rows(sets, judge),
-        "categories": by_category,
+        "disguises": _disguise_rows(sets, triggered, judge),
+        "categories": {
+            f"{name}: {family}": row
+            for name, texts in sets.items()
+            for family, row in _rows_by_family(texts, triggered[name]).items()
+        },
     }
-    return report
 
 
 def _judge(guard: OfflineGuard) -> Callable[..., str]:
@@ -157,9 +159,9 @@ def _row(texts: Sequence[HeldOutText], triggered: Sequence[str]) -> dict[str, An
     return measure(outcomes, [one.family for one in texts])
 
 
-def _rows_by(
+def _rows_by_family(
     texts: Sequence[HeldOutText], triggered: Sequence[str]
-) -> Iterator[tuple[str, dict[str, Any]]] | dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for index, one in enumerate(texts):
         groups[one.family.rpartition("/")[2]].append(index)
@@ -174,25 +176,28 @@ def _rows_by(
 
 
 def _disguise_rows(
-    sets: Mapping[str, Sequence[HeldOutText]], judge: Callable[..., str]
+    sets: Mapping[str, Sequence[HeldOutText]],
+    triggered: Mapping[str, Sequence[str]],
+    judge: Callable[..., str],
 ) -> dict[str, Any]:
-    """Return shares of harmful and of harmless requests by disguise, and the loss against plain."""
+    """Return shares of harmful and of harmless requests by disguise, beside the plain ones."""
     rows: dict[str, Any] = {}
     for kind, name in (("harmful", "harmful requests"), ("harmless", "harmless requests")):
-        plain = np.array([bool(judge(one.text, is_reply=False)) for one in sets[name]])
+        # Every second harmless request: they are many, and five disguises take minutes.
+        step = 1 if kind == "harmful" else 2
+        chosen, outcomes = sets[name][::step], triggered[name][::step]
         for disguise in DISGUISES:
-            texts = disguised(sets[name], disguise)
-            triggered = [judge(one.text, is_reply=False) for one in texts]
-            rows[f"{kind}, {disguise}"] = _row(texts, triggered) | {
-                "plain": round(float(plain.mean()), 4)
-            }
+            found = [judge(one.text, is_reply=False) for one in disguised(chosen, disguise)]
+            rows[f"{kind}, {disguise}"] = _row(chosen, found) | _plain_share(outcomes)
         english, others = translated(harmful=kind == "harmful")
-        before = np.array([bool(judge(one.text, is_reply=False)) for one in english])
-        triggered = [judge(one.text, is_reply=False) for one in others]
-        rows[f"{kind}, other languages"] = _row(others, triggered) | {
-            "plain": round(float(before.mean()), 4)
-        }
+        before = [judge(one.text, is_reply=False) for one in english]
+        found = [judge(one.text, is_reply=False) for one in others]
+        rows[f"{kind}, other languages"] = _row(others, found) | _plain_share(before)
     return rows
+
+
+def _plain_share(triggered: Sequence[str]) -> dict[str, float]:
+    return {"plain": round(sum(map(bool, triggered)) / len(triggered), 4)}
 
 
 def times_opened(path: Path) -> int:

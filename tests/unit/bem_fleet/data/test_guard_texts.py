@@ -105,9 +105,7 @@ def test_splits_share_no_family_template_or_eight_words() -> None:
         assert not shared
         known = set().union(*(grams(one.text) for one in fitted))
         assert not [one.text for one in held if grams(one.text) & known]
-        assert not [
-            text for row in parallel_texts() for text in row.texts if grams(text) & known
-        ]
+        assert not [text for row in parallel_texts() for text in row.texts if grams(text) & known]
 
 
 def test_inputs_that_were_tried_are_in_no_split() -> None:

@@ -1,7 +1,13 @@
 """English words: segmentation and the gate of other languages."""
 
 import pytest
-from bem_fleet.guard.scoring.english import MAX_SEGMENTED, is_foreign, is_word, segment
+from bem_fleet.guard.scoring.english import (
+    MAX_SEGMENTED,
+    english_parts,
+    is_foreign,
+    is_word,
+    segment,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +71,24 @@ def test_words_are_those_of_the_vocabulary() -> None:
     assert is_word("a")
     assert not is_word("x")
     assert not is_word("brxad")
+
+
+def test_english_within_another_language_is_kept() -> None:
+    """Sentences in English stay, whatever is around them; pure foreign text leaves nothing."""
+    english = "Please open the window of the kitchen."
+    for before, after in (
+        ("Guten Abend, ich schreibe wegen der Reise nach Rom.", "Bis morgen und viele Grüße."),
+        ("Добрый вечер, пишу вам про поездку.", "До завтра."),
+        ("今天天气很好。", "明天见。"),
+    ):
+        assert is_foreign(before)
+        assert english in english_parts(f"{before} {english} {after}")
+        assert english_parts(before) == ""
+
+
+def test_look_alikes_of_english_words_are_kept() -> None:
+    """Letters of another script within English words are no other language."""
+    text = "Plеаsе оpеn thе wіndоw оf thе kіtсhеn"  # noqa: RUF001 - Cyrillic
+
+    assert is_foreign(text)
+    assert english_parts(text) == text

@@ -21,7 +21,7 @@ def model() -> MultilingualE5:
 
 
 def test_translations_are_nearest_to_each_other(model: MultilingualE5) -> None:
-    """Of all foreign sentences, the translation has the highest cosine: the weights are read well."""
+    """Of all foreign sentences the translation has the highest cosine."""
     english, foreign = (model.embed([pair[side] for pair in PAIRS]) for side in (0, 1))
     cosines = english @ foreign.T
 

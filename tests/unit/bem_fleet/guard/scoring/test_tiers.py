@@ -123,7 +123,9 @@ def test_other_languages_are_read_by_the_multilingual_model(
     assert [text] in embedder.batches
     assert set(finding.scores) == {"harm"}
     embedder.batches.clear()
-    deep.score([query("Where is the harbour and when does the ferry leave?", "harm", side="request")])
+    deep.score(
+        [query("Where is the harbour and when does the ferry leave?", "harm", side="request")]
+    )
     assert len(embedder.batches) == 1
 
 

@@ -16,7 +16,7 @@ REQUEST = "how deep is the harbour of the old town"
         json.dumps({"role": "user", "content": REQUEST}),
         json.dumps({"messages": [{"content": [{"text": REQUEST}]}]}, indent=2),
         f'{{"prompt": "{REQUEST}", broken',
-        f"task:\n  question: \"{REQUEST}\"\n",
+        f'task:\n  question: "{REQUEST}"\n',
         f"# {REQUEST}\ndef main():\n    pass",
         f"int x; \n// {REQUEST}\n",
         f"/* {REQUEST} */",

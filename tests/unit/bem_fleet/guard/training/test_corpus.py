@@ -1,12 +1,19 @@
-"""Training corpus: helpers that do not read the data sets."""
+"""Training corpus: limits, splits, and no overlap with what the report opens."""
 
+import re
+
+import pytest
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.guard_texts import parallel_texts, written_texts
 from bem_fleet.guard.training.corpus import (
     Sample,
     _assign_split,
     _limit_per_family,
     _subsample,
     corpus_digest,
+    limit_families,
+    request_samples,
+    response_samples,
 )
 
 
@@ -37,3 +44,47 @@ def test_digest_covers_texts_labels_and_families() -> None:
 
     assert corpus_digest([first, second]) == corpus_digest([second, first])
     assert corpus_digest([first]) != corpus_digest([second])
+
+
+def grams(text: str, size: int = 8) -> set[tuple[str, ...]]:
+    """Return the word n-grams of a normalized text; a shorter text has none."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[at : at + size]) for at in range(len(words) - size + 1)}
+
+
+def test_packaged_families_are_limited_and_written_ones_whole() -> None:
+    """Templates of jailbreaks count as one family; no other split is in the result."""
+    samples = [
+        Sample(f"{family} {n}", "harm", family, "train", ())
+        for family, count in (("harmbench", 40), ("train_harmful/x", 40), ("jigsaw", 40))
+        for n in range(count)
+    ]
+    samples += [Sample(str(n), "jailbreak", f"templates/{n}", "train", ()) for n in range(200)]
+    samples.append(Sample("d", "harm", "harmbench", "dev", ()))
+    kept = [sample.family.partition("/")[0] for sample in limit_families(samples, "train")]
+
+    assert {name: kept.count(name) for name in kept} == {
+        "harmbench": 14,
+        "train_harmful": 40,
+        "jigsaw": 40,
+        "templates": 70,
+    }
+
+
+@pytest.mark.slow
+def test_nothing_fitted_or_calibrated_on_is_in_the_held_out_sets() -> None:
+    """No text, no family and no run of eight words of the whole corpus, packaged texts included."""
+    fitted = [
+        sample
+        for sample in (*request_samples(0), *response_samples(0))
+        if sample.split != "held_out"
+    ]
+    held = [item.text for item in written_texts("held_out")]
+    held += [text for row in parallel_texts() for text in row.texts]
+    runs = set().union(*map(grams, held))
+    texts = {" ".join(re.findall(r"\w+", text.lower())) for text in held}
+
+    assert not {s.family for s in fitted} & {item.family for item in written_texts("held_out")}
+    for sample in fitted:
+        assert not grams(sample.text) & runs, sample.text
+        assert " ".join(re.findall(r"\w+", sample.text.lower())) not in texts, sample.text

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from bem_fleet.guard.scoring.embedding import MiniLM
-from bem_fleet.recipes.guard.encoder import EpochReport, TunedEncoder, train_encoder
 from bem_fleet.guard.training.examples import Example
+from bem_fleet.recipes.guard.encoder import EpochReport, TunedEncoder, train_encoder
 from safetensors.numpy import save_file
 
 TEXTS = ("The boats lie still in the harbour.", "Bread rises for two hours.")

@@ -10,6 +10,7 @@ from bem.safety.overlay import load_value_head
 from bem.testing import tiny_backbone
 from bem.training.safety.trainer import SafetyTrainingConfig
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.guard_texts import written_texts
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
 from bem_fleet.recipes.safety import examples
@@ -22,6 +23,13 @@ ATTACKS = [
     RedTeamPrompt(f"a{i}", f"attack {i} {family}", family, "harm", "train")
     for i, family in enumerate(FAMILIES)
 ]
+
+
+# Written requests of the splits, as harmless as they are short.
+HARMLESS = {
+    "train": ["Tell me about kites.", "Count to six.", "Is the sea deep?"],
+    "dev": ["A word about ferns?", "Sort these names.", "Who wrote Emma?"],
+}
 
 
 def harmless(split: str) -> list[BenignText]:
@@ -60,6 +68,17 @@ def test_safety_adapter_is_trained_and_written(
     assert len((tmp_path / "curves" / "curve.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "curves" / "curve.png").is_file()
 
+    before = read_safety(tmp_path / "out", base_digest=backbone.digest)
+    monkeypatch.setattr(command, "harmless_texts", lambda split, count: HARMLESS[split][:count])
+    command.main([*arguments[:2], *arguments[6:8], "--value-head-only"])
+    after = read_safety(tmp_path / "out", base_digest=backbone.digest)
+
+    assert after.version != before.version
+    assert after.card.metrics["training"] == before.card.metrics["training"]
+    assert not load_value_head(after).linear.weight.equal(load_value_head(before).linear.weight)
+    for site, factors in before.factors.items():
+        assert all(a.equal(b) for a, b in zip(factors, after.factors[site], strict=True))
+
 
 def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
     """The usage is the command that the card states."""
@@ -67,3 +86,21 @@ def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
         command.main(["--help"])
 
     assert "python -m bem_fleet.recipes.safety" in capsys.readouterr().out
+
+
+def test_curves_are_needed_for_training_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the option."""
+    with pytest.raises(SystemExit):
+        command.main(["--out", "nowhere"])
+
+    assert "--curves" in capsys.readouterr().err
+
+
+def test_harmless_texts_are_packaged_and_written() -> None:
+    """Half as many written requests as packaged ones, none of them held out."""
+    texts = command.harmless_texts("dev", 40)
+    held = {one.text for one in written_texts("held_out")}
+
+    assert len(texts) == 60
+    assert not held & set(texts)
+    assert {one.text for one in written_texts("dev")} & set(texts)
