@@ -28,9 +28,10 @@ _HELD_OUT_TOXIC_SHARE = 0.15
 _MAX_REQUESTS = {"train": 150, "dev": 60, "held_out": 150}
 _MAX_RESPONSES = {"train": 300, "dev": 40, "held_out": 300}
 _MAX_REQUESTS_AS_RESPONSES = 100
-# Most texts of a packaged family, and of all jailbreak templates, whose embeddings are trained on;
-# the written families and the only comments that people wrote are used whole.
-_MAX_PACKAGED, _MAX_TEMPLATES = 14, 70
+# Most texts of a packaged family of attacks, of a benign one, and of all jailbreak templates, whose
+# embeddings are trained on; the written families and the only comments that people wrote are used
+# whole.
+_MAX_ATTACKS, _MAX_BENIGN, _MAX_TEMPLATES = 40, 14, 70
 _TEMPLATES = "templates/"
 _WHOLE_FAMILIES = ("train_", "dev_", "jigsaw")
 # Windows per text: a template of a thousand words would otherwise count like twenty prompts.
@@ -155,8 +156,11 @@ def limit_families(samples: Iterable[Sample], split: str) -> list[Sample]:
             families[_TEMPLATES if is_template else sample.family].append(sample)
     kept: list[Sample] = []
     for family, members in families.items():
-        whole = family.startswith(_WHOLE_FAMILIES)
-        limit = len(members) if whole else _MAX_TEMPLATES if family == _TEMPLATES else _MAX_PACKAGED
+        limit = _MAX_BENIGN if members[0].label == BENIGN else _MAX_ATTACKS
+        if family == _TEMPLATES:
+            limit = _MAX_TEMPLATES
+        elif family.startswith(_WHOLE_FAMILIES):
+            limit = len(members)
         kept += sorted(members, key=lambda member: _hash(member.text))[:limit]
     return kept
 

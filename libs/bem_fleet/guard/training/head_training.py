@@ -38,6 +38,8 @@ _WORD_C, _STEREOTYPE_C = 30.0, 0.3
 # Benign texts into which each short toxic comment is inserted.
 _INSERTIONS = 8
 _HELPFULNESS_QUESTIONS = 900
+# Longest packaged attack that the foreign heads are trained on: their model is slow.
+_MAX_FOREIGN_CHARS = 160
 
 Array = NDArray[np.float32]
 
@@ -122,11 +124,15 @@ def fit_perceptrons(caches: Caches, seed: int) -> dict[str, heads.Perceptron]:
         seed: Seed of the examples and of the perceptrons.
     """
     examples = load_examples("train", seed)
-    written = [one for one in examples if one.family.startswith(WRITTEN)]
+    short = [
+        one
+        for one in examples
+        if one.family.startswith(WRITTEN) or (one.label and len(one.text) <= _MAX_FOREIGN_CHARS)
+    ]
     perceptrons = {}
     for prefix, cache, chosen in (
         ("", caches.english, examples),
-        ("foreign_", caches.foreign, written),
+        ("foreign_", caches.foreign, short),
     ):
         embeddings = cache.embed_and_store([one.text for one in chosen])
         labels = np.array([one.label for one in chosen], dtype=np.int64)
