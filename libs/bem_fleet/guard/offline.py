@@ -52,17 +52,24 @@ class OfflineGuard:
     Args:
         folder: Folder of the heads' artifact; its thresholds replace those of the policy.
         policy: Safety policy.
-        model: Embedding model; None loads the packaged one.
+        model: Embedding model of English texts; None loads the packaged one.
+        multilingual: Embedding model of all languages; None loads the packaged one.
 
     Attributes:
         policy: Policy with the thresholds of the artifact.
         digest: SHA-256 of the heads' weights, hexadecimal.
     """
 
-    def __init__(self, folder: Path, policy: SafetyPolicy, model: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: SafetyPolicy,
+        model: Embedder | None = None,
+        multilingual: Embedder | None = None,
+    ) -> None:
         self._tiers: tuple[tuple[Tier, frozenset[str]], ...] = (
             (FastTier(folder), FAST_SCORERS | {ABUSE}),
-            (DeepTier(folder, model), DEEP_SCORERS),
+            (DeepTier(folder, model, multilingual), DEEP_SCORERS),
         )
         card = json.loads((folder / CARD).read_text())
         thresholds, self.digest = card["thresholds"], card["weights_sha256"]

@@ -37,6 +37,8 @@ from bem_fleet.guard.scoring.windows import (
 
 # Windows of one text that are embedded: those with the highest word logits.
 MAX_EMBEDDED_WINDOWS = 6
+# Windows of one text that the slower, multilingual model reads too.
+MAX_REREAD_WINDOWS = 2
 _NO_EMBEDDINGS = np.zeros((0, WIDTH), dtype=np.float32)
 _TOXICITY_COLUMN = WORD_HEADS.index(RESPONSE_HEAD)
 
@@ -143,10 +145,13 @@ class _Windows:
 class DeepTier:
     """Embedding heads of requests and responses, and the detector of sensitive data.
 
+    English windows are read by both embedding models, whose log-odds are averaged: they err on
+    different texts. Of a long text only the worst windows of the faster model are read again.
+
     Args:
         folder: Folder of the heads' artifact.
         model: Embedding model of English texts; None loads the packaged one with its adapter.
-        multilingual: Embedding model of other texts; None loads the packaged one at first use.
+        multilingual: Embedding model of all languages; None loads the packaged one.
     """
 
     def __init__(
@@ -158,44 +163,52 @@ class DeepTier:
 
         self._heads = ClassifierHeads(folder)
         self._model = model or MiniLM(adapter=self._heads.encoder)
-        self._multilingual = multilingual
+        self._multilingual = multilingual or MultilingualE5()
         self._detector = SensitiveDataDetector()
 
     def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
         """Return one finding per query; the windows of all queries are embedded in one batch."""
         windows = [self._select_windows(query) for query in queries]
-        english = self._embed(self._model, [one for group in windows for one in group.english])
-        texts = [one for group in windows for one in group.foreign]
-        foreign = self._embed(self._load_multilingual(), texts) if texts else _NO_EMBEDDINGS
-        findings, at, foreign_at = [], 0, 0
-        for query, group in zip(queries, windows, strict=True):
-            end, foreign_end = at + len(group.english), foreign_at + len(group.foreign)
-            parts = (english[at:end], foreign[foreign_at:foreign_end])
-            at, foreign_at = end, foreign_end
-            scores = self._embedding_scores(query, *parts)
+        english = _split(self._model, [group.english for group in windows])
+        odds = [
+            self._log_odds(query, embeddings)
+            for query, embeddings in zip(queries, english, strict=True)
+        ]
+        worst = [_worst_rows(one) for one in odds]
+        again = [
+            [*group.foreign, *(group.english[row] for row in rows)]
+            for group, rows in zip(windows, worst, strict=True)
+        ]
+        findings = []
+        for query, group, first, rows, embeddings in zip(
+            queries, windows, odds, worst, _split(self._multilingual, again), strict=True
+        ):
+            second = self._log_odds(query, embeddings, foreign=True)
+            split = len(group.foreign)
+            combined = (first[rows] + second[split:]) / 2
+            scores = self._scores(query, np.concatenate([second[:split], combined]))
             findings.append(Finding(scores).merge(self._detect_sensitive_data(query)))
         return findings
 
-    def _embedding_scores(
-        self, query: ScoringQuery, english: NDArray[np.float32], foreign: NDArray[np.float32]
-    ) -> dict[str, float]:
+    def _log_odds(
+        self, query: ScoringQuery, embeddings: NDArray[np.float32], *, foreign: bool = False
+    ) -> NDArray[np.float32]:
+        """Return log-odds [windows, scorers] of the query's embedding scorers."""
+        if ABUSE in query.scorers:
+            return self._heads.abuse_logits(embeddings, foreign=foreign)[:, None]
+        return self._heads.request_logits(embeddings, foreign=foreign)
+
+    def _scores(self, query: ScoringQuery, odds: NDArray[np.float32]) -> dict[str, float]:
         """Return the highest score of all windows by scorer."""
-        scores: dict[str, float] = {}
-        for embeddings, is_other in ((english, False), (foreign, True)):
-            if not len(embeddings):
-                continue
-            if ABUSE in query.scorers:
-                odds = self._heads.abuse_logits(embeddings, foreign=is_other).max(keepdims=True)
-                scores[ABUSE] = max(scores.get(ABUSE, 0.0), float(sigmoid(odds)[0]))
-            if query.scorers & frozenset(REQUEST_HEADS):
-                logits = self._heads.request_logits(embeddings, foreign=is_other)
-                highest = sigmoid(logits.max(axis=0))
-                scores |= {
-                    name: max(scores.get(name, 0.0), float(highest[column]))
-                    for column, name in enumerate(REQUEST_HEADS)
-                    if name in query.scorers
-                }
-        return scores
+        if not len(odds):
+            return {}
+        highest = sigmoid(odds.max(axis=0))
+        names = (ABUSE,) if ABUSE in query.scorers else REQUEST_HEADS
+        return {
+            name: float(score)
+            for name, score in zip(names, highest, strict=True)
+            if name in query.scorers
+        }
 
     def _select_windows(self, query: ScoringQuery) -> _Windows:
         """Return the windows to embed: all of a short text, the most suspicious of a long one.
@@ -203,7 +216,7 @@ class DeepTier:
         Embedding a window of 48 words costs about 20 ms, so the far cheaper word heads rank them.
         """
         other: list[str] = []
-        variants = []
+        variants: list[str] = []
         if query.scorers & (frozenset(REQUEST_HEADS) | {ABUSE}):
             text = query.text
             if is_foreign(text):
@@ -224,14 +237,6 @@ class DeepTier:
             windows = [windows[index] for index in sorted(selected)]
         return _Windows(windows, other)
 
-    def _embed(self, model: Embedder, windows: Sequence[str]) -> NDArray[np.float32]:
-        return model.embed(windows) if windows else _NO_EMBEDDINGS
-
-    def _load_multilingual(self) -> Embedder:
-        # 0.2 GB that a fleet whose users write English never needs.
-        self._multilingual = self._multilingual or MultilingualE5()
-        return self._multilingual
-
     def _detect_sensitive_data(self, query: ScoringQuery) -> Finding:
         scorers = query.scorers & frozenset(SPAN_SCORERS)
         if not scorers:
@@ -244,6 +249,20 @@ class DeepTier:
             for name in scorers
         }
         return Finding(scores, tuple(spans))
+
+
+def _split(model: Embedder, groups: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+    """Return the embeddings of each group; all groups are embedded in one batch."""
+    flat = [window for group in groups for window in group]
+    embeddings = model.embed(flat) if flat else _NO_EMBEDDINGS
+    ends = np.cumsum([len(group) for group in groups], dtype=np.int64)
+    return np.split(embeddings, ends[:-1])
+
+
+def _worst_rows(odds: NDArray[np.float32]) -> list[int]:
+    """Return the rows whose highest log-odds are highest, at most ``MAX_REREAD_WINDOWS``."""
+    ranked = np.argsort(-odds.max(axis=1, initial=-np.inf))[:MAX_REREAD_WINDOWS]
+    return [int(row) for row in ranked]
 
 
 def _spread(count: int, limit: int) -> list[int]:

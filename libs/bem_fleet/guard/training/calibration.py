@@ -13,7 +13,7 @@ from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
 from bem_fleet.guard.scoring.windows import abuse_windows, fairness_windows
 from bem_fleet.guard.training.corpus import BENIGN, Sample
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache
 
 # Largest share of benign dev texts at or above the threshold: of requests for the six request
 # heads together, of responses for each response scorer.
@@ -31,7 +31,7 @@ MAX_FALSE_POSITIVE_RATES = {
 MAX_THRESHOLD = 0.9999
 # Share of benign responses whose words do not rule abuse out, so that they are embedded.
 SCREENED_SHARE = 0.1
-_CALIBRATION_WINDOWS = 4
+_CALIBRATION_WINDOWS = 2
 _SHIFT_MARGIN = 0.05
 
 Array = NDArray[np.float32]
@@ -114,9 +114,25 @@ def choose_joint_thresholds(benign: Array, rate: float) -> list[float]:
     return [MAX_THRESHOLD] * benign.shape[1]
 
 
+def request_odds(heads: ClassifierHeads, caches: Caches, windows: Sequence[str]) -> Array:
+    """Return log-odds [windows, 6] of English windows of requests, averaged over both models."""
+    first = heads.request_logits(caches.english.embed_and_store(windows))
+    second = heads.request_logits(caches.foreign.embed_and_store(windows), foreign=True)
+    mean: Array = (first + second) / 2
+    return mean
+
+
+def abuse_odds(heads: ClassifierHeads, caches: Caches, windows: Sequence[str]) -> Array:
+    """Return log-odds [windows] of English windows of responses, averaged over both models."""
+    first = heads.abuse_logits(caches.english.embed_and_store(windows))
+    second = heads.abuse_logits(caches.foreign.embed_and_store(windows), foreign=True)
+    mean: Array = (first + second) / 2
+    return mean
+
+
 def calibrate(
     heads: ClassifierHeads,
-    cache: EmbeddingCache,
+    caches: Caches,
     requests: Sequence[Sample],
     responses: Sequence[Sample],
 ) -> dict[str, Any]:
@@ -125,13 +141,13 @@ def calibrate(
     Packaged origins and the families written for the guard are calibrated apart, and the higher
     threshold counts: the written ones are few but far harder.
     """
-    thresholds = _request_thresholds(heads, cache, requests)
+    thresholds = _request_thresholds(heads, caches, requests)
     benign = [one for one in responses if one.split == "dev" and one.label == BENIGN]
     words = np.array(
         [sigmoid(heads.word_logits(one.windows))[:, 0].max() for one in benign], dtype=np.float32
     )
     thresholds[RESPONSE_HEAD] = choose_threshold(words, MAX_FALSE_POSITIVE_RATES["responses"])
-    thresholds[ABUSE] = _abuse_threshold(heads, cache, benign)
+    thresholds[ABUSE] = _abuse_threshold(heads, caches, benign)
     unfairness = np.array(
         [
             response_features.counterfactual_unfairness(
@@ -152,13 +168,12 @@ def calibrate(
 
 
 def _request_thresholds(
-    heads: ClassifierHeads, cache: EmbeddingCache, requests: Sequence[Sample]
+    heads: ClassifierHeads, caches: Caches, requests: Sequence[Sample]
 ) -> dict[str, float]:
     benign = [one for one in requests if one.split == "dev" and one.label == BENIGN]
     windows = [window for one in benign for window in one.windows]
     owners = np.repeat(np.arange(len(benign)), [len(one.windows) for one in benign])
-    logits = heads.request_logits(cache.embed_and_store(windows))
-    _, scores = max_per_text(sigmoid(logits), owners)
+    _, scores = max_per_text(sigmoid(request_odds(heads, caches, windows)), owners)
     written = np.array([is_written(one) for one in benign])
     chosen = np.maximum(
         choose_joint_thresholds(scores[~written], MAX_FALSE_POSITIVE_RATES["requests"]),
@@ -167,13 +182,11 @@ def _request_thresholds(
     return dict(zip(REQUEST_HEADS, map(float, chosen), strict=True))
 
 
-def _abuse_threshold(
-    heads: ClassifierHeads, cache: EmbeddingCache, benign: Sequence[Sample]
-) -> float:
+def _abuse_threshold(heads: ClassifierHeads, caches: Caches, benign: Sequence[Sample]) -> float:
     groups = [abuse_windows([one.text])[:_CALIBRATION_WINDOWS] for one in benign]
-    embeddings = cache.embed_and_store([window for group in groups for window in group])
+    windows = [window for group in groups for window in group]
     owners = np.repeat(np.arange(len(benign)), list(map(len, groups)))
-    _, scores = max_per_text(sigmoid(heads.abuse_logits(embeddings))[:, None], owners)
+    _, scores = max_per_text(sigmoid(abuse_odds(heads, caches, windows))[:, None], owners)
     written = np.array([is_written(one) for one in benign])
     return max(
         choose_threshold(scores[~written, 0], MAX_FALSE_POSITIVE_RATES["abuse"]),

@@ -1,7 +1,6 @@
 """Training of the classifier heads: words, embeddings and pair features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from bem_fleet.guard.training.corpus import (
     request_samples,
     response_samples,
 )
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.embedding_cache import Caches
 from bem_fleet.guard.training.examples import WRITTEN, load_examples
 from bem_fleet.guard.training.perceptron_training import fit_perceptron
 
@@ -42,19 +41,6 @@ _HELPFULNESS_QUESTIONS = 900
 _MAX_FOREIGN_CHARS = 160
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Caches:
-    """Embeddings of windows.
-
-    Attributes:
-        english: Those of the tuned MiniLM.
-        foreign: Those of the multilingual model.
-    """
-
-    english: EmbeddingCache
-    foreign: EmbeddingCache
 
 
 def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
@@ -83,7 +69,7 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, words, perceptrons, card)
     trained = heads.ClassifierHeads(out)
-    card |= calibrate(trained, caches.english, requests, responses)
+    card |= calibrate(trained, caches, requests, responses)
     for name, samples in (("foreign_requests", requests), ("foreign_replies", responses)):
         shift = foreign_shift(trained, caches.foreign, card["thresholds"], samples)
         perceptrons[name] = perceptrons[name].shifted(shift)
