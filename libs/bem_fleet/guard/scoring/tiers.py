@@ -5,6 +5,8 @@ card's ``abuse_screen`` it settles ``abuse`` as 0, otherwise the score is left t
 which embeds the windows that look worst.
 """
 
+import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,9 @@ from bem_fleet.guard.scoring.windows import (
 MAX_EMBEDDED_WINDOWS = 6
 # Windows of one text that the slower, multilingual model reads too.
 MAX_REREAD_WINDOWS = 2
+# Windows that an embedding model remembers: 2 KB each.
+_MAX_REMEMBERED = 1024
+_SMALLEST = 1e-6
 _NO_EMBEDDINGS = np.zeros((0, WIDTH), dtype=np.float32)
 _TOXICITY_COLUMN = WORD_HEADS.index(RESPONSE_HEAD)
 
@@ -162,8 +167,13 @@ class DeepTier:
         )
 
         self._heads = ClassifierHeads(folder)
-        self._model = model or MiniLM(adapter=self._heads.encoder)
-        self._multilingual = multilingual or MultilingualE5()
+        self._model = _RememberingEmbedder(model or MiniLM(adapter=self._heads.encoder))
+        self._multilingual = _RememberingEmbedder(multilingual or MultilingualE5())
+        # Log-odds by which the multilingual model alone errs more than both models together.
+        self._foreign_shifts = {
+            side: np.float32(shift) for side, shift in self._heads.card["foreign_shifts"].items()
+        }
+        self._screen = _log_odds(float(self._heads.card["abuse_screen"]))
         self._detector = SensitiveDataDetector()
 
     def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
@@ -186,7 +196,8 @@ class DeepTier:
             second = self._log_odds(query, embeddings, foreign=True)
             split = len(group.foreign)
             combined = (first[rows] + second[split:]) / 2
-            scores = self._scores(query, np.concatenate([second[:split], combined]))
+            alone = second[:split] - self._foreign_shifts[_side(query)]
+            scores = self._scores(query, np.concatenate([alone, combined]))
             findings.append(Finding(scores).merge(self._detect_sensitive_data(query)))
         return findings
 
@@ -227,7 +238,7 @@ class DeepTier:
         if query.scorers & frozenset(REQUEST_HEADS):
             windows, columns = request_windows(variants), slice(1, 1 + len(REQUEST_HEADS))
         else:
-            windows = abuse_windows(variants)
+            windows = self._suspicious(abuse_windows(variants, sentences=not query.complete))
             columns = slice(_TOXICITY_COLUMN, _TOXICITY_COLUMN + 1)
         if len(windows) > MAX_EMBEDDED_WINDOWS:
             word_logits = self._heads.word_logits(windows)[:, columns].max(axis=1)
@@ -236,6 +247,17 @@ class DeepTier:
             selected = {0, len(windows) - 1, *map(int, ranked)}
             windows = [windows[index] for index in sorted(selected)]
         return _Windows(windows, other)
+
+    def _suspicious(self, windows: Sequence[str]) -> list[str]:
+        """Return the windows whose words the screen does not clear, or the worst one."""
+        if not windows:
+            return []
+        logits = [
+            self._heads.word_logits(sliding_windows(window))[:, _TOXICITY_COLUMN].max()
+            for window in windows
+        ]
+        lowest = min(self._screen, max(logits))
+        return [one for one, logit in zip(windows, logits, strict=True) if logit >= lowest]
 
     def _detect_sensitive_data(self, query: ScoringQuery) -> Finding:
         scorers = query.scorers & frozenset(SPAN_SCORERS)
@@ -249,6 +271,42 @@ class DeepTier:
             for name in scorers
         }
         return Finding(scores, tuple(spans))
+
+
+class _RememberingEmbedder:
+    """Embeds windows, and remembers the last ones.
+
+    System prompts recur from request to request, and sentences of a stream from piece to piece.
+
+    Args:
+        model: Embedding model.
+    """
+
+    def __init__(self, model: Embedder) -> None:
+        self._model = model
+        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors [len(texts), 384]."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= dict(zip(new, self._model.embed(new), strict=True))
+        embeddings = np.stack([self._known[text] for text in texts])
+        for text in texts:
+            self._known.move_to_end(text)
+        while len(self._known) > _MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return embeddings
+
+
+def _side(query: ScoringQuery) -> str:
+    return "responses" if ABUSE in query.scorers else "requests"
+
+
+def _log_odds(probability: float) -> float:
+    """Return the log-odds of a probability, which may be 0 or 1."""
+    clipped = min(max(probability, _SMALLEST), 1 - _SMALLEST)
+    return math.log(clipped / (1 - clipped))
 
 
 def _split(model: Embedder, groups: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:

@@ -37,8 +37,9 @@ _WORD_C, _STEREOTYPE_C = 30.0, 0.3
 # Benign texts into which each short toxic comment is inserted.
 _INSERTIONS = 8
 _HELPFULNESS_QUESTIONS = 900
-# Longest packaged attack that the foreign heads are trained on: their model is slow.
-_MAX_FOREIGN_CHARS = 160
+# Most texts of a packaged benign family, and the longest packaged text that the foreign heads are
+# trained on: their model is slow.
+_MAX_BENIGN, _MAX_FOREIGN_CHARS = 80, 160
 
 Array = NDArray[np.float32]
 
@@ -65,14 +66,16 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
         },
         "linear": fit_linear_heads(seed),
         "abuse_screen": 0.0,
+        "foreign_shifts": {},
     }
     # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, words, perceptrons, card)
     trained = heads.ClassifierHeads(out)
     card |= calibrate(trained, caches, requests, responses)
-    for name, samples in (("foreign_requests", requests), ("foreign_replies", responses)):
-        shift = foreign_shift(trained, caches.foreign, card["thresholds"], samples)
-        perceptrons[name] = perceptrons[name].shifted(shift)
+    card["foreign_shifts"] = {
+        side: foreign_shift(trained, caches.foreign, card["thresholds"], samples)
+        for side, samples in (("requests", requests), ("responses", responses))
+    }
     card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
     heads.save_heads(out, words, perceptrons, card)
     return card
@@ -109,11 +112,11 @@ def fit_perceptrons(caches: Caches, seed: int) -> dict[str, heads.Perceptron]:
         caches: Embeddings of windows.
         seed: Seed of the examples and of the perceptrons.
     """
-    examples = load_examples("train", seed)
+    examples = load_examples("train", seed, _MAX_BENIGN)
     short = [
         one
         for one in examples
-        if one.family.startswith(WRITTEN) or (one.label and len(one.text) <= _MAX_FOREIGN_CHARS)
+        if one.family.startswith(WRITTEN) or len(one.text) <= _MAX_FOREIGN_CHARS
     ]
     perceptrons = {}
     for prefix, cache, chosen in (

@@ -166,3 +166,17 @@ def test_windows_of_a_long_text_are_bounded(
     assert len(foreign) <= MAX_EMBEDDED_WINDOWS
     assert foreign[0].startswith(words[0])
     assert foreign[-1].endswith(words[-1])
+
+
+def test_recurring_windows_are_embedded_once(
+    deep: DeepTier, embedder: RecordingEmbedder, multilingual: RecordingEmbedder
+) -> None:
+    """The system prompt of many requests, and the sentences of a stream, cost one embedding."""
+    text = "You help the guests of a harbour hotel."
+    deep.score([query(text, "harm", side="request")])
+    for batches in (embedder.batches, multilingual.batches):
+        batches.clear()
+    first, second = (deep.score([query(text, "harm", side="request")])[0] for _ in range(2))
+
+    assert first.scores == second.scores
+    assert embedder.batches == multilingual.batches == []
