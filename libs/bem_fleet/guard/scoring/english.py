@@ -98,7 +98,7 @@ def english_parts(text: str) -> str:
         return text
     latin = _NON_ASCII_WORD.sub(" ", text)
     sentences = [one.strip() for one in _SENTENCE_END.split(latin)]
-    kept = [one for one in sentences if len(one.split()) > 2 and not is_foreign(one)]
+    kept = [one for one in sentences if len(_WORD.findall(one)) > 2 and not is_foreign(one)]
     return "\n".join(kept)
 
 

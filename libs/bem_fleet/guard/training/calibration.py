@@ -16,8 +16,8 @@ from bem_fleet.guard.training.corpus import BENIGN, Sample
 from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache
 
 # Largest share of benign dev texts at or above the threshold: of requests for all categories but
-# misinformation together, which sees a false claim in many a question of law, and for that alone; of
-# responses for each response scorer.
+# misinformation together, and for that alone, which sees a false claim in many a question of law;
+# of responses for each response scorer.
 MAX_FALSE_POSITIVE_RATES = {
     "requests": 0.015,
     "written requests": 0.01,

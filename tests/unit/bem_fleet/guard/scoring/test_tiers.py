@@ -144,10 +144,11 @@ def test_english_within_another_language_is_read_by_both_models(
     embedder.batches.clear()
     multilingual.batches.clear()
     english = "Please tell me where the harbour of this town is."
-    deep.score([query(f"今天天气很好。 {english} 明天见。", "harm", side="request")])
+    foreign = "Добрый вечер, пишу вам про летнюю поездку."
+    deep.score([query(f"{foreign} {english} Спасибо.", "harm", side="request")])
 
-    assert english in embedder.batches[0]
-    assert english in multilingual.batches[0]
+    assert any(english in window for window in embedder.batches[0])
+    assert any(foreign in window for window in multilingual.batches[0])
 
 
 def test_windows_of_a_long_text_are_bounded(
