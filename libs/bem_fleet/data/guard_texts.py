@@ -136,7 +136,7 @@ def expand(template: str, slots: Mapping[str, Sequence[str]], limit: int) -> lis
     """Return up to ``limit`` distinct texts of a template, drawn reproducibly.
 
     Args:
-        template: Template.
+        template: Template to expand.
         slots: Values by name of the slot; a value is a template itself.
         limit: Largest number of texts.
     """

@@ -167,7 +167,7 @@ def save_heads(
     """Write an artifact; the adapter of the embedding model must be in the folder already.
 
     Args:
-        folder: Destination.
+        folder: Folder that both files are written to.
         word_heads: Weights [8, N_FEATURES] and biases [8] in the order of ``WORD_HEADS``.
         perceptrons: Heads by their names in ``PERCEPTRONS``.
         card: Metadata; the hashes of both files are added to it.

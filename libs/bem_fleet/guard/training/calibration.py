@@ -101,7 +101,7 @@ def request_odds(heads: ClassifierHeads, caches: Caches, windows: Sequence[str])
     """Return log-odds [windows, 6] of English windows of requests, averaged over both models."""
     first = heads.request_logits(caches.english.embed_and_store(windows))
     second = heads.request_logits(caches.foreign.embed_and_store(windows), foreign=True)
-    mean: Array = (first + second) / 2
+    mean: Array = (first + second) / np.float32(2)
     return mean
 
 
@@ -109,7 +109,7 @@ def abuse_odds(heads: ClassifierHeads, caches: Caches, windows: Sequence[str]) -
     """Return log-odds [windows] of English windows of responses, averaged over both models."""
     first = heads.abuse_logits(caches.english.embed_and_store(windows))
     second = heads.abuse_logits(caches.foreign.embed_and_store(windows), foreign=True)
-    mean: Array = (first + second) / 2
+    mean: Array = (first + second) / np.float32(2)
     return mean
 
 
@@ -199,6 +199,7 @@ def foreign_shift(
     """
     benign = [one for one in samples if one.label == BENIGN and is_written(one)]
     embeddings = cache.embed_and_store([one.text for one in benign])
+    names: tuple[str, ...]
     if benign[0].is_response:
         odds, names = heads.abuse_logits(embeddings, foreign=True)[:, None], (ABUSE,)
     else:
