@@ -7,6 +7,7 @@ Example::
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from bem_fleet.guard.scoring.heads import CARD
 from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.guard.scoring.tiers import DeepTier, Embedder, FastTier, Tier
 from bem_fleet.guard.spans import merge_spans, redact
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,18 @@ class OfflineGuard:
         query = ScoringQuery(prompt, "request", self.policy.required_scorers["request"])
         verdict = self._evaluate(query)
         return Outcome(prompt if verdict.allowed else "", (verdict,))
+
+    def filter_requests(self, prompts: Sequence[str]) -> list[Outcome]:
+        """Return the outcome of each prompt; batches are embedded together."""
+        scorers = self.policy.required_scorers["request"]
+        outcomes: list[Outcome] = []
+        for start in range(0, len(prompts), _BATCH):
+            batch = prompts[start : start + _BATCH]
+            queries = [ScoringQuery(prompt, "request", scorers & DEEP_SCORERS) for prompt in batch]
+            for prompt, finding in zip(batch, self._tiers[1][0].score(queries), strict=True):
+                verdict = self.policy.evaluate("request", finding)
+                outcomes.append(Outcome(prompt if verdict.allowed else "", (verdict,)))
+        return outcomes
 
     def filter_response(self, response: str, prompt: str = "") -> Outcome:
         """Return the response as the policy lets it reach the client.
