@@ -68,7 +68,8 @@ def test_safety_adapter_is_trained_and_written(
 
     assert after.version != before.version
     assert after.card.metrics["training"] == before.card.metrics["training"]
-    assert not load_value_head(after).linear.weight.equal(load_value_head(before).linear.weight)
+    # The same requests fit the same probe; the written ones move its threshold.
+    assert load_value_head(after).threshold != load_value_head(before).threshold
     for site, factors in before.factors.items():
         assert all(a.equal(b) for a, b in zip(factors, after.factors[site], strict=True))
 
