@@ -28,7 +28,6 @@ LONG_FUNCTIONS = {
     "benchmarks/orchestrator/exact.py::best": 55,
     "libs/bem/engine/engine_core.py::__init__": 42,
     "libs/bem_fleet/evaluation/pipeline.py::_compare_with_baseline": 43,
-    "libs/bem_fleet/guard/training/head_training.py::train_heads": 41,
     "libs/bem_fleet/stats/canary_gate.py::__init__": 43,
     "libs/bem_fleet/studies/guard/gate_reports.py::build_reports": 44,
     "libs/bem_fleet/studies/safety/basis_study.py::quality": 41,

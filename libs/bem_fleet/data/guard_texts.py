@@ -24,7 +24,13 @@ HARMLESS, ABUSIVE, CLEAN = "harmless", "abusive", "clean"
 REPLY_LABELS = (ABUSIVE, CLEAN)
 # Files of each split; the largest number of texts of a template, and of a family.
 FILES = {
-    "train": ("train_harmless", "train_harmful", "train_replies"),
+    "train": (
+        "train_harmless",
+        "train_harmful",
+        "train_pairs",
+        "train_replies",
+        "train_replies_more",
+    ),
     "dev": ("dev_harmless", "dev_harmful", "dev_replies"),
     "held_out": (
         "held_out_harmless",
@@ -130,7 +136,7 @@ def expand(template: str, slots: Mapping[str, Sequence[str]], limit: int) -> lis
     """Return up to ``limit`` distinct texts of a template, drawn reproducibly.
 
     Args:
-        template: Template.
+        template: Template to expand.
         slots: Values by name of the slot; a value is a template itself.
         limit: Largest number of texts.
     """

@@ -34,6 +34,7 @@ _FUNCTION_WORDS = frozenset(
     """.split()  # noqa: SIM905 - a hundred quoted words are harder to read
 )
 _MAX_GATE_WORDS = 200
+_TOKEN = re.compile(r"[\w$@!|+]+")
 _NON_ASCII_WORD = re.compile(r"(?:(?![\x00-\x7f])\w)+")
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+|\n+")
 
@@ -85,6 +86,13 @@ def segment(letters: str) -> str:
     return " ".join([*reversed(words), rest] if rest else reversed(words))
 
 
+def _is_leetspeak(text: str) -> bool:
+    """Return whether a fifth of the words mix letters and digits, which no language does."""
+    tokens = [match[0] for match in islice(_TOKEN.finditer(text), _MAX_GATE_WORDS)]
+    mixed = sum(not token.isalpha() and not token.isdigit() for token in tokens)
+    return 5 * mixed >= len(tokens)
+
+
 def english_parts(text: str) -> str:
     """Return what is not another language in a foreign text, for the model that reads English.
 
@@ -98,7 +106,7 @@ def english_parts(text: str) -> str:
         return text
     latin = _NON_ASCII_WORD.sub(" ", text)
     sentences = [one.strip() for one in _SENTENCE_END.split(latin)]
-    kept = [one for one in sentences if len(one.split()) > 2 and not is_foreign(one)]
+    kept = [one for one in sentences if len(_WORD.findall(one)) > 2 and not is_foreign(one)]
     return "\n".join(kept)
 
 
@@ -111,6 +119,7 @@ def is_foreign(text: str) -> bool:
 
     That is the case where a fifth of its letters are outside ASCII, or where fewer than an eighth
     of at least three words are English function words and two fifths are no English words at all.
+    Leetspeak is English whose words are hidden.
     """
     words = [match[0].lower() for match in islice(_WORD.finditer(text), _MAX_GATE_WORDS)]
     letters = sum(map(len, words))
@@ -118,7 +127,7 @@ def is_foreign(text: str) -> bool:
         return False
     if sum(not letter.isascii() for word in words for letter in word) >= 0.2 * letters:
         return True
-    if len(words) < 3:
+    if len(words) < 3 or _is_leetspeak(text):
         return False
     function_words = sum(word in _FUNCTION_WORDS for word in words)
     unknown = sum(len(word) > 1 and not is_word(word) for word in words)

@@ -62,19 +62,6 @@ class Perceptron:
         logits: Array = units @ self.output[0].T + self.output[1]
         return logits
 
-    def shifted(self, log_odds: float) -> "Perceptron":
-        """Return the perceptron with the log-odds of an attack, or of abuse, lower by a constant.
-
-        Args:
-            log_odds: The constant; negative raises them.
-        """
-        biases = self.output[1].copy()
-        if len(biases) == 1:
-            biases -= np.float32(log_odds)
-        else:
-            biases[0] += np.float32(log_odds)
-        return Perceptron(self.hidden, (self.output[0], biases))
-
 
 class ClassifierHeads:
     """Heads of one artifact folder.
@@ -180,7 +167,7 @@ def save_heads(
     """Write an artifact; the adapter of the embedding model must be in the folder already.
 
     Args:
-        folder: Destination.
+        folder: Folder that both files are written to.
         word_heads: Weights [8, N_FEATURES] and biases [8] in the order of ``WORD_HEADS``.
         perceptrons: Heads by their names in ``PERCEPTRONS``.
         card: Metadata; the hashes of both files are added to it.

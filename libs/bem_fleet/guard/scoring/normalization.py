@@ -176,7 +176,8 @@ def _undo_leetspeak(text: str) -> str:
         if inner.isalpha() or not any(one.isalpha() for one in inner):
             return word
         readings = [word.lower().translate(table) for table in _LEETS]
-        return next((one for one in readings if is_word(one)), readings[0])
+        reading = next((one for one in readings if is_word(one)), readings[0])
+        return reading.capitalize() if word[0].isupper() and not word.isupper() else reading
 
     return _LEET_WORD.sub(replace, text)
 

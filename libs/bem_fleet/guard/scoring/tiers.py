@@ -5,6 +5,8 @@ card's ``abuse_screen`` it settles ``abuse`` as 0, otherwise the score is left t
 which embeds the windows that look worst.
 """
 
+import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,11 @@ from bem_fleet.guard.scoring.windows import (
 
 # Windows of one text that are embedded: those with the highest word logits.
 MAX_EMBEDDED_WINDOWS = 6
+# Windows of one text that the slower, multilingual model reads too.
+MAX_REREAD_WINDOWS = 2
+# Windows that an embedding model remembers: 2 KB each.
+_MAX_REMEMBERED = 1024
+_SMALLEST = 1e-6
 _NO_EMBEDDINGS = np.zeros((0, WIDTH), dtype=np.float32)
 _TOXICITY_COLUMN = WORD_HEADS.index(RESPONSE_HEAD)
 _VARIANT_SCORERS = frozenset((RESPONSE_HEAD, ABUSE, "counterfactual"))
@@ -147,10 +154,13 @@ class _Windows:
 class DeepTier:
     """Embedding heads of requests and responses, and the detector of sensitive data.
 
+    English windows are read by both embedding models, whose log-odds are averaged: they err on
+    different texts. Of a long text only the worst windows of the faster model are read again.
+
     Args:
         folder: Folder of the heads' artifact.
         model: Embedding model of English texts; None loads the packaged one with its adapter.
-        multilingual: Embedding model of other texts; None loads the packaged one at first use.
+        multilingual: Embedding model of all languages; None loads the packaged one.
     """
 
     def __init__(
@@ -161,45 +171,59 @@ class DeepTier:
         )
 
         self._heads = ClassifierHeads(folder)
-        self._model = model or MiniLM(adapter=self._heads.encoder)
-        self._multilingual = multilingual
+        self._model = _RememberingEmbedder(model or MiniLM(adapter=self._heads.encoder))
+        self._multilingual = _RememberingEmbedder(multilingual or MultilingualE5())
+        # Log-odds by which the multilingual model alone errs more than both models together.
+        self._foreign_shifts = {
+            side: np.float32(shift) for side, shift in self._heads.card["foreign_shifts"].items()
+        }
+        self._screen = _log_odds(float(self._heads.card["abuse_screen"]))
         self._detector = SensitiveDataDetector()
 
     def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
         """Return one finding per query; the windows of all queries are embedded in one batch."""
         windows = [self._select_windows(query) for query in queries]
-        english = self._embed(self._model, [one for group in windows for one in group.english])
-        texts = [one for group in windows for one in group.foreign]
-        foreign = self._embed(self._load_multilingual(), texts) if texts else _NO_EMBEDDINGS
-        findings, at, foreign_at = [], 0, 0
-        for query, group in zip(queries, windows, strict=True):
-            end, foreign_end = at + len(group.english), foreign_at + len(group.foreign)
-            parts = (english[at:end], foreign[foreign_at:foreign_end])
-            at, foreign_at = end, foreign_end
-            scores = self._embedding_scores(query, *parts)
+        english = _split(self._model, [group.english for group in windows])
+        odds = [
+            self._log_odds(query, embeddings)
+            for query, embeddings in zip(queries, english, strict=True)
+        ]
+        worst = [_worst_rows(one) for one in odds]
+        again = [
+            [*group.foreign, *(group.english[row] for row in rows)]
+            for group, rows in zip(windows, worst, strict=True)
+        ]
+        findings = []
+        for query, group, first, rows, embeddings in zip(
+            queries, windows, odds, worst, _split(self._multilingual, again), strict=True
+        ):
+            second = self._log_odds(query, embeddings, foreign=True)
+            split = len(group.foreign)
+            combined = (first[rows] + second[split:]) / 2
+            alone = second[:split] - self._foreign_shifts[_side(query)]
+            scores = self._scores(query, np.concatenate([alone, combined]))
             findings.append(Finding(scores).merge(self._detect_sensitive_data(query)))
         return findings
 
-    def _embedding_scores(
-        self, query: ScoringQuery, english: NDArray[np.float32], foreign: NDArray[np.float32]
-    ) -> dict[str, float]:
+    def _log_odds(
+        self, query: ScoringQuery, embeddings: NDArray[np.float32], *, foreign: bool = False
+    ) -> NDArray[np.float32]:
+        """Return log-odds [windows, scorers] of the query's embedding scorers."""
+        if ABUSE in query.scorers:
+            return self._heads.abuse_logits(embeddings, foreign=foreign)[:, None]
+        return self._heads.request_logits(embeddings, foreign=foreign)
+
+    def _scores(self, query: ScoringQuery, odds: NDArray[np.float32]) -> dict[str, float]:
         """Return the highest score of all windows by scorer."""
-        scores: dict[str, float] = {}
-        for embeddings, is_other in ((english, False), (foreign, True)):
-            if not len(embeddings):
-                continue
-            if ABUSE in query.scorers:
-                odds = self._heads.abuse_logits(embeddings, foreign=is_other).max(keepdims=True)
-                scores[ABUSE] = max(scores.get(ABUSE, 0.0), float(sigmoid(odds)[0]))
-            if query.scorers & frozenset(REQUEST_HEADS):
-                logits = self._heads.request_logits(embeddings, foreign=is_other)
-                highest = sigmoid(logits.max(axis=0))
-                scores |= {
-                    name: max(scores.get(name, 0.0), float(highest[column]))
-                    for column, name in enumerate(REQUEST_HEADS)
-                    if name in query.scorers
-                }
-        return scores
+        if not len(odds):
+            return {}
+        highest = sigmoid(odds.max(axis=0))
+        names = (ABUSE,) if ABUSE in query.scorers else REQUEST_HEADS
+        return {
+            name: float(score)
+            for name, score in zip(names, highest, strict=True)
+            if name in query.scorers
+        }
 
     def _select_windows(self, query: ScoringQuery) -> _Windows:
         """Return the windows to embed: all of a short text, the most suspicious of a long one.
@@ -207,7 +231,7 @@ class DeepTier:
         Embedding a window of 48 words costs about 20 ms, so the far cheaper word heads rank them.
         """
         other: list[str] = []
-        variants = []
+        variants: list[str] = []
         if query.scorers & (frozenset(REQUEST_HEADS) | {ABUSE}):
             text = query.text
             if is_foreign(text):
@@ -218,7 +242,7 @@ class DeepTier:
         if query.scorers & frozenset(REQUEST_HEADS):
             windows, columns = request_windows(variants), slice(1, 1 + len(REQUEST_HEADS))
         else:
-            windows = abuse_windows(variants)
+            windows = self._suspicious(abuse_windows(variants, sentences=not query.complete))
             columns = slice(_TOXICITY_COLUMN, _TOXICITY_COLUMN + 1)
         if len(windows) > MAX_EMBEDDED_WINDOWS:
             word_logits = self._heads.word_logits(windows)[:, columns].max(axis=1)
@@ -228,13 +252,16 @@ class DeepTier:
             windows = [windows[index] for index in sorted(selected)]
         return _Windows(windows, other)
 
-    def _embed(self, model: Embedder, windows: Sequence[str]) -> NDArray[np.float32]:
-        return model.embed(windows) if windows else _NO_EMBEDDINGS
-
-    def _load_multilingual(self) -> Embedder:
-        # 0.2 GB that a fleet whose users write English never needs.
-        self._multilingual = self._multilingual or MultilingualE5()
-        return self._multilingual
+    def _suspicious(self, windows: Sequence[str]) -> list[str]:
+        """Return the windows whose words the screen does not clear, or the worst one."""
+        if not windows:
+            return []
+        logits = [
+            self._heads.word_logits(sliding_windows(window))[:, _TOXICITY_COLUMN].max()
+            for window in windows
+        ]
+        lowest = min(self._screen, max(logits))
+        return [one for one, logit in zip(windows, logits, strict=True) if logit >= lowest]
 
     def _detect_sensitive_data(self, query: ScoringQuery) -> Finding:
         scorers = query.scorers & frozenset(SPAN_SCORERS)
@@ -248,6 +275,56 @@ class DeepTier:
             for name in scorers
         }
         return Finding(scores, tuple(spans))
+
+
+class _RememberingEmbedder:
+    """Embeds windows, and remembers the last ones.
+
+    System prompts recur from request to request, and sentences of a stream from piece to piece.
+
+    Args:
+        model: Embedding model.
+    """
+
+    def __init__(self, model: Embedder) -> None:
+        self._model = model
+        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors [len(texts), 384]."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= dict(zip(new, self._model.embed(new), strict=True))
+        embeddings = np.stack([self._known[text] for text in texts])
+        for text in texts:
+            self._known.move_to_end(text)
+        while len(self._known) > _MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return embeddings
+
+
+def _side(query: ScoringQuery) -> str:
+    return "responses" if ABUSE in query.scorers else "requests"
+
+
+def _log_odds(probability: float) -> float:
+    """Return the log-odds of a probability, which may be 0 or 1."""
+    clipped = min(max(probability, _SMALLEST), 1 - _SMALLEST)
+    return math.log(clipped / (1 - clipped))
+
+
+def _split(model: Embedder, groups: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
+    """Return the embeddings of each group; all groups are embedded in one batch."""
+    flat = [window for group in groups for window in group]
+    embeddings = model.embed(flat) if flat else _NO_EMBEDDINGS
+    ends = np.cumsum([len(group) for group in groups], dtype=np.int64)
+    return np.split(embeddings, ends[:-1])
+
+
+def _worst_rows(odds: NDArray[np.float32]) -> list[int]:
+    """Return the rows whose highest log-odds are highest, at most ``MAX_REREAD_WINDOWS``."""
+    ranked = np.argsort(-odds.max(axis=1, initial=-np.inf))[:MAX_REREAD_WINDOWS]
+    return [int(row) for row in ranked]
 
 
 def _spread(count: int, limit: int) -> list[int]:

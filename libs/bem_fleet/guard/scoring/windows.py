@@ -38,22 +38,22 @@ def fairness_windows(text: str) -> list[str]:
     return sliding_windows(text, FAIRNESS_WINDOW_WORDS, FAIRNESS_WINDOW_STRIDE)
 
 
-def abuse_windows(variants: Iterable[str]) -> list[str]:
+def abuse_windows(variants: Iterable[str], *, sentences: bool = False) -> list[str]:
     """Return the distinct windows of a response that are judged for abuse: sentences and spans.
 
     Args:
         variants: Variants of one response, as ``decode_variants`` returns them.
+        sentences: Whether to return sentences only. Those of a stream stay the same from piece to
+            piece, but spans move with the start of the evaluated text.
     """
     collected: list[str] = []
     for text in variants:
-        windows = sliding_windows(text, FAIRNESS_WINDOW_WORDS, FAIRNESS_WINDOW_STRIDE)
-        collected += windows
-        sentences = [one for one in _SENTENCE_END.split(text) if one.strip()]
-        if len(sentences) > 1:
-            for sentence in sentences:
-                collected += sliding_windows(
-                    sentence.strip(), FAIRNESS_WINDOW_WORDS, FAIRNESS_WINDOW_STRIDE
-                )
+        found = [one.strip() for one in _SENTENCE_END.split(text) if one.strip()]
+        parts = found if sentences or len(found) > 1 else []
+        if not sentences:
+            parts = [text, *parts]
+        for part in parts:
+            collected += sliding_windows(part, FAIRNESS_WINDOW_WORDS, FAIRNESS_WINDOW_STRIDE)
     return list(dict.fromkeys(collected))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.guard.scoring.heads import ENCODER
-from bem_fleet.guard.training.embedding_cache import multilingual_cache, tuned_cache
-from bem_fleet.guard.training.head_training import Caches, train_heads
+from bem_fleet.guard.training.embedding_cache import Caches, multilingual_cache, tuned_cache
+from bem_fleet.guard.training.head_training import train_heads
 
 HEADS = ROOT / "adapters/guard"
 CACHE = ROOT / ".cache/guard"

@@ -28,9 +28,9 @@ _HELD_OUT_TOXIC_SHARE = 0.15
 _MAX_REQUESTS = {"train": 150, "dev": 60, "held_out": 150}
 _MAX_RESPONSES = {"train": 300, "dev": 40, "held_out": 300}
 _MAX_REQUESTS_AS_RESPONSES = 100
-# Most texts of a packaged family, and of all jailbreak templates, whose embeddings are trained on;
-# the written families and the only comments that people wrote are used whole.
-_MAX_PACKAGED, _MAX_TEMPLATES = 14, 70
+# Most texts of a packaged family of attacks, and of all jailbreak templates, whose embeddings are
+# trained on; the written families and the only comments that people wrote are used whole.
+_MAX_ATTACKS, _MAX_TEMPLATES = 40, 70
 _TEMPLATES = "templates/"
 _WHOLE_FAMILIES = ("train_", "dev_", "jigsaw")
 # Windows per text: a template of a thousand words would otherwise count like twenty prompts.
@@ -138,7 +138,7 @@ def _response(text: str, label: str, family: str, split: str) -> Sample:
     return Sample(text, label, family, split, tuple(sliding_windows(text)), is_response=True)
 
 
-def limit_families(samples: Iterable[Sample], split: str) -> list[Sample]:
+def limit_families(samples: Iterable[Sample], split: str, max_benign: int = 14) -> list[Sample]:
     """Return the samples of a split with few of each packaged family and all written ones.
 
     Embedding all packaged texts would take an hour, and the written families would weigh nothing.
@@ -147,6 +147,7 @@ def limit_families(samples: Iterable[Sample], split: str) -> list[Sample]:
     Args:
         samples: Samples of all splits.
         split: ``train`` or ``dev``.
+        max_benign: Most texts of a packaged benign family.
     """
     families: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -155,8 +156,11 @@ def limit_families(samples: Iterable[Sample], split: str) -> list[Sample]:
             families[_TEMPLATES if is_template else sample.family].append(sample)
     kept: list[Sample] = []
     for family, members in families.items():
-        whole = family.startswith(_WHOLE_FAMILIES)
-        limit = len(members) if whole else _MAX_TEMPLATES if family == _TEMPLATES else _MAX_PACKAGED
+        limit = max_benign if members[0].label == BENIGN else _MAX_ATTACKS
+        if family == _TEMPLATES:
+            limit = _MAX_TEMPLATES
+        elif family.startswith(_WHOLE_FAMILIES):
+            limit = len(members)
         kept += sorted(members, key=lambda member: _hash(member.text))[:limit]
     return kept
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,19 @@ class EmbeddingCache:
             keys=np.array(list(self._vectors)),
             vectors=np.stack(list(self._vectors.values())),
         )
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Embeddings of windows by both models.
+
+    Attributes:
+        english: Those of the tuned MiniLM.
+        foreign: Those of the multilingual model.
+    """
+
+    english: EmbeddingCache
+    foreign: EmbeddingCache
 
 
 def _key(window: str) -> str:

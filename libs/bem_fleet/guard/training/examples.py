@@ -60,12 +60,14 @@ class Example:
     is_reply: bool
 
 
-def load_examples(split: str, seed: int) -> list[Example]:
+def load_examples(split: str, seed: int, max_benign: int = 14) -> list[Example]:
     """Return the examples of a split.
 
     Args:
         split: ``train`` or ``dev``.
         seed: Seed of the splits of packaged attacks.
+        max_benign: Most texts of a packaged benign family: few for the encoder, which takes as long
+            as they are, more for the heads.
     """
     classes = {name: number for number, name in enumerate((BENIGN, *REQUEST_HEADS))}
     requests = [
@@ -75,12 +77,12 @@ def load_examples(split: str, seed: int) -> list[Example]:
             sample.family,
             is_reply=False,
         )
-        for sample in limit_families(request_samples(seed), split)
+        for sample in limit_families(request_samples(seed), split, max_benign)
         for window in sample.windows[:1]
     ]
     replies = [
         Example(abuse_windows([sample.text])[0], int(sample.label != BENIGN), sample.family, True)
-        for sample in limit_families(response_samples(seed), split)
+        for sample in limit_families(response_samples(seed), split, max_benign)
     ]
     return [*requests, *replies]
 

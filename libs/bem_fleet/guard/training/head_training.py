@@ -1,7 +1,6 @@
 """Training of the classifier heads: words, embeddings and pair features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from bem_fleet.guard.training.corpus import (
     request_samples,
     response_samples,
 )
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.embedding_cache import Caches
 from bem_fleet.guard.training.examples import WRITTEN, load_examples
 from bem_fleet.guard.training.perceptron_training import fit_perceptron
 
@@ -38,21 +37,11 @@ _WORD_C, _STEREOTYPE_C = 30.0, 0.3
 # Benign texts into which each short toxic comment is inserted.
 _INSERTIONS = 8
 _HELPFULNESS_QUESTIONS = 900
+# Most texts of a packaged benign family, and the longest packaged text that the foreign heads are
+# trained on: their model is slow.
+_MAX_BENIGN, _MAX_FOREIGN_CHARS = 80, 160
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Caches:
-    """Embeddings of windows.
-
-    Attributes:
-        english: Those of the tuned MiniLM.
-        foreign: Those of the multilingual model.
-    """
-
-    english: EmbeddingCache
-    foreign: EmbeddingCache
 
 
 def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
@@ -77,14 +66,16 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
         },
         "linear": fit_linear_heads(seed),
         "abuse_screen": 0.0,
+        "foreign_shifts": {},
     }
     # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, words, perceptrons, card)
     trained = heads.ClassifierHeads(out)
-    card |= calibrate(trained, caches.english, requests, responses)
-    for name, samples in (("foreign_requests", requests), ("foreign_replies", responses)):
-        shift = foreign_shift(trained, caches.foreign, card["thresholds"], samples)
-        perceptrons[name] = perceptrons[name].shifted(shift)
+    card |= calibrate(trained, caches, requests, responses)
+    card["foreign_shifts"] = {
+        side: foreign_shift(trained, caches.foreign, card["thresholds"], samples)
+        for side, samples in (("requests", requests), ("responses", responses))
+    }
     card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
     heads.save_heads(out, words, perceptrons, card)
     return card
@@ -121,12 +112,16 @@ def fit_perceptrons(caches: Caches, seed: int) -> dict[str, heads.Perceptron]:
         caches: Embeddings of windows.
         seed: Seed of the examples and of the perceptrons.
     """
-    examples = load_examples("train", seed)
-    written = [one for one in examples if one.family.startswith(WRITTEN)]
+    examples = load_examples("train", seed, _MAX_BENIGN)
+    short = [
+        one
+        for one in examples
+        if one.family.startswith(WRITTEN) or len(one.text) <= _MAX_FOREIGN_CHARS
+    ]
     perceptrons = {}
     for prefix, cache, chosen in (
         ("", caches.english, examples),
-        ("foreign_", caches.foreign, written),
+        ("foreign_", caches.foreign, short),
     ):
         embeddings = cache.embed_and_store([one.text for one in chosen])
         labels = np.array([one.label for one in chosen], dtype=np.int64)

@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,25 @@ from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
 PROG = "python -m bem_fleet.recipes.safety"
 MAX_HARMLESS_CHARS = 700
 """Longest harmless request that the value head is fitted on, characters."""
+FALSE_POSITIVES = 0.01
+"""Largest share of the harmless calibration requests on which the adapter may act."""
+
+
+@dataclass(frozen=True)
+class LabelledRequest:
+    """Request that the value head is fitted to or calibrated on.
+
+    Attributes:
+        text: The request.
+        risky: Whether it is an attack.
+        dev: Whether it calibrates the head instead of fitting it.
+        written: Whether it was written for the guard, not packaged.
+    """
+
+    text: str
+    risky: bool
+    dev: bool
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,9 +72,8 @@ def fit_value_head(
 
     Attacks come from the training split; a fifth of its families are kept for calibration.
     Harmless requests come from the training split (fitting) and the development split
-    (calibration), which have different origins. Half as many again were written for the guard:
-    short neutral requests, code, quotations, roles, languages and own data, which no packaged
-    origin has.
+    (calibration), which have different origins. Others were written for the guard and calibrate
+    too: no packaged origin has short neutral requests, code, roles, languages or own data.
 
     Args:
         backbone: Base model without sites up to ``feature_layer``.
@@ -62,19 +81,20 @@ def fit_value_head(
         count: Number of attacks, and of harmless requests of each split.
         cache: Folder of cached activations.
     """
-    attacks = sample_prompts(load_red_team(), "train", count, longest=MAX_CHARS)
-    harmless = {split: harmless_texts(split, count) for split in ("train", "dev")}
-    texts = [*(p.text for p in attacks), *harmless["train"], *harmless["dev"]]
-    risky = torch.tensor([True] * len(attacks) + [False] * (len(texts) - len(attacks)))
-    dev = torch.tensor(
-        [assign_split(p.family, seed=1) == "held_out" for p in attacks]
-        + [False] * len(harmless["train"])
-        + [True] * len(harmless["dev"])
-    )
+    requests = [*_packaged_requests(count), *_written_requests(count // 2)]
+    texts = [one.text for one in requests]
+    risky = torch.tensor([one.risky for one in requests])
+    dev = torch.tensor([one.dev for one in requests])
+    written = torch.tensor([one.written for one in requests])
     features = mean_prompt_states(backbone, texts, feature_layer, cache / "features")
     head = ValueHead(features.shape[1])
     head.fit(features[~dev], risky[~dev])
-    threshold = head.calibrate(features[dev & ~risky], features[dev & risky])
+    # The group of harmless requests with the higher threshold decides.
+    groups = [features[dev & ~risky & group] for group in (~written, written)]
+    calibrate = partial(
+        head.calibrate, risky=features[dev & risky], false_positives=FALSE_POSITIVES
+    )
+    threshold = calibrate(max(groups, key=calibrate))
     with torch.no_grad():
         above = head(features) > 0
     return FittedValueHead(
@@ -84,24 +104,34 @@ def fit_value_head(
             "full": float(head.full),
             "dev_attacks": float((dev & risky).sum()),
             "dev_attacks_found": float(above[dev & risky].float().mean()),
-            "dev_harmless_found": float(above[dev & ~risky].float().mean()),
+            "dev_harmless_found": float(above[dev & ~risky & ~written].float().mean()),
+            "dev_written_found": float(above[dev & ~risky & written].float().mean()),
             "attacks": float((~dev & risky).sum()),
             "harmless": float((~dev & ~risky).sum()),
         },
     )
 
 
-def harmless_texts(split: str, count: int) -> list[str]:
-    """Return packaged harmless requests of a split, and half as many written ones.
+def _packaged_requests(count: int) -> list[LabelledRequest]:
+    """Return attacks, and as many harmless requests of each split, of packaged data sets."""
+    attacks = sample_prompts(load_red_team(), "train", count, longest=MAX_CHARS)
+    requests = [
+        LabelledRequest(p.text, risky=True, dev=assign_split(p.family, seed=1) == "held_out")
+        for p in attacks
+    ]
+    for split in ("train", "dev"):
+        texts = [p.text for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS]
+        requests += [LabelledRequest(t, risky=False, dev=split == "dev") for t in texts[:count]]
+    return requests
 
-    Args:
-        split: ``train`` or ``dev``.
-        count: Number of packaged requests.
-    """
-    packaged = [p.text for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS]
-    written = [one.text for one in written_texts(split) if one.label == HARMLESS]
-    step = max(1, 2 * len(written) // count)
-    return [*packaged[:count], *written[::step][: count // 2]]
+
+def _written_requests(count: int) -> list[LabelledRequest]:
+    """Return harmless development requests that were written for the guard."""
+    texts = [one.text for one in written_texts("dev") if one.label == HARMLESS]
+    step = max(1, len(texts) // count)
+    return [
+        LabelledRequest(text, risky=False, dev=True, written=True) for text in texts[::step][:count]
+    ]
 
 
 def refit_value_head(arguments: argparse.Namespace) -> None:

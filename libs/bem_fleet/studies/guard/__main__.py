@@ -16,8 +16,8 @@ from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
 from bem_fleet.guard.scoring.heads import CARD, ENCODER
-from bem_fleet.guard.training.embedding_cache import multilingual_cache, tuned_cache
-from bem_fleet.guard.training.head_training import Caches, train_heads
+from bem_fleet.guard.training.embedding_cache import Caches, multilingual_cache, tuned_cache
+from bem_fleet.guard.training.head_training import train_heads
 from bem_fleet.studies.guard import gate_reports, head_report, held_out, obfuscation
 from bem_fleet.studies.guard.outcomes import false_positives, quality_outcomes, violation_outcomes
 from bem_fleet.studies.safety.basis_study import (
@@ -59,7 +59,9 @@ def load_guards() -> list[OfflineGuard]:
             shutil.copyfile(HEADS / ENCODER, folder / ENCODER)
             train_heads(folder, embeddings, seed)
     policy = load_policy(DEFAULT_POLICY)
-    return [OfflineGuard(folder, policy, embeddings.english) for folder in folders]
+    return [
+        OfflineGuard(folder, policy, embeddings.english, embeddings.foreign) for folder in folders
+    ]
 
 
 def run_gate() -> None:
@@ -114,7 +116,7 @@ def run_obfuscation() -> None:
 
 def run_report() -> None:
     """Evaluate the served heads and write their report."""
-    report = head_report.build_report(HEADS, caches().english, 0)
+    report = head_report.build_report(HEADS, caches(), 0)
     head_report.write(*report, RESULTS / "guard_heads")
 
 

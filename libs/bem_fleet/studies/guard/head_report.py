@@ -23,9 +23,9 @@ from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
-from bem_fleet.guard.training.calibration import max_per_text, select_split
+from bem_fleet.guard.training.calibration import max_per_text, request_odds, select_split
 from bem_fleet.guard.training.corpus import BENIGN, Sample, request_samples, response_samples
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.embedding_cache import Caches
 from bem_fleet.guard.training.head_training import (
     grounding_dataset,
     helpfulness_dataset,
@@ -38,19 +38,19 @@ Curves = dict[str, tuple[NDArray[np.bool_], Array]]
 
 
 def held_out_scores(
-    heads: ClassifierHeads, samples: Sequence[Sample], cache: EmbeddingCache | None
+    heads: ClassifierHeads, samples: Sequence[Sample], caches: Caches | None
 ) -> tuple[list[Sample], Array]:
     """Return the held-out samples and their scores [texts, heads].
 
     Args:
         heads: Heads of one artifact.
         samples: Samples of all splits.
-        cache: Embeddings for the request heads; None scores the response head instead.
+        caches: Embeddings for the request heads; None scores the response head instead.
     """
     split = select_split(samples, "held_out")
     logits = (
-        heads.request_logits(cache.embed_and_store(split.windows))
-        if cache
+        request_odds(heads, caches, split.windows)
+        if caches
         else heads.word_logits(split.windows)[:, :1]
     )
     indices, scores = max_per_text(sigmoid(logits), split.owners)
@@ -73,12 +73,12 @@ def confusion(violating: NDArray[np.bool_], scores: Array, threshold: float) -> 
     }
 
 
-def build_report(folder: Path, cache: EmbeddingCache, seed: int) -> tuple[dict[str, Any], Curves]:
+def build_report(folder: Path, caches: Caches, seed: int) -> tuple[dict[str, Any], Curves]:
     """Return the report of one artifact, and the scores behind its curves."""
     heads = ClassifierHeads(folder)
     thresholds = heads.card["thresholds"]
     curves: Curves = {}
-    requests, scores = held_out_scores(heads, request_samples(seed), cache)
+    requests, scores = held_out_scores(heads, request_samples(seed), caches)
     labels = np.array([sample.label for sample in requests])
     benign = labels == BENIGN
     for column, name in enumerate(REQUEST_HEADS):

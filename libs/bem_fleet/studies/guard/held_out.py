@@ -120,10 +120,7 @@ def build_report(guard: OfflineGuard, *, opened: int) -> dict[str, Any]:
     """
     sets = held_out_sets()
     judge = _judge(guard)
-    triggered = {
-        name: [judge(one.text, is_reply="replies" in name) for one in texts]
-        for name, texts in sets.items()
-    }
+    triggered = {name: judge(texts, are_replies="replies" in name) for name, texts in sets.items()}
     rows = {
         name: _row(texts, triggered[name]) | {"target": " ".join(map(str, TARGETS[name]))}
         for name, texts in sets.items()
@@ -145,11 +142,14 @@ def build_report(guard: OfflineGuard, *, opened: int) -> dict[str, Any]:
     }
 
 
-def _judge(guard: OfflineGuard) -> Callable[..., str]:
-    def judge(text: str, *, is_reply: bool) -> str:
-        """Return the scorer that withholds a text; redaction alone withholds nothing."""
-        outcome = guard.filter_response(text) if is_reply else guard.filter_request(text)
-        return "" if outcome.text else outcome.triggered_scorer
+def _judge(guard: OfflineGuard) -> Callable[..., list[str]]:
+    def judge(texts: Sequence[HeldOutText], *, are_replies: bool = False) -> list[str]:
+        """Return the scorer that withholds each text; redaction alone withholds nothing."""
+        if are_replies:
+            outcomes = [guard.filter_response(one.text) for one in texts]
+        else:
+            outcomes = guard.filter_requests([one.text for one in texts])
+        return ["" if outcome.text else outcome.triggered_scorer for outcome in outcomes]
 
     return judge
 
@@ -178,7 +178,7 @@ def _rows_by_family(
 def _disguise_rows(
     sets: Mapping[str, Sequence[HeldOutText]],
     triggered: Mapping[str, Sequence[str]],
-    judge: Callable[..., str],
+    judge: Callable[..., list[str]],
 ) -> dict[str, Any]:
     """Return shares of harmful and of harmless requests by disguise, beside the plain ones."""
     rows: dict[str, Any] = {}
@@ -187,11 +187,11 @@ def _disguise_rows(
         step = 1 if kind == "harmful" else 2
         chosen, outcomes = sets[name][::step], triggered[name][::step]
         for disguise in DISGUISES:
-            found = [judge(one.text, is_reply=False) for one in disguised(chosen, disguise)]
+            found = judge(disguised(chosen, disguise))
             rows[f"{kind}, {disguise}"] = _row(chosen, found) | _plain_share(outcomes)
         english, others = translated(harmful=kind == "harmful")
-        before = [judge(one.text, is_reply=False) for one in english]
-        found = [judge(one.text, is_reply=False) for one in others]
+        before = judge(english)
+        found = judge(others)
         rows[f"{kind}, other languages"] = _row(others, found) | _plain_share(before)
     return rows
 

@@ -58,6 +58,8 @@ def test_other_languages_are_foreign(text: str) -> None:
         "Summarise this e-mail for my manager in two sentences, please.",
         "The naïve café owner wrote a résumé.",
         "git commit -m fix && git push",
+        "Wh3r3 1s th3 n34r3st st4t10n 0f th1s t0wn?",
+        "Pl3ase t3ll m3 wh3n the f3rry l3aves",
     ],
 )
 def test_english_is_not_foreign(text: str) -> None:

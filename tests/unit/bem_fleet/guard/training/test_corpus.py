@@ -56,18 +56,20 @@ def test_packaged_families_are_limited_and_written_ones_whole() -> None:
     """Templates of jailbreaks count as one family; no other split is in the result."""
     samples = [
         Sample(f"{family} {n}", "harm", family, "train", ())
-        for family, count in (("harmbench", 40), ("train_harmful/x", 40), ("jigsaw", 40))
+        for family, count in (("harmbench", 50), ("train_harmful/x", 50), ("jigsaw", 50))
         for n in range(count)
     ]
     samples += [Sample(str(n), "jailbreak", f"templates/{n}", "train", ()) for n in range(200)]
+    samples += [Sample(f"b{n}", "", "boolq", "train", ()) for n in range(40)]
     samples.append(Sample("d", "harm", "harmbench", "dev", ()))
     kept = [sample.family.partition("/")[0] for sample in limit_families(samples, "train")]
 
     assert {name: kept.count(name) for name in kept} == {
-        "harmbench": 14,
-        "train_harmful": 40,
-        "jigsaw": 40,
+        "harmbench": 40,
+        "train_harmful": 50,
+        "jigsaw": 50,
         "templates": 70,
+        "boolq": 14,
     }
 
 

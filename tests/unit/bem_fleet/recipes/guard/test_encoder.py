@@ -27,7 +27,7 @@ def test_merged_adapter_is_the_trained_encoder(tmp_path: Path) -> None:
     embeddings = MiniLM(adapter=tmp_path / "encoder.safetensors").embed(TEXTS)
 
     assert np.abs(8 * embeddings @ weight.T + bias - logits).max() < 2e-2
-    assert np.abs(embeddings - MiniLM().embed(TEXTS)).max() > 1e-2
+    assert np.abs(embeddings - MiniLM().embed(TEXTS)).max() > 2e-3
 
 
 def test_loss_falls_and_the_seed_decides() -> None:

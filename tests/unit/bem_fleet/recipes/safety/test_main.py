@@ -25,13 +25,6 @@ ATTACKS = [
 ]
 
 
-# Written requests of the splits, as harmless as they are short.
-HARMLESS = {
-    "train": ["Tell me about kites.", "Count to six.", "Is the sea deep?"],
-    "dev": ["A word about ferns?", "Sort these names.", "Who wrote Emma?"],
-}
-
-
 def harmless(split: str) -> list[BenignText]:
     """Return harmless prompts of a split."""
     return [BenignText(f"{split}{i}", f"{split} question {i}", "asdiv") for i in range(4)]
@@ -53,6 +46,7 @@ def test_safety_adapter_is_trained_and_written(
         *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
         *["--adapters", str(tmp_path / "adapters"), "--cache", str(tmp_path / "cache")],
         *["--layers", "2", "--steps", "3", "--attacks", "4", "--harmless", "2"],
+        *["--requests", "12"],
     ]
     monkeypatch.setattr("sys.argv", ["x", *arguments])
     command.main(arguments)
@@ -69,13 +63,13 @@ def test_safety_adapter_is_trained_and_written(
     assert (tmp_path / "curves" / "curve.png").is_file()
 
     before = read_safety(tmp_path / "out", base_digest=backbone.digest)
-    monkeypatch.setattr(command, "harmless_texts", lambda split, count: HARMLESS[split][:count])
     command.main([*arguments[:2], *arguments[6:8], "--value-head-only"])
     after = read_safety(tmp_path / "out", base_digest=backbone.digest)
 
     assert after.version != before.version
     assert after.card.metrics["training"] == before.card.metrics["training"]
-    assert not load_value_head(after).linear.weight.equal(load_value_head(before).linear.weight)
+    # The same requests fit the same probe; the written ones move its threshold.
+    assert load_value_head(after).threshold != load_value_head(before).threshold
     for site, factors in before.factors.items():
         assert all(a.equal(b) for a, b in zip(factors, after.factors[site], strict=True))
 
@@ -96,11 +90,11 @@ def test_curves_are_needed_for_training_only(capsys: pytest.CaptureFixture[str])
     assert "--curves" in capsys.readouterr().err
 
 
-def test_harmless_texts_are_packaged_and_written() -> None:
-    """Half as many written requests as packaged ones, none of them held out."""
-    texts = command.harmless_texts("dev", 40)
+def test_written_requests_are_harmless_and_none_is_held_out() -> None:
+    """They calibrate only: the head is fitted on packaged origins."""
+    requests = command._written_requests(20)
     held = {one.text for one in written_texts("held_out")}
 
-    assert len(texts) == 60
-    assert not held & set(texts)
-    assert {one.text for one in written_texts("dev")} & set(texts)
+    assert len(requests) == 20
+    assert all(one.dev and one.written and not one.risky for one in requests)
+    assert not held & {one.text for one in requests}
