@@ -8,8 +8,8 @@ family, ``@name: a | b`` defines a slot of the family, and every other line is a
 ``held_out_languages.txt`` has rows instead of templates: one request in eight languages, English
 first, separated by ``||``.
 
-Families of a held-out file are in no other file. They are opened by one command only,
-``python -m bem_fleet.studies.guard held-out``, which counts how often it did.
+Families of a held-out file are in no other file, and ``bem_fleet.data.held_out`` keeps them closed
+to everything but a final evaluation.
 """
 
 import hashlib
@@ -20,6 +20,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from bem_fleet.data.displaced import displaced_keys
+from bem_fleet.data.held_out import require_open
+
+SET, LANGUAGES_SET = "guard-texts", "guard-languages"
 HARMLESS, ABUSIVE, CLEAN = "harmless", "abusive", "clean"
 REPLY_LABELS = (ABUSIVE, CLEAN)
 # Files of each split; the largest number of texts of a template, and of a family.
@@ -73,10 +77,34 @@ class WrittenText:
         """Whether the text stands for a reply of a model."""
         return self.label in REPLY_LABELS
 
+    @property
+    def key(self) -> str:
+        """Digest of the text, 16 hexadecimal characters."""
+        return _shuffle_key(self.text).hex()[:16]
+
+    @property
+    def cluster(self) -> str:
+        """Unit of resampling: texts of one family succeed and fail together."""
+        return self.family
+
+
+def written_texts(split: str) -> tuple[WrittenText, ...]:
+    """Return the texts of a split; near-duplicates of an earlier split are left out.
+
+    Raises:
+        HeldOutClosedError: The split is held out, and no final evaluation is running.
+    """
+    require_open(SET, split)
+    displaced = displaced_keys(SET)
+    return tuple(one for one in all_written_texts(split) if one.key not in displaced)
+
 
 @cache
-def written_texts(split: str) -> tuple[WrittenText, ...]:
-    """Return the texts of a split without duplicates, in the order of the files."""
+def all_written_texts(split: str) -> tuple[WrittenText, ...]:
+    """Return the texts of a split without duplicates, in the order of the files.
+
+    Near-duplicates of other splits are among them: this is for the splitter.
+    """
     per_template, per_family = MAX_TEXTS[split]
     texts: dict[str, WrittenText] = {}
     for file in FILES[split]:
@@ -118,10 +146,26 @@ class ParallelText:
     label: str
     family: str
 
+    @property
+    def key(self) -> str:
+        """Digest of the English text, 16 hexadecimal characters."""
+        return _shuffle_key(self.texts[0]).hex()[:16]
+
+
+def parallel_texts() -> tuple[ParallelText, ...]:
+    """Return the held-out requests that are written in all languages.
+
+    Raises:
+        HeldOutClosedError: No final evaluation is running.
+    """
+    require_open(LANGUAGES_SET)
+    displaced = displaced_keys(LANGUAGES_SET)
+    return tuple(one for one in all_parallel_texts() if one.key not in displaced)
+
 
 @cache
-def parallel_texts() -> tuple[ParallelText, ...]:
-    """Return the held-out requests that are written in all languages."""
+def all_parallel_texts() -> tuple[ParallelText, ...]:
+    """Return the requests in all languages before near-duplicates are left out."""
     rows = []
     for label, family, _, lines in _read_families(_FOLDER / f"{_PARALLEL}.txt"):
         for line in lines:
