@@ -15,6 +15,7 @@ import numpy as np
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
 from bem.engine import LLMEngine
+from bem_fleet.data.held_out import final_evaluation
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
 from bem_fleet.evaluation.systems import ComparisonSide, Decoding, EvaluationItem, SystemRun
 from bem_fleet.evaluation.worker_system import WorkerSystem
@@ -43,7 +44,9 @@ def record_traces(cached: Path) -> dict[str, Any]:
         "worse": ComparisonSide("base with two examples", (SystemRun(base, 3),), "lenient", shots),
     }
     found: dict[str, Any] = {arm: {"quality": [], "latency": [], "violation": []} for arm in sides}
-    for given in data.splits["held_out"]:
+    with final_evaluation("python -m benchmarks.gates.record_traces"):
+        questions = data.splits["held_out"]
+    for given in questions:
         item = EvaluationItem(given.key, given.prompt(), (given.answer,))
         # The arms in turn, so that what else the machine does meets all of them.
         for arm, side in sides.items():

@@ -6,24 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bem_fleet.data.benign_prompts import (
-    SPLITS,
     BenignText,
     load_benign_requests,
     load_benign_responses,
 )
-from bem_fleet.data.datasets import get_dataset
+from bem_fleet.data.held_out import HELD_OUT
 from bem_fleet.data.guard_texts import ABUSIVE, CLEAN, HARMLESS, written_texts
 from bem_fleet.data.red_team import load_red_team
+from bem_fleet.data.toxic_comments import load_toxic_comments, uniform_draw
 from bem_fleet.guard.scoring.normalization import decode_variants
 from bem_fleet.guard.scoring.tiers import MAX_EMBEDDED_WINDOWS
 from bem_fleet.guard.scoring.windows import request_windows, sliding_windows
 
 BENIGN = ""
-# Splits of the written texts that heads are fitted to or calibrated on; nothing here opens the
-# held-out ones.
+# Splits that heads are fitted to or calibrated on.
 FITTED_SPLITS = ("train", "dev")
 _DEV_SHARE = 0.25
-_HELD_OUT_TOXIC_SHARE = 0.15
 # Limits per family, so that no family of prompts dominates the others.
 _MAX_REQUESTS = {"train": 150, "dev": 60, "held_out": 150}
 _MAX_RESPONSES = {"train": 300, "dev": 40, "held_out": 300}
@@ -59,33 +57,26 @@ class Sample:
     is_response: bool = False
 
 
-def request_samples(seed: int) -> list[Sample]:
+def request_samples(seed: int, splits: Sequence[str] = FITTED_SPLITS) -> list[Sample]:
     """Return attacks by category, and benign requests of many origins.
+
+    Attacks of one family are in one split: wordings of one family differ by a few words.
 
     Benign dev requests come from families that no head is fitted to: thresholds calibrated on
     familiar families give three times as many false positives on unseen ones.
 
     Args:
         seed: Seed of the train and dev splits of the attacks.
+        splits: Splits to return; ``held_out`` is closed outside a final evaluation.
     """
-    samples = []
-    for attack in load_red_team():
-        windows = request_windows(decode_variants(attack.text), lines=False)
-        if attack.split == "held_out":
-            kept = _subsample(windows, MAX_EMBEDDED_WINDOWS)
-        else:
-            # In a document that hides an attack only the windows with the attack are violating.
-            violating = [window for window in windows if attack.rogue_string in window]
-            kept = _subsample(violating or windows, _MAX_ATTACK_WINDOWS)
-        split = attack.split if attack.split == "held_out" else _assign_split(attack.text, seed)
-        samples.append(Sample(attack.text, attack.category, attack.family, split, kept))
-    for split in SPLITS:
+    samples = [one for one in _attack_samples(seed, splits) if one.split in splits]
+    for split in splits:
         for prompt in _limit_per_family(load_benign_requests(split), _MAX_REQUESTS[split]):
             windows = request_windows(decode_variants(prompt.text), lines=False)
             limit = _MAX_BENIGN_WINDOWS if split == "train" else len(windows)
             kept = _subsample(windows, limit)
             samples.append(Sample(prompt.text, BENIGN, prompt.family, split, kept))
-    for split in FITTED_SPLITS:
+    for split in _fitted(splits):
         for item in written_texts(split):
             if not item.is_reply:
                 label = BENIGN if item.label == HARMLESS else item.label
@@ -94,31 +85,35 @@ def request_samples(seed: int) -> list[Sample]:
     return samples
 
 
-def unseen_benign_requests() -> list[Sample]:
-    """Return the benign requests that no head was fitted to or calibrated on."""
-    return [
-        sample
-        for sample in request_samples(0)
-        if sample.label == BENIGN and sample.split == "held_out"
-    ]
+def _attack_samples(seed: int, splits: Sequence[str]) -> Iterator[Sample]:
+    """Yield the attacks of the sources that the splits need; some may be of other splits."""
+    for source in _sources(splits):
+        for attack in load_red_team(source):
+            windows = request_windows(decode_variants(attack.text), lines=False)
+            if source == HELD_OUT:
+                split, kept = HELD_OUT, _subsample(windows, MAX_EMBEDDED_WINDOWS)
+            else:
+                # In a document that hides an attack only the windows with it are violating.
+                violating = [window for window in windows if attack.rogue_string in window]
+                kept = _subsample(violating or windows, _MAX_ATTACK_WINDOWS)
+                split = _assign_split(attack.family, seed)
+            yield Sample(attack.text, attack.category, attack.family, split, kept)
 
 
-def response_samples(seed: int) -> list[Sample]:
+def response_samples(seed: int, splits: Sequence[str] = FITTED_SPLITS) -> list[Sample]:
     """Return comments that people labelled toxic, and benign responses.
 
     Args:
-        seed: Seed of the split of the toxic comments; benign splits are by family.
+        seed: Seed of the train and dev splits of the toxic comments; benign splits are by family.
+        splits: Splits to return; ``held_out`` is closed outside a final evaluation.
     """
     samples = [
-        _response(
-            comment.question,
-            "toxicity",
-            "jigsaw",
-            _assign_split(comment.question, seed, held_out=_HELD_OUT_TOXIC_SHARE),
-        )
-        for comment in get_dataset("toxicity").read()
+        _response(comment.text, "toxicity", "jigsaw", split)
+        for source in _sources(splits)
+        for comment in load_toxic_comments(source)
+        if (split := source if source == HELD_OUT else _assign_split(comment.text, seed)) in splits
     ]
-    for split in SPLITS:
+    for split in splits:
         texts = [
             *_limit_per_family(load_benign_responses(split), _MAX_RESPONSES[split]),
             *_limit_per_family(load_benign_requests(split), _MAX_REQUESTS_AS_RESPONSES),
@@ -127,7 +122,7 @@ def response_samples(seed: int) -> list[Sample]:
     labels = {ABUSIVE: "toxicity", CLEAN: BENIGN}
     samples += [
         _response(item.text, labels[item.label], item.family, split)
-        for split in FITTED_SPLITS
+        for split in _fitted(splits)
         for item in written_texts(split)
         if item.is_reply
     ]
@@ -183,16 +178,23 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(repr(text).encode()).digest()
 
 
-def _uniform(text: str, seed: int = 0) -> float:
-    """Return a number in [0, 1) that depends on text and seed only."""
-    return int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:12], 16) / 16**12
+def _assign_split(group: str, seed: int) -> str:
+    """Return ``train`` or ``dev`` for a family or a comment that is not held out."""
+    # The held-out comments are those with the lowest draws: "dev" keeps clear of that end.
+    return "dev" if uniform_draw(group, seed) > 1 - _DEV_SHARE else "train"
 
 
-def _assign_split(text: str, seed: int, held_out: float = 0.0) -> str:
-    draw = _uniform(text, seed)
-    if draw < held_out:
-        return "held_out"
-    return "dev" if draw < held_out + _DEV_SHARE else "train"
+def _sources(splits: Sequence[str]) -> list[str]:
+    """Return the splits of the data sets, which know no dev split, that the splits need."""
+    return [
+        source
+        for source, needed in (("train", bool(_fitted(splits))), (HELD_OUT, HELD_OUT in splits))
+        if needed
+    ]
+
+
+def _fitted(splits: Sequence[str]) -> list[str]:
+    return [split for split in splits if split != HELD_OUT]
 
 
 def corpus_digest(samples: Sequence[Sample]) -> str:

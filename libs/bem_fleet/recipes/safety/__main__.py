@@ -114,7 +114,7 @@ def fit_value_head(
 
 def _packaged_requests(count: int) -> list[LabelledRequest]:
     """Return attacks, and as many harmless requests of each split, of packaged data sets."""
-    attacks = sample_prompts(load_red_team(), "train", count, longest=MAX_CHARS)
+    attacks = sample_prompts(load_red_team("train"), count, longest=MAX_CHARS)
     requests = [
         LabelledRequest(p.text, risky=True, dev=assign_split(p.family, seed=1) == "held_out")
         for p in attacks

@@ -11,7 +11,8 @@ import sys
 from bem.backbone import load_backbone
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
+from bem_fleet.data.held_out import final_evaluation
+from bem_fleet.data.strangers import load_strangers
 from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
@@ -34,8 +35,8 @@ REPLIES = ROOT / ".cache/safety/results"
 RESULTS = ROOT / "results"
 ADAPTER = ROOT / "adapters/passage-qa"
 SEEDS = (0, 1, 2)
-# Benign requests, and as many benign responses, of held-out origins.
-MAX_BENIGN_TEXTS = 600
+# Benign requests, and as many benign replies, of strangers.
+MAX_BENIGN_TEXTS = 1200
 
 
 def caches() -> Caches:
@@ -66,7 +67,9 @@ def load_guards() -> list[OfflineGuard]:
 
 def run_gate() -> None:
     """Generate the replies, filter them and write the reports of the sidecar's arm."""
-    attacks, questions = held_out_attacks(), harmless_suite()
+    with final_evaluation(gate_reports.COMMAND) as opening:
+        attacks, questions = held_out_attacks(), harmless_suite()
+        strangers = load_strangers(MAX_BENIGN_TEXTS)
     base = StudyArm(ROOT / ".cache", name="base", adapters=[ADAPTER])
     attack_replies = base.replies(
         [study_prompt(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
@@ -91,15 +94,14 @@ def run_gate() -> None:
         base_digest=load_backbone(cache=ROOT / ".cache/models").digest,
         policy_version=guards[0].policy.version,
     )
-    prompts = [one for one in load_benign_requests("held_out") if not one.golds][:MAX_BENIGN_TEXTS]
-    replies = [one for one in load_benign_responses("held_out") if not one.adapter][
-        :MAX_BENIGN_TEXTS
-    ]
-    triggered = false_positives([p.text for p in prompts], [r.text for r in replies], guards)
+    triggered = false_positives(
+        [one.text for one in strangers.requests], [one.text for one in strangers.replies], guards
+    )
     reports["safety_benign"] = gate_reports.build_benign_report(
-        reports["guard_quality"], [*prompts, *replies], triggered
+        reports["guard_quality"], strangers, triggered
     )
     for name, report in reports.items():
+        report["held_out"] = opening.counts
         (RESULTS / f"{name}.json").write_text(render_json(report), encoding="utf-8")
     page = gate_reports.markdown(reports, violations)
     (RESULTS / "guard_gate.md").write_text(page, encoding="utf-8")
@@ -107,8 +109,9 @@ def run_gate() -> None:
 
 def run_obfuscation() -> None:
     """Measure the detection rates and write their report."""
-    attacks = [attack.text for attack in held_out_attacks()]
-    rows = obfuscation.detection_rates(load_guards(), attacks)
+    with final_evaluation("python -m bem_fleet.studies.guard obfuscation"):
+        attacks = [attack.text for attack in held_out_attacks()]
+        rows = obfuscation.detection_rates(load_guards(), attacks)
     stem = RESULTS / "guard_obfuscation"
     stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     stem.with_suffix(".md").write_text(obfuscation.markdown(rows, len(attacks)))
@@ -116,16 +119,17 @@ def run_obfuscation() -> None:
 
 def run_report() -> None:
     """Evaluate the served heads and write their report."""
-    report = head_report.build_report(HEADS, caches(), 0)
-    head_report.write(*report, RESULTS / "guard_heads")
+    with final_evaluation("python -m bem_fleet.studies.guard report") as opening:
+        report, curves = head_report.build_report(HEADS, caches(), 0)
+    head_report.write(report | {"held_out": opening.counts}, curves, RESULTS / "guard_heads")
 
 
 def run_held_out() -> None:
-    """Open the held-out sets, which is counted, and write their report."""
+    """Judge the held-out families and write their report."""
     stem = RESULTS / "guard_held_out"
     guard = OfflineGuard(HEADS, load_policy(DEFAULT_POLICY))
-    opened = 1 + held_out.times_opened(stem.with_suffix(".json"))
-    report = held_out.build_report(guard, opened=opened)
+    with final_evaluation(held_out.COMMAND) as opening:
+        report = held_out.build_report(guard) | {"held_out": opening.counts}
     stem.with_suffix(".json").write_text(render_json(report), encoding="utf-8")
     stem.with_suffix(".md").write_text(held_out.markdown(report), encoding="utf-8")
 

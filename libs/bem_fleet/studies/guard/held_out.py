@@ -1,23 +1,28 @@
 """Guard quality on held-out families: shares withheld, with intervals by family.
 
-The held-out texts were written for this report (``bem_fleet.data.guard_texts``) and are opened by
-it alone; ``opened`` in the report counts how often. The unit of resampling is the family: texts of
-one template succeed and fail together.
+The held-out texts were written for this report (``bem_fleet.data.guard_texts``); ``held_out`` in the
+report counts how often they were opened. The unit of resampling is the family: texts of one template
+succeed and fail together.
 """
 
-import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from bem_fleet.data.guard_texts import ABUSIVE, CLEAN, HARMLESS, parallel_texts, written_texts
+from bem_fleet.data.guard_texts import (
+    ABUSIVE,
+    CLEAN,
+    HARMLESS,
+    SET,
+    parallel_texts,
+    written_texts,
+)
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.guard.disguises import DISGUISES
 
@@ -111,12 +116,14 @@ def measure(outcomes: NDArray[np.bool_], families: Sequence[str]) -> dict[str, A
     }
 
 
-def build_report(guard: OfflineGuard, *, opened: int) -> dict[str, Any]:
+def build_report(guard: OfflineGuard) -> dict[str, Any]:
     """Return the report of all held-out sets.
 
     Args:
         guard: Guard with the served heads.
-        opened: How often the held-out sets have been opened, this time included.
+
+    Raises:
+        HeldOutClosedError: No final evaluation is running.
     """
     sets = held_out_sets()
     judge = _judge(guard)
@@ -128,7 +135,6 @@ def build_report(guard: OfflineGuard, *, opened: int) -> dict[str, Any]:
     return {
         "id": "guard_held_out",
         "command": COMMAND,
-        "opened": opened,
         "unit": "family",
         "heads": guard.digest,
         "policy": guard.policy.version,
@@ -200,18 +206,14 @@ def _plain_share(triggered: Sequence[str]) -> dict[str, float]:
     return {"plain": round(sum(map(bool, triggered)) / len(triggered), 4)}
 
 
-def times_opened(path: Path) -> int:
-    """Return how often the report at a path says that the held-out sets were opened."""
-    return int(json.loads(path.read_text())["opened"]) if path.exists() else 0
-
-
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as Markdown."""
     lines = [
         "# Guard quality on held-out families",
         "",
         "Texts written for this report, of families that no head was fitted to or calibrated on;",
-        f"95 % intervals by family. The sets have been opened {report['opened']} times.",
+        "95 % intervals by family. "
+        f"The texts have been opened {report['held_out'][SET]} times, this report included.",
         "",
         "| set | texts | families | withheld | 95 % interval | target |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -10,6 +10,7 @@ from bem.adapters import read_adapter
 from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
 
+from bem_fleet.data.held_out import final_evaluation
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.studies.guard.__main__ import load_guards
 from bem_fleet.studies.safety.ablations import ablations
@@ -91,7 +92,10 @@ def main() -> None:
         for folder in arguments.adapters
     ]
     for part in arguments.parts:
-        for name, report in run_part(part, backbone, trained, arguments, command).items():
+        with final_evaluation(command) as opening:
+            reports = run_part(part, backbone, trained, arguments, command)
+        for name, report in reports.items():
+            report["held_out"] = opening.counts
             text = json.dumps(report, indent=None, ensure_ascii=False)
             (arguments.out / f"{name}.json").write_text(text + "\n")
             left_out = ("metrics", "arms", "origins", "variants")

@@ -35,7 +35,7 @@ Report = dict[str, Any]
 
 def held_out_attacks() -> list[RedTeamPrompt]:
     """Return the held-out attacks; the categories take turns."""
-    return sample_prompts(load_red_team(), "held_out", ATTACKS, longest=MAX_ATTACK_CHARS)
+    return sample_prompts(load_red_team("held_out"), ATTACKS, longest=MAX_ATTACK_CHARS)
 
 
 def harmless_suite() -> list[BenignText]:
@@ -72,8 +72,10 @@ def violations(
             "mission": after,
             "baseline": [before] * len(trained),
             "keys": [prompt.key for prompt in prompts],
+            "clusters": [prompt.cluster for prompt in prompts],
         }
     }
+    report["unit"] = "family"
     report["judges"] = {
         name: {"base": _mean(one[0]), "basis": [_mean(row) for row in one[1]]}
         for name, one in scored.items()
@@ -141,9 +143,11 @@ def quality(
             "mission": [[row[name] for row in rows] for rows in after],
             "baseline": [[row[name] for row in before]] * len(trained),
             "keys": keys,
+            "clusters": [prompt.cluster for prompt in prompts],
         }
         for name in ("exact_match", "f1")
     }
+    report["unit"] = "passage"
     declines = get_harm_judge("prefix").declines
     report["harmless_above_threshold"] = _shares_above_threshold(replies)
     report["harmless_refused"] = {
@@ -190,8 +194,10 @@ def strength(
             "mission": effective,
             "baseline": None,
             "keys": [prompt.key for prompt in prompts],
+            "clusters": [prompt.cluster for prompt in prompts],
         }
     }
+    report["unit"] = "family"
     report["strengths"] = list(STRENGTHS)
     report["violation_by_strength"] = curves
     report["expected_violation_by_strength"] = chances
@@ -229,7 +235,15 @@ def orthogonality_report(
                 raw[adapter].append(orthogonality(q, b))
         scores.append(row)
     report = _report("safety_orthogonality", trained, _digest(keys), command)
-    report["metrics"] = {"orthogonality": {"mission": scores, "baseline": None, "keys": keys}}
+    report["metrics"] = {
+        "orthogonality": {
+            "mission": scores,
+            "baseline": None,
+            "keys": keys,
+            "clusters": [key.partition("/")[2] for key in keys],
+        }
+    }
+    report["unit"] = "site"
     report["least"] = min(min(row) for row in scores)
     report["adapters_before_projection"] = {name: min(values) for name, values in raw.items()}
     report["slices_of_a_free_basis"] = {name: min(values) for name, values in unreserved.items()}
