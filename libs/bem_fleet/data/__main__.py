@@ -1,4 +1,4 @@
-"""Command line of the data: ``python -m bem_fleet.data {build --set boolq, cards, splits, leaks}``."""
+"""Command line of the data: ``python -m bem_fleet.data {build --set X, cards, splits, leaks}``."""
 
 import argparse
 import sys

@@ -132,8 +132,8 @@ def require_open(name: str, split: str = HELD_OUT) -> None:
     opening = _OPENING.get()
     if opening is None:
         raise HeldOutClosedError(
-            f"held-out set {name!r} is closed; only the command that writes a final report opens it "
-            "(bem_fleet.data.held_out.final_evaluation); use the dev split"
+            f"held-out set {name!r}: is closed; only the command that writes a final report opens "
+            "it (bem_fleet.data.held_out.final_evaluation); use the dev split"
         )
     if opening is not _INSPECTING:
         opening.read(name)

@@ -32,12 +32,12 @@ MIN_SKELETON_WORDS = 4
 Keys = NDArray[np.uint64]
 
 _MASK = "\N{WHITE SQUARE}"
-_WORD = re.compile(rf"[^\W_]+(?:['’][^\W_]+)?|{_MASK}")
+_WORD = re.compile(rf"[^\W_]+(?:['\u2019][^\W_]+)?|{_MASK}")
 _ACCENT = re.compile("[\u0300-\u036f]")
 _QUOTED = re.compile(r"\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|(?<!\w)'[^'\n]{2,200}'(?!\w)")
 # A name: capitalised words in a row that do not open a sentence.
 _NAME = re.compile(
-    r"(?<=[^.!?:\s]\s)[A-Z][\w’'.-]*(?:\s+(?:(?:of|the|de|van|von)\s+)?[A-Z][\w’'.-]*)*"
+    r"(?<=[^.!?:\s]\s)[A-Z][\w\u2019'.-]*(?:\s+(?:(?:of|the|de|van|von)\s+)?[A-Z][\w\u2019'.-]*)*"
 )
 _NUMBER = re.compile(r"\d[\d.,:/-]*")
 _PRIME = np.uint64(0x9E3779B97F4A7C15)

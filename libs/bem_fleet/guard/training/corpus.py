@@ -10,8 +10,8 @@ from bem_fleet.data.benign_prompts import (
     load_benign_requests,
     load_benign_responses,
 )
-from bem_fleet.data.held_out import HELD_OUT
 from bem_fleet.data.guard_texts import ABUSIVE, CLEAN, HARMLESS, written_texts
+from bem_fleet.data.held_out import HELD_OUT
 from bem_fleet.data.red_team import load_red_team
 from bem_fleet.data.toxic_comments import load_toxic_comments, uniform_draw
 from bem_fleet.guard.scoring.normalization import decode_variants

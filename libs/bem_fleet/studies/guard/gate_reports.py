@@ -126,9 +126,7 @@ def build_benign_report(
     }
 
 
-def _metric(
-    mission: Any, baseline: Any, keys: Sequence[str], clusters: Sequence[str]
-) -> _Report:
+def _metric(mission: Any, baseline: Any, keys: Sequence[str], clusters: Sequence[str]) -> _Report:
     comparison = metric_difference(
         np.array(mission), np.array(baseline), 10_000, 0, clusters=clusters
     )

@@ -1,8 +1,8 @@
 """Guard quality on held-out families: shares withheld, with intervals by family.
 
-The held-out texts were written for this report (``bem_fleet.data.guard_texts``); ``held_out`` in the
-report counts how often they were opened. The unit of resampling is the family: texts of one template
-succeed and fail together.
+The held-out texts were written for this report (``bem_fleet.data.guard_texts``); ``held_out`` in
+the report counts how often they were opened. The unit of resampling is the family: texts of one
+template succeed and fail together.
 """
 
 import random
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 
 from bem_fleet.data.guard_texts import (
     ABUSIVE,
@@ -24,9 +23,9 @@ from bem_fleet.data.guard_texts import (
     written_texts,
 )
 from bem_fleet.guard.offline import OfflineGuard
+from bem_fleet.stats.clustered_share import clustered_share
 from bem_fleet.studies.guard.disguises import DISGUISES
 
-RESAMPLES, CONFIDENCE = 10_000, 0.95
 COMMAND = "python -m bem_fleet.studies.guard held-out"
 # Target by set: side of the bound, and the share.
 TARGETS: Mapping[str, tuple[str, float]] = {
@@ -87,32 +86,18 @@ def translated(*, harmful: bool) -> tuple[list[HeldOutText], list[HeldOutText]]:
 def measure(outcomes: NDArray[np.bool_], families: Sequence[str]) -> dict[str, Any]:
     """Return share, number of texts and families, and the interval by family.
 
-    Where all outcomes are equal the bootstrap has no spread; the interval is then Clopper and
-    Pearson's with one observation for each family, which is wider than one for each text.
-
     Args:
         outcomes: Whether each text was withheld.
         families: Family of each text.
     """
-    names = sorted(set(families))
-    groups = np.array([names.index(family) for family in families])
-    totals = np.bincount(groups, minlength=len(names)).astype(float)
-    hits = np.bincount(groups, weights=outcomes, minlength=len(names))
-    tail = (1 - CONFIDENCE) / 2
-    if outcomes.all() or not outcomes.any():
-        bound = float(beta.ppf(1 - tail, 1, len(names)))
-        low, high = (1 - bound, 1.0) if outcomes.all() else (0.0, bound)
-    else:
-        drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-        shares = hits[drawn].sum(axis=1) / totals[drawn].sum(axis=1)
-        low, high = (float(one) for one in np.quantile(shares, (tail, 1 - tail)))
+    found = clustered_share(outcomes, 0.5, item_clusters=families)
     return {
         "n": len(outcomes),
-        "families": len(names),
+        "families": found.clusters,
         "withheld": int(outcomes.sum()),
-        "rate": round(float(outcomes.mean()), 4),
-        "low": round(low, 4),
-        "high": round(high, 4),
+        "rate": round(found.share, 4),
+        "low": round(found.low, 4),
+        "high": round(found.high, 4),
     }
 
 
@@ -212,8 +197,8 @@ def markdown(report: Mapping[str, Any]) -> str:
         "# Guard quality on held-out families",
         "",
         "Texts written for this report, of families that no head was fitted to or calibrated on;",
-        "95 % intervals by family. "
-        f"The texts have been opened {report['held_out'][SET]} times, this report included.",
+        "95 % intervals by family. The texts have been opened this often, this report included:",
+        f"{report['held_out'][SET]}.",
         "",
         "| set | texts | families | withheld | 95 % interval | target |",
         "| --- | --- | --- | --- | --- | --- |",

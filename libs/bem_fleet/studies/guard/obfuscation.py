@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
-from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.data.toxic_comments import load_toxic_comments
+from bem_fleet.guard.offline import OfflineGuard
 
 _LOOK_ALIKES = dict(zip("aceopxyijsABCEHKMOPTX", "асеорхуіјѕАВСЕНКМОРТХ", strict=True))  # noqa: RUF001
 _INVISIBLE = "\u200b\u200c\u200d\u2060\u00ad\ufeff"

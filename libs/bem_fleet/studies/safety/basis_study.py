@@ -235,15 +235,7 @@ def orthogonality_report(
                 raw[adapter].append(orthogonality(q, b))
         scores.append(row)
     report = _report("safety_orthogonality", trained, _digest(keys), command)
-    report["metrics"] = {
-        "orthogonality": {
-            "mission": scores,
-            "baseline": None,
-            "keys": keys,
-            "clusters": [key.partition("/")[2] for key in keys],
-        }
-    }
-    report["unit"] = "site"
+    report["metrics"] = {"orthogonality": {"mission": scores, "baseline": None, "keys": keys}}
     report["least"] = min(min(row) for row in scores)
     report["adapters_before_projection"] = {name: min(values) for name, values in raw.items()}
     report["slices_of_a_free_basis"] = {name: min(values) for name, values in unreserved.items()}
