@@ -23,9 +23,15 @@ def paired_scores(
     }
 
 
-def write_report(root: Path, path: str, metrics: dict[str, Any], **changed: Any) -> None:
-    """Write an evaluation report below ``root``."""
+def write_report(
+    root: Path, path: str, metrics: dict[str, Any], *, unit: str = "item", **changed: Any
+) -> None:
+    """Write an evaluation report below ``root``; another unit than the item has 40 clusters."""
     rows = next(iter(metrics.values()))["mission"]
+    if unit != "item":
+        names = [f"{unit}-{index % 40}" for index in range(len(np.atleast_2d(rows)[0]))]
+        metrics = {name: {**entry, "clusters": names} for name, entry in metrics.items()}
+        changed = {"unit": unit, **changed}
     report = {
         "id": "synthetic",
         "mission": {"name": "mission", "digest": "m1"},

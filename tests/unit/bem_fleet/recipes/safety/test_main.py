@@ -11,6 +11,7 @@ from bem.testing import tiny_backbone
 from bem.training.safety.trainer import SafetyTrainingConfig
 from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.guard_texts import written_texts
+from bem_fleet.data.held_out import inspection
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
 from bem_fleet.recipes.safety import examples
@@ -40,7 +41,7 @@ def test_safety_adapter_is_trained_and_written(
     monkeypatch.setattr(command, "load_backbone", lambda *_, **__: tiny_backbone())
     monkeypatch.setattr(command, "SafetyTrainingConfig", config)
     for module in (command, examples):
-        monkeypatch.setattr(module, "load_red_team", lambda: ATTACKS)
+        monkeypatch.setattr(module, "load_red_team", lambda _: ATTACKS)
         monkeypatch.setattr(module, "load_benign_requests", harmless)
     arguments = [
         *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
@@ -93,7 +94,8 @@ def test_curves_are_needed_for_training_only(capsys: pytest.CaptureFixture[str])
 def test_written_requests_are_harmless_and_none_is_held_out() -> None:
     """They calibrate only: the head is fitted on packaged origins."""
     requests = command._written_requests(20)
-    held = {one.text for one in written_texts("held_out")}
+    with inspection():
+        held = {one.text for one in written_texts("held_out")}
 
     assert len(requests) == 20
     assert all(one.dev and one.written and not one.risky for one in requests)

@@ -1,10 +1,7 @@
 """Report on held-out families, without opening them."""
 
-import json
-from pathlib import Path
-
 import numpy as np
-from bem_fleet.studies.guard.held_out import measure, times_opened
+from bem_fleet.studies.guard.held_out import measure
 
 
 def test_interval_counts_families_not_texts() -> None:
@@ -28,11 +25,3 @@ def test_equal_outcomes_have_an_interval_too() -> None:
     assert 0.1 < none["high"] < 0.2
     assert (every["rate"], every["high"]) == (1.0, 1.0)
     assert 0.8 < every["low"] < 0.9
-
-
-def test_openings_are_counted(tmp_path: Path) -> None:
-    """A report that does not exist was never opened."""
-    path = tmp_path / "report.json"
-    assert times_opened(path) == 0
-    path.write_text(json.dumps({"opened": 2}))
-    assert times_opened(path) == 2
