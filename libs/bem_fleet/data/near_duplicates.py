@@ -65,7 +65,8 @@ def text_keys(*parts: str) -> Keys:
     keys: list[int] = []
     runs: list[Keys] = []
     for part in filter(None, parts):
-        words = _words(part)
+        if not (words := _words(part)):  # signs alone
+            continue
         keys.append(_key("text", " ".join(words)))
         if masked := skeleton(part):
             keys.append(_key("skeleton", masked))
