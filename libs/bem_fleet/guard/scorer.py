@@ -44,4 +44,7 @@ def _write(message: Any) -> None:
 
 
 if __name__ == "__main__":
+    # The detector's language library imports torch where it is installed, for 400 MB and ten
+    # seconds. A scorer computes in numpy, and its image has no torch.
+    sys.modules["torch"] = None  # type: ignore[assignment]
     main(sys.argv[1], Path(sys.argv[2]))

@@ -5,12 +5,14 @@ merged into the weights when they are read: a tuned model is as fast as the pack
 """
 
 import hashlib
+import json
+import mmap
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -25,6 +27,7 @@ MAX_TOKENS = 128
 # Factors of a matrix in an adapter's file: weight + up @ down.
 DOWN, UP = ".down", ".up"
 _EPSILON = 1e-12
+_HEADER_BYTES = 8
 
 
 def model_folder() -> Path:
@@ -61,9 +64,9 @@ class MiniLM:
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
         path = folder / "model.safetensors"
-        with safe_open(str(path), framework="numpy") as file:
-            self._weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        hashed = hashlib.sha256(path.read_bytes())
+        self._weights = _map_tensors(path)
+        with path.open("rb") as file:
+            hashed = hashlib.file_digest(file, "sha256")
         if adapter:
             hashed.update(adapter.read_bytes())
             self._merge(adapter)
@@ -86,3 +89,25 @@ class MiniLM:
                 raise ValueError(f"{adapter.name}: {name} is no matrix of the model; train it anew")
             up = factors[key.removesuffix(DOWN) + UP].astype(np.float32)
             self._weights[name] = self._weights[name] + up @ down.astype(np.float32)
+
+
+def _map_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the float32 tensors of a safetensors file, mapped: what is not read takes no memory.
+
+    Of the 30,522 rows of word embeddings, half of the file, a text needs one for each token.
+    """
+    with path.open("rb") as file:
+        raw = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    size = int.from_bytes(raw[:_HEADER_BYTES], "little")
+    header = json.loads(raw[_HEADER_BYTES : _HEADER_BYTES + size])
+    start = _HEADER_BYTES + size
+    return {
+        name: np.frombuffer(
+            raw,
+            np.float32,
+            (entry["data_offsets"][1] - entry["data_offsets"][0]) // 4,
+            start + entry["data_offsets"][0],
+        ).reshape(entry["shape"])
+        for name, entry in header.items()
+        if entry.get("dtype") == "F32"
+    }

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.utils import murmurhash3_32
+
+from bem_fleet.guard.scoring.word_terms import extract_terms, term_column
 
 CARD, WEIGHTS, ENCODER = "heads.json", "heads.safetensors", "encoder.safetensors"
-N_FEATURES = 2**16
 RESPONSE_HEAD = "toxicity"
 REQUEST_HEADS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
 STEREOTYPE_HEAD = "stereotype"
@@ -35,13 +34,6 @@ PERCEPTRONS = {
 }
 
 Array = NDArray[np.float32]
-
-
-def build_vectorizer() -> HashingVectorizer:
-    """Return the feature map: words and word pairs, hashed to 65,536 columns, unit length."""
-    return HashingVectorizer(
-        n_features=N_FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
-    )
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,6 @@ class ClassifierHeads:
                 f"{len(WORD_HEADS)} ({', '.join(WORD_HEADS)}); run `make train-scorer`"
             )
         self._perceptrons = {name: _read_perceptron(weights, name) for name in PERCEPTRONS}
-        self._extract_terms = build_vectorizer().build_analyzer()
 
     def word_logits(self, windows: Sequence[str]) -> Array:
         """Return word logits [len(windows), 8] in the order of ``WORD_HEADS``."""
@@ -106,12 +97,8 @@ class ClassifierHeads:
         return logits
 
     def _multiply(self, window: str) -> Array:
-        """Return the product of the features of one window and the word weights [8].
-
-        ``HashingVectorizer.transform`` computes the same features, but its parameter validation
-        and sparse matrix make it ten times slower, and this runs for every piece of a response.
-        """
-        columns = [abs(murmurhash3_32(term)) % N_FEATURES for term in self._extract_terms(window)]
+        """Return the product of the features of one window and the word weights [8]."""
+        columns = [term_column(term) for term in extract_terms(window)]
         if not columns:
             return np.zeros(self._word_weights.shape[1], dtype=np.float32)
         rows, counts = np.unique(columns, return_counts=True)

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import vstack
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from bem_fleet.data import contrast_pairs
 from bem_fleet.guard.scoring import heads, response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD
 from bem_fleet.guard.scoring.windows import RESPONSE_WINDOW_WORDS
+from bem_fleet.guard.scoring.word_terms import N_FEATURES
 from bem_fleet.guard.training.calibration import (
     MAX_FALSE_POSITIVE_RATES,
     WindowSplit,
@@ -84,7 +86,7 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
 def _fit_word_heads(
     requests: Sequence[Sample], responses: Sequence[Sample], seed: int
 ) -> list[Any]:
-    vectorizer = heads.build_vectorizer()
+    vectorizer = build_vectorizer()
     request_train, response_train = (
         select_split(requests, "train"),
         select_split(responses, "train"),
@@ -103,6 +105,16 @@ def _fit_word_heads(
         *(fit_head(features, labels, name, _WORD_C) for name in REQUEST_HEADS),
         fit_stereotype_head(vectorizer, seed),
     ]
+
+
+def build_vectorizer() -> HashingVectorizer:
+    """Return the feature map: words and word pairs, hashed to 65,536 columns, unit length.
+
+    The scorers compute the same features without scikit-learn (``scoring.word_terms``).
+    """
+    return HashingVectorizer(
+        n_features=N_FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
+    )
 
 
 def fit_perceptrons(caches: Caches, seed: int) -> dict[str, heads.Perceptron]:
