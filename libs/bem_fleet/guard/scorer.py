@@ -44,7 +44,7 @@ def _write(message: Any) -> None:
 
 
 if __name__ == "__main__":
-    # The detector's language library imports these where they are installed, for 700 MB and ten
+    # The detector's language library imports these where they are installed, for 560 MB and ten
     # seconds. A scorer computes in numpy, and its image has neither.
     for unused in ("torch", "transformers"):
         sys.modules[unused] = None  # type: ignore[assignment]
