@@ -4,7 +4,8 @@ Clopper and Pearson's interval (Biometrika 26, 1934) is exact for independent it
 one family succeed and fail together, the number of items is replaced by the effective number: the
 one at which independent items would give the variance between clusters (Korn and Graubard, "Survey
 Methodology" 24, 1998), lowered by the ratio of Student's to the normal quantile for few clusters.
-Where all items agree there is no variance to measure, and each cluster counts as one observation.
+Where all items agree there is no variance to measure, and the largest correlation that was found on
+this project's data takes its place.
 
 Example: 12 of 1,200 harmless texts of 40 families are withheld, all twelve of one family. As 1,200
 independent texts the upper bound would be 1.7 %; the effective number is 93, and it is 5.7 %.
@@ -19,6 +20,10 @@ from scipy.stats import beta, norm, t
 
 from bem_fleet.stats.item_clusters import cluster_sizes, cluster_sums, number_clusters
 from bem_fleet.stats.samples import FloatArray
+
+
+ASSUMED_CORRELATION = 0.33
+"""Intra-class correlation of attacks of one family, the largest measured (issue of gate C)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,16 @@ def clustered_share(
     )
 
 
+def assumed_effective_items(items: float, clusters: int) -> float:
+    """Return the effective number of items whose correlation is not measured but assumed.
+
+    Args:
+        items: Number of items.
+        clusters: Number of clusters.
+    """
+    return items / (1 + (items / clusters - 1) * ASSUMED_CORRELATION)
+
+
 def _effective_items(
     share: float, errors: FloatArray, sizes: FloatArray, confidence: float
 ) -> float:
@@ -99,8 +114,10 @@ def _effective_items(
     if clusters == items:  # independent items: the exact interval
         return items
     spread = share * (1 - share)
-    if spread == 0 or clusters < 2:
-        return float(clusters)
+    if clusters < 2:
+        return 1.0
+    if spread == 0:
+        return assumed_effective_items(items, clusters)
     variance = clusters / (clusters - 1) * float((errors**2).sum()) / items**2
     quantile = 1 - (1 - confidence) / 2
     few = float(norm.ppf(quantile) / t.ppf(quantile, clusters - 1)) ** 2

@@ -34,14 +34,17 @@ def test_one_family_that_fails_is_no_hundred_texts() -> None:
     assert together.effective_items < 100
 
 
-def test_equal_outcomes_count_one_for_each_cluster() -> None:
-    """Where nothing varies, the families are all that is known to differ."""
+def test_equal_outcomes_have_an_assumed_correlation() -> None:
+    """None of 800 is not 0 of 800 independent ones, and no worse than some of them spread."""
     families = [str(number % 40) for number in range(800)]
     none = clustered_share(np.zeros(800, dtype=bool), 0.02, item_clusters=families)
 
-    assert (none.low, none.effective_items) == (0, 40)
-    assert none.high == pytest.approx(0.088, abs=1e-3)
-    assert none.p_less > 0.4
+    assert none.low == 0
+    assert none.effective_items == pytest.approx(800 / (1 + 19 * 0.33))
+    assert none.high == pytest.approx(0.033, abs=1e-3)
+    assert none.p_less > 0.1
+    one = clustered_share(np.ones(9, dtype=bool), 0.5, item_clusters=["a"] * 9)
+    assert (one.effective_items, one.high) == (1, 1)
 
 
 @pytest.mark.slow
