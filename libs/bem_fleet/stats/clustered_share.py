@@ -21,9 +21,8 @@ from scipy.stats import beta, norm, t
 from bem_fleet.stats.item_clusters import cluster_sizes, cluster_sums, number_clusters
 from bem_fleet.stats.samples import FloatArray
 
-
 ASSUMED_CORRELATION = 0.33
-"""Intra-class correlation of attacks of one family, the largest measured (issue of gate C)."""
+"""Intra-class correlation of attacks of one family, the largest measured, by which a share without variance is judged."""
 
 
 @dataclass(frozen=True)

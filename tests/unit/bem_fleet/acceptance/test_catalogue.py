@@ -68,7 +68,7 @@ def test_gates_on_losses_have_a_suite_and_a_power_calculation() -> None:
 
 
 def test_fewer_items_than_the_power_calculation_gives_are_refused(tmp_path: Path) -> None:
-    """n is no matter of taste."""
+    """The number of items is no matter of taste."""
     power = {"expected": 0.0, "deviation": 0.17, "power": 0.8, "design_effect": 1.3}
     change = {"margin": -0.01, "target": -0.01, "min_items": 500, "power": power}
     with pytest.raises(GateFormatError, match="min_items is 500; its power calculation gives 2953"):

@@ -30,7 +30,7 @@ def test_unit_and_clusters_are_read_together(tmp_path: Path) -> None:
     clustered = {"f1": {**GOOD, "clusters": ["x", "y"]}}
     write_report(tmp_path, "r.json", {"f1": GOOD})
     plain = load_score_report(path, METRICS).scores["f1"]
-    write_report(tmp_path, "r.json", clustered, **{"held_out": {"benign": 2}, "unit": "item"})
+    write_report(tmp_path, "r.json", clustered, held_out={"benign": 2}, unit="item")
     with pytest.raises(GateFormatError, match="unit: missing; name what a cluster is"):
         load_score_report(path, METRICS)
     write_report(tmp_path, "r.json", {"f1": GOOD}, unit="family")
