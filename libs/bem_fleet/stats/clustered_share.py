@@ -22,7 +22,7 @@ from bem_fleet.stats.item_clusters import cluster_sizes, cluster_sums, number_cl
 from bem_fleet.stats.samples import FloatArray
 
 ASSUMED_CORRELATION = 0.33
-"""Intra-class correlation of attacks of one family, the largest measured, by which a share without variance is judged."""
+"""Correlation by which a share without variance is judged: that of attacks of one family."""
 
 
 @dataclass(frozen=True)
