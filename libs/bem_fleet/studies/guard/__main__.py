@@ -12,7 +12,7 @@ from bem.backbone import load_backbone
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.data.held_out import final_evaluation
-from bem_fleet.data.strangers import load_strangers
+from bem_fleet.data.unseen_families import load_unseen_families
 from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
@@ -69,7 +69,7 @@ def run_gate() -> None:
     """Generate the replies, filter them and write the reports of the sidecar's arm."""
     with final_evaluation(gate_reports.COMMAND) as opening:
         attacks, questions = held_out_attacks(), harmless_suite()
-        strangers = load_strangers(MAX_BENIGN_TEXTS)
+        strangers = load_unseen_families(MAX_BENIGN_TEXTS)
     base = StudyArm(ROOT / ".cache", name="base", adapters=[ADAPTER])
     attack_replies = base.replies(
         [study_prompt(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES

@@ -12,7 +12,7 @@ from bem_fleet.acceptance.gate_evaluation import evaluate_gate, measure_gate
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
-from bem_fleet.data.strangers import UNIT, Strangers
+from bem_fleet.data.unseen_families import UNIT, UnseenFamilies
 from bem_fleet.evaluation.score_comparison import metric_difference
 from bem_fleet.stats.fdr import benjamini_hochberg
 from bem_fleet.studies.guard.outcomes import items_digest, rates_by_group
@@ -88,7 +88,7 @@ def build_reports(
 
 
 def build_benign_report(
-    quality: _Report, strangers: Strangers, triggered: Sequence[Sequence[str]]
+    quality: _Report, strangers: UnseenFamilies, triggered: Sequence[Sequence[str]]
 ) -> _Report:
     """Return the report of strangers' texts that the sidecar withheld or redacted.
 

@@ -17,7 +17,7 @@ from bem.backbone import Backbone
 
 from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
-from bem_fleet.data.strangers import UNIT, load_strangers
+from bem_fleet.data.unseen_families import UNIT, load_unseen_families
 from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety.basis_study import (
@@ -32,7 +32,7 @@ from bem_fleet.studies.safety.paired_outputs import TrainedAdapter, paired_repli
 
 ARMS = ("basis", "sidecar", "both")
 # Number of strangers' requests, and of strangers' texts in the place of replies.
-MAX_STRANGERS = 1200
+MAX_UNSEEN = 1200
 Report = dict[str, Any]
 Texts = list[list[str]]
 
@@ -188,7 +188,7 @@ class EndToEndStudy:
         written by no model here; they pass the sidecar only. The suite's questions are of sets that
         the guard knows: they are reported beside and do not count.
         """
-        strangers = load_strangers(MAX_STRANGERS)
+        strangers = load_unseen_families(MAX_UNSEEN)
         requests, answers = strangers.requests, strangers.replies
         declined = _declined(suite.baseline, suite.arms["basis"])
         declined_requests = self._declined_requests(requests)

@@ -20,8 +20,8 @@ from bem_fleet.data.held_out import (
 )
 from bem_fleet.data.passage_qa import load_passage_qa
 from bem_fleet.data.red_team import load_red_team
-from bem_fleet.data.strangers import load_strangers
 from bem_fleet.data.toxic_comments import load_toxic_comments
+from bem_fleet.data.unseen_families import load_unseen_families
 
 ROOT = Path(__file__).resolve().parents[4]
 LOADERS: dict[str, Callable[[], object]] = {
@@ -34,7 +34,7 @@ LOADERS: dict[str, Callable[[], object]] = {
     "passage-qa": lambda: load_passage_qa().splits["held_out"],
     "passage-qa, values": lambda: list(load_passage_qa().splits.values()),
     "compositions": lambda: list(generate_questions("held_out", SPLIT_SEEDS["held_out"].start, 1)),
-    "strangers": lambda: load_strangers(10),
+    "strangers": lambda: load_unseen_families(10),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from bem.testing import tiny_backbone
 from bem_fleet.data.benign_prompts import BenignText
-from bem_fleet.data.strangers import Strangers
+from bem_fleet.data.unseen_families import UnseenFamilies
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety import end_to_end
 from bem_fleet.studies.safety.end_to_end import EndToEndStudy
@@ -63,7 +63,9 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EndToEndStudy:
     monkeypatch.setattr(end_to_end, "held_out_attacks", lambda: ATTACKS)
     monkeypatch.setattr(end_to_end, "harmless_suite", lambda: QUESTIONS)
     reply = replace(FOREIGN, role="response")
-    monkeypatch.setattr(end_to_end, "load_strangers", lambda _: Strangers((FOREIGN,), (reply,)))
+    monkeypatch.setattr(
+        end_to_end, "load_unseen_families", lambda _: UnseenFamilies((FOREIGN,), (reply,))
+    )
     return EndToEndStudy(
         backbone=tiny_backbone(),
         trained=[trained_adapter(tmp_path / "adapter")],

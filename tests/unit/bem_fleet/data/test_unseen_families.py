@@ -1,17 +1,17 @@
-"""Strangers."""
+"""Unseen families."""
 
 import pytest
 from bem_fleet.data.benign_prompts import QUALITY_SETS, origin_splits
 from bem_fleet.data.held_out import inspection
-from bem_fleet.data.strangers import load_strangers
+from bem_fleet.data.unseen_families import load_unseen_families
 from bem_fleet.guard.training.corpus import BENIGN, request_samples, response_samples
 from bem_fleet.stats.item_clusters import MIN_CLUSTERS
 
 
-def test_strangers_come_from_many_held_out_families() -> None:
+def test_unseen_families_are_many_and_held_out() -> None:
     """No set that was split item by item is among them, and families take turns."""
     with inspection():
-        found = load_strangers(300)
+        found = load_unseen_families(300)
     requests, replies = ({one.family for one in own} for own in (found.requests, found.replies))
 
     assert len(found.requests) == len(found.replies) == 300
@@ -28,7 +28,7 @@ def test_strangers_come_from_many_held_out_families() -> None:
 def test_no_stranger_is_of_a_family_that_the_heads_know() -> None:
     """Families, not texts: thresholds fit the families that they were calibrated on."""
     with inspection():
-        found = load_strangers(5000)
+        found = load_unseen_families(5000)
     families = {one.family for one in (*found.requests, *found.replies)}
     known = {
         sample.family

@@ -1,4 +1,4 @@
-"""Strangers: harmless texts of families that no part of the guard was trained or calibrated on.
+"""Unseen families: harmless texts of families that no part of the guard was trained or calibrated on.
 
 False positives are counted on them alone. A question of a data set whose other questions calibrated
 a threshold is held out, but no stranger: thresholds that were calibrated on familiar families give
@@ -21,7 +21,7 @@ UNIT = "family"
 
 
 @dataclass(frozen=True)
-class Strangers:
+class UnseenFamilies:
     """Harmless texts of unknown families; ``cluster`` of each is its family.
 
     Attributes:
@@ -33,7 +33,7 @@ class Strangers:
     replies: tuple[BenignText, ...]
 
 
-def load_strangers(count: int) -> Strangers:
+def load_unseen_families(count: int) -> UnseenFamilies:
     """Return harmless requests and replies of held-out origins and held-out written families.
 
     Args:
@@ -49,7 +49,7 @@ def load_strangers(count: int) -> Strangers:
         if role is not None:
             text = BenignText(item.key, item.text, item.family, role=role, cluster=item.family)
             (replies if item.is_reply else requests).append(text)
-    return Strangers(_in_turn(requests)[:count], _in_turn(replies)[:count])
+    return UnseenFamilies(_in_turn(requests)[:count], _in_turn(replies)[:count])
 
 
 def _in_turn(texts: list[BenignText]) -> tuple[BenignText, ...]:
