@@ -130,7 +130,6 @@ def compare_metric(
         item_clusters=scores.clusters,
         settle=direction is not None,
     )
-    seeds, items = scores.mission.shape
     interval, sides = comparison.interval, 1 if direction is None else 2
     return Measurement(
         metric=metric,
@@ -139,8 +138,8 @@ def compare_metric(
         high=interval.high if interval.conclusive else None,
         # A gate needs an interval, so sign flips alone do not count here.
         p=min(1.0, sides * comparison.p) if interval.conclusive else 1.0,
-        items=items,
-        seeds=seeds,
+        items=scores.mission.shape[1],
+        seeds=len(scores.mission),
         method=interval.method,
         coverage=interval.coverage_class,
         p_inversion=min(1.0, sides * comparison.p_inversion),

@@ -1,4 +1,4 @@
-"""Unseen families: harmless texts of families that no part of the guard was trained or calibrated on.
+"""Unseen families: harmless texts of families that the guard was neither trained nor calibrated on.
 
 False positives are counted on them alone. A question of a data set whose other questions calibrated
 a threshold is held out, but no stranger: thresholds that were calibrated on familiar families give

@@ -106,14 +106,9 @@ def compare_pairs(
     if not differences(left, right).any():
         equal = _equal_sides(found, value, unchanged, alternative)
         return replace(equal, interval=replace(equal.interval, confidence=confidence))
+    if settle:
+        found = _settle(found, lambda n: draw(resamples, seed + n), value, confidence)
     error, settled = _bound_error(found, value, confidence)
-    while settle and not settled and len(found.replicates) < MAX_SETTLING_RESAMPLES:
-        # Sums of resamples at once would need gigabytes; further draws come in pieces.
-        pieces = [draw(resamples, seed + 1 + n) for n in range(len(found.replicates) // resamples)]
-        replicates = np.concatenate([found.replicates, *(one.replicates for one in pieces)])
-        found = replace(found, replicates=replicates)
-        error, settled = _bound_error(found, value, confidence)
-        seed += len(pieces)
     by_inversion = invert_interval(found, value, alternative)
     by_flips = sign_flip_p_value(
         left.mean(axis=0) if left.ndim == 2 else left,
@@ -165,6 +160,31 @@ def _equal_sides(
         coverage_class="equal",
     )
     return PairedComparison(interval, p, p_inversion=p, p_permutation=p, units=found.n)
+
+
+def _settle(
+    found: BootstrapDistribution,
+    draw: Callable[[int], BootstrapDistribution],
+    null: float,
+    confidence: float,
+) -> BootstrapDistribution:
+    """Return the distribution with as many resamples as settle the bound nearer to the null.
+
+    Args:
+        found: Distribution of the first draw.
+        draw: Function from the number of a draw, 1 or more, to its distribution.
+        null: Value under the null hypothesis.
+        confidence: Nominal coverage of the interval.
+    """
+    pieces = [found]
+    while len(found.replicates) < MAX_SETTLING_RESAMPLES:
+        if _bound_error(found, null, confidence)[1]:
+            break
+        # Sums of all resamples at once would need gigabytes; further draws come in pieces.
+        pieces += [draw(number) for number in range(len(pieces), 2 * len(pieces))]
+        replicates = np.concatenate([piece.replicates for piece in pieces])
+        found = replace(found, replicates=replicates)
+    return found
 
 
 def _bound_error(
