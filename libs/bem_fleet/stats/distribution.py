@@ -258,10 +258,8 @@ def bootstrap_clusters(
         cells = (left - averaged.estimate * right) / right.mean()
         seed_influence = _ratio_influence(left.mean(axis=1), right.mean(axis=1))
     if item_clusters is not None:
-        # What each cluster adds to the error of the statistic, in place of its items.
-        numbers = number_clusters(item_clusters, left.shape[1])
-        centred = cells - (averaged.estimate if statistic == "difference" else 0.0)
-        cells = cluster_sums(centred, numbers) / cluster_sizes(numbers).mean()
+        centre = averaged.estimate if statistic == "difference" else 0.0
+        cells = _cluster_cells(cells - centre, item_clusters)
     between = float(np.sqrt((seed_influence**2).sum() / (seeds * (seeds - 1))))
     kept = _item_error_factor(cells)
     errors = averaged.replicates - averaged.estimate
@@ -282,6 +280,17 @@ def bootstrap_clusters(
         ),
         clusters=seeds,
     )
+
+
+def _cluster_cells(cells: FloatArray, item_clusters: Sequence[Hashable]) -> FloatArray:
+    """Return what each cluster adds to the error of a statistic, [seeds, clusters].
+
+    Args:
+        cells: What each item adds, [seeds, items].
+        item_clusters: Cluster of each item.
+    """
+    numbers = number_clusters(item_clusters, cells.shape[1])
+    return cluster_sums(cells, numbers) / cluster_sizes(numbers).mean()
 
 
 def _item_error_factor(cells: FloatArray) -> float:

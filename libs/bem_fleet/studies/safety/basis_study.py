@@ -138,15 +138,7 @@ def quality(
     ]
     keys = [prompt.key for prompt in prompts]
     report = _report("safety_quality", trained, _digest(keys), command)
-    report["metrics"] = {
-        name: {
-            "mission": [[row[name] for row in rows] for rows in after],
-            "baseline": [[row[name] for row in before]] * len(trained),
-            "keys": keys,
-            "clusters": [prompt.cluster for prompt in prompts],
-        }
-        for name in ("exact_match", "f1")
-    }
+    report["metrics"] = _quality_metrics(prompts, before, after)
     report["unit"] = "passage"
     declines = get_harm_judge("prefix").declines
     report["harmless_above_threshold"] = _shares_above_threshold(replies)
@@ -155,6 +147,23 @@ def quality(
         "basis": [_mean(list(map(float, map(declines, run)))) for run in replies.with_safety],
     }
     return report
+
+
+def _quality_metrics(
+    prompts: Sequence[BenignText],
+    before: Sequence[dict[str, float]],
+    after: Sequence[Sequence[dict[str, float]]],
+) -> dict[str, Any]:
+    """Return the metrics of a report from the scores without the adapter, and with it by seed."""
+    return {
+        name: {
+            "mission": [[row[name] for row in rows] for rows in after],
+            "baseline": [[row[name] for row in before]] * len(after),
+            "keys": [prompt.key for prompt in prompts],
+            "clusters": [prompt.cluster for prompt in prompts],
+        }
+        for name in ("exact_match", "f1")
+    }
 
 
 def strength(
