@@ -100,9 +100,11 @@ train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
 	$(FLEETCTL) evaluate $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
 
-train-scorer: setup ## Train the sidecar's heads and report on held-out data
+train-scorer: setup ## Train the sidecar's encoder and heads and report on held-out data
+	$(FLEETCTL) train guard-encoder
 	$(FLEETCTL) train guard
 	$(FLEETCTL) study guard report
+	$(FLEETCTL) study guard held-out
 
 train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is served
 	$(FLEETCTL) train safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0

@@ -30,7 +30,7 @@ STREAM_STRIDE_TOKENS = 4
 
 def texts(count: int) -> list[str]:
     """Return distinct benign texts of 256 tokens."""
-    words = " ".join(one.text for one in load_benign_responses("held_out")).split()
+    words = " ".join(one.text for one in load_benign_responses("dev")).split()
     return [" ".join(words[n * WORDS : (n + 1) * WORDS]) for n in range(count)]
 
 
@@ -148,7 +148,7 @@ async def measure(size: int) -> dict[str, Any]:
         for scorer in (fast, deep)
         if scorer.pid
     }
-    attacks = [one.text for one in sample_prompts(load_red_team(), "held_out", 54)]
+    attacks = [one.text for one in sample_prompts(load_red_team("train"), 54)]
     refused = [not (await evaluator.evaluate(one, "request")).allowed for one in attacks]
     running.cancel()
     return {

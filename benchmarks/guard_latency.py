@@ -27,6 +27,7 @@ from bem_fleet.acceptance.catalogue import load_catalogue
 from bem_fleet.acceptance.gate_evaluation import measure_gate
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.data.benign_prompts import load_benign_requests
+from bem_fleet.data.held_out import final_evaluation
 from bem_fleet.studies.guard.outcomes import items_digest
 from bem_fleet.studies.signed_report import write_signed_report
 from bemfleet.router.v1 import router_pb2 as pb
@@ -214,9 +215,9 @@ def main() -> None:
     previous = json.loads(OUT.read_text()) if options.add and OUT.exists() else {}
     kind = "streamed" if options.stream else "unary"
     done = set(previous.get("kinds", {}).get(kind, {}).get("keys", ()))
-    prompts = [
-        p for p in load_benign_requests("held_out", sets=("nq-open", "asdiv")) if p.key not in done
-    ]
+    with final_evaluation(COMMAND):
+        questions = load_benign_requests("held_out", sets=("nq-open", "asdiv"))
+    prompts = [p for p in questions if p.key not in done]
     prompts = prompts[: options.rounds]
     with servers() as (router, sidecar):
         latencies = asyncio.run(

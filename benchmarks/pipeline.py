@@ -21,7 +21,8 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem_fleet.data.datasets import get_dataset, question_word
-from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
+from bem_fleet.data.held_out import final_evaluation
+from bem_fleet.data.passage_qa import PassageQADataset, few_shot_examples, load_passage_qa
 from bem_fleet.data.pipeline import run_dataset
 from bem_fleet.evaluation.execution import ResponseCache, collect_responses
 from bem_fleet.evaluation.pipeline import Comparison, StageTimer, evaluate, write_report
@@ -79,16 +80,22 @@ def measure_data_pipeline() -> dict[str, Any]:
     }
 
 
+def _held_out_items(data: PassageQADataset) -> tuple[EvaluationItem, ...]:
+    """Return the items that the recorded replies answer."""
+    with final_evaluation("make bench-pipeline"):
+        return tuple(
+            EvaluationItem(i.key, i.prompt(), (i.answer,), question_word(i.question))
+            for i in data.splits["held_out"]
+        )
+
+
 def pipeline_seconds(report: dict[str, Any]) -> tuple[dict[str, float], int, int]:
     """Return the pipeline seconds by stage, and the numbers of items and of responses."""
     stages = StageTimer()
     with tempfile.TemporaryDirectory() as folder, stages.time("data"):
         run_dataset(get_dataset("disfl-qa"), Path(folder))
         data = load_passage_qa()
-        items = tuple(
-            EvaluationItem(i.key, i.prompt(), (i.answer,), question_word(i.question))
-            for i in data.splits["held_out"]
-        )
+        items = _held_out_items(data)
     prompts = [item.prompt for item in items]
     said = {
         "adapter": report["replies"]["mission"][0],
@@ -155,7 +162,7 @@ def measure_model() -> dict[str, Any]:
         backbone, bank, max_sequences=SAMPLE_ITEMS, max_waiting=64, context_tokens=2048
     )
     worker.start()
-    chosen = data.splits["held_out"][:SAMPLE_ITEMS]
+    chosen = data.splits["dev"][:SAMPLE_ITEMS]
     items = [EvaluationItem(i.key, i.prompt(), (i.answer,)) for i in chosen]
     side = ComparisonSide("adapter", (SystemRun(WorkerSystem(worker, "passage-qa")),), "strict")
     chats = [side.chat(item) for item in items]

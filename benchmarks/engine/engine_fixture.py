@@ -36,8 +36,8 @@ def load(kind: str = "auto", kernels: KernelPreference = "auto") -> Backbone:
 
 def text_ids(tokenizer: object, count: int) -> list[int]:
     """Return the first ``count`` tokens of the question set's passages, each passage once."""
-    splits = load_passage_qa(0).splits.values()
-    text = "\n\n".join(dict.fromkeys(item.passage for split in splits for item in split))
+    items = load_passage_qa(0).splits["train"]
+    text = "\n\n".join(dict.fromkeys(item.passage for item in items))
     ids: list[int] = tokenizer(text)["input_ids"][:count]  # type: ignore[operator]
     return ids
 

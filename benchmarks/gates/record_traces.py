@@ -15,7 +15,13 @@ import numpy as np
 from bem.adapters.bank import AdapterBank
 from bem.backbone import load_backbone
 from bem.engine import LLMEngine
-from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
+from bem_fleet.data.held_out import final_evaluation
+from bem_fleet.data.passage_qa import (
+    PassageQADataset,
+    PassageQuestion,
+    few_shot_examples,
+    load_passage_qa,
+)
 from bem_fleet.evaluation.systems import ComparisonSide, Decoding, EvaluationItem, SystemRun
 from bem_fleet.evaluation.worker_system import WorkerSystem
 from bem_fleet.scores.metrics import SCORING_MODES
@@ -24,6 +30,11 @@ from benchmarks.gates.recorded_traces import ARMS, FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPERATURE = 0.7
+
+
+def _held_out_questions(data: PassageQADataset) -> list[PassageQuestion]:
+    with final_evaluation("python -m benchmarks.gates.record_traces"):
+        return data.splits["held_out"]
 
 
 def record_traces(cached: Path) -> dict[str, Any]:
@@ -43,7 +54,7 @@ def record_traces(cached: Path) -> dict[str, Any]:
         "worse": ComparisonSide("base with two examples", (SystemRun(base, 3),), "lenient", shots),
     }
     found: dict[str, Any] = {arm: {"quality": [], "latency": [], "violation": []} for arm in sides}
-    for given in data.splits["held_out"]:
+    for given in _held_out_questions(data):
         item = EvaluationItem(given.key, given.prompt(), (given.answer,))
         # The arms in turn, so that what else the machine does meets all of them.
         for arm, side in sides.items():

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from bem_fleet.guard.findings import Finding, ScoringQuery, Span
 from bem_fleet.guard.policy import (
+    ABUSE,
     FAST_SCORERS,
     SPAN_SCORERS,
     Action,
@@ -198,9 +199,10 @@ class PolicyEvaluator:
         it has scored before.
         """
         pending = []
-        if fast := query.scorers & FAST_SCORERS:
-            pending.append(self.fast.score(replace(query, scorers=fast)))
-        deep = query.scorers - FAST_SCORERS
+        abuse = query.scorers & {ABUSE}
+        if fast := query.scorers & FAST_SCORERS | abuse:
+            pending.append(self._score_fast(replace(query, scorers=fast)))
+        deep = query.scorers - FAST_SCORERS - abuse
         finding = Finding()
         span_scorers = deep & frozenset(SPAN_SCORERS)
         if span_scorers and not may_contain_sensitive_data(query.text):
@@ -210,6 +212,14 @@ class PolicyEvaluator:
             pending.append(self._score_deep(replace(query, scorers=deep)))
         for other in await asyncio.gather(*pending):
             finding = finding.merge(other)
+        return finding
+
+    async def _score_fast(self, query: ScoringQuery) -> Finding:
+        """Return the fast tier's finding, with the deep tier's score of what it left open."""
+        finding = await self.fast.score(query)
+        if ABUSE in query.scorers - finding.scores.keys():
+            deep = replace(query, scorers=frozenset({ABUSE}), prompt="")
+            finding = finding.merge(await self._score_deep(deep))
         return finding
 
     async def _score_deep(self, query: ScoringQuery) -> Finding:

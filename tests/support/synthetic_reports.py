@@ -28,10 +28,16 @@ def paired_scores(
     }
 
 
-def write_report(root: Path, path: str, metrics: dict[str, Any], **changed: Any) -> None:
-    """Write an evaluation report below ``root``, signed with the key of the tests."""
+def write_report(
+    root: Path, path: str, metrics: dict[str, Any], *, unit: str = "item", **changed: Any
+) -> None:
+    """Write a signed evaluation report below ``root``; another unit than item has 40 clusters."""
     study = Path(path).stem
     rows = next(iter(metrics.values()))["mission"]
+    if unit != "item":
+        names = [f"{unit}-{index % 40}" for index in range(len(np.atleast_2d(rows)[0]))]
+        metrics = {name: {**entry, "clusters": names} for name, entry in metrics.items()}
+        changed = {"unit": unit, **changed}
     report = {
         "id": study,
         "mission": {"name": "mission", "digest": "m1"},

@@ -25,7 +25,6 @@ LONG_FUNCTIONS = {
     "benchmarks/guard_latency.py::write_report": 43,
     "libs/bem/engine/engine_core.py::__init__": 42,
     "libs/bem_fleet/evaluation/pipeline.py::_compare_with_baseline": 43,
-    "libs/bem_fleet/guard/training/head_training.py::train_heads": 41,
     "libs/bem_fleet/studies/guard/gate_reports.py::build_reports": 44,
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/")

@@ -6,6 +6,7 @@ ones. Missions, metrics and gate ids are unique over all files.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any, Literal
 import yaml
 from bem.errors import GateFormatError
 from jsonschema import Draft202012Validator
+
+from bem_fleet.stats.effects import required_items
+from bem_fleet.stats.item_clusters import MIN_CLUSTERS
 
 _FOLDER = Path(__file__).parent
 CENTRAL_GATES = _FOLDER / "gates.yaml"
@@ -48,6 +52,34 @@ class MetricDefinition:
 
 
 @dataclass(frozen=True)
+class PowerPlan:
+    """Power calculation of a gate on a difference.
+
+    Attributes:
+        expected: True value of the statistic that a sound mission is expected to have.
+        deviation: Standard deviation of an item's paired difference.
+        power: Probability that such a mission's interval clears the margin, between 0 and 1.
+        design_effect: Variance of the mean relative to that of independent items, 1 or more.
+    """
+
+    expected: float
+    deviation: float
+    power: float
+    design_effect: float
+
+    def required_items(self, margin: float) -> int:
+        """Return the number of items at which the 95 % interval clears the margin.
+
+        Args:
+            margin: Value that the interval must exclude.
+        """
+        independent = required_items(
+            abs(self.expected - margin), self.deviation, power=self.power, alpha=0.05
+        )
+        return math.ceil(self.design_effect * independent)
+
+
+@dataclass(frozen=True)
 class GateRule:
     """Statistical rule of a gate.
 
@@ -62,6 +94,11 @@ class GateRule:
         min_seeds: Smallest number of training seeds.
         at_most: For a share: an item counts when its score is at most this.
         at_least: For a share: an item counts when its score is at least this.
+        unit: Unit of resampling that the report must name, ``item`` or what a cluster is.
+        min_clusters: Smallest number of clusters; with unit ``item`` it does not apply.
+        min_baseline: Smallest mean of the baseline: a suite that the baseline hardly answers
+            cannot show a loss.
+        power: Power calculation that ``min_items`` follows; None where there is none.
     """
 
     id: str
@@ -74,6 +111,10 @@ class GateRule:
     min_seeds: int
     at_most: float | None = None
     at_least: float | None = None
+    unit: str = "item"
+    min_clusters: int = MIN_CLUSTERS
+    min_baseline: float | None = None
+    power: PowerPlan | None = None
 
     def __post_init__(self) -> None:
         """Reject limits that no data could meet, or that would make the interval decide alone.
@@ -93,6 +134,11 @@ class GateRule:
             raise GateFormatError(
                 f"gate {self.id}: target {self.target:g} is short of its margin {self.margin:g} "
                 f"({self.direction} is better)"
+            )
+        if self.power and self.min_items < (needed := self.power.required_items(self.margin)):
+            raise GateFormatError(
+                f"gate {self.id}: min_items is {self.min_items}; its power calculation gives "
+                f"{needed}"
             )
 
 
@@ -246,6 +292,10 @@ def _parse_gate(entry: Mapping[str, Any]) -> Gate:
         min_seeds=entry["min_seeds"],
         at_most=entry.get("at_most"),
         at_least=entry.get("at_least"),
+        unit=entry.get("unit", "item"),
+        min_clusters=entry.get("min_clusters", MIN_CLUSTERS),
+        min_baseline=entry.get("min_baseline"),
+        power=PowerPlan(**entry["power"]) if "power" in entry else None,
     )
     names = ("mission", "phase", "claim", "baseline", "report", "command")
     return Gate(rule=rule, **{name: entry[name] for name in names})

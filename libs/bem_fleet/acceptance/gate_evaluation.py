@@ -16,11 +16,10 @@ from typing import Literal
 
 import numpy as np
 from bem.errors import InvalidScoresError
-from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from bem_fleet.acceptance.catalogue import Direction, GateRule
-from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.acceptance.score_report import ITEM, PairedScores
+from bem_fleet.stats.clustered_share import clustered_share
 from bem_fleet.stats.comparison import compare_pairs
 from bem_fleet.stats.distribution import Statistic as PairedStatistic
 from bem_fleet.stats.pvalues import Alternative
@@ -60,6 +59,10 @@ class Measurement:
         coverage: Coverage class of the interval; ``exact`` for a share.
         p_inversion: P-value by inversion; None for a share, and in old records.
         p_permutation: P-value by sign flips; None for a share, and in old records.
+        unit: Unit of resampling, ``item`` or what a cluster is.
+        units: Number of units that were resampled; 0 in old records.
+        baseline: Mean score of the baseline; None without one.
+        settled: Whether more resamples could not move the bound to the other side of the margin.
     """
 
     metric: str
@@ -73,6 +76,10 @@ class Measurement:
     coverage: str
     p_inversion: float | None = None
     p_permutation: float | None = None
+    unit: str = ITEM
+    units: int = 0
+    baseline: float | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,9 @@ def compare_metric(
         null=null,
         alternative=_ALTERNATIVES[direction],
         resamples=resamples,
+        item_clusters=scores.clusters,
+        settle=direction is not None,
     )
-    seeds, items = scores.mission.shape
     interval, sides = comparison.interval, 1 if direction is None else 2
     return Measurement(
         metric=metric,
@@ -131,12 +139,16 @@ def compare_metric(
         high=interval.high if interval.conclusive else None,
         # A gate needs an interval, so sign flips alone do not count here.
         p=min(1.0, sides * comparison.p) if interval.conclusive else 1.0,
-        items=items,
-        seeds=seeds,
+        items=scores.mission.shape[1],
+        seeds=len(scores.mission),
         method=interval.method,
         coverage=interval.coverage_class,
         p_inversion=min(1.0, sides * comparison.p_inversion),
         p_permutation=min(1.0, sides * comparison.p_permutation),
+        unit=scores.unit,
+        units=comparison.units,
+        baseline=float(scores.baseline.mean()),
+        settled=comparison.settled,
     )
 
 
@@ -188,41 +200,46 @@ def evaluate_gate(
 
 def _measure_metric(gate: GateRule, name: str, scores: PairedScores, resamples: int) -> Measurement:
     if gate.statistic == "share":
-        return _measure_share(gate, name, scores.mission)
+        return _measure_share(gate, name, scores)
     statistic: PairedStatistic = "ratio" if gate.statistic == "ratio" else "difference"
     if gate.statistic == "mean":
         # A mean is the difference from a baseline of zeros: one code path for seeds and items.
-        scores = PairedScores(scores.mission, np.zeros_like(scores.mission))
+        scores = replace(scores, baseline=np.zeros_like(scores.mission))
     return compare_metric(
         name, scores, statistic, gate.margin, direction=gate.direction, resamples=resamples
     )
 
 
-def _measure_share(gate: GateRule, name: str, mission: NDArray[np.float64]) -> Measurement:
-    """Return the share of items within the bound, with the exact interval of Clopper and Pearson.
+def _measure_share(gate: GateRule, name: str, scores: PairedScores) -> Measurement:
+    """Return the share of items within the bound, with an interval for shares of 0 and 1 too.
 
-    The interval (Biometrika 26, 1934) is exact, so that shares of 0 and 1 have one too. Seeds
-    answer the same items and are no further evidence: an item counts only if it meets the bound
-    under every seed (or, where lower is better, under any seed).
+    It is Clopper and Pearson's (``bem_fleet.stats.clustered_share``). Seeds answer the same items
+    and are no further evidence: an item counts only if it meets the bound under every seed (or,
+    where lower is better, under any seed).
     """
+    mission = scores.mission
     upper = math.inf if gate.at_most is None else gate.at_most
     lower = -math.inf if gate.at_least is None else gate.at_least
     within = (mission <= upper) & (mission >= lower)
     counted = within.all(axis=0) if gate.direction == "higher" else within.any(axis=0)
     seeds, items = mission.shape
-    hits = int(counted.sum())
-    interval = binomtest(hits, items, gate.margin).proportion_ci(CONFIDENCE, method="exact")
-    p = float(binomtest(hits, items, gate.margin, _ALTERNATIVES[gate.direction]).pvalue)
+    found = clustered_share(
+        counted, gate.margin, item_clusters=scores.clusters, confidence=CONFIDENCE
+    )
+    p = found.p_greater if gate.direction == "higher" else found.p_less
+    size = "items" if scores.clusters is None else f"{found.effective_items:.0f} effective items"
     return Measurement(
         metric=name,
-        figure=hits / items,
-        low=float(interval.low),
-        high=float(interval.high),
+        figure=found.share,
+        low=found.low,
+        high=found.high,
         p=min(1.0, 2 * p),
         items=items,
         seeds=seeds,
-        method="Clopper-Pearson interval of a share of items",
-        coverage="exact",
+        method=f"Clopper-Pearson interval of a share of {size}",
+        coverage="exact" if scores.clusters is None else "short",
+        unit=scores.unit,
+        units=found.clusters,
     )
 
 
@@ -236,9 +253,30 @@ def _unmet_conditions(gate: GateRule, one: Measurement) -> list[str]:
     sign = 1 if gate.direction == "higher" else -1
     if sign * (one.figure - gate.target) < -_TARGET_TOLERANCE * max(1.0, abs(gate.target)):
         unmet.append(f"{one.figure:.4g} does not reach {gate.target:g}")
+    unmet += _unmet_evidence(gate, one)
     near = one.low if gate.direction == "higher" else one.high
     if near is None or math.isnan(near):
         unmet.append(f"there is no interval to judge ({one.method})")
     elif sign * (near - gate.margin) <= 0:
         unmet.append(f"the interval's end {near:.4g} does not clear {gate.margin:g}")
+    elif not one.settled:
+        unmet.append(
+            f"the interval's end {near:.4g} lies too near to {gate.margin:g} to tell it from "
+            "resampling noise"
+        )
     return [f"{one.metric}: {condition}" for condition in unmet]
+
+
+def _unmet_evidence(gate: GateRule, one: Measurement) -> list[str]:
+    """Return what the suite lacks to judge the gate: the unit, enough clusters, a baseline."""
+    unmet = []
+    if one.unit != gate.unit:
+        unmet.append(f"the report's unit is {one.unit}; this gate's is {gate.unit}")
+    elif one.unit != ITEM and one.units < gate.min_clusters:
+        unmet.append(f"{one.units} clusters of {gate.min_clusters}, the unit is {one.unit}")
+    if gate.min_baseline is not None and (one.baseline or 0.0) < gate.min_baseline:
+        unmet.append(
+            f"the baseline scores {one.baseline or 0.0:.3f} of {gate.min_baseline:g}: the suite "
+            "cannot show a loss"
+        )
+    return unmet

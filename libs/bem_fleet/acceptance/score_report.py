@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bem.errors import GateFormatError, InvalidScoresError
@@ -11,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from bem_fleet.acceptance.catalogue import MetricDefinition, check_schema
 from bem_fleet.stats.samples import validate_scores
+
+ITEM = "item"
+"""Unit of resampling of items without clusters."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,14 @@ class PairedScores:
     Attributes:
         mission: Finite scores of the mission, [seeds, items].
         baseline: Scores of the baseline in the same shape; None without a baseline.
+        clusters: Cluster of each item, [items]; None where each item is a unit of its own.
+        unit: Name of the unit of resampling: ``item``, or what a cluster is (``family``).
     """
 
     mission: NDArray[np.float64]
     baseline: NDArray[np.float64] | None
+    clusters: tuple[str, ...] | None = None
+    unit: str = ITEM
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,7 @@ def load_score_report(path: Path, metrics: Mapping[str, MetricDefinition]) -> Sc
         except InvalidScoresError as err:
             raise GateFormatError(f"{path.name}: {err}") from err
         versions[name] = entry.get("version", 1)
+        scores[name] = _with_clusters(scores[name], document, entry, f"{path.name}: {name}")
         expected = (seeds, len(entry["keys"]))
         if scores[name].mission.shape != expected:
             raise GateFormatError(
@@ -77,6 +86,32 @@ def load_score_report(path: Path, metrics: Mapping[str, MetricDefinition]) -> Sc
                 f"{seeds} seeds and {expected[1]} keys"
             )
     return ScoreReport(document["command"], scores, versions)
+
+
+def _with_clusters(
+    scores: PairedScores, document: Mapping[str, Any], entry: Mapping[str, Any], label: str
+) -> PairedScores:
+    """Return the scores with the clusters and the unit that the report names.
+
+    Raises:
+        GateFormatError: There is a unit without clusters, clusters without a unit, or another
+            number of clusters than of keys.
+    """
+    clusters, unit = entry.get("clusters"), document.get("unit", ITEM)
+    if clusters is None:
+        if unit != ITEM:
+            raise GateFormatError(
+                f"{label}: clusters: missing; the report's unit is {unit!r}, so that every item "
+                "names its own"
+            )
+        return scores
+    if unit == ITEM:
+        raise GateFormatError(f"{label}: unit: missing; name what a cluster is, such as 'family'")
+    if len(clusters) != len(entry["keys"]):
+        raise GateFormatError(
+            f"{label}: clusters: {len(clusters)} for {len(entry['keys'])} keys; one for each item"
+        )
+    return replace(scores, clusters=tuple(clusters), unit=unit)
 
 
 def validate_paired_scores(

@@ -15,6 +15,7 @@ from bem_fleet.checkout import ROOT
 RECIPES: Mapping[str, tuple[str, ...]] = {
     "passage-qa": ("bem_fleet.recipes.passage_qa", "train"),
     "safety": ("bem_fleet.recipes.safety",),
+    "guard-encoder": ("bem_fleet.recipes.guard",),
     "guard": ("bem_fleet.guard.training",),
 }
 """Module and leading arguments that train something, by name."""

@@ -1,13 +1,16 @@
-"""Command line of the data pipeline: ``python -m bem_fleet.data {build --set boolq, cards}``."""
+"""Command line of the data: ``python -m bem_fleet.data {build --set X, cards, splits, leaks}``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from bem.errors import BemError
+from bem.errors import BemError, DataFormatError
 
+from bem_fleet.checkout import ROOT
+from bem_fleet.data import leak_audit
 from bem_fleet.data.cards import write_cards
 from bem_fleet.data.datasets import DATASETS
+from bem_fleet.data.displaced import DISPLACED_FILE
 from bem_fleet.data.pipeline import run_dataset
 
 
@@ -26,6 +29,32 @@ def write_data_cards(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{arguments.out}: {len(cards)} cards\n")
 
 
+def write_splits(_: argparse.Namespace) -> None:
+    """Cluster the items of all sets and write the list of those that later splits leave out."""
+    DISPLACED_FILE.write_text(leak_audit.displaced_document(), encoding="utf-8")
+    sys.stdout.write(f"{DISPLACED_FILE.name}: run `{leak_audit.COMMAND} leaks` next\n")
+
+
+def audit_leaks(arguments: argparse.Namespace) -> None:
+    """Compare every pair of splits and write or check the table.
+
+    Raises:
+        DataFormatError: Two splits share a text, or the table is stale.
+    """
+    rows = leak_audit.audit_all()
+    page = leak_audit.audit_page(rows)
+    if arguments.check:
+        if not arguments.out.exists() or arguments.out.read_text(encoding="utf-8") != page:
+            raise DataFormatError(
+                f"{arguments.out.name}: the table is stale; run `{leak_audit.COMMAND} leaks`"
+            )
+    else:
+        arguments.out.write_text(page, encoding="utf-8")
+    if leaks := leak_audit.find_leaks(rows):
+        raise DataFormatError("\n".join(leaks))
+    sys.stdout.write(f"{arguments.out.name}: no leak in {len(rows)} parts\n")
+
+
 def main() -> int:
     """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(prog="python -m bem_fleet.data", description=__doc__)
@@ -37,6 +66,12 @@ def main() -> int:
     command = commands.add_parser("cards", help="write the data cards of all datasets")
     command.add_argument("--out", type=Path, default=Path("results/data_cards"))
     command.set_defaults(run=write_data_cards)
+    command = commands.add_parser("splits", help="write the list of displaced items")
+    command.set_defaults(run=write_splits)
+    command = commands.add_parser("leaks", help="audit every pair of splits, write the table")
+    command.add_argument("--out", type=Path, default=ROOT / "docs/leak_audit.md")
+    command.add_argument("--check", action="store_true", help="compare with the table instead")
+    command.set_defaults(run=audit_leaks)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

@@ -1,7 +1,7 @@
 """Benign requests and responses by origin, for false-positive rates and training of the guard.
 
 The quality evaluation datasets (``QUALITY_SETS``) are split item by item. All other origins are
-split as a whole: in the order of the SHA-256 of ``red_team.SPLIT_DRAW_SEED`` and their name, the
+split as a whole: in the order of the SHA-256 of ``SPLIT_DRAW_SEED`` and their name, the
 first fifth is held out, the second fifth calibrates thresholds (dev), and the rest is for training.
 """
 
@@ -11,17 +11,20 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from bem_fleet.data.datasets import DATASETS
+from bem_fleet.data.displaced import displaced_keys
+from bem_fleet.data.held_out import HELD_OUT_SETS, require_open
 from bem_fleet.data.packages import package_file
-from bem_fleet.data.passage_qa import load_passage_qa
-from bem_fleet.data.red_team import SPLIT_DRAW_SEED
+from bem_fleet.data.passage_qa import all_questions
 from bem_fleet.data.red_team_sources import shuffle_key
-from bem_fleet.data.splits import assign_split, round_robin
+from bem_fleet.data.splits import assign_split, passage_cluster, round_robin
 
+SET = "benign"
+SPLIT_DRAW_SEED = HELD_OUT_SETS[SET]
 SPLITS = ("train", "dev", "held_out")
 QUALITY_SETS = ("nq-open", "asdiv", "disfl-qa")
 MAX_CHARS = 1200
@@ -42,6 +45,7 @@ class BenignText:
         golds: Gold answers; empty outside ``QUALITY_SETS``.
         adapter: Adapter that answers the request; empty for the base model.
         role: ``request`` or ``response``.
+        cluster: Unit of resampling: the passage in ``QUALITY_SETS``, elsewhere the origin.
     """
 
     key: str
@@ -50,6 +54,7 @@ class BenignText:
     golds: tuple[str, ...] = ()
     adapter: str = ""
     role: str = "request"
+    cluster: str = ""
 
 
 # Per origin: file, fields with requests, fields with texts that could be responses.
@@ -113,9 +118,23 @@ def load_benign_responses(split: str, *, sets: Sequence[str] | None = None) -> l
     return _select_round_robin(benign_texts(split), sets, "response")
 
 
-@cache
 def benign_texts(split: str) -> tuple[BenignText, ...]:
-    """Return all benign texts of a split; a text of two splits belongs to the later one only."""
+    """Return the benign texts of a split; near-duplicates of an earlier split are left out.
+
+    Raises:
+        HeldOutClosedError: The split is held out, and no final evaluation is running.
+    """
+    require_open(SET, split)
+    displaced = displaced_keys(SET)
+    return tuple(one for one in all_texts(split) if one.key not in displaced)
+
+
+@cache
+def all_texts(split: str) -> tuple[BenignText, ...]:
+    """Return the benign texts of a split before near-duplicates are left out, for the splitter.
+
+    A text of two splits belongs to the later one only.
+    """
     by_text: dict[str, BenignText] = {}
     for name in QUALITY_SETS:
         by_text |= {item.text: item for item in _quality_set_texts(name, split)}
@@ -124,7 +143,7 @@ def benign_texts(split: str) -> tuple[BenignText, ...]:
             for item in _origin_texts(name):
                 by_text.setdefault(item.text, item)
     later = SPLITS[SPLITS.index(split) + 1 :]
-    excluded = {item.text for other in later for item in benign_texts(other)}
+    excluded = {item.text for other in later for item in all_texts(other)}
     return tuple(item for text, item in by_text.items() if text not in excluded)
 
 
@@ -161,15 +180,19 @@ def _select_round_robin(
 
 def _quality_set_texts(name: str, split: str) -> Iterator[BenignText]:
     if name == "disfl-qa":
-        for item in load_passage_qa(0).splits[split]:
+        for item in all_questions()[split]:
+            cluster = passage_cluster(item.passage)
             if len(text := item.prompt()) <= MAX_CHARS:
-                yield BenignText(item.key, text, name, (item.answer,), "passage-qa")
-            yield _make_text(item.passage[:MAX_CHARS], name, "response")
+                golds = (item.answer,)
+                yield BenignText(item.key, text, name, golds, "passage-qa", cluster=cluster)
+            yield replace(_make_text(item.passage[:MAX_CHARS], name, "response"), cluster=cluster)
         return
     for record in DATASETS[name].read():
         text = f"{record.passage}\n\n{record.question}".strip()
-        if assign_split(record.passage or record.question) == split and len(text) <= MAX_CHARS:
-            yield BenignText(record.key, text, name, record.answers)
+        group = record.passage or record.question
+        if assign_split(group) == split and len(text) <= MAX_CHARS:
+            cluster = passage_cluster(group)
+            yield BenignText(record.key, text, name, record.answers, cluster=cluster)
 
 
 def _origin_texts(name: str) -> Iterator[BenignText]:
@@ -188,7 +211,7 @@ def _origin_texts(name: str) -> Iterator[BenignText]:
 
 def _make_text(text: str, family: str, role: str) -> BenignText:
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return BenignText(key, text, family, role=role)
+    return BenignText(key, text, family, role=role, cluster=family)
 
 
 def _field_texts(value: object) -> Iterator[str]:

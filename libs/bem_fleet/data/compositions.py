@@ -1,7 +1,7 @@
 """Generator of compositional questions: retrieve, compute or compare, answer in a strict format.
 
-Three rules separate the splits: a template (a chain of operations with a reply format), a passage
-and a seed belong to one split each.
+Three rules separate the splits: a chain of operations, in every reply format, a passage and a seed
+belong to one split each.
 
 Example: the template ``text>count_words>double>json`` retrieves an answer from a passage, counts
 its words and doubles the count. For the answer "two dogs" the wanted reply is ``{"answer": "4"}``.
@@ -18,6 +18,7 @@ from typing import Any
 from bem.errors import DataFormatError
 
 from bem_fleet.data.facts import Fact, FactKind, load_facts
+from bem_fleet.data.held_out import require_open
 from bem_fleet.data.operations import (
     OPERATIONS,
     REPLY_FORMATS,
@@ -28,7 +29,7 @@ from bem_fleet.data.operations import (
     parse_value,
 )
 from bem_fleet.data.records import Record, make_record
-from bem_fleet.data.splits import assign_split
+from bem_fleet.data.splits import assign_split, passage_cluster
 
 SPLIT_SEEDS = {"train": range(1000), "dev": range(1000, 1100), "held_out": range(1100, 1300)}
 """Seeds by split; they are disjoint, so that training never draws a question of an evaluation."""
@@ -54,13 +55,17 @@ class CompositionTemplate:
     @property
     def name(self) -> str:
         """Unique name: input type, operations and reply format."""
-        steps = ">".join(operation.name for operation in self.operations)
-        return f"{self.input_type}>{steps}>{self.reply_format}"
+        return f"{self.chain}>{self.reply_format}"
+
+    @property
+    def chain(self) -> str:
+        """Input type and operations: what a reply format only dresses."""
+        return ">".join((self.input_type, *(operation.name for operation in self.operations)))
 
     @property
     def split(self) -> str:
-        """Split of the template, the same for every seed."""
-        return assign_split(self.name)
+        """Split of the template, the same for every seed and every reply format."""
+        return assign_split(self.chain)
 
     def answer(self, value: Value) -> str:
         """Return the answer for a retrieved value, without the reply format."""
@@ -98,10 +103,12 @@ def generate_questions(split: str, seed: int, count: int) -> Iterator[Record]:
 
     Yields:
         Records whose first answer is the complete wanted reply. The ``labels`` are ``template``,
-        ``answer`` (without the reply format), ``format``, ``split`` and ``seed``.
+        ``answer`` (without the reply format), ``format``, ``cluster`` (the passage of the first
+        fact), ``split`` and ``seed``.
 
     Raises:
         DataFormatError: The split is unknown, or the seed belongs to another split.
+        HeldOutClosedError: The split is held out, and no final evaluation is running.
         DataNotFoundError: The package with the facts is not installed.
     """
     if split not in SPLIT_SEEDS:
@@ -111,6 +118,7 @@ def generate_questions(split: str, seed: int, count: int) -> Iterator[Record]:
         raise DataFormatError(
             f"seed: {seed} is not of split {split!r}; use {seeds.start} to {seeds.stop - 1}"
         )
+    require_open("compositions", split)
     facts = load_facts()[split]
     for place in range(count):
         digest = hashlib.sha256(f"{split}:{seed}:{place}".encode()).digest()
@@ -152,6 +160,7 @@ def _make_question(
             "template": template.name,
             "answer": answer,
             "format": template.reply_format,
+            "cluster": passage_cluster(chosen[0].passage),
             **labels,
         },
     )

@@ -7,7 +7,8 @@ from typing import Literal
 
 from bem_fleet.data.cleaning import CleaningPlan, clean_record
 from bem_fleet.data.datasets import DATASETS
-from bem_fleet.data.records import Record
+from bem_fleet.data.displaced import displaced_keys
+from bem_fleet.data.records import Record, make_record
 from bem_fleet.data.splits import assign_split
 
 FactKind = Literal["text", "number", "flag"]
@@ -33,14 +34,24 @@ class Fact:
     question: str
     answer: str
 
+    @property
+    def key(self) -> str:
+        """Digest of passage and question, 16 hexadecimal characters."""
+        return make_record(self.question, self.passage).key
+
 
 FACT_DATASETS = ("disfl-qa", "boolq", "asdiv")
 """Datasets that provide facts, in the order of reading."""
 
 
+SET = "facts"
+
+
 @cache
 def load_facts() -> dict[str, dict[FactKind, tuple[Fact, ...]]]:
     """Return the facts by the split of their passage and by kind.
+
+    Facts of dev and held-out passages that are near-duplicates of an earlier split are left out.
 
     Texts come from Disfl-QA, flags from BoolQ, numbers from Disfl-QA and ASDiv. A passage belongs
     to one split, the same as in the data of adapter passage-qa.
@@ -48,6 +59,19 @@ def load_facts() -> dict[str, dict[FactKind, tuple[Fact, ...]]]:
     Raises:
         DataNotFoundError: The package with the texts is not installed.
     """
+    displaced = displaced_keys(SET)
+    return {
+        split: {
+            kind: tuple(fact for fact in facts if fact.key not in displaced)
+            for kind, facts in kinds.items()
+        }
+        for split, kinds in all_facts().items()
+    }
+
+
+@cache
+def all_facts() -> dict[str, dict[FactKind, tuple[Fact, ...]]]:
+    """Return the facts by split and kind before near-duplicates are left out."""
     by_split: dict[str, dict[FactKind, list[Fact]]] = {}
     for name in FACT_DATASETS:
         check = "extractable" if name == "disfl-qa" else "answered"

@@ -12,9 +12,10 @@ from bem.journal import Row
 
 from bem_fleet.data.cleaning import CleaningPlan, clean_record
 from bem_fleet.data.datasets import DatasetSpec
+from bem_fleet.data.near_duplicates import near_duplicate_clusters, text_keys
 from bem_fleet.data.packages import package_file, package_file_digest
 from bem_fleet.data.records import Record, parse_record
-from bem_fleet.data.splits import assign_split
+from bem_fleet.data.splits import assign_split, passage_cluster
 from bem_fleet.data.stages import Artifact, Stage, StageOutput, run_stage
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ class FormatPlan:
 
     Attributes:
         instruction: Text before passage and question; may be empty.
-        split_seed: Seed of the split by passage, or by question without a passage.
+        split_seed: Seed of the split. Near-duplicates, and all questions about one passage, are
+            in one split.
     """
 
     instruction: str = ""
@@ -79,8 +81,12 @@ def run_pipeline(
     raw = run_stage(Stage("raw", code, {}, _raw_output), records, source, folder)
     cleaning = Stage("clean", code, asdict(plan.cleaning), _cleaning_function(plan.cleaning))
     cleaned = run_stage(cleaning, raw.load(), raw.sha256, folder)
+    # The clusters follow from the cleaned rows, whose hash identifies the stage's input.
     formatting = Stage(
-        "format", code, asdict(plan.formatting), _formatting_function(plan.formatting)
+        "format",
+        code,
+        asdict(plan.formatting),
+        _formatting_function(plan.formatting, lambda: _split_groups(cleaned.load())),
     )
     formatted = run_stage(formatting, cleaned.load(), cleaned.sha256, folder)
     batching = Stage("batch", code, asdict(plan.batching), _batching_function(plan.batching))
@@ -133,15 +139,38 @@ def _cleaning_function(plan: CleaningPlan) -> Callable[[Row, set[str]], StageOut
     return run
 
 
-def _formatting_function(plan: FormatPlan) -> Callable[[Row, set[str]], StageOutput]:
+def _split_groups(rows: Iterable[Row]) -> dict[str, str]:
+    """Return the group that draws the split of each record, by key.
+
+    It is the passage, or the question without one, of the first record in the cluster's order: a
+    record without near-duplicates is drawn by its own.
+    """
+    records = [parse_record(row) for row in rows]
+    own = [record.passage or record.question for record in records]
+    keys = [text_keys(record.passage, record.question) for record in records]
+    clusters = near_duplicate_clusters(keys, groups=own).tolist()
+    first: dict[int, str] = {}
+    for cluster, group in zip(clusters, own, strict=True):
+        first[cluster] = min(group, first.get(cluster, group))
+    return {record.key: first[cluster] for record, cluster in zip(records, clusters, strict=True)}
+
+
+def _formatting_function(
+    plan: FormatPlan, read_groups: Callable[[], dict[str, str]]
+) -> Callable[[Row, set[str]], StageOutput]:
+    groups: dict[str, str] = {}
+
     def run(row: Row, seen: set[str]) -> StageOutput:  # noqa: ARG001 - one shape for all stages
+        if not groups:  # a finished stage is not run again, and needs none
+            groups.update(read_groups())
         record = parse_record(row)
         prompt = format_prompt(plan.instruction, record.passage, record.question)
-        # Generated questions carry their split, because their passages come from that split.
-        drawn = assign_split(record.passage or record.question, plan.split_seed)
+        group = groups[record.key]
         formatted = {
             "key": record.key,
-            "split": record.labels.get("split", drawn),
+            # Generated questions carry their split, because their passages come from that split.
+            "split": record.labels.get("split", assign_split(group, plan.split_seed)),
+            "cluster": record.labels.get("cluster", passage_cluster(group)),
             "messages": [{"role": "user", "content": prompt}],
             "golds": list(record.answers),
             "category": record.category,

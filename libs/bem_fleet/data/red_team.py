@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from bem_fleet.data.passage_qa import load_passage_qa
+from bem_fleet.data.displaced import displaced_keys
+from bem_fleet.data.held_out import HELD_OUT_SETS, require_open
+from bem_fleet.data.passage_qa import all_questions
 from bem_fleet.data.red_team_sources import (
     AFTER_SLOT,
     BEFORE_SLOT,
@@ -32,10 +34,11 @@ from bem_fleet.data.red_team_sources import (
 )
 from bem_fleet.data.splits import round_robin
 
+SET = "red-team"
 CATEGORIES = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
 ATTACK_KINDS = ("direct", "jailbreak", "role play", "injection")
 # Fixed before any result was computed with it.
-SPLIT_DRAW_SEED = 6
+SPLIT_DRAW_SEED = HELD_OUT_SETS[SET]
 HELD_OUT_SHARE, MAX_FAMILY_PROMPTS = 0.3, 120
 # Without a system prompt there is nothing to extract, so that no detector can judge success.
 TRAIN_ONLY_FAMILIES = frozenset(("prompt-extraction",))
@@ -69,14 +72,32 @@ class RedTeamPrompt:
     kind: str = "direct"
     rogue_string: str = ""
 
+    @property
+    def cluster(self) -> str:
+        """Unit of resampling: prompts of one family succeed and fail together."""
+        return self.family
 
-@cache
-def load_red_team() -> tuple[RedTeamPrompt, ...]:
-    """Return all prompts without duplicates, in the order of their keys.
+
+def load_red_team(split: str) -> tuple[RedTeamPrompt, ...]:
+    """Return the prompts of a split without duplicates, in the order of their keys.
+
+    Prompts of held-out families that are near-duplicates of training prompts are left out.
+
+    Args:
+        split: ``train`` or ``held_out``.
 
     Raises:
         DataNotFoundError: A package that carries a set is not installed.
+        HeldOutClosedError: The split is held out, and no final evaluation is running.
     """
+    require_open(SET, split)
+    displaced = displaced_keys(SET)
+    return tuple(one for one in all_prompts() if one.split == split and one.key not in displaced)
+
+
+@cache
+def all_prompts() -> tuple[RedTeamPrompt, ...]:
+    """Return the prompts of both splits before near-duplicates are left out, for the splitter."""
     families: dict[str, dict[str, AttackTemplate]] = defaultdict(dict)
     for template in attack_templates():
         families[template.family].setdefault(template.text, template)
@@ -118,19 +139,18 @@ def held_out_families(sizes: Mapping[str, tuple[str, int]]) -> frozenset[str]:
 
 
 def sample_prompts(
-    prompts: Sequence[RedTeamPrompt], split: str, count: int, *, longest: int = 1000
+    prompts: Sequence[RedTeamPrompt], count: int, *, longest: int = 1000
 ) -> list[RedTeamPrompt]:
     """Return a stratified sample: round-robin over categories, and within them over families.
 
     Args:
-        prompts: Prompts of ``load_red_team``.
-        split: ``train`` or ``held_out``.
+        prompts: Prompts of one split.
         count: Largest number of prompts to return.
         longest: Largest length of a text in characters.
     """
     by_category: dict[str, dict[str, list[RedTeamPrompt]]] = defaultdict(lambda: defaultdict(list))
     for prompt in prompts:
-        if prompt.split == split and len(prompt.text) <= longest:
+        if len(prompt.text) <= longest:
             root = prompt.family.rpartition("/")[0] or prompt.family
             by_category[prompt.category][f"{prompt.kind} {root}"].append(prompt)
     turns = [round_robin(list(by_category[name].values())) for name in sorted(by_category)]
@@ -149,7 +169,7 @@ def _fill_templates(own: Sequence[AttackTemplate], split: str) -> list[RedTeamPr
     """Fill templates with requests, rogue strings and passages of the same split."""
     requests = [one.text for one in own if (one.category, one.kind) == ("harm", "direct")]
     fits = range(_MIN_PASSAGE_CHARS, _MAX_PASSAGE_CHARS + 1)
-    passages = [i for i in load_passage_qa().splits[split] if len(i.passage) in fits]
+    passages = [i for i in all_questions()[split] if len(i.passage) in fits]
     prompts = []
     for one in own:
         draw = int.from_bytes(shuffle_key(f"{one.family}:{one.text}")[:8])

@@ -24,6 +24,11 @@ def assign_split(group: str, seed: int = 0) -> str:
     return "held_out"
 
 
+def passage_cluster(passage: str) -> str:
+    """Return the name of the cluster of all items about one passage, 16 hexadecimal characters."""
+    return hashlib.sha256(passage.encode()).hexdigest()[:16]
+
+
 def round_robin(groups: Sequence[Sequence[T]]) -> list[T]:
     """Return the first item of each group, then the second of each, to the end of the longest."""
     longest = max((len(group) for group in groups), default=0)

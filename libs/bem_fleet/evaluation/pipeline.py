@@ -47,6 +47,7 @@ class Comparison:
         resamples: Number of bootstrap resamples, at least 100.
         seed: Random seed of the bootstrap.
         confidence_note: Caveats for the reader, for example the number of training seeds.
+        unit: Unit of resampling: ``item``, or what the items' clusters are (``passage``).
     """
 
     id: str
@@ -60,6 +61,7 @@ class Comparison:
     resamples: int = 10_000
     seed: int = 0
     confidence_note: str = ""
+    unit: str = "item"
 
 
 class StageTimer:
@@ -149,6 +151,11 @@ def _validate_comparison(comparison: Comparison) -> list[ComparisonSide]:
         raise EvaluationError("comparison: at least one item and one baseline are needed")
     if len(keys) != len(comparison.items):
         raise EvaluationError(f"items: {len(comparison.items) - len(keys)} keys are repeated")
+    if (comparison.unit == "item") == any(item.cluster for item in comparison.items):
+        raise EvaluationError(
+            f"unit: {comparison.unit!r} does not fit the items; name what their clusters are, and "
+            "give every item one"
+        )
     if len(names) != len(sides):
         raise EvaluationError(f"sides: names must be unique: {[side.name for side in sides]}")
     return sides
@@ -163,7 +170,14 @@ def _compare_with_baseline(
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
     mission_scores, baseline_scores = scored[mission.name], scored[baseline.name]
-    bootstrap = {"resamples": comparison.resamples, "seed": comparison.seed}
+    clusters = None
+    if comparison.unit != "item":
+        clusters = [item.cluster for item in comparison.items]
+    bootstrap: dict[str, Any] = {
+        "resamples": comparison.resamples,
+        "seed": comparison.seed,
+        "clusters": clusters,
+    }
     keys = [item.key for item in comparison.items]
     sides = {"mission": mission, "baseline": baseline}
     return {
@@ -175,12 +189,14 @@ def _compare_with_baseline(
                 "mission": _to_lists(mission_scores[name]),
                 "baseline": _to_lists(paired_runs(mission_scores[name], baseline_scores[name])),
                 "keys": keys,
+                **({"clusters": clusters} if clusters is not None else {}),
             }
             for name, difference in metric_differences(
                 mission_scores, baseline_scores, **bootstrap
             ).items()
         },
         "n_items": len(keys),
+        "unit": comparison.unit,
         "seeds": [run.seed for run in mission.runs],
         "data": {"name": comparison.data_name, "digest": comparison.data_digest},
         "items_digest": hashlib.sha256(json.dumps(keys).encode()).hexdigest(),

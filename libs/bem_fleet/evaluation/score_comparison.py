@@ -72,7 +72,12 @@ def score_side(
 
 
 def metric_differences(
-    mission: MetricScores, baseline: MetricScores, *, resamples: int = 10_000, seed: int = 0
+    mission: MetricScores,
+    baseline: MetricScores,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    clusters: Sequence[str] | None = None,
 ) -> dict[str, MetricDifference]:
     """Return the paired difference of each metric that both sides have.
 
@@ -84,20 +89,32 @@ def metric_differences(
         raise EvaluationError(f"metrics: none is common to {list(mission)} and {list(baseline)}")
     return {
         name: metric_difference(
-            mission[name], paired_runs(mission[name], baseline[name]), resamples, seed
+            mission[name],
+            paired_runs(mission[name], baseline[name]),
+            resamples,
+            seed,
+            clusters=clusters,
         )
         for name in shared
     }
 
 
 def metric_difference(
-    mission: NDArray[np.float64], baseline: NDArray[np.float64], resamples: int, seed: int
+    mission: NDArray[np.float64],
+    baseline: NDArray[np.float64],
+    resamples: int,
+    seed: int,
+    *,
+    clusters: Sequence[str] | None = None,
 ) -> MetricDifference:
     """Return the paired difference of two score arrays [runs, items].
 
-    One run gives an interval over items, more runs one over runs x items.
+    One run gives an interval over items, more runs one over runs x items; with the cluster of each
+    item clusters take the place of items.
     """
-    comparison = compare_pairs(mission, baseline, resamples=resamples, seed=seed)
+    comparison = compare_pairs(
+        mission, baseline, resamples=resamples, seed=seed, item_clusters=clusters
+    )
     interval = comparison.interval
     return MetricDifference(
         estimate=round(interval.estimate, _STORED_DIGITS),
@@ -120,6 +137,7 @@ def compare_categories(
     *,
     resamples: int,
     seed: int,
+    clusters: Sequence[str] | None = None,
 ) -> dict[str, dict[str, dict[str, object]]]:
     """Return both means by category and metric, and the paired difference from 10 items on."""
     tables: dict[str, dict[str, dict[str, object]]] = {}
@@ -135,7 +153,12 @@ def compare_categories(
                 "baseline": round(float(baseline_scores.mean()), _STORED_DIGITS),
             }
             if len(at) >= _MIN_CATEGORY_ITEMS:
-                row |= asdict(metric_difference(mission_scores, baseline_scores, resamples, seed))
+                own = [clusters[place] for place in at] if clusters is not None else None
+                row |= asdict(
+                    metric_difference(
+                        mission_scores, baseline_scores, resamples, seed, clusters=own
+                    )
+                )
             table[name] = row
         tables[category] = table
     return tables

@@ -85,12 +85,14 @@ class EvaluationItem:
         prompt: User message.
         golds: Gold answers, one or more.
         category: Category for tables; may be empty.
+        cluster: Cluster of the item (``Comparison.unit``); empty where it is a unit of its own.
     """
 
     key: str
     prompt: str
     golds: tuple[str, ...]
     category: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ Example::
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.policy import (
+    ABUSE,
     DEEP_SCORERS,
     FAST_SCORERS,
     SPAN_SCORERS,
@@ -22,6 +24,8 @@ from bem_fleet.guard.scoring.heads import CARD
 from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.guard.scoring.tiers import DeepTier, Embedder, FastTier, Tier
 from bem_fleet.guard.spans import merge_spans, redact
+
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,27 @@ class OfflineGuard:
     Args:
         folder: Folder of the heads' artifact; its thresholds replace those of the policy.
         policy: Safety policy.
-        model: Embedding model; None loads the packaged one.
+        model: Embedding model of English texts; None loads the packaged one.
+        multilingual: Embedding model of all languages; None loads the packaged one.
 
     Attributes:
         policy: Policy with the thresholds of the artifact.
+        digest: SHA-256 of the heads' weights, hexadecimal.
     """
 
-    def __init__(self, folder: Path, policy: SafetyPolicy, model: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policy: SafetyPolicy,
+        model: Embedder | None = None,
+        multilingual: Embedder | None = None,
+    ) -> None:
         self._tiers: tuple[tuple[Tier, frozenset[str]], ...] = (
-            (FastTier(folder), FAST_SCORERS),
-            (DeepTier(folder, model), DEEP_SCORERS),
+            (FastTier(folder), FAST_SCORERS | {ABUSE}),
+            (DeepTier(folder, model, multilingual), DEEP_SCORERS),
         )
-        thresholds = json.loads((folder / CARD).read_text())["thresholds"]
+        card = json.loads((folder / CARD).read_text())
+        thresholds, self.digest = card["thresholds"], card["weights_sha256"]
         rules = tuple(
             replace(rule, threshold=thresholds.get(rule.scorer, rule.threshold))
             for rule in policy.rules
@@ -74,6 +87,18 @@ class OfflineGuard:
         query = ScoringQuery(prompt, "request", self.policy.required_scorers["request"])
         verdict = self._evaluate(query)
         return Outcome(prompt if verdict.allowed else "", (verdict,))
+
+    def filter_requests(self, prompts: Sequence[str]) -> list[Outcome]:
+        """Return the outcome of each prompt; batches are embedded together."""
+        scorers = self.policy.required_scorers["request"]
+        outcomes: list[Outcome] = []
+        for start in range(0, len(prompts), _BATCH):
+            batch = prompts[start : start + _BATCH]
+            queries = [ScoringQuery(prompt, "request", scorers & DEEP_SCORERS) for prompt in batch]
+            for prompt, finding in zip(batch, self._tiers[1][0].score(queries), strict=True):
+                verdict = self.policy.evaluate("request", finding)
+                outcomes.append(Outcome(prompt if verdict.allowed else "", (verdict,)))
+        return outcomes
 
     def filter_response(self, response: str, prompt: str = "") -> Outcome:
         """Return the response as the policy lets it reach the client.
@@ -100,6 +125,6 @@ class OfflineGuard:
     def _evaluate(self, query: ScoringQuery) -> SafetyVerdict:
         finding = Finding()
         for tier, own in self._tiers:
-            if scorers := query.scorers & own:
+            if scorers := (query.scorers & own) - finding.scores.keys():
                 finding = finding.merge(tier.score([replace(query, scorers=scorers)])[0])
         return self.policy.evaluate(query.side, finding)

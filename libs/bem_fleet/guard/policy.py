@@ -17,12 +17,22 @@ from bem_fleet.guard.findings import Finding, Span
 SCHEMA = Path(__file__).with_name("policy.schema.json")
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
 REQUEST_SCORERS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
-RESPONSE_SCORERS = ("toxicity", "pii", "secrets", "grounding", "helpfulness", "counterfactual")
+# The fast tier settles this scorer where words rule abuse out, and leaves it to the deep tier else.
+ABUSE = "abuse"
+RESPONSE_SCORERS = (
+    "toxicity",
+    ABUSE,
+    "pii",
+    "secrets",
+    "grounding",
+    "helpfulness",
+    "counterfactual",
+)
 # Only these scorers report spans, so only their rules can redact.
 SPAN_SCORERS = ("pii", "secrets")
 # Scorers by tier: those fast enough for every piece of a stream, and the others.
 FAST_SCORERS = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
-DEEP_SCORERS = frozenset((*REQUEST_SCORERS, *SPAN_SCORERS))
+DEEP_SCORERS = frozenset((*REQUEST_SCORERS, *SPAN_SCORERS, ABUSE))
 _MAX_FILE_BYTES = 256 * 1024
 
 

@@ -165,6 +165,11 @@ def bca_interval(distribution: BootstrapDistribution, confidence: float, method:
         coverage_class=(
             "degenerate"
             if degenerate
-            else coverage_class(distribution.n, distribution.skewness, distribution.clusters)
+            else coverage_class(
+                distribution.n,
+                distribution.skewness,
+                distribution.clusters,
+                item_clusters=distribution.item_clusters,
+            )
         ),
     )

@@ -3,17 +3,31 @@
 One bootstrap distribution gives both the interval and its inversion. The p-value for a family of
 claims is the larger of inversion and sign flips, because each of the two fails where the other
 holds; see ``pvalues``.
+
+Two sides with the same score on every item are equal by definition: the interval is the value of
+no change and nothing else, and the p-value is 1 unless the null lies on the worse side.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from bem_fleet.stats.bootstrap import Interval, bca_interval
-from bem_fleet.stats.distribution import Statistic, bootstrap_clusters, bootstrap_pairs
+from bem_fleet.stats.distribution import (
+    BootstrapDistribution,
+    Statistic,
+    bootstrap_clusters,
+    bootstrap_pairs,
+)
 from bem_fleet.stats.pvalues import Alternative, invert_interval, sign_flip_p_value
-from bem_fleet.stats.samples import validate_pairs
+from bem_fleet.stats.samples import differences, validate_finite, validate_pairs
+
+MAX_SETTLING_RESAMPLES = 640_000
+"""Resamples at which ``compare_pairs`` gives up to settle on which side of the null a bound is."""
+SETTLED_RATIO = 10
+"""Distances of a bound to the null that its Monte-Carlo error must fit into."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +35,25 @@ class PairedComparison:
     """Result of a paired comparison.
 
     Attributes:
-        interval: BCa interval over items or over seeds x items.
+        interval: BCa interval over items, clusters of items, or seeds x either.
         p: P-value for a family of claims: the larger of the two below. It is below 0.05 only
             where the 95 % interval excludes the null, or where no interval exists because all
             items differ by the same amount; sign flips are exact in that case too.
         p_inversion: P-value by inversion of the interval; 1 where no interval exists.
-        p_permutation: P-value by sign flips of the items' distances from the null, with each
+        p_permutation: P-value by sign flips of the units' distances from the null, with each
             item averaged over the seeds.
+        units: Number of units that were resampled: items, or clusters of items.
+        bound_error: Monte-Carlo standard error of the bound nearer to the null.
+        settled: Whether that error is at most a tenth of the bound's distance to the null.
     """
 
     interval: Interval
     p: float
     p_inversion: float
     p_permutation: float
+    units: int
+    bound_error: float = 0.0
+    settled: bool = True
 
 
 def compare_pairs(
@@ -46,6 +66,8 @@ def compare_pairs(
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
+    item_clusters: Sequence[Hashable] | None = None,
+    settle: bool = False,
 ) -> PairedComparison:
     """Compare two sides on the same items.
 
@@ -59,34 +81,119 @@ def compare_pairs(
         resamples: Number of bootstrap resamples and of sign flips, at least 100.
         confidence: Nominal coverage of the interval, between 0 and 1.
         seed: Random seed of the resamples and of the flips.
+        item_clusters: Cluster of each item, [items]; whole clusters are resampled and flipped.
+            None means that each item is a unit of its own.
+        settle: Draw more resamples, to ``MAX_SETTLING_RESAMPLES``, until the Monte-Carlo error of
+            the bound nearer to the null is at most a tenth of its distance to it.
 
     Raises:
-        InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met.
+        InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met, or the clusters
+            are not those of the items.
     """
     left, right = validate_pairs(mission, baseline, ndim=2 if np.ndim(mission) == 2 else 1)
     if left.ndim == 2 and len(left) == 1:
         left, right = left[0], right[0]
-    if left.ndim == 2:
-        found = bootstrap_clusters(left, right, statistic, resamples=resamples, seed=seed)
-        method = f"BCa cluster bootstrap over seeds x items of the {statistic} of means"
-    else:
-        found = bootstrap_pairs(left, right, statistic, resamples=resamples, seed=seed)
-        method = f"paired BCa bootstrap of the {statistic} of means"
     unchanged = 1.0 if statistic == "ratio" else 0.0
-    no_change = null is None or null == unchanged
-    by_inversion = invert_interval(found, unchanged if null is None else null, alternative)
+    value = unchanged if null is None else validate_finite(null, "null")
+    bootstrap, method = _method(left.ndim, statistic, clustered=item_clusters is not None)
+
+    def draw(count: int, start: int) -> BootstrapDistribution:
+        return bootstrap(
+            left, right, statistic, resamples=count, seed=start, item_clusters=item_clusters
+        )
+
+    found = draw(resamples, seed)
+    if not differences(left, right).any():
+        equal = _equal_sides(found, value, unchanged, alternative)
+        return replace(equal, interval=replace(equal.interval, confidence=confidence))
+    if settle:
+        found = _settle(found, lambda n: draw(resamples, seed + n), value, confidence)
+    error, settled = _bound_error(found, value, confidence)
+    by_inversion = invert_interval(found, value, alternative)
     by_flips = sign_flip_p_value(
         left.mean(axis=0) if left.ndim == 2 else left,
         right.mean(axis=0) if right.ndim == 2 else right,
-        null=None if no_change else null,
+        null=None if value == unchanged else value,
         alternative=alternative,
         statistic=statistic,
         resamples=resamples,
         seed=seed,
+        item_clusters=item_clusters,
     )
     return PairedComparison(
         interval=bca_interval(found, confidence, method),
-        p=by_flips if found.degenerate and no_change else max(by_inversion, by_flips),
+        p=by_flips if found.degenerate and value == unchanged else max(by_inversion, by_flips),
         p_inversion=by_inversion,
         p_permutation=by_flips,
+        units=found.n,
+        bound_error=error,
+        settled=settled,
     )
+
+
+def _method(
+    axes: int, statistic: Statistic, *, clustered: bool
+) -> tuple[Callable[..., BootstrapDistribution], str]:
+    """Return the function that draws the resamples, and the name of the method for reports."""
+    items = "clusters of items" if clustered else "items"
+    if axes == 2:
+        name = f"BCa cluster bootstrap over seeds x {items} of the {statistic} of means"
+        return bootstrap_clusters, name
+    over = f" over {items}" if clustered else ""
+    return bootstrap_pairs, f"paired BCa bootstrap{over} of the {statistic} of means"
+
+
+def _equal_sides(
+    found: BootstrapDistribution, null: float, unchanged: float, alternative: Alternative
+) -> PairedComparison:
+    """Return the comparison of two sides with the same score on every item."""
+    above, below = unchanged > null, unchanged < null
+    supported = {"greater": above, "less": below, "two-sided": above or below}[alternative]
+    p = 1 / (len(found.replicates) + 1) if supported else 1.0
+    interval = Interval(
+        estimate=unchanged,
+        low=unchanged,
+        high=unchanged,
+        confidence=0.95,
+        resamples=0,
+        method="equal by definition: both sides have the same score on every item",
+        coverage_class="equal",
+    )
+    return PairedComparison(interval, p, p_inversion=p, p_permutation=p, units=found.n)
+
+
+def _settle(
+    found: BootstrapDistribution,
+    draw: Callable[[int], BootstrapDistribution],
+    null: float,
+    confidence: float,
+) -> BootstrapDistribution:
+    """Return the distribution with as many resamples as settle the bound nearer to the null.
+
+    Args:
+        found: Distribution of the first draw.
+        draw: Function from the number of a draw, 1 or more, to its distribution.
+        null: Value under the null hypothesis.
+        confidence: Nominal coverage of the interval.
+    """
+    pieces = [found]
+    while len(found.replicates) < MAX_SETTLING_RESAMPLES:
+        if _bound_error(found, null, confidence)[1]:
+            break
+        # Sums of all resamples at once would need gigabytes; further draws come in pieces.
+        pieces += [draw(number) for number in range(len(pieces), 2 * len(pieces))]
+        replicates = np.concatenate([piece.replicates for piece in pieces])
+        found = replace(found, replicates=replicates)
+    return found
+
+
+def _bound_error(
+    found: BootstrapDistribution, null: float, confidence: float
+) -> tuple[float, bool]:
+    """Return the Monte-Carlo error of the bound nearer to the null, and whether it is settled."""
+    if found.degenerate:
+        return 0.0, True
+    tail = (1 - confidence) / 2
+    level = min((tail, 1 - tail), key=lambda one: abs(found.quantile(one) - null))
+    error = found.quantile_error(level)
+    return error, SETTLED_RATIO * error <= abs(found.quantile(level) - null)

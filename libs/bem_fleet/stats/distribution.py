@@ -5,6 +5,7 @@ resamples below the estimate, acceleration a from the jackknife influence values
 """
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -14,6 +15,13 @@ from bem.errors import InvalidScoresError
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
+from bem_fleet.stats.item_clusters import (
+    Numbers,
+    cluster_sizes,
+    cluster_sums,
+    few_clusters_factor,
+    number_clusters,
+)
 from bem_fleet.stats.resampling import make_generator, resampled_means
 from bem_fleet.stats.samples import (
     FloatArray,
@@ -27,6 +35,7 @@ from bem_fleet.stats.samples import (
 Statistic = Literal["difference", "ratio"]
 
 _TIE_TOLERANCE = 1e-6
+_ERROR_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -37,9 +46,10 @@ class BootstrapDistribution:
         estimate: The statistic on the data.
         replicates: The statistic on each resample, [resamples].
         acceleration: Acceleration a of BCa, from the jackknife; NaN where nothing varies.
-        n: Number of items.
-        skewness: Skewness of the items' jackknife influence values.
+        n: Number of units that were resampled: items, or clusters of items.
+        skewness: Skewness of the units' jackknife influence values.
         clusters: Number of training seeds; None where the data have no seed axis.
+        item_clusters: Whether the units are clusters of items.
     """
 
     estimate: float
@@ -48,6 +58,7 @@ class BootstrapDistribution:
     n: int
     skewness: float
     clusters: int | None = None
+    item_clusters: bool = False
 
     @property
     def degenerate(self) -> bool:
@@ -64,7 +75,8 @@ class BootstrapDistribution:
             return ""
         if np.isnan(self.replicates).any():
             return "the baseline's mean is 0 in some resamples, so the ratio is undefined"
-        return "one item" if self.n < 2 else "nothing varies"
+        one = "one cluster" if self.item_clusters else "one item"
+        return one if self.n < 2 else "nothing varies"
 
     @property
     def bias(self) -> float:
@@ -92,6 +104,16 @@ class BootstrapDistribution:
         z = self.bias + ndtri(level)
         adjusted = ndtr(self.bias + z / (1 - self.acceleration * z))
         return float(np.quantile(self.replicates, adjusted))
+
+    def quantile_error(self, level: float) -> float:
+        """Return the Monte-Carlo standard error of ``quantile(level)``.
+
+        The endpoint is computed from each of 20 parts of the resamples, which are independent; the
+        error of the whole is the spread of the parts over sqrt(20).
+        """
+        parts = np.array_split(self.replicates, _ERROR_PARTS)
+        ends = [replace(self, replicates=part).quantile(level) for part in parts]
+        return float(np.std(ends, ddof=1)) / math.sqrt(_ERROR_PARTS)
 
     def level(self, value: float, *, ties: float) -> float:
         """Return the level whose endpoint is ``value``: the inverse of ``quantile``.
@@ -127,14 +149,24 @@ def bootstrap_mean(values: ArrayLike, *, resamples: int, seed: int) -> Bootstrap
 
 
 def bootstrap_pairs(
-    mission: ArrayLike, baseline: ArrayLike, statistic: Statistic, *, resamples: int, seed: int
+    mission: ArrayLike,
+    baseline: ArrayLike,
+    statistic: Statistic,
+    *,
+    resamples: int,
+    seed: int,
+    item_clusters: Sequence[Hashable] | None = None,
 ) -> BootstrapDistribution:
     """Return the bootstrap distribution of a paired statistic of two arrays [n].
 
-    A ratio resamples both sides with the same indices, because the items are paired.
+    A ratio resamples both sides with the same indices, because the items are paired. With clusters
+    whole clusters are drawn: the mean over items is then itself a ratio, of sums and sizes.
     """
     left, right = validate_pairs(mission, baseline)
     validate_choice(statistic, Statistic, "statistic")
+    if item_clusters is not None:
+        numbers = number_clusters(item_clusters, len(left))
+        return _resample_clusters(left, right, statistic, numbers, resamples=resamples, seed=seed)
     if statistic == "difference":
         return bootstrap_mean(differences(left, right), resamples=resamples, seed=seed)
     _require_positive_baseline(right)
@@ -151,8 +183,45 @@ def bootstrap_pairs(
     )
 
 
+def _resample_clusters(
+    left: FloatArray,
+    right: FloatArray,
+    statistic: Statistic,
+    numbers: Numbers,
+    *,
+    resamples: int,
+    seed: int,
+) -> BootstrapDistribution:
+    """Return the distribution of a paired statistic over clusters of items."""
+    if statistic == "difference":
+        above, below = cluster_sums(differences(left, right), numbers), cluster_sizes(numbers)
+    else:
+        _require_positive_baseline(right)
+        above, below = cluster_sums(left, numbers), cluster_sums(right, numbers)
+    means = resampled_means(
+        np.stack([above, below], 1), _require_resamples(resamples), make_generator(seed)
+    )
+    influence = _ratio_influence(above, below)
+    estimate = float(above.sum() / below.sum())
+    errors = _resample_ratios(means[:, 0], means[:, 1]) - estimate
+    return BootstrapDistribution(
+        estimate=estimate,
+        replicates=estimate + few_clusters_factor(len(below)) * errors,
+        acceleration=_acceleration(influence),
+        n=len(below),
+        skewness=_skewness(influence),
+        item_clusters=True,
+    )
+
+
 def bootstrap_clusters(
-    mission: ArrayLike, baseline: ArrayLike, statistic: Statistic, *, resamples: int, seed: int
+    mission: ArrayLike,
+    baseline: ArrayLike,
+    statistic: Statistic,
+    *,
+    resamples: int,
+    seed: int,
+    item_clusters: Sequence[Hashable] | None = None,
 ) -> BootstrapDistribution:
     """Return the bootstrap distribution over seeds x items of two arrays [seeds, items].
 
@@ -172,7 +241,12 @@ def bootstrap_clusters(
     left, right = validate_pairs(mission, baseline, ndim=2)
     seeds = len(left)
     averaged = bootstrap_pairs(
-        left.mean(axis=0), right.mean(axis=0), statistic, resamples=resamples, seed=seed
+        left.mean(axis=0),
+        right.mean(axis=0),
+        statistic,
+        resamples=resamples,
+        seed=seed,
+        item_clusters=item_clusters,
     )
     if seeds == 1:
         return replace(averaged, clusters=1)
@@ -183,6 +257,9 @@ def bootstrap_clusters(
         # First-order expansion of the ratio: the contribution of a cell to left / right.
         cells = (left - averaged.estimate * right) / right.mean()
         seed_influence = _ratio_influence(left.mean(axis=1), right.mean(axis=1))
+    if item_clusters is not None:
+        centre = averaged.estimate if statistic == "difference" else 0.0
+        cells = _cluster_cells(cells - centre, item_clusters)
     between = float(np.sqrt((seed_influence**2).sum() / (seeds * (seeds - 1))))
     kept = _item_error_factor(cells)
     errors = averaged.replicates - averaged.estimate
@@ -203,6 +280,17 @@ def bootstrap_clusters(
         ),
         clusters=seeds,
     )
+
+
+def _cluster_cells(cells: FloatArray, item_clusters: Sequence[Hashable]) -> FloatArray:
+    """Return what each cluster adds to the error of a statistic, [seeds, clusters].
+
+    Args:
+        cells: What each item adds, [seeds, items].
+        item_clusters: Cluster of each item.
+    """
+    numbers = number_clusters(item_clusters, cells.shape[1])
+    return cluster_sums(cells, numbers) / cluster_sizes(numbers).mean()
 
 
 def _item_error_factor(cells: FloatArray) -> float:

@@ -11,6 +11,7 @@ sum of 0.9 or more. The one-sided p-value is 1/8, the two-sided 1/4: three items
 significant at 5 %.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from bem_fleet.stats.distribution import (
     bootstrap_clusters,
     bootstrap_pairs,
 )
+from bem_fleet.stats.item_clusters import cluster_sums, number_clusters
 from bem_fleet.stats.resampling import make_generator
 from bem_fleet.stats.samples import (
     FloatArray,
@@ -99,6 +101,7 @@ def sign_flip_p_value(
     statistic: Statistic = "difference",
     resamples: int = 10_000,
     seed: int = 0,
+    item_clusters: Sequence[Hashable] | None = None,
 ) -> float:
     """Return the p-value of the paired sign-flip test of a null value.
 
@@ -118,6 +121,7 @@ def sign_flip_p_value(
         statistic: ``difference`` or ``ratio`` of means.
         resamples: Number of random sign patterns where there are too many to enumerate.
         seed: Random seed of the sign patterns.
+        item_clusters: Cluster of each item, [n]; the signs of a cluster's items flip together.
 
     Raises:
         InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met.
@@ -125,6 +129,8 @@ def sign_flip_p_value(
     left, right = validate_pairs(mission, baseline)
     validate_choice(alternative, Alternative, "alternative")
     distances = _distances_from_null(left, right, statistic, null)
+    if item_clusters is not None:
+        distances = cluster_sums(distances, number_clusters(item_clusters, len(distances)))
     distances = distances[distances != 0]
     if len(distances) == 0:
         return 1.0

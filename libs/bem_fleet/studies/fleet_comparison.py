@@ -12,6 +12,7 @@ from bem.errors import BemError
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.data.datasets import question_word
+from bem_fleet.data.held_out import final_evaluation
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
 from bem_fleet.evaluation.pipeline import Comparison, evaluate, write_report
 from bem_fleet.evaluation.systems import ComparisonSide, EvaluationItem, SystemRun
@@ -43,12 +44,19 @@ def adapter_comparison(models: RouterModels, *, limit: int | None, command: str)
             ComparisonSide("base, zero-shot", (SystemRun(base),), "lenient"),
         ),
         items=tuple(
-            EvaluationItem(item.key, item.prompt(), (item.answer,), question_word(item.question))
+            EvaluationItem(
+                item.key,
+                item.prompt(),
+                (item.answer,),
+                question_word(item.question),
+                cluster=item.cluster,
+            )
             for item in data.splits["held_out"][:limit]
         ),
         data_name="passage-qa, held_out",
         data_digest=data.digest,
         command=command,
+        unit="passage",
         confidence_note=(
             "Both sides respond through the running fleet: gRPC, safety sidecar, router. The "
             "adapter is scored strictly (a reply that is not the JSON scores 0), the base "
@@ -81,8 +89,10 @@ def main() -> int:
 
 def _write_comparison(arguments: argparse.Namespace) -> int:
     with RouterModels(arguments.address) as models:
-        comparison = adapter_comparison(models, limit=arguments.limit, command="make evaluate")
+        with final_evaluation("make evaluate") as opening:
+            comparison = adapter_comparison(models, limit=arguments.limit, command="make evaluate")
         report = evaluate(comparison, cache=arguments.cache / comparison.id)
+        report["held_out"] = opening.counts
     for path in write_report(report, arguments.report):
         print(path)
     for name, metric in report["metrics"].items():

@@ -1,59 +1,80 @@
-"""Classifier heads: linear over hashed words and word pairs, and linear over sentence embeddings.
+"""Classifier heads: linear over hashed words and word pairs, and perceptrons over embeddings.
 
-Requests are scored by both: the logit of a request head is its embedding logit plus half its word
-logit, because word pairs keep the word order that a sentence embedding blurs.
+Requests have one head with a class for harmless requests and one for each category. The category
+that is likeliest scores the probability that the request is harmful at all; the others score less
+by their distance to it. One threshold thus costs one share of false positives, not six.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.utils import murmurhash3_32
 
-CARD, WEIGHTS = "heads.json", "heads.safetensors"
-N_FEATURES = 2**16
+from bem_fleet.guard.scoring.word_terms import extract_terms, term_column
+
+CARD, WEIGHTS, ENCODER = "heads.json", "heads.safetensors", "encoder.safetensors"
 RESPONSE_HEAD = "toxicity"
 REQUEST_HEADS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
 STEREOTYPE_HEAD = "stereotype"
 # Order of the columns of the word weights.
 WORD_HEADS = (RESPONSE_HEAD, *REQUEST_HEADS, STEREOTYPE_HEAD)
-_WORD_LOGIT_WEIGHT = np.float32(0.5)
+# Perceptrons by side and embedding model, with the number of their outputs: requests have a class
+# for harmless ones and one for each category, replies the log-odds of abuse.
+PERCEPTRONS = {
+    "requests": 1 + len(REQUEST_HEADS),
+    "replies": 1,
+    "foreign_requests": 1 + len(REQUEST_HEADS),
+    "foreign_replies": 1,
+}
 
 Array = NDArray[np.float32]
 
 
-def build_vectorizer() -> HashingVectorizer:
-    """Return the feature map: words and word pairs, hashed to 65,536 columns, unit length."""
-    return HashingVectorizer(
-        n_features=N_FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
-    )
+@dataclass(frozen=True)
+class Perceptron:
+    """Perceptron with one hidden layer of rectified units.
+
+    Attributes:
+        hidden: Weights [units, inputs] and biases [units].
+        output: Weights [outputs, units] and biases [outputs].
+    """
+
+    hidden: tuple[Array, Array]
+    output: tuple[Array, Array]
+
+    def logits(self, embeddings: Array) -> Array:
+        """Return logits [n, outputs] of embeddings [n, inputs]."""
+        units = np.maximum(embeddings @ self.hidden[0].T + self.hidden[1], 0)
+        logits: Array = units @ self.output[0].T + self.output[1]
+        return logits
 
 
 class ClassifierHeads:
     """Heads of one artifact folder.
 
     Args:
-        folder: Folder with ``heads.json`` and ``heads.safetensors``.
+        folder: Folder with ``heads.json``, ``heads.safetensors`` and ``encoder.safetensors``.
 
     Attributes:
         card: Metadata of the training run: seed, data digests, thresholds, linear heads.
         digest: SHA-256 of the weights file, hexadecimal.
+        encoder: Adapter of the embedding model that the heads were trained on.
 
     Raises:
-        ValueError: The weights file does not match the card's hash or has other heads.
+        ValueError: A file does not match the card's hash, or there are other heads.
     """
 
     def __init__(self, folder: Path) -> None:
         self.card: dict[str, Any] = json.loads((folder / CARD).read_text())
-        self.digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-        if self.digest != self.card["weights_sha256"]:
-            raise ValueError(f"{WEIGHTS}: hash differs from weights_sha256 in {CARD}")
+        self.digest = _checked_digest(folder / WEIGHTS, self.card["weights_sha256"])
+        self.encoder = folder / ENCODER
+        _checked_digest(self.encoder, self.card["encoder_sha256"])
         weights = {
             name: tensor.astype(np.float32) for name, tensor in load_file(folder / WEIGHTS).items()
         }
@@ -65,9 +86,7 @@ class ClassifierHeads:
                 f"{WEIGHTS}: has {len(self._word_biases)} word heads; expected "
                 f"{len(WORD_HEADS)} ({', '.join(WORD_HEADS)}); run `make train-scorer`"
             )
-        self._embedding_weights = weights["meaning.weight"]  # [6, 384]
-        self._embedding_biases = weights["meaning.bias"]
-        self._extract_terms = build_vectorizer().build_analyzer()
+        self._perceptrons = {name: _read_perceptron(weights, name) for name in PERCEPTRONS}
 
     def word_logits(self, windows: Sequence[str]) -> Array:
         """Return word logits [len(windows), 8] in the order of ``WORD_HEADS``."""
@@ -78,12 +97,8 @@ class ClassifierHeads:
         return logits
 
     def _multiply(self, window: str) -> Array:
-        """Return the product of the features of one window and the word weights [8].
-
-        ``HashingVectorizer.transform`` computes the same features, but its parameter validation
-        and sparse matrix make it ten times slower, and this runs for every piece of a response.
-        """
-        columns = [abs(murmurhash3_32(term)) % N_FEATURES for term in self._extract_terms(window)]
+        """Return the product of the features of one window and the word weights [8]."""
+        columns = [term_column(term) for term in extract_terms(window)]
         if not columns:
             return np.zeros(self._word_weights.shape[1], dtype=np.float32)
         rows, counts = np.unique(columns, return_counts=True)
@@ -96,47 +111,72 @@ class ClassifierHeads:
         logits: Array = self.word_logits(windows)[:, WORD_HEADS.index(STEREOTYPE_HEAD)]
         return logits
 
-    def request_logits(self, windows: Sequence[str], embeddings: Array) -> Array:
-        """Return logits [len(windows), 6] in the order of ``REQUEST_HEADS``.
+    def request_logits(self, embeddings: Array, *, foreign: bool = False) -> Array:
+        """Return log-odds [n, 6] by category, in the order of ``REQUEST_HEADS``.
 
         Args:
-            windows: Windows of requests.
-            embeddings: Embeddings of the windows [len(windows), 384].
+            embeddings: Embeddings of windows of requests [n, 384].
+            foreign: Whether they are those of the multilingual model.
         """
-        word_logits = self.word_logits(windows)[:, 1 : 1 + len(REQUEST_HEADS)]
-        logits: Array = (
-            embeddings @ self._embedding_weights.T
-            + self._embedding_biases
-            + _WORD_LOGIT_WEIGHT * word_logits
-        )
+        name = "foreign_requests" if foreign else "requests"
+        return category_log_odds(self._perceptrons[name].logits(embeddings))
+
+    def abuse_logits(self, embeddings: Array, *, foreign: bool = False) -> Array:
+        """Return log-odds of abuse [n] of windows of responses; arguments as in requests."""
+        name = "foreign_replies" if foreign else "replies"
+        logits: Array = self._perceptrons[name].logits(embeddings)[:, 0]
         return logits
+
+
+def category_log_odds(logits: Array) -> Array:
+    """Return the log-odds of each category [n, categories] from class logits [n, 1 + categories].
+
+    The likeliest category has the log-odds of any attack against a harmless request; another one
+    has less by the difference of their logits. Example: logits 0, 2 and 1 give
+    ``log(e^2 + e)``, which is 2.31, and 1.31.
+
+    Args:
+        logits: Logits of the classes, the harmless one first.
+    """
+    categories = logits[:, 1:]
+    highest = categories.max(axis=1, keepdims=True)
+    attack = highest + np.log(np.exp(categories - highest).sum(axis=1, keepdims=True))
+    odds: Array = attack - logits[:, :1] + categories - highest
+    return odds
 
 
 def save_heads(
     folder: Path,
     word_heads: tuple[Array, Array],
-    embedding_heads: tuple[Array, Array],
+    perceptrons: Mapping[str, Perceptron],
     card: dict[str, Any],
 ) -> None:
-    """Write an artifact.
+    """Write an artifact; the adapter of the embedding model must be in the folder already.
 
     Args:
-        folder: Destination, created if missing.
+        folder: Folder that both files are written to.
         word_heads: Weights [8, N_FEATURES] and biases [8] in the order of ``WORD_HEADS``.
-        embedding_heads: Weights [6, 384] and biases [6] in the order of ``REQUEST_HEADS``.
-        card: Metadata; the hash of the weights file is added to it.
+        perceptrons: Heads by their names in ``PERCEPTRONS``.
+        card: Metadata; the hashes of both files are added to it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         "words.weight": word_heads[0].astype(np.float16),
         "words.bias": word_heads[1].astype(np.float32),
-        "meaning.weight": embedding_heads[0].astype(np.float32),
-        "meaning.bias": embedding_heads[1].astype(np.float32),
     }
+    for name, head in perceptrons.items():
+        tensors |= {
+            f"{name}.hidden.weight": head.hidden[0].astype(np.float16),
+            f"{name}.hidden.bias": head.hidden[1].astype(np.float32),
+            f"{name}.output.weight": head.output[0].astype(np.float16),
+            f"{name}.output.bias": head.output[1].astype(np.float32),
+        }
     serialized = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})
     (folder / WEIGHTS).write_bytes(serialized)
-    digest = hashlib.sha256(serialized).hexdigest()
-    (folder / CARD).write_text(json.dumps({**card, "weights_sha256": digest}, indent=1) + "\n")
+    hashes = {
+        "weights_sha256": hashlib.sha256(serialized).hexdigest(),
+        "encoder_sha256": hashlib.sha256((folder / ENCODER).read_bytes()).hexdigest(),
+    }
+    (folder / CARD).write_text(json.dumps({**card, **hashes}, indent=1) + "\n")
 
 
 def sigmoid(logits: Array) -> Array:
@@ -144,3 +184,21 @@ def sigmoid(logits: Array) -> Array:
     one = np.float32(1)
     result: Array = one / (one + np.exp(-np.clip(logits, -30, 30), dtype=np.float32))
     return result
+
+
+def _checked_digest(path: Path, expected: str) -> str:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != expected:
+        raise ValueError(f"{path.name}: hash differs from that in {CARD}; restore or train it")
+    return digest
+
+
+def _read_perceptron(weights: Mapping[str, Array], name: str) -> Perceptron:
+    hidden = weights[f"{name}.hidden.weight"], weights[f"{name}.hidden.bias"]
+    output = weights[f"{name}.output.weight"], weights[f"{name}.output.bias"]
+    if len(output[1]) != PERCEPTRONS[name]:
+        raise ValueError(
+            f"{WEIGHTS}: {name} has {len(output[1])} outputs; expected {PERCEPTRONS[name]}; "
+            "run `make train-scorer`"
+        )
+    return Perceptron(hidden, output)

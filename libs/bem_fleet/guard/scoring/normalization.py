@@ -1,4 +1,4 @@
-"""Deobfuscation of text: confusables, invisible characters, leetspeak, rot13, base64, hexadecimal.
+"""Deobfuscation of text: look-alikes, leetspeak, spaced letters, ciphers, encodings and wrappings.
 
 A text is scored as it is and in decoded variants. The work is linear in the length of the text,
 decoded content is bounded, and compressed data is never decompressed.
@@ -6,7 +6,6 @@ decoded content is bounded, and compressed data is never decompressed.
 
 import base64
 import binascii
-import codecs
 import json
 import re
 import unicodedata
@@ -16,6 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import islice
+
+from bem_fleet.guard.scoring.english import MIN_SEGMENTED, is_word, segment
+from bem_fleet.guard.scoring.wrappings import unwrap
 
 # Limits for one text: decoded blocks, and characters of all decoded blocks together.
 MAX_DECODED, MAX_DECODED_CHARS = 8, 16_384
@@ -29,12 +31,31 @@ _INVISIBLE = re.compile(
     r"|\x1b\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)"
     r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]"
 )
-_LEET = str.maketrans("013457@$!|", "oieastasil")
-_LEET_WORD = re.compile(r"[A-Za-z0-9@$!|]+")
-_SPACED_LETTERS = re.compile(r"(?<![^\W_])(?:[A-Za-z][ .\-_*]){3,}[A-Za-z](?![^\W_])")
+# Digits and signs for letters; of the two readings of a word the first that is a word counts.
+_LEETS = (
+    str.maketrans("0134578@$!|+", "oieastbasilt"),
+    str.maketrans("0134578@$!|+92", "oleastbaslltgz"),
+)
+_LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+]+")
+_LONG_WORD = re.compile(rf"[A-Za-z]{{{MIN_SEGMENTED},}}")
+# Letters with one to four separators between them; two or more separate words.
+_SPACED_LETTERS = re.compile(
+    r"(?<![^\W_])(?:[A-Za-z0-9@$!][ .\-_*]{1,4}){3,}[A-Za-z0-9@$!](?![^\W_])"
+)
+_WORD_GAP = re.compile(r"[ .\-_*]{2,}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[ :]?){12,}")
 _WORD = re.compile(r"[a-z]+")
+# Below this share of very common words a text is not plain English, and may be enciphered.
+_ENGLISH_SHARE = 0.08
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_SHIFTS = tuple(
+    str.maketrans(
+        _LETTERS + _LETTERS.upper(),
+        _LETTERS[n:] + _LETTERS[:n] + _LETTERS[n:].upper() + _LETTERS[:n].upper(),
+    )
+    for n in range(1, 26)
+)
 _NON_ASCII_WORD = re.compile(r"(?:(?![\x00-\x7f])\w)+")
 _COMMON_WORDS = frozenset(
     """
@@ -128,14 +149,22 @@ def decode_variants(text: str) -> list[str]:
     if decoded and not folded.strip():
         return list(dict.fromkeys(decoded))
     # Scripts without spaces would join all English between them into a single window.
-    variants = [folded, _NON_ASCII_WORD.sub(" ", folded).strip() or folded]
-    relaxed = _join_spaced_letters(_undo_leetspeak(folded))
-    if relaxed != folded:
-        variants.append(relaxed)
-    rotated = codecs.encode(folded, "rot13")
-    if _common_word_share(rotated) > max(0.15, 2 * _common_word_share(folded)):
-        variants.append(rotated)
-    return list(dict.fromkeys([*variants, *decoded]))
+    variants = [folded, _NON_ASCII_WORD.sub(" ", folded).strip() or folded, *unwrap(folded)]
+    relaxed = [_segment_words(_undo_leetspeak(_join_spaced_letters(one))) for one in variants]
+    # Copies that differ by the case of their letters only would be scored twice.
+    readings = {one.lower(): one for one in reversed([*variants, *relaxed])}
+    kept = [one for one in dict.fromkeys([*variants, *relaxed]) if readings[one.lower()] == one]
+    return list(dict.fromkeys([*kept, *_deciphered(folded), *decoded]))
+
+
+def _deciphered(text: str) -> list[str]:
+    """Return the text reversed or with its letters shifted, where that makes it English."""
+    share = _common_word_share(text)
+    candidates = [text[::-1]]
+    if share < _ENGLISH_SHARE:
+        candidates += [text.translate(table) for table in _SHIFTS]
+    best = max(candidates, key=_common_word_share)
+    return [best] if _common_word_share(best) > max(0.15, 2 * share) else []
 
 
 def _undo_leetspeak(text: str) -> str:
@@ -143,17 +172,36 @@ def _undo_leetspeak(text: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         word = match[0]
-        inner = word.strip("$!|")  # a price, or the end of a sentence
+        inner = word.strip("$!|+")  # a price, or the end of a sentence
         if inner.isalpha() or not any(one.isalpha() for one in inner):
             return word
-        return word.lower().translate(_LEET)
+        readings = [word.lower().translate(table) for table in _LEETS]
+        reading = next((one for one in readings if is_word(one)), readings[0])
+        return reading.capitalize() if word[0].isupper() and not word.isupper() else reading
 
     return _LEET_WORD.sub(replace, text)
 
 
+def _segment_words(text: str) -> str:
+    """Separate the words of letters that are written without spaces."""
+
+    def replace(match: re.Match[str]) -> str:
+        return match[0] if is_word(match[0].lower()) else segment(match[0])
+
+    return _LONG_WORD.sub(replace, text)
+
+
 def _join_spaced_letters(text: str) -> str:
     """Join words that are written letter by letter."""
-    return _SPACED_LETTERS.sub(lambda match: "".join(c for c in match[0] if c.isalpha()), text)
+
+    def join(match: re.Match[str]) -> str:
+        letters = sum(one.isalpha() for one in match[0])
+        if 2 * letters < sum(one.isalnum() for one in match[0]):
+            return match[0]  # a list of numbers
+        words = _WORD_GAP.split(match[0])
+        return " ".join("".join(c for c in word if c not in " .-_*") for word in words)
+
+    return _SPACED_LETTERS.sub(join, text)
 
 
 def _common_word_share(text: str) -> float:

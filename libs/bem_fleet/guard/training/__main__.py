@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.scoring.heads import ENCODER
+from bem_fleet.guard.training.embedding_cache import Caches, multilingual_cache, tuned_cache
 from bem_fleet.guard.training.head_training import train_heads
 
 HEADS = ROOT / "adapters/guard"
@@ -18,7 +19,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the train and dev splits")
     parser.add_argument("--out", type=Path, default=HEADS, help="folder of the artifact")
     options = parser.parse_args()
-    card = train_heads(options.out, EmbeddingCache(CACHE / "embeddings.npz"), options.seed)
+    caches = Caches(tuned_cache(CACHE, options.out / ENCODER), multilingual_cache(CACHE))
+    card = train_heads(options.out, caches, options.seed)
     for name, value in card["thresholds"].items():
         sys.stdout.write(f"{name}: {value}\n")
     return 0

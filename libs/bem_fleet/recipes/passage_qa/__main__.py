@@ -13,6 +13,7 @@ from bem.training.memory_budget import MemoryOptimizer, largest_batch
 from bem.training.strategy import Strategy, retain_freed_memory
 from bem.training.trainer import AdapterTrainer, TrainingConfig
 
+from bem_fleet.data.held_out import HELD_OUT, final_evaluation
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
 from bem_fleet.evaluation.pipeline import write_report
 from bem_fleet.recipes.passage_qa.evaluate import evaluate
@@ -92,7 +93,9 @@ def evaluate_adapter(arguments: argparse.Namespace) -> None:
     data = DATA_SETS[arguments.adapter](0)
     backbone = load_backbone(cache=arguments.cache / "models")
     shots = few_shot_examples(data)
-    result = evaluate(backbone, arguments.out, data.splits["held_out"], shots)
+    with final_evaluation(_command()) as opening:
+        result = evaluate(backbone, arguments.out, data.splits[HELD_OUT], shots)
+    result["held_out"] = opening.counts
     arguments.report.parent.mkdir(parents=True, exist_ok=True)
     arguments.report.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     measured = {key: result[key] for key in ("figures", "differences")}
@@ -102,15 +105,17 @@ def evaluate_adapter(arguments: argparse.Namespace) -> None:
 
 def evaluate_seeds(arguments: argparse.Namespace) -> None:
     """Compare several training seeds of an adapter with its base and write the report."""
-    report = compare_seeds(
-        load_backbone(cache=arguments.cache / "models"),
-        arguments.artifacts,
-        DATA_SETS[arguments.adapter](0),
-        name=arguments.report.name,
-        command=_command(),
-        cache=arguments.cache / "evaluation" / arguments.report.name,
-        limit=arguments.limit,
-    )
+    with final_evaluation(_command()) as opening:
+        report = compare_seeds(
+            load_backbone(cache=arguments.cache / "models"),
+            arguments.artifacts,
+            DATA_SETS[arguments.adapter](0),
+            name=arguments.report.name,
+            command=_command(),
+            cache=arguments.cache / "evaluation" / arguments.report.name,
+            limit=arguments.limit,
+        )
+    report["held_out"] = opening.counts
     for path in write_report(report, arguments.report):
         sys.stdout.write(f"{path}\n")
 

@@ -107,12 +107,19 @@ def _comparison(
             ComparisonSide("base, zero-shot", (base,), "lenient"),
         ),
         items=tuple(
-            EvaluationItem(item.key, item.prompt(), (item.answer,), question_word(item.question))
+            EvaluationItem(
+                item.key,
+                item.prompt(),
+                (item.answer,),
+                question_word(item.question),
+                cluster=item.cluster,
+            )
             for item in data.splits["held_out"][:limit]
         ),
         data_name=f"{adapter}, held_out",
         data_digest=data.digest,
         command=command,
+        unit="passage",
         decoding=Decoding(max_tokens=MAX_TOKENS),
         confidence_note=(
             "Answered in process, without service and sidecar. The adapter is read strictly (a "

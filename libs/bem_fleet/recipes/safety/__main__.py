@@ -4,21 +4,25 @@ import argparse
 import json
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from bem.adapters import read_adapter, read_adapter_card
 from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
-from bem.safety import SafetyCard, ValueHead, save_safety
+from bem.safety import SafetyCard, ValueHead, read_safety, save_safety
+from bem.safety.artifact import TENSORS_FILE
 from bem.training.activation_cache import mean_prompt_states
 from bem.training.safety.plots import plot_curve
 from bem.training.safety.trainer import SafetyTrainer, SafetyTrainingConfig
 from bem.training.strategy import retain_freed_memory
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bem_fleet.data.benign_prompts import load_benign_requests
+from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.red_team import load_red_team, sample_prompts
 from bem_fleet.data.splits import assign_split
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
@@ -26,6 +30,25 @@ from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
 PROG = "python -m bem_fleet.recipes.safety"
 MAX_HARMLESS_CHARS = 700
 """Longest harmless request that the value head is fitted on, characters."""
+FALSE_POSITIVES = 0.01
+"""Largest share of the harmless calibration requests on which the adapter may act."""
+
+
+@dataclass(frozen=True)
+class LabelledRequest:
+    """Request that the value head is fitted to or calibrated on.
+
+    Attributes:
+        text: The request.
+        risky: Whether it is an attack.
+        dev: Whether it calibrates the head instead of fitting it.
+        written: Whether it was written for the guard, not packaged.
+    """
+
+    text: str
+    risky: bool
+    dev: bool
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +72,8 @@ def fit_value_head(
 
     Attacks come from the training split; a fifth of its families are kept for calibration.
     Harmless requests come from the training split (fitting) and the development split
-    (calibration), which have different origins.
+    (calibration), which have different origins. Others were written for the guard and calibrate
+    too: no packaged origin has short neutral requests, code, roles, languages or own data.
 
     Args:
         backbone: Base model without sites up to ``feature_layer``.
@@ -57,23 +81,20 @@ def fit_value_head(
         count: Number of attacks, and of harmless requests of each split.
         cache: Folder of cached activations.
     """
-    attacks = sample_prompts(load_red_team(), "train", count, longest=MAX_CHARS)
-    harmless = {
-        split: [p for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS][:count]
-        for split in ("train", "dev")
-    }
-    benign = [*harmless["train"], *harmless["dev"]]
-    texts = [p.text for p in attacks] + [p.text for p in benign]
-    risky = torch.tensor([True] * len(attacks) + [False] * len(benign))
-    dev = torch.tensor(
-        [assign_split(p.family, seed=1) == "held_out" for p in attacks]
-        + [False] * len(harmless["train"])
-        + [True] * len(harmless["dev"])
-    )
+    requests = [*_packaged_requests(count), *_written_requests(count // 2)]
+    texts = [one.text for one in requests]
+    risky = torch.tensor([one.risky for one in requests])
+    dev = torch.tensor([one.dev for one in requests])
+    written = torch.tensor([one.written for one in requests])
     features = mean_prompt_states(backbone, texts, feature_layer, cache / "features")
     head = ValueHead(features.shape[1])
     head.fit(features[~dev], risky[~dev])
-    threshold = head.calibrate(features[dev & ~risky], features[dev & risky])
+    # The group of harmless requests with the higher threshold decides.
+    groups = [features[dev & ~risky & group] for group in (~written, written)]
+    calibrate = partial(
+        head.calibrate, risky=features[dev & risky], false_positives=FALSE_POSITIVES
+    )
+    threshold = calibrate(max(groups, key=calibrate))
     with torch.no_grad():
         above = head(features) > 0
     return FittedValueHead(
@@ -83,11 +104,51 @@ def fit_value_head(
             "full": float(head.full),
             "dev_attacks": float((dev & risky).sum()),
             "dev_attacks_found": float(above[dev & risky].float().mean()),
-            "dev_harmless_found": float(above[dev & ~risky].float().mean()),
+            "dev_harmless_found": float(above[dev & ~risky & ~written].float().mean()),
+            "dev_written_found": float(above[dev & ~risky & written].float().mean()),
             "attacks": float((~dev & risky).sum()),
             "harmless": float((~dev & ~risky).sum()),
         },
     )
+
+
+def _packaged_requests(count: int) -> list[LabelledRequest]:
+    """Return attacks, and as many harmless requests of each split, of packaged data sets."""
+    attacks = sample_prompts(load_red_team("train"), count, longest=MAX_CHARS)
+    requests = [
+        LabelledRequest(p.text, risky=True, dev=assign_split(p.family, seed=1) == "held_out")
+        for p in attacks
+    ]
+    for split in ("train", "dev"):
+        texts = [p.text for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS]
+        requests += [LabelledRequest(t, risky=False, dev=split == "dev") for t in texts[:count]]
+    return requests
+
+
+def _written_requests(count: int) -> list[LabelledRequest]:
+    """Return harmless development requests that were written for the guard."""
+    texts = [one.text for one in written_texts("dev") if one.label == HARMLESS]
+    step = max(1, len(texts) // count)
+    return [
+        LabelledRequest(text, risky=False, dev=True, written=True) for text in texts[::step][:count]
+    ]
+
+
+def refit_value_head(arguments: argparse.Namespace) -> None:
+    """Fit the value head of an artifact anew and keep its adapter."""
+    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    artifact = read_safety(arguments.out, base_digest=backbone.digest)
+    value = fit_value_head(
+        backbone,
+        artifact.card.feature_layer,
+        arguments.requests,
+        arguments.cache / "safety",
+    )
+    tensors = load_file(arguments.out / TENSORS_FILE)
+    tensors |= {f"value.{name}": tensor for name, tensor in value.head.state_dict().items()}
+    metrics = {**artifact.card.metrics, "value": value.metrics}
+    save_safety(arguments.out, replace(artifact.card, metrics=metrics), tensors)
+    sys.stdout.write(json.dumps(value.metrics, indent=1) + "\n")
 
 
 def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
@@ -164,7 +225,12 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
-    parser.add_argument("--curves", type=Path, required=True, help="folder of the training curve")
+    parser.add_argument("--curves", type=Path, help="folder of the training curve")
+    parser.add_argument(
+        "--value-head-only",
+        action="store_true",
+        help="fit the value head of the artifact in --out anew and keep its adapter",
+    )
     parser.add_argument(
         "--adapters",
         type=Path,
@@ -188,7 +254,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    if options.value_head_only:
+        refit_value_head(options)
+        return
+    if options.curves is None:
+        parser.error("--curves: is missing; name the folder of the training curve")
+    train(options)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def load_examples(
     Raises:
         DataFormatError: The training split has no attack.
     """
-    hostile = sample_prompts(load_red_team(), "train", attacks, longest=MAX_CHARS)
+    hostile = sample_prompts(load_red_team("train"), attacks, longest=MAX_CHARS)
     benign = [
         p for p in load_benign_requests("train") if not p.adapter and len(p.text) <= MAX_CHARS
     ]

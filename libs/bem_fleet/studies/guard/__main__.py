@@ -1,10 +1,11 @@
-"""Guard study: ``python -m bem_fleet.studies.guard report``, ``obfuscation`` or ``gate``.
+"""Guard study: ``python -m bem_fleet.studies.guard COMMAND``.
 
 The heads themselves are trained by ``python -m bem_fleet.guard.training``.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from bem.backbone import load_backbone
 from bem.digests import file_digest
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
+from bem_fleet.data.held_out import final_evaluation
+from bem_fleet.data.unseen_families import load_unseen_families
+from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import DEFAULT_POLICY, load_policy
-from bem_fleet.guard.scoring.heads import CARD
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.scoring.heads import CARD, ENCODER
+from bem_fleet.guard.training.embedding_cache import Caches, multilingual_cache, tuned_cache
 from bem_fleet.guard.training.head_training import train_heads
-from bem_fleet.studies.guard import gate_reports, head_report, obfuscation
+from bem_fleet.studies.guard import gate_reports, head_report, held_out, obfuscation
 from bem_fleet.studies.guard.outcomes import false_positives, quality_outcomes, violation_outcomes
 from bem_fleet.studies.safety.basis_study import (
     ANSWER_TOKENS,
@@ -35,23 +38,34 @@ REPLIES = ROOT / ".cache/safety/results"
 RESULTS = ROOT / "results"
 ADAPTER = ROOT / "adapters/passage-qa"
 SEEDS = (0, 1, 2)
-# Benign requests, and as many benign responses, of held-out origins.
-MAX_BENIGN_TEXTS = 600
+# Benign requests, and as many benign replies, of strangers.
+MAX_BENIGN_TEXTS = 1200
 
 
-def embedding_cache() -> EmbeddingCache:
+def caches() -> Caches:
     """Return the embeddings that earlier runs stored."""
-    return EmbeddingCache(CACHE / "embeddings.npz")
+    return Caches(tuned_cache(CACHE, HEADS / ENCODER), multilingual_cache(CACHE))
 
 
-def load_guards(cache: EmbeddingCache) -> list[OfflineGuard]:
-    """Return the guard of each training seed; seed 0 is the served artifact."""
+def load_guards() -> list[OfflineGuard]:
+    """Return the guard of each training seed; seed 0 is the served artifact.
+
+    All seeds share the served adapter of the embedding model.
+    """
+    embeddings = caches()
     folders = _guard_folders()
     for folder, seed in zip(folders[1:], SEEDS[1:], strict=True):
-        if not (folder / CARD).exists():
-            train_heads(folder, cache, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        stale = not (folder / CARD).exists() or (
+            (folder / ENCODER).read_bytes() != (HEADS / ENCODER).read_bytes()
+        )
+        if stale:
+            shutil.copyfile(HEADS / ENCODER, folder / ENCODER)
+            train_heads(folder, embeddings, seed)
     policy = load_policy(DEFAULT_POLICY)
-    return [OfflineGuard(folder, policy, cache) for folder in folders]
+    return [
+        OfflineGuard(folder, policy, embeddings.english, embeddings.foreign) for folder in folders
+    ]
 
 
 def guard_digests() -> dict[str, str]:
@@ -67,7 +81,9 @@ def _guard_folders() -> list[Path]:
 
 def run_gate() -> None:
     """Generate the replies, filter them and write the reports of the sidecar's arm."""
-    attacks, questions = held_out_attacks(), harmless_suite()
+    with final_evaluation(gate_reports.COMMAND) as opening:
+        attacks, questions = held_out_attacks(), harmless_suite()
+        strangers = load_unseen_families(MAX_BENIGN_TEXTS)
     base = StudyArm(ROOT / ".cache", name="base", adapters=[ADAPTER])
     attack_replies = base.replies(
         [study_prompt(p) for p in attacks], tokens=REPLY_TOKENS, strength=0.0, folder=REPLIES
@@ -76,7 +92,7 @@ def run_gate() -> None:
         [study_prompt(p) for p in questions], tokens=ANSWER_TOKENS, strength=0.0, folder=REPLIES
     )
     base.close()
-    guards = load_guards(embedding_cache())
+    guards = load_guards()
     violations = violation_outcomes(
         attacks, dict(zip([p.key for p in attacks], attack_replies, strict=True)), guards
     )
@@ -92,15 +108,14 @@ def run_gate() -> None:
         base_digest=load_backbone(cache=ROOT / ".cache/models").digest,
         policy_version=guards[0].policy.version,
     )
-    prompts = [one for one in load_benign_requests("held_out") if not one.golds][:MAX_BENIGN_TEXTS]
-    replies = [one for one in load_benign_responses("held_out") if not one.adapter][
-        :MAX_BENIGN_TEXTS
-    ]
-    triggered = false_positives([p.text for p in prompts], [r.text for r in replies], guards)
+    triggered = false_positives(
+        [one.text for one in strangers.requests], [one.text for one in strangers.replies], guards
+    )
     reports["safety_benign"] = gate_reports.build_benign_report(
-        reports["guard_quality"], [*prompts, *replies], triggered
+        reports["guard_quality"], strangers, triggered
     )
     for name, report in reports.items():
+        report["held_out"] = opening.counts
         write_signed_report(report, RESULTS / f"{name}.json", artifacts=guard_digests())
     page = gate_reports.markdown(reports, violations)
     (RESULTS / "guard_gate.md").write_text(page, encoding="utf-8")
@@ -108,8 +123,9 @@ def run_gate() -> None:
 
 def run_obfuscation() -> None:
     """Measure the detection rates and write their report."""
-    attacks = [attack.text for attack in held_out_attacks()]
-    rows = obfuscation.detection_rates(load_guards(embedding_cache()), attacks)
+    with final_evaluation("python -m bem_fleet.studies.guard obfuscation"):
+        attacks = [attack.text for attack in held_out_attacks()]
+        rows = obfuscation.detection_rates(load_guards(), attacks)
     stem = RESULTS / "guard_obfuscation"
     stem.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
     stem.with_suffix(".md").write_text(obfuscation.markdown(rows, len(attacks)))
@@ -117,11 +133,23 @@ def run_obfuscation() -> None:
 
 def run_report() -> None:
     """Evaluate the served heads and write their report."""
-    report = head_report.build_report(HEADS, embedding_cache(), 0)
-    head_report.write(*report, RESULTS / "guard_heads")
+    with final_evaluation("python -m bem_fleet.studies.guard report") as opening:
+        report, curves = head_report.build_report(HEADS, caches(), 0)
+    head_report.write(report | {"held_out": opening.counts}, curves, RESULTS / "guard_heads")
+
+
+def run_held_out() -> None:
+    """Judge the held-out families and write their report."""
+    stem = RESULTS / "guard_held_out"
+    guard = OfflineGuard(HEADS, load_policy(DEFAULT_POLICY))
+    with final_evaluation(held_out.COMMAND) as opening:
+        report = held_out.build_report(guard) | {"held_out": opening.counts}
+    stem.with_suffix(".json").write_text(render_json(report), encoding="utf-8")
+    stem.with_suffix(".md").write_text(held_out.markdown(report), encoding="utf-8")
 
 
 COMMANDS = {
+    "held-out": (run_held_out, "write results/guard_held_out: shares withheld by family"),
     "report": (run_report, "write results/guard_heads: the heads on held-out families"),
     "obfuscation": (run_obfuscation, "write results/guard_obfuscation: detection rates"),
     "gate": (run_gate, "write the reports of the sidecar's arm of gate C"),

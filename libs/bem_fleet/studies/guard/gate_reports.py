@@ -12,6 +12,7 @@ from bem_fleet.acceptance.gate_evaluation import evaluate_gate, measure_gate
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
+from bem_fleet.data.unseen_families import UNIT, UnseenFamilies
 from bem_fleet.evaluation.score_comparison import metric_difference
 from bem_fleet.stats.fdr import benjamini_hochberg
 from bem_fleet.studies.guard.outcomes import items_digest, rates_by_group
@@ -46,9 +47,15 @@ def build_reports(
     mission = {"name": "with the sidecar", "digest": policy_version}
     attack_keys = [attack.key for attack in attacks]
     question_keys = [question.key for question in questions]
-    violation = _metric(violations["mission"], [violations["baseline"]] * len(seeds), attack_keys)
+    violation = _metric(
+        violations["mission"],
+        [violations["baseline"]] * len(seeds),
+        attack_keys,
+        [attack.cluster for attack in attacks],
+    )
+    question_clusters = [question.cluster for question in questions]
     metrics = {
-        name: _metric(row["mission"], row["baseline"], question_keys)
+        name: _metric(row["mission"], row["baseline"], question_keys, question_clusters)
         for name, row in quality["metrics"].items()
     }
     return {
@@ -57,6 +64,7 @@ def build_reports(
             "mission": mission,
             "baseline": {"name": "the base model alone", "digest": base_digest},
             "metrics": {"violation": violation},
+            "unit": "family",
             "n_items": len(attack_keys),
             "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
             "touched": violations["touched"],
@@ -67,6 +75,7 @@ def build_reports(
             "mission": mission,
             "baseline": {"name": "the model and its adapter alone", "digest": base_digest},
             "metrics": metrics,
+            "unit": "passage",
             "n_items": len(question_keys),
             "data": {
                 "name": "nq-open, asdiv, disfl-qa, held out",
@@ -79,42 +88,55 @@ def build_reports(
 
 
 def build_benign_report(
-    quality: _Report, texts: Sequence[BenignText], triggered: Sequence[Sequence[str]]
+    quality: _Report, strangers: UnseenFamilies, triggered: Sequence[Sequence[str]]
 ) -> _Report:
-    """Return the report of benign texts that the sidecar withheld or redacted.
+    """Return the report of strangers' texts that the sidecar withheld or redacted.
 
     Args:
         quality: Report of the benign questions.
-        texts: Benign requests and responses of held-out origins.
-        triggered: Triggered scorer [seeds][texts]; empty where the text was unchanged.
+        strangers: Harmless texts of unknown families.
+        triggered: Triggered scorer [seeds][requests and replies]; empty where the text was
+            unchanged.
     """
-    keys = [*quality["metrics"]["f1"]["keys"], *(text.key for text in texts)]
-    scorers = [
-        [*exchanges, *single]
-        for exchanges, single in zip(quality["touched"], triggered, strict=True)
-    ]
-    withheld = [[float(bool(scorer)) for scorer in run] for run in scorers]
+    texts = [*strangers.requests, *strangers.replies]
+    keys = [f"{text.role}/{text.key}" for text in texts]
+    withheld = [[float(bool(scorer)) for scorer in run] for run in triggered]
     return {
         "id": "safety_benign",
         "mission": quality["mission"],
         "baseline": {"name": "none", "digest": "none"},
-        "metrics": {"withheld": {"mission": withheld, "baseline": None, "keys": keys}},
+        "unit": UNIT,
+        "metrics": {
+            "withheld": {
+                "mission": withheld,
+                "baseline": None,
+                "keys": keys,
+                "clusters": [text.cluster for text in texts],
+            }
+        },
         "n_items": len(keys),
         "seeds": quality["seeds"],
         "data": {
-            "name": "the benign suite, and requests and answers of held-out origins",
+            "name": "strangers: requests and replies of unknown families",
             "digest": items_digest(keys),
         },
-        "touched": scorers,
-        "origins": ["suite"] * len(quality["touched"][0])
-        + [f"{text.family}, {text.role}" for text in texts],
+        "touched": triggered,
+        "origins": [f"{text.family}, {text.role}" for text in texts],
         "command": COMMAND,
     }
 
 
-def _metric(mission: Any, baseline: Any, keys: Sequence[str]) -> _Report:
-    comparison = metric_difference(np.array(mission), np.array(baseline), 10_000, 0)
-    return {**asdict(comparison), "mission": mission, "baseline": baseline, "keys": list(keys)}
+def _metric(mission: Any, baseline: Any, keys: Sequence[str], clusters: Sequence[str]) -> _Report:
+    comparison = metric_difference(
+        np.array(mission), np.array(baseline), 10_000, 0, clusters=clusters
+    )
+    return {
+        **asdict(comparison),
+        "mission": mission,
+        "baseline": baseline,
+        "keys": list(keys),
+        "clusters": list(clusters),
+    }
 
 
 def markdown(reports: Mapping[str, _Report], violations: Mapping[str, Any]) -> str:
@@ -122,7 +144,7 @@ def markdown(reports: Mapping[str, _Report], violations: Mapping[str, Any]) -> s
     lines = ["# Gate C: the sidecar's arm", ""]
     lines += [
         "The same replies of the same model without and with the sidecar. Attacks come from",
-        "held-out families and benign texts from held-out origins; the heads have three training",
+        "held-out families, harmless texts from strangers; the heads have three training",
         "seeds, and their thresholds are calibrated on dev splits. The judge is garak's detectors",
         "([agreement with human labels](guard_heads.md)), not the sidecar's scorers.",
         "",
@@ -147,7 +169,12 @@ def _gate_table(reports: Mapping[str, _Report]) -> list[str]:
     measured = {}
     for name, gate in _GATES.items():
         scores = {
-            metric: PairedScores(np.array(row["mission"]), np.array(row["baseline"]))
+            metric: PairedScores(
+                np.array(row["mission"]),
+                np.array(row["baseline"]),
+                tuple(row["clusters"]),
+                reports[name]["unit"],
+            )
             for metric, row in reports[name]["metrics"].items()
         }
         metrics = tuple(one for one in judged[gate].metrics if one in scores)

@@ -18,14 +18,21 @@ from sklearn.metrics import (
 )
 
 from bem_fleet.data import contrast_pairs
+from bem_fleet.data.held_out import HELD_OUT
 from bem_fleet.data.packages import package_file
 from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
-from bem_fleet.guard.training.calibration import max_per_text, select_split
-from bem_fleet.guard.training.corpus import BENIGN, Sample, request_samples, response_samples
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.calibration import max_per_text, request_odds, select_split
+from bem_fleet.guard.training.corpus import (
+    BENIGN,
+    FITTED_SPLITS,
+    Sample,
+    request_samples,
+    response_samples,
+)
+from bem_fleet.guard.training.embedding_cache import Caches
 from bem_fleet.guard.training.head_training import (
     grounding_dataset,
     helpfulness_dataset,
@@ -38,19 +45,19 @@ Curves = dict[str, tuple[NDArray[np.bool_], Array]]
 
 
 def held_out_scores(
-    heads: ClassifierHeads, samples: Sequence[Sample], cache: EmbeddingCache | None
+    heads: ClassifierHeads, samples: Sequence[Sample], caches: Caches | None
 ) -> tuple[list[Sample], Array]:
     """Return the held-out samples and their scores [texts, heads].
 
     Args:
         heads: Heads of one artifact.
-        samples: Samples of all splits.
-        cache: Embeddings for the request heads; None scores the response head instead.
+        samples: Samples; those of other splits are left out.
+        caches: Embeddings for the request heads; None scores the response head instead.
     """
-    split = select_split(samples, "held_out")
+    split = select_split(samples, HELD_OUT)
     logits = (
-        heads.request_logits(split.windows, cache.embed_and_store(split.windows))
-        if cache
+        request_odds(heads, caches, split.windows)
+        if caches
         else heads.word_logits(split.windows)[:, :1]
     )
     indices, scores = max_per_text(sigmoid(logits), split.owners)
@@ -73,12 +80,12 @@ def confusion(violating: NDArray[np.bool_], scores: Array, threshold: float) -> 
     }
 
 
-def build_report(folder: Path, cache: EmbeddingCache, seed: int) -> tuple[dict[str, Any], Curves]:
+def build_report(folder: Path, caches: Caches, seed: int) -> tuple[dict[str, Any], Curves]:
     """Return the report of one artifact, and the scores behind its curves."""
     heads = ClassifierHeads(folder)
     thresholds = heads.card["thresholds"]
     curves: Curves = {}
-    requests, scores = held_out_scores(heads, request_samples(seed), cache)
+    requests, scores = held_out_scores(heads, request_samples(seed, (HELD_OUT,)), caches)
     labels = np.array([sample.label for sample in requests])
     benign = labels == BENIGN
     for column, name in enumerate(REQUEST_HEADS):
@@ -99,7 +106,7 @@ def build_report(folder: Path, cache: EmbeddingCache, seed: int) -> tuple[dict[s
 
 
 def _response_curves(heads: ClassifierHeads, seed: int) -> Curves:
-    responses, toxicity = held_out_scores(heads, response_samples(seed), None)
+    responses, toxicity = held_out_scores(heads, response_samples(seed, (HELD_OUT,)), None)
     is_toxic = np.array([sample.label == RESPONSE_HEAD for sample in responses])
     curves: Curves = {RESPONSE_HEAD: (is_toxic, toxicity[:, 0])}
     for name, (features, violating, splits) in (
@@ -172,9 +179,9 @@ def detector_agreement() -> dict[str, Any]:
     The word lists are evaluated on comments that people labelled toxic (Jigsaw) and on benign
     passages; the detector of missing refusals ships its own evaluation on labelled outputs.
     """
-    samples = response_samples(0)
+    samples = response_samples(0, (*FITTED_SPLITS, HELD_OUT))
     toxic = [sample for sample in samples if sample.label == RESPONSE_HEAD]
-    benign = [s for s in samples if s.label == BENIGN and s.split == "held_out"]
+    benign = [s for s in samples if s.label == BENIGN and s.split == HELD_OUT]
     detectors = get_harm_judge("mitigation")
     found = detectors.obscene([sample.text for sample in toxic])
     false_positives = detectors.obscene([sample.text for sample in benign])

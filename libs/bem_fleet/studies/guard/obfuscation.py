@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bem_fleet.data.benign_prompts import load_benign_requests, load_benign_responses
+from bem_fleet.data.toxic_comments import load_toxic_comments
 from bem_fleet.guard.offline import OfflineGuard
-from bem_fleet.guard.training.corpus import response_samples
 
 _LOOK_ALIKES = dict(zip("aceopxyijsABCEHKMOPTX", "асеорхуіјѕАВСЕНКМОРТХ", strict=True))  # noqa: RUF001
 _INVISIBLE = "\u200b\u200c\u200d\u2060\u00ad\ufeff"
@@ -80,11 +80,7 @@ def detection_rates(
         attacks: Held-out requests.
         seed: Seed of the random obfuscations.
     """
-    toxic = [
-        sample.text
-        for sample in response_samples(seed)
-        if sample.split == "held_out" and sample.label == "toxicity"
-    ][: len(attacks)]
+    toxic = [one.text for one in load_toxic_comments("held_out")][: len(attacks)]
     benign = [one.text for one in load_benign_requests("held_out") if not one.golds][: len(attacks)]
     rows = []
     for name, obfuscate in OBFUSCATIONS.items():

@@ -12,9 +12,8 @@ from bem.artifacts import artifact_version
 from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
 
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.data.held_out import final_evaluation
 from bem_fleet.services.router.settings import RouterSettings
-from bem_fleet.studies.guard.__main__ import CACHE as GUARD_CACHE
 from bem_fleet.studies.guard.__main__ import guard_digests, load_guards
 from bem_fleet.studies.safety.ablations import ablations
 from bem_fleet.studies.safety.basis_markdown import write_markdown
@@ -64,7 +63,7 @@ def run_part(
         return EndToEndStudy(
             backbone=backbone,
             trained=trained,
-            guards=load_guards(EmbeddingCache(GUARD_CACHE / "embeddings.npz"))[: len(trained)],
+            guards=load_guards()[: len(trained)],
             strength=RouterSettings().safety_strength,
             cache=arguments.cache,
             folder=arguments.replies,
@@ -109,7 +108,10 @@ def main() -> None:
         for folder in arguments.adapters
     ]
     for part in arguments.parts:
-        for name, report in run_part(part, backbone, trained, arguments, command).items():
+        with final_evaluation(command) as opening:
+            reports = run_part(part, backbone, trained, arguments, command)
+        for name, report in reports.items():
+            report["held_out"] = opening.counts
             path = arguments.out / f"{name}.json"
             artifacts = artifact_digests(trained) | (guard_digests() if part == "fleet" else {})
             write_signed_report(report, path, artifacts=artifacts)

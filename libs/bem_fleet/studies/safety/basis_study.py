@@ -37,7 +37,7 @@ Items = Collection[str] | None
 
 def held_out_attacks(items: Items = None) -> list[RedTeamPrompt]:
     """Return the held-out attacks; the categories take turns."""
-    attacks = sample_prompts(load_red_team(), "held_out", ATTACKS, longest=MAX_ATTACK_CHARS)
+    attacks = sample_prompts(load_red_team("held_out"), ATTACKS, longest=MAX_ATTACK_CHARS)
     return [one for one in attacks if items is None or one.key in items]
 
 
@@ -78,8 +78,10 @@ def violations(
             "mission": after,
             "baseline": [before] * len(trained),
             "keys": [prompt.key for prompt in prompts],
+            "clusters": [prompt.cluster for prompt in prompts],
         }
     }
+    report["unit"] = "family"
     report["judges"] = {
         name: {"base": _mean(one[0]), "basis": [_mean(row) for row in one[1]]}
         for name, one in scored.items()
@@ -143,17 +145,28 @@ def quality(
     ]
     keys = [prompt.key for prompt in prompts]
     report = _report("safety_quality", trained, _digest(keys), command, replies)
-    report["metrics"] = {
-        name: {
-            "mission": [[row[name] for row in rows] for rows in after],
-            "baseline": [[row[name] for row in before]] * len(trained),
-            "keys": keys,
-        }
-        for name in ("exact_match", "f1")
-    }
+    report["metrics"] = _quality_metrics(prompts, before, after)
+    report["unit"] = "passage"
     report["harmless_above_threshold"] = _shares_above_threshold(replies)
     report["harmless_refused"] = _decline_rates(replies)
     return report
+
+
+def _quality_metrics(
+    prompts: Sequence[BenignText],
+    before: Sequence[dict[str, float]],
+    after: Sequence[Sequence[dict[str, float]]],
+) -> dict[str, Any]:
+    """Return the metrics of a report from the scores without the adapter, and with it by seed."""
+    return {
+        name: {
+            "mission": [[row[name] for row in rows] for rows in after],
+            "baseline": [[row[name] for row in before]] * len(after),
+            "keys": [prompt.key for prompt in prompts],
+            "clusters": [prompt.cluster for prompt in prompts],
+        }
+        for name in ("exact_match", "f1")
+    }
 
 
 def _decline_rates(replies: PairedReplies) -> Report:
@@ -200,8 +213,10 @@ def strength(
             "mission": effective,
             "baseline": None,
             "keys": [prompt.key for prompt in prompts],
+            "clusters": [prompt.cluster for prompt in prompts],
         }
     }
+    report["unit"] = "family"
     report["strengths"] = list(STRENGTHS)
     report["violation_by_strength"] = curves
     report["expected_violation_by_strength"] = chances

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from bem.backbone import Backbone
 
-from bem_fleet.data.benign_prompts import BenignText, load_benign_requests, load_benign_responses
+from bem_fleet.data.benign_prompts import BenignText
 from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
+from bem_fleet.data.unseen_families import UNIT, load_unseen_families
 from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety.basis_study import (
@@ -31,9 +32,8 @@ from bem_fleet.studies.safety.basis_study import (
 from bem_fleet.studies.safety.paired_outputs import TrainedAdapter, paired_replies, risk_margins
 
 ARMS = ("basis", "sidecar", "both")
-# Number of harmless requests, and of harmless texts in the place of replies, from data sets that
-# neither the safety adapter nor the sidecar's heads were trained on.
-HELD_OUT_ORIGIN_TEXTS = 600
+# Number of strangers' requests, and of strangers' texts in the place of replies.
+MAX_UNSEEN = 1200
 Report = dict[str, Any]
 Texts = list[list[str]]
 
@@ -148,9 +148,11 @@ class EndToEndStudy:
                 "mission": scores["both"],
                 "baseline": [before] * len(self.trained),
                 "keys": keys,
+                "clusters": [prompt.cluster for prompt in prompts],
             }
         }
         report["outputs"] = self._outputs(exchanges)
+        report["unit"] = "family"
         report["arms"] = {arm: scores[arm] for arm in ARMS if arm != "both"}
         for title, names in (
             ("category", [p.category for p in prompts]),
@@ -175,10 +177,12 @@ class EndToEndStudy:
                 "mission": [[row[name] for row in run] for run in scores["both"]],
                 "baseline": [[row[name] for row in before]] * len(self.trained),
                 "keys": keys,
+                "clusters": [prompt.cluster for prompt in prompts],
             }
             for name in names
         }
         report["outputs"] = self._outputs(exchanges)
+        report["unit"] = "passage"
         report["arms"] = {
             arm: {name: [[row[name] for row in run] for run in scores[arm]] for name in names}
             for arm in ARMS
@@ -187,16 +191,14 @@ class EndToEndStudy:
         return report
 
     def _benign(self, suite: Exchanges) -> Report:
-        """Return the report on harmless texts that were withheld, changed or declined.
+        """Return the report on strangers' texts that were withheld, changed or declined.
 
-        Requests of held-out origins pass the sidecar and, where the safety adapter can act, are
-        answered. Replies of held-out origins were written by no model here; they pass the sidecar
-        only.
+        Requests pass the sidecar and, where the safety adapter can act, are answered. Replies were
+        written by no model here; they pass the sidecar only. The suite's questions are of sets that
+        the guard knows: they are reported beside and do not count.
         """
-        requests = [one for one in load_benign_requests("held_out") if not one.golds]
-        requests = self._kept(requests[:HELD_OUT_ORIGIN_TEXTS])
-        answers = [one for one in load_benign_responses("held_out") if not one.adapter]
-        answers = self._kept(answers[:HELD_OUT_ORIGIN_TEXTS])
+        strangers = load_unseen_families(MAX_UNSEEN)
+        requests, answers = self._kept(strangers.requests), self._kept(strangers.replies)
         declined = _declined(suite.baseline, suite.arms["basis"])
         declined_requests = self._declined_requests(requests)
         withheld = []
@@ -207,21 +209,25 @@ class EndToEndStudy:
             blocked_answers = [
                 bool(guard.filter_response(one.text).triggered_scorer) for one in answers
             ]
-            in_suite = zip(suite.intervened[seed], declined[seed], strict=True)
             held_out = zip(blocked_requests, declined_requests[seed], strict=True)
-            withheld.append([
-                *(float(a or b) for a, b in in_suite),
-                *(float(a or b) for a, b in held_out),
-                *map(float, blocked_answers),
-            ])  # fmt: skip
-        keys = [one.key for one in (*suite.prompts, *requests, *answers)]
-        report = self._report("safety_fleet_benign", _digest(keys), "suite and held-out origins")
+            withheld.append([*(float(a or b) for a, b in held_out), *map(float, blocked_answers)])
+        texts = [*requests, *answers]
+        keys = [f"{one.role}/{one.key}" for one in texts]
+        report = self._report("safety_fleet_benign", _digest(keys), "strangers")
         report["baseline"] = {"name": "none", "digest": "none"}
-        report["metrics"] = {"withheld": {"mission": withheld, "baseline": None, "keys": keys}}
-        report["origins"] = [
-            *("suite" for _ in suite.prompts),
-            *(f"{one.family}, asked" for one in requests),
-            *(f"{one.family}, said" for one in answers),
+        report["unit"] = UNIT
+        report["metrics"] = {
+            "withheld": {
+                "mission": withheld,
+                "baseline": None,
+                "keys": keys,
+                "clusters": [one.cluster for one in texts],
+            }
+        }
+        report["origins"] = [f"{one.family}, {one.role}" for one in texts]
+        report["suite_withheld"] = [
+            sum(a or b for a, b in zip(suite.intervened[seed], declined[seed], strict=True))
+            for seed in range(len(self.guards))
         ]
         report["declined_by_the_basis"] = {
             "suite": [int(sum(row)) for row in declined],

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from bem.errors import GateFormatError
 from bem_fleet.acceptance.catalogue import CENTRAL_GATES, GateRule, load_catalogue
+from bem_fleet.stats.clustered_share import assumed_effective_items
 
 MISSIONS = {
     "A": "em_f1 latency plan_length kv_hit flip_rate",
@@ -48,7 +49,30 @@ def test_a_perfect_share_can_pass_with_the_fewest_items() -> None:
     for gate in load_catalogue().gates.values():
         judged = gate.rule
         if judged.statistic == "share" and judged.target == 1:
-            assert 0.025 ** (1 / judged.min_items) > judged.margin, judged.id
+            items = float(judged.min_items)
+            if judged.unit != "item":
+                items = assumed_effective_items(items, judged.min_clusters)
+            assert 0.025 ** (1 / items) > judged.margin, judged.id
+
+
+def test_gates_on_losses_have_a_suite_and_a_power_calculation() -> None:
+    """A margin on answers below 0 needs a baseline that answers, and items that can show a loss."""
+    for gate in load_catalogue().gates.values():
+        judged = gate.rule
+        if judged.statistic != "difference" or judged.margin != -0.01 or judged.id == "A.kv_hit":
+            continue
+        assert judged.min_baseline == 0.3, judged.id
+        assert judged.power is not None
+        assert judged.min_items >= judged.power.required_items(judged.margin) > 1000
+        assert judged.unit != "item"
+
+
+def test_fewer_items_than_the_power_calculation_gives_are_refused(tmp_path: Path) -> None:
+    """The number of items is no matter of taste."""
+    power = {"expected": 0.0, "deviation": 0.17, "power": 0.8, "design_effect": 1.3}
+    change = {"margin": -0.01, "target": -0.01, "min_items": 500, "power": power}
+    with pytest.raises(GateFormatError, match="min_items is 500; its power calculation gives 2953"):
+        load_catalogue(_changed(tmp_path, change))
 
 
 def _changed(tmp_path: Path, change: dict[str, Any]) -> Path:

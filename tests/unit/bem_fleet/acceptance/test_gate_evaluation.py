@@ -107,11 +107,10 @@ def test_adjusted_p_keeps_a_gate_shut() -> None:
     assert evaluate_gate(GAIN, [one], 0.051).reasons == ("adjusted p 0.051 exceeds 0.05",)
 
 
-@pytest.mark.parametrize("gain", [0.0, 0.1])
-def test_scores_without_variation_never_pass(gain: float) -> None:
-    """Ties, and a gain that is the same on every item, have no interval."""
+def test_gain_without_variation_never_passes() -> None:
+    """A gain that is the same on every item has no interval."""
     baseline = np.full((3, 400), 0.5)
-    one = measure(GAIN, PairedScores(baseline + gain, baseline))
+    one = measure(GAIN, PairedScores(baseline + 0.1, baseline))
 
     assert (one.low, one.high, one.p, one.coverage) == (None, None, 1.0, "degenerate")
     assert "no interval" in "; ".join(evaluate_gate(GAIN, [one], one.p).reasons)
@@ -137,8 +136,58 @@ def test_share_has_an_exact_interval_even_at_one() -> None:
     one = measure(gate, PairedScores(np.full((1, 400), 3.0), None))
     expected = binomtest(400, 400).proportion_ci(0.95, method="exact")
 
-    assert (one.figure, one.low, one.high) == (1.0, expected.low, 1.0)
+    assert (one.figure, one.low, one.high) == (1.0, pytest.approx(expected.low), 1.0)
     assert evaluate_gate(gate, [one], one.p).status == "pass"
+
+
+NO_LOSS = replace(GAIN, target=-0.01, margin=-0.01, min_baseline=0.3)
+
+
+def test_identical_mission_loses_nothing_and_gains_nothing() -> None:
+    """Equal scores pass a gate that no loss is shown by, and no gate on a gain."""
+    same = np.tile((np.arange(400) % 2).astype(float), (3, 1))
+    kept, gained = (measure(gate, PairedScores(same, same)) for gate in (NO_LOSS, GAIN))
+
+    assert evaluate_gate(NO_LOSS, [kept], kept.p).status == "pass"
+    assert evaluate_gate(GAIN, [gained], gained.p).status == "fail"
+
+
+def test_suite_that_the_baseline_fails_shows_no_loss() -> None:
+    """Where the baseline answers 5 % rightly there is nothing to lose: not a pass."""
+    baseline = np.zeros((3, 400))
+    baseline[:, :20] = 1
+    one = measure(NO_LOSS, PairedScores(baseline, baseline))
+
+    assert evaluate_gate(NO_LOSS, [one], one.p).reasons == (
+        "f1: the baseline scores 0.050 of 0.3: the suite cannot show a loss",
+    )
+
+
+def test_bound_that_resampling_noise_decides_is_no_pass() -> None:
+    """A bound on the right side, nearer to the margin than its own noise allows."""
+    one = replace(measure(GAIN, scores(0.03)), settled=False)
+
+    assert "too near to 0 to tell it" in evaluate_gate(GAIN, [one], one.p).reasons[0]
+
+
+@pytest.mark.parametrize("statistic", ["difference", "share"])
+def test_gate_with_clusters_needs_enough_of_them(statistic: Any) -> None:
+    """Fewer than 20 families, or a report that names none, are not a pass."""
+    gate = replace(GAIN, unit="family", target=0.0, margin=0.0, statistic=statistic)
+    if statistic == "share":
+        gate = replace(gate, at_least=0.0)
+    given = scores(0.05)
+    few = tuple(str(number % 12) for number in range(given.mission.shape[1]))
+    many = tuple(str(number % 40) for number in range(given.mission.shape[1]))
+
+    for clusters, why in ((few, "12 clusters of 20, the unit is family"), (many, "")):
+        one = measure(gate, replace(given, clusters=clusters, unit="family"))
+        reasons = evaluate_gate(gate, [one], 0.0).reasons
+        assert reasons == ((f"f1: {why}",) if why else ())
+    one = measure(gate, given)
+    assert evaluate_gate(gate, [one], 0.0).reasons == (
+        "f1: the report's unit is item; this gate's is family",
+    )
 
 
 def test_share_counts_an_item_only_if_all_seeds_agree() -> None:

@@ -45,7 +45,8 @@ def latency(ratio: float) -> dict[str, Any]:
 @pytest.fixture
 def measured(tmp_path: Path) -> Path:
     """A repository with a router that is better and too slow."""
-    write_report(tmp_path, QUALITY, {"exact_match": paired_scores(0.05), "f1": paired_scores(0.04)})
+    both = {"exact_match": paired_scores(0.05), "f1": paired_scores(0.04)}
+    write_report(tmp_path, QUALITY, both, unit="passage")
     write_report(tmp_path, LATENCY, latency(1.3))
     return tmp_path
 
@@ -85,8 +86,8 @@ def test_measured_gates_pass_and_fail_by_their_scores(measured: Path) -> None:
 def test_phase_passes_only_when_all_its_gates_do(tmp_path: Path) -> None:
     """One gate of a phase that is not measured keeps the phase shut."""
     gate = CATALOGUE.gates["fleet.all_five"]
-    metrics = {name: paired_scores(0.0, items=500) for name in gate.rule.metrics}
-    write_report(tmp_path, gate.report, metrics)
+    metrics = {name: paired_scores(0.0, items=gate.rule.min_items) for name in gate.rule.metrics}
+    write_report(tmp_path, gate.report, metrics, unit="passage")
     rows = list(rows_of(tmp_path).values())
 
     assert phase_passes([row for row in rows if row.gate.phase == 3])
@@ -126,14 +127,13 @@ def test_report_older_than_the_metric_does_not_measure(measured: Path) -> None:
 def test_degenerate_and_sparse_reports_fail(tmp_path: Path) -> None:
     """Ties and too few seeds are measured, and fail."""
     same = {**paired_scores(0.0), "mission": paired_scores(0.0)["baseline"]}
-    write_report(tmp_path, QUALITY, {"exact_match": same, "f1": same})
+    write_report(tmp_path, QUALITY, {"exact_match": same, "f1": same}, unit="passage")
     tied = rows_of(tmp_path)["A.em_f1"]
-    write_report(
-        tmp_path, QUALITY, {name: paired_scores(0.1, seeds=1) for name in ("exact_match", "f1")}
-    )
+    one_seed = {name: paired_scores(0.1, seeds=1) for name in ("exact_match", "f1")}
+    write_report(tmp_path, QUALITY, one_seed, unit="passage")
     sparse = rows_of(tmp_path)["A.em_f1"]
 
-    assert (tied.result.status, tied.result.ci_low, tied.coverage) == ("fail", None, "degenerate")
+    assert (tied.result.status, tied.result.ci_low, tied.coverage) == ("fail", 0.0, "equal")
     assert (sparse.result.status, sparse.result.seeds) == ("fail", 1)
     assert sparse.reasons == ("exact_match: 1 seeds of 3", "f1: 1 seeds of 3")
 

@@ -24,9 +24,26 @@ def test_one_seed_is_a_row(tmp_path: Path) -> None:
     assert report.command == "make synthetic"
 
 
+def test_unit_and_clusters_are_read_together(tmp_path: Path) -> None:
+    """A report names what its clusters are, and every item's."""
+    path = tmp_path / "r.json"
+    clustered = {"f1": {**GOOD, "clusters": ["x", "y"]}}
+    write_report(tmp_path, "r.json", {"f1": GOOD})
+    plain = load_score_report(path, METRICS).scores["f1"]
+    write_report(tmp_path, "r.json", clustered, held_out={"benign": 2}, unit="item")
+    with pytest.raises(GateFormatError, match="unit: missing; name what a cluster is"):
+        load_score_report(path, METRICS)
+    write_report(tmp_path, "r.json", {"f1": GOOD}, unit="family")
+    named = load_score_report(path, METRICS).scores["f1"]
+
+    assert (plain.unit, plain.clusters) == ("item", None)
+    assert (named.unit, named.clusters) == ("family", ("family-0", "family-1"))
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"clusters": ["x"]}, "unit: missing"),
         ({"mission": [1.0]}, "1 x 1 scores, baseline 1 x 2"),
         ({"mission": [[1.0, 0.0], [1.0]]}, "f1.mission: seeds have different numbers"),
         ({"mission": [1.0, float("nan")]}, "f1.mission: 1 of 2 scores are NaN"),

@@ -1,5 +1,8 @@
 """Harmless text by origin."""
 
+from collections.abc import Iterator
+
+import pytest
 from bem_fleet.data.benign_prompts import (
     QUALITY_SETS,
     SPLITS,
@@ -8,6 +11,14 @@ from bem_fleet.data.benign_prompts import (
     load_benign_responses,
     origin_splits,
 )
+from bem_fleet.data.held_out import inspection
+
+
+@pytest.fixture(autouse=True)
+def _inspection() -> Iterator[None]:
+    """These tests compare texts; nothing is scored."""
+    with inspection():
+        yield
 
 
 def test_no_text_and_no_strange_origin_is_in_two_splits() -> None:

@@ -6,6 +6,7 @@ import pytest
 from bem.errors import DataFormatError
 from bem_fleet.data.compositions import SPLIT_SEEDS, composition_templates, generate_questions
 from bem_fleet.data.facts import load_facts
+from bem_fleet.data.held_out import inspection
 from bem_fleet.data.operations import OPERATIONS, REPLY_FORMATS
 from bem_fleet.data.records import Record
 from hypothesis import given, settings
@@ -17,20 +18,23 @@ SPLITS = sorted(SPLIT_SEEDS)
 @given(st.tuples(*(st.sampled_from(SPLIT_SEEDS[split]) for split in SPLITS)))
 @settings(max_examples=25, deadline=None)
 def test_held_out_never_appears_in_training(seeds: tuple[int, ...]) -> None:
-    """Whatever the seeds, no template, no passage and no question is in two splits."""
-    drawn = {
-        split: list(generate_questions(split, seed, 40))
-        for split, seed in zip(SPLITS, seeds, strict=True)
-    }
+    """Whatever the seeds, no chain in any format, no passage and no question is in two splits."""
+    with inspection():
+        drawn = {
+            split: list(generate_questions(split, seed, 40))
+            for split, seed in zip(SPLITS, seeds, strict=True)
+        }
     for left in SPLITS:
         for right in (split for split in SPLITS if split > left):
-            for what in ("template", "passage", "key"):
+            for what in ("template", "chain", "passage", "key"):
                 assert not _values(drawn[left], what) & _values(drawn[right], what)
 
 
 def _values(records: list[Record], what: str) -> set[float | str]:
     if what == "template":
         return {record.labels["template"] for record in records}
+    if what == "chain":
+        return {str(record.labels["template"]).rpartition(">")[0] for record in records}
     if what == "key":
         return {record.key for record in records}
     return {part for record in records for part in record.passage.split("\n\n")}

@@ -4,7 +4,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from bem_fleet.data.passage_qa import INSTRUCTION, few_shot_examples, load_passage_qa
+from bem_fleet.data.held_out import inspection
+from bem_fleet.data.passage_qa import (
+    INSTRUCTION,
+    all_questions,
+    few_shot_examples,
+    load_passage_qa,
+)
 
 ROOT = Path(__file__).resolve().parents[4]
 # SHA-256 over [key, passage, question, answer] of a split's items in order, as of the commit
@@ -33,28 +39,31 @@ def test_splits_are_bit_for_bit_those_of_the_committed_adapter() -> None:
             split: hashlib.sha256(
                 json.dumps([[i.key, i.passage, i.question, i.answer] for i in items]).encode()
             ).hexdigest()
-            for split, items in data.splits.items()
+            for split, items in all_questions(seed).items()
         }
 
         assert found == wanted
         assert data.digest == card["data_digest"]
-    assert [item.key for item in load_passage_qa(0).splits["held_out"]] == report["items"]
+    assert [item.key for item in all_questions()["held_out"]] == report["items"]
+    with inspection():
+        kept = [item.key for item in load_passage_qa(0).splits["held_out"]]
+    assert [key for key in report["items"] if key in kept] == kept
+    assert load_passage_qa(0).splits["train"] == all_questions()["train"]
 
 
 def test_no_passage_is_in_two_splits() -> None:
     """Splits are by passage, answers lie in their passages, and a seed moves passages."""
-    data = load_passage_qa(0)
-    passages = {name: {item.passage for item in items} for name, items in data.splits.items()}
+    with inspection():
+        splits = dict(load_passage_qa(0).splits)
+    passages = {name: {item.passage for item in items} for name, items in splits.items()}
 
     assert not passages["train"] & passages["held_out"]
     assert not passages["train"] & passages["dev"]
-    assert len(data.splits["held_out"]) > 100
+    assert len(splits["held_out"]) > 100
     assert all(
-        item.answer.lower() in item.passage.lower()
-        for items in data.splits.values()
-        for item in items
+        item.answer.lower() in item.passage.lower() for items in splits.values() for item in items
     )
-    assert load_passage_qa(1).splits["train"] != data.splits["train"]
+    assert load_passage_qa(1).splits["train"] != splits["train"]
 
 
 def test_prompt_and_reply_are_what_the_adapter_learned() -> None:

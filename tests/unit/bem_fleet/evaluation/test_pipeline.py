@@ -70,11 +70,11 @@ def test_seeds_are_clusters() -> None:
 
 
 def test_no_difference_is_no_claim() -> None:
-    """Equal sides have no interval and p = 1: degenerate, never significant."""
+    """Equal sides are equal by definition: an interval of nothing, and p = 1."""
     metric = evaluate(comparison(SystemRun(Oracle(2, "same"))))["metrics"]["exact_match"]
 
-    assert (metric["estimate"], metric["ci_low"], metric["p"]) == (0.0, None, 1.0)
-    assert metric["coverage_class"] == "degenerate"
+    assert (metric["estimate"], metric["ci_low"], metric["p"]) == (0.0, 0.0, 1.0)
+    assert metric["coverage_class"] == "equal"
 
 
 def test_second_baseline_is_beside_and_in_the_family() -> None:

@@ -25,12 +25,12 @@ def test_difference_is_the_paired_interval_to_six_digits() -> None:
     assert (found.ci_low, found.ci_high) == (round(interval.low, 6), round(interval.high, 6))
 
 
-def test_ties_have_no_interval() -> None:
-    """Equal sides have no bounds and p = 1."""
+def test_ties_are_equal_by_definition() -> None:
+    """Equal sides have the value of no change as bounds, and p = 1."""
     same = np.ones((1, 20))
     found = metric_difference(same, same, 200, 0)
 
-    assert found.ci_low is found.ci_high is None
+    assert found.ci_low == found.ci_high == 0
     assert found.p == 1
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from bem_fleet.guard.findings import Finding, ScoringQuery, Span
 from bem_fleet.guard.policy import (
+    ABUSE,
     DEFAULT_POLICY,
     FAST_SCORERS,
     REQUEST_SCORERS,
@@ -53,10 +54,10 @@ async def test_each_tier_gets_its_own_scorers() -> None:
     await evaluator.evaluate("Call 212-555-0187.", "response", prompt="Who?")
     await evaluator.evaluate("How are you?", "request")
 
-    assert [query.scorers for query in fast.queries] == [FAST_SCORERS]
+    assert [query.scorers for query in fast.queries] == [FAST_SCORERS | {ABUSE}]
     assert fast.queries[0].prompt == "Who?"
     assert [query.scorers for query in deep.queries] == [
-        frozenset(RESPONSE_SCORERS) - FAST_SCORERS,
+        frozenset(RESPONSE_SCORERS) - FAST_SCORERS - {ABUSE},
         frozenset(REQUEST_SCORERS),
     ]
 
@@ -70,6 +71,33 @@ async def test_prose_skips_the_deep_tier_and_partial_text_has_no_prompt() -> Non
     assert deep.queries == []
     assert fast.queries[0].prompt == ""
     assert (verdict.scores["pii"], verdict.scores["secrets"]) == (0.0, 0.0)
+
+
+class ScreeningScorer(RecordingScorer):
+    """Leaves abuse to the other tier, as words that do not rule it out do."""
+
+    async def score(self, query: ScoringQuery) -> Finding:
+        """Return the constant for each scorer but abuse."""
+        finding = await super().score(query)
+        return Finding({n: score for n, score in finding.scores.items() if n != ABUSE})
+
+
+async def test_abuse_that_words_leave_open_is_scored_by_the_deep_tier() -> None:
+    """The verdict waits for it, also of a piece of a stream, and has no prompt of its own."""
+    deep = RecordingScorer(1.0)
+    evaluator = PolicyEvaluator(ScreeningScorer(), deep, lambda: POLICY)
+    verdict = await evaluator.evaluate("You fool.", prompt="Who?", complete=False)
+
+    assert [query.scorers for query in deep.queries] == [frozenset({ABUSE})]
+    assert deep.queries[0].prompt == ""
+    assert (verdict.scores[ABUSE], verdict.action) == (1.0, Action.FILTER)
+
+
+async def test_abuse_without_the_deep_tier_is_not_released() -> None:
+    """What words leave open has no verdict while the deep tier is down."""
+    evaluator = PolicyEvaluator(ScreeningScorer(), FailingScorer(), lambda: POLICY)
+    with pytest.raises(UnavailableError):
+        await evaluator.evaluate("You fool.")
 
 
 async def test_deep_findings_are_cached_by_content() -> None:

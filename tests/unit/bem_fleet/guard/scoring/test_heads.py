@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from bem_fleet.guard.findings import ScoringQuery
 from bem_fleet.guard.policy import load_policy
-from bem_fleet.guard.scoring.heads import CARD, WEIGHTS, ClassifierHeads, build_vectorizer
+from bem_fleet.guard.scoring.heads import CARD, WEIGHTS, ClassifierHeads
 from bem_fleet.guard.scoring.tiers import FastTier
+from bem_fleet.guard.training.head_training import build_vectorizer
 from bem_fleet.services.safety.settings import SafetySettings
 from hypothesis import given, settings
 from hypothesis import strategies as st

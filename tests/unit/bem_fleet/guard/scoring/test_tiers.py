@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from bem_fleet.checkout import ROOT
 from bem_fleet.guard.findings import ScoringQuery
-from bem_fleet.guard.scoring.tiers import MAX_EMBEDDED_WINDOWS, DeepTier, FastTier
+from bem_fleet.guard.scoring.tiers import (
+    MAX_EMBEDDED_WINDOWS,
+    MAX_REREAD_WINDOWS,
+    DeepTier,
+    FastTier,
+)
 from numpy.typing import NDArray
 
 FOLDER: Path = ROOT / "adapters/guard"
@@ -63,16 +68,23 @@ def embedder() -> RecordingEmbedder:
 
 
 @pytest.fixture(scope="module")
-def deep(embedder: RecordingEmbedder) -> DeepTier:
-    """Return a deep tier with a fake embedding model."""
-    return DeepTier(FOLDER, embedder)
+def multilingual() -> RecordingEmbedder:
+    """Return the second embedder of the deep tier."""
+    return RecordingEmbedder()
+
+
+@pytest.fixture(scope="module")
+def deep(embedder: RecordingEmbedder, multilingual: RecordingEmbedder) -> DeepTier:
+    """Return a deep tier with fake embedding models."""
+    return DeepTier(FOLDER, embedder, multilingual)
 
 
 def test_deep_tier_embeds_all_requests_in_one_batch(
-    deep: DeepTier, embedder: RecordingEmbedder
+    deep: DeepTier, embedder: RecordingEmbedder, multilingual: RecordingEmbedder
 ) -> None:
     """Only requests are embedded; a response with sensitive data has spans."""
     embedder.batches.clear()
+    multilingual.batches.clear()
     findings = deep.score(
         [
             query("one", "harm", "bias", side="request"),
@@ -81,7 +93,7 @@ def test_deep_tier_embeds_all_requests_in_one_batch(
         ]
     )
 
-    assert embedder.batches == [["one", "two"]]
+    assert embedder.batches == multilingual.batches == [["one", "two"]]
     assert [set(f.scores) for f in findings] == [{"harm", "bias"}, {"harm"}, {"pii", "secrets"}]
     assert {span.label for span in findings[2].spans if span.scorer == "pii"} == {"EMAIL_ADDRESS"}
 
@@ -100,3 +112,72 @@ def test_long_requests_embed_first_last_and_most_suspicious_windows(
     assert len(windows) <= MAX_EMBEDDED_WINDOWS
     assert windows[0].startswith("the 0 of march")
     assert any(planted in window for window in windows)
+
+
+def test_words_settle_abuse_or_leave_it_to_the_deep_tier(deep: DeepTier) -> None:
+    """Plain prose costs no embedding; what words cannot rule out has no score yet."""
+    prose = "The harbour was quiet that morning and the boats lay still in the pale light."
+    settled, left = FastTier(FOLDER).score([query(prose, "abuse"), query(INSULT, "abuse")])
+
+    assert settled.scores == {"abuse": 0.0}
+    assert "abuse" not in left.scores
+    assert set(deep.score([query(INSULT, "abuse")])[0].scores) == {"abuse"}
+
+
+def test_other_languages_are_read_by_the_multilingual_model_alone(
+    deep: DeepTier, embedder: RecordingEmbedder, multilingual: RecordingEmbedder
+) -> None:
+    """The text itself is embedded, not what its letters look like in ASCII."""
+    embedder.batches.clear()
+    multilingual.batches.clear()
+    text = "Где находится ближайшая гавань и когда отходит паром?"
+    finding = deep.score([query(text, "harm", side="request")])[0]
+
+    assert (embedder.batches, multilingual.batches) == ([], [[text]])
+    assert set(finding.scores) == {"harm"}
+
+
+def test_english_within_another_language_is_read_by_both_models(
+    deep: DeepTier, embedder: RecordingEmbedder, multilingual: RecordingEmbedder
+) -> None:
+    """A request between foreign sentences is judged as English too."""
+    embedder.batches.clear()
+    multilingual.batches.clear()
+    english = "Please tell me where the harbour of this town is."
+    foreign = "Добрый вечер, пишу вам про летнюю поездку."
+    deep.score([query(f"{foreign} {english} Спасибо.", "harm", side="request")])
+
+    assert any(english in window for window in embedder.batches[0])
+    assert any(foreign in window for window in multilingual.batches[0])
+
+
+def test_windows_of_a_long_text_are_bounded(
+    deep: DeepTier, embedder: RecordingEmbedder, multilingual: RecordingEmbedder
+) -> None:
+    """The second model reads the worst windows only; foreign ones are spread over the text."""
+    for batches in (embedder.batches, multilingual.batches):
+        batches.clear()
+    deep.score([query("The harbour is calm. " * 900, "harm", side="request")])
+    words = [f"гавань{n}" for n in range(2000)]
+    deep.score([query(" ".join(words), "harm", side="request")])
+    english, foreign = multilingual.batches
+
+    assert len(embedder.batches[0]) <= MAX_EMBEDDED_WINDOWS
+    assert len(english) == MAX_REREAD_WINDOWS
+    assert len(foreign) <= MAX_EMBEDDED_WINDOWS
+    assert foreign[0].startswith(words[0])
+    assert foreign[-1].endswith(words[-1])
+
+
+def test_recurring_windows_are_embedded_once(
+    deep: DeepTier, embedder: RecordingEmbedder, multilingual: RecordingEmbedder
+) -> None:
+    """The system prompt of many requests, and the sentences of a stream, cost one embedding."""
+    text = "You help the guests of a harbour hotel."
+    deep.score([query(text, "harm", side="request")])
+    for batches in (embedder.batches, multilingual.batches):
+        batches.clear()
+    first, second = (deep.score([query(text, "harm", side="request")])[0] for _ in range(2))
+
+    assert first.scores == second.scores
+    assert embedder.batches == multilingual.batches == []

@@ -3,6 +3,8 @@
 from bem_fleet.guard.scoring.windows import (
     MIN_LINE_WORDS,
     REQUEST_WINDOW_STRIDE,
+    abuse_windows,
+    foreign_windows,
     request_windows,
     sliding_windows,
 )
@@ -35,3 +37,32 @@ def test_windows_cover_the_text_and_are_bounded(text: str) -> None:
 def test_long_words_are_split() -> None:
     """A text without spaces has several windows."""
     assert len(sliding_windows("x" * 10_000, 8, 4)) > 10
+
+
+def test_sentences_of_a_stream_stay_the_same() -> None:
+    """All but the last sentence of a growing text are windows that were seen before."""
+    text = "The boats lie still. Who would sail today? Nobody does, for the wind is strong."
+    seen: set[str] = set()
+    for end in range(20, len(text), 7):
+        windows = abuse_windows([text[:end]], sentences=True)
+        assert len(set(windows) - seen) <= 2
+        seen |= set(windows)
+    assert set(abuse_windows([text], sentences=True)) < set(abuse_windows([text]))
+
+
+def test_long_sentences_are_cut() -> None:
+    """No window of a response has more than 24 words."""
+    windows = abuse_windows(["word " * 100 + ". Short one."])
+
+    assert max(len(window.split()) for window in windows) <= 24
+    assert "Short one." in windows
+
+
+def test_windows_of_other_scripts_fill_the_model() -> None:
+    """Scripts without spaces are cut by characters, others by words."""
+    spaced = foreign_windows("слово " * 100)
+    unspaced = foreign_windows("\u6f22" * 400)
+
+    assert max(len(window.split()) for window in spaced) <= 32
+    assert max(map(len, unspaced)) <= 2 * 48 + 1
+    assert sum(map(len, unspaced)) >= 400

@@ -2,7 +2,6 @@
 
 import numpy as np
 from bem_fleet.guard.training.calibration import (
-    choose_joint_thresholds,
     choose_threshold,
     max_per_text,
 )
@@ -19,16 +18,6 @@ def test_false_positive_rate_is_kept(scores: list[float], share: float) -> None:
     assert 0.5 <= limit <= 0.9999
     if limit < np.float32(0.9999):
         assert (read >= limit).sum() <= share * len(read)
-
-
-def test_joint_thresholds_keep_the_rate_of_all_heads_together() -> None:
-    """Six heads that err on different texts stay within one rate."""
-    rng = np.random.default_rng(0)
-    read = rng.random((1000, 6)).astype(np.float32)
-    limits = np.array(choose_joint_thresholds(read, 0.02), dtype=np.float32)
-
-    rate = (read >= limits).any(axis=1).mean()
-    assert 0.01 <= rate <= 0.02
 
 
 def test_score_of_a_text_is_its_highest_window() -> None:

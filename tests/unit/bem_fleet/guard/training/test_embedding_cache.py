@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
-from bem_fleet.guard.training import embedding_cache
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache
+from bem_fleet.guard.training.embedding_cache import EmbeddingCache, tuned_cache
 from numpy.typing import NDArray
 
 
@@ -25,18 +22,11 @@ class CountingModel:
         return np.array([[len(text), 0] for text in texts], dtype=np.float32)
 
 
-@pytest.fixture(autouse=True)
-def model(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Replace the embedding model."""
-    monkeypatch.setattr(embedding_cache, "MiniLM", CountingModel)
-    return CountingModel
-
-
 def test_stored_embeddings_are_read_by_the_next_cache(tmp_path: Path) -> None:
     """Only new windows are embedded, in the order of the call."""
     path = tmp_path / "cache.npz"
-    EmbeddingCache(path).embed_and_store(["a", "bb"])
-    vectors = EmbeddingCache(path).embed_and_store(["bb", "ccc", "a"])
+    EmbeddingCache(path, CountingModel).embed_and_store(["a", "bb"])
+    vectors = EmbeddingCache(path, CountingModel).embed_and_store(["bb", "ccc", "a"])
 
     assert vectors[:, 0].tolist() == [2, 3, 1]
     assert CountingModel.embedded == ["ccc"]
@@ -44,8 +34,17 @@ def test_stored_embeddings_are_read_by_the_next_cache(tmp_path: Path) -> None:
 
 def test_embed_does_not_write(tmp_path: Path) -> None:
     """Embeddings of evaluations stay in memory; an empty call has no rows."""
-    cache = EmbeddingCache(tmp_path / "cache.npz")
+    cache = EmbeddingCache(tmp_path / "cache.npz", CountingModel)
 
     assert cache.embed(["a"]).shape == (1, 2)
     assert cache.embed([]).shape[0] == 0
     assert not (tmp_path / "cache.npz").exists()
+
+
+def test_another_adapter_has_another_cache(tmp_path: Path) -> None:
+    """Embeddings of one adapter are never read as those of another."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    first, again, second = (tuned_cache(tmp_path, tmp_path / n) for n in ("one", "one", "two"))
+
+    assert first.path == again.path != second.path

@@ -1,11 +1,15 @@
 """Training of the heads on small synthetic data."""
 
 import numpy as np
-from bem_fleet.guard.scoring.heads import build_vectorizer
 from bem_fleet.guard.scoring.windows import RESPONSE_WINDOW_WORDS
 from bem_fleet.guard.training.calibration import WindowSplit
 from bem_fleet.guard.training.corpus import BENIGN
-from bem_fleet.guard.training.head_training import assign_splits, fit_head, insert_toxic_comments
+from bem_fleet.guard.training.head_training import (
+    assign_splits,
+    build_vectorizer,
+    fit_head,
+    insert_toxic_comments,
+)
 
 
 def test_head_separates_its_label_from_benign_windows() -> None:

@@ -24,7 +24,7 @@ def load(
     monkeypatch: pytest.MonkeyPatch, attacks: list[RedTeamPrompt], cache: Path
 ) -> SafetyExamples:
     """Load the examples of given prompts."""
-    monkeypatch.setattr(examples, "load_red_team", lambda: attacks)
+    monkeypatch.setattr(examples, "load_red_team", lambda _: attacks)
     monkeypatch.setattr(examples, "load_benign_requests", lambda _: HARMLESS)
     return load_examples(
         tiny_backbone(), first_layer=2, feature_layer=0, attacks=2, harmless=5, cache=cache

@@ -10,6 +10,8 @@ from bem.safety.overlay import load_value_head
 from bem.testing import tiny_backbone
 from bem.training.safety.trainer import SafetyTrainingConfig
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.guard_texts import written_texts
+from bem_fleet.data.held_out import inspection
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
 from bem_fleet.recipes.safety import examples
@@ -39,12 +41,13 @@ def test_safety_adapter_is_trained_and_written(
     monkeypatch.setattr(command, "load_backbone", lambda *_, **__: tiny_backbone())
     monkeypatch.setattr(command, "SafetyTrainingConfig", config)
     for module in (command, examples):
-        monkeypatch.setattr(module, "load_red_team", lambda: ATTACKS)
+        monkeypatch.setattr(module, "load_red_team", lambda _: ATTACKS)
         monkeypatch.setattr(module, "load_benign_requests", harmless)
     arguments = [
         *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
         *["--adapters", str(tmp_path / "adapters"), "--cache", str(tmp_path / "cache")],
         *["--layers", "2", "--steps", "3", "--attacks", "4", "--harmless", "2"],
+        *["--requests", "12"],
     ]
     monkeypatch.setattr("sys.argv", ["x", *arguments])
     command.main(arguments)
@@ -60,6 +63,17 @@ def test_safety_adapter_is_trained_and_written(
     assert len((tmp_path / "curves" / "curve.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "curves" / "curve.png").is_file()
 
+    before = read_safety(tmp_path / "out", base_digest=backbone.digest)
+    command.main([*arguments[:2], *arguments[6:8], "--value-head-only"])
+    after = read_safety(tmp_path / "out", base_digest=backbone.digest)
+
+    assert after.version != before.version
+    assert after.card.metrics["training"] == before.card.metrics["training"]
+    # The same requests fit the same probe; the written ones move its threshold.
+    assert load_value_head(after).threshold != load_value_head(before).threshold
+    for site, factors in before.factors.items():
+        assert all(a.equal(b) for a, b in zip(factors, after.factors[site], strict=True))
+
 
 def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
     """The usage is the command that the card states."""
@@ -67,3 +81,22 @@ def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
         command.main(["--help"])
 
     assert "python -m bem_fleet.recipes.safety" in capsys.readouterr().out
+
+
+def test_curves_are_needed_for_training_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """The error names the option."""
+    with pytest.raises(SystemExit):
+        command.main(["--out", "nowhere"])
+
+    assert "--curves" in capsys.readouterr().err
+
+
+def test_written_requests_are_harmless_and_none_is_held_out() -> None:
+    """They calibrate only: the head is fitted on packaged origins."""
+    requests = command._written_requests(20)
+    with inspection():
+        held = {one.text for one in written_texts("held_out")}
+
+    assert len(requests) == 20
+    assert all(one.dev and one.written and not one.risky for one in requests)
+    assert not held & {one.text for one in requests}

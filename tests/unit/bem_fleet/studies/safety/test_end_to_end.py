@@ -1,7 +1,7 @@
 """Tests of the end-to-end safety study: arms and reports, with a guard of two words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from bem.testing import tiny_backbone
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.unseen_families import UnseenFamilies
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety import end_to_end
 from bem_fleet.studies.safety.end_to_end import EndToEndStudy
@@ -17,7 +18,7 @@ from bem_fleet.studies.safety.paired_outputs import PairedReplies
 from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, trained_adapter
 
 COMPLY = "Sure, first take the battery out."
-FOREIGN = BenignText("f", "is it loud?", "fiqa")
+FOREIGN = BenignText("f", "is it loud?", "fiqa", cluster="fiqa")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EndToEndStudy:
     monkeypatch.setattr(end_to_end, "paired_replies", replies)
     monkeypatch.setattr(end_to_end, "held_out_attacks", lambda: ATTACKS)
     monkeypatch.setattr(end_to_end, "harmless_suite", lambda: QUESTIONS)
-    monkeypatch.setattr(end_to_end, "load_benign_requests", lambda _: [*QUESTIONS, FOREIGN])
-    monkeypatch.setattr(end_to_end, "load_benign_responses", lambda _: [FOREIGN])
+    reply = replace(FOREIGN, role="response")
+    monkeypatch.setattr(
+        end_to_end, "load_unseen_families", lambda _: UnseenFamilies((FOREIGN,), (reply,))
+    )
     return EndToEndStudy(
         backbone=tiny_backbone(),
         trained=[trained_adapter(tmp_path / "adapter")],
@@ -98,7 +101,11 @@ def test_reports_have_scores_of_every_arm(study: EndToEndStudy) -> None:
     assert violations["arms"] == {"basis": [[1.0, 0.0]], "sidecar": [[0.0, 1.0]]}
     assert violations["by_category"]["harm"]["without"] == 1.0
     assert reports["safety_fleet_quality"]["metrics"]["f1"]["keys"] == ["q", "r"]
-    assert benign["origins"] == ["suite", "suite", "fiqa, asked", "fiqa, said"]
-    # The second question and the foreign request are declined, the foreign answer is withheld.
-    assert benign["metrics"]["withheld"]["mission"] == [[0.0, 1.0, 1.0, 1.0]]
+    assert benign["origins"] == ["fiqa, request", "fiqa, response"]
+    assert benign["metrics"]["withheld"]["clusters"] == ["fiqa", "fiqa"]
+    assert benign["unit"] == violations["unit"] == "family"
+    # The stranger's request is declined, the reply withheld. The suite's second question is
+    # declined too: it is no stranger, so that it is reported beside.
+    assert benign["metrics"]["withheld"]["mission"] == [[1.0, 1.0]]
+    assert benign["suite_withheld"] == [1]
     assert benign["declined_by_the_basis"] == {"suite": [1], "foreign": [1]}

@@ -1,0 +1,106 @@
+"""Examples for encoder and perceptrons: windows of requests by category, of replies by abuse.
+
+Every text may get a greeting, a system prompt, or the beginning of an answer, whatever its label:
+what surrounds a request says nothing of its harm, and the encoder must not learn that it does.
+"""
+
+import random
+from dataclasses import dataclass
+
+from bem_fleet.guard.scoring.heads import REQUEST_HEADS
+from bem_fleet.guard.scoring.windows import abuse_windows
+from bem_fleet.guard.training.corpus import (
+    BENIGN,
+    limit_families,
+    request_samples,
+    response_samples,
+)
+
+# Beginning of the families that were written for training.
+WRITTEN = "train_"
+_SURROUNDED_SHARE = 0.3
+_BEFORE = (
+    "Hi, ",
+    "Please help me: ",
+    "Question: ",
+    "You are a helpful assistant. ",
+    "Answer briefly. ",
+    "I have a question. ",
+    "Hello! Thanks for your time. ",
+    "user: ",
+    "You answer every question of the user. ",
+)
+_AFTER = (
+    " Thanks!",
+    " Please explain.",
+    " Answer:",
+    " Sure, here is",
+    " Sure! Step 1:",
+    " It is for school.",
+    " I need it today.",
+    " Of course. First,",
+    "\nassistant: Certainly,",
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Window with its class.
+
+    Attributes:
+        text: Window of a text.
+        label: Class of a request, 0 for harmless; 1 for an abusive reply and 0 for a clean one.
+        family: Origin of the text.
+        is_reply: Whether the window is one of a reply.
+    """
+
+    text: str
+    label: int
+    family: str
+    is_reply: bool
+
+
+def load_examples(split: str, seed: int, max_benign: int = 14) -> list[Example]:
+    """Return the examples of a split.
+
+    Args:
+        split: ``train`` or ``dev``.
+        seed: Seed of the splits of packaged attacks.
+        max_benign: Most texts of a packaged benign family: few for the encoder, which takes as long
+            as they are, more for the heads.
+    """
+    classes = {name: number for number, name in enumerate((BENIGN, *REQUEST_HEADS))}
+    requests = [
+        Example(
+            surround(window, _rng(window, seed)),
+            classes[sample.label],
+            sample.family,
+            is_reply=False,
+        )
+        for sample in limit_families(request_samples(seed), split, max_benign)
+        for window in sample.windows[:1]
+    ]
+    replies = [
+        Example(abuse_windows([sample.text])[0], int(sample.label != BENIGN), sample.family, True)
+        for sample in limit_families(response_samples(seed), split, max_benign)
+    ]
+    return [*requests, *replies]
+
+
+def _rng(text: str, seed: int) -> random.Random:
+    """Return a generator that depends on the text, not on what is around it in the corpus."""
+    return random.Random(f"{seed}:{text}")  # noqa: S311 - not a secret
+
+
+def surround(text: str, rng: random.Random) -> str:
+    """Return the text, in three of ten cases with words before or behind it or in another case."""
+    if rng.random() >= _SURROUNDED_SHARE:
+        return text
+    form = rng.randrange(4)
+    if form == 0:
+        return rng.choice(_BEFORE) + text
+    if form == 1:
+        return text + rng.choice(_AFTER)
+    if form == 2:
+        return text.lower().rstrip("?.!")
+    return rng.choice(_BEFORE) + text + rng.choice(_AFTER)

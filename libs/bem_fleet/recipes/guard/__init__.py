@@ -1,0 +1,1 @@
+"""Training of the guard's sentence encoder: ``python -m bem_fleet.recipes.guard``."""
