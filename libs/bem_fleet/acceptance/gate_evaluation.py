@@ -221,7 +221,8 @@ def _measure_share(gate: GateRule, name: str, scores: PairedScores) -> Measureme
     upper = math.inf if gate.at_most is None else gate.at_most
     lower = -math.inf if gate.at_least is None else gate.at_least
     within = (mission <= upper) & (mission >= lower)
-    counted = within.all(axis=0) if gate.direction == "higher" else within.any(axis=0)
+    combine = np.logical_and if gate.direction == "higher" else np.logical_or
+    counted = combine.reduce(within, axis=0)
     seeds, items = mission.shape
     found = clustered_share(
         counted, gate.margin, item_clusters=scores.clusters, confidence=CONFIDENCE

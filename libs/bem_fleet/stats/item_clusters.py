@@ -49,7 +49,9 @@ def cluster_sums(values: FloatArray, numbers: Numbers) -> FloatArray:
     """
     count = int(numbers.max()) + 1
     rows = np.atleast_2d(values)
-    sums = np.stack([np.bincount(numbers, weights=row, minlength=count) for row in rows])
+    sums = np.zeros((len(rows), count))
+    for total, row in zip(sums, rows, strict=True):
+        np.add.at(total, numbers, row)
     return sums.reshape(*values.shape[:-1], count)
 
 
