@@ -87,7 +87,7 @@ STREAMS: dict[str, Make] = {
 
 def measure_tests(streams: int, pairs: int) -> list[dict[str, Any]]:
     """Return the shares of streams in which a true null hypothesis is rejected."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, make in STREAMS.items():
         values = make(np.random.default_rng([31, len(rows)]), (streams, pairs))
         bets = BettingTest(null=0, greater=False, alpha=ALPHA, streams=streams)
@@ -151,7 +151,7 @@ GATE_TRAFFIC: dict[str, dict[str, float]] = {
 def measure_gate(streams: int, pairs: int) -> list[dict[str, Any]]:
     """Return the shares of false verdicts of the live gate under the default terms."""
     terms = default_terms()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, kind in GATE_TRAFFIC.items():
         row: dict[str, Any] = {"traffic": name}
         for harm in ("nothing", "latency", "errors"):

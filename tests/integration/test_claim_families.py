@@ -134,7 +134,8 @@ async def test_copies_of_a_true_claim_lower_no_other_claim(stub: Any) -> None:
 async def test_bad_record_is_named_and_harms_no_other(stub: Any, redis_server: RedisServer) -> None:
     """The whole service works beside a record that is no claim; the record is listed by id."""
     await stub.Compare(compare("c1"))
-    async with redis.Redis.from_url(redis_server.url, decode_responses=True) as raw:
+    client: Any = redis.Redis.from_url(redis_server.url, decode_responses=True)
+    async with client as raw:
         (_, fields), *_ = await raw.xrange("bem:claims")
         fields["claim"] = re.sub(r'"figure":[^,]*', '"figure":1e308', fields["claim"])
         bad = await raw.xadd("bem:claims", fields)

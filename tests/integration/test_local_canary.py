@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 from bem_fleet.cli import main
-from bem_fleet.cli.operator_key import VARIABLE
+from bem_fleet.operator_key import VARIABLE
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel

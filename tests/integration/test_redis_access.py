@@ -14,6 +14,7 @@ from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
 from bem_fleet.services.validation.canary_observations import CanaryObservations, ProbeScore
 from bem_fleet.services.validation.claim_ledger import ClaimLedger
+from bem_fleet.services.validation.declared_families import declare_family
 from fleet import wire
 from fleet.audit_chain import ChainWriter
 from fleet.audit_log import verify_log
@@ -22,12 +23,14 @@ from fleet.streams import StreamWriter
 from fleet.testing import RedisServer
 from redis.exceptions import NoPermissionError
 
+from tests.unit.services.validation.test_claim_ledger import claim
+
 RULES = redis_users(load_descriptors())
 KEYS = {
     "gateway": ("bem:feedback", "bem:feedback:once:k", "bem:canary:default/router/a"),
     "validation": (
-        *("bem:claims", "bem:claims:keys", "bem:claims:p", "bem:canary:default/router/a"),
-        *("bem:audit", "bem:audit:head"),
+        *("bem:claims", "bem:claims:keys", "bem:claims:contents", "bem:claims:families"),
+        *("bem:canary:default/router/a", "bem:audit", "bem:audit:head"),
     ),
     "orchestrator": ("bem:audit", "bem:audit:head"),
     "safety": ("bem:audit", "bem:audit:head", "bem:safety:strength"),
@@ -143,9 +146,12 @@ async def test_every_service_can_do_its_work(access: Access) -> None:
     canary = f"{wire.CANARY_STREAM_PREFIX}default/router/a"
     await feedback.append({wire.PAIR_FIELD: b"\xff"}, canary)
     await feedback.close()
-    ledger = ClaimLedger(access.url("validation"), wire.CLAIMS_STREAM)
+    ledger = ClaimLedger(access.url("validation"), wire.CLAIMS_STREAM, ())
     await ledger.ping()
-    claims = (await ledger.family(), await ledger.page("", 10), await ledger.find("k", "d"))
+    declared = await declare_family(ledger, "study", {"quality": {"metric": "f1"}})
+    recorded = await ledger.append(claim("k", "d"), len(await ledger.entries()))
+    claims, faults = await ledger.page("", 10)
+    known = (await ledger.find("k", "d"), await ledger.indices())
     await ledger.close()
     observations = CanaryObservations(access.url("validation"))
     await observations.append_score("default/router/a", ProbeScore(0, 1.0, 0.5))
@@ -161,7 +167,10 @@ async def test_every_service_can_do_its_work(access: Access) -> None:
         report = verify_log(client, wire.AUDIT_STREAM, (b"k",))
 
     assert ids[0] == ids[1]
-    assert claims == ({}, [], None)
+    assert recorded is not None
+    assert (claims, faults) == ([recorded], [])
+    assert known == (recorded, ({"k": recorded[0]}, {"d": recorded[0]}))
+    assert list(declared.members) == ["quality"]
     assert len(scores) == 1
     assert (store.floor, store.resolve("acme").value) == (0.25, 0.5)
     assert (report.records, report.faults) == (5, [])

@@ -47,15 +47,19 @@ def test_signed_report_is_verified_by_its_key_alone(path: Path) -> None:
 def test_edited_item_output_or_artifact_is_refused(path: Path) -> None:
     """A figure, a digest or the commit: the signature does not fit any more."""
     signed = json.loads(path.read_text())
-    for edit in (
-        lambda one: one["metrics"]["f1"]["mission"][0].__setitem__(0, 1.0),
-        lambda one: one["data"].__setitem__("digest", "other"),
-        lambda one: one["evidence"]["artifacts"].__setitem__("adapter", "a" * 64),
-        lambda one: one["evidence"]["code"].__setitem__("commit", "1" * 40),
-        lambda one: one["evidence"].__setitem__("signature", "0" * 64),
-    ):
+    edits: tuple[tuple[tuple[str | int, ...], object], ...] = (
+        (("metrics", "f1", "mission", 0, 0), 1.0),
+        (("data", "digest"), "other"),
+        (("evidence", "artifacts", "adapter"), "a" * 64),
+        (("evidence", "code", "commit"), "1" * 40),
+        (("evidence", "signature"), "0" * 64),
+    )
+    for (*place, last), value in edits:
         forged = json.loads(json.dumps(signed))
-        edit(forged)
+        part = forged
+        for step in place:
+            part = part[step]
+        part[last] = value
         path.write_text(json.dumps(forged))
         assert verdict(path) == ("refused", "it was edited after it was signed")
     path.write_text(json.dumps(signed, indent=4, sort_keys=True))

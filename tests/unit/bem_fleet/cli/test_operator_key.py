@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from bem_fleet.cli.operator_key import VARIABLE, operator_metadata
+from bem_fleet.cli.operator_key import operator_metadata
+from bem_fleet.operator_key import VARIABLE
 from fleet.errors import InvalidArgumentError
 
 KEY = (("authorization", "Bearer secret"),)

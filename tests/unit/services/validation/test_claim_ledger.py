@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio as redis
@@ -109,8 +110,9 @@ async def test_a_bad_record_is_named_and_harms_no_other(
 ) -> None:
     """Its neighbours are listed; it counts as a member, or as an attempt, without evidence."""
     await ledger.append(claim("k1", "d1"), 0)
-    async with redis.Redis.from_url(redis_server.url, decode_responses=True) as raw:
-        identifier = await raw.xadd("claims", fields)  # type: ignore[arg-type]
+    client: Any = redis.Redis.from_url(redis_server.url, decode_responses=True)
+    async with client as raw:
+        identifier = await raw.xadd("claims", fields)
     last = await ledger.append(claim("k2", "d2"), 2)
     claims, faults = await ledger.page("", 10)
     bad = (await ledger.entries())[1]
