@@ -1,7 +1,8 @@
 """Generator of compositional questions: retrieve, compute or compare, answer in a strict format.
 
 Three rules separate the splits: a chain of operations, in every reply format, a passage and a seed
-belong to one split each.
+belong to one split each. The draw of a chain is stratified by its input type, so that each type is
+held out and trained on.
 
 Example: the template ``text>count_words>double>json`` retrieves an answer from a passage, counts
 its words and doubles the count. For the answer "two dogs" the wanted reply is ``{"answer": "4"}``.
@@ -10,7 +11,7 @@ its words and doubles the count. For the answer "two dogs" the wanted reply is `
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from bem.errors import DataFormatError
 
 from bem_fleet.data.facts import Fact, FactKind, load_facts
-from bem_fleet.data.held_out import require_open
+from bem_fleet.data.held_out import HELD_OUT, require_open
 from bem_fleet.data.operations import (
     OPERATIONS,
     REPLY_FORMATS,
@@ -29,7 +30,7 @@ from bem_fleet.data.operations import (
     parse_value,
 )
 from bem_fleet.data.records import Record, make_record
-from bem_fleet.data.splits import assign_split, passage_cluster
+from bem_fleet.data.splits import assign_split, passage_cluster, split_draw
 
 SPLIT_SEEDS = {"train": range(1000), "dev": range(1000, 1100), "held_out": range(1100, 1300)}
 """Seeds by split; they are disjoint, so that training never draws a question of an evaluation."""
@@ -62,11 +63,6 @@ class CompositionTemplate:
         """Input type and operations: what a reply format only dresses."""
         return ">".join((self.input_type, *(operation.name for operation in self.operations)))
 
-    @property
-    def split(self) -> str:
-        """Split of the template, the same for every seed and every reply format."""
-        return assign_split(self.chain)
-
     def answer(self, value: Value) -> str:
         """Return the answer for a retrieved value, without the reply format."""
         for operation in self.operations:
@@ -83,14 +79,46 @@ class CompositionTemplate:
 
 @cache
 def composition_templates() -> dict[str, tuple[CompositionTemplate, ...]]:
-    """Return every well-typed template of one or two operations, by split."""
+    """Return every well-typed template of one or two operations, by split.
+
+    The split is that of the chain, the same for every seed and every reply format.
+    """
     by_split: dict[str, list[CompositionTemplate]] = {split: [] for split in SPLIT_SEEDS}
     for input_type in _INPUT_TYPES:
-        for chain in _operation_chains(input_type, _MAX_OPERATIONS):
-            for reply_format in REPLY_FORMATS:
-                template = CompositionTemplate(input_type, chain, reply_format)
-                by_split[template.split].append(template)
+        members = [
+            CompositionTemplate(input_type, chain, reply_format)
+            for chain in _operation_chains(input_type, _MAX_OPERATIONS)
+            for reply_format in REPLY_FORMATS
+        ]
+        splits = chain_splits({one.chain: one.operations for one in members})
+        for one in members:
+            by_split[splits[one.chain]].append(one)
     return {split: tuple(members) for split, members in by_split.items()}
+
+
+def chain_splits(chains: Mapping[str, Sequence[Operation]]) -> dict[str, str]:
+    """Return the split of each chain of one input type.
+
+    A chain is drawn by its own text. If the draw holds out no chain of the type, the highest draw
+    that leaves training another chain with each of its operations is held out.
+
+    Args:
+        chains: Operations of each chain by its text.
+    """
+    splits = {chain: assign_split(chain) for chain in chains}
+    if HELD_OUT in splits.values():
+        return splits
+    for chain in sorted(chains, key=split_draw, reverse=True):
+        trained = {
+            operation
+            for other, split in splits.items()
+            if split == "train" and other != chain
+            for operation in chains[other]
+        }
+        if trained.issuperset(chains[chain]):
+            splits[chain] = HELD_OUT
+            break
+    return splits
 
 
 def generate_questions(split: str, seed: int, count: int) -> Iterator[Record]:

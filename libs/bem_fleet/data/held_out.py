@@ -30,7 +30,7 @@ REGISTER = ROOT / "results/held_out_openings.json"
 HELD_OUT = "held_out"
 
 HELD_OUT_SETS: Mapping[str, int] = MappingProxyType({
-    "red-team": 6,
+    "red-team": 7,
     "benign": 6,
     "guard-texts": 1,
     "guard-languages": 1,

@@ -5,7 +5,6 @@ safety adapter and its value head, ``skills`` for adapters that answer questions
 promise within a scope: the guard's heads may know a passage that a skill is evaluated on.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,18 +21,10 @@ from bem_fleet.data import (
     toxic_comments,
 )
 from bem_fleet.data.near_duplicates import Keys, text_keys
+from bem_fleet.data.prompt_wording import content_parts
 
 SPLIT_ORDER = ("train", "dev", "held_out")
 """Splits from the one that is fitted most to the one that is fitted least."""
-
-# Wording that the harness puts around the texts of many items, whatever their split.
-_HARNESS = re.compile(
-    "|".join((
-        re.escape(passage_qa.INSTRUCTION),
-        "Answer the question from the passage\\.",
-        "(?:^|(?<=\\s))(?:Passage|Question):",
-    ))
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,11 +44,6 @@ class SplitItem:
     key: str
     cluster: str
     keys: Keys = field(repr=False, compare=False)
-
-
-def content_parts(text: str) -> list[str]:
-    """Return the texts between the harness's own wording, which all items share."""
-    return [part.strip() for part in _HARNESS.split(text) if part.strip()]
 
 
 @cache

@@ -16,12 +16,22 @@ def assign_split(group: str, seed: int = 0) -> str:
         group: Text that identifies the group.
         seed: Seed of the split.
     """
-    draw = int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:12], 16) / 16**12
+    draw = split_draw(group, seed)
     for name, share in SPLIT_SHARES.items():
         if draw < share:
             return name
         draw -= share
     return "held_out"
+
+
+def split_draw(group: str, seed: int = 0) -> float:
+    """Return the number in [0, 1) that places a group; the highest are held out.
+
+    Args:
+        group: Text that identifies the group.
+        seed: Seed of the split.
+    """
+    return int(hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()[:12], 16) / 16**12
 
 
 def passage_cluster(passage: str) -> str:

@@ -12,7 +12,7 @@ from bem_fleet.data.benign_prompts import (
 )
 from bem_fleet.data.guard_texts import ABUSIVE, CLEAN, HARMLESS, written_texts
 from bem_fleet.data.held_out import HELD_OUT
-from bem_fleet.data.red_team import load_red_team
+from bem_fleet.data.red_team import draw_dev_families, load_red_team
 from bem_fleet.data.toxic_comments import load_toxic_comments, uniform_draw
 from bem_fleet.guard.scoring.normalization import decode_variants
 from bem_fleet.guard.scoring.tiers import MAX_EMBEDDED_WINDOWS
@@ -60,7 +60,7 @@ class Sample:
 def request_samples(seed: int, splits: Sequence[str] = FITTED_SPLITS) -> list[Sample]:
     """Return attacks by category, and benign requests of many origins.
 
-    Attacks of one family are in one split: wordings of one family differ by a few words.
+    Attacks of one near-duplicate family are in one split: their wordings differ by a few words.
 
     Benign dev requests come from families that no head is fitted to: thresholds calibrated on
     familiar families give three times as many false positives on unseen ones.
@@ -88,7 +88,9 @@ def request_samples(seed: int, splits: Sequence[str] = FITTED_SPLITS) -> list[Sa
 def _attack_samples(seed: int, splits: Sequence[str]) -> Iterator[Sample]:
     """Yield the attacks of the sources that the splits need; some may be of other splits."""
     for source in _sources(splits):
-        for attack in load_red_team(source):
+        attacks = load_red_team(source)
+        dev = draw_dev_families(attacks, seed) if source != HELD_OUT else frozenset()
+        for attack in attacks:
             windows = request_windows(decode_variants(attack.text), lines=False)
             if source == HELD_OUT:
                 split, kept = HELD_OUT, _subsample(windows, MAX_EMBEDDED_WINDOWS)
@@ -96,7 +98,7 @@ def _attack_samples(seed: int, splits: Sequence[str]) -> Iterator[Sample]:
                 # In a document that hides an attack only the windows with it are violating.
                 violating = [window for window in windows if attack.rogue_string in window]
                 kept = _subsample(violating or windows, _MAX_ATTACK_WINDOWS)
-                split = _assign_split(attack.family, seed)
+                split = "dev" if attack.cluster in dev else "train"
             yield Sample(attack.text, attack.category, attack.family, split, kept)
 
 
@@ -179,7 +181,7 @@ def _hash(text: str) -> bytes:
 
 
 def _assign_split(group: str, seed: int) -> str:
-    """Return ``train`` or ``dev`` for a family or a comment that is not held out."""
+    """Return ``train`` or ``dev`` for a comment that is not held out."""
     # The held-out comments are those with the lowest draws: "dev" keeps clear of that end.
     return "dev" if uniform_draw(group, seed) > 1 - _DEV_SHARE else "train"
 

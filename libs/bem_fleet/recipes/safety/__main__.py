@@ -23,8 +23,7 @@ from torch import Tensor
 
 from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.data.guard_texts import HARMLESS, written_texts
-from bem_fleet.data.red_team import load_red_team, sample_prompts
-from bem_fleet.data.splits import assign_split
+from bem_fleet.data.red_team import draw_dev_families, load_red_team, sample_prompts
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
 
 PROG = "python -m bem_fleet.recipes.safety"
@@ -114,10 +113,11 @@ def fit_value_head(
 
 def _packaged_requests(count: int) -> list[LabelledRequest]:
     """Return attacks, and as many harmless requests of each split, of packaged data sets."""
-    attacks = sample_prompts(load_red_team("train"), count, longest=MAX_CHARS)
+    attacks = load_red_team("train")
+    dev = draw_dev_families(attacks, seed=1)
     requests = [
-        LabelledRequest(p.text, risky=True, dev=assign_split(p.family, seed=1) == "held_out")
-        for p in attacks
+        LabelledRequest(p.text, risky=True, dev=p.cluster in dev)
+        for p in sample_prompts(attacks, count, longest=MAX_CHARS)
     ]
     for split in ("train", "dev"):
         texts = [p.text for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS]

@@ -1,14 +1,21 @@
 """Procedural questions: typed, exact, and never in two splits."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from bem.errors import DataFormatError
-from bem_fleet.data.compositions import SPLIT_SEEDS, composition_templates, generate_questions
+from bem_fleet.data.compositions import (
+    SPLIT_SEEDS,
+    chain_splits,
+    composition_templates,
+    generate_questions,
+)
 from bem_fleet.data.facts import load_facts
 from bem_fleet.data.held_out import inspection
 from bem_fleet.data.operations import OPERATIONS, REPLY_FORMATS
 from bem_fleet.data.records import Record
+from bem_fleet.data.splits import assign_split
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +57,35 @@ def test_training_knows_every_part_of_a_held_out_composition() -> None:
     assert {t.input_type for t in train} == {t.input_type for t in found["held_out"]}
     names = [t.name for members in found.values() for t in members]
     assert len(names) == len(set(names)) == 312
+
+
+@given(st.lists(st.text("abcdef", min_size=1, max_size=8), min_size=4, max_size=9, unique=True))
+def test_every_input_type_is_held_out(names: list[str]) -> None:
+    """Whatever the draw of its chains, one is held out, and training knows its operations."""
+    splits = chain_splits({name: tuple(OPERATIONS.values())[:1] for name in names})
+
+    assert set(splits) == set(names)
+    assert "held_out" in splits.values()
+
+
+def test_sole_chain_of_an_operation_stays_in_training() -> None:
+    """A chain is moved to the held-out side only if training keeps each of its operations."""
+    first, second, third = tuple(OPERATIONS.values())[:3]
+    chains = {"a": (first,), "b": (second,), "c": (first,), "d": (third,)}
+    for names in _undrawn_names(chains):
+        drawn = dict(zip(names, chains.values(), strict=True))
+        held = {chain for chain, split in chain_splits(drawn).items() if split == "held_out"}
+
+        assert len(held) == 1
+        assert {drawn[chain] for chain in held} == {(first,)}
+
+
+def _undrawn_names(chains: dict[str, object]) -> Iterator[list[str]]:
+    """Yield names of chains that are all drawn for training."""
+    for number in range(60):
+        names = [f"{name}{number}" for name in chains]
+        if {assign_split(name) for name in names} == {"train"}:
+            yield names
 
 
 def test_compositions_fit_by_type() -> None:

@@ -7,7 +7,8 @@ from bem_fleet.data import __main__ as command
 from bem_fleet.data import leak_audit
 from bem_fleet.data.displaced import DISPLACED_FILE, displaced_keys
 from bem_fleet.data.near_duplicates import text_keys
-from bem_fleet.data.split_items import SCOPES, SplitItem, content_parts
+from bem_fleet.data.prompt_wording import content_parts
+from bem_fleet.data.split_items import SCOPES, SplitItem
 
 ROOT = Path(__file__).resolve().parents[4]
 LONG = "every quiet evening the tall keeper lights nine lamps above the cold harbour"

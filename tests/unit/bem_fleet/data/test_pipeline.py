@@ -16,8 +16,8 @@ from bem_fleet.data.pipeline import (
     run_pipeline,
     source_digest,
 )
+from bem_fleet.data.prompt_wording import content_parts
 from bem_fleet.data.records import make_record, parse_record
-from bem_fleet.data.split_items import content_parts
 
 
 def test_a_set_goes_through_all_stages_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Red-team prompts: families stay on one side, drawn by a rule; categories are all there."""
 
+import pytest
 from bem_fleet.data.held_out import inspection
 from bem_fleet.data.red_team import (
     ATTACK_KINDS,
@@ -7,7 +8,7 @@ from bem_fleet.data.red_team import (
     MAX_FAMILY_PROMPTS,
     TRAIN_ONLY_FAMILIES,
     RedTeamPrompt,
-    held_out_families,
+    draw_dev_families,
     load_red_team,
     sample_prompts,
 )
@@ -29,12 +30,13 @@ def both_splits() -> list[RedTeamPrompt]:
 def test_no_family_and_no_text_is_on_both_sides() -> None:
     """What is held out is a way of asking that training has never seen."""
     prompts = both_splits()
-    sides = {
-        split: {p.family for p in prompts if p.split == split} for split in ("train", "held_out")
-    }
-
-    assert not sides["train"] & sides["held_out"]
+    for unit in ("family", "cluster"):
+        sides = [{getattr(p, unit) for p in prompts if p.split == s} for s in ("train", "held_out")]
+        assert not sides[0] & sides[1]
     assert len({p.text for p in prompts}) == len({p.key for p in prompts}) == len(prompts)
+    # The one wording of these two families had emptied the held-out side of its category.
+    near = {p.cluster for p in prompts if p.family.startswith("promptinject/")}
+    assert len(near) == 1
 
 
 def test_every_category_and_kind_is_on_both_sides() -> None:
@@ -46,6 +48,29 @@ def test_every_category_and_kind_is_on_both_sides() -> None:
         assert {p.split for p in own} == {split}
         assert {p.category for p in own} == set(CATEGORIES)
         assert {p.kind for p in own} == set(ATTACK_KINDS)
+
+
+def test_near_duplicates_empty_no_stratum() -> None:
+    """Of each category and kind at least 10 % and two clusters are left on the held-out side."""
+    prompts = both_splits()
+    for stratum in {(p.category, p.kind) for p in prompts}:
+        own = [p for p in prompts if (p.category, p.kind) == stratum]
+        held = [p for p in own if p.split == "held_out"]
+
+        assert 0.1 * len(own) <= len(held) <= 0.7 * len(own), stratum
+        assert len({p.cluster for p in held}) >= 2, stratum
+        assert len({p.cluster for p in own} - {p.cluster for p in held}) >= 2, stratum
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_calibration_has_every_stratum(seed: int) -> None:
+    """Thresholds see each category and kind, in near-duplicate families nothing is fitted to."""
+    train = load_red_team("train")
+    dev = draw_dev_families(train, seed)
+    strata = {(p.category, p.kind) for p in train}
+
+    assert {(p.category, p.kind) for p in train if p.cluster in dev} == strata
+    assert {(p.category, p.kind) for p in train if p.cluster not in dev} == strata
 
 
 def test_prompts_are_filled_in() -> None:
@@ -68,16 +93,11 @@ def test_prompts_are_filled_in() -> None:
     assert max(families.count(name) for name in set(families)) <= MAX_FAMILY_PROMPTS
 
 
-def test_the_draw_holds_out_by_its_rule() -> None:
-    """Enough prompts are held out, never the rule's exceptions, and never all of a stratum."""
-    sizes = {f"f{n}": ("harm/direct", 10) for n in range(10)}
-    sizes |= {"big": ("bias/direct", 60), "small": ("bias/direct", 20), "alone": ("x/direct", 5)}
-    held = held_out_families(sizes)
-
-    assert len([name for name in held if name.startswith("f")]) == 3
-    assert "small" in held
-    assert not held & {"big", "alone", *TRAIN_ONLY_FAMILIES}
-    assert held == held_out_families(dict(reversed(sizes.items())))
+def test_families_without_a_judge_are_trained_on() -> None:
+    """Nothing can tell whether they succeed, so they prove nothing when held out."""
+    with inspection():
+        assert not {p.family for p in load_red_team("held_out")} & TRAIN_ONLY_FAMILIES
+    assert {p.family for p in load_red_team("train")} >= TRAIN_ONLY_FAMILIES
 
 
 def test_sample_takes_all_categories_in_turn() -> None:
