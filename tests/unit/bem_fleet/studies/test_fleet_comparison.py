@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from bem_fleet.data.held_out import HeldOutClosedError, final_evaluation
 from bem_fleet.studies import fleet_comparison
 from bem_fleet.studies.fleet_comparison import ADDRESS, adapter_comparison, build_parser
 from bem_fleet.studies.grpc_system import RouterModels
@@ -12,14 +13,23 @@ from bem_fleet.studies.grpc_system import RouterModels
 from tests.support.oracle_comparison import Oracle
 
 
-def test_adapter_stands_against_two_baselines_on_held_out_items() -> None:
+def test_adapter_stands_against_two_baselines_on_held_out_items(tmp_path: Path) -> None:
     """The adapter is scored strictly, the base leniently, zero-shot and with two examples."""
-    models = SimpleNamespace(system=lambda name="": Oracle(2, name or "base"))
-    found = adapter_comparison(cast("RouterModels", models), limit=5, command="make evaluate")
+    models = cast("RouterModels", SimpleNamespace(system=lambda name="": Oracle(2, name or "base")))
+    with final_evaluation("make evaluate", tmp_path / "register.json") as opening:
+        found = adapter_comparison(models, limit=5, command="make evaluate")
 
+    assert opening.counts == {"passage-qa": 1}
     assert (found.mission.scoring_mode, len(found.items)) == ("strict", 5)
     assert [side.scoring_mode for side in found.baselines] == ["lenient", "lenient"]
     assert [len(side.shots) for side in found.baselines] == [2, 0]
+
+
+def test_comparison_outside_a_final_evaluation_is_refused() -> None:
+    """Held-out items are counted before they are asked."""
+    models = cast("RouterModels", SimpleNamespace(system=lambda name="": Oracle(2, name)))
+    with pytest.raises(HeldOutClosedError, match="passage-qa"):
+        adapter_comparison(models, limit=1, command="make evaluate")
 
 
 def test_address_is_an_argument_with_the_local_fleet_as_default() -> None:

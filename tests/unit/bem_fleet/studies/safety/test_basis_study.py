@@ -11,14 +11,14 @@ from bem_fleet.studies.safety import basis_study
 from bem_fleet.studies.safety.paired_outputs import PairedReplies
 
 from tests.support.random_adapters import write_adapter
-from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, trained_adapter
+from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, chosen, trained_adapter
 
 
 @pytest.fixture(autouse=True)
 def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use two attacks and two questions."""
-    monkeypatch.setattr(basis_study, "held_out_attacks", lambda: ATTACKS)
-    monkeypatch.setattr(basis_study, "harmless_suite", lambda: QUESTIONS)
+    monkeypatch.setattr(basis_study, "held_out_attacks", lambda items=None: chosen(ATTACKS, items))
+    monkeypatch.setattr(basis_study, "harmless_suite", lambda items=None: chosen(QUESTIONS, items))
 
 
 def reply_with(monkeypatch: pytest.MonkeyPatch, replies: PairedReplies) -> None:
@@ -48,7 +48,9 @@ def test_violations_are_judged_by_item_and_group(
         "mission": [[0.0, 1.0], [0.0, 0.0]],
         "baseline": [[1.0, 1.0]] * 2,
         "keys": ["a", "b"],
+        "clusters": ["templates/one", "plain"],
     }
+    assert report["unit"] == "family"
     assert report["attacks_above_threshold"] == [0.5, 1.0]
     assert report["by_category"]["bias"] == {"items": 1, "base": 1.0, "basis": 0.5}
     assert set(report["by_family"]) == {"templates", "plain"}
@@ -77,15 +79,17 @@ def test_quality_reads_adapters_strictly_and_the_base_leniently(
 class StepProbe:
     """Refusal probe whose prompts refuse from a strength of their own on."""
 
+    thresholds = (0.25, 0.65)
+
     def __init__(self, *_: object, **__: object) -> None:
-        self.features = torch.zeros(2, 32)
+        self.features = torch.zeros(len(self.thresholds), 32)
 
     def measure(
         self, artifact: object, strengths: torch.Tensor, base: object = None
     ) -> RefusalMeasurement:
         """Return refusals at the given strengths."""
         del artifact, base
-        return RefusalMeasurement(strengths >= torch.tensor([0.25, 0.65]), strengths)
+        return RefusalMeasurement(strengths >= torch.tensor(self.thresholds), strengths)
 
 
 def test_strength_has_a_score_of_every_attack(
@@ -101,6 +105,19 @@ def test_strength_has_a_score_of_every_attack(
     assert report["expected_violation_by_strength"][0][-1] == 0.0
     assert report["metrics"]["strength_effectiveness"]["mission"] == [[1.0, 1.0]]
     assert report["spearman"][0] > 0.9
+
+
+def test_strength_of_some_items_is_theirs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A check of a sample measures the items that are named, and no other."""
+    monkeypatch.setattr(basis_study, "RefusalProbe", StepProbe)
+    monkeypatch.setattr(StepProbe, "thresholds", (0.65,))
+    trained = [trained_adapter(tmp_path / "adapter", threshold=-50.0)]
+    report = basis_study.strength(
+        tiny_backbone(), trained, cache=tmp_path, command="c", items=frozenset("b")
+    )
+
+    assert report["metrics"]["strength_effectiveness"]["keys"] == ["b"]
+    assert report["violation_by_strength"] == [[1.0] * 7 + [0.0] * 4]
 
 
 def test_slices_and_adapters_are_orthogonal_after_projection(tmp_path: Path) -> None:
