@@ -16,12 +16,11 @@ MAX_UNWRAPPED_CHARS = 16_384
 _MAX_VALUES = 64
 _MIN_CHARS = 8
 _FENCE = re.compile(r"```\w*\n?")
-_PAIR = re.compile(r"[\"']?\w+[\"']?\s*:\s*\"((?:[^\"\\]|\\.){8,4000})\"")
-_COMMENT = re.compile(
-    r"^[ \t]*(?:#+|//+|/\*+|--+|;+|%+|<!--|\*(?!\*))[ \t]*"
-    r"(\S.*?)[ \t]*(?:\*/|-->)?[ \t]*$",
-    re.MULTILINE,
-)
+# Every pattern is linear in the text: none scans one run of characters from each of its places. The
+# name of a field is therefore its last character, and the end of a comment is cut off afterwards.
+_PAIR = re.compile(r"\w[\"']?\s*+:\s*+\"((?:[^\"\\]|\\.){8,4000}+)\"")
+_COMMENT = re.compile(r"^[ \t]*+(?:#+|//+|/\*+|--+|;+|%+|<!--|\*(?!\*))[ \t]*(\S.*)$", re.MULTILINE)
+_COMMENT_ENDS = ("*/", "-->")
 _DOCSTRING = re.compile(r"(?:\"\"\"|''')(.{8,4000}?)(?:\"\"\"|''')", re.DOTALL)
 # A string that is assigned or is the argument of a call; four words make it a text.
 _LITERAL = re.compile(r"(?:=|\(|return)\s*[rbf]?(?:\"([^\"\n]{8,2000})\"|'([^'\n]{8,2000})')")
@@ -41,7 +40,7 @@ def unwrap(text: str) -> list[str]:
     found = [
         *_decoded(bare),
         _join(_json_values(bare)),
-        _join(match[1] for match in _COMMENT.finditer(bare)),
+        _join(_comments(bare)),
         _join(match[1] for match in _DOCSTRING.finditer(bare)),
         _join(
             value
@@ -53,9 +52,16 @@ def unwrap(text: str) -> list[str]:
         found.append(_TAG.sub(" ", bare))
     return list(
         dict.fromkeys(
-            part[:MAX_UNWRAPPED_CHARS] for part in found if len(part.strip()) >= _MIN_CHARS
+            _without_lone_surrogates(part[:MAX_UNWRAPPED_CHARS])
+            for part in found
+            if len(part.strip()) >= _MIN_CHARS
         )
     )
+
+
+def _without_lone_surrogates(text: str) -> str:
+    """Return a text that every encoder takes: half of an escaped pair is no character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _join(values: Iterator[str]) -> str:
@@ -74,6 +80,15 @@ def _json_values(text: str) -> Iterator[str]:
             return
     for match in _PAIR.finditer(text):
         yield match[1].replace("\\n", "\n").replace('\\"', '"')
+
+
+def _comments(text: str) -> Iterator[str]:
+    """Yield the comments that fill a line, without the marks around them."""
+    for match in _COMMENT.finditer(text):
+        comment = match[1].rstrip()
+        for end in _COMMENT_ENDS:
+            comment = comment.removesuffix(end)
+        yield comment.rstrip()
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -64,3 +64,49 @@ def test_nested_json_is_read_without_recursion() -> None:
     deep = "[" * 100_000 + '"x"' + "]" * 100_000
 
     assert unwrap(deep) == []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "41" * 100_000,
+        "x" * 200_000 + ": ",
+        'a:"' + "b" * 200_000,
+        'a:"\\' * 60_000,
+        "a" + " " * 200_000 + 'b: "',
+        "# a" + " " * 200_000 + "b",
+        "/* a" + "*/ " * 60_000 + "b",
+        "#" * 200_000,
+        "--" * 100_000 + "\n",
+        " " * 200_000,
+        '"""' + "a" * 200_000,
+        '="' * 100_000,
+        "return" + " " * 200_000 + "x",
+        "<a" * 100_000,
+        "<a " + "b " * 100_000,
+        "```" * 60_000,
+        "%2" * 100_000,
+        "&#" * 100_000,
+    ],
+    ids=range(18),
+)
+def test_work_is_linear(text: str) -> None:
+    """Long runs take milliseconds; a scan from each of their places would take minutes."""
+    assert all(len(one) <= MAX_UNWRAPPED_CHARS for one in unwrap(text))
+
+
+@pytest.mark.parametrize("text", ["\\ud800 no, " * 4, '{"a": "\\udc00 is not a letter"}'])
+def test_half_of_a_pair_is_replaced(text: str) -> None:
+    """An escaped surrogate alone is no text: no encoder would take the reading."""
+    readings = unwrap(text)
+
+    assert readings
+    assert all("\N{REPLACEMENT CHARACTER}" in one for one in readings if "\\u" not in one)
+    assert all(one.encode() for one in readings)
+
+
+@pytest.mark.parametrize("end", ["", " */", "-->", " -->  ", "*/\t"])
+def test_comment_is_read_without_its_end(end: str) -> None:
+    """Marks of the end and the white space around them are no words of the comment."""
+    assert unwrap(f"/* {REQUEST}{end}\nint x;")[0] == REQUEST

@@ -23,6 +23,7 @@ def test_parts_are_written_as_reports_and_pages(
         commands.append(str(arguments["command"]))
         return {"id": "safety_violations", "metrics": {}}
 
+    monkeypatch.setenv("FLEETCTL_KEY_FILE", str(tmp_path / "operator.key"))
     monkeypatch.setattr(command, "load_backbone", lambda **_: tiny_backbone())
     monkeypatch.setattr(command, "violations", violations)
     monkeypatch.setattr(command, "write_markdown", pages.append)
