@@ -24,8 +24,6 @@ FILE_LINES, FUNCTION_LINES, TEST_FUNCTION_LINES = 400, 40, 60
 LONG_FUNCTIONS = {
     "benchmarks/guard_latency.py::write_report": 43,
     "libs/bem/engine/engine_core.py::__init__": 42,
-    "libs/bem_fleet/evaluation/pipeline.py::_compare_with_baseline": 43,
-    "libs/bem_fleet/studies/guard/gate_reports.py::build_reports": 44,
 }
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/")
 METRIC = re.compile(r"(?:Counter|Gauge|Histogram|MetricFamily)\(\s*\"([a-z0-9_]+)\"")

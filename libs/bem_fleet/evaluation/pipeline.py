@@ -169,32 +169,13 @@ def _compare_with_baseline(
 ) -> Report:
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
-    mission_scores, baseline_scores = scored[mission.name], scored[baseline.name]
-    clusters = None
-    if comparison.unit != "item":
-        clusters = [item.cluster for item in comparison.items]
-    bootstrap: dict[str, Any] = {
-        "resamples": comparison.resamples,
-        "seed": comparison.seed,
-        "clusters": clusters,
-    }
+    scores = scored[mission.name], scored[baseline.name]
     keys = [item.key for item in comparison.items]
     sides = {"mission": mission, "baseline": baseline}
     return {
         "id": comparison.id,
         **{role: _describe_side(side) for role, side in sides.items()},
-        "metrics": {
-            name: {
-                **asdict(difference),
-                "mission": _to_lists(mission_scores[name]),
-                "baseline": _to_lists(paired_runs(mission_scores[name], baseline_scores[name])),
-                "keys": keys,
-                **({"clusters": clusters} if clusters is not None else {}),
-            }
-            for name, difference in metric_differences(
-                mission_scores, baseline_scores, **bootstrap
-            ).items()
-        },
+        "metrics": _metrics(comparison, *scores),
         "n_items": len(keys),
         "unit": comparison.unit,
         "seeds": [run.seed for run in mission.runs],
@@ -206,13 +187,37 @@ def _compare_with_baseline(
         "wall_s": {role: _wall_seconds(responses[side.name]) for role, side in sides.items()},
         "tokens": {role: _count_tokens(responses[side.name]) for role, side in sides.items()},
         "refused": {role: _count_refused(responses[side.name]) for role, side in sides.items()},
-        "categories": compare_categories(
-            comparison.items, mission_scores, baseline_scores, **bootstrap
-        ),
+        "categories": compare_categories(comparison.items, *scores, **_bootstrap(comparison)),
         "replies": {
             role: [[one.response.text for one in run] for run in responses[side.name]]
             for role, side in sides.items()
         },
+    }
+
+
+def _metrics(comparison: Comparison, mission: MetricScores, baseline: MetricScores) -> Report:
+    """Return each metric's difference with the scores of both sides, their keys and clusters."""
+    bootstrap = _bootstrap(comparison)
+    clusters = bootstrap["clusters"]
+    return {
+        name: {
+            **asdict(difference),
+            "mission": _to_lists(mission[name]),
+            "baseline": _to_lists(paired_runs(mission[name], baseline[name])),
+            "keys": [item.key for item in comparison.items],
+            **({"clusters": clusters} if clusters is not None else {}),
+        }
+        for name, difference in metric_differences(mission, baseline, **bootstrap).items()
+    }
+
+
+def _bootstrap(comparison: Comparison) -> dict[str, Any]:
+    """Return the settings of the bootstrap; clusters are None where an item is the unit."""
+    by_item = comparison.unit == "item"
+    return {
+        "resamples": comparison.resamples,
+        "seed": comparison.seed,
+        "clusters": None if by_item else [item.cluster for item in comparison.items],
     }
 
 

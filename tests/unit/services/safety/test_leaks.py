@@ -24,7 +24,8 @@ INTEGERS = frozenset(
         *("FIXED32", "FIXED64", "SFIXED32", "SFIXED64"),
     )
 )
-# Fields of the Open Inference Protocol without a role: judged as text, wherever they stand.
+# Fields of the Open Inference Protocol and of free-form structures, which cannot carry a role:
+# judged as text, wherever they stand (test_text_slots).
 JUDGED = frozenset(
     {
         "inference.ModelStreamInferResponse.error_message",
@@ -33,6 +34,8 @@ JUDGED = frozenset(
         "inference.ModelInferResponse.InferOutputTensor.parameters",
         "inference.InferParameter.string_param",
         "inference.InferTensorContents.bytes_contents",
+        "google.protobuf.Struct.fields",
+        "google.protobuf.Value.string_value",
     }
 )
 

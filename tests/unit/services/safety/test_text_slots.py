@@ -3,8 +3,10 @@
 import struct
 
 from bem_fleet.services.safety.text_slots import text_slots
+from bemfleet.fleet.v1 import fleet_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2
+from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from inference import open_inference_pb2 as oip
 
@@ -39,6 +41,20 @@ def test_each_text_can_be_replaced() -> None:
     assert dict(info.metadata) == {"k": "vé"}
     assert infer.raw_output_contents[0] == raw("oneé", "twoé")
     assert infer.outputs[0].contents.bytes_contents[0] == "threeé".encode()
+
+
+def test_free_form_structures_are_judged_at_any_depth() -> None:
+    """Keys and strings of a Struct carry no role, so that each of them is a text."""
+    message = struct_pb2.Struct()
+    message.update({"alpha": 0.05, "probes": [{"answers": ["Paris"]}]})
+    owner = fleet_pb2.StartCanaryRequest(canary=message)
+
+    found = {slot.text: slot.replace for slot in text_slots(owner)}
+    assert set(found) == {"alpha", "probes", "answers", "Paris"}
+    replace = found["Paris"]
+    assert replace is not None
+    replace("[redacted]")
+    assert owner.canary["probes"][0]["answers"][0] == "[redacted]"
 
 
 def test_bytes_that_are_no_text_are_judged_and_not_replaced() -> None:

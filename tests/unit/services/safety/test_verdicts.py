@@ -17,6 +17,7 @@ def test_error_says_why_and_what_the_call_cost() -> None:
     verdict = POLICY.evaluate("request", Finding({"harm": 1.0}))
     with pytest.raises(DeniedError) as caught:
         enforce(verdict, record, "request", {"prompt_tokens": "7"})
+    (rule,) = (one for one in POLICY.rules if one.scorer == "harm")
 
     assert record.worst_verdict is verdict
     assert caught.value.metadata == {
@@ -25,7 +26,7 @@ def test_error_says_why_and_what_the_call_cost() -> None:
         "category": "harm",
         "constraint": "harmlessness",
         "score": "1.000",
-        "threshold": "0.998",
+        "threshold": f"{rule.threshold:.3f}",
         "severity": "1.000",
         "policy": POLICY.version,
         "prompt_tokens": "7",
