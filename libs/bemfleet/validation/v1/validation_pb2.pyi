@@ -559,6 +559,7 @@ class MetricScores(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     MISSION_FIELD_NUMBER: _builtins.int
     BASELINE_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Name of a metric that the gates' table declares."""
     @_builtins.property
@@ -569,20 +570,53 @@ class MetricScores(_message.Message):
     def baseline(self) -> Global___ScoreMatrix:
         """Scores of the baseline; unset for a statistic without one."""
 
+    @_builtins.property
+    def clusters(self) -> Global___ItemClusters:
+        """Cluster of each item; unset where each item is a unit of its own."""
+
     def __init__(
         self,
         *,
         metric: _builtins.str = ...,
         mission: Global___ScoreMatrix | None = ...,
         baseline: Global___ScoreMatrix | None = ...,
+        clusters: Global___ItemClusters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "mission", b"mission"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "clusters", b"clusters", "mission", b"mission"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "metric", b"metric", "mission", b"mission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "clusters", b"clusters", "metric", b"metric", "mission", b"mission"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MetricScores: _TypeAlias = MetricScores  # noqa: Y015
+
+@_typing.final
+class ItemClusters(_message.Message):
+    """Clusters of items that succeed and fail together: the units of resampling."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    unit: _builtins.str
+    """What a cluster is, such as "family" or "passage", 1 to 64 characters."""
+    @_builtins.property
+    def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Number of the cluster of each item, from 0, in the order of the items."""
+
+    def __init__(
+        self,
+        *,
+        unit: _builtins.str = ...,
+        numbers: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["numbers", b"numbers", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemClusters: _TypeAlias = ItemClusters  # noqa: Y015
 
 @_typing.final
 class CompareHead(_message.Message):
@@ -872,6 +906,7 @@ class ScoreShape(_message.Message):
     SEEDS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
     HAS_BASELINE_FIELD_NUMBER: _builtins.int
+    CLUSTERS_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric."""
     seeds: _builtins.int
@@ -880,6 +915,10 @@ class ScoreShape(_message.Message):
     """Items, the same on both sides."""
     has_baseline: _builtins.bool
     """Whether baseline scores follow too."""
+    @_builtins.property
+    def clusters(self) -> Global___ItemClusters:
+        """Cluster of each item; unset where each item is a unit of its own."""
+
     def __init__(
         self,
         *,
@@ -887,10 +926,11 @@ class ScoreShape(_message.Message):
         seeds: _builtins.int = ...,
         items: _builtins.int = ...,
         has_baseline: _builtins.bool = ...,
+        clusters: Global___ItemClusters | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_baseline", b"has_baseline", "items", b"items", "metric", b"metric", "seeds", b"seeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "has_baseline", b"has_baseline", "items", b"items", "metric", b"metric", "seeds", b"seeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1030,6 +1070,7 @@ class GateSpec(_message.Message):
     AT_LEAST_FIELD_NUMBER: _builtins.int
     MIN_ITEMS_FIELD_NUMBER: _builtins.int
     MIN_SEEDS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Gate id that the catalogue does not use, 1 to 64 characters."""
     statistic: Global___Statistic.ValueType
@@ -1048,6 +1089,8 @@ class GateSpec(_message.Message):
     """Minimum number of items, at least 2."""
     min_seeds: _builtins.int
     """Minimum number of training seeds, at least 1."""
+    unit: _builtins.str
+    """Unit of resampling that the scores must have; empty means that each item is one."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metrics that must all clear, 1 to 16."""
@@ -1065,10 +1108,11 @@ class GateSpec(_message.Message):
         at_least: _builtins.float | None = ...,
         min_items: _builtins.int = ...,
         min_seeds: _builtins.int = ...,
+        unit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_at_least", b"_at_least", "_at_most", b"_at_most", "at_least", b"at_least", "at_most", b"at_most"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_at_least", b"_at_least", "_at_most", b"_at_most", "at_least", b"at_least", "at_most", b"at_most", "direction", b"direction", "id", b"id", "margin", b"margin", "metrics", b"metrics", "min_items", b"min_items", "min_seeds", b"min_seeds", "statistic", b"statistic", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_at_least", b"_at_least", "_at_most", b"_at_most", "at_least", b"at_least", "at_most", b"at_most", "direction", b"direction", "id", b"id", "margin", b"margin", "metrics", b"metrics", "min_items", b"min_items", "min_seeds", b"min_seeds", "statistic", b"statistic", "target", b"target", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__at_least: _TypeAlias = _typing.Literal["at_least"]  # noqa: Y015
     _WhichOneofArgType__at_least: _TypeAlias = _typing.Literal["_at_least", b"_at_least"]  # noqa: Y015
