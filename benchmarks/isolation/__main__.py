@@ -80,10 +80,14 @@ def measure(fleet: Fleet, client: MeasuredClient, names: list[str], size: tuple[
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Write the report."""
+    """Write the report; rows of an earlier run that this one did not measure stay."""
+    path, measured = OUT / "bench_isolation.json", {row["attack"]: row for row in rows}
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    known = {row["attack"]: row for row in earlier} | measured
+    rows = [known[name] for name in (*ATTACKS, BUSY) if name in known]
     load = os.getloadavg()[0]
     report = {"processors": processors(), "load": round(load, 1), "rows": rows}
-    (OUT / "bench_isolation.json").write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(report, indent=1) + "\n")
     lines = [
         "# Isolation of clients",
         "",

@@ -1,39 +1,40 @@
 """Client shares: rows, slots and queue places by client, so that one client's work delays it only.
 
 Requests name the client that they come from. As long as one client has requests, nothing is
-divided. Otherwise each has the same share, however many requests it sends and however long they
-are:
+divided. Otherwise:
 
 - A free slot goes to the client with the fewest running requests; of one client's, the oldest is
   first. The last slots, and as many places in the queue, are for clients that have none yet.
-- A decode step computes as many rows of each client as the one with the fewest requests has, in
-  turns. Further rows join as long as the step takes at most a quarter longer than that client's
-  rows alone, by the times of past steps: on a GPU that is all of them, on a CPU few or none.
-- A client counts for a second after its last request: one that asks again and again meets short
-  steps, and need not wait for the end of a long one each time.
+- Each decode step computes the rows of the clients with the fewest requests. A step with the rows
+  of all takes longer, by the times of past steps; it is due whenever the short steps have earned
+  that difference. Each of the other clients earns half of a short step's time, so that it slows
+  those with few requests by half at most. On a GPU rows cost nothing, and every step has all.
+- A client counts for half a second after its last request: one that asks again and again need not
+  wait for the end of a long step each time.
 
-Example: a client streams 16 answers and another asks for a short one. Steps of 17 rows would take
-six times as long as a step of one row, and so would the short answer. Instead a step has one row of
-each client and, where it hardly matters, a few more; the 16 streams take turns in them.
+Example: a client streams 16 answers and another asks for a short one. A step of one row takes
+0.1 s and one of 17 rows 0.6 s. In steps of 17 the short answer would take six times as long.
+Instead ten steps of its own row earn the 0.5 s that a step of all rows takes longer: eleven tokens
+in 1.6 s instead of 1.1 s, and the 16 streams have a third of the time.
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from bem.engine.api import RequestHandle
 from bem.engine.sequence import Sequence as Running
 
-# A step with more rows than equal shares may take this many times as long as one share alone.
-STRETCH = 1.25
+# What each client with more requests earns of the time of a short step.
+EARNED = 0.5
 # A client without a request counts for this long, in seconds.
-LINGER_S = 1.0
+LINGER_S = 0.5
 # Weight of the last step in the mean of its size.
 _NEWEST = 0.2
 
 
 class StepTimes:
-    """Times of decode steps by number of rows, and a straight line through them."""
+    """Times of decode steps by number of rows."""
 
     def __init__(self) -> None:
         self._means: dict[int, tuple[float, float]] = {}
@@ -52,33 +53,17 @@ class StepTimes:
             mean + _NEWEST * (seconds - mean),
         )
 
-    def most_rows(self, share: int, most: int) -> int:
-        """Return how many rows fit a step that takes at most ``STRETCH`` times as long as a share.
+    def seconds(self, rows: int) -> float:
+        """Return the time that a step is expected to take, in seconds; 0 without rows.
 
-        Args:
-            share: Rows of a share.
-            most: Rows that the step may have at most.
+        A size that has not occurred is taken to cost its share of the nearest one.
         """
-        fixed, per_row = self._line()
-        if per_row <= 0:
-            return most
-        limit = STRETCH * (fixed + per_row * share)
-        return min(most, int((limit - fixed) / per_row + 1e-6))
-
-    def _line(self) -> tuple[float, float]:
-        """Return the time of a step without rows and that of each row; neither is negative.
-
-        Steps of one size say nothing about the slope: then a row is taken to cost its full share.
-        """
-        points = self._means.values()
-        if len(points) < 2:
-            return 0.0, 1.0
-        mean_x = sum(x for x, _ in points) / len(points)
-        mean_y = sum(y for _, y in points) / len(points)
-        spread = sum((x - mean_x) ** 2 for x, _ in points)
-        slope = max(0.0, sum((x - mean_x) * (y - mean_y) for x, y in points) / spread)
-        fixed = mean_y - slope * mean_x
-        return (fixed, slope) if fixed > 0 else (0.0, mean_y / mean_x)
+        if not self._means or not rows:
+            return 0.0
+        size = rows.bit_length()
+        nearest = min(self._means, key=lambda one: abs(one - size))
+        mean_rows, mean = self._means[nearest]
+        return mean if nearest == size else mean * rows / mean_rows
 
 
 class ClientShares:
@@ -96,6 +81,7 @@ class ClientShares:
         self.times = StepTimes()
         self._guests, self._clock = guests, clock
         self._seen: dict[str, float] = {}
+        self._earned_s = 0.0
         self._turn = 0
 
     def may_wait(self, client: str, waiting: Sequence[RequestHandle], limit: int) -> bool:
@@ -141,22 +127,31 @@ class ClientShares:
         recent = {client: at for client, at in self._seen.items() if now - at < LINGER_S}
         self._seen = recent | dict.fromkeys(present, now)
         if len(self._seen) > 1:
-            # One that lingers may come back with a single request.
-            ready = self._shared(ready, min(present[client] or 1 for client in self._seen))
+            ready = self._due(ready, {client: present[client] for client in self._seen})
         self._turn += 1
         for one in ready:
             one.decoded_in = self._turn
         return list(ready)
 
-    def _shared(self, ready: Sequence[Running], share: int) -> list[Running]:
-        """Return equal shares, then further rows of all clients in turns while the step is short."""
-        queues: dict[str, list[Running]] = defaultdict(list)
-        for one in sorted(ready, key=lambda one: one.decoded_in):
-            queues[one.handle.request.client].append(one)
-        equal = [one for queue in queues.values() for one in queue[:share]]
-        others = [
-            (place, one) for queue in queues.values() for place, one in enumerate(queue[share:])
-        ]
-        others.sort(key=lambda entry: entry[0])
-        further = self.times.most_rows(share, len(ready)) - len(equal)
-        return equal + [one for _, one in others[: max(0, further)]]
+    def _due(self, ready: Sequence[Running], requests: dict[str, int]) -> Sequence[Running]:
+        """Return all rows if a step with them is due, else those of the smallest clients.
+
+        Args:
+            ready: Sequences that could be computed.
+            requests: Running requests of each client; 0 for one that lingers.
+        """
+        fewest = min(requests.values())
+        small = [one for one in ready if requests[one.handle.request.client] == fewest]
+        others = sum(count > fewest for count in requests.values())
+        if not others:
+            self._earned_s = 0.0
+            return ready
+        if not fewest:  # its next request waits for a short step only
+            return sorted(ready, key=lambda one: one.decoded_in)[:1]
+        longer_s = self.times.seconds(len(ready)) - self.times.seconds(len(small))
+        if self._earned_s >= longer_s:
+            self._earned_s = 0.0
+            return ready
+        # While its prompt is read there is no row of it; the time passes all the same.
+        self._earned_s += EARNED * others * self.times.seconds(max(1, len(small)))
+        return small

@@ -16,11 +16,12 @@ def request_of(client: str, tokens: int = 300) -> GenerationRequest:
 
 
 def engine_of(*, rows: int = 4, waiting: int = 8, guests: int = 2) -> LLMEngine:
-    """An engine that was not started; its steps take as long as they have rows."""
+    """An engine that was not started; a step is taken to last as long as it has rows."""
     made = LLMEngine(
         tiny_backbone(), max_sequences=rows, max_waiting=waiting, guests=guests, context_tokens=512
     )
-    made.core.scheduler.shares.times.observe = lambda rows, seconds: None  # type: ignore[method-assign]
+    times = made.core.scheduler.shares.times
+    times.seconds = float  # type: ignore[method-assign,assignment]
     return made
 
 
@@ -50,21 +51,20 @@ def _ended(reader: object) -> bool:
     return any(delta.finish for delta in list(reader.arrived.queue))  # type: ignore[attr-defined]
 
 
-def test_rows_of_one_client_take_turns_beside_another() -> None:
-    """Each client has as many rows of a step; those of the larger one advance alike."""
+def test_many_rows_are_slowed_and_not_stopped_by_another_client() -> None:
+    """A step of all rows is due when the other's steps have earned its time."""
     engine = engine_of(guests=1)
     for _ in range(4):
         submit(engine, request_of("many"))
     submit(engine, request_of("one"))
     run_turns(engine, 6)
     before = tokens_of(engine)
-    run_turns(engine, 40)
+    run_turns(engine, 35)
     after = tokens_of(engine)
 
-    assert after["one"][0] - before["one"][0] == 40
-    gained = [b - a for a, b in zip(before["many"], after["many"], strict=True)]
-    assert sum(gained) == 40
-    assert max(gained) - min(gained) <= 1
+    assert after["one"][0] - before["one"][0] == 35
+    # Three more rows take three more units, which six steps of half a unit earn.
+    assert [b - a for a, b in zip(before["many"], after["many"], strict=True)] == [5] * 3
 
 
 def test_a_client_alone_has_all_rows_but_those_of_guests() -> None:
@@ -79,20 +79,21 @@ def test_a_client_alone_has_all_rows_but_those_of_guests() -> None:
     assert len(set(tokens)) == 1
 
 
-def test_a_client_counts_for_a_second_after_its_request() -> None:
+def test_a_client_counts_for_half_a_second_after_its_request() -> None:
     """One that asks again at once meets short steps; then the other has all rows again."""
     now = [0.0]
     shares = ClientShares(1, lambda: now[0])
+    shares.times.observe(1, 1.0)
     sequences = {name: make_sequence(4) for name in ("a", "b", "c")}
     for name, sequence in sequences.items():
         client = "one" if name == "c" else "many"
         sequence.handle = RequestHandle(request_of(client), lambda _: None)
     many, one = [sequences["a"], sequences["b"]], sequences["c"]
     sizes = [len(shares.rows([*many, one], [*many, one]))]
-    for now[0] in (0.1, 0.9, 1.1):
+    for now[0] in (0.1, 0.4, 0.6):
         sizes.append(len(shares.rows(many, many)))
 
-    assert sizes == [2, 1, 1, 2]
+    assert sizes == [1, 1, 1, 2]
 
 
 @pytest.mark.parametrize("clients", [["a", "b"], ["b", "a"]])
@@ -124,23 +125,36 @@ def test_a_full_queue_has_places_for_other_clients() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "rows"),
+    ("times", "full"),
     [
-        ({}, 5),  # unknown: a row costs its share
-        ({16: 0.5}, 5),
-        ({1: 0.1, 16: 0.1}, 17),  # rows cost nothing: a GPU
-        ({1: 0.1, 16: 0.58}, 5),  # a CPU with float32
-        ({1: 0.1, 16: 0.2}, 8),
-        ({1: 0.2, 16: 0.1}, 17),  # noise
+        ({1: 0.1, 16: 0.1}, 60),  # rows cost nothing: a GPU
+        ({1: 0.2, 16: 0.1}, 60),  # noise
+        ({1: 0.1, 16: 0.6}, 5),  # a CPU: ten steps earn the time of one with all rows
+        ({}, 60),
     ],
 )
-def test_rows_beyond_equal_shares_join_while_the_step_stays_short(
-    times: dict[int, float], rows: int
+def test_a_step_of_all_rows_comes_as_often_as_its_time_is_earned(
+    times: dict[int, float], full: int
 ) -> None:
     """By the times of past steps."""
-    measured = StepTimes()
+    shares = ClientShares(1, lambda: 0.0)
     for size, seconds in times.items():
         for _ in range(3):
-            measured.observe(size, seconds)
+            shares.times.observe(size, seconds)
+    sequences = [make_sequence(4, slot=slot) for slot in range(17)]
+    for slot, sequence in enumerate(sequences):
+        sequence.handle = RequestHandle(request_of("many" if slot else "one"), lambda _: None)
+    steps = [shares.rows(sequences, sequences) for _ in range(60)]
 
-    assert measured.most_rows(4, 17) == rows
+    assert sum(len(step) == 17 for step in steps) == full
+    assert all(sequences[0] in step for step in steps)
+
+
+def test_an_unknown_size_costs_its_share_of_the_nearest() -> None:
+    """And no rows cost nothing."""
+    times = StepTimes()
+    assert times.seconds(3) == 0
+    times.observe(16, 0.8)
+
+    assert times.seconds(2) == pytest.approx(0.1)
+    assert times.seconds(0) == 0
