@@ -2,8 +2,9 @@
 
 It attacks a fleet that runs already (``make up``), and writes for each attack the p95 latency of
 another client's completions of 16 tokens, relative to its p95 in the quiet rounds before and after.
-Each of the two clients has a key of its own, which the benchmark adds to the local fleet and removes
-at its end: one client is what has one key. The last row has two busy processes instead of an attack, and compares medians.
+Each of the two clients has a key of its own, which the benchmark adds to the local fleet and
+removes at its end: one client is what has one key. The last row has two busy processes instead of
+an attack, and compares medians.
 """
 
 import argparse

@@ -8,7 +8,8 @@ divided. Otherwise:
 - Each decode step computes the rows of the clients with the fewest requests. A step with the rows
   of all takes longer, by the times of past steps; it is due whenever the short steps have earned
   that difference. Each of the other clients earns half of a short step's time, so that it slows
-  those with few requests by half at most. On a GPU rows cost nothing, and every step has all.
+  those with few requests by half at most. On a GPU further rows cost little, and nearly every step
+  has all.
 - A client counts for half a second after its last request: one that asks again and again need not
   wait for the end of a long step each time.
 

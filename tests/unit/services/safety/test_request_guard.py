@@ -101,7 +101,7 @@ async def test_violating_request_is_denied_and_recorded() -> None:
 
 
 async def test_only_foreign_metadata_is_forwarded() -> None:
-    """Connection headers and keys stay behind; the strength is validated, name and tenant the key's."""
+    """Connection headers and keys stay behind; name and tenant are the key's."""
     context: Any = Context(
         user_agent="x",
         grpc_timeout="1",
