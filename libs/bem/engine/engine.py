@@ -88,8 +88,7 @@ class LLMEngine:
         safety: SafetyOverlay | None = None,
         graphs: bool | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.safety = safety
+        self.backbone, self.safety = backbone, safety
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
         self.context_tokens = _context_tokens(backbone, context_tokens, kv_tokens)
         self.counters = EngineCounters()
@@ -111,8 +110,7 @@ class LLMEngine:
         self._waiting: deque[RequestHandle] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
         self._changed = threading.Condition()
-        self._closing = False
-        self._abandon = False
+        self._closing, self._abandon = False, False
         self._thread = threading.Thread(target=self._run, name="bem-engine", daemon=True)
         self.ended: Future[None] = Future()
 

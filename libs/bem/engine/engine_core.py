@@ -71,12 +71,10 @@ class EngineCore:
         graphs: bool,
         counters: EngineCounters,
     ) -> None:
-        self.context_tokens = context_tokens
-        self.mean_request_s = 1.0
+        self.context_tokens, self.mean_request_s = context_tokens, 1.0
         embedding: Tensor = backbone.model.model.embed_tokens.weight
         # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
-        positions = context_tokens + graphs
-        slots = max_sequences + guests
+        positions, slots = context_tokens + graphs, max_sequences + guests
         self.kv_cache = KVCache(backbone, slots=slots, context_tokens=positions)
         self.kv_budget = KVBudget(kv_tokens)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
