@@ -1,7 +1,9 @@
 """Prompts and a random safety adapter for tests of the safety study."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from bem.safety import read_safety
 from bem.safety.artifact import SAFETY_FORMAT
@@ -20,7 +22,13 @@ QUESTIONS = [
     BenignText("q", "2 + 2?", "asdiv", ("4",)),
     BenignText("r", "who?", "disfl-qa", ("he",), "passage-qa"),
 ]
+T = TypeVar("T", RedTeamPrompt, BenignText)
 REFUSAL = "I'm sorry, but I can't help with that."
+
+
+def chosen(prompts: Sequence[T], items: Collection[str] | None) -> list[T]:
+    """Return the prompts whose keys are named; all for None."""
+    return [one for one in prompts if items is None or one.key in items]
 
 
 def trained_adapter(folder: Path, *, seed: int = 0, threshold: float = 0.0) -> TrainedAdapter:

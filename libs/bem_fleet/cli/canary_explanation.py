@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bemfleet.fleet.v1 import fleet_pb2 as pb
-from google.protobuf.json_format import MessageToDict
 
 # What each term means, in the order of the table.
 _MEANINGS = {
@@ -88,7 +87,7 @@ def explanation_from_message(mission: pb.Mission) -> Explanation:
             )
             for one in canary.evidence
         ],
-        MessageToDict(canary.analysis),
+        dict(canary.analysis),
     )
 
 

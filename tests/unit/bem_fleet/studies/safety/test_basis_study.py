@@ -11,14 +11,14 @@ from bem_fleet.studies.safety import basis_study
 from bem_fleet.studies.safety.paired_outputs import PairedReplies
 
 from tests.support.random_adapters import write_adapter
-from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, trained_adapter
+from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, chosen, trained_adapter
 
 
 @pytest.fixture(autouse=True)
 def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use two attacks and two questions."""
-    monkeypatch.setattr(basis_study, "held_out_attacks", lambda: ATTACKS)
-    monkeypatch.setattr(basis_study, "harmless_suite", lambda: QUESTIONS)
+    monkeypatch.setattr(basis_study, "held_out_attacks", lambda items=None: chosen(ATTACKS, items))
+    monkeypatch.setattr(basis_study, "harmless_suite", lambda items=None: chosen(QUESTIONS, items))
 
 
 def reply_with(monkeypatch: pytest.MonkeyPatch, replies: PairedReplies) -> None:

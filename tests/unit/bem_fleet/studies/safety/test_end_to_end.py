@@ -14,7 +14,7 @@ from bem_fleet.studies.safety import end_to_end
 from bem_fleet.studies.safety.end_to_end import EndToEndStudy
 from bem_fleet.studies.safety.paired_outputs import PairedReplies
 
-from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, trained_adapter
+from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, chosen, trained_adapter
 
 COMPLY = "Sure, first take the battery out."
 FOREIGN = BenignText("f", "is it loud?", "fiqa")
@@ -59,8 +59,8 @@ def replies(_: Any, __: Any, prompts: Sequence[Any], **___: Any) -> PairedReplie
 def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EndToEndStudy:
     """Return a study of one seed without generation."""
     monkeypatch.setattr(end_to_end, "paired_replies", replies)
-    monkeypatch.setattr(end_to_end, "held_out_attacks", lambda: ATTACKS)
-    monkeypatch.setattr(end_to_end, "harmless_suite", lambda: QUESTIONS)
+    monkeypatch.setattr(end_to_end, "held_out_attacks", lambda items=None: chosen(ATTACKS, items))
+    monkeypatch.setattr(end_to_end, "harmless_suite", lambda items=None: chosen(QUESTIONS, items))
     monkeypatch.setattr(end_to_end, "load_benign_requests", lambda _: [*QUESTIONS, FOREIGN])
     monkeypatch.setattr(end_to_end, "load_benign_responses", lambda _: [FOREIGN])
     return EndToEndStudy(

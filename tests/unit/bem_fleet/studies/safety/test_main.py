@@ -31,7 +31,10 @@ def test_parts_are_written_as_reports_and_pages(
     command.main()
     report = json.loads((tmp_path / "safety_violations.json").read_text())
 
+    evidence = report.pop("evidence")
     assert report == {"id": "safety_violations", "metrics": {}}
+    assert {"safety, seed 0", "passage-qa"} == set(evidence["artifacts"])
+    assert evidence["signature"]
     assert json.loads(capsys.readouterr().out) == {"id": "safety_violations"}
     assert commands[0].startswith("python -m bem_fleet.studies.safety --adapters")
     assert pages == [tmp_path]
