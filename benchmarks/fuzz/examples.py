@@ -167,6 +167,13 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         },
         {"claim": "fuzz", "spec": _SPEC, "scores": {"exact_match": _ROWS}, "lineage": _LINEAGE},
     ],
+    "/v1/validation/families": [
+        {
+            "family": "fuzz",
+            "comparisons": [{"member": "quality", "metric": "f1"}],
+            "gates": [_SPEC],
+        },
+    ],
     "/v1/validation/correct": [
         {"p_values": {"a": 0.01, "b": 0.2}, "with_family": True, "alpha": 0.05},
     ],

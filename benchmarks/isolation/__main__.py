@@ -2,12 +2,16 @@
 
 It attacks a fleet that runs already (``make up``), and writes for each attack the p95 latency of
 another client's completions of 16 tokens, relative to its p95 in the quiet rounds before and after.
-The last row has two busy processes instead of an attack, and compares medians.
+Each of the two clients has a key of its own, which the benchmark adds to the local fleet and
+removes at its end: one client is what has one key. The last row has two busy processes instead of
+an attack, and compares medians.
 """
 
 import argparse
 import json
 import os
+import signal
+import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +28,7 @@ from benchmarks.isolation.attacks import (
     processors,
 )
 from benchmarks.isolation.client import Latency, MeasuredClient
+from benchmarks.isolation.keys import user_keys
 
 OUT = Path(__file__).resolve().parents[2] / "results"
 ATTACK_LIMIT, BUSY_LIMIT = 2.0, 3.0
@@ -66,6 +71,7 @@ def measure(fleet: Fleet, client: MeasuredClient, names: list[str], size: tuple[
             "limit": limit,
             "failed": under.failed,
             "requests": under.requests,
+            "attacked_round": asdict(under),
             "quiet_rounds": [asdict(before), asdict(after)],
         }
         print(json.dumps(row), flush=True)
@@ -75,10 +81,14 @@ def measure(fleet: Fleet, client: MeasuredClient, names: list[str], size: tuple[
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Write the report."""
+    """Write the report; rows of an earlier run that this one did not measure stay."""
+    path, measured = OUT / "bench_isolation.json", {row["attack"]: row for row in rows}
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    known = {row["attack"]: row for row in earlier} | measured
+    rows = [known[name] for name in (*ATTACKS, BUSY) if name in known]
     load = os.getloadavg()[0]
     report = {"processors": processors(), "load": round(load, 1), "rows": rows}
-    (OUT / "bench_isolation.json").write_text(json.dumps(report, indent=1) + "\n")
+    path.write_text(json.dumps(report, indent=1) + "\n")
     lines = [
         "# Isolation of clients",
         "",
@@ -104,16 +114,15 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20, help="fewest requests of a round")
     parser.add_argument("--seconds", type=float, default=20.0, help="shortest time of a round")
     parser.add_argument("--model", default="smollm2-135m-instruct")
-    parser.add_argument("--key", default="", help="API key of the measured client")
-    parser.add_argument("--attacker-key", default="", help="API key of the attacker")
     arguments = parser.parse_args()
     plan = Plan()
-    host, _, port = plan.address("gateway").rpartition(":")
-    fleet = Fleet(
-        (host, int(port)), plan.address("router"), arguments.model, arguments.attacker_key
-    )
-    client = MeasuredClient(f"http://{plan.address('gateway')}", arguments.model, arguments.key)
-    rows = measure(fleet, client, arguments.only, (arguments.requests, arguments.seconds))
+    gateway, sidecar, model = plan.address("gateway"), plan.address("router"), arguments.model
+    host, _, port = gateway.rpartition(":")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the keys are removed even then
+    with user_keys(plan.keys_file) as (key, attacker_key):
+        fleet = Fleet((host, int(port)), sidecar, model, attacker_key)
+        client = MeasuredClient(f"http://{gateway}", model, key)
+        rows = measure(fleet, client, arguments.only, (arguments.requests, arguments.seconds))
     write(rows)
 
 

@@ -116,7 +116,11 @@ class ChainWriter:
 
         Raises:
             UnavailableError: Redis did not acknowledge it in time; it may or may not be stored.
+            UnicodeEncodeError: A text is not valid Unicode (a lone surrogate); nothing is stored.
         """
+        # Before it joins a batch: there it would fail the records of other callers too.
+        for text in (*fields, *fields.values()):
+            text.encode()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((fields, done))
         if self._writing is None or self._writing.done():

@@ -16,6 +16,10 @@ where the mission's own default applies."""
 TENANT = "bem-tenant"
 """Metadata key: tenant of the request's key, set by the sidecar; never taken from a client."""
 
+CLIENT = "bem-client"
+"""Metadata key: name of the caller's key, set by the sidecar; never taken from a client. A mission
+on a unix socket divides its work by it."""
+
 AUTHORIZATION = "authorization"
 """Metadata key and HTTP header: ``Bearer <key>``."""
 

@@ -16,7 +16,7 @@ from bem_fleet.services.gateway.call_slots import CallSlots
 from bem_fleet.services.gateway.canary_routing import CanaryStub
 from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
-from bem_fleet.services.gateway.request_context import cancel_on_disconnect
+from bem_fleet.services.gateway.request_context import until_disconnect
 from bem_fleet.services.gateway.withheld import Withheld, withheld_by, withheld_output
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import Request
@@ -257,17 +257,9 @@ async def complete_choices(
         asyncio.create_task(_complete_in_slot(slots, stub, one, deadline, index))
         for index, one in enumerate(router_requests)
     ]
-    disconnect = asyncio.create_task(cancel_on_disconnect(request.receive, calls))
     try:
-        return await asyncio.gather(*calls)
-    except asyncio.CancelledError:
-        if disconnect.done():
-            raise ApiError(
-                499, "the client closed the connection", code="client_closed_request"
-            ) from None
-        raise
+        return await until_disconnect(request.receive, asyncio.gather(*calls))
     finally:
-        disconnect.cancel()
         for call in calls:
             call.cancel()
 

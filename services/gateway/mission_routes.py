@@ -18,7 +18,7 @@ from bem_fleet.services.gateway.errors import ApiError, from_rpc
 from bem_fleet.services.gateway.event_stream import DONE, EventStreamResponse, encode_event
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.missions import MissionClient
-from bem_fleet.services.gateway.request_context import session_of
+from bem_fleet.services.gateway.request_context import session_of, until_disconnect
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bem_fleet.services.gateway.transcoding import parse_json, to_json
@@ -73,21 +73,20 @@ async def call_method(request: Request, mission: str, method: str) -> Response:
     stub = client.router.stub(session_of(request.headers), logs.request_id.get())
     timeout_s = state_of(request).settings.request_timeout_s
     if fields.streams_responses:
-        return await _stream(stub, fields, message, timeout_s)
-    response = await stub.unary(
-        fields.path, message, timeout_s=timeout_s, metadata=outgoing_metadata()
-    )
+        return await _stream(request, stub, fields, message, timeout_s)
+    call = stub.unary(fields.path, message, timeout_s=timeout_s, metadata=outgoing_metadata())
+    response = await until_disconnect(request.receive, call)
     return JSONResponse(
         to_json(fields.response.FromString(response)), headers={wire.TRACK: stub.track}
     )
 
 
 async def _stream(
-    stub: CanaryStub, fields: MethodFields, message: bytes, timeout_s: float
+    request: Request, stub: CanaryStub, fields: MethodFields, message: bytes, timeout_s: float
 ) -> Response:
     responses = stub.stream(fields.path, message, timeout_s=timeout_s, metadata=outgoing_metadata())
     # Before the HTTP response begins, so that an early error still has its status.
-    first = await anext(responses, None)
+    first = await until_disconnect(request.receive, anext(responses, None))
     streamed = EventStreamResponse(_events(fields, first, responses))
     streamed.headers[wire.TRACK] = stub.track
     return streamed

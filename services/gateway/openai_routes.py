@@ -18,7 +18,7 @@ from bem_fleet.services.gateway.generation import (
 from bem_fleet.services.gateway.logprobs import LogprobFormatter
 from bem_fleet.services.gateway.openai_errors import completion_error
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
-from bem_fleet.services.gateway.request_context import session_of
+from bem_fleet.services.gateway.request_context import session_of, until_disconnect
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bem_fleet.services.gateway.withheld import (
@@ -115,7 +115,7 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
         if body.stream:
             deltas = stream_choices(stub, requests, timeout_s, concurrency=concurrency)
             # Before the response, so that an early error has its status.
-            first = await anext(deltas)
+            first = await until_disconnect(request.receive, anext(deltas))
             events = _events(body, head, first, deltas, choices=len(requests))
             streamed = EventStreamResponse(events)
             streamed.headers[wire.TRACK] = stub.track

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from bem_fleet.services.gateway.errors import ApiError
 from fleet import logs, wire
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logs.get("gateway.access")
+T = TypeVar("T")
 FORWARDED_HEADERS = (wire.SAFETY_STRENGTH,)
 """Request headers that the sidecar reads as gRPC metadata."""
 MAX_FORWARDED_CHARS = 64
@@ -81,6 +82,38 @@ async def cancel_on_disconnect(receive: Receive, tasks: Sequence[asyncio.Task[An
         continue
     for task in tasks:
         task.cancel()
+
+
+async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T:
+    """Return the result of ``work``; a disconnect of the client cancels it, and the calls in it.
+
+    Whatever waits for a mission before the response begins runs in it: a client that has gone would
+    otherwise keep its place in the mission's queue, and its share of the work.
+
+    Args:
+        receive: Source of the request's messages; the body must have been read before.
+        work: Whatever the response waits for.
+
+    Raises:
+        ApiError: The client disconnected.
+    """
+
+    async def run() -> T:
+        return await work
+
+    running = asyncio.create_task(run())
+    disconnect = asyncio.create_task(cancel_on_disconnect(receive, [running]))
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if disconnect.done():
+            raise ApiError(
+                499, "the client closed the connection", code="client_closed_request"
+            ) from None
+        raise
+    finally:
+        disconnect.cancel()
+        running.cancel()
 
 
 def _forward_headers(headers: Mapping[bytes, bytes]) -> ApiError | None:

@@ -22,6 +22,7 @@ from bem_fleet.services.router.request_parsing import (
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
+from fleet.access import principal
 from fleet.errors import UnavailableError
 from fleet.mission import RejectedAdapter
 
@@ -139,12 +140,13 @@ class ModelHost:
         adapter = self.find_adapter(request.model)
         own = safety_strength.value
         strength = self._safety_strength if own is None else own
-        return self._parser.parse(
+        parsed = self._parser.parse(
             request,
             adapter=adapter.name if adapter else None,
             safety_strength=max(strength, safety_strength.minimum, self._safety_floor),
             deadline=deadline,
         )
+        return replace(parsed, client=principal.get().name)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
         """Yield the output deltas of a request; closing the iterator early frees its slot."""

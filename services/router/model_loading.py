@@ -77,6 +77,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         bank,
         max_sequences=settings.rows,
         max_waiting=settings.queue,
+        guests=settings.guests,
         context_tokens=settings.context_tokens,
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,

@@ -56,6 +56,10 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     queue: int = Field(64, ge=0, le=4096)
     """Requests that may wait; further ones are RESOURCE_EXHAUSTED."""
 
+    guests: int = Field(4, ge=0, le=256)
+    """Requests beyond ``rows`` that run, and beyond ``queue`` that wait, of clients (API keys) that
+    have none yet; with 0 one client can occupy all."""
+
     context_tokens: int | None = Field(None, ge=16)
     """Limit of prompt and output together, in tokens; unset: the model's own."""
 

@@ -17,7 +17,7 @@ from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.common.v1 import text_pb2
 from fleet.access import Role, principal
 from fleet.errors import InvalidArgumentError
-from fleet.wire import AUTHORIZATION, FORWARDED_BY, SAFETY_MINIMUM, SAFETY_STRENGTH, TENANT
+from fleet.wire import AUTHORIZATION, CLIENT, FORWARDED_BY, SAFETY_MINIMUM, SAFETY_STRENGTH, TENANT
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
@@ -25,7 +25,7 @@ from grpc import aio
 _NOT_FORWARDED = frozenset(
     {
         *("user-agent", "te", "content-type", AUTHORIZATION, FORWARDED_BY),
-        *(SAFETY_STRENGTH, SAFETY_MINIMUM, TENANT),
+        *(SAFETY_STRENGTH, SAFETY_MINIMUM, TENANT, CLIENT),
     }
 )
 
@@ -104,9 +104,9 @@ class RequestGuard:
     def forwarded_metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord
     ) -> list[tuple[str, Any]]:
-        """Return the client's metadata without keys, with its tenant and the safety strength.
+        """Return the client's metadata without keys, with its name, tenant and strength.
 
-        The tenant is that of the caller's key, never one that the client names.
+        Name and tenant are those of the caller's key, never one that the client names.
 
         Args:
             context: Context of the client's call.
@@ -123,6 +123,7 @@ class RequestGuard:
             may_lower=caller.has_key and caller.role >= Role.OPERATOR,
         )
         own = {
+            CLIENT: caller.name,
             TENANT: caller.tenant,
             SAFETY_STRENGTH: "" if strength.value is None else f"{strength.value:.6g}",
             SAFETY_MINIMUM: f"{strength.minimum:.6g}" if strength.minimum else "",

@@ -25,6 +25,7 @@ canary, or of ever rolling back a good one, by ``alpha``, however often the anal
 """
 
 import asyncio
+import random
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -214,7 +215,8 @@ class CanaryAnalyzer:
         targets: tuple[ProbeTarget, ProbeTarget],
     ) -> None:
         """Send some probes that have no score yet to both tracks and append their scores."""
-        missing = [index for index in range(len(probes)) if index not in analysis.probed]
+        order = probe_order(canary_id, len(probes))
+        missing = [index for index in order if index not in analysis.probed]
         deadline = time.monotonic() + _PROBING_LIMIT_S
         for index in missing[:_MAX_PROBES]:
             if time.monotonic() > deadline:
@@ -231,6 +233,16 @@ class CanaryAnalyzer:
                 best_over_golds(f1, text or "", tuple(probe.answers)) for text in (stable, canary)
             ]
             await self._observations.append_score(canary_id, ProbeScore(index, *scores))
+
+
+def probe_order(canary_id: str, probes: int) -> list[int]:
+    """Return the order in which a canary's probes are sent, drawn by the canary's id.
+
+    People list probes by topic. In the order of the list the first topics would decide, and
+    neighbouring scores would be alike; in random order each is a draw from all of them, and every
+    replica and restart draws the same order.
+    """
+    return random.Random(canary_id).sample(range(probes), probes)  # noqa: S311 - no secret
 
 
 async def _keep_final(

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.stage("tls"), pytest.mark.e2e, pytest.mark.timeout(900
 _INTRUDER = """
 import grpc, json, sys
 from grpc_health.v1 import health_pb2 as pb, health_pb2_grpc as rpc
-address, authority = sys.argv[1], sys.argv[2].encode()
+address, health, authority = sys.argv[1], sys.argv[2], sys.argv[3].encode()
 def code(channel, stub=rpc.HealthStub, ask=lambda s: s.Check(pb.HealthCheckRequest(), timeout=10)):
     try:
         ask(stub(channel))
@@ -33,7 +33,6 @@ def code(channel, stub=rpc.HealthStub, ask=lambda s: s.Check(pb.HealthCheckReque
         return err.code().name
     return "OK"
 trusted = grpc.ssl_channel_credentials(authority)
-health = address.rpartition(":")[0] + ":9465"
 def scrape(channel):
     return channel.unary_unary("/bemfleet.common.v1.MetricsService/Scrape")
 codes = {
@@ -69,12 +68,15 @@ def code_at(port: int, shown: Certificate) -> grpc.StatusCode:
 def test_pods_without_a_certificate_are_refused(release: Release) -> None:
     """A pod gets to a mission neither in plain nor without a certificate; health alone answers.
 
-    The intruder runs in validation's pod, which policies admit, and uses none of its files.
+    The intruder runs in validation's pod, which policies admit, and uses none of its files. The
+    health port is in no Service: only who knows a pod's address finds it.
     """
     authority = files_of(release, "client").authorities.decode()
     target = f"{release.name}-router.{release.namespace}.svc:50051"
+    mission = ("get", "pods", "-l", "app.kubernetes.io/component=router")
+    health = release.kubectl(*mission, "-o", "jsonpath={.items[0].status.podIP}") + ":9465"
     command = ("exec", f"deploy/{release.name}-validation", "--", "python", "-c")
-    codes = json.loads(release.kubectl(*command, _INTRUDER, target, authority))
+    codes = json.loads(release.kubectl(*command, _INTRUDER, target, health, authority))
 
     assert codes == {
         "plain": "UNAVAILABLE",

@@ -51,6 +51,22 @@ async def test_a_redis_that_forgot_the_script_gets_it_again(redis_server: RedisS
     assert stored == 4
 
 
+async def test_a_record_that_cannot_be_encoded_fails_alone(redis_server: RedisServer) -> None:
+    """Its caller gets the error at once, and the records of others are stored."""
+    writer = ChainWriter(redis_server.url, STREAM)
+    async with asyncio.timeout(30):
+        broken, other = await asyncio.gather(
+            writer.append({"text": "\ud800"}), writer.append({"n": "1"}), return_exceptions=True
+        )
+    async with aioredis.Redis.from_url(redis_server.url) as client:
+        stored: int = await client.xlen(STREAM)
+    await writer.close()
+
+    assert isinstance(broken, UnicodeEncodeError)
+    assert other is None
+    assert stored == 1
+
+
 async def test_verify_finds_edited_dropped_and_moved_records(
     redis_server: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ class GenerationRequest:
         safety_strength: Factor of the safety adapter in [0, 1], multiplied by the value head's
             score of the prompt; 0 is the base model exactly. No effect without a safety adapter.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
+        client: Name of the client whose share of the engine the request takes.
 
     Raises:
         InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, or segments
@@ -109,6 +110,7 @@ class GenerationRequest:
     earlier_segments: tuple[Segment, ...] = ()
     safety_strength: float = 0.0
     deadline: float | None = None
+    client: str = ""
 
     def __post_init__(self) -> None:
         prompt_tokens = len(self.prompt_ids)

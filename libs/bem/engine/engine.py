@@ -55,6 +55,8 @@ class LLMEngine:
         bank: Adapters of the model, or None.
         max_sequences: Requests that run at once.
         max_waiting: Requests that may wait in the queue.
+        guests: Further requests that run, and that wait, of clients that have none yet; 0 lets one
+            client occupy all slots.
         context_tokens: Limit of prompt and output together; None for the model's own.
         kv_bytes: Memory of keys and values of running requests, beside 256 positions of each idle
             slot; None for no bound. Further requests wait, and a request that grows may pause.
@@ -78,6 +80,7 @@ class LLMEngine:
         *,
         max_sequences: int = 16,
         max_waiting: int = 64,
+        guests: int = 0,
         context_tokens: int | None = None,
         kv_bytes: int | None = None,
         prefix_bytes: int = PREFIX_BYTES,
@@ -85,8 +88,7 @@ class LLMEngine:
         safety: SafetyOverlay | None = None,
         graphs: bool | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.safety = safety
+        self.backbone, self.safety = backbone, safety
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
         self.context_tokens = _context_tokens(backbone, context_tokens, kv_tokens)
         self.counters = EngineCounters()
@@ -94,6 +96,7 @@ class LLMEngine:
             backbone,
             bank,
             max_sequences=max_sequences,
+            guests=guests,
             context_tokens=self.context_tokens,
             kv_tokens=kv_tokens,
             prefix_bytes=prefix_bytes,
@@ -107,8 +110,7 @@ class LLMEngine:
         self._waiting: deque[RequestHandle] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
         self._changed = threading.Condition()
-        self._closing = False
-        self._abandon = False
+        self._closing, self._abandon = False, False
         self._thread = threading.Thread(target=self._run, name="bem-engine", daemon=True)
         self.ended: Future[None] = Future()
 
@@ -141,7 +143,8 @@ class LLMEngine:
                 raise EngineClosedError("the engine is closing and accepts no more requests")
             if len(self._waiting) >= self._max_waiting:
                 self._remove_cancelled()
-            if len(self._waiting) >= self._max_waiting:
+            shares = self.core.scheduler.shares
+            if not shares.may_wait(request.client, self._waiting, self._max_waiting):
                 raise QueueFullError(len(self._waiting), self._retry_after_s())
             self._waiting.append(handle)
             self.counters.waiting = len(self._waiting)
@@ -312,8 +315,7 @@ class LLMEngine:
 
         If later requests overtook it, requests for resident adapters could starve it.
         """
-        while self.core.scheduler.free_slots and self._waiting:
-            handle = self._waiting[0]
+        while handle := self._next_waiting():
             try:
                 admitted = self.core.admit(handle)
             except BemError as err:
@@ -328,6 +330,18 @@ class LLMEngine:
             with self._changed:
                 self._waiting.popleft()
                 self.counters.waiting = len(self._waiting)
+
+    def _next_waiting(self) -> RequestHandle | None:
+        """Move the request that gets the next slot to the front of the queue, and return it."""
+        scheduler = self.core.scheduler
+        with self._changed:
+            handle = scheduler.shares.next_waiting(
+                self._waiting, scheduler.running, scheduler.free_slots
+            )
+            if handle is not None:
+                self._waiting.remove(handle)
+                self._waiting.appendleft(handle)
+        return handle
 
     def _retry_after_s(self) -> float:
         """Estimate when the queue has room: its length in batches times the mean request time."""

@@ -11,6 +11,7 @@ from bem.backbone import Backbone
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.api import RequestHandle
 from bem.engine.block_transfer import LOWER, UPPER, BlockTransfer
+from bem.engine.client_shares import ClientShares
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
 from bem.engine.decoder import Decoder
@@ -42,6 +43,7 @@ class EngineCore:
         backbone: The model.
         bank: Adapters of the model, or None.
         max_sequences: Sequences that run at once.
+        guests: Further ones, for clients that have none running.
         context_tokens: Limit of prompt and output together.
         kv_tokens: Positions that running sequences may hold together; None for no bound.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
@@ -60,6 +62,7 @@ class EngineCore:
         bank: AdapterBank | None,
         *,
         max_sequences: int,
+        guests: int,
         context_tokens: int,
         kv_tokens: int | None,
         prefix_bytes: int,
@@ -68,12 +71,11 @@ class EngineCore:
         graphs: bool,
         counters: EngineCounters,
     ) -> None:
-        self.context_tokens = context_tokens
-        self.mean_request_s = 1.0
+        self.context_tokens, self.mean_request_s = context_tokens, 1.0
         embedding: Tensor = backbone.model.model.embed_tokens.weight
         # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
-        positions = context_tokens + graphs
-        self.kv_cache = KVCache(backbone, slots=max_sequences, context_tokens=positions)
+        positions, slots = context_tokens + graphs, max_sequences + guests
+        self.kv_cache = KVCache(backbone, slots=slots, context_tokens=positions)
         self.kv_budget = KVBudget(kv_tokens)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
         self.prefix_cache = PrefixCache(prefix_bytes)
@@ -82,12 +84,13 @@ class EngineCore:
             self.prefix_cache, self.kv_cache, self.decoder.split, self.binding, counters
         )
         self.scheduler = Scheduler(
-            slots=max_sequences,
+            slots=slots,
             context_tokens=context_tokens,
             decode_chunk_tokens=self.decoder.decode_chunk_tokens,
             load_cached_blocks=self.blocks.load,
             caches_blocks=prefix_bytes > 0,
             budget=self.kv_budget,
+            shares=ClientShares(guests),
         )
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
@@ -170,7 +173,9 @@ class EngineCore:
         self._process([one for one, _ in complete], torch.stack([row for _, row in complete]))
 
     def _decode(self, sequences: list[Sequence]) -> None:
+        began = time.monotonic()
         self._process(sequences, self.runner.decode(sequences))
+        self.scheduler.shares.times.observe(len(sequences), time.monotonic() - began)
 
     def _process(self, sequences: list[Sequence], logits: Tensor) -> None:
         """Sample the next token of each sequence from ``logits [R, V]``; one failure is its own."""

@@ -24,6 +24,7 @@ second turn whatever arrives, so short prompts never starve it.
 import heapq
 from collections.abc import Callable, Iterator
 
+from bem.engine.client_shares import ClientShares
 from bem.engine.kv_budget import KVBudget
 from bem.engine.prefill import PrefillBatch, PrefillChunk, chunk_end
 from bem.engine.prefix_cache import BLOCK_TOKENS
@@ -46,9 +47,11 @@ class Scheduler:
         load_cached_blocks: Advances a sequence over the blocks that the prefix cache holds.
         caches_blocks: Whether computed blocks enter the prefix cache.
         budget: Positions that running sequences may hold together.
+        shares: Division of slots and rows among clients.
 
     Attributes:
         running: Sequences with a slot, in the order of their admission.
+        shares: Division of slots and rows among clients.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Scheduler:
         load_cached_blocks: Callable[[Sequence], None],
         caches_blocks: bool,
         budget: KVBudget,
+        shares: ClientShares | None = None,
     ) -> None:
         self.running: list[Sequence] = []
+        self.shares = shares or ClientShares(0)
         # A heap: attention is cheapest over the lowest slots.
         self._free_slots = list(range(slots))
         self._context_tokens = context_tokens
@@ -92,14 +97,15 @@ class Scheduler:
     def decode_batch(self) -> list[Sequence]:
         """Return the decoding sequences by slot: neighbouring slots are read as one view.
 
-        A sequence for whose next token the budget has no position pauses.
+        A sequence for whose next token the budget has no position pauses, and one whose client has
+        had its share of the step.
         """
-        batch = [
+        ready = [
             one
             for one in self.running
             if one.is_decoding and self._budget.grow(one.handle, one.computed_tokens + 1)
         ]
-        return sorted(batch, key=lambda one: one.slot)
+        return sorted(self.shares.rows(ready, self.running), key=lambda one: one.slot)
 
     def prefill_batches(self) -> Iterator[PrefillBatch]:
         """Yield the prefill batches of one step; the caller computes each before the next."""

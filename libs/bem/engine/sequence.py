@@ -32,6 +32,7 @@ class Sequence:
             half, and always None for requests that ask for no safety adapter.
         cached_blocks: Number of leading blocks known to be in the prefix cache, for the lower and
             the upper half.
+        decoded_in: Number of the last decode step that computed it; 0 before the first.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Sequence:
         self.computed_tokens = 0
         self.safety_strength: float | None = None
         self.cached_blocks = [0, 0]
+        self.decoded_in = 0
 
     @property
     def is_decoding(self) -> bool:

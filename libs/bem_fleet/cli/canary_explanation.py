@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from bemfleet.fleet.v1 import fleet_pb2 as pb
-from google.protobuf.json_format import MessageToDict
 
 # What each term means, in the order of the table.
 _MEANINGS = {
@@ -88,7 +87,7 @@ def explanation_from_message(mission: pb.Mission) -> Explanation:
             )
             for one in canary.evidence
         ],
-        MessageToDict(canary.analysis),
+        dict(canary.analysis),
     )
 
 
@@ -101,9 +100,15 @@ def explanation_from_resource(mission: Mapping[str, Any]) -> Explanation:
         gate.get("verdict", ""),
         gate.get("pairs", 0),
         _reasons(gate.get("reasons", "")),
-        [MetricRow(**one) for one in gate.get("evidence") or ()],
+        [_row_from_status(one) for one in gate.get("evidence") or ()],
         canary.get("analysis") or {},
     )
+
+
+def _row_from_status(entry: Mapping[str, Any]) -> MetricRow:
+    """Return one metric's evidence from a Mission's status, which leaves out an unknown gain."""
+    known = {one.name: entry[one.name] for one in fields(MetricRow) if one.name in entry}
+    return MetricRow(**{"gain": None, **known})
 
 
 def format_explanation(explanation: Explanation) -> str:

@@ -12,6 +12,7 @@ from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.prompt_encoding import PromptEncoder
 from fleet import logs
+from fleet.access import principal
 from fleet.errors import UnavailableError
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
@@ -117,6 +118,7 @@ class EngineHost:
             max_tokens=max_tokens,
             adapter=adapter.name if adapter else None,
             deadline=deadline,
+            client=principal.get().name,
         )
         return await self._run(request)
 
@@ -226,6 +228,7 @@ def load_host(settings: EngineSettings) -> EngineHost:
         bank,
         max_sequences=settings.rows,
         max_waiting=settings.queue,
+        guests=settings.guests,
         context_tokens=settings.context_tokens,
         prefix_bytes=settings.prefix_mib * 2**20,
     )

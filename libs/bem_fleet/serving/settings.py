@@ -30,6 +30,10 @@ class EngineSettings(FleetSettings):
     queue: int = Field(32, ge=0, le=4096)
     """Requests that may wait; one more is RESOURCE_EXHAUSTED."""
 
+    guests: int = Field(2, ge=0, le=256)
+    """Requests beyond ``rows`` that run, and beyond ``queue`` that wait, of clients (API keys) that
+    have none yet; with 0 one client can occupy all."""
+
     context_tokens: int = Field(2048, ge=16)
     """Limit of prompt and output together, in tokens."""
 

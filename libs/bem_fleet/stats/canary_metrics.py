@@ -62,6 +62,7 @@ class CanaryMetric:
         source: Key of the values if it is not ``name``; several tails look at one latency.
         quantile: Quantile of stable's values that a tail's threshold follows, between 0 and 1.
         ratio: Factor on that quantile, above 0.
+        independent: Whether pairs are separate questions in random order.
     """
 
     name: str
@@ -76,6 +77,7 @@ class CanaryMetric:
     source: str = ""
     quantile: float = 0.95
     ratio: float = 1.0
+    independent: bool = False
 
     def __post_init__(self) -> None:
         """Validate the choices and ranges.
@@ -121,6 +123,7 @@ class CanaryMetric:
             alpha_better=alpha_better,
             alpha_worse=alpha_worse,
             spending=self.spending,
+            independent=self.independent,
         )
         return SequentialTest(spec, streams)
 

@@ -94,7 +94,10 @@ def gate_specs(
         return live, None
     margin = terms.quality_margin
     quality = CanaryGateSpec(
-        metrics=(CanaryMetric("quality", required_gain=-margin, tolerated_loss=margin),),
+        metrics=(
+            # Probes are sent in an order drawn at random, each once: one says nothing of the next.
+            CanaryMetric("quality", required_gain=-margin, tolerated_loss=margin, independent=True),
+        ),
         max_items=terms.max_pairs,
         alpha=terms.alpha * (1 - _LIVE_SHARE),
         alpha_promotion=terms.alpha,

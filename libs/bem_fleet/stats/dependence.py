@@ -47,10 +47,13 @@ class CorrelationTime:
 
     Args:
         streams: Number of streams side by side.
+        independent: Whether observations are separate items in random order, such as probes, whose
+            correlation time is 1 by design; an estimate from few of them would be noise.
     """
 
-    def __init__(self, streams: int = 1) -> None:
+    def __init__(self, streams: int = 1, *, independent: bool = False) -> None:
         self.items = 0
+        self._independent = independent
         self.counts = np.zeros(streams, dtype=np.int64)
         """Number of observations without the missing ones, [streams]."""
         self.times = np.ones(streams)
@@ -72,6 +75,8 @@ class CorrelationTime:
             done += size
             self.items += size
             complete = self.items % WINDOW == 0
+            if self._independent:
+                continue
             if complete or (done == n and self.items >= self._due):
                 self._estimate(complete=complete)
                 self._due = self.items + (0 if self.items < _EARLY else _INTERVAL)

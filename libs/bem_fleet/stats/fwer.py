@@ -1,4 +1,4 @@
-"""Family-wise error rate control over a family of claims (Holm, by statsmodels).
+"""Family-wise error rate control over a family of claims (Holm).
 
 Unlike the false discovery rate, the correction cannot be diluted: a claim that joins the family
 never lowers the adjusted p-value of another one, however small its own p-value is.
@@ -6,8 +6,8 @@ never lowers the adjusted p-value of another one, however small its own p-value 
 
 from collections.abc import Mapping
 
+import numpy as np
 from bem.errors import InvalidScoresError
-from statsmodels.stats.multitest import multipletests
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -27,5 +27,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
             raise InvalidScoresError(f"claim {claim!r} has p = {p}; it must lie in [0, 1]")
     if not p_values:
         return {}
-    _, adjusted, *_ = multipletests(list(p_values.values()), method="holm")
-    return {claim: float(p) for claim, p in zip(p_values, adjusted, strict=True)}
+    # Not by statsmodels, whose Holm collects the whole process's garbage at each call: hundreds of
+    # milliseconds in a service that corrects once per claim.
+    given = np.fromiter(p_values.values(), float)
+    rising = np.argsort(given)
+    adjusted = np.empty_like(given)
+    adjusted[rising] = np.maximum.accumulate(given[rising] * np.arange(len(given), 0, -1))
+    return {claim: min(1.0, float(p)) for claim, p in zip(p_values, adjusted, strict=True)}

@@ -231,6 +231,8 @@ class SequentialTestSpec:
         alpha_better: Probability of a false ``better`` over all looks, between 0 and 1.
         alpha_worse: Probability of a false ``worse``, and of a false ``futile``, over all looks.
         spending: Alpha-spending schedule of a sign-flip test for ``worse``; None uses bets.
+        independent: Whether items are separate questions in random order, so that their correlation
+            time is 1 and is not estimated.
     """
 
     bound: float = 1.0
@@ -240,6 +242,7 @@ class SequentialTestSpec:
     alpha_better: float = 0.05
     alpha_worse: float = 0.05
     spending: AlphaSpending | None = None
+    independent: bool = False
 
 
 class SequentialTest:
@@ -287,7 +290,7 @@ class SequentialTest:
                 test(-spec.futility_margin, spec.alpha_worse, greater=True),
             )
         )
-        self.dependence = CorrelationTime(streams)
+        self.dependence = CorrelationTime(streams, independent=spec.independent)
         self._tolerated_loss = spec.tolerated_loss
         self._total = np.zeros(streams)
 

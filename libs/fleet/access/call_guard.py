@@ -1,13 +1,14 @@
 """Enforcement of access control on the calls of one gRPC server."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from fleet import wire
 from fleet.access.access import Access
 from fleet.access.limits import Admission, Limiter, admission
 from fleet.access.method_roles import MethodRoles, TokenCounter
 from fleet.access.operator_audit import OperatorAudit
-from fleet.access.principal import Principal, Role, principal
+from fleet.access.principal import SOCKET_PEER, Principal, Role, principal
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -62,6 +63,8 @@ class CallGuard:
             return AdmittedCall(Admission(), None)
         received = {key: value for key, value in metadata if isinstance(value, str)}
         caller = self.access.identify(received.get(wire.AUTHORIZATION))
+        if caller is SOCKET_PEER and (client := received.get(wire.CLIENT)):
+            caller = replace(caller, name=client)  # whose call the sidecar forwards
         self.access.require(caller, role, path)
         admitted = self._limit(caller, received)
         principal.set(caller)

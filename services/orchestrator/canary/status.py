@@ -137,8 +137,25 @@ def _read_gate(gate: Mapping[str, Any]) -> GateStatus:
         pairs=int(gate.get("pairs", 0)),
         delta=gate.get("delta", ""),
         p=gate.get("p", ""),
-        evidence=tuple(MetricStatus(**one) for one in gate.get("evidence") or ()),
+        evidence=tuple(map(_read_metric, gate.get("evidence") or ())),
     )
+
+
+def _read_metric(entry: Mapping[str, Any]) -> MetricStatus:
+    """Read one metric's evidence; a key of another version is ignored, a missing one is neutral."""
+    return MetricStatus(
+        metric=entry.get("metric", ""),
+        gain=entry.get("gain"),
+        shown=float(entry.get("shown", 1)),
+        worse=float(entry.get("worse", 1)),
+        pairs=int(entry.get("pairs", 0)),
+        correlation=float(entry.get("correlation", 1)),
+    )
+
+
+def _write_metric(metric: MetricStatus) -> Object:
+    """Return one metric's evidence without None: an API server drops null from a merge patch."""
+    return {name: value for name, value in asdict(metric).items() if value is not None}
 
 
 def canary_status_patch(
@@ -173,7 +190,7 @@ def canary_status_patch(
         **_write_state(state),
         "image": image,
         "model": model,
-        "gate": {**asdict(gate), "evidence": [asdict(one) for one in gate.evidence]},
+        "gate": {**asdict(gate), "evidence": [_write_metric(one) for one in gate.evidence]},
         "history": _history(old, state, gate.pairs),
         "stable": dict(stable) if is_new else dict(old.stable_snapshot),
         "restore": stopped_promotion or (not is_new and old.undo_promotion),

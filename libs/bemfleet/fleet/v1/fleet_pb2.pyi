@@ -242,6 +242,26 @@ class Canary(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class AnalysisEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     CANDIDATE_FIELD_NUMBER: _builtins.int
@@ -282,7 +302,7 @@ class Canary(_message.Message):
         """Evidence of the latest analysis, by metric."""
 
     @_builtins.property
-    def analysis(self) -> _struct_pb2.Struct:
+    def analysis(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Terms of the analysis in force, as in spec.canary.analysis of the Mission; of its probes the
         number.
         """
@@ -302,9 +322,9 @@ class Canary(_message.Message):
         pairs: _builtins.int = ...,
         verdict_reasons: _builtins.str = ...,
         evidence: _abc.Iterable[Global___CanaryEvidence] | None = ...,
-        analysis: _struct_pb2.Struct | None = ...,
+        analysis: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "candidate", b"candidate", "evidence", b"evidence", "id", b"id", "mirror", b"mirror", "pairs", b"pairs", "paused", b"paused", "phase", b"phase", "reason", b"reason", "step", b"step", "verdict", b"verdict", "verdict_reasons", b"verdict_reasons", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

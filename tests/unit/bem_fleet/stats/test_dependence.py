@@ -116,3 +116,31 @@ def test_independence_costs_little() -> None:
             reached[name] = np.minimum(reached[name], np.where(rejected, start + LOOK, np.inf))
 
     assert np.median(reached["test"]) <= 1.35 * np.median(reached["bets"])
+
+
+def test_separate_questions_pay_for_no_correlation() -> None:
+    """Sixteen probes that the canary loses are enough; the same losses of live traffic are not.
+
+    Their estimate is noise: two neighbours that are both a little less wrong look like a spell.
+    """
+    gains = np.array([-1.0] * 6 + [-0.6] * 3 + [-1.0] * 7)
+    probes = SequentialTest(SequentialTestSpec(tolerated_loss=0.1, independent=True))
+    traffic = SequentialTest(SequentialTestSpec(tolerated_loss=0.1))
+    for gain in gains:  # one look each, as probes have
+        probes.update([gain])
+        traffic.update([gain])
+
+    assert probes.dependence.times.tolist() == [1.0]
+    assert bool(probes.worse.rejected[0])
+    assert not bool(traffic.worse.rejected[0])
+
+
+def test_fewer_than_ten_probes_conclude_nothing() -> None:
+    """Nine failures in a row may be one outage of the canary."""
+    test = SequentialTest(SequentialTestSpec(tolerated_loss=0.1, independent=True))
+    test.update([-1.0] * 9)
+    early = bool(test.worse.rejected[0])
+    test.update([-1.0])
+
+    assert not early
+    assert bool(test.worse.rejected[0])

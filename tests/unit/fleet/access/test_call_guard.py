@@ -14,7 +14,7 @@ from fleet.access.keys import KeyRing
 from fleet.access.limits import admission
 from fleet.access.method_roles import MethodRoles
 from fleet.access.operator_audit import OperatorAudit
-from fleet.access.principal import principal
+from fleet.access.principal import Role, principal
 from fleet.errors import DeniedError, RateLimitedError, UnauthenticatedError, UnavailableError
 
 from tests.support.access_keys import AccessKeys, write_access_keys
@@ -58,6 +58,21 @@ async def test_admitted_call_has_its_principal(keys: AccessKeys) -> None:
 
     assert (found.name, found.tenant) == ("web", "acme")
     assert admission.get()
+
+
+async def test_only_the_peer_of_a_socket_names_the_client(keys: AccessKeys) -> None:
+    """A mission divides its work by the name that its sidecar forwards; a key has its own name."""
+    named = ((wire.CLIENT, "other"),)
+    await guard(keys).admit(GENERATE, (*keys.metadata("web"), *named))
+    by_key = principal.get().name
+    mission = CallGuard(Access(None, "unix:/run/m.sock"), MethodRoles(), None)
+    found = []
+    for metadata in (named, ()):
+        await mission.admit(GENERATE, metadata)
+        found.append((principal.get().name, principal.get().role))
+
+    assert by_key == "web"
+    assert found == [("other", Role.OPERATOR), ("socket", Role.OPERATOR)]
 
 
 async def test_open_methods_need_no_key(keys: AccessKeys) -> None:

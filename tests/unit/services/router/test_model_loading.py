@@ -41,7 +41,7 @@ async def test_bank_and_engine_follow_the_settings(tmp_path: Path, *, safety: bo
 
     assert [adapter.name for adapter in host.adapters()] == ["alpha"]
     assert host.context_tokens == 128
-    assert engine.core.scheduler.free_slots == 2
+    assert engine.core.scheduler.free_slots == 2 + RouterSettings().guests
     assert (engine.safety is not None) is safety
 
 

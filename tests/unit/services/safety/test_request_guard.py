@@ -101,7 +101,7 @@ async def test_violating_request_is_denied_and_recorded() -> None:
 
 
 async def test_only_foreign_metadata_is_forwarded() -> None:
-    """Connection headers and keys stay behind; the strength is validated, the tenant the key's."""
+    """Connection headers and keys stay behind; name and tenant are the key's."""
     context: Any = Context(
         user_agent="x",
         grpc_timeout="1",
@@ -111,6 +111,7 @@ async def test_only_foreign_metadata_is_forwarded() -> None:
         bem_safety_strength="0.50",
         bem_safety_minimum="0",
         bem_tenant="other",
+        bem_client="other",
     )
     principal.set(Principal("web", Role.USER, "acme", has_key=True))
     record = AuditRecord("m")
@@ -119,7 +120,10 @@ async def test_only_foreign_metadata_is_forwarded() -> None:
     with pytest.raises(InvalidArgumentError, match="bem-safety-strength"):
         guard(RecordingScorer()).forwarded_metadata(wrong, record)
 
-    assert metadata == [("x-a", "1"), ("bem-tenant", "acme"), ("bem-safety-minimum", "0.5")]
+    assert metadata == [
+        *(("x-a", "1"), ("bem-client", "web"), ("bem-tenant", "acme")),
+        ("bem-safety-minimum", "0.5"),
+    ]
     assert record.strength == "0.5"
 
 

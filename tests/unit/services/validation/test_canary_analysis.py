@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import redis
-from bem_fleet.services.validation.canary_analysis import CanaryAnalyzer
+from bem_fleet.services.validation.canary_analysis import CanaryAnalyzer, probe_order
 from bem_fleet.services.validation.canary_observations import CanaryObservations, ProbeScore
 from bem_fleet.services.validation.probe_client import ProbeClient, ProbeTarget
 from bem_fleet.stats.canary_gate import CanaryVerdict
@@ -116,6 +116,16 @@ async def test_probes_are_sent_a_few_at_a_time_and_once(redis_server: RedisServe
     assert verdicts == [CanaryVerdict.CONTINUE] * 2 + [CanaryVerdict.INCONCLUSIVE] * 2
 
 
+def test_probes_come_in_an_order_of_the_canarys_own() -> None:
+    """Each probe once, the same after a restart, not in the order of the list, by canary."""
+    order = probe_order(ID, 40)
+
+    assert sorted(order) == list(range(40))
+    assert order == probe_order(ID, 40)
+    assert order != list(range(40))
+    assert order != probe_order("ns/anything/other", 40)
+
+
 async def test_a_canary_without_an_answer_is_wrong_and_stable_without_one_waits(
     redis_server: RedisServer,
 ) -> None:
@@ -131,7 +141,7 @@ async def test_a_canary_without_an_answer_is_wrong_and_stable_without_one_waits(
     await observations.close()
 
     assert nothing == []
-    assert scores[0] == ProbeScore(0, 1.0, 0.0)
+    assert scores[0] == ProbeScore(probe_order(ID, len(PROBES))[0], 1.0, 0.0)
     assert len(scores) == 8
 
 

@@ -6,6 +6,7 @@ from bem_fleet.services.orchestrator.canary.machine import CanaryPhase, CanarySt
 from bem_fleet.services.orchestrator.canary.status import (
     CanaryStatus,
     GateStatus,
+    MetricStatus,
     canary_status_patch,
     read_canary_status,
 )
@@ -32,6 +33,21 @@ def test_a_state_survives_the_status() -> None:
     assert asdict(status.state) == asdict(state)
     assert status.gate == GATE
     assert (status.model, status.image, status.candidate) == ("qa-v2", "", "qa-v2")
+
+
+def test_evidence_survives_a_merge_patch() -> None:
+    """An API server drops null, so that nothing is null; and keys may be of another version."""
+    first = MetricStatus("quality", None, 1.0, 1.0, 0, 1.0)
+    gate = replace(GATE, evidence=(first, MetricStatus("errors", -0.01, 0.2, 0.5, 12, 3.0)))
+    spec = canary_spec(model="qa-v2")
+    state = CanaryState(spec.id, CanaryPhase.CANARY, since=1)
+    patch = canary_status_patch(CanaryStatus(), state, spec, gate=gate, stable={})
+    assert patch is not None
+    rows = patch["gate"]["evidence"]
+    rows[1] |= {"added": "later"}
+
+    assert None not in rows[0].values()
+    assert read_canary_status({"canary": patch}).gate == gate
 
 
 def test_nothing_is_written_before_the_first_canary() -> None:
