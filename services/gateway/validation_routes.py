@@ -168,9 +168,21 @@ def _scores(metrics: dict[str, Sides]) -> list[pb.MetricScores]:
             metric=name,
             mission=_matrix(sides.mission),
             baseline=None if sides.baseline is None else _matrix(sides.baseline),
+            clusters=_clusters(sides),
         )
         for name, sides in metrics.items()
     ]
+
+
+def _clusters(sides: Sides) -> pb.ItemClusters | None:
+    """Return the clusters of the items, numbered in the order in which they occur."""
+    if sides.clusters is None:
+        return None
+    numbers: dict[str, int] = {}
+    return pb.ItemClusters(
+        unit=sides.unit or "",
+        numbers=[numbers.setdefault(name, len(numbers)) for name in sides.clusters],
+    )
 
 
 def _matrix(scores: Scores) -> pb.ScoreMatrix:

@@ -29,10 +29,12 @@ class LineageFields(_ValidationBody):
 
 
 class Sides(_ValidationBody):
-    """Scores of one metric: ``[items]``, or ``[seeds][items]``."""
+    """Scores of one metric: ``[items]``, or ``[seeds][items]``, and the cluster of each item."""
 
     mission: Scores
     baseline: Scores | None = None
+    clusters: list[Key] | None = None
+    unit: Name | None = None
 
     @property
     def total(self) -> int:
@@ -49,6 +51,8 @@ class Sides(_ValidationBody):
             rows = [row for row in side or () if isinstance(row, list)]
             if len({len(row) for row in rows}) > 1:
                 raise ValueError("all seeds must have the same items")
+        if (self.clusters is None) != (self.unit is None):
+            raise ValueError("clusters and unit belong together; give both or none")
         return self
 
 
@@ -61,6 +65,8 @@ class CompareBody(_ValidationBody):
     null_value: float | None = None
     mission: Scores
     baseline: Scores
+    clusters: list[Key] | None = None
+    unit: Name | None = None
     lineage: LineageFields
     family: Name | None = None
     member: Name | None = None
@@ -68,7 +74,10 @@ class CompareBody(_ValidationBody):
     @property
     def scores(self) -> dict[str, Sides]:
         """Scores by metric, in the form of a gate's."""
-        return {self.metric: Sides(mission=self.mission, baseline=self.baseline)}
+        sides = Sides(
+            mission=self.mission, baseline=self.baseline, clusters=self.clusters, unit=self.unit
+        )
+        return {self.metric: sides}
 
     @model_validator(mode="after")
     def _fits(self) -> "CompareBody":
@@ -89,6 +98,7 @@ class SpecFields(_ValidationBody):
     at_least: float | None = None
     min_items: int = Field(ge=2, le=2**31 - 1)
     min_seeds: int = Field(ge=1, le=2**31 - 1)
+    unit: Name | None = None
 
 
 class GateBody(_ValidationBody):

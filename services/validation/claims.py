@@ -4,19 +4,24 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from bem_fleet.acceptance.catalogue import GateRule
 from bem_fleet.acceptance.gate_evaluation import GateStatus, Measurement
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.stats.distribution import Statistic as MeanStatistic
+from bem_fleet.stats.item_clusters import number_clusters
 
 GATES_FAMILY = "gates"
 """Name of the family whose members are the gates of the catalogue."""
 
 LARGEST_FIGURE = 1e15
 """Largest absolute figure of a record: every reader's float and every table holds it."""
+
+# Conditions of gates that older records and declarations do not have.
+_LATER_CONDITIONS = ("unit", "min_clusters", "min_baseline", "power")
+_NO_DEFAULT = object()
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class GateCheck:
     @property
     def terms(self) -> dict[str, object]:
         """What the gate asks, without scores: what a family declares of it."""
-        return asdict(self.gate)
+        return gate_terms(self.gate)
 
 
 @dataclass(frozen=True)
@@ -190,11 +195,23 @@ def comparison_terms(metric: str, statistic: MeanStatistic, null: float) -> dict
     return {"metric": metric, "statistic": statistic, "null": null}
 
 
+def gate_terms(gate: GateRule) -> dict[str, object]:
+    """Return what a gate asks, without scores.
+
+    Conditions that gates gained later are left out where they ask nothing: a family that was
+    declared before them keeps its terms, and a claim its digest.
+    """
+    later = {one.name: one.default for one in fields(GateRule) if one.name in _LATER_CONDITIONS}
+    terms = asdict(gate)
+    return {name: value for name, value in terms.items() if later.get(name, _NO_DEFAULT) != value}
+
+
 def content_digest(request: Comparison | GateCheck) -> str:
     """Return the SHA-256 of a claim's content, hexadecimal.
 
-    The content is the question, the scores, and the digests of mission, baseline and items. Who
-    asks, under which key or with which command line, is not part of it.
+    The content is the question, the scores with the partition of their items into clusters, and
+    the digests of mission, baseline and items. Who asks, under which key or with which command
+    line, and how clusters are numbered is not part of it.
     """
     content: dict[str, object] = {"terms": request.terms}
     origin = asdict(request.lineage)
@@ -203,6 +220,9 @@ def content_digest(request: Comparison | GateCheck) -> str:
     content["shapes"] = {name: one.mission.shape for name, one in sorted(request.scores.items())}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for _, one in sorted(request.scores.items()):
+        if one.clusters is not None:
+            units = [one.unit, *map(int, number_clusters(one.clusters, len(one.clusters)))]
+            digest.update(json.dumps(units).encode())
         for side in (one.mission, one.baseline):
             # The marker keeps a missing baseline apart from an empty one; the byte order is fixed
             # so that machines agree. Adding 0 makes -0 the 0 that it equals.

@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from bem.errors import GateFormatError
 from bem_fleet.acceptance.catalogue import Catalogue, Direction, GateRule, GateStatistic
-from bem_fleet.acceptance.score_report import PairedScores
+from bem_fleet.acceptance.score_report import ITEM, PairedScores
 from bem_fleet.services.validation.claims import (
     GATES_FAMILY,
     Comparison,
     GateCheck,
     Lineage,
     comparison_terms,
+    gate_terms,
 )
 from bem_fleet.services.validation.declared_families import Terms
 from bem_fleet.stats.distribution import Statistic as MeanStatistic
@@ -222,7 +222,7 @@ def _parse_null(
 def _parse_member(member: pb.FamilyMember, catalogue: Catalogue) -> tuple[str, Terms]:
     if member.WhichOneof("terms") == "gate":
         rule = _parse_gate_spec(member.gate, catalogue)
-        return rule.id, asdict(rule)
+        return rule.id, gate_terms(rule)
     terms = member.comparison
     name = _check_length("members.member", terms.member, MAX_NAME_LENGTH)
     if terms.metric not in catalogue.metrics:
@@ -287,6 +287,7 @@ def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> GateRule:
             margin=_check_finite("spec.margin", spec.margin),
             min_items=spec.min_items,
             min_seeds=spec.min_seeds,
+            unit=_check_length("spec.unit", spec.unit or ITEM, MAX_NAME_LENGTH),
             at_most=_check_finite("spec.at_most", spec.at_most)
             if spec.HasField("at_most")
             else None,

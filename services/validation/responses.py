@@ -107,6 +107,8 @@ def _measured_message(measurement: Measurement) -> pb.Measured:
         seeds=measurement.seeds,
         method=measurement.method,
         coverage_class=measurement.coverage,
+        unit=measurement.unit,
+        units=measurement.units,
     )
     if measurement.low is not None:
         response.ci_low = measurement.low

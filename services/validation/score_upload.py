@@ -1,17 +1,19 @@
 """Score upload: scores of one message or of a stream of chunks, checked against limits first."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from bem.errors import InvalidScoresError
 from bem_fleet.acceptance.catalogue import MetricDefinition
-from bem_fleet.acceptance.score_report import PairedScores, validate_paired_scores
+from bem_fleet.acceptance.score_report import ITEM, PairedScores, validate_paired_scores
 from bemfleet.validation.v1 import validation_pb2 as pb
 from fleet.errors import InvalidArgumentError
 from numpy.typing import NDArray
 
 MAX_METRICS = 16
 MAX_SEEDS = 1000
+MAX_UNIT_LENGTH = 64
 
 
 def read_scores(
@@ -26,7 +28,8 @@ def read_scores(
 
     Raises:
         InvalidArgumentError: An unknown or repeated metric, too many scores, incomplete rows,
-            sides that do not pair, NaN, or scores outside the metric's range.
+            sides that do not pair, NaN, scores outside the metric's range, or clusters that are
+            not those of the items.
     """
     _check_names([entry.metric for entry in entries], metrics)
     total = sum(len(entry.mission.values) + len(entry.baseline.values) for entry in entries)
@@ -38,27 +41,59 @@ def read_scores(
             _read_matrix(entry.metric, "baseline", entry.baseline)
             if entry.HasField("baseline")
             else None,
+            entry.clusters if entry.HasField("clusters") else None,
         )
         for entry in entries
     }
 
 
 def pair_scores(
-    metric: MetricDefinition, mission: NDArray[np.float64], baseline: NDArray[np.float64] | None
+    metric: MetricDefinition,
+    mission: NDArray[np.float64],
+    baseline: NDArray[np.float64] | None,
+    clusters: pb.ItemClusters | None = None,
 ) -> PairedScores:
-    """Return both sides of one metric, [seeds, items], as validate_paired_scores scores.
+    """Return both sides of one metric, [seeds, items], with the clusters of the items.
+
+    Args:
+        metric: Definition of the metric.
+        mission: Scores of the mission, [seeds, items].
+        baseline: Scores of the baseline in the same shape; None without a baseline.
+        clusters: Clusters of the items; None where each item is a unit of its own.
 
     Raises:
-        InvalidArgumentError: The sides do not pair, or a score is invalid.
+        InvalidArgumentError: The sides do not pair, a score is invalid, or the clusters are not
+            those of the items.
     """
     if mission.shape[1] < 2:
         raise InvalidArgumentError(
             "scores", f"{metric.name}: {mission.shape[1]} items; at least 2 are needed"
         )
     try:
-        return validate_paired_scores(metric, mission, baseline)
+        scores = validate_paired_scores(metric, mission, baseline)
     except InvalidScoresError as err:
         raise InvalidArgumentError("scores", str(err)) from err
+    return scores if clusters is None else _with_clusters(metric.name, scores, clusters)
+
+
+def _with_clusters(name: str, scores: PairedScores, clusters: pb.ItemClusters) -> PairedScores:
+    items = scores.mission.shape[1]
+    if not 1 <= len(clusters.unit) <= MAX_UNIT_LENGTH or clusters.unit == ITEM:
+        raise InvalidArgumentError(
+            "clusters.unit",
+            f"{name}: {clusters.unit[:MAX_UNIT_LENGTH]!r} is no cluster; 1 to {MAX_UNIT_LENGTH} "
+            "characters that say what one is, such as 'family'",
+        )
+    if len(clusters.numbers) != items:
+        raise InvalidArgumentError(
+            "clusters.numbers",
+            f"{name}: {len(clusters.numbers)} numbers for {items} items; send one for each item",
+        )
+    if min(clusters.numbers) < 0:
+        raise InvalidArgumentError(
+            "clusters.numbers", f"{name}: {min(clusters.numbers)}; a number is 0 or more"
+        )
+    return replace(scores, clusters=tuple(map(str, clusters.numbers)), unit=clusters.unit)
 
 
 class ScoreUpload:
@@ -115,6 +150,7 @@ class ScoreUpload:
                 self._metrics[name],
                 self._matrix(shape, pb.SIDE_MISSION),
                 self._matrix(shape, pb.SIDE_BASELINE) if shape.has_baseline else None,
+                shape.clusters if shape.HasField("clusters") else None,
             )
             for name, shape in self._shapes.items()
         }

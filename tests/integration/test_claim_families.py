@@ -47,7 +47,7 @@ PLANS = pb.GateSpec(
 def plans(claim: str, items: int = 500, **head: Any) -> pb.GateRequest:
     """Return a question for a gate that is not in the catalogue."""
     steps = pb.ScoreMatrix(values=[2.0] * items)
-    request = gate(claim, pb.MetricScores(metric="plan_steps", mission=steps))
+    request = gate(claim, pb.MetricScores(metric="plan_steps", mission=steps), unit="")
     request.head.spec.CopyFrom(PLANS)
     request.head.family = head.get("family", "plans")
     return request

@@ -15,7 +15,15 @@ from fleet.errors import details_of
 from fleet.testing import RedisServer
 from grpc import aio
 
-from tests.integration.validations import chunks, compare, gate, refused, scores, validation
+from tests.integration.validations import (
+    chunks,
+    clustered,
+    compare,
+    gate,
+    refused,
+    scores,
+    validation,
+)
 
 MAX_SCORES = 20_000
 
@@ -155,9 +163,12 @@ async def test_streamed_comparison_equals_the_whole_one(stub: Any, size: int) ->
 
 async def test_streamed_gate_equals_the_whole_one(stub: Any) -> None:
     """Chunks of two metrics may be mixed."""
-    both = [scores("exact_match"), scores("f1")]
+    both = [clustered(scores("exact_match")), clustered(scores("f1"))]
     shapes = [
-        pb.ScoreShape(metric=one.metric, seeds=3, items=300, has_baseline=True) for one in both
+        pb.ScoreShape(
+            metric=one.metric, seeds=3, items=300, has_baseline=True, clusters=one.clusters
+        )
+        for one in both
     ]
     begin = pb.GateStreamHead(gate=gate("g1").head, shapes=shapes)
     parts = [pb.GateStreamRequest(head=begin)]

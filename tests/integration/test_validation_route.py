@@ -86,7 +86,9 @@ def comparison(claim: str = "c1", **changed: Any) -> dict[str, Any]:
 
 def verdict(claim: str = "g1", **changed: Any) -> dict[str, Any]:
     """Return the body of a question for a gate."""
-    both = {name: sides(name) for name in ("exact_match", "f1")}
+    clusters = [f"passage {item // 5}" for item in range(300)]
+    units = {"clusters": clusters, "unit": "passage"}
+    both = {name: {**sides(name), **units} for name in ("exact_match", "f1")}
     body = {"claim": claim, "gate_id": "A.em_f1", "scores": both, "lineage": LINEAGE}
     return {**body, **changed}
 
@@ -103,6 +105,7 @@ async def test_comparison_and_gate_are_answered_and_listed(http: httpx.AsyncClie
     assert compared["measured"]["ci_low"] > 0
     assert compared["claim"]["family"] == 1
     assert (judged["status"], judged["gate_id"], judged["reasons"]) == ("pass", "A.em_f1", [])
+    assert (judged["measured"]["unit"], judged["measured"]["units"]) == ("passage", 60)
     assert listed["has_more"]
     assert listed["data"][0]["lineage"] == LINEAGE
     assert [(one["claim"], one["status"]) for one in rest["data"]] == [("g1", "pass")]
@@ -176,6 +179,8 @@ async def test_correction_of_given_values_and_of_the_family(http: httpx.AsyncCli
         ("/gate", verdict(gate_id="Z.luck"), (400, "gate_id", "no gate")),
         ("/gate", verdict(gate_id=None), (400, None, "gate_id or spec")),
         ("/gate", verdict(scores={"f1": sides()}), (400, "scores", "missing: exact_match")),
+        ("/compare", comparison(clusters=["a"] * 299, unit="book"), (400, "clusters", "299")),
+        ("/compare", comparison(clusters=["a"] * 300), (400, None, "belong together")),
         ("/correct", {"p_values": {"a": 2}}, (400, "p_values.a", "less than")),
         ("/correct", {"alpha": 1.5}, (400, "alpha", "less than")),
     ],

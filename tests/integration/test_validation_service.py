@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.integration.validations import (
+    clustered,
     compare,
     gate,
     process,
@@ -76,16 +77,16 @@ async def test_ratio_has_one_as_its_null(stub: Any) -> None:
     assert not other.HasField("p_permutation")
 
 
-async def test_ties_have_no_interval(stub: Any) -> None:
-    """Where nothing varies the interval is absent and p is 1."""
+async def test_equal_sides_are_equal_by_definition(stub: Any) -> None:
+    """Two sides with the same scores differ by exactly nothing, and show no gain: p is 1."""
     tied = scores()
     tied.baseline.CopyFrom(tied.mission)
     answer = await stub.Compare(compare("c1", tied))
 
-    assert not answer.measured.HasField("ci_low")
+    assert (answer.measured.ci_low, answer.measured.ci_high) == (0, 0)
     assert not answer.effect.HasField("d_z")
     assert (answer.measured.p_inversion, answer.p_permutation) == (1, 1)
-    assert answer.measured.coverage_class == "degenerate"
+    assert answer.measured.coverage_class == "equal"
 
 
 async def test_gate_passes_and_fails_with_reasons(stub: Any) -> None:
@@ -100,6 +101,27 @@ async def test_gate_passes_and_fails_with_reasons(stub: Any) -> None:
     assert few.reasons[:2] == ["exact_match: 2 seeds of 3", "f1: 2 seeds of 3"]
     assert worse.measured.metric == "exact_match"
     assert "does not reach 0.015" in worse.reasons[0]
+
+
+async def test_clusters_are_the_unit_of_a_comparison_and_of_a_gate(stub: Any) -> None:
+    """Fewer units give a wider interval, and a gate refuses another unit and too few clusters."""
+    given = scores(gain=0.01)
+    for place in range(len(given.mission.values)):
+        # Every second book of 30 items gains, the others lose.
+        given.mission.values[place] += 0.03 if place // 30 % 2 else -0.03
+    by_item = await stub.Compare(compare("c1", given))
+    by_book = await stub.Compare(compare("c2", clustered(given, "book", 30)))
+    without = await stub.Gate(gate("g1", unit=""))
+    other = await stub.Gate(gate("g2", unit="book"))
+    both = [clustered(scores(name), size=30) for name in ("exact_match", "f1")]
+    few = await stub.Gate(gate("g3", *both, unit=""))
+
+    assert (by_item.measured.unit, by_item.measured.units) == ("item", 300)
+    assert (by_book.measured.unit, by_book.measured.units) == ("book", 10)
+    assert by_book.measured.ci_low < 2 * by_item.measured.ci_low - 0.01
+    assert "f1: the report's unit is item; this gate's is passage" in without.reasons
+    assert "f1: the report's unit is book; this gate's is passage" in other.reasons
+    assert "f1: 10 clusters of 20, the unit is passage" in few.reasons
 
 
 async def test_correction_takes_given_values_the_family_or_both(stub: Any) -> None:

@@ -128,10 +128,24 @@ def compare(claim: str, given: pb.MetricScores | None = None, **head: Any) -> pb
     return pb.CompareRequest(head=made, scores=given or scores())
 
 
-def gate(claim: str, *given: pb.MetricScores, gate_id: str = "A.em_f1") -> pb.GateRequest:
-    """Return a question for a gate."""
+def clustered(given: pb.MetricScores, unit: str = "passage", size: int = 5) -> pb.MetricScores:
+    """Return the scores with clusters of ``size`` items."""
+    items = len(given.mission.values) // max(1, given.mission.seeds)
+    numbers = [item // size for item in range(items)]
+    made = pb.MetricScores(clusters=pb.ItemClusters(unit=unit, numbers=numbers))
+    made.MergeFrom(given)
+    return made
+
+
+def gate(
+    claim: str, *given: pb.MetricScores, gate_id: str = "A.em_f1", unit: str = "passage"
+) -> pb.GateRequest:
+    """Return a question for a gate, whose items are in clusters unless ``unit`` is empty."""
     head = pb.GateHead(claim=claim, gate_id=gate_id, lineage=LINEAGE)
-    return pb.GateRequest(head=head, scores=given or (scores("exact_match"), scores("f1")))
+    asked = given or (scores("exact_match"), scores("f1"))
+    return pb.GateRequest(
+        head=head, scores=[clustered(one, unit) if unit else one for one in asked]
+    )
 
 
 def chunks(given: pb.MetricScores, size: int) -> Iterator[pb.ScoreChunk]:

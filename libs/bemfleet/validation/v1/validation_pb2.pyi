@@ -599,10 +599,10 @@ class ItemClusters(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
     unit: _builtins.str
-    """What a cluster is, such as "family" or "passage", 1 to 64 characters."""
+    """What a cluster is, such as "family" or "passage", 1 to 64 characters; never "item"."""
     @_builtins.property
     def numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Number of the cluster of each item, from 0, in the order of the items."""
+        """Number of the cluster of each item, 0 or more, in the order of the items."""
 
     def __init__(
         self,
@@ -755,6 +755,8 @@ class Measured(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     COVERAGE_CLASS_FIELD_NUMBER: _builtins.int
     P_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """The metric."""
     estimate: _builtins.float
@@ -775,6 +777,10 @@ class Measured(_message.Message):
     """Coverage of the interval in simulation: nominal, short, poor, few-seeds, degenerate or exact."""
     p: _builtins.float
     """P-value in the family: the larger of inversion and sign flips; exact for a share."""
+    unit: _builtins.str
+    """Unit of resampling: "item", or what a cluster is."""
+    units: _builtins.int
+    """Number of units that were resampled; 0 in old records."""
     def __init__(
         self,
         *,
@@ -788,10 +794,12 @@ class Measured(_message.Message):
         method: _builtins.str = ...,
         coverage_class: _builtins.str = ...,
         p: _builtins.float = ...,
+        unit: _builtins.str = ...,
+        units: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high", "_ci_low", b"_ci_low", "ci_high", b"ci_high", "ci_low", b"ci_low"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high", "_ci_low", b"_ci_low", "ci_high", b"ci_high", "ci_low", b"ci_low", "coverage_class", b"coverage_class", "estimate", b"estimate", "items", b"items", "method", b"method", "metric", b"metric", "p", b"p", "p_inversion", b"p_inversion", "seeds", b"seeds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high", "_ci_low", b"_ci_low", "ci_high", b"ci_high", "ci_low", b"ci_low", "coverage_class", b"coverage_class", "estimate", b"estimate", "items", b"items", "method", b"method", "metric", b"metric", "p", b"p", "p_inversion", b"p_inversion", "seeds", b"seeds", "unit", b"unit", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ci_high: _TypeAlias = _typing.Literal["ci_high"]  # noqa: Y015
     _WhichOneofArgType__ci_high: _TypeAlias = _typing.Literal["_ci_high", b"_ci_high"]  # noqa: Y015
@@ -1090,7 +1098,9 @@ class GateSpec(_message.Message):
     min_seeds: _builtins.int
     """Minimum number of training seeds, at least 1."""
     unit: _builtins.str
-    """Unit of resampling that the scores must have; empty means that each item is one."""
+    """Unit of resampling that the scores must have, at most 64 characters; empty means that each item
+    is one.
+    """
     @_builtins.property
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metrics that must all clear, 1 to 16."""

@@ -67,7 +67,7 @@ async def test_claims_in_parallel_are_all_in_the_family(service: ClaimService) -
 async def test_a_gate_keeps_its_verdict_while_its_p_is_adjusted(service: ClaimService) -> None:
     """Later claims change the adjusted p of today, and not what was decided."""
     gate = service.catalogue.gates["A.em_f1"].rule
-    gate = replace(gate, min_items=100, min_seeds=3)
+    gate = replace(gate, min_items=100, min_seeds=3, unit="item")
     both = {name: scores(0.05, seed=2) for name in gate.metrics}
     check = GateCheck("g", LINEAGE, both, gate)
     passed = await service.gate(check)

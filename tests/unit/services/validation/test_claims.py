@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bem_fleet.acceptance.catalogue import GateRule
 from bem_fleet.acceptance.gate_evaluation import Measurement
 from bem_fleet.acceptance.score_report import PairedScores
 from bem_fleet.services.validation.claims import (
@@ -13,6 +14,7 @@ from bem_fleet.services.validation.claims import (
     RecordedClaim,
     content_digest,
     figure_problem,
+    gate_terms,
 )
 
 LINEAGE = Lineage("m", "b", "d", "make")
@@ -46,6 +48,51 @@ def test_a_digest_is_of_the_content_and_not_of_who_asked() -> None:
     assert {content_digest(one) for one in asked_otherwise} == {content_digest(first)}
     assert len(digests) == 6
     assert content_digest(comparison(-0.0)) == content_digest(comparison(0.0))
+
+
+def clustered(*names: str, unit: str = "family") -> Comparison:
+    """Return a comparison whose four items are in clusters."""
+    first = comparison()
+    scores = {"f1": replace(first.scores["f1"], clusters=names, unit=unit)}
+    return replace(first, scores=scores)
+
+
+def test_a_digest_is_of_the_partition_into_clusters() -> None:
+    """Clusters are part of the content; how they are named is not."""
+    digests = [
+        content_digest(one)
+        for one in (
+            comparison(),
+            clustered("a", "a", "b", "b"),
+            clustered("a", "b", "a", "b"),
+            clustered("a", "a", "b", "b", unit="book"),
+        )
+    ]
+
+    assert len({*digests}) == 4
+    assert content_digest(clustered("9", "9", "3", "3")) == digests[1]
+
+
+def test_terms_leave_out_later_conditions_that_ask_nothing() -> None:
+    """A family that was declared before units keeps its terms; a unit that is asked for is one."""
+    rule = GateRule("own", ("f1",), "difference", "higher", 0.1, 0.0, 2, 1)
+
+    assert list(gate_terms(rule)) == [
+        "id",
+        "metrics",
+        "statistic",
+        "direction",
+        "target",
+        "margin",
+        "min_items",
+        "min_seeds",
+        "at_most",
+        "at_least",
+    ]
+    assert gate_terms(replace(rule, unit="book", min_baseline=0.3)).items() >= {
+        ("unit", "book"),
+        ("min_baseline", 0.3),
+    }
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,20 @@ def test_a_gate_is_named_or_described() -> None:
 
     assert named is CATALOGUE.gates["A.em_f1"].rule
     assert (described.id, described.target, described.direction) == ("own.gate", 0.1, "higher")
+    assert described.unit == "item"
+
+
+def test_a_described_gate_has_its_own_unit() -> None:
+    """A caller's gate may ask for clusters, and its declaration says so."""
+    spec = pb.GateSpec(**SPEC, unit="user")
+    described = request_parsing.resolve_gate(pb.GateHead(spec=spec), CATALOGUE)
+    members = [pb.FamilyMember(gate=spec)]
+    _, declared = request_parsing.parse_family(
+        pb.DeclareFamilyRequest(family="own", members=members), CATALOGUE
+    )
+
+    assert described.unit == "user"
+    assert declared["own.gate"]["unit"] == "user"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +106,7 @@ def test_a_gate_is_named_or_described() -> None:
         ({"direction": pb.DIRECTION_UNSPECIFIED}, "spec"),
         ({"at_most": 1.0}, "spec"),
         ({"min_items": 1}, "spec"),
+        ({"unit": "u" * 65}, "spec.unit"),
         ({"target": float("nan")}, "spec.target"),
         ({"target": 1e308}, "spec.target"),
         ({"statistic": pb.STATISTIC_SHARE, "at_least": 1.0, "margin": 1.5, "target": 1.6}, "spec"),

@@ -79,6 +79,43 @@ async def test_chunks_of_any_size_make_the_same_scores(sizes: list[int], order: 
     assert scores.baseline.tolist() == values[1].reshape(3, 4).tolist()
 
 
+async def test_clusters_come_with_the_scores_and_with_a_stream() -> None:
+    """One message and a stream give the same clusters and unit; without them an item is one."""
+    clusters = pb.ItemClusters(unit="family", numbers=[4, 0, 4])
+    given = entry([0.1, 0.2, 0.3])
+    plain = read_scores([given], METRICS, 100)["f1"]
+    given.clusters.CopyFrom(clusters)
+    at_once = read_scores([given], METRICS, 100)["f1"]
+    shape = pb.ScoreShape(metric="f1", items=3, clusters=clusters)
+    chunk = pb.ScoreChunk(metric="f1", side=pb.SIDE_MISSION, values=[0.1, 0.2, 0.3])
+    streamed = (await ScoreUpload([shape], METRICS, 100).read(stream([chunk])))["f1"]
+
+    assert (plain.unit, plain.clusters) == ("item", None)
+    assert (at_once.unit, at_once.clusters) == ("family", ("4", "0", "4"))
+    assert (streamed.unit, streamed.clusters) == (at_once.unit, at_once.clusters)
+
+
+@pytest.mark.parametrize(
+    ("clusters", "field", "text"),
+    [
+        (pb.ItemClusters(unit="family", numbers=[0]), "clusters.numbers", "1 numbers for 2"),
+        (pb.ItemClusters(unit="family"), "clusters.numbers", "0 numbers for 2"),
+        (pb.ItemClusters(unit="family", numbers=[0, -1]), "clusters.numbers", "0 or more"),
+        (pb.ItemClusters(numbers=[0, 1]), "clusters.unit", "1 to 64 characters"),
+        (pb.ItemClusters(unit="item", numbers=[0, 1]), "clusters.unit", "no cluster"),
+        (pb.ItemClusters(unit="u" * 65, numbers=[0, 1]), "clusters.unit", "1 to 64 characters"),
+    ],
+)
+def test_wrong_clusters_are_named(clusters: pb.ItemClusters, field: str, text: str) -> None:
+    """Every item has one cluster, and the unit says what it is."""
+    given = entry([0.5, 0.6])
+    given.clusters.CopyFrom(clusters)
+    with pytest.raises(InvalidArgumentError, match=text) as caught:
+        read_scores([given], METRICS, 100)
+
+    assert caught.value.field == field
+
+
 async def test_a_stream_keeps_to_its_shapes() -> None:
     """Too few, too many, and unannounced chunks are refused; a limit before anything is read."""
     shape = pb.ScoreShape(metric="f1", items=3)
