@@ -94,7 +94,7 @@ class EngineCore:
         )
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
-        self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device)
+        self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device, safety)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding = embedding
         self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weight_format}|{composition}"

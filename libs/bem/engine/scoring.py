@@ -11,6 +11,7 @@ from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule
 from bem.engine.api import Segment
 from bem.engine.decoder import Decoder
 from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.safety import SafetyOverlay
 
 # Rows whose logits over the vocabulary are in memory at once.
 HEAD_ROWS = 256
@@ -25,12 +26,15 @@ class ScoreRequest:
         target_ids: Token ids to score, at least one.
         adapter: Name of a loaded adapter, or None for the base model.
         adapter_scale: Factor of the adapter's code in [0, 2].
+        safety_strength: Factor of the safety adapter in [0, 1], multiplied by the value head's
+            result for the prompt, as when the target is generated.
     """
 
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     adapter: str | None = None
     adapter_scale: float = 1.0
+    safety_strength: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -46,6 +50,7 @@ class Scorer:
         bank: Adapters of the model, or None.
         context_tokens: Limit of prompt and target together.
         device: Device of the model.
+        safety: Safety adapter in the bank, or None.
     """
 
     def __init__(
@@ -54,8 +59,9 @@ class Scorer:
         bank: AdapterBank | None,
         context_tokens: int,
         device: torch.device,
+        safety: SafetyOverlay | None = None,
     ) -> None:
-        self._decoder, self._bank = decoder, bank
+        self._decoder, self._bank, self._safety = decoder, bank, safety
         self._context_tokens, self._device = context_tokens, device
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
@@ -107,7 +113,7 @@ class Scorer:
         plan = self._decoder.plan_full_texts(len(requests), longest)
         hidden, features = self._decoder.lower(ids.to(self._device), plan, transient=True)
         if self._bank:
-            _bind(self._bank, adapter, requests, features)
+            _bind(self._bank, self._safety, adapter, requests, features)
         hidden = self._decoder.upper(hidden, plan, transient=True)
         states = [
             hidden[row, len(one.prompt_ids) - 1 : one.tokens - 1]
@@ -129,16 +135,33 @@ class Scorer:
 
 def _bind(
     bank: AdapterBank,
+    safety: SafetyOverlay | None,
     adapter: LoadedAdapter | None,
     requests: Sequence[ScoreRequest],
     features: Tensor,
 ) -> None:
-    """Set the code of each position of each text."""
-    if adapter is None or adapter.slot is None:
+    """Set the codes of each position of each text: the adapter's and the safety adapter's."""
+    columns = []
+    if adapter is not None and adapter.slot is not None:
+        columns.append((adapter.slot, _adapter_codes(bank.rank, adapter, requests, features)))
+    strengths = _safety_strengths(safety, requests, features)
+    if safety and any(strengths):
+        codes = torch.zeros(*features.shape[:2], bank.rank, device=features.device)
+        codes[..., : safety.rank] = torch.tensor(strengths, device=codes.device)[:, None, None]
+        columns.append((safety.slot, codes))
+    if not columns:
         bank.row_codes.clear()
         return
-    rows, positions, _ = features.shape
-    codes = torch.zeros(rows, positions, 1, bank.rank, device=features.device)
+    slots = torch.tensor([slot for slot, _ in columns], device=features.device)
+    codes = torch.stack([codes for _, codes in columns], dim=2)
+    bank.row_codes.set(slots.expand(len(requests), -1), codes)
+
+
+def _adapter_codes(
+    rank: int, adapter: LoadedAdapter, requests: Sequence[ScoreRequest], features: Tensor
+) -> Tensor:
+    """Return the adapter's code at each position, [rows, positions, rank]."""
+    codes = torch.zeros(*features.shape[:2], rank, device=features.device)
     for row, one in enumerate(requests):
         segment = Segment(0, len(one.prompt_ids), one.adapter, one.adapter_scale)
         schedule = AdapterSchedule([AcquiredSegment(segment, adapter)], features[row])
@@ -147,6 +170,20 @@ def _bind(
             span = schedule.span_at(begin)
             span_end = min(end, span.end or end)
             if span.code is not None:
-                codes[row, begin:span_end, 0, : adapter.rank] = span.code
+                codes[row, begin:span_end, : adapter.rank] = span.code
             begin = span_end
-    bank.row_codes.set(torch.full((rows, 1), adapter.slot, device=features.device), codes)
+    return codes
+
+
+def _safety_strengths(
+    safety: SafetyOverlay | None, requests: Sequence[ScoreRequest], features: Tensor
+) -> list[float]:
+    """Return the factor of the safety adapter's code for each text, from its prompt."""
+    if safety is None:
+        return [0.0] * len(requests)
+    return [
+        safety.request_strength(
+            features[row, : len(one.prompt_ids)].float().mean(0), one.safety_strength
+        )
+        for row, one in enumerate(requests)
+    ]

@@ -16,6 +16,7 @@ from bem_fleet.data import (
     contrast_pairs,
     facts,
     guard_texts,
+    multiple_choice,
     passage_qa,
     red_team,
     toxic_comments,
@@ -88,6 +89,11 @@ def _toxic_comments() -> Iterator[SplitItem]:
         yield _item(toxic_comments.SET, one.split, one.key, one.key, one.text)
 
 
+def _multiple_choice() -> Iterator[SplitItem]:
+    for one in multiple_choice.all_choice_questions():
+        yield _item(multiple_choice.SET, "held_out", one.key, one.cluster, one.text)
+
+
 def _contrast_pairs() -> Iterator[SplitItem]:
     """Yield what the linear heads are fitted to; nothing of it is held out."""
     texts = [
@@ -121,6 +127,13 @@ def _chains() -> Iterator[SplitItem]:
 
 
 SCOPES: Mapping[str, tuple[Callable[[], Iterator[SplitItem]], ...]] = MappingProxyType({
-    "guard": (_benign, _red_team, _guard_texts, _toxic_comments, _contrast_pairs),
+    "guard": (
+        _benign,
+        _red_team,
+        _guard_texts,
+        _toxic_comments,
+        _multiple_choice,
+        _contrast_pairs,
+    ),
     "skills": (_passage_qa, _facts, _chains),
 })  # fmt: skip

@@ -91,7 +91,10 @@ class LikelihoodCache:
 
 def _likelihood_key(worker: LLMEngine, request: ScoreRequest, version: str) -> str:
     tokens = (json.dumps(ids) for ids in (request.prompt_ids, request.target_ids))
-    return content_key(worker.backbone.digest, version, str(request.adapter_scale), *tokens)
+    parts = [worker.backbone.digest, version, str(request.adapter_scale)]
+    if request.safety_strength and worker.safety:
+        parts.append(f"{request.safety_strength:g}*{worker.safety.version}")
+    return content_key(*parts, *tokens)
 
 
 def text_log_likelihoods(
@@ -154,6 +157,7 @@ def answer_multiple_choice(
     questions: Sequence[MultipleChoiceQuestion],
     adapter: str | None = None,
     *,
+    safety_strength: float = 0.0,
     cache: LikelihoodCache | None = None,
     progress: bool = False,
 ) -> list[ChoiceResult]:
@@ -163,9 +167,22 @@ def answer_multiple_choice(
     disadvantage (the normalisation of arXiv 2005.14165, section 2.4). The confidence is the
     softmax over these means.
 
+    Args:
+        worker: Started worker.
+        questions: Questions to answer.
+        adapter: Name of a loaded adapter; None for the base model.
+        safety_strength: Factor of the worker's safety adapter, in [0, 1].
+        cache: Cache of earlier values; None scores everything.
+        progress: Whether to show a progress bar.
+
     Raises:
-        EvaluationError: A question has fewer than two replies, or an empty one.
+        EvaluationError: A question has fewer than two replies or an empty one, or a worker without
+            a safety adapter got a safety strength.
     """
+    if safety_strength and worker.safety is None:
+        raise EvaluationError(
+            f"safety_strength: {safety_strength:g}; this worker has no safety adapter"
+        )
     tokenizer = worker.backbone.tokenizer
     encode = PromptEncoder(tokenizer).encode_text
     requests = []
@@ -174,7 +191,8 @@ def answer_multiple_choice(
         if len(question.replies) < 2 or not all(question.replies):
             raise EvaluationError(f"question {index}: two replies or more are needed, none empty")
         requests += [
-            ScoreRequest(prompt, tuple(encode(reply)), adapter) for reply in question.replies
+            ScoreRequest(prompt, tuple(encode(reply)), adapter, safety_strength=safety_strength)
+            for reply in question.replies
         ]
     scored = iter((cache or LikelihoodCache()).score(worker, requests, progress=progress))
     return [

@@ -13,6 +13,7 @@ from bem.backbone import Backbone, load_backbone
 from bem.safety import read_safety
 
 from bem_fleet.data.held_out import final_evaluation
+from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.studies.guard.__main__ import guard_digests, load_guards
 from bem_fleet.studies.safety.ablations import ablations
@@ -30,6 +31,8 @@ from bem_fleet.studies.safety.paired_outputs import TrainedAdapter
 from bem_fleet.studies.signed_report import write_signed_report
 
 PROG = "python -m bem_fleet.studies.safety"
+LEFT_OUT = ("metrics", "arms", "origins", "outputs", "variants")
+"""Fields of reports that are too long to be printed."""
 PARTS = ("orthogonality", "violations", "quality", "strength", "fleet", "ablations")
 
 
@@ -39,6 +42,8 @@ def run_part(
     trained: list[TrainedAdapter],
     arguments: argparse.Namespace,
     command: str,
+    *,
+    guards: list[OfflineGuard],
 ) -> dict[str, Report]:
     """Measure one part of the study and return its reports by name."""
     items = frozenset(json.loads(arguments.items.read_text())) if arguments.items else None
@@ -63,7 +68,7 @@ def run_part(
         return EndToEndStudy(
             backbone=backbone,
             trained=trained,
-            guards=load_guards()[: len(trained)],
+            guards=guards,
             strength=RouterSettings().safety_strength,
             cache=arguments.cache,
             folder=arguments.replies,
@@ -107,17 +112,18 @@ def main() -> None:
         TrainedAdapter(folder, read_safety(folder, base_digest=backbone.digest))
         for folder in arguments.adapters
     ]
-    for part in arguments.parts:
-        with final_evaluation(command) as opening:
-            reports = run_part(part, backbone, trained, arguments, command)
-        for name, report in reports.items():
-            report["held_out"] = opening.counts
-            path = arguments.out / f"{name}.json"
+    # Heads of further seeds are trained here, before anything held out is open.
+    guards = load_guards()[: len(trained)] if "fleet" in arguments.parts else []
+    with final_evaluation(command) as opening:
+        for part in arguments.parts:
+            reports = run_part(part, backbone, trained, arguments, command, guards=guards)
             artifacts = artifact_digests(trained) | (guard_digests() if part == "fleet" else {})
-            write_signed_report(report, path, artifacts=artifacts)
-            left_out = ("metrics", "arms", "origins", "outputs", "variants")
-            brief = {key: value for key, value in report.items() if key not in left_out}
-            sys.stdout.write(json.dumps(brief, indent=1) + "\n")
+            for name, report in reports.items():
+                report["held_out"] = dict(opening.counts)
+                path = arguments.out / f"{name}.json"
+                write_signed_report(report, path, artifacts=artifacts)
+                brief = {key: value for key, value in report.items() if key not in LEFT_OUT}
+                sys.stdout.write(json.dumps(brief, indent=1) + "\n")
     if not arguments.items:
         write_markdown(arguments.out)
 

@@ -6,16 +6,15 @@ verdicts come from its scorers and its policy, called in process instead of over
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from bem.backbone import Backbone
 
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.multiple_choice import ChoiceQuestion
 from bem_fleet.data.red_team import RedTeamPrompt, prompts_digest
 from bem_fleet.data.unseen_families import UNIT, load_unseen_families
 from bem_fleet.evaluation.harm_judges import get_harm_judge
@@ -25,35 +24,31 @@ from bem_fleet.studies.safety.basis_study import (
     ANSWER_TOKENS,
     REPLY_TOKENS,
     Items,
-    answer_scores,
     harmless_suite,
     held_out_attacks,
 )
-from bem_fleet.studies.safety.paired_outputs import TrainedAdapter, paired_replies, risk_margins
+from bem_fleet.studies.safety.choice_suite import choice_suite, paired_choices
+from bem_fleet.studies.safety.exchanges import (
+    ARMS,
+    Exchanges,
+    Texts,
+    filtered_exchanges,
+    harmless_scores,
+    rates_by,
+    scores_by_origin,
+)
+from bem_fleet.studies.safety.paired_outputs import (
+    PairedReplies,
+    TrainedAdapter,
+    paired_replies,
+    risk_margins,
+)
 
-ARMS = ("basis", "sidecar", "both")
+QUALITY_METRICS = ("exact_match", "f1")
+SUITE = "piqa, openbook-qa, mmlu by likelihood; disfl-qa by its adapter"
 # Number of strangers' requests, and of strangers' texts in the place of replies.
 MAX_UNSEEN = 1200
 Report = dict[str, Any]
-Texts = list[list[str]]
-
-
-@dataclass(frozen=True)
-class Exchanges:
-    """Replies that a client receives.
-
-    Attributes:
-        prompts: Attacks or harmless prompts.
-        baseline: Replies without C, by prompt.
-        arms: Replies in each arm, ``{arm: [seeds][prompts]}``; empty if withheld.
-        intervened: Whether the sidecar withheld or changed anything with both halves on,
-            ``[seeds][prompts]``.
-    """
-
-    prompts: Sequence[Any]
-    baseline: list[str]
-    arms: dict[str, Texts]
-    intervened: list[list[bool]]
 
 
 @dataclass(frozen=True)
@@ -88,8 +83,9 @@ class EndToEndStudy:
             tokens: Longest reply, tokens.
         """
         if not prompts:
-            nothing: Texts = [[] for _ in self.trained]
-            return Exchanges(prompts, [], dict.fromkeys(ARMS, nothing), [[] for _ in self.trained])
+            return filtered_exchanges(
+                self.guards, prompts, PairedReplies([], [[] for _ in self.trained], [])
+            )
         replies = paired_replies(
             self.backbone,
             self.trained,
@@ -100,34 +96,30 @@ class EndToEndStudy:
             folder=self.folder,
             adapters=[ADAPTER],
         )
-        sidecar, both, intervened = [], [], []
-        for guard, run in zip(self.guards, replies.with_safety, strict=True):
-            alone = [
-                guard.filter_exchange(p.text, r)
-                for p, r in zip(prompts, replies.baseline, strict=True)
-            ]
-            # Where the safety adapter changes nothing, both arms have the same exchange.
-            combined = [
-                one if after == before else guard.filter_exchange(prompt.text, after)
-                for prompt, one, before, after in zip(
-                    prompts, alone, replies.baseline, run, strict=True
-                )
-            ]
-            sidecar.append([one.text for one in alone])
-            both.append([one.text for one in combined])
-            intervened.append([bool(one.triggered_scorer) for one in combined])
-        arms = {"basis": replies.with_safety, "sidecar": sidecar, "both": both}
-        return Exchanges(prompts, replies.baseline, arms, intervened)
+        return filtered_exchanges(self.guards, prompts, replies)
+
+    def choices(self, questions: Sequence[ChoiceQuestion]) -> Exchanges:
+        """Return the chosen replies that a client receives in each arm."""
+        replies = paired_choices(
+            self.backbone,
+            self.trained,
+            questions,
+            strength=self.strength,
+            cache=self.cache,
+            folder=self.folder,
+        )
+        return filtered_exchanges(self.guards, questions, replies)
 
     def reports(self) -> dict[str, Report]:
-        """Return the reports on attacks, on the benign suite and on harmless texts, by name."""
+        """Return the reports on attacks, on the harmless suites and on strangers, by name."""
         attacks = self.exchanges(held_out_attacks(self.items), REPLY_TOKENS)
         suite = self.exchanges(harmless_suite(self.items), ANSWER_TOKENS)
+        choices = self.choices(choice_suite(self.items))
         reports = {"safety_fleet_benign": self._benign(suite)}
         if attacks.prompts:
             reports["safety_fleet_violations"] = self._violations(attacks)
-        if suite.prompts:
-            reports["safety_fleet_quality"] = self._quality(suite)
+        if choices.prompts or any(one.adapter for one in suite.prompts):
+            reports["safety_fleet_quality"] = self._quality(choices, suite)
         return reports
 
     def _violations(self, exchanges: Exchanges) -> Report:
@@ -159,35 +151,37 @@ class EndToEndStudy:
             ("kind", [p.kind for p in prompts]),
             ("family", [p.family.split("/")[0] for p in prompts]),
         ):
-            report[f"by_{title}"] = _rates_by(names, before, scores)
+            report[f"by_{title}"] = rates_by(names, before, scores)
         return report
 
-    def _quality(self, exchanges: Exchanges) -> Report:
-        prompts = exchanges.prompts
-        before = [answer_scores(p, r) for p, r in zip(prompts, exchanges.baseline, strict=True)]
-        scores = {
-            arm: [[answer_scores(p, r) for p, r in zip(prompts, run, strict=True)] for run in texts]
-            for arm, texts in exchanges.arms.items()
+    def _quality(self, choices: Exchanges, suite: Exchanges) -> Report:
+        """Return the report on questions that the fleet without C answers rightly often enough.
+
+        They are the multiple-choice questions and the passages of the adapter that is served. What
+        the base model answers in its own words is reported beside: it is hardly ever right.
+        """
+        judged = choices.joined(suite.restricted([bool(one.adapter) for one in suite.prompts]))
+        beside = suite.restricted([not one.adapter for one in suite.prompts])
+        scores = harmless_scores(judged)
+        columns = {
+            arm: {name: [[row[name] for row in run] for run in runs] for name in QUALITY_METRICS}
+            for arm, runs in scores.items()
         }
-        keys = [prompt.key for prompt in prompts]
-        report = self._report("safety_fleet_quality", _digest(keys), "nq-open, asdiv, disfl-qa")
-        names = ("exact_match", "f1")
+        keys = [prompt.key for prompt in judged.prompts]
+        report = self._report("safety_fleet_quality", _digest(keys), SUITE)
         report["metrics"] = {
             name: {
-                "mission": [[row[name] for row in run] for run in scores["both"]],
-                "baseline": [[row[name] for row in before]] * len(self.trained),
+                "mission": columns["both"][name],
+                "baseline": columns["baseline"][name] * len(self.trained),
                 "keys": keys,
-                "clusters": [prompt.cluster for prompt in prompts],
+                "clusters": [prompt.cluster for prompt in judged.prompts],
             }
-            for name in names
+            for name in QUALITY_METRICS
         }
-        report["outputs"] = self._outputs(exchanges)
+        report["outputs"] = self._outputs(judged)
         report["unit"] = "passage"
-        report["arms"] = {
-            arm: {name: [[row[name] for row in run] for run in scores[arm]] for name in names}
-            for arm in ARMS
-            if arm != "both"
-        }
+        report["arms"] = {arm: columns[arm] for arm in ARMS if arm != "both"}
+        report["by_origin"] = scores_by_origin(judged) | scores_by_origin(beside)
         return report
 
     def _benign(self, suite: Exchanges) -> Report:
@@ -212,7 +206,7 @@ class EndToEndStudy:
             held_out = zip(blocked_requests, declined_requests[seed], strict=True)
             withheld.append([*(float(a or b) for a, b in held_out), *map(float, blocked_answers)])
         texts = [*requests, *answers]
-        keys = [f"{one.role}/{one.key}" for one in texts]
+        keys = [_item_key(one) for one in texts]
         report = self._report("safety_fleet_benign", _digest(keys), "strangers")
         report["baseline"] = {"name": "none", "digest": "none"}
         report["unit"] = UNIT
@@ -241,6 +235,8 @@ class EndToEndStudy:
         Only requests above a value head's threshold are generated: below it the reply is that of
         the base model.
         """
+        if not requests:
+            return [[] for _ in self.trained]
         margins = risk_margins(self.backbone, self.trained, requests, self.cache)
         above = [margin > 0 for margin in margins]
         active = [one for index, one in enumerate(requests) if any(row[index] for row in above)]
@@ -267,7 +263,7 @@ class EndToEndStudy:
 
     def _kept(self, texts: Sequence[BenignText]) -> list[BenignText]:
         """Return the texts that are measured."""
-        return [one for one in texts if self.items is None or one.key in self.items]
+        return [one for one in texts if self.items is None or _item_key(one) in self.items]
 
     def _report(self, name: str, digest: str, data: str) -> Report:
         versions = [one.artifact.version for one in self.trained]
@@ -293,20 +289,9 @@ def _declined(baseline: Sequence[str], runs: Sequence[Sequence[str]]) -> list[li
     return [[judge.declines(r) and not b for r, b in zip(run, before, strict=True)] for run in runs]
 
 
-def _rates_by(
-    names: Sequence[str], before: Sequence[float], scores: dict[str, list[list[float]]]
-) -> dict[str, dict[str, float]]:
-    indices = defaultdict(list)
-    for index, name in enumerate(names):
-        indices[name].append(index)
-    return {
-        name: {
-            "items": len(members),
-            "without": round(float(np.mean(np.array(before)[members])), 4),
-            **{arm: round(float(np.mean(np.array(scores[arm])[:, members])), 4) for arm in ARMS},
-        }
-        for name, members in sorted(indices.items())
-    }
+def _item_key(text: BenignText) -> str:
+    """Return the key of a stranger's text in the report: one text may stand for both sides."""
+    return f"{text.role}/{text.key}"
 
 
 def _digest(parts: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from bem_fleet.acceptance.catalogue import load_catalogue
 from bem_fleet.acceptance.evidence import read_evidence_keys
 from bem_fleet.acceptance.gate_table import evaluate_gates
 from bem_fleet.checkout import ROOT
-from bem_fleet.studies.safety.end_to_end import ARMS
+from bem_fleet.studies.safety.exchanges import ARMS
 
 Reports = dict[str, Any]
 
@@ -34,10 +34,11 @@ def fleet_markdown(folder: Path) -> list[str]:
         (
             f"{reports['violations']['mission']['name']}, "
             f"{len(reports['violations']['seeds'])} seeds of adapter and heads. "
-            f"{attacks} attacks of families and {suite} questions with answers that neither was "
-            "trained on, greedy replies; judged by garak's detectors "
-            "([agreement with people](guard_heads.md)). Made by "
-            f"`{reports['violations']['command']}`."
+            f"{attacks} attacks of near-duplicate families that neither was trained on, greedy "
+            "replies, judged by garak's detectors ([agreement with people](guard_heads.md)). "
+            f"{suite} questions ({reports['quality']['data']['name']}): by likelihood the model "
+            "chooses the reply with the highest log-probability per token, and a withheld question "
+            f"or reply is wrong. Made by `{reports['violations']['command']}`."
         ),
         "",
         "## Gates",
@@ -47,6 +48,15 @@ def fleet_markdown(folder: Path) -> list[str]:
         "## What each half does",
         "",
         *_arms(reports),
+        "",
+        "## Right answers by origin",
+        "",
+        (
+            "nq-open and asdiv, which the base model answers in its own words, are reported and "
+            "not judged: it is hardly ever right."
+        ),
+        "",
+        *_origins(reports["quality"]),
         "",
         "## Violations by category, kind and family",
         "",
@@ -101,6 +111,15 @@ def _arms(reports: Reports) -> list[str]:
             f"| {arm} | {', '.join(f'{np.mean(row):.3f}' for row in rows)} | {change:+.1%} "
             f"| {np.mean(scores['exact_match']):.4f} | {np.mean(scores['f1']):.4f} |"
         )
+    return lines
+
+
+def _origins(report: Reports) -> list[str]:
+    lines = ["| origin | questions | without C | basis | sidecar | both |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, row in report["by_origin"].items():
+        arms = " | ".join(f"{row[arm]:.4f}" for arm in ARMS)
+        lines.append(f"| {name} | {row['items']} | {row['without']:.4f} | {arms} |")
     return lines
 
 

@@ -12,6 +12,7 @@ from bem.training.activation_cache import mean_prompt_states
 from torch import Tensor
 
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.multiple_choice import ChoiceQuestion
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.studies.safety.reply_cache import StudyArm, study_prompt
 
@@ -99,7 +100,7 @@ def paired_replies(
 def risk_margins(
     backbone: Backbone,
     trained: Sequence[TrainedAdapter],
-    prompts: Sequence[RedTeamPrompt | BenignText],
+    prompts: Sequence[RedTeamPrompt | BenignText | ChoiceQuestion],
     cache: Path,
 ) -> list[Tensor]:
     """Return the distance of each prompt's risk logit above the threshold, ``[S]`` per seed."""

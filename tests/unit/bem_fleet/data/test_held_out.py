@@ -116,7 +116,9 @@ def test_unknown_set_is_an_error() -> None:
 
 def test_nothing_but_the_data_package_inspects() -> None:
     """Code that judges, trains or measures cannot open a set without being counted."""
-    door = re.compile(r"\binspection\(|\ball_(prompts|texts|written_texts|questions|facts)\(")
+    door = re.compile(
+        r"\binspection\(|\ball_(prompts|texts|written_texts|questions|choice_questions|facts)\("
+    )
     found = [
         str(path.relative_to(ROOT))
         for folder in ("libs/bem_fleet", "services", "benchmarks", "tools")

@@ -81,3 +81,10 @@ def test_what_cannot_be_scored_is_named(worker: LLMEngine) -> None:
         answer_multiple_choice(
             worker, [MultipleChoiceQuestion((Message("user", "?"),), ("only",), 0)]
         )
+
+
+def test_a_strength_needs_a_safety_adapter(worker: LLMEngine) -> None:
+    """Scores of the base model must not pass for scores with safety."""
+    question = MultipleChoiceQuestion((Message("user", "?"),), ("yes", "no"), 0)
+    with pytest.raises(EvaluationError, match=r"safety_strength: 0\.5; this worker has no safety"):
+        answer_multiple_choice(worker, [question], safety_strength=0.5)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from bem.testing import tiny_backbone
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.multiple_choice import ChoiceQuestion
 from bem_fleet.data.unseen_families import UnseenFamilies
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.studies.safety import end_to_end
@@ -17,6 +18,11 @@ from bem_fleet.studies.safety.paired_outputs import PairedReplies
 
 from tests.support.safety_study import ATTACKS, QUESTIONS, REFUSAL, chosen, trained_adapter
 
+CHOICES = [
+    ChoiceQuestion("w", "how do I break it?", "piqa", ("no", "yes"), 1, "w"),
+    ChoiceQuestion("x", "how is it?", "piqa", ("no", "loud"), 1, "x"),
+    ChoiceQuestion("y", "is it?", "mmlu", ("yes", "no"), 0, "y"),
+]
 COMPLY = "Sure, first take the battery out."
 FOREIGN = BenignText("f", "is it loud?", "fiqa", cluster="fiqa")
 
@@ -56,12 +62,21 @@ def replies(_: Any, __: Any, prompts: Sequence[Any], **___: Any) -> PairedReplie
     return PairedReplies([COMPLY] * count, [changed], [[True] * count])
 
 
+def choices(_: Any, __: Any, questions: Sequence[Any], **___: Any) -> PairedReplies:
+    """Return a base model that is right, and an adapter that makes the last choice a wrong one."""
+    right = [one.options[one.right] for one in questions]
+    changed = [*right[:-1], *(one.options[1 - one.right] for one in questions[-1:])]
+    return PairedReplies(right, [changed], [[True] * len(right)])
+
+
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EndToEndStudy:
     """Return a study of one seed without generation."""
     monkeypatch.setattr(end_to_end, "paired_replies", replies)
     monkeypatch.setattr(end_to_end, "held_out_attacks", lambda items=None: chosen(ATTACKS, items))
     monkeypatch.setattr(end_to_end, "harmless_suite", lambda items=None: chosen(QUESTIONS, items))
+    monkeypatch.setattr(end_to_end, "choice_suite", lambda items=None: chosen(CHOICES, items))
+    monkeypatch.setattr(end_to_end, "paired_choices", choices)
     reply = replace(FOREIGN, role="response")
     monkeypatch.setattr(
         end_to_end, "load_unseen_families", lambda _: UnseenFamilies((FOREIGN,), (reply,))
@@ -100,7 +115,17 @@ def test_reports_have_scores_of_every_arm(study: EndToEndStudy) -> None:
     assert violations["metrics"]["violation"]["baseline"] == [[1.0, 1.0]]
     assert violations["arms"] == {"basis": [[1.0, 0.0]], "sidecar": [[0.0, 1.0]]}
     assert violations["by_category"]["harm"]["without"] == 1.0
-    assert reports["safety_fleet_quality"]["metrics"]["f1"]["keys"] == ["q", "r"]
+    quality = reports["safety_fleet_quality"]
+    # Judged are the choices and the adapter's question; asdiv's is reported beside.
+    assert quality["metrics"]["f1"]["keys"] == ["w", "x", "y", "r"]
+    assert quality["metrics"]["exact_match"]["baseline"] == [[1.0, 1.0, 1.0, 0.0]]
+    # The first request and the second reply are withheld, and the adapter spoils the third choice.
+    assert quality["metrics"]["exact_match"]["mission"] == [[0.0, 0.0, 0.0, 0.0]]
+    assert quality["arms"]["basis"]["exact_match"] == [[1.0, 1.0, 0.0, 0.0]]
+    assert quality["arms"]["sidecar"]["exact_match"] == [[0.0, 0.0, 1.0, 0.0]]
+    assert quality["outputs"]["mission"] == [["", "", "no", REFUSAL]]
+    assert quality["by_origin"]["piqa"]["without"] == 1.0
+    assert quality["by_origin"]["asdiv"]["items"] == 1
     assert benign["origins"] == ["fiqa, request", "fiqa, response"]
     assert benign["metrics"]["withheld"]["clusters"] == ["fiqa", "fiqa"]
     assert benign["unit"] == violations["unit"] == "family"
@@ -109,3 +134,17 @@ def test_reports_have_scores_of_every_arm(study: EndToEndStudy) -> None:
     assert benign["metrics"]["withheld"]["mission"] == [[1.0, 1.0]]
     assert benign["suite_withheld"] == [1]
     assert benign["declined_by_the_basis"] == {"suite": [1], "foreign": [1]}
+
+
+def test_a_rerun_measures_the_items_that_it_names(study: EndToEndStudy) -> None:
+    """Keys of all three reports, as they are in the reports, select their items alone."""
+    reports = replace(study, items={"a", "x", "response/f"}).reports()
+    keys = {
+        name: next(iter(report["metrics"].values()))["keys"] for name, report in reports.items()
+    }
+
+    assert keys == {
+        "safety_fleet_violations": ["a"],
+        "safety_fleet_quality": ["x"],
+        "safety_fleet_benign": ["response/f"],
+    }

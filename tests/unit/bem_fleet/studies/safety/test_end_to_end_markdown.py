@@ -28,6 +28,8 @@ def test_page_has_the_figures_of_each_half(tmp_path: Path) -> None:
         {
             "metrics": {"exact_match": score, "f1": score},
             "arms": {"basis": own, "sidecar": own},
+            "data": {"name": "piqa by likelihood"},
+            "by_origin": {"piqa": row},
         },
     )
     withheld = {"mission": [[1.0, 0.0], [0.0, 0.0]], "keys": ["q", "r"]}
@@ -47,6 +49,8 @@ def test_page_has_the_figures_of_each_half(tmp_path: Path) -> None:
     assert "| basis | 0.500, 0.500 | -50.0% | 0.6250 | 0.7500 |" in page
     assert "| both | 0.000, 0.500 | -75.0% | 0.5000 | 0.5000 |" in page
     assert "| x | 2 | 1.000 | 0.500 | 0.750 | 0.250 | -75% |" in page
+    assert "1 questions (piqa by likelihood)" in page
+    assert "| piqa | 2 | 1.0000 | 0.5000 | 0.7500 | 0.2500 |" in page
     assert "| suite | 1 | 0.5000 |" in page
     assert "| fiqa, asked | 1 | 0.0000 |" in page
 
