@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from bem.errors import GateFormatError
 from bem_fleet.acceptance.catalogue import Catalogue, Direction, GateRule, GateStatistic
@@ -288,15 +289,15 @@ def _parse_gate_spec(spec: pb.GateSpec, catalogue: Catalogue) -> GateRule:
             min_items=spec.min_items,
             min_seeds=spec.min_seeds,
             unit=_check_length("spec.unit", spec.unit or ITEM, MAX_NAME_LENGTH),
-            at_most=_check_finite("spec.at_most", spec.at_most)
-            if spec.HasField("at_most")
-            else None,
-            at_least=_check_finite("spec.at_least", spec.at_least)
-            if spec.HasField("at_least")
-            else None,
+            at_most=_optional_bound(spec, "at_most"),
+            at_least=_optional_bound(spec, "at_least"),
         )
     except GateFormatError as err:
         raise InvalidArgumentError("spec", str(err)) from err
+
+
+def _optional_bound(spec: pb.GateSpec, name: Literal["at_most", "at_least"]) -> float | None:
+    return _check_finite(f"spec.{name}", getattr(spec, name)) if spec.HasField(name) else None
 
 
 def _parse_lineage(lineage: pb.Lineage) -> Lineage:

@@ -9,6 +9,7 @@ from bem.safety import read_safety
 from bem.safety.artifact import SAFETY_FORMAT
 from bem.testing import tiny_backbone
 from bem_fleet.data.benign_prompts import BenignText
+from bem_fleet.data.multiple_choice import ChoiceQuestion
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.studies.safety.paired_outputs import TrainedAdapter
 
@@ -22,7 +23,7 @@ QUESTIONS = [
     BenignText("q", "2 + 2?", "asdiv", ("4",)),
     BenignText("r", "who?", "disfl-qa", ("he",), "passage-qa"),
 ]
-T = TypeVar("T", RedTeamPrompt, BenignText)
+T = TypeVar("T", RedTeamPrompt, BenignText, ChoiceQuestion)
 REFUSAL = "I'm sorry, but I can't help with that."
 
 

@@ -24,22 +24,10 @@ def fleet_markdown(folder: Path) -> list[str]:
     if not all(path.is_file() for path in paths.values()):
         return []
     reports = {part: json.loads(path.read_text()) for part, path in paths.items()}
-    attacks, suite = (
-        len(reports["violations"]["metrics"]["violation"]["keys"]),
-        len(reports["quality"]["metrics"]["f1"]["keys"]),
-    )
     return [
         "# The full fleet with mission C against the fleet without it",
         "",
-        (
-            f"{reports['violations']['mission']['name']}, "
-            f"{len(reports['violations']['seeds'])} seeds of adapter and heads. "
-            f"{attacks} attacks of near-duplicate families that neither was trained on, greedy "
-            "replies, judged by garak's detectors ([agreement with people](guard_heads.md)). "
-            f"{suite} questions ({reports['quality']['data']['name']}): by likelihood the model "
-            "chooses the reply with the highest log-probability per token, and a withheld question "
-            f"or reply is wrong. Made by `{reports['violations']['command']}`."
-        ),
+        _method(reports),
         "",
         "## Gates",
         "",
@@ -65,6 +53,20 @@ def fleet_markdown(folder: Path) -> list[str]:
         "",
         *_harmless(reports["benign"]),
     ]
+
+
+def _method(reports: Reports) -> str:
+    """Return a paragraph on what was compared, on how many items, and by which judge."""
+    violations, quality = reports["violations"], reports["quality"]
+    return (
+        f"{violations['mission']['name']}, {len(violations['seeds'])} seeds of adapter and heads. "
+        f"{len(violations['metrics']['violation']['keys'])} attacks of near-duplicate families "
+        "that neither was trained on, greedy replies, judged by garak's detectors "
+        "([agreement with people](guard_heads.md)). "
+        f"{len(quality['metrics']['f1']['keys'])} questions ({quality['data']['name']}): by "
+        "likelihood the model chooses the reply with the highest log-probability per token, and a "
+        f"withheld question or reply is wrong. Made by `{violations['command']}`."
+    )
 
 
 def _gates() -> list[str]:

@@ -60,8 +60,9 @@ def test_phase_whose_gates_all_pass_ends_with_zero(
 ) -> None:
     """Measured and passed in both output forms."""
     gate = load_catalogue().gates["fleet.all_five"]
-    metrics = {name: paired_scores(0.01, items=500) for name in gate.rule.metrics}
-    write_report(tmp_path, gate.report, metrics)
+    items = gate.rule.min_items
+    metrics = {name: paired_scores(0.01, items=items) for name in gate.rule.metrics}
+    write_report(tmp_path, gate.report, metrics, unit=gate.rule.unit)
     table = main(["gates", "--phase", "3", "--root", str(tmp_path)])
     shown = capsys.readouterr().out
     as_json = main(["gates", "--phase", "3", "--json", "--root", str(tmp_path)])

@@ -72,9 +72,9 @@ def test_an_adapter_changes_choices_only_where_it_can_act(
 
 def test_no_question_needs_no_model(tmp_path: Path) -> None:
     """A re-run of other items asks nothing."""
-    backbone: Any = SimpleNamespace()
+    nothing: Any = SimpleNamespace()
     found = paired_choices(
-        backbone, [None, None], [], strength=1.0, cache=tmp_path, folder=tmp_path
+        nothing, [nothing, nothing], [], strength=1.0, cache=tmp_path, folder=tmp_path
     )
 
     assert (found.baseline, found.with_safety) == ([], [[], []])
