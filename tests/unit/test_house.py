@@ -19,15 +19,6 @@ SERVICES = sorted(
 # The orchestrator serves the API of the whole fleet: bemfleet.fleet.v1.
 PACKAGES = {"orchestrator": "fleet"}
 FILE_LINES, FUNCTION_LINES, TEST_FUNCTION_LINES = 400, 40, 60
-# Longest functions of today, in lines without docstring. The list only shrinks: shorten one of
-# these and take it out; nothing is added.
-LONG_FUNCTIONS = {
-    "benchmarks/guard_latency.py::write_report": 43,
-    "libs/bem/engine/engine_core.py::__init__": 42,
-    "libs/bem_fleet/evaluation/pipeline.py::_compare_with_baseline": 43,
-    "libs/bem_fleet/guard/training/head_training.py::train_heads": 41,
-    "libs/bem_fleet/studies/guard/gate_reports.py::build_reports": 44,
-}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:work|farm|root|home)/")
 METRIC = re.compile(r"(?:Counter|Gauge|Histogram|MetricFamily)\(\s*\"([a-z0-9_]+)\"")
 
@@ -79,21 +70,8 @@ def test_functions_are_short() -> None:
         name: TEST_FUNCTION_LINES if name.startswith("tests/") else FUNCTION_LINES
         for name in lengths
     }
-    limits |= LONG_FUNCTIONS
 
     assert_none(f"{name}: {count}" for name, count in lengths.items() if count > limits[name])
-
-
-def test_list_of_long_functions_shrinks() -> None:
-    """A function that was shortened, moved or removed leaves the list."""
-    lengths = {
-        f"{relative(path)}::{function.name}": source_tree.length(function)
-        for path in files(".py", least=300)
-        for function in functions(path)
-    }
-    stale = [name for name in LONG_FUNCTIONS if lengths.get(name, 0) <= FUNCTION_LINES]
-
-    assert_none(stale)
 
 
 def test_every_module_has_a_test() -> None:

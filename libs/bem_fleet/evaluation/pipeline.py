@@ -163,23 +163,12 @@ def _compare_with_baseline(
     """Return the report of the mission against one baseline."""
     mission = comparison.mission
     mission_scores, baseline_scores = scored[mission.name], scored[baseline.name]
-    bootstrap = {"resamples": comparison.resamples, "seed": comparison.seed}
     keys = [item.key for item in comparison.items]
     sides = {"mission": mission, "baseline": baseline}
     return {
         "id": comparison.id,
         **{role: _describe_side(side) for role, side in sides.items()},
-        "metrics": {
-            name: {
-                **asdict(difference),
-                "mission": _to_lists(mission_scores[name]),
-                "baseline": _to_lists(paired_runs(mission_scores[name], baseline_scores[name])),
-                "keys": keys,
-            }
-            for name, difference in metric_differences(
-                mission_scores, baseline_scores, **bootstrap
-            ).items()
-        },
+        "metrics": _metric_entries(comparison, mission_scores, baseline_scores),
         "n_items": len(keys),
         "seeds": [run.seed for run in mission.runs],
         "data": {"name": comparison.data_name, "digest": comparison.data_digest},
@@ -191,13 +180,33 @@ def _compare_with_baseline(
         "tokens": {role: _count_tokens(responses[side.name]) for role, side in sides.items()},
         "refused": {role: _count_refused(responses[side.name]) for role, side in sides.items()},
         "categories": compare_categories(
-            comparison.items, mission_scores, baseline_scores, **bootstrap
+            comparison.items, mission_scores, baseline_scores, **_bootstrap(comparison)
         ),
         "replies": {
             role: [[one.response.text for one in run] for run in responses[side.name]]
             for role, side in sides.items()
         },
     }
+
+
+def _metric_entries(
+    comparison: Comparison, mission: MetricScores, baseline: MetricScores
+) -> dict[str, dict[str, Any]]:
+    """Return each metric's difference with its interval, and the scores that it was made from."""
+    differences = metric_differences(mission, baseline, **_bootstrap(comparison))
+    return {
+        name: {
+            **asdict(difference),
+            "mission": _to_lists(mission[name]),
+            "baseline": _to_lists(paired_runs(mission[name], baseline[name])),
+            "keys": [item.key for item in comparison.items],
+        }
+        for name, difference in differences.items()
+    }
+
+
+def _bootstrap(comparison: Comparison) -> dict[str, int]:
+    return {"resamples": comparison.resamples, "seed": comparison.seed}
 
 
 def _add_adjusted_p_values(pairs: Sequence[Report]) -> None:

