@@ -27,7 +27,7 @@ unit-fast:
 
 test: setup clients ## All tests but the cluster's; fails if some did not run, unless ALLOW_SKIPS=1
 	-@$(MAKE) --no-print-directory control-plane
-	$(call run-suites,--fail-on-skip,tests/integration tests/e2e)
+	$(call run-suites,--fail-on-skip --durations=25 --durations-min=5,tests/integration tests/e2e)
 
 unit: setup ## Unit tests: no network
 	$(PARALLEL) tests/unit
