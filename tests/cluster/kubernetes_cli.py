@@ -53,8 +53,7 @@ def environment() -> dict[str, str]:
 @cache
 def _local_cluster_variables() -> str:
     """Return what the cluster tool prints for a shell; its start does not change it."""
-    command = [CLUSTER_TOOL, "env"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([CLUSTER_TOOL, "env"], capture_output=True, text=True, check=True).stdout
 
 
 def run(*command: str | Path, timeout_s: float = 300, stdin: str | None = None) -> str:
