@@ -60,13 +60,12 @@ class FleetServicer(rpc.FleetServiceServicer):
     ) -> None:
         self._store, self._namespace, self._address = store, namespace, address
         self._is_leader = is_leader
-        self._watches: set[asyncio.Event] = set()
         self._watches_ended = False
 
     async def end_watches(self) -> None:
         """End the streams of routes; their clients ask another replica, or this one's successor."""
         self._watches_ended = True
-        for changed in self._watches:
+        for changed in self._store.listeners:  # wakes each stream, as a change does
             changed.set()
 
     async def ListMissions(
@@ -170,7 +169,6 @@ class FleetServicer(rpc.FleetServiceServicer):
         """Stream the routes now and after every change."""
         changed = asyncio.Event()
         self._store.listeners.add(changed)
-        self._watches.add(changed)
         last = None
         try:
             while not self._watches_ended:
@@ -183,7 +181,6 @@ class FleetServicer(rpc.FleetServiceServicer):
                 await changed.wait()
         finally:
             self._store.listeners.discard(changed)
-            self._watches.discard(changed)
 
     def _get(self, namespace: str, name: str) -> Mission:
         key = f"{namespace or self._namespace}/{name}"

