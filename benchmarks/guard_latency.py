@@ -152,6 +152,18 @@ def _overhead(ms: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
+def _figures(rounds: dict[str, Any]) -> dict[str, Any]:
+    """Return the medians of all rounds of a kind, and what basis and sidecar add to them."""
+    neither, basis, both = (np.array(rounds[variant]) for variant in VARIANTS)
+    return {
+        "neither_p50_ms": round(float(np.median(neither)), 1),
+        "ratio_of_medians": round(float(np.median(both) / np.median(neither)), 4),
+        "basis_adds": _overhead(basis - neither),
+        "sidecar_adds": _overhead(both - basis),
+        "both_add": _overhead(both - neither),
+    }
+
+
 def write_report(
     previous: dict[str, Any], latencies: list[list[float]], keys: list[str], kind: str
 ) -> None:
@@ -169,14 +181,7 @@ def write_report(
     for column, variant in enumerate(VARIANTS):
         own[variant] += [round(row[column], 2) for row in latencies]
     for one in kinds.values():
-        neither, basis, both = (np.array(one[variant]) for variant in VARIANTS)
-        one["figures"] = {
-            "neither_p50_ms": round(float(np.median(neither)), 1),
-            "ratio_of_medians": round(float(np.median(both) / np.median(neither)), 4),
-            "basis_adds": _overhead(basis - neither),
-            "sidecar_adds": _overhead(both - basis),
-            "both_add": _overhead(both - neither),
-        }
+        one["figures"] = _figures(one)
     unary = kinds.get("unary")
     if unary is None:
         raise SystemExit("--stream: no unary rounds yet; the gate needs them; run without it first")

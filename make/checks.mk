@@ -2,8 +2,18 @@
 PYTEST := $(PY) -m pytest
 # services/ is checked as bem_fleet.services, through the link libs/bem_fleet/services.
 TYPED := libs/bem libs/fleet libs/bem_fleet tools tests benchmarks docker charts/files k8s
-# COVERAGE=1 measures coverage; the ratchet is fail_under in pyproject.toml.
-COVERAGE_FLAGS := $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+# Tests that start no fleet need no core to themselves: a worker a core, and waiting threads sleep.
+# A worker takes the rest of the other's queue, so that fixtures of a module mostly start once.
+PARALLEL := OMP_WAIT_POLICY=passive $(PYTEST) -n auto --dist worksteal
+# COVERAGE=1 measures coverage; the ratchet is fail_under in pyproject.toml, over both runs of a target.
+FIRST_COVERAGE = $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
+LAST_COVERAGE = $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered)
+# $(call run-suites,OPTIONS,SUITES): unit and chart tests on all cores, then suites of real processes
+# one test after another. The second part runs although the first failed, and either fails the target.
+run-suites = failed=0; \
+	$(PARALLEL) $(1) $(FIRST_COVERAGE) tests/unit tests/charts || failed=1; \
+	$(PYTEST) $(1) $(LAST_COVERAGE) $(2) || failed=1; \
+	exit $$failed
 PROTO_BASELINE := protos/baseline.binpb
 
 ##@ Check
@@ -13,14 +23,14 @@ check: setup ## Lint and fast tests: less than a minute on two cores
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint-fast unit-fast
 
 unit-fast:
-	OMP_WAIT_POLICY=passive $(PYTEST) -q -n auto tests/unit -m "not slow"
+	$(PARALLEL) -q tests/unit -m "not slow"
 
 test: setup clients ## All tests but the cluster's; fails if some did not run, unless ALLOW_SKIPS=1
 	-@$(MAKE) --no-print-directory control-plane
-	$(PYTEST) --fail-on-skip $(COVERAGE_FLAGS) tests/unit tests/charts tests/integration tests/e2e
+	$(call run-suites,--fail-on-skip --durations=25 --durations-min=5,tests/integration tests/e2e)
 
 unit: setup ## Unit tests: no network
-	$(PYTEST) tests/unit
+	$(PARALLEL) tests/unit
 
 integration: setup ## Integration tests: real servers on loopback
 	$(PYTEST) tests/integration
@@ -29,11 +39,12 @@ e2e: setup clients ## End-to-end tests of the fleet on this machine and on a rea
 	$(PYTEST) tests/e2e
 	$(PYTEST) tests/cluster -rs
 
+coverage: COVERAGE := 1
 coverage: setup clients ## Unit, chart and integration tests with coverage, against its ratchet
-	$(PYTEST) --cov --cov-report=term:skip-covered tests/unit tests/charts tests/integration
+	$(call run-suites,,tests/integration)
 
 floors: setup ## Raise tests/floors.yaml to what runs here (unit, charts, integration, e2e)
-	$(PYTEST) --update-floors tests/unit tests/charts tests/integration tests/e2e
+	$(call run-suites,--update-floors,tests/integration tests/e2e)
 
 control-plane: ## Build etcd and kube-apiserver, which the tests of the orchestrator run
 	@k8s/local-cluster/cluster control-plane

@@ -45,7 +45,9 @@ from fleet.reflection import ReflectionClient
 from grpc import aio
 from prometheus_client import Counter
 
+# A slow canary must cost observations, never memory: mirrored calls beyond this are dropped.
 _MAX_MIRRORS = 32
+# A mirrored call that is cut short counts as a failure of its track, so a slow one gets time.
 _MIN_MIRROR_TIMEOUT_S = 30.0
 ANSWERED = Counter("bem_gateway_track_requests_total", "Requests by track.", ["mission", "track"])
 SAVED = Counter(
@@ -106,7 +108,7 @@ class CanaryRouter:
     def run_mirror(self, mirror: Coroutine[Any, Any, None]) -> None:
         """Run a mirrored call in the background, or drop it if too many are running."""
         if len(self._mirrors) >= _MAX_MIRRORS:
-            mirror.close()
+            mirror.close()  # a coroutine that is never awaited is a warning, in tests an error
             MIRRORED.labels("dropped").inc()
             return
         task = asyncio.create_task(mirror)
@@ -260,7 +262,7 @@ class CanaryCall:
                 failure = self._fallback_reason(attempt, err)
             else:
                 return
-            timeout_s -= attempt.elapsed_s
+            timeout_s -= attempt.elapsed_s  # both attempts share the client's deadline
         attempt = self._attempt(
             self._route.stable, timeout_s, lambda outcome: self._stable_answered(outcome, failure)
         )
@@ -284,8 +286,10 @@ class CanaryCall:
     def _fallback_reason(self, attempt: Attempt, err: grpc.RpcError) -> RequestOutcome:
         """Return the canary's outcome if stable may still answer; else raise its error."""
         outcome = outcome_of(err, attempt.elapsed_s)
+        # A call that its client cancelled says nothing, and a complete answer was recorded.
         if outcome is None or attempt.completed:
             raise err
+        # The client has read the canary's text: stable's must not follow it.
         if attempt.committed:
             self._observer.record_canary(self._route.canary_id, outcome)
             raise err
@@ -294,6 +298,7 @@ class CanaryCall:
 
     def _canary_answered(self, outcome: RequestOutcome) -> None:
         ANSWERED.labels(self._route.mission, CANARY).inc()
+        # A mirrored outcome waits for its pair; recorded here too, it would count twice.
         if not self._mirrors(CANARY, outcome):
             self._observer.record_canary(self._route.canary_id, outcome)
 
@@ -333,7 +338,7 @@ class CanaryCall:
         try:
             async with aclosing(attempt.messages()) as messages:
                 async for _ in messages:
-                    if attempt.completed:
+                    if attempt.completed:  # the outcome is known: the rest costs the track tokens
                         break
         except grpc.RpcError as err:
             outcomes.append(outcome_of(err, attempt.elapsed_s))

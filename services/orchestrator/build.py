@@ -35,8 +35,7 @@ async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
     reconciler = Reconciler(api, view, analysis, settings)
     leadership = Leadership()
     servicer = FleetServicer(view, settings.namespace, analysis.address, leadership.is_leader)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
-    await app.register_service(SERVICE)
+    await _add_servicer(app, servicer)
     app.on_stop(api.close)
     app.on_stop(analysis.close)
     for informer in view.informers:
@@ -64,12 +63,18 @@ async def _build_on_one_machine(settings: OrchestratorSettings, app: App, folder
     analysis = CanaryAnalysisRunner(settings, files, files.changed.set)
     reconciler = LocalReconciler(files, analysis, settings)
     servicer = FleetServicer(files, settings.namespace, analysis.address, lambda: True)
-    fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
-    await app.register_service(SERVICE)
+    await _add_servicer(app, servicer)
     await app.set_serving(SERVICE, serving=True)
     app.on_stop(analysis.close)
     for task in (reconciler.run(), reconciler.watch_health(), analysis.run()):
         app.spawn(task)
+
+
+async def _add_servicer(app: App, servicer: FleetServicer) -> None:
+    """Serve FleetService; its endless streams end first when the server drains."""
+    fleet_pb2_grpc.add_FleetServiceServicer_to_server(servicer, app.server)
+    await app.register_service(SERVICE)
+    app.on_drain(servicer.end_watches)
 
 
 async def _own_deployment(api: KubeApi, settings: OrchestratorSettings) -> Object | None:

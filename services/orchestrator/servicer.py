@@ -60,6 +60,13 @@ class FleetServicer(rpc.FleetServiceServicer):
     ) -> None:
         self._store, self._namespace, self._address = store, namespace, address
         self._is_leader = is_leader
+        self._watches_ended = False
+
+    async def end_watches(self) -> None:
+        """End the streams of routes; their clients ask another replica, or this one's successor."""
+        self._watches_ended = True
+        for changed in self._store.listeners:  # wakes each stream, as a change does
+            changed.set()
 
     async def ListMissions(
         self,
@@ -164,7 +171,7 @@ class FleetServicer(rpc.FleetServiceServicer):
         self._store.listeners.add(changed)
         last = None
         try:
-            while True:
+            while not self._watches_ended:
                 # Cleared before reading: a change during the yield below sets it again.
                 changed.clear()
                 routes = all_routes(self._store.list_missions(), self._address)

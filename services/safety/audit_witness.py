@@ -9,6 +9,7 @@ or made anew no longer has the anchored record. While a fault lasts nothing is a
 ``fleetctl audit verify`` does, where there is no fleetctl: in the witness's own pod.
 """
 
+import math
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ VALID = Gauge(
     "bem_safety_audit_chain_valid",
     "Whether the audit log has all anchored records and its new ones are valid: 1 or 0.",
 )
+VALID.set(math.nan)  # neither before the first look, which waits for Redis
 ANCHORED = Gauge("bem_safety_audit_anchored_records", "Sequence number of the last anchor.")
 UNANCHORED = Gauge("bem_safety_audit_unanchored_records", "Records that have no anchor yet.")
 LOOKED = Gauge(

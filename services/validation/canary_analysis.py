@@ -271,19 +271,33 @@ def _observe_pairs(gate: CanaryGate, pairs: Sequence[Pair]) -> None:
     answers = [(_answered(pair.stable), _answered(pair.canary)) for pair in pairs]
     neither = [not any(sides) for sides in answers]
     one_alone = [not all(sides) for sides in answers]
-    values = _values(canary)
+    values = _values(canary, stable)
     gate.observe(
         {**values, "answered": [float(by_canary) for _, by_canary in answers]},
-        _values(stable),
+        _values(stable, canary),
         {name: [value > 0 for value in values[name]] for name in _RATES},
         {**dict.fromkeys(_RATES, neither), **dict.fromkeys(_LATENCIES, one_alone)},
     )
 
 
-def _values(outcomes: Sequence[canary_pb2.Outcome]) -> dict[str, list[float]]:
-    """Return the values of one track; empty and truncated answers are errors."""
+def _is_error(one: canary_pb2.Outcome, other: canary_pb2.Outcome) -> bool:
+    """Return whether a track's outcome is an error, beside the other track's outcome.
+
+    A failed or empty answer is. A truncated one is where the other track answered in full: a canary
+    that talks on to the limit is worse. Clients also ask for few tokens, which cuts off both tracks
+    and is nobody's error; counted as one it would hide a canary that fails where stable is cut off.
+    """
+    if one.failed or one.empty:
+        return True
+    return one.truncated and _answered(other) and not other.truncated
+
+
+def _values(
+    outcomes: Sequence[canary_pb2.Outcome], others: Sequence[canary_pb2.Outcome]
+) -> dict[str, list[float]]:
+    """Return the values of one track by metric."""
     return {
-        "errors": [float(one.failed or one.empty or one.truncated) for one in outcomes],
+        "errors": [float(_is_error(*pair)) for pair in zip(outcomes, others, strict=True)],
         "violations": [float(one.withheld) for one in outcomes],
         "latency": [max(_MIN_LATENCY_S, one.latency_s) for one in outcomes],
     }

@@ -90,8 +90,10 @@ class ClaimLedger:
             FailedPreconditionError: The key names another content.
             UnavailableError: Redis does not respond.
         """
-        known = await self.call("hget", self._contents, digest)
+        # An append sets both at once. Read in the other order, one between the two reads would show
+        # the key without its content, which is how another content looks.
         named = await self.call("hget", self._keys, key)
+        known = await self.call("hget", self._contents, digest)
         if named is not None and named != known:
             raise _other_content(key, named)
         return None if known is None else (known, await self.read(known))

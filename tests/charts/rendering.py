@@ -41,7 +41,7 @@ def render(values: Path, *sets: str) -> str:
 
 def objects(text: str) -> list[dict[str, Any]]:
     """Return the objects of a rendered text."""
-    return [found for found in yaml.safe_load_all(text) if found]
+    return [found for found in yaml.load_all(text, yaml.CSafeLoader) if found]
 
 
 def golden_of(values: Path) -> Path:

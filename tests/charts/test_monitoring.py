@@ -1,28 +1,44 @@
 """Dashboards, alerts and autoscalers query metrics that the code exports, and no others."""
 
 import json
+import math
+import operator
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import yaml
 from bem_fleet.descriptors import load_descriptors
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.charts.rendering import CHART, ROOT, VALUE_SETS, objects, render
 from tools import chart_values, dashboards
 from tools.docs_tables import declared_metrics
 
 _QUERIED = re.compile(r"\bbem_[a-z0-9_]+")
+_COMPARED = re.compile(r"(?:min|max) by \([^)]*\) \((bem_\w+)\) (==|<|>) ([\d. *]+)")
+_COMPARISONS = {"==": operator.eq, "<": operator.lt, ">": operator.gt}
+FLEET = ROOT / "libs" / "fleet"
 _SERIES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 
 
-def exported() -> set[str]:
-    """Return the names of the series that the code exports."""
-    found = set()
+@cache
+def exported() -> frozenset[str]:
+    """Return the names of the series that the code exports; all modules are parsed for them."""
+    found: set[str] = set()
     for folder in ("services", "libs/fleet"):
         for name, kind, _ in declared_metrics(ROOT / folder):
             found |= {name + part for part in _SERIES[kind]}
-    return found
+    return frozenset(found)
+
+
+def alert_rules() -> list[dict[str, Any]]:
+    """Return the chart's alerting rules."""
+    group = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]
+    return list(group["rules"])
 
 
 def expressions(node: Any) -> Iterator[str]:
@@ -54,13 +70,46 @@ def test_panels_query_exported_metrics() -> None:
 
 def test_alerts_query_exported_metrics() -> None:
     """Each alert queries metrics of the code and says what to do."""
-    rules = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]["rules"]
-
-    for rule in rules:
+    for rule in alert_rules():
         names = set(_QUERIED.findall(rule["expr"]))
         assert names
         assert names <= exported(), rule["alert"]
         assert {"summary", "description"} <= set(rule["annotations"])
+
+
+def test_no_alert_fires_by_an_initial_value() -> None:
+    """A process that has imported a metric and never set it fires none of the alerts."""
+    compared = [match for rule in alert_rules() if (match := _COMPARED.fullmatch(rule["expr"]))]
+    initial = initial_values()
+
+    assert len(compared) > 3
+    for match in compared:
+        name, comparison, limit = match.groups()
+        for value in initial.get(name, []):
+            assert not _COMPARISONS[comparison](value, math.prod(map(float, limit.split("*"))))
+
+
+def initial_values() -> dict[str, list[float]]:
+    """Return the values of all metrics in a process that has imported the fleet's modules."""
+    found: dict[str, list[float]] = {}
+    code = (
+        "import importlib, prometheus_client, sys\n"
+        "[importlib.import_module(name) for name in sys.argv[1:]]\n"
+        "print(prometheus_client.generate_latest().decode())"
+    )
+    names = [
+        f"{package}.{'.'.join(path.relative_to(folder).with_suffix('').parts)}"
+        for folder, package in ((ROOT / "services", "bem_fleet.services"), (FLEET, "fleet"))
+        for path in folder.rglob("*.py")
+        if re.search(r"= (Gauge|Counter|Histogram)\(", path.read_text())
+    ]
+    page = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=True
+    ).stdout
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append(sample.value)
+    return found
 
 
 def test_autoscaler_follows_an_exported_metric() -> None:

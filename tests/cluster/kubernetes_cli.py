@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,14 +42,18 @@ def environment() -> dict[str, str]:
     variables = dict(os.environ)
     if "KUBECONFIG" in variables or shutil.which("kind"):
         return variables
-    printed = subprocess.run(
-        [CLUSTER_TOOL, "env"], capture_output=True, text=True, check=True
-    ).stdout
+    printed = _local_cluster_variables()
     variables["BEM_CLUSTER_BIN"] = printed.partition("PATH=")[2].partition(":")[0]
     for part in printed.split()[1:]:
         name, _, value = part.partition("=")
         variables[name] = value.replace("$PATH", variables["PATH"])
     return variables
+
+
+@cache
+def _local_cluster_variables() -> str:
+    """Return what the cluster tool prints for a shell; its start does not change it."""
+    return subprocess.run([CLUSTER_TOOL, "env"], capture_output=True, text=True, check=True).stdout
 
 
 def run(*command: str | Path, timeout_s: float = 300, stdin: str | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,13 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def append_pairs(server: RedisServer, count: int, **canary: Any) -> None:
+def append_pairs(
+    server: RedisServer, count: int, stable: Mapping[str, Any] | None = None, **canary: Any
+) -> None:
     """Append pairs as the gateway does; keywords change the canary's outcome."""
     pair = canary_pb2.PairObservation(
         version=PAIR_VERSION,
-        stable=canary_pb2.Outcome(latency_s=0.01),
+        stable=canary_pb2.Outcome(**{"latency_s": 0.01, **(stable or {})}),
         canary=canary_pb2.Outcome(**{"latency_s": 0.01, **canary}),
     )
     append_entries(server, count, {PAIR_FIELD: pair.SerializeToString()})
@@ -64,6 +66,9 @@ def request(**more: Any) -> pb.AnalyzeCanaryRequest:
     return pb.AnalyzeCanaryRequest(canary_id=ID, terms=TERMS, **more)
 
 
+CUT = {"stable": {"truncated": True}}
+
+
 @pytest.mark.parametrize(
     ("changed", "verdict", "reason"),
     [
@@ -71,6 +76,11 @@ def request(**more: Any) -> pb.AnalyzeCanaryRequest:
         ({"failed": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
         ({"empty": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
         ({"truncated": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
+        # Clients that ask for few tokens are nobody's error, and hide none of the canary.
+        ({**CUT, "truncated": True}, pb.CANARY_VERDICT_PROMOTE, "errors is shown"),
+        ({**CUT, "failed": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
+        ({**CUT, "empty": True}, pb.CANARY_VERDICT_ROLLBACK, "errors is worse"),
+        ({**CUT, "withheld": True}, pb.CANARY_VERDICT_ROLLBACK, "violations is worse"),
         ({"withheld": True}, pb.CANARY_VERDICT_ROLLBACK, "violations is worse"),
         ({"latency_s": 0.03}, pb.CANARY_VERDICT_ROLLBACK, "latency is worse"),
     ],

@@ -202,7 +202,7 @@ async def test_keys_rotate_without_a_restart(door: Door) -> None:
     assert (await door.http.get("/v1/models", headers=headers)).status_code == 200
     assert (await door.chat("web")).status_code == 200
     page = (await door.http.get("/metrics")).text
-    assert "bem_access_keys_file_valid 0.0" in page
+    assert f'bem_access_keys_file_valid{{path="{door.keys.file}"}} 0.0' in page
 
 
 async def test_users_are_open_on_loopback_without_user_keys(

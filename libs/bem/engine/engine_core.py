@@ -73,16 +73,13 @@ class EngineCore:
     ) -> None:
         self.context_tokens, self.mean_request_s = context_tokens, 1.0
         embedding: Tensor = backbone.model.model.embed_tokens.weight
-        # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
-        positions, slots = context_tokens + graphs, max_sequences + guests
-        self.kv_cache = KVCache(backbone, slots=slots, context_tokens=positions)
+        slots = max_sequences + guests
+        self.kv_cache = _kv_cache(backbone, slots, context_tokens, graphs=graphs)
         self.kv_budget = KVBudget(kv_tokens)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
         self.prefix_cache = PrefixCache(prefix_bytes)
         self.binding = AdapterBinding(bank, safety, embedding.device)
-        self.blocks = BlockTransfer(
-            self.prefix_cache, self.kv_cache, self.decoder.split, self.binding, counters
-        )
+        self.blocks = self._block_transfer(counters)
         self.scheduler = Scheduler(
             slots=slots,
             context_tokens=context_tokens,
@@ -98,6 +95,11 @@ class EngineCore:
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding = embedding
         self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weight_format}|{composition}"
+
+    def _block_transfer(self, counters: EngineCounters) -> BlockTransfer:
+        return BlockTransfer(
+            self.prefix_cache, self.kv_cache, self.decoder.split, self.binding, counters
+        )
 
     @property
     def device(self) -> torch.device:
@@ -208,6 +210,11 @@ def report_failure(handle: RequestHandle, err: Exception) -> None:
         handle.on_output(err)
     except Exception as broken:  # noqa: BLE001 - a broken receiver must not end the engine
         _LOG.error("a receiver of output failed", exc_info=broken)
+
+
+def _kv_cache(backbone: Backbone, slots: int, context_tokens: int, *, graphs: bool) -> KVCache:
+    # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
+    return KVCache(backbone, slots=slots, context_tokens=context_tokens + graphs)
 
 
 def _decode_steps(

@@ -11,7 +11,7 @@ from bemfleet.fleet.v1 import fleet_pb2 as pb
 
 # What each term means, in the order of the table.
 _MEANINGS = {
-    "errorMargin": "errors, empty and truncated answers: at most this share of requests more",
+    "errorMargin": "failed, empty, or truncated where stable is not: at most this share more",
     "violationMargin": "withheld answers: at most this share of requests more",
     "latencyMargin": "latency: on average at most this factor",
     "tailRatio": "slow: a request beyond this factor on stable's p95 or p99",

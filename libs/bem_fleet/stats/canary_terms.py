@@ -74,16 +74,8 @@ def gate_specs(
             _tail_metric("latency p99", 0.99, terms.tail_ratio, terms.p99_margin),
         ),
         tripwires=(
-            Tripwire(
-                "errors", terms.error_limit, TRIPWIRE_WINDOW, "errors", _ERRORS_TRIPWIRE_WEIGHT
-            ),
-            Tripwire(
-                "violations",
-                terms.violation_limit,
-                TRIPWIRE_WINDOW,
-                "violations",
-                _VIOLATIONS_TRIPWIRE_WEIGHT,
-            ),
+            _tripwire("errors", terms.error_limit, _ERRORS_TRIPWIRE_WEIGHT),
+            _tripwire("violations", terms.violation_limit, _VIOLATIONS_TRIPWIRE_WEIGHT),
         ),
         floors=(CanaryFloor("answered", terms.min_answered),),
         max_items=terms.max_pairs,
@@ -104,6 +96,10 @@ def gate_specs(
         look=1,  # probes are few and come slowly
     )
     return live, quality
+
+
+def _tripwire(metric: str, limit: int, weight: float) -> Tripwire:
+    return Tripwire(metric, limit, TRIPWIRE_WINDOW, metric, weight)
 
 
 def _rate_metric(name: str, margin: float) -> CanaryMetric:

@@ -112,9 +112,11 @@ class BettingTest:
             chunk = gains[:, start : start + _PRODUCT_BLOCK, None]
             self._log_wealth += np.log(np.prod(1 + self._stakes * chunk, axis=1))
         self.items += block.shape[1]
+        # Ville's inequality bounds the largest wealth at any look, so what was rejected stays so.
         if dependence is None:
             self._peak = np.maximum(self._peak, self.log_e)
         else:
+            # Too few effective observations count as no wealth: their correlation time is a guess.
             log_e = np.where(dependence.suffices, self._mean_log_wealth(dependence.times), 0.0)
             self._peak = np.maximum(self._peak, log_e)
 
@@ -195,6 +197,7 @@ class ConfidenceSequence:
         t = self.items + 1
         mean = (0.5 + self._sum) / t
         variance = (0.25 + self._squares) / t
+        # Below 1, so that no single observation can bankrupt the bet.
         stake = min(0.75, (2 * self._log / (variance * t * np.log1p(t))) ** 0.5)
         self._stakes += stake
         self._staked += stake * x
@@ -311,6 +314,7 @@ class SequentialTest:
         self.dependence.update(block)
         bets = [self.better, *self._within]
         if isinstance(self.worse, SignFlipTest):
+            # On the border of its null hypothesis a gain has no sign that could be flipped.
             self.worse.update(np.where(missing, -self._tolerated_loss, block))
         else:
             bets.append(self.worse)

@@ -46,6 +46,8 @@ RELOADS = Counter(
 VALID = Gauge(
     "bem_access_keys_file_valid",
     "1 while the keys file is in force; 0 while it is invalid or missing and older keys are.",
+    # A gauge without labels is 0 in processes that have no keys, such as a mission's.
+    ["path"],
 )
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Limit = Annotated[int, Field(ge=1, le=10**9)]
@@ -222,7 +224,7 @@ class KeyRing:
         try:
             self._apply(read_keys(self._path))
         except KeysFileError as err:
-            VALID.set(0)
+            VALID.labels(self._path).set(0)
             RELOADS.labels("rejected").inc()
             _LOG.error("keys file rejected; the last valid keys stay in force", reason=str(err))
             return
@@ -236,7 +238,7 @@ class KeyRing:
                 row = (digest, entry, _principal(entry, file.limits))
                 index.setdefault(digest[:16], []).append(row)
         self._file, self._index = file, index
-        VALID.set(1)
+        VALID.labels(self._path).set(1)
 
     def _read_fingerprint(self) -> tuple[int, int, int] | None:
         """Return time, size and inode; a mounted Secret changes its inode only."""

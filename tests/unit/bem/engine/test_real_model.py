@@ -74,20 +74,29 @@ def test_float32_logits_are_those_of_transformers() -> None:
             assert (decoder.logits(hidden)[0] - want).abs().max() <= 1e-4
 
 
+@pytest.fixture(scope="module")
+def float32() -> tuple[torch.Tensor, float]:
+    """Four windows of token ids, and float32's mean loss on them: minutes on a busy machine."""
+    base = load_backbone(cache=CACHE)
+    ids = torch.tensor(base.tokenizer("\n\n".join(texts()[:40]))["input_ids"][: 4 * WINDOW])
+    windows, decoder = ids.view(4, WINDOW), decoder_of(base)
+    return windows, sum(loss(decoder, window) for window in windows) / 4
+
+
 @pytest.mark.parametrize("kernels", ["torch", "native"])
 @pytest.mark.parametrize(("kind", "few", "limit"), [("int8", 0, 1.02), ("int4", WINDOW, 1.05)])
 def test_fewer_bits_cost_little_perplexity(
-    kind: WeightFormat, few: int, limit: float, kernels: KernelPreference
+    kind: WeightFormat,
+    few: int,
+    limit: float,
+    kernels: KernelPreference,
+    float32: tuple[torch.Tensor, float],
 ) -> None:
     """On 2,048 tokens perplexity stays within 2 % (8 bits) and 5 % (4 bits) of float32's."""
     if kernels == "native":
         require_kernels()
-    base = load_backbone(cache=CACHE)
-    ids = torch.tensor(base.tokenizer("\n\n".join(texts()[:40]))["input_ids"][: 4 * WINDOW])
-    windows = ids.view(4, WINDOW)
-    before = decoder_of(base)
-    wanted = sum(loss(before, window) for window in windows) / 4
-    decoder = decoder_of(select_format(base, kind, kernels)[0])
+    windows, wanted = float32
+    decoder = decoder_of(select_format(load_backbone(cache=CACHE), kind, kernels)[0])
     for product in decoder.linears:
         if isinstance(product, Int4Linear):
             product.max_int4_rows = few

@@ -93,12 +93,12 @@ def test_broken_file_keeps_the_last_keys(tmp_path: Path, content: str | None) ->
     else:
         file.write_bytes(content.encode("latin-1"))
     assert ring.find(key)
-    assert VALID._value.get() == 0
+    assert VALID.labels(file)._value.get() == 0
     write(file, entry("web", other))
 
     assert ring.find(key) is None
     assert ring.find(other)
-    assert VALID._value.get() == 1
+    assert VALID.labels(file)._value.get() == 1
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,24 @@ async def test_a_content_is_recorded_once_whatever_its_key(ledger: ClaimLedger) 
     assert await ledger.entries() == (FamilyEntry(first[0], "", first[0], 0.04),)
 
 
+async def test_an_append_while_it_is_looked_up_is_no_other_content(
+    ledger: ClaimLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same claim at the same time is new or known, never refused."""
+    call, appended = ledger.call, list[Any]()
+
+    async def call_then_append(command: str, *arguments: Any) -> Any:
+        answer = await call(command, *arguments)
+        if command == "hget" and not appended:
+            appended.append(await ledger.append(claim(), 0))
+        return answer
+
+    monkeypatch.setattr(ledger, "call", call_then_append)
+    found = await ledger.find("k1", "d1")
+
+    assert found in (None, appended[0])
+
+
 async def test_a_verdict_of_an_older_ledger_is_not_recorded(ledger: ClaimLedger) -> None:
     """The caller evaluates again, because the adjusted p depends on the family."""
     await ledger.append(claim("k1"), 0)
