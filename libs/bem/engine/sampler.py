@@ -6,13 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bem.engine.api import Sampling
 
 # Sorting the vocabulary takes milliseconds; a nucleus is nearly always smaller than this.
 NUCLEUS_CANDIDATES = 512
+_GAMMA = 0x9E3779B97F4A7C15
+_MASK = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,11 @@ class SampledToken:
 
 
 class Sampler:
-    """Samples the tokens of one request with its own random generator.
+    """Samples the tokens of one request with its own random numbers.
+
+    Every token id has a random number of its own in every step, so a token that gains or loses a
+    last bit of its logit, because other rows ran beside it, changes the draw only where it would
+    nearly have been drawn itself.
 
     Args:
         sampling: Sampling settings of the request.
@@ -46,9 +54,9 @@ class Sampler:
             torch.tensor([token for token, _ in sampling.logit_bias], dtype=torch.long),
             torch.tensor([value for _, value in sampling.logit_bias], dtype=torch.float32),
         )
-        self._generator = torch.Generator()
-        seed = sampling.seed if sampling.seed is not None else secrets.randbits(63)
-        self._generator.manual_seed(seed % 2**63)
+        seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
+        self._key = int(_mix(np.array([seed & _MASK], np.uint64))[0])
+        self._draws = 0
 
     def sample(self, logits: Tensor, banned: Collection[int] = ()) -> SampledToken:
         """Return the next token for ``logits [V]``, float32.
@@ -97,24 +105,51 @@ class Sampler:
             scaled = scaled.masked_fill(scaled < least, -math.inf)
         if settings.top_k:
             values, order = scaled.topk(min(settings.top_k, len(scaled)))
-            return int(order[self._draw(_nucleus(values.softmax(0), settings.top_p))])
+            return self._draw(_nucleus(values.softmax(0), settings.top_p), order)
         if settings.top_p == 1:
-            return self._draw(scaled.softmax(0))
+            return self._draw(scaled.softmax(0), torch.arange(len(scaled)))
         values, order = scaled.topk(min(NUCLEUS_CANDIDATES, len(scaled)))
         probabilities = (values - scaled.logsumexp(0)).exp()
         if float(probabilities.sum()) < settings.top_p:
             values, order = scaled.sort(descending=True, stable=True)
             probabilities = values.softmax(0)
-        return int(order[self._draw(_nucleus(probabilities, settings.top_p))])
+        return self._draw(_nucleus(probabilities, settings.top_p), order)
 
-    def _draw(self, probabilities: Tensor) -> int:
-        """Draw an index in proportion to ``probabilities [n]``, which need not sum to one.
+    def _draw(self, probabilities: Tensor, tokens: Tensor) -> int:
+        """Draw one of ``tokens [n]`` in proportion to ``probabilities [n]``, not sorted or scaled.
 
-        With e drawn from the exponential distribution, the index of the largest p / e has this
-        distribution and needs no cumulative sum.
+        With e drawn from the exponential distribution, the token of the largest p / e has this
+        distribution. Its e belongs to the token id, not to its rank: two tokens with almost the
+        same logit swap ranks by rounding alone.
         """
-        exponentials = torch.empty_like(probabilities).exponential_(generator=self._generator)
-        return int((probabilities / exponentials).argmax())
+        self._draws += 1
+        key = _mix(np.array([(self._key + self._draws * _GAMMA) & _MASK], np.uint64))
+        noise = exponentials(tokens.numpy(), int(key[0]))
+        return int(tokens[int((probabilities.numpy() / noise).argmax())])
+
+
+def exponentials(tokens: NDArray[np.int64], key: int) -> NDArray[np.float64]:
+    """Return numbers of the exponential distribution with mean 1, one per token id.
+
+    Args:
+        tokens: ``[n]`` token ids, at least 0.
+        key: 64 random bits; the same key and id have the same number.
+
+    Returns:
+        ``[n]`` positive numbers.
+    """
+    counters = tokens.astype(np.uint64) * np.uint64(_GAMMA) + np.uint64(key)
+    uniform = ((_mix(counters) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    exponential: NDArray[np.float64] = -np.log(uniform)
+    return exponential
+
+
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the output function of SplitMix64 (Steele, Lea, Flood 2014) for each state."""
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = state ^ (state >> np.uint64(31))
+    return mixed
 
 
 def with_logprobs(logits: Tensor, token: int, top_count: int) -> SampledToken:

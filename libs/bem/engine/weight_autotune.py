@@ -75,16 +75,19 @@ def _time_formats(
 ) -> tuple[dict[WeightFormat, tuple[float, ...]], dict[WeightFormat, int]]:
     """Return milliseconds for each of ``ROWS``, and bytes, of the formats that can be selected.
 
-    Formats that this machine does not support are left out, and so are ``int8`` and ``int4``
-    without the project's kernels. Between torch's 8-bit products lie float32 operations whose last
-    bits depend on the number of rows, and rounding to 8 bits amplifies them: a seeded sample would
-    depend on who else is in the batch. torch's ``int4`` even has another product for large batches.
+    Formats that this machine does not support are left out, and so are those whose outputs depend
+    on who else is in the batch: a seeded sample would not repeat. The last bits of torch's float32
+    operations depend on the number of rows, and rounding amplifies them: to 8 or 4 bits where the
+    project's kernels are missing (torch's ``int4`` even has another product for large batches), and
+    to bfloat16 on a CPU.
     """
     config, device = backbone.model.config, backbone.model.device
     weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
     times: dict[WeightFormat, tuple[float, ...]] = {}
     sizes: dict[WeightFormat, int] = {}
-    formats: list[WeightFormat] = ["fp32", "bf16"]
+    formats: list[WeightFormat] = ["fp32"]
+    if device.type != "cpu":
+        formats.append("bf16")
     if backbone.kernels is not None:
         formats += ["int8", "int4"]
     with torch.inference_mode():

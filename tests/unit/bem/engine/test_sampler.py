@@ -1,11 +1,13 @@
 """Tests of the sampler: the effect of each setting on the next token."""
 
+import numpy as np
 import pytest
 import torch
 from bem.engine import Sampling
-from bem.engine.sampler import Sampler
+from bem.engine.sampler import Sampler, exponentials
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
@@ -99,6 +101,39 @@ def test_same_seed_draws_the_same() -> None:
         assert [first.sample(LOGITS) for _ in range(20)] == [
             second.sample(LOGITS) for _ in range(20)
         ]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"top_p": 0.95}, {"top_k": 400}, {"top_k": 400, "top_p": 0.95}]
+)
+def test_rounding_of_logits_seldom_changes_the_draw(settings: dict[str, float]) -> None:
+    """Rows that run beside a request change the last bits of its logits, and near ties swap."""
+    generator = torch.Generator().manual_seed(11)
+    sampling = Sampling(temperature=1.2, seed=3, **settings)  # type: ignore[arg-type]
+    first, second = Sampler(sampling), Sampler(sampling)
+    changed = 0
+    for _ in range(1000):
+        logits = torch.randn(8000, generator=generator)
+        noise = 1e-4 * torch.randn(8000, generator=generator)
+        changed += first.sample(logits).token != second.sample(logits + noise).token
+
+    assert changed <= 5
+
+
+def test_noise_is_exponential_and_independent_of_id_step_and_seed() -> None:
+    """Neighbouring ids, steps and seeds share nothing."""
+    ids = np.arange(20_000)
+    first, second = (exponentials(ids, key) for key in (1, 2))
+
+    assert stats.kstest(first, "expon").pvalue > 0.01
+    for one, other in ((first, second), (first[:-1], first[1:])):
+        assert abs(stats.spearmanr(one, other).statistic) < 0.03
+    drawn = [
+        [sampler._draw(torch.full((1000,), 1e-3), torch.arange(1000)) for _ in range(500)]
+        for sampler in (Sampler(Sampling(seed=seed)) for seed in (7, 8, -7))
+    ]
+    assert abs(stats.spearmanr(drawn[0][1:], drawn[1][:-1]).statistic) < 0.2
+    assert all(len({one[step] for one in drawn}) > 1 for step in range(20))
 
 
 @given(

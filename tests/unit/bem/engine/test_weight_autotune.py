@@ -1,6 +1,7 @@
 """Tests of weight-format autotuning."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from bem.engine.weight_autotune import (
     select_format,
 )
 from bem.testing import tiny_backbone
+
+from tests.unit.bem.engine.native.kernels import library
 
 
 def exact(_: WeightFormat) -> float:
@@ -54,7 +57,8 @@ def test_the_smallest_of_equally_fast_formats_is_selected(monkeypatch: pytest.Mo
         return 1.0 if len(sizes) % 2 else 1.05
 
     monkeypatch.setattr(weight_autotune, "_milliseconds", equal)
-    choice = benchmark_formats(tiny_backbone(), "torch", exact)
+    backbone = replace(tiny_backbone(), kernels=library())
+    choice = benchmark_formats(backbone, "native", exact)
 
     assert sizes[list(choice.milliseconds).index(choice.kind) * len(ROWS)] == min(sizes)
 
@@ -65,13 +69,13 @@ def test_a_format_that_loses_quality_is_not_selected(
 ) -> None:
     """The next fastest takes its place; float32 is always allowed."""
     time_by_bytes(monkeypatch)
-    backbone = tiny_backbone()
+    backbone = replace(tiny_backbone(), kernels=library())
 
     kept = benchmark_formats(backbone, "torch", lambda _: 1.01)
     lost = benchmark_formats(backbone, "torch", lambda _: ratio)
 
-    assert (kept.kind, list(kept.perplexity_ratios)) == ("bf16", ["bf16"])
-    assert (lost.kind, list(lost.perplexity_ratios)) == ("fp32", ["bf16"])
+    assert (kept.kind, list(kept.perplexity_ratios)) == ("int4", ["int4"])
+    assert (lost.kind, list(lost.perplexity_ratios)) == ("fp32", ["int4", "int8"])
 
 
 def test_quality_is_not_measured_where_float32_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,10 +88,10 @@ def test_quality_is_not_measured_where_float32_is_fastest(monkeypatch: pytest.Mo
 
 
 def test_outputs_that_depend_on_the_batch_are_not_selected() -> None:
-    """Without the project's kernels auto leaves 8 and 4 bits out."""
+    """Without the project's kernels auto leaves all formats with rounded inputs out."""
     choice = benchmark_formats(tiny_backbone(), "torch", exact)
 
-    assert set(choice.milliseconds) == {"fp32", "bf16"}
+    assert set(choice.milliseconds) == {"fp32"}
 
 
 def test_a_given_format_is_not_measured() -> None:
