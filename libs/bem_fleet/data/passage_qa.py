@@ -14,16 +14,12 @@ from bem_fleet.data.datasets import DATASETS
 from bem_fleet.data.displaced import displaced_keys
 from bem_fleet.data.held_out import require_open
 from bem_fleet.data.pipeline import format_prompt, source_digest
+from bem_fleet.data.prompt_wording import INSTRUCTION
 from bem_fleet.data.splits import SPLIT_SHARES, assign_split, passage_cluster
 
 SET = "passage-qa"
 # Keys are digests of the unscrubbed source texts; the reports of committed adapters refer to them.
 CLEANING = CleaningPlan(checks=("extractable",), near_duplicates=False, scrub=False)
-
-INSTRUCTION = (
-    "Answer the question from the passage. Reply with JSON only, in the form "
-    '{"answer": "<the shortest words of the passage that answer it>"}.'
-)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bem_fleet.data.cleaning import CleaningPlan, clean_record
 from bem_fleet.data.datasets import DatasetSpec
 from bem_fleet.data.near_duplicates import near_duplicate_clusters, text_keys
 from bem_fleet.data.packages import package_file, package_file_digest
+from bem_fleet.data.prompt_wording import content_parts
 from bem_fleet.data.records import Record, parse_record
 from bem_fleet.data.splits import assign_split, passage_cluster
 from bem_fleet.data.stages import Artifact, Stage, StageOutput, run_stage
@@ -147,7 +148,10 @@ def _split_groups(rows: Iterable[Row]) -> dict[str, str]:
     """
     records = [parse_record(row) for row in rows]
     own = [record.passage or record.question for record in records]
-    keys = [text_keys(record.passage, record.question) for record in records]
+    keys = [
+        text_keys(*content_parts(record.passage), *content_parts(record.question))
+        for record in records
+    ]
     clusters = near_duplicate_clusters(keys, groups=own).tolist()
     first: dict[int, str] = {}
     for cluster, group in zip(clusters, own, strict=True):

@@ -6,7 +6,11 @@ Example: "Answer the question from the passage.\n\nPassage: A b.\n\nQuestion: c?
 
 import re
 
-from bem_fleet.data.passage_qa import INSTRUCTION
+INSTRUCTION = (
+    "Answer the question from the passage. Reply with JSON only, in the form "
+    '{"answer": "<the shortest words of the passage that answer it>"}.'
+)
+"""Instruction of the passage questions."""
 
 _HARNESS = re.compile(
     "|".join((

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from bem_fleet.data.held_out import inspection
 from bem_fleet.data.passage_qa import (
-    INSTRUCTION,
     all_questions,
     few_shot_examples,
     load_passage_qa,
 )
+from bem_fleet.data.prompt_wording import INSTRUCTION
 
 ROOT = Path(__file__).resolve().parents[4]
 # SHA-256 over [key, passage, question, answer] of a split's items in order, as of the commit

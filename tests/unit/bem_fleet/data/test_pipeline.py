@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from bem_fleet.data.datasets import get_dataset
 from bem_fleet.data.near_duplicates import items_with_keys, merge_keys, text_keys
-from bem_fleet.data.passage_qa import CLEANING, INSTRUCTION, all_questions, load_passage_qa
+from bem_fleet.data.passage_qa import CLEANING, all_questions, load_passage_qa
 from bem_fleet.data.pipeline import (
     BatchPlan,
     FormatPlan,
@@ -16,7 +16,7 @@ from bem_fleet.data.pipeline import (
     run_pipeline,
     source_digest,
 )
-from bem_fleet.data.prompt_wording import content_parts
+from bem_fleet.data.prompt_wording import INSTRUCTION, content_parts
 from bem_fleet.data.records import make_record, parse_record
 
 

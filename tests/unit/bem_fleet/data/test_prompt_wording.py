@@ -1,7 +1,6 @@
 """Wording of the harness: what is left is the item's own."""
 
-from bem_fleet.data.passage_qa import INSTRUCTION
-from bem_fleet.data.prompt_wording import content_parts
+from bem_fleet.data.prompt_wording import INSTRUCTION, content_parts
 
 
 def test_parts_are_the_texts_between_the_wording() -> None:
