@@ -1,7 +1,7 @@
 """Procedural questions: typed, exact, and never in two splits."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from bem.errors import DataFormatError
@@ -80,7 +80,7 @@ def test_sole_chain_of_an_operation_stays_in_training() -> None:
         assert {drawn[chain] for chain in held} == {(first,)}
 
 
-def _undrawn_names(chains: dict[str, object]) -> Iterator[list[str]]:
+def _undrawn_names(chains: Mapping[str, object]) -> Iterator[list[str]]:
     """Yield names of chains that are all drawn for training."""
     for number in range(60):
         names = [f"{name}{number}" for name in chains]
