@@ -11,11 +11,11 @@ from pathlib import Path
 from bem.errors import BemError
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.datasets import question_word
 from bem_fleet.data.held_out import final_evaluation
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
+from bem_fleet.evaluation.passage_items import held_out_items
 from bem_fleet.evaluation.pipeline import Comparison, evaluate, write_report
-from bem_fleet.evaluation.systems import ComparisonSide, EvaluationItem, SystemRun
+from bem_fleet.evaluation.systems import ComparisonSide, SystemRun
 from bem_fleet.studies.grpc_system import RouterModels
 
 ADDRESS = "127.0.0.1:50051"
@@ -43,16 +43,7 @@ def adapter_comparison(models: RouterModels, *, limit: int | None, command: str)
             ComparisonSide("base with two examples", (SystemRun(base),), "lenient", shots),
             ComparisonSide("base, zero-shot", (SystemRun(base),), "lenient"),
         ),
-        items=tuple(
-            EvaluationItem(
-                item.key,
-                item.prompt(),
-                (item.answer,),
-                question_word(item.question),
-                cluster=item.cluster,
-            )
-            for item in data.splits["held_out"][:limit]
-        ),
+        items=held_out_items(data, limit),
         data_name="passage-qa, held_out",
         data_digest=data.digest,
         command=command,

@@ -8,14 +8,13 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
 from bem.engine import LLMEngine
 
-from bem_fleet.data.datasets import question_word
 from bem_fleet.data.passage_qa import PassageQADataset, few_shot_examples
+from bem_fleet.evaluation.passage_items import held_out_items
 from bem_fleet.evaluation.pipeline import Comparison, Report, evaluate
 from bem_fleet.evaluation.systems import (
     Chat,
     ComparisonSide,
     Decoding,
-    EvaluationItem,
     Response,
     SystemRun,
 )
@@ -106,16 +105,7 @@ def _comparison(
             ComparisonSide("base with two examples", (base,), "lenient", shots),
             ComparisonSide("base, zero-shot", (base,), "lenient"),
         ),
-        items=tuple(
-            EvaluationItem(
-                item.key,
-                item.prompt(),
-                (item.answer,),
-                question_word(item.question),
-                cluster=item.cluster,
-            )
-            for item in data.splits["held_out"][:limit]
-        ),
+        items=held_out_items(data, limit),
         data_name=f"{adapter}, held_out",
         data_digest=data.digest,
         command=command,
