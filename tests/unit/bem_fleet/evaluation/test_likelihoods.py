@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from bem.engine import LLMEngine
+from bem.engine import LLMEngine, score
 from bem.errors import EvaluationError
+from bem_fleet.evaluation import likelihoods
 from bem_fleet.evaluation.likelihoods import (
     LikelihoodCache,
     MultipleChoiceQuestion,
@@ -88,3 +90,28 @@ def test_a_strength_needs_a_safety_adapter(worker: LLMEngine) -> None:
     question = MultipleChoiceQuestion((Message("user", "?"),), ("yes", "no"), 0)
     with pytest.raises(EvaluationError, match=r"safety_strength: 0\.5; this worker has no safety"):
         answer_multiple_choice(worker, [question], safety_strength=0.5)
+
+
+def test_an_interrupted_run_keeps_what_was_scored(
+    worker: LLMEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is written while the run goes on, so that a second run takes up there."""
+    monkeypatch.setattr(likelihoods, "_STORED_TOGETHER", 2)
+    texts = [f"text number {number}" for number in range(6)]
+    cache = LikelihoodCache(tmp_path / "likelihoods.jsonl")
+    done = 0
+
+    def fail_at_the_third_part(*arguments: Any, **settings: Any) -> list[list[float]]:
+        nonlocal done
+        done += 1
+        if done == 3:
+            raise EvaluationError("the engine is closing")
+        return score(*arguments, **settings)
+
+    monkeypatch.setattr(likelihoods, "score", fail_at_the_third_part)
+    with pytest.raises(EvaluationError):
+        text_log_likelihoods(worker, texts, cache=cache)
+    again = LikelihoodCache(tmp_path / "likelihoods.jsonl")
+
+    assert text_log_likelihoods(worker, texts, cache=again) == text_log_likelihoods(worker, texts)
+    assert again.computed == 2
