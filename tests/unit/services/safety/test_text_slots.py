@@ -7,6 +7,7 @@ from bemfleet.fleet.v1 import fleet_pb2
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2
 from google.protobuf import struct_pb2
+from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 from inference import open_inference_pb2 as oip
 
@@ -54,7 +55,7 @@ def test_free_form_structures_are_judged_at_any_depth() -> None:
     replace = found["Paris"]
     assert replace is not None
     replace("[redacted]")
-    assert owner.canary["probes"][0]["answers"][0] == "[redacted]"
+    assert MessageToDict(owner.canary)["probes"] == [{"answers": ["[redacted]"]}]
 
 
 def test_bytes_that_are_no_text_are_judged_and_not_replaced() -> None:
