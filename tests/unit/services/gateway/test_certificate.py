@@ -74,3 +74,24 @@ def test_renewed_certificate_is_shown_without_a_restart(folder: Path) -> None:
     assert meanwhile == first
     assert second != first
     assert second.split() == (folder / CERTIFICATE).read_text().split()
+
+
+def test_no_connection_fails_while_certificates_are_renewed(folder: Path, tmp_path: Path) -> None:
+    """Every handshake takes a certificate and the key of the same pair."""
+    other = tmp_path / "other"
+    other.mkdir()
+    issue(other)
+    pairs = [((one / CERTIFICATE).read_text(), (one / KEY).read_text()) for one in (folder, other)]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    renewal = CertificateReloader(context, folder, interval_s=0.0001)
+    seen = set()
+    with listening(context) as port:
+        for number in range(400):
+            certificate, key = pairs[number % 2]
+            (folder / KEY).write_text(key)
+            (folder / CERTIFICATE).write_text(certificate)
+            seen.add(shown(port).strip())
+    renewal.close()
+
+    assert seen == {certificate.strip() for certificate, _ in pairs}
