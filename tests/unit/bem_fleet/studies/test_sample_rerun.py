@@ -123,6 +123,7 @@ def test_command_that_fails_is_no_agreement() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a study in a process of its own: a minute on quiet cores
 def test_study_is_measured_again(tmp_path: Path) -> None:
     """The real study agrees with itself, and not with a report that was typed in."""
     options = ["--adapters", "adapters/safety", "--parts", "orthogonality", "--out", str(tmp_path)]
