@@ -8,7 +8,7 @@ segmentation by dynamic programming needs: with Zipf's law, the cost of the word
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
 
@@ -127,8 +127,21 @@ def is_foreign(text: str) -> bool:
         return False
     if sum(not letter.isascii() for word in words for letter in word) >= 0.2 * letters:
         return True
-    if len(words) < 3 or _is_leetspeak(text):
+    if len(words) < 3 or _is_leetspeak(text) or _has_function_words(words):
         return False
-    function_words = sum(word in _FUNCTION_WORDS for word in words)
     unknown = sum(len(word) > 1 and not is_word(word) for word in words)
-    return 8 * function_words < len(words) and 5 * unknown >= 2 * len(words)
+    return 5 * unknown >= 2 * len(words)
+
+
+def is_plain_english(text: str) -> bool:
+    """Return whether an eighth of the words are function words and four fifths are English words.
+
+    It tells deciphered English from letters that were shifted by chance into a word or two.
+    """
+    words = [match[0].lower() for match in islice(_WORD.finditer(text), _MAX_GATE_WORDS)]
+    unknown = sum(len(word) > 1 and not is_word(word) for word in words)
+    return len(words) >= 3 and _has_function_words(words) and 5 * unknown <= len(words)
+
+
+def _has_function_words(words: Sequence[str]) -> bool:
+    return 8 * sum(word in _FUNCTION_WORDS for word in words) >= len(words)

@@ -19,7 +19,7 @@ from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.policy import ABUSE, SPAN_SCORERS
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM
-from bem_fleet.guard.scoring.english import english_parts, is_foreign
+from bem_fleet.guard.scoring.english import english_parts, is_foreign, is_plain_english
 from bem_fleet.guard.scoring.heads import (
     REQUEST_HEADS,
     RESPONSE_HEAD,
@@ -237,8 +237,12 @@ class DeepTier:
             if is_foreign(text):
                 other = foreign_windows(text)
                 other = [other[index] for index in _spread(len(other), MAX_EMBEDDED_WINDOWS)]
+                # A cipher of English passes for another language until it is decoded.
+                decoded = [one for one in decode_variants(text)[1:] if is_plain_english(one)]
                 text = english_parts(text)
-            variants = decode_variants(text) if text else []
+                variants = [*(decode_variants(text) if text else []), *decoded]
+            else:
+                variants = decode_variants(text)
         if query.scorers & frozenset(REQUEST_HEADS):
             windows, columns = request_windows(variants), slice(1, 1 + len(REQUEST_HEADS))
         else:

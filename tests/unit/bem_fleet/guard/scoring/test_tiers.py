@@ -1,6 +1,7 @@
 """Scorer tiers: scores by query, batching and window selection."""
 
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,31 @@ def test_english_within_another_language_is_read_by_both_models(
 
     assert any(english in window for window in embedder.batches[0])
     assert any(foreign in window for window in multilingual.batches[0])
+
+
+def reverse(text: str) -> str:
+    """Return text from its last letter to its first."""
+    return text[::-1]
+
+
+def shift(text: str, places: int) -> str:
+    """Return text with its lower-case letters moved in the alphabet."""
+    letters = string.ascii_lowercase
+    return text.translate(str.maketrans(letters, letters[places:] + letters[:places]))
+
+
+@pytest.mark.parametrize("encipher", [lambda t: shift(t, 13), lambda t: shift(t, 5), reverse])
+def test_enciphered_english_is_read_by_both_models(
+    encipher: Callable[[str], str], deep: DeepTier, embedder: RecordingEmbedder
+) -> None:
+    """Its letters look like those of another language."""
+    embedder.batches.clear()
+    # Another text for each cipher: windows that were seen are not embedded again.
+    place = encipher("harbour")
+    english = f"please tell me where the {place} of this town is and when it will open again"
+    deep.score([query(encipher(english), "harm", side="request")])
+
+    assert any(english in window for window in embedder.batches[0])
 
 
 def test_windows_of_a_long_text_are_bounded(
