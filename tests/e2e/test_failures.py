@@ -160,7 +160,7 @@ def test_every_response_has_an_audit_record(redis: Any) -> None:
 
     assert len(generated) >= 4
     assert {b"OK", b"ENDED_EARLY"} <= {fields[b"status"] for fields in generated}
-    assert {fields[b"action"] for fields in generated} <= {b"allow", b"filter"}
+    assert {fields[b"action"] for fields in generated} <= {b"allow", b"block", b"filter"}
     assert all(len(fields[b"text_hmac"]) == 64 for fields in generated)
     assert not any(b"fisherman" in value for fields in records for value in fields.values())
 

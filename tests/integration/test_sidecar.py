@@ -78,7 +78,8 @@ async def test_violating_span_is_withheld_however_the_stream_is_split(
     found = details_of(caught.value)
 
     assert (found.code, found.reason) == (grpc.StatusCode.PERMISSION_DENIED, CONTENT_FILTERED)
-    assert found.metadata["category"] == "toxicity"
+    # Whichever of the two is certain first, which depends on where the stream is split.
+    assert found.metadata["category"] in {"abuse", "toxicity"}
     out = "".join(seen)
     assert (CLEAN * 3).startswith(out)
     assert [r["action"] for r in await audit_of(redis_server)] == ["filter"]
