@@ -55,7 +55,7 @@ class Sampler:
             torch.tensor([value for _, value in sampling.logit_bias], dtype=torch.float32),
         )
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(64)
-        self._key = int(_mix(np.array([seed & _MASK], np.uint64))[0])
+        self._key = _mix_number(seed)
         self._draws = 0
 
     def sample(self, logits: Tensor, banned: Collection[int] = ()) -> SampledToken:
@@ -123,8 +123,7 @@ class Sampler:
         same logit swap ranks by rounding alone.
         """
         self._draws += 1
-        key = _mix(np.array([(self._key + self._draws * _GAMMA) & _MASK], np.uint64))
-        noise = exponentials(tokens.numpy(), int(key[0]))
+        noise = exponentials(tokens.numpy(), _mix_number(self._key + self._draws * _GAMMA))
         return int(tokens[int((probabilities.numpy() / noise).argmax())])
 
 
@@ -139,9 +138,14 @@ def exponentials(tokens: NDArray[np.int64], key: int) -> NDArray[np.float64]:
         ``[n]`` positive numbers.
     """
     counters = tokens.astype(np.uint64) * np.uint64(_GAMMA) + np.uint64(key)
-    uniform = ((_mix(counters) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # 52 bits: with 53 the half is rounded away at the upper end, and the logarithm of 1 is 0.
+    uniform = ((_mix(counters) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     exponential: NDArray[np.float64] = -np.log(uniform)
     return exponential
+
+
+def _mix_number(state: int) -> int:
+    return int(_mix(np.array([state & _MASK], np.uint64))[0])
 
 
 def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bem.engine import Sampling
+from bem.engine import sampler as sampler_module
 from bem.engine.sampler import Sampler, exponentials
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,6 +135,16 @@ def test_noise_is_exponential_and_independent_of_id_step_and_seed() -> None:
     ]
     assert abs(stats.spearmanr(drawn[0][1:], drawn[1][:-1]).statistic) < 0.2
     assert all(len({one[step] for one in drawn}) > 1 for step in range(20))
+
+
+def test_noise_is_positive_and_finite_for_all_random_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extremes of the uniform numbers are neither 0 nor 1."""
+    extremes = np.array([0, 2**64 - 1], np.uint64)
+    monkeypatch.setattr(sampler_module, "_mix", lambda _: extremes)
+    noise = exponentials(np.arange(2), 0)
+
+    assert np.isfinite(noise).all()
+    assert (noise > 0).all()
 
 
 @given(
