@@ -129,8 +129,7 @@ def is_foreign(text: str) -> bool:
         return True
     if len(words) < 3 or _is_leetspeak(text) or _has_function_words(words):
         return False
-    unknown = sum(len(word) > 1 and not is_word(word) for word in words)
-    return 5 * unknown >= 2 * len(words)
+    return 5 * _count_unknown(words) >= 2 * len(words)
 
 
 def is_plain_english(text: str) -> bool:
@@ -139,9 +138,14 @@ def is_plain_english(text: str) -> bool:
     It tells deciphered English from letters that were shifted by chance into a word or two.
     """
     words = [match[0].lower() for match in islice(_WORD.finditer(text), _MAX_GATE_WORDS)]
-    unknown = sum(len(word) > 1 and not is_word(word) for word in words)
-    return len(words) >= 3 and _has_function_words(words) and 5 * unknown <= len(words)
+    return (
+        len(words) >= 3 and _has_function_words(words) and 5 * _count_unknown(words) <= len(words)
+    )
 
 
 def _has_function_words(words: Sequence[str]) -> bool:
     return 8 * sum(word in _FUNCTION_WORDS for word in words) >= len(words)
+
+
+def _count_unknown(words: Sequence[str]) -> int:
+    return sum(len(word) > 1 and not is_word(word) for word in words)
