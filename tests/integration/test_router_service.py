@@ -198,10 +198,11 @@ async def test_bad_adapters_leave_base_and_good_ones_serving(tmp_path: Path) -> 
                 await contract.LoadAdapter(mission_pb2.LoadAdapterRequest(name=name))
             codes.append(caught.value.code())
         listed = await contract.ListAdapters(mission_pb2.ListAdaptersRequest())
-        answers = [
-            await text(router, pb.GenerateRequest(model=model, prompt="hello", max_tokens=6))
+        asked = [
+            pb.GenerateRequest(model=model, prompt="hello", max_tokens=6, sampling=GREEDY)
             for model in ("", "alpha", "beta")
         ]
+        answers = [await text(router, one) for one in asked]
 
     reasons = {one.name: one.reason for one in listed.rejected}
     assert set(codes) == {grpc.StatusCode.FAILED_PRECONDITION}
@@ -281,8 +282,9 @@ async def test_version_is_the_one_that_served_a_queued_request(tmp_path: Path) -
     async with tiny_router(tmp_path, rows=1) as (_, channel):
         router: Any = rpc.RouterServiceStub(channel)
         contract: Any = mission_pb2_grpc.MissionServiceStub(channel)
-        running = router.Generate(busy)
-        await running.read()
+        # One alone may end before the adapter is loaded.
+        running = [router.Generate(busy) for _ in range(5)]
+        await running[0].read()
         queued: list[asyncio.Task[Any]] = [asyncio.create_task(_read(router.Generate(waits)))]
         queued.append(asyncio.create_task(_complete(router, waits)))
         queued.append(asyncio.create_task(_infer_version(channel)))
@@ -292,7 +294,8 @@ async def test_version_is_the_one_that_served_a_queued_request(tmp_path: Path) -
         write_adapter(tmp_path / "adapters", tiny_backbone(), "alpha", seed=99)
         load = mission_pb2.LoadAdapterRequest(name="alpha")
         loaded = (await contract.LoadAdapter(load)).adapter.version
-        running.cancel()
+        for call in running:
+            call.cancel()
         streamed, *others = await asyncio.gather(*queued)
 
     served = {one.partition("+")[2] for one in (streamed[0].model_version, *others)}
