@@ -2,17 +2,20 @@
 PYTEST := $(PY) -m pytest
 # services/ is checked as bem_fleet.services, through the link libs/bem_fleet/services.
 TYPED := libs/bem libs/fleet libs/bem_fleet tools tests benchmarks docker charts/files k8s
-# Tests that start no fleet need no core to themselves: a worker a core, and waiting threads sleep.
-# A worker takes the rest of the other's queue, so that fixtures of a module mostly start once.
-PARALLEL := OMP_WAIT_POLICY=passive $(PYTEST) -n auto --dist worksteal
+# A worker a core, with one thread of its own. A worker takes the rest of the other's queue, so that
+# fixtures of a module mostly start once.
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) -n auto --dist worksteal
+# Suites of real processes wait for these more than they compute: a worker a core too, by the groups
+# of tests/conftest.py. Threads that wait sleep.
+GROUPED := OMP_WAIT_POLICY=passive $(PYTEST) -n auto --dist loadgroup
 # COVERAGE=1 measures coverage; the ratchet is fail_under in pyproject.toml, over both runs of a target.
 FIRST_COVERAGE = $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
 LAST_COVERAGE = $(if $(COVERAGE),--cov --cov-append --cov-report=term:skip-covered)
-# $(call run-suites,OPTIONS,SUITES): unit and chart tests on all cores, then suites of real processes
-# one test after another. The second part runs although the first failed, and either fails the target.
+# $(call run-suites,OPTIONS,SUITES): the unit and chart tests, then suites of real processes. The
+# second part runs although the first failed, and either fails the target.
 run-suites = failed=0; \
 	$(PARALLEL) $(1) $(FIRST_COVERAGE) tests/unit tests/charts || failed=1; \
-	$(PYTEST) $(1) $(LAST_COVERAGE) $(2) || failed=1; \
+	$(GROUPED) $(1) $(LAST_COVERAGE) $(2) || failed=1; \
 	exit $$failed
 PROTO_BASELINE := protos/baseline.binpb
 
@@ -33,7 +36,7 @@ unit: setup ## Unit tests: no network
 	$(PARALLEL) tests/unit
 
 integration: setup ## Integration tests: real servers on loopback
-	$(PYTEST) tests/integration
+	$(GROUPED) tests/integration
 
 e2e: setup clients ## End-to-end tests of the fleet on this machine and on a real Kubernetes
 	$(PYTEST) tests/e2e

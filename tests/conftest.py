@@ -24,15 +24,20 @@ _PROCESS_SUITES = ("integration", "e2e", "cluster")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Report leaked sockets of the suites with real processes instead of failing a bystander.
+    """Report leaked sockets of the suites with real processes, and group them for workers.
 
     The garbage collector finds a leak in whichever test runs next, seconds later, so an error would
     name the wrong test. Unit tests, which are short, fail on a leak.
     """
     for item in items:
-        if item.path.relative_to(item.config.rootpath).parts[1] in _PROCESS_SUITES:
+        path = item.path.relative_to(item.config.rootpath)
+        if path.parts[1] in _PROCESS_SUITES:
             shown = "default::pytest.PytestUnraisableExceptionWarning"
             item.add_marker(pytest.mark.filterwarnings(shown))
+            # Several workers share a run by group: a module is one, for its fixtures' sake, and so is
+            # a suite whose modules tell one story of one fleet.
+            group = path.parts[1] if item.get_closest_marker("stage") else str(path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ LONG: Any = {
     "model": BASE,
     "prompt": "Once upon a time there was a fisherman who lived by the sea. Every day he",
     "temperature": 0,
-    "max_tokens": 400,
+    "max_tokens": 1500,
+    # A model in another weight format may end its text sooner, and a fast machine its request.
+    "extra_body": {"ignore_eos": True},
 }
 
 
