@@ -82,7 +82,7 @@ charts: setup clients ## Test the chart without a cluster
 	$(PY) -m pytest tests/charts
 
 e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
-	$(PY) -m pytest tests/cluster -rs
+	$(PYTEST) tests/cluster -rs --durations=20 --durations-min=10
 
 ##@ Land
 ci: ## Run everything that must pass before a change lands
