@@ -8,7 +8,7 @@ import httpx
 from tests.cluster.kubernetes_cli import Release
 
 MODEL = "smollm2-135m-instruct"
-QUESTION = "What is the capital of France?"
+QUESTION = "Name the capital of France."
 # Sends requests to the gateway from inside the cluster by threads, each request in a session
 # of its own; prints the number of requests and the failures.
 _CONTINUOUS_CLIENT = """

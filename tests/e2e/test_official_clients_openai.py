@@ -40,7 +40,7 @@ def test_answers_message_is_sent_back_in_the_next_turn(client: openai.OpenAI) ->
 def test_stream_helper_accumulates_the_answer(client: openai.OpenAI) -> None:
     """``chat.completions.stream`` ends with the completion that the unary call gives."""
     # The helper refuses an answer that the limit cut, so this one must end by itself.
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    messages = [{"role": "user", "content": "Name the capital of France."}]
     request: Any = {"model": BASE, "messages": messages, "temperature": 0, "max_tokens": 64}
     unary = client.chat.completions.create(**request)
     with client.chat.completions.stream(

@@ -13,7 +13,7 @@ from tests.e2e.conftest import Fleet
 
 pytestmark = [pytest.mark.stage("clients"), pytest.mark.e2e, pytest.mark.slow]
 BASE = "smollm2-135m-instruct"
-PARIS: Any = [{"role": "user", "content": "What is the capital of France?"}]
+PARIS: Any = [{"role": "user", "content": "Name the capital of France."}]
 # Longer than the sidecar's hold-back window, so that it is streamed in several deltas.
 STORY: Any = [{"role": "user", "content": "Tell me a story about a boat."}]
 PASSAGE = (

@@ -29,7 +29,7 @@ from fleet.testing import free_port
 
 NAME = "sixth"
 BASE, CANDIDATE = "smollm2-135m-instruct", "passage-qa"
-PROMPT = "What is the capital of France?"
+PROMPT = "Name the capital of France."
 _COMMAND_S = 900.0
 _SPLIT_S = 60.0
 # Central files that new_mission regenerates; all others that it changes are the mission's own.

@@ -104,7 +104,7 @@ async def test_prefill_begins_the_answer(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(
         **ASK,
         messages=[
-            {"role": "user", "content": "What is the capital of France?"},
+            {"role": "user", "content": "Name the capital of France."},
             {"role": "assistant", "content": "I am sure that the capital of France is"},
         ],
         max_tokens=4,

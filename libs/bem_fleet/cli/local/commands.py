@@ -179,7 +179,7 @@ def _mebibytes(count: int | None) -> str:
 
 def _example(plan: Plan) -> str:
     body = '{"model":"smollm2-135m-instruct","messages":[{"role":"user","content":'
-    body += '"What is the capital of France?"}],"temperature":0}'
+    body += '"Name the capital of France."}],"temperature":0}'
     return (
         f"\ntry:\n  curl -s http://{plan.address('gateway')}/v1/chat/completions "
         f"-H 'Content-Type: application/json' -d '{body}'"
