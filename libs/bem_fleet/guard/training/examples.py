@@ -26,8 +26,9 @@ from bem_fleet.guard.training.corpus import (
 # Beginning of the families that were written for training.
 WRITTEN = "train_"
 _SURROUNDED_SHARE = 0.3
-# Windows of one harmless text, and uses of one example of a small family.
-_MAX_WINDOWS, _MAX_REPEATS = 4, 3
+# Windows of one harmless text, uses of one example of a small family, and the fewest examples that
+# a family is cut to: hundreds of tiny families of attacks would leave little of the others.
+_MAX_WINDOWS, _MAX_REPEATS, _MIN_QUOTA = 4, 3, 40
 _BEFORE = (
     "Hi, ",
     "Please help me: ",
@@ -94,7 +95,9 @@ def load_examples(split: str, seed: int, max_benign: int = 14) -> list[Example]:
         for sample in limit_families(response_samples(seed), split, max_benign)
         for window in _drawn_windows(abuse_windows([sample.text]), sample, seed)
     ]
-    return [*balance_families(requests), *balance_families(replies)]
+    if split == "train":
+        requests, replies = balance_families(requests), balance_families(replies)
+    return [*requests, *replies]
 
 
 def _drawn_windows(windows: Sequence[str], sample: Sample, seed: int) -> list[str]:
@@ -111,9 +114,9 @@ def _drawn_windows(windows: Sequence[str], sample: Sample, seed: int) -> list[st
 def balance_families(examples: Sequence[Example]) -> list[Example]:
     """Return examples in which the families of a class weigh the same, as far as they can.
 
-    Every family gets the mean number of the families of its class: a larger one is drawn from, the
-    examples of a smaller one are repeated, up to three times each. Comments that people wrote are
-    kept whole: each has another author.
+    Every family gets the mean number of the families of its class, but no fewer than 40: a larger
+    one is drawn from, the examples of a smaller one are repeated, up to three times each. Comments
+    that people wrote are kept whole: each has another author.
 
     Args:
         examples: Examples of one side.
@@ -124,7 +127,8 @@ def balance_families(examples: Sequence[Example]) -> list[Example]:
     balanced: list[Example] = []
     for families in classes.values():
         balanced += families.pop(COMMENTS, [])
-        quota = math.ceil(sum(map(len, families.values())) / max(1, len(families)))
+        mean = math.ceil(sum(map(len, families.values())) / max(1, len(families)))
+        quota = max(mean, _MIN_QUOTA)
         for members in families.values():
             drawn = sorted(members, key=lambda one: hashlib.sha256(one.text.encode()).digest())
             repeats = min(_MAX_REPEATS, math.ceil(quota / len(members)))
