@@ -28,7 +28,7 @@ WRITTEN = "train_"
 _SURROUNDED_SHARE = 0.3
 # Windows of one harmless text, uses of one example of a small family, and the fewest examples that
 # a family is cut to: hundreds of tiny families of attacks would leave little of the others.
-_MAX_WINDOWS, _MAX_REPEATS, _MIN_QUOTA = 4, 3, 40
+_MAX_WINDOWS, _MAX_REPEATS, _MIN_QUOTA = 4, 3, 60
 _BEFORE = (
     "Hi, ",
     "Please help me: ",
@@ -114,7 +114,7 @@ def _drawn_windows(windows: Sequence[str], sample: Sample, seed: int) -> list[st
 def balance_families(examples: Sequence[Example]) -> list[Example]:
     """Return examples in which the families of a class weigh the same, as far as they can.
 
-    Every family gets the mean number of the families of its class, but no fewer than 40: a larger
+    Every family gets the mean number of the families of its class, but no fewer than 60: a larger
     one is drawn from, the examples of a smaller one are repeated, up to three times each. Comments
     that people wrote are kept whole: each has another author.
 
