@@ -27,7 +27,7 @@ def request_scores(deep: Tier, texts: Sequence[str]) -> Array:
 
     Args:
         deep: Deep tier.
-        texts: Requests.
+        texts: Requests of users, each of up to 4,096 characters.
     """
     scorers = frozenset(REQUEST_HEADS)
     queries = [ScoringQuery(text, "request", scorers) for text in texts]
