@@ -31,7 +31,7 @@ HELD_OUT = "held_out"
 
 HELD_OUT_SETS: Mapping[str, int] = MappingProxyType({
     "red-team": 7,
-    "benign": 6,
+    "benign": 7,
     "multiple-choice": 1,
     "guard-texts": 2,
     "guard-languages": 2,
