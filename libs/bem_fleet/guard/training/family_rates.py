@@ -1,8 +1,9 @@
 """False-positive rates over families: the budget of the whole guard, and thresholds that keep it.
 
 A rate over texts is the rate of the largest families. A stranger's texts are of yet another family,
-so each family weighs the same here, and the rate is held for other families than those at hand: at
-the upper end of a bootstrap over families.
+so families weigh the same here, and the rate is held for other families than those at hand: at the
+upper end of a bootstrap over families. A family of few texts weighs less: one text of six is no
+rate of 17 %.
 """
 
 from collections.abc import Sequence
@@ -48,6 +49,8 @@ MAX_THRESHOLD = 0.9999
 _CONFIDENCE = 0.8
 _RESAMPLES = 1000
 _SEED = 0
+# Number of texts from which on a family has its full weight.
+_FULL_WEIGHT = 20
 # A share of resampled families that equals the rate keeps it, whatever the order of additions.
 _TOLERANCE = 1e-9
 
@@ -65,8 +68,9 @@ def threshold_by_family(
     """Return the lowest threshold that keeps a rate of false positives over families.
 
     The rate is the mean over families of the share of their texts at or above the threshold, at the
-    80 % quantile of 1,000 resamples of the families (percentile bootstrap, Efron 1979). With one
-    family the threshold is the quantile of its scores.
+    80 % quantile of 1,000 resamples of the families (percentile bootstrap, Efron 1979). A family of
+    fewer than 20 texts weighs as many twentieths. With one family the threshold is the quantile of
+    its scores.
 
     Args:
         scores: Scores of harmless texts [texts].
@@ -85,7 +89,9 @@ def threshold_by_family(
         )
     _, numbers = np.unique(np.array(families), return_inverse=True)
     sizes = np.bincount(numbers)
-    draws = _resample(len(sizes))
+    weights = np.minimum(sizes, _FULL_WEIGHT)
+    draws = _resample(len(sizes)) * weights
+    draws /= draws.sum(axis=1, keepdims=True)
     levels = np.unique(np.asarray(scores, dtype=np.float32))
 
     def keeps_rate(above: np.float32) -> bool:

@@ -43,14 +43,25 @@ def test_repeated_texts_and_copied_families_change_nothing(
     groups: list[list[float]], rate: float, copies: int
 ) -> None:
     """A family counts once, whatever its size; copies of one family are the family."""
+    groups = [group * 20 for group in groups]  # as many texts as give a family its full weight
     scores = [one for group in groups for one in group]
     families = [str(number) for number, group in enumerate(groups) for _ in group]
-    # One family is said ten times over, the others as often as each other.
+    # One family is said ten times over.
     repeated = limit([*scores, *groups[0] * 9], [*families, *["0"] * 9 * len(groups[0])], rate)
     copied = [f"copy {n}" for n in range(copies) for _ in groups[0]]
 
     assert repeated == limit(scores, families, rate)
     assert limit(groups[0] * copies, copied, rate) == limit(groups[0], ["0"] * len(groups[0]), rate)
+
+
+def test_family_of_few_texts_weighs_less() -> None:
+    """One text of a family of four is no quarter of one of ten families."""
+    easy, few = [0.1] * 180, [0.1] * 3 + [0.9]
+    families = [str(number // 20) for number in range(180)]
+
+    # Drawn twice, the few weigh 2 x 4 of 168 texts, and a family of full weight 2 x 20 of 200.
+    assert limit([*easy, *few], [*families, *["few"] * 4], 0.02) < 0.2
+    assert limit([*easy, *few * 5], [*families, *["few"] * 20], 0.02) > 0.9
 
 
 def test_large_easy_family_does_not_dilute_a_hard_one() -> None:
