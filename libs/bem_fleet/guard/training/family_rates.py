@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 # requests and of replies, words and embeddings, and the value head of the safety adapter each add
 # their own false positives, so their shares add up to that at most:
 #   requests 0.6 % (all categories but misinformation, which have one threshold),
-#   misinformation 0.1 % (it sees a false claim in many a question of law), value head 0.4 %,
-#   toxicity words 0.05 %, abuse 0.3 %, counterfactual 0.05 %.
+#   misinformation 0.05 % (it sees a false claim in many a question of law), value head 0.05 %
+#   (it finds little), toxicity words 0.05 %, abuse 0.7 %, counterfactual 0.05 %.
 # Helpfulness and grounding are recorded and withhold nothing; personal data and secrets are cut out
 # by patterns that have no threshold to choose. Texts in other languages are judged by one model
 # instead of two, within the same rates.
 MAX_FALSE_POSITIVE_RATES = {
     "requests": 0.006,
-    "misinformation": 0.001,
-    "value head": 0.004,
+    "misinformation": 0.0005,
+    "value head": 0.0005,
     "responses": 0.0005,
-    "abuse": 0.003,
+    "abuse": 0.007,
     "counterfactual": 0.0005,
     "helpfulness": 0.005,
     "grounding": 0.02,
@@ -43,10 +43,10 @@ WITHHOLDING = (
 TOTAL_RATE = 0.015
 """Largest share of harmless exchanges that the whole guard may decline or withhold."""
 MAX_THRESHOLD = 0.9999
-# Four of five draws of families keep the rate: a threshold is a choice, and what it costs is
-# measured on held-out families. At 95 % any family with a single false positive decides alone, so
-# that the threshold would be the highest score of all texts.
-_CONFIDENCE = 0.8
+# Seven of ten draws of families keep the rate: a threshold is a choice, and what it costs is
+# measured on held-out families. Some 15 to 50 families are at hand, so at 80 % a single false
+# positive in one of them decides alone: the threshold would be the highest score of all texts.
+_CONFIDENCE = 0.7
 _RESAMPLES = 1000
 _SEED = 0
 # Number of texts from which on a family has its full weight.
@@ -68,7 +68,7 @@ def threshold_by_family(
     """Return the lowest threshold that keeps a rate of false positives over families.
 
     The rate is the mean over families of the share of their texts at or above the threshold, at the
-    80 % quantile of 1,000 resamples of the families (percentile bootstrap, Efron 1979). A family of
+    70 % quantile of 1,000 resamples of the families (percentile bootstrap, Efron 1979). A family of
     fewer than 20 texts weighs as many twentieths. With one family the threshold is the quantile of
     its scores.
 
