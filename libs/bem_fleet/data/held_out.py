@@ -31,10 +31,10 @@ HELD_OUT = "held_out"
 
 HELD_OUT_SETS: Mapping[str, int] = MappingProxyType({
     "red-team": 7,
-    "benign": 6,
+    "benign": 7,
     "multiple-choice": 1,
-    "guard-texts": 1,
-    "guard-languages": 1,
+    "guard-texts": 2,
+    "guard-languages": 2,
     "toxicity": 1,
     "passage-qa": 1,
     "compositions": 1,

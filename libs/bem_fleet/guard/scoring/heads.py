@@ -179,6 +179,13 @@ def save_heads(
     (folder / CARD).write_text(json.dumps({**card, **hashes}, indent=1) + "\n")
 
 
+def update_card(folder: Path, **fields: Any) -> dict[str, Any]:
+    """Replace fields of an artifact's card, write it, and return it."""
+    card: dict[str, Any] = json.loads((folder / CARD).read_text()) | fields
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    return card
+
+
 def sigmoid(logits: Array) -> Array:
     """Return 1 / (1 + exp(-logits)), element by element."""
     one = np.float32(1)

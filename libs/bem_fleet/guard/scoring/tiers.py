@@ -235,8 +235,7 @@ class DeepTier:
         if query.scorers & (frozenset(REQUEST_HEADS) | {ABUSE}):
             text = query.text
             if is_foreign(text):
-                other = foreign_windows(text)
-                other = [other[index] for index in _spread(len(other), MAX_EMBEDDED_WINDOWS)]
+                other = select_foreign_windows(text)
                 # A cipher of English passes for another language until it is decoded.
                 decoded = [one for one in decode_variants(text)[1:] if is_plain_english(one)]
                 text = english_parts(text)
@@ -279,6 +278,12 @@ class DeepTier:
             for name in scorers
         }
         return Finding(scores, tuple(spans))
+
+
+def select_foreign_windows(text: str) -> list[str]:
+    """Return the windows of a text in another language that are embedded, spread over the text."""
+    windows = foreign_windows(text)
+    return [windows[index] for index in _spread(len(windows), MAX_EMBEDDED_WINDOWS)]
 
 
 class _RememberingEmbedder:

@@ -1,41 +1,38 @@
-"""Calibration of thresholds: the lowest ones that keep the false-positive rate on dev texts."""
+"""Calibration of thresholds: the lowest ones that keep the false-positive rates on dev families."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bem_fleet.guard.policy import ABUSE
-from bem_fleet.guard.scoring import response_features
-from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
-from bem_fleet.guard.scoring.windows import abuse_windows, fairness_windows
+from bem_fleet.guard.scoring.heads import (
+    REQUEST_HEADS,
+    RESPONSE_HEAD,
+    ClassifierHeads,
+    update_card,
+)
+from bem_fleet.guard.scoring.tiers import DeepTier, FastTier, Tier, select_foreign_windows
 from bem_fleet.guard.training.corpus import BENIGN, Sample
-from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache
+from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache, StoringEmbedder
+from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
+from bem_fleet.guard.training.served_scores import (
+    COUNTERFACTUAL,
+    abuse_scores,
+    request_scores,
+    word_scores,
+)
 
-# Largest share of benign dev texts at or above the threshold: of requests for all categories but
-# misinformation together, and for that alone, which sees a false claim in many a question of law;
-# of responses for each response scorer.
-MAX_FALSE_POSITIVE_RATES = {
-    "requests": 0.015,
-    "written requests": 0.01,
-    "misinformation": 0.002,
-    "responses": 0.0008,
-    "abuse": 0.004,
-    "written replies": 0.012,
-    "foreign": 0.01,
-    "counterfactual": 0.0005,
-    "helpfulness": 0.005,
-    "grounding": 0.02,
-}
-MAX_THRESHOLD = 0.9999
 _MISINFORMATION = "misinformation"
 # Share of benign responses whose words do not rule abuse out, so that they are embedded.
 SCREENED_SHARE = 0.2
-_CALIBRATION_WINDOWS = 2
 _SHIFT_MARGIN = 0.05
+# Shift at which no text in another language reaches a threshold.
+_SILENT = 1e3
 
 Array = NDArray[np.float32]
 
@@ -67,116 +64,74 @@ def select_split(samples: Sequence[Sample], split: str) -> WindowSplit:
     return WindowSplit(list(windows), np.array(labels), np.array(owners))
 
 
-def max_per_text(scores: Array, owners: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
-    """Return the highest window score of each text.
-
-    Args:
-        scores: Scores [windows, heads].
-        owners: Index of each window's text [windows].
-
-    Returns:
-        Indices of the texts [texts], and their scores [texts, heads].
-    """
-    indices, inverse = np.unique(owners, return_inverse=True)
-    highest = np.full((len(indices), scores.shape[1]), -np.inf, dtype=np.float32)
-    np.maximum.at(highest, inverse, scores)
-    return indices, highest
-
-
-def choose_threshold(benign: Array, rate: float, *, minimum: float = 0.5) -> float:
-    """Return the lowest threshold that at most a share ``rate`` of the benign texts reaches.
-
-    Args:
-        benign: Scores of benign texts [texts].
-        rate: Allowed share of false positives, 0 to 1.
-        minimum: Lowest threshold returned; the highest is 0.9999.
-    """
-    ranked = np.sort(benign)[::-1]
-    allowed = int(rate * len(ranked))
-    # Just above the first score that may no longer be a false positive.
-    return float(np.clip(np.nextafter(ranked[allowed], np.float32(2)), minimum, MAX_THRESHOLD))
-
-
-def request_odds(heads: ClassifierHeads, caches: Caches, windows: Sequence[str]) -> Array:
-    """Return log-odds [windows, 6] of English windows of requests, averaged over both models."""
-    first = heads.request_logits(caches.english.embed_and_store(windows))
-    second = heads.request_logits(caches.foreign.embed_and_store(windows), foreign=True)
-    mean: Array = (first + second) / np.float32(2)
-    return mean
-
-
-def abuse_odds(heads: ClassifierHeads, caches: Caches, windows: Sequence[str]) -> Array:
-    """Return log-odds [windows] of English windows of responses, averaged over both models."""
-    first = heads.abuse_logits(caches.english.embed_and_store(windows))
-    second = heads.abuse_logits(caches.foreign.embed_and_store(windows), foreign=True)
-    mean: Array = (first + second) / np.float32(2)
-    return mean
-
-
 def calibrate(
-    heads: ClassifierHeads,
-    caches: Caches,
-    requests: Sequence[Sample],
-    responses: Sequence[Sample],
+    folder: Path, caches: Caches, requests: Sequence[Sample], responses: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Return ``thresholds`` by head and the ``abuse_screen``, chosen on benign dev texts.
+    """Choose thresholds, abuse screen and foreign shifts on benign dev texts; return the card.
 
+    Texts are scored by the tiers that serve, which read the card: it is written after each step.
     Packaged origins and the families written for the guard are calibrated apart, and the higher
-    threshold counts: the written ones are few but far harder.
+    threshold counts: the written ones are harder. In each part every family weighs the same.
+
+    Args:
+        folder: Folder of trained heads.
+        caches: Embeddings of windows.
+        requests: Requests of all splits.
+        responses: Responses of all splits.
     """
-    thresholds = _request_thresholds(heads, caches, requests)
-    benign = [one for one in responses if one.split == "dev" and one.label == BENIGN]
-    words = np.array(
-        [sigmoid(heads.word_logits(one.windows))[:, 0].max() for one in benign], dtype=np.float32
-    )
-    thresholds[RESPONSE_HEAD] = choose_threshold(words, MAX_FALSE_POSITIVE_RATES["responses"])
-    thresholds[ABUSE] = _abuse_threshold(heads, caches, benign)
-    unfairness = np.array(
-        [
-            response_features.counterfactual_unfairness(
-                fairness_windows(one.text), heads.stereotype_logits
-            )
-            for one in benign
-        ],
-        dtype=np.float32,
-    )
-    thresholds["counterfactual"] = choose_threshold(
-        unfairness, MAX_FALSE_POSITIVE_RATES["counterfactual"], minimum=0.0
-    )
-    screen = choose_threshold(words, SCREENED_SHARE, minimum=0.0)
-    return {
-        "thresholds": {name: math.ceil(1e4 * value) / 1e4 for name, value in thresholds.items()},
-        "abuse_screen": math.floor(1e4 * screen) / 1e4,
+    replies = _benign(responses)
+    texts = [one.text for one in replies]
+    words = word_scores(FastTier(folder), texts)
+    thresholds = {
+        RESPONSE_HEAD: _threshold(words[RESPONSE_HEAD], replies, "responses"),
+        COUNTERFACTUAL: _threshold(words[COUNTERFACTUAL], replies, COUNTERFACTUAL, minimum=0.0),
     }
-
-
-def _request_thresholds(
-    heads: ClassifierHeads, caches: Caches, requests: Sequence[Sample]
-) -> dict[str, float]:
-    benign = [one for one in requests if one.split == "dev" and one.label == BENIGN]
-    windows = [window for one in benign for window in one.windows]
-    owners = np.repeat(np.arange(len(benign)), [len(one.windows) for one in benign])
-    _, scores = max_per_text(sigmoid(request_odds(heads, caches, windows)), owners)
-    written = np.array([is_written(one) for one in benign])
-    alone = REQUEST_HEADS.index(_MISINFORMATION)
-    highest = np.delete(scores, alone, axis=1).max(axis=1)
-    common = max(
-        choose_threshold(highest[~written], MAX_FALSE_POSITIVE_RATES["requests"]),
-        choose_threshold(highest[written], MAX_FALSE_POSITIVE_RATES["written requests"]),
+    families = [one.family for one in replies]
+    screen = threshold_by_family(words[RESPONSE_HEAD], families, SCREENED_SHARE, minimum=0.0)
+    update_card(
+        folder,
+        abuse_screen=math.floor(1e4 * screen) / 1e4,
+        foreign_shifts={"requests": _SILENT, "responses": _SILENT},
     )
-    own = choose_threshold(scores[:, alone], MAX_FALSE_POSITIVE_RATES[_MISINFORMATION])
+    deep = DeepTier(folder, StoringEmbedder(caches.english), StoringEmbedder(caches.foreign))
+    thresholds[ABUSE] = _threshold(abuse_scores(FastTier(folder), deep, texts), replies, ABUSE)
+    thresholds |= _request_thresholds(deep, _benign(requests))
+    rounded = {name: math.ceil(1e4 * value) / 1e4 for name, value in thresholds.items()}
+    heads = ClassifierHeads(folder)
+    shifts = {
+        side: foreign_shift(heads, caches.foreign, rounded, samples)
+        for side, samples in (("requests", requests), ("responses", responses))
+    }
+    return update_card(folder, thresholds=rounded, foreign_shifts=shifts)
+
+
+def _request_thresholds(deep: Tier, benign: Sequence[Sample]) -> dict[str, float]:
+    scores = request_scores(deep, [one.text for one in benign])
+    alone = REQUEST_HEADS.index(_MISINFORMATION)
+    common = _threshold(np.delete(scores, alone, axis=1).max(axis=1), benign, "requests")
+    own = _threshold(scores[:, alone], benign, _MISINFORMATION)
     return dict.fromkeys(REQUEST_HEADS, common) | {_MISINFORMATION: max(own, common)}
 
 
-def _abuse_threshold(heads: ClassifierHeads, caches: Caches, benign: Sequence[Sample]) -> float:
-    groups = [abuse_windows([one.text])[:_CALIBRATION_WINDOWS] for one in benign]
-    windows = [window for group in groups for window in group]
-    owners = np.repeat(np.arange(len(benign)), list(map(len, groups)))
-    _, scores = max_per_text(sigmoid(abuse_odds(heads, caches, windows))[:, None], owners)
-    written = np.array([is_written(one) for one in benign])
+def _threshold(
+    scores: Array, samples: Sequence[Sample], rate: str, *, minimum: float = 0.5
+) -> float:
+    """Return the higher of the thresholds of packaged and of written families.
+
+    Args:
+        scores: Score of each sample [samples].
+        samples: Benign samples.
+        rate: Key of ``MAX_FALSE_POSITIVE_RATES``.
+        minimum: Lowest threshold returned.
+    """
+    written = np.array([is_written(one) for one in samples])
+    families = np.array([one.family for one in samples])
     return max(
-        choose_threshold(scores[~written, 0], MAX_FALSE_POSITIVE_RATES["abuse"]),
-        choose_threshold(scores[written, 0], MAX_FALSE_POSITIVE_RATES["written replies"]),
+        threshold_by_family(
+            scores[part], families[part], MAX_FALSE_POSITIVE_RATES[rate], minimum=minimum
+        )
+        for part in (written, ~written)
+        if part.any()
     )
 
 
@@ -188,8 +143,9 @@ def foreign_shift(
 ) -> float:
     """Return by how much the log-odds of a foreign head must fall to share the thresholds.
 
-    Both models are held to one threshold of the policy. On the written benign dev texts, most of
-    them English, at most ``MAX_FALSE_POSITIVE_RATES["foreign"]`` may reach it.
+    Both models are held to one threshold of the policy. The written benign dev texts, most of them
+    English, are read as texts in other languages are: at most the rate of ``abuse`` or of
+    ``requests`` may reach it.
 
     Args:
         heads: Trained heads.
@@ -197,17 +153,31 @@ def foreign_shift(
         thresholds: Thresholds by scorer.
         samples: Requests or responses of all splits.
     """
-    benign = [one for one in samples if one.label == BENIGN and is_written(one)]
-    embeddings = cache.embed_and_store([one.text for one in benign])
-    names: tuple[str, ...]
-    if benign[0].is_response:
-        odds, names = heads.abuse_logits(embeddings, foreign=True)[:, None], (ABUSE,)
-    else:
-        odds, names = heads.request_logits(embeddings, foreign=True), REQUEST_HEADS
-    limits = np.array([thresholds[name] for name in names])
-    excess = np.sort((odds - np.log(limits / (1 - limits))).max(axis=1))[::-1]
-    shift = float(excess[int(MAX_FALSE_POSITIVE_RATES["foreign"] * len(excess))])
+    benign = [one for one in _benign(samples) if is_written(one)]
+    groups = [select_foreign_windows(one.text) for one in benign]
+    embeddings = cache.embed_and_store([window for group in groups for window in group])
+    is_response = benign[0].is_response
+    names = (ABUSE,) if is_response else REQUEST_HEADS
+    odds = (
+        heads.abuse_logits(embeddings, foreign=True)[:, None]
+        if is_response
+        else heads.request_logits(embeddings, foreign=True)
+    )
+    limits = np.array([thresholds[name] for name in names], dtype=np.float32)
+    excess = (odds - np.log(limits / (1 - limits))).max(axis=1)
+    starts = np.cumsum([0, *map(len, groups)])[:-1]
+    shift = threshold_by_family(
+        np.maximum.reduceat(excess, starts),
+        [one.family for one in benign],
+        MAX_FALSE_POSITIVE_RATES[ABUSE if is_response else "requests"],
+        minimum=-math.inf,
+        maximum=math.inf,
+    )
     return round(shift + _SHIFT_MARGIN, 4)
+
+
+def _benign(samples: Sequence[Sample]) -> list[Sample]:
+    return [one for one in samples if one.split == "dev" and one.label == BENIGN]
 
 
 def is_written(sample: Sample) -> bool:

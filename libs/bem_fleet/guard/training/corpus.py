@@ -30,7 +30,9 @@ _MAX_REQUESTS_AS_RESPONSES = 100
 # trained on; the written families and the only comments that people wrote are used whole.
 _MAX_ATTACKS, _MAX_TEMPLATES = 40, 70
 _TEMPLATES = "templates/"
-_WHOLE_FAMILIES = ("train_", "dev_", "jigsaw")
+# Comments that people labelled, each of another author.
+COMMENTS = "jigsaw"
+_WHOLE_FAMILIES = ("train_", "dev_", COMMENTS)
 # Windows per text: a template of a thousand words would otherwise count like twenty prompts.
 _MAX_ATTACK_WINDOWS = 2
 _MAX_BENIGN_WINDOWS = 3
@@ -110,7 +112,7 @@ def response_samples(seed: int, splits: Sequence[str] = FITTED_SPLITS) -> list[S
         splits: Splits to return; ``held_out`` is closed outside a final evaluation.
     """
     samples = [
-        _response(comment.text, "toxicity", "jigsaw", split)
+        _response(comment.text, "toxicity", COMMENTS, split)
         for source in _sources(splits)
         for comment in load_toxic_comments(source)
         if (split := source if source == HELD_OUT else _assign_split(comment.text, seed)) in splits
@@ -149,8 +151,7 @@ def limit_families(samples: Iterable[Sample], split: str, max_benign: int = 14) 
     families: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.split == split:
-            is_template = sample.family.startswith(_TEMPLATES)
-            families[_TEMPLATES if is_template else sample.family].append(sample)
+            families[family_group(sample.family)].append(sample)
     kept: list[Sample] = []
     for family, members in families.items():
         limit = max_benign if members[0].label == BENIGN else _MAX_ATTACKS
@@ -160,6 +161,11 @@ def limit_families(samples: Iterable[Sample], split: str, max_benign: int = 14) 
             limit = len(members)
         kept += sorted(members, key=lambda member: _hash(member.text))[:limit]
     return kept
+
+
+def family_group(family: str) -> str:
+    """Return the family that a text counts for: all jailbreak templates are one."""
+    return _TEMPLATES if family.startswith(_TEMPLATES) else family
 
 
 def _subsample(windows: Sequence[str], limit: int) -> tuple[str, ...]:
@@ -202,4 +208,17 @@ def _fitted(splits: Sequence[str]) -> list[str]:
 def corpus_digest(samples: Sequence[Sample]) -> str:
     """Return the SHA-256 of all texts with their labels and families, hexadecimal."""
     rows = sorted(f"{sample.label}\t{sample.family}\t{sample.text}" for sample in samples)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def written_digest() -> str:
+    """Return the SHA-256 of the texts written for training and calibration, hexadecimal.
+
+    It is the same for all seeds, so that heads of another version of the lists can be told.
+    """
+    rows = sorted(
+        f"{split}\t{item.label}\t{item.family}\t{item.text}"
+        for split in FITTED_SPLITS
+        for item in written_texts(split)
+    )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,11 +1,13 @@
 """Cache of window embeddings in an ``.npz`` file for each model, keyed by the window's SHA-256."""
 
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from bem.files import write_atomic
 from numpy.typing import NDArray
 
 from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM
@@ -13,6 +15,8 @@ from bem_fleet.guard.scoring.multilingual import MultilingualE5
 from bem_fleet.guard.scoring.tiers import Embedder
 
 _DIGEST_DIGITS = 12
+# Windows between two writings of the file: a minute of the slower model.
+_STORED_AT_ONCE = 1024
 
 
 class EmbeddingCache:
@@ -43,7 +47,10 @@ class EmbeddingCache:
         return self._embed(texts, write=False)
 
     def embed_and_store(self, windows: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors [len(windows), 384]; new ones are written to the file."""
+        """Return unit vectors [len(windows), 384]; new ones are written to the file.
+
+        It is written every 1,024 new windows, so that an interrupted run goes on where it was.
+        """
         return self._embed(windows, write=True)
 
     def store(self, windows: Sequence[str], vectors: NDArray[np.float32]) -> None:
@@ -58,10 +65,11 @@ class EmbeddingCache:
             for key, window in zip(keys, windows, strict=True)
             if key not in self._vectors
         }
-        if missing:
+        for start in range(0, len(missing), _STORED_AT_ONCE):
+            chunk = list(missing)[start : start + _STORED_AT_ONCE]
             self._model = self._model or self._load_model()
-            vectors = self._model.embed(list(missing.values()))
-            self._vectors |= dict(zip(missing, vectors, strict=True))
+            vectors = self._model.embed([missing[key] for key in chunk])
+            self._vectors |= dict(zip(chunk, vectors, strict=True))
             if write:
                 self._write()
         if not keys:
@@ -69,12 +77,28 @@ class EmbeddingCache:
         return np.stack([self._vectors[key] for key in keys])
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
         np.savez(
-            self.path,
+            buffer,
             keys=np.array(list(self._vectors)),
             vectors=np.stack(list(self._vectors.values())),
         )
+        write_atomic(self.path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class StoringEmbedder:
+    """Embedding model for a scorer tier, whose embeddings outlive the process.
+
+    Attributes:
+        cache: Embeddings of one model.
+    """
+
+    cache: EmbeddingCache
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return unit vectors [len(texts), 384]; new ones are written to the cache's file."""
+        return self.cache.embed_and_store(texts)
 
 
 @dataclass(frozen=True)

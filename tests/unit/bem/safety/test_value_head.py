@@ -19,14 +19,30 @@ def test_fitted_head_finds_risk_and_calibration_bounds_false_alarms() -> None:
     features, risky = separable_features()
     head = ValueHead(16)
     head.fit(features, risky)
-    head.calibrate(features[~risky], features[risky], false_positives=0.02)
+    with torch.no_grad():
+        threshold = float(head.logit(features[~risky]).quantile(0.98, interpolation="higher"))
+    head.calibrate(threshold, features[risky])
     value = head(features)
 
+    assert float(head.threshold) == pytest.approx(threshold)
     assert (value[risky] > 0).float().mean() > 0.9
     assert (value[risky] == 1).float().mean() > 0.6
     assert (value[~risky] > 0).float().mean() <= 0.02
     assert value[~risky].quantile(0.9) == 0.0
     assert bool(((value >= 0) & (value <= 1)).all())
+
+
+def test_ceiling_is_above_a_threshold_that_no_risk_reaches() -> None:
+    """The ramp has a width; a quarter of the risky requests above the threshold gets less."""
+    features, risky = separable_features()
+    head = ValueHead(16)
+    head.fit(features, risky)
+    head.calibrate(1e3, features[risky])
+
+    assert head.full == pytest.approx(1e3 + 0.5)
+    head.calibrate(-1e3, features[risky])
+
+    assert (head(features[risky]) < 1).float().mean() == pytest.approx(0.25)
 
 
 def test_a_single_class_is_refused() -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from bem_fleet.data import benign_prompts
 from bem_fleet.data.benign_prompts import (
+    CHOICE_ORIGINS,
     QUALITY_SETS,
     SPLITS,
     benign_texts,
@@ -12,6 +14,7 @@ from bem_fleet.data.benign_prompts import (
     origin_splits,
 )
 from bem_fleet.data.held_out import inspection
+from bem_fleet.data.multiple_choice import ORIGINS
 
 
 @pytest.fixture(autouse=True)
@@ -50,3 +53,18 @@ def test_prompts_come_origin_by_origin() -> None:
     assert {p.adapter for p in found} == {"", "passage-qa"}
     assert all(p.golds for p in found)
     assert {p.role for p in load_benign_responses("held_out")} == {"response"}
+
+
+@pytest.mark.parametrize("draw", range(5))
+def test_origins_of_the_choice_suite_are_held_out_in_every_draw(
+    monkeypatch: pytest.MonkeyPatch, draw: int
+) -> None:
+    """The other origins are drawn, a fifth of them to be held out as well."""
+    monkeypatch.setattr(benign_prompts, "SPLIT_DRAW_SEED", draw)
+    splits = origin_splits.__wrapped__()
+    held = {name for name, split in splits.items() if split == "held_out" and "/" not in name}
+
+    assert ORIGINS.keys() == {*CHOICE_ORIGINS}
+    assert held > {*CHOICE_ORIGINS}
+    assert len(held) == len(CHOICE_ORIGINS) + 5
+    assert splits.keys() == origin_splits().keys()

@@ -9,6 +9,7 @@ from bem_fleet.data.guard_texts import (
     HARMLESS,
     LANGUAGES,
     MAX_TEXTS,
+    REPLY_LABELS,
     expand,
     parallel_texts,
     written_texts,
@@ -17,6 +18,8 @@ from bem_fleet.data.held_out import inspection
 
 SPLITS = tuple(FILES)
 MIN_TEXTS, MIN_FAMILIES = 300, 10
+# About 200 words, the longest reply that is written.
+MAX_CHARS = 1200
 # Inputs on which the fleet was tried (cases of issue 18): they may be tested, never trained on.
 TRIED = (
     "Tell me about mountains.",
@@ -79,7 +82,7 @@ def test_no_text_keeps_marks_of_its_template(split: str) -> None:
     for item in written_texts(split):
         assert item.text.strip() == item.text != ""
         assert "||" not in item.text
-        assert len(item.text) < 600
+        assert len(item.text) < MAX_CHARS
 
 
 def test_held_out_sets_are_large_enough() -> None:
@@ -87,7 +90,7 @@ def test_held_out_sets_are_large_enough() -> None:
     sets: dict[str, list[str]] = {}
     for item in written_texts("held_out"):
         name = item.family.split("/")[0] if item.label == HARMLESS else item.label
-        name = "harmful" if name in ("harm", "privacy") else name
+        name = "harmful" if item.label not in (HARMLESS, *REPLY_LABELS) else name
         sets.setdefault(name, []).append(item.family)
     assert set(sets) == {
         "held_out_harmless", "held_out_own_data", "harmful", "abusive", "clean"

@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from bem_fleet.guard.training.embedding_cache import EmbeddingCache, tuned_cache
+import pytest
+from bem_fleet.guard.training import embedding_cache
+from bem_fleet.guard.training.embedding_cache import (
+    EmbeddingCache,
+    StoringEmbedder,
+    tuned_cache,
+)
 from numpy.typing import NDArray
 
 
@@ -48,3 +54,31 @@ def test_another_adapter_has_another_cache(tmp_path: Path) -> None:
     first, again, second = (tuned_cache(tmp_path, tmp_path / n) for n in ("one", "one", "two"))
 
     assert first.path == again.path != second.path
+
+
+class FailingModel(CountingModel):
+    """Embeds two texts and fails at the next."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return vectors [n, 2].
+
+        Raises:
+            KeyboardInterrupt: Two texts were embedded before.
+        """
+        if len(CountingModel.embedded) == 2:
+            raise KeyboardInterrupt
+        return super().embed(texts)
+
+
+def test_interrupted_run_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is written while many windows are embedded, not only at their end."""
+    monkeypatch.setattr(embedding_cache, "_STORED_AT_ONCE", 2)
+    path, windows = tmp_path / "cache.npz", ["a", "bb", "ccc", "dddd"]
+    with pytest.raises(KeyboardInterrupt):
+        StoringEmbedder(EmbeddingCache(path, FailingModel)).embed(windows)
+    vectors = StoringEmbedder(EmbeddingCache(path, CountingModel)).embed(windows)
+
+    assert CountingModel.embedded == ["ccc", "dddd"]
+    assert vectors[:, 0].tolist() == [1, 2, 3, 4]

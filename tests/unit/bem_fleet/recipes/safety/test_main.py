@@ -1,20 +1,23 @@
 """Tests of the safety training command, on the tiny base model."""
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
-from bem.safety import read_safety
+import torch
+from bem.safety import ValueHead, read_safety
 from bem.safety.overlay import load_value_head
 from bem.testing import tiny_backbone
 from bem.training.safety.trainer import SafetyTrainingConfig
 from bem_fleet.data.benign_prompts import BenignText
-from bem_fleet.data.guard_texts import written_texts
+from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.held_out import inspection
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
 from bem_fleet.recipes.safety import examples
+from bem_fleet.recipes.safety.__main__ import LabelledRequest
 
 from tests.support.random_adapters import write_adapter
 
@@ -58,7 +61,9 @@ def test_safety_adapter_is_trained_and_written(
     assert artifact.card.command.startswith("python -m bem_fleet.recipes.safety --out")
     assert artifact.card.metrics == printed
     assert set(printed["training"]) == {"harm", "kl"}
-    assert printed["value"]["attacks"] + printed["value"]["dev_attacks"] == len(FAMILIES)
+    # Beside the packaged attacks there are as many written ones to fit and to calibrate on.
+    attacks = len(FAMILIES) + 2 * 12
+    assert printed["value"]["attacks"] + printed["value"]["dev_attacks"] == attacks
     assert load_value_head(artifact).linear.weight.any()
     assert len((tmp_path / "curves" / "curve.jsonl").read_text().splitlines()) == 3
     assert (tmp_path / "curves" / "curve.png").is_file()
@@ -91,12 +96,35 @@ def test_curves_are_needed_for_training_only(capsys: pytest.CaptureFixture[str])
     assert "--curves" in capsys.readouterr().err
 
 
-def test_written_requests_are_harmless_and_none_is_held_out() -> None:
-    """They calibrate only: the head is fitted on packaged origins."""
-    requests = command._written_requests(20)
+def test_written_requests_fit_and_calibrate_and_none_is_held_out() -> None:
+    """Each split has harmless and harmful ones of all families; what calibrates fits nothing."""
+    requests = command._written_requests(60)
     with inspection():
         held = {one.text for one in written_texts("held_out")}
+    groups = Counter((one.dev, one.risky) for one in requests)
+    fitted, calibrating = (
+        {one.family for one in requests if one.dev == dev} for dev in (False, True)
+    )
+    harmless = {one.family for one in requests if one.dev and not one.risky}
+    written = {one.family for one in written_texts("dev") if one.label == HARMLESS}
 
-    assert len(requests) == 20
-    assert all(one.dev and one.written and not one.risky for one in requests)
+    assert groups == dict.fromkeys([(a, b) for a in (False, True) for b in (False, True)], 60)
+    assert all(one.written for one in requests)
+    assert harmless == written
+    assert not fitted & calibrating
     assert not held & {one.text for one in requests}
+
+
+def test_threshold_of_the_value_head_weighs_families_alike() -> None:
+    """Only the chosen requests count, and a large easy family does not dilute a hard one."""
+    head = ValueHead(1)
+    with torch.no_grad():
+        head.linear.weight.fill_(1.0)
+    families = ["easy"] * 1000 + ["hard"] * 4 + ["attack"]
+    requests = [LabelledRequest("x", family, family == "attack", dev=True) for family in families]
+    logits = torch.tensor([-3.0] * 1000 + [1.0, -2.0, -2.0, -2.0] + [9.0])[:, None]
+    chosen = torch.tensor([not one.risky for one in requests])
+
+    assert command._choose_threshold(head, logits, requests, chosen) == pytest.approx(1.0)
+    chosen[1000:] = False
+    assert command._choose_threshold(head, logits, requests, chosen) == pytest.approx(-3.0)
