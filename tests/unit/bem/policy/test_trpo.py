@@ -98,10 +98,10 @@ def test_a_step_that_leaves_the_trust_region_is_shortened() -> None:
 
 
 def test_a_policy_without_a_better_step_stays_as_it_was() -> None:
-    """Equal advantages give no direction: nothing changes and the divergence is 0."""
+    """Advantages of zero give no direction: nothing changes and the divergence is 0."""
     bandit, batch = Bandit(), whole_distribution()
     before = bandit.logits.detach().clone()
-    flat = TrpoBatch(batch.features, batch.masks, batch.actions, torch.ones(len(batch.actions)))
+    flat = TrpoBatch(batch.features, batch.masks, batch.actions, torch.zeros_like(batch.advantages))
 
     update = update_policy(bandit, flat, TrpoSettings(entropy_bonus=0.0))
 
