@@ -113,6 +113,11 @@ class PlanRun:
         return self.results[-1].output.text
 
     @property
+    def pending_tokens(self) -> int:
+        """Prompt tokens of the running step; 0 between steps."""
+        return len(self._pending.prompt_ids) if self._pending else 0
+
+    @property
     def cached_share(self) -> float:
         """Share of all prompt tokens whose keys and values came from the prefix cache."""
         prompt = sum(one.prompt_tokens for one in self.results)
