@@ -14,7 +14,7 @@ class RouterContract:
 
     Args:
         host: The loaded model.
-        planned: Its planned calls; None for a model that is served without a planner.
+        planned: Planned calls of the model; None if it is served without a planner.
     """
 
     def __init__(self, host: ModelHost, planned: PlannedCalls | None = None) -> None:

@@ -236,6 +236,7 @@ def open_planned_calls(
     backbone = host.backbone
     store = PolicyStore(
         settings.policy_folder,
+        initial=settings.policy,
         base_digest=backbone.digest,
         state_width=backbone.model.config.hidden_size,
         trust_region=settings.policy_trust_region,

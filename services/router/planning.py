@@ -189,19 +189,7 @@ class PlanDesk:
         missing: tuple[str, ...],
         session: str,
     ) -> PlannedRequest:
-        probe = replace(
-            request,
-            prompt_ids=tuple(self._encoder.encode_chat(messages)),
-            sampling=Sampling(temperature=0),
-            max_tokens=1,
-            min_tokens=0,
-            stop=(),
-            stop_token_ids=frozenset(),
-            adapter=None,
-            adapter_start=0,
-            earlier_segments=(),
-            pools_prompt=True,
-        )
+        probe = _probe(request, self._encoder.encode_chat(messages))
         seen = await self._host.complete(probe)
         policy = self.store.current
         if policy is None or seen.prompt_state is None:  # removed in the meantime
@@ -233,6 +221,26 @@ class PlanDesk:
             missing=missing,
             session=session,
         )
+
+
+def _probe(request: GenerationRequest, prompt: Sequence[int]) -> GenerationRequest:
+    """Return the pass over the prompt that the policy's features need.
+
+    Its keys and values stay in the prefix cache, from where the steps take the passages.
+    """
+    return replace(
+        request,
+        prompt_ids=tuple(prompt),
+        sampling=Sampling(temperature=0),
+        max_tokens=1,
+        min_tokens=0,
+        stop=(),
+        stop_token_ids=frozenset(),
+        adapter=None,
+        adapter_start=0,
+        earlier_segments=(),
+        pools_prompt=True,
+    )
 
 
 def _step_output(delta: OutputDelta, text: str) -> StepOutput:

@@ -55,6 +55,7 @@ class PolicyStore:
 
     Args:
         folder: Folder of the versions; it may be missing.
+        initial: Folder with the policy that is served before any update; it may be missing.
         base_digest: SHA-256 of the base model.
         state_width: Width of the prompt states that the engine reports.
         trust_region: Bound of the mean divergence of an update, nats.
@@ -68,36 +69,28 @@ class PolicyStore:
         self,
         folder: Path,
         *,
+        initial: Path | None = None,
         base_digest: str,
         state_width: int,
         trust_region: float = TRUST_REGION,
     ) -> None:
         self.trust_region = trust_region
         self.current: PolicyArtifact | None = None
-        self.problem = f"there is no policy in {folder.name}"
+        self.problem = f"there is no policy in {(initial or folder).name}"
         self._folder = folder
+        self._initial = initial
         self._base_digest = base_digest
         self._state_width = state_width
         try:
-            number = self._current_number()
-            if number:
-                self.current, self.problem = self._read(folder / str(number)), ""
-        except (BemError, OSError) as err:
+            if chosen := self._chosen():
+                self.current, self.problem = self._read(chosen), ""
+        except (BemError, NotFoundError, OSError) as err:
             self.problem = f"the policy cannot be served: {err}"
             _LOG.warning("policy rejected", reason=self.problem)
 
     def versions(self) -> list[PolicyCard]:
         """Return the cards of the stored versions, rising; unreadable folders are left out."""
-        cards = []
-        folders = self._folder.iterdir() if self._folder.is_dir() else ()
-        for folder in folders:
-            if not folder.name.isdecimal():
-                continue
-            try:
-                cards.append(POLICY_FORMAT.read_card(folder))
-            except BemError as err:
-                _LOG.warning("policy version rejected", version=folder.name, reason=str(err))
-        return sorted(cards, key=lambda card: card.version)
+        return [card for card, _ in self._stored()]
 
     def apply(self, card: str, tensors: bytes) -> UpdateDecision:
         """Decide about an update, and serve it if it is accepted; blocks.
@@ -149,10 +142,7 @@ class PolicyStore:
         """
         restored = None
         if version:
-            if not (self._folder / str(version)).is_dir():
-                known = ", ".join(str(card.version) for card in self.versions()) or "none"
-                raise NotFoundError(f"version: there is no policy {version}; stored: {known}")
-            restored = self._read(self._folder / str(version))
+            restored = self._read(self._find(version))
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._point_to(version)
@@ -197,14 +187,38 @@ class PolicyStore:
             )
         return found
 
-    def _current_number(self) -> int:
+    def _stored(self) -> list[tuple[PolicyCard, Path]]:
+        """Return card and folder of each readable version, rising."""
+        found: dict[int, tuple[PolicyCard, Path]] = {}
+        folders = [self._initial] if self._initial and self._initial.is_dir() else []
+        if self._folder.is_dir():
+            folders += [one for one in self._folder.iterdir() if one.name.isdecimal()]
+        for folder in folders:
+            try:
+                card = POLICY_FORMAT.read_card(folder)
+            except BemError as err:
+                _LOG.warning("policy version rejected", folder=folder.name, reason=str(err))
+            else:
+                found[card.version] = card, folder
+        return [found[number] for number in sorted(found)]
+
+    def _find(self, version: int) -> Path:
+        stored = {card.version: folder for card, folder in self._stored()}
+        if version not in stored:
+            known = ", ".join(map(str, stored)) or "none"
+            raise NotFoundError(f"version: there is no policy {version}; stored: {known}")
+        return stored[version]
+
+    def _chosen(self) -> Path | None:
+        """Return the folder of the version to serve; None for none."""
         path = self._folder / CURRENT
         if not path.is_file():
-            return 0
+            initial = self._initial
+            return initial if initial and (initial / CARD_FILE).is_file() else None
         text = path.read_text(encoding="utf-8").strip()
         if not text.isdecimal():
             raise ArtifactFormatError(f"{CURRENT}: {text[:20]!r} is no version number")
-        return int(text)
+        return self._find(int(text)) if int(text) else None
 
     def _point_to(self, number: int) -> None:
         write_atomic(self._folder / CURRENT, f"{number}\n".encode())

@@ -76,9 +76,11 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Most tokens after a raw prompt without ``max_tokens``; 0 allows all that the context
     leaves. 16 is OpenAI's and vLLM's default."""
 
-    policy_folder: Path = Path("adapters/policy")
-    """Folder of the versions of the planner's policy; without one the fixed plan runs. Updates are
-    written to it."""
+    policy: Path = Path("adapters/policy")
+    """Folder of the planner's first policy; without one the fixed plan runs."""
+
+    policy_folder: Path = Path(".run/policy")
+    """Folder of the policy's later versions; updates are written to it."""
 
     policy_trust_region: float = Field(0.01, gt=0, le=1)
     """Largest mean KL divergence of a policy update from the current policy, in nats."""

@@ -38,6 +38,8 @@ async def tiny_router(
         queue=queue,
         context_tokens=512,
         safety=folder / "safety",
+        policy=folder / "policy",
+        policy_folder=folder / "policies",
         safety_strength=safety_strength,
         safety_floor=safety_floor,
         rank=RANK,

@@ -107,7 +107,7 @@ def sample_episodes(
 
     Args:
         policy: Policy over the actions of the table's tree.
-        table: Outcomes.
+        table: Outcomes of the items.
         items: ``[E]`` rows of the table; a row may repeat.
         generator: Source of the draws.
     """

@@ -32,7 +32,9 @@ def calls(tmp_path: Path) -> Iterator[PlannedCalls]:
     engine = LLMEngine(tiny_backbone(), max_sequences=2, context_tokens=512)
     engine.start()
     host = ModelHost(tiny_backbone(), engine, tmp_path / "adapters")
-    yield open_planned_calls(host, RouterSettings(policy_folder=tmp_path / "policy"))
+    yield open_planned_calls(
+        host, RouterSettings(policy=tmp_path / "none", policy_folder=tmp_path / "policy")
+    )
     engine.close(drain=False)
 
 

@@ -7,7 +7,11 @@ import pytest
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
 from bem.policy.actions import DEFAULT_ACTIONS
 from bem.policy.artifact import CARD_FILE, TENSORS_FILE, PolicyArtifact, save_policy
-from bem_fleet.services.router.policy_store import CURRENT, TRUST_REGION
+from bem_fleet.services.router.policy_store import (
+    CURRENT,
+    TRUST_REGION,
+    PolicyStore,
+)
 from fleet.errors import NotFoundError, UnavailableError
 
 from tests.support.policies import tiny_policy
@@ -135,6 +139,29 @@ def test_versions_are_restored(tmp_path: Path) -> None:
     assert "operator" in store.problem
     with pytest.raises(NotFoundError, match="stored: 1, 2"):
         store.restore(7)
+
+
+def test_the_initial_policy_is_served_until_an_update(tmp_path: Path) -> None:
+    """It is read-only, listed, measured against, and can be restored."""
+    first = save_policy(tmp_path / "first", tiny_policy(base_digest=DIGEST))
+
+    def reopened() -> PolicyStore:
+        return PolicyStore(
+            tmp_path / "p", initial=tmp_path / "first", base_digest=DIGEST, state_width=32
+        )
+
+    store = reopened()
+    assert store.current is not None
+    assert store.current.card == first
+    update = update_of(store.current, 0.05)
+    assert store.apply(*files_of(tmp_path / "new", update)).distance > 0
+    assert [card.version for card in reopened().versions()] == [1, 2]
+    store.restore(1)
+    restored = reopened().current
+    assert restored is not None
+    assert restored.card == first
+    store.restore(0)
+    assert reopened().current is None
 
 
 def test_a_broken_policy_keeps_nothing_from_serving(tmp_path: Path) -> None:
