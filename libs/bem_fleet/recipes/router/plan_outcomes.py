@@ -130,7 +130,7 @@ def prompt_states(engine: LLMEngine, records: Sequence[Record]) -> Tensor:
     encoder = PromptEncoder(engine.backbone.tokenizer)
     requests = [
         GenerationRequest(
-            tuple(encoder.encode_chat([{"role": "user", "content": _whole(record)}])),
+            tuple(encoder.encode_chat([{"role": "user", "content": _prompt_text(record)}])),
             _GREEDY,
             max_tokens=1,
             pools_prompt=True,
@@ -213,7 +213,7 @@ def _evidence(record: Record) -> Evidence:
     return Evidence(tuple(record.passage.splitlines()), record.question)
 
 
-def _whole(record: Record) -> str:
+def _prompt_text(record: Record) -> str:
     return f"{record.passage}\n\n{record.question}"
 
 
