@@ -117,7 +117,7 @@ def compute_outcomes(
         items=tuple(record.key for record in records),
         clusters=tuple(str(record.labels["cluster"]) for record in records),
         parts=tuple(str(record.labels["part"]) for record in records),
-        states=prompt_states(engine, records),
+        states=prompt_states(engine, [_prompt_text(record) for record in records]),
         evidence=torch.stack([_evidence(record).features() for record in records]),
         exact=exact,
         overlap=overlap,
@@ -125,17 +125,17 @@ def compute_outcomes(
     )
 
 
-def prompt_states(engine: LLMEngine, records: Sequence[Record]) -> Tensor:
-    """Return the mean state of each whole prompt, ``[N, D]``, as the planner sees it."""
+def prompt_states(engine: LLMEngine, prompts: Sequence[str]) -> Tensor:
+    """Return the mean state of each user message, ``[N, D]``, as the planner sees it."""
     encoder = PromptEncoder(engine.backbone.tokenizer)
     requests = [
         GenerationRequest(
-            tuple(encoder.encode_chat([{"role": "user", "content": _prompt_text(record)}])),
+            tuple(encoder.encode_chat([{"role": "user", "content": prompt}])),
             _GREEDY,
             max_tokens=1,
             pools_prompt=True,
         )
-        for record in records
+        for prompt in prompts
     ]
     found = {index: done.prompt_state for index, done in stream(engine, requests)}
     return torch.stack([state for _, state in sorted(found.items()) if state is not None])
@@ -177,7 +177,19 @@ def _run_all(
         for item, record in enumerate(records)
         for place, plan in enumerate(tree.plans)
     }
-    for depth in range(tree.horizon):
+    run_steps(engine, runs, tree.horizon)
+    return runs
+
+
+def run_steps(engine: LLMEngine, runs: Mapping[tuple[int, int], PlanRun], horizon: int) -> None:
+    """Run plans to their ends, depth by depth; equal beginnings of one item run once.
+
+    Args:
+        engine: Started engine with the adapters.
+        runs: Runs by item and plan.
+        horizon: Most steps of a plan.
+    """
+    for depth in range(horizon):
         wanted: dict[tuple[int, tuple[MacroAction, ...]], GenerationRequest] = {}
         waiting: dict[tuple[int, int], tuple[int, tuple[MacroAction, ...]]] = {}
         for (item, place), run in runs.items():
@@ -196,7 +208,6 @@ def _run_all(
                 bar.update()
         for at, key in waiting.items():
             runs[at].finish_step(outputs[key])
-    return runs
 
 
 def _missed_share(run: PlanRun) -> float:
