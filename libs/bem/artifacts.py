@@ -37,16 +37,12 @@ _WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArtifactCard:
-    """Fields that the card of every trained low-rank artifact states, each with its schema.
+class SealedCard:
+    """Fields that the card of every trained artifact states, each with its schema.
 
     Attributes:
         base_name: Name of the base model.
         base_digest: SHA-256 of the base model's source, hexadecimal.
-        layers: Decoder layers that the artifact adapts.
-        kinds: Target modules in each layer, ``o_proj`` and ``down_proj``.
-        rank: Rank of the factors.
-        scale: Factor s of the low-rank product.
         feature_layer: Decoder layer whose output the artifact's head reads.
         command: Command line that trained it.
         data_digest: SHA-256 of the training data, hexadecimal.
@@ -59,10 +55,6 @@ class ArtifactCard:
 
     base_name: str = field(metadata=card_schema.text(256))
     base_digest: str = field(metadata=card_schema.text(64, card_schema.SHA256))
-    layers: list[int] = field(metadata=card_schema.ascending_integers(0, _MAX_LAYERS - 1))
-    kinds: list[str] = field(metadata=card_schema.distinct_names(TARGET_KINDS))
-    rank: int = field(metadata=card_schema.integer(1, _MAX_RANK))
-    scale: float = field(metadata=card_schema.number(0, MAX_SCALE))
     feature_layer: int = field(metadata=card_schema.integer(0, _MAX_LAYERS - 1))
     command: str = field(metadata=card_schema.text(4096))
     data_digest: str = field(metadata=card_schema.text(64))
@@ -72,7 +64,24 @@ class ArtifactCard:
     sha256: str = field(default="", metadata=card_schema.text(64, card_schema.SHA256))
 
 
-C = TypeVar("C", bound=ArtifactCard)
+@dataclass(frozen=True, kw_only=True)
+class ArtifactCard(SealedCard):
+    """Card of a low-rank artifact.
+
+    Attributes:
+        layers: Decoder layers that the artifact adapts.
+        kinds: Target modules in each layer, ``o_proj`` and ``down_proj``.
+        rank: Rank of the factors.
+        scale: Factor s of the low-rank product.
+    """
+
+    layers: list[int] = field(metadata=card_schema.ascending_integers(0, _MAX_LAYERS - 1))
+    kinds: list[str] = field(metadata=card_schema.distinct_names(TARGET_KINDS))
+    rank: int = field(metadata=card_schema.integer(1, _MAX_RANK))
+    scale: float = field(metadata=card_schema.number(0, MAX_SCALE))
+
+
+C = TypeVar("C", bound=SealedCard)
 FileStamp = tuple[int, ...]
 
 
@@ -276,14 +285,14 @@ def check_weights(label: str, tensor: Tensor) -> None:
         )
 
 
-def artifact_version(card: ArtifactCard) -> str:
+def artifact_version(card: SealedCard) -> str:
     """Return the SHA-256 of the card but its own hash; it covers the tensors through theirs."""
     values = _json_values(card)
     del values["sha256"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _json_values(card: ArtifactCard) -> dict[str, Any]:
+def _json_values(card: SealedCard) -> dict[str, Any]:
     """Return the fields as they are read back from JSON, where a tuple is a list."""
     try:
         values: dict[str, Any] = json.loads(json.dumps(asdict(card)))

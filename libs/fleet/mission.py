@@ -100,6 +100,11 @@ class MissionHost(Protocol):
         """What the mission serves without, with the reason; empty if nothing is missing."""
         ...
 
+    @property
+    def planner(self) -> AdapterInfo | None:
+        """Model that plans over the adapters; None if the mission has none."""
+        ...
+
     def loaded_adapters(self) -> Sequence[AdapterInfo]:
         """Return the loaded adapters, sorted by name."""
         ...
@@ -169,6 +174,7 @@ class MissionServicer(rpc.MissionServiceServicer):
                 pb.RejectedAdapter(name=one.name, reason=one.reason)
                 for one in host.rejected_adapters()
             ],
+            planner=_adapter_message(host.planner) if host.planner else None,
         )
 
     async def LoadAdapter(

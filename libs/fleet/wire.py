@@ -33,6 +33,9 @@ SESSION_ID = "x-session-id"
 TRACK = "x-bem-track"
 """HTTP header of an answer: the track that answered, ``stable`` or ``canary``."""
 
+PLAN = "x-bem-plan"
+"""HTTP header of an answer of the model ``router``: the steps of its plan and who chose it."""
+
 CONTENT_FILTER = "x-bem-content-filter"
 """HTTP header of an answer of which text was withheld: side, category, constraint and score."""
 
@@ -54,6 +57,9 @@ ROLE_REQUIRED = "ROLE_REQUIRED"
 
 FEEDBACK_STREAM = "bem:feedback"
 """Redis stream of feedback."""
+
+DECISIONS_STREAM = "bem:decisions"
+"""Redis stream of the router's decisions: plans, states and costs, without texts."""
 
 AUDIT_STREAM = "bem:audit"
 """Redis stream of audit records."""

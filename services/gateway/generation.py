@@ -62,8 +62,14 @@ class ChoiceDelta:
         return _FINISH_REASONS.get(self.output.finish_reason)
 
 
-def router_requests(body: ChatRequest | CompletionRequest) -> list[pb.GenerateRequest]:
+def router_requests(
+    body: ChatRequest | CompletionRequest, session: str = ""
+) -> list[pb.GenerateRequest]:
     """Return one router request per choice; the seed of choice ``i`` is the request's plus ``i``.
+
+    Args:
+        body: Validated body.
+        session: Session of the request; may be empty.
 
     Raises:
         ApiError: A text of the body is not valid Unicode.
@@ -74,6 +80,8 @@ def router_requests(body: ChatRequest | CompletionRequest) -> list[pb.GenerateRe
             request = pb.GenerateRequest(model=_unicode(body.model, "model"), **prompt_input)
             request.stop.extend(_unicode(text, "stop") for text in body.stop or ())
             request.stop_token_ids.extend(body.stop_token_ids or ())
+            request.session = _unicode(session, "user")
+            request.plan.extend(pb.MacroAction(**step.model_dump()) for step in body.plan or ())
             if body.output_limit:
                 request.max_tokens = body.output_limit
             _copy_sampling(request, body)

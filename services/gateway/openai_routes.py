@@ -18,6 +18,7 @@ from bem_fleet.services.gateway.generation import (
 from bem_fleet.services.gateway.logprobs import LogprobFormatter
 from bem_fleet.services.gateway.openai_errors import completion_error
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
+from bem_fleet.services.gateway.plan_header import plan_headers
 from bem_fleet.services.gateway.request_context import session_of, until_disconnect
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
@@ -59,7 +60,7 @@ routes.include_router(completion_routes)
 @routes.get("/models")
 @requires(Role.USER)
 async def list_models(request: Request) -> JSONResponse:
-    """List the base model and its adapters."""
+    """List the base model, its adapters and the planner."""
     return JSONResponse({"object": "list", "data": await _models(request)})
 
 
@@ -85,6 +86,7 @@ async def _models(request: Request) -> list[dict[str, Any]]:
         mission_pb2.ListAdaptersRequest(), timeout=_LIST_TIMEOUT_S, metadata=outgoing_metadata()
     )
     base = listed.adapters[0].name
+    planner = [listed.planner] if listed.HasField("planner") else []
     return [
         {
             "id": adapter.name,
@@ -95,13 +97,14 @@ async def _models(request: Request) -> list[dict[str, Any]]:
             "version": adapter.version,
             "max_model_len": listed.context_tokens,
         }
-        for adapter in listed.adapters
+        for adapter in (*listed.adapters, *planner)
     ]
 
 
 async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> Response:
     state, request_id = state_of(request), logs.request_id.get()
-    requests = router_requests(body)
+    session = session_of(request.headers, body.user)
+    requests = router_requests(body, session)
     head = {
         "id": f"{id_prefix}-{request_id}",
         "object": kind,
@@ -109,7 +112,7 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
         "model": body.model,
     }
     timeout_s = state.settings.request_timeout_s
-    stub = state.openai_mission.router.stub(session_of(request.headers, body.user), request_id)
+    stub = state.openai_mission.router.stub(session, request_id)
     concurrency = state.settings.choice_concurrency
     try:
         if body.stream:
@@ -120,6 +123,7 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
             streamed = EventStreamResponse(events)
             streamed.headers[wire.TRACK] = stub.track
             streamed.headers.update(content_filter_headers(_withheld([first])))
+            streamed.headers.update(plan_headers([first]))
             return streamed
         choices = await complete_choices(
             request, stub, requests, timeout_s, concurrency=concurrency
@@ -135,7 +139,8 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
     withheld = _withheld(choices)
     if blocked := prompt_filter_results(withheld, body.choices_per_prompt):
         head["prompt_filter_results"] = blocked
-    return JSONResponse(head, headers={wire.TRACK: stub.track, **content_filter_headers(withheld)})
+    headers = {wire.TRACK: stub.track, **content_filter_headers(withheld), **plan_headers(choices)}
+    return JSONResponse(head, headers=headers)
 
 
 def _withheld(choices: Iterable[ChoiceDelta]) -> list[tuple[int, Withheld | None]]:

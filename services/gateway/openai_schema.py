@@ -55,6 +55,15 @@ class NeutralFields(OpenAIBody):
     use_beam_search: Annotated[Any, only(False)] = None
 
 
+class PlanStep(OpenAIBody):
+    """Step of a plan that the body gives, for the model ``router``."""
+
+    adapter: Literal["retrieve", "reason", "formalize", "general"]
+    scope: Literal["passages", "values", "both"] = "passages"
+    span: Literal["suffix", "prompt"] = "suffix"
+    rank_budget: int = Field(0, ge=0, le=4096)
+
+
 class GenerationFields(NeutralFields):
     """Fields that chat and text completions share."""
 
@@ -82,6 +91,7 @@ class GenerationFields(NeutralFields):
         | None
     ) = None
     adapter_scale: float | None = Field(None, ge=0, le=2)
+    plan: Annotated[list[PlanStep], Field(min_length=1, max_length=3)] | None = None
     user: str | None = Field(None, max_length=256)
 
     @property

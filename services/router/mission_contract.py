@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bem_fleet.services.router.model_host import ModelHost
+from bem_fleet.services.router.planned_calls import PlannedCalls
 from bem_fleet.serving.engine_host import adapter_info
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
@@ -13,10 +14,12 @@ class RouterContract:
 
     Args:
         host: The loaded model.
+        planned: Planned calls of the model; None if it is served without a planner.
     """
 
-    def __init__(self, host: ModelHost) -> None:
+    def __init__(self, host: ModelHost, planned: PlannedCalls | None = None) -> None:
         self._host = host
+        self._planned = planned
 
     @property
     def base_model(self) -> AdapterInfo:
@@ -35,6 +38,11 @@ class RouterContract:
         """Limit of prompt and output together, in tokens."""
         return self._host.context_tokens
 
+    @property
+    def planner(self) -> AdapterInfo | None:
+        """Model that plans over the adapters."""
+        return self._planned.planner if self._planned else None
+
     def loaded_adapters(self) -> list[AdapterInfo]:
         """Return the loaded adapters, sorted by name."""
         return [adapter_info(adapter) for adapter in self._host.adapters()]
@@ -46,7 +54,7 @@ class RouterContract:
     @property
     def warnings(self) -> Sequence[str]:
         """What the mission serves without, with the reason."""
-        return self._host.warnings
+        return (*self._host.warnings, *(self._planned.warnings if self._planned else ()))
 
     async def load(self, name: str) -> AdapterInfo:
         """Load an adapter of the adapter folder; errors as in ``ModelHost.load_adapter``."""

@@ -76,6 +76,25 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     """Most tokens after a raw prompt without ``max_tokens``; 0 allows all that the context
     leaves. 16 is OpenAI's and vLLM's default."""
 
+    policy: Path = Path("adapters/policy")
+    """Folder of the planner's first policy; without one the fixed plan runs."""
+
+    policy_folder: Path = Path(".run/policy")
+    """Folder of the policy's later versions; updates are written to it."""
+
+    policy_trust_region: float = Field(0.01, gt=0, le=1)
+    """Largest mean KL divergence of a policy update from the current policy, in nats."""
+
+    plan_adapters: str = Field("", max_length=32)
+    """Prefix of the adapters that plans use: the adapter of the task ``retrieve`` has this prefix
+    and then ``retrieve``."""
+
+    plan_gain: float = Field(0.03, ge=0)
+    """Expected gain of reward above which a session switches to another plan."""
+
+    plan_agreeing: int = Field(2, ge=1)
+    """Requests in a row that must prefer another plan before a session switches to it."""
+
     prefix_mib: int = Field(256, ge=0, le=1_048_576)
     """Memory of the prefix cache in MiB, 20 tokens of the packaged model each; 0 disables it."""
 

@@ -1,6 +1,6 @@
 """A router service with the tiny model, on a unix socket."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,9 +26,14 @@ async def tiny_router(
     queue: int = 8,
     safety_strength: float = 0.0,
     safety_floor: float = 0.0,
+    adapters: Sequence[str] = ("alpha", "beta"),
+    redis_url: str = "redis://127.0.0.1:1/0",
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
-    """Run the service with two random adapters and a safety adapter; yields it and a channel."""
-    for seed, name in enumerate(("alpha", "beta")):
+    """Run the service with random adapters and a safety adapter; yields it and a channel.
+
+    Nothing listens at the default ``redis_url``.
+    """
+    for seed, name in enumerate(adapters):
         write_adapter(folder / "adapters", tiny_backbone(), name, seed=seed)
     write_safety(folder / "safety", tiny_backbone())
     settings = RouterSettings(
@@ -38,6 +43,9 @@ async def tiny_router(
         queue=queue,
         context_tokens=512,
         safety=folder / "safety",
+        redis_url=redis_url,
+        policy=folder / "policy",
+        policy_folder=folder / "policies",
         safety_strength=safety_strength,
         safety_floor=safety_floor,
         rank=RANK,

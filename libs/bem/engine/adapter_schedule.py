@@ -82,6 +82,8 @@ class AdapterSchedule:
             return CodeSpan(end=end)
         updates = max(0, (position - segment.code_prefix_tokens) // CHUNK_TOKENS)
         code = self._code(index, adapter, segment.code_prefix_tokens, updates) * segment.scale
+        if segment.rank:  # a rank whose gate is 0 adds exactly nothing
+            code[segment.rank :] = 0
         next_update = segment.code_prefix_tokens + (updates + 1) * CHUNK_TOKENS
         return CodeSpan(adapter, code, next_update if end is None else min(end, next_update))
 

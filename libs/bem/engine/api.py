@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torch import Tensor
+
 from bem.errors import InvalidRequestError
 
 FinishReason = Literal["stop", "length"]
@@ -61,12 +63,14 @@ class Segment:
             prompt length of that turn.
         adapter: Name of a loaded adapter, or None for the base model.
         scale: Factor of the code in [0, 2].
+        rank: Number of leading ranks of the adapter that are used; 0 uses all.
     """
 
     start: int
     code_prefix_tokens: int
     adapter: str | None
     scale: float = 1.0
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class GenerationRequest:
         ignore_eos: Whether generation goes on after an end token of the model.
         adapter: Name of a loaded adapter, or None for the base model.
         adapter_scale: Factor of the adapter's code in [0, 2]; 0 is the base model exactly.
+        adapter_rank: Number of leading ranks of the adapter that are used, exactly as if its
+            factors ended there; 0 uses all.
         adapter_start: First prompt token that runs with the adapter, as in activated LoRA (arXiv
             2504.12397): the tokens before it keep their keys and values.
         earlier_segments: Adapters of earlier turns in order, all before ``adapter_start``; tokens
@@ -91,6 +97,7 @@ class GenerationRequest:
             score of the prompt; 0 is the base model exactly. No effect without a safety adapter.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
         client: Name of the client whose share of the engine the request takes.
+        pools_prompt: Whether the first delta carries the mean state of the prompt.
 
     Raises:
         InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, or segments
@@ -106,11 +113,13 @@ class GenerationRequest:
     ignore_eos: bool = False
     adapter: str | None = None
     adapter_scale: float = 1.0
+    adapter_rank: int = 0
     adapter_start: int = 0
     earlier_segments: tuple[Segment, ...] = ()
     safety_strength: float = 0.0
     deadline: float | None = None
     client: str = ""
+    pools_prompt: bool = False
 
     def __post_init__(self) -> None:
         prompt_tokens = len(self.prompt_ids)
@@ -137,7 +146,13 @@ class GenerationRequest:
     @property
     def segments(self) -> tuple[Segment, ...]:
         """All segments in order from token 0; the request's own adapter comes last."""
-        last = Segment(self.adapter_start, len(self.prompt_ids), self.adapter, self.adapter_scale)
+        last = Segment(
+            self.adapter_start,
+            len(self.prompt_ids),
+            self.adapter,
+            self.adapter_scale,
+            self.adapter_rank,
+        )
         first = (Segment(0, 1, None),) if self.adapter_start and not self.earlier_segments else ()
         if self.earlier_segments and self.earlier_segments[0].start:
             first = (Segment(0, 1, None),)
@@ -181,6 +196,9 @@ class OutputDelta:
         logprobs: Log-probabilities of the tokens whose text this delta releases, if requested.
         adapter_version: Digest of the adapter version that the request was bound to when it was
             admitted; empty for the base model.
+        cached_tokens: Prompt tokens whose keys and values came from the prefix cache.
+        prompt_state: ``[F]`` mean state of the prompt at the feature layer, float32; set in the
+            first delta of a request that asks for it.
     """
 
     text: str
@@ -188,6 +206,8 @@ class OutputDelta:
     finish: FinishReason | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     adapter_version: str = ""
+    cached_tokens: int = 0
+    prompt_state: Tensor | None = None
 
 
 OutputCallback = Callable[[OutputDelta | Exception], None]

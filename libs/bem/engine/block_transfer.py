@@ -59,6 +59,7 @@ class BlockTransfer:
             self._kv_cache.write_block(sequence.slot, self._layers[UPPER], begin, block[0])
             sequence.computed_tokens += BLOCK_TOKENS
             sequence.cached_blocks[UPPER] += 1
+            sequence.reused_tokens += BLOCK_TOKENS
             self._counters.reused_tokens += BLOCK_TOKENS
 
     def store(self, sequence: Sequence, half: int) -> None:

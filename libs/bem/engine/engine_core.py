@@ -172,6 +172,7 @@ class EngineCore:
             return
         for sequence, _ in complete:
             self.blocks.touch(sequence)
+            sequence.report_prompt()
         self._process([one for one, _ in complete], torch.stack([row for _, row in complete]))
 
     def _decode(self, sequences: list[Sequence]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
+from torch import Tensor
 from tqdm import tqdm
 
 from bem.engine.api import (
@@ -40,6 +41,8 @@ class Completion:
         completion_tokens: Tokens generated, without the end token.
         finish: Finish reason.
         logprobs: Log-probabilities of the generated tokens, if requested.
+        cached_tokens: Prompt tokens whose keys and values came from the prefix cache.
+        prompt_state: ``[F]`` mean state of the prompt, if requested.
     """
 
     text: str
@@ -47,6 +50,8 @@ class Completion:
     completion_tokens: int
     finish: FinishReason
     logprobs: tuple[TokenLogprob, ...] = ()
+    cached_tokens: int = 0
+    prompt_state: Tensor | None = None
 
 
 def generate(
@@ -217,6 +222,8 @@ def _completion(request: GenerationRequest, deltas: Sequence[OutputDelta]) -> Co
         completion_tokens=last.completion_tokens,
         finish=last.finish or "stop",
         logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
+        cached_tokens=last.cached_tokens,
+        prompt_state=deltas[0].prompt_state,
     )
 
 

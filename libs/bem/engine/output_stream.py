@@ -21,6 +21,8 @@ class OutputStream:
 
     Attributes:
         generated_tokens: Tokens generated so far, without the end token.
+        cached_tokens: Prompt tokens whose keys and values came from the prefix cache.
+        prompt_state: ``[F]`` mean state of the prompt for the next delta, or None.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class OutputStream:
         self._adapter_version = adapter_version
         self._pending_logprobs: list[tuple[int, TokenLogprob]] = []
         self.generated_tokens = 0
+        self.cached_tokens = 0
+        self.prompt_state: Tensor | None = None
 
     def sample_next(self, logits: Tensor, *, context_left: bool) -> int | None:
         """Sample the next token from ``logits [V]`` and emit the text that is certain now.
@@ -78,11 +82,17 @@ class OutputStream:
         self._emit(text + self._detokenizer.finish(), reason)
 
     def _emit(self, text: str, finish: FinishReason | None) -> None:
-        self._handle.on_output(
-            OutputDelta(
-                text, self.generated_tokens, finish, self._take_logprobs(), self._adapter_version
-            )
+        delta = OutputDelta(
+            text,
+            self.generated_tokens,
+            finish,
+            self._take_logprobs(),
+            self._adapter_version,
+            self.cached_tokens,
+            self.prompt_state,
         )
+        self.prompt_state = None
+        self._handle.on_output(delta)
 
     def _take_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Return the log-probabilities of tokens whose text is released; none leaves before it."""

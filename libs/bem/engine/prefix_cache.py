@@ -140,6 +140,8 @@ def _code_identity(acquired: AcquiredSegment, prompt: Sequence[int]) -> str:
     if adapter is None:
         return "base"
     identity = f"{adapter.version}*{segment.scale!r}"
+    if 0 < segment.rank < adapter.rank:
+        identity = f"{identity}#{segment.rank}"
     if adapter.constant_code:  # plain LoRA: the code does not depend on the prompt
         return identity
     source = _hash(_token_bytes(prompt[: segment.code_prefix_tokens])).hex()

@@ -32,6 +32,7 @@ class Sequence:
             half, and always None for requests that ask for no safety adapter.
         cached_blocks: Number of leading blocks known to be in the prefix cache, for the lower and
             the upper half.
+        reused_tokens: Prompt tokens whose keys and values came from the prefix cache.
         decoded_in: Number of the last decode step that computed it; 0 before the first.
     """
 
@@ -60,6 +61,7 @@ class Sequence:
         self.computed_tokens = 0
         self.safety_strength: float | None = None
         self.cached_blocks = [0, 0]
+        self.reused_tokens = 0
         self.decoded_in = 0
 
     @property
@@ -87,6 +89,12 @@ class Sequence:
         self.lower_states[0, self.lower_computed_tokens : end] = hidden
         self.lower_states[1, self.lower_computed_tokens : end] = features
         self.lower_computed_tokens = end
+
+    def report_prompt(self) -> None:
+        """Give the output stream what the first delta says of the prompt."""
+        self.output.cached_tokens = self.reused_tokens
+        if self.handle.request.pools_prompt:
+            self.output.prompt_state = self.lower_states[1, : self.prompt_tokens].float().mean(0)
 
 
 def allocate_lower_states(tokens: int, like: Tensor) -> Tensor:

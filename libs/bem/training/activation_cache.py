@@ -53,11 +53,14 @@ class EncodedExample:
             is the model's first layer.
         feature: ``[F]`` float32, mean state of the feature layer over the prompt.
         labels: ``[T]`` int64, the next token; -100 outside the reply.
+        start: First token that runs with the adapter; the tokens before it keep the base model's
+            keys and values, as in activated LoRA (arXiv 2504.12397).
     """
 
     hidden: Tensor
     feature: Tensor
     labels: Tensor
+    start: int = 0
 
 
 def prompt_ids(backbone: Backbone, text: str) -> list[int]:

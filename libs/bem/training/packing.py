@@ -33,6 +33,7 @@ class PackedRow:
         features: ``[S, F]`` float32, input of the controller.
         positions: ``[N]`` flat positions whose next token belongs to a reply.
         labels: ``[N]`` int64, these next tokens.
+        starts: First token of each sequence that runs with the adapter.
     """
 
     states: Tensor
@@ -40,6 +41,7 @@ class PackedRow:
     features: Tensor
     positions: Tensor
     labels: Tensor
+    starts: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> "PackedRow":
         """Return the row on ``device``."""
@@ -49,6 +51,7 @@ class PackedRow:
             features=self.features.to(device),
             positions=self.positions.to(device),
             labels=self.labels.to(device),
+            starts=self.starts,
         )
 
 
@@ -62,6 +65,7 @@ def pack_row(examples: Sequence[EncodedExample]) -> PackedRow:
         features=torch.stack([example.feature for example in examples]),
         positions=positions,
         labels=labels[positions],
+        starts=tuple(example.start for example in examples),
     )
 
 

@@ -201,12 +201,24 @@ class AdapterTrainer:
         return loss
 
     def _code(self, row: PackedRow) -> Tensor:
-        """Return the code of each token times the scale, ``[T, r]``; ``[1, r]`` without control."""
-        if not self.config.control:
-            return torch.full((1, self.config.rank), self.config.scale, device=self.decoder.device)
-        code = self.controller.prefix(row.features) * self.config.scale
+        """Return the code of each token times the scale, ``[T, r]``.
+
+        Without control and without tokens before an adapter's start it is ``[1, r]``.
+        """
+        rank, device = self.config.rank, self.decoder.device
+        if self.config.control:
+            code = self.controller.prefix(row.features) * self.config.scale
+        elif any(row.starts):
+            code = torch.full((len(row.lengths), rank), self.config.scale, device=device)
+        else:
+            return torch.full((1, rank), self.config.scale, device=device)
         lengths = torch.tensor(row.lengths, device=code.device)
-        return code.repeat_interleave(lengths, dim=0, output_size=sum(row.lengths))
+        code = code.repeat_interleave(lengths, dim=0, output_size=sum(row.lengths))
+        if any(row.starts):
+            places = torch.cat([torch.arange(length) for length in row.lengths])
+            starts = torch.tensor(row.starts).repeat_interleave(torch.tensor(row.lengths))
+            code = code * (places >= starts).to(code).unsqueeze(1)
+        return code
 
     def _named_parameters(self) -> dict[str, nn.Parameter]:
         named: dict[str, nn.Parameter] = {}

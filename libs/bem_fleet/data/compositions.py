@@ -23,6 +23,7 @@ from bem_fleet.data.held_out import HELD_OUT, require_open
 from bem_fleet.data.operations import (
     OPERATIONS,
     REPLY_FORMATS,
+    STRICT_FORMATS,
     Operation,
     Value,
     ValueType,
@@ -46,7 +47,7 @@ class CompositionTemplate:
     Attributes:
         input_type: Type of the retrieved value, or of a pair of values.
         operations: One or two operations, applied in order.
-        reply_format: Key of ``operations.REPLY_FORMATS``.
+        reply_format: Key of ``operations.STRICT_FORMATS``.
     """
 
     input_type: ValueType
@@ -63,18 +64,24 @@ class CompositionTemplate:
         """Input type and operations: what a reply format only dresses."""
         return ">".join((self.input_type, *(operation.name for operation in self.operations)))
 
-    def answer(self, value: Value) -> str:
-        """Return the answer for a retrieved value, without the reply format."""
+    def results(self, value: Value) -> tuple[str, ...]:
+        """Return the result of each operation on a retrieved value; the last is the answer."""
+        results = []
         for operation in self.operations:
             value = operation.apply(value)
-        return format_value(value)
+            results.append(format_value(value))
+        return tuple(results)
+
+    def answer(self, value: Value) -> str:
+        """Return the answer for a retrieved value, without the reply format."""
+        return self.results(value)[-1]
 
     def reply(self, answer: str) -> str:
         """Return the wanted reply: the answer in the reply format."""
         text = (
             json.dumps(answer, ensure_ascii=False)[1:-1] if self.reply_format == "json" else answer
         )
-        return REPLY_FORMATS[self.reply_format][1].format(text)
+        return STRICT_FORMATS[self.reply_format][1].format(text)
 
 
 @cache
@@ -87,7 +94,7 @@ def composition_templates() -> dict[str, tuple[CompositionTemplate, ...]]:
     for input_type in _INPUT_TYPES:
         members = [
             CompositionTemplate(input_type, chain, reply_format)
-            for chain in _operation_chains(input_type, _MAX_OPERATIONS)
+            for chain in operation_chains(input_type, _MAX_OPERATIONS, tuple(OPERATIONS.values()))
             for reply_format in REPLY_FORMATS
         ]
         splits = chain_splits({one.chain: one.operations for one in members})
@@ -156,14 +163,17 @@ def generate_questions(split: str, seed: int, count: int) -> Iterator[Record]:
         )
 
 
-def _operation_chains(start: ValueType, depth: int) -> Iterator[tuple[Operation, ...]]:
-    for operation in OPERATIONS.values():
+def operation_chains(
+    start: ValueType, depth: int, operations: Sequence[Operation]
+) -> Iterator[tuple[Operation, ...]]:
+    """Yield every well-typed chain of one to ``depth`` operations on an input of a type."""
+    for operation in operations:
         if operation.input_type == start:
             yield (operation,)
             if depth > 1:
                 yield from (
                     (operation, *rest)
-                    for rest in _operation_chains(operation.output_type, depth - 1)
+                    for rest in operation_chains(operation.output_type, depth - 1, operations)
                 )
 
 
@@ -180,7 +190,7 @@ def _make_question(
     answer = template.answer(value)
     passage = "\n\n".join(dict.fromkeys(fact.passage for fact in chosen))
     return make_record(
-        _question_text(template, chosen),
+        question_text(template, [fact.question for fact in chosen]),
         passage,
         (template.reply(answer),),
         category="+".join(operation.output_type for operation in template.operations),
@@ -194,12 +204,18 @@ def _make_question(
     )
 
 
-def _question_text(template: CompositionTemplate, chosen: list[Fact]) -> str:
-    if len(chosen) == 1:
-        retrieval = f"Take the answer to this question: {chosen[0].question}"
+def question_text(template: CompositionTemplate, questions: Sequence[str]) -> str:
+    """Return the whole question: what to retrieve, what to do with it, and the reply's format.
+
+    Args:
+        template: Operations and reply format.
+        questions: One question, or two for operations on a pair.
+    """
+    if len(questions) == 1:
+        retrieval = f"Take the answer to this question: {questions[0]}"
     else:
-        first, second = (fact.question for fact in chosen)
+        first, second = questions
         retrieval = f"Take the answers to these two questions: (1) {first} (2) {second}"
     steps = ", then ".join(operation.instruction for operation in template.operations)
-    wording, _ = REPLY_FORMATS[template.reply_format]
+    wording, _ = STRICT_FORMATS[template.reply_format]
     return f"{retrieval} Then {steps}. Reply only with the result, {wording}."

@@ -107,3 +107,11 @@ REPLY_FORMATS: dict[str, tuple[str, str]] = {
     "line": ("as one line that begins with 'Answer: '", "Answer: {}"),
 }
 """Reply formats by name: wording in the question, and template of the reply."""
+
+STRICT_FORMATS: dict[str, tuple[str, str]] = {
+    **REPLY_FORMATS,
+    "csv": ('as the CSV row "answer","<the answer>"', '"answer","{}"'),
+    "key_value": ("as ANSWER=<the answer>", "ANSWER={}"),
+    "sentence": ("as the sentence 'The result is <the answer>.'", "The result is {}."),
+}
+"""All reply formats; questions about record facts use the six of them."""

@@ -1,8 +1,9 @@
 """Items of all sets with their splits and near-duplicate keys, for the splitter and the audit.
 
 A *scope* is what one training reads and its evaluation asks: ``guard`` for the sidecar's heads, the
-safety adapter and its value head, ``skills`` for adapters that answer questions. A split is a
-promise within a scope: the guard's heads may know a passage that a skill is evaluated on.
+safety adapter and its value head, ``skills`` for adapters that answer questions, ``records`` for
+the adapters of the agentic router. A split is a promise within a scope: the guard's heads may know
+a passage that an adapter is evaluated on.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from bem_fleet.data import (
     guard_texts,
     multiple_choice,
     passage_qa,
+    record_facts,
+    record_tables,
     red_team,
     toxic_comments,
 )
@@ -126,6 +129,25 @@ def _chains() -> Iterator[SplitItem]:
             yield SplitItem("compositions", split, one.name, one.chain, text_keys(one.chain))
 
 
+def _record_facts() -> Iterator[SplitItem]:
+    """Yield the subjects of record facts: their sentences are templates, so subjects are compared.
+
+    The facts of one subject are one item: a system that saw one of them may know the others.
+    """
+    for split, found in record_tables.all_record_facts().items():
+        subjects = {fact.cluster: fact.subject for fact in found}
+        for cluster, subject in subjects.items():
+            keys = text_keys(subject)
+            yield SplitItem(record_tables.SET, split, cluster, cluster, keys)
+
+
+def _record_chains() -> Iterator[SplitItem]:
+    for split, templates in record_facts.record_templates().items():
+        for one in templates:
+            keys = text_keys(one.chain)
+            yield SplitItem(record_facts.CHAINS_SET, split, one.name, one.chain, keys)
+
+
 SCOPES: Mapping[str, tuple[Callable[[], Iterator[SplitItem]], ...]] = MappingProxyType({
     "guard": (
         _benign,
@@ -136,4 +158,5 @@ SCOPES: Mapping[str, tuple[Callable[[], Iterator[SplitItem]], ...]] = MappingPro
         _contrast_pairs,
     ),
     "skills": (_passage_qa, _facts, _chains),
+    "records": (_record_facts, _record_chains),
 })  # fmt: skip

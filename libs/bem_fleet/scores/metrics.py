@@ -34,6 +34,10 @@ def _text_f1(reply: str, golds: Sequence[str]) -> float:
     return best_over_golds(f1, reply, golds)
 
 
+def _verbatim(reply: str, golds: Sequence[str]) -> float:
+    return float(reply.strip() in golds)
+
+
 def _format(reply: str, golds: Sequence[str]) -> float:  # noqa: ARG001 - common signature of all scores
     return answer_format(reply)
 
@@ -45,6 +49,8 @@ SCORING_MODES: dict[str, dict[str, ScoreFunction]] = {
     "lenient": {"exact_match": _lenient_exact, "f1": _lenient_f1, "valid": _format},
     # Free text: overlap with the closest gold answer.
     "text": {"f1": _text_f1, "bleu": bleu, "chrf": chrf},
+    # The gold answer is the complete reply in its format; another spelling scores 0.
+    "verbatim": {"exact_match": _verbatim, "f1": _text_f1},
 }
 
 

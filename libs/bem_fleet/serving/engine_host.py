@@ -73,6 +73,11 @@ class EngineHost:
         """Limit of prompt and output together, in tokens."""
         return self.engine.context_tokens
 
+    @property
+    def planner(self) -> AdapterInfo | None:
+        """None: the engine of such a mission plans nothing."""
+        return None
+
     def loaded_adapters(self) -> Sequence[AdapterInfo]:
         """Return the loaded adapters, sorted by name."""
         return [adapter_info(adapter) for adapter in self.engine.adapters()]

@@ -20,6 +20,7 @@ def servicer() -> MissionServicer:
         context_tokens=2048,
         loaded_adapters=lambda: [AdapterInfo("qa", "v1", rank=8, projection="applied")],
         rejected_adapters=lambda: [RejectedAdapter("bad", "card.json is not JSON")],
+        planner=AdapterInfo("router", "p1"),
         warnings=["safety adapter: none is loaded"],
     )
     return MissionServicer("router", ROUTER, lambda: host)
@@ -27,7 +28,7 @@ def servicer() -> MissionServicer:
 
 def test_methods_are_described_from_their_descriptors() -> None:
     """Streaming, the field that names the model and the roles of text come from the proto."""
-    generate, complete, _ = describe_methods(ROUTER)
+    generate, complete = describe_methods(ROUTER)[:2]
 
     assert (generate.name, generate.server_streaming) == (f"/{ROUTER.full_name}/Generate", True)
     assert (generate.model_field, complete.model_field) == ("model", "request.model")
@@ -45,6 +46,7 @@ async def test_adapters_are_listed_after_the_base_model() -> None:
         ("qa", False, 8),
     ]
     assert listed.context_tokens == 2048
+    assert (listed.planner.name, listed.planner.version) == ("router", "p1")
     assert listed.adapters[1].projection == pb.PROJECTION_APPLIED
 
 

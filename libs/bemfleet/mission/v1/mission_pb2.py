@@ -26,7 +26,7 @@ from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_acce
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!bemfleet/mission/v1/mission.proto\x12\x13\x62\x65mfleet.mission.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x91\x01\n\x11MethodDescription\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\x10\x63lient_streaming\x18\x02 \x01(\x08\x12\x18\n\x10server_streaming\x18\x03 \x01(\x08\x12\x19\n\x0bmodel_field\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x19\n\x0btext_fields\x18\x05 \x03(\tB\x04\xb8\xe1\x18\x04\"\xf7\x01\n\x10\x44\x65scribeResponse\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\nbase_model\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x62\x61se_model_digest\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07service\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x37\n\x07methods\x18\x06 \x03(\x0b\x32&.bemfleet.mission.v1.MethodDescription\x12\x16\n\x08warnings\x18\x07 \x03(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07weights\x18\x08 \x01(\tB\x04\xb8\xe1\x18\x04\"\xc1\x01\n\x07\x41\x64\x61pter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x08\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x15\n\rloaded_unix_s\x18\x05 \x01(\x03\x12\x33\n\nprojection\x18\x06 \x01(\x0e\x32\x1f.bemfleet.mission.v1.Projection\x12#\n\x1bprojection_logit_difference\x18\x07 \x01(\x01\";\n\x0fRejectedAdapter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"\x15\n\x13ListAdaptersRequest\"\x96\x01\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\x12\x36\n\x08rejected\x18\x03 \x03(\x0b\x32$.bemfleet.mission.v1.RejectedAdapter\"(\n\x12LoadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"D\n\x13LoadAdapterResponse\x12-\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\"*\n\x14UnloadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"\x17\n\x15UnloadAdapterResponse\"e\n\x0cProbeRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"@\n\rProbeResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04*k\n\nProjection\x12\x1a\n\x16PROJECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROJECTION_NONE\x10\x01\x12\x16\n\x12PROJECTION_APPLIED\x10\x02\x12\x14\n\x10PROJECTION_EXACT\x10\x03\x32\x86\x04\n\x0eMissionService\x12]\n\x08\x44\x65scribe\x12$.bemfleet.mission.v1.DescribeRequest\x1a%.bemfleet.mission.v1.DescribeResponse\"\x04\x88\xe2\x18\x02\x12i\n\x0cListAdapters\x12(.bemfleet.mission.v1.ListAdaptersRequest\x1a).bemfleet.mission.v1.ListAdaptersResponse\"\x04\x88\xe2\x18\x02\x12\x66\n\x0bLoadAdapter\x12\'.bemfleet.mission.v1.LoadAdapterRequest\x1a(.bemfleet.mission.v1.LoadAdapterResponse\"\x04\x88\xe2\x18\x04\x12l\n\rUnloadAdapter\x12).bemfleet.mission.v1.UnloadAdapterRequest\x1a*.bemfleet.mission.v1.UnloadAdapterResponse\"\x04\x88\xe2\x18\x04\x12T\n\x05Probe\x12!.bemfleet.mission.v1.ProbeRequest\x1a\".bemfleet.mission.v1.ProbeResponse\"\x04\x88\xe2\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!bemfleet/mission/v1/mission.proto\x12\x13\x62\x65mfleet.mission.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x11\n\x0f\x44\x65scribeRequest\"\x91\x01\n\x11MethodDescription\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\x10\x63lient_streaming\x18\x02 \x01(\x08\x12\x18\n\x10server_streaming\x18\x03 \x01(\x08\x12\x19\n\x0bmodel_field\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x19\n\x0btext_fields\x18\x05 \x03(\tB\x04\xb8\xe1\x18\x04\"\xf7\x01\n\x10\x44\x65scribeResponse\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\nbase_model\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x62\x61se_model_digest\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07service\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x37\n\x07methods\x18\x06 \x03(\x0b\x32&.bemfleet.mission.v1.MethodDescription\x12\x16\n\x08warnings\x18\x07 \x03(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07weights\x18\x08 \x01(\tB\x04\xb8\xe1\x18\x04\"\xc1\x01\n\x07\x41\x64\x61pter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0c\n\x04\x62\x61se\x18\x03 \x01(\x08\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x15\n\rloaded_unix_s\x18\x05 \x01(\x03\x12\x33\n\nprojection\x18\x06 \x01(\x0e\x32\x1f.bemfleet.mission.v1.Projection\x12#\n\x1bprojection_logit_difference\x18\x07 \x01(\x01\";\n\x0fRejectedAdapter\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"\x15\n\x13ListAdaptersRequest\"\xc5\x01\n\x14ListAdaptersResponse\x12.\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\x12\x16\n\x0e\x63ontext_tokens\x18\x02 \x01(\x05\x12\x36\n\x08rejected\x18\x03 \x03(\x0b\x32$.bemfleet.mission.v1.RejectedAdapter\x12-\n\x07planner\x18\x04 \x01(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\"(\n\x12LoadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"D\n\x13LoadAdapterResponse\x12-\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x1c.bemfleet.mission.v1.Adapter\"*\n\x14UnloadAdapterRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"\x17\n\x15UnloadAdapterResponse\"e\n\x0cProbeRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"@\n\rProbeResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04*k\n\nProjection\x12\x1a\n\x16PROJECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPROJECTION_NONE\x10\x01\x12\x16\n\x12PROJECTION_APPLIED\x10\x02\x12\x14\n\x10PROJECTION_EXACT\x10\x03\x32\x86\x04\n\x0eMissionService\x12]\n\x08\x44\x65scribe\x12$.bemfleet.mission.v1.DescribeRequest\x1a%.bemfleet.mission.v1.DescribeResponse\"\x04\x88\xe2\x18\x02\x12i\n\x0cListAdapters\x12(.bemfleet.mission.v1.ListAdaptersRequest\x1a).bemfleet.mission.v1.ListAdaptersResponse\"\x04\x88\xe2\x18\x02\x12\x66\n\x0bLoadAdapter\x12\'.bemfleet.mission.v1.LoadAdapterRequest\x1a(.bemfleet.mission.v1.LoadAdapterResponse\"\x04\x88\xe2\x18\x04\x12l\n\rUnloadAdapter\x12).bemfleet.mission.v1.UnloadAdapterRequest\x1a*.bemfleet.mission.v1.UnloadAdapterResponse\"\x04\x88\xe2\x18\x04\x12T\n\x05Probe\x12!.bemfleet.mission.v1.ProbeRequest\x1a\".bemfleet.mission.v1.ProbeResponse\"\x04\x88\xe2\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -83,8 +83,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MISSIONSERVICE'].methods_by_name['UnloadAdapter']._serialized_options = b'\210\342\030\004'
   _globals['_MISSIONSERVICE'].methods_by_name['Probe']._loaded_options = None
   _globals['_MISSIONSERVICE'].methods_by_name['Probe']._serialized_options = b'\210\342\030\003'
-  _globals['_PROJECTION']._serialized_start=1322
-  _globals['_PROJECTION']._serialized_end=1429
+  _globals['_PROJECTION']._serialized_start=1369
+  _globals['_PROJECTION']._serialized_end=1476
   _globals['_DESCRIBEREQUEST']._serialized_start=122
   _globals['_DESCRIBEREQUEST']._serialized_end=139
   _globals['_METHODDESCRIPTION']._serialized_start=142
@@ -98,19 +98,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTADAPTERSREQUEST']._serialized_start=796
   _globals['_LISTADAPTERSREQUEST']._serialized_end=817
   _globals['_LISTADAPTERSRESPONSE']._serialized_start=820
-  _globals['_LISTADAPTERSRESPONSE']._serialized_end=970
-  _globals['_LOADADAPTERREQUEST']._serialized_start=972
-  _globals['_LOADADAPTERREQUEST']._serialized_end=1012
-  _globals['_LOADADAPTERRESPONSE']._serialized_start=1014
-  _globals['_LOADADAPTERRESPONSE']._serialized_end=1082
-  _globals['_UNLOADADAPTERREQUEST']._serialized_start=1084
-  _globals['_UNLOADADAPTERREQUEST']._serialized_end=1126
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=1128
-  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=1151
-  _globals['_PROBEREQUEST']._serialized_start=1153
-  _globals['_PROBEREQUEST']._serialized_end=1254
-  _globals['_PROBERESPONSE']._serialized_start=1256
-  _globals['_PROBERESPONSE']._serialized_end=1320
-  _globals['_MISSIONSERVICE']._serialized_start=1432
-  _globals['_MISSIONSERVICE']._serialized_end=1950
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=1017
+  _globals['_LOADADAPTERREQUEST']._serialized_start=1019
+  _globals['_LOADADAPTERREQUEST']._serialized_end=1059
+  _globals['_LOADADAPTERRESPONSE']._serialized_start=1061
+  _globals['_LOADADAPTERRESPONSE']._serialized_end=1129
+  _globals['_UNLOADADAPTERREQUEST']._serialized_start=1131
+  _globals['_UNLOADADAPTERREQUEST']._serialized_end=1173
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=1175
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=1198
+  _globals['_PROBEREQUEST']._serialized_start=1200
+  _globals['_PROBEREQUEST']._serialized_end=1301
+  _globals['_PROBERESPONSE']._serialized_start=1303
+  _globals['_PROBERESPONSE']._serialized_end=1367
+  _globals['_MISSIONSERVICE']._serialized_start=1479
+  _globals['_MISSIONSERVICE']._serialized_end=1997
 # @@protoc_insertion_point(module_scope)

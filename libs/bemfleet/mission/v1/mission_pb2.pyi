@@ -264,6 +264,7 @@ class ListAdaptersResponse(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    PLANNER_FIELD_NUMBER: _builtins.int
     context_tokens: _builtins.int
     """Largest number of tokens of prompt and output together."""
     @_builtins.property
@@ -274,16 +275,21 @@ class ListAdaptersResponse(_message.Message):
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedAdapter]:
         """Folders that are not served, sorted by name; the base model and all others are."""
 
+    @_builtins.property
+    def planner(self) -> Global___Adapter:
+        """Model that plans over the adapters; unset if the mission has none."""
+
     def __init__(
         self,
         *,
         adapters: _abc.Iterable[Global___Adapter] | None = ...,
         context_tokens: _builtins.int = ...,
         rejected: _abc.Iterable[Global___RejectedAdapter] | None = ...,
+        planner: Global___Adapter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["planner", b"planner"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_tokens", b"context_tokens", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "context_tokens", b"context_tokens", "planner", b"planner", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RouterServiceStub:
-    """Generates text with the base model and the adapter that the request names.
+    """Generates text with the base model, the adapter that the request names, or a plan over adapters.
+    The model "router" plans: a policy chooses which adapters run, on which input and in which order.
     """
 
     def __init__(self, channel):
@@ -50,10 +51,31 @@ class RouterServiceStub:
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensResponse.FromString,
                 _registered_method=True)
+        self.Plan = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/Plan',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.PlanRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.PlanResponse.FromString,
+                _registered_method=True)
+        self.ApplyPolicyUpdate = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/ApplyPolicyUpdate',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ApplyPolicyUpdateRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ApplyPolicyUpdateResponse.FromString,
+                _registered_method=True)
+        self.ListPolicyVersions = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/ListPolicyVersions',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListPolicyVersionsRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListPolicyVersionsResponse.FromString,
+                _registered_method=True)
+        self.Restore = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/Restore',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.RestoreRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.RestoreResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServiceServicer:
-    """Generates text with the base model and the adapter that the request names.
+    """Generates text with the base model, the adapter that the request names, or a plan over adapters.
+    The model "router" plans: a policy chooses which adapters run, on which input and in which order.
     """
 
     def Generate(self, request, context):
@@ -79,6 +101,37 @@ class RouterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Plan(self, request, context):
+        """Returns and explains the plan of a request, and generates nothing; errors as in Generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyPolicyUpdate(self, request, context):
+        """Installs an updated policy if its measured distance from the current one is within the trust
+        region; a refusal is an answer with the distance and the reason. INVALID_ARGUMENT if the files are
+        are no policy of this base model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicyVersions(self, request, context):
+        """Lists the policy versions that can be restored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Restore(self, request, context):
+        """Makes a stored version the current one, whatever its distance; 0 removes the policy, so that the
+        fixed plan runs. NOT_FOUND if there is no such version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +150,26 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensRequest.FromString,
                     response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensResponse.SerializeToString,
             ),
+            'Plan': grpc.unary_unary_rpc_method_handler(
+                    servicer.Plan,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.PlanRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.PlanResponse.SerializeToString,
+            ),
+            'ApplyPolicyUpdate': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyPolicyUpdate,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ApplyPolicyUpdateRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ApplyPolicyUpdateResponse.SerializeToString,
+            ),
+            'ListPolicyVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicyVersions,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListPolicyVersionsRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.ListPolicyVersionsResponse.SerializeToString,
+            ),
+            'Restore': grpc.unary_unary_rpc_method_handler(
+                    servicer.Restore,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.RestoreRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.RestoreResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'bemfleet.router.v1.RouterService', rpc_method_handlers)
@@ -106,7 +179,8 @@ def add_RouterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RouterService:
-    """Generates text with the base model and the adapter that the request names.
+    """Generates text with the base model, the adapter that the request names, or a plan over adapters.
+    The model "router" plans: a policy chooses which adapters run, on which input and in which order.
     """
 
     @staticmethod
@@ -180,6 +254,114 @@ class RouterService:
             '/bemfleet.router.v1.RouterService/CountTokens',
             bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensRequest.SerializeToString,
             bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Plan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/Plan',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.PlanRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyPolicyUpdate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/ApplyPolicyUpdate',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.ApplyPolicyUpdateRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.ApplyPolicyUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicyVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/ListPolicyVersions',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.ListPolicyVersionsRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.ListPolicyVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Restore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/Restore',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.RestoreRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.RestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,3 +33,11 @@ def test_packed_row_has_positions_and_labels_of_replies_only() -> None:
     assert row.labels.tolist() == [7, 8, 9]
     assert row.states.shape == (5, 2)
     assert row.features.shape == (2, 4)
+
+
+def test_starts_follow_their_sequences() -> None:
+    """A row keeps the first token with the adapter of each sequence."""
+    first = EncodedExample(torch.ones(3, 2), torch.zeros(4), torch.tensor([-100, 7, 8]), start=2)
+    second = EncodedExample(torch.zeros(2, 2), torch.ones(4), torch.tensor([9, -100]))
+
+    assert pack_row([first, second]).starts == (2, 0)

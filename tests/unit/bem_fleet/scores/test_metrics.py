@@ -49,3 +49,11 @@ def test_free_text_is_scored_by_overlap() -> None:
     }
     assert text["f1"]("Peru of Andes", GOLDS) == 1.0
     assert text["bleu"]("Peru of Andes", GOLDS) < 0.5
+
+
+def test_a_verbatim_reply_has_its_format() -> None:
+    """Only the complete gold reply scores 1; space around it is no part of it."""
+    verbatim = SCORING_MODES["verbatim"]["exact_match"]
+
+    assert verbatim(" ANSWER=4\n", ("ANSWER=4",)) == 1
+    assert verbatim("answer=4", ("ANSWER=4",)) == 0

@@ -1,0 +1,1 @@
+"""Macro-policy of the agentic router: plans over adapters, cloned from outcomes, then TRPO."""

@@ -1,0 +1,1 @@
+"""Recipes of the agentic router: adapters of its tasks, outcome tables and the macro-policy."""

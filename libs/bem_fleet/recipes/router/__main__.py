@@ -1,0 +1,162 @@
+"""Command of the agentic router's recipes: ``python -m bem_fleet.recipes.router``."""
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from bem.adapters.artifact import AdapterCard, save_adapter
+from bem.adapters.bank import AdapterBank
+from bem.backbone import load_backbone
+from bem.engine import LLMEngine
+from bem.policy.actions import DEFAULT_ACTIONS
+from bem.policy.artifact import save_policy
+from bem.policy.plan_tree import PlanTree
+from bem.policy.policy_training import PolicyTraining
+from bem.training.strategy import retain_freed_memory
+from bem.training.trainer import AdapterTrainer, TrainingConfig
+
+from bem_fleet.data.compositions import SPLIT_SEEDS
+from bem_fleet.data.record_facts import ITEMS, generate_record_questions
+from bem_fleet.data.records import Record
+from bem_fleet.recipes.router.plan_outcomes import compute_outcomes, read_outcomes, save_outcomes
+from bem_fleet.recipes.router.policy_recipe import PolicyProvenance, make_policy
+from bem_fleet.recipes.router.step_examples import (
+    MONOLITHS,
+    PLAN_TASKS,
+    encode_examples,
+    loss_tokens,
+    step_examples,
+)
+
+PROG = "python -m bem_fleet.recipes.router"
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train the adapter of one task and write its artifact."""
+    retain_freed_memory()
+    records = _records("train", arguments.items)
+    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    count = len(backbone.layers)
+    config = TrainingConfig(
+        layers=tuple(range(count // 2, count)),
+        rank=arguments.rank,
+        control=False,
+        epochs=arguments.epochs,
+        learning_rate=arguments.learning_rate,
+        seed=arguments.seed,
+        feature_layer=min(8, count // 2 - 1),
+    )
+    examples = encode_examples(
+        backbone,
+        step_examples(records, arguments.task),
+        first_layer=min(config.layers),
+        feature_layer=config.feature_layer,
+    )
+    name = f"{arguments.task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
+    trainer = AdapterTrainer(backbone, config, arguments.cache / "training" / f"router-{name}")
+    trainer.run(examples)
+    card = AdapterCard(
+        name=arguments.task,
+        base_name=backbone.name,
+        base_digest=backbone.digest,
+        layers=list(config.layers),
+        kinds=list(config.kinds),
+        rank=config.rank,
+        scale=config.scale,
+        feature_layer=config.feature_layer,
+        command=_command(),
+        data_digest=_digest(records),
+        seed=config.seed,
+        metrics={"items": len(examples), "loss_tokens_per_epoch": loss_tokens(examples)},
+    )
+    save_adapter(arguments.out / arguments.task, card, trainer.tensors())
+    sys.stdout.write(f"{arguments.out / arguments.task}: {len(examples)} examples\n")
+
+
+def outcomes(arguments: argparse.Namespace) -> None:
+    """Run all plans on the items of a split and write the outcomes."""
+    records = _records(arguments.split, arguments.items)
+    backbone = load_backbone(cache=arguments.cache / "models")
+    folders = [arguments.adapters / task for task in PLAN_TASKS]
+    bank = AdapterBank.for_artifact(backbone, folders[0], slots=len(folders))
+    for folder in folders:
+        bank.load(folder)
+    engine = LLMEngine(backbone, bank, max_sequences=16, max_waiting=4096, context_tokens=2048)
+    engine.start()
+    try:
+        found = compute_outcomes(
+            engine, records, PlanTree(DEFAULT_ACTIONS), {task: task for task in PLAN_TASKS}
+        )
+    finally:
+        engine.close(drain=True)
+    save_outcomes(arguments.out, found)
+    sys.stdout.write(f"{arguments.out}: {len(records)} items, {found.exact.shape[1]} plans\n")
+
+
+def policy(arguments: argparse.Namespace) -> None:
+    """Train the policy on outcomes and write its artifact."""
+    backbone = load_backbone(cache=arguments.cache / "models")
+    artifact = make_policy(
+        backbone,
+        read_outcomes(arguments.train),
+        read_outcomes(arguments.dev),
+        PolicyTraining(
+            clone_steps=arguments.clone_steps, updates=arguments.updates, seed=arguments.seed
+        ),
+        PolicyProvenance(_command(), feature_layer=min(8, len(backbone.layers) // 2 - 1)),
+    )
+    card = save_policy(arguments.out, artifact)
+    sys.stdout.write(json.dumps(card.metrics, indent=2) + "\n")
+
+
+def _records(split: str, items: int) -> list[Record]:
+    return generate_record_questions(split, SPLIT_SEEDS[split].start, items or ITEMS[split])
+
+
+def _digest(records: list[Record]) -> str:
+    text = json.dumps([asdict(record) for record in records], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _command() -> str:
+    return shlex.join([*PROG.split(), *sys.argv[1:]])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments and run the command."""
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".cache"))
+    parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("train", help="train the adapter of a task")
+    command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], required=True)
+    command.add_argument("--out", type=Path, required=True, help="folder of the adapters")
+    command.add_argument("--rank", type=int, default=4)
+    command.add_argument("--epochs", type=int, default=3)
+    command.add_argument("--learning-rate", type=float, default=2e-3)
+    command.add_argument("--dtype", default="bfloat16", help="dtype of the base model")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=train)
+    command = commands.add_parser("outcomes", help="run all plans on the items of a split")
+    command.add_argument("--split", choices=["train", "dev"], required=True)
+    command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
+    command.add_argument("--out", type=Path, required=True, help="path without suffix")
+    command.set_defaults(run=outcomes)
+    command = commands.add_parser("policy", help="train the policy on outcomes")
+    command.add_argument("--train", type=Path, required=True, help="outcomes of train")
+    command.add_argument("--dev", type=Path, required=True, help="outcomes of dev")
+    command.add_argument("--out", type=Path, required=True, help="folder of the policy")
+    command.add_argument("--clone-steps", type=int, default=300)
+    command.add_argument("--updates", type=int, default=100)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=policy)
+    parsed = parser.parse_args(arguments)
+    parsed.run(parsed)
+
+
+if __name__ == "__main__":
+    main()

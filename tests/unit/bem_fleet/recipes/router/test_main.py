@@ -1,0 +1,55 @@
+"""Tests of the recipes' command, on the tiny base model."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bem.adapters import read_adapter
+from bem.engine import LLMEngine
+from bem.policy.actions import DEFAULT_ACTIONS
+from bem.policy.artifact import read_policy
+from bem.testing import tiny_backbone
+from bem.training.trainer import TrainingConfig
+from bem_fleet.recipes.router import __main__ as command
+from bem_fleet.recipes.router.step_examples import PLAN_TASKS
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace base model, context and batch by tiny ones."""
+    monkeypatch.setattr(command, "load_backbone", lambda **_: tiny_backbone(context_tokens=4096))
+    monkeypatch.setattr(command, "TrainingConfig", partial(TrainingConfig, batch=2))
+
+    def engine(*arguments: object, **settings: object) -> LLMEngine:
+        return LLMEngine(*arguments, **{**settings, "context_tokens": 4096})  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "LLMEngine", engine)
+    # Four plans instead of eighteen: the tree is the same code.
+    monkeypatch.setattr(command, "DEFAULT_ACTIONS", (*DEFAULT_ACTIONS[::2], DEFAULT_ACTIONS[5]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
+def test_adapters_outcomes_and_policy_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train each task, run all plans on two splits and train a policy that the router reads."""
+    monkeypatch.setattr("sys.argv", ["x", "train"])
+    shared = ["--cache", str(tmp_path / "cache"), "--items", "3"]
+    adapters = tmp_path / "adapters"
+    for task in PLAN_TASKS:
+        trained = ["train", "--task", task, "--out", str(adapters), "--epochs", "1", "--rank", "2"]
+        command.main([*shared, *trained])
+    for split in ("train", "dev"):
+        run = ["outcomes", "--split", split, "--adapters", str(adapters)]
+        command.main([*shared, *run, "--out", str(tmp_path / split)])
+    tables = ["--train", str(tmp_path / "train"), "--dev", str(tmp_path / "dev")]
+    fit = ["--out", str(tmp_path / "policy"), "--clone-steps", "2", "--updates", "1"]
+    command.main([*shared, "policy", *tables, *fit])
+
+    digest = tiny_backbone().digest
+    card = read_adapter(adapters / "retrieve", base_digest=digest).card
+    assert (card.name, card.rank, card.metrics["items"]) == ("retrieve", 2, 3)
+    policy = read_policy(tmp_path / "policy", base_digest=digest)
+    assert policy.card.metrics["items"] == 3
+    assert len(policy.card.kl) == 1
