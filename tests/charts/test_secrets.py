@@ -149,7 +149,7 @@ def test_external_redis_may_have_users_too() -> None:
         for found in (shared, own)
     ]
 
-    assert keys == [{"url"}, {"gateway", "orchestrator", "validation", "witness"}]
+    assert keys == [{"url"}, {"gateway", "memory", "orchestrator", "validation", "witness"}]
 
 
 def test_keys_outlive_a_release_whose_data_does() -> None:

@@ -13,16 +13,16 @@ from bem.memory.modules import MemoryModules
 TENSORS_FILE = "memory.safetensors"
 # Requests never name these modules: a scan of the adapters folder must not load them.
 CARD_FILE = "memory.json"
-STATES = ("embeddings", "layers")
-"""What pooled states are made of: token embeddings, or a forward pass of the lower layers."""
+STATES = ("embeddings",)
+"""What pooled states may be made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryCard(ArtifactCard):
-    """Card of memory modules; ``layers`` are those whose outputs are pooled.
+    """Card of memory modules; they adapt no layer, so the fields of adapters say nothing.
 
     Attributes:
-        states: What pooled states are made of, ``embeddings`` or ``layers``.
+        states: What pooled states are made of, ``embeddings``.
         width: Width of a pooled state.
     """
 

@@ -46,9 +46,10 @@ class EmbeddingStates:
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        embedding = backbone.model.model.embed_tokens.weight.detach().float()
-        self._embedding = embedding - embedding.mean(0)
-        ranks = torch.arange(1, len(embedding) + 1, dtype=torch.float32, device=embedding.device)
+        self._embedding: Tensor = backbone.model.model.embed_tokens.weight.detach()
+        self._mean = self._embedding.mean(0, dtype=torch.float32)
+        size, device = len(self._embedding), self._embedding.device
+        ranks = torch.arange(1, size + 1, dtype=torch.float32, device=device)
         self._weights = ranks.log() / ranks.log().max() + 0.1
 
     @property
@@ -58,13 +59,12 @@ class EmbeddingStates:
 
     def pooled(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """Return the weighted means ``[N, F]``, of length 1."""
-        lengths = torch.tensor([len(one) for one in ids])
-        flat = torch.tensor([token for one in ids for token in one], dtype=torch.long)
-        flat = flat.to(self._embedding.device)
-        weights = self._weights[flat, None]
-        rows = torch.repeat_interleave(torch.arange(len(ids)), lengths).to(flat.device)
-        sums = torch.zeros(len(ids), self.width, device=flat.device)
-        sums.index_add_(0, rows, self._embedding[flat] * weights)
+        device = self._embedding.device
+        lengths = torch.tensor([len(one) for one in ids], device=device)
+        flat = torch.tensor([token for one in ids for token in one], device=device)
+        rows = torch.repeat_interleave(torch.arange(len(ids), device=device), lengths)
+        states = (self._embedding[flat].float() - self._mean) * self._weights[flat, None]
+        sums = torch.zeros(len(ids), self.width, device=device).index_add_(0, rows, states)
         return torch.nn.functional.normalize(sums, dim=-1).cpu()
 
 
