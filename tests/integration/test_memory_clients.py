@@ -143,12 +143,13 @@ async def test_planted_instructions_and_control_tokens_are_data(clients: Clients
     )
     text = planted + FACT + filler(30)
     read = await clients.post("ingest", {"session": "s", "document": "book", "text": text})
-    bad = await clients.post("ingest", {"session": "t", "document": "b", "text": "a\0b"})
+    hidden = "a" + "\u0301" * 99  # marks that can hide a text from the scorers
+    bad = await clients.post("ingest", {"session": "t", "document": "b", "text": hidden})
     answer = await clients.post("query", {"session": "s", "question": QUESTION, "max_tokens": 0})
     again = await clients.post("coverage", {"session": "s"})
 
     assert read.json()["acknowledged"] == len(text)
-    assert bad.status_code == 400
+    assert (bad.status_code, bad.json()["error"]["param"]) == (400, "text")
     assert answer.json()["found"] is True
     assert all(text[one["begin"] : one["end"]] == one["text"] for one in answer.json()["citations"])
     assert again.json()["documents"][0]["complete"] is True
