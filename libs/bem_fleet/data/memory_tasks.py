@@ -8,12 +8,15 @@ seen before. The haystack's held-out passages are closed outside a final evaluat
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 
 from bem_fleet.data.held_out import HELD_OUT, require_open
 from bem_fleet.data.passage_qa import SET, load_passage_qa
 
 _ONSETS = {"train": "b c d f g l m n", HELD_OUT: "p r s t v w z k"}
-_RIMES = {"train": "ador elin isko umar", HELD_OUT: "anor erix ovin uleth"}
+_RIMES = {"train": "dor lin sko mar", HELD_OUT: "nor rix vin leth"}
+_VOWELS = "aeio"
 _PLACES = {
     "train": "kitchen garden cellar library stable attic",
     HELD_OUT: "harbour chapel bakery orchard tower mill",
@@ -25,6 +28,13 @@ _CODE = {
 }
 _MOVE = {"train": "{} went to the {}.", HELD_OUT: "{} walked over to the {}."}
 _TAKE = {"train": "{} picked up the {}.", HELD_OUT: "{} took along the {}."}
+
+
+NAMES_PER_ITEM = 4
+"""Names that an item takes from the pool of its seed."""
+
+MAX_ITEMS = 100
+"""Most items of a task: a pool has names for so many, and no item shares one."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +55,13 @@ class MemoryItem:
 
 
 class _Draw:
-    """Names and values of one item, none of them twice."""
+    """Names and values of one item, none of which another item of its seed has."""
 
     def __init__(self, split: str, seed: int, task: str, number: int) -> None:
         self.split = split
         self.random = random.Random(f"{split}:{seed}:{task}:{number}")  # noqa: S311 - no secret
-        names = [
-            (onset + first + second).capitalize()
-            for onset in _ONSETS[split].split()
-            for first in ("a", "e", "i", "o")
-            for second in _RIMES[split].split()
-        ]
-        self._names = iter(self.random.sample(names, len(names)))
+        place = NAMES_PER_ITEM * (number * len(TASKS) + sorted(TASKS).index(task))
+        self._names = iter(_names(split, seed)[place : place + NAMES_PER_ITEM])
         self._values = iter(self.random.sample(range(10_000, 99_999), 32))
 
     def name(self) -> str:
@@ -119,7 +124,7 @@ def _latest_place(draw: _Draw) -> MemoryItem:
 
 def _place_of_thing(draw: _Draw) -> MemoryItem:
     name = draw.name()
-    thing = draw.random.choice(_THINGS[draw.split].split())
+    thing = f"{draw.name().lower()} {draw.random.choice(_THINGS[draw.split].split())}"
     first, second = draw.places(2)
     move, take = _MOVE[draw.split], _TAKE[draw.split]
     needles = (move.format(name, first), take.format(name, thing), move.format(name, second))
@@ -145,12 +150,15 @@ def memory_items(task: str, *, split: str, seed: int, count: int) -> list[Memory
         task: Key of ``TASKS``.
         split: ``train`` or ``held_out``.
         seed: Seed of the draw.
-        count: Number of items.
+        count: Number of items, at most 100.
 
     Raises:
+        ValueError: There are not as many items.
         HeldOutClosedError: The split is held out, and no final evaluation is running.
     """
     require_open(SET, split)
+    if not 1 <= count <= MAX_ITEMS:
+        raise ValueError(f"count: {count} is out of range; 1 to {MAX_ITEMS} items have own names")
     return [TASKS[task](_Draw(split, seed, task, number)) for number in range(count)]
 
 
@@ -186,6 +194,19 @@ def plant(text: str, items: Sequence[MemoryItem], seed: int) -> str:
         drawn = sorted(generator.sample(ends, len(item.needles)))
         places += [(at, len(places), one) for at, one in zip(drawn, item.needles, strict=True)]
     return "".join(_interleave(text, sorted(places)))
+
+
+@cache
+def _names(split: str, seed: int) -> list[str]:
+    """Return all names of a split in the order of a seed."""
+    onsets, rimes = _ONSETS[split].split(), _RIMES[split].split()
+    names = [
+        "".join(parts).capitalize()
+        for parts in product(onsets, _VOWELS, onsets, _VOWELS, rimes)
+        if parts[0] != parts[2]
+    ]
+    random.Random(f"{split}:{seed}").shuffle(names)  # noqa: S311 - no secret
+    return names
 
 
 def _interleave(text: str, places: Sequence[tuple[int, int, str]]) -> Iterator[str]:

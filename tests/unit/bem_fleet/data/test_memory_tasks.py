@@ -4,7 +4,7 @@ import re
 
 import pytest
 from bem_fleet.data.held_out import HELD_OUT, HeldOutClosedError, inspection
-from bem_fleet.data.memory_tasks import TASKS, haystack, memory_items, plant
+from bem_fleet.data.memory_tasks import MAX_ITEMS, TASKS, haystack, memory_items, plant
 
 TEXT = "It was so. " * 200
 
@@ -18,6 +18,21 @@ def test_items_are_answered_by_their_needles(task: str) -> None:
     assert items != memory_items(task, split="train", seed=4, count=5)
     assert all(set(one.answers) <= set(one.needles) for one in items)
     assert all(one.answers and one.task == task for one in items)
+
+
+def test_no_two_items_of_a_seed_share_a_name() -> None:
+    """A question has one answer in a haystack of all items, up to the largest number of items."""
+    owners: dict[str, tuple[str, int]] = {}
+    for task in TASKS:
+        for number, item in enumerate(memory_items(task, split="train", seed=1, count=MAX_ITEMS)):
+            words = re.findall(r"[A-Z]?[a-z]{6,}", " ".join(item.needles))
+            coined = [one for one in words if one[0].isupper()]
+            for name in coined:
+                assert owners.setdefault(name.lower(), (task, number)) == (task, number)
+    with pytest.raises(ValueError, match="count: 101 is out of range"):
+        memory_items("single", split="train", seed=1, count=MAX_ITEMS + 1)
+
+    assert len(owners) > 1000
 
 
 def test_needles_are_planted_in_their_order() -> None:
