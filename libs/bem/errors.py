@@ -55,6 +55,14 @@ class ArtifactFormatError(BemError):
     """An artifact folder lacks a file, or a file in it is malformed."""
 
 
+class MemoryFormatError(BemError):
+    """A memory snapshot or write batch is malformed, or was changed."""
+
+
+class MemoryMismatchError(BemError):
+    """A memory snapshot was made with another base model or other memory modules."""
+
+
 class GateFormatError(BemError):
     """A gate catalogue, or a report that a gate reads, is malformed."""
 

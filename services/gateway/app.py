@@ -7,6 +7,7 @@ from bem_fleet.services.gateway import (
     adapter_routes,
     feedback,
     generation,
+    memory_routes,
     mission_routes,
     openai_routes,
     validation_routes,
@@ -69,7 +70,10 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         )
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
-    for module in (openai_routes, adapter_routes, mission_routes, feedback, validation_routes):
+    for module in (
+        *(openai_routes, adapter_routes, memory_routes, mission_routes),
+        *(feedback, validation_routes),
+    ):
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)
     app.add_api_route("/readyz", readiness)

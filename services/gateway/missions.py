@@ -3,6 +3,8 @@
 from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
@@ -87,6 +89,28 @@ class MissionClient:
                     f"{', '.join(sorted(methods))}; call one of them"
                 )
         return fields
+
+    def exchange(
+        self,
+        path: str,
+        requests: AsyncIterator[bytes],
+        *,
+        timeout_s: float,
+        metadata: tuple[tuple[str, str], ...],
+    ) -> Any:
+        """Open a call with a stream of serialised requests, which no canary splits.
+
+        Args:
+            path: Call path, ``/package.Service/Method``.
+            requests: Serialised requests.
+            timeout_s: Deadline of the call, in seconds.
+            metadata: Metadata of the call.
+
+        Returns:
+            The call: iterating it yields serialised responses, and ``cancel`` ends it.
+        """
+        call: Any = self._channel.stream_stream(path)
+        return call(requests, timeout=timeout_s, metadata=metadata)
 
     async def wait_ready(self, service: str, timeout_s: float) -> None:
         """Wait until a service of the mission reports SERVING.

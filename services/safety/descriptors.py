@@ -33,7 +33,7 @@ class Method:
         streams_responses: Whether the mission answers with a stream.
         streams_text: Whether responses have deltas of one text, with the tokens beside them.
         entry_fields: Fields of the tokens beside that text.
-        only_counts: Whether the method only counts its request and returns no text.
+        only_counts: Whether the method counts or stores its request and returns no text.
         request: Message class of requests.
         response: Message class of responses.
         deltas: Names of the text fields that are concatenated when responses are joined; None if

@@ -149,7 +149,8 @@ def test_external_redis_may_have_users_too() -> None:
         for found in (shared, own)
     ]
 
-    assert keys == [{"url"}, {"gateway", "orchestrator", "router", "validation", "witness"}]
+    services = {"gateway", "memory", "orchestrator", "router", "validation", "witness"}
+    assert keys == [{"url"}, services]
 
 
 def test_keys_outlive_a_release_whose_data_does() -> None:

@@ -158,7 +158,7 @@ def fleet(checkout: Checkout) -> Iterator[Fleet]:
     names = default_ports(load_descriptors(checkout.root))
     variables = {name: str(free_port()) for name in names}
     variables["RUN_DIR"] = str(checkout.root / ".run")
-    for name in ("ROUTER", NAME.upper()):
+    for name in ("MEMORY", "ROUTER", NAME.upper()):
         variables[f"BEM_{name}_CACHE"] = str(ROOT / ".cache" / "models")
     made = Fleet(checkout, variables)
     try:
@@ -230,7 +230,7 @@ def test_chart_renders_it(checkout: Checkout) -> None:
     assert callers == {"gateway", "inference-test", "orchestrator", "validation"}
     assert ("PodMonitor", full) in named
     assert ("ConfigMap", full) in named
-    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"router", NAME}
+    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "router", NAME}
     assert ("Service", full) in named
 
 
@@ -271,7 +271,7 @@ def test_it_answers_through_the_gateway(fleet: Fleet) -> None:
     listed = json.loads(fleet.get("GATEWAY_PORT", "/v1/missions"))["data"]
 
     assert "Paris" in answer["text"]
-    assert {one["id"] for one in listed} == {"router", NAME}
+    assert {one["id"] for one in listed} == {"memory", "router", NAME}
 
 
 def test_it_is_scraped(fleet: Fleet) -> None:

@@ -28,6 +28,7 @@ EVALUATIONS: Mapping[str, tuple[str, ...]] = {
 
 STUDIES: Mapping[str, tuple[str, ...]] = {
     "guard": ("bem_fleet.studies.guard",),
+    "memory": ("bem_fleet.studies.memory",),
     "safety": ("bem_fleet.studies.safety",),
 }
 """Module of each study, by name."""

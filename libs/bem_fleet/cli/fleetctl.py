@@ -14,7 +14,7 @@ import typer
 from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli import adapters, audit, canary, claims, experiments, keys
+from bem_fleet.cli import adapters, audit, canary, claims, experiments, keys, memory
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.plan import Plan
@@ -32,6 +32,7 @@ app.add_typer(canary.app, name="canary")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(claims.app, name="claims")
+app.add_typer(memory.app, name="memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -102,7 +102,9 @@ truncates: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOp
 counts it as an error of the track.
 """
 only_counts: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
-"""The method only counts its request and returns no text: it is forwarded without a verdict."""
+"""The method counts or stores its request and returns no text: it is forwarded without a verdict.
+What was stored is judged where it is returned.
+"""
 joinable: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
 """Consecutive messages of a stream may be joined into one: fields with TEXT_ROLE_OUTPUT_DELTA are
 concatenated, all other fields are merged as protobuf merges them. The safety sidecar sends

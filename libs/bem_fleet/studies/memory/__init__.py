@@ -1,0 +1,1 @@
+"""Study of mission memory: which evidence reaches the reader, by task, length and bytes."""

@@ -1,0 +1,1 @@
+"""Mission E: remembers documents in constant bytes and answers with citations."""
