@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if path.parts[1] in _PROCESS_SUITES:
             shown = "default::pytest.PytestUnraisableExceptionWarning"
             item.add_marker(pytest.mark.filterwarnings(shown))
-            # Several workers share a run by group: a module is one, for its fixtures' sake, and so is
-            # a suite whose modules tell one story of one fleet.
+            # Several workers share a run by group: a module is one, for its fixtures' sake, and so
+            # is a suite whose modules tell one story of one fleet.
             group = path.parts[1] if item.get_closest_marker("stage") else str(path)
             item.add_marker(pytest.mark.xdist_group(group))
 

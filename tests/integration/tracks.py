@@ -24,6 +24,7 @@ from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import free_port
 
+from tests.integration.unplanned_router import UnplannedRouter
 from tests.support.waiting import eventually
 
 EASY: dict[str, Any] = {
@@ -70,7 +71,7 @@ BAD = {
 
 
 @dataclass
-class ScriptedMission(rpc.RouterServiceServicer, mission_pb2_grpc.MissionServiceServicer):
+class ScriptedMission(UnplannedRouter, mission_pb2_grpc.MissionServiceServicer):
     """Mission whose models follow scripts.
 
     Attributes:
