@@ -155,6 +155,15 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"completion_id": "chatcmpl-1", "rating": "up", "tags": ["a"], "consent": True},
         {"completion_id": "chatcmpl-1", "correction": "x", "comment": "y", "session": "s"},
     ],
+    "/v1/memory/ingest": [
+        {"session": "fuzz", "document": "a", "text": "Ann lives in Rome.", "end": True},
+    ],
+    "/v1/memory/query": [
+        {"session": "fuzz", "question": "Where does Ann live?", "max_tokens": 2, "hops": 1},
+    ],
+    "/v1/memory/coverage": [{"session": "fuzz", "after": 0, "limit": 5}],
+    "/v1/memory/sessions": [{}],
+    "/v1/memory/forget": [{"session": "fuzz", "document": "a"}],
     "/v1/validation/compare": [
         {"claim": "fuzz", "metric": "exact_match", "lineage": _LINEAGE, **_ROWS},
     ],
