@@ -91,4 +91,4 @@ def test_displaced_items_are_of_known_sets() -> None:
     """A set that is renamed must not lose its list."""
     assert displaced_keys("red-team")
     assert displaced_keys("riddles") == frozenset()
-    assert set(SCOPES) == {"guard", "skills"}
+    assert set(SCOPES) == {"guard", "records", "skills"}
