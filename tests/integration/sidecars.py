@@ -32,7 +32,7 @@ from grpc import aio
 from inference import open_inference_pb2 as oip
 from inference import open_inference_pb2_grpc as oip_rpc
 
-from tests.integration.unplanned_router import UnplannedRouter
+from tests.support.planless_router import PlanlessRouter
 
 OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -53,7 +53,7 @@ def token_logprobs(text: str, alternatives: Sequence[str] = ()) -> list[pb.Token
     return entries
 
 
-class CannedRouter(UnplannedRouter):
+class CannedRouter(PlanlessRouter):
     """Streams ``pieces``: ``...`` waits until ``go`` is set, ``!`` announces the last text.
 
     Attributes:

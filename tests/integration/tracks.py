@@ -24,7 +24,7 @@ from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import free_port
 
-from tests.integration.unplanned_router import UnplannedRouter
+from tests.support.planless_router import PlanlessRouter
 from tests.support.waiting import eventually
 
 EASY: dict[str, Any] = {
@@ -71,7 +71,7 @@ BAD = {
 
 
 @dataclass
-class ScriptedMission(UnplannedRouter, mission_pb2_grpc.MissionServiceServicer):
+class ScriptedMission(PlanlessRouter, mission_pb2_grpc.MissionServiceServicer):
     """Mission whose models follow scripts.
 
     Attributes:

@@ -50,7 +50,7 @@ PARTS: tuple[Part, ...] = ("facts", "compositions", "both")
 ContextLength = Literal["short", "long"]
 _SENTENCES: dict[ContextLength, tuple[int, int]] = {"short": (6, 10), "long": (20, 26)}
 _RECORD_DISTRACTORS = 3
-_SENTENCE_CHARS = (30, 160)
+_SENTENCE_CHARS = (80, 260)
 _SPACED_MARK = re.compile(r" (?=[.,;:!?)])|(?<=\() | (?=' s\b)|(?<= ') (?=s\b)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 VALUE_SEPARATOR = " | "
@@ -100,7 +100,7 @@ def generate_record_questions(
         split: ``train``, ``dev`` or ``held_out``; the parts of the latter two take turns.
         seed: Seed of the split (``compositions.SPLIT_SEEDS``).
         count: Number of questions.
-        length: ``short`` contexts of about 250 tokens, or ``long`` ones of about 600.
+        length: ``short`` contexts of about 200 tokens, or ``long`` ones of about 650.
 
     Returns:
         Records whose first answer is the complete wanted reply. Their passage has one sentence a

@@ -101,7 +101,7 @@ def compute_outcomes(
     Args:
         engine: Started engine with the adapters.
         records: Questions about record facts.
-        tree: Plans.
+        tree: Plans that are run.
         adapters: Adapter of each task; a task without one runs on the base model.
     """
     runs = _run_all(engine, records, tree, adapters)

@@ -17,7 +17,7 @@ from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, load_backbone
 from bem.engine import LLMEngine
 from bem.policy.actions import CONTRACTS, FIXED_PLAN, Plan, check_plan, parse_action
-from bem.policy.artifact import read_policy
+from bem.policy.artifact import PolicyArtifact, read_policy
 
 from bem_fleet.data.compositions import SPLIT_SEEDS
 from bem_fleet.data.held_out import HELD_OUT, final_evaluation
@@ -81,29 +81,11 @@ def compare(
     engine.start()
     try:
         policy = read_policy(folders.policy, base_digest=backbone.digest)
-        seed = policy.card.seed
-        tasks = {task: task for task in PLAN_TASKS}
-        first = next(iter(names.values()))
-
-        def planned(
-            name: str, chosen: tuple[PlanChooser, str], adapters: dict[str, str]
-        ) -> ComparisonSide:
-            system = PlanSystem(engine, name, chosen[0], identity=chosen[1], adapters=adapters)
-            return ComparisonSide(name, (SystemRun(system, seed),), "verbatim")
-
-        monoliths = tuple(
-            ComparisonSide(task, (SystemRun(ChainSystem(engine, name, task), seed),), "verbatim")
-            for task, name in names.items()
-        )
-        one_for_all = dict.fromkeys(CONTRACTS, first)
+        mission, baselines = _sides(engine, names, policy, fixed)
         comparison = Comparison(
             id="router",
-            mission=planned("router", by_policy(policy), tasks),
-            baselines=(
-                *monoliths,
-                planned("monolith under the router's plan", by_policy(policy), one_for_all),
-                planned("fixed plan", always(fixed), tasks),
-            ),
+            mission=mission,
+            baselines=baselines,
             items=tuple(items),
             data_name=f"record-facts, {split}",
             data_digest=policy.card.data_digest,
@@ -115,6 +97,31 @@ def compare(
         return evaluate(comparison, cache=cache)
     finally:
         engine.close(drain=True)
+
+
+def _sides(
+    engine: LLMEngine, names: dict[str, str], policy: PolicyArtifact, fixed: Plan
+) -> tuple[ComparisonSide, tuple[ComparisonSide, ...]]:
+    """Return the router and the baselines, of which the first monolith is the main one."""
+    seed = policy.card.seed
+    tasks = {task: task for task in PLAN_TASKS}
+    one_for_all = dict.fromkeys(CONTRACTS, next(iter(names.values())))
+
+    def planned(
+        name: str, chosen: tuple[PlanChooser, str], adapters: dict[str, str]
+    ) -> ComparisonSide:
+        system = PlanSystem(engine, name, chosen[0], identity=chosen[1], adapters=adapters)
+        return ComparisonSide(name, (SystemRun(system, seed),), "verbatim")
+
+    monoliths = tuple(
+        ComparisonSide(task, (SystemRun(ChainSystem(engine, name, task), seed),), "verbatim")
+        for task, name in names.items()
+    )
+    return planned("router", by_policy(policy), tasks), (
+        *monoliths,
+        planned("monolith under the router's plan", by_policy(policy), one_for_all),
+        planned("fixed plan", always(fixed), tasks),
+    )
 
 
 def record_items(split: str, count: int) -> tuple[EvaluationItem, ...]:
