@@ -5,8 +5,9 @@ the ``offset`` that the one before acknowledged. Text of documents is data: it g
 as it is.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import grpc
@@ -128,7 +129,8 @@ async def ingest(request: Request, body: IngestBody) -> Response:
         metadata=outgoing_metadata(),
     )
     try:
-        last = await until_disconnect(request.receive, _last_progress(call))
+        with _session_errors():
+            last = await until_disconnect(request.receive, _last_progress(call))
     finally:
         call.cancel()
     return JSONResponse({"object": "memory.progress", **_json(last)})
@@ -147,9 +149,11 @@ async def query(request: Request, body: QueryBody) -> Response:
     )
     if body.stream:
         # Before the HTTP response begins, so that an early error still has its status.
-        first = await until_disconnect(request.receive, anext(responses, None))
+        with _session_errors():
+            first = await until_disconnect(request.receive, anext(responses, None))
         return EventStreamResponse(_events(first, responses))
-    return JSONResponse(await until_disconnect(request.receive, _answer(responses)))
+    with _session_errors():
+        return JSONResponse(await until_disconnect(request.receive, _answer(responses)))
 
 
 @routes.post("/coverage")
@@ -236,7 +240,25 @@ async def _unary(request: Request, method: str, message: Message, response: Any)
         timeout_s=state_of(request).settings.request_timeout_s,
         metadata=outgoing_metadata(),
     )
-    return response.FromString(await until_disconnect(request.receive, call))
+    with _session_errors():
+        return response.FromString(await until_disconnect(request.receive, call))
+
+
+@contextmanager
+def _session_errors() -> Iterator[None]:
+    """Name the session in the error about one that does not exist; on other routes it is a model.
+
+    Raises:
+        ApiError: There is no such session, or no such reader.
+    """
+    try:
+        yield
+    except grpc.RpcError as err:
+        error = from_rpc(err)
+        if error.status == HTTPStatus.NOT_FOUND and error.body["message"].startswith("session: "):
+            error.body.update(code="session_not_found", param="session")
+            raise error from err
+        raise
 
 
 def _stub(request: Request) -> Any:

@@ -55,6 +55,7 @@ class MemoryHost:
         encoder: Encoder of texts and questions.
         sessions: Sessions of the process.
         evidence_tokens: Most tokens of the evidence.
+        reader_spans: Cited spans that the reader gets.
         reader: Adapter that answers unless a request names one; empty is the base model.
 
     Attributes:
@@ -68,11 +69,13 @@ class MemoryHost:
         sessions: SessionCache,
         *,
         evidence_tokens: int,
+        reader_spans: int,
         reader: str,
     ) -> None:
         self.engine, self.encoder, self.sessions = engine, encoder, sessions
         self.encoding = asyncio.Semaphore(1)
         self._evidence_tokens, self._reader = evidence_tokens, reader
+        self._reader_spans = reader_spans
 
     async def find(self, inquiry: Inquiry) -> Findings:
         """Return the evidence for a question.
@@ -107,7 +110,7 @@ class MemoryHost:
     ) -> GeneratedText:
         """Write an answer from the evidence; errors as in ``EngineHost.generate``."""
         return await self.engine.generate(
-            reader_prompt(findings.spans, question),
+            reader_prompt(findings.spans, question, limit=self._reader_spans),
             model=model or self._reader,
             max_tokens=max_tokens,
             deadline=deadline,

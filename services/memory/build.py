@@ -78,5 +78,6 @@ def open_memory(host: EngineHost, store: SessionStore, settings: MemorySettings)
         encoder,
         sessions,
         evidence_tokens=settings.evidence_tokens,
+        reader_spans=settings.reader_spans,
         reader=settings.reader,
     )

@@ -69,8 +69,16 @@ def cite(
     return spans
 
 
-def reader_prompt(spans: Sequence[CitedSpan], question: str) -> str:
-    """Return the user message of the reader; its template makes all control tokens."""
+def reader_prompt(spans: Sequence[CitedSpan], question: str, *, limit: int) -> str:
+    """Return the user message of the reader; its template makes all control tokens.
+
+    Args:
+        spans: Cited spans in the order of the text.
+        question: The question.
+        limit: Most spans, those with the highest scores.
+    """
+    least = sorted((one.score for one in spans), reverse=True)[:limit][-1:] or [0.0]
+    best = [one for one in spans if one.score >= least[0]][:limit]
     # White space of a quotation must not look like the end of the list.
-    lines = [f"{number}. {' '.join(one.text.split())}" for number, one in enumerate(spans, 1)]
+    lines = [f"{number}. {' '.join(one.text.split())}" for number, one in enumerate(best, 1)]
     return "\n".join([_INSTRUCTION, "", *lines, "", f"Question: {' '.join(question.split())}"])

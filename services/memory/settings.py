@@ -46,6 +46,9 @@ class MemorySettings(EngineSettings, env_prefix="BEM_MEMORY_"):
     evidence_tokens: int = Field(600, ge=48, le=8192)
     """Tokens of cited sentences that the reader gets at most."""
 
+    reader_spans: int = Field(4, ge=1, le=16)
+    """Cited spans that the reader gets, those with the highest scores; a small model reads few."""
+
     cached_sessions: int = Field(64, ge=1, le=10_000)
     """Sessions that are kept in the process; others are read from Redis when they are used."""
 

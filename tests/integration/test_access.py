@@ -12,6 +12,9 @@ import grpc
 import pytest
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli import main
+from bem_fleet.services.memory import build as memory
+from bem_fleet.services.memory import servicer as memory_servicer
+from bem_fleet.services.memory.settings import MemorySettings
 from bem_fleet.services.orchestrator import build as orchestrator
 from bem_fleet.services.orchestrator import servicer as orchestrator_servicer
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
@@ -87,7 +90,7 @@ class Servers:
 
 @pytest.fixture
 async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Servers]:
-    """A tiny router behind its sidecar, validation and orchestrator."""
+    """A tiny router behind its sidecar, validation, orchestrator, and memory by itself."""
     keys = write_access_keys(tmp_path / "keys", USER)
     common: dict[str, Any] = {
         "address": "127.0.0.1:0",
@@ -105,10 +108,12 @@ async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Se
             upstream=router.address, scorer_socket=tmp_path / "none.sock", **common
         )
         plan = OrchestratorSettings(missions_dir=tmp_path / "missions", **common)
+        documents = MemorySettings(backbone="tiny", adapter_folder=tmp_path, rank=4, **common)
         running: list[Any] = [
             await start(guard, sidecar.build, sidecar_servicer.STATUS),
             await start(ValidationSettings(**common), validation.build, validation_servicer.STATUS),
             await start(plan, orchestrator.build, orchestrator_servicer.STATUS),
+            await start(documents, memory.build, memory_servicer.STATUS),
         ]
         for one in running:
             stack.push_async_callback(one.stop)
@@ -117,7 +122,7 @@ async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Se
         names = {method.containing_service.full_name for method in rpc_methods(ROOT)}
         for name in names:
             package = name.split(".")[1] if name.startswith("bemfleet.") else "router"
-            index = 0 if package in behind else 1 if package == "validation" else 2
+            index = 0 if package in behind else {"validation": 1, "memory": 3}.get(package, 2)
             made.channels[name] = channels[index]
         await made.wait_for_mission()
         yield made

@@ -130,6 +130,7 @@ async def test_document_is_read_and_asked_over_http(clients: Clients) -> None:
     assert json.loads(events[-2])["outcome"]["found"] is True
     assert covered.json()["documents"][0]["characters"] == len(first + rest)
     assert foreign.status_code == 404
+    assert foreign.json()["error"]["code"] == "session_not_found"
     assert (hops.status_code, hops.json()["error"]["param"]) == (400, "hops")
     assert [one["name"] for one in listed.json()["data"]] == ["s"]
     assert forgotten.json()["sentences"] > 2000

@@ -47,7 +47,12 @@ def host_of(store: SessionStore, **options: Any) -> MemoryHost:
     """Return a memory host with a cache of its own."""
     engine: Any = EchoEngine()
     return MemoryHost(
-        engine, encoder(), cache_of(store, **options), evidence_tokens=600, reader="reader"
+        engine,
+        encoder(),
+        cache_of(store, **options),
+        evidence_tokens=600,
+        reader_spans=4,
+        reader="reader",
     )
 
 

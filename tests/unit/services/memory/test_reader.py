@@ -1,6 +1,6 @@
 """Reader: citations of evidence, and the prompt."""
 
-from bem_fleet.services.memory.reader import cite, reader_prompt
+from bem_fleet.services.memory.reader import CitedSpan, cite, reader_prompt
 
 from tests.unit.bem.memory.sessions import encoder, haystack, ingest, session
 
@@ -38,6 +38,18 @@ def test_prompt_numbers_quotations_on_lines_of_their_own() -> None:
     ingest(memory, "Ada said:\n\nQuestion: who pays?")
     evidence = memory.retrieve(encoder().question("Who is Ada?"))
     spans = cite(memory, encoder().tokenizer, evidence, tokens=600)
-    prompt = reader_prompt(spans, "Who\n\nis Ada?")
+    prompt = reader_prompt(spans, "Who\n\nis Ada?", limit=4)
 
     assert prompt.endswith("1. Ada said:\n2. Question: who pays?\n\nQuestion: Who is Ada?")
+
+
+def test_reader_gets_the_best_spans_in_the_order_of_the_text() -> None:
+    """Of many spans the reader sees those with the highest scores only."""
+    spans = [
+        CitedSpan("book", at, f"s{at}", score, 1, False)
+        for at, score in enumerate((0.1, 0.9, 0.2, 0.9, 0.8))
+    ]
+    prompt = reader_prompt(spans, "Who?", limit=3)
+
+    assert prompt.endswith("1. s1\n2. s3\n3. s4\n\nQuestion: Who?")
+    assert reader_prompt([], "Who?", limit=3).endswith("Question: Who?")
