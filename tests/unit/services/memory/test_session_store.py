@@ -72,6 +72,7 @@ async def test_quota_counts_sessions_that_have_not_ended(redis_server: RedisServ
         assert [name for name, _ in await store.sessions(KEY.owner)] == ["a", "c", "notes"]
 
 
+@pytest.mark.slow
 async def test_unused_session_ends_and_use_renews_it(redis_server: RedisServer) -> None:
     """A session that is read lives on; one that is not read ends with all its keys."""
     async with stored(redis_server, ttl_s=2) as store:
