@@ -33,6 +33,7 @@ KEYS = {
         *("bem:canary:default/router/a", "bem:audit", "bem:audit:head"),
     ),
     "orchestrator": ("bem:audit", "bem:audit:head"),
+    "router": ("bem:decisions",),
     "memory": ("bem:memory:0:sessions", "bem:memory:0:session:a:head"),
     "safety": ("bem:audit", "bem:audit:head", "bem:safety:strength"),
     "witness": ("bem:audit", "bem:audit:head"),
