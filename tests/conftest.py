@@ -1,6 +1,7 @@
 """Fixtures and plugins of all tests."""
 
-from collections.abc import Iterator
+import gc
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,20 @@ settings.register_profile("untimed", settings(), deadline=None)
 settings.load_profile("untimed")
 
 _PROCESS_SUITES = ("integration", "e2e", "cluster")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from walking modules and items, which live to the end.
+
+    It took 9 of 20 s of the unit tests' collection, in each worker.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
