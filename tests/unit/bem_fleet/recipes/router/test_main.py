@@ -11,6 +11,7 @@ from bem.policy.artifact import read_policy
 from bem.testing import tiny_backbone
 from bem.training.trainer import TrainingConfig
 from bem_fleet.recipes.router import __main__ as command
+from bem_fleet.recipes.router.plan_outcomes import UNSCOPED_ACTIONS
 from bem_fleet.recipes.router.step_examples import PLAN_TASKS
 
 
@@ -39,10 +40,10 @@ def test_adapters_outcomes_and_policy_are_made(
     adapters = tmp_path / "adapters"
     for task in PLAN_TASKS:
         trained = ["train", "--task", task, "--out", str(adapters), "--epochs", "1", "--rank", "2"]
-        command.main([*shared, *trained])
+        command.main([*shared, *trained, "--sites", "o_proj"])
     for split in ("train", "dev"):
         run = ["outcomes", "--split", split, "--adapters", str(adapters)]
-        command.main([*shared, *run, "--out", str(tmp_path / split)])
+        command.main([*shared, *run, "--out", str(tmp_path / split), "--unscoped"])
     tables = ["--train", str(tmp_path / "train"), "--dev", str(tmp_path / "dev")]
     fit = ["--out", str(tmp_path / "policy"), "--clone-steps", "2", "--updates", "1"]
     command.main([*shared, "policy", *tables, *fit])
@@ -50,6 +51,8 @@ def test_adapters_outcomes_and_policy_are_made(
     digest = tiny_backbone().digest
     card = read_adapter(adapters / "retrieve", base_digest=digest).card
     assert (card.name, card.rank, card.metrics["items"]) == ("retrieve", 2, 3)
+    assert card.kinds == ["o_proj"]
     policy = read_policy(tmp_path / "policy", base_digest=digest)
     assert policy.card.metrics["items"] == 3
     assert len(policy.card.kl) == 1
+    assert {str(action) for action in UNSCOPED_ACTIONS} <= set(policy.card.actions)
