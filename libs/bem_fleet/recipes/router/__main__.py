@@ -7,6 +7,7 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bem.adapters.artifact import AdapterCard, save_adapter
 from bem.adapters.bank import AdapterBank
@@ -23,6 +24,13 @@ from bem.training.trainer import AdapterTrainer, TrainingConfig
 from bem_fleet.data.compositions import SPLIT_SEEDS
 from bem_fleet.data.record_facts import ITEMS, generate_record_questions
 from bem_fleet.data.records import Record
+from bem_fleet.recipes.router.adapter_mixtures import (
+    XLoraTraining,
+    export_tasks,
+    open_xlora,
+    save_xlora,
+    train_xlora,
+)
 from bem_fleet.recipes.router.plan_outcomes import (
     UNSCOPED_ACTIONS,
     compute_outcomes,
@@ -36,6 +44,7 @@ from bem_fleet.recipes.router.step_examples import (
     encode_examples,
     loss_tokens,
     step_examples,
+    token_pairs,
 )
 
 PROG = "python -m bem_fleet.recipes.router"
@@ -120,6 +129,32 @@ def policy(arguments: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(card.metrics, indent=2) + "\n")
 
 
+def xlora(arguments: argparse.Namespace) -> None:
+    """Train the X-LoRA classifier over the tasks' adapters on whole questions and replies."""
+    backbone = load_backbone(cache=arguments.cache / "models")
+    records = _records("train", arguments.items)
+    settings = XLoraTraining(
+        epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=arguments.seed
+    )
+    sequences = token_pairs(backbone, step_examples(records, "monolith-direct"))
+    with TemporaryDirectory() as exported:
+        adapters = export_tasks(backbone, arguments.adapters, Path(exported))
+        model = open_xlora(backbone, adapters, settings)
+        measured = train_xlora(model, sequences, settings)
+    save_xlora(arguments.out, model, settings, command=_command(), measured=measured)
+    sys.stdout.write(json.dumps(measured, indent=2) + "\n")
+
+
+def _add_xlora(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("xlora", help="train X-LoRA over the tasks' adapters")
+    command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
+    command.add_argument("--out", type=Path, required=True, help="folder of the classifier")
+    command.add_argument("--epochs", type=int, default=3)
+    command.add_argument("--learning-rate", type=float, default=1e-3)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=xlora)
+
+
 def _training_folder(arguments: argparse.Namespace) -> Path:
     """Return the folder of a training's checkpoints; other settings have another one."""
     name = f"{arguments.task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
@@ -168,6 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--unscoped", action="store_true", help="also last steps that see the passages"
     )
     command.set_defaults(run=outcomes)
+    _add_xlora(commands)
     command = commands.add_parser("policy", help="train the policy on outcomes")
     command.add_argument("--train", type=Path, required=True, help="outcomes of train")
     command.add_argument("--dev", type=Path, required=True, help="outcomes of dev")

@@ -27,7 +27,8 @@ from tqdm import tqdm
 from bem_fleet.recipes.router.step_examples import PLAN_TASKS
 
 _ROUTER = "arrow_router"
-_CLASSIFIER = "classifier.safetensors"
+CLASSIFIER = "classifier.safetensors"
+"""File of the weights of an X-LoRA classifier."""
 _CARD = "xlora.json"
 
 
@@ -167,7 +168,7 @@ def save_xlora(
     """Write the classifier and its card."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.base_model.internal_xlora_classifier.state_dict()
-    save_file({name: one.contiguous() for name, one in state.items()}, folder / _CLASSIFIER)
+    save_file({name: one.contiguous() for name, one in state.items()}, folder / CLASSIFIER)
     card = {"settings": asdict(settings), "command": command, "metrics": measured}
     (folder / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -181,7 +182,7 @@ def read_xlora(backbone: Backbone, adapters: Sequence[Path], folder: Path) -> An
     try:
         card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
         model = open_xlora(backbone, adapters, XLoraTraining(**card["settings"]))
-        state = load_file(folder / _CLASSIFIER)
+        state = load_file(folder / CLASSIFIER)
         model.base_model.internal_xlora_classifier.load_state_dict(state)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as err:
         raise ArtifactFormatError(f"{folder.name}: no X-LoRA: {err}; train it again") from err

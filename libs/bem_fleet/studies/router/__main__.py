@@ -105,12 +105,16 @@ def _sides(runs: Sequence[SeedRun], fixed: Plan) -> list[ComparisonSide]:
         choose, identity = always(fixed)
         return PlanSystem(run.engine, "fixed plan", choose, identity=identity, adapters=ADAPTERS)
 
+    def mixture(name: str) -> Callable[[SeedRun], System]:
+        return lambda run: run.mixtures[name]
+
     planned = "monolith under the router's plan"
     return [
         side("router", router),
         *(side(task, chain(task)) for task in runs[0].monoliths),
         side(planned, one_for_all),
         side("fixed plan", same_plan),
+        *(side(name, mixture(name)) for name in runs[0].mixtures),
     ]
 
 
@@ -167,10 +171,26 @@ def _folders(arguments: argparse.Namespace) -> list[RouterFolders]:
     given = dict(zip(MONOLITHS, (arguments.direct, arguments.chain), strict=True))
     return [
         RouterFolders(
-            tasks, {task: folders[place] for task, folders in given.items() if folders}, policy
+            tasks,
+            {task: folders[place] for task, folders in given.items() if folders},
+            policy,
+            xlora=arguments.xlora[place] if arguments.xlora else None,
+            arrow=arguments.arrow,
         )
         for place, (tasks, policy) in enumerate(zip(arguments.tasks, arguments.policy, strict=True))
     ]
+
+
+def _check_folders(parser: argparse.ArgumentParser, parsed: argparse.Namespace) -> None:
+    """End the command if there is no monolith, or a seed lacks a folder."""
+    if not (parsed.direct or parsed.chain):
+        parser.error("--direct or --chain: at least one monolith is needed")
+    for option in ("policy", "direct", "chain", "xlora"):
+        if len(getattr(parsed, option)) not in {0, len(parsed.tasks)}:
+            parser.error(
+                f"--{option}: {len(getattr(parsed, option))} folders for {len(parsed.tasks)} "
+                "seeds; give one for each folder of --tasks, in the same order"
+            )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -181,6 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
         ("--policy", True, "folder of the policy"),
         ("--direct", False, "folder of the direct monolith"),
         ("--chain", False, "folder of the chain monolith"),
+        ("--xlora", False, "folder of the X-LoRA classifier over the tasks' adapters"),
     ):
         parser.add_argument(
             option,
@@ -193,6 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--fixed", nargs="*", default=[], help="best fixed plan of dev: one action a step"
     )
+    parser.add_argument("--arrow", action="store_true", help="compare with Arrow too")
     parser.add_argument("--split", choices=SPLITS, default="dev")
     parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
     parser.add_argument(
@@ -204,14 +226,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--report", type=Path, required=True, help="path without suffix")
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parsed = parser.parse_args(arguments)
-    if not (parsed.direct or parsed.chain):
-        parser.error("--direct or --chain: at least one monolith is needed")
-    for option in ("policy", "direct", "chain"):
-        if len(getattr(parsed, option)) not in {0, len(parsed.tasks)}:
-            parser.error(
-                f"--{option}: {len(getattr(parsed, option))} folders for {len(parsed.tasks)} "
-                "seeds; give one for each folder of --tasks, in the same order"
-            )
+    _check_folders(parser, parsed)
     run(parsed)
 
 

@@ -1,5 +1,6 @@
 """Tests of the recipes' command, on the tiny base model."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from bem.training.trainer import TrainingConfig
 from bem_fleet.recipes.router import __main__ as command
 from bem_fleet.recipes.router.plan_outcomes import UNSCOPED_ACTIONS
 from bem_fleet.recipes.router.step_examples import PLAN_TASKS
+
+from tests.support.random_adapters import write_adapter
 
 
 @pytest.fixture
@@ -56,3 +59,23 @@ def test_adapters_outcomes_and_policy_are_made(
     assert policy.card.metrics["items"] == 3
     assert len(policy.card.kl) == 1
     assert {str(action) for action in UNSCOPED_ACTIONS} <= set(policy.card.actions)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_mixture_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card of X-LoRA says that its classifier had gradients and moved."""
+    monkeypatch.setattr("sys.argv", ["x", "xlora"])
+    for seed, task in enumerate(PLAN_TASKS):
+        write_adapter(tmp_path / "tasks", tiny_backbone(), task, seed=seed, constant_code=True)
+
+    command.main([
+        *("--items", "2", "xlora", "--adapters", str(tmp_path / "tasks")),
+        *("--out", str(tmp_path / "xlora"), "--epochs", "1"),
+    ])  # fmt: skip
+
+    card = json.loads((tmp_path / "xlora" / "xlora.json").read_text())
+    assert card["metrics"]["first_gradient"] > 0
+    assert card["metrics"]["moved"] > 0
+    assert card["settings"]["epochs"] == 1

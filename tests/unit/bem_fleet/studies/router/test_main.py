@@ -20,12 +20,13 @@ def write_seed(folder: Path, seed: int) -> Path:
     """Write the adapters and the policy of one training seed."""
     backbone = tiny_backbone()
     for place, task in enumerate((*PLAN_TASKS, "monolith-chain")):
-        write_adapter(folder, backbone, task, seed=10 * seed + place)
+        write_adapter(folder, backbone, task, seed=10 * seed + place, constant_code=True)
     save_policy(folder / "policy", tiny_policy(seed, base_digest=backbone.digest))
     return folder
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_the_router_is_compared_on_dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One report has all seeds of all sides; clusters are subjects and dev opens nothing."""
 
@@ -42,7 +43,7 @@ def test_the_router_is_compared_on_dev(tmp_path: Path, monkeypatch: pytest.Monke
         *("--policy", *(str(folder / "policy") for folder in folders)),
         *("--chain", *(str(folder / "monolith-chain") for folder in folders)),
         *("--report", str(tmp_path / "report"), "--cache", str(tmp_path / "cache")),
-        *("--items", "3", "--fixed", "general/passages/suffix/0"),
+        *("--items", "3", "--arrow", "--fixed", "general/passages/suffix/0"),
     ])  # fmt: skip
 
     report = json.loads((tmp_path / "report.json").read_text())
@@ -51,7 +52,7 @@ def test_the_router_is_compared_on_dev(tmp_path: Path, monkeypatch: pytest.Monke
     assert report["seeds"] == [3, 4]
     assert report["held_out"] == {}
     names = {other["baseline"]["name"] for other in report["others"]}
-    assert names == {"monolith under the router's plan", "fixed plan"}
+    assert names == {"monolith under the router's plan", "fixed plan", "Arrow"}
     stages = report["regret"]["stages"]
     assert list(stages) == ["plan", "retrieve", "reason", "formalize", "general"]
     lacking = sum(row["estimate"] for stage, row in stages.items() if stage != "plan")
