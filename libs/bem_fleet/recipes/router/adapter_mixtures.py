@@ -118,7 +118,7 @@ def train_xlora(
     Args:
         model: Model of ``open_xlora``.
         sequences: Token ids of each prompt and reply.
-        settings: Settings.
+        settings: Epochs, batch, learning rate and seed of the training.
 
     Returns:
         ``first_gradient`` and ``moved``, the norms of the first step's gradient and of the change

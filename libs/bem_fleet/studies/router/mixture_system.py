@@ -39,7 +39,7 @@ class MixtureSystem:
         """Answer all conversations and yield (index, response).
 
         Args:
-            chats: Conversations.
+            chats: Conversations, each with the user's message last.
             decoding: Decoding settings; the temperature is 0.
             seed: Unused, as decoding is greedy.
 
