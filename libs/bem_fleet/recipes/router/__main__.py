@@ -7,9 +7,11 @@ import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bem.adapters.artifact import AdapterCard, save_adapter
 from bem.adapters.bank import AdapterBank
+from bem.adapters.site import TARGET_MODULES
 from bem.backbone import load_backbone
 from bem.engine import LLMEngine
 from bem.policy.actions import DEFAULT_ACTIONS
@@ -22,7 +24,19 @@ from bem.training.trainer import AdapterTrainer, TrainingConfig
 from bem_fleet.data.compositions import SPLIT_SEEDS
 from bem_fleet.data.record_facts import ITEMS, generate_record_questions
 from bem_fleet.data.records import Record
-from bem_fleet.recipes.router.plan_outcomes import compute_outcomes, read_outcomes, save_outcomes
+from bem_fleet.recipes.router.adapter_mixtures import (
+    XLoraTraining,
+    export_tasks,
+    open_xlora,
+    save_xlora,
+    train_xlora,
+)
+from bem_fleet.recipes.router.plan_outcomes import (
+    UNSCOPED_ACTIONS,
+    compute_outcomes,
+    read_outcomes,
+    save_outcomes,
+)
 from bem_fleet.recipes.router.policy_recipe import PolicyProvenance, make_policy
 from bem_fleet.recipes.router.step_examples import (
     MONOLITHS,
@@ -30,6 +44,7 @@ from bem_fleet.recipes.router.step_examples import (
     encode_examples,
     loss_tokens,
     step_examples,
+    token_pairs,
 )
 
 PROG = "python -m bem_fleet.recipes.router"
@@ -43,6 +58,7 @@ def train(arguments: argparse.Namespace) -> None:
     count = len(backbone.layers)
     config = TrainingConfig(
         layers=tuple(range(count // 2, count)),
+        kinds=tuple(arguments.sites),
         rank=arguments.rank,
         control=False,
         epochs=arguments.epochs,
@@ -56,8 +72,7 @@ def train(arguments: argparse.Namespace) -> None:
         first_layer=min(config.layers),
         feature_layer=config.feature_layer,
     )
-    name = f"{arguments.task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
-    trainer = AdapterTrainer(backbone, config, arguments.cache / "training" / f"router-{name}")
+    trainer = AdapterTrainer(backbone, config, _training_folder(arguments))
     trainer.run(examples)
     card = AdapterCard(
         name=arguments.task,
@@ -81,6 +96,7 @@ def outcomes(arguments: argparse.Namespace) -> None:
     """Run all plans on the items of a split and write the outcomes."""
     records = _records(arguments.split, arguments.items)
     backbone = load_backbone(cache=arguments.cache / "models")
+    actions = (*DEFAULT_ACTIONS, *(UNSCOPED_ACTIONS if arguments.unscoped else ()))
     folders = [arguments.adapters / task for task in PLAN_TASKS]
     bank = AdapterBank.for_artifact(backbone, folders[0], slots=len(folders))
     for folder in folders:
@@ -89,7 +105,7 @@ def outcomes(arguments: argparse.Namespace) -> None:
     engine.start()
     try:
         found = compute_outcomes(
-            engine, records, PlanTree(DEFAULT_ACTIONS), {task: task for task in PLAN_TASKS}
+            engine, records, PlanTree(actions), {task: task for task in PLAN_TASKS}
         )
     finally:
         engine.close(drain=True)
@@ -111,6 +127,41 @@ def policy(arguments: argparse.Namespace) -> None:
     )
     card = save_policy(arguments.out, artifact)
     sys.stdout.write(json.dumps(card.metrics, indent=2) + "\n")
+
+
+def xlora(arguments: argparse.Namespace) -> None:
+    """Train the X-LoRA classifier over the tasks' adapters on whole questions and replies."""
+    backbone = load_backbone(cache=arguments.cache / "models")
+    records = _records("train", arguments.items)
+    settings = XLoraTraining(
+        epochs=arguments.epochs, learning_rate=arguments.learning_rate, seed=arguments.seed
+    )
+    sequences = token_pairs(backbone, step_examples(records, "monolith-direct"))
+    with TemporaryDirectory() as exported:
+        adapters = export_tasks(backbone, arguments.adapters, Path(exported))
+        model = open_xlora(backbone, adapters, settings)
+        measured = train_xlora(model, sequences, settings)
+    save_xlora(arguments.out, model, settings, command=_command(), measured=measured)
+    sys.stdout.write(json.dumps(measured, indent=2) + "\n")
+
+
+def _add_xlora(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("xlora", help="train X-LoRA over the tasks' adapters")
+    command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
+    command.add_argument("--out", type=Path, required=True, help="folder of the classifier")
+    command.add_argument("--epochs", type=int, default=3)
+    command.add_argument("--learning-rate", type=float, default=1e-3)
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(run=xlora)
+
+
+def _training_folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder of a training's checkpoints; other settings have another one."""
+    name = f"{arguments.task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
+    if len(arguments.sites) < len(TARGET_MODULES):
+        name += f"-{arguments.sites[0]}"
+    folder: Path = arguments.cache / "training" / f"router-{name}"
+    return folder
 
 
 def _records(split: str, items: int) -> list[Record]:
@@ -136,6 +187,9 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], required=True)
     command.add_argument("--out", type=Path, required=True, help="folder of the adapters")
     command.add_argument("--rank", type=int, default=4)
+    command.add_argument(
+        "--sites", nargs="+", choices=list(TARGET_MODULES), default=list(TARGET_MODULES)
+    )
     command.add_argument("--epochs", type=int, default=3)
     command.add_argument("--learning-rate", type=float, default=2e-3)
     command.add_argument("--dtype", default="bfloat16", help="dtype of the base model")
@@ -145,7 +199,11 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--split", choices=["train", "dev"], required=True)
     command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
     command.add_argument("--out", type=Path, required=True, help="path without suffix")
+    command.add_argument(
+        "--unscoped", action="store_true", help="also last steps that see the passages"
+    )
     command.set_defaults(run=outcomes)
+    _add_xlora(commands)
     command = commands.add_parser("policy", help="train the policy on outcomes")
     command.add_argument("--train", type=Path, required=True, help="outcomes of train")
     command.add_argument("--dev", type=Path, required=True, help="outcomes of dev")

@@ -8,7 +8,7 @@ read it.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ from bem_fleet.scores.answer_match import f1
 
 REPLY_TOKENS = 64
 _GREEDY = Sampling(temperature=0)
+UNSCOPED_ACTIONS = (
+    MacroAction("formalize", "both", "suffix"),
+    MacroAction("general", "both", "suffix"),
+)
+"""Last steps that see the passages beside the values; the ablation of scopes needs them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +89,27 @@ class PlanOutcomes:
             self.exact, self.misses, steps, step_cost=step_cost, miss_cost=miss_cost
         )
         return OutcomeTable(tree, torch.cat([projected, self.evidence], dim=1), rewards)
+
+    def restricted(self, actions: Sequence[MacroAction], horizon: int) -> "PlanOutcomes":
+        """Return the outcomes of the plans of some actions, of at most ``horizon`` steps.
+
+        Args:
+            actions: Actions that these outcomes have.
+            horizon: Most steps of a plan, at most that of these outcomes.
+
+        Raises:
+            InvalidSettingError: The actions make no plan.
+        """
+        plans = self.tree().plans
+        columns = [plans.index(plan) for plan in PlanTree(actions, horizon).plans]
+        return replace(
+            self,
+            actions=tuple(str(action) for action in actions),
+            horizon=horizon,
+            exact=self.exact[:, columns],
+            overlap=self.overlap[:, columns],
+            misses=self.misses[:, columns],
+        )
 
     @property
     def digest(self) -> str:

@@ -107,26 +107,38 @@ def policy_metrics(
         "fixed_plan": " > ".join(str(action) for action in table.tree.plans[fixed]),
         "largest_kl": max((update.kl for update in trained.updates), default=0.0),
         "accepted_updates": sum(update.accepted for update in trained.updates),
-        **_flip_rates(trained, table, chosen),
+        "flip_rate": session_flip_rate(chosen),
+        "flip_rate_with_hysteresis": session_flip_rate(held_plans(trained, table, chosen)),
     }
 
 
 @torch.no_grad()
-def _flip_rates(trained: TrainedPolicy, table: OutcomeTable, chosen: Tensor) -> dict[str, float]:
-    """Return the flip rate in sessions of ten items, with and without hysteresis."""
+def held_plans(trained: TrainedPolicy, table: OutcomeTable, chosen: Tensor) -> Tensor:
+    """Return the plan of each item under hysteresis, ``[N]``, in sessions of ten items.
+
+    Args:
+        trained: Policy whose action values decide whether a switch pays.
+        table: Outcomes of the items, in the order of the sessions.
+        chosen: ``[N]`` plan that the policy prefers for each item.
+    """
     tree = table.tree
     values = trained.values(node_states(tree, table.features))
     ends = [tree.path(place)[-1] for place in range(len(tree.plans))]
     rewards = torch.stack([values[:, node, action] for node, action in ends], 1)
-    free, held = [], []
-    for start in range(0, len(chosen), SESSION_ITEMS):
+    held = []
+    for items in _sessions(len(chosen)):
         memory = PlanHysteresis()
-        items = range(start, min(start + SESSION_ITEMS, len(chosen)))
-        free.append(flip_rate([int(chosen[item]) for item in items]))
-        held.append(
-            flip_rate([memory.choose("s", int(chosen[i]), rewards[i].tolist()).plan for i in items])
-        )
-    return {
-        "flip_rate": sum(free) / len(free),
-        "flip_rate_with_hysteresis": sum(held) / len(held),
-    }
+        held += [memory.choose("s", int(chosen[i]), rewards[i].tolist()).plan for i in items]
+    return torch.tensor(held)
+
+
+def session_flip_rate(plans: Tensor) -> float:
+    """Return the mean flip rate of plans ``[N]`` in sessions of ten items."""
+    rates = [flip_rate([int(plans[item]) for item in items]) for items in _sessions(len(plans))]
+    return sum(rates) / len(rates)
+
+
+def _sessions(count: int) -> list[range]:
+    return [
+        range(start, min(start + SESSION_ITEMS, count)) for start in range(0, count, SESSION_ITEMS)
+    ]

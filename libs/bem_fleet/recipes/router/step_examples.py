@@ -77,6 +77,12 @@ def encode_examples(
     return [replace(one, start=start) for one, (_, start) in zip(encoded, pairs, strict=True)]
 
 
+def token_pairs(backbone: Backbone, examples: Sequence[StepExample]) -> list[TokenPair]:
+    """Return the token ids of each prompt and target."""
+    encoder = PromptEncoder(backbone.tokenizer)
+    return [_tokenise(backbone, encoder, one)[0] for one in examples]
+
+
 def loss_tokens(examples: Sequence[EncodedExample]) -> int:
     """Return the number of tokens that are trained in one epoch, for the parity of two sides."""
     return sum(int((one.labels >= 0).sum()) for one in examples)

@@ -1,5 +1,6 @@
 """Tests of the recipes' command, on the tiny base model."""
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from bem.policy.artifact import read_policy
 from bem.testing import tiny_backbone
 from bem.training.trainer import TrainingConfig
 from bem_fleet.recipes.router import __main__ as command
+from bem_fleet.recipes.router.plan_outcomes import UNSCOPED_ACTIONS
 from bem_fleet.recipes.router.step_examples import PLAN_TASKS
+
+from tests.support.random_adapters import write_adapter
 
 
 @pytest.fixture
@@ -39,10 +43,10 @@ def test_adapters_outcomes_and_policy_are_made(
     adapters = tmp_path / "adapters"
     for task in PLAN_TASKS:
         trained = ["train", "--task", task, "--out", str(adapters), "--epochs", "1", "--rank", "2"]
-        command.main([*shared, *trained])
+        command.main([*shared, *trained, "--sites", "o_proj"])
     for split in ("train", "dev"):
         run = ["outcomes", "--split", split, "--adapters", str(adapters)]
-        command.main([*shared, *run, "--out", str(tmp_path / split)])
+        command.main([*shared, *run, "--out", str(tmp_path / split), "--unscoped"])
     tables = ["--train", str(tmp_path / "train"), "--dev", str(tmp_path / "dev")]
     fit = ["--out", str(tmp_path / "policy"), "--clone-steps", "2", "--updates", "1"]
     command.main([*shared, "policy", *tables, *fit])
@@ -50,6 +54,28 @@ def test_adapters_outcomes_and_policy_are_made(
     digest = tiny_backbone().digest
     card = read_adapter(adapters / "retrieve", base_digest=digest).card
     assert (card.name, card.rank, card.metrics["items"]) == ("retrieve", 2, 3)
+    assert card.kinds == ["o_proj"]
     policy = read_policy(tmp_path / "policy", base_digest=digest)
     assert policy.card.metrics["items"] == 3
     assert len(policy.card.kl) == 1
+    assert {str(action) for action in UNSCOPED_ACTIONS} <= set(policy.card.actions)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_mixture_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card of X-LoRA says that its classifier had gradients and moved."""
+    monkeypatch.setattr("sys.argv", ["x", "xlora"])
+    for seed, task in enumerate(PLAN_TASKS):
+        write_adapter(tmp_path / "tasks", tiny_backbone(), task, seed=seed, constant_code=True)
+
+    command.main([
+        *("--items", "2", "xlora", "--adapters", str(tmp_path / "tasks")),
+        *("--out", str(tmp_path / "xlora"), "--epochs", "1"),
+    ])  # fmt: skip
+
+    card = json.loads((tmp_path / "xlora" / "xlora.json").read_text())
+    assert card["metrics"]["first_gradient"] > 0
+    assert card["metrics"]["moved"] > 0
+    assert card["settings"]["epochs"] == 1
