@@ -9,8 +9,9 @@ from typing import Protocol
 
 import numpy as np
 from bem.memory import MemoryEncoder, SessionConfig, SessionMemory
+from bem.memory.encoder import read_document
 from bem.memory.lexical import content_words
-from bem.memory.sentences import Sentence, SentenceSplitter
+from bem.memory.sentences import Sentence, split_sentences
 
 EVIDENCE = 16
 """Sentences that a question gets at most."""
@@ -18,7 +19,6 @@ EVIDENCE = 16
 KV_TOKEN_BYTES = 23_040
 """Bytes of keys and values of one token of SmolLM2-135M in bfloat16: 30 layers, 3 heads of 64."""
 
-_PART_CHARS = 16_384
 _K1, _B = 1.2, 0.75
 
 
@@ -58,11 +58,8 @@ class MemorySystem:
 
     def read(self, text: str) -> None:
         """Read a text into a new session."""
-        self._session = session = SessionMemory(self._config, self._encoder.modules)
-        for at in range(0, len(text), _PART_CHARS):
-            ends = at + _PART_CHARS >= len(text)
-            part = text[at : at + _PART_CHARS]
-            session.apply(self._encoder.batch(session.cursor, part, "text", ends=ends))
+        self._session = SessionMemory(self._config, self._encoder.modules)
+        read_document(self._session, self._encoder, text)
 
     def evidence(self, question: str) -> list[str]:
         """Return the texts of the retrieved slots."""
@@ -156,12 +153,6 @@ class WindowSystem:
         """Return the window."""
         del question
         return [self._window]
-
-
-def split_sentences(text: str) -> list[Sentence]:
-    """Return the sentences of a whole text."""
-    splitter = SentenceSplitter()
-    return [*splitter.feed(text), *splitter.flush()]
 
 
 def _best(scores: np.ndarray, count: int) -> list[int]:

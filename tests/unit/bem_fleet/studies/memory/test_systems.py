@@ -2,6 +2,7 @@
 
 import pytest
 from bem.memory import SessionConfig
+from bem.memory.sentences import split_sentences
 from bem_fleet.studies.memory.systems import (
     EVIDENCE,
     KV_TOKEN_BYTES,
@@ -9,7 +10,6 @@ from bem_fleet.studies.memory.systems import (
     EvidenceSystem,
     MemorySystem,
     WindowSystem,
-    split_sentences,
 )
 
 from tests.unit.bem.memory.sessions import encoder, haystack
