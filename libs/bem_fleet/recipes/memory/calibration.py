@@ -163,7 +163,7 @@ def fit_logistic(layer: nn.Linear, rows: CalibrationRows) -> None:
 def calibration_error(layer: nn.Linear, rows: CalibrationRows) -> float:
     """Return the ECE of a logistic model on other rows."""
     sure = torch.sigmoid(layer(rows.features)).squeeze(-1)
-    return expected_calibration_error(sure.tolist(), rows.right.tolist(), bins=10)
+    return expected_calibration_error(sure.tolist(), rows.right.tolist())
 
 
 def joined(rows: Sequence[CalibrationRows]) -> CalibrationRows:

@@ -52,7 +52,7 @@ def train_keys(
         modules: Modules to train, with their center and spread.
         train: Sentences and questions to learn from.
         dev: Sentences and questions to choose the epoch by.
-        how: Settings.
+        how: Settings of the training.
     """
     generator = torch.Generator().manual_seed(how.seed)
     optimizer = torch.optim.AdamW([modules.key.weight], lr=how.key_rate, weight_decay=0.01)
@@ -93,7 +93,7 @@ def train_gate(
         modules: Modules to train, with trained keys, from which novelty is computed.
         train: Sentences to learn from.
         dev: Sentences to measure on.
-        how: Settings.
+        how: Settings of the training.
     """
     generator = torch.Generator().manual_seed(how.seed)
     before = {name: one.clone() for name, one in modules.gate.state_dict().items()}

@@ -77,7 +77,7 @@ def train_state(
     Args:
         modules: Modules whose decay is trained.
         strengths: Strengths of writes, as the gate gives them.
-        how: Settings.
+        how: Settings of the training.
     """
     generator = np.random.default_rng(how.seed)
     before = modules.decay_logits.detach().clone()
