@@ -117,6 +117,7 @@ def evaluate(
     lengths: Sequence[int],
     seeds: Sequence[int],
     count: int,
+    books: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield a cell for each length, seed, task and system.
 
@@ -127,16 +128,20 @@ def evaluate(
         lengths: Lengths of the haystack, in tokens.
         seeds: Seeds of items, haystacks and places.
         count: Items of each task.
+        books: Whether haystacks are of books.
     """
     for length in lengths:
         for seed in seeds:
-            asked = asked_text(tokenizer, split, length, seed, count)
+            asked = asked_text(tokenizer, split, length, seed, count, books=books)
             for system in systems:
                 system.read(asked.text)
                 where = {"tokens": length, "seed": seed, "system": system.name}
+                where |= {"cluster": asked.cluster}
                 for task, found in asked.items.items():
                     scores = [recalled(system, item) for item in found]
-                    recall = sum(scores) / max(len(scores), 1)
+                    if not scores:  # a short haystack may have no natural item
+                        continue
+                    recall = sum(scores) / len(scores)
                     yield {**where, "task": task, "recall": recall, "scores": scores}
 
 
@@ -148,6 +153,7 @@ def calibrate(
     lengths: Sequence[int],
     seeds: Sequence[int],
     count: int,
+    books: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield the calibration of each session and, last, of all together.
 
@@ -158,13 +164,15 @@ def calibrate(
         lengths: Lengths of the haystack, in tokens.
         seeds: Seeds of items, haystacks and places.
         count: Items of each task.
+        books: Whether haystacks are of books.
     """
     outcomes = []
     for length in lengths:
         for seed in seeds:
-            asked = asked_text(encoder.tokenizer, split, length, seed, count)
+            asked = asked_text(encoder.tokenizer, split, length, seed, count, books=books)
             outcomes.append(session_outcomes(encoder, asked, budget))
-            yield {"tokens": length, "seed": seed, **calibrations(encoder, outcomes[-1])}
+            where = {"tokens": length, "seed": seed, "cluster": asked.cluster}
+            yield {**where, **calibrations(encoder, outcomes[-1])}
     yield {"tokens": 0, "seed": -1, **calibrations(encoder, all_outcomes(outcomes))}
 
 
@@ -200,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bem_fleet.studies.memory", description=__doc__)
     parser.add_argument("command", choices=["evaluate", "calibrate"])
     parser.add_argument("--split", choices=["train", HELD_OUT], default="train")
+    parser.add_argument("--haystack", choices=["passages", "books"], default="passages")
     parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 32_768, 131_072])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--items", type=int, default=50)
@@ -229,6 +238,7 @@ def _cells(encoder: MemoryEncoder, options: argparse.Namespace) -> Iterator[dict
         "lengths": options.lengths,
         "seeds": options.seeds,
         "count": options.items,
+        "books": options.haystack == "books",
     }
     if options.command == "calibrate":
         return calibrate(encoder, options.budget, **what)

@@ -18,7 +18,7 @@ ABSENT = MemoryItem("single", (), "What is the code of Tolo?", ("The code of Tol
 
 def test_error_is_that_of_the_stated_probabilities() -> None:
     """One kept and found slot: the error is what its probability lacks to 1."""
-    asked = AskedText(haystack(40) + FACT + "\n", {"single": [PRESENT]}, [ABSENT])
+    asked = AskedText(haystack(40) + FACT + "\n", {"single": [PRESENT]}, [ABSENT], "made")
     outcomes = session_outcomes(encoder(), asked, 1024 * 1024)
     found = calibrations(encoder(), outcomes)
     sure = float(encoder().modules.coverages(outcomes.coverage.features)[0])
@@ -31,7 +31,7 @@ def test_error_is_that_of_the_stated_probabilities() -> None:
 
 def test_nothing_kept_has_no_error() -> None:
     """Without a kept answer there is nothing to be calibrated."""
-    asked = AskedText(haystack(10), {"single": [ABSENT]}, [])
+    asked = AskedText(haystack(10), {"single": [ABSENT]}, [], "made")
     found = calibrations(encoder(), session_outcomes(encoder(), asked, 1024 * 1024))
 
     assert found["coverage"] == {"ece": None, "rows": 0, "right": 0.0, "reference_ece": None}
