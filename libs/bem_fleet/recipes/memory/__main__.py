@@ -47,6 +47,9 @@ from bem_fleet.recipes.memory.training_sentences import (
 
 PROG = "python -m bem_fleet.recipes.memory"
 
+CALIBRATION_BUDGETS = (DEFAULT_BUDGET, 4 * MIN_BUDGET, 2 * MIN_BUDGET)
+"""Bytes of the sessions by which confidence and coverage are fitted."""
+
 
 def train_modules(
     backbone: Backbone, *, characters: int, items: int, seed: int
@@ -87,7 +90,7 @@ def train_modules(
 def calibrate(encoder: MemoryEncoder, text: MemoryText) -> dict[str, float]:
     """Fit confidence and coverage on half of a text's items.
 
-    A roomy and a full memory are read, so that evictions count too.
+    Roomy and full memories are read, so that evictions count too.
 
     Args:
         encoder: Encoder with otherwise trained modules.
@@ -97,9 +100,7 @@ def calibrate(encoder: MemoryEncoder, text: MemoryText) -> dict[str, float]:
         ECE of both on the other half, and the number of its rows.
     """
     modules, metrics = encoder.modules, {}
-    sessions = [
-        read_session(encoder, text.text, budget) for budget in (DEFAULT_BUDGET, 2 * MIN_BUDGET)
-    ]
+    sessions = [read_session(encoder, text.text, budget) for budget in CALIBRATION_BUDGETS]
     present = (*text.planted, *text.natural)
     for name, layer, rows, items in (
         ("confidence", modules.confidence, confidence_rows, (*present, *text.absent)),

@@ -6,6 +6,7 @@ import torch
 from bem.memory import MemoryModules
 from bem.memory.modules import NOVELTY_FEATURE
 from bem.memory.slot_store import NOVELTY_KEYS
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as f
 
@@ -121,8 +122,7 @@ def train_gate(
 def gate_auc(modules: MemoryModules, data: TrainingSentences) -> float:
     """Return how often the gate puts a sentence that is asked for above another one, in [0, 1]."""
     logits = modules.gate(modules.standardize(data.states), gate_features(modules, data))
-    asked, other = logits[data.asked], logits[~data.asked].sort().values
-    return float((torch.searchsorted(other, asked).float() / max(len(other), 1)).mean())
+    return float(roc_auc_score(data.asked.numpy(), logits.numpy()))
 
 
 @torch.no_grad()

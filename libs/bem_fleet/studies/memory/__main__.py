@@ -2,8 +2,8 @@
 
 For each length, task and system it reads a haystack with the planted items once and prints the
 share of items whose needed sentences are all in the evidence. No text is generated: this is the
-recall that bounds every reader. ``calibrate`` prints the calibration error of coverage and
-confidence instead; tokens 0 are all sessions together.
+recall that bounds every reader. ``calibrate`` prints calibration error and AUC of coverage
+and confidence instead; tokens 0 are all sessions together.
 """
 
 import argparse

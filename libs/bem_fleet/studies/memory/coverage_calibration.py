@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, dataclass
 
+import torch
 from bem.memory import MemoryEncoder
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from bem_fleet.recipes.memory.calibration import (
@@ -58,13 +60,14 @@ class Calibration:
         ece: Expected calibration error in [0, 1]; None without rows.
         rows: Number of slots or questions.
         right: Share of them that were found, in [0, 1].
-        reference_ece: ECE of the constant that is always right; None without rows.
+        auc: How often a found one has the higher probability, ties counted half, in [0, 1]; None
+            without both outcomes. A constant at the base rate has an ECE near 0 and an AUC of 0.5.
     """
 
     ece: float | None
     rows: int
     right: float
-    reference_ece: float | None
+    auc: float | None
 
 
 def calibrations(encoder: MemoryEncoder, outcomes: SessionOutcomes) -> dict[str, dict[str, object]]:
@@ -81,4 +84,11 @@ def _calibration(layer: nn.Linear, rows: CalibrationRows) -> Calibration:
     if not count:
         return Calibration(None, 0, 0.0, None)
     right = float(rows.right.mean())
-    return Calibration(calibration_error(layer, rows), count, right, 1.0 - right)
+    return Calibration(calibration_error(layer, rows), count, right, _auc(layer, rows))
+
+
+@torch.no_grad()
+def _auc(layer: nn.Linear, rows: CalibrationRows) -> float | None:
+    if len(rows.right.unique()) < 2:
+        return None
+    return float(roc_auc_score(rows.right.numpy(), layer(rows.features).squeeze(-1).numpy()))

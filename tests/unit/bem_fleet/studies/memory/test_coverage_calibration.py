@@ -25,7 +25,9 @@ def test_error_is_that_of_the_stated_probabilities() -> None:
 
     assert found["coverage"]["rows"] == 1
     assert found["coverage"]["ece"] == pytest.approx(1 - sure, abs=1e-6)
+    assert found["coverage"]["auc"] is None
     assert found["confidence"]["right"] == 0.5
+    assert found["confidence"]["auc"] == 1
     assert calibrations(encoder(), all_outcomes([outcomes] * 2))["confidence"]["rows"] == 4
 
 
@@ -34,4 +36,4 @@ def test_nothing_kept_has_no_error() -> None:
     asked = AskedText(haystack(10), {"single": [ABSENT]}, [], "made")
     found = calibrations(encoder(), session_outcomes(encoder(), asked, 1024 * 1024))
 
-    assert found["coverage"] == {"ece": None, "rows": 0, "right": 0.0, "reference_ece": None}
+    assert found["coverage"] == {"ece": None, "rows": 0, "right": 0.0, "auc": None}
