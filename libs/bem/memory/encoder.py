@@ -13,13 +13,16 @@ from bem.memory.lexical import word_hashes
 from bem.memory.modules import GATE_FEATURES, NOVELTY_FEATURE, MemoryModules
 from bem.memory.retrieval import Question
 from bem.memory.sentences import Sentence, SentenceSplitter
-from bem.memory.session import Cursor
+from bem.memory.session import Cursor, SessionMemory
 from bem.memory.slot_format import SLOT_TOKENS, quantize_key
 from bem.memory.slot_tokens import SlotTokenizer, TokenPiece
 from bem.memory.write_batch import WRITE, WriteBatch
 
 MAX_QUESTION_TOKENS = 256
 """Longest question, in tokens."""
+
+PART_CHARS = 16_384
+"""Characters of a part of a whole document."""
 
 
 class SentenceStates(Protocol):
@@ -147,6 +150,23 @@ class MemoryEncoder:
         writes["key"] = quantize_key(self.modules.keys(states).numpy())
         writes["logit"] = self.modules.gate(states, surface).numpy()
         return writes
+
+
+def read_document(
+    memory: SessionMemory, encoder: MemoryEncoder, text: str, name: str = "text"
+) -> None:
+    """Add a whole document to a session, in parts as a client sends them.
+
+    Args:
+        memory: Session with the encoder's modules.
+        encoder: Encoder of the base model.
+        text: The document.
+        name: Name of the document.
+    """
+    for at in range(0, max(len(text), 1), PART_CHARS):
+        part = text[at : at + PART_CHARS]
+        ends = at + PART_CHARS >= len(text)
+        memory.apply(encoder.batch(memory.cursor, part, name, ends=ends))
 
 
 def surface_features(text: str, entities: int, tokens: int) -> Tensor:

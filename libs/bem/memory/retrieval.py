@@ -141,6 +141,35 @@ class WordRarity:
         return total / np.float32(max(sum(weights.values()), 1e-6))
 
 
+def score_features(
+    kept: Slots, state: EntityState | None, question: Question, rarity: WordRarity
+) -> NDArray[np.float32]:
+    """Return what ``ScoreWeights`` weigh, in its order, for each slot: ``[N, 4]``.
+
+    Args:
+        kept: Slots in use, in the order of the text.
+        state: Entity state; None to go without.
+        question: The question.
+        rarity: Rarity of words among these slots.
+    """
+    features = np.zeros((len(kept), 4), np.float32)
+    features[:, 0] = kept["key"].astype(np.float32) @ question.key / KEY_SCALE
+    features[:, 1] = rarity.overlap(question.words.tolist())
+    features[:, 2] = _pointers(kept, state, question.words[: question.entities])
+    features[:, 3] = np.linspace(0, 1, len(kept))
+    return features
+
+
+def _pointers(
+    kept: Slots, state: EntityState | None, entities: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Return how strongly the state points from any entity to each slot, ``[N]`` in [0, 1]."""
+    if state is None or not len(entities):
+        return np.zeros(len(kept), np.float32)
+    pointers: NDArray[np.float32] = np.clip(state.scores(entities, kept["order"]).max(0), 0, 1)
+    return pointers
+
+
 class _Ranking:
     """Scores of all slots for one question.
 
@@ -159,11 +188,11 @@ class _Ranking:
     ) -> None:
         self._kept, self._state, self._question, self._weights = kept, state, question, weights
         self._rarity = WordRarity(kept)
-        scores = weights.dense * (kept["key"].astype(np.float32) @ question.key) / KEY_SCALE
-        scores += weights.words * self._rarity.overlap(question.words.tolist())
-        scores += self._pointers(question.words[: question.entities])
-        scores += weights.recency * np.linspace(0, 1, len(kept))
-        self.scores: NDArray[np.float32] = scores.astype(np.float32)
+        factors = np.array(
+            [weights.dense, weights.words, weights.state, weights.recency], np.float32
+        )
+        features = score_features(kept, state, question, self._rarity)
+        self.scores: NDArray[np.float32] = features @ factors
 
     def second_hop(self, first: NDArray[np.intp]) -> dict[int, float]:
         """Return slots that the words of the best first slots lead to, with their scores."""
@@ -206,10 +235,9 @@ class _Ranking:
 
     def _pointers(self, entities: NDArray[np.integer]) -> NDArray[np.float32]:
         """Return the weighted pointers of the state from any entity to each slot, ``[N]``."""
-        if self._state is None or not len(entities):
-            return np.zeros(len(self._kept), np.float32)
-        pointers = self._state.scores(entities, self._kept["order"]).max(0)
-        weighted: NDArray[np.float32] = np.float32(self._weights.state) * np.clip(pointers, 0, 1)
+        weighted: NDArray[np.float32] = np.float32(self._weights.state) * _pointers(
+            self._kept, self._state, entities
+        )
         return weighted
 
 

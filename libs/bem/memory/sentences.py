@@ -92,3 +92,9 @@ def _sentence_end(text: str, at: int, *, final: bool) -> int | None:
         space = text.rfind(" ", at + 1, limit)
         return limit if space < 0 else space + 1
     return len(text) if final else None
+
+
+def split_sentences(text: str) -> list[Sentence]:
+    """Return the sentences of a whole text; together they spell it."""
+    splitter = SentenceSplitter()
+    return [*splitter.feed(text), *splitter.flush()]

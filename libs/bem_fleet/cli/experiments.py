@@ -17,6 +17,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "safety": ("bem_fleet.recipes.safety",),
     "guard-encoder": ("bem_fleet.recipes.guard",),
     "guard": ("bem_fleet.guard.training",),
+    "memory": ("bem_fleet.recipes.memory",),
 }
 """Module and leading arguments that train something, by name."""
 

@@ -1,4 +1,7 @@
-"""Command line of the data: ``python -m bem_fleet.data {build --set X, cards, splits, leaks}``."""
+"""Command line of the data: ``python -m bem_fleet.data``.
+
+Commands are ``build --set X``, ``cards``, ``splits``, ``leaks`` and ``book-leaks``.
+"""
 
 import argparse
 import sys
@@ -8,6 +11,7 @@ from bem.errors import BemError, DataFormatError
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.data import leak_audit
+from bem_fleet.data.books import FOLDER, audit_books
 from bem_fleet.data.cards import write_cards
 from bem_fleet.data.datasets import DATASETS
 from bem_fleet.data.displaced import DISPLACED_FILE
@@ -55,6 +59,21 @@ def audit_leaks(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{arguments.out.name}: no leak in {len(rows)} parts\n")
 
 
+def audit_book_leaks(arguments: argparse.Namespace) -> None:
+    """Compare the books of every pair of splits and write the table.
+
+    Raises:
+        DataFormatError: Two splits share a text.
+    """
+    rows = audit_books(arguments.folder)
+    arguments.out.write_text(
+        leak_audit.audit_page(rows).replace(" leaks`", " book-leaks`"), encoding="utf-8"
+    )
+    if leaks := leak_audit.find_leaks(rows):
+        raise DataFormatError("\n".join(leaks))
+    sys.stdout.write(f"{arguments.out.name}: no leak in {len(rows)} parts\n")
+
+
 def main() -> int:
     """Parse the arguments and run the command."""
     parser = argparse.ArgumentParser(prog="python -m bem_fleet.data", description=__doc__)
@@ -72,6 +91,10 @@ def main() -> int:
     command.add_argument("--out", type=Path, default=ROOT / "docs/leak_audit.md")
     command.add_argument("--check", action="store_true", help="compare with the table instead")
     command.set_defaults(run=audit_leaks)
+    command = commands.add_parser("book-leaks", help="audit the books of `make books`")
+    command.add_argument("--out", type=Path, default=ROOT / "docs/leak_audit_books.md")
+    command.add_argument("--folder", type=Path, default=FOLDER, help="folder of the archives")
+    command.set_defaults(run=audit_book_leaks)
     arguments = parser.parse_args()
     try:
         arguments.run(arguments)

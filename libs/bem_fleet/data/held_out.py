@@ -39,6 +39,7 @@ HELD_OUT_SETS: Mapping[str, int] = MappingProxyType({
     "passage-qa": 1,
     "compositions": 1,
     "record-facts": 1,
+    "books": 1,
 })  # fmt: skip
 """Number of the draw of each held-out set; a higher one retires the older items."""
 

@@ -16,7 +16,7 @@ from bem_fleet.data.passage_qa import SET, load_passage_qa
 
 _ONSETS = {"train": "b c d f g l m n", HELD_OUT: "p r s t v w z k"}
 _RIMES = {"train": "dor lin sko mar", HELD_OUT: "nor rix vin leth"}
-_VOWELS = "aeio"
+_VOWELS = "aeiou"
 _PLACES = {
     "train": "kitchen garden cellar library stable attic",
     HELD_OUT: "harbour chapel bakery orchard tower mill",
@@ -27,6 +27,7 @@ _CODE = {
     HELD_OUT: ("For {} the registry number was set to {}.", "Which registry number has {}?"),
 }
 _MOVE = {"train": "{} went to the {}.", HELD_OUT: "{} walked over to the {}."}
+_SAME = {"train": "{} has the same one as {}.", HELD_OUT: "{} shares this one with {}."}
 _TAKE = {"train": "{} picked up the {}.", HELD_OUT: "{} took along the {}."}
 
 
@@ -110,8 +111,15 @@ def _multi_query(draw: _Draw) -> MemoryItem:
 
 def _variable_tracking(draw: _Draw) -> MemoryItem:
     first, second = draw.name(), draw.name()
-    needles = (draw.code(first), f"{second} has the same one as {first}.")
+    needles = (draw.code(first), _SAME[draw.split].format(second, first))
     return MemoryItem("variable_tracking", needles, draw.ask_code(second), needles)
+
+
+def _variable_chain(draw: _Draw) -> MemoryItem:
+    first, second, third = draw.name(), draw.name(), draw.name()
+    same = _SAME[draw.split]
+    needles = (draw.code(first), same.format(second, first), same.format(third, second))
+    return MemoryItem("variable_chain", needles, draw.ask_code(third), needles)
 
 
 def _latest_place(draw: _Draw) -> MemoryItem:
@@ -131,16 +139,33 @@ def _place_of_thing(draw: _Draw) -> MemoryItem:
     return MemoryItem("place_of_thing", needles, f"Where is the {thing}?", needles[1:])
 
 
+def _place_before(draw: _Draw) -> MemoryItem:
+    name = draw.name()
+    thing = f"{draw.name().lower()} {draw.random.choice(_THINGS[draw.split].split())}"
+    first, second, third = draw.places(3)
+    move = _MOVE[draw.split]
+    needles = (
+        move.format(name, first),
+        _TAKE[draw.split].format(name, thing),
+        move.format(name, second),
+        move.format(name, third),
+    )
+    question = f"Where was the {thing} before it was in the {third}?"
+    return MemoryItem("place_before", needles, question, needles[1:])
+
+
 TASKS: dict[str, Callable[[_Draw], MemoryItem]] = {
     "single": _single,
     "multi_key": _multi_key,
     "multi_value": _multi_value,
     "multi_query": _multi_query,
     "variable_tracking": _variable_tracking,
+    "variable_chain": _variable_chain,
     "latest_place": _latest_place,
     "place_of_thing": _place_of_thing,
+    "place_before": _place_before,
 }
-"""Makers of the tasks: the first five are RULER's, the last two BABILong's qa1 and qa2."""
+"""Makers of the tasks: the first six are RULER's, the last three BABILong's qa1, qa2 and qa3."""
 
 
 def memory_items(task: str, *, split: str, seed: int, count: int) -> list[MemoryItem]:

@@ -2,7 +2,8 @@
 
 For each length, task and system it reads a haystack with the planted items once and prints the
 share of items whose needed sentences are all in the evidence. No text is generated: this is the
-recall that bounds every reader.
+recall that bounds every reader. ``calibrate`` prints calibration error and AUC of coverage
+and confidence instead; tokens 0 are all sessions together.
 """
 
 import argparse
@@ -29,27 +30,40 @@ from bem.memory.artifact import CARD_FILE, load_modules
 from bem.testing import tiny_backbone
 
 from bem_fleet.data.held_out import HELD_OUT, final_evaluation
-from bem_fleet.data.memory_tasks import TASKS, MemoryItem, haystack, memory_items, plant
+from bem_fleet.data.memory_tasks import MemoryItem
+from bem_fleet.guard.scoring.embedding import MiniLM
+from bem_fleet.studies.memory.asked_text import asked_text
+from bem_fleet.studies.memory.coverage_calibration import (
+    all_outcomes,
+    calibrations,
+    session_outcomes,
+)
+from bem_fleet.studies.memory.sentence_rankers import (
+    Bm25Ranker,
+    Embed,
+    FusedRanker,
+    MiniLmRanker,
+    SentenceRanker,
+)
 from bem_fleet.studies.memory.systems import (
-    Bm25System,
     EvidenceSystem,
     MemorySystem,
+    RetrievalSystem,
+    TruncationSystem,
     WindowSystem,
 )
-
-TOKEN_CHARS = 4
-"""Characters of a token of English, by which lengths in tokens become characters."""
 
 _MIB = 2**20
 _WIDE_WINDOW = 47 * _MIB
 
 
-def systems_of(encoder: MemoryEncoder, budget: int) -> list[EvidenceSystem]:
+def systems_of(encoder: MemoryEncoder, budget: int, embed: Embed) -> list[EvidenceSystem]:
     """Return the memory, its ablations and the baselines at a budget.
 
     Args:
         encoder: Encoder of the base model.
         budget: Bytes of a session.
+        embed: Sentence embeddings of the baselines.
     """
     base = SessionConfig(budget_bytes=budget)
     configs = {
@@ -66,52 +80,100 @@ def systems_of(encoder: MemoryEncoder, budget: int) -> list[EvidenceSystem]:
         MemorySystem(name, encoder, config) for name, config in configs.items()
     ]
     made.append(MemorySystem("memory_one_hop", encoder, base, hops=1))
-    made += [
-        Bm25System("bm25_same_bytes", budget),
-        Bm25System("bm25_unlimited"),
-        Bm25System("bm25_unlimited_two_hops", hops=2),
-        WindowSystem("window_same_bytes", encoder, budget),
-        WindowSystem("window_47_mib", encoder, _WIDE_WINDOW),
+    return made + baselines(encoder, budget, embed)
+
+
+def baselines(encoder: MemoryEncoder, budget: int, embed: Embed) -> list[EvidenceSystem]:
+    """Return retrieval in one hop and two, truncation and KV windows.
+
+    Args:
+        encoder: Encoder of the base model.
+        budget: Bytes of a session.
+        embed: Sentence embeddings.
+    """
+    words, meanings = Bm25Ranker(), MiniLmRanker(embed)
+    rankers: dict[str, SentenceRanker] = {
+        "bm25": words,
+        "minilm": meanings,
+        "fused": FusedRanker([words, meanings]),
+    }
+    made: list[EvidenceSystem] = [
+        RetrievalSystem(f"{name}_{size}{suffix}", ranker, kept, hops)
+        for name, ranker in rankers.items()
+        for size, kept in (("same_bytes", budget), ("unlimited", None))
+        for hops, suffix in ((1, ""), (2, "_two_hops"))
     ]
+    for size, kept in (("same_bytes", budget), ("47_mib", _WIDE_WINDOW)):
+        made.append(TruncationSystem(f"truncation_{size}", encoder, kept))
+        made.append(WindowSystem(f"window_{size}", encoder, kept))
     return made
 
 
 def evaluate(
     systems: Sequence[EvidenceSystem],
+    tokenizer: SlotTokenizer,
     *,
     split: str,
     lengths: Sequence[int],
     seeds: Sequence[int],
     count: int,
+    books: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield a cell for each length, seed, task and system.
 
     Args:
         systems: Systems to compare.
+        tokenizer: Tokenizer of slots, by which natural answers are cut into pieces.
         split: ``train`` or ``held_out``.
         lengths: Lengths of the haystack, in tokens.
         seeds: Seeds of items, haystacks and places.
         count: Items of each task.
+        books: Whether haystacks are of books.
     """
     for length in lengths:
         for seed in seeds:
-            items = {
-                task: memory_items(task, split=split, seed=seed, count=count) for task in TASKS
-            }
-            planted = [one for found in items.values() for one in found]
-            text = plant(haystack(split, length * TOKEN_CHARS, seed), planted, seed)
+            asked = asked_text(tokenizer, split, length, seed, count, books=books)
             for system in systems:
-                system.read(text)
-                for task, found in items.items():
+                system.read(asked.text)
+                where = {"tokens": length, "seed": seed, "system": system.name}
+                where |= {"cluster": asked.cluster}
+                for task, found in asked.items.items():
                     scores = [recalled(system, item) for item in found]
-                    yield {
-                        "tokens": length,
-                        "seed": seed,
-                        "task": task,
-                        "system": system.name,
-                        "recall": sum(scores) / len(scores),
-                        "scores": scores,
-                    }
+                    if not scores:  # a short haystack may have no natural item
+                        continue
+                    recall = sum(scores) / len(scores)
+                    yield {**where, "task": task, "recall": recall, "scores": scores}
+
+
+def calibrate(
+    encoder: MemoryEncoder,
+    budget: int,
+    *,
+    split: str,
+    lengths: Sequence[int],
+    seeds: Sequence[int],
+    count: int,
+    books: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Yield the calibration of each session and, last, of all together.
+
+    Args:
+        encoder: Encoder with the modules to judge.
+        budget: Bytes of a session.
+        split: ``train`` or ``held_out``.
+        lengths: Lengths of the haystack, in tokens.
+        seeds: Seeds of items, haystacks and places.
+        count: Items of each task.
+        books: Whether haystacks are of books.
+    """
+    outcomes = []
+    for length in lengths:
+        for seed in seeds:
+            asked = asked_text(encoder.tokenizer, split, length, seed, count, books=books)
+            outcomes.append(session_outcomes(encoder, asked, budget))
+            where = {"tokens": length, "seed": seed, "cluster": asked.cluster}
+            yield {**where, **calibrations(encoder, outcomes[-1])}
+    yield {"tokens": 0, "seed": -1, **calibrations(encoder, all_outcomes(outcomes))}
 
 
 def recalled(system: EvidenceSystem, item: MemoryItem) -> int:
@@ -144,8 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Arguments without the program's name; None takes those of the process.
     """
     parser = argparse.ArgumentParser(prog="bem_fleet.studies.memory", description=__doc__)
-    parser.add_argument("command", choices=["evaluate"])
+    parser.add_argument("command", choices=["evaluate", "calibrate"])
     parser.add_argument("--split", choices=["train", HELD_OUT], default="train")
+    parser.add_argument("--haystack", choices=["passages", "books"], default="passages")
     parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 32_768, 131_072])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--items", type=int, default=50)
@@ -155,30 +218,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=Path(".cache/models"))
     parser.add_argument("--report", type=Path, default=None)
     options = parser.parse_args(arguments)
-    systems = systems_of(
-        load_encoder(options.backbone, options.modules, options.cache), options.budget
-    )
+    encoder = load_encoder(options.backbone, options.modules, options.cache)
     command = f"python -m bem_fleet.studies.memory {' '.join(arguments or sys.argv[1:])}"
     held_out = options.split == HELD_OUT
     cells = []
     with final_evaluation(command) if held_out else nullcontext():
-        for cell in evaluate(
-            systems,
-            split=options.split,
-            lengths=options.lengths,
-            seeds=options.seeds,
-            count=options.items,
-        ):
+        for cell in _cells(encoder, options):
             cells.append(cell)
-            print(
-                f"{cell['tokens']:>8} {cell['seed']} {cell['task']:<18} {cell['system']:<24} "
-                f"{cell['recall']:.3f}",
-                flush=True,
-            )
+            print(_line(cell), flush=True)
     if options.report is not None:
         report = {"command": command, "budget_bytes": options.budget, "cells": cells}
         write_atomic(options.report, (json.dumps(report, indent=1) + "\n").encode())
     return 0
+
+
+def _cells(encoder: MemoryEncoder, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    what: dict[str, Any] = {
+        "split": options.split,
+        "lengths": options.lengths,
+        "seeds": options.seeds,
+        "count": options.items,
+        "books": options.haystack == "books",
+    }
+    if options.command == "calibrate":
+        return calibrate(encoder, options.budget, **what)
+    systems = systems_of(encoder, options.budget, MiniLM().embed)
+    return evaluate(systems, encoder.tokenizer, **what)
+
+
+def _line(cell: dict[str, Any]) -> str:
+    """Return a cell as a line of text."""
+    where = f"{cell['tokens']:>8} {cell['seed']:>2}"
+    if "recall" in cell:
+        return f"{where} {cell['task']:<18} {cell['system']:<28} {cell['recall']:.3f}"
+    return f"{where} {json.dumps({name: cell[name] for name in ('coverage', 'confidence')})}"
 
 
 if __name__ == "__main__":

@@ -3,14 +3,15 @@
 All return at most 16 sentences, in the order of the text, so that a reader gets as much from each.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from bem.memory import MemoryEncoder, SessionConfig, SessionMemory
-from bem.memory.lexical import content_words
-from bem.memory.sentences import Sentence, SentenceSplitter
+from bem.memory import MemoryEncoder, SessionConfig, SessionMemory, SlotTokenizer
+from bem.memory.encoder import read_document
+from bem.memory.sentences import Sentence, split_sentences
+
+from bem_fleet.studies.memory.sentence_rankers import SentenceRanker
 
 EVIDENCE = 16
 """Sentences that a question gets at most."""
@@ -18,8 +19,11 @@ EVIDENCE = 16
 KV_TOKEN_BYTES = 23_040
 """Bytes of keys and values of one token of SmolLM2-135M in bfloat16: 30 layers, 3 heads of 64."""
 
-_PART_CHARS = 16_384
-_K1, _B = 1.2, 0.75
+BRIDGES = 3
+"""Sentences of a first hop from which the second asks on."""
+
+# A token has at most some dozen characters: what lies further away cannot be in a window.
+_TOKEN_CHARS = 64
 
 
 class EvidenceSystem(Protocol):
@@ -58,11 +62,13 @@ class MemorySystem:
 
     def read(self, text: str) -> None:
         """Read a text into a new session."""
-        self._session = session = SessionMemory(self._config, self._encoder.modules)
-        for at in range(0, len(text), _PART_CHARS):
-            ends = at + _PART_CHARS >= len(text)
-            part = text[at : at + _PART_CHARS]
-            session.apply(self._encoder.batch(session.cursor, part, "text", ends=ends))
+        self._session = SessionMemory(self._config, self._encoder.modules)
+        read_document(self._session, self._encoder, text)
+
+    @property
+    def session(self) -> SessionMemory:
+        """Session that has read the text."""
+        return self._session
 
     def evidence(self, question: str) -> list[str]:
         """Return the texts of the retrieved slots."""
@@ -72,60 +78,45 @@ class MemorySystem:
         return [spell(slot["ids"][: slot["tokens"]].tolist()) for slot in slots]
 
 
-class Bm25System:
-    """BM25 over sentences (Robertson and Zaragoza 2009), of all text or of its last bytes.
+class RetrievalSystem:
+    """A ranker over the sentences of all text or of its last bytes.
 
     Args:
         name: Name in reports.
-        budget_bytes: Bytes of text that are kept, the latest ones, the index not counted; None
-            keeps all.
-        hops: 2 asks again with the words of the best three sentences.
+        ranker: Ranker of sentences; systems may share one, which is indexed again when it is read.
+        budget_bytes: Bytes of text and keys that are kept, the latest ones; None keeps all.
+        hops: 2 asks again with the best three sentences.
     """
 
-    def __init__(self, name: str, budget_bytes: int | None = None, hops: int = 1) -> None:
+    def __init__(
+        self, name: str, ranker: SentenceRanker, budget_bytes: int | None = None, hops: int = 1
+    ) -> None:
         self.name = name
-        self._budget, self._hops = budget_bytes, hops
+        self._ranker, self._budget, self._hops = ranker, budget_bytes, hops
         self._sentences: list[str] = []
-        self._words: list[Counter[str]] = []
 
     def read(self, text: str) -> None:
         """Index the sentences of a text."""
         kept = [one.text for one in split_sentences(text)]
         if self._budget is not None:
-            sizes = np.cumsum([len(one.encode()) for one in reversed(kept)])
+            key = self._ranker.key_bytes
+            sizes = np.cumsum([len(one.encode()) + key for one in reversed(kept)])
             kept = kept[len(kept) - int((sizes <= self._budget).sum()) :]
         self._sentences = kept
-        self._words = [Counter(content_words(one)[0]) for one in kept]
-        lengths = np.array([sum(one.values()) for one in self._words], np.float32)
-        self._norm = _K1 * (
-            1 - _B + _B * lengths / max(float(lengths.sum()) / max(len(kept), 1), 1.0)
-        )
-        self._documents = Counter(word for one in self._words for word in one)
+        self._ranker.index(kept)
 
     def evidence(self, question: str) -> list[str]:
         """Return the best sentences."""
         if not self._sentences:
             return []
-        words = set(content_words(question)[0])
-        scores = self._scores(words)
         limit = EVIDENCE if self._hops == 1 else EVIDENCE // 2
-        chosen = _best(scores, limit)
+        chosen = _best(self._ranker.scores(question), limit)
         if self._hops > 1:
-            bridges = {word for index in chosen[:3] for word in self._words[index]} - words
-            further = self._scores(bridges) + scores
-            further[chosen] = 0
-            chosen += _best(further, EVIDENCE - limit)
+            bridges = [self._sentences[index] for index in chosen[:BRIDGES]]
+            scores = self._ranker.further(question, bridges)
+            scores[chosen] = 0
+            chosen += _best(scores, EVIDENCE - limit)
         return [self._sentences[index] for index in sorted(set(chosen))]
-
-    def _scores(self, words: set[str]) -> np.ndarray:
-        total = len(self._sentences)
-        scores = np.zeros(total, np.float32)
-        for word in words & self._documents.keys():
-            count = self._documents[word]
-            weight = np.log1p((total - count + 0.5) / (count + 0.5))
-            uses = np.array([one[word] for one in self._words], np.float32)
-            scores += weight * uses * (_K1 + 1) / (uses + self._norm)
-        return scores
 
 
 class WindowSystem:
@@ -147,9 +138,7 @@ class WindowSystem:
 
     def read(self, text: str) -> None:
         """Keep the end of a text."""
-        # A token has at most some dozen characters: what lies before cannot be in the window.
-        end = text[-64 * self._tokens :]
-        ids = [token for piece in self._tokenizer.pieces(Sentence(end, 0)) for token in piece.ids]
+        ids = _token_ids(self._tokenizer, text[-_TOKEN_CHARS * self._tokens :])
         self._window = self._tokenizer.text(ids[-self._tokens :])
 
     def evidence(self, question: str) -> list[str]:
@@ -158,10 +147,37 @@ class WindowSystem:
         return [self._window]
 
 
-def split_sentences(text: str) -> list[Sentence]:
-    """Return the sentences of a whole text."""
-    splitter = SentenceSplitter()
-    return [*splitter.feed(text), *splitter.flush()]
+class TruncationSystem:
+    """The first and the last tokens of a text, half of a window each, as clients cut long prompts.
+
+    Args:
+        name: Name in reports.
+        encoder: Encoder of the base model, of which the tokenizer is used.
+        budget_bytes: Bytes of keys and values.
+    """
+
+    def __init__(self, name: str, encoder: MemoryEncoder, budget_bytes: int) -> None:
+        self.name = name
+        self._tokenizer = encoder.tokenizer
+        self._half = max(1, budget_bytes // KV_TOKEN_BYTES // 2)
+        self._ends: list[str] = []
+
+    def read(self, text: str) -> None:
+        """Keep both ends of a text."""
+        room = _TOKEN_CHARS * self._half
+        first = _token_ids(self._tokenizer, text[:room])[: self._half]
+        rest = text[len(self._tokenizer.text(first)) :]
+        last = _token_ids(self._tokenizer, rest[-room:])[-self._half :]
+        self._ends = [self._tokenizer.text(first), self._tokenizer.text(last)]
+
+    def evidence(self, question: str) -> list[str]:
+        """Return both ends."""
+        del question
+        return self._ends
+
+
+def _token_ids(tokenizer: SlotTokenizer, text: str) -> list[int]:
+    return [token for piece in tokenizer.pieces(Sentence(text, 0)) for token in piece.ids]
 
 
 def _best(scores: np.ndarray, count: int) -> list[int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from bem_fleet.data.memory_tasks import TASKS
+from bem_fleet.recipes.memory.training_sentences import NATURAL_TASK
 from bem_fleet.studies.memory.__main__ import main
 
 pytestmark = pytest.mark.slow
@@ -19,8 +20,23 @@ def test_cells_are_printed_and_reported(tmp_path: Path, capsys: pytest.CaptureFi
     recall = {(one["system"], one["task"]): one["recall"] for one in cells}
 
     assert code == 0
-    assert {task for _, task in recall} == set(TASKS)
+    assert {task for _, task in recall} == {*TASKS, NATURAL_TASK}
     assert recall["bm25_unlimited", "single"] == 1
     assert recall["window_same_bytes", "multi_key"] < 1
-    assert all(len(one["scores"]) == 4 for one in cells)
+    assert all(len(one["scores"]) == 4 for one in cells if one["task"] in TASKS)
+    assert {"minilm_same_bytes_two_hops", "fused_unlimited", "truncation_47_mib"} <= {
+        system for system, _ in recall
+    }
     assert "bm25_unlimited" in capsys.readouterr().out
+
+
+def test_calibration_is_that_of_each_session_and_of_all(tmp_path: Path) -> None:
+    """The last cell has the rows of all sessions."""
+    report = tmp_path / "report.json"
+    sizes = ("--lengths", "1000", "--seeds", "0", "1", "--items", "2")
+    main(["calibrate", "--backbone", "tiny", *sizes, "--report", str(report)])
+    first, second, both = json.loads(report.read_text())["cells"]
+
+    for name in ("coverage", "confidence"):
+        assert both[name]["rows"] == first[name]["rows"] + second[name]["rows"] > 0
+        assert 0 <= both[name]["ece"] <= 1

@@ -2,14 +2,16 @@
 
 import pytest
 from bem.memory import SessionConfig
+from bem.memory.sentences import split_sentences
+from bem_fleet.studies.memory.sentence_rankers import Bm25Ranker
 from bem_fleet.studies.memory.systems import (
     EVIDENCE,
     KV_TOKEN_BYTES,
-    Bm25System,
     EvidenceSystem,
     MemorySystem,
+    RetrievalSystem,
+    TruncationSystem,
     WindowSystem,
-    split_sentences,
 )
 
 from tests.unit.bem.memory.sessions import encoder, haystack
@@ -22,8 +24,8 @@ QUESTION = "What is the code of Rina?"
     "system",
     [
         MemorySystem("memory", encoder(), SessionConfig()),
-        Bm25System("bm25"),
-        Bm25System("bm25_two_hops", hops=2),
+        RetrievalSystem("bm25", Bm25Ranker()),
+        RetrievalSystem("bm25_two_hops", Bm25Ranker(), hops=2),
     ],
     ids=lambda one: str(one.name),
 )
@@ -40,7 +42,7 @@ def test_fact_is_found_and_evidence_is_bounded(system: EvidenceSystem) -> None:
 
 def test_bounded_bm25_keeps_the_end_only() -> None:
     """With as many bytes as the end of the text takes, the fact at its beginning is lost."""
-    system = Bm25System("bm25", budget_bytes=2000)
+    system = RetrievalSystem("bm25", Bm25Ranker(), budget_bytes=2000)
     system.read(FACT + haystack(200))
     assert FACT not in system.evidence(QUESTION)
     system.read(haystack(200) + FACT)
@@ -52,7 +54,8 @@ def test_bounded_bm25_keeps_the_end_only() -> None:
 def test_second_hop_of_bm25_follows_a_name() -> None:
     """The baseline is given the second hop too."""
     text = "Ada was born in Quorvale.\n" + haystack(60) + "In Quorvale stands a green mill.\n"
-    one, two = Bm25System("one"), Bm25System("two", hops=2)
+    one = RetrievalSystem("one", Bm25Ranker())
+    two = RetrievalSystem("two", Bm25Ranker(), hops=2)
     for system in (one, two):
         system.read(text)
     question = "What is where Ada was born?"
@@ -69,3 +72,13 @@ def test_window_has_the_tokens_of_its_bytes() -> None:
 
     assert system.evidence("any") == [text[-40:]]
     assert "".join(one.text for one in split_sentences(text)) == text
+
+
+def test_truncation_keeps_both_ends() -> None:
+    """Half of the tokens are the first ones and half the last; a short text is kept once."""
+    system = TruncationSystem("truncation", encoder(), 40 * KV_TOKEN_BYTES)
+    text = haystack(40)
+    system.read(text)
+    assert system.evidence("any") == [text[:20], text[-20:]]
+    system.read(text[:30])
+    assert "".join(system.evidence("any")) == text[:30]

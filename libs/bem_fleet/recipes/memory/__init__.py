@@ -1,0 +1,1 @@
+"""Recipe of mission memory: trains gate, keys, decay, score weights and confidences."""
