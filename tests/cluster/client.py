@@ -50,6 +50,24 @@ def complete(release: Release, model: str = MODEL) -> str:
     return str(response.json()["choices"][0]["message"]["content"])
 
 
+def ask_memory(release: Release) -> dict[str, Any]:
+    """Read a sentence into a session, ask about it, and return the outcome."""
+    session, sentence = {"session": "monitoring"}, "The harbour of Lisbon opens at dawn."
+    asked = {**session, "question": "When does the harbour of Lisbon open?", "max_tokens": 4}
+    read = {**session, "document": "harbours", "text": sentence, "end": True}
+    with (
+        release.port_forward("gateway", 8080) as port,
+        httpx.Client(
+            base_url=f"http://127.0.0.1:{port}/v1/memory", headers=release.headers(), timeout=120
+        ) as client,
+    ):
+        client.post("/ingest", json=read).raise_for_status()
+        answer = client.post("/query", json=asked)
+    answer.raise_for_status()
+    outcome: dict[str, Any] = answer.json()
+    return outcome
+
+
 def give_feedback(release: Release) -> str:
     """Send positive feedback and return the id of its stream record."""
     with release.port_forward("gateway", 8080) as port:

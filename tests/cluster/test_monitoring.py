@@ -6,18 +6,19 @@ import re
 
 import pytest
 
-from tests.cluster.client import chat, complete, give_feedback, send_continuously
+from tests.cluster.client import ask_memory, chat, complete, give_feedback, send_continuously
 from tests.cluster.kubernetes_cli import CLUSTER_TOOL, Release, run, wait_for
 from tests.cluster.prometheus import Prometheus, panel_queries
 
 pytestmark = [pytest.mark.stage("monitoring"), pytest.mark.e2e, pytest.mark.timeout(600)]
-# Series that exist only after a failure, or on GPUs.
+# Series that exist only after a failure or an operator's action, or on GPUs.
 _EMPTY_WHEN_HEALTHY = {
     "bem_access_keys_reloads_total",
     "bem_access_refused_total",
     "bem_fleet_stalled_streams_total",
     "bem_gateway_connections_dropped_total",
     "bem_router_adapter_rejected",
+    "bem_router_policy_updates_total",
     "bem_gateway_canary_saved_total",
     "bem_gateway_validation_",
     "bem_orchestrator_gpu_requests_unmet",
@@ -35,6 +36,8 @@ _EMPTY_WHEN_HEALTHY = {
 def test_every_panel_has_data(release: Release, prometheus: Prometheus) -> None:
     """Each panel's query is valid, and returns series unless it shows failures only."""
     complete(release, "passage-qa")
+    complete(release, "router")
+    ask_memory(release)
     give_feedback(release)
     send_continuously(release, 15, chat(max_tokens=4))
     empty = []
@@ -44,7 +47,7 @@ def test_every_panel_has_data(release: Release, prometheus: Prometheus) -> None:
         if not prometheus.query(query) and not names & _EMPTY_WHEN_HEALTHY:
             empty.append((board, query))
 
-    assert not empty, empty
+    assert not empty, "\n".join(f"{board}: {query}" for board, query in empty)
 
 
 def test_alerts_are_evaluated(prometheus: Prometheus) -> None:
