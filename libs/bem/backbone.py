@@ -75,12 +75,16 @@ class Backbone:
         return self.model.model.layers
 
     def model_version(self, adapter_version: str) -> str:
-        """Return the short digest of base model and adapter version that responses carry.
+        """Return the version that responses carry: base model, weight format and adapter.
+
+        Weight formats answer differently where two tokens are nearly equally likely, so an answer
+        is repeated by the same version only, such as ``3f0c8ad24b6e-int4+91d2c07be5f3``.
 
         Args:
             adapter_version: Digest of an adapter version; empty for the base model.
         """
-        base, adapter = self.digest[:VERSION_CHARS], adapter_version[:VERSION_CHARS]
+        base = f"{self.digest[:VERSION_CHARS]}-{self.weight_format}"
+        adapter = adapter_version[:VERSION_CHARS]
         return f"{base}+{adapter}" if adapter else base
 
 

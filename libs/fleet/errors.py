@@ -74,6 +74,25 @@ class DeniedError(FleetError):
         self.metadata = dict(metadata)
 
 
+class ForwardedError(FleetError):
+    """An upstream call failed, and its error ends the caller's call as it is.
+
+    Attributes:
+        code: Status code.
+        trailing_metadata: Trailing metadata, standard details among them.
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        trailing_metadata: tuple[tuple[str, str | bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.trailing_metadata = trailing_metadata
+
+
 STATUS: StatusTable = {
     InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
     NotFoundError: grpc.StatusCode.NOT_FOUND,

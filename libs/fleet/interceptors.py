@@ -16,8 +16,9 @@ from grpc_status import rpc_status
 
 from fleet import logs
 from fleet.access.call_guard import CallGuard
-from fleet.errors import InvalidArgumentError, StatusTable, to_status
+from fleet.errors import ForwardedError, InvalidArgumentError, StatusTable, to_status
 from fleet.metrics import RPC_SECONDS, STALLED
+from fleet.request_streams import MAX_STREAMS, RequestStream
 
 _LOG = logs.get("fleet.rpc")
 Handler = Callable[[Any, Any], Any]
@@ -31,7 +32,8 @@ class CallInterceptor(aio.ServerInterceptor):
     It adopts the caller's request id (or makes one), enforces role and limits of the caller,
     measures the call, and ends it with a ``google.rpc.Status`` if the handler raises. An abort by
     the handler itself passes unchanged. A response stream whose client stops reading is cancelled,
-    so that nobody works for it.
+    so that nobody works for it. A request stream is read on before its error is sent, so that the
+    client sees the error and not its own failed write.
 
     Args:
         table: Status codes of the service's own errors.
@@ -45,6 +47,7 @@ class CallInterceptor(aio.ServerInterceptor):
         self._table, self._guard = table, guard
         self._stalled_stream_s = stalled_stream_s
         self._ending: set[asyncio.Task[None]] = set()
+        self._reading_on = asyncio.Semaphore(MAX_STREAMS)
 
     async def intercept_service(
         self,
@@ -76,14 +79,15 @@ class CallInterceptor(aio.ServerInterceptor):
     def _wrap_unary(self, method: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> Any:
             _adopt_request_context(context)
-            with _CallTimer(method, context) as timer:
+            with _CallTimer(method, context) as timer, _requests_of(request) as requests:
                 admitted = None
                 try:
                     admitted = await self._guard.admit(method, context.invocation_metadata() or ())
-                    response = await inner(request, context)
+                    response = await inner(requests, context)
                 except aio.AbortError:
                     raise
                 except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
+                    await self._read_on(requests)
                     await self._abort(method, err, context, timer)
                 else:
                     admitted.count(response)
@@ -97,11 +101,11 @@ class CallInterceptor(aio.ServerInterceptor):
     def _wrap_streaming(self, method: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             _adopt_request_context(context)
-            with _CallTimer(method, context) as timer:
+            with _CallTimer(method, context) as timer, _requests_of(request) as requests:
                 admitted = None
                 try:
                     admitted = await self._guard.admit(method, context.invocation_metadata() or ())
-                    responses = inner(request, context)
+                    responses = inner(requests, context)
                     if not hasattr(responses, "__aiter__"):  # a coroutine that writes by itself
                         await responses
                         return
@@ -114,6 +118,7 @@ class CallInterceptor(aio.ServerInterceptor):
                 except aio.AbortError:
                     raise
                 except Exception as err:  # noqa: BLE001 - any error of a handler becomes a status here
+                    await self._read_on(requests)
                     await self._abort(method, err, context, timer)
                 finally:
                     if admitted:
@@ -144,14 +149,35 @@ class CallInterceptor(aio.ServerInterceptor):
         finally:
             timer.cancel()
 
+    async def _read_on(self, requests: Any) -> None:
+        if isinstance(requests, RequestStream) and not self._reading_on.locked():
+            async with self._reading_on:
+                await requests.read_on()
+
     async def _abort(
         self, method: str, err: Exception, context: Context, timer: _CallTimer
     ) -> None:
+        if isinstance(err, ForwardedError):
+            timer.code = err.code.name
+            await context.abort(err.code, str(err), err.trailing_metadata)
         status = to_status(err, self._table)
         timer.code = _NAMES.get(status.code, "UNKNOWN")
         if status.code == grpc.StatusCode.INTERNAL.value[0]:
             _LOG.error("call failed", method=method, exc_info=err)
         await context.abort_with_status(rpc_status.to_status(status))
+
+
+@contextmanager
+def _requests_of(request: Any) -> Iterator[Any]:
+    """Yield a request as it is, and an iterator of requests as a stream that can be read on."""
+    if not hasattr(request, "__aiter__"):
+        yield request
+        return
+    requests = RequestStream(request)
+    try:
+        yield requests
+    finally:
+        requests.close()
 
 
 async def _end_call(context: Context, limit_s: float) -> None:

@@ -198,11 +198,14 @@ async def _messages(body: IngestBody) -> AsyncIterator[bytes]:
 
 
 async def _last_progress(call: Any) -> pb.IngestResponse:
-    last, admitted = pb.IngestResponse(), admission.get()
+    """Return the last progress, with the tokens of all parts of the request."""
+    last, tokens, admitted = pb.IngestResponse(), 0, admission.get()
     async for raw in call:
         last = pb.IngestResponse.FromString(raw)
+        tokens += last.tokens
         if admitted is not None and admitted.counts_tokens:
             admitted.charge(last.tokens)
+    last.tokens = tokens
     return last
 
 

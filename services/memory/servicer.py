@@ -3,7 +3,6 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,14 +21,12 @@ from bem_fleet.services.memory.settings import MemorySettings
 from bem_fleet.serving import STATUS as SERVING_STATUS
 from bemfleet.memory.v1 import memory_pb2 as pb
 from bemfleet.memory.v1 import memory_pb2_grpc as rpc
-from fleet.errors import FailedPreconditionError, FleetError, InvalidArgumentError, StatusTable
+from fleet.errors import FailedPreconditionError, InvalidArgumentError, StatusTable
 from grpc import aio
 
 DEFAULT_TOKENS, MAX_TOKENS = 48, 256
 DEFAULT_PAGE, MAX_PAGE = 200, 500
 SNAPSHOT_PART_BYTES = 2**20
-# How long a refused stream is read on.
-_LAST_WRITES_S = 1.0
 STATUS: StatusTable = {
     **SERVING_STATUS,
     errors.MemoryFormatError: grpc.StatusCode.INVALID_ARGUMENT,
@@ -56,26 +53,12 @@ class MemoryServicer(rpc.MemoryServiceServicer):
         self, request_iterator: AsyncIterator[pb.IngestRequest], context: Context[Any, Any]
     ) -> AsyncIterator[pb.IngestResponse]:
         """Read a document into a session."""
-        try:
-            async for progress in self._read(request_iterator, context):
-                yield progress
-        except (FleetError, errors.BemError):
-            # A client that still writes sees its own failed write (INTERNAL) instead of this error.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WRITES_S):
-                    async for _ in request_iterator:
-                        pass
-            raise
-
-    async def _read(
-        self, requests: AsyncIterator[pb.IngestRequest], context: Context[Any, Any]
-    ) -> AsyncIterator[pb.IngestResponse]:
         host = self._holder.get()
-        first = await anext(requests, None)
+        first = await anext(request_iterator, None)
         if first is None or first.WhichOneof("part") != "head":
             raise InvalidArgumentError("head", "the first message of the stream must be the head")
         work = self._ingestion(first.head, context)
-        async for progress in ingest(host, work, _texts(requests)):
+        async for progress in ingest(host, work, _texts(request_iterator)):
             yield _progress_message(progress)
 
     async def Query(

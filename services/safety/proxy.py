@@ -17,7 +17,7 @@ from bem_fleet.services.safety.response_guard import ResponseGuard
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
 from fleet.audit_chain import ChainWriter
-from fleet.errors import DeniedError, UnavailableError
+from fleet.errors import DeniedError, ForwardedError, UnavailableError
 from fleet.wire import CONTENT_FILTERED
 from grpc import aio
 
@@ -95,7 +95,7 @@ class Proxy(grpc.GenericRpcHandler):
                 filtered = await guard.filter_message(response)
                 await record.write(self._audit, "OK")
             except aio.AioRpcError as err:
-                await self._abort(err, record, context)
+                raise await self._forwarded(err, record) from err
             except DeniedError:
                 await record.write(self._audit, CONTENT_FILTERED)
                 raise
@@ -107,13 +107,11 @@ class Proxy(grpc.GenericRpcHandler):
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(handle)
         return handler
 
-    async def _abort(
-        self, err: aio.AioRpcError, record: AuditRecord, context: aio.ServicerContext[Any, Any]
-    ) -> None:
-        """Record the mission's error and end the client's call with it, its texts redacted."""
+    async def _forwarded(self, err: aio.AioRpcError, record: AuditRecord) -> ForwardedError:
+        """Record the mission's error and return it for the client, its texts redacted."""
         error = await filter_error(err, self._evaluator)
         await record.write(self._audit, err.code().name)
-        await context.abort(err.code(), error.message, error.trailing_metadata)
+        return ForwardedError(err.code(), error.message, error.trailing_metadata)
 
     def _response_guard(
         self, method: Method, record: AuditRecord, hold_back: HoldBack
@@ -138,7 +136,7 @@ class Proxy(grpc.GenericRpcHandler):
             async for raw in self._filter_responses(call, inbox, guard):
                 yield raw
         except aio.AioRpcError as err:
-            await self._abort(err, record, context)
+            raise await self._forwarded(err, record) from err
         except DeniedError:
             await record.write(self._audit, CONTENT_FILTERED)
             raise

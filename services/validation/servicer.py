@@ -22,8 +22,6 @@ from bemfleet.validation.v1 import validation_pb2_grpc as rpc
 from fleet.errors import InvalidArgumentError, StatusTable
 from grpc import aio
 
-# Messages of a rejected upload that are read and dropped.
-_MAX_DRAINED_MESSAGES = 1000
 SERVICE = pb.DESCRIPTOR.services_by_name["ValidationService"].full_name
 MAX_PAGE_SIZE = 1000
 
@@ -75,7 +73,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
     ) -> pb.CompareStreamResponse:
         """Compare streamed scores."""
         with self._claims.pool.slot():
-            async with _limit_upload(request_iterator, self._settings.upload_timeout_s):
+            async with _limit_upload(self._settings.upload_timeout_s):
                 head = (await _read_head(request_iterator)).head
                 upload = ScoreUpload([head.shape], self._metrics, self._settings.max_scores)
                 scores = await upload.read(_chunks(request_iterator))
@@ -102,7 +100,7 @@ class ValidationServicer(rpc.ValidationServiceServicer):
     ) -> pb.GateStreamResponse:
         """Evaluate a gate on streamed scores."""
         with self._claims.pool.slot():
-            async with _limit_upload(request_iterator, self._settings.upload_timeout_s):
+            async with _limit_upload(self._settings.upload_timeout_s):
                 head = (await _read_head(request_iterator)).head
                 gate = request_parsing.resolve_gate(head.gate, self._claims.catalogue)
                 upload = ScoreUpload(head.shapes, self._metrics, self._settings.max_scores)
@@ -167,21 +165,11 @@ class ValidationServicer(rpc.ValidationServiceServicer):
 
 
 @asynccontextmanager
-async def _limit_upload(requests: AsyncIterator[Any], limit_s: float) -> AsyncIterator[None]:
-    """Abort an upload that takes too long, because it occupies a slot that others wait for.
-
-    Messages after a rejection are read and dropped, up to a bound: a client that is cut off in the
-    middle of a write may see a broken stream instead of the reason.
-    """
+async def _limit_upload(limit_s: float) -> AsyncIterator[None]:
+    """Abort an upload that takes too long, because it occupies a slot that others wait for."""
     try:
         async with asyncio.timeout(limit_s):
-            try:
-                yield
-            except InvalidArgumentError:
-                left = _MAX_DRAINED_MESSAGES
-                while left and await anext(requests, None) is not None:
-                    left -= 1
-                raise
+            yield
     except TimeoutError as err:
         raise UploadTimeoutError(
             f"upload: took longer than {limit_s:g} s; send larger chunks or fewer scores"

@@ -230,17 +230,24 @@ def test_bad_request_names_field_and_limit(fleet: Fleet, case: str) -> None:
 
 
 def test_filtered_answer_has_the_clients_finish_reason(client: openai.OpenAI) -> None:
-    """A withheld answer is empty with finish reason content_filter, unary and streamed."""
+    """A withheld answer is empty with finish reason content_filter, unary and streamed.
+
+    The prompt is mild, so that only the answer can be withheld; a bias to two tokens makes it rude.
+    """
     rude: Any = {
         "model": BASE,
-        "prompt": "fuck you, you fucking stupid bitch. fuck you, you fucking stupid bitch. fuck",
+        "prompt": "The harbour was quiet that morning, and",
         "temperature": 0,
         "max_tokens": 24,
+        "logit_bias": {"275": 100, "2593": 100},  # " f" and "uck"
     }
     unary = client.completions.create(**rude)
     streamed = list(client.completions.create(**rude, stream=True))
 
     assert unary.choices[0].finish_reason == "content_filter"
     assert unary.choices[0].text == ""
+    for choice in (unary.choices[0], streamed[-1].choices[0]):
+        (result,) = (choice.model_extra or {})["content_filter_result"].values()
+        assert result["side"] == "response"
     assert streamed[-1].choices[0].finish_reason == "content_filter"
-    assert "bitch" not in "".join(chunk.choices[0].text for chunk in streamed)
+    assert "fuck" not in "".join(chunk.choices[0].text for chunk in streamed)

@@ -34,6 +34,9 @@ from inference import open_inference_pb2_grpc as oip_rpc
 
 from tests.support.planless_router import PlanlessRouter
 
+REFUSED = "refused"
+"""Model that the mission does not serve."""
+
 OIP_SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 
@@ -134,6 +137,8 @@ class CannedInference(oip_rpc.GRPCInferenceServiceServicer):
     ) -> AsyncIterator[oip.ModelStreamInferResponse]:
         """Echo each request."""
         async for request in request_iterator:
+            if request.model_name == REFUSED:
+                raise InvalidArgumentError("model_name", "is not served")
             answer = await self.ModelInfer(request, context)
             yield oip.ModelStreamInferResponse(infer_response=answer)
 

@@ -1,4 +1,9 @@
-"""Weight-format autotuning: selects the fastest format whose perplexity is near float32's."""
+"""Weight-format autotuning: selects the fastest format whose perplexity is near float32's.
+
+Replicas of one mission should select the same format, because formats answer differently where two
+tokens are nearly equally likely. So formats have an order of preference, and a later one must be
+faster by more than the measurement's noise.
+"""
 
 import math
 import time
@@ -22,8 +27,14 @@ ROWS = (1, 16, 128)
 UNUSED = "torch: the weights are kept as loaded"
 # So many copies that none is still in the processor's cache when its turn comes, as in a model.
 _COPIES, _ROUNDS = 8, 5
-_TOLERANCE = 1.1
-"""Formats whose times differ by less, on average, count as equally fast; the smallest is taken."""
+PREFERENCE: tuple[WeightFormat, ...] = ("int4", "int8", "bf16", "fp32")
+"""Formats from the one that is taken first, where speed does not decide."""
+MARGIN = 1.25
+"""A format is taken before a preferred one only if it is so many times as fast, on average.
+
+On a CPU with AVX-512 VNNI int4 is 1.2 times as fast as int8, by its single rows alone, so that
+int8 would be taken only if the measurement were wrong by half.
+"""
 MAX_PERPLEXITY_RATIO = 1.01
 """Largest perplexity of a selected format on the packaged text, relative to float32."""
 
@@ -51,7 +62,8 @@ def benchmark_formats(
 ) -> FormatChoice:
     """Time each format on a random matrix of the backbone's shape and choose one.
 
-    Formats are considered in the order of their speed; the first whose perplexity is at most
+    Formats are considered in the order of their speed, and of ``PREFERENCE`` where it does not
+    differ by ``MARGIN``; the first whose perplexity is at most
     ``MAX_PERPLEXITY_RATIO`` times float32's is chosen. ``fp32`` ends the search.
 
     Args:
@@ -59,10 +71,10 @@ def benchmark_formats(
         kernels: Description of these kernels, for the report.
         ratio_of: Returns the perplexity of a format relative to float32.
     """
-    times, sizes = _time_formats(backbone)
+    times = _time_formats(backbone)
     left = dict(times)
     ratios: dict[WeightFormat, float] = {}
-    while (kind := _fastest(left, sizes)) != "fp32":
+    while (kind := _fastest(left)) != "fp32":
         ratios[kind] = round(ratio_of(kind), 5)
         if ratios[kind] <= MAX_PERPLEXITY_RATIO:  # false for NaN
             break
@@ -70,10 +82,8 @@ def benchmark_formats(
     return FormatChoice(kind, kernels, times, ratios)
 
 
-def _time_formats(
-    backbone: Backbone,
-) -> tuple[dict[WeightFormat, tuple[float, ...]], dict[WeightFormat, int]]:
-    """Return milliseconds for each of ``ROWS``, and bytes, of the formats that can be selected.
+def _time_formats(backbone: Backbone) -> dict[WeightFormat, tuple[float, ...]]:
+    """Return milliseconds for each of ``ROWS`` of the formats that can be selected.
 
     Formats that this machine does not support are left out, and so are those whose outputs depend
     on who else is in the batch: a seeded sample would not repeat. The last bits of torch's float32
@@ -81,44 +91,61 @@ def _time_formats(
     project's kernels are missing (torch's ``int4`` even has another product for large batches), and
     to bfloat16 on a CPU.
     """
-    config, device = backbone.model.config, backbone.model.device
-    weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
-    times: dict[WeightFormat, tuple[float, ...]] = {}
-    sizes: dict[WeightFormat, int] = {}
     formats: list[WeightFormat] = ["fp32"]
-    if device.type != "cpu":
+    if backbone.model.device.type != "cpu":
         formats.append("bf16")
     if backbone.kernels is not None:
         formats += ["int8", "int4"]
     with torch.inference_mode():
-        for kind in formats:
-            dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-            try:
-                layers = [
-                    quantize(
-                        weight.to(dtype, copy=True),
-                        kind,
-                        wide_inputs=True,
-                        kernels=backbone.kernels,
-                    )
-                    for _ in range(_COPIES)
-                ]
-            except UnsupportedWeightsError:
-                continue
-            sizes[kind] = layers[0].weight_bytes
-            inputs = [torch.randn(n, weight.shape[1], dtype=dtype, device=device) for n in ROWS]
-            times[kind] = tuple(round(_milliseconds(layers, x), 4) for x in inputs)
-    return times, sizes
+        layers = {kind: made for kind in formats if (made := _layers(backbone, kind))}
+        columns = [_time_rows(backbone, layers, rows) for rows in ROWS]
+    return {kind: tuple(column[kind] for column in columns) for kind in layers}
 
 
-def _fastest(
-    times: Mapping[WeightFormat, Sequence[float]], sizes: Mapping[WeightFormat, int]
-) -> WeightFormat:
-    """Return the fastest format, or the smallest of those that are equally fast.
+def _layers(backbone: Backbone, kind: WeightFormat) -> list[LinearLayer]:
+    """Return copies of a random layer of the backbone's shape; none if it is not supported."""
+    config, device = backbone.model.config, backbone.model.device
+    weight = torch.randn(2 * config.intermediate_size, config.hidden_size, device=device)
+    try:
+        return [
+            quantize(
+                weight.to(_dtype(kind), copy=True), kind, wide_inputs=True, kernels=backbone.kernels
+            )
+            for _ in range(_COPIES)
+        ]
+    except UnsupportedWeightsError:
+        return []
+
+
+def _time_rows(
+    backbone: Backbone, layers: Mapping[WeightFormat, Sequence[LinearLayer]], rows: int
+) -> dict[WeightFormat, float]:
+    """Return the milliseconds of a product per format: minima, because noise only adds to them.
+
+    Formats take turns in each round, so that a change of the machine's load meets all of them.
+    """
+    config, device = backbone.model.config, backbone.model.device
+    inputs = {
+        kind: torch.randn(rows, config.hidden_size, dtype=_dtype(kind), device=device)
+        for kind in layers
+    }
+    rounds = [
+        {kind: _milliseconds(own, inputs[kind]) for kind, own in layers.items()}
+        for _ in range(_ROUNDS)
+    ]
+    return {kind: round(min(one[kind] for one in rounds), 4) for kind in layers}
+
+
+def _dtype(kind: WeightFormat) -> torch.dtype:
+    return torch.bfloat16 if kind == "bf16" else torch.float32
+
+
+def _fastest(times: Mapping[WeightFormat, Sequence[float]]) -> WeightFormat:
+    """Return the first of ``PREFERENCE`` that no other format exceeds in speed by ``MARGIN``.
 
     Each time is divided by the best time at the same number of rows. The format with the smallest
-    geometric mean of these ratios wins, or the one with the smallest weights of those within a
-    tenth of it.
+    geometric mean of these ratios is the fastest. Of the formats whose mean is at most ``MARGIN``
+    times as large, the most preferred one wins.
 
     Example: fp32 takes (0.30, 1.2, 8.0) ms and int8 (0.12, 0.9, 9.0) ms. The best times are (0.12,
     0.9, 8.0); the products of ratios are 2.5 * 1.33 * 1 = 3.33 and 1 * 1 * 1.125. int8 wins.
@@ -129,8 +156,8 @@ def _fastest(
         return math.prod(own / least for own, least in zip(times[kind], best, strict=True))
 
     least = min(slowdown(kind) for kind in times)
-    near = [kind for kind in times if slowdown(kind) <= _TOLERANCE ** len(ROWS) * least]
-    return min(near, key=sizes.__getitem__)
+    near = [kind for kind in times if slowdown(kind) <= MARGIN ** len(ROWS) * least]
+    return min(near, key=PREFERENCE.index)
 
 
 def select_format(
@@ -173,13 +200,10 @@ def select_format(
 
 
 def _milliseconds(layers: Sequence[LinearLayer], x: Tensor) -> float:
-    """Return the time of one product: the minimum of rounds, because noise only adds to it."""
-    times = []
-    for _ in range(_ROUNDS):
-        began = time.perf_counter()
-        for layer in layers:
-            last = layer.forward(x)
-        # Reading one number waits for an asynchronous device.
-        last[0, 0].item()
-        times.append(1e3 * (time.perf_counter() - began) / len(layers))
-    return min(times)
+    """Return the time of one product, over one round of all copies."""
+    began = time.perf_counter()
+    for layer in layers:
+        last = layer.forward(x)
+    # Reading one number waits for an asynchronous device.
+    last[0, 0].item()
+    return 1e3 * (time.perf_counter() - began) / len(layers)

@@ -43,12 +43,13 @@ def test_suite_is_closed_large_and_of_held_out_origins() -> None:
     with inspection():
         found = load_choice_questions()
     families = {one.family for one in found}
+    count, first = len(found), sum(one.right == 0 for one in found)
 
     assert families == MAX_PER_ORIGIN.keys()
     assert {origin_splits()[name] for name in families} == {"held_out"}
-    assert len({one.key for one in found}) == len(found) >= 2100
+    assert len({one.key for one in found}) == count >= 2100
     assert all(one.options[one.right] and len(one.options) >= 2 for one in found)
-    assert 0.3 < sum(one.right == 0 for one in found) / len(found) < 0.6
+    assert 0.3 < first / count < 0.6
 
 
 def test_an_origin_that_trains_the_guard_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

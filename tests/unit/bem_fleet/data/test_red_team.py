@@ -20,6 +20,8 @@ from bem_fleet.data.red_team_sources import (
     ROGUE_SLOT,
 )
 
+from tests.support.text_digests import shared_texts
+
 
 def both_splits() -> list[RedTeamPrompt]:
     """Return the prompts that the loader hands out."""
@@ -33,7 +35,8 @@ def test_no_family_and_no_text_is_on_both_sides() -> None:
     for unit in ("family", "cluster"):
         sides = [{getattr(p, unit) for p in prompts if p.split == s} for s in ("train", "held_out")]
         assert not sides[0] & sides[1]
-    assert len({p.text for p in prompts}) == len({p.key for p in prompts}) == len(prompts)
+    texts, keys, count = len({p.text for p in prompts}), {p.key for p in prompts}, len(prompts)
+    assert texts == len(keys) == count
     # The one wording of these two families had emptied the held-out side of its category.
     near = {p.cluster for p in prompts if p.family.startswith("promptinject/")}
     assert len(near) == 1
@@ -55,11 +58,12 @@ def test_near_duplicates_empty_no_stratum() -> None:
     prompts = both_splits()
     for stratum in {(p.category, p.kind) for p in prompts}:
         own = [p for p in prompts if (p.category, p.kind) == stratum]
-        held = [p for p in own if p.split == "held_out"]
+        held = [p.cluster for p in own if p.split == "held_out"]
+        share = len(held) / len(own)
 
-        assert 0.1 * len(own) <= len(held) <= 0.7 * len(own), stratum
-        assert len({p.cluster for p in held}) >= 2, stratum
-        assert len({p.cluster for p in own} - {p.cluster for p in held}) >= 2, stratum
+        assert 0.1 <= share <= 0.7, stratum
+        assert len(set(held)) >= 2, stratum
+        assert len({p.cluster for p in own} - set(held)) >= 2, stratum
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -89,7 +93,7 @@ def test_prompts_are_filled_in() -> None:
         "[SUBSTANCE]",
         "MARKER>",
     ):
-        assert not [p for p in prompts if left in p.text]
+        assert not [p.key for p in prompts if left in p.text]
     assert max(families.count(name) for name in set(families)) <= MAX_FAMILY_PROMPTS
 
 
@@ -109,7 +113,7 @@ def test_sample_takes_all_categories_in_turn() -> None:
 
         assert {p.category for p in taken[:6]} == set(CATEGORIES)
         assert [p.category for p in taken].count("harm") == 10
-        assert taken == sample_prompts(prompts, 60)
+        assert [p.key for p in taken] == [p.key for p in sample_prompts(prompts, 60)]
 
 
 def test_injections_and_records_carry_what_must_not_be_said() -> None:
@@ -117,5 +121,6 @@ def test_injections_and_records_carry_what_must_not_be_said() -> None:
     prompts = [p for p in both_splits() if p.category == "injection" and p.rogue_string]
 
     assert all(p.rogue_string in p.text for p in both_splits())
-    train = {p.rogue_string for p in prompts if p.split == "train"}
-    assert not train & {p.rogue_string for p in prompts if p.split == "held_out"}
+    train, held = ([p.rogue_string for p in prompts if p.split == s] for s in ("train", "held_out"))
+    shared = shared_texts(train, held)
+    assert not shared

@@ -11,4 +11,5 @@ def test_held_out_comments_are_the_same_for_every_seed() -> None:
         held = load_toxic_comments("held_out")
 
     assert not {one.key for one in train} & {one.key for one in held}
-    assert abs(len(held) / (len(held) + len(train)) - HELD_OUT_SHARE) < 0.03
+    share = len(held) / (len(held) + len(train))
+    assert abs(share - HELD_OUT_SHARE) < 0.03

@@ -12,9 +12,10 @@ def test_unseen_families_are_many_and_held_out() -> None:
     """No set that was split item by item is among them, and families take turns."""
     with inspection():
         found = load_unseen_families(300)
+    counts = (len(found.requests), len(found.replies))
     requests, replies = ({one.family for one in own} for own in (found.requests, found.replies))
 
-    assert len(found.requests) == len(found.replies) == 300
+    assert counts == (300, 300)
     assert len(requests | replies) >= 2 * MIN_CLUSTERS
     assert not (requests | replies) & set(QUALITY_SETS)
     assert {origin_splits().get(name, "held_out") for name in requests | replies} == {"held_out"}

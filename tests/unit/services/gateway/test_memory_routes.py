@@ -1,11 +1,14 @@
 """Memory routes: bodies and their limits; calls over real sockets are in tests/integration."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 from bem_fleet.services.gateway.memory_routes import (
     PART_CHARS,
     IngestBody,
     QueryBody,
     _json,
+    _last_progress,
     _messages,
     routes,
 )
@@ -35,6 +38,18 @@ async def test_long_text_is_sent_in_parts() -> None:
     assert max(len(one.text) for one in sent) <= PART_CHARS
     assert sent[-1].end
     assert len(unfinished) == len(sent) - 1
+
+
+async def test_tokens_are_those_of_the_whole_request() -> None:
+    """Tokens are counted where a sentence ends, the last ones with the document's end."""
+
+    async def progress() -> AsyncIterator[bytes]:
+        yield pb.IngestResponse(acknowledged=40, tokens=9).SerializeToString()
+        yield pb.IngestResponse(acknowledged=55, tokens=5, complete=True).SerializeToString()
+
+    last = await _last_progress(progress())
+
+    assert (last.tokens, last.acknowledged, last.complete) == (14, 55, True)
 
 
 def test_unknown_fields_and_numbers_out_of_range_are_refused() -> None:

@@ -9,11 +9,13 @@ import pytest
 from bem_fleet.services.memory.answering import MemoryHolder
 from bem_fleet.services.memory.servicer import MemoryServicer
 from bem_fleet.services.memory.settings import MemorySettings
+from bemfleet.common.v1 import text_pb2
 from bemfleet.memory.v1 import memory_pb2 as pb
-from fleet.access import principal
-from fleet.access.principal import SOCKET_PEER
+from fleet.access import Role, principal
+from fleet.access.principal import SOCKET_PEER, Principal
 from fleet.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from fleet.testing import RedisServer
+from fleet.text_roles import role_of
 
 from tests.unit.services.memory.hosts import caller, host_of, parts, stored
 
@@ -152,3 +154,51 @@ async def test_session_of_another_tenant_does_not_exist(servicer: Any) -> None:
 
     assert not (await servicer.ListSessions(pb.ListSessionsRequest(), other)).sessions
     assert (await query(servicer))[-1].outcome.found
+
+
+async def test_session_of_another_key_is_not_touched(servicer: Any) -> None:
+    """A key without a tenant, and an operator's, reach no session of tenant acme, of its name too.
+
+    What they ingest under the same name is their own.
+    """
+    for metadata in (caller("", "acme"), caller("", "operator"), caller("", "web")):
+        for document_name in ("book", ""):
+            request = pb.ForgetRequest(session="s", document=document_name)
+            with pytest.raises(NotFoundError, match="'s' does not exist"):
+                await servicer.Forget(request, metadata)
+        assert [one async for one in servicer.Ingest(parts(*document()), metadata)][-1].complete
+        assert (await servicer.Forget(pb.ForgetRequest(session="s"), metadata)).sentences == 1
+
+    assert (await query(servicer))[-1].outcome.found
+
+
+async def test_no_role_of_a_caller_widens_its_sessions(servicer: Any) -> None:
+    """Over the network an operator's key forgets sessions of its own tenant only, as a user's."""
+    for role in (Role.USER, Role.OPERATOR):
+        principal.set(Principal("bob", role, tenant="globex", has_key=True))
+        with pytest.raises(NotFoundError, match="'s' does not exist"):
+            await servicer.Forget(pb.ForgetRequest(session="s"), ACME)
+    principal.set(SOCKET_PEER)
+
+    assert (await query(servicer))[-1].outcome.found
+
+
+def test_text_of_documents_leaves_only_where_it_is_judged() -> None:
+    """Ingested text is returned as a span or an answer, whose roles the sidecar judges.
+
+    All other texts are names and versions, and the bytes of a snapshot, which its owner restores.
+    """
+    texts: dict[int, set[str]] = {}
+    for message in pb.DESCRIPTOR.message_types_by_name.values():
+        if not message.name.endswith(("Request", "Head")):
+            for field in message.fields:
+                if field.type in (field.TYPE_STRING, field.TYPE_BYTES):
+                    texts.setdefault(role_of(field), set()).add(f"{message.name}.{field.name}")
+
+    assert texts == {
+        text_pb2.TEXT_ROLE_OUTPUT: {"Span.text", "Outcome.answer"},
+        text_pb2.TEXT_ROLE_LABEL: {
+            *("Span.document", "Document.name", "CoveredSpan.document", "Session.name"),
+            *("Outcome.model_version", "SnapshotResponse.content"),
+        },
+    }

@@ -43,17 +43,7 @@ async def test_a_stream_is_a_head_and_chunks() -> None:
 async def test_a_slow_upload_is_aborted() -> None:
     """It occupies a slot; the error says how long it may take."""
     with pytest.raises(UploadTimeoutError, match=r"longer than 0\.05 s") as caught:
-        async with _limit_upload(stream(), 0.05):
+        async with _limit_upload(0.05):
             await asyncio.sleep(5)
 
     assert status_of(caught.value, STATUS).name == "DEADLINE_EXCEEDED"
-
-
-async def test_a_rejected_upload_is_read_to_its_end() -> None:
-    """The client sees the reason instead of a broken stream."""
-    requests = stream(CHUNK, CHUNK, CHUNK)
-    with pytest.raises(InvalidArgumentError, match="wrong"):
-        async with _limit_upload(requests, 5):
-            raise InvalidArgumentError("field", "wrong")
-
-    assert await anext(requests, None) is None
