@@ -55,11 +55,13 @@ async def test_refused_document_and_snapshot_are_told(
     keys = write_access_keys(tmp_path / "keys", {"name": "web", "tenant": "acme"})
     wrong = (("authorization", "Bearer none-of-ours"),)
     parts = [memory_pb2.RestoreRequest(content=b"x" * BYTES)] * PARTS
-    async with memory(tmp_path, redis_server, keys_file=keys.file) as (stub, _):
+    settings = {"address": "127.0.0.1:0", "keys_file": keys.file}
+    async with memory(tmp_path, redis_server, **settings) as (stub, _):
+        own, texts = keys.metadata("web"), ["x" * BYTES] * PARTS
         ingested = await refusals(
-            lambda: stub.Ingest(messages("a:b", "book", *["x" * BYTES] * PARTS), metadata=ACME)
+            lambda: stub.Ingest(messages("a:b", "book", *texts), metadata=own)
         )
-        restored = await refusals(lambda: stub.Restore(iter(parts), metadata=ACME))
+        restored = await refusals(lambda: stub.Restore(iter(parts), metadata=own))
         strange = await refusals(lambda: stub.Restore(iter(parts), metadata=wrong))
 
     assert ingested == restored == {(INVALID, "session")}
