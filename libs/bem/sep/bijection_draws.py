@@ -64,8 +64,9 @@ def token_rotations(offsets: Tensor, alphabet: int, *, fixed: Sequence[int] = ()
         InvalidSettingError: A fixed id is outside the alphabet, or fewer than two ids can move.
     """
     free = _free_ids(alphabet, fixed)
-    places = (torch.arange(len(free)) + offsets.unsqueeze(1)) % len(free)
-    return _permute_free(len(offsets), alphabet, free, free[places])
+    twice = torch.cat((free, free))  # one turn from any offset on, without a remainder an id
+    images = torch.stack([twice[at : at + len(free)] for at in (offsets % len(free)).tolist()])
+    return _permute_free(len(offsets), alphabet, free, images)
 
 
 def draw_word_shuffles(
@@ -131,6 +132,7 @@ def _free_ids(alphabet: int, fixed: Sequence[int]) -> Tensor:
 
 
 def _permute_free(rows: int, alphabet: int, free: Tensor, images: Tensor) -> Bijection:
+    if len(free) == alphabet:
+        return Bijection(symbols=images)
     symbols = torch.arange(alphabet).repeat(rows, 1)
-    symbols[:, free] = images
-    return Bijection(symbols=symbols)
+    return Bijection(symbols=symbols.index_copy_(1, free, images))
