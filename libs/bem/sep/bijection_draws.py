@@ -15,22 +15,35 @@ from bem.sep.bijections import Bijection, invert_permutations
 
 
 def draw_symbol_permutations(
-    rows: int, alphabet: int, generator: torch.Generator, *, fixed: Sequence[int] = ()
+    rows: int,
+    alphabet: int,
+    generator: torch.Generator,
+    *,
+    fixed: Sequence[int] = (),
+    strength: float = 1.0,
 ) -> Bijection:
-    """Return one uniform permutation of the alphabet for each row.
+    """Return one uniform permutation of the alphabet, or of a part of it, for each row.
 
     Args:
         rows: Number of sequences.
         alphabet: Number of ids V.
         generator: Source of randomness.
         fixed: Ids that stay as they are, such as padding and control tokens.
+        strength: Share of the other ids, drawn for each row, that the permutation acts on.
 
     Raises:
         InvalidSettingError: A fixed id is outside the alphabet, or fewer than two ids can move.
     """
     free = _free_ids(alphabet, fixed)
-    order = torch.rand(rows, len(free), generator=generator).argsort(1)
-    return _permute_free(rows, alphabet, free, free[order])
+    noise, draws = torch.rand(2, rows, len(free), generator=generator)
+    places = torch.arange(len(free)).expand(rows, -1)
+    # Ids that are drawn come first, once in random order and once in their own.
+    is_drawn = draws < strength
+    own = torch.where(is_drawn, places, places + len(free)).argsort(1)
+    shuffled = torch.where(is_drawn, noise, 1.0 + places).argsort(1)
+    return _permute_free(
+        rows, alphabet, free, free[torch.empty_like(own).scatter_(1, own, shuffled)]
+    )
 
 
 def draw_token_rotations(

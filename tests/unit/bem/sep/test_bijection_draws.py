@@ -54,6 +54,16 @@ def test_ciphers_are_bijections_that_leave_fixed_ids(
         assert all(one.symbols[:, place].eq(place).all() for place in fixed)
 
 
+@pytest.mark.parametrize(("strength", "least", "most"), [(0.0, 0, 0), (0.3, 40, 80), (1, 190, 200)])
+def test_strength_is_the_share_of_ids_that_move(strength: float, least: int, most: int) -> None:
+    """Weak keys move few ids and are bijections too."""
+    one = draw_symbol_permutations(1, 200, torch.Generator().manual_seed(0), strength=strength)
+
+    assert one.symbols is not None
+    assert torch.equal(one.symbols.sort(1).values[0], torch.arange(200))
+    assert least <= int(one.symbols.ne(torch.arange(200)).sum()) <= most
+
+
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(2, 20))
 def test_rotations_are_a_cyclic_group(first: int, second: int, alphabet: int) -> None:
     """Rotations add modulo the size of the alphabet, and the opposite rotation is the inverse."""
