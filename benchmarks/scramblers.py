@@ -93,9 +93,9 @@ def text_rows() -> list[dict[str, Any]]:
 def main() -> None:
     """Measure all scrambles and write the report."""
     torch.set_num_threads(1)
+    tables = {"bijective": [*bijective_rows(), retokenization_row()], "texts": text_rows()}
     report = {
-        "bijective": [*bijective_rows(), retokenization_row()],
-        "texts": text_rows(),
+        **tables,
         "rows": ROWS,
         "length": LENGTH,
         "rounds": ROUNDS,
@@ -110,7 +110,7 @@ def main() -> None:
         f"Batches of {ROWS} by {LENGTH} tokens, an alphabet of {ALPHABET}; {report['note']}.",
         f"`{report['command']}`",
     ]
-    for rows in (report["bijective"], report["texts"]):
+    for rows in tables.values():
         lines += [
             "",
             "| " + " | ".join(name.replace("_per_s", "/s") for name in rows[0]) + " |",

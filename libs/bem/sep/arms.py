@@ -4,7 +4,7 @@ A step has the same number of rows in every arm: an arm with two views reads hal
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from bem.errors import InvalidSettingError
@@ -65,17 +65,18 @@ class Arm:
         return self.kl, self.invariance, self.variance, self.covariance, self.adversary
 
 
-_VICREG = {"invariance": 5.0, "variance": 5.0, "covariance": 0.2}
+_KL = Arm(keys="fresh", random_embeddings=0.5, kl=1.0)
+_SEP = replace(_KL, invariance=5.0, variance=5.0, covariance=0.2)
 ARMS: Mapping[str, Arm] = MappingProxyType({
     "lm": Arm(),
     "augmentation": Arm(keys="fresh"),
     "augmentation-pool": Arm(keys="pool"),
     "character-dropout": Arm(dropout=0.1),
     "lexinvariant": Arm(random_embeddings=1.0),
-    "sep": Arm(keys="fresh", random_embeddings=0.5, kl=1.0, **_VICREG),
-    "sep-kl": Arm(keys="fresh", random_embeddings=0.5, kl=1.0),
-    "sep-matching": Arm(keys="fresh", random_embeddings=0.5, **_VICREG),
-    "sep-pool": Arm(keys="pool", random_embeddings=0.5, kl=1.0, **_VICREG),
-    "sep-adversary": Arm(keys="fresh", random_embeddings=0.5, kl=1.0, adversary=0.1, **_VICREG),
+    "sep": _SEP,
+    "sep-kl": _KL,
+    "sep-matching": replace(_SEP, kl=0.0),
+    "sep-pool": replace(_SEP, keys="pool"),
+    "sep-adversary": replace(_SEP, adversary=0.1),
 })  # fmt: skip
 """Arms by name; ``sep-*`` are ablations."""

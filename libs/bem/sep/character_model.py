@@ -124,11 +124,10 @@ class CharacterModel(nn.Module):
         self.config = config
         self.embedding = nn.Parameter(torch.randn(config.alphabet, config.width))
         self.film = ResidualFilm(config.width)
-        self.blocks = nn.ModuleList(
-            _Block(config.width, config.heads) for _ in range(config.layers)
-        )
+        blocks = [_Block(config.width, config.heads) for _ in range(config.layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.RMSNorm(config.width)
-        for block in self.blocks:  # residual branches start small, as in GPT-2
+        for block in blocks:  # residual branches start small, as in GPT-2
             for layer in (block.out, block.down):
                 nn.init.normal_(layer.weight, std=0.02 / (2 * config.layers) ** 0.5)
 

@@ -85,7 +85,7 @@ def draw_views(
     Args:
         model: Model whose learned embeddings rows without random ones get.
         arm: Arm of the study.
-        texts: Excerpts.
+        texts: Excerpts of the training text, one character longer than a row.
         strength: Share of the symbols that a fresh key moves, in [0, 1].
         seed: Seed of the pool of keys.
         generator: Source of randomness of the step.

@@ -72,7 +72,7 @@ def test_reversal_turns_the_gradient() -> None:
     """Values pass unchanged, and gradients come back times minus the strength."""
     codes = CODES.clone().requires_grad_()
     out = reverse_gradient(codes, 0.25)
-    (out * OTHERS).sum().backward()
+    torch.autograd.backward((out * OTHERS).sum())
 
     assert torch.equal(out, CODES)
     assert codes.grad is not None
@@ -89,10 +89,10 @@ def test_adversary_reads_keys_and_pushes_codes_away() -> None:
     optimizer = torch.optim.Adam(adversary.parameters(), lr=0.1)
     for _ in range(60):
         optimizer.zero_grad()
-        adversary(codes.detach(), keys).backward()
+        torch.autograd.backward(adversary(codes.detach(), keys))
         optimizer.step()
     learnt = adversary(codes, keys)
-    learnt.backward()
+    torch.autograd.backward(learnt)
 
     assert first.item() == pytest.approx(math.log(5), abs=0.5)
     assert learnt.item() < 0.3

@@ -44,7 +44,7 @@ def test_terms_are_those_of_the_arm(name: str) -> None:
 
     assert set(terms) == {"cross_entropy", *(one for one in weights if getattr(arm, one))}
     assert all(torch.isfinite(term) for term in terms.values())
-    total_loss(arm, terms).backward()
+    torch.autograd.backward(total_loss(arm, terms))
 
 
 def test_loss_is_the_weighted_sum() -> None:
@@ -78,7 +78,7 @@ def test_teacher_gets_no_gradient() -> None:
     """With a frozen teacher the divergence is from it, and the teacher has no gradient."""
     arm, model, teacher = Arm(keys="fresh", kl=1.0), tiny_model(), tiny_model(7)
     terms = terms_of(arm, model, teacher)
-    terms["kl"].backward()
+    torch.autograd.backward(terms["kl"])
 
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert any(parameter.grad is not None for parameter in model.parameters())

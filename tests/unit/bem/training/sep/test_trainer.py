@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bem.errors import InvalidSettingError
 from bem.sep.curriculum import Curriculum
-from bem.training.sep.trainer import CharacterTrainer, CharacterTraining
+from bem.training.sep.trainer import CharacterTrainer
 
-from tests.support.tiny_character_training import TINY, tiny_text, tiny_training
+from tests.support.tiny_character_training import tiny_text, tiny_training
 
 TEXT, DEVELOPMENT = tiny_text(0), tiny_text(1)
 
@@ -122,15 +123,13 @@ def test_run_ends_when_clean_text_gets_worse(tmp_path: Path) -> None:
 
 def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     """Odd rows, unknown clamps, budgets below a step and short texts are named."""
-    arm = tiny_training("lm", 1).arm
-    for changes, problem in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"rows": 3}, "rows are even"),
         ({"clamp": "firm"}, "clamp, front: 'firm'"),
-        ({"characters": 10}, "at least 16384, one step"),
-    ):
+        ({"characters": 10}, "at least 192, one step"),
+    ]
+    for changes, problem in wrong:
         with pytest.raises(InvalidSettingError, match=problem):
-            CharacterTraining(
-                **{"model": TINY, "arm": arm, "characters": 10**6, "front": 1} | changes
-            )
+            tiny_training("lm", 1, **changes)
     with pytest.raises(InvalidSettingError, match="development: 24 characters; more than"):
         CharacterTrainer(tiny_training("lm", 1), tmp_path).run(TEXT, DEVELOPMENT[:24])
