@@ -1,6 +1,10 @@
 """Character trainer: it learns, resumes bit for bit, clamps, thaws and stops."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +70,46 @@ def test_resumed_run_equals_one_that_was_not_interrupted(tmp_path: Path, save_st
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     for name, parameter in whole.parameters.items():
         assert torch.equal(parameter, parts.parameters[name]), name
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bem.training.sep.trainer import CharacterTrainer
+from tests.support.tiny_character_training import tiny_text, tiny_training
+trainer = CharacterTrainer(tiny_training("sep", 8), Path(sys.argv[1]), save_steps=3)
+step = trainer.train_step
+def die_later(text):
+    if trainer.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(text)
+trainer.train_step = die_later
+trainer.run(tiny_text(0), tiny_text(1))
+"""
+
+
+@pytest.mark.slow
+def test_killed_process_continues_with_the_same_curve(tmp_path: Path) -> None:
+    """A process that is killed by SIGKILL between two checkpoints leaves no trace in the run."""
+    root = Path(__file__).resolve().parents[5]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "killed")],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": f"{root}:{root / 'libs'}"},
+        check=False,
+        capture_output=True,
+    )
+    at_kill = curve(tmp_path / "killed")
+    for name in ("killed", "complete"):
+        CharacterTrainer(tiny_training("sep", 8), tmp_path / name).run(TEXT, DEVELOPMENT)
+    lines = curve(tmp_path / "killed")
+
+    assert killed.returncode == -signal.SIGKILL
+    assert len(at_kill) == 5
+    assert lines[:3] == at_kill[:3]
+    # The process may have other threads than this one, whose sums round otherwise.
+    losses = [line["cross_entropy"] for line in curve(tmp_path / "complete")]
+    assert [line["cross_entropy"] for line in lines] == pytest.approx(losses, abs=1e-5)
 
 
 def test_hard_clamp_trains_the_front_only(tmp_path: Path) -> None:
