@@ -85,6 +85,10 @@ class CharacterTraining:
                 f"rows, length, observe_steps: {self.rows}, {self.length}, {self.observe_steps}; "
                 "rows are even, and all are at least 1"
             )
+        if (self.arm.variance or self.arm.covariance) and self.rows < 4:
+            raise InvalidSettingError(
+                f"rows: {self.rows}; at least 4, two of each view, so that codes have a variance"
+            )
         if self.clamp not in CLAMPS or not 0 < self.front <= self.model.layers:
             raise InvalidSettingError(
                 f"clamp, front: {self.clamp!r}, {self.front}; one of {', '.join(CLAMPS)}, and 1 to "

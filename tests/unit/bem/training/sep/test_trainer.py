@@ -175,5 +175,7 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     for changes, problem in wrong:
         with pytest.raises(InvalidSettingError, match=problem):
             tiny_training("lm", 1, **changes)
+    with pytest.raises(InvalidSettingError, match="rows: 2; at least 4"):
+        tiny_training("sep", 1, rows=2)
     with pytest.raises(InvalidSettingError, match="development: 24 characters; more than"):
         CharacterTrainer(tiny_training("lm", 1), tmp_path).run(TEXT, DEVELOPMENT[:24])
