@@ -4,8 +4,8 @@ The packaged Disfl-QA (arXiv 2106.04016) has disfluent questions only. Where a q
 off and asked anew, what follows the break is the fluent question, so that a rule finds it:
 "Who provided or no what did Aristotle refer to forced motion as ?" was meant as "What did Aristotle
 refer to forced motion as ?". Corrections of a single phrase are left out: no rule says how much of
-the text they replace. All 129 pairs of the training split were read by hand: 127 are right, one
-lost its subject and one is no question.
+the text they replace. The rule was made on the training split, where it finds 129 pairs; most of
+them were read, and two were wrong: one lost its subject, one is no question.
 """
 
 import re
