@@ -146,9 +146,10 @@ data-cards: setup ## Run the data pipeline on every data set and write results/d
 bench-pipeline: setup ## Measure the pipelines against the model's own time
 	$(PY) -m benchmarks.pipeline
 
-bench: setup ## Measure overhead, memory and start-up into results/
+bench: setup ## Measure overhead, memory, start-up and feedback into results/
 	$(PY) -m benchmarks.overhead
 	$(PY) -m benchmarks.process
+	$(PY) -m benchmarks.feedback_intake
 
 bench-engine: setup ## Measure the engine against llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
 	$(PY) -m benchmarks.engine

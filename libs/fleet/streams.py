@@ -14,17 +14,6 @@ from fleet.errors import UnavailableError
 TIMEOUT_S = 1.0
 """Longest wait for Redis, in seconds; after it the caller is told that Redis is unavailable."""
 
-IDEMPOTENCY_TTL_S = 24 * 3600
-"""Time for which an idempotency key is remembered, in seconds."""
-
-_APPEND_ONCE = """
-local known = redis.call('GET', KEYS[2])
-if known then return known end
-local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
-redis.call('SET', KEYS[2], id, 'EX', ARGV[1])
-return id
-"""
-
 
 class StreamWriter:
     """Appends records to Redis streams over one connection pool.
@@ -42,7 +31,6 @@ class StreamWriter:
         self.stream = stream
         self._maxlen = maxlen
         self._redis: Any = Redis.from_url(redis_url, retry=Retry(NoBackoff(), 0))
-        self._append_once = self._redis.register_script(_APPEND_ONCE)
 
     async def append(self, fields: Mapping[str, str | bytes], stream: str | None = None) -> str:
         """Append one record and return its id, such as ``1732430000000-0``.
@@ -67,23 +55,6 @@ class StreamWriter:
         for stream, fields in records:
             pipeline.xadd(stream, dict(fields), maxlen=self._maxlen)
         await self._within_limit(pipeline.execute(), records[0][0])
-
-    async def append_once(self, fields: Mapping[str, str], key: str | None) -> str:
-        """Append one record unless ``key`` was used in the last day; return the first record's id.
-
-        The look-up and the append are one script, so a retry can never store it twice.
-
-        Raises:
-            UnavailableError: Redis did not acknowledge it in time; it may or may not be stored.
-        """
-        if key is None:
-            return await self.append(fields)
-        values = [part for pair in fields.items() for part in pair]
-        call = self._append_once(
-            keys=[self.stream, f"{self.stream}:once:{key}"], args=[IDEMPOTENCY_TTL_S, *values]
-        )
-        identifier: bytes = await self._within_limit(call, self.stream)
-        return identifier.decode()
 
     async def ping(self) -> None:
         """Return when Redis answers.

@@ -16,6 +16,8 @@ from fleet.errors import (
     DeniedError,
     ErrorDetails,
     FleetError,
+    InvalidArgumentError,
+    OverloadedError,
     RateLimitedError,
     UnavailableError,
     details_of,
@@ -118,14 +120,15 @@ def _inner_error(withheld: Withheld) -> dict[str, Any]:
 
 
 def from_fleet(err: FleetError) -> ApiError:
-    """Return the HTTP error for a refusal by access control."""
+    """Return the HTTP error for a refusal by access control or by the feedback queue."""
     status, kind, code = _HTTP[status_of(err, STATUS)]
     if isinstance(err, RateLimitedError):
         code = "rate_limit_exceeded"
     elif isinstance(err, DeniedError):
         code = err.reason.lower()
     headers = _headers(status, getattr(err, "retry_after_s", None))
-    return ApiError(status, str(err), kind=kind, code=code, headers=headers)
+    param = err.field if isinstance(err, InvalidArgumentError) else None
+    return ApiError(status, str(err), kind=kind, code=code, param=param, headers=headers)
 
 
 def _headers(status: int, retry_after_s: float | None) -> dict[str, str]:
@@ -198,11 +201,8 @@ async def error_response(_request: Request, err: Exception) -> JSONResponse:
         return err.response()
     if isinstance(err, RequestValidationError):
         return from_validation(err.errors(), err.body).response()
-    if isinstance(err, UnavailableError):
-        unavailable = ApiError(
-            503, str(err), kind="server_error", code="unavailable", headers={"Retry-After": "1"}
-        )
-        return unavailable.response()
+    if isinstance(err, InvalidArgumentError | OverloadedError | UnavailableError):
+        return from_fleet(err).response()
     if isinstance(err, grpc.RpcError):
         return from_rpc(err).response()
     if isinstance(err, HTTPException):
@@ -214,6 +214,8 @@ async def error_response(_request: Request, err: Exception) -> JSONResponse:
 HANDLED_ERRORS: tuple[type[Exception], ...] = (
     ApiError,
     RequestValidationError,
+    InvalidArgumentError,
+    OverloadedError,
     UnavailableError,
     grpc.RpcError,
     HTTPException,

@@ -206,13 +206,17 @@ class FeedbackRequest(OpenAIBody):
     completion_id: str = Field(min_length=1, max_length=128)
     rating: Literal["up", "down"] | None = None
     correction: str | None = Field(None, min_length=1, max_length=32_768)
+    edit: str | None = Field(None, min_length=1, max_length=32_768)
     comment: str | None = Field(None, max_length=4_096)
     tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field([], max_length=16)
+    prompt: str | None = Field(None, max_length=32_768)
+    answer: str | None = Field(None, max_length=32_768)
     session: str | None = Field(None, max_length=128)
+    user: str | None = Field(None, max_length=128)
     consent: bool = False
 
     @model_validator(mode="after")
     def _has_content(self) -> "FeedbackRequest":
-        if not (self.rating or self.correction or self.comment or self.tags):
-            raise ValueError("give a rating, a correction, a comment or tags")
+        if not (self.rating or self.correction or self.edit or self.comment or self.tags):
+            raise ValueError("give a rating, a correction, an edit, a comment or tags")
         return self

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from bem_fleet.feedback.limits import IntakeLimits
 from fleet import wire
 from fleet.settings import FleetSettings
 from pydantic import Field, field_validator, model_validator
@@ -78,6 +79,17 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     feedback_key_file: Path | None = None
     """File with the secret under which sessions and idempotency keys of feedback are stored as
     keyed hashes; unset: a random one, with which a restart forgets the idempotency keys."""
+
+    feedback_rate: int = Field(600, ge=1)
+    """Feedback that one user may send in an hour, with consent; more is 429."""
+
+    feedback_backlog: int = Field(200_000, ge=1)
+    """Feedback that may wait for its processor; more is 429."""
+
+    @property
+    def feedback_limits(self) -> IntakeLimits:
+        """Limits at which feedback is refused."""
+        return IntakeLimits(rate=self.feedback_rate, backlog=self.feedback_backlog)
 
     @field_validator("missions")
     @classmethod

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from bem_fleet.feedback.intake import FeedbackIntake
+from bem_fleet.feedback.scrubber import FeedbackScrubber
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
-from bem_fleet.services.gateway.feedback_scrubber import FeedbackScrubber
 from bem_fleet.services.gateway.missions import MissionClient, connect_missions
 from bem_fleet.services.gateway.route_table import RouteTable
 from bem_fleet.services.gateway.settings import GatewaySettings
@@ -18,7 +19,6 @@ from fleet.access import Access
 from fleet.access.own_key import OwnKey
 from fleet.certificates import certificates_of
 from fleet.clients import open_channel
-from fleet.streams import StreamWriter
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class GatewayState:
         access: Keys and rules of the listener.
         missions: Mission clients by name.
         validation: Stub of the validation service.
-        feedback: Writer of the feedback stream.
+        feedback: Intake of the feedback queue.
         scrubber: Removes personal data and secrets from feedback.
         table: Canary routes.
         observer: Canary observations.
@@ -40,7 +40,7 @@ class GatewayState:
     access: Access
     missions: dict[str, MissionClient]
     validation: validation_pb2_grpc.ValidationServiceAsyncStub
-    feedback: StreamWriter
+    feedback: FeedbackIntake
     scrubber: FeedbackScrubber
     table: RouteTable
     observer: CanaryObserver
@@ -63,8 +63,8 @@ async def open_state(
         own_key: Key of the gateway for calls that no client has caused.
     """
     async with AsyncExitStack() as stack:
-        certificates = certificates_of(settings)
-        observer = CanaryObserver(settings.redis_url)
+        certificates, url = certificates_of(settings), settings.redis_url
+        observer = CanaryObserver(url)
         stack.push_async_callback(observer.close)
         table = RouteTable(
             settings.fleet_address,
@@ -86,8 +86,8 @@ async def open_state(
             max_message_bytes=settings.max_message_bytes,
         )
         stack.push_async_callback(validation.close)
-        feedback = StreamWriter(settings.redis_url, settings.feedback_stream)
-        stack.push_async_callback(feedback.close)
+        feedback = FeedbackIntake(url, settings.feedback_limits, settings.feedback_stream)
+        stack.callback(feedback.close)
         scrubber = FeedbackScrubber(
             missions[settings.openai_mission].safety, settings.feedback_key_file
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -115,7 +116,8 @@ def test_feedback_survives_a_gateway_kill(fleet: Fleet, redis: Any) -> None:
     assert [answer.status_code for answer in answers] == [201, 201]
     assert [identifier.decode() for identifier, _ in stored] == [answers[0].json()["id"]]
     assert answers[0].json() == answers[1].json()
-    assert stored[0][1][b"correction"] == b"Paris"
+    body = json.loads(redis.hget("bem:feedback:bodies", stored[0][0]))
+    assert body["correction"] == "Paris"
     wait_until(lambda: ready(fleet))
 
 

@@ -23,11 +23,15 @@ from fleet.streams import StreamWriter
 from fleet.testing import RedisServer
 from redis.exceptions import NoPermissionError
 
+from tests.support.feedback import intake, record
 from tests.unit.services.validation.test_claim_ledger import claim
 
 RULES = redis_users(load_descriptors())
 KEYS = {
-    "gateway": ("bem:feedback", "bem:feedback:once:k", "bem:canary:default/router/a"),
+    "gateway": (
+        *("bem:feedback", "bem:feedback:bodies", "bem:feedback:once:k", "bem:feedback:rate:u"),
+        *("bem:feedback:entries:u", "bem:canary:default/router/a"),
+    ),
     "validation": (
         *("bem:claims", "bem:claims:keys", "bem:claims:contents", "bem:claims:families"),
         *("bem:canary:default/router/a", "bem:audit", "bem:audit:head"),
@@ -142,12 +146,13 @@ def test_rules_cover_every_user_that_is_tested() -> None:
 
 async def test_every_service_can_do_its_work(access: Access) -> None:
     """The real writers and readers of each service work with its own login."""
-    feedback = StreamWriter(access.url("gateway"), wire.FEEDBACK_STREAM)
-    await feedback.ping()
-    ids = [await feedback.append_once({"rating": "up"}, "k") for _ in range(2)]
+    async with intake(access.url("gateway")) as feedback:
+        await feedback.ping()
+        ids = [(await feedback.submit(record(1), "k")).identifier for _ in range(2)]
+    pairs = StreamWriter(access.url("gateway"), wire.CANARY_STREAM_PREFIX)
     canary = f"{wire.CANARY_STREAM_PREFIX}default/router/a"
-    await feedback.append({wire.PAIR_FIELD: b"\xff"}, canary)
-    await feedback.close()
+    await pairs.append({wire.PAIR_FIELD: b"\xff"}, canary)
+    await pairs.close()
     ledger = ClaimLedger(access.url("validation"), wire.CLAIMS_STREAM, ())
     await ledger.ping()
     declared = await declare_family(ledger, "study", {"quality": {"metric": "f1"}})

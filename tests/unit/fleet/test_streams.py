@@ -7,21 +7,6 @@ from fleet.streams import StreamWriter
 from fleet.testing import RedisServer, free_port
 
 
-async def test_idempotency_key_stores_once(redis_server: RedisServer) -> None:
-    """A repeated key returns the first id; another key and no key store again."""
-    writer = StreamWriter(redis_server.url, "bem:test")
-    first = await writer.append_once({"n": "1"}, "key")
-    again = await writer.append_once({"n": "2"}, "key")
-    await writer.append_once({"n": "3"}, "other")
-    await writer.append_once({"n": "4"}, None)
-    await writer.close()
-
-    with redis.from_url(redis_server.url, decode_responses=True) as client:
-        stored = client.xrange("bem:test")
-    assert first == again
-    assert [fields["n"] for _, fields in stored] == ["1", "3", "4"]
-
-
 async def test_one_writer_appends_to_several_streams(redis_server: RedisServer) -> None:
     """Binary fields of two streams share the connection."""
     writer = StreamWriter(redis_server.url, "bem:test", maxlen=10)

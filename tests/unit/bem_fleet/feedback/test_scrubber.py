@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from bem_fleet.services.gateway.feedback_scrubber import FeedbackScrubber
-from bem_fleet.services.gateway.openai_schema import FeedbackRequest
+from bem_fleet.feedback.record import USER, Feedback, parse_record
+from bem_fleet.feedback.scrubber import FeedbackScrubber
 from bemfleet.safety.v1 import safety_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2_grpc as rpc
+from fleet.access import Principal, Role
 
 SECRET = "jo@example.com"
+WRITTEN = ("completion_id", "correction", "edit", "comment", "prompt", "answer", "session", "user")
+ACME = Principal("web", Role.USER, "acme")
 OWN = "chatcmpl-" + "0af7651916cd43dd8448eb211c80319c"
 
 
@@ -45,45 +47,73 @@ async def sidecar(tmp_path: Path) -> AsyncIterator[tuple[Sidecar, FeedbackScrubb
     await server.stop(0)
 
 
-def feedback(**fields: Any) -> FeedbackRequest:
+def feedback(**fields: Any) -> Feedback:
     """Return feedback with the address in every field that a client writes."""
-    given: dict[str, Any] = dict.fromkeys(("completion_id", "correction", "comment"), SECRET)
-    given |= {"session": SECRET, "tags": [f"a {SECRET}", "b"]}
-    return FeedbackRequest.model_validate({**given, **fields})
+    given: dict[str, Any] = {**dict.fromkeys(WRITTEN, SECRET), "tags": (f"a {SECRET}", "b")}
+    return Feedback(**{**given, **fields})
 
 
 async def test_every_field_is_scrubbed(sidecar: tuple[Sidecar, FeedbackScrubber]) -> None:
-    """With consent the texts are kept without the address; the session is a keyed hash."""
-    stored = await sidecar[1].scrub(feedback(consent=True), SECRET)
+    """With consent the texts are kept without the address; user and session are keyed hashes."""
+    stored = await sidecar[1].scrub(feedback(consent=True), ACME, SECRET)
 
     assert SECRET not in str(stored)
-    assert stored["correction"] == stored["comment"] == stored["completion_id"] == "[EMAIL_ADDRESS]"
-    assert stored["request_id"] == "[EMAIL_ADDRESS]"
-    assert json.loads(stored["tags"]) == ["a [EMAIL_ADDRESS]", "b"]
-    assert stored["session"] == sidecar[1].pseudonym("session", SECRET)
-    assert stored["redacted"] == "EMAIL_ADDRESS"
+    for name in (
+        "completion_id",
+        "request_id",
+        "correction",
+        "edit",
+        "comment",
+        "prompt",
+        "answer",
+    ):
+        assert getattr(stored, name) == "[EMAIL_ADDRESS]"
+    assert stored.tags == ("a [EMAIL_ADDRESS]", "b")
+    assert stored.session == sidecar[1].pseudonym("session", SECRET)
+    assert stored.user == sidecar[1].user(ACME, SECRET)
+    assert stored.redacted == ("EMAIL_ADDRESS",)
+    assert parse_record(stored.to_json().encode()) == stored
 
 
 async def test_without_consent_no_free_text_is_kept(
     sidecar: tuple[Sidecar, FeedbackScrubber],
 ) -> None:
-    """Lengths, tags and ids remain, scrubbed; correction and comment do not even leave here."""
-    stored = await sidecar[1].scrub(feedback(correction="Paris", consent=False), OWN)
+    """Lengths, tags and ids remain, scrubbed; texts do not even leave here, and nobody is named."""
+    stored = await sidecar[1].scrub(feedback(correction="Paris", consent=False), ACME, OWN)
 
     assert SECRET not in str(stored)
-    assert (stored["correction"], stored["comment"], stored["session"]) == ("", "", "")
-    assert (stored["correction_chars"], stored["comment_chars"]) == ("5", str(len(SECRET)))
-    assert json.loads(stored["tags"]) == ["a [EMAIL_ADDRESS]", "b"]
+    assert {stored.correction, stored.edit, stored.comment, stored.prompt, stored.answer} == {""}
+    assert (stored.session, stored.user) == ("", "")
+    assert (stored.correction_chars, stored.comment_chars) == (5, len(SECRET))
+    assert stored.tags == ("a [EMAIL_ADDRESS]", "b")
     assert "Paris" not in sidecar[0].texts
+    assert parse_record(stored.to_json().encode()) == stored
 
 
 async def test_own_ids_are_kept_without_asking(sidecar: tuple[Sidecar, FeedbackScrubber]) -> None:
     """A random id of the gateway joins feedback and audit; it has no text of a client."""
-    body = FeedbackRequest(completion_id=OWN, rating="up")
-    stored = await sidecar[1].scrub(body, OWN.removeprefix("chatcmpl-"))
+    written = Feedback(OWN, rating="up")
+    stored = await sidecar[1].scrub(written, ACME, OWN.removeprefix("chatcmpl-"))
 
-    assert stored["completion_id"] == OWN
+    assert stored.completion_id == OWN
     assert sidecar[0].texts == []
+
+
+def test_users_are_those_of_a_key() -> None:
+    """End users of one key share its half; of another key the same name is another user."""
+    stub: Any = None
+    scrubber = FeedbackScrubber(stub, None)
+    other = Principal("app", Role.USER, "acme")
+    one, two, none, foreign = (
+        scrubber.user(caller, name)
+        for caller, name in ((ACME, "jo"), (ACME, "al"), (ACME, None), (other, "jo"))
+    )
+
+    assert len({one, two, none, foreign}) == 4
+    assert all(USER.fullmatch(each) for each in (one, two, none, foreign))
+    assert one[:32] == two[:32] == none[:32] != foreign[:32]
+    assert scrubber.once_key(ACME, "k") != scrubber.once_key(other, "k")
+    assert scrubber.once_key(ACME, None) is None
 
 
 def test_pseudonyms_are_keyed_and_separate(tmp_path: Path) -> None:
@@ -106,4 +136,4 @@ async def test_nothing_passes_without_the_sidecar(tmp_path: Path) -> None:
     async with grpc.aio.insecure_channel(f"unix:{tmp_path}/none.sock") as channel:
         scrubber = FeedbackScrubber(rpc.SafetyServiceStub(channel), None)
         with pytest.raises(grpc.RpcError):
-            await scrubber.scrub(feedback(consent=True), OWN)
+            await scrubber.scrub(feedback(consent=True), ACME, OWN)
