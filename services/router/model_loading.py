@@ -12,6 +12,7 @@ from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.serving.adapter_folder import AdapterFolder
 from bem_fleet.serving.model_loading import (
+    cache_setting,
     install_safety_adapter,
     load_verified_backbone,
     model_warnings,
@@ -82,6 +83,9 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,
+        cache=cache_setting(
+            backbone, settings.kv_policy, settings.kv_share, settings.kv_policy_folder
+        ),
     )
     engine.start()
     return ModelHost(

@@ -18,6 +18,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "guard-encoder": ("bem_fleet.recipes.guard",),
     "guard": ("bem_fleet.guard.training",),
     "memory": ("bem_fleet.recipes.memory",),
+    "cache-policy": ("bem_fleet.recipes.cache_policy",),
 }
 """Module and leading arguments that train something, by name."""
 
@@ -28,6 +29,7 @@ EVALUATIONS: Mapping[str, tuple[str, ...]] = {
 """Module and leading arguments that evaluate an adapter, by name."""
 
 STUDIES: Mapping[str, tuple[str, ...]] = {
+    "cache-policy": ("bem_fleet.studies.cache_policy",),
     "guard": ("bem_fleet.studies.guard",),
     "memory": ("bem_fleet.studies.memory",),
     "safety": ("bem_fleet.studies.safety",),

@@ -49,7 +49,8 @@ def test_a_decode_step_plan_equals_the_general_one() -> None:
     """The plan without reading values hides the same positions."""
     cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
     general = cache.plan([0, 1], [5, 2], tokens=1)
-    fixed = cache.plan_decode_step(torch.tensor([[5], [2]]), key_positions=8)
+    places = torch.tensor([[5], [2]])
+    fixed = cache.plan_decode_step(places, places, key_positions=8)
 
     assert general.mask is not None
     assert fixed.mask is not None
