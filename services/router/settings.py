@@ -69,7 +69,7 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     wait, and the context is at most what it can hold."""
 
     kv_policy: Literal["full", "streaming_llm", "h2o", "snapkv", "keydiff", "learned"] = "full"
-    """Cache policy that evicts keys and values of a complete prompt, per layer and KV head; ``full``
+    """Cache policy that evicts keys and values of a complete prompt, by layer and KV head; ``full``
     keeps all. Prompts of at most 32 tokens and generated tokens are kept. ``h2o`` computes each
     prompt twice."""
 

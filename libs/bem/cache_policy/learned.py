@@ -1,8 +1,8 @@
 """Learned cache policy: a small scorer of KV entries, trained to predict future attention.
 
 The scorer sees an entry's features only, so it costs a few hundred multiplications an entry. An MLP
-is shared by all heads, and each layer and KV head adds a linear term of its own: heads that copy and
-heads that attend to their surroundings need different weights. Before training the score is the
+is shared by all heads, and each layer and KV head adds a linear term of its own: heads that copy
+and heads that attend to their surroundings need different weights. Before training the score is the
 pooled attention of the observation window, which is SnapKV's.
 """
 
@@ -32,7 +32,7 @@ FEATURES = (
     "distance",
     "sink",
 )
-"""Names of an entry's features; attention is logarithmic, and norms are relative to their head's."""
+"""Names of an entry's features; attention is logarithmic, norms are relative to their head's mean."""
 
 POOLED_FEATURE = 1
 HIDDEN = 32

@@ -89,6 +89,7 @@ class CacheCompressor:
     def __init__(
         self,
         setting: CacheSetting,
+        *,
         decoder: Decoder,
         kv_cache: KVCache,
         binding: AdapterBinding,
@@ -149,5 +150,7 @@ class CacheCompressor:
         while begin < count:
             span_end = sequence.schedule.span_at(begin).end or count
             end = min(begin + _PASS_TOKENS, count, span_end)
-            yield ObservedPass(begin, end, self._decoder.plan([sequence.slot], [begin], end - begin))
+            yield ObservedPass(
+                begin, end, self._decoder.plan([sequence.slot], [begin], end - begin)
+            )
             begin = end

@@ -103,7 +103,12 @@ class EngineCore:
     def set_cache(self, cache: CacheSetting | None) -> None:
         """Use a cache policy for the prompts that become complete from now on; None for none."""
         self.compressor = cache and CacheCompressor(
-            cache, self.decoder, self.kv_cache, self.binding, self.kv_budget, self._counters
+            cache,
+            decoder=self.decoder,
+            kv_cache=self.kv_cache,
+            binding=self.binding,
+            budget=self.kv_budget,
+            counters=self._counters,
         )
 
     def _block_transfer(self, counters: EngineCounters) -> BlockTransfer:

@@ -43,9 +43,7 @@ DEV_SHARE = 5
 """One of so many passages is kept back."""
 
 
-def recorded_texts(
-    backbone: Backbone, questions: Sequence[PassageQuestion]
-) -> list[RecordedText]:
+def recorded_texts(backbone: Backbone, questions: Sequence[PassageQuestion]) -> list[RecordedText]:
     """Return the prompts of questions with the wanted replies and the end of the turn."""
     encoder = PromptEncoder(backbone.tokenizer)
     end = tuple(sorted(backbone.end_token_ids))[:1]

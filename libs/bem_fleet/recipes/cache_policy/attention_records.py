@@ -116,7 +116,7 @@ def record_attention(
             adapter_start=len(text.prompt) + len(text.reply) if adapter else 0,
             earlier_segments=(Segment(0, len(text.prompt), adapter),) if adapter else (),
         )
-        for _ in stream(engine, [request]):
-            records.append(recorder.record(text.cluster))
+        list(stream(engine, [request]))  # until it is complete
+        records.append(recorder.record(text.cluster))
     engine.set_cache(None).result()
     return records

@@ -64,9 +64,7 @@ def run_study(
     rows = []
     for policy, share in settings:
         outcomes.append(
-            answer_all(
-                engine, questions, policy, share, adapter=adapter, max_tokens=answer_tokens
-            )
+            answer_all(engine, questions, policy, share, adapter=adapter, max_tokens=answer_tokens)
         )
         rows.append(compare_with_full(outcomes[-1], outcomes[0], questions))
         sys.stdout.write(_line(rows[-1]) + "\n")

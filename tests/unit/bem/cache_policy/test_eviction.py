@@ -9,7 +9,8 @@ from tests.unit.bem.cache_policy.random_entries import random_entries
 
 
 @pytest.mark.parametrize(
-    ("count", "share", "kept"), [(100, 0.25, 25), (30, 0.1, 3), (7, 0.5, 4), (3, 0.01, 1), (5, 1, 5)]
+    ("count", "share", "kept"),
+    [(100, 0.25, 25), (30, 0.1, 3), (7, 0.5, 4), (3, 0.01, 1), (5, 1, 5)],
 )
 def test_a_share_is_rounded_up_to_whole_positions(count: int, share: float, kept: int) -> None:
     """At least one entry stays, and never more than there are."""

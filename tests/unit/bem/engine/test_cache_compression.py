@@ -302,5 +302,5 @@ def test_a_prompt_that_is_too_short_stays_whole() -> None:
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     """The error names the setting and its limits."""
-    with pytest.raises(InvalidSettingError, match="kv_share: .* above 0 and at most 1"):
+    with pytest.raises(InvalidSettingError, match=r"kv_share: .* above 0 and at most 1"):
         CacheSetting(EVICTION_POLICIES["h2o"](), share)
