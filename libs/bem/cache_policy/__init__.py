@@ -1,4 +1,4 @@
-"""Cache policies: which keys and values of a prompt stay in the KV cache at a share of its bytes."""
+"""Cache policies: which keys and values of a prompt stay in the cache at a share of its bytes."""
 
 from bem.cache_policy.entries import Entries, attention_mass
 from bem.cache_policy.eviction import (

@@ -32,7 +32,7 @@ FEATURES = (
     "distance",
     "sink",
 )
-"""Names of an entry's features; attention is logarithmic, norms are relative to their head's mean."""
+"""Names of an entry's features; attention is logarithmic, norms are shares of their head's mean."""
 
 POOLED_FEATURE = 1
 HIDDEN = 32

@@ -18,19 +18,24 @@ from pathlib import Path
 import torch
 from bem.adapters.artifact import CARD_FILE as ADAPTER_CARD
 from bem.adapters.bank import AdapterBank
-from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
+from bem.backbone import PACKAGED_MODEL, Backbone
 from bem.cache_policy import CacheScorer
 from bem.cache_policy.artifact import CachePolicyCard, save_scorer
 from bem.cache_policy.eviction import WINDOW
 from bem.engine import LLMEngine
 from bem.prompt_encoding import PromptEncoder
-from bem.testing import tiny_backbone
 
 from bem_fleet.data.passage_qa import PassageQuestion, load_passage_qa
 from bem_fleet.recipes.cache_policy.attention_records import (
     AttentionRecord,
     RecordedText,
     record_attention,
+)
+from bem_fleet.recipes.cache_policy.base_model import (
+    CONTEXT_TOKENS,
+    TINY,
+    WEIGHTS,
+    open_base_model,
 )
 from bem_fleet.recipes.cache_policy.scorer_training import (
     ScorerTraining,
@@ -89,7 +94,9 @@ def train_policy(
     """
     bank = AdapterBank.for_artifact(backbone, adapter, slots=1) if adapter else None
     name = bank.load(adapter).name if bank and adapter else None
-    engine = LLMEngine(backbone, bank, max_sequences=1, prefix_bytes=0, context_tokens=2048)
+    engine = LLMEngine(
+        backbone, bank, max_sequences=1, prefix_bytes=0, context_tokens=CONTEXT_TOKENS
+    )
     engine.start()
     try:
         texts = [
@@ -126,18 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", default=PACKAGED_MODEL, help="base model, or tiny")
     parser.add_argument("--cache", type=Path, default=Path(".cache/models"))
     parser.add_argument("--adapter", type=Path, default=Path("adapters/passage-qa"))
+    parser.add_argument("--weights", choices=WEIGHTS, default="int4")
     parser.add_argument("--records", type=int, default=120, help="prompts that are recorded")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
     started = time.monotonic()
-    tiny = options.backbone == "tiny"
-    backbone = (
-        tiny_backbone(context_tokens=2048)
-        if tiny
-        else load_backbone(options.backbone, cache=options.cache)
-    )
+    tiny = options.backbone == TINY
+    backbone = open_base_model(options.backbone, options.weights, options.cache)
     questions = load_passage_qa().splits["train"][: options.records]
     adapter = options.adapter if (options.adapter / ADAPTER_CARD).is_file() and not tiny else None
     how = ScorerTraining(steps=options.steps, seed=options.seed)

@@ -16,14 +16,19 @@ from typing import Any
 
 from bem.adapters.artifact import CARD_FILE as ADAPTER_CARD
 from bem.adapters.bank import AdapterBank
-from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
+from bem.backbone import PACKAGED_MODEL, Backbone
 from bem.cache_policy import EVICTION_POLICIES, EvictionPolicy, LearnedPolicy
 from bem.cache_policy.artifact import CARD_FILE, load_scorer
 from bem.engine import LLMEngine
 from bem.files import write_atomic
-from bem.testing import tiny_backbone
 
 from bem_fleet.data.passage_qa import PassageQuestion, load_passage_qa
+from bem_fleet.recipes.cache_policy.base_model import (
+    CONTEXT_TOKENS,
+    TINY,
+    WEIGHTS,
+    open_base_model,
+)
 from bem_fleet.studies.cache_policy.policy_outcomes import answer_all, compare_with_full
 
 SHARES = (0.25, 0.5)
@@ -82,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=None, help="questions; all by default")
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--backbone", default=PACKAGED_MODEL, help="base model, or tiny")
+    parser.add_argument("--weights", choices=WEIGHTS, default="int4")
     parser.add_argument("--cache", type=Path, default=Path(".cache/models"))
     parser.add_argument("--adapter", type=Path, default=Path("adapters/passage-qa"))
     parser.add_argument("--policy", type=Path, default=Path("adapters/cache-policy"))
@@ -89,17 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=None)
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(words)
-    tiny = options.backbone == "tiny"
-    backbone = (
-        tiny_backbone(context_tokens=2048)
-        if tiny
-        else load_backbone(options.backbone, cache=options.cache)
-    )
-    has_adapter = (options.adapter / ADAPTER_CARD).is_file() and not tiny
+    backbone = open_base_model(options.backbone, options.weights, options.cache)
+    has_adapter = (options.adapter / ADAPTER_CARD).is_file() and options.backbone != TINY
     bank = AdapterBank.for_artifact(backbone, options.adapter, slots=1) if has_adapter else None
     name = bank.load(options.adapter).name if bank else None
     questions = load_passage_qa().splits["dev"][: options.limit]
-    engine = LLMEngine(backbone, bank, max_sequences=8, max_waiting=4096, context_tokens=2048)
+    engine = LLMEngine(
+        backbone, bank, max_sequences=8, max_waiting=4096, context_tokens=CONTEXT_TOKENS
+    )
     engine.start()
     try:
         policies = policies_of(backbone, options.policy)

@@ -130,7 +130,7 @@ def test_a_rotation_is_undone_by_its_negative() -> None:
     """Rotating by a difference of positions moves a key."""
     cache = KVCache(tiny_backbone(), slots=1, context_tokens=16)
     x = torch.rand(1, 1, 2, cache.cos.shape[1])
-    at = [rotate(x, cache.cos[[[place]]], cache.sin[[[place]]]) for place in (3, 10)]
-    moved = rotate(at[1], cache.cos[[[7]]], -cache.sin[[[7]]])
+    at = [rotate(x, cache.cos[place], cache.sin[place]) for place in (3, 10)]
+    moved = rotate(at[1], cache.cos[7], -cache.sin[7])
 
     assert torch.allclose(moved, at[0], atol=1e-6)

@@ -137,7 +137,7 @@ def test_a_cache_policy_follows_from_the_settings(tmp_path: Path, policy: str) -
 def test_a_policy_and_a_share_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     """The error names both settings; without either all entries stay."""
     assert cache_setting(tiny_backbone(), "full", 1.0, tmp_path) is None
-    with pytest.raises(InvalidSettingError, match="kv_share: is 0.5, but kv_policy full"):
+    with pytest.raises(InvalidSettingError, match=r"kv_share: is 0\.5, but kv_policy full"):
         cache_setting(tiny_backbone(), "full", 0.5, tmp_path)
     with pytest.raises(InvalidSettingError, match="kv_policy: h2o evicts nothing at kv_share 1"):
         cache_setting(tiny_backbone(), "h2o", 1.0, tmp_path)
@@ -145,5 +145,5 @@ def test_a_policy_and_a_share_that_contradict_each_other_are_refused(tmp_path: P
 
 def test_a_learned_policy_needs_its_artifact(tmp_path: Path) -> None:
     """A missing file is an error: the operator believes that the policy works."""
-    with pytest.raises(ArtifactFormatError, match="cache_policy.json"):
+    with pytest.raises(ArtifactFormatError, match=r"cache_policy\.json"):
         cache_setting(tiny_backbone(), "learned", 0.5, tmp_path)

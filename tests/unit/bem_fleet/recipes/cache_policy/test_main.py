@@ -21,9 +21,7 @@ def test_a_passage_is_on_one_side_of_the_split() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_writes_an_artifact(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_an_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The artifact is of the base model, and its card holds what was printed."""
     main(["--backbone", "tiny", "--records", "8", "--steps", "5", "--out", str(tmp_path)])
     printed = json.loads(capsys.readouterr().out)

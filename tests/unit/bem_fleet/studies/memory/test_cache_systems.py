@@ -21,7 +21,7 @@ def cached() -> CachedText:
 
 
 @pytest.mark.parametrize("heavy", [True, False])
-def test_a_budget_is_a_number_of_tokens(heavy: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_budget_is_a_number_of_tokens(heavy: bool) -> None:
     """The evidence is as long as the budget holds, in the order of the text."""
     system = StreamedCacheSystem("x", cached(), 100 * KV_TOKEN_BYTES, heavy_hitters=heavy)
     system.read(TEXT)
