@@ -102,7 +102,10 @@ class EngineCore:
 
     def set_cache(self, cache: CacheSetting | None) -> None:
         """Use a cache policy for the prompts that become complete from now on; None for none."""
-        self.compressor = cache and CacheCompressor(
+        self.compressor: CacheCompressor | None = None
+        if cache is None:
+            return
+        self.compressor = CacheCompressor(
             cache,
             decoder=self.decoder,
             kv_cache=self.kv_cache,

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from bem.backbone import Backbone, load_backbone
+from bem.backbone import Backbone, WeightFormat, load_backbone
 from bem.engine.native.build import DEFAULT_CACHE
 from bem.engine.weight_autotune import select_format
 from bem.testing import tiny_backbone
 
-WEIGHTS = ("fp32", "int8", "int4")
+WEIGHTS: tuple[WeightFormat, ...] = ("fp32", "int8", "int4")
 TINY = "tiny"
 CONTEXT_TOKENS = 2048
 """Limit of prompt and output together."""
 
 
-def open_base_model(name: str, weights: str, cache: Path) -> Backbone:
+def open_base_model(name: str, weights: WeightFormat, cache: Path) -> Backbone:
     """Return a base model in a weight format.
 
     Args:

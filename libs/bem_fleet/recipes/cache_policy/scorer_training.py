@@ -56,7 +56,7 @@ def fit_scorer(
         record = records[int(torch.randint(len(records), (), generator=generator))]
         loss = cross_entropy(scorer, record)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
         losses.append(loss.item())

@@ -135,6 +135,7 @@ def reference(tokens: list[int], keep: Keep) -> tuple[list[float], SlowRun]:
     return [float(logprobs[COUNT - 1 + at, one]) for at, one in enumerate(tokens)], run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 @torch.inference_mode()
 def test_an_output_is_that_of_a_mask_for_each_head(name: str) -> None:
@@ -149,6 +150,7 @@ def test_an_output_is_that_of_a_mask_for_each_head(name: str) -> None:
     assert logprobs == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_eviction_changes_the_output_of_this_prompt() -> None:
     """The comparison with the reference could fail."""
@@ -264,6 +266,7 @@ def test_a_compressed_sequence_donates_no_block_of_its_output(folder: Path) -> N
     assert continued == fresh
 
 
+@pytest.mark.slow
 def test_evicted_bytes_are_given_back() -> None:
     """Pages behind what stays are zero again, and the budget counts them no more."""
     backbone = tiny_backbone(context_tokens=8192)

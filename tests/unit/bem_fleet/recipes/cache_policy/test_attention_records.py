@@ -26,7 +26,7 @@ def test_targets_are_the_replys_attention() -> None:
         ids = torch.tensor([[*TEXT.prompt, *TEXT.reply]])
         attention = model(ids, output_attentions=True).attentions
     rows = torch.stack([one[0, :, prompt:, :prompt].sum(1) for one in attention])  # [L, Q, P]
-    grouped = rows.unflatten(1, (2, 2)).sum(2)
+    grouped = rows.view(4, 2, 2, prompt).sum(2)
 
     assert record.features.shape == (4, 2, prompt, 10)
     assert torch.allclose(record.targets, grouped / grouped.sum(-1, keepdim=True), atol=1e-5)

@@ -34,6 +34,7 @@ def test_the_loss_is_resampled_by_passage() -> None:
     assert row["exact_match_low"] <= -2 / 6 <= row["exact_match_high"]
 
 
+@pytest.mark.slow
 def test_answers_and_bytes_are_those_of_the_policy() -> None:
     """Half of the bytes is half, and an engine without a policy keeps all."""
     engine = LLMEngine(tiny_backbone(context_tokens=1024), max_sequences=4, max_waiting=64)

@@ -20,6 +20,7 @@ def cached() -> CachedText:
     return CachedText(tiny_backbone(context_tokens=1024))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heavy", [True, False])
 def test_a_budget_is_a_number_of_tokens(heavy: bool) -> None:
     """The evidence is as long as the budget holds, in the order of the text."""
@@ -32,6 +33,7 @@ def test_a_budget_is_a_number_of_tokens(heavy: bool) -> None:
     assert all(letter in places for letter in evidence)  # a subsequence
 
 
+@pytest.mark.slow
 def test_h2o_keeps_the_end_of_the_text() -> None:
     """Half of the budget is recent."""
     system = StreamedCacheSystem("h2o", cached(), 60 * KV_TOKEN_BYTES, heavy_hitters=True)
