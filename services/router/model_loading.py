@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from bem.backbone import Backbone
-from bem.engine import LLMEngine
+from bem.engine import CacheSetting, LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER, WEIGHTS
@@ -83,9 +83,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,
-        cache=cache_setting(
-            backbone, settings.kv_policy, settings.kv_share, settings.kv_policy_folder
-        ),
+        cache=_cache_setting(backbone, settings),
     )
     engine.start()
     return ModelHost(
@@ -99,6 +97,11 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
             settings.default_chat_tokens, settings.default_completion_tokens
         ),
     )
+
+
+def _cache_setting(backbone: Backbone, settings: RouterSettings) -> CacheSetting | None:
+    folder = settings.kv_policy_folder
+    return cache_setting(backbone, settings.kv_policy, settings.kv_share, folder)
 
 
 def _export_rejected(reasons: Mapping[str, str]) -> None:

@@ -92,8 +92,7 @@ class LLMEngine:
         graphs: bool | None = None,
     ) -> None:
         self.backbone, self.safety = backbone, safety
-        self._position_bytes = position_bytes(backbone)
-        kv_tokens = None if kv_bytes is None else kv_bytes // self._position_bytes
+        kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
         self.context_tokens = _context_tokens(backbone, context_tokens, kv_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
@@ -110,12 +109,10 @@ class LLMEngine:
             graphs=backbone.model.device.type == "cuda" if graphs is None else graphs,
             counters=self.counters,
         )
-        self._bank = bank
-        self._max_waiting = max_waiting
+        self._bank, self._max_waiting = bank, max_waiting
         self._waiting: deque[RequestHandle] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
-        self._changed = threading.Condition()
-        self._closing, self._abandon = False, False
+        self._closing, self._abandon, self._changed = False, False, threading.Condition()
         self._thread = threading.Thread(target=self._run, name="bem-engine", daemon=True)
         self.ended: Future[None] = Future()
 
@@ -283,10 +280,8 @@ class LLMEngine:
             self.core.step()
         except Exception as err:  # noqa: BLE001 - one adapter or request must not end all others
             self._fail_running(err)
-        running = self.core.scheduler.running
-        self.counters.running = len(running)
-        stored = sum(one.stored_tokens for one in running)
-        self.counters.kv_bytes = stored * self._position_bytes
+        self.counters.running = len(self.core.scheduler.running)
+        self.counters.kv_bytes = self.core.stored_bytes
         self.counters.page_ins = self._bank.page_ins if self._bank else 0
 
     def _drop_ended(self) -> None:

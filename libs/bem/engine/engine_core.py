@@ -78,9 +78,8 @@ class EngineCore:
         embedding: Tensor = backbone.model.model.embed_tokens.weight
         slots = max_sequences + guests
         self.kv_cache = _kv_cache(backbone, slots, context_tokens, graphs=graphs)
-        self.kv_budget = KVBudget(kv_tokens)
+        self.kv_budget, self.prefix_cache = KVBudget(kv_tokens), PrefixCache(prefix_bytes)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
-        self.prefix_cache = PrefixCache(prefix_bytes)
         self.binding = AdapterBinding(bank, safety, embedding.device)
         self.blocks = self._block_transfer(counters)
         self.scheduler = Scheduler(
@@ -118,6 +117,12 @@ class EngineCore:
         return BlockTransfer(
             self.prefix_cache, self.kv_cache, self.decoder.split, self.binding, counters
         )
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the keys and values that running sequences store now."""
+        positions = sum(one.stored_tokens for one in self.scheduler.running)
+        return positions * self.kv_cache.position_bytes
 
     @property
     def device(self) -> torch.device:

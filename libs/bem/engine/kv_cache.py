@@ -91,6 +91,12 @@ class KVCache:
         # The rotation subtracts in the lower half of a head: the sign is stored with the angles.
         self.sin[:, : width // 2].neg_()
 
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of one position of one slot, in all layers and heads."""
+        layers, _, heads, _, width = self.keys.shape
+        return 2 * layers * heads * width * self.keys.element_size()
+
     def plan(
         self,
         slots: list[int],
