@@ -35,6 +35,11 @@ GAUGES: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
     ("bem_router_requests_running", "Requests in the batch now.", lambda c: c.running),
     ("bem_router_requests_waiting", "Requests in the queue now.", lambda c: c.waiting),
     (
+        "bem_router_kv_bytes",
+        "Bytes of the keys and values that running requests store.",
+        lambda c: c.kv_bytes,
+    ),
+    (
         "bem_router_prefix_hit_ratio",
         "Share of all prompt tokens taken from the prefix cache.",
         lambda c: c.reused_tokens / max(1, c.reused_tokens + c.prompt_tokens),
@@ -48,6 +53,11 @@ COUNTERS: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
         "bem_router_requests_dropped_total",
         "Requests cancelled or past their deadline.",
         lambda c: c.dropped,
+    ),
+    (
+        "bem_router_kv_evicted_tokens_total",
+        "Positions that the cache policy has evicted.",
+        lambda c: c.evicted_tokens,
     ),
     (
         "bem_router_prefix_reused_tokens_total",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from bem.backbone import Backbone
-from bem.engine import LLMEngine
+from bem.engine import CacheSetting, LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER, WEIGHTS
@@ -12,6 +12,7 @@ from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.serving.adapter_folder import AdapterFolder
 from bem_fleet.serving.model_loading import (
+    cache_setting,
     install_safety_adapter,
     load_verified_backbone,
     model_warnings,
@@ -82,6 +83,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
         safety=overlay,
+        cache=_cache_setting(backbone, settings),
     )
     engine.start()
     return ModelHost(
@@ -95,6 +97,11 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
             settings.default_chat_tokens, settings.default_completion_tokens
         ),
     )
+
+
+def _cache_setting(backbone: Backbone, settings: RouterSettings) -> CacheSetting | None:
+    folder = settings.kv_policy_folder
+    return cache_setting(backbone, settings.kv_policy, settings.kv_share, folder)
 
 
 def _export_rejected(reasons: Mapping[str, str]) -> None:

@@ -68,6 +68,19 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     tokens are computed and given back when their request ends. Requests for which it has no room
     wait, and the context is at most what it can hold."""
 
+    kv_policy: Literal["full", "streaming_llm", "h2o", "snapkv", "keydiff", "learned"] = "full"
+    """Cache policy that evicts keys and values of a complete prompt, by layer and KV head; ``full``
+    keeps all. Prompts of at most 32 tokens and generated tokens are kept. ``h2o`` computes each
+    prompt twice."""
+
+    kv_share: float = Field(1.0, gt=0, le=1)
+    """Share of a prompt's keys and values that stays in the KV cache; below 1 it needs a
+    ``kv_policy``, and a policy needs a share below 1."""
+
+    kv_policy_folder: Path = Path("adapters/cache-policy")
+    """Folder of the learned cache policy, which ``python -m bem_fleet.recipes.cache_policy``
+    trains."""
+
     default_chat_tokens: int = Field(0, ge=0)
     """Most tokens of an answer to a conversation without ``max_tokens``; 0 allows all that the
     context leaves, as OpenAI and vLLM do."""

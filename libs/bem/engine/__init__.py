@@ -9,11 +9,13 @@ from bem.engine.api import (
     TokenLogprob,
     TopLogprob,
 )
+from bem.engine.cache_compression import CacheSetting
 from bem.engine.engine import LLMEngine
 from bem.engine.offline import Completion, generate, score, stream
 from bem.engine.scoring import ScoreRequest
 
 __all__ = [
+    "CacheSetting",
     "Completion",
     "GenerationRequest",
     "LLMEngine",

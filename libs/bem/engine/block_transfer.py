@@ -82,7 +82,13 @@ class BlockTransfer:
             self._prefix_cache.add(keys[index], (block, *states))
 
     def store_output(self, sequence: Sequence) -> None:
-        """Store the blocks of a finished sequence, generated tokens included."""
+        """Store the blocks of a finished sequence, generated tokens included.
+
+        A sequence with evicted entries stores none: its output depends on what was evicted, and its
+        places are no longer those of its tokens. The blocks of its prompt were stored before.
+        """
+        if sequence.evicted_tokens:
+            return
         computed = sequence.token_ids[sequence.prompt_tokens : sequence.computed_tokens]
         sequence.block_keys.extend(computed)
         self.store(sequence, LOWER)

@@ -18,6 +18,8 @@ class EngineCounters:
             the prefix cache.
         generated_tokens: Tokens generated.
         dropped: Requests that were cancelled or missed their deadline.
+        evicted_tokens: Positions that the cache policy has evicted.
+        kv_bytes: Bytes of the keys and values that running requests store now.
         page_ins: Adapters copied into a slot of the adapter bank.
     """
 
@@ -30,4 +32,6 @@ class EngineCounters:
     reused_lower_tokens: int = 0
     generated_tokens: int = 0
     dropped: int = 0
+    evicted_tokens: int = 0
+    kv_bytes: int = 0
     page_ins: int = 0

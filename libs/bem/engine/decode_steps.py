@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bem.adapters.bank import AdapterBank
 from bem.engine.decoder import Decoder
-from bem.engine.kv_cache import KVCache
+from bem.engine.kv_cache import AttentionPlan, KVCache
 
 MIN_GRAPH_POSITIONS = 256
 
@@ -17,9 +17,15 @@ class DecodeSteps(Protocol):
     """A decode step in two halves; codes are set between them."""
 
     def lower(
-        self, slots: list[int], positions: list[int], tokens: list[int]
+        self, slots: list[int], positions: list[int], tokens: list[int], evicted: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Run ``tokens [R]`` at ``positions`` of ``slots`` through the lower half.
+        """Run ``tokens [R]`` through the lower half.
+
+        Args:
+            slots: Slot of each row.
+            positions: Place in the slot at which each token is stored.
+            tokens: Token of each row.
+            evicted: Positions evicted from each slot.
 
         Returns:
             The state before the first site and the state that controllers read, ``[R, 1, F]`` each.
@@ -44,15 +50,15 @@ class EagerDecodeSteps:
         self._pending: Any = None
 
     def lower(
-        self, slots: list[int], positions: list[int], tokens: list[int]
+        self, slots: list[int], positions: list[int], tokens: list[int], evicted: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Run ``tokens [R]`` at ``positions`` of ``slots`` through the lower half.
+        """Run ``tokens [R]`` through the lower half; arguments as in ``DecodeSteps``.
 
         Returns:
             The state before the first site and the state that controllers read, ``[R, 1, F]`` each.
         """
         ids = torch.tensor(tokens, device=self._device)[:, None]
-        plan = self._decoder.plan(slots, positions, tokens=1)
+        plan = self._decoder.plan(slots, positions, 1, evicted if any(evicted) else None)
         hidden, features = self._decoder.lower(ids, plan)
         self._pending = hidden, plan
         return hidden, features
@@ -92,6 +98,7 @@ class GraphDecodeSteps:
         self._device = device
         self._ids = torch.zeros(self._max_slots, 1, dtype=torch.int64, device=device)
         self._positions = torch.full_like(self._ids, context_tokens)
+        self._angles = self._positions.clone()
         ranks = bank.preallocate_concatenated(kv_cache.keys.dtype) * bank.rank if bank else 0
         self._codes = torch.zeros(self._max_slots, 1, ranks, device=device)
         self._graphs: dict[tuple[int, ...], tuple[Any, Any]] = {}
@@ -106,19 +113,21 @@ class GraphDecodeSteps:
         return len(self._graphs)
 
     def lower(
-        self, slots: list[int], positions: list[int], tokens: list[int]
+        self, slots: list[int], positions: list[int], tokens: list[int], evicted: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Run ``tokens [R]`` at ``positions`` of ``slots`` through the lower half.
+        """Run ``tokens [R]`` through the lower half; arguments as in ``DecodeSteps``.
 
         Returns:
             The state before the first site and the state that controllers read, ``[R, 1, F]`` each.
         """
         # One transfer to the device instead of three.
-        inputs = torch.tensor([slots, tokens, positions], device=self._device)
+        inputs = torch.tensor([slots, tokens, positions, evicted], device=self._device)
         self._slots = inputs[0]
         self._positions.fill_(self._context_tokens)
+        self._angles.fill_(self._context_tokens)
         self._ids[self._slots, 0] = inputs[1]
         self._positions[self._slots, 0] = inputs[2]
+        self._angles[self._slots, 0] = inputs[2] + inputs[3]
         key_positions = _round_up_doubling(MIN_GRAPH_POSITIONS, max(positions) + 1)
         self._shape = (
             min(_round_up_doubling(1, max(slots) + 1), self._max_slots),
@@ -133,11 +142,15 @@ class GraphDecodeSteps:
         return logits[self._slots]
 
     def _lower(self, slots: int, key_positions: int) -> tuple[Tensor, Tensor]:
-        plan = self._kv_cache.plan_decode_step(self._positions[:slots], key_positions)
-        return self._decoder.lower(self._ids[:slots], plan)
+        return self._decoder.lower(self._ids[:slots], self._plan(slots, key_positions))
+
+    def _plan(self, slots: int, key_positions: int) -> AttentionPlan:
+        return self._kv_cache.plan_decode_step(
+            self._positions[:slots], self._angles[:slots], key_positions
+        )
 
     def _upper(self, slots: int, key_positions: int, adapters: int) -> Tensor:
-        plan = self._kv_cache.plan_decode_step(self._positions[:slots], key_positions)
+        plan = self._plan(slots, key_positions)
         if self._hidden is None:
             raise RuntimeError("upper: no lower half was computed; call lower() first")
         if self._bank is None or not adapters:

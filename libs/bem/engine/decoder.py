@@ -5,6 +5,7 @@ and rotary angles are planned once per pass instead of once per layer, and atten
 the KV cache.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from bem.engine.kv_cache import (
     KVCache,
     TransientKeyValues,
     head_dim,
+    rotate,
 )
 from bem.engine.linear import FrozenLinear, LinearLayer, fuse_and_quantize, quantize, quantize_site
 from bem.engine.native import PackedLinear
@@ -62,11 +64,17 @@ class DecoderLayer:
         output: Tensor = hidden + self._down(f.silu(gate) * up)
         return output
 
+    def queries(self, hidden: Tensor, plan: AttentionPlan) -> Tensor:
+        """Return the rotated queries ``[R, T, Q, D]`` of ``hidden [R, T, F]``."""
+        qkv = self._qkv(_norm(self._norms[0], hidden))
+        qkv = qkv.view(*hidden.shape[:2], -1, self._head_width)
+        return rotate(qkv[:, :, : self._heads[0]], plan.cos, plan.sin)
+
     def _attend(self, index: int, x: Tensor, plan: AttentionPlan, store: KeyValueStore) -> Tensor:
         rows, tokens, _ = x.shape
         query_heads, kv_heads = self._heads
         qkv = self._qkv(x).view(rows, tokens, query_heads + 2 * kv_heads, self._head_width)
-        rotated = _rotate(qkv[:, :, : query_heads + kv_heads], plan)
+        rotated = rotate(qkv[:, :, : query_heads + kv_heads], plan.cos, plan.sin)
         q, k = rotated[:, :, :query_heads], rotated[:, :, query_heads:]
         keys, values = store.write(index, plan, k, qkv[:, :, query_heads + kv_heads :])
         # With one token, query heads that share keys are laid out like tokens of one head.
@@ -116,6 +124,10 @@ class TorchLayers:
         for index in range(first, last):
             hidden = self._layers[index].run(index, hidden, plan, store)
         return hidden
+
+    def queries(self, index: int, hidden: Tensor, plan: AttentionPlan) -> Tensor:
+        """Return the rotated queries ``[R, T, Q, D]`` of a layer's input ``hidden [R, T, F]``."""
+        return self._layers[index].queries(hidden, plan)
 
 
 class Decoder:
@@ -172,11 +184,17 @@ class Decoder:
         embedding = 0 if tied else self._embedding.numel() * self._embedding.element_size()
         return sum(linear.weight_bytes for linear in self.linears) + embedding
 
-    def plan(self, slots: list[int], starts: list[int], tokens: int) -> ForwardPlan:
-        """Plan a forward pass of ``tokens`` new tokens per row, beginning at ``starts``."""
+    def plan(
+        self,
+        slots: list[int],
+        starts: list[int],
+        tokens: int,
+        evicted: Sequence[int] | None = None,
+    ) -> ForwardPlan:
+        """Plan a forward pass; arguments as in ``KVCache.plan``."""
         if self._native:
-            return place_tokens(slots, starts, tokens)
-        return self._kv_cache.plan(slots, starts, tokens)
+            return place_tokens(slots, starts, tokens, evicted)
+        return self._kv_cache.plan(slots, starts, tokens, evicted)
 
     def plan_full_texts(self, rows: int, tokens: int) -> ForwardPlan:
         """Plan a forward pass of ``rows`` texts that begin at position 0 and use no slot."""
@@ -197,11 +215,29 @@ class Decoder:
         Returns:
             The state before the first site and the state that controllers read, ``[R, T, F]`` each.
         """
-        features = f.embedding(ids, self._embedding)
+        features = self.embed(ids)
         feature_end = min(self._feature_layer + 1, self.split)
         features = self._layers.run(0, feature_end, features, plan, transient=transient)
         hidden = self._layers.run(feature_end, self.split, features, plan, transient=transient)
         return hidden, features
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the embeddings ``[R, T, F]`` of ``ids [R, T]``."""
+        return f.embedding(ids, self._embedding)
+
+    def observe(self, layer: int, hidden: Tensor, plan: ForwardPlan) -> tuple[Tensor, Tensor]:
+        """Run one layer over tokens whose keys and values are in the cache already.
+
+        Args:
+            layer: Index of the layer.
+            hidden: ``[R, T, F]`` input of the layer.
+            plan: Places of the tokens.
+
+        Returns:
+            The input of the next layer, and the rotated queries ``[R, T, Q, D]``.
+        """
+        queries = self._layers.queries(layer, hidden, plan)
+        return self._layers.run(layer, layer + 1, hidden, plan, transient=False), queries
 
     def upper(self, hidden: Tensor, plan: ForwardPlan, *, transient: bool = False) -> Tensor:
         """Run ``hidden [R, T, F]`` through the upper half."""
@@ -237,10 +273,3 @@ def _gain(norm: Any) -> tuple[Tensor, float]:
 
 def _norm(norm: tuple[Tensor, float], x: Tensor) -> Tensor:
     return torch.rms_norm(x, x.shape[-1:], *norm)
-
-
-def _rotate(x: Tensor, plan: AttentionPlan) -> Tensor:
-    """Rotate ``x [R, T, H, D]`` by its positions' angles (arXiv 2104.09864, half-split form)."""
-    rows, tokens, heads, width = x.shape
-    swapped = x.view(rows, tokens, heads, 2, width // 2).flip(-2).view(x.shape)
-    return torch.addcmul(x * plan.cos, swapped, plan.sin)

@@ -18,6 +18,7 @@ import torch
 from bem.adapters.bank import AdapterBank, LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
+from bem.engine.cache_compression import CacheSetting
 from bem.engine.counters import EngineCounters
 from bem.engine.decoder import probe_one_token
 from bem.engine.engine_core import EngineCore, report_failure
@@ -63,6 +64,7 @@ class LLMEngine:
         prefix_bytes: Memory of the prefix cache; 0 disables it.
         composition: Name of the way in which adapters are composed; part of every block key.
         safety: Safety adapter in the bank, which requests enable by their strength, or None.
+        cache: Cache policy that compresses complete prompts; None keeps all entries.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs. None enables
             them on CUDA only; compiled CPU kernels do not support them.
 
@@ -86,6 +88,7 @@ class LLMEngine:
         prefix_bytes: int = PREFIX_BYTES,
         composition: str = "",
         safety: SafetyOverlay | None = None,
+        cache: CacheSetting | None = None,
         graphs: bool | None = None,
     ) -> None:
         self.backbone, self.safety = backbone, safety
@@ -102,15 +105,14 @@ class LLMEngine:
             prefix_bytes=prefix_bytes,
             composition=composition,
             safety=safety,
+            cache=cache,
             graphs=backbone.model.device.type == "cuda" if graphs is None else graphs,
             counters=self.counters,
         )
-        self._bank = bank
-        self._max_waiting = max_waiting
+        self._bank, self._max_waiting = bank, max_waiting
         self._waiting: deque[RequestHandle] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
-        self._changed = threading.Condition()
-        self._closing, self._abandon = False, False
+        self._closing, self._abandon, self._changed = False, False, threading.Condition()
         self._thread = threading.Thread(target=self._run, name="bem-engine", daemon=True)
         self.ended: Future[None] = Future()
 
@@ -158,6 +160,10 @@ class LLMEngine:
     def unload_adapter(self, name: str) -> Future[None]:
         """Unload an adapter between two steps."""
         return self._between_steps(lambda: self._require_bank().unload(name))
+
+    def set_cache(self, cache: CacheSetting | None) -> Future[None]:
+        """Change the cache policy between two steps; None keeps all entries."""
+        return self._between_steps(lambda: self.core.set_cache(cache))
 
     def score(self, requests: Sequence[ScoreRequest]) -> Future[list[list[float]]]:
         """Return the log-probabilities of the targets of one batch, computed between two steps.
@@ -275,6 +281,7 @@ class LLMEngine:
         except Exception as err:  # noqa: BLE001 - one adapter or request must not end all others
             self._fail_running(err)
         self.counters.running = len(self.core.scheduler.running)
+        self.counters.kv_bytes = self.core.stored_bytes
         self.counters.page_ins = self._bank.page_ins if self._bank else 0
 
     def _drop_ended(self) -> None:

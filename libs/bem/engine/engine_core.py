@@ -11,6 +11,7 @@ from bem.backbone import Backbone
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.api import RequestHandle
 from bem.engine.block_transfer import LOWER, UPPER, BlockTransfer
+from bem.engine.cache_compression import CacheCompressor, CacheSetting
 from bem.engine.client_shares import ClientShares
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
@@ -49,6 +50,7 @@ class EngineCore:
         prefix_bytes: Memory of the prefix cache; 0 disables it.
         composition: Name of the way in which adapters are composed; part of every block key.
         safety: Safety adapter in the bank, or None.
+        cache: Cache policy that compresses complete prompts; None keeps all entries.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs.
         counters: Counters of the engine.
 
@@ -68,6 +70,7 @@ class EngineCore:
         prefix_bytes: int,
         composition: str,
         safety: SafetyOverlay | None,
+        cache: CacheSetting | None,
         graphs: bool,
         counters: EngineCounters,
     ) -> None:
@@ -75,9 +78,8 @@ class EngineCore:
         embedding: Tensor = backbone.model.model.embed_tokens.weight
         slots = max_sequences + guests
         self.kv_cache = _kv_cache(backbone, slots, context_tokens, graphs=graphs)
-        self.kv_budget = KVBudget(kv_tokens)
+        self.kv_budget, self.prefix_cache = KVBudget(kv_tokens), PrefixCache(prefix_bytes)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
-        self.prefix_cache = PrefixCache(prefix_bytes)
         self.binding = AdapterBinding(bank, safety, embedding.device)
         self.blocks = self._block_transfer(counters)
         self.scheduler = Scheduler(
@@ -93,13 +95,34 @@ class EngineCore:
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
         self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device, safety)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
-        self._embedding = embedding
+        self._embedding, self._counters = embedding, counters
+        self.set_cache(cache)
         self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weight_format}|{composition}"
+
+    def set_cache(self, cache: CacheSetting | None) -> None:
+        """Use a cache policy for the prompts that become complete from now on; None for none."""
+        self.compressor: CacheCompressor | None = None
+        if cache is None:
+            return
+        self.compressor = CacheCompressor(
+            cache,
+            decoder=self.decoder,
+            kv_cache=self.kv_cache,
+            binding=self.binding,
+            budget=self.kv_budget,
+            counters=self._counters,
+        )
 
     def _block_transfer(self, counters: EngineCounters) -> BlockTransfer:
         return BlockTransfer(
             self.prefix_cache, self.kv_cache, self.decoder.split, self.binding, counters
         )
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the keys and values that running sequences store now."""
+        positions = sum(one.stored_tokens for one in self.scheduler.running)
+        return positions * self.kv_cache.position_bytes
 
     @property
     def device(self) -> torch.device:
@@ -147,7 +170,7 @@ class EngineCore:
         """End a sequence: free its slot and its adapter leases."""
         self.scheduler.remove(sequence)
         self.kv_budget.release(sequence.handle)
-        self.kv_cache.release(sequence.slot, sequence.computed_tokens)
+        self.kv_cache.release(sequence.slot, sequence.stored_tokens)
         self.binding.release(sequence.segments)
         elapsed = time.monotonic() - sequence.admitted_at
         self.mean_request_s += 0.2 * (elapsed - self.mean_request_s)
@@ -174,6 +197,10 @@ class EngineCore:
             self.blocks.touch(sequence)
             sequence.report_prompt()
         self._process([one for one, _ in complete], torch.stack([row for _, row in complete]))
+        if self.compressor:
+            for sequence, _ in complete:
+                if sequence in self.scheduler.running:
+                    self.compressor.compress(sequence)
 
     def _decode(self, sequences: list[Sequence]) -> None:
         began = time.monotonic()

@@ -57,6 +57,11 @@ class KVBudget:
         self._held[owner] = held
         return False
 
+    def shrink(self, owner: Hashable, positions: int) -> None:
+        """Take positions back that a sequence has evicted and will not need again."""
+        self._held[owner] -= positions
+        self._most[owner] -= positions
+
     def release(self, owner: Hashable) -> None:
         """Take the positions of a sequence back."""
         del self._held[owner], self._most[owner]

@@ -1,5 +1,10 @@
-"""KV cache: one slot of fixed length per sequence, written lazily, and attention plans over it."""
+"""KV cache: one slot of fixed length per sequence, written lazily, and attention plans over it.
 
+A cache policy may evict entries of a complete prompt. What stays moves to the front of the slot, so
+that a token is stored at another place than its position in the text; keys keep their angles.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +24,8 @@ class AttentionPlan:
 
     Attributes:
         slots: ``[R]`` slots of the rows.
-        positions: ``[R, T]`` positions in each slot.
+        positions: ``[R, T]`` places in each slot; with evicted entries they are before the tokens'
+            positions in the text, which the angles follow.
         cos: ``[R, T, 1, D]`` cosines of the rotary embedding.
         sin: ``[R, T, 1, D]`` sines, negated in the lower half of D.
         first_slot: Lowest slot that attention reads.
@@ -85,8 +91,27 @@ class KVCache:
         # The rotation subtracts in the lower half of a head: the sign is stored with the angles.
         self.sin[:, : width // 2].neg_()
 
-    def plan(self, slots: list[int], starts: list[int], tokens: int) -> AttentionPlan:
-        """Plan a forward pass of ``tokens`` new tokens per row that begin at ``starts``."""
+    @property
+    def position_bytes(self) -> int:
+        """Bytes of one position of one slot, in all layers and heads."""
+        layers, _, heads, _, width = self.keys.shape
+        return 2 * layers * heads * width * self.keys.element_size()
+
+    def plan(
+        self,
+        slots: list[int],
+        starts: list[int],
+        tokens: int,
+        evicted: Sequence[int] | None = None,
+    ) -> AttentionPlan:
+        """Plan a forward pass of ``tokens`` new tokens per row.
+
+        Args:
+            slots: Slot of each row.
+            starts: Place in the slot at which the new tokens of each row begin.
+            tokens: New tokens of a row.
+            evicted: Positions evicted from each slot; the angles count them. None for none.
+        """
         device = self.keys.device
         first, key_positions = min(slots), max(starts) + tokens
         count = max(slots) - first + 1
@@ -105,11 +130,14 @@ class KVCache:
                 hidden, torch.finfo(mask.dtype).min
             )
             mask[slot - first] = row_masks
+        angles = positions
+        if evicted is not None:
+            angles = positions + torch.tensor(evicted, device=device)[:, None]
         return AttentionPlan(
             slots=slot,
             positions=positions,
-            cos=self.cos[positions].unsqueeze(2),
-            sin=self.sin[positions].unsqueeze(2),
+            cos=self.cos[angles].unsqueeze(2),
+            sin=self.sin[angles].unsqueeze(2),
             first_slot=first,
             slot_count=count,
             key_positions=key_positions,
@@ -118,11 +146,14 @@ class KVCache:
             causal=causal,
         )
 
-    def plan_decode_step(self, positions: Tensor, key_positions: int) -> AttentionPlan:
+    def plan_decode_step(
+        self, positions: Tensor, angles: Tensor, key_positions: int
+    ) -> AttentionPlan:
         """Plan one token of slots 0 to S - 1; no value is read, so that CUDA can capture it.
 
         Args:
-            positions: ``[S, 1]`` positions, on the device of the cache.
+            positions: ``[S, 1]`` places in the slots, on the device of the cache.
+            angles: ``[S, 1]`` positions in the texts.
             key_positions: Positions that attention reads in every slot.
         """
         count = len(positions)
@@ -135,8 +166,8 @@ class KVCache:
         return AttentionPlan(
             slots=torch.arange(count, device=positions.device),
             positions=positions,
-            cos=self.cos[positions].unsqueeze(2),
-            sin=self.sin[positions].unsqueeze(2),
+            cos=self.cos[angles].unsqueeze(2),
+            sin=self.sin[angles].unsqueeze(2),
             first_slot=0,
             slot_count=count,
             key_positions=key_positions,
@@ -182,14 +213,39 @@ class KVCache:
             slot: Slot whose sequence has ended.
             positions: Number of positions that it wrote.
         """
-        if positions <= KEPT_POSITIONS or not self._memory[0].is_lazy:
+        if positions > KEPT_POSITIONS:
+            self.free(slot, KEPT_POSITIONS, positions)
+
+    def compact(self, slot: int, layer: int, kept: Tensor) -> None:
+        """Move the entries of a layer that stay to the front of a slot.
+
+        Args:
+            slot: Slot of the sequence.
+            layer: Layer of the entries.
+            kept: ``[H, B]`` places of the entries that stay, ascending, for each KV head.
+        """
+        index = kept.unsqueeze(-1).expand(-1, -1, self.keys.shape[-1])
+        for stored in (self.keys, self.values):
+            entries = stored[layer, slot]  # [H, C, D]
+            entries[:, : kept.shape[1]] = entries.gather(1, index)
+
+    def free(self, slot: int, first: int, last: int) -> None:
+        """Give the memory of places ``first`` to ``last - 1`` back, in whole pages on a CPU.
+
+        On other devices the slot keeps its memory.
+        """
+        if not self._memory[0].is_lazy:
             return
         layers, slots, heads, length, width = self.keys.shape
         for layer in range(layers):
             for head in range(heads):
                 begin = ((layer * slots + slot) * heads + head) * length * width
                 for memory in self._memory:
-                    memory.drop(begin + KEPT_POSITIONS * width, begin + positions * width)
+                    memory.drop(begin + first * width, begin + last * width)
+
+    def entries(self, slot: int, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """Return views ``[H, count, D]`` of the first keys and values of a slot in one layer."""
+        return self.keys[layer, slot, :, :count], self.values[layer, slot, :, :count]
 
     def read_block(self, slot: int, layers: slice, begin: int, end: int) -> Tensor:
         """Return a copy ``[2, L, H, T, D]`` of the keys and values of positions in one slot."""
@@ -226,3 +282,15 @@ def position_bytes(backbone: Backbone) -> int:
     config, like = backbone.model.config, backbone.model.lm_head.weight
     values = config.num_hidden_layers * config.num_key_value_heads * head_dim(config)
     return int(2 * values * like.element_size())
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate heads by the angles of their positions (arXiv 2104.09864, half-split form).
+
+    Args:
+        x: ``[R, T, H, D]`` queries or keys.
+        cos: ``[R, T, 1, D]`` cosines.
+        sin: ``[R, T, 1, D]`` sines, negated in the lower half of D.
+    """
+    swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+    return torch.addcmul(x * cos, swapped, sin)

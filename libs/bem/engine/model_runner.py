@@ -87,8 +87,9 @@ class ModelRunner:
         """Compute one token of each sequence; return the float32 logits ``[R, V]`` on the CPU."""
         hidden, features = self._steps.lower(
             [one.slot for one in sequences],
-            [one.computed_tokens for one in sequences],
+            [one.stored_tokens for one in sequences],
             [one.next_token for one in sequences],
+            [one.evicted_tokens for one in sequences],
         )
         spans = [one.schedule.span_at(one.computed_tokens) for one in sequences]
         self._binding.bind(sequences, spans)

@@ -103,7 +103,7 @@ class Scheduler:
         ready = [
             one
             for one in self.running
-            if one.is_decoding and self._budget.grow(one.handle, one.computed_tokens + 1)
+            if one.is_decoding and self._budget.grow(one.handle, one.stored_tokens + 1)
         ]
         return sorted(self.shares.rows(ready, self.running), key=lambda one: one.slot)
 

@@ -33,6 +33,7 @@ class Sequence:
         cached_blocks: Number of leading blocks known to be in the prefix cache, for the lower and
             the upper half.
         reused_tokens: Prompt tokens whose keys and values came from the prefix cache.
+        evicted_tokens: Positions that a cache policy has evicted from the slot.
         decoded_in: Number of the last decode step that computed it; 0 before the first.
     """
 
@@ -62,12 +63,18 @@ class Sequence:
         self.safety_strength: float | None = None
         self.cached_blocks = [0, 0]
         self.reused_tokens = 0
+        self.evicted_tokens = 0
         self.decoded_in = 0
 
     @property
     def is_decoding(self) -> bool:
         """Whether the prompt has passed both halves."""
         return self.computed_tokens >= self.prompt_tokens
+
+    @property
+    def stored_tokens(self) -> int:
+        """Places of the slot that the sequence holds: computed tokens without evicted ones."""
+        return self.computed_tokens - self.evicted_tokens
 
     @property
     def lower_prefilled(self) -> bool:

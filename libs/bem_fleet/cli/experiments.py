@@ -19,6 +19,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "guard": ("bem_fleet.guard.training",),
     "memory": ("bem_fleet.recipes.memory",),
     "sep": ("bem_fleet.recipes.sep",),
+    "cache-policy": ("bem_fleet.recipes.cache_policy",),
 }
 """Module and leading arguments that train something, by name."""
 
@@ -29,6 +30,7 @@ EVALUATIONS: Mapping[str, tuple[str, ...]] = {
 """Module and leading arguments that evaluate an adapter, by name."""
 
 STUDIES: Mapping[str, tuple[str, ...]] = {
+    "cache-policy": ("bem_fleet.studies.cache_policy",),
     "guard": ("bem_fleet.studies.guard",),
     "memory": ("bem_fleet.studies.memory",),
     "safety": ("bem_fleet.studies.safety",),

@@ -5,6 +5,9 @@ from pathlib import Path
 from bem.adapters.bank import AdapterBank
 from bem.adapters.site import default_layers
 from bem.backbone import Backbone, load_backbone
+from bem.cache_policy import EVICTION_POLICIES, LearnedPolicy
+from bem.cache_policy.artifact import load_scorer
+from bem.engine import CacheSetting
 from bem.engine.verification import verify_backbone
 from bem.errors import BaseMismatchError, InvalidSettingError
 from bem.safety import SafetyOverlay
@@ -14,6 +17,7 @@ from bem.testing import tiny_backbone
 from fleet import logs
 
 TINY = "tiny"
+KEEP_ALL, LEARNED = "full", "learned"
 _LOG = logs.get("serving.model_loading")
 
 
@@ -128,6 +132,41 @@ def install_safety_adapter(
         return None, reason
     _LOG.info("safety adapter loaded", version=overlay.version[:12])
     return overlay, ""
+
+
+def cache_setting(
+    backbone: Backbone, policy: str, share: float, folder: Path
+) -> CacheSetting | None:
+    """Return the cache policy of an engine; None where all entries stay.
+
+    Args:
+        backbone: Base model.
+        policy: Name of the policy, or ``full``.
+        share: Share of a prompt's bytes that stays.
+        folder: Folder of the learned policy.
+
+    Raises:
+        InvalidSettingError: Policy and share contradict each other.
+        ArtifactFormatError: The learned policy is missing or malformed.
+        BaseMismatchError: The learned policy was trained for another base model.
+    """
+    if policy == KEEP_ALL:
+        if share < 1:
+            raise InvalidSettingError(
+                f"kv_share: is {share:g}, but kv_policy full evicts nothing; set KV_POLICY to one "
+                f"of {', '.join((*EVICTION_POLICIES, LEARNED))}, or KV_SHARE to 1"
+            )
+        return None
+    if share == 1:
+        raise InvalidSettingError(
+            f"kv_policy: {policy} evicts nothing at kv_share 1; set KV_SHARE below 1, or "
+            "KV_POLICY to full"
+        )
+    if policy != LEARNED:
+        return CacheSetting(EVICTION_POLICIES[policy](), share)
+    scorer, card = load_scorer(folder, base_digest=backbone.digest)
+    _LOG.info("cache policy loaded", version=card.sha256[:12], share=share)
+    return CacheSetting(LearnedPolicy(scorer), share)
 
 
 def model_warnings(backbone: Backbone, safety: str = "") -> list[str]:

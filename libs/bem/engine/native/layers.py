@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bem.adapters.site import BemSite, RowCodes
 from bem.backbone import Backbone
-from bem.engine.kv_cache import KVCache, head_dim
+from bem.engine.kv_cache import KVCache, head_dim, rotate
 from bem.engine.native.library import (
     BITS,
     LANES,
@@ -33,26 +33,34 @@ class TokenPlacement:
 
     Attributes:
         slots: ``[R * T]`` int32 slots of the KV cache.
-        positions: ``[R * T]`` int32 positions in the slot.
+        positions: ``[R * T]`` int32 places in the slot.
+        angles: ``[R * T]`` int32 positions in the text; the same unless entries were evicted.
         rows: Number of sequences, R.
         tokens: Number of tokens per sequence, T.
     """
 
     slots: Tensor
     positions: Tensor
+    angles: Tensor
     rows: int
     tokens: int
 
 
-def place_tokens(slots: Sequence[int], starts: Sequence[int], tokens: int) -> TokenPlacement:
-    """Return the placement of ``tokens`` new tokens per sequence that begin at ``starts``."""
+def place_tokens(
+    slots: Sequence[int], starts: Sequence[int], tokens: int, evicted: Sequence[int] | None = None
+) -> TokenPlacement:
+    """Return the placement of new tokens; arguments as in ``KVCache.plan``."""
     if tokens == 1:
         both = torch.tensor([slots, starts], dtype=torch.int32)
-        return TokenPlacement(both[0], both[1], len(slots), 1)
+        angles = both[1] if evicted is None else both[1] + torch.tensor(evicted, dtype=torch.int32)
+        return TokenPlacement(both[0], both[1], angles, len(slots), 1)
     rows = torch.tensor(slots, dtype=torch.int32).repeat_interleave(tokens)
     begin = torch.tensor(starts, dtype=torch.int32)[:, None]
-    positions = begin + torch.arange(tokens, dtype=torch.int32)
-    return TokenPlacement(rows, positions.flatten(), len(slots), tokens)
+    positions = (begin + torch.arange(tokens, dtype=torch.int32)).flatten()
+    angles = positions
+    if evicted is not None:
+        angles = positions + torch.tensor(evicted, dtype=torch.int32).repeat_interleave(tokens)
+    return TokenPlacement(rows, positions, angles, len(slots), tokens)
 
 
 class NativeLayers:
@@ -84,6 +92,7 @@ class NativeLayers:
         bits = BITS[backbone.weight_format]
         self._referenced: list[Tensor] = []  # memory that the structures point to
         self.linears: list[PackedLinear] = []
+        self._query_inputs: list[tuple[PackedLinear, Tensor]] = []  # fused projection, norm's gain
         self._first_site = next(
             (index for index, block in enumerate(inner.layers) if _has_site(block)),
             len(inner.layers),
@@ -137,6 +146,7 @@ class NativeLayers:
             state.data_ptr(),
             placement.slots.data_ptr(),
             placement.positions.data_ptr(),
+            placement.angles.data_ptr(),
             keys.data_ptr(),
             values.data_ptr(),
             layer_stride,
@@ -150,6 +160,15 @@ class NativeLayers:
         self._library.run_layers(ctypes.byref(self._model), ctypes.byref(forward_pass))
         del referenced  # kept alive until the call has returned
         return state
+
+    def queries(self, index: int, hidden: Tensor, placement: TokenPlacement) -> Tensor:
+        """Return the rotated queries ``[R, T, Q, D]`` of a layer's input ``hidden [R, T, F]``."""
+        qkv, gain = self._query_inputs[index]
+        normed = torch.rms_norm(hidden, hidden.shape[-1:], gain, self._model.epsilon)
+        heads = qkv.forward(normed).unflatten(-1, (-1, self._head_dim))[:, :, : self._model.heads]
+        angles = placement.angles.long().view(placement.rows, placement.tokens)
+        cos, sin = self._kv_cache.cos[angles], self._kv_cache.sin[angles]
+        return rotate(heads, cos.unsqueeze(2), sin.unsqueeze(2))
 
     def _active(self, placement: TokenPlacement) -> tuple[ActiveAdaptersStruct, Sequence[Tensor]]:
         """Return the active adapters of a pass, and the tensors that the structure points to."""
@@ -180,6 +199,7 @@ class NativeLayers:
         attention, mlp = block.self_attn, block.mlp
         qkv_parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         qkv = self._pack(torch.cat(_take_weights(qkv_parts)), bits)
+        packed_qkv = self.linears[-1]
         out, out_site = self._site(attention, "o_proj", bits)
         gate, up = _take_weights([mlp.gate_proj, mlp.up_proj])
         # 16 outputs of gate and the same 16 of up alternate: one thread computes and joins both.
@@ -188,6 +208,7 @@ class NativeLayers:
         down, down_site = self._site(mlp, "down_proj", bits)
         gains = [block.input_layernorm.weight, block.post_attention_layernorm.weight]
         attention_gain, mlp_gain = (self._reference(gain.detach().clone()) for gain in gains)
+        self._query_inputs.append((packed_qkv, attention_gain))
         return LayerStruct(
             qkv,
             out,

@@ -86,6 +86,7 @@ class ForwardPassStruct(Structure):
         ("state", c_void_p),
         ("slots", c_void_p),
         ("positions", c_void_p),
+        ("angles", c_void_p),
         ("keys", c_void_p),
         ("values", c_void_p),
         ("layer_stride", c_int64),

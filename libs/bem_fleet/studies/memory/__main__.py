@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bem.backbone import PACKAGED_MODEL, load_backbone
+from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
 from bem.files import write_atomic
 from bem.memory import (
     EmbeddingStates,
@@ -33,6 +33,7 @@ from bem_fleet.data.held_out import HELD_OUT, final_evaluation
 from bem_fleet.data.memory_tasks import MemoryItem
 from bem_fleet.guard.scoring.embedding import MiniLM
 from bem_fleet.studies.memory.asked_text import asked_text
+from bem_fleet.studies.memory.cache_systems import cache_systems
 from bem_fleet.studies.memory.coverage_calibration import (
     all_outcomes,
     calibrations,
@@ -182,15 +183,13 @@ def recalled(system: EvidenceSystem, item: MemoryItem) -> int:
     return int(all(answer in evidence for answer in item.answers))
 
 
-def load_encoder(backbone: str, modules: Path, cache: Path) -> MemoryEncoder:
+def open_encoder(model: Backbone, modules: Path) -> MemoryEncoder:
     """Return the encoder of a base model, with untrained modules if the folder has no card.
 
     Args:
-        backbone: Base model, or ``tiny``.
+        model: Base model.
         modules: Folder of the memory modules.
-        cache: Folder of de-quantised models.
     """
-    model = tiny_backbone() if backbone == "tiny" else load_backbone(backbone, cache=cache)
     states = EmbeddingStates(model)
     if (modules / CARD_FILE).is_file():
         learned, _ = load_modules(modules, base_digest=model.digest)
@@ -213,17 +212,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--items", type=int, default=50)
     parser.add_argument("--budget", type=int, default=_MIB)
+    parser.add_argument(
+        "--kv-tokens",
+        type=int,
+        default=8192,
+        help="longest haystack that H2O, KeyDiff and SnapKV read, which takes a forward pass",
+    )
     parser.add_argument("--backbone", default=PACKAGED_MODEL)
     parser.add_argument("--modules", type=Path, default=Path("adapters/memory"))
     parser.add_argument("--cache", type=Path, default=Path(".cache/models"))
     parser.add_argument("--report", type=Path, default=None)
     options = parser.parse_args(arguments)
-    encoder = load_encoder(options.backbone, options.modules, options.cache)
+    tiny = options.backbone == "tiny"
+    model = tiny_backbone() if tiny else load_backbone(options.backbone, cache=options.cache)
     command = f"python -m bem_fleet.studies.memory {' '.join(arguments or sys.argv[1:])}"
     held_out = options.split == HELD_OUT
     cells = []
     with final_evaluation(command) if held_out else nullcontext():
-        for cell in _cells(encoder, options):
+        for cell in _cells(model, options):
             cells.append(cell)
             print(_line(cell), flush=True)
     if options.report is not None:
@@ -232,18 +238,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _cells(encoder: MemoryEncoder, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _cells(model: Backbone, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    encoder = open_encoder(model, options.modules)
     what: dict[str, Any] = {
         "split": options.split,
-        "lengths": options.lengths,
         "seeds": options.seeds,
         "count": options.items,
         "books": options.haystack == "books",
     }
     if options.command == "calibrate":
-        return calibrate(encoder, options.budget, **what)
+        yield from calibrate(encoder, options.budget, lengths=options.lengths, **what)
+        return
     systems = systems_of(encoder, options.budget, MiniLM().embed)
-    return evaluate(systems, encoder.tokenizer, **what)
+    budgets = {"same_bytes": options.budget, "47_mib": _WIDE_WINDOW}
+    cached = cache_systems(model, budgets) if min(options.lengths) <= options.kv_tokens else []
+    for length in options.lengths:
+        both = [*systems, *(cached if length <= options.kv_tokens else ())]
+        yield from evaluate(both, encoder.tokenizer, lengths=[length], **what)
 
 
 def _line(cell: dict[str, Any]) -> str:

@@ -138,7 +138,7 @@ class WindowSystem:
 
     def read(self, text: str) -> None:
         """Keep the end of a text."""
-        ids = _token_ids(self._tokenizer, text[-_TOKEN_CHARS * self._tokens :])
+        ids = token_ids(self._tokenizer, text[-_TOKEN_CHARS * self._tokens :])
         self._window = self._tokenizer.text(ids[-self._tokens :])
 
     def evidence(self, question: str) -> list[str]:
@@ -165,9 +165,9 @@ class TruncationSystem:
     def read(self, text: str) -> None:
         """Keep both ends of a text."""
         room = _TOKEN_CHARS * self._half
-        first = _token_ids(self._tokenizer, text[:room])[: self._half]
+        first = token_ids(self._tokenizer, text[:room])[: self._half]
         rest = text[len(self._tokenizer.text(first)) :]
-        last = _token_ids(self._tokenizer, rest[-room:])[-self._half :]
+        last = token_ids(self._tokenizer, rest[-room:])[-self._half :]
         self._ends = [self._tokenizer.text(first), self._tokenizer.text(last)]
 
     def evidence(self, question: str) -> list[str]:
@@ -176,7 +176,8 @@ class TruncationSystem:
         return self._ends
 
 
-def _token_ids(tokenizer: SlotTokenizer, text: str) -> list[int]:
+def token_ids(tokenizer: SlotTokenizer, text: str) -> list[int]:
+    """Return the token ids of a text, of which ``tokenizer.text`` gives the text again."""
     return [token for piece in tokenizer.pieces(Sentence(text, 0)) for token in piece.ids]
 
 

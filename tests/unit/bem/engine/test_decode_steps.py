@@ -85,7 +85,7 @@ def test_a_row_at_the_last_position_is_left_alone(folder: Path) -> None:
         cache.keys.uniform_(), cache.values.uniform_()
         before = cache.keys[:, 0, :, :CONTEXT].clone()
         bank.row_codes.clear()
-        steps.lower([2], [5], [1])
+        steps.lower([2], [5], [1], [0])
         steps.upper()
 
         assert torch.equal(cache.keys[:, 0, :, :CONTEXT], before)
@@ -97,7 +97,7 @@ def test_shapes_are_few(folder: Path) -> None:
         steps, bank = graph_steps(folder)
         bank.row_codes.clear()
         for place in range(CONTEXT):
-            steps.lower([place % 4], [place], [1])
+            steps.lower([place % 4], [place], [1], [0])
             steps.upper()
 
     # Three counts of slots by three lengths, in wide_inputs.
@@ -127,13 +127,13 @@ def test_nothing_in_a_step_looks_at_data(folder: Path) -> None:
         steps, bank = graph_steps(folder)
         slots = torch.tensor([[bank.acquire(name).slot] for name in ADAPTERS])
         bank.row_codes.set(slots, torch.ones(3, 1, RANK))
-        steps.lower([0, 1, 3], [4, 2, 9], [1, 2, 3])
+        steps.lower([0, 1, 3], [4, 2, 9], [1, 2, 3], [0, 0, 0])
         steps.upper()
         with Operations() as within:
             steps._hidden, _ = steps._lower(4, MIN_GRAPH_POSITIONS)
             steps._upper(4, MIN_GRAPH_POSITIONS, 4)
         with Operations() as around:
-            steps.lower([0, 1, 3], [5, 3, 10], [1, 2, 3])
+            steps.lower([0, 1, 3], [5, 3, 10], [1, 2, 3], [0, 0, 0])
 
     assert not within.names & NOT_CAPTURED
     assert "addmm" in within.names

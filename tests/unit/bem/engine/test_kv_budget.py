@@ -76,3 +76,15 @@ def test_all_sequences_finish_within_the_bound(
                 del running[owner]
         assert sum(written for written, _ in running.values()) <= budget.granted <= limit
         assert progressed
+
+
+def test_evicted_positions_are_granted_to_others() -> None:
+    """A sequence that shrinks needs less now and at most."""
+    budget = KVBudget(4 * BLOCK)
+    assert budget.admit("a", 3 * BLOCK, 4 * BLOCK)
+    assert not budget.admit("b", 2 * BLOCK, 2 * BLOCK)
+    budget.shrink("a", 2 * BLOCK)
+
+    assert budget.granted == BLOCK
+    assert budget.admit("b", 2 * BLOCK, 2 * BLOCK)
+    assert budget.grow("a", 2 * BLOCK)

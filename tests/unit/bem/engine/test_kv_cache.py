@@ -6,6 +6,7 @@ from bem.engine.kv_cache import (
     KVCache,
     TransientKeyValues,
     position_bytes,
+    rotate,
 )
 from bem.testing import tiny_backbone
 
@@ -49,7 +50,8 @@ def test_a_decode_step_plan_equals_the_general_one() -> None:
     """The plan without reading values hides the same positions."""
     cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
     general = cache.plan([0, 1], [5, 2], tokens=1)
-    fixed = cache.plan_decode_step(torch.tensor([[5], [2]]), key_positions=8)
+    places = torch.tensor([[5], [2]])
+    fixed = cache.plan_decode_step(places, places, key_positions=8)
 
     assert general.mask is not None
     assert fixed.mask is not None
@@ -98,3 +100,37 @@ def test_position_bytes_are_those_of_the_tensors() -> None:
     cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
 
     assert cache.keys.nbytes + cache.values.nbytes == 2 * 16 * position_bytes(tiny_backbone())
+
+
+def test_entries_that_stay_move_to_the_front() -> None:
+    """Each head has places of its own; other slots and layers keep theirs."""
+    cache = KVCache(tiny_backbone(), slots=2, context_tokens=8)
+    cache.keys.copy_(torch.arange(8.0)[:, None].expand_as(cache.keys))
+    cache.values.copy_(cache.keys)
+    cache.compact(1, 2, torch.tensor([[1, 4, 7], [0, 2, 3]]))
+    keys, values = cache.entries(1, 2, 3)
+
+    assert keys[..., 0].tolist() == [[1, 4, 7], [0, 2, 3]]
+    assert torch.equal(values, keys)
+    assert cache.keys[2, 0, 0, :3, 0].tolist() == [0, 1, 2]
+    assert cache.keys[1, 1, 0, :3, 0].tolist() == [0, 1, 2]
+
+
+def test_angles_of_a_row_count_what_was_evicted() -> None:
+    """A token is written to its place and rotated by its position in the text."""
+    cache = KVCache(tiny_backbone(), slots=2, context_tokens=16)
+    plan = cache.plan([0, 1], [3, 5], tokens=1, evicted=[6, 0])
+
+    assert plan.positions.tolist() == [[3], [5]]
+    assert torch.equal(plan.cos[:, 0, 0], cache.cos[[9, 5]])
+    assert plan.key_positions == 6
+
+
+def test_a_rotation_is_undone_by_its_negative() -> None:
+    """Rotating by a difference of positions moves a key."""
+    cache = KVCache(tiny_backbone(), slots=1, context_tokens=16)
+    x = torch.rand(1, 1, 2, cache.cos.shape[1])
+    at = [rotate(x, cache.cos[place], cache.sin[place]) for place in (3, 10)]
+    moved = rotate(at[1], cache.cos[7], -cache.sin[7])
+
+    assert torch.allclose(moved, at[0], atol=1e-6)

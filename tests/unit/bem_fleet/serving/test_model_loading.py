@@ -5,9 +5,16 @@ from pathlib import Path
 
 import pytest
 from bem.backbone import Backbone
-from bem.errors import ArtifactTamperedError, InvalidSettingError, UnsupportedBackboneError
+from bem.cache_policy import EVICTION_POLICIES
+from bem.errors import (
+    ArtifactFormatError,
+    ArtifactTamperedError,
+    InvalidSettingError,
+    UnsupportedBackboneError,
+)
 from bem.testing import tiny_backbone
 from bem_fleet.serving.model_loading import (
+    cache_setting,
     install_safety_adapter,
     load_verified_backbone,
     model_warnings,
@@ -116,3 +123,27 @@ def test_loaded_model_was_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "cache" / "verified.json").unlink()
     with pytest.raises(UnsupportedBackboneError, match="differ from transformers'"):
         load(str(tmp_path / "small"))
+
+
+@pytest.mark.parametrize("policy", EVICTION_POLICIES)
+def test_a_cache_policy_follows_from_the_settings(tmp_path: Path, policy: str) -> None:
+    """Name and share are those of the settings."""
+    cache = cache_setting(tiny_backbone(), policy, 0.25, tmp_path)
+
+    assert cache is not None
+    assert (cache.policy.name, cache.share) == (policy, 0.25)
+
+
+def test_a_policy_and_a_share_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    """The error names both settings; without either all entries stay."""
+    assert cache_setting(tiny_backbone(), "full", 1.0, tmp_path) is None
+    with pytest.raises(InvalidSettingError, match=r"kv_share: is 0\.5, but kv_policy full"):
+        cache_setting(tiny_backbone(), "full", 0.5, tmp_path)
+    with pytest.raises(InvalidSettingError, match="kv_policy: h2o evicts nothing at kv_share 1"):
+        cache_setting(tiny_backbone(), "h2o", 1.0, tmp_path)
+
+
+def test_a_learned_policy_needs_its_artifact(tmp_path: Path) -> None:
+    """A missing file is an error: the operator believes that the policy works."""
+    with pytest.raises(ArtifactFormatError, match=r"cache_policy\.json"):
+        cache_setting(tiny_backbone(), "learned", 0.5, tmp_path)

@@ -9,7 +9,9 @@ class Engine:
     """An engine with fixed counters."""
 
     def __init__(self) -> None:
-        self.counters = EngineCounters(running=3, prompt_tokens=30, reused_tokens=10, steps=7)
+        self.counters = EngineCounters(
+            running=3, prompt_tokens=30, reused_tokens=10, steps=7, kv_bytes=2048, evicted_tokens=5
+        )
         self.prefix_cache_bytes = 4096
         self.kv_tokens = 512
 
@@ -28,6 +30,8 @@ def test_counters_are_read_at_scrape() -> None:
     assert registry.get_sample_value("bem_router_prefix_hit_ratio") == 0.25
     assert registry.get_sample_value("bem_router_prefix_cache_bytes") == 4096
     assert registry.get_sample_value("bem_router_kv_tokens") == 512
+    assert registry.get_sample_value("bem_router_kv_bytes") == 2048
+    assert registry.get_sample_value("bem_router_kv_evicted_tokens_total") == 5
     collector.detach(engine)
     assert registry.get_sample_value("bem_router_requests_running") == 0
 
@@ -49,6 +53,8 @@ def test_metric_names_are_those_of_the_dashboards() -> None:
         "prefix_hit_ratio",
         "prefix_cache_bytes",
         "kv_tokens",
+        "kv_bytes",
+        "kv_evicted_tokens_total",
         "adapter_page_ins_total",
     ):
         assert f"\nbem_router_{name} " in page

@@ -64,3 +64,16 @@ async def test_load_selects_the_weight_format(
     assert REGISTRY.get_sample_value("bem_router_weights", labels) == 1
     assert sources == ["tiny-model"]
     assert host.backbone.weight_format == "int8"
+
+
+async def test_a_cache_policy_of_the_settings_is_served(tmp_path: Path) -> None:
+    """The engine compresses by policy and share."""
+    settings = settings_of(tmp_path).model_copy(update={"kv_policy": "snapkv", "kv_share": 0.5})
+    host = model_loading.assemble(tiny_backbone(), settings)
+    engine = host._engine
+    assert isinstance(engine, LLMEngine)
+    await host.close()
+    assert engine.core.compressor is not None
+    cache = engine.core.compressor.setting
+
+    assert (cache.policy.name, cache.share) == ("snapkv", 0.5)

@@ -23,7 +23,8 @@ struct Model {
 struct ForwardPass {
   int32_t first, last, tokens, threads;
   float* state;
-  const int32_t *slots, *positions;                // [tokens]: slot and position of each row
+  const int32_t *slots, *positions;                // [tokens]: slot of each row and place in it
+  const int32_t* angles;                           // [tokens]: position in the text, for RoPE
   void *keys, *values;                             // [layer, slot, kv_head, position, head_dim]
   int64_t layer_stride, slot_stride, head_stride;  // in elements
   int32_t float16_cache;                           // whether the cache is float16
@@ -115,7 +116,8 @@ void rotate_and_store(const Model& m, const ForwardPass& p, int layer, float* qk
   for (int row = 0; row < p.tokens; ++row) {
     float* row_qkv = qkv + static_cast<int64_t>(row) * stride;
     const int64_t at = static_cast<int64_t>(p.positions[row]) * m.head_dim;
-    const float *cosines = p.cosines + at, *sines = p.sines + at;
+    const int64_t angle = static_cast<int64_t>(p.angles[row]) * m.head_dim;
+    const float *cosines = p.cosines + angle, *sines = p.sines + angle;
     for (int h = 0; h < m.heads; ++h, row_qkv += m.head_dim)
       rotate(row_qkv, cosines, sines, m.head_dim, row_qkv);
     const int64_t begin = layer * p.layer_stride + p.slots[row] * p.slot_stride + at;

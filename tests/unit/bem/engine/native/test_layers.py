@@ -202,3 +202,41 @@ def test_a_backbone_in_bfloat16_is_refused() -> None:
 
     with pytest.raises(UnsupportedWeightsError, match="bfloat16"):
         decoder_of(backbone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_angles_count_what_was_evicted(kind: str) -> None:
+    """A token at a place is rotated by its position in the text, as torch does it."""
+    decoder = decoder_of(backbone_of(kind))
+    cache = decoder._kv_cache
+    ids = random_ids(0, 1, 12)
+    with torch.inference_mode():
+        states(decoder, ids, [0], [0])
+        before = cache.keys[:, 0, :, 8].clone()
+        plan = decoder.plan([0], [3], 1, evicted=[5])
+        embedded = decoder.embed(ids[:, 8:9])
+        hidden, queries = decoder.observe(0, embedded, plan)
+
+        assert torch.equal(cache.keys[0, 0, :, 3], before[0])
+        assert queries.shape == (1, 1, 4, 8)
+        assert hidden.shape == embedded.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_observed_queries_are_those_of_the_pass(kind: str) -> None:
+    """Attention by the observed queries gives what the layer adds to its input."""
+    decoder = decoder_of(backbone_of(kind))
+    ids = random_ids(1, 1, 10)
+    with torch.inference_mode():
+        states(decoder, ids, [0], [0])
+        plan = decoder.plan([0], [0], 10)
+        _, queries = decoder.observe(0, decoder.embed(ids), plan)
+        keys = decoder._kv_cache.keys[0, 0, :, :10]
+        model = reference_of(decoder).model
+        block = model.layers[0].self_attn
+        normed = model.layers[0].input_layernorm(model.embed_tokens(ids))
+        projected = block.k_proj(normed)[0].view(10, 2, 8), block.q_proj(normed)[0].view(10, 4, 8)
+
+    # Rotation keeps norms: only the products are compared, whose inputs are rounded to 8 bits.
+    for observed, expected in ((keys.transpose(0, 1), projected[0]), (queries[0], projected[1])):
+        assert torch.allclose(observed.norm(dim=-1), expected.norm(dim=-1), rtol=0.05, atol=0.05)

@@ -27,6 +27,7 @@ def test_cells_are_printed_and_reported(tmp_path: Path, capsys: pytest.CaptureFi
     assert {"minilm_same_bytes_two_hops", "fused_unlimited", "truncation_47_mib"} <= {
         system for system, _ in recall
     }
+    assert {"h2o_same_bytes", "keydiff_47_mib", "snapkv_same_bytes"} <= {one for one, _ in recall}
     assert "bm25_unlimited" in capsys.readouterr().out
 
 
@@ -40,3 +41,14 @@ def test_calibration_is_that_of_each_session_and_of_all(tmp_path: Path) -> None:
     for name in ("coverage", "confidence"):
         assert both[name]["rows"] == first[name]["rows"] + second[name]["rows"] > 0
         assert 0 <= both[name]["ece"] <= 1
+
+
+def test_long_haystacks_are_not_read_by_cache_policies(tmp_path: Path) -> None:
+    """A forward pass over them is not affordable: their cells are absent."""
+    report = tmp_path / "report.json"
+    sizes = ("--lengths", "1000", "--seeds", "0", "--items", "1", "--kv-tokens", "999")
+    main(["evaluate", "--backbone", "tiny", *sizes, "--report", str(report)])
+    systems = {one["system"] for one in json.loads(report.read_text())["cells"]}
+
+    assert "window_same_bytes" in systems
+    assert not [one for one in systems if one.startswith(("h2o", "keydiff", "snapkv"))]
