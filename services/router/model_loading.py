@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from bem.backbone import Backbone
+from bem.composition import CompositionSettings
 from bem.engine import LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem_fleet.services.router.context_limit import DefaultTokens
@@ -81,6 +82,9 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         context_tokens=settings.context_tokens,
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
+        composition=CompositionSettings(
+            settings.composition, settings.composition_tau, settings.composed_adapters
+        ),
         safety=overlay,
     )
     engine.start()
@@ -94,6 +98,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         default_tokens=DefaultTokens(
             settings.default_chat_tokens, settings.default_completion_tokens
         ),
+        composed_adapters=settings.composed_adapters,
     )
 
 

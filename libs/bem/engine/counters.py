@@ -19,6 +19,8 @@ class EngineCounters:
         generated_tokens: Tokens generated.
         dropped: Requests that were cancelled or missed their deadline.
         page_ins: Adapters copied into a slot of the adapter bank.
+        composed: Requests admitted with two or more adapters at once.
+        scaled_codes: Codes of compositions that the trust region scaled at some site.
     """
 
     running: int = 0
@@ -31,3 +33,5 @@ class EngineCounters:
     generated_tokens: int = 0
     dropped: int = 0
     page_ins: int = 0
+    composed: int = 0
+    scaled_codes: int = 0

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
+from bem.composition import CompositionSettings
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.api import RequestHandle
 from bem.engine.block_transfer import LOWER, UPPER, BlockTransfer
@@ -47,7 +48,7 @@ class EngineCore:
         context_tokens: Limit of prompt and output together.
         kv_tokens: Positions that running sequences may hold together; None for no bound.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
-        composition: Name of the way in which adapters are composed; part of every block key.
+        composition: How the adapters of one request are composed; part of every block key.
         safety: Safety adapter in the bank, or None.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs.
         counters: Counters of the engine.
@@ -66,7 +67,7 @@ class EngineCore:
         context_tokens: int,
         kv_tokens: int | None,
         prefix_bytes: int,
-        composition: str,
+        composition: CompositionSettings,
         safety: SafetyOverlay | None,
         graphs: bool,
         counters: EngineCounters,
@@ -78,7 +79,7 @@ class EngineCore:
         self.kv_budget = KVBudget(kv_tokens)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
         self.prefix_cache = PrefixCache(prefix_bytes)
-        self.binding = AdapterBinding(bank, safety, embedding.device)
+        self.binding = AdapterBinding(bank, safety, embedding.device, composition, counters)
         self.blocks = self._block_transfer(counters)
         self.scheduler = Scheduler(
             slots=slots,
@@ -91,10 +92,17 @@ class EngineCore:
         )
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
-        self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device, safety)
+        self.scorer = Scorer(self.decoder, self.binding, context_tokens, embedding.device, safety)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding = embedding
-        self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weight_format}|{composition}"
+        self._root = "|".join(
+            [
+                backbone.digest,
+                str(embedding.dtype),
+                backbone.weight_format,
+                composition.identity,
+            ]
+        )
 
     def _block_transfer(self, counters: EngineCounters) -> BlockTransfer:
         return BlockTransfer(
