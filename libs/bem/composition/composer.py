@@ -129,7 +129,7 @@ class Composer:
         """Return the factors of the members' codes that keep every site in the trust region.
 
         Args:
-            composed: Composition.
+            composed: Composition whose members are leased.
             codes: Code ``[r]`` of each member, multiplied by its scale.
             safety_strength: Factor of the safety adapter's code.
 
