@@ -159,7 +159,9 @@ class AdapterBank:
             raise SlotsFullError(
                 f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
             )
-        controller = Controller(self._backbone.model.config.hidden_size, card.rank)
+        controller = Controller(
+            self._backbone.model.config.hidden_size, card.rank, active=card.active_ranks
+        )
         controller.load_state_dict(adapter.controller)
         controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
         loaded = LoadedAdapter(
