@@ -82,12 +82,11 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         context_tokens=settings.context_tokens,
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
-        composition=CompositionSettings(
-            settings.composition, settings.composition_tau, settings.composed_adapters
-        ),
+        composition=_composition(settings),
         safety=overlay,
     )
     engine.start()
+    tokens = DefaultTokens(settings.default_chat_tokens, settings.default_completion_tokens)
     return ModelHost(
         backbone,
         engine,
@@ -95,10 +94,14 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
         warnings=model_warnings(backbone, unsafe),
-        default_tokens=DefaultTokens(
-            settings.default_chat_tokens, settings.default_completion_tokens
-        ),
+        default_tokens=tokens,
         composed_adapters=settings.composed_adapters,
+    )
+
+
+def _composition(settings: RouterSettings) -> CompositionSettings:
+    return CompositionSettings(
+        settings.composition, settings.composition_tau, settings.composed_adapters
     )
 
 

@@ -93,36 +93,6 @@ async def test_adapter_answers_differently_and_is_listed(router: Any, contract: 
     assert listed.context_tokens == 512
 
 
-async def test_adapters_are_composed_in_one_request(router: Any) -> None:
-    """Two adapters answer together, streamed and whole alike; one beside the base is itself."""
-    beta = pb.ScaledAdapter(name="beta", scale=0.5)
-    plain = pb.GenerateRequest(model="alpha", prompt="hi", sampling=GREEDY, max_tokens=20)
-    both = pb.GenerateRequest()
-    both.CopyFrom(plain)
-    both.adapters.append(beta)
-    alone = pb.GenerateRequest(prompt="hi", sampling=GREEDY, max_tokens=20)
-    alone.adapters.add(name="alpha")
-    whole = await router.Complete(pb.CompleteRequest(request=both))
-    versions = {
-        (await router.Complete(pb.CompleteRequest(request=one))).model_version
-        for one in (plain, both, alone)
-    }
-
-    assert await text(router, both) == whole.text != await text(router, plain)
-    assert await text(router, alone) == await text(router, plain)
-    assert whole.model_version in versions
-    assert len(versions) == 2
-
-
-async def test_an_unknown_composed_adapter_is_named(router: Any) -> None:
-    """NOT_FOUND names the adapter and those that are loaded."""
-    request = pb.GenerateRequest(prompt="x", adapters=[pb.ScaledAdapter(name="nobody")])
-    with pytest.raises(aio.AioRpcError, match=r"nobody.*alpha, beta") as caught:
-        await text(router, request)
-
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
 WRONG = {
     "empty prompt": (pb.GenerateRequest(prompt=""), "prompt", "empty"),
     "no input": (pb.GenerateRequest(), "prompt", "empty"),
@@ -166,11 +136,6 @@ WRONG = {
     "five stops": (pb.GenerateRequest(prompt="x", stop=list("abcde")), "stop", "at most 4"),
     "empty stop": (pb.GenerateRequest(prompt="x", stop=[""]), "stop", "1 to 64"),
     "scale": (pb.GenerateRequest(prompt="x", adapter_scale=3), "adapter_scale", "[0, 2]"),
-    "adapters of a plan": (
-        pb.GenerateRequest(model="router", prompt="x", adapters=[pb.ScaledAdapter(name="a")]),
-        "adapters",
-        "the plan chooses them",
-    ),
 }
 
 

@@ -159,11 +159,7 @@ class AdapterBank:
             raise SlotsFullError(
                 f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
             )
-        controller = Controller(
-            self._backbone.model.config.hidden_size, card.rank, active=card.active_ranks
-        )
-        controller.load_state_dict(adapter.controller)
-        controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
+        controller = self._controller(adapter)
         loaded = LoadedAdapter(
             name=card.name,
             version=adapter.version,
@@ -327,6 +323,14 @@ class AdapterBank:
     def leases(self) -> int:
         """Return the number of leases on all versions."""
         return sum(loaded.leases for loaded in self._resident.values())
+
+    def _controller(self, adapter: Adapter) -> Controller:
+        card = adapter.card
+        made = Controller(
+            self._backbone.model.config.hidden_size, card.rank, active=card.active_ranks
+        )
+        made.load_state_dict(adapter.controller)
+        return made.requires_grad_(requires_grad=False).to(self._backbone.model.device)
 
     def _lease(self, loaded: LoadedAdapter) -> LoadedAdapter:
         if loaded.slot in self._resident:

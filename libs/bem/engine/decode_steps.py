@@ -159,9 +159,9 @@ class GraphDecodeSteps:
         self._bank.factors.concatenate(used)
         self._codes.zero_()
         self._codes[self._slots, :, : codes.shape[2]] = codes
-        if self._has_site_factors():
+        if (factors := self._bank.row_codes.site_factors) is not None:
             self._site_factors.fill_(1)
-            self._site_factors[:, self._slots] = self._bank.row_codes.site_factors
+            self._site_factors[:, self._slots] = factors
         return min(_round_up_doubling(1, len(used)), self._codes.shape[2] // self._bank.rank)
 
     def _has_site_factors(self) -> bool:

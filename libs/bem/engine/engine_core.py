@@ -95,14 +95,8 @@ class EngineCore:
         self.scorer = Scorer(self.decoder, self.binding, context_tokens, embedding.device, safety)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding = embedding
-        self._root = "|".join(
-            [
-                backbone.digest,
-                str(embedding.dtype),
-                backbone.weight_format,
-                composition.identity,
-            ]
-        )
+        kind = f"{embedding.dtype}|{backbone.weight_format}"
+        self._root = f"{backbone.digest}|{kind}|{composition.identity}"
 
     def _block_transfer(self, counters: EngineCounters) -> BlockTransfer:
         return BlockTransfer(

@@ -134,9 +134,9 @@ def test_without_projection_factors_stay(bank: AdapterBank) -> None:
 def test_settings_are_named_and_checked() -> None:
     """Settings that compose differently differ in their identity; a radius is positive."""
     identities = {
-        CompositionSettings(projection, tau).identity
-        for projection in ("orthogonal", "none")
+        made.identity
         for tau in (1.0, math.inf)
+        for made in (CompositionSettings("orthogonal", tau), CompositionSettings("none", tau))
     }
 
     assert len(identities) == 4
