@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bem.adapters.bank import LoadedAdapter
+from bem.adapters.loaded import LoadedAdapter
 from bem.engine import GenerationRequest, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.engine.counters import EngineCounters

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -122,7 +122,7 @@ class ArtifactFormat(Generic[C]):
             ArtifactFormatError: A field of the card is out of its range.
         """
         sealed = self._seal(folder, card)
-        text = json.dumps(asdict(sealed), indent=2, sort_keys=True)
+        text = json.dumps(_json_values(sealed), indent=2, sort_keys=True)
         (folder / self.card_file).write_text(text + "\n")
         return sealed
 
@@ -293,9 +293,17 @@ def artifact_version(card: SealedCard) -> str:
 
 
 def _json_values(card: SealedCard) -> dict[str, Any]:
-    """Return the fields as they are read back from JSON, where a tuple is a list."""
+    """Return the fields as they are read back from JSON, where a tuple is a list.
+
+    Optional fields that have their default are left out.
+    """
+    kept = {
+        entry.name: getattr(card, entry.name)
+        for entry in fields(card)
+        if not (card_schema.is_optional(entry) and getattr(card, entry.name) == entry.default)
+    }
     try:
-        values: dict[str, Any] = json.loads(json.dumps(asdict(card)))
+        values: dict[str, Any] = json.loads(json.dumps(kept))
     except (TypeError, ValueError, RecursionError) as err:
         raise ArtifactFormatError(f"card: a field cannot be written as JSON: {err}") from err
     return values

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ Metadata = dict[str, Callable[[Any], str]]
 """Metadata of a dataclass field; the check returns what is wrong, or an empty text."""
 
 _CHECK = "check"
+_OPTIONAL = "optional"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHOWN_CHARACTERS = 60
 
@@ -91,6 +92,19 @@ def boolean() -> Metadata:
     return {_CHECK: lambda value: "" if isinstance(value, bool) else f"{_shown(value)} is no bool"}
 
 
+def optional(check: Metadata) -> Metadata:
+    """Return the check of a field that is left out of a card while it has its default.
+
+    Cards that were written before the field existed keep their hash.
+    """
+    return {**check, _OPTIONAL: check[_CHECK]}
+
+
+def is_optional(entry: Field[Any]) -> bool:
+    """Return whether a card leaves out this field while it has its default."""
+    return _OPTIONAL in entry.metadata
+
+
 def json_object() -> Metadata:
     """Return the check of an object that JSON can express, without NaN and infinities."""
 
@@ -140,14 +154,15 @@ def check_fields(card_type: type, values: Mapping[str, Any], label: str) -> None
         ArtifactFormatError: A field is missing, unknown, or has a wrong value.
     """
     expected = {entry.name for entry in fields(card_type)}
-    if set(values) != expected:
+    required = {entry.name for entry in fields(card_type) if not is_optional(entry)}
+    if not required <= set(values) <= expected:
         raise ArtifactFormatError(
             f"{label}: fields do not match {card_type.__name__}; missing "
-            f"{sorted(expected - set(values))}, unknown {sorted(set(values) - expected)}; train or "
+            f"{sorted(required - set(values))}, unknown {sorted(set(values) - expected)}; train or "
             "import the artifact again"
         )
     for entry in fields(card_type):
-        check = entry.metadata.get(_CHECK)
+        check = entry.metadata.get(_CHECK) if entry.name in values else None
         if check and (problem := check(values[entry.name])):
             raise ArtifactFormatError(f"{label}: {entry.name}: {problem}; correct the card")
 

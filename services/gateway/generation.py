@@ -81,6 +81,10 @@ def router_requests(
             request.stop.extend(_unicode(text, "stop") for text in body.stop or ())
             request.stop_token_ids.extend(body.stop_token_ids or ())
             request.session = _unicode(session, "user")
+            request.adapters.extend(
+                pb.ScaledAdapter(name=_unicode(one.name, "adapters"), scale=one.scale)
+                for one in body.adapters or ()
+            )
             request.plan.extend(pb.MacroAction(**step.model_dump()) for step in body.plan or ())
             if body.output_limit:
                 request.max_tokens = body.output_limit

@@ -10,6 +10,8 @@ from pydantic_core import PydanticCustomError
 MAX_MESSAGES = 256
 MAX_LOGPROBS = 20
 MAX_STOP_TOKENS = 128
+# Above the most that a router can allow, so that its own setting decides.
+MAX_ADAPTERS = 16
 _INT32 = 2**31 - 1
 TokenId = Annotated[int, Field(ge=0, le=_INT32)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -64,6 +66,13 @@ class PlanStep(OpenAIBody):
     rank_budget: int = Field(0, ge=0, le=4096)
 
 
+class ScaledAdapter(OpenAIBody):
+    """Adapter that is composed with the model's."""
+
+    name: str = Field(min_length=1, max_length=64)
+    scale: float = Field(1.0, ge=0, le=2)
+
+
 class GenerationFields(NeutralFields):
     """Fields that chat and text completions share."""
 
@@ -91,6 +100,7 @@ class GenerationFields(NeutralFields):
         | None
     ) = None
     adapter_scale: float | None = Field(None, ge=0, le=2)
+    adapters: Annotated[list[ScaledAdapter], Field(max_length=MAX_ADAPTERS)] | None = None
     plan: Annotated[list[PlanStep], Field(min_length=1, max_length=3)] | None = None
     user: str | None = Field(None, max_length=256)
 

@@ -74,6 +74,16 @@ COUNTERS: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
         "Adapters copied into a slot of the adapter bank.",
         lambda c: c.page_ins,
     ),
+    (
+        "bem_router_composed_requests_total",
+        "Requests admitted with two or more adapters at once.",
+        lambda c: c.composed,
+    ),
+    (
+        "bem_router_trust_region_scaled_total",
+        "Codes of compositions that the trust region scaled at some site.",
+        lambda c: c.scaled_codes,
+    ),
 )
 KV_TOKENS = "bem_router_kv_tokens", "Positions of the KV cache that running requests hold."
 PREFIX_BYTES = "bem_router_prefix_cache_bytes", "Memory of the blocks in the prefix cache."

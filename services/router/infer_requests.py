@@ -2,7 +2,9 @@
 
 A request is checked as the protocol states it: datatype and shape against the contents, raw against
 typed contents, names of tensors. Parameters are the router's own (``max_tokens``, those of
-``Sampling``, ``stop``, ``adapter_scale``) and the protocol's reserved ones.
+``Sampling``, ``stop``, ``adapter_scale``) and the protocol's reserved ones. A parameter has one
+value, so ``adapters`` is a text: ``tone=0.5,domain`` for two adapters of which the second has the
+scale 1.
 """
 
 import math
@@ -246,12 +248,27 @@ def _set_parameter(
     """Set the parameter in the router's own request."""
     if name == "stop":
         template.stop.append(str(_value(field, parameter, _TEXT)))
+    elif name == "adapters":
+        _add_adapters(field, template, str(_value(field, parameter, _TEXT)))
     elif name in GENERATION:
         _assign(field, template, name, parameter)
     elif name in SAMPLING:
         _assign(field, template.sampling, name, parameter)
     else:
         raise InvalidRequestError(field, "is unknown; remove it")
+
+
+def _add_adapters(field: str, template: router_pb2.GenerateRequest, text: str) -> None:
+    for part in text.split(","):
+        name, has_scale, scale = part.strip().partition("=")
+        adapter = template.adapters.add(name=name)
+        if has_scale:
+            try:
+                adapter.scale = float(scale)
+            except ValueError as err:
+                raise InvalidRequestError(
+                    field, f"the scale {scale[:20]!r} of {name[:40]!r} is no number; use [0, 2]"
+                ) from err
 
 
 def _assign(field: str, message: Message, name: str, parameter: pb.InferParameter) -> None:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from bem.adapters.bank import LoadedAdapter
+from bem.adapters.loaded import LoadedAdapter
 from bem.backbone import VERSION_CHARS, Backbone
+from bem.composition.composer import MAX_ADAPTERS
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError
@@ -58,6 +59,7 @@ class ModelHost:
         safety_floor: Minimum strength of all requests, in [0, 1].
         warnings: What the mission serves without, with the reason.
         default_tokens: Output limits of requests that set none.
+        composed_adapters: Most adapters in one request.
 
     Attributes:
         warnings: What the mission serves without, with the reason.
@@ -74,12 +76,18 @@ class ModelHost:
         safety_floor: float = 0.0,
         warnings: Sequence[str] = (),
         default_tokens: DefaultTokens | None = None,
+        composed_adapters: int = MAX_ADAPTERS,
     ) -> None:
         self.backbone = backbone
         self.warnings = tuple(warnings)
         self.started_unix_s = int(time.time())
         self._engine = engine
-        self._parser = RequestParser(backbone.tokenizer, engine.context_tokens, default_tokens)
+        self._parser = RequestParser(
+            backbone.tokenizer,
+            engine.context_tokens,
+            default_tokens,
+            composed_adapters=composed_adapters,
+        )
         self._folder = (
             AdapterFolder(adapter_folder) if isinstance(adapter_folder, Path) else adapter_folder
         )
@@ -107,10 +115,13 @@ class ModelHost:
         """
         if model in ("", self.backbone.name):
             return None
-        if adapter := self._engine.adapter(model):
+        return self._require_adapter(model, self.backbone.name)
+
+    def _require_adapter(self, name: str, *others: str) -> LoadedAdapter:
+        if adapter := self._engine.adapter(name):
             return adapter
-        names = [self.backbone.name, *(adapter.name for adapter in self._engine.adapters())]
-        raise AdapterNotFoundError(model, names)
+        names = [*others, *(adapter.name for adapter in self._engine.adapters())]
+        raise AdapterNotFoundError(name, names)
 
     def model_version(self, adapter_version: str) -> str:
         """Return the short digest of base model and adapter version that responses carry.
@@ -138,6 +149,9 @@ class ModelHost:
             InvalidRequestError: A field is out of its limit.
         """
         adapter = self.find_adapter(request.model)
+        for one in request.adapters:
+            if one.name:  # the parser refuses an empty name
+                self._require_adapter(one.name)
         own = safety_strength.value
         strength = self._safety_strength if own is None else own
         parsed = self._parser.parse(

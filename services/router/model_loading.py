@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from bem.backbone import Backbone
+from bem.composition import CompositionSettings
 from bem.engine import CacheSetting, LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem_fleet.services.router.context_limit import DefaultTokens
@@ -82,10 +83,12 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         context_tokens=settings.context_tokens,
         kv_bytes=settings.kv_mib * 2**20,
         prefix_bytes=settings.prefix_mib * 2**20,
+        composition=_composition(settings),
         safety=overlay,
         cache=_cache_setting(backbone, settings),
     )
     engine.start()
+    tokens = DefaultTokens(settings.default_chat_tokens, settings.default_completion_tokens)
     return ModelHost(
         backbone,
         engine,
@@ -93,9 +96,14 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
         warnings=model_warnings(backbone, unsafe),
-        default_tokens=DefaultTokens(
-            settings.default_chat_tokens, settings.default_completion_tokens
-        ),
+        default_tokens=tokens,
+        composed_adapters=settings.composed_adapters,
+    )
+
+
+def _composition(settings: RouterSettings) -> CompositionSettings:
+    return CompositionSettings(
+        settings.composition, settings.composition_tau, settings.composed_adapters
     )
 
 

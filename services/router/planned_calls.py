@@ -249,7 +249,17 @@ def open_planned_calls(
 
 
 def unplanned(request: pb.GenerateRequest) -> pb.GenerateRequest:
-    """Return a planned request as one of the base model."""
+    """Return a planned request as one of the base model.
+
+    Raises:
+        InvalidRequestError: The request names adapters, which its plan chooses.
+    """
+    if request.adapters:
+        raise InvalidRequestError(
+            "adapters",
+            f"{len(request.adapters)} adapters with the model {PLANNER_NAME!r}; 0 are allowed, "
+            "because the plan chooses them; name another model",
+        )
     plain = pb.GenerateRequest()
     plain.CopyFrom(request)
     plain.model = ""

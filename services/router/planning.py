@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
-from bem.adapters.bank import LoadedAdapter
+from bem.adapters.loaded import LoadedAdapter
 from bem.engine import GenerationRequest, OutputDelta, Sampling
 from bem.engine.plan_run import DIRECT, PlanRun, StepOutput
 from bem.policy.actions import CONTRACTS, FIXED_PLAN, Plan, check_plan

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bem.engine import GenerationRequest
-from bem.errors import InvalidRequestError
+from bem.composition.composer import MAX_ADAPTERS
+from bem.engine import GenerationRequest, ScaledAdapter
+from bem.errors import MAX_NAME_CHARS, InvalidRequestError
 from bem_fleet.services.router.context_limit import DefaultTokens, output_limit
 from bem_fleet.services.router.prompt_rendering import PromptRenderer
 from bem_fleet.services.router.sampling_parsing import check_range, check_token, parse_sampling
@@ -24,11 +25,18 @@ class RequestParser:
         tokenizer: Tokenizer of the model, with a chat template.
         context_tokens: Limit of prompt and output together, in tokens.
         defaults: Output limits of requests that set none.
+        composed_adapters: Most adapters in one request, the model's own one included.
     """
 
     def __init__(
-        self, tokenizer: Any, context_tokens: int, defaults: DefaultTokens | None = None
+        self,
+        tokenizer: Any,
+        context_tokens: int,
+        defaults: DefaultTokens | None = None,
+        *,
+        composed_adapters: int = MAX_ADAPTERS,
     ) -> None:
+        self._composed_adapters = composed_adapters
         self._renderer = PromptRenderer(tokenizer, context_tokens)
         self._vocabulary = len(tokenizer)
         self._context_tokens = context_tokens
@@ -53,8 +61,7 @@ class RequestParser:
         Raises:
             InvalidRequestError: A field is out of its limit.
         """
-        scale = request.adapter_scale if request.HasField("adapter_scale") else 1.0
-        check_range("adapter_scale", scale, 0, 2)
+        adapters = self._adapters(request, adapter)
         sampling = parse_sampling(request.sampling, self._vocabulary)
         stop, stop_tokens = _stop(request.stop), self._stop_token_ids(request.stop_token_ids)
         ids = self._renderer.prompt_ids(request)
@@ -72,12 +79,39 @@ class RequestParser:
             stop=stop,
             stop_token_ids=stop_tokens,
             ignore_eos=request.ignore_eos,
-            adapter=adapter,
-            adapter_scale=scale,
+            adapter=adapters[0].name if adapters else None,
+            adapter_scale=adapters[0].scale if adapters else 1.0,
+            further_adapters=tuple(adapters[1:]),
             adapter_start=self._renderer.adapter_start(request, ids),
             safety_strength=safety_strength,
             deadline=deadline,
         )
+
+    def _adapters(self, request: pb.GenerateRequest, own: str | None) -> list[ScaledAdapter]:
+        """Return the adapters of a request in order, the model's own one first."""
+        scale = request.adapter_scale if request.HasField("adapter_scale") else 1.0
+        check_range("adapter_scale", scale, 0, 2)
+        adapters = [] if own is None else [ScaledAdapter(own, scale)]
+        most = len(adapters) + len(request.adapters)
+        if most > max(1, self._composed_adapters):
+            raise InvalidRequestError(
+                "adapters",
+                f"{most} adapters with the model's; at most {self._composed_adapters} are "
+                "allowed in one request; name fewer",
+            )
+        for place, one in enumerate(request.adapters):
+            field = f"adapters[{place}]"
+            if not one.name:
+                raise InvalidRequestError(f"{field}.name", "is empty; name a loaded adapter")
+            if any(one.name == other.name for other in adapters):
+                raise InvalidRequestError(
+                    f"{field}.name",
+                    f"{one.name[:MAX_NAME_CHARS]!r} is named twice; name each adapter once",
+                )
+            own_scale = one.scale if one.HasField("scale") else 1.0
+            check_range(f"{field}.scale", own_scale, 0, 2)
+            adapters.append(ScaledAdapter(one.name, own_scale))
+        return adapters
 
     def _stop_token_ids(self, tokens: Sequence[int]) -> frozenset[int]:
         if len(tokens) > MAX_STOP_TOKENS:

@@ -121,6 +121,18 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     rank: int = Field(16, ge=1, le=256)
     """Highest rank of an adapter."""
 
+    composed_adapters: int = Field(4, ge=1, le=16)
+    """Most adapters in one request, the model's own one included; 1 refuses compositions."""
+
+    composition: Literal["orthogonal", "none"] = "orthogonal"
+    """Projection of composed adapters: ``orthogonal`` keeps each outside the directions of those
+    before it, ``none`` adds them as they are."""
+
+    composition_tau: float = Field(16.0, gt=0)
+    """Radius of the trust region of a composition: largest Frobenius norm of its summed update at
+    a site. The packaged adapter's largest is 4.5 at a code of one, the safety adapter's, which is
+    never scaled, 12."""
+
     first_layer: int | None = Field(None, ge=1)
     """Lowest decoder layer with adapter sites, as have all above it; unset: the upper half of the
     layers, 15 with the packaged model."""

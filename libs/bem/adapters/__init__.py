@@ -7,7 +7,8 @@ from bem.adapters.artifact import (
     read_adapter_card,
     save_adapter,
 )
-from bem.adapters.bank import AdapterBank, LoadedAdapter
+from bem.adapters.bank import AdapterBank
+from bem.adapters.loaded import LoadedAdapter
 from bem.adapters.site import BemSite, RowCodes, install_sites
 
 __all__ = [

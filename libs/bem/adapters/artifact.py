@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bem import card_schema
 from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site_variants import VARIANTS
 from bem.artifacts import ArtifactCard, ArtifactFormat, FileStamp, artifact_version, strip_prefix
 from bem.controller import Controller
 from bem.errors import ArtifactFormatError
@@ -19,6 +20,7 @@ CARD_FILE = "card.json"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONTROLLER_PREFIX = "controller."
 _MAX_CONTROLLER_WIDTH = 65_536
+_MAX_ACTIVE_RANKS = 4096
 _SHOWN_NAMES = 4
 Factors = tuple[Tensor, Tensor]
 """Low-rank factors of one site, ``A [r, d_in]`` and ``B [d_out, r]``."""
@@ -33,10 +35,19 @@ class AdapterCard(ArtifactCard):
         exact: Whether the factors are served as they are where a safety basis is reserved, instead
             of projected outside it. The outputs are those of the training then, and the safety
             adapter no longer has its directions to itself.
+        variant: Parameterisation that the factors were trained in; they are served as factors.
+        active_ranks: Largest gates of a code that are kept, the others being 0; 0 keeps all.
     """
 
     name: str = field(metadata=card_schema.text(64, NAME_PATTERN))
     exact: bool = field(default=False, metadata=card_schema.boolean())
+    variant: str = field(
+        default="plain",
+        metadata=card_schema.optional(card_schema.text(16, re.compile("|".join(VARIANTS)))),
+    )
+    active_ranks: int = field(
+        default=0, metadata=card_schema.optional(card_schema.integer(0, _MAX_ACTIVE_RANKS))
+    )
 
 
 ADAPTER_FORMAT = ArtifactFormat(AdapterCard, CARD_FILE, TENSORS_FILE)

@@ -18,28 +18,26 @@ Example:
         acquire a       a' is read from its folder into slot 1
 """
 
-import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from bem.adapters.artifact import (
     Adapter,
-    AdapterCard,
     Factors,
     read_adapter,
     read_adapter_card,
     read_factors,
 )
 from bem.adapters.fit import check_controller, check_factors, check_name
+from bem.adapters.loaded import LoadedAdapter, Projection
 from bem.adapters.projection import is_outside, project_outside
-from bem.adapters.site import BemSite, RowCodes, install_sites
-from bem.artifacts import FileStamp
+from bem.adapters.site import RowCodes, install_sites
+from bem.adapters.slot_factors import SlotFactors
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.errors import (
@@ -48,46 +46,6 @@ from bem.errors import (
     ArtifactTamperedError,
     SlotsFullError,
 )
-
-Projection = Literal["none", "applied", "exact"]
-"""Effect of a reserved subspace on an adapter: it changes no factor, the factors are projected
-outside it, or the card asks for exact factors and they are not."""
-
-
-@dataclass(eq=False)
-class LoadedAdapter:
-    """One version of an adapter that requests may name.
-
-    Attributes:
-        name: Name that requests use.
-        version: SHA-256 of the artifact, hexadecimal.
-        card: Card of the artifact.
-        stamp: Stamp of the files when they were verified.
-        folder: Folder that the factors are read from when the adapter becomes resident.
-        controller: Controller that sets the code.
-        constant_code: Whether the controller sets the same code for every input, as in plain LoRA.
-        projection: What a reserved subspace does to the factors.
-        loaded_unix_s: Load time, seconds since the epoch.
-        slot: Index into the stacks of every site; None while the adapter is not resident.
-        leases: Number of requests that use this version now.
-    """
-
-    name: str
-    version: str
-    card: AdapterCard
-    stamp: FileStamp
-    folder: Path
-    controller: Controller
-    constant_code: bool
-    projection: Projection = "none"
-    loaded_unix_s: float = field(default_factory=time.time)
-    slot: int | None = None
-    leases: int = 0
-
-    @property
-    def rank(self) -> int:
-        """Rank of the factors."""
-        return self.card.rank
 
 
 class AdapterBank:
@@ -110,6 +68,10 @@ class AdapterBank:
 
     Raises:
         ValueError: The feature layer is not below all sites.
+
+    Attributes:
+        factors: Factors in the slots of all sites.
+        pageable_slots: Slots that hold no pinned factors.
     """
 
     def __init__(
@@ -126,21 +88,22 @@ class AdapterBank:
             raise ValueError(f"feature layer {feature_layer} is not below the sites {min(layers)}")
         self.row_codes = RowCodes()
         self.rank = rank
-        self.slots = slots
+        self.slots = self.pageable_slots = slots
         self.max_loaded = max_loaded
         self.feature_layer = feature_layer
         self.first_layer = min(layers)
         self.page_ins = 0
         self._backbone = backbone
-        self._sites: dict[str, BemSite] = install_sites(
+        sites = install_sites(
             backbone.model, layers=layers, rank=rank, slots=slots, row_codes=self.row_codes
         )
-        self._concatenated_dtype = torch.float32
+        self.factors = SlotFactors(sites)
         self._free_slots = list(range(slots))
         self._reserved: dict[str, Tensor] = {}
         self._loaded: dict[str, LoadedAdapter] = {}
         # Least recently used first. It holds retired versions too, as long as they have leases.
         self._resident: OrderedDict[int, LoadedAdapter] = OrderedDict()
+        self._variants: dict[tuple[str, str], LoadedAdapter] = {}
 
     @classmethod
     def for_artifact(cls, backbone: Backbone, folder: Path, *, slots: int) -> "AdapterBank":
@@ -191,14 +154,12 @@ class AdapterBank:
                 f"{self.feature_layer}; change the settings RANK and FEATURE_LAYER, or import the "
                 "adapter again"
             )
-        check_factors(card.name, adapter.factors, self._sites, self.rank)
+        check_factors(card.name, adapter.factors, self.factors.sites, self.rank)
         if card.name not in self._loaded and len(self._loaded) >= self.max_loaded:
             raise SlotsFullError(
                 f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
             )
-        controller = Controller(self._backbone.model.config.hidden_size, card.rank)
-        controller.load_state_dict(adapter.controller)
-        controller.requires_grad_(requires_grad=False).to(self._backbone.model.device)
+        controller = self._controller(adapter)
         loaded = LoadedAdapter(
             name=card.name,
             version=adapter.version,
@@ -244,11 +205,12 @@ class AdapterBank:
             ArtifactFormatError: The factors do not fit the bank's sites or rank.
             SlotsFullError: No slot is free.
         """
-        check_factors(label, factors, self._sites, self.rank)
+        check_factors(label, factors, self.factors.sites, self.rank)
         if not self._free_slots:
             raise SlotsFullError(f"all {len(self._loaded)} slots hold adapters; unload one first")
         slot = self._free_slots.pop(0)
-        self._write(slot, factors, scale)
+        self.pageable_slots -= 1
+        self.factors.write(slot, factors, scale)
         return slot
 
     def preallocate_concatenated(self, dtype: torch.dtype) -> int:
@@ -259,15 +221,8 @@ class AdapterBank:
             adapters may keep unused positions until more than half of them are unused.
         """
         adapters = 2 * self.slots
-        for site in self._sites.values():
-            site.preallocate_concatenated(adapters, dtype)
-        self._concatenated_dtype = dtype
+        self.factors.preallocate_concatenated(adapters, dtype)
         return adapters
-
-    def concatenate(self, used: tuple[int, ...]) -> None:
-        """Put the factors of the slots ``used`` side by side in all sites, in that order."""
-        for site in self._sites.values():
-            site.concatenate(used, self._concatenated_dtype)
 
     @property
     def device(self) -> torch.device:
@@ -298,16 +253,51 @@ class AdapterBank:
         if loaded.slot is None:
             self._evict_if_full(name)
             self._page_in(loaded, self._read_again(loaded))
-        elif loaded.slot in self._resident:
-            self._resident.move_to_end(loaded.slot)
-        loaded.leases += 1
-        return loaded
+        return self._lease(loaded)
+
+    def acquire_variant(self, origin: LoadedAdapter, key: str) -> LoadedAdapter | None:
+        """Lease a resident variant of an adapter until ``release``; None if there is none.
+
+        Args:
+            origin: Adapter that the variant is of.
+            key: Text that tells the variants of one version apart.
+        """
+        variant = self._variants.get((origin.version, key))
+        return None if variant is None else self._lease(variant)
+
+    def exchange(
+        self, origin: LoadedAdapter, key: str, factors: Callable[[], Mapping[str, Factors]]
+    ) -> LoadedAdapter:
+        """Exchange a lease for one of a new variant of the same adapter with other factors.
+
+        A variant has the card and the controller of ``origin`` and a slot of its own, and it is
+        paged as all adapters are. The lease never needs two slots at once.
+
+        Args:
+            origin: Leased adapter; its lease ends.
+            key: Text that tells the variants of one version apart.
+            factors: Returns the variant's factors, ``{site path: (A [r, d_in], B [d_out, r])}``.
+
+        Raises:
+            SlotsFullError: All slots are leased; ``origin`` keeps its lease.
+        """
+        made = factors()  # while the slot of the origin may be read
+        origin.leases -= 1
+        try:
+            self._evict_if_full(origin.name)
+        finally:
+            origin.leases += 1
+        variant = replace(origin, slot=None, leases=0)
+        self._variants[origin.version, key] = variant
+        self._write_in(variant, made)
+        self.release(origin)
+        return self._lease(variant)
 
     def release(self, loaded: LoadedAdapter) -> None:
         """End one lease; a version that was replaced or unloaded leaves its slot with the last."""
         loaded.leases -= 1
         # A current version stays resident without leases: the next request finds it there.
-        if loaded.leases == 0 and self._loaded.get(loaded.name) is not loaded:
+        if loaded.leases == 0 and not self._is_current(loaded):
             self._page_out(loaded)
 
     def adapters(self) -> list[LoadedAdapter]:
@@ -333,6 +323,26 @@ class AdapterBank:
     def leases(self) -> int:
         """Return the number of leases on all versions."""
         return sum(loaded.leases for loaded in self._resident.values())
+
+    def _controller(self, adapter: Adapter) -> Controller:
+        card = adapter.card
+        made = Controller(
+            self._backbone.model.config.hidden_size, card.rank, active=card.active_ranks
+        )
+        made.load_state_dict(adapter.controller)
+        return made.requires_grad_(requires_grad=False).to(self._backbone.model.device)
+
+    def _lease(self, loaded: LoadedAdapter) -> LoadedAdapter:
+        if loaded.slot in self._resident:
+            self._resident.move_to_end(loaded.slot)
+        loaded.leases += 1
+        return loaded
+
+    def _is_current(self, loaded: LoadedAdapter) -> bool:
+        current = self._loaded.get(loaded.name)
+        if loaded in self._variants.values():
+            return current is not None and current.version == loaded.version
+        return current is loaded
 
     def _retire(self, loaded: LoadedAdapter | None) -> None:
         # With leases the version stays resident; the last release pages it out.
@@ -365,10 +375,13 @@ class AdapterBank:
         return adapter.factors
 
     def _page_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
+        reserved = {} if loaded.card.exact else self._reserved
+        self._write_in(loaded, project_outside(factors, reserved))
+
+    def _write_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
         loaded.slot = self._free_slots.pop()
         self._resident[loaded.slot] = loaded
-        reserved = {} if loaded.card.exact else self._reserved
-        self._write(loaded.slot, project_outside(factors, reserved), loaded.card.scale)
+        self.factors.write(loaded.slot, factors, loaded.card.scale)
         self.page_ins += 1
 
     def _page_out(self, loaded: LoadedAdapter) -> None:
@@ -378,19 +391,9 @@ class AdapterBank:
             del self._resident[loaded.slot]
             self._free_slots.append(loaded.slot)
             loaded.slot = None
+        self._variants = {key: one for key, one in self._variants.items() if one is not loaded}
 
     def _projection(self, adapter: Adapter) -> Projection:
         if is_outside(adapter.factors, self._reserved):
             return "none"
         return "exact" if adapter.card.exact else "applied"
-
-    def _write(self, slot: int, factors: Mapping[str, Factors], scale: float) -> None:
-        with torch.no_grad():
-            for path, site in self._sites.items():
-                site.invalidate(slot)
-                site.scale[slot] = scale
-                # A site that the adapter does not adapt gets zeros, whatever the slot held before.
-                a, b = factors.get(path, (site.A[slot, :0], site.B[slot, :, :0]))
-                rank = a.shape[0]
-                site.A[slot, :rank], site.A[slot, rank:] = a.to(site.A), 0
-                site.B[slot, :, :rank], site.B[slot, :, rank:] = b.to(site.B), 0

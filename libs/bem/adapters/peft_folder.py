@@ -151,7 +151,7 @@ def export_lora(adapter: Adapter, out: Path) -> bool:
     """
     card = adapter.card
     hidden, width = adapter.controller["inner.weight"].shape
-    controller = Controller(width, card.rank, hidden)
+    controller = Controller(width, card.rank, hidden, active=card.active_ranks)
     controller.load_state_dict(adapter.controller)
     constant = controller.is_constant()
     code = torch.ones(card.rank)

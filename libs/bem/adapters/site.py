@@ -41,26 +41,50 @@ class RowCodes:
     Attributes:
         slots: ``[R, S]`` int64, slot of each of a row's S adapters; None when none is active.
         codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ between tokens.
+        site_factors: ``[S, R]``, or ``[S, R, T]`` for codes that differ between tokens: factor of
+            each row's codes at each of the model's S sites; None for 1 everywhere. Compositions
+            set it, because their trust region holds at each site.
         preset: ``[R, 1, U*r]`` codes over factors that every site has concatenated before, or
             None. CUDA graphs need it, because a replayed graph cannot choose factors.
+        preset_factors: ``[S, R]`` factors of the preset codes; None for 1 everywhere.
     """
 
     def __init__(self) -> None:
         self.slots: Tensor | None = None
         self.codes: Tensor | None = None
+        self.site_factors: Tensor | None = None
         self.preset: Tensor | None = None
+        self.preset_factors: Tensor | None = None
         self._concatenated: tuple[tuple[int, ...], Tensor] | None = None
         self._slot_order: list[int] = []
 
-    def set(self, slots: Tensor, codes: Tensor) -> None:
+    def set(self, slots: Tensor, codes: Tensor, site_factors: Tensor | None = None) -> None:
         """Use ``slots [R, S]`` with ``codes [R, S, r]`` in the forward passes that follow.
+
+        Args:
+            slots: Slot of each of a row's S adapters.
+            codes: Codes, or ``[R, T, S, r]`` if they differ between tokens.
+            site_factors: Factors of the codes at each site, or None for 1 everywhere.
 
         Raises:
             ValueError: The shapes do not fit each other.
         """
         if codes.shape[0] != slots.shape[0] or codes.shape[-2] != slots.shape[1]:
             raise ValueError(f"codes {tuple(codes.shape)} do not fit slots {tuple(slots.shape)}")
+        if site_factors is not None and site_factors.shape[1:] != codes.shape[:-2]:
+            raise ValueError(
+                f"site factors {tuple(site_factors.shape)} do not fit codes {tuple(codes.shape)}"
+            )
         self.slots, self.codes, self._concatenated = slots, codes, None
+        self.site_factors = site_factors
+
+    def at_site(self, codes: Tensor, site: int) -> Tensor:
+        """Multiply ``codes [R, 1 or T, ...]`` by the factors of one site."""
+        if self.site_factors is None:
+            return codes
+        factors = self.site_factors[site]  # [R] or [R, T]
+        steps = factors.unsqueeze(1) if factors.dim() == 1 else factors
+        return codes * steps.reshape(*steps.shape, *[1] * (codes.dim() - 2))
 
     def concatenated(self) -> tuple[tuple[int, ...], Tensor]:
         """Return the U slots in use, in the order of their factors, and the codes over all of them.
@@ -92,13 +116,18 @@ class RowCodes:
         return self._concatenated
 
     @contextmanager
-    def use_preset(self, codes: Tensor) -> Iterator[None]:
-        """Make sites use ``codes [R, 1, U*r]`` with the factors they have concatenated."""
-        self.preset = codes
+    def use_preset(self, codes: Tensor, site_factors: Tensor | None = None) -> Iterator[None]:
+        """Make sites use ``codes [R, 1, U*r]`` with the factors they have concatenated.
+
+        Args:
+            codes: Codes of the rows.
+            site_factors: ``[S, R]`` factors of the codes at each site, or None for 1 everywhere.
+        """
+        self.preset, self.preset_factors = codes, site_factors
         try:
             yield
         finally:
-            self.preset = None
+            self.preset = self.preset_factors = None
 
     def _ordered(self, used: Sequence[int]) -> tuple[int, ...]:
         """Return an order of slots that has all of ``used`` and moves none that was there before.
@@ -121,7 +150,7 @@ class RowCodes:
 
     def clear(self) -> None:
         """Make every site compute its frozen layer alone."""
-        self.slots = self.codes = None
+        self.slots = self.codes = self.site_factors = None
 
 
 class BemSite(nn.Module):
@@ -136,13 +165,16 @@ class BemSite(nn.Module):
         rank: Rank r of every slot; an adapter of lower rank is padded with zeros.
         slots: Number N of slots.
         row_codes: Adapters and codes of the batch rows, shared with the other sites.
+        index: Place of this site among the sites of the model.
     """
 
     base: Any
 
-    def __init__(self, base: nn.Linear, *, rank: int, slots: int, row_codes: RowCodes) -> None:
+    def __init__(
+        self, base: nn.Linear, *, rank: int, slots: int, row_codes: RowCodes, index: int = 0
+    ) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.index = base, index
         self.row_codes = row_codes
         self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
         # B is transposed in memory, so that each rank is contiguous: compiled kernels read it so.
@@ -163,7 +195,11 @@ class BemSite(nn.Module):
         slots, codes = self.row_codes.slots, self.row_codes.codes
         preset = self.row_codes.preset
         if preset is not None:
-            return self._add_low_rank(x, y, *self._leading_ranks(preset.shape[2]), preset)
+            factors = self.row_codes.preset_factors
+            down, up = self._leading_ranks(preset.shape[2])
+            if factors is not None:
+                preset = preset * factors[self.index][:, None, None]
+            return self._add_low_rank(x, y, down, up, preset)
         if slots is None or codes is None:
             return y
         if not torch.is_grad_enabled():
@@ -172,6 +208,7 @@ class BemSite(nn.Module):
         a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
         b = self.B[slots].to(x.dtype)  # [R, S, d_out, r]
         code = codes if codes.dim() == 4 else codes.unsqueeze(1)  # [R, 1 or T, S, r]
+        code = self.row_codes.at_site(code, self.index)
         code = (code * self.scale[slots][:, None, :, None]).to(x.dtype)
         low = torch.einsum("rti,rski->rtsk", x, a) * code  # [R, T, S, r]
         rows, steps, adapters, rank = low.shape
@@ -181,6 +218,7 @@ class BemSite(nn.Module):
     def _forward_concatenated(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the low-rank terms of all rows with two matmuls over the adapters in use."""
         used, codes = self.row_codes.concatenated()
+        codes = self.row_codes.at_site(codes, self.index)
         if len(used) == 1:
             # One adapter for all rows needs no copy of its factors.
             slot = used[0]
@@ -257,7 +295,9 @@ def install_sites(
             base = getattr(parent, kind)
             if isinstance(base, BemSite):
                 raise ValueError(f"{path} already is a site")  # noqa: TRY004 - the model is wrong, not a type
-            sites[path] = BemSite(base, rank=rank, slots=slots, row_codes=row_codes)
+            sites[path] = BemSite(
+                base, rank=rank, slots=slots, row_codes=row_codes, index=len(sites)
+            )
             setattr(parent, kind, sites[path])
     return sites
 

@@ -18,10 +18,13 @@ class Controller(nn.Module):
         feature_dim: Width F of the features (the pooled hidden state of a low layer).
         rank: Rank r of the adapter.
         hidden: Width of the hidden layer.
+        active: Number of gates that are kept, the largest of a code, the others being 0 (a dynamic
+            rank mask); 0 keeps all.
     """
 
-    def __init__(self, feature_dim: int, rank: int, hidden: int = 32) -> None:
+    def __init__(self, feature_dim: int, rank: int, hidden: int = 32, *, active: int = 0) -> None:
         super().__init__()
+        self.active = active
         # Names of submodules are tensor names in stored artifacts.
         self.norm = nn.LayerNorm(feature_dim, elementwise_affine=False)
         self.inner = nn.Linear(feature_dim, hidden)
@@ -35,11 +38,14 @@ class Controller(nn.Module):
     def prefix(self, features: Tensor) -> Tensor:
         """Return the code of a prompt: ``features [R, F]`` to ``[R, r]`` in (0, 2)."""
         inner = self._inner(features)
-        return (1 + torch.tanh(self.code(inner))) * (1 - self.uncertainty(features))
+        code = (1 + torch.tanh(self.code(inner))) * (1 - self.uncertainty(features))
+        return self._keep_largest(code)
 
     def chunk(self, features: Tensor, previous: Tensor) -> Tensor:
         """Smooth over chunks: ``0.7 previous + 0.3 prefix(features)``, both ``[R, r]``."""
-        return CHUNK_SMOOTHING * previous + (1 - CHUNK_SMOOTHING) * self.prefix(features)
+        return self._keep_largest(
+            CHUNK_SMOOTHING * previous + (1 - CHUNK_SMOOTHING) * self.prefix(features)
+        )
 
     def token(self, hidden: Tensor, code: Tensor) -> Tensor:
         """Refine ``code [R, r]`` by each token's state ``hidden [R, T, F]`` to ``[R, T, r]``.
@@ -59,6 +65,13 @@ class Controller(nn.Module):
     def is_constant(self) -> bool:
         """Return whether ``prefix`` is the same for all features, as in plain LoRA."""
         return not (self.code.weight.any() or self.unsure.weight.any())
+
+    def _keep_largest(self, code: Tensor) -> Tensor:
+        """Set all but the ``active`` largest gates of ``code [R, r]`` to zero."""
+        if not 0 < self.active < code.shape[-1]:
+            return code
+        kept = code.topk(self.active, dim=-1).indices
+        return code * torch.zeros_like(code).scatter_(-1, kept, 1.0)
 
     def _inner(self, features: Tensor) -> Tensor:
         inner: Tensor = torch.tanh(self.inner(self.norm(features)))

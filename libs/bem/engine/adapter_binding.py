@@ -9,16 +9,20 @@ Example: rows 0, 1 and 2 run adapter ``a`` (slot 3, rank 8), the base model and 
 ``b``'s 4 gates followed by 12 zeros. The base row names slot 3, which is in use anyway, and its
 zero code makes the step zero. With a safety adapter in slot 0 at strength 0.5 for row 1, a second
 column is added: slots ``[[3, 0], [3, 0], [1, 0]]`` and codes whose second column is 0.5 for row 1
-and zero elsewhere.
+and zero elsewhere. A row that composes three adapters adds two more columns, and factors
+``[sites, 3]`` that scale its codes into the trust region at each site and are 1 for the other rows.
 """
 
 from collections.abc import Sequence as Items
 
 import torch
+from torch import Tensor
 
-from bem.adapters.bank import AdapterBank, LoadedAdapter
+from bem.adapters.bank import AdapterBank
+from bem.composition import Composer, CompositionSettings
 from bem.engine.adapter_schedule import AcquiredSegment, CodeSpan
 from bem.engine.api import GenerationRequest, Segment
+from bem.engine.counters import EngineCounters
 from bem.engine.sequence import Sequence
 from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.safety import SafetyOverlay
@@ -31,14 +35,25 @@ class AdapterBinding:
         bank: Adapters of the model, or None.
         safety: Safety adapter in the bank, or None.
         device: Device of the model.
+        composition: How the adapters of one request are composed.
+        counters: Counts compositions and those that the trust region scales; None counts nothing.
     """
 
     def __init__(
-        self, bank: AdapterBank | None, safety: SafetyOverlay | None, device: torch.device
+        self,
+        bank: AdapterBank | None,
+        safety: SafetyOverlay | None,
+        device: torch.device,
+        composition: CompositionSettings | None = None,
+        counters: EngineCounters | None = None,
     ) -> None:
         self.bank = bank
         self._safety = safety
         self._device = device
+        self._counters = counters or EngineCounters()
+        self._settings = composition or CompositionSettings()
+        pinned = (safety.slot, safety.rank) if safety else None
+        self.composer = Composer(bank, self._settings, pinned) if bank else None
 
     def acquire(self, request: GenerationRequest) -> tuple[AcquiredSegment, ...]:
         """Lease the current versions of a request's adapters.
@@ -47,22 +62,17 @@ class AdapterBinding:
             AdapterNotFoundError: An adapter is not loaded.
             ArtifactFormatError: An adapter's folder is gone or broken.
             ArtifactTamperedError: An adapter's folder holds another version than the loaded one.
-            InvalidRequestError: The request names more adapters than the bank has slots.
+            InvalidRequestError: The request names more adapters than the bank has slots, or
+                composes more than are allowed.
             SlotsFullError: Other requests use all slots; a later call succeeds.
         """
         wanted = request.segments
-        names = {one.adapter for one in wanted if one.adapter is not None and one.scale}
-        if self.bank and len(names) > self.bank.slots:
-            raise InvalidRequestError(
-                "earlier_segments",
-                f"{len(names)} adapters in one request; "
-                f"{self.bank.slots} can be resident at once; name fewer",
-            )
+        self._check_counts(wanted)  # before the first lease
         segments: list[AcquiredSegment] = []
         try:
             # One by one: the leases taken before an error are released.
             for segment in wanted:
-                segments.append(self._acquire(segment))  # noqa: PERF401
+                segments.append(self.acquire_segment(segment))  # noqa: PERF401
         except BaseException:
             self.release(segments)
             raise
@@ -71,7 +81,9 @@ class AdapterBinding:
     def release(self, segments: Items[AcquiredSegment]) -> None:
         """Release the leases of segments."""
         for one in segments:
-            if one.adapter and self.bank:
+            if one.composed and self.composer:
+                self.composer.release(one.composed)
+            elif one.adapter and self.bank:
                 self.bank.release(one.adapter)
 
     def clear(self) -> None:
@@ -101,32 +113,101 @@ class AdapterBinding:
         """Set slot and code of each row for the next pass through the upper half."""
         if self.bank is None:
             return
-        used = [one.adapter.slot for one in spans if one.adapter and one.adapter.slot is not None]
         safety = self._safety if any(one.safety_strength for one in sequences) else None
+        used = [part.slot for span in spans for part, _ in span.parts if part.slot is not None]
         if safety:
             used.append(safety.slot)
         if not used:
             self.bank.row_codes.clear()
             return
-        columns = 2 if safety else 1
+        named = max(1, *(len(span.parts) for span in spans))
+        columns = named + 1 if safety else named
         codes = torch.zeros(len(spans), columns, self.bank.rank, device=self._device)
         # A row of the base model names a slot that is in use anyway: no further factors are read.
         slots = torch.full((len(spans), columns), used[0], dtype=torch.int64)
         for row, (sequence, span) in enumerate(zip(sequences, spans, strict=True)):
-            if span.adapter and span.adapter.slot is not None and span.code is not None:
-                slots[row, 0] = span.adapter.slot
-                codes[row, 0, : len(span.code)] = span.code
+            for column, (adapter, code) in enumerate(span.parts):
+                if adapter.slot is not None:
+                    slots[row, column] = adapter.slot
+                    codes[row, column, : len(code)] = code
             if safety:
-                slots[row, 1] = safety.slot
-                codes[row, 1, : safety.rank] = sequence.safety_strength or 0.0
-        self.bank.row_codes.set(slots.to(self._device), codes)
+                slots[row, -1] = safety.slot
+                codes[row, -1, : safety.rank] = sequence.safety_strength or 0.0
+        self.bank.row_codes.set(slots.to(self._device), codes, self._site_factors(sequences, spans))
 
-    def _acquire(self, segment: Segment) -> AcquiredSegment:
-        if segment.adapter is None:
+    def code_factors(self, span: CodeSpan, safety_strength: float) -> Tensor | None:
+        """Return the factors ``[S]`` that keep a composition's code in the trust region.
+
+        Args:
+            span: Positions that share the code.
+            safety_strength: Factor of the safety adapter's code.
+
+        Returns:
+            Factors of the code at each site; None if all of them are 1.
+        """
+        if span.composed is None or self.composer is None:
+            return None
+        codes = [code for _, code in span.parts]
+        factors = self.composer.site_factors(span.composed, codes, safety_strength)
+        if not bool((factors < 1).any()):
+            return None
+        self._counters.scaled_codes += 1
+        return factors
+
+    def _site_factors(self, sequences: Items[Sequence], spans: Items[CodeSpan]) -> Tensor | None:
+        """Return the factors ``[S, R]`` of the rows' codes; None if they are 1 everywhere."""
+        found = [self._row_factors(*pair) for pair in zip(sequences, spans, strict=True)]
+        scaled = [one for one in found if one is not None]
+        if not scaled:
+            return None
+        ones = torch.ones_like(scaled[0])
+        columns = [ones if one is None else one for one in found]
+        return torch.stack(columns, dim=1).float().to(self._device)
+
+    def _row_factors(self, sequence: Sequence, span: CodeSpan) -> Tensor | None:
+        """Return one row's factors ``[S]``, computed once for each code; None if they are 1."""
+        if span.composed is None:
+            return None
+        if sequence.composed_factors is None or sequence.composed_factors[0] is not span:
+            found = self.code_factors(span, sequence.safety_strength or 0.0)
+            sequence.composed_factors = span, found
+        return sequence.composed_factors[1]
+
+    def _check_counts(self, segments: Items[Segment]) -> None:
+        names = {one.name for segment in segments for one in segment.active}
+        if self.bank and len(names) > self.bank.pageable_slots:
+            raise InvalidRequestError(
+                "adapters",
+                f"{len(names)} adapters in one request; "
+                f"{self.bank.pageable_slots} can be resident at once; name fewer",
+            )
+        limit = self._settings.max_adapters
+        most = max(len(segment.active) for segment in segments)
+        if most > limit:
+            raise InvalidRequestError(
+                "adapters", f"{most} adapters are composed; at most {limit} are allowed; name fewer"
+            )
+
+    def acquire_segment(self, segment: Segment) -> AcquiredSegment:
+        """Lease the current versions of one segment's adapters; errors as in ``acquire``."""
+        self._check_counts((segment,))
+        active = segment.active
+        if self.bank is None or self.composer is None:
+            if names := _names(segment):
+                raise AdapterNotFoundError(names[0], [])
             return AcquiredSegment(segment, None)
-        if self.bank is None:
-            raise AdapterNotFoundError(segment.adapter, [])
-        if segment.scale == 0:
-            return AcquiredSegment(segment, None, self.bank.find(segment.adapter).version)
-        loaded: LoadedAdapter = self.bank.acquire(segment.adapter)
-        return AcquiredSegment(segment, loaded, loaded.version)
+        # An adapter at scale 0 must exist, and takes no slot.
+        found = [self.bank.find(one) for one in _names(segment)]
+        if len(active) > 1:
+            composed = self.composer.acquire([one.name for one in active])
+            self._counters.composed += 1
+            return AcquiredSegment(segment, composed.members[0], composed.version, composed)
+        if active:
+            loaded = self.bank.acquire(active[0].name)
+            return AcquiredSegment(segment, loaded, loaded.version)
+        return AcquiredSegment(segment, None, found[0].version if found else "")
+
+
+def _names(segment: Segment) -> list[str]:
+    first = [] if segment.adapter is None else [segment.adapter]
+    return [*first, *(one.name for one in segment.further)]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bem.adapters.bank import LoadedAdapter
+from bem.adapters.loaded import LoadedAdapter
+from bem.composition import ComposedAdapters
 from bem.engine.api import Segment
 
 CHUNK_TOKENS = 64
@@ -18,13 +19,30 @@ class AcquiredSegment:
     Attributes:
         segment: Start, code prefix and scale.
         adapter: Leased adapter; None where the base model runs.
-        version: Digest of the adapter version that the name meant at admission; empty for the base
-            model. At scale 0 it is set although no adapter is leased.
+        version: Digest of the adapter version that the name meant at admission, or of the
+            composition; empty for the base model. At scale 0 it is set although no adapter is
+            leased.
+        composed: Leased composition, whose first member is ``adapter``; None with fewer than two.
     """
 
     segment: Segment
     adapter: LoadedAdapter | None
     version: str = ""
+    composed: ComposedAdapters | None = None
+
+    @property
+    def members(self) -> tuple[tuple[LoadedAdapter, float], ...]:
+        """Leased adapters in order, with the scales of their codes."""
+        if self.composed is None:
+            return () if self.adapter is None else ((self.adapter, self.scale),)
+        scales = [one.scale for one in self.segment.active]
+        return tuple(zip(self.composed.members, scales, strict=True))
+
+    @property
+    def scale(self) -> float:
+        """Scale of the first adapter that takes part; 1 if none does."""
+        active = self.segment.active
+        return active[0].scale if active else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +53,22 @@ class CodeSpan:
         adapter: Adapter of the range; None for the base model.
         code: ``[r]`` code multiplied by its scale; None for the base model.
         end: First position after the range; None while the range is open.
+        further: Adapters of a composition behind ``adapter``, with their codes.
+        composed: Composition of all of them; None with fewer than two.
     """
 
     adapter: LoadedAdapter | None = None
     code: Tensor | None = None
     end: int | None = None
+    further: tuple[tuple[LoadedAdapter, Tensor], ...] = ()
+    composed: ComposedAdapters | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[LoadedAdapter, Tensor], ...]:
+        """Adapters of the range with their codes; empty for the base model."""
+        if self.adapter is None or self.code is None:
+            return ()
+        return ((self.adapter, self.code), *self.further)
 
 
 class AdapterSchedule:
@@ -59,7 +88,7 @@ class AdapterSchedule:
     def __init__(self, segments: Sequence[AcquiredSegment], features: Tensor) -> None:
         self._segments = segments
         self._features = features
-        self._codes: list[list[Tensor]] = [[] for _ in segments]
+        self._codes: list[list[list[Tensor]]] = [[[] for _ in one.members] for one in segments]
         self._last: tuple[int, CodeSpan] | None = None
 
     def span_at(self, position: int) -> CodeSpan:
@@ -77,18 +106,25 @@ class AdapterSchedule:
         return span
 
     def _span(self, index: int, position: int, end: int | None) -> CodeSpan:
-        segment, adapter = self._segments[index].segment, self._segments[index].adapter
-        if adapter is None:
+        acquired = self._segments[index]
+        segment = acquired.segment
+        if not acquired.members:
             return CodeSpan(end=end)
-        updates = max(0, (position - segment.code_prefix_tokens) // CHUNK_TOKENS)
-        code = self._code(index, adapter, segment.code_prefix_tokens, updates) * segment.scale
-        if segment.rank:  # a rank whose gate is 0 adds exactly nothing
-            code[segment.rank :] = 0
-        next_update = segment.code_prefix_tokens + (updates + 1) * CHUNK_TOKENS
-        return CodeSpan(adapter, code, next_update if end is None else min(end, next_update))
+        prefix = segment.code_prefix_tokens
+        updates = max(0, (position - prefix) // CHUNK_TOKENS)
+        parts = []
+        for (adapter, scale), codes in zip(acquired.members, self._codes[index], strict=True):
+            parts.append((adapter, self._code(codes, adapter, prefix, updates) * scale))
+        first, code = parts[0]
+        if segment.rank and first.name == segment.adapter:
+            code[segment.rank :] = 0  # a rank whose gate is 0 adds exactly nothing
+        next_update = prefix + (updates + 1) * CHUNK_TOKENS
+        span_end = next_update if end is None else min(end, next_update)
+        return CodeSpan(first, code, span_end, tuple(parts[1:]), acquired.composed)
 
-    def _code(self, index: int, adapter: LoadedAdapter, prefix_tokens: int, updates: int) -> Tensor:
-        codes = self._codes[index]
+    def _code(
+        self, codes: list[Tensor], adapter: LoadedAdapter, prefix_tokens: int, updates: int
+    ) -> Tensor:
         if not codes:
             codes.append(adapter.controller.prefix(self._mean(0, prefix_tokens))[0])
         while len(codes) <= updates:

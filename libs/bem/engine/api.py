@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from bem.errors import InvalidRequestError
+from bem.errors import MAX_NAME_CHARS, InvalidRequestError
 
 FinishReason = Literal["stop", "length"]
 MAX_LOGPROBS = 20
@@ -49,6 +49,19 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class ScaledAdapter:
+    """An adapter that runs beside others in one request.
+
+    Attributes:
+        name: Name of a loaded adapter.
+        scale: Factor of its code in [0, 2]; at 0 it takes no part.
+    """
+
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Segment:
     """A range of prompt tokens that runs with one adapter.
 
@@ -64,6 +77,7 @@ class Segment:
         adapter: Name of a loaded adapter, or None for the base model.
         scale: Factor of the code in [0, 2].
         rank: Number of leading ranks of the adapter that are used; 0 uses all.
+        further: Adapters that are composed with it, in the order of precedence.
     """
 
     start: int
@@ -71,6 +85,13 @@ class Segment:
     adapter: str | None
     scale: float = 1.0
     rank: int = 0
+    further: tuple[ScaledAdapter, ...] = ()
+
+    @property
+    def active(self) -> tuple[ScaledAdapter, ...]:
+        """Adapters that take part, in order."""
+        first = () if self.adapter is None else (ScaledAdapter(self.adapter, self.scale),)
+        return tuple(one for one in (*first, *self.further) if one.scale)
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,8 @@ class GenerationRequest:
         adapter_scale: Factor of the adapter's code in [0, 2]; 0 is the base model exactly.
         adapter_rank: Number of leading ranks of the adapter that are used, exactly as if its
             factors ended there; 0 uses all.
+        further_adapters: Adapters that are composed with ``adapter``, in the order of precedence:
+            each is projected outside those before it, and all share one trust region.
         adapter_start: First prompt token that runs with the adapter, as in activated LoRA (arXiv
             2504.12397): the tokens before it keep their keys and values.
         earlier_segments: Adapters of earlier turns in order, all before ``adapter_start``; tokens
@@ -100,8 +123,8 @@ class GenerationRequest:
         pools_prompt: Whether the first delta carries the mean state of the prompt.
 
     Raises:
-        InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, or segments
-            are out of order.
+        InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, segments are
+            out of order, or an adapter is composed with itself.
     """
 
     prompt_ids: tuple[int, ...]
@@ -114,6 +137,7 @@ class GenerationRequest:
     adapter: str | None = None
     adapter_scale: float = 1.0
     adapter_rank: int = 0
+    further_adapters: tuple[ScaledAdapter, ...] = ()
     adapter_start: int = 0
     earlier_segments: tuple[Segment, ...] = ()
     safety_strength: float = 0.0
@@ -127,6 +151,13 @@ class GenerationRequest:
             raise InvalidRequestError(
                 "adapter_start", f"{self.adapter_start} is out of range; 0 to {prompt_tokens}"
             )
+        names = [one.name for one in self.further_adapters]
+        for place, name in enumerate(names):
+            if name == self.adapter or name in names[:place]:
+                raise InvalidRequestError(
+                    f"adapters[{place}].name",
+                    f"{name[:MAX_NAME_CHARS]!r} is named twice; name each adapter once",
+                )
         first_allowed = 0
         for segment in self.earlier_segments:
             if not first_allowed <= segment.start < self.adapter_start:
@@ -152,6 +183,7 @@ class GenerationRequest:
             self.adapter,
             self.adapter_scale,
             self.adapter_rank,
+            self.further_adapters,
         )
         first = (Segment(0, 1, None),) if self.adapter_start and not self.earlier_segments else ()
         if self.earlier_segments and self.earlier_segments[0].start:
@@ -195,7 +227,7 @@ class OutputDelta:
         finish: Finish reason; set in the last delta only.
         logprobs: Log-probabilities of the tokens whose text this delta releases, if requested.
         adapter_version: Digest of the adapter version that the request was bound to when it was
-            admitted; empty for the base model.
+            admitted, or of the composition of several; empty for the base model.
         cached_tokens: Prompt tokens whose keys and values came from the prefix cache.
         prompt_state: ``[F]`` mean state of the prompt at the feature layer, float32; set in the
             first delta of a request that asks for it.

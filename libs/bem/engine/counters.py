@@ -21,6 +21,8 @@ class EngineCounters:
         evicted_tokens: Positions that the cache policy has evicted.
         kv_bytes: Bytes of the keys and values that running requests store now.
         page_ins: Adapters copied into a slot of the adapter bank.
+        composed: Requests admitted with two or more adapters at once.
+        scaled_codes: Codes of compositions that the trust region scaled at some site.
     """
 
     running: int = 0
@@ -35,3 +37,5 @@ class EngineCounters:
     evicted_tokens: int = 0
     kv_bytes: int = 0
     page_ins: int = 0
+    composed: int = 0
+    scaled_codes: int = 0

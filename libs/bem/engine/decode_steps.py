@@ -75,6 +75,7 @@ class GraphDecodeSteps:
     CUDA graph replays them at once, but only with the same shapes and addresses. Therefore a step
     computes slots 0 to S - 1 whether or not a sequence decodes in them, over L positions, with U
     joined adapters. All three are rounded up, and the inputs of a step stay in fixed buffers. A
+    step with a composition multiplies codes by a factor at each site and is a shape of its own. A
     slot without a token writes to one more position than sequences can use, which attention never
     reads. Without CUDA the same functions are called instead of replayed: nothing in them depends
     on data.
@@ -101,6 +102,8 @@ class GraphDecodeSteps:
         self._angles = self._positions.clone()
         ranks = bank.preallocate_concatenated(kv_cache.keys.dtype) * bank.rank if bank else 0
         self._codes = torch.zeros(self._max_slots, 1, ranks, device=device)
+        sites = len(bank.factors.sites) if bank else 0
+        self._site_factors = torch.ones(sites, self._max_slots, device=device)
         self._graphs: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self._pool: Any = None
         self._shape = (0, 0)
@@ -138,7 +141,8 @@ class GraphDecodeSteps:
 
     def upper(self) -> Tensor:
         """Run the upper half of the step; return the float32 logits ``[R, V]``."""
-        logits: Tensor = self._run((*self._shape, self._join_adapters()), self._upper)
+        shape = (*self._shape, self._join_adapters(), int(self._has_site_factors()))
+        logits: Tensor = self._run(shape, self._upper)
         return logits[self._slots]
 
     def _lower(self, slots: int, key_positions: int) -> tuple[Tensor, Tensor]:
@@ -149,13 +153,15 @@ class GraphDecodeSteps:
             self._positions[:slots], self._angles[:slots], key_positions
         )
 
-    def _upper(self, slots: int, key_positions: int, adapters: int) -> Tensor:
+    def _upper(self, slots: int, key_positions: int, adapters: int, factored: int) -> Tensor:
         plan = self._plan(slots, key_positions)
         if self._hidden is None:
             raise RuntimeError("upper: no lower half was computed; call lower() first")
         if self._bank is None or not adapters:
             return self._decoder.logits(self._decoder.upper(self._hidden, plan))
-        with self._bank.row_codes.use_preset(self._codes[:slots, :, : adapters * self._bank.rank]):
+        codes = self._codes[:slots, :, : adapters * self._bank.rank]
+        factors = self._site_factors[:, :slots] if factored else None
+        with self._bank.row_codes.use_preset(codes, factors):
             return self._decoder.logits(self._decoder.upper(self._hidden, plan))
 
     def _join_adapters(self) -> int:
@@ -163,10 +169,16 @@ class GraphDecodeSteps:
         if self._bank is None or self._bank.row_codes.slots is None:
             return 0
         used, codes = self._bank.row_codes.concatenated()
-        self._bank.concatenate(used)
+        self._bank.factors.concatenate(used)
         self._codes.zero_()
         self._codes[self._slots, :, : codes.shape[2]] = codes
+        if (factors := self._bank.row_codes.site_factors) is not None:
+            self._site_factors.fill_(1)
+            self._site_factors[:, self._slots] = factors
         return min(_round_up_doubling(1, len(used)), self._codes.shape[2] // self._bank.rank)
+
+    def _has_site_factors(self) -> bool:
+        return self._bank is not None and self._bank.row_codes.site_factors is not None
 
     def _run(self, shape: tuple[int, ...], half: Callable[..., Any]) -> Any:
         if self._device.type != "cuda":

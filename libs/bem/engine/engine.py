@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from bem.adapters.bank import AdapterBank, LoadedAdapter
+from bem.adapters.bank import AdapterBank
+from bem.adapters.loaded import LoadedAdapter
 from bem.backbone import Backbone
+from bem.composition import CompositionSettings
 from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
 from bem.engine.cache_compression import CacheSetting
 from bem.engine.counters import EngineCounters
@@ -62,7 +64,7 @@ class LLMEngine:
         kv_bytes: Memory of keys and values of running requests, beside 256 positions of each idle
             slot; None for no bound. Further requests wait, and a request that grows may pause.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
-        composition: Name of the way in which adapters are composed; part of every block key.
+        composition: How the adapters of one request are composed; part of every block key.
         safety: Safety adapter in the bank, which requests enable by their strength, or None.
         cache: Cache policy that compresses complete prompts; None keeps all entries.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs. None enables
@@ -86,7 +88,7 @@ class LLMEngine:
         context_tokens: int | None = None,
         kv_bytes: int | None = None,
         prefix_bytes: int = PREFIX_BYTES,
-        composition: str = "",
+        composition: CompositionSettings | None = None,
         safety: SafetyOverlay | None = None,
         cache: CacheSetting | None = None,
         graphs: bool | None = None,
@@ -103,7 +105,7 @@ class LLMEngine:
             context_tokens=self.context_tokens,
             kv_tokens=kv_tokens,
             prefix_bytes=prefix_bytes,
-            composition=composition,
+            composition=composition or CompositionSettings(),
             safety=safety,
             cache=cache,
             graphs=backbone.model.device.type == "cuda" if graphs is None else graphs,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone
+from bem.composition import CompositionSettings
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.api import RequestHandle
 from bem.engine.block_transfer import LOWER, UPPER, BlockTransfer
@@ -48,7 +49,7 @@ class EngineCore:
         context_tokens: Limit of prompt and output together.
         kv_tokens: Positions that running sequences may hold together; None for no bound.
         prefix_bytes: Memory of the prefix cache; 0 disables it.
-        composition: Name of the way in which adapters are composed; part of every block key.
+        composition: How the adapters of one request are composed; part of every block key.
         safety: Safety adapter in the bank, or None.
         cache: Cache policy that compresses complete prompts; None keeps all entries.
         graphs: Whether decode steps keep to few shapes, which CUDA replays as graphs.
@@ -68,7 +69,7 @@ class EngineCore:
         context_tokens: int,
         kv_tokens: int | None,
         prefix_bytes: int,
-        composition: str,
+        composition: CompositionSettings,
         safety: SafetyOverlay | None,
         cache: CacheSetting | None,
         graphs: bool,
@@ -80,7 +81,7 @@ class EngineCore:
         self.kv_cache = _kv_cache(backbone, slots, context_tokens, graphs=graphs)
         self.kv_budget, self.prefix_cache = KVBudget(kv_tokens), PrefixCache(prefix_bytes)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
-        self.binding = AdapterBinding(bank, safety, embedding.device)
+        self.binding = AdapterBinding(bank, safety, embedding.device, composition, counters)
         self.blocks = self._block_transfer(counters)
         self.scheduler = Scheduler(
             slots=slots,
@@ -93,11 +94,12 @@ class EngineCore:
         )
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
-        self.scorer = Scorer(self.decoder, bank, context_tokens, embedding.device, safety)
+        self.scorer = Scorer(self.decoder, self.binding, context_tokens, embedding.device, safety)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding, self._counters = embedding, counters
         self.set_cache(cache)
-        self._root = f"{backbone.digest}|{embedding.dtype}|{backbone.weight_format}|{composition}"
+        kind = f"{embedding.dtype}|{backbone.weight_format}"
+        self._root = f"{backbone.digest}|{kind}|{composition.identity}"
 
     def set_cache(self, cache: CacheSetting | None) -> None:
         """Use a cache policy for the prompts that become complete from now on; None for none."""

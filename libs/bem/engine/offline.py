@@ -183,12 +183,11 @@ def score(
 
 
 def _batches(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]]:
-    """Yield indices of one adapter and similar length, at most ``limit`` tokens together."""
+    """Yield indices of the same adapters and similar length, at most ``limit`` tokens together."""
     order = sorted(
         range(len(requests)),
         key=lambda index: (
-            requests[index].adapter or "",
-            requests[index].adapter_scale,
+            [(one.name, one.scale) for one in requests[index].adapters],
             -requests[index].tokens,
         ),
     )
@@ -204,7 +203,7 @@ def _batches(requests: Sequence[ScoreRequest], limit: int) -> Iterator[list[int]
 
 def _fits(longest: ScoreRequest, count: int, request: ScoreRequest, limit: int) -> bool:
     """Return whether a text fits a batch of ``count`` texts with the given longest text."""
-    if (longest.adapter, longest.adapter_scale) != (request.adapter, request.adapter_scale):
+    if longest.adapters != request.adapters:
         return False
     if longest.tokens * (count + 1) > limit:
         return False

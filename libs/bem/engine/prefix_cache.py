@@ -3,7 +3,8 @@
 The lower half of the model has no adapters, so a block of the lower half depends only on its tokens
 and the tokens before it, and all adapters share it. A block of the upper half also depends on the
 codes. Its key therefore contains each adapter's version digest, its scale and the tokens that its
-code was computed from; a reloaded adapter never finds a stale block.
+code was computed from; a reloaded adapter never finds a stale block. The key of a composition
+contains all of its adapters in order, and every key the settings of composition.
 
 Example: block size 32 and a system prompt of 70 tokens that two requests share, one of the base
 model and one of adapter ``a``. Tokens 0 to 31 and 32 to 63 form two whole blocks; the last 6 tokens
@@ -20,7 +21,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from bem.adapters.loaded import LoadedAdapter
 from bem.engine.adapter_schedule import AcquiredSegment
+from bem.engine.api import Segment
 
 BLOCK_TOKENS = 32
 
@@ -136,11 +139,19 @@ class PrefixCache:
 
 def _code_identity(acquired: AcquiredSegment, prompt: Sequence[int]) -> str:
     """Return a text that is equal if and only if the codes of two segments are equal."""
-    adapter, segment = acquired.adapter, acquired.segment
-    if adapter is None:
+    segment = acquired.segment
+    if not acquired.members:
         return "base"
-    identity = f"{adapter.version}*{segment.scale!r}"
-    if 0 < segment.rank < adapter.rank:
+    identities = [_member_identity(*one, segment, prompt) for one in acquired.members]
+    # The order counts: each member is projected outside those before it.
+    return identities[0] if len(identities) == 1 else f"composed({' '.join(identities)})"
+
+
+def _member_identity(
+    adapter: LoadedAdapter, scale: float, segment: Segment, prompt: Sequence[int]
+) -> str:
+    identity = f"{adapter.version}*{scale!r}"
+    if adapter.name == segment.adapter and 0 < segment.rank < adapter.rank:
         identity = f"{identity}#{segment.rank}"
     if adapter.constant_code:  # plain LoRA: the code does not depend on the prompt
         return identity

@@ -1,16 +1,16 @@
 """Scoring: log-likelihoods of given texts in padded batches, without KV cache and sampling."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bem.adapters.bank import AdapterBank, LoadedAdapter
-from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule
-from bem.engine.api import Segment
+from bem.engine.adapter_binding import AdapterBinding
+from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule, CodeSpan
+from bem.engine.api import ScaledAdapter, Segment
 from bem.engine.decoder import Decoder
-from bem.errors import AdapterNotFoundError, InvalidRequestError
+from bem.errors import InvalidRequestError
 from bem.safety import SafetyOverlay
 
 # Rows whose logits over the vocabulary are in memory at once.
@@ -28,6 +28,7 @@ class ScoreRequest:
         adapter_scale: Factor of the adapter's code in [0, 2].
         safety_strength: Factor of the safety adapter in [0, 1], multiplied by the value head's
             result for the prompt, as when the target is generated.
+        further_adapters: Adapters that are composed with ``adapter``, in the order of precedence.
     """
 
     prompt_ids: tuple[int, ...]
@@ -35,6 +36,23 @@ class ScoreRequest:
     adapter: str | None = None
     adapter_scale: float = 1.0
     safety_strength: float = 0.0
+    further_adapters: tuple[ScaledAdapter, ...] = ()
+
+    @property
+    def segment(self) -> Segment:
+        """The text as one segment of its adapters."""
+        return Segment(
+            0,
+            len(self.prompt_ids),
+            self.adapter,
+            self.adapter_scale,
+            further=self.further_adapters,
+        )
+
+    @property
+    def adapters(self) -> tuple[ScaledAdapter, ...]:
+        """Adapters that take part, in order; texts of one batch have the same."""
+        return self.segment.active
 
     @property
     def tokens(self) -> int:
@@ -47,7 +65,7 @@ class Scorer:
 
     Args:
         decoder: Forward pass in two halves.
-        bank: Adapters of the model, or None.
+        binding: Leases adapters and evaluates their compositions.
         context_tokens: Limit of prompt and target together.
         device: Device of the model.
         safety: Safety adapter in the bank, or None.
@@ -56,12 +74,12 @@ class Scorer:
     def __init__(
         self,
         decoder: Decoder,
-        bank: AdapterBank | None,
+        binding: AdapterBinding,
         context_tokens: int,
         device: torch.device,
         safety: SafetyOverlay | None = None,
     ) -> None:
-        self._decoder, self._bank, self._safety = decoder, bank, safety
+        self._decoder, self._binding, self._safety = decoder, binding, safety
         self._context_tokens, self._device = context_tokens, device
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
@@ -71,7 +89,7 @@ class Scorer:
         target is generated. Texts are padded at their end, where no token before can attend.
 
         Args:
-            requests: Requests of one adapter and one scale.
+            requests: Requests of the same adapters at the same scales.
 
         Raises:
             AdapterNotFoundError: The adapter is not loaded.
@@ -85,25 +103,14 @@ class Scorer:
                     f"{len(one.prompt_ids)} prompt and {len(one.target_ids)} target tokens; "
                     f"each needs 1, and together at most {self._context_tokens} are allowed",
                 )
-        adapter = self._acquire(requests[0])
+        acquired = self._binding.acquire_segment(requests[0].segment)
         try:
-            return self._score(requests, adapter)
+            return self._score(requests, acquired)
         finally:
-            if adapter and self._bank:
-                self._bank.release(adapter)
-
-    def _acquire(self, first: ScoreRequest) -> LoadedAdapter | None:
-        if first.adapter is None:
-            return None
-        if self._bank is None:
-            raise AdapterNotFoundError(first.adapter, [])
-        if first.adapter_scale == 0:
-            self._bank.find(first.adapter)
-            return None
-        return self._bank.acquire(first.adapter)
+            self._binding.release([acquired])
 
     def _score(
-        self, requests: Sequence[ScoreRequest], adapter: LoadedAdapter | None
+        self, requests: Sequence[ScoreRequest], acquired: AcquiredSegment
     ) -> list[list[float]]:
         longest = max(one.tokens for one in requests) - 1  # the last token predicts nothing
         ids = torch.zeros(len(requests), longest, dtype=torch.long)
@@ -112,8 +119,7 @@ class Scorer:
             ids[row, : len(inputs)] = torch.tensor(inputs)
         plan = self._decoder.plan_full_texts(len(requests), longest)
         hidden, features = self._decoder.lower(ids.to(self._device), plan, transient=True)
-        if self._bank:
-            _bind(self._bank, self._safety, adapter, requests, features)
+        self._bind(acquired, requests, features)
         hidden = self._decoder.upper(hidden, plan, transient=True)
         states = [
             hidden[row, len(one.prompt_ids) - 1 : one.tokens - 1]
@@ -132,47 +138,48 @@ class Scorer:
             logprobs.append(self._decoder.target_logprobs(hidden[rows], targets[rows]).clamp(max=0))
         return torch.cat(logprobs).cpu()
 
+    def _bind(
+        self, acquired: AcquiredSegment, requests: Sequence[ScoreRequest], features: Tensor
+    ) -> None:
+        """Set the codes of each position of each text: the adapters' and the safety adapter's."""
+        bank, safety = self._binding.bank, self._safety
+        if bank is None:
+            return
+        strengths = _safety_strengths(safety, requests, features)
+        used = [one.slot for one, _ in acquired.members if one.slot is not None]
+        safe = safety if safety and any(strengths) else None
+        if safe:
+            used.append(safe.slot)
+        if not used:
+            bank.row_codes.clear()
+            return
+        codes = torch.zeros(*features.shape[:2], len(used), bank.rank, device=features.device)
+        factors = torch.ones(len(bank.factors.sites), *features.shape[:2], device=codes.device)
+        for row, one in enumerate(requests):
+            for begin, end, span in _spans(acquired, one, features[row]):
+                for column, (_, code) in enumerate(span.parts):
+                    codes[row, begin:end, column, : len(code)] = code
+                found = self._binding.code_factors(span, strengths[row])
+                if found is not None:
+                    factors[:, row, begin:end] = found.to(factors)[:, None]
+        if safe:
+            strength = torch.tensor(strengths, device=codes.device)[:, None, None]
+            codes[..., -1, : safe.rank] = strength
+        slots = torch.tensor(used, device=features.device).expand(len(requests), -1)
+        bank.row_codes.set(slots, codes, factors if acquired.composed else None)
 
-def _bind(
-    bank: AdapterBank,
-    safety: SafetyOverlay | None,
-    adapter: LoadedAdapter | None,
-    requests: Sequence[ScoreRequest],
-    features: Tensor,
-) -> None:
-    """Set the codes of each position of each text: the adapter's and the safety adapter's."""
-    columns = []
-    if adapter is not None and adapter.slot is not None:
-        columns.append((adapter.slot, _adapter_codes(bank.rank, adapter, requests, features)))
-    strengths = _safety_strengths(safety, requests, features)
-    if safety and any(strengths):
-        codes = torch.zeros(*features.shape[:2], bank.rank, device=features.device)
-        codes[..., : safety.rank] = torch.tensor(strengths, device=codes.device)[:, None, None]
-        columns.append((safety.slot, codes))
-    if not columns:
-        bank.row_codes.clear()
-        return
-    slots = torch.tensor([slot for slot, _ in columns], device=features.device)
-    codes = torch.stack([codes for _, codes in columns], dim=2)
-    bank.row_codes.set(slots.expand(len(requests), -1), codes)
 
-
-def _adapter_codes(
-    rank: int, adapter: LoadedAdapter, requests: Sequence[ScoreRequest], features: Tensor
-) -> Tensor:
-    """Return the adapter's code at each position, [rows, positions, rank]."""
-    codes = torch.zeros(*features.shape[:2], rank, device=features.device)
-    for row, one in enumerate(requests):
-        segment = Segment(0, len(one.prompt_ids), one.adapter, one.adapter_scale)
-        schedule = AdapterSchedule([AcquiredSegment(segment, adapter)], features[row])
-        begin, end = 0, one.tokens - 1
-        while begin < end:
-            span = schedule.span_at(begin)
-            span_end = min(end, span.end or end)
-            if span.code is not None:
-                codes[row, begin:span_end, : adapter.rank] = span.code
-            begin = span_end
-    return codes
+def _spans(
+    acquired: AcquiredSegment, request: ScoreRequest, features: Tensor
+) -> Iterator[tuple[int, int, CodeSpan]]:
+    """Yield the code spans of a text without its last token, with their first and end position."""
+    schedule = AdapterSchedule([replace(acquired, segment=request.segment)], features)
+    begin, end = 0, request.tokens - 1
+    while begin < end:
+        span = schedule.span_at(begin)
+        span_end = min(end, span.end or end)
+        yield begin, span_end, span
+        begin = span_end
 
 
 def _safety_strengths(

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor
 
-from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule
+from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule, CodeSpan
 from bem.engine.api import RequestHandle
 from bem.engine.output_stream import OutputStream
 from bem.engine.prefix_cache import BlockKeys
@@ -30,6 +30,8 @@ class Sequence:
         computed_tokens: Tokens that have passed both halves.
         safety_strength: Factor of the safety adapter; None until the prompt has passed the lower
             half, and always None for requests that ask for no safety adapter.
+        composed_factors: Last code of a composition, and the factors ``[S]`` that keep its sites in
+            the trust region; None instead of factors that are 1 everywhere.
         cached_blocks: Number of leading blocks known to be in the prefix cache, for the lower and
             the upper half.
         reused_tokens: Prompt tokens whose keys and values came from the prefix cache.
@@ -61,6 +63,7 @@ class Sequence:
         self.lower_computed_tokens = 0
         self.computed_tokens = 0
         self.safety_strength: float | None = None
+        self.composed_factors: tuple[CodeSpan, Tensor | None] | None = None
         self.cached_blocks = [0, 0]
         self.reused_tokens = 0
         self.evicted_tokens = 0

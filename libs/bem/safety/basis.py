@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bem.composition.subspaces import allocate_slices, largest_cosine, project
+from bem.composition.subspaces import allocate_slices, column_span, largest_cosine, project
 
 REFERENCE_WIDTH = 576
 """Width of the packaged base model, for which basis sizes are stated."""
-
-# Singular values below this share of the largest count as zero.
-_RANK_TOLERANCE = 1e-6
 
 
 def basis_size(width: int, size: int = 64) -> int:
@@ -97,13 +94,6 @@ def orthogonality(q: Tensor, b: Tensor) -> float:
     if not spanned.shape[1]:
         return 1.0
     return 1.0 - min(1.0, largest_cosine(q.double(), spanned))
-
-
-def column_span(b: Tensor) -> Tensor:
-    """Return an orthonormal basis of the columns of ``b [d_out, r]``, with as many as its rank."""
-    left, singular, _ = torch.linalg.svd(b, full_matrices=False)
-    largest = float(singular.max()) if singular.numel() else 0.0
-    return left[:, singular > _RANK_TOLERANCE * largest] if largest else left[:, :0]
 
 
 def _outside(taken: Tensor, size: int, seed: int) -> Tensor:

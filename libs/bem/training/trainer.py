@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site_variants import LowRankSite, Variant, make_site, pad_rank
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.training.activation_cache import EncodedExample
@@ -43,6 +44,7 @@ class TrainingConfig:
         learning_rate: Peak of the schedule, reached after 5 % of the steps; then a cosine to 0.
         clip: Largest gradient norm.
         seed: Random seed of initialisation and order.
+        variant: Parameterisation of the sites, with the budget of plain sites of ``rank``.
     """
 
     layers: tuple[int, ...]
@@ -56,6 +58,12 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     clip: float = 1.0
     seed: int = 0
+    variant: Variant = "plain"
+
+    @property
+    def active_ranks(self) -> int:
+        """Gates of a code that the controller keeps; 0 keeps all."""
+        return max(1, self.rank // 2) if self.variant == "rank_mask" else 0
 
 
 class AdapterTrainer:
@@ -81,14 +89,17 @@ class AdapterTrainer:
         torch.manual_seed(config.seed)
         self.backbone, self.config, self.folder = backbone, config, folder
         self.save_steps = save_steps
-        self.factors = {
-            f"model.layers.{layer}.{TARGET_MODULES[kind]}": _init_factors(
-                backbone, layer, kind, config.rank
+        self.sites = {
+            f"model.layers.{layer}.{TARGET_MODULES[kind]}": _fresh_site(
+                backbone, layer, kind, config
             )
             for layer in config.layers
             for kind in config.kinds
         }
-        self.controller = Controller(backbone.model.config.hidden_size, config.rank)
+        self.rank = max(one.served_rank for one in self.sites.values())
+        self.controller = Controller(
+            backbone.model.config.hidden_size, self.rank, active=config.active_ranks
+        )
         self.controller.to(backbone.model.device)
         self.parameters = self._named_parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=0.01)
@@ -124,6 +135,11 @@ class AdapterTrainer:
                     bar.update()
                 self.epoch, self._steps_in_epoch = self.epoch + 1, 0
                 self._checkpoint()
+
+    @property
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Factors ``{site path: (A [r, d_in], B [d_out, r])}`` that the sites stand for now."""
+        return {path: pad_rank(one.factors(), self.rank) for path, one in self.sites.items()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of the artifact: ``<site>.A``, ``<site>.B`` and ``controller.*``."""
@@ -205,7 +221,7 @@ class AdapterTrainer:
 
         Without control and without tokens before an adapter's start it is ``[1, r]``.
         """
-        rank, device = self.config.rank, self.decoder.device
+        rank, device = self.rank, self.decoder.device
         if self.config.control:
             code = self.controller.prefix(row.features) * self.config.scale
         elif any(row.starts):
@@ -224,8 +240,8 @@ class AdapterTrainer:
         named: dict[str, nn.Parameter] = {}
         if self.config.control:
             named = {f"controller.{n}": p for n, p in self.controller.named_parameters()}
-        for path, (a, b) in self.factors.items():
-            named[f"{path}.A"], named[f"{path}.B"] = a, b
+        for path, site in self.sites.items():
+            named |= {f"{path}.{name}": one for name, one in site.named_parameters()}
         return named
 
     def _checkpoint(self) -> None:
@@ -266,15 +282,16 @@ def warmup_cosine(step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def _init_factors(
-    backbone: Backbone, layer: int, kind: str, rank: int
-) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return initial factors as in LoRA, A random and B zero; float32 for any backbone dtype."""
-    site = backbone.layers[layer].get_submodule(TARGET_MODULES[kind])
-    # With the leading dimension the fan-in is r * d_in and the bound 1 / sqrt(r * d_in), as in the
-    # slot stacks that the committed adapters were trained in; 2-D factors would start larger.
-    a = torch.empty(1, rank, site.in_features)
-    nn.init.kaiming_uniform_(a, a=math.sqrt(5))
-    b = torch.zeros(site.out_features, rank)
-    device = backbone.model.device
-    return nn.Parameter(a[0].to(device)), nn.Parameter(b.to(device))
+def _fresh_site(backbone: Backbone, layer: int, kind: str, config: TrainingConfig) -> LowRankSite:
+    """Return a fresh site on the backbone's device; float32 for any backbone dtype."""
+    module = backbone.layers[layer].get_submodule(TARGET_MODULES[kind])
+    model = backbone.model.config
+    site = make_site(
+        config.variant,
+        kind,
+        module.in_features,
+        module.out_features,
+        config.rank,
+        head=model.hidden_size // model.num_attention_heads,
+    )
+    return site.to(backbone.model.device)

@@ -2,9 +2,20 @@
 
 from bem.trust_region.norms import (
     LowRankDelta,
+    check_radius,
     frobenius_norm,
+    gram_product,
+    largest_factor,
     spectral_norm,
     trust_region_scale,
 )
 
-__all__ = ["LowRankDelta", "frobenius_norm", "spectral_norm", "trust_region_scale"]
+__all__ = [
+    "LowRankDelta",
+    "check_radius",
+    "frobenius_norm",
+    "gram_product",
+    "largest_factor",
+    "spectral_norm",
+    "trust_region_scale",
+]

@@ -66,16 +66,72 @@ def spectral_norm(deltas: Sequence[LowRankDelta]) -> float:
     return float(torch.linalg.eigvals(left @ right).real.max().clamp(min=0).sqrt())
 
 
-def trust_region_scale(deltas: Sequence[LowRankDelta], tau: float) -> float:
-    """Return the factor in (0, 1] that brings the sum's Frobenius norm to at most ``tau``.
+def trust_region_scale(
+    deltas: Sequence[LowRankDelta], tau: float, *, unscaled: Sequence[LowRankDelta] = ()
+) -> float:
+    """Return the factor of ``deltas`` that brings the sum's Frobenius norm to at most ``tau``.
+
+    Args:
+        deltas: Updates that are scaled.
+        tau: Radius of the trust region, positive.
+        unscaled: Updates that are part of the sum and are not scaled.
+
+    Returns:
+        The largest factor in [0, 1]; 0 only if ``unscaled`` fills the trust region alone.
+
+    Raises:
+        ValueError: ``tau`` is not positive.
+    """
+    check_radius(tau)
+    if not deltas:
+        return 1.0
+    products = gram_product([*deltas, *unscaled])
+    scaled = torch.zeros(len(products), dtype=torch.float64)
+    scaled[: sum(len(delta.code) for delta in deltas)] = 1
+    return float(largest_factor(products, scaled, 1 - scaled, tau))
+
+
+def check_radius(tau: float) -> None:
+    """Check the radius of a trust region.
 
     Raises:
         ValueError: ``tau`` is not positive.
     """
     if not tau > 0:
         raise ValueError(f"tau: {tau} is not a trust-region radius; it must be positive")
-    norm = frobenius_norm(deltas)
-    return 1.0 if norm <= tau else tau / norm
+
+
+def gram_product(deltas: Sequence[LowRankDelta]) -> Tensor:
+    """Return ``M [R, R]`` float64 such that gates ``c [R]`` give the squared norm ``c^T M c``.
+
+    The R ranks are those of all ``deltas`` in order; their own codes and scales are part of ``M``.
+    """
+    left, right = _grams(deltas)
+    return left * right.T
+
+
+def largest_factor(products: Tensor, scaled: Tensor, unscaled: Tensor, tau: float) -> Tensor:
+    """Return the largest ``f`` in [0, 1] with ``|unscaled + f scaled| <= tau`` at each site.
+
+    The squared norm is ``u + 2 f w + f^2 d``, a parabola in ``f``; ``f`` is its larger crossing
+    with ``tau^2``.
+
+    Args:
+        products: Gram products of the sites, ``[..., R, R]`` as ``gram_product`` returns them.
+        scaled: Gates of the updates that are scaled, ``[R]`` float64; 0 for the others.
+        unscaled: Gates of the updates that are not scaled, ``[R]`` float64; 0 for the others.
+        tau: Radius of the trust region, positive; infinity bounds nothing.
+
+    Returns:
+        Factors ``[...]`` float64; 0 where the unscaled updates exceed the radius alone.
+    """
+    along = products @ scaled
+    d, w = along @ scaled, along @ unscaled
+    left = tau**2 - (products @ unscaled) @ unscaled
+    inside = d + 2 * w <= left
+    root = ((w**2 + d * left).clamp(min=0).sqrt() - w) / d.clamp(min=torch.finfo(d.dtype).tiny)
+    bounded = torch.where(left > 0, root.clamp(0, 1), torch.zeros_like(root))
+    return torch.where(inside, torch.ones_like(root), bounded)
 
 
 def _grams(deltas: Sequence[LowRankDelta]) -> tuple[Tensor, Tensor]:

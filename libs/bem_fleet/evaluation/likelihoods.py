@@ -98,6 +98,8 @@ class LikelihoodCache:
 def _likelihood_key(worker: LLMEngine, request: ScoreRequest, version: str) -> str:
     tokens = (json.dumps(ids) for ids in (request.prompt_ids, request.target_ids))
     parts = [worker.backbone.digest, version, str(request.adapter_scale)]
+    if request.further_adapters:
+        raise EvaluationError("further_adapters: compositions are not cached; score them directly")
     if request.safety_strength and worker.safety:
         parts.append(f"{request.safety_strength:g}*{worker.safety.version}")
     return content_key(*parts, *tokens)

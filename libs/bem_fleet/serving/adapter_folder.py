@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bem.adapters.artifact import CARD_FILE, NAME_PATTERN, TENSORS_FILE
-from bem.adapters.bank import AdapterBank, LoadedAdapter
+from bem.adapters.bank import AdapterBank
+from bem.adapters.loaded import LoadedAdapter
 from bem.adapters.peft_config import CONFIG as PEFT_CONFIG
 from bem.engine import LLMEngine
 from bem.errors import ArtifactFormatError, BemError, InvalidRequestError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from bem.adapters.bank import LoadedAdapter
+from bem.adapters.loaded import LoadedAdapter
 from bem.backbone import Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 from bem.errors import AdapterNotFoundError, InvalidRequestError

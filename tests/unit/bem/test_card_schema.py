@@ -101,3 +101,21 @@ def test_json_is_read_strictly(content: bytes) -> None:
     """No NaN, no repeated key, no depth that ends the interpreter."""
     with pytest.raises(ArtifactFormatError, match=r"^card\.json is no"):
         card_schema.parse_object(content, "card.json")
+
+
+@dataclass(frozen=True)
+class Extended(Sample):
+    """Card with a field that older cards do not have."""
+
+    variant: str = field(
+        default="plain",
+        metadata=card_schema.optional(card_schema.text(8, re.compile("plain|film"))),
+    )
+
+
+def test_an_optional_field_may_be_missing_and_is_checked() -> None:
+    """Older cards pass; a value that this version does not know is named."""
+    card_schema.check_fields(Extended, GOOD, "card")
+    card_schema.check_fields(Extended, GOOD | {"variant": "film"}, "card")
+    with pytest.raises(ArtifactFormatError, match="variant: 'newer'"):
+        card_schema.check_fields(Extended, GOOD | {"variant": "newer"}, "card")

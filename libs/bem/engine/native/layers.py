@@ -185,6 +185,9 @@ class NativeLayers:
             placement.tokens
         )
         code_rows = slot_rows if steps == 1 else torch.arange(len(slot_rows), dtype=torch.int32)
+        factors = self._rows.site_factors
+        if factors is not None:
+            factors = factors.float().flatten(1).contiguous()
         struct = ActiveAdaptersStruct(
             slots.data_ptr(),
             codes.data_ptr(),
@@ -192,8 +195,10 @@ class NativeLayers:
             code_rows.data_ptr(),
             slots.shape[1],
             codes.shape[-1],
+            None if factors is None else factors.data_ptr(),
+            0 if factors is None else factors.shape[1],
         )
-        return struct, (slots, codes, slot_rows, code_rows)
+        return struct, (slots, codes, slot_rows, code_rows, *([] if factors is None else [factors]))
 
     def _layer(self, block: Any, bits: int) -> LayerStruct:
         attention, mlp = block.self_attn, block.mlp
@@ -230,7 +235,7 @@ class NativeLayers:
         if not (down.is_contiguous() and up.is_contiguous()):
             raise UnsupportedWeightsError(f"site {name}: its factors are not stored rank by rank")
         self._referenced += [down, up, scale]
-        return struct, SiteStruct(down.data_ptr(), up.data_ptr(), scale.data_ptr())
+        return struct, SiteStruct(down.data_ptr(), up.data_ptr(), scale.data_ptr(), module.index)
 
     def _pack(self, weight: Tensor, bits: int) -> Any:
         self.linears.append(PackedLinear(self._library, weight, bits=bits))

@@ -30,7 +30,12 @@ class MatrixStruct(Structure):
 class SiteStruct(Structure):
     """``Site`` of ``adapter_sites.h``."""
 
-    _fields_ = [("down", c_void_p), ("up", c_void_p), ("scale", c_void_p)]
+    _fields_ = [
+        ("down", c_void_p),
+        ("up", c_void_p),
+        ("scale", c_void_p),
+        ("index", c_int32),
+    ]
 
 
 class ActiveAdaptersStruct(Structure):
@@ -43,6 +48,8 @@ class ActiveAdaptersStruct(Structure):
         ("code_rows", c_void_p),
         ("adapters", c_int32),
         ("rank", c_int32),
+        ("site_factors", c_void_p),
+        ("code_count", c_int32),
     ]
 
 

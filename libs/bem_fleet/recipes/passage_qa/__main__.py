@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from bem.adapters.artifact import AdapterCard, record_metrics, save_adapter
+from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site_variants import VARIANTS, ParityRow, parity_rows
 from bem.backbone import load_backbone
 from bem.training.activation_cache import EncodedExample, encode_items
 from bem.training.memory_budget import MemoryOptimizer, largest_batch
@@ -31,16 +33,22 @@ def train(arguments: argparse.Namespace) -> None:
     backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
     count = len(backbone.layers)
     config = TrainingConfig(
-        layers=tuple(range(count // 2, count)), epochs=arguments.epochs, seed=arguments.seed
+        layers=tuple(range(count // 2, count)),
+        epochs=arguments.epochs,
+        seed=arguments.seed,
+        variant=arguments.variant,
     )
     examples = encode_items(
         backbone,
-        data.splits["train"],
+        data.splits["train"][: arguments.limit],
         first_layer=min(config.layers),
         feature_layer=config.feature_layer,
         folder=arguments.cache / "features",
     )
-    folder = arguments.cache / "training" / f"{arguments.adapter}-{arguments.seed}"
+    run = [arguments.adapter, str(arguments.seed)]
+    if config.variant != "plain":
+        run.append(config.variant)
+    folder = arguments.cache / "training" / "-".join(run)
     strategy = Strategy(
         compute_dtype=arguments.compute_dtype,
         row_tokens=arguments.row_tokens,
@@ -66,12 +74,41 @@ def adapter_card(trainer: AdapterTrainer, *, name: str, data_digest: str) -> Ada
         base_digest=backbone.digest,
         layers=list(config.layers),
         kinds=list(config.kinds),
-        rank=config.rank,
+        rank=trainer.rank,
         scale=config.scale,
         feature_layer=config.feature_layer,
+        variant=config.variant,
+        active_ranks=config.active_ranks,
         command=_command(),
         data_digest=data_digest,
         seed=config.seed,
+    )
+
+
+def print_parity(arguments: argparse.Namespace) -> None:
+    """Print parameters and multiplications of every variant beside the plain site's."""
+    backbone = load_backbone(cache=arguments.cache / "models")
+    config = backbone.model.config
+    shapes = {
+        kind: (module.in_features, module.out_features)
+        for kind, path in TARGET_MODULES.items()
+        for module in [backbone.layers[0].get_submodule(path)]
+    }
+    head = config.hidden_size // config.num_attention_heads
+    rows = parity_rows(shapes, arguments.rank, head=head)
+    lines = [
+        "| variant | site | parameters | multiplications | served rank | within 5 % |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *map(_parity_line, rows),
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _parity_line(row: ParityRow) -> str:
+    return (
+        f"| {row.variant} | {row.kind} | {row.cost.parameters} ({row.parameters_share:+.1%}) | "
+        f"{row.cost.multiplications} ({row.multiplications_share:+.1%}) | {row.served_rank} | "
+        f"{'yes' if row.at_parity else 'no'} |"
     )
 
 
@@ -130,6 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_train(commands.add_parser("train", help="train an adapter"))
     _add_evaluate(commands.add_parser("evaluate", help="compare an adapter with its base"))
+    _add_parity(commands.add_parser("parity", help="size of every variant of the sites"))
     _add_seeds(commands.add_parser("seeds", help="compare several seeds with the base"))
     parsed = parser.parse_args(arguments)
     parsed.run(parsed)
@@ -140,6 +178,10 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, help="folder of the artifact")
     command.add_argument("--cache", type=Path, default=Path(".cache"))
     command.add_argument("--dtype", default="bfloat16", help="dtype of the base model")
+    command.add_argument(
+        "--variant", choices=VARIANTS, default="plain", help="parameterisation of the sites"
+    )
+    command.add_argument("--limit", type=int, default=None, help="largest number of examples")
     command.add_argument("--epochs", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--compute-dtype", default="auto", choices=["auto", "float32", "bfloat16"])
@@ -165,6 +207,12 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--report", type=Path, required=True, help="JSON file to write")
     command.add_argument("--cache", type=Path, default=Path(".cache"))
     command.set_defaults(run=evaluate_adapter)
+
+
+def _add_parity(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--rank", type=int, default=16, help="rank of the plain site")
+    command.add_argument("--cache", type=Path, default=Path(".cache"))
+    command.set_defaults(run=print_parity)
 
 
 def _add_seeds(command: argparse.ArgumentParser) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from bem.adapters import Adapter, read_adapter
 from bem.backbone import Backbone
+from bem.composition import column_span
 from bem.safety import SafetyArtifact, orthogonality, read_safety, save_safety
 from bem.safety.artifact import VALUE_PREFIX
-from bem.safety.basis import column_span
 from bem.training.safety.refusal_probe import RefusalMeasurement, RefusalProbe
 from torch import Tensor
 

@@ -448,6 +448,34 @@ class Sampling(_message.Message):
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
+class ScaledAdapter(_message.Message):
+    """Adapter that runs beside others in one request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCALE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of a loaded adapter."""
+    scale: _builtins.float
+    """Scale of its code in [0, 2]; at 0 it takes no part. Unset: 1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        scale: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "scale", b"scale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_scale", b"_scale", "name", b"name", "scale", b"scale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__scale: _TypeAlias = _typing.Literal["scale"]  # noqa: Y015
+    _WhichOneofArgType__scale: _TypeAlias = _typing.Literal["_scale", b"_scale"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scale) -> _WhichOneofReturnType__scale | None: ...
+
+Global___ScaledAdapter: _TypeAlias = ScaledAdapter  # noqa: Y015
+
+@_typing.final
 class GenerateRequest(_message.Message):
     """Request for generated text."""
 
@@ -466,6 +494,7 @@ class GenerateRequest(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The base model's or a loaded adapter's name, or "router" for a plan over adapters; empty is the
     base model.
@@ -511,6 +540,14 @@ class GenerateRequest(_message.Message):
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___MacroAction]:
         """Plan to run instead of the policy's; only with the model "router", 1 to 3 steps."""
 
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScaledAdapter]:
+        """Adapters that are composed with the model's, which comes first. Each is projected outside the
+        directions of those before it, and their sum with the safety adapter is kept in a trust region
+        at every site. Each adapter is named once; with the model's own one they are at most
+        BEM_ROUTER_COMPOSED_ADAPTERS. Not with the model "router".
+        """
+
     def __init__(
         self,
         *,
@@ -527,10 +564,11 @@ class GenerateRequest(_message.Message):
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         plan: _abc.Iterable[Global___MacroAction] | None = ...,
         session: _builtins.str = ...,
+        adapters: _abc.Iterable[Global___ScaledAdapter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "model", b"model", "plan", b"plan", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "adapters", b"adapters", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "model", b"model", "plan", b"plan", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter_from_message: _TypeAlias = _typing.Literal["adapter_from_message"]  # noqa: Y015
     _WhichOneofArgType__adapter_from_message: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message"]  # noqa: Y015

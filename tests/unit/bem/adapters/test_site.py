@@ -143,3 +143,31 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         install_sites(model, layers=[3], rank=2, slots=1, row_codes=RowCodes())
 
     assert list(sites) == [f"model.layers.3.{path}" for path in TARGET_MODULES.values()]
+
+
+@pytest.mark.parametrize("steps", [(), (2,)])
+@pytest.mark.parametrize("graded", [False, True])
+def test_factors_scale_the_codes_of_one_site(graded: bool, steps: tuple[int, ...]) -> None:
+    """Site factors multiply the row's codes at their own site only; 1 changes no bit."""
+    codes = RowCodes()
+    layer = site(codes)
+    layer.index = 1
+    x = torch.randn(2, 2, 12)
+    slots, plain = torch.tensor([[0, 2], [1, 0]]), torch.rand(2, *steps, 2, 4)
+    factors = torch.ones(2, 2, *steps)
+    factors[0] = 7
+    with torch.set_grad_enabled(graded):
+        codes.set(slots, plain)
+        wanted = layer(x)
+        codes.set(slots, plain, factors)
+        assert torch.equal(layer(x), wanted)
+        factors[1, 0] = 0.5
+        halved = plain.clone()
+        halved[0] *= 0.5
+        codes.set(slots, plain, factors)
+        found = layer(x)
+        codes.set(slots, halved)
+
+        assert torch.equal(found, layer(x))
+    with pytest.raises(ValueError, match="site factors"):
+        codes.set(slots, plain, factors[:, :1])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bem.composition import allocate_slices, largest_cosine, project
+from bem.composition import allocate_slices, largest_cosine, project, successive_slices
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,3 +49,19 @@ def test_slices_that_do_not_fit_are_refused() -> None:
         allocate_slices(8, {"a": 5, "b": 4})
     with pytest.raises(ValueError, match="at least 1 dimension"):
         allocate_slices(8, {"a": 0})
+
+
+@settings(deadline=None)
+@given(seed=seeds)
+def test_successive_slices_keep_the_first_and_separate_the_rest(seed: int) -> None:
+    """The first factor stays; what a later one shares with it is gone, and nothing else."""
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, 24, 3, generator=generator)
+    inside = first @ torch.randn(3, 2, generator=generator)
+    slices = successive_slices({"a": first, "b": second, "c": inside, "d": torch.zeros(24, 2)})
+
+    assert torch.allclose(project(first, slices["a"]), first, atol=1e-5)
+    left = project(second, slices["b"])
+    assert float((first.T @ left).abs().max()) < 1e-4
+    assert torch.allclose(project(second - left, slices["a"]), second - left, atol=1e-4)
+    assert [q.shape[1] for q in slices.values()] == [3, 3, 0, 0]

@@ -50,3 +50,22 @@ def test_mean_pool_ignores_masked_tokens() -> None:
     mask = torch.tensor([[True, True, False], [False, False, False]])
 
     assert mean_pool(hidden, mask).tolist() == [[2.0], [0.0]]
+
+
+def test_a_rank_mask_keeps_the_largest_gates() -> None:
+    """Of a code k gates stay as they are, along all chunks; without a mask all stay."""
+    torch.manual_seed(0)
+    masked, plain = Controller(8, 6, active=2), Controller(8, 6)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.normal_(0, 1)
+    masked.load_state_dict(plain.state_dict())
+    features = torch.randn(5, 8)
+    code, whole = masked.prefix(features), plain.prefix(features)
+
+    assert code.ne(0).sum(-1).tolist() == [2] * 5
+    assert torch.equal(code.topk(2).values, whole.topk(2).values)
+    assert masked.chunk(torch.randn(5, 8), code).ne(0).sum(-1).max() <= 2
+    code.sum().backward()
+    assert masked.code.weight.grad is not None
+    assert masked.code.weight.grad.abs().max() > 0

@@ -223,7 +223,7 @@ def answer(engine: LLMEngine, adapter: str | None = None) -> str:
 def test_non_finite_logits_end_their_request_only(backbone: Backbone, folder: Path) -> None:
     """An adapter whose factors turned to NaN fails by name; base and other adapter go on."""
     engine = make_engine(backbone, folder)
-    site = next(iter(engine._require_bank()._sites.values()))
+    site = next(iter(engine._require_bank().factors.sites.values()))
     expected = reference(tiny_backbone(), encode("hello"), 12)
     engine.start()
     slot = engine.adapter("alpha").slot  # type: ignore[union-attr]

@@ -5,17 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
+from bem.adapters.artifact import AdapterCard, save_adapter
+from bem.adapters.bank import AdapterBank
+from bem.adapters.site_variants import VARIANTS, Variant
+from bem.engine import LLMEngine, ScoreRequest
+from bem.prompt_encoding import PromptEncoder
 from bem.testing import tiny_backbone
 from bem.training.activation_cache import EncodedExample
 from bem.training.strategy import Strategy
 from bem.training.trainer import AdapterTrainer, TrainingConfig, epoch_batches, warmup_cosine
 
-from tests.support.tiny_training import examples, training_config
+from tests.support.tiny_training import ITEMS, examples, training_config
 
 
 def gradients(trainer: AdapterTrainer, data: list[EncodedExample]) -> dict[str, torch.Tensor]:
@@ -64,6 +70,62 @@ def test_strategies_give_the_same_gradients(strategy: Strategy, tmp_path: Path) 
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_is_served_as_it_was_trained(variant: Variant, tmp_path: Path) -> None:
+    """The loss of the trainer is that of the engine with the artifact, after some steps."""
+    backbone, data = tiny_backbone(), examples()
+    config = replace(training_config(1), variant=variant, rank=8)
+    trainer = AdapterTrainer(backbone, config, tmp_path)
+    fresh = trainer.mean_loss(data).item()
+    gradients(trainer, data)
+    trainer.train_step(data, 1)
+    trained = trainer.mean_loss(data).item()
+    card = AdapterCard(
+        name="trained",
+        base_name=backbone.name,
+        base_digest=backbone.digest,
+        layers=list(config.layers),
+        kinds=list(config.kinds),
+        rank=trainer.rank,
+        scale=config.scale,
+        feature_layer=config.feature_layer,
+        variant=config.variant,
+        active_ranks=config.active_ranks,
+        command="test",
+        data_digest="0",
+        seed=0,
+    )
+    # float32 instead of the float16 of trained artifacts, so that no rounding hides a difference.
+    factors = trainer.factors
+    tensors = trainer.tensors()
+    for path, (a, b) in factors.items():
+        tensors[f"{path}.A"], tensors[f"{path}.B"] = a.detach().clone(), b.detach().clone()
+    save_adapter(tmp_path / "trained", card, tensors)
+    bank = AdapterBank(backbone, layers=(2, 3), rank=trainer.rank, slots=1, feature_layer=0)
+    bank.load(tmp_path / "trained")
+    scorer = LLMEngine(backbone, bank).core.scorer
+    encoder = PromptEncoder(backbone.tokenizer)
+    requests = [
+        ScoreRequest(
+            tuple(encoder.encode_chat([{"role": "user", "content": one.prompt()}])),
+            (*encoder.encode_text(one.reply()), min(backbone.end_token_ids)),
+            adapter,
+        )
+        for one in ITEMS
+        for adapter in (None, "trained")
+    ]
+    with torch.inference_mode():
+        base, served = (
+            [value for one in requests[start::2] for value in scorer.score([one])[0]]
+            for start in (0, 1)
+        )
+
+    assert -sum(base) / len(base) == pytest.approx(fresh, abs=1e-4)
+    assert -sum(served) / len(served) == pytest.approx(trained, abs=1e-3)
+    assert trained != pytest.approx(fresh, abs=1e-3)
+    assert bank.find("trained").card.variant == variant
+
+
 def test_sites_in_all_layers_train_from_token_ids(tmp_path: Path) -> None:
     """Without layers below the sites only ids are cached; without control the code is one."""
     everywhere = TrainingConfig(
@@ -90,7 +152,7 @@ import os, signal, sys
 from pathlib import Path
 from bem.testing import tiny_backbone
 from bem.training.trainer import AdapterTrainer
-from tests.support.tiny_training import examples, training_config
+from tests.support.tiny_training import ITEMS, examples, training_config
 trainer = AdapterTrainer(tiny_backbone(), training_config(4), Path(sys.argv[1]), save_steps=3)
 step = trainer.train_step
 def die_later(batch, total):

@@ -59,3 +59,20 @@ def test_no_updates_have_no_norm_and_the_radius_is_positive() -> None:
     assert trust_region_scale([], 1) == 1.0
     with pytest.raises(ValueError, match="positive"):
         trust_region_scale([], 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=seeds, tau=st.floats(0.1, 500))
+def test_unscaled_updates_keep_their_size(seed: int, tau: float) -> None:
+    """The others get the largest factor that the unscaled updates leave; none beyond the radius."""
+    first, second, fixed = deltas(seed, 3)
+    factor = trust_region_scale([first, second], tau, unscaled=[fixed])
+
+    def norm(scale: float) -> float:
+        return frobenius_norm([first.scaled(scale), second.scaled(scale), fixed])
+
+    if frobenius_norm([fixed]) >= tau:
+        assert factor == 0 or norm(1) <= tau
+    else:
+        assert norm(factor) <= tau * (1 + 1e-6)
+        assert factor == 1 or norm(min(1.0, factor + 1e-3)) > tau

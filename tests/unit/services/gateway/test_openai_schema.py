@@ -86,6 +86,7 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
             "ignore_eos": True,
             "stop_token_ids": [5, 6],
             "adapter_scale": 0.5,
+            "adapters": [{"name": "tone", "scale": 0.25}, {"name": "domain"}],
         }
     )
     (sent,) = router_requests(request)
@@ -96,6 +97,7 @@ def test_sampling_of_openai_and_vllm_reaches_the_router() -> None:
     assert (sent.sampling.repetition_penalty, sent.adapter_scale) == (1.25, 0.5)
     assert (sent.sampling.min_p, sent.min_tokens, sent.ignore_eos) == (0.25, 2, True)
     assert list(sent.stop_token_ids) == [5, 6]
+    assert [(one.name, one.scale) for one in sent.adapters] == [("tone", 0.25), ("domain", 1.0)]
     assert not sent.HasField("max_tokens")
 
 

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from bem.adapters.bank import LoadedAdapter
+from bem.adapters.loaded import LoadedAdapter
 from bem.engine import GenerationRequest, OutputDelta, RequestHandle
 from bem.engine.api import OutputCallback
 

@@ -56,6 +56,8 @@ def test_metric_names_are_those_of_the_dashboards() -> None:
         "kv_bytes",
         "kv_evicted_tokens_total",
         "adapter_page_ins_total",
+        "composed_requests_total",
+        "trust_region_scaled_total",
     ):
         assert f"\nbem_router_{name} " in page
     assert "# TYPE bem_router_adapter_resident gauge" in page

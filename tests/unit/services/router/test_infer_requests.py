@@ -156,6 +156,8 @@ def test_parameters_of_standard_clients_are_accepted() -> None:
         ("max_tokens", 2**40),
         ("temperature", "hot"),
         ("stop", 3),
+        ("adapters", 3),
+        ("adapters", "tone=loud"),
         ("sequence_start", 1),
         ("priority", "high"),
         ("timeout", -1),
@@ -195,3 +197,14 @@ def test_errors_name_what_the_caller_set() -> None:
     for own, callers in fields.items():
         err: Any = in_callers_terms(InvalidRequestError(own, "is wrong"), request)
         assert err.field == callers
+
+
+def test_adapters_are_a_text_of_names_and_scales() -> None:
+    """Names are separated by commas; a scale follows its name, and is 1 if it is left out."""
+    parsed = parse_infer_request(parameters(adapters="tone=0.5, domain"))
+    found = parsed.generate_request("x").adapters
+
+    assert [(one.name, one.HasField("scale"), one.scale) for one in found] == [
+        ("tone", True, 0.5),
+        ("domain", False, 0.0),
+    ]

@@ -1,7 +1,7 @@
 """Tests of request parsing: defaults, limits and the safety header."""
 
 import pytest
-from bem.engine import Sampling
+from bem.engine import GenerationRequest, Sampling, ScaledAdapter
 from bem.errors import InvalidRequestError
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.request_parsing import (
@@ -40,6 +40,44 @@ def test_arguments_pass_through() -> None:
     )
 
     assert (parsed.adapter, parsed.safety_strength, parsed.deadline) == ("a", 0.5, 9.0)
+
+
+def composed(*adapters: pb.ScaledAdapter, own: str | None = "a") -> GenerationRequest:
+    """Parse a request that names further adapters."""
+    request = pb.GenerateRequest(prompt="x", adapter_scale=0.5, adapters=adapters)
+    return PARSER.parse(request, adapter=own, safety_strength=0.0, deadline=None)
+
+
+def test_named_adapters_follow_the_models_own() -> None:
+    """Beside the base model the first of them takes the place of the model's adapter."""
+    b, c = pb.ScaledAdapter(name="b", scale=0.25), pb.ScaledAdapter(name="c")
+    first, second = composed(b, c), composed(b, c, own=None)
+
+    assert (first.adapter, first.adapter_scale) == ("a", 0.5)
+    assert first.further_adapters == (ScaledAdapter("b", 0.25), ScaledAdapter("c"))
+    assert (second.adapter, second.adapter_scale) == ("b", 0.25)
+    assert second.further_adapters == (ScaledAdapter("c"),)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "field", "problem"),
+    [
+        ([pb.ScaledAdapter()], "adapters[0].name", "is empty"),
+        ([pb.ScaledAdapter(name="a")], "adapters[0].name", "'a' is named twice"),
+        ([pb.ScaledAdapter(name=n) for n in "bb"], "adapters[1].name", "'b' is named twice"),
+        ([pb.ScaledAdapter(name="b", scale=2.5)], "adapters[0].scale", "[0, 2]"),
+        ([pb.ScaledAdapter(name="b", scale=float("nan"))], "adapters[0].scale", "[0, 2]"),
+        ([pb.ScaledAdapter(name=n) for n in "bcde"], "adapters", "5 adapters .* at most 4"),
+    ],
+)
+def test_adapters_out_of_their_limits_are_named(
+    adapters: list[pb.ScaledAdapter], field: str, problem: str
+) -> None:
+    """An empty or repeated name, a bad scale and one adapter too many are refused by name."""
+    with pytest.raises(InvalidRequestError, match=problem.replace("[0, 2]", r"\[0, 2\]")) as caught:
+        composed(*adapters)
+
+    assert caught.value.field == field
 
 
 def test_ends_of_the_output_pass_through() -> None:

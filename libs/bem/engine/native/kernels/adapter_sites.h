@@ -11,6 +11,7 @@ struct Site {
   const float* down;   // A [slots, rank, inputs]; null where the layer has no site
   const float* up;     // B [slots, rank, outputs], transposed
   const float* scale;  // [slots]
+  int32_t index;       // place among the sites of the model
 };
 
 // Adapters and codes of the rows of one pass, shared by all sites.
@@ -19,6 +20,8 @@ struct ActiveAdapters {
   const float* codes;                    // [*, adapters, rank]; null if no adapter is active
   const int32_t *slot_rows, *code_rows;  // [tokens]: index of each row in them
   int32_t adapters, rank;
+  const float* site_factors;  // [sites, code_count]: factors of the codes; null for 1 everywhere
+  int32_t code_count;         // number of codes that code_rows choose from
 
   int width() const { return codes ? adapters * rank : 0; }
 };
@@ -47,13 +50,19 @@ inline void project_down(const Site& site, const ActiveAdapters& active, int row
   const int64_t* slots =
       active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
   const float* codes = active.codes + static_cast<int64_t>(active.code_rows[row]) * active.width();
+  const float factor =
+      active.site_factors
+          ? active.site_factors[static_cast<int64_t>(site.index) * active.code_count +
+                                active.code_rows[row]]
+          : 1;
   low += static_cast<int64_t>(row) * active.width();
   for (int s = 0; s < active.adapters; ++s)
     for (int k = 0; k < active.rank; ++k) {
       const int at = s * active.rank + k;
+      const float code = codes[at] * factor;
       const float* down = site.down + (slots[s] * active.rank + k) * inputs;
       // The code of ranks beyond an adapter's own is zero; their factors are not read.
-      low[at] = codes[at] == 0 ? 0 : codes[at] * site.scale[slots[s]] * dot(down, x, inputs);
+      low[at] = code == 0 ? 0 : code * site.scale[slots[s]] * dot(down, x, inputs);
     }
 }
 

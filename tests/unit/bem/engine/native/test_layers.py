@@ -168,6 +168,33 @@ def test_sites_compute_the_update_of_each_row(kind: str, tmp_path: Path) -> None
     assert (found[2][0] - found[1][0]).norm() / found[0][0].norm() > 0.1
 
 
+@pytest.mark.parametrize("steps", [(), (6,)])
+def test_site_factors_scale_the_codes(steps: tuple[int, ...], tmp_path: Path) -> None:
+    """A factor at one site is that site's code times the factor; 1 everywhere changes no bit."""
+    backbone = backbone_of("int8")
+    bank = with_adapters(backbone, tmp_path)
+    decoder = decoder_of(backbone, bank)
+    slots = torch.tensor([[one.slot for one in bank.adapters()]] * 3)
+    codes = torch.rand(3, *steps, 2, RANK, generator=torch.Generator().manual_seed(1))
+    factors = torch.ones(len(bank.factors.sites), 3, *steps)
+
+    def run(chosen: Tensor, scaled: Tensor | None) -> Tensor:
+        bank.row_codes.set(slots, chosen, scaled)
+        return states(decoder, random_ids(2, 3, 6), [0, 1, 2], [0, 0, 0])
+
+    plain = run(codes, None)
+    assert torch.equal(run(codes, factors), plain)
+    factors[:, 1] = 0.5
+    halved = codes.clone()
+    halved[1] *= 0.5
+    assert torch.equal(run(codes, factors), run(halved, None))
+    factors[:, 1] = 1
+    factors[-1, 1] = 0
+    found = run(codes, factors)
+    assert torch.equal(found[0], plain[0])
+    assert not torch.equal(found[1], plain[1])
+
+
 def test_codes_that_do_not_fit_the_tokens_are_refused(tmp_path: Path) -> None:
     """AdapterSchedule of two rows are no codes for one."""
     backbone = backbone_of("int8")

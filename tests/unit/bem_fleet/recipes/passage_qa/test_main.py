@@ -53,6 +53,27 @@ def test_adapter_is_trained_and_evaluated(
     assert json.loads((tmp_path / "seeds.json").read_text())["seeds"] == [0, 0]
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_variant_is_named_on_the_card(tmp_path: Path) -> None:
+    """A rank mask is trained on a few examples, and its card says how many ranks are active."""
+    out = tmp_path / "qa"
+    shared = ["--adapter", "passage-qa", "--cache", str(tmp_path / "cache"), "--out", str(out)]
+    command.main(["train", *shared, "--limit", "2", "--epochs", "1", "--variant", "rank_mask"])
+    card = read_adapter(out, base_digest=tiny_backbone().digest).card
+
+    assert (card.variant, card.active_ranks, card.rank) == ("rank_mask", 1, 2)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_parity_lists_every_variant_at_every_site(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table has parameters, multiplications and the rank that the engine serves."""
+    command.main(["parity", "--rank", "8"])
+    rows = capsys.readouterr().out.splitlines()[2:]
+
+    assert len(rows) == 10
+    assert rows[0] == "| plain | o_proj | 512 (+0.0%) | 512 (+0.0%) | 8 | yes |"
+
+
 def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
     """The usage is the command that the card states."""
     with pytest.raises(SystemExit):

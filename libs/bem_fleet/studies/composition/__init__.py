@@ -1,0 +1,1 @@
+"""Study of composed adapters: interference of pairs, and quality against the trust region."""
