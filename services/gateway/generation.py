@@ -17,6 +17,7 @@ from bem_fleet.services.gateway.canary_routing import CanaryStub
 from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.request_context import until_disconnect
+from bem_fleet.services.gateway.response_format import structured_output
 from bem_fleet.services.gateway.withheld import Withheld, withheld_by, withheld_output
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import Request
@@ -85,6 +86,9 @@ def router_requests(
             if body.output_limit:
                 request.max_tokens = body.output_limit
             _copy_sampling(request, body)
+            form = structured_output(body.response_format, body.structured_outputs)
+            if form is not None:
+                request.structured_output.CopyFrom(form)
             if body.seed is not None:  # wraps around within a signed 64-bit integer
                 request.sampling.seed = (body.seed + choice + 2**63) % 2**64 - 2**63
             requests.append(request)

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, only
 from bem_fleet.services.gateway.openai_messages import Message
+from bem_fleet.services.gateway.response_format import ResponseFormat, StructuredOutputs
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -65,7 +66,14 @@ class PlanStep(OpenAIBody):
 
 
 class GenerationFields(NeutralFields):
-    """Fields that chat and text completions share."""
+    """Fields that chat and text completions share.
+
+    ``response_format`` is OpenAI's and ``structured_outputs`` vLLM's way to say which form the
+    output has.
+    """
+
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     model: str = Field(min_length=1, max_length=256)
     max_tokens: int | None = Field(None, ge=1, le=_INT32)
@@ -93,6 +101,13 @@ class GenerationFields(NeutralFields):
     adapter_scale: float | None = Field(None, ge=0, le=2)
     plan: Annotated[list[PlanStep], Field(min_length=1, max_length=3)] | None = None
     user: str | None = Field(None, max_length=256)
+
+    @model_validator(mode="after")
+    def _has_one_form(self) -> "GenerationFields":
+        wanted = self.response_format is not None and self.response_format.type != "text"
+        if wanted and self.structured_outputs is not None:
+            raise ValueError("response_format excludes structured_outputs; give one of them")
+        return self
 
     @property
     def choices_per_prompt(self) -> int:
@@ -125,7 +140,6 @@ class ChatRequest(GenerationFields):
     function_call: Annotated[Any, only("none", "auto")] = None
     functions: Annotated[Any, only([])] = None
     modalities: Annotated[Any, only(["text"])] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
     tool_choice: Annotated[Any, only("none", "auto")] = None
     tools: Annotated[Any, only([])] = None
     web_search_options: Annotated[Any, only()] = None

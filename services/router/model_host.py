@@ -9,7 +9,7 @@ from typing import Protocol
 
 from bem.adapters.bank import LoadedAdapter
 from bem.backbone import VERSION_CHARS, Backbone
-from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
@@ -36,6 +36,10 @@ class EngineClient(Protocol):
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> RequestHandle:
         """Enqueue a request."""
+        ...
+
+    def prepare(self, form: OutputForm) -> None:
+        """Compile the form of an output; blocks."""
         ...
 
     def adapters(self) -> list[LoadedAdapter]:
@@ -85,6 +89,8 @@ class ModelHost:
         )
         self._safety_strength = safety_strength
         self._safety_floor = safety_floor
+        # One at a time: a complex form takes a core for up to a second.
+        self._preparing = asyncio.Semaphore()
 
     @property
     def context_tokens(self) -> int:
@@ -149,7 +155,12 @@ class ModelHost:
         return replace(parsed, client=principal.get().name)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
-        """Yield the output deltas of a request; closing the iterator early frees its slot."""
+        """Yield the output deltas of a request; closing the iterator early frees its slot.
+
+        Raises:
+            BemError: The request is refused or dropped.
+        """
+        await self._prepare(request)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()
         handle = self._engine.submit(
@@ -172,7 +183,12 @@ class ModelHost:
             handle.cancel()
 
     async def complete(self, request: GenerationRequest) -> OutputDelta:
-        """Return one delta with the complete output; the event loop wakes up once, at its end."""
+        """Return one delta with the complete output; the event loop wakes up once, at its end.
+
+        Raises:
+            BemError: The request is refused or dropped.
+        """
+        await self._prepare(request)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[OutputDelta] = loop.create_future()
         deltas: list[OutputDelta] = []
@@ -202,6 +218,11 @@ class ModelHost:
             return await done
         finally:
             handle.cancel()
+
+    async def _prepare(self, request: GenerationRequest) -> None:
+        if request.form:
+            async with self._preparing:
+                await asyncio.to_thread(self._engine.prepare, request.form)
 
     async def load_adapter(self, name: str) -> LoadedAdapter:
         """Load an adapter of the adapter folder.

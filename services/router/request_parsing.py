@@ -7,6 +7,7 @@ from typing import Any
 from bem.engine import GenerationRequest
 from bem.errors import InvalidRequestError
 from bem_fleet.services.router.context_limit import DefaultTokens, output_limit
+from bem_fleet.services.router.output_forms import parse_form
 from bem_fleet.services.router.prompt_rendering import PromptRenderer
 from bem_fleet.services.router.sampling_parsing import check_range, check_token, parse_sampling
 from bemfleet.router.v1 import router_pb2 as pb
@@ -77,6 +78,7 @@ class RequestParser:
             adapter_start=self._renderer.adapter_start(request, ids),
             safety_strength=safety_strength,
             deadline=deadline,
+            form=parse_form(request),
         )
 
     def _stop_token_ids(self, tokens: Sequence[int]) -> frozenset[int]:

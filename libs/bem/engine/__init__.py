@@ -10,6 +10,7 @@ from bem.engine.api import (
     TopLogprob,
 )
 from bem.engine.engine import LLMEngine
+from bem.engine.grammar import OutputForm
 from bem.engine.offline import Completion, generate, score, stream
 from bem.engine.scoring import ScoreRequest
 
@@ -18,6 +19,7 @@ __all__ = [
     "GenerationRequest",
     "LLMEngine",
     "OutputDelta",
+    "OutputForm",
     "RequestHandle",
     "Sampling",
     "ScoreRequest",

@@ -26,7 +26,7 @@ from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_acce
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/router/v1/router.proto\x12\x12\x62\x65mfleet.router.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"b\n\x0bMacroAction\x12\x15\n\x07\x61\x64\x61pter\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x13\n\x05scope\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04span\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x13\n\x0brank_budget\x18\x04 \x01(\x05\"\x85\x01\n\x0fPlanAlternative\x12.\n\x05steps\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x17\n\x0f\x65xpected_reward\x18\x03 \x01(\x02\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"\xf8\x02\n\nPlanReport\x12.\n\x05steps\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12.\n\x06source\x18\x02 \x01(\x0e\x32\x1e.bemfleet.router.v1.PlanSource\x12\x1c\n\x0epolicy_version\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\x12\x1a\n\x12step_probabilities\x18\x05 \x03(\x02\x12\x17\n\x0f\x65xpected_reward\x18\x06 \x01(\x02\x12\x15\n\rexpected_gain\x18\x07 \x01(\x02\x12\x39\n\x0c\x61lternatives\x18\x08 \x03(\x0b\x32#.bemfleet.router.v1.PlanAlternative\x12\x0c\n\x04held\x18\t \x01(\x08\x12\x14\n\x06reason\x18\n \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\rcached_tokens\x18\x0b \x01(\x05\x12\x15\n\x07missing\x18\x0c \x03(\tB\x04\xb8\xe1\x18\x04\"\xa9\x01\n\tPlanUsage\x12.\n\x05steps\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12\x1b\n\rprompt_tokens\x18\x02 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x1b\n\rcached_tokens\x18\x03 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x63ompletion_tokens\x18\x04 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x11\n\treplanned\x18\x05 \x01(\x08\"J\n\x0b\x43hatMessage\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\'\n\x07\x63ontent\x18\x02 \x01(\tB\x16\xb8\xe1\x18\x01\xea\xe1\x18\x0erole=assistant\"\x9d\x01\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.ChatMessage\x12\x1e\n\x16\x63ontinue_final_message\x18\x02 \x01(\x08\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x18\n\x16_add_generation_prompt\"\xe3\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12?\n\nlogit_bias\x18\x08 \x03(\x0b\x32+.bemfleet.router.v1.Sampling.LogitBiasEntry\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x07\x88\x01\x01\x12\x12\n\x05min_p\x18\n \x01(\x02H\x08\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x08\n\x06_min_p\"\xf5\x03\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12 \n\x06prompt\x18\x02 \x01(\tB\x0e\xb8\xe1\x18\x01\xea\xe1\x18\x06\x61lwaysH\x00\x12.\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1e.bemfleet.router.v1.ChatPromptH\x00\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.bemfleet.router.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x1a\n\radapter_scale\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12!\n\x14\x61\x64\x61pter_from_message\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nmin_tokens\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x12\n\nignore_eos\x18\n \x01(\x08\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\x05\x12-\n\x04plan\x18\x0c \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12\x15\n\x07session\x18\r \x01(\tB\x04\xb8\xe1\x18\x04\x42\x07\n\x05inputB\r\n\x0b_max_tokensB\x10\n\x0e_adapter_scaleB\x17\n\x15_adapter_from_messageB\r\n\x0b_min_tokens\"M\n\x05Usage\x12\x1f\n\rprompt_tokens\x18\x01 \x01(\x05\x42\x08\xf0\xe1\x18\x01\x90\xe2\x18\x01\x12#\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x42\x08\xf0\xe1\x18\x01\x90\xe2\x18\x01\"E\n\x0bLikelyToken\x12\x10\n\x02id\x18\x01 \x01(\x05\x42\x04\xb8\xe1\x18\x05\x12\x13\n\x05token\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\x8b\x01\n\x0cTokenLogprob\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\x12\x32\n\x03top\x18\x02 \x03(\x0b\x32\x1f.bemfleet.router.v1.LikelyTokenB\x04\xd8\xe1\x18\x01\x12\x16\n\x08redacted\x18\x03 \x01(\x08\x42\x04\xe0\xe1\x18\x01\"\xcb\x02\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x03\x12=\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReasonB\x04\xc8\xe1\x18\x01\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\x12,\n\x04plan\x18\x06 \x01(\x0b\x32\x1e.bemfleet.router.v1.PlanReport\x12\x31\n\nplan_usage\x18\x07 \x01(\x0b\x32\x1d.bemfleet.router.v1.PlanUsage:\x04\xc0\xe1\x18\x01\"G\n\x0f\x43ompleteRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\xbf\x02\n\x10\x43ompleteResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x37\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReason\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\x12,\n\x04plan\x18\x06 \x01(\x0b\x32\x1e.bemfleet.router.v1.PlanReport\x12\x31\n\nplan_usage\x18\x07 \x01(\x0b\x32\x1d.bemfleet.router.v1.PlanUsage\"J\n\x12\x43ountTokensRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\\\n\x13\x43ountTokensResponse\x12(\n\x05usage\x18\x01 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"C\n\x0bPlanRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"<\n\x0cPlanResponse\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.bemfleet.router.v1.PlanReport\"E\n\x18\x41pplyPolicyUpdateRequest\x12\x12\n\x04\x63\x61rd\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07tensors\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\"\xb9\x01\n\x19\x41pplyPolicyUpdateResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x10\n\x08\x64istance\x18\x03 \x01(\x01\x12\x18\n\x10largest_distance\x18\x04 \x01(\x01\x12\x14\n\x0ctrust_region\x18\x05 \x01(\x01\x12\x32\n\x07\x63urrent\x18\x06 \x01(\x0b\x32!.bemfleet.router.v1.PolicyVersion\"i\n\rPolicyVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x14\n\x06sha256\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06parent\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0f\n\x07\x63urrent\x18\x04 \x01(\x08\x12\n\n\x02kl\x18\x05 \x03(\x01\"\x1b\n\x19ListPolicyVersionsRequest\"Q\n\x1aListPolicyVersionsResponse\x12\x33\n\x08versions\x18\x01 \x03(\x0b\x32!.bemfleet.router.v1.PolicyVersion\"!\n\x0eRestoreRequest\x12\x0f\n\x07version\x18\x01 \x01(\x05\"E\n\x0fRestoreResponse\x12\x32\n\x07\x63urrent\x18\x01 \x01(\x0b\x32!.bemfleet.router.v1.PolicyVersion*p\n\nPlanSource\x12\x1b\n\x17PLAN_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PLAN_SOURCE_POLICY\x10\x01\x12\x15\n\x11PLAN_SOURCE_FIXED\x10\x02\x12\x16\n\x12PLAN_SOURCE_CLIENT\x10\x03*e\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1e\n\x14\x46INISH_REASON_LENGTH\x10\x02\x1a\x04\xd8\xe2\x18\x01\x32\xd7\x05\n\rRouterService\x12]\n\x08Generate\x12#.bemfleet.router.v1.GenerateRequest\x1a$.bemfleet.router.v1.GenerateResponse\"\x04\x88\xe2\x18\x02\x30\x01\x12[\n\x08\x43omplete\x12#.bemfleet.router.v1.CompleteRequest\x1a$.bemfleet.router.v1.CompleteResponse\"\x04\x88\xe2\x18\x02\x12h\n\x0b\x43ountTokens\x12&.bemfleet.router.v1.CountTokensRequest\x1a\'.bemfleet.router.v1.CountTokensResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x12S\n\x04Plan\x12\x1f.bemfleet.router.v1.PlanRequest\x1a .bemfleet.router.v1.PlanResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x12v\n\x11\x41pplyPolicyUpdate\x12,.bemfleet.router.v1.ApplyPolicyUpdateRequest\x1a-.bemfleet.router.v1.ApplyPolicyUpdateResponse\"\x04\x88\xe2\x18\x04\x12y\n\x12ListPolicyVersions\x12-.bemfleet.router.v1.ListPolicyVersionsRequest\x1a..bemfleet.router.v1.ListPolicyVersionsResponse\"\x04\x88\xe2\x18\x03\x12X\n\x07Restore\x12\".bemfleet.router.v1.RestoreRequest\x1a#.bemfleet.router.v1.RestoreResponse\"\x04\x88\xe2\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/router/v1/router.proto\x12\x12\x62\x65mfleet.router.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"b\n\x0bMacroAction\x12\x15\n\x07\x61\x64\x61pter\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x13\n\x05scope\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04span\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x13\n\x0brank_budget\x18\x04 \x01(\x05\"\x85\x01\n\x0fPlanAlternative\x12.\n\x05steps\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x17\n\x0f\x65xpected_reward\x18\x03 \x01(\x02\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"\xf8\x02\n\nPlanReport\x12.\n\x05steps\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12.\n\x06source\x18\x02 \x01(\x0e\x32\x1e.bemfleet.router.v1.PlanSource\x12\x1c\n\x0epolicy_version\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x13\n\x0bprobability\x18\x04 \x01(\x02\x12\x1a\n\x12step_probabilities\x18\x05 \x03(\x02\x12\x17\n\x0f\x65xpected_reward\x18\x06 \x01(\x02\x12\x15\n\rexpected_gain\x18\x07 \x01(\x02\x12\x39\n\x0c\x61lternatives\x18\x08 \x03(\x0b\x32#.bemfleet.router.v1.PlanAlternative\x12\x0c\n\x04held\x18\t \x01(\x08\x12\x14\n\x06reason\x18\n \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\rcached_tokens\x18\x0b \x01(\x05\x12\x15\n\x07missing\x18\x0c \x03(\tB\x04\xb8\xe1\x18\x04\"\xa9\x01\n\tPlanUsage\x12.\n\x05steps\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12\x1b\n\rprompt_tokens\x18\x02 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x1b\n\rcached_tokens\x18\x03 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x63ompletion_tokens\x18\x04 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x11\n\treplanned\x18\x05 \x01(\x08\"J\n\x0b\x43hatMessage\x12\x12\n\x04role\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\'\n\x07\x63ontent\x18\x02 \x01(\tB\x16\xb8\xe1\x18\x01\xea\xe1\x18\x0erole=assistant\"\x9d\x01\n\nChatPrompt\x12\x31\n\x08messages\x18\x01 \x03(\x0b\x32\x1f.bemfleet.router.v1.ChatMessage\x12\x1e\n\x16\x63ontinue_final_message\x18\x02 \x01(\x08\x12\"\n\x15\x61\x64\x64_generation_prompt\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x18\n\x16_add_generation_prompt\"\xe3\x03\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x05 \x01(\x02H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12?\n\nlogit_bias\x18\x08 \x03(\x0b\x32+.bemfleet.router.v1.Sampling.LogitBiasEntry\x12\x15\n\x08logprobs\x18\t \x01(\x05H\x07\x88\x01\x01\x12\x12\n\x05min_p\x18\n \x01(\x02H\x08\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x15\n\x13_repetition_penaltyB\x0b\n\t_logprobsB\x08\n\x06_min_p\"\x1e\n\x07\x43hoices\x12\x13\n\x05texts\x18\x01 \x03(\tB\x04\xb8\xe1\x18\x04\"\xad\x01\n\x10StructuredOutput\x12\x15\n\x0bjson_object\x18\x01 \x01(\x08H\x00\x12\x1b\n\x0bjson_schema\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04H\x00\x12\x15\n\x05regex\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04H\x00\x12\x17\n\x07grammar\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04H\x00\x12-\n\x06\x63hoice\x18\x05 \x01(\x0b\x32\x1b.bemfleet.router.v1.ChoicesH\x00\x42\x06\n\x04\x66orm\"\xbc\x04\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12 \n\x06prompt\x18\x02 \x01(\tB\x0e\xb8\xe1\x18\x01\xea\xe1\x18\x06\x61lwaysH\x00\x12.\n\x04\x63hat\x18\x03 \x01(\x0b\x32\x1e.bemfleet.router.v1.ChatPromptH\x00\x12.\n\x08sampling\x18\x04 \x01(\x0b\x32\x1c.bemfleet.router.v1.Sampling\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x1a\n\radapter_scale\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12!\n\x14\x61\x64\x61pter_from_message\x18\x08 \x01(\x05H\x03\x88\x01\x01\x12\x17\n\nmin_tokens\x18\t \x01(\x05H\x04\x88\x01\x01\x12\x12\n\nignore_eos\x18\n \x01(\x08\x12\x16\n\x0estop_token_ids\x18\x0b \x03(\x05\x12-\n\x04plan\x18\x0c \x03(\x0b\x32\x1f.bemfleet.router.v1.MacroAction\x12\x15\n\x07session\x18\r \x01(\tB\x04\xb8\xe1\x18\x04\x12\x45\n\x11structured_output\x18\x0e \x01(\x0b\x32$.bemfleet.router.v1.StructuredOutputB\x04\x80\xe2\x18\x01\x42\x07\n\x05inputB\r\n\x0b_max_tokensB\x10\n\x0e_adapter_scaleB\x17\n\x15_adapter_from_messageB\r\n\x0b_min_tokens\"M\n\x05Usage\x12\x1f\n\rprompt_tokens\x18\x01 \x01(\x05\x42\x08\xf0\xe1\x18\x01\x90\xe2\x18\x01\x12#\n\x11\x63ompletion_tokens\x18\x02 \x01(\x05\x42\x08\xf0\xe1\x18\x01\x90\xe2\x18\x01\"E\n\x0bLikelyToken\x12\x10\n\x02id\x18\x01 \x01(\x05\x42\x04\xb8\xe1\x18\x05\x12\x13\n\x05token\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x05\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\"\x8b\x01\n\x0cTokenLogprob\x12/\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x1f.bemfleet.router.v1.LikelyToken\x12\x32\n\x03top\x18\x02 \x03(\x0b\x32\x1f.bemfleet.router.v1.LikelyTokenB\x04\xd8\xe1\x18\x01\x12\x16\n\x08redacted\x18\x03 \x01(\x08\x42\x04\xe0\xe1\x18\x01\"\xcb\x02\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x03\x12=\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReasonB\x04\xc8\xe1\x18\x01\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\x12,\n\x04plan\x18\x06 \x01(\x0b\x32\x1e.bemfleet.router.v1.PlanReport\x12\x31\n\nplan_usage\x18\x07 \x01(\x0b\x32\x1d.bemfleet.router.v1.PlanUsage:\x04\xc0\xe1\x18\x01\"G\n\x0f\x43ompleteRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\xbf\x02\n\x10\x43ompleteResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x37\n\rfinish_reason\x18\x02 \x01(\x0e\x32 .bemfleet.router.v1.FinishReason\x12(\n\x05usage\x18\x03 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1f\n\rmodel_version\x18\x04 \x01(\tB\x08\xb8\xe1\x18\x04\xf0\xe1\x18\x01\x12\x32\n\x08logprobs\x18\x05 \x03(\x0b\x32 .bemfleet.router.v1.TokenLogprob\x12,\n\x04plan\x18\x06 \x01(\x0b\x32\x1e.bemfleet.router.v1.PlanReport\x12\x31\n\nplan_usage\x18\x07 \x01(\x0b\x32\x1d.bemfleet.router.v1.PlanUsage\"J\n\x12\x43ountTokensRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"\\\n\x13\x43ountTokensResponse\x12(\n\x05usage\x18\x01 \x01(\x0b\x32\x19.bemfleet.router.v1.Usage\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"C\n\x0bPlanRequest\x12\x34\n\x07request\x18\x01 \x01(\x0b\x32#.bemfleet.router.v1.GenerateRequest\"<\n\x0cPlanResponse\x12,\n\x04plan\x18\x01 \x01(\x0b\x32\x1e.bemfleet.router.v1.PlanReport\"E\n\x18\x41pplyPolicyUpdateRequest\x12\x12\n\x04\x63\x61rd\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07tensors\x18\x02 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\"\xb9\x01\n\x19\x41pplyPolicyUpdateResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x10\n\x08\x64istance\x18\x03 \x01(\x01\x12\x18\n\x10largest_distance\x18\x04 \x01(\x01\x12\x14\n\x0ctrust_region\x18\x05 \x01(\x01\x12\x32\n\x07\x63urrent\x18\x06 \x01(\x0b\x32!.bemfleet.router.v1.PolicyVersion\"i\n\rPolicyVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x14\n\x06sha256\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06parent\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0f\n\x07\x63urrent\x18\x04 \x01(\x08\x12\n\n\x02kl\x18\x05 \x03(\x01\"\x1b\n\x19ListPolicyVersionsRequest\"Q\n\x1aListPolicyVersionsResponse\x12\x33\n\x08versions\x18\x01 \x03(\x0b\x32!.bemfleet.router.v1.PolicyVersion\"!\n\x0eRestoreRequest\x12\x0f\n\x07version\x18\x01 \x01(\x05\"E\n\x0fRestoreResponse\x12\x32\n\x07\x63urrent\x18\x01 \x01(\x0b\x32!.bemfleet.router.v1.PolicyVersion*p\n\nPlanSource\x12\x1b\n\x17PLAN_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12PLAN_SOURCE_POLICY\x10\x01\x12\x15\n\x11PLAN_SOURCE_FIXED\x10\x02\x12\x16\n\x12PLAN_SOURCE_CLIENT\x10\x03*e\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x1e\n\x14\x46INISH_REASON_LENGTH\x10\x02\x1a\x04\xd8\xe2\x18\x01\x32\xd7\x05\n\rRouterService\x12]\n\x08Generate\x12#.bemfleet.router.v1.GenerateRequest\x1a$.bemfleet.router.v1.GenerateResponse\"\x04\x88\xe2\x18\x02\x30\x01\x12[\n\x08\x43omplete\x12#.bemfleet.router.v1.CompleteRequest\x1a$.bemfleet.router.v1.CompleteResponse\"\x04\x88\xe2\x18\x02\x12h\n\x0b\x43ountTokens\x12&.bemfleet.router.v1.CountTokensRequest\x1a\'.bemfleet.router.v1.CountTokensResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x12S\n\x04Plan\x12\x1f.bemfleet.router.v1.PlanRequest\x1a .bemfleet.router.v1.PlanResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x12v\n\x11\x41pplyPolicyUpdate\x12,.bemfleet.router.v1.ApplyPolicyUpdateRequest\x1a-.bemfleet.router.v1.ApplyPolicyUpdateResponse\"\x04\x88\xe2\x18\x04\x12y\n\x12ListPolicyVersions\x12-.bemfleet.router.v1.ListPolicyVersionsRequest\x1a..bemfleet.router.v1.ListPolicyVersionsResponse\"\x04\x88\xe2\x18\x03\x12X\n\x07Restore\x12\".bemfleet.router.v1.RestoreRequest\x1a#.bemfleet.router.v1.RestoreResponse\"\x04\x88\xe2\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATMESSAGE'].fields_by_name['content']._serialized_options = b'\270\341\030\001\352\341\030\016role=assistant'
   _globals['_SAMPLING_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_options = b'8\001'
+  _globals['_CHOICES'].fields_by_name['texts']._loaded_options = None
+  _globals['_CHOICES'].fields_by_name['texts']._serialized_options = b'\270\341\030\004'
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['json_schema']._loaded_options = None
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['json_schema']._serialized_options = b'\270\341\030\004'
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['regex']._loaded_options = None
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['regex']._serialized_options = b'\270\341\030\004'
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['grammar']._loaded_options = None
+  _globals['_STRUCTUREDOUTPUT'].fields_by_name['grammar']._serialized_options = b'\270\341\030\004'
   _globals['_GENERATEREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_GENERATEREQUEST'].fields_by_name['model']._serialized_options = b'\270\341\030\004\320\341\030\001'
   _globals['_GENERATEREQUEST'].fields_by_name['prompt']._loaded_options = None
@@ -69,6 +77,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST'].fields_by_name['stop']._serialized_options = b'\270\341\030\001'
   _globals['_GENERATEREQUEST'].fields_by_name['session']._loaded_options = None
   _globals['_GENERATEREQUEST'].fields_by_name['session']._serialized_options = b'\270\341\030\004'
+  _globals['_GENERATEREQUEST'].fields_by_name['structured_output']._loaded_options = None
+  _globals['_GENERATEREQUEST'].fields_by_name['structured_output']._serialized_options = b'\200\342\030\001'
   _globals['_USAGE'].fields_by_name['prompt_tokens']._loaded_options = None
   _globals['_USAGE'].fields_by_name['prompt_tokens']._serialized_options = b'\360\341\030\001\220\342\030\001'
   _globals['_USAGE'].fields_by_name['completion_tokens']._loaded_options = None
@@ -119,10 +129,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTERSERVICE'].methods_by_name['ListPolicyVersions']._serialized_options = b'\210\342\030\003'
   _globals['_ROUTERSERVICE'].methods_by_name['Restore']._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['Restore']._serialized_options = b'\210\342\030\004'
-  _globals['_PLANSOURCE']._serialized_start=4038
-  _globals['_PLANSOURCE']._serialized_end=4150
-  _globals['_FINISHREASON']._serialized_start=4152
-  _globals['_FINISHREASON']._serialized_end=4253
+  _globals['_PLANSOURCE']._serialized_start=4317
+  _globals['_PLANSOURCE']._serialized_end=4429
+  _globals['_FINISHREASON']._serialized_start=4431
+  _globals['_FINISHREASON']._serialized_end=4532
   _globals['_MACROACTION']._serialized_start=119
   _globals['_MACROACTION']._serialized_end=217
   _globals['_PLANALTERNATIVE']._serialized_start=220
@@ -139,42 +149,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING']._serialized_end=1626
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=1444
   _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1492
-  _globals['_GENERATEREQUEST']._serialized_start=1629
-  _globals['_GENERATEREQUEST']._serialized_end=2130
-  _globals['_USAGE']._serialized_start=2132
-  _globals['_USAGE']._serialized_end=2209
-  _globals['_LIKELYTOKEN']._serialized_start=2211
-  _globals['_LIKELYTOKEN']._serialized_end=2280
-  _globals['_TOKENLOGPROB']._serialized_start=2283
-  _globals['_TOKENLOGPROB']._serialized_end=2422
-  _globals['_GENERATERESPONSE']._serialized_start=2425
-  _globals['_GENERATERESPONSE']._serialized_end=2756
-  _globals['_COMPLETEREQUEST']._serialized_start=2758
-  _globals['_COMPLETEREQUEST']._serialized_end=2829
-  _globals['_COMPLETERESPONSE']._serialized_start=2832
-  _globals['_COMPLETERESPONSE']._serialized_end=3151
-  _globals['_COUNTTOKENSREQUEST']._serialized_start=3153
-  _globals['_COUNTTOKENSREQUEST']._serialized_end=3227
-  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3229
-  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3321
-  _globals['_PLANREQUEST']._serialized_start=3323
-  _globals['_PLANREQUEST']._serialized_end=3390
-  _globals['_PLANRESPONSE']._serialized_start=3392
-  _globals['_PLANRESPONSE']._serialized_end=3452
-  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_start=3454
-  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_end=3523
-  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_start=3526
-  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_end=3711
-  _globals['_POLICYVERSION']._serialized_start=3713
-  _globals['_POLICYVERSION']._serialized_end=3818
-  _globals['_LISTPOLICYVERSIONSREQUEST']._serialized_start=3820
-  _globals['_LISTPOLICYVERSIONSREQUEST']._serialized_end=3847
-  _globals['_LISTPOLICYVERSIONSRESPONSE']._serialized_start=3849
-  _globals['_LISTPOLICYVERSIONSRESPONSE']._serialized_end=3930
-  _globals['_RESTOREREQUEST']._serialized_start=3932
-  _globals['_RESTOREREQUEST']._serialized_end=3965
-  _globals['_RESTORERESPONSE']._serialized_start=3967
-  _globals['_RESTORERESPONSE']._serialized_end=4036
-  _globals['_ROUTERSERVICE']._serialized_start=4256
-  _globals['_ROUTERSERVICE']._serialized_end=4983
+  _globals['_CHOICES']._serialized_start=1628
+  _globals['_CHOICES']._serialized_end=1658
+  _globals['_STRUCTUREDOUTPUT']._serialized_start=1661
+  _globals['_STRUCTUREDOUTPUT']._serialized_end=1834
+  _globals['_GENERATEREQUEST']._serialized_start=1837
+  _globals['_GENERATEREQUEST']._serialized_end=2409
+  _globals['_USAGE']._serialized_start=2411
+  _globals['_USAGE']._serialized_end=2488
+  _globals['_LIKELYTOKEN']._serialized_start=2490
+  _globals['_LIKELYTOKEN']._serialized_end=2559
+  _globals['_TOKENLOGPROB']._serialized_start=2562
+  _globals['_TOKENLOGPROB']._serialized_end=2701
+  _globals['_GENERATERESPONSE']._serialized_start=2704
+  _globals['_GENERATERESPONSE']._serialized_end=3035
+  _globals['_COMPLETEREQUEST']._serialized_start=3037
+  _globals['_COMPLETEREQUEST']._serialized_end=3108
+  _globals['_COMPLETERESPONSE']._serialized_start=3111
+  _globals['_COMPLETERESPONSE']._serialized_end=3430
+  _globals['_COUNTTOKENSREQUEST']._serialized_start=3432
+  _globals['_COUNTTOKENSREQUEST']._serialized_end=3506
+  _globals['_COUNTTOKENSRESPONSE']._serialized_start=3508
+  _globals['_COUNTTOKENSRESPONSE']._serialized_end=3600
+  _globals['_PLANREQUEST']._serialized_start=3602
+  _globals['_PLANREQUEST']._serialized_end=3669
+  _globals['_PLANRESPONSE']._serialized_start=3671
+  _globals['_PLANRESPONSE']._serialized_end=3731
+  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_start=3733
+  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_end=3802
+  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_start=3805
+  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_end=3990
+  _globals['_POLICYVERSION']._serialized_start=3992
+  _globals['_POLICYVERSION']._serialized_end=4097
+  _globals['_LISTPOLICYVERSIONSREQUEST']._serialized_start=4099
+  _globals['_LISTPOLICYVERSIONSREQUEST']._serialized_end=4126
+  _globals['_LISTPOLICYVERSIONSRESPONSE']._serialized_start=4128
+  _globals['_LISTPOLICYVERSIONSRESPONSE']._serialized_end=4209
+  _globals['_RESTOREREQUEST']._serialized_start=4211
+  _globals['_RESTOREREQUEST']._serialized_end=4244
+  _globals['_RESTORERESPONSE']._serialized_start=4246
+  _globals['_RESTORERESPONSE']._serialized_end=4315
+  _globals['_ROUTERSERVICE']._serialized_start=4535
+  _globals['_ROUTERSERVICE']._serialized_end=5262
 # @@protoc_insertion_point(module_scope)

@@ -448,6 +448,78 @@ class Sampling(_message.Message):
 Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
 @_typing.final
+class Choices(_message.Message):
+    """Texts of which one is the output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 256 different texts, each of 1 to 1024 characters."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Choices: _TypeAlias = Choices  # noqa: Y015
+
+@_typing.final
+class StructuredOutput(_message.Message):
+    """Form that the whole output has. Tokens that leave it are never sampled, and the model's end token
+    only where the form is complete; an output that max_tokens cut has FINISH_REASON_LENGTH and is an
+    unfinished beginning. Forms steer the sampler and are no part of the prompt, so that only the
+    output is judged.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_OBJECT_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    json_object: _builtins.bool
+    """Any JSON object; must be true."""
+    json_schema: _builtins.str
+    """JSON Schema, draft 2020-12, as JSON text. Members are written in the order of "properties". A
+    keyword or format that is not enforced is INVALID_ARGUMENT and named.
+    """
+    regex: _builtins.str
+    """Regular expression of the whole output, in the syntax of Rust's crate regex; no look-around."""
+    grammar: _builtins.str
+    """Context-free grammar in llguidance's dialect of Lark; the output is derived from "start"."""
+    @_builtins.property
+    def choice(self) -> Global___Choices:
+        """One of several texts."""
+
+    def __init__(
+        self,
+        *,
+        json_object: _builtins.bool = ...,
+        json_schema: _builtins.str = ...,
+        regex: _builtins.str = ...,
+        grammar: _builtins.str = ...,
+        choice: Global___Choices | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "form", b"form", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "form", b"form", "grammar", b"grammar", "json_object", b"json_object", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["json_object", "json_schema", "regex", "grammar", "choice"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___StructuredOutput: _TypeAlias = StructuredOutput  # noqa: Y015
+
+@_typing.final
 class GenerateRequest(_message.Message):
     """Request for generated text."""
 
@@ -466,6 +538,7 @@ class GenerateRequest(_message.Message):
     STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
+    STRUCTURED_OUTPUT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The base model's or a loaded adapter's name, or "router" for a plan over adapters; empty is the
     base model.
@@ -511,6 +584,12 @@ class GenerateRequest(_message.Message):
     def plan(self) -> _containers.RepeatedCompositeFieldContainer[Global___MacroAction]:
         """Plan to run instead of the policy's; only with the model "router", 1 to 3 steps."""
 
+    @_builtins.property
+    def structured_output(self) -> Global___StructuredOutput:
+        """Form of the output; excludes min_tokens and ignore_eos. The safety sidecar withholds such an
+        output instead of redacting a part of it. Unset: any text.
+        """
+
     def __init__(
         self,
         *,
@@ -527,10 +606,11 @@ class GenerateRequest(_message.Message):
         stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
         plan: _abc.Iterable[Global___MacroAction] | None = ...,
         session: _builtins.str = ...,
+        structured_output: Global___StructuredOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "prompt", b"prompt", "sampling", b"sampling", "structured_output", b"structured_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "model", b"model", "plan", b"plan", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "model", b"model", "plan", b"plan", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "structured_output", b"structured_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter_from_message: _TypeAlias = _typing.Literal["adapter_from_message"]  # noqa: Y015
     _WhichOneofArgType__adapter_from_message: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message"]  # noqa: Y015

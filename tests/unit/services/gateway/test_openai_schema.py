@@ -161,7 +161,6 @@ def test_values_that_ask_for_nothing_change_nothing(name: str, value: Any) -> No
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("functions", [{"name": "f"}]),
-        ("response_format", {"type": "json_object"}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "mp3"}),
         ("web_search_options", {}),
