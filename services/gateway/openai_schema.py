@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, only
 from bem_fleet.services.gateway.openai_messages import Message
+from bem_fleet.services.gateway.openai_tools import ToolChoice, ToolDefinition, Tools
 from bem_fleet.services.gateway.response_format import ResponseFormat, StructuredOutputs
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -126,8 +127,11 @@ class ChatRequest(GenerationFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
-    # Hints to models that reason or call tools; these models do neither.
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+
+    # Hints to models that reason, which these models do not.
     reasoning_effort: str | None = None
     verbosity: str | None = None
     # The predicted output of a caller makes an answer faster, never different.
@@ -140,14 +144,12 @@ class ChatRequest(GenerationFields):
     function_call: Annotated[Any, only("none", "auto")] = None
     functions: Annotated[Any, only([])] = None
     modalities: Annotated[Any, only(["text"])] = None
-    tool_choice: Annotated[Any, only("none", "auto")] = None
-    tools: Annotated[Any, only([])] = None
     web_search_options: Annotated[Any, only()] = None
 
     @field_validator("messages")
     @classmethod
     def _has_text(cls, messages: list[Message]) -> list[Message]:
-        if not any(message.text for message in messages):
+        if not any(message.text or message.tool_calls for message in messages):
             raise PydanticCustomError(
                 "no_text", "no message has text; at least one must; write a message"
             )
@@ -160,11 +162,18 @@ class ChatRequest(GenerationFields):
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true; set it")
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice asks for a call; give tools")
         if self.continue_final_message and self.add_generation_prompt:
             raise ValueError(
                 "continue_final_message excludes add_generation_prompt; set only one of them"
             )
         return self
+
+    @property
+    def offered_tools(self) -> list[ToolDefinition]:
+        """Tools that the answer may call."""
+        return [] if self.tool_choice == "none" else (self.tools or [])
 
     @property
     def logprob_count(self) -> int | None:

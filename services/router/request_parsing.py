@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bem.engine import GenerationRequest
+from bem.engine import GenerationRequest, OutputForm
 from bem.errors import InvalidRequestError
 from bem_fleet.services.router.context_limit import DefaultTokens, output_limit
 from bem_fleet.services.router.output_forms import parse_form
@@ -78,8 +78,16 @@ class RequestParser:
             adapter_start=self._renderer.adapter_start(request, ids),
             safety_strength=safety_strength,
             deadline=deadline,
-            form=parse_form(request),
+            form=self._form(request),
         )
+
+    def _form(self, request: pb.GenerateRequest) -> OutputForm | None:
+        form, calls = parse_form(request), self._renderer.tool_form(request)
+        if form and calls:
+            raise InvalidRequestError(
+                "structured_output", "excludes chat.tools; leave one of them out"
+            )
+        return form or calls
 
     def _stop_token_ids(self, tokens: Sequence[int]) -> frozenset[int]:
         if len(tokens) > MAX_STOP_TOKENS:

@@ -22,8 +22,8 @@ from torch import Tensor
 from bem.backbone import Backbone
 from bem.errors import InvalidRequestError
 
-FormKind = Literal["json_object", "json_schema", "regex", "grammar", "choice"]
-FIELD = "structured_output"
+FormKind = Literal["json_object", "json_schema", "regex", "grammar", "choice", "tools"]
+FIELD, TOOLS_FIELD = "structured_output", "chat.tools"
 MAX_FORM_CHARS = 65_536
 MAX_CHOICES, MAX_CHOICE_CHARS = 256, 1024
 # Brackets within brackets. Parsers recurse, and a stack that overflows ends the process.
@@ -32,7 +32,7 @@ _CACHED_GRAMMARS = 64
 _MAX_REASON = 300
 # Later options win over those that a schema names itself under "x-guidance". Between two tokens of
 # JSON stands a blank or a line break with an indent: small models write blanks for ever.
-_JSON_OPTIONS: Any = {
+JSON_OPTIONS: Any = {
     "item_separator": ",",
     "key_separator": ":",
     "whitespace_pattern": r"( |\n {0,20})",
@@ -48,7 +48,8 @@ class OutputForm:
     """Form that a whole output has.
 
     Attributes:
-        kind: Language in which ``text`` describes the form.
+        kind: Language in which ``text`` describes the form; ``tools`` is a grammar that
+            ``bem.engine.tool_grammar`` wrote.
         text: JSON Schema as JSON text, regular expression, or grammar in llguidance's dialect of
             Lark; at most 65,536 characters, empty for ``json_object`` and ``choice``.
         choices: Texts of which one is the output, for ``choice``: 1 to 256 different ones of 1 to
@@ -62,7 +63,7 @@ class OutputForm:
     @property
     def field(self) -> str:
         """Name of the request field that errors report."""
-        return f"{FIELD}.{self.kind}"
+        return TOOLS_FIELD if self.kind == "tools" else f"{FIELD}.{self.kind}"
 
 
 class Grammar:
@@ -251,7 +252,7 @@ def _source(form: OutputForm) -> str:
     check_form(form)
     if form.kind == "regex":
         return str(LLMatcher.grammar_from_regex(form.text))
-    if form.kind == "grammar":
+    if form.kind in ("grammar", "tools"):
         return str(LLMatcher.grammar_from_lark(form.text))
     if form.kind == "choice":
         quoted = " | ".join(json.dumps(one, ensure_ascii=False) for one in form.choices)
@@ -260,7 +261,7 @@ def _source(form: OutputForm) -> str:
     try:
         if not isinstance(json.loads(text), dict):
             raise InvalidRequestError(form.field, "is no JSON object; a schema is an object")
-        return str(LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS))
+        return str(LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS))
     except ValueError as err:
         raise InvalidRequestError(form.field, f"is not valid JSON: {err}") from err
 
