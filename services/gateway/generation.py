@@ -100,7 +100,10 @@ def router_requests(
 def _inputs(body: ChatRequest | CompletionRequest) -> list[dict[str, Any]]:
     """Return the input of each prompt, by the name of its field in the router's request."""
     if isinstance(body, CompletionRequest):
-        return [{"prompt": _unicode(prompt, "prompt")} for prompt in body.prompt]
+        return [
+            {"prompt": _unicode(one, "prompt")} if isinstance(one, str) else {"prompt_ids": one}
+            for one in body.prompt
+        ]
     roles = {"developer": "system"}
     chat = pb.ChatPrompt(
         messages=[

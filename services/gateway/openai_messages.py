@@ -53,9 +53,7 @@ class Message(OpenAIBody):
     @model_validator(mode="after")
     def _has_its_call(self) -> "Message":
         if (self.role == "tool") != (self.tool_call_id is not None):
-            raise ValueError(
-                "tool_call_id belongs to the role 'tool' and is needed there"
-            )
+            raise ValueError("tool_call_id belongs to the role 'tool' and is needed there")
         if self.tool_calls and self.role != "assistant":
             raise ValueError("the member 'tool_calls' belongs to the role 'assistant'")
         return self

@@ -22,6 +22,7 @@ from bem_fleet.services.gateway.plan_header import plan_headers
 from bem_fleet.services.gateway.request_context import session_of, until_disconnect
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
+from bem_fleet.services.gateway.token_routes import add_prompt_texts
 from bem_fleet.services.gateway.tool_calls import ToolCallReader, read_message
 from bem_fleet.services.gateway.withheld import (
     Withheld,
@@ -102,20 +103,20 @@ async def _models(request: Request) -> list[dict[str, Any]]:
     ]
 
 
+def _head(own_id: str, kind: str, model: str) -> dict[str, Any]:
+    return {"id": own_id, "object": kind, "created": int(time.time()), "model": model}
+
+
 async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> Response:
     state, request_id = state_of(request), logs.request_id.get()
     session = session_of(request.headers, body.user)
     requests = router_requests(body, session)
-    head = {
-        "id": f"{id_prefix}-{request_id}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": body.model,
-    }
+    head = _head(f"{id_prefix}-{request_id}", kind, body.model)
     timeout_s = state.settings.request_timeout_s
     stub = state.openai_mission.router.stub(session, request_id)
     concurrency = state.settings.choice_concurrency
     try:
+        await add_prompt_texts(stub, requests)
         if body.stream:
             deltas = stream_choices(stub, requests, timeout_s, concurrency=concurrency)
             # Before the response, so that an early error has its status.

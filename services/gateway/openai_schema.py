@@ -2,16 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, only
+from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, as_prompts, only
 from bem_fleet.services.gateway.openai_messages import Message
 from bem_fleet.services.gateway.openai_tools import ToolChoice, ToolDefinition, Tools
 from bem_fleet.services.gateway.response_format import ResponseFormat, StructuredOutputs
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_MESSAGES = 256
 MAX_LOGPROBS = 20
 MAX_STOP_TOKENS = 128
+MAX_PROMPT_IDS = 1_048_576
 _INT32 = 2**31 - 1
 TokenId = Annotated[int, Field(ge=0, le=_INT32)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -190,8 +191,16 @@ class CompletionRequest(GenerationFields):
     """Body of ``POST /v1/completions``."""
 
     prompt: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        BeforeValidator(as_list),
+        list[
+            Annotated[
+                Annotated[str, Field(min_length=1), Tag("text")]
+                | Annotated[
+                    list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_IDS), Tag("ids")
+                ],
+                Discriminator(lambda one: "ids" if isinstance(one, list) else "text"),
+            ]
+        ],
+        BeforeValidator(as_prompts),
         Field(min_length=1, max_length=16),
     ]
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)

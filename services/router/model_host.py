@@ -11,6 +11,7 @@ from bem.adapters.bank import LoadedAdapter
 from bem.backbone import VERSION_CHARS, Backbone
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
+from bem.engine.detokenizer import TokenBytes
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
@@ -84,6 +85,7 @@ class ModelHost:
         self.started_unix_s = int(time.time())
         self._engine = engine
         self._parser = RequestParser(backbone.tokenizer, engine.context_tokens, default_tokens)
+        self._token_bytes = TokenBytes(backbone.tokenizer)
         self._folder = (
             AdapterFolder(adapter_folder) if isinstance(adapter_folder, Path) else adapter_folder
         )
@@ -125,6 +127,28 @@ class ModelHost:
             adapter_version: Digest of an adapter version; empty for the base model.
         """
         return self.backbone.model_version(adapter_version)
+
+    def tokenize(self, request: pb.GenerateRequest) -> list[int]:
+        """Return the token ids of a request's rendered prompt, of any length.
+
+        Raises:
+            AdapterNotFoundError: The model is not loaded.
+            InvalidRequestError: The input is malformed.
+        """
+        self.find_adapter(request.model)
+        return self._parser.prompts.prompt_ids(request)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids.
+
+        Raises:
+            InvalidRequestError: The model has no such token.
+        """
+        return self._parser.prompts.text_of(ids)
+
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token."""
+        return [self._token_bytes(token) for token in ids]
 
     def parse(
         self,

@@ -7,6 +7,7 @@ from bem.engine import OutputForm
 from bem.errors import InvalidRequestError
 from bem.prompt_encoding import PromptEncoder
 from bem_fleet.services.router.context_limit import ContextOverflowError, input_field
+from bem_fleet.services.router.sampling_parsing import check_token
 from bem_fleet.services.router.tool_messages import ToolTemplate
 from bemfleet.router.v1 import router_pb2 as pb
 
@@ -25,6 +26,7 @@ class PromptRenderer:
     """
 
     def __init__(self, tokenizer: Any, context_tokens: int) -> None:
+        self._tokenizer = tokenizer
         self._encoder = PromptEncoder(tokenizer)
         self._tools = ToolTemplate(tokenizer)
         self._context_tokens = context_tokens
@@ -36,12 +38,16 @@ class PromptRenderer:
             ContextOverflowError: The input is so long that it is refused without encoding it.
             InvalidRequestError: The input has no text, or the chat template refuses it.
         """
+        if request.WhichOneof("input") == "chat" and request.prompt_ids:
+            raise InvalidRequestError("prompt_ids", "excludes chat; leave one of them out")
         if request.WhichOneof("input") != "chat":
             if not request.prompt:
                 raise InvalidRequestError(
                     "prompt", "is empty; give a prompt or a chat with messages"
                 )
             self._check_length(request, len(request.prompt))
+            if request.prompt_ids:
+                return self._own_ids(request)
             return self._encoder.encode_text(request.prompt, begins_sequence=True)
         _check_conversation(request.chat)
         self._tools.check(request.chat)
@@ -76,6 +82,27 @@ class PromptRenderer:
         # The common prefix: a template may end a shorter conversation in another way.
         pairs = enumerate(zip(ids, start, strict=False))
         return next((index for index, (one, other) in pairs if one != other), len(start))
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens spelled.
+
+        Raises:
+            InvalidRequestError: The model has no such token.
+        """
+        for token in ids:
+            check_token("ids", token, len(self._tokenizer))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _own_ids(self, request: pb.GenerateRequest) -> list[int]:
+        """Return the ids that a request gives, if their text is its prompt, which is judged."""
+        for token in request.prompt_ids:
+            check_token("prompt_ids", token, len(self._tokenizer))
+        ids = list(request.prompt_ids)
+        if self.text_of(ids) != request.prompt:
+            raise InvalidRequestError(
+                "prompt_ids", "prompt is not their text; send what Detokenize returns as prompt"
+            )
+        return ids
 
     def tool_form(self, request: pb.GenerateRequest) -> OutputForm | None:
         """Return the form of an answer that may call tools; None if there are none."""

@@ -25,12 +25,15 @@ class RequestParser:
         tokenizer: Tokenizer of the model, with a chat template.
         context_tokens: Limit of prompt and output together, in tokens.
         defaults: Output limits of requests that set none.
+
+    Attributes:
+        prompts: Renders the input of requests.
     """
 
     def __init__(
         self, tokenizer: Any, context_tokens: int, defaults: DefaultTokens | None = None
     ) -> None:
-        self._renderer = PromptRenderer(tokenizer, context_tokens)
+        self.prompts = PromptRenderer(tokenizer, context_tokens)
         self._vocabulary = len(tokenizer)
         self._context_tokens = context_tokens
         self._defaults = defaults or DefaultTokens()
@@ -58,7 +61,7 @@ class RequestParser:
         check_range("adapter_scale", scale, 0, 2)
         sampling = parse_sampling(request.sampling, self._vocabulary)
         stop, stop_tokens = _stop(request.stop), self._stop_token_ids(request.stop_token_ids)
-        ids = self._renderer.prompt_ids(request)
+        ids = self.prompts.prompt_ids(request)
         max_tokens = output_limit(
             request,
             prompt_tokens=len(ids),
@@ -75,14 +78,14 @@ class RequestParser:
             ignore_eos=request.ignore_eos,
             adapter=adapter,
             adapter_scale=scale,
-            adapter_start=self._renderer.adapter_start(request, ids),
+            adapter_start=self.prompts.adapter_start(request, ids),
             safety_strength=safety_strength,
             deadline=deadline,
             form=self._form(request),
         )
 
     def _form(self, request: pb.GenerateRequest) -> OutputForm | None:
-        form, calls = parse_form(request), self._renderer.tool_form(request)
+        form, calls = parse_form(request), self.prompts.tool_form(request)
         if form and calls:
             raise InvalidRequestError(
                 "structured_output", "excludes chat.tools; leave one of them out"

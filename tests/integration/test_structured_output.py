@@ -13,7 +13,7 @@ import pytest
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from grpc import StatusCode, aio
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tests.integration.openai_clients import openai_client
 from tests.integration.routers import tiny_router
@@ -25,6 +25,7 @@ ASK: dict[str, Any] = {"model": "alpha", "messages": HELLO, "max_tokens": 300, "
 class Step(BaseModel):
     """Part of an answer."""
 
+    model_config = ConfigDict(extra="forbid")
     kind: Literal["add", "drop"]
     amount: int = Field(ge=0, le=99)
 
@@ -32,6 +33,7 @@ class Step(BaseModel):
 class Answer(BaseModel):
     """Answer with nested parts, which pydantic writes as definitions."""
 
+    model_config = ConfigDict(extra="forbid")
     steps: list[Step] = Field(min_length=1, max_length=2)
     final: bool
 

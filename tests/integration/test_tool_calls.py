@@ -47,7 +47,7 @@ async def test_a_required_call_has_arguments_of_its_schema(client: openai.AsyncO
     """One call, no text, and OpenAI's reason; so on an adapter."""
     for model in ("tiny", "beta"):
         choice = (await client.chat.completions.create(**{**ONE, "model": model})).choices[0]
-        (call,) = choice.message.tool_calls or ()
+        (call,) = choice.message.tool_calls or []
         assert call.type == "function"
         arguments = json.loads(call.function.arguments)
         assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
@@ -61,7 +61,7 @@ async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI
     """The other tool is no choice."""
     named: Any = {"type": "function", "function": {"name": "weather"}}
     choice = (await client.chat.completions.create(**{**ONE, "tool_choice": named})).choices[0]
-    (call,) = choice.message.tool_calls or ()
+    (call,) = choice.message.tool_calls or []
 
     assert call.type == "function"
     assert call.function.name == "weather"
@@ -69,10 +69,10 @@ async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI
 
 async def test_streamed_calls_are_the_whole_ones(client: openai.AsyncOpenAI) -> None:
     """Deltas have OpenAI's form: the name with the id first, then pieces of the arguments."""
-    whole = (await client.chat.completions.create(**ONE)).choices[0].message.tool_calls or ()
+    whole = (await client.chat.completions.create(**ONE)).choices[0].message.tool_calls or []
     stream = await client.chat.completions.create(**ONE, stream=True)
     choices = [chunk.choices[0] async for chunk in stream]
-    parts = [part for one in choices for part in one.delta.tool_calls or ()]
+    parts = [part for one in choices for part in one.delta.tool_calls or []]
     functions = [part.function for part in parts if part.function]
 
     assert [part.index for part in parts] == [0] * len(parts)
@@ -87,7 +87,7 @@ async def test_streamed_calls_are_the_whole_ones(client: openai.AsyncOpenAI) -> 
 async def test_a_conversation_goes_on_with_results(client: openai.AsyncOpenAI) -> None:
     """The client sends the answer's message back, and a message with the result."""
     message = (await client.chat.completions.create(**ONE)).choices[0].message
-    (call,) = message.tool_calls or ()
+    (call,) = message.tool_calls or []
     result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
     turns: Any = [*HELLO, message, result]
     free = {**ASK, "messages": turns, "max_tokens": 20}

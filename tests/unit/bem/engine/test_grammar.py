@@ -49,11 +49,12 @@ def compiler() -> GrammarCompiler:
 def accepts(compiler: GrammarCompiler, form: OutputForm, text: str) -> bool:
     """Return whether a text has a form: every token is allowed, and at its end the end token."""
     mask = compiler.compile(form).begin()
-    for token in encode(text):
+    tokens = encode(text)
+    for index, token in enumerate(tokens):
         if not mask.allowed()[token]:
             return False
         if mask.advance(token):
-            return token == encode(text)[-1]
+            return index == len(tokens) - 1
     return bool(mask.allowed()[min(tiny_backbone().end_token_ids)])
 
 
@@ -182,7 +183,9 @@ def run(engine: LLMEngine) -> None:
         engine.turn()
 
 
-def asked(form: OutputForm | None, seed: int, adapter: str | None = None) -> GenerationRequest:
+def sampled_request(
+    form: OutputForm | None, seed: int, adapter: str | None = None
+) -> GenerationRequest:
     """A sampled request."""
     return GenerationRequest(
         encode("hello"), Sampling(seed=seed), max_tokens=200, form=form, adapter=adapter
@@ -192,11 +195,11 @@ def asked(form: OutputForm | None, seed: int, adapter: str | None = None) -> Gen
 def test_forms_free_text_and_adapters_run_in_one_batch(engine: LLMEngine) -> None:
     """Each row has its own form, free text is as it is alone, and the same seed gives the same."""
     rows = [
-        asked(FORMS["json_schema"], 1, "alpha"),
-        asked(FORMS["regex"], 2, "beta"),
-        asked(None, 3),
-        asked(FORMS["grammar"], 4),
-        asked(FORMS["choice"], 5, "alpha"),
+        sampled_request(FORMS["json_schema"], 1, "alpha"),
+        sampled_request(FORMS["regex"], 2, "beta"),
+        sampled_request(None, 3),
+        sampled_request(FORMS["grammar"], 4),
+        sampled_request(FORMS["choice"], 5, "alpha"),
     ]
     alone = []
     for row in rows:
@@ -217,8 +220,8 @@ def test_forms_free_text_and_adapters_run_in_one_batch(engine: LLMEngine) -> Non
 
 def test_an_output_that_the_limit_cuts_says_so(engine: LLMEngine) -> None:
     """A cut output ends with the reason length, a complete one with stop at its last token."""
-    exact, _ = submit(engine, replace_limit(asked(OutputForm("regex", "abc"), 1), 3))
-    cut, _ = submit(engine, replace_limit(asked(OutputForm("regex", "abc"), 1), 2))
+    exact, _ = submit(engine, replace_limit(sampled_request(OutputForm("regex", "abc"), 1), 3))
+    cut, _ = submit(engine, replace_limit(sampled_request(OutputForm("regex", "abc"), 1), 2))
     run(engine)
 
     text, end = last(exact)
@@ -255,7 +258,7 @@ def test_bias_and_penalties_cannot_leave_the_form(engine: LLMEngine) -> None:
 
 def test_a_refused_form_takes_no_slot(engine: LLMEngine) -> None:
     """The request fails by name, and the engine serves all its rows afterwards."""
-    refused, _ = submit(engine, asked(schema_form({"not": {}}), 1))
+    refused, _ = submit(engine, sampled_request(schema_form({"not": {}}), 1))
     run(engine)
     with pytest.raises(InvalidRequestError, match="not"):
         refused.deltas()

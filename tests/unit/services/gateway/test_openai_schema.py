@@ -43,7 +43,7 @@ def test_every_error_in_a_nested_field_has_its_path(model: type[Any]) -> None:
     body = {"model": "m", "messages": [{"role": "robot", "content": "x"}], "prompt": [""]}
     with pytest.raises(ValidationError) as caught:
         model.model_validate(body)
-    params = {from_validation([error]).body["param"] for error in caught.value.errors()}
+    params = {from_validation([error], body).body["param"] for error in caught.value.errors()}
 
     assert params & {"messages.0.role", "prompt.0"}
 

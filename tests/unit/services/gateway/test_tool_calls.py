@@ -15,7 +15,7 @@ WANTED = [("find", {"q": "a}\n<b"}), ("stop-1", {})]
 
 def joined(deltas: list[dict[str, Any]]) -> tuple[str, list[tuple[str, Any]]]:
     """Return the text and the calls that a client puts together from deltas."""
-    content, calls = "", {}
+    content, calls = "", dict[int, dict[str, str]]()
     for delta in deltas:
         content += delta.get("content", "")
         for part in delta.get("tool_calls", ()):
