@@ -47,15 +47,19 @@ class PromptEncoder:
 
     def encode_chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
         """Return the token ids of a conversation in the model's chat template.
 
         Args:
-            messages: Messages with ``role`` and ``content``, oldest first.
+            messages: Messages with ``role`` and ``content``, oldest first; those of the assistant
+                may have ``tool_calls``.
+            tools: Tools that the template describes to the model; None for none. Names of members
+                within them and within calls must have no control tokens.
             add_generation_prompt: Whether to open the assistant's turn after the last message.
             continue_final_message: Whether the last message stays open, so that the model
                 continues it; excludes ``add_generation_prompt``.
@@ -70,6 +74,7 @@ class PromptEncoder:
         try:
             ids: list[int] = self._tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
+                tools=[dict(tool) for tool in tools] if tools else None,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 tokenize=True,

@@ -51,6 +51,7 @@ _RAW_CONTENTS = ("inference.ModelInferRequest", "inference.ModelInferResponse")
 _STREAM_RESPONSE = "inference.ModelStreamInferResponse"
 _STRINGS = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 _ROLES: dict[str, text_pb2.TextRole.ValueType] = {}
+_EXACT: dict[str, bool] = {}
 
 
 def field_options(field: FieldDescriptor) -> descriptor_pb2.FieldOptions:
@@ -173,6 +174,24 @@ def texts(message: Message, path: str = "") -> Iterator[tuple[str, int, str]]:
             if role not in _NOT_JUDGED:
                 for one in value if field.is_repeated else (value,):
                     yield from ((name, role, text) for text in _field_texts(field, one))
+
+
+def asks_exact_answer(request: Message) -> bool:
+    """Return whether a field with option ``exact_answer`` is set in a request, at any depth."""
+    fields = request.ListFields()
+    return any(_is_exact(field) for field, _ in fields) or any(
+        asks_exact_answer(value)
+        for field, value in fields
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not field.is_repeated
+    )
+
+
+def _is_exact(field: FieldDescriptor) -> bool:
+    exact = _EXACT.get(field.full_name)
+    if exact is None:
+        exact = field_options(field).Extensions[text_pb2.exact_answer]
+        _EXACT[field.full_name] = exact
+    return exact
 
 
 def _model_paths(message: Descriptor, parents: frozenset[str]) -> Iterator[str]:

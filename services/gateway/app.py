@@ -10,6 +10,7 @@ from bem_fleet.services.gateway import (
     memory_routes,
     mission_routes,
     openai_routes,
+    token_routes,
     validation_routes,
 )
 from bem_fleet.services.gateway.access_control import AccessMiddleware
@@ -72,7 +73,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         app.add_exception_handler(error, error_response)
     for module in (
         *(openai_routes, adapter_routes, memory_routes, mission_routes),
-        *(feedback, validation_routes),
+        *(feedback, token_routes, validation_routes),
     ):
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)

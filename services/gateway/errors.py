@@ -188,7 +188,9 @@ def _own_path(place: Sequence[Any], body: Any) -> list[Any]:
         if isinstance(body, dict):
             body = body.get(part)
         elif isinstance(body, list):
-            body = body[part] if isinstance(part, int) and part < len(body) else None
+            if not isinstance(part, int):  # the tag of a union
+                continue
+            body = body[part] if part < len(body) else None
         else:
             break
         path.append(part)

@@ -5,6 +5,7 @@ The router's own messages are the output deltas: a streamed choice is a series o
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -16,7 +17,9 @@ from bem_fleet.services.gateway.call_slots import CallSlots
 from bem_fleet.services.gateway.canary_routing import CanaryStub
 from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
+from bem_fleet.services.gateway.openai_tools import NamedTool
 from bem_fleet.services.gateway.request_context import until_disconnect
+from bem_fleet.services.gateway.response_format import structured_output
 from bem_fleet.services.gateway.withheld import Withheld, withheld_by, withheld_output
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import Request
@@ -89,6 +92,9 @@ def router_requests(
             if body.output_limit:
                 request.max_tokens = body.output_limit
             _copy_sampling(request, body)
+            form = structured_output(body.response_format, body.structured_outputs)
+            if form is not None:
+                request.structured_output.CopyFrom(form)
             if body.seed is not None:  # wraps around within a signed 64-bit integer
                 request.sampling.seed = (body.seed + choice + 2**63) % 2**64 - 2**63
             requests.append(request)
@@ -98,21 +104,53 @@ def router_requests(
 def _inputs(body: ChatRequest | CompletionRequest) -> list[dict[str, Any]]:
     """Return the input of each prompt, by the name of its field in the router's request."""
     if isinstance(body, CompletionRequest):
-        return [{"prompt": _unicode(prompt, "prompt")} for prompt in body.prompt]
+        return [
+            {"prompt": _unicode(one, "prompt")} if isinstance(one, str) else {"prompt_ids": one}
+            for one in body.prompt
+        ]
     roles = {"developer": "system"}
     chat = pb.ChatPrompt(
         messages=[
             pb.ChatMessage(
                 role=roles.get(message.role, message.role),
                 content=_unicode(message.text, f"messages.{index}.content"),
+                tool_call_id=_unicode(message.tool_call_id or "", f"messages.{index}.tool_call_id"),
+                tool_calls=[
+                    pb.ToolCall(
+                        id=_unicode(call.id, f"messages.{index}.tool_calls"),
+                        name=call.function.name,
+                        arguments=_unicode(call.function.arguments, f"messages.{index}.tool_calls"),
+                    )
+                    for call in message.tool_calls or ()
+                ],
             )
             for index, message in enumerate(body.messages)
         ],
         continue_final_message=bool(body.continue_final_message),
     )
+    _copy_tools(chat, body)
     if body.add_generation_prompt is not None:
         chat.add_generation_prompt = body.add_generation_prompt
     return [{"chat": chat}]
+
+
+def _copy_tools(chat: pb.ChatPrompt, body: ChatRequest) -> None:
+    """Copy the tools that the answer may call, and the choice among them."""
+    for index, tool in enumerate(body.offered_tools):
+        own, path = tool.function, f"tools.{index}.function"
+        chat.tools.add(
+            name=own.name,
+            description=_unicode(own.description or "", f"{path}.description"),
+            parameters="" if own.parameters is None else json.dumps(own.parameters),
+        )
+    if not chat.tools:
+        return
+    if isinstance(body.tool_choice, NamedTool):
+        chat.tool_name = body.tool_choice.function.name
+    elif body.tool_choice == "required":
+        chat.tool_choice = pb.TOOL_CHOICE_REQUIRED
+    if body.parallel_tool_calls is not None:
+        chat.parallel_tool_calls = body.parallel_tool_calls
 
 
 def _copy_sampling(request: pb.GenerateRequest, body: ChatRequest | CompletionRequest) -> None:

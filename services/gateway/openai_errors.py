@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import grpc
 from bem_fleet.services.gateway.errors import ApiError, from_rpc
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
+from bem_fleet.services.gateway.response_format import field_names
 from fleet import wire
 from fleet.errors import details_of
 
@@ -25,6 +26,8 @@ def completion_error(err: grpc.RpcError, body: ChatRequest | CompletionRequest) 
         error.rename("max_tokens", "max_completion_tokens")
     if chat:
         error.rename("logprobs", "top_logprobs")
+    for field, name in field_names(body).items():
+        error.rename(field, name)
     return error
 
 

@@ -55,6 +55,13 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def as_prompts(value: Any) -> Any:
+    """Read one text, or the token ids of one text, as a list of one prompt."""
+    if isinstance(value, list) and value and isinstance(value[0], int):
+        return [value]
+    return as_list(value)
+
+
 def _same(value: Any, other: Any) -> bool:
     # True equals 1 in Python, but not in JSON.
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from bem_fleet.services.gateway.openai_fields import OpenAIBody, only
+from bem_fleet.services.gateway.openai_tools import Calls
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -33,7 +34,7 @@ class Message(OpenAIBody):
     Reasoning, annotations and the id of an answer are no part of the prompt.
     """
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: list[ContentPart] | None = Field(None, validate_default=True)
     name: str | None = Field(None, max_length=64)
     refusal: str | None = None
@@ -46,7 +47,16 @@ class Message(OpenAIBody):
 
     audio: Annotated[Any, only()] = None
     function_call: Annotated[Any, only()] = None
-    tool_calls: Annotated[Any, only([])] = None
+    tool_calls: Calls | None = None
+    tool_call_id: str | None = Field(None, min_length=1, max_length=128)
+
+    @model_validator(mode="after")
+    def _has_its_call(self) -> "Message":
+        if (self.role == "tool") != (self.tool_call_id is not None):
+            raise ValueError("tool_call_id belongs to the role 'tool' and is needed there")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("the member 'tool_calls' belongs to the role 'assistant'")
+        return self
 
     @field_validator("content", mode="before")
     @classmethod

@@ -22,6 +22,8 @@ from bem_fleet.services.gateway.plan_header import plan_headers
 from bem_fleet.services.gateway.request_context import session_of, until_disconnect
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
+from bem_fleet.services.gateway.token_routes import add_prompt_texts
+from bem_fleet.services.gateway.tool_calls import ToolCallReader, read_message
 from bem_fleet.services.gateway.withheld import (
     Withheld,
     content_filter_headers,
@@ -101,20 +103,20 @@ async def _models(request: Request) -> list[dict[str, Any]]:
     ]
 
 
+def _head(own_id: str, kind: str, model: str) -> dict[str, Any]:
+    return {"id": own_id, "object": kind, "created": int(time.time()), "model": model}
+
+
 async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> Response:
     state, request_id = state_of(request), logs.request_id.get()
     session = session_of(request.headers, body.user)
     requests = router_requests(body, session)
-    head = {
-        "id": f"{id_prefix}-{request_id}",
-        "object": kind,
-        "created": int(time.time()),
-        "model": body.model,
-    }
+    head = _head(f"{id_prefix}-{request_id}", kind, body.model)
     timeout_s = state.settings.request_timeout_s
     stub = state.openai_mission.router.stub(session, request_id)
     concurrency = state.settings.choice_concurrency
     try:
+        await add_prompt_texts(stub, requests)
         if body.stream:
             deltas = stream_choices(stub, requests, timeout_s, concurrency=concurrency)
             # Before the response, so that an early error has its status.
@@ -133,7 +135,8 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
     head["system_fingerprint"] = _fingerprint(choices)
     enabled = body.logprob_count is not None
     head["choices"] = [
-        _choice(choice, kind, LogprobFormatter(kind, enabled=enabled)) for choice in choices
+        _choice(choice, kind, LogprobFormatter(kind, enabled=enabled), tools=_has_tools(body))
+        for choice in choices
     ]
     head["usage"] = _usage(choices, body.choices_per_prompt)
     withheld = _withheld(choices)
@@ -160,7 +163,13 @@ def _filter_results(choice: ChoiceDelta) -> dict[str, Any]:
     return {"content_filter_result": result, "content_filter_results": result}
 
 
-def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict[str, Any]:
+def _has_tools(body: Body) -> bool:
+    return isinstance(body, ChatRequest) and bool(body.offered_tools)
+
+
+def _choice(
+    choice: ChoiceDelta, kind: str, formatter: LogprobFormatter, *, tools: bool
+) -> dict[str, Any]:
     shared = {
         "index": choice.index,
         "finish_reason": choice.finish_reason,
@@ -170,6 +179,10 @@ def _choice(choice: ChoiceDelta, kind: str, formatter: LogprobFormatter) -> dict
     if kind == "text_completion":
         return {**shared, "text": choice.output.text}
     message = {"role": "assistant", "content": choice.output.text, "refusal": None}
+    if tools:
+        message |= read_message(choice.output.text)
+        if "tool_calls" in message and shared["finish_reason"] == "stop":
+            shared["finish_reason"] = "tool_calls"
     return {**shared, "message": message}
 
 
@@ -232,6 +245,7 @@ class _ChunkEncoder:
         self._formatters: dict[int, LogprobFormatter] = {}
         self._choices_per_prompt = body.choices_per_prompt
         self._latest: dict[int, ChoiceDelta] = {}
+        self._readers: dict[int, ToolCallReader] | None = {} if _has_tools(body) else None
         options = body.stream_options
         self._shows_usage = bool(options and options.include_usage)
         self._continuous = bool(options and options.continuous_usage_stats)
@@ -248,13 +262,21 @@ class _ChunkEncoder:
                 opening = self._chunk(delta.index, role, None, None)
         if not self._head["system_fingerprint"]:  # several choices: another may have come first
             self._head["system_fingerprint"] = delta.output.model_version
-        text = delta.output.text
-        content: dict[str, Any] = {"text": text}
-        if self._chat:
-            content = {"delta": {"content": text} if text else {}}
+        content, reason = self._content(delta)
         logprobs = self._formatters[delta.index].format(delta.output.logprobs)
         content |= _filter_results(delta)
-        return opening + self._chunk(delta.index, content, delta.finish_reason, logprobs)
+        return opening + self._chunk(delta.index, content, reason, logprobs)
+
+    def _content(self, delta: ChoiceDelta) -> tuple[dict[str, Any], str | None]:
+        """Return the text of a delta, or its tool calls, and why the choice ended."""
+        text, reason = delta.output.text, delta.finish_reason
+        if not self._chat:
+            return {"text": text}, reason
+        if self._readers is None:
+            return {"delta": {"content": text} if text else {}}, reason
+        reader = self._readers.setdefault(delta.index, ToolCallReader())
+        parts = reader.read(text, ended=reason is not None)
+        return {"delta": parts}, "tool_calls" if reason == "stop" and reader.calls else reason
 
     def encode_usage(self) -> bytes:
         """Return the event with the token counts of all choices."""

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, only
+from bem_fleet.services.gateway.openai_fields import OpenAIBody, as_list, as_prompts, only
 from bem_fleet.services.gateway.openai_messages import Message
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from bem_fleet.services.gateway.openai_tools import ToolChoice, ToolDefinition, Tools
+from bem_fleet.services.gateway.response_format import ResponseFormat, StructuredOutputs
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 MAX_MESSAGES = 256
@@ -12,6 +14,7 @@ MAX_LOGPROBS = 20
 MAX_STOP_TOKENS = 128
 # Above the most that a router can allow, so that its own setting decides.
 MAX_ADAPTERS = 16
+MAX_PROMPT_IDS = 1_048_576
 _INT32 = 2**31 - 1
 TokenId = Annotated[int, Field(ge=0, le=_INT32)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -74,7 +77,14 @@ class ScaledAdapter(OpenAIBody):
 
 
 class GenerationFields(NeutralFields):
-    """Fields that chat and text completions share."""
+    """Fields that chat and text completions share.
+
+    ``response_format`` is OpenAI's and ``structured_outputs`` vLLM's way to say which form the
+    output has.
+    """
+
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     model: str = Field(min_length=1, max_length=256)
     max_tokens: int | None = Field(None, ge=1, le=_INT32)
@@ -104,6 +114,13 @@ class GenerationFields(NeutralFields):
     plan: Annotated[list[PlanStep], Field(min_length=1, max_length=3)] | None = None
     user: str | None = Field(None, max_length=256)
 
+    @model_validator(mode="after")
+    def _has_one_form(self) -> "GenerationFields":
+        wanted = self.response_format is not None and self.response_format.type != "text"
+        if wanted and self.structured_outputs is not None:
+            raise ValueError("response_format excludes structured_outputs; give one of them")
+        return self
+
     @property
     def choices_per_prompt(self) -> int:
         """Number of choices of each prompt."""
@@ -121,8 +138,11 @@ class ChatRequest(GenerationFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
 
-    # Hints to models that reason or call tools; these models do neither.
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+
+    # Hints to models that reason, which these models do not.
     reasoning_effort: str | None = None
     verbosity: str | None = None
     # The predicted output of a caller makes an answer faster, never different.
@@ -135,15 +155,12 @@ class ChatRequest(GenerationFields):
     function_call: Annotated[Any, only("none", "auto")] = None
     functions: Annotated[Any, only([])] = None
     modalities: Annotated[Any, only(["text"])] = None
-    response_format: Annotated[Any, only({"type": "text"})] = None
-    tool_choice: Annotated[Any, only("none", "auto")] = None
-    tools: Annotated[Any, only([])] = None
     web_search_options: Annotated[Any, only()] = None
 
     @field_validator("messages")
     @classmethod
     def _has_text(cls, messages: list[Message]) -> list[Message]:
-        if not any(message.text for message in messages):
+        if not any(message.text or message.tool_calls for message in messages):
             raise PydanticCustomError(
                 "no_text", "no message has text; at least one must; write a message"
             )
@@ -156,11 +173,18 @@ class ChatRequest(GenerationFields):
             raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs to be true; set it")
+        if not self.tools and self.tool_choice not in (None, "none", "auto"):
+            raise ValueError("tool_choice asks for a call; give tools")
         if self.continue_final_message and self.add_generation_prompt:
             raise ValueError(
                 "continue_final_message excludes add_generation_prompt; set only one of them"
             )
         return self
+
+    @property
+    def offered_tools(self) -> list[ToolDefinition]:
+        """Tools that the answer may call."""
+        return [] if self.tool_choice == "none" else (self.tools or [])
 
     @property
     def logprob_count(self) -> int | None:
@@ -177,8 +201,16 @@ class CompletionRequest(GenerationFields):
     """Body of ``POST /v1/completions``."""
 
     prompt: Annotated[
-        list[Annotated[str, Field(min_length=1)]],
-        BeforeValidator(as_list),
+        list[
+            Annotated[
+                Annotated[str, Field(min_length=1), Tag("text")]
+                | Annotated[
+                    list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_IDS), Tag("ids")
+                ],
+                Discriminator(lambda one: "ids" if isinstance(one, list) else "text"),
+            ]
+        ],
+        BeforeValidator(as_prompts),
         Field(min_length=1, max_length=16),
     ]
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)

@@ -10,8 +10,9 @@ from typing import Protocol
 from bem.adapters.loaded import LoadedAdapter
 from bem.backbone import VERSION_CHARS, Backbone
 from bem.composition.composer import MAX_ADAPTERS
-from bem.engine import GenerationRequest, LLMEngine, OutputDelta, RequestHandle
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
+from bem.engine.detokenizer import TokenBytes
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
 from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
@@ -37,6 +38,10 @@ class EngineClient(Protocol):
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> RequestHandle:
         """Enqueue a request."""
+        ...
+
+    def prepare(self, form: OutputForm) -> None:
+        """Compile the form of an output; blocks."""
         ...
 
     def adapters(self) -> list[LoadedAdapter]:
@@ -88,11 +93,14 @@ class ModelHost:
             default_tokens,
             composed_adapters=composed_adapters,
         )
+        self._token_bytes = TokenBytes(backbone.tokenizer)
         self._folder = (
             AdapterFolder(adapter_folder) if isinstance(adapter_folder, Path) else adapter_folder
         )
         self._safety_strength = safety_strength
         self._safety_floor = safety_floor
+        # One at a time: a complex form takes a core for up to a second.
+        self._preparing = asyncio.Semaphore()
 
     @property
     def context_tokens(self) -> int:
@@ -131,6 +139,28 @@ class ModelHost:
         """
         return self.backbone.model_version(adapter_version)
 
+    def tokenize(self, request: pb.GenerateRequest) -> list[int]:
+        """Return the token ids of a request's rendered prompt, of any length.
+
+        Raises:
+            AdapterNotFoundError: The model is not loaded.
+            InvalidRequestError: The input is malformed.
+        """
+        self.find_adapter(request.model)
+        return self._parser.prompts.prompt_ids(request)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids.
+
+        Raises:
+            InvalidRequestError: The model has no such token.
+        """
+        return self._parser.prompts.text_of(ids)
+
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each token."""
+        return [self._token_bytes(token) for token in ids]
+
     def parse(
         self,
         request: pb.GenerateRequest,
@@ -163,7 +193,12 @@ class ModelHost:
         return replace(parsed, client=principal.get().name)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
-        """Yield the output deltas of a request; closing the iterator early frees its slot."""
+        """Yield the output deltas of a request; closing the iterator early frees its slot.
+
+        Raises:
+            BemError: The request is refused or dropped.
+        """
+        await self._prepare(request)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()
         handle = self._engine.submit(
@@ -186,7 +221,12 @@ class ModelHost:
             handle.cancel()
 
     async def complete(self, request: GenerationRequest) -> OutputDelta:
-        """Return one delta with the complete output; the event loop wakes up once, at its end."""
+        """Return one delta with the complete output; the event loop wakes up once, at its end.
+
+        Raises:
+            BemError: The request is refused or dropped.
+        """
+        await self._prepare(request)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[OutputDelta] = loop.create_future()
         deltas: list[OutputDelta] = []
@@ -216,6 +256,11 @@ class ModelHost:
             return await done
         finally:
             handle.cancel()
+
+    async def _prepare(self, request: GenerationRequest) -> None:
+        if request.form:
+            async with self._preparing:
+                await asyncio.to_thread(self._engine.prepare, request.form)
 
     async def load_adapter(self, name: str) -> LoadedAdapter:
         """Load an adapter of the adapter folder.

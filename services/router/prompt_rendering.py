@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from bem.engine import OutputForm
 from bem.errors import InvalidRequestError
 from bem.prompt_encoding import PromptEncoder
 from bem_fleet.services.router.context_limit import ContextOverflowError, input_field
+from bem_fleet.services.router.sampling_parsing import check_token
+from bem_fleet.services.router.tool_messages import ToolTemplate
 from bemfleet.router.v1 import router_pb2 as pb
 
 MAX_MESSAGES = 256
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 # A token of an ordinary vocabulary has fewer characters.
 _MAX_CHARACTERS_PER_TOKEN = 64
 
@@ -23,7 +26,9 @@ class PromptRenderer:
     """
 
     def __init__(self, tokenizer: Any, context_tokens: int) -> None:
+        self._tokenizer = tokenizer
         self._encoder = PromptEncoder(tokenizer)
+        self._tools = ToolTemplate(tokenizer)
         self._context_tokens = context_tokens
 
     def prompt_ids(self, request: pb.GenerateRequest) -> list[int]:
@@ -33,16 +38,22 @@ class PromptRenderer:
             ContextOverflowError: The input is so long that it is refused without encoding it.
             InvalidRequestError: The input has no text, or the chat template refuses it.
         """
+        if request.WhichOneof("input") == "chat" and request.prompt_ids:
+            raise InvalidRequestError("prompt_ids", "excludes chat; leave one of them out")
         if request.WhichOneof("input") != "chat":
             if not request.prompt:
                 raise InvalidRequestError(
                     "prompt", "is empty; give a prompt or a chat with messages"
                 )
             self._check_length(request, len(request.prompt))
+            if request.prompt_ids:
+                return self._own_ids(request)
             return self._encoder.encode_text(request.prompt, begins_sequence=True)
         _check_conversation(request.chat)
-        self._check_length(request, sum(len(one.content) for one in request.chat.messages))
+        self._tools.check(request.chat)
+        self._check_length(request, _characters(request.chat))
         return self._encode(
+            request.chat,
             request.chat.messages,
             add_generation_prompt=_opens_turn(request.chat),
             continue_final_message=request.chat.continue_final_message,
@@ -67,20 +78,47 @@ class PromptRenderer:
                 "adapter_from_message",
                 f"{count} is out of range; 0 to {max(0, len(messages) - 1)} is allowed",
             )
-        start = self._encode(messages[:count], add_generation_prompt=False)
+        start = self._encode(request.chat, messages[:count], add_generation_prompt=False)
         # The common prefix: a template may end a shorter conversation in another way.
         pairs = enumerate(zip(ids, start, strict=False))
         return next((index for index, (one, other) in pairs if one != other), len(start))
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens spelled.
+
+        Raises:
+            InvalidRequestError: The model has no such token.
+        """
+        for token in ids:
+            check_token("ids", token, len(self._tokenizer))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _own_ids(self, request: pb.GenerateRequest) -> list[int]:
+        """Return the ids that a request gives, if their text is its prompt, which is judged."""
+        for token in request.prompt_ids:
+            check_token("prompt_ids", token, len(self._tokenizer))
+        ids = list(request.prompt_ids)
+        if self.text_of(ids) != request.prompt:
+            raise InvalidRequestError(
+                "prompt_ids", "prompt is not their text; send what Detokenize returns as prompt"
+            )
+        return ids
+
+    def tool_form(self, request: pb.GenerateRequest) -> OutputForm | None:
+        """Return the form of an answer that may call tools; None if there are none."""
+        return self._tools.form(request.chat)
+
     def _encode(
         self,
+        chat: pb.ChatPrompt,
         messages: Sequence[pb.ChatMessage],
         *,
         add_generation_prompt: bool,
         continue_final_message: bool = False,
     ) -> list[int]:
         return self._encoder.encode_chat(
-            [{"role": one.role, "content": one.content} for one in messages],
+            [self._tools.message(one, index) for index, one in enumerate(messages)],
+            tools=self._tools.tools(chat),
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
         )
@@ -93,6 +131,16 @@ class PromptRenderer:
                 prompt_tokens=characters // _MAX_CHARACTERS_PER_TOKEN,
                 counted="at least",
             )
+
+
+def _characters(chat: pb.ChatPrompt) -> int:
+    """Return the characters that callers wrote into a conversation."""
+    calls = [call for message in chat.messages for call in message.tool_calls]
+    return (
+        sum(len(message.content) for message in chat.messages)
+        + sum(len(call.arguments) for call in calls)
+        + sum(len(tool.description) + len(tool.parameters) for tool in chat.tools)
+    )
 
 
 def _opens_turn(chat: pb.ChatPrompt) -> bool:
@@ -118,7 +166,7 @@ def _check_conversation(chat: pb.ChatPrompt) -> None:
                 f"chat.messages[{index}].role",
                 f"{message.role[:40]!r} is unknown; use one of {', '.join(ROLES)}",
             )
-    if not any(message.content for message in messages):
+    if not any(message.content or message.tool_calls for message in messages):
         raise InvalidRequestError(
             "chat.messages", "no message has text; at least one must; write a message"
         )

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bem.composition.composer import MAX_ADAPTERS
-from bem.engine import GenerationRequest, ScaledAdapter
+from bem.engine import GenerationRequest, OutputForm, ScaledAdapter
 from bem.errors import MAX_NAME_CHARS, InvalidRequestError
 from bem_fleet.services.router.context_limit import DefaultTokens, output_limit
+from bem_fleet.services.router.output_forms import parse_form
 from bem_fleet.services.router.prompt_rendering import PromptRenderer
 from bem_fleet.services.router.sampling_parsing import check_range, check_token, parse_sampling
 from bemfleet.router.v1 import router_pb2 as pb
@@ -26,6 +27,9 @@ class RequestParser:
         context_tokens: Limit of prompt and output together, in tokens.
         defaults: Output limits of requests that set none.
         composed_adapters: Most adapters in one request, the model's own one included.
+
+    Attributes:
+        prompts: Renders the input of requests.
     """
 
     def __init__(
@@ -37,7 +41,7 @@ class RequestParser:
         composed_adapters: int = MAX_ADAPTERS,
     ) -> None:
         self._composed_adapters = composed_adapters
-        self._renderer = PromptRenderer(tokenizer, context_tokens)
+        self.prompts = PromptRenderer(tokenizer, context_tokens)
         self._vocabulary = len(tokenizer)
         self._context_tokens = context_tokens
         self._defaults = defaults or DefaultTokens()
@@ -64,7 +68,7 @@ class RequestParser:
         adapters = self._adapters(request, adapter)
         sampling = parse_sampling(request.sampling, self._vocabulary)
         stop, stop_tokens = _stop(request.stop), self._stop_token_ids(request.stop_token_ids)
-        ids = self._renderer.prompt_ids(request)
+        ids = self.prompts.prompt_ids(request)
         max_tokens = output_limit(
             request,
             prompt_tokens=len(ids),
@@ -82,9 +86,10 @@ class RequestParser:
             adapter=adapters[0].name if adapters else None,
             adapter_scale=adapters[0].scale if adapters else 1.0,
             further_adapters=tuple(adapters[1:]),
-            adapter_start=self._renderer.adapter_start(request, ids),
+            adapter_start=self.prompts.adapter_start(request, ids),
             safety_strength=safety_strength,
             deadline=deadline,
+            form=self._form(request),
         )
 
     def _adapters(self, request: pb.GenerateRequest, own: str | None) -> list[ScaledAdapter]:
@@ -112,6 +117,14 @@ class RequestParser:
             check_range(f"{field}.scale", own_scale, 0, 2)
             adapters.append(ScaledAdapter(one.name, own_scale))
         return adapters
+
+    def _form(self, request: pb.GenerateRequest) -> OutputForm | None:
+        form, calls = parse_form(request), self.prompts.tool_form(request)
+        if form and calls:
+            raise InvalidRequestError(
+                "structured_output", "excludes chat.tools; leave one of them out"
+            )
+        return form or calls
 
     def _stop_token_ids(self, tokens: Sequence[int]) -> frozenset[int]:
         if len(tokens) > MAX_STOP_TOKENS:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from bem.errors import InvalidRequestError
 from bem_fleet.services.router.generation_messages import complete_message, delta_message
 from bem_fleet.services.router.model_host import LazyModelHost
 from bem_fleet.services.router.plan_messages import is_planned
@@ -20,6 +21,7 @@ from grpc import aio
 
 __all__ = ["SERVICE", "STATUS", "RouterServicer"]
 
+MAX_IDS = 1_048_576
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"].full_name
 
 
@@ -90,6 +92,33 @@ class RouterServicer(rpc.RouterServiceServicer):
             usage=pb.Usage(prompt_tokens=len(parsed.prompt_ids)),
             model_version=host.model_version(adapter.version if adapter else ""),
         )
+
+    async def Tokenize(
+        self,
+        request: pb.TokenizeRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002 - the signature is gRPC's
+    ) -> pb.TokenizeResponse:
+        """Return the token ids of a request's prompt; the engine is not asked."""
+        host = self._host.get()
+        wanted = unplanned(request.request) if is_planned(request.request) else request.request
+        ids = host.tokenize(wanted)
+        return pb.TokenizeResponse(
+            ids=ids,
+            tokens=host.token_bytes(ids) if request.with_bytes else (),
+            context_tokens=host.context_tokens,
+        )
+
+    async def Detokenize(
+        self,
+        request: pb.DetokenizeRequest,
+        context: aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> pb.DetokenizeResponse:
+        """Return the text of token ids; the engine is not asked."""
+        if len(request.ids) > MAX_IDS:
+            raise InvalidRequestError(
+                "ids", f"{len(request.ids)} ids; at most {MAX_IDS} are allowed"
+            )
+        return pb.DetokenizeResponse(text=self._host.get().detokenize(request.ids))
 
     async def Plan(
         self, request: pb.PlanRequest, context: aio.ServicerContext[Any, Any]

@@ -17,6 +17,7 @@ from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.common.v1 import text_pb2
 from fleet.access import Role, principal
 from fleet.errors import InvalidArgumentError
+from fleet.text_roles import asks_exact_answer
 from fleet.wire import AUTHORIZATION, CLIENT, FORWARDED_BY, SAFETY_MINIMUM, SAFETY_STRENGTH, TENANT
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
@@ -37,10 +38,12 @@ class CheckedRequest:
     Attributes:
         text: All its texts, joined by line breaks.
         continued: Texts that its answers continue, one for each answer.
+        exact: Whether its answers have a form that a redaction would break.
     """
 
     text: str = ""
     continued: tuple[str, ...] = ()
+    exact: bool = False
 
 
 class RequestGuard:
@@ -99,7 +102,7 @@ class RequestGuard:
         if prompt and not method.only_counts:
             verdict = await self._evaluator.evaluate(prompt, "request")
             enforce(verdict, record, "request")
-        return CheckedRequest(prompt, continued_texts(message))
+        return CheckedRequest(prompt, continued_texts(message), asks_exact_answer(message))
 
     def forwarded_metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord

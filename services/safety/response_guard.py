@@ -82,6 +82,11 @@ class ResponseGuard:
         return self._requests[0].text if self._requests else ""
 
     @property
+    def _is_exact(self) -> bool:
+        """Whether the answer has a form that a redaction would break."""
+        return bool(self._requests) and self._requests[0].exact
+
+    @property
     def answers_one(self) -> bool:
         """Whether the messages added last end the answer to one of several requests."""
         return self.method.streams_requests and self.text_complete
@@ -226,6 +231,13 @@ class ResponseGuard:
         )
         enforce(verdict, self.record, "response", self.reported)
         spans = merge_spans(verdict.spans) if verdict.action == Action.REDACT else []
+        if self._is_exact and any(span.end > preceding for span in spans):
+            raise denial(
+                verdict,
+                "response",
+                self.reported,
+                "the response was withheld: a finding cannot be cut out of a structured output",
+            )
         self.record.redacted += len(spans)
         return spans
 

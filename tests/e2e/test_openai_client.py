@@ -200,7 +200,12 @@ BAD: dict[str, tuple[Any, int, str | None, str]] = {
         "messages",
         "",
     ),
-    "tools": (chat(tools=[{"type": "function"}]), 400, "tools", "not served"),
+    "tools": (
+        chat(tools=[{"type": "function", "function": {"name": "f"}}]),
+        400,
+        "tools",
+        "template has no tools",
+    ),
     "stacked marks": (
         chat(messages=[*PARIS, {"role": "user", "content": "a" + "\u0301" * 9}]),
         400,

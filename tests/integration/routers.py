@@ -1,9 +1,10 @@
 """A router service with the tiny model, on a unix socket."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bem.backbone import Backbone
 from bem.testing import tiny_backbone
 from bem_fleet.services.router.build import build
 from bem_fleet.services.router.model_host import ModelHost
@@ -28,10 +29,11 @@ async def tiny_router(
     safety_floor: float = 0.0,
     adapters: Sequence[str] = ("alpha", "beta"),
     redis_url: str = "redis://127.0.0.1:1/0",
+    make_backbone: Callable[[], Backbone] = tiny_backbone,
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
     """Run the service with random adapters and a safety adapter; yields it and a channel.
 
-    Nothing listens at the default ``redis_url``.
+    Nothing listens at the default ``redis_url``. Another backbone has the tiny model's weights.
     """
     for seed, name in enumerate(adapters):
         write_adapter(folder / "adapters", tiny_backbone(), name, seed=seed)
@@ -41,7 +43,7 @@ async def tiny_router(
         adapter_folder=folder / "adapters",
         rows=rows,
         queue=queue,
-        context_tokens=512,
+        context_tokens=make_backbone().context_tokens,
         safety=folder / "safety",
         redis_url=redis_url,
         policy=folder / "policy",
@@ -55,7 +57,7 @@ async def tiny_router(
     )
 
     def load(given: RouterSettings) -> ModelHost:
-        return assemble(tiny_backbone(), given)
+        return assemble(make_backbone(), given)
 
     async def assembled(given: RouterSettings, app: App) -> None:
         await build(given, app, load)

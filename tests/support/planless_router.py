@@ -1,4 +1,4 @@
-"""Base class of the tests' router services that plan nothing."""
+"""Base class of the tests' router services that plan nothing and have no tokenizer."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -11,7 +11,21 @@ from grpc import aio
 
 
 class PlanlessRouter(rpc.RouterServiceServicer):
-    """Answers the calls about plans and policies with UNIMPLEMENTED."""
+    """Answers the calls about plans, policies and token ids with UNIMPLEMENTED."""
+
+    async def Tokenize(  # noqa: N802 - the RPC's name
+        self, request: pb.TokenizeRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.TokenizeResponse:
+        """Refuse."""
+        del request
+        await _refuse(context)
+
+    async def Detokenize(  # noqa: N802 - the RPC's name
+        self, request: pb.DetokenizeRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.DetokenizeResponse:
+        """Refuse."""
+        del request
+        await _refuse(context)
 
     async def Plan(  # noqa: N802 - the RPC's name
         self, request: pb.PlanRequest, context: aio.ServicerContext[Any, Any]

@@ -12,6 +12,7 @@ from bem.engine.api import (
 )
 from bem.engine.cache_compression import CacheSetting
 from bem.engine.engine import LLMEngine
+from bem.engine.grammar import OutputForm
 from bem.engine.offline import Completion, generate, score, stream
 from bem.engine.scoring import ScoreRequest
 
@@ -21,6 +22,7 @@ __all__ = [
     "GenerationRequest",
     "LLMEngine",
     "OutputDelta",
+    "OutputForm",
     "RequestHandle",
     "Sampling",
     "ScaledAdapter",

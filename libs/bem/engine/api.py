@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from bem.engine.grammar import OutputForm
 from bem.errors import MAX_NAME_CHARS, InvalidRequestError
 
 FinishReason = Literal["stop", "length"]
@@ -121,10 +122,13 @@ class GenerationRequest:
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
         client: Name of the client whose share of the engine the request takes.
         pools_prompt: Whether the first delta carries the mean state of the prompt.
+        form: Form of the whole output, which excludes ``min_tokens`` and ``ignore_eos``; None for
+            any text.
 
     Raises:
         InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, segments are
-            out of order, or an adapter is composed with itself.
+            out of order, an adapter is composed with itself, or a form meets a field that it
+            excludes.
     """
 
     prompt_ids: tuple[int, ...]
@@ -144,8 +148,14 @@ class GenerationRequest:
     deadline: float | None = None
     client: str = ""
     pools_prompt: bool = False
+    form: OutputForm | None = None
 
     def __post_init__(self) -> None:
+        if self.form and (self.min_tokens or self.ignore_eos):
+            raise InvalidRequestError(
+                "min_tokens" if self.min_tokens else "ignore_eos",
+                "excludes a form of the output, which says where it ends; leave one of them out",
+            )
         prompt_tokens = len(self.prompt_ids)
         if not 0 <= self.adapter_start <= prompt_tokens:
             raise InvalidRequestError(

@@ -24,6 +24,7 @@ from bem.engine.cache_compression import CacheSetting
 from bem.engine.counters import EngineCounters
 from bem.engine.decoder import probe_one_token
 from bem.engine.engine_core import EngineCore, report_failure
+from bem.engine.grammar import OutputForm
 from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
 from bem.engine.process_memory import trim_heap
@@ -154,6 +155,14 @@ class LLMEngine:
             self.counters.waiting = len(self._waiting)
             self._changed.notify()
         return handle
+
+    def prepare(self, form: OutputForm) -> None:
+        """Compile the form of an output on the caller's thread, so that no step waits for it.
+
+        Raises:
+            InvalidRequestError: The form is not served.
+        """
+        self.core.outputs.grammars.compile(form)
 
     def load_adapter(self, folder: Path, *, name: str | None = None) -> Future[LoadedAdapter]:
         """Load an adapter between two steps; arguments as in ``AdapterBank.load``."""

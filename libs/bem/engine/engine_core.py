@@ -138,8 +138,8 @@ class EngineCore:
             False while other requests use all adapter slots or the memory of the KV cache.
 
         Raises:
-            BemError: The prompt does not fit the context, or an adapter is not loaded, cannot be
-                read, or is one more than the bank has slots.
+            BemError: The prompt does not fit the context, the form of the output is not served, or
+                an adapter is not loaded, cannot be read, or is one more than the bank has slots.
         """
         request = handle.request
         prompt_tokens = len(request.prompt_ids)
@@ -147,6 +147,8 @@ class EngineCore:
             raise InvalidRequestError(
                 "prompt_ids", f"{prompt_tokens} tokens; 1 to {self.context_tokens} are allowed"
             )
+        if request.form:  # before anything is taken; a server has compiled it by now
+            self.outputs.grammars.compile(request.form)
         most_tokens = min(self.context_tokens, prompt_tokens + request.max_tokens)
         if not self.kv_budget.admit(handle, prompt_tokens, most_tokens):
             return False

@@ -7,6 +7,7 @@ from bem.engine.adapter_schedule import AcquiredSegment
 from bem.engine.api import RequestHandle
 from bem.engine.counters import EngineCounters
 from bem.engine.detokenizer import TokenBytes
+from bem.engine.grammar import GrammarCompiler
 from bem.engine.output_stream import OutputStream
 from bem.engine.sequence import Sequence
 
@@ -18,6 +19,9 @@ class OutputProcessor:
         backbone: Model whose tokenizer and end tokens are used.
         context_tokens: Limit of prompt and output together.
         counters: Receives the number of generated tokens.
+
+    Attributes:
+        grammars: Compiles the forms of outputs.
     """
 
     def __init__(self, backbone: Backbone, context_tokens: int, counters: EngineCounters) -> None:
@@ -26,6 +30,7 @@ class OutputProcessor:
         self._token_bytes = TokenBytes(backbone.tokenizer)
         self._context_tokens = context_tokens
         self._counters = counters
+        self.grammars = GrammarCompiler(backbone)
 
     def open(self, handle: RequestHandle, segments: tuple[AcquiredSegment, ...]) -> OutputStream:
         """Return the output stream of a request.
@@ -33,10 +38,18 @@ class OutputProcessor:
         Args:
             handle: The request.
             segments: Acquired segments; the last one is the request's own adapter.
+
+        Raises:
+            InvalidRequestError: The form of the output is not served.
         """
-        version = segments[-1].version
+        form = handle.request.form
         return OutputStream(
-            handle, self._tokenizer, self._token_bytes, self._end_token_ids, version
+            handle,
+            self._tokenizer,
+            self._token_bytes,
+            self._end_token_ids,
+            segments[-1].version,
+            mask=self.grammars.compile(form).begin() if form else None,
         )
 
     def process(self, sequence: Sequence, logits: Tensor) -> bool:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bem.engine.api import FinishReason, OutputDelta, RequestHandle, TokenLogprob, TopLogprob
 from bem.engine.detokenizer import Detokenizer, TokenBytes
+from bem.engine.grammar import TokenMask
 from bem.engine.sampler import SampledToken, Sampler
 
 
@@ -18,6 +19,7 @@ class OutputStream:
         token_bytes: Maps a token id to its bytes.
         end_token_ids: Tokens that end a turn.
         adapter_version: Adapter version that every delta reports; empty for the base model.
+        mask: Tokens that the form of the output allows; None for any text.
 
     Attributes:
         generated_tokens: Tokens generated so far, without the end token.
@@ -32,6 +34,8 @@ class OutputStream:
         token_bytes: TokenBytes,
         end_token_ids: frozenset[int],
         adapter_version: str = "",
+        *,
+        mask: TokenMask | None = None,
     ) -> None:
         request = handle.request
         self._handle = handle
@@ -41,6 +45,7 @@ class OutputStream:
         ends: frozenset[int] = frozenset() if request.ignore_eos else end_token_ids
         self._end_token_ids = ends | request.stop_token_ids
         self._adapter_version = adapter_version
+        self._mask = mask
         self._pending_logprobs: list[tuple[int, TokenLogprob]] = []
         self.generated_tokens = 0
         self.cached_tokens = 0
@@ -55,10 +60,14 @@ class OutputStream:
 
         Returns:
             The token, or None when the request has ended.
+
+        Raises:
+            InvalidRequestError: The form of the output is too complex, or no token continues it.
         """
         min_tokens = self._handle.request.min_tokens
         banned = self._end_token_ids if self.generated_tokens < min_tokens else ()
-        sampled = self._sampler.sample(logits, banned)
+        allowed = self._mask.allowed() if self._mask else None
+        sampled = self._sampler.sample(logits, banned, allowed)
         if sampled.token in self._end_token_ids:
             self._finish("", "stop")
             return None
@@ -69,7 +78,8 @@ class OutputStream:
             self._pending_logprobs.append(
                 (self._detokenizer.received_characters, self._token_logprob(sampled))
             )
-        stopped = self._detokenizer.stopped
+        complete = self._mask is not None and self._mask.advance(sampled.token)
+        stopped = self._detokenizer.stopped or complete
         exhausted = self.generated_tokens >= self._handle.request.max_tokens or not context_left
         if stopped or exhausted:
             self._finish(text, "stop" if stopped else "length")

@@ -150,6 +150,7 @@ class PlanRun:
                 stop=(),
                 stop_token_ids=frozenset(),
                 ignore_eos=False,
+                form=None,
                 adapter_scale=1.0,
             )
         self._pending = common

@@ -58,17 +58,22 @@ class Sampler:
         self._key = _mix_number(seed)
         self._draws = 0
 
-    def sample(self, logits: Tensor, banned: Collection[int] = ()) -> SampledToken:
+    def sample(
+        self, logits: Tensor, banned: Collection[int] = (), allowed: Tensor | None = None
+    ) -> SampledToken:
         """Return the next token for ``logits [V]``, float32.
 
         Args:
             logits: Logits of the model.
             banned: Tokens that must not be sampled; bias does not lift this.
+            allowed: ``[V]`` bool, the only tokens that may be sampled; None for all.
         """
         logits = logits.cpu()
         adjusted = self._apply_penalties(logits)
         if banned:
             adjusted = adjusted.index_fill(0, torch.tensor(sorted(banned)), -math.inf)
+        if allowed is not None:
+            adjusted = adjusted.where(allowed, -math.inf)
         token = self._sample_id(adjusted)
         self._counts[token] += 1
         if self._sampling.repetition_penalty != 1:

@@ -7,6 +7,7 @@ from bemfleet.router.v1 import router_pb2 as pb
 from fleet import bytes_tensors
 from fleet.text_roles import (
     FINAL_RESPONSE,
+    asks_exact_answer,
     ending_fields,
     ends_text,
     has_judged_text,
@@ -45,6 +46,16 @@ def test_end_and_judged_text_are_known_from_the_type() -> None:
     assert ending_fields(RESPONSE) == ("finish_reason",)
     assert has_judged_text(RESPONSE)
     assert not has_judged_text(mission_pb2.ListAdaptersResponse.DESCRIPTOR)
+
+
+def test_a_form_asks_for_an_exact_answer_at_any_depth() -> None:
+    """The option counts where its field is set."""
+    form = pb.StructuredOutput(json_object=True)
+    request = pb.GenerateRequest(structured_output=form)
+
+    assert asks_exact_answer(request)
+    assert asks_exact_answer(pb.CompleteRequest(request=request))
+    assert not asks_exact_answer(pb.GenerateRequest(prompt="x", sampling=pb.Sampling(seed=1)))
 
 
 def test_options_are_read_from_a_foreign_pool() -> None:

@@ -73,6 +73,7 @@ ALTERNATIVES_FIELD_NUMBER: _builtins.int
 MARKS_REDACTION_FIELD_NUMBER: _builtins.int
 CONTINUED_FIELD_NUMBER: _builtins.int
 REPORTED_IF_WITHHELD_FIELD_NUMBER: _builtins.int
+EXACT_ANSWER_FIELD_NUMBER: _builtins.int
 TRUNCATES_FIELD_NUMBER: _builtins.int
 ONLY_COUNTS_FIELD_NUMBER: _builtins.int
 JOINABLE_FIELD_NUMBER: _builtins.int
@@ -97,6 +98,10 @@ continued: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOption
 """
 reported_if_withheld: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """Reported of a withheld response too, in the error's metadata under the field's name."""
+exact_answer: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""Field of a request: while it is set, the answer has a form that a redaction would break. The
+safety sidecar then withholds what it would redact.
+"""
 truncates: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.bool]
 """The value of a response's field says that the answer was cut off at a limit; canary analysis
 counts it as an error of the track.

@@ -51,6 +51,16 @@ class RouterServiceStub:
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensRequest.SerializeToString,
                 response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensResponse.FromString,
                 _registered_method=True)
+        self.Tokenize = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/Tokenize',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.TokenizeRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.TokenizeResponse.FromString,
+                _registered_method=True)
+        self.Detokenize = channel.unary_unary(
+                '/bemfleet.router.v1.RouterService/Detokenize',
+                request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.DetokenizeRequest.SerializeToString,
+                response_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.DetokenizeResponse.FromString,
+                _registered_method=True)
         self.Plan = channel.unary_unary(
                 '/bemfleet.router.v1.RouterService/Plan',
                 request_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.PlanRequest.SerializeToString,
@@ -96,6 +106,21 @@ class RouterServiceServicer:
 
     def CountTokens(self, request, context):
         """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tokenize(self, request, context):
+        """Returns the token ids of a request's rendered prompt, and generates nothing; errors as in
+        Generate, except that the prompt may be as long as the context or longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Detokenize(self, request, context):
+        """Returns the text of token ids; the model is not asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +174,16 @@ def add_RouterServiceServicer_to_server(servicer, server):
                     servicer.CountTokens,
                     request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensRequest.FromString,
                     response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'Tokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokenize,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.TokenizeRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.TokenizeResponse.SerializeToString,
+            ),
+            'Detokenize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detokenize,
+                    request_deserializer=bemfleet_dot_router_dot_v1_dot_router__pb2.DetokenizeRequest.FromString,
+                    response_serializer=bemfleet_dot_router_dot_v1_dot_router__pb2.DetokenizeResponse.SerializeToString,
             ),
             'Plan': grpc.unary_unary_rpc_method_handler(
                     servicer.Plan,
@@ -254,6 +289,60 @@ class RouterService:
             '/bemfleet.router.v1.RouterService/CountTokens',
             bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensRequest.SerializeToString,
             bemfleet_dot_router_dot_v1_dot_router__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/Tokenize',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.TokenizeRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.TokenizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detokenize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bemfleet.router.v1.RouterService/Detokenize',
+            bemfleet_dot_router_dot_v1_dot_router__pb2.DetokenizeRequest.SerializeToString,
+            bemfleet_dot_router_dot_v1_dot_router__pb2.DetokenizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,12 @@ class RouterServiceStub:
     """Generates text and returns it in one response; errors as in Generate."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_router_pb2.CountTokensRequest, _router_pb2.CountTokensResponse]
     """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate."""
+    Tokenize: _grpc.UnaryUnaryMultiCallable[_router_pb2.TokenizeRequest, _router_pb2.TokenizeResponse]
+    """Returns the token ids of a request's rendered prompt, and generates nothing; errors as in
+    Generate, except that the prompt may be as long as the context or longer.
+    """
+    Detokenize: _grpc.UnaryUnaryMultiCallable[_router_pb2.DetokenizeRequest, _router_pb2.DetokenizeResponse]
+    """Returns the text of token ids; the model is not asked."""
     Plan: _grpc.UnaryUnaryMultiCallable[_router_pb2.PlanRequest, _router_pb2.PlanResponse]
     """Returns and explains the plan of a request, and generates nothing; errors as in Generate."""
     ApplyPolicyUpdate: _grpc.UnaryUnaryMultiCallable[_router_pb2.ApplyPolicyUpdateRequest, _router_pb2.ApplyPolicyUpdateResponse]
@@ -74,6 +80,12 @@ class RouterServiceAsyncStub(RouterServiceStub):
     """Generates text and returns it in one response; errors as in Generate."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_router_pb2.CountTokensRequest, _router_pb2.CountTokensResponse]  # type: ignore[assignment]
     """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate."""
+    Tokenize: _aio.UnaryUnaryMultiCallable[_router_pb2.TokenizeRequest, _router_pb2.TokenizeResponse]  # type: ignore[assignment]
+    """Returns the token ids of a request's rendered prompt, and generates nothing; errors as in
+    Generate, except that the prompt may be as long as the context or longer.
+    """
+    Detokenize: _aio.UnaryUnaryMultiCallable[_router_pb2.DetokenizeRequest, _router_pb2.DetokenizeResponse]  # type: ignore[assignment]
+    """Returns the text of token ids; the model is not asked."""
     Plan: _aio.UnaryUnaryMultiCallable[_router_pb2.PlanRequest, _router_pb2.PlanResponse]  # type: ignore[assignment]
     """Returns and explains the plan of a request, and generates nothing; errors as in Generate."""
     ApplyPolicyUpdate: _aio.UnaryUnaryMultiCallable[_router_pb2.ApplyPolicyUpdateRequest, _router_pb2.ApplyPolicyUpdateResponse]  # type: ignore[assignment]
@@ -119,6 +131,24 @@ class RouterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_router_pb2.CountTokensResponse, _abc.Awaitable[_router_pb2.CountTokensResponse]]:
         """Counts the tokens of a request's rendered prompt, and generates nothing; errors as in Generate."""
+
+    @_abc_1.abstractmethod
+    def Tokenize(
+        self,
+        request: _router_pb2.TokenizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.TokenizeResponse, _abc.Awaitable[_router_pb2.TokenizeResponse]]:
+        """Returns the token ids of a request's rendered prompt, and generates nothing; errors as in
+        Generate, except that the prompt may be as long as the context or longer.
+        """
+
+    @_abc_1.abstractmethod
+    def Detokenize(
+        self,
+        request: _router_pb2.DetokenizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_router_pb2.DetokenizeResponse, _abc.Awaitable[_router_pb2.DetokenizeResponse]]:
+        """Returns the text of token ids; the model is not asked."""
 
     @_abc_1.abstractmethod
     def Plan(

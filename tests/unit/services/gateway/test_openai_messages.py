@@ -66,7 +66,9 @@ def test_conversation_without_any_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "tool", "content": "x"}, "messages.1.role"),
+        ({"role": "critic", "content": "x"}, "messages.1.role"),
+        ({"role": "tool", "content": "x"}, "messages.1"),
+        ({"role": "user", "content": "x", "tool_call_id": "1"}, "messages.1"),
         ({"role": "user", "content": None}, "messages.1.content"),
         ({"role": "user"}, "messages.1.content"),
         ({"role": "user", "content": 5}, "messages.1.content"),
@@ -81,7 +83,7 @@ def test_conversation_without_any_text_is_refused() -> None:
         ({"role": "user", "content": "x", "mood": "good"}, "messages.1.mood"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            "messages.1.tool_calls",
+            "messages.1.tool_calls.0.function",
         ),
         (
             {"role": "assistant", "content": None, "function_call": {"name": "f"}},

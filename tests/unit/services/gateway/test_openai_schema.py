@@ -8,6 +8,7 @@ import pytest
 from bem_fleet.services.gateway.errors import ApiError, _param, from_validation
 from bem_fleet.services.gateway.generation import router_requests
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
+from bemfleet.router.v1 import router_pb2 as pb
 from fleet.errors import ErrorDetails
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ def test_every_error_in_a_nested_field_has_its_path(model: type[Any]) -> None:
     body = {"model": "m", "messages": [{"role": "robot", "content": "x"}], "prompt": [""]}
     with pytest.raises(ValidationError) as caught:
         model.model_validate(body)
-    params = {from_validation([error]).body["param"] for error in caught.value.errors()}
+    params = {from_validation([error], body).body["param"] for error in caught.value.errors()}
 
     assert params & {"messages.0.role", "prompt.0"}
 
@@ -159,11 +160,7 @@ def test_values_that_ask_for_nothing_change_nothing(name: str, value: Any) -> No
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
-        ("tool_choice", {"type": "function", "function": {"name": "f"}}),
         ("functions", [{"name": "f"}]),
-        ("response_format", {"type": "json_object"}),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "mp3"}),
         ("web_search_options", {}),
@@ -260,3 +257,35 @@ def test_sampling_beyond_its_limit_is_named(
 
     assert str(error["param"]).startswith(str(param or "body")) or error["param"] is None
     assert part in str(error["message"])
+
+
+FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+def test_tools_reach_the_router() -> None:
+    """Definitions, the choice among them, and earlier calls with their results."""
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "found"}]},
+    ]
+    named = {"type": "function", "function": {"name": "find"}}
+    body = {"model": "m", "messages": messages, "tools": [FIND], "tool_choice": named}
+    (sent,) = router_requests(ChatRequest.model_validate({**body, "parallel_tool_calls": False}))
+
+    (tool,) = sent.chat.tools
+    assert (tool.name, tool.parameters) == ("find", '{"type": "object"}')
+    assert (sent.chat.tool_name, sent.chat.parallel_tool_calls) == ("find", False)
+    assert sent.chat.messages[1].tool_calls[0].id == "c1"
+    assert (sent.chat.messages[2].tool_call_id, sent.chat.messages[2].content) == ("c1", "found")
+
+
+def test_tools_that_are_not_to_be_called_are_not_sent() -> None:
+    """As vLLM reads the choice none."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [FIND]}
+    (none,) = router_requests(ChatRequest.model_validate({**body, "tool_choice": "none"}))
+    (required,) = router_requests(ChatRequest.model_validate({**body, "tool_choice": "required"}))
+
+    assert not none.chat.tools
+    assert required.chat.tool_choice == pb.TOOL_CHOICE_REQUIRED

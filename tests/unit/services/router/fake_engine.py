@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from bem.adapters.loaded import LoadedAdapter
-from bem.engine import GenerationRequest, OutputDelta, RequestHandle
+from bem.engine import GenerationRequest, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
 
 
@@ -19,6 +19,7 @@ class FakeEngine:
         self.context_tokens = 512
         self.deltas = deltas
         self.handles: list[RequestHandle] = []
+        self.forms: list[OutputForm] = []
 
     def submit(self, request: GenerationRequest, on_output: OutputCallback) -> RequestHandle:
         """Emit the deltas on another thread."""
@@ -31,6 +32,10 @@ class FakeEngine:
 
         threading.Thread(target=emit, daemon=True).start()
         return handle
+
+    def prepare(self, form: OutputForm) -> None:
+        """Take note of a form that would be compiled."""
+        self.forms.append(form)
 
     def adapters(self) -> list[LoadedAdapter]:
         """Return no adapters."""

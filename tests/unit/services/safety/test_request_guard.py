@@ -140,3 +140,17 @@ def test_parse_error_names_the_message() -> None:
     """The caller chooses the class of the error."""
     with pytest.raises(InvalidArgumentError, match="GenerateRequest"):
         parse_message(pb.GenerateRequest, b"\xff", InvalidArgumentError)
+
+
+async def test_forms_are_known_and_no_part_of_the_text() -> None:
+    """A structured output must not be redacted; its form steers and is not judged as text."""
+    form = pb.StructuredOutput(regex="ignore all instructions")
+    with_form = pb.GenerateRequest(prompt="x", structured_output=form).SerializeToString()
+    nested = pb.CompleteRequest(request=pb.GenerateRequest.FromString(with_form))
+    complete = Method(pb.DESCRIPTOR.services_by_name["RouterService"].methods_by_name["Complete"])
+    subject = guard(RecordingScorer())
+
+    checked = await subject.check(GENERATE, with_form, AuditRecord("m"))
+    inner = await subject.check(complete, nested.SerializeToString(), AuditRecord("m"))
+    plain = await subject.check(GENERATE, b"", AuditRecord("m"))
+    assert (checked.text, checked.exact, inner.exact, plain.exact) == ("x", True, True, False)

@@ -226,3 +226,37 @@ async def test_final_piece_releases_an_answer_of_an_open_stream() -> None:
 
     assert early == []
     assert [one async for one in subject.release(ended=False)] == pieces
+
+
+async def test_a_structured_output_is_exact_or_withheld() -> None:
+    """What would be redacted elsewhere is withheld: a cut text has no form."""
+    clean = pb.CompleteResponse(text='{"a": 1}').SerializeToString()
+    found = pb.CompleteResponse(text=f'{{"a": "{MAIL}"}}').SerializeToString()
+    subject = guard(Method(METHODS["Complete"]))
+    subject.begin(CheckedRequest(exact=True))
+
+    assert await subject.filter_message(clean) == clean
+    with pytest.raises(DeniedError, match="structured output"):
+        await subject.filter_message(found)
+
+
+async def test_a_structured_stream_ends_before_what_would_be_redacted() -> None:
+    """The text before the finding may have left, nothing of the finding and nothing behind it."""
+    subject = guard(Method(METHODS["Generate"]), window=8)
+    subject.begin(CheckedRequest(exact=True))
+    for text in ('{"long enough": 1, ', f'"mail": "{MAIL}"'):
+        await subject.add(pb.GenerateResponse(text=text).SerializeToString())
+        if MAIL in text:
+            with pytest.raises(DeniedError, match="structured output"):
+                await subject.evaluate_pending(ended=True)
+        else:
+            await subject.evaluate_pending(ended=False)
+
+
+async def test_a_finding_in_the_continued_prompt_withholds_no_structured_output() -> None:
+    """Only a finding that reaches into the answer would be cut out of it."""
+    subject = guard(Method(METHODS["Complete"]))
+    subject.begin(CheckedRequest(MAIL, (f"{MAIL} ",), exact=True))
+    clean = pb.CompleteResponse(text='{"a": 1}').SerializeToString()
+
+    assert await subject.filter_message(clean) == clean

@@ -1,0 +1,98 @@
+"""Tool calls in the text of an answer: OpenAI's messages and deltas from the router's text.
+
+The router writes a call in one way only, which ``router.proto`` states with ``ChatPrompt.tools``,
+so that the reader looks for fixed texts. They may be split over any number of deltas.
+"""
+
+import secrets
+from typing import Any
+
+OPEN, HEAD_END, CLOSE = '<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>"
+_ID_BYTES = 12
+
+
+class ToolCallReader:
+    """Reads one answer, delta by delta.
+
+    Attributes:
+        calls: Number of calls that have begun.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._rest = ""
+        self._awaited = OPEN
+        self._after_call = False
+
+    def read(self, text: str, *, ended: bool) -> dict[str, Any]:
+        """Return the next text as the members of a delta: ``content``, ``tool_calls`` or none.
+
+        Args:
+            text: Text that the answer goes on with.
+            ended: Whether it ends there; what waited for the rest of a mark is then released.
+        """
+        self._rest += text
+        content, calls = "", []
+        while True:
+            before, mark, after = self._rest.partition(self._awaited)
+            if not mark:
+                break
+            self._rest = after
+            if self._awaited == OPEN:
+                content += self._content(before)
+                self._awaited = HEAD_END
+            elif self._awaited == HEAD_END:
+                calls.append(self._begin(before))
+                self._awaited = CLOSE
+            else:
+                calls.append(self._arguments(before))
+                self._awaited, self._after_call = OPEN, True
+        released = "" if self._awaited == HEAD_END else self._release(ended=ended)
+        if released and self._awaited == OPEN:
+            content += self._content(released)
+        elif released:
+            calls.append(self._arguments(released))
+        delta: dict[str, Any] = {"content": content} if content else {}
+        return {**delta, "tool_calls": calls} if calls else delta
+
+    def _release(self, *, ended: bool) -> str:
+        """Take the text that cannot be the beginning of the awaited mark."""
+        held = 0
+        if not ended:
+            longest = min(len(self._rest), len(self._awaited) - 1)
+            ends = range(longest, 0, -1)
+            held = next((n for n in ends if self._awaited.startswith(self._rest[-n:])), 0)
+        cut = len(self._rest) - held
+        released, self._rest = self._rest[:cut], self._rest[cut:]
+        return released
+
+    def _content(self, text: str) -> str:
+        """Return the text; the line break between two calls is none."""
+        return "" if self._after_call and not text.strip() else text
+
+    def _begin(self, name: str) -> dict[str, Any]:
+        self.calls += 1
+        return {
+            "index": self.calls - 1,
+            "id": f"call_{secrets.token_hex(_ID_BYTES)}",
+            "type": "function",
+            "function": {"name": name, "arguments": ""},
+        }
+
+    def _arguments(self, text: str) -> dict[str, Any]:
+        return {"index": self.calls - 1, "function": {"arguments": text}}
+
+
+def read_message(text: str) -> dict[str, Any]:
+    """Return a whole answer as the members ``content`` and ``tool_calls`` of a message."""
+    delta = ToolCallReader().read(text, ended=True)
+    calls: list[dict[str, Any]] = []
+    for part in delta.get("tool_calls", ()):
+        if "id" in part:
+            calls.append({key: value for key, value in part.items() if key != "index"})
+        else:
+            calls[-1]["function"]["arguments"] += part["function"]["arguments"]
+    message: dict[str, Any] = {"content": delta.get("content")}
+    if calls:
+        message["tool_calls"] = calls
+    return message
