@@ -218,4 +218,6 @@ def make_condition(
     """
     settings = settings or CodebookSettings()
     scale = coverage_distance(leave_one_out_distances(keys.float()), settings.miss)
-    return Condition(name, keys.float().mean(0), max(scale, MIN_SCALE), code.detach().float())
+    # Artifacts store scales in float32.
+    scale = float(torch.tensor(max(scale, MIN_SCALE)))
+    return Condition(name, keys.float().mean(0), scale, code.detach().float())

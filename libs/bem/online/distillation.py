@@ -20,7 +20,7 @@ class TeacherTargets:
 
     Attributes:
         ids: ``[T, k]`` token ids, most probable first.
-        log_probabilities: ``[T, k]`` float32 log-probabilities.
+        log_probabilities: ``[T, k]`` log-probabilities, at least float32.
     """
 
     ids: Tensor
@@ -29,7 +29,7 @@ class TeacherTargets:
 
 def teacher_targets(logits: Tensor, top: int = TOP_TOKENS) -> TeacherTargets:
     """Return the targets of the teacher's logits ``[T, V]``; at most V tokens are kept."""
-    log_probabilities = torch.log_softmax(logits.detach().float(), dim=-1)
+    log_probabilities = torch.log_softmax(logits.detach(), -1, dtype=_wide(logits))
     values, ids = log_probabilities.topk(min(top, logits.shape[-1]), dim=-1)
     return TeacherTargets(ids, values)
 
@@ -44,7 +44,7 @@ def hint_divergence(logits: Tensor, targets: TeacherTargets) -> Tensor:
         logits: ``[T, V]`` logits of the student, without the hint.
         targets: Teacher's distribution at the same tokens.
     """
-    student = torch.log_softmax(logits.float(), dim=-1)
+    student = torch.log_softmax(logits, -1, dtype=_wide(logits))
     teacher = targets.log_probabilities
     kept = (teacher.exp() * (teacher - student.gather(-1, targets.ids))).sum(-1)
     if targets.ids.shape[-1] == logits.shape[-1]:
@@ -53,3 +53,7 @@ def hint_divergence(logits: Tensor, targets: TeacherTargets) -> Tensor:
     others = student.scatter(-1, targets.ids, float("-inf")).logsumexp(-1)
     rest = (1 - teacher.exp().sum(-1)).clamp(min=0)
     return kept + torch.special.entr(rest).neg() - rest * others
+
+
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)

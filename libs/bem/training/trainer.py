@@ -82,7 +82,7 @@ class AdapterTrainer:
         self.backbone, self.config, self.folder = backbone, config, folder
         self.save_steps = save_steps
         self.factors = {
-            f"model.layers.{layer}.{TARGET_MODULES[kind]}": _init_factors(
+            f"model.layers.{layer}.{TARGET_MODULES[kind]}": init_factors(
                 backbone, layer, kind, config.rank
             )
             for layer in config.layers
@@ -266,10 +266,17 @@ def warmup_cosine(step: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def _init_factors(
+def init_factors(
     backbone: Backbone, layer: int, kind: str, rank: int
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return initial factors as in LoRA, A random and B zero; float32 for any backbone dtype."""
+    """Return initial factors as in LoRA, A random and B zero; float32 for any backbone dtype.
+
+    Args:
+        backbone: Base model.
+        layer: Index of the decoder layer.
+        kind: Target module, ``o_proj`` or ``down_proj``.
+        rank: Rank of the factors.
+    """
     site = backbone.layers[layer].get_submodule(TARGET_MODULES[kind])
     # With the leading dimension the fan-in is r * d_in and the bound 1 / sqrt(r * d_in), as in the
     # slot stacks that the committed adapters were trained in; 2-D factors would start larger.

@@ -47,7 +47,10 @@ def learn(kind: PenaltyKind, *, strength: float = 1.0) -> Tensor:
 def ridge() -> Tensor:
     """Return the minimum of all batches at once with the prior's precision of 0.5."""
     x, y = (torch.cat(parts) for parts in zip(*regressions(5), strict=True))
-    return torch.linalg.solve(x.T @ x + 0.5 * torch.eye(WIDTH, dtype=torch.float64), x.T @ y)
+    minimum: Tensor = torch.linalg.solve(
+        x.T @ x + 0.5 * torch.eye(WIDTH, dtype=torch.float64), x.T @ y
+    )
+    return minimum
 
 
 def test_full_fisher_batch_by_batch_is_all_at_once() -> None:
