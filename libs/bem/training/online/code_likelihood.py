@@ -15,9 +15,11 @@ from bem.online.code_bank import CodeBank
 from bem.online.distillation import TeacherTargets, hint_divergence, teacher_targets
 from bem.online.feedback import FeedbackExample
 from bem.online.objective import ExampleLosses, Teachers
-from bem.training.activation_cache import EncodedExample, TokenPair, encode_sequences
+from bem.training.activation_cache import EncodedExample, encode_sequences
 from bem.training.decoder import TrainingDecoder
 from bem.training.packing import PackedRow, assign_rows, pack_row
+
+_FrozenPair = tuple[tuple[int, ...], tuple[int, ...]]
 
 ROW_TOKENS = 2048
 CACHED_EXAMPLES = 4096
@@ -51,7 +53,7 @@ class DecoderLikelihood:
             path: (a.to(self._decoder.device), b.to(self._decoder.device))
             for path, (a, b) in bank.factors.items()
         }
-        self._encoded: OrderedDict[TokenPair, EncodedExample] = OrderedDict()
+        self._encoded: OrderedDict[_FrozenPair, EncodedExample] = OrderedDict()
 
     def losses(
         self,

@@ -45,7 +45,9 @@ def test_families_learn_what_one_code_could_not(tmp_path: Path) -> None:
     assert trainer.bank().width == trainer.table().shape[1] == 16
 
 
-def test_stopped_training_ends_with_the_same_bank(tmp_path: Path) -> None:
+def test_stopped_training_ends_with_the_same_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Resumed after half of the epochs, factors, codes and curve are those of one run."""
     whole = trained(tmp_path / "whole", replace(CONFIG, epochs=2))
     stopped = BankTrainer(tiny_backbone(), replace(CONFIG, epochs=2), 2, tmp_path / "parts")
@@ -58,7 +60,7 @@ def test_stopped_training_ends_with_the_same_bank(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return original(*arguments)  # type: ignore[arg-type]
 
-    stopped.train_step = fail_in_the_second_epoch  # type: ignore[method-assign]
+    monkeypatch.setattr(stopped, "train_step", fail_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         stopped.run(examples(), FAMILIES)
     resumed = trained(tmp_path / "parts", replace(CONFIG, epochs=2))
