@@ -18,6 +18,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "guard-encoder": ("bem_fleet.recipes.guard",),
     "guard": ("bem_fleet.guard.training",),
     "memory": ("bem_fleet.recipes.memory",),
+    "online": ("bem_fleet.recipes.online", "train"),
 }
 """Module and leading arguments that train something, by name."""
 
