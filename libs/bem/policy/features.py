@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bem.controller.whitening import whitening_axes
 from bem.errors import InvalidSettingError
 
 _WORD = re.compile(r"\w+")
@@ -105,16 +106,8 @@ def fit_projection(states: Tensor, components: int) -> FeatureProjection:
     Raises:
         InvalidSettingError: There are fewer than two states.
     """
-    if states.dim() != 2 or len(states) < 2:
-        raise InvalidSettingError(
-            f"projection: states {tuple(states.shape)}; [N, D] with N of at least 2 is needed"
-        )
-    states = states.float()
-    mean = states.mean(0)
-    _, singular, vectors = torch.linalg.svd(states - mean, full_matrices=False)
-    used = min(components, int((singular > 1e-6 * singular[0]).sum()))
-    deviations = singular[:used] / (len(states) - 1) ** 0.5
-    return FeatureProjection(mean, vectors[:used].T / deviations)
+    mean, axes = whitening_axes(states, components)
+    return FeatureProjection(mean, axes)
 
 
 def _words(text: str) -> list[str]:

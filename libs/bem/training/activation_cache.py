@@ -111,6 +111,7 @@ def encode_sequences(
     feature_layer: int,
     folder: Path | None = None,
     compute_dtype: ComputeDtype = "auto",
+    progress: bool = True,
 ) -> list[EncodedExample]:
     """Run the lower layers over prompts with replies, or map the states of an earlier run.
 
@@ -122,6 +123,7 @@ def encode_sequences(
         folder: Cache folder. States are written below it under a hash of all that they depend
             on, and mapped into memory rather than read; None keeps them in memory.
         compute_dtype: Dtype of the lower layers' matrix products.
+        progress: Whether to show a progress bar.
 
     Raises:
         ValueError: The feature layer is not below the first layer with sites, or there is
@@ -137,15 +139,16 @@ def encode_sequences(
     dtype = torch.int64 if ids_only else backbone.model.dtype
     dtype_of_products = select_compute_dtype(backbone, compute_dtype)
     decoder = TrainingDecoder(backbone, compute_dtype=dtype_of_products)
+    layers = (first_layer, feature_layer)
     if folder is None:
         states = torch.empty(shape, dtype=dtype)
-        features = _run_lower_layers(decoder, sequences, states, first_layer, feature_layer)
+        features = _run_lower_layers(decoder, sequences, states, layers, progress=progress)
         return _split(sequences, states, features)
     entry = folder / cache_key(backbone, sequences, first_layer, feature_layer)
     if not entry.exists():
         with _new_entry(entry) as partial:
             states = _map_file(partial, shape, dtype, write=True)
-            features = _run_lower_layers(decoder, sequences, states, first_layer, feature_layer)
+            features = _run_lower_layers(decoder, sequences, states, layers, progress=progress)
             save_file({"features": features}, partial / "features.safetensors")
             del states  # unmaps the file before it is renamed
     features = load_file(entry / "features.safetensors")["features"]
@@ -218,14 +221,17 @@ def _run_lower_layers(
     decoder: TrainingDecoder,
     sequences: Sequence[TokenPair],
     states: Tensor,
-    first_layer: int,
-    feature_layer: int,
+    layers: tuple[int, int],
+    *,
+    progress: bool,
 ) -> Tensor:
     """Fill ``states`` and return the features, ``[S, F]`` float32."""
+    first_layer, feature_layer = layers
     device = decoder.device
     features = []
     start = 0
-    with tqdm(total=len(sequences), desc="lower layers", unit="item") as bar:
+    hidden_bar = not progress
+    with tqdm(total=len(sequences), desc="lower layers", unit="item", disable=hidden_bar) as bar:
         for row in _group_rows(sequences):
             lengths = [len(prompt) + len(reply) for prompt, reply in row]
             ids = torch.tensor([t for prompt, reply in row for t in prompt + reply], device=device)

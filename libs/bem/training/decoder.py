@@ -27,6 +27,9 @@ from bem.training.kernels import (
 SiteFactors = Mapping[str, tuple[Tensor, Tensor]]
 """``{site path: (A [r, d_in], B [d_out, r])}``."""
 
+SiteCodes = Tensor | Mapping[str, Tensor]
+"""Code ``[T, r]`` or ``[1, r]`` of all sites, or one of each site path."""
+
 
 @dataclass(frozen=True)
 class FrozenLayer:
@@ -58,13 +61,13 @@ class ForwardContext:
         lengths: Number of tokens of each sequence.
         rotations: ``[T, 1, D / 2]`` complex64, rotary embedding of each token.
         factors: ``{site path: (A, B)}`` in the compute dtype.
-        code: ``[T, r]``, ``[1, r]`` or None.
+        code: Code of all sites or of each, in the compute dtype, or None.
     """
 
     lengths: Sequence[int]
     rotations: Tensor
     factors: SiteFactors
-    code: Tensor | None
+    code: SiteCodes | None
 
 
 class TrainingDecoder:
@@ -111,7 +114,7 @@ class TrainingDecoder:
         *,
         layers: range,
         factors: SiteFactors | None = None,
-        code: Tensor | None = None,
+        code: SiteCodes | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
         """Run ``layers`` over ``hidden [T, F]``.
@@ -121,7 +124,8 @@ class TrainingDecoder:
             lengths: Number of tokens of each sequence, T in total.
             layers: Indices of the decoder layers to run.
             factors: ``{site path: (A [r, d_in], B [d_out, r])}``; other layers stay frozen.
-            code: Codes times the adapter's scale, ``[T, r]`` or ``[1, r]``; required with factors.
+            code: Codes times the adapter's scale, ``[T, r]`` or ``[1, r]``, the same at all sites
+                or by site path; required with factors.
             positions: ``[N]`` flat positions to return. After its attention, the last layer
                 computes only these.
 
@@ -136,7 +140,7 @@ class TrainingDecoder:
                 path: (a.to(self.compute_dtype), b.to(self.compute_dtype))
                 for path, (a, b) in (factors or {}).items()
             },
-            code=code.to(self.compute_dtype) if code is not None else None,
+            code=_cast_code(code, self.compute_dtype),
         )
         for index in layers:
             keep = positions if index == layers[-1] else None
@@ -173,7 +177,6 @@ class TrainingDecoder:
         positions: Tensor | None,
     ) -> Tensor:
         before, after, eps = layer.norms
-        code, factors = context.code, context.factors
         mixed = linear(RmsNorm.apply(hidden, before, eps), layer.qkv)
         # Attention runs in float32, which on a CPU is also the faster dtype.
         width = mixed.shape[1] * self.heads[1] // (self.heads[0] + 2 * self.heads[1])
@@ -185,12 +188,15 @@ class TrainingDecoder:
             # Keys and values of all tokens were needed; the rest of the last layer works token by
             # token, so only the tokens with a loss go on.
             hidden, attended = hidden[positions], attended[positions]
-            code = code[positions] if code is not None and code.shape[0] > 1 else code
-        factors_of = factors.get(_site_path(layer, "o_proj"))
-        hidden = _apply_site(hidden, attended, layer.o_proj, factors_of, code)
+        path = _site_path(layer, "o_proj")
+        hidden = _apply_site(
+            hidden, attended, layer.o_proj, path=path, context=context, positions=positions
+        )
         gated = SwiGLU.apply(linear(RmsNorm.apply(hidden, after, eps), layer.gate_up))
-        factors_of = factors.get(_site_path(layer, "down_proj"))
-        return _apply_site(hidden, gated, layer.down_proj, factors_of, code)
+        path = _site_path(layer, "down_proj")
+        return _apply_site(
+            hidden, gated, layer.down_proj, path=path, context=context, positions=positions
+        )
 
     def _layer(self, index: int) -> FrozenLayer:
         if index not in self._layers:
@@ -267,13 +273,27 @@ def _frozen_weight(module: nn.Module) -> Tensor:
     return weight.detach()  # type: ignore[operator]
 
 
+def _cast_code(code: SiteCodes | None, dtype: torch.dtype) -> SiteCodes | None:
+    if isinstance(code, Mapping):
+        return {path: one.to(dtype) for path, one in code.items()}
+    return code.to(dtype) if code is not None else None
+
+
 def _apply_site(
     residual: Tensor,
     x: Tensor,
     weight: Tensor,
-    factors: tuple[Tensor, Tensor] | None,
-    code: Tensor | None,
+    *,
+    path: str,
+    context: ForwardContext,
+    positions: Tensor | None,
 ) -> Tensor:
+    """Return residual and site; ``positions`` are the tokens of the row that x holds."""
+    factors, code = context.factors.get(path), context.code
+    if isinstance(code, Mapping):
+        code = code.get(path)
     if factors is None or code is None:
         return residual + linear(x, weight)
+    if positions is not None and code.shape[0] > 1:
+        code = code[positions]
     return GatedLowRankLinear.apply(residual, x, weight, *factors, code)

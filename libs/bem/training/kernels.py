@@ -102,7 +102,7 @@ class GatedLowRankLinear(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of residual, x, A, B and code; of x and code only if needed."""
+        """Return the gradients of residual, x, A, B and code; all but the first only if needed."""
         x, weight, a, b, code, low = ctx.saved_tensors
         up = grad @ b  # [T, r]
         gated = up * code
@@ -111,7 +111,10 @@ class GatedLowRankLinear(Function):
         grad_code = None
         if ctx.needs_input_grad[5]:
             grad_code = (up * low).sum_to_size(code.shape)
-        return grad, grad_x, None, gated.T @ x, grad.T @ (low * code), grad_code
+        # An online update changes codes alone and leaves the factors as they are.
+        grad_a = gated.T @ x if ctx.needs_input_grad[3] else None
+        grad_b = grad.T @ (low * code) if ctx.needs_input_grad[4] else None
+        return grad, grad_x, None, grad_a, grad_b, grad_code
 
 
 def apply_rotary(x: Tensor, rotations: Tensor) -> Tensor:

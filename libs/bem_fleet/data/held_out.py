@@ -40,6 +40,7 @@ HELD_OUT_SETS: Mapping[str, int] = MappingProxyType({
     "compositions": 1,
     "record-facts": 1,
     "books": 1,
+    "instruction-families": 1,
 })  # fmt: skip
 """Number of the draw of each held-out set; a higher one retires the older items."""
 

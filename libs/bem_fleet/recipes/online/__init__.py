@@ -1,0 +1,1 @@
+"""Bank of the online learner, meta-trained on families of instructions."""
