@@ -63,7 +63,7 @@ def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> No
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        knows_api = name.endswith(("-orchestrator", "-pre-delete"))
+        knows_api = name.endswith("-orchestrator") or "-secrets-" in name
         assert pod["automountServiceAccountToken"] is knows_api, name
         assert pod["enableServiceLinks"] is False, name
         for container in containers(pod):
@@ -136,7 +136,7 @@ def test_selectors_have_no_changing_labels(rendered: list[dict[str, Any]]) -> No
 def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
     """Every server has a startup and a liveness probe, and its pod a readiness probe."""
     for name, pod in pods(rendered):
-        if name.endswith(("-test", "-pre-delete")):
+        if name.endswith("-test") or "-secrets-" in name:
             continue
         for container in containers(pod):
             assert {"startupProbe", "livenessProbe"} <= set(container), name
