@@ -17,7 +17,10 @@ from bem_fleet.services.orchestrator.canary.spec import CanarySpec, read_canary
 from bem_fleet.services.orchestrator.canary.status import CanaryStatus, read_canary_status
 
 GROUP, VERSION, PLURAL = "fleet.bem.dev", "v1alpha1", "missions"
-FINALIZER = f"{GROUP}/orchestrator"
+RETIRED_FINALIZER = f"{GROUP}/orchestrator"
+"""Finalizer of earlier versions: it is removed wherever it is seen, and never set."""
+REPLICAS = f"{GROUP}/mission-replicas"
+"""Annotation of a Deployment that the orchestrator placed: the pods that its Mission wants."""
 MISSION_LABEL, TRACK_LABEL = f"{GROUP}/mission", f"{GROUP}/track"
 COMMAND = f"{GROUP}/canary"
 """Annotation by which people steer a canary: pause, resume, promote or abort."""
@@ -113,7 +116,14 @@ class Mission:
     @property
     def path(self) -> str:
         """Path of the object at the API server."""
-        return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{self.name}"
+        return mission_path(self.raw)
+
+
+def mission_path(raw: Object) -> str:
+    """Return the path of a Mission object at the API server."""
+    metadata = raw["metadata"]
+    namespace, name = metadata["namespace"], metadata["name"]
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
 
 
 def read_mission(raw: Object) -> Mission:
@@ -121,6 +131,7 @@ def read_mission(raw: Object) -> Mission:
 
     Raises:
         KeyError: A field that the CRD requires or has a default for is absent.
+        ValueError: A field has a value that no version of this service writes.
     """
     metadata, spec = raw["metadata"], raw["spec"]
     key = f"{metadata['namespace']}/{metadata['name']}"

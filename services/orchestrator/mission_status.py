@@ -11,7 +11,11 @@ from bem_fleet.services.orchestrator.assignment.gpu_requests import (
 )
 from bem_fleet.services.orchestrator.assignment.inventory import short_product_name
 from bem_fleet.services.orchestrator.mission import MISSION_LABEL, TRACK_LABEL, Mission
-from bem_fleet.services.orchestrator.workloads import is_complete, ready_pods
+from bem_fleet.services.orchestrator.workloads import (
+    is_complete,
+    ready_pods,
+    workload_problem,
+)
 
 Object = dict[str, Any]
 
@@ -113,10 +117,9 @@ def _add_workload_found(
         message = f"there is no Deployment {mission.workload} with the label {MISSION_LABEL}"
         builder.add("WorkloadFound", False, "DeploymentMissing", message)
         return
-    names = [c["name"] for c in deployment["spec"]["template"]["spec"]["containers"]]
-    if mission.container not in names:
-        message = f"Deployment {mission.workload} has no container {mission.container}: {names}"
-        builder.add("WorkloadFound", False, "ContainerMissing", message)
+    reason, message = workload_problem(mission, deployment)
+    if reason:
+        builder.add("WorkloadFound", False, reason, message)
     else:
         builder.add("WorkloadFound", True, "Found", f"Deployment {mission.workload}")
 
@@ -153,8 +156,9 @@ def _phase(
     """Return the phase and its explanation."""
     if mission.replicas == 0:
         return "Stopped", "no pods are wanted"
-    if deployment is None:
-        return "Pending", "its Deployment is missing"
+    if deployment is None or workload_problem(mission, deployment)[0]:
+        what = "is missing" if deployment is None else "cannot be used; see WorkloadFound"
+        return "Pending", f"its Deployment {what}"
     if allowed == 0:
         return "Pending", "no pod has a GPU"
     if not is_complete(deployment) or ready < allowed:
