@@ -48,6 +48,11 @@ class ConditionBuilder:
             }
         )
 
+    def keep(self, kind: str) -> None:
+        """Add a condition as it is, if the mission has it."""
+        if kind in self._old and all(one["type"] != kind for one in self.conditions):
+            self.conditions.append(self._old[kind])
+
 
 def runs_on_cpu(mission: Mission, products: Mapping[str, str]) -> bool:
     """Return whether the mission runs without GPUs: it requests none, or the cluster has none.
@@ -71,6 +76,8 @@ def mission_status(
     plan: AssignmentPlan,
     products: Mapping[str, str],
     deployment: Object | None,
+    *,
+    builder: ConditionBuilder | None = None,
 ) -> Object:
     """Return the status of a mission, except for its ``canary`` part.
 
@@ -79,8 +86,9 @@ def mission_status(
         plan: GPU assignment of the fleet.
         products: Product of each node that has GPUs, by node name.
         deployment: The mission's Deployment; None if it is missing.
+        builder: Builder with conditions of other parts; None begins with none.
     """
-    builder = ConditionBuilder(mission)
+    builder = builder or ConditionBuilder(mission)
     cpu = runs_on_cpu(mission, products)
     _add_workload_found(builder, mission, deployment)
     _add_gpu_conditions(builder, mission, plan, cpu=cpu)

@@ -32,8 +32,9 @@ from bem_fleet.services.orchestrator.assignment.gpu_requests import (
 )
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from bem_fleet.services.orchestrator.assignment.solver import solve
-from bem_fleet.services.orchestrator.canary.machine import COMMANDS, CanaryState
+from bem_fleet.services.orchestrator.canary.machine import CanaryState
 from bem_fleet.services.orchestrator.canary.status import canary_status_patch
+from bem_fleet.services.orchestrator.canary_conditions import add_canary_conditions
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import ConflictError, KubeApi, KubeError, Object
 from bem_fleet.services.orchestrator.kube.informer import object_key
@@ -44,6 +45,7 @@ from bem_fleet.services.orchestrator.mission import (
     mission_path,
 )
 from bem_fleet.services.orchestrator.mission_status import (
+    ConditionBuilder,
     allowed_pods,
     mission_status,
     runs_on_cpu,
@@ -244,7 +246,9 @@ class Reconciler:
             return
         state, gate = self._rollout.next_state(mission)
         deployment = self._view.deployment(mission, mission.workload)
-        status = mission_status(mission, plan, products, deployment)
+        builder = ConditionBuilder(mission)
+        add_canary_conditions(builder, mission, state, deployment)
+        status = mission_status(mission, plan, products, deployment, builder=builder)
         stable = workloads.stable_snapshot(mission, deployment)
         canary = canary_status_patch(
             mission.canary_status, state, mission.canary, gate=gate, stable=stable
@@ -304,10 +308,7 @@ class Reconciler:
                 await events.record(self._api, mission, "Preempted", note, warning=True)
 
     async def _clear_command(self, mission: Mission) -> None:
-        """Remove the command's annotation; an unknown command is reported by an Event."""
-        if mission.command not in COMMANDS:
-            note = f"unknown command {mission.command[:40]!r}; set one of {', '.join(COMMANDS)}"
-            await events.record(self._api, mission, "UnknownCommand", note, warning=True)
+        """Remove the command's annotation; its condition says what became of it."""
         await self._patch_metadata(mission, {"annotations": {COMMAND: None}})
 
     async def _patch_metadata(self, mission: Mission, metadata: Object) -> Mission:
