@@ -1,6 +1,7 @@
-{{- /* ServiceAccount that owns the Secrets of the release: they go with it. */ -}}
+{{- /* ServiceAccount that owns the Secrets of the release: they go with it. Older charts have it too, so that
+       a rollback to one does not delete them. */ -}}
 {{- define "fleet.anchor" -}}
-{{- include "fleet.fullname" . }}-secrets
+{{- include "fleet.fullname" . }}-witness
 {{- end }}
 
 {{- /* What the release needs and no value gives, as YAML: Secrets that a Job makes in the cluster, because
@@ -84,7 +85,7 @@ template:
     labels: {{- include "fleet.labels" (list . "secrets") | nindent 6 }}
   spec:
     restartPolicy: OnFailure
-    serviceAccountName: {{ include "fleet.anchor" . }}
+    serviceAccountName: {{ $full }}-secrets
     automountServiceAccountToken: true
     enableServiceLinks: false
     {{- include "fleet.pullSecrets" . | nindent 4 }}

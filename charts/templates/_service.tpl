@@ -35,6 +35,9 @@ metadata:
     {{- if $spec.sidecar }}
     fleet.bem.dev/mission: {{ $name | quote }}
     {{- end }}
+  {{- if include "fleet.isMission" (list $root $spec) }}
+  annotations: {fleet.bem.dev/values-image: {{ include "fleet.image" (list $root $spec.image $name) | quote }}}
+  {{- end }}
 spec:
   {{- if not (or $scaled (include "fleet.isMission" (list $root $spec))) }}
   replicas: {{ $spec.replicas }}
@@ -55,7 +58,7 @@ spec:
         checksum/redis: {{ include "fleet.redisChecksum" $root }}
         {{- with $spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{- end }}
     spec: {{- include "fleet.pod" . | nindent 6 }}
-{{- if or (gt (int $spec.replicas) 1) $scaled }}
+{{- if or (gt (int $spec.replicas) 1) $scaled (include "fleet.isMission" (list $root $spec)) }}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -113,7 +116,8 @@ initContainers:
 {{- end }}
 containers:
   - name: {{ $name | quote }}
-    image: {{ include "fleet.image" (list $root $spec.image $name) }}
+    {{- $promoted := include "fleet.promoted" . | fromJson }}
+    image: {{ $promoted.image | default (include "fleet.image" (list $root $spec.image $name)) }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     securityContext: {{- include "fleet.containerSecurity" $root | nindent 6 }}
     {{- if not $spec.sidecar }}
@@ -124,7 +128,16 @@ containers:
       {{- end }}
       {{- if eq $spec.protocol "grpc" }}{{- with include "fleet.healthPorts" $root }}{{ . | nindent 6 }}{{ end }}{{ end }}
     {{- end }}
+    {{- if $promoted.env }}
+    {{- $env := list }}
+    {{- range include "fleet.env" . | fromYamlArray }}
+    {{- if not (hasKey $promoted.env .name) }}{{- $env = append $env . }}{{- end }}
+    {{- end }}
+    {{- range $key, $value := $promoted.env }}{{- $env = append $env (dict "name" $key "value" $value) }}{{- end }}
+    env: {{- toYaml $env | nindent 6 }}
+    {{- else }}
     env: {{- include "fleet.env" . | nindent 6 }}
+    {{- end }}
     {{- include "fleet.probes" . | nindent 4 }}
     # Endpoints drop the pod before it stops accepting calls.
     lifecycle: {preStop: {sleep: {seconds: 5}}}
@@ -171,6 +184,24 @@ volumes:
   {{- with $spec.model.adaptersClaim }}
   - {name: adapters, persistentVolumeClaim: {claimName: {{ . | quote }}, readOnly: true}}
   {{- end }}
+{{- end }}
+
+{{- /* Image and variables of a canary that was promoted since the values last named another image, as JSON:
+       an upgrade with the same image keeps them: (dict "root" "name" "spec"). */ -}}
+{{- define "fleet.promoted" -}}
+{{- $kept := dict -}}
+{{- if include "fleet.isMission" (list .root .spec) -}}
+{{- $wanted := include "fleet.image" (list .root .spec.image .name) -}}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace (printf "%s-%s" (include "fleet.fullname" .root) .name) | default dict -}}
+{{- $annotations := dig "metadata" "annotations" dict $live -}}
+{{- $promoted := index $annotations "fleet.bem.dev/promoted" | default "{}" | fromJson -}}
+{{- if and $promoted (eq (index $annotations "fleet.bem.dev/values-image" | default "") $wanted) -}}
+{{- range $live.spec.template.spec.containers -}}
+{{- if and (eq .name $.name) (eq .image $promoted.image) -}}{{- $kept = $promoted -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $kept -}}
 {{- end }}
 
 {{- define "fleet.env" -}}

@@ -4,7 +4,12 @@ from typing import Any
 
 from bem_fleet.services.orchestrator import workloads
 from bem_fleet.services.orchestrator.canary.machine import COMMANDS, CanaryPhase, CanaryState
-from bem_fleet.services.orchestrator.mission import COMMAND, GROUP, Mission
+from bem_fleet.services.orchestrator.mission import (
+    COMMAND,
+    GROUP,
+    MISSION_ANNOTATIONS,
+    Mission,
+)
 from bem_fleet.services.orchestrator.mission_status import ConditionBuilder
 
 Object = dict[str, Any]
@@ -58,7 +63,8 @@ def _add_command(builder: ConditionBuilder, mission: Mission, state: CanaryState
 def _unknown_annotations(mission: Mission) -> list[str]:
     """Return annotations of this group that mean nothing on a Mission: likely misspelt."""
     annotations = mission.raw["metadata"].get("annotations") or {}
-    return sorted(key for key in annotations if key.startswith(f"{GROUP}/") and key != COMMAND)
+    own = {key for key in annotations if key.startswith(f"{GROUP}/")}
+    return sorted(own - MISSION_ANNOTATIONS)
 
 
 def _image(stable: Object, mission: Mission) -> str:

@@ -24,6 +24,15 @@ REPLICAS = f"{GROUP}/mission-replicas"
 MISSION_LABEL, TRACK_LABEL = f"{GROUP}/mission", f"{GROUP}/track"
 COMMAND = f"{GROUP}/canary"
 """Annotation by which people steer a canary: pause, resume, promote or abort."""
+VALUES_REPLICAS, APPLIED_REPLICAS = f"{GROUP}/values-replicas", f"{GROUP}/applied-replicas"
+"""Annotations of a Mission: the pods that the chart's values want, and that number when it was last
+applied. The number applies when the values change; in between `kubectl scale` or an autoscaler
+decides."""
+PROMOTED = f"{GROUP}/promoted"
+"""Annotation of a Deployment: image and variables of the last promotion, as JSON. The chart keeps
+them until its own image changes."""
+MISSION_ANNOTATIONS = frozenset({COMMAND, VALUES_REPLICAS, APPLIED_REPLICAS})
+"""Annotations of this group that mean something on a Mission."""
 
 Object = dict[str, Any]
 
@@ -102,6 +111,18 @@ class Mission:
         """Canary command of the annotation; empty if there is none."""
         annotations = self.raw["metadata"].get("annotations") or {}
         return str(annotations.get(COMMAND, "")).strip().lower()
+
+    @property
+    def newer_replicas(self) -> int | None:
+        """Number of pods of values that have changed since they were applied; None if none have.
+
+        A Mission that an earlier chart made has no record: its number stays if somebody chose it.
+        """
+        annotations = self.raw["metadata"].get("annotations") or {}
+        wanted, applied = annotations.get(VALUES_REPLICAS), annotations.get(APPLIED_REPLICAS)
+        if wanted is None or wanted == applied:
+            return None
+        return self.replicas if applied is None and self.replicas != 1 else int(wanted)
 
     @property
     def canary_gpu_request(self) -> GpuRequest | None:

@@ -39,8 +39,12 @@ from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import ConflictError, KubeApi, KubeError, Object
 from bem_fleet.services.orchestrator.kube.informer import object_key
 from bem_fleet.services.orchestrator.mission import (
+    APPLIED_REPLICAS,
     COMMAND,
+    GROUP,
     RETIRED_FINALIZER,
+    VALUES_REPLICAS,
+    VERSION,
     Mission,
     mission_path,
 )
@@ -64,6 +68,8 @@ from prometheus_client import Counter, Gauge, Histogram
 _LOG = logs.get("orchestrator")
 Products: TypeAlias = Mapping[str, str]
 """Product of each node that has GPUs, by node name."""
+# A field manager of its own: the placement's apply would give the number up again.
+_REPLICAS_MANAGER = "bem-replicas"
 # Pause after a failed write, so that an API server in trouble is not flooded.
 _ERROR_BACKOFF_S = 0.2
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -244,6 +250,8 @@ class Reconciler:
             mission = await self._patch_metadata(mission, {"finalizers": kept or None})
         if mission.deleted:
             return
+        if mission.newer_replicas is not None:
+            mission = await self._apply_replicas(mission, mission.newer_replicas)
         state, gate = self._rollout.next_state(mission)
         deployment = self._view.deployment(mission, mission.workload)
         builder = ConditionBuilder(mission)
@@ -310,6 +318,25 @@ class Reconciler:
     async def _clear_command(self, mission: Mission) -> None:
         """Remove the command's annotation; its condition says what became of it."""
         await self._patch_metadata(mission, {"annotations": {COMMAND: None}})
+
+    async def _apply_replicas(self, mission: Mission, replicas: int) -> Mission:
+        """Set the number of pods that the chart's values want, and record it."""
+        annotations = mission.raw["metadata"]["annotations"]
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "Mission",
+            "metadata": {
+                "name": mission.name,
+                "resourceVersion": mission.raw["metadata"]["resourceVersion"],
+                "annotations": {APPLIED_REPLICAS: annotations[VALUES_REPLICAS]},
+            },
+            "spec": {"replicas": replicas},
+        }
+        # An apply owns the number even where it is the same, so that it stays when the chart, which
+        # rendered it in earlier versions, gives it up.
+        written = await self._api.patch(mission.path, body, "apply", fieldManager=_REPLICAS_MANAGER)
+        self._view.missions.apply_write(written)
+        return self._view.get_mission(mission.key) or mission
 
     async def _patch_metadata(self, mission: Mission, metadata: Object) -> Mission:
         version = mission.raw["metadata"]["resourceVersion"]

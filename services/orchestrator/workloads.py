@@ -7,6 +7,7 @@ image under a field manager of its own.
 
 from collections.abc import Mapping
 from copy import deepcopy
+from json import dumps
 from typing import Any
 
 from bem_fleet.services.orchestrator.assignment.gpu_requests import PodsByNode
@@ -15,6 +16,7 @@ from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 from bem_fleet.services.orchestrator.mission import (
     GROUP,
     MISSION_LABEL,
+    PROMOTED,
     REPLICAS,
     TRACK_LABEL,
     VERSION,
@@ -160,7 +162,11 @@ def promotion_patch(mission: Mission, spec: CanarySpec) -> Object:
     container: Object = {"name": mission.container, "image": spec.image}
     if spec.env:
         container["env"] = [{"name": k, "value": v} for k, v in sorted(spec.env.items())]
-    return {"spec": {"template": {"spec": {"containers": [container]}}}}
+    promoted = dumps({"image": spec.image, "env": dict(spec.env)}, sort_keys=True)
+    return {
+        "metadata": {"annotations": {PROMOTED: promoted}},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
 
 
 def stable_snapshot(mission: Mission, deployment: Object | None) -> Object:
@@ -183,7 +189,8 @@ def restore_patch(mission: Mission, snapshot: Mapping[str, Any]) -> Object:
     ]
     container: Object = {"name": mission.container, "image": snapshot["image"]}
     return {
-        "spec": {"template": {"spec": {"containers": [container | ({"env": env} if env else {})]}}}
+        "metadata": {"annotations": {PROMOTED: None}},
+        "spec": {"template": {"spec": {"containers": [container | ({"env": env} if env else {})]}}},
     }
 
 

@@ -211,3 +211,44 @@ def test_every_listener_takes_both_address_families() -> None:
 
     assert "0.0.0.0" not in json.dumps(found)  # noqa: S104 - it is what must not be there
     assert policies == {"PreferDualStack"}
+
+
+@pytest.mark.slow
+@needs_kubernetes()
+def test_a_scaled_and_promoted_mission_is_upgraded(plane: ControlPlane) -> None:
+    """`kubectl scale` and a promotion are no conflicts: they stay until the values change."""
+    mission = "/apis/fleet.bem.dev/v1alpha1/namespaces/fleet/missions/router"
+    deployment = "/apis/apps/v1/namespaces/fleet/deployments/bem-fleet-router"
+    upgrade(plane)
+    first = plane.call("GET", deployment)
+    scaled = {"spec": {"replicas": 2}}
+    plane.call("PATCH", f"{mission}/scale?fieldManager=kubectl", scaled, kind="merge-patch+json")
+    promoted = {"image": "registry.local/router:2", "env": {"BEM_ROUTER_ROWS": "3"}}
+    env = [{"name": "BEM_ROUTER_ROWS", "value": "3"}]
+    patch = {
+        "metadata": {"annotations": {"fleet.bem.dev/promoted": json.dumps(promoted)}},
+        "spec": {
+            "template": {
+                "spec": {"containers": [{"name": "router", "image": promoted["image"], "env": env}]}
+            }
+        },
+    }
+    kind = "strategic-merge-patch+json"
+    written = plane.call("PATCH", f"{deployment}?fieldManager=bem-promotion", patch, kind=kind)
+    # The orchestrator gives its fields up at once.
+    others = [
+        one for one in written["metadata"]["managedFields"] if one["manager"] != "bem-promotion"
+    ]
+    plane.merge(deployment, {"metadata": {"managedFields": others}})
+    upgrade(plane, "services.gateway.replicas=2")
+    kept = plane.call("GET", deployment)
+    replicas = plane.call("GET", mission)["spec"]["replicas"]
+    upgrade(plane, "image.tag=v9")
+    (newer,) = plane.call("GET", deployment)["spec"]["template"]["spec"]["containers"]
+    (container,) = kept["spec"]["template"]["spec"]["containers"]
+
+    assert replicas == 2
+    assert container["image"] == promoted["image"]
+    assert {"name": "BEM_ROUTER_ROWS", "value": "3"} in container["env"]
+    assert newer["image"].endswith("/router:v9")
+    assert first["metadata"]["annotations"]["fleet.bem.dev/values-image"].endswith("/router:0.1.0")

@@ -190,11 +190,11 @@ def test_missions_own_their_number_of_pods() -> None:
 
 
 def test_replicated_services_have_budgets() -> None:
-    """Every service that has or may get more than one pod has a disruption budget."""
+    """Every service that has or may get more than one pod has a budget: a mission may be scaled."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
     found = {e["metadata"]["name"] for e in objects(render(values)) if "Disruption" in e["kind"]}
 
-    assert found == {"bem-fleet-gateway", "bem-fleet-router", "bem-fleet-validation"}
+    assert found == {f"bem-fleet-{name}" for name in ("gateway", "router", "memory", "validation")}
 
 
 def test_gpus_come_with_labels_and_tolerations() -> None:

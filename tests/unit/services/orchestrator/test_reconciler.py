@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import KubeApi
-from bem_fleet.services.orchestrator.mission import REPLICAS, RETIRED_FINALIZER
+from bem_fleet.services.orchestrator.mission import (
+    REPLICAS,
+    RETIRED_FINALIZER,
+    VALUES_REPLICAS,
+)
 from bem_fleet.services.orchestrator.reconciler import Reconciler
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 from prometheus_client import REGISTRY
@@ -210,3 +215,26 @@ async def test_a_workload_without_the_label_is_not_touched(
     )
     assert after["generation"] == before
     assert REPLICAS not in (after.get("annotations") or {})
+
+
+async def test_replicas_of_values_apply_when_they_change(plane: ControlPlane, api: KubeApi) -> None:
+    """Values set the number once; `kubectl scale` decides until they name another."""
+    path = f"{MISSIONS}/{NAME}"
+
+    def wanted(number: str) -> None:
+        plane.merge(path, {"metadata": {"annotations": {VALUES_REPLICAS: number}}})
+
+    numbers = []
+    async with reconciling(api, Advice()) as (reconciler, _):
+        for change in (
+            partial(wanted, "3"),
+            partial(plane.merge, path, {"spec": {"replicas": 2}}),
+            partial(wanted, "3"),
+            partial(wanted, "4"),
+        ):
+            change()
+            await asyncio.sleep(0.5)
+            await settle(reconciler)
+            numbers.append(plane.call("GET", path)["spec"]["replicas"])
+
+    assert numbers == [3, 2, 2, 4]
