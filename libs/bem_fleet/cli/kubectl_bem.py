@@ -91,10 +91,14 @@ def start(
     words = ("patch", "mission", mission, "--type=merge", "-p", patch)
     started = _run(_kubectl(where, *words))
     if started == YES:
-        print(yaml.safe_dump({"canary": canary}, sort_keys=False).rstrip())
-        if not canary.get("analysis", {}).get("probes"):
-            print(NOT_JUDGED, file=sys.stderr)
+        _print_started(canary)
     return started
+
+
+def _print_started(canary: Mapping[str, Any]) -> None:
+    print(yaml.safe_dump({"canary": dict(canary)}, sort_keys=False).rstrip())
+    if not canary.get("analysis", {}).get("probes"):
+        print(NOT_JUDGED, file=sys.stderr)
 
 
 def _add_steering(command: str) -> None:
