@@ -76,7 +76,8 @@ def release_patch(deployment: Object) -> Object:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+        # With the uid an apply to a Deployment that is gone creates none.
+        "metadata": {key: metadata[key] for key in ("name", "namespace", "uid")},
         "spec": {"replicas": int(metadata["annotations"][REPLICAS])},
     }
 

@@ -21,7 +21,7 @@ def stable() -> dict[str, Any]:
     """Return the mission's Deployment."""
     container = {"name": "mission", "image": "old", "env": [{"name": "A", "value": "1"}]}
     return {
-        "metadata": {"name": "router", "namespace": "bem", "generation": 1},
+        "metadata": {"name": "router", "namespace": "bem", "uid": "u", "generation": 1},
         "spec": {
             "replicas": 1,
             "selector": {"matchLabels": dict(LABELS)},
@@ -70,7 +70,9 @@ def test_a_release_gives_back_what_the_mission_wanted() -> None:
 
     deployed["metadata"]["annotations"] = wanted["metadata"]["annotations"]
     assert workloads.is_placed(deployed)
-    assert workloads.release_patch(deployed)["spec"] == {"replicas": 2}
+    patch = workloads.release_patch(deployed)
+    assert patch["spec"] == {"replicas": 2}
+    assert patch["metadata"] == {"name": "router", "namespace": "bem", "uid": "u"}
 
 
 def test_pods_without_the_label_are_a_problem() -> None:
