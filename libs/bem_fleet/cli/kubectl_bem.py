@@ -73,8 +73,7 @@ def start(
     """Start a canary of an image or an adapter, and print what exactly runs."""
     numbers = {"shadow": shadow, "attempt": attempt}
     canary = specification(spec, model=model, image=image, steps=step or [], **numbers)
-    if bool(canary.get("image")) == bool(canary.get("model")):
-        raise typer.BadParameter("image, model: give exactly one of --image and --model")
+    _check_candidate(canary)
     if probes:
         canary["analysis"] = {**canary.get("analysis", {}), "probes": read_probes(probes)}
     where = namespace or ctx.obj
@@ -93,6 +92,11 @@ def start(
     if started == YES:
         _print_started(canary)
     return started
+
+
+def _check_candidate(canary: Mapping[str, Any]) -> None:
+    if bool(canary.get("image")) == bool(canary.get("model")):
+        raise typer.BadParameter("image, model: give exactly one of --image and --model")
 
 
 def _print_started(canary: Mapping[str, Any]) -> None:
