@@ -88,10 +88,9 @@ def start(
         return NO
     patch = json.dumps(start_patch(current, canary))
     words = ("patch", "mission", mission, "--type=merge", "-p", patch)
-    started = _run(_kubectl(where, *words))
-    if started == YES:
+    if (code := _run(_kubectl(where, *words))) == YES:
         _print_started(canary)
-    return started
+    return code
 
 
 def _check_candidate(canary: Mapping[str, Any]) -> None:
