@@ -26,7 +26,7 @@ def address_of(service: str) -> str:
 
 
 def _on_loopback(address: str) -> str:
-    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
+    return address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "localhost:")
 
 
 def is_grpc_healthy(address: str) -> bool:

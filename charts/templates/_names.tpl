@@ -3,15 +3,18 @@
 {{- end }}
 
 {{- define "fleet.fullname" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- $name := default .Release.Name .Values.fullnameOverride | toString | replace "." "-" -}}
+{{- /* Names of Services begin with a letter. */ -}}
+{{- if not (regexMatch "^[a-z]" $name) -}}{{- $name = printf "%s-%s" .Chart.Name $name -}}{{- end -}}
+{{- $name | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
 {{- /* Labels of selectors, which never change: (list root component). */ -}}
 {{- define "fleet.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "fleet.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/name: {{ include "fleet.name" $root | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 | quote }}
 {{- end }}
 
 {{- /* All labels: (list root component). */ -}}
@@ -90,4 +93,19 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- $name := printf "%s/%s/%s" $all.registry $all.prefix (default (index . 2) $image.name) -}}
 {{- $tagged := printf "%s:%s" $name (coalesce $image.tag $all.tag $root.Chart.AppVersion) -}}
 {{- if $image.digest -}}{{- printf "%s@%s" $name $image.digest -}}{{- else -}}{{- $tagged -}}{{- end -}}
+{{- end }}
+
+{{- /* Prefix of the release's cluster-scoped names, unique to it: a namespace has no dot. */ -}}
+{{- define "fleet.clusterPrefix" -}}
+{{- printf "%s.%s-" .Release.Namespace (include "fleet.fullname" .) -}}
+{{- end }}
+
+{{- /* Prefix of the PriorityClasses. A release that an older chart made keeps that chart's names, because
+       other ones would restart every pod. */ -}}
+{{- define "fleet.priorityPrefix" -}}
+{{- $old := printf "%s-" (include "fleet.fullname" .) -}}
+{{- $found := lookup "scheduling.k8s.io/v1" "PriorityClass" "" (printf "%scritical" $old) | default dict -}}
+{{- $annotations := dig "metadata" "annotations" dict $found -}}
+{{- $mine := and (eq (index $annotations "meta.helm.sh/release-name" | default "") .Release.Name) (eq (index $annotations "meta.helm.sh/release-namespace" | default "") .Release.Namespace) -}}
+{{- ternary $old (include "fleet.clusterPrefix" .) $mine -}}
 {{- end }}

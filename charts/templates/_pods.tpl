@@ -49,7 +49,22 @@ capabilities: {drop: [ALL]}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Where pods may run: their own fields over those of all pods: (list root own). Keys of own:
+       nodeSelector, tolerations, affinity. */ -}}
+{{- define "fleet.placement" -}}
+{{- $all := (index . 0).Values.placement -}}{{- $own := index . 1 -}}
+{{- with mergeOverwrite (deepCopy $all.nodeSelector) ($own.nodeSelector | default dict) }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat ($own.tolerations | default list) $all.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}

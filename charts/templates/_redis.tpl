@@ -8,43 +8,32 @@
 {{- default (printf "%s-redis" (include "fleet.fullname" .)) .Values.redis.auth.existingSecret -}}
 {{- end }}
 
-{{- /* Random text for a Secret, made once: (list root secret key). The Secret in the cluster has it after
-       the first installation; `helm template`, which sees no cluster, makes another one each time. */ -}}
-{{- define "fleet.madeOnce" -}}
-{{- $root := index . 0 -}}{{- $secret := index . 1 -}}{{- $key := index . 2 -}}
-{{- $known := (lookup "v1" "Secret" $root.Release.Namespace $secret).data | default dict -}}
-{{- if hasKey $known $key -}}{{- index $known $key | b64dec -}}{{- else -}}{{- randAlphaNum 48 -}}{{- end -}}
-{{- end }}
-
-{{- /* Password of each user of Redis, as YAML. Random ones are drawn once in a rendering, because the
-       Secret and the checksums of the pods must agree. */ -}}
+{{- /* Passwords of the users of Redis that are derived from one text, as YAML. */ -}}
 {{- define "fleet.redisPasswords" -}}
-{{- if not (hasKey .Values "renderedPasswords") -}}
 {{- $root := . -}}{{- $made := dict -}}
 {{- range $user, $rules := include "fleet.redisUsers" . | fromYaml -}}
-{{- $own := "" -}}
-{{- with $root.Values.redis.auth.password -}}
-{{- $own = printf "%s/%s" . $user | sha256sum -}}
-{{- else -}}
-{{- $own = include "fleet.madeOnce" (list $root (printf "%s-redis" (include "fleet.fullname" $root)) $user) -}}
+{{- $_ := set $made $user (printf "%s/%s" $root.Values.redis.auth.password $user | sha256sum) -}}
 {{- end -}}
-{{- $_ := set $made $user $own -}}
-{{- end -}}
-{{- $_ := set .Values "renderedPasswords" $made -}}
-{{- end -}}
-{{- toYaml .Values.renderedPasswords -}}
+{{- toYaml $made -}}
 {{- end }}
 
-{{- /* Digest that changes with the passwords, so that pods restart with the new ones. */ -}}
+{{- /* Digest that changes with the passwords, so that pods restart with the new ones. Made passwords never
+       change; a release that an older chart made keeps that chart's digest, and so its pods. */ -}}
 {{- define "fleet.redisChecksum" -}}
 {{- $redis := .Values.redis -}}
+{{- $known := lookup "v1" "Secret" .Release.Namespace (include "fleet.redisSecret" .) | default dict -}}
 {{- if not $redis.embedded -}}
 {{- toYaml $redis.external | sha256sum | trunc 16 -}}
 {{- else if $redis.auth.existingSecret -}}
-{{- $known := lookup "v1" "Secret" .Release.Namespace $redis.auth.existingSecret -}}
 {{- list $redis.auth.existingSecret $known.data | toJson | sha256sum | trunc 16 -}}
-{{- else -}}
+{{- else if $redis.auth.password -}}
 {{- include "fleet.redisPasswords" . | sha256sum | trunc 16 -}}
+{{- else if include "fleet.keptSecret" (list . (include "fleet.redisSecret" .)) -}}
+{{- $words := dict -}}
+{{- range $user, $word := $known.data -}}{{- $_ := set $words $user ($word | b64dec) -}}{{- end -}}
+{{- toYaml $words | sha256sum | trunc 16 -}}
+{{- else -}}
+{{- dig "metadata" "annotations" "fleet.bem.dev/checksum" "made" $known -}}
 {{- end -}}
 {{- end }}
 
@@ -55,12 +44,12 @@
 {{- if hasKey (include "fleet.redisUsers" $root | fromYaml) $user -}}
 {{- if $redis.embedded -}}
 - name: REDIS_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ include "fleet.redisSecret" $root }}, key: {{ $user }}}}
+  valueFrom: {secretKeyRef: {name: {{ include "fleet.redisSecret" $root | quote }}, key: {{ $user | quote }}}}
 - name: BEM_{{ $prefix }}_REDIS_URL
   value: redis://{{ $user }}:$(REDIS_PASSWORD)@{{ include "fleet.fullname" $root }}-redis.{{ $root.Release.Namespace }}.svc:6379/0
 {{- else if $redis.external.existingSecret -}}
 - name: BEM_{{ $prefix }}_REDIS_URL
-  valueFrom: {secretKeyRef: {name: {{ $redis.external.existingSecret }}, key: {{ ternary $user "url" $redis.external.urlPerUser }}}}
+  valueFrom: {secretKeyRef: {name: {{ $redis.external.existingSecret | quote }}, key: {{ ternary $user "url" $redis.external.urlPerUser | quote }}}}
 {{- else -}}
 - name: BEM_{{ $prefix }}_REDIS_URL
   value: {{ required "redis.embedded is false: set redis.external.url or redis.external.existingSecret" $redis.external.url }}
@@ -82,7 +71,7 @@
 {{- define "fleet.keysVolume" -}}
 - name: keys
   secret:
-    secretName: {{ include "fleet.keysSecret" (index . 0) }}
+    secretName: {{ include "fleet.keysSecret" (index . 0) | quote }}
     defaultMode: 288
     items:
       {{- range index . 1 }}
@@ -100,4 +89,24 @@
 {{- else -}}
 - {} # the address of an external Redis is known to its URL only
 {{- end -}}
+{{- end }}
+
+{{- /* Size of a volume in its StatefulSet, where it cannot change. A claim that has been enlarged keeps the
+       size that the StatefulSet was made with; one that has not stops the upgrade before anything is
+       written: (list root component size value). */ -}}
+{{- define "fleet.volumeSize" -}}
+{{- $root := index . 0 -}}{{- $size := index . 2 -}}{{- $value := index . 3 -}}
+{{- $name := printf "%s-%s" (include "fleet.fullname" $root) (index . 1) -}}{{- $claim := printf "data-%s-0" $name -}}
+{{- $namespace := $root.Release.Namespace -}}
+{{- with lookup "apps/v1" "StatefulSet" $namespace $name -}}
+{{- $made := (index .spec.volumeClaimTemplates 0).spec.resources.requests.storage -}}
+{{- if ne $made $size -}}
+{{- $live := dig "spec" "resources" "requests" "storage" $made (lookup "v1" "PersistentVolumeClaim" $namespace $claim | default dict) -}}
+{{- if ne $live $size -}}
+{{- fail (printf "%s: the volume has %s and a StatefulSet cannot change it; first run `kubectl -n %s patch pvc %s -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%s\"}}}}'` (its StorageClass must allow expansion), then upgrade again" $value $live $namespace $claim $size) -}}
+{{- end -}}
+{{- $size = $made -}}
+{{- end -}}
+{{- end -}}
+{{- $size -}}
 {{- end }}

@@ -16,6 +16,7 @@ metadata:
   name: {{ $full }}
   labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
 spec:
+  ipFamilyPolicy: {{ $root.Values.ipFamilyPolicy }}
   selector: {{- include "fleet.stable" (list $root $name $spec) | nindent 4 }}
   ports:
     - name: {{ $spec.protocol }}
@@ -32,8 +33,11 @@ metadata:
   name: {{ $full }}
   labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
     {{- if $spec.sidecar }}
-    fleet.bem.dev/mission: {{ $name }}
+    fleet.bem.dev/mission: {{ $name | quote }}
     {{- end }}
+  {{- if include "fleet.isMission" (list $root $spec) }}
+  annotations: {fleet.bem.dev/values-image: {{ include "fleet.image" (list $root $spec.image $name) | quote }}}
+  {{- end }}
 spec:
   {{- if not (or $scaled (include "fleet.isMission" (list $root $spec))) }}
   replicas: {{ $spec.replicas }}
@@ -47,14 +51,14 @@ spec:
     metadata:
       labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
         {{- if $spec.sidecar }}
-        fleet.bem.dev/mission: {{ $name }}
+        fleet.bem.dev/mission: {{ $name | quote }}
         fleet.bem.dev/track: stable
         {{- end }}
       annotations:
         checksum/redis: {{ include "fleet.redisChecksum" $root }}
         {{- with $spec.podAnnotations }}{{ toYaml . | nindent 8 }}{{- end }}
     spec: {{- include "fleet.pod" . | nindent 6 }}
-{{- if or (gt (int $spec.replicas) 1) $scaled }}
+{{- if or (gt (int $spec.replicas) 1) $scaled (include "fleet.isMission" (list $root $spec)) }}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
@@ -93,22 +97,16 @@ automountServiceAccountToken: {{ $spec.apiAccess }}
 enableServiceLinks: false
 {{- include "fleet.pullSecrets" $root }}
 {{- if $root.Values.priorityClasses.create }}
-priorityClassName: {{ include "fleet.fullname" $root }}-{{ $spec.priority }}
+priorityClassName: {{ include "fleet.priorityPrefix" $root }}{{ $spec.priority }}
 {{- end }}
 terminationGracePeriodSeconds: {{ add $spec.drainSeconds 15 }}
 securityContext: {{- include "fleet.podSecurity" $root | nindent 2 }}
 {{- with $profile.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
-{{- with merge (deepCopy $spec.nodeSelector) ($profile.nodeSelector | default dict) }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with concat $spec.tolerations ($profile.tolerations | default list) }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $spec.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- $selector := merge (deepCopy $spec.nodeSelector) ($profile.nodeSelector | default dict) }}
+{{- $tolerations := concat $spec.tolerations ($profile.tolerations | default list) }}
+{{- include "fleet.placement" (list $root (dict "nodeSelector" $selector "tolerations" $tolerations "affinity" $spec.affinity)) }}
 {{- if $root.Values.topologySpread.enabled }}
 topologySpreadConstraints: {{- include "fleet.spread" (list $root $name) | nindent 2 }}
 {{- end }}
@@ -117,8 +115,9 @@ initContainers:
   {{- include "fleet.sidecar" . | nindent 2 }}
 {{- end }}
 containers:
-  - name: {{ $name }}
-    image: {{ include "fleet.image" (list $root $spec.image $name) }}
+  - name: {{ $name | quote }}
+    {{- $promoted := include "fleet.promoted" . | fromJson }}
+    image: {{ $promoted.image | default (include "fleet.image" (list $root $spec.image $name)) }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     securityContext: {{- include "fleet.containerSecurity" $root | nindent 6 }}
     {{- if not $spec.sidecar }}
@@ -129,7 +128,16 @@ containers:
       {{- end }}
       {{- if eq $spec.protocol "grpc" }}{{- with include "fleet.healthPorts" $root }}{{ . | nindent 6 }}{{ end }}{{ end }}
     {{- end }}
+    {{- if $promoted.env }}
+    {{- $env := list }}
+    {{- range include "fleet.env" . | fromYamlArray }}
+    {{- if not (hasKey $promoted.env .name) }}{{- $env = append $env . }}{{- end }}
+    {{- end }}
+    {{- range $key, $value := $promoted.env }}{{- $env = append $env (dict "name" $key "value" $value) }}{{- end }}
+    env: {{- toYaml $env | nindent 6 }}
+    {{- else }}
     env: {{- include "fleet.env" . | nindent 6 }}
+    {{- end }}
     {{- include "fleet.probes" . | nindent 4 }}
     # Endpoints drop the pod before it stops accepting calls.
     lifecycle: {preStop: {sleep: {seconds: 5}}}
@@ -162,20 +170,38 @@ volumes:
   {{- if $spec.sidecar }}
   - {name: socket, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
   - name: audit-key
-    secret: {secretName: {{ include "fleet.keysSecret" $root }}, defaultMode: 288, items: [{key: audit, path: audit.key}]}
+    secret: {secretName: {{ include "fleet.keysSecret" $root | quote }}, defaultMode: 288, items: [{key: audit, path: audit.key}]}
   {{- end }}
   {{- with $spec.keys }}
   {{- include "fleet.keysVolume" (list $root .) | nindent 2 }}
   {{- end }}
   {{- if eq $spec.model.source "volume" }}
-  - {name: model, persistentVolumeClaim: {claimName: {{ required (printf "services.%s.model.source is volume: set model.existingClaim" $name) $spec.model.existingClaim }}, readOnly: true}}
+  - {name: model, persistentVolumeClaim: {claimName: {{ required (printf "services.%s.model.source is volume: set model.existingClaim" $name) $spec.model.existingClaim | quote }}, readOnly: true}}
   {{- end }}
   {{- with $spec.tls.existingSecret }}
-  - {name: tls, secret: {secretName: {{ . }}, defaultMode: 288}}
+  - {name: tls, secret: {secretName: {{ . | quote }}, defaultMode: 288}}
   {{- end }}
   {{- with $spec.model.adaptersClaim }}
-  - {name: adapters, persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}}
+  - {name: adapters, persistentVolumeClaim: {claimName: {{ . | quote }}, readOnly: true}}
   {{- end }}
+{{- end }}
+
+{{- /* Image and variables of a canary that was promoted since the values last named another image, as JSON:
+       an upgrade with the same image keeps them: (dict "root" "name" "spec"). */ -}}
+{{- define "fleet.promoted" -}}
+{{- $kept := dict -}}
+{{- if include "fleet.isMission" (list .root .spec) -}}
+{{- $wanted := include "fleet.image" (list .root .spec.image .name) -}}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace (printf "%s-%s" (include "fleet.fullname" .root) .name) | default dict -}}
+{{- $annotations := dig "metadata" "annotations" dict $live -}}
+{{- $promoted := index $annotations "fleet.bem.dev/promoted" | default "{}" | fromJson -}}
+{{- if and $promoted (eq (index $annotations "fleet.bem.dev/values-image" | default "") $wanted) -}}
+{{- range $live.spec.template.spec.containers -}}
+{{- if and (eq .name $.name) (eq .image $promoted.image) -}}{{- $kept = $promoted -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $kept -}}
 {{- end }}
 
 {{- define "fleet.env" -}}
@@ -183,7 +209,7 @@ volumes:
 {{- if $spec.sidecar -}}
 - {name: BEM_{{ $prefix }}_ADDRESS, value: "unix:/run/bem/mission.sock"}
 {{- else -}}
-- {name: BEM_{{ $prefix }}_ADDRESS, value: "0.0.0.0:{{ $spec.port }}"}
+- {name: BEM_{{ $prefix }}_ADDRESS, value: "[::]:{{ $spec.port }}"}
 - {name: BEM_{{ $prefix }}_KEYS_FILE, value: /run/access/keys.yaml}
 - {name: BEM_{{ $prefix }}_SERVICE_KEY_FILE, value: /run/access/service.key}
 {{- with include "fleet.tlsEnv" (list .root $prefix) }}
@@ -197,7 +223,7 @@ volumes:
 {{- end }}
 - {name: BEM_{{ $prefix }}_DRAIN_S, value: {{ $spec.drainSeconds | quote }}}
 {{- if $spec.metricsPort }}
-- {name: BEM_{{ $prefix }}_METRICS_ADDRESS, value: "0.0.0.0:{{ $spec.metricsPort }}"}
+- {name: BEM_{{ $prefix }}_METRICS_ADDRESS, value: "[::]:{{ $spec.metricsPort }}"}
 {{- end }}
 {{- if $spec.tls.existingSecret }}
 - {name: BEM_{{ $prefix }}_TLS, value: /run/tls}

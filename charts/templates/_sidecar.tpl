@@ -12,8 +12,8 @@
     - {name: pages, containerPort: {{ $sidecar.pagesPort }}}
     {{- with include "fleet.healthPorts" $root }}{{ . | nindent 4 }}{{ end }}
   env:
-    - {name: BEM_SAFETY_ADDRESS, value: "0.0.0.0:{{ .spec.port }}"}
-    - {name: BEM_SAFETY_PAGES_ADDRESS, value: "0.0.0.0:{{ $sidecar.pagesPort }}"}
+    - {name: BEM_SAFETY_ADDRESS, value: "[::]:{{ .spec.port }}"}
+    - {name: BEM_SAFETY_PAGES_ADDRESS, value: "[::]:{{ $sidecar.pagesPort }}"}
     - {name: BEM_SAFETY_UPSTREAM, value: "unix:/run/bem/mission.sock"}
     - {name: BEM_SAFETY_KEYS_FILE, value: /run/access/keys.yaml}
     - {name: BEM_SAFETY_DRAIN_S, value: {{ .spec.drainSeconds | quote }}}

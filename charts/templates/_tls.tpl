@@ -51,7 +51,7 @@
 {{- /* Address of the plain health port: (list root prefix). */ -}}
 {{- define "fleet.healthEnv" -}}
 {{- if include "fleet.tls" (index . 0) -}}
-- {name: BEM_{{ index . 1 }}_HEALTH_ADDRESS, value: "0.0.0.0:{{ (index . 0).Values.tls.healthPort }}"}
+- {name: BEM_{{ index . 1 }}_HEALTH_ADDRESS, value: "[::]:{{ (index . 0).Values.tls.healthPort }}"}
 {{- end -}}
 {{- end }}
 
@@ -76,6 +76,6 @@
 {{- /* Volume with the certificate of a service: (list root name). */ -}}
 {{- define "fleet.tlsVolume" -}}
 {{- if include "fleet.tls" (index . 0) -}}
-- {name: pod-tls, secret: {secretName: {{ include "fleet.tlsSecret" . }}, defaultMode: 288}}
+- {name: pod-tls, secret: {secretName: {{ include "fleet.tlsSecret" . | quote }}, defaultMode: 288}}
 {{- end -}}
 {{- end }}

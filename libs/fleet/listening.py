@@ -1,5 +1,6 @@
 """Listeners of gRPC servers: TCP ports with or without TLS, and private unix sockets."""
 
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,3 +43,30 @@ def listen(
             f"address: cannot listen on {address}; it is in use or malformed; choose another one"
         ) from err
     return address if is_socket else f"{address.rpartition(':')[0]}:{port}"
+
+
+def tcp_endpoint(address: str) -> tuple[str, int]:
+    """Return host and port of an HTTP listener, as sockets take them.
+
+    ``[::]`` accepts IPv4 as well. Where the system has no IPv6 it becomes ``0.0.0.0``, as in gRPC.
+
+    Args:
+        address: ``host:port``; an IPv6 host is in brackets.
+
+    Raises:
+        ValueError: The port is no number.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if host == "::" and not _has_ipv6():
+        host = "0.0.0.0"  # noqa: S104 - all interfaces were asked for
+    return host, int(port)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True

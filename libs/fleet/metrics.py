@@ -9,6 +9,7 @@ import grpc
 from bemfleet.common.v1 import metrics_pb2 as pb
 from bemfleet.common.v1 import metrics_pb2_grpc as rpc
 from prometheus_client import REGISTRY, Counter, Histogram, generate_latest, start_http_server
+from fleet.listening import tcp_endpoint
 
 RPC_SECONDS = Histogram(
     "bem_fleet_rpc_seconds",
@@ -31,8 +32,8 @@ class MetricsPage:
     """
 
     def __init__(self, address: str) -> None:
-        host, _, port = address.rpartition(":")
-        server, thread = start_http_server(int(port), addr=host)
+        host, port = tcp_endpoint(address)
+        server, thread = start_http_server(port, addr=host)
         self._server: WSGIServer = server
         self._thread: Thread = thread
         self.port: int = server.server_port

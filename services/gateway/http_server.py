@@ -9,6 +9,7 @@ from bem_fleet.services.gateway.app import make_app
 from bem_fleet.services.gateway.certificate import CERTIFICATE, KEY, CertificateReloader
 from bem_fleet.services.gateway.http_protocol import BoundedHttpProtocol, ConnectionLimits
 from bem_fleet.services.gateway.settings import GatewaySettings
+from fleet.listening import tcp_endpoint
 from starlette.types import ASGIApp
 
 
@@ -33,7 +34,7 @@ def serve(settings: GatewaySettings) -> None:
 
 def make_config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
     """Return uvicorn's configuration with the gateway's limits of connections."""
-    host, _, port = settings.address.rpartition(":")
+    host, port = tcp_endpoint(settings.address)
     limits = ConnectionLimits(
         connections=settings.max_connections,
         header_bytes=settings.max_header_bytes,
@@ -44,7 +45,7 @@ def make_config(settings: GatewaySettings, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=host,
-        port=int(port),
+        port=port,
         loop="uvloop",
         http=cast("type[BoundedHttpProtocol]", partial(BoundedHttpProtocol, limits)),
         ws="none",

@@ -1,7 +1,8 @@
 """Cluster view: informers for missions, Deployments, GPU nodes and pods, with one change event."""
 
 import asyncio
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bem_fleet.services.orchestrator.assignment.inventory import (
@@ -15,16 +16,36 @@ from bem_fleet.services.orchestrator.mission import (
     GROUP,
     MISSION_LABEL,
     PLURAL,
+    TRACK_LABEL,
     VERSION,
     Mission,
     read_mission,
 )
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.unreadable import (
+    UNREADABLE,
+    UnreadableMission,
+    unreadable_mission,
+)
+from bem_fleet.services.orchestrator.workloads import is_placed
 
 # Fields of a Deployment that are never read and make up most of its size in memory.
 _UNUSED_METADATA = ("managedFields",)
-ForeignPod = tuple[str, int]
-"""Node name and GPU units of a pod outside the fleet."""
+
+
+@dataclass(frozen=True)
+class PodUse:
+    """What a running pod has to do with the GPUs of its node.
+
+    Attributes:
+        node: Name of the node.
+        foreign_units: GPU units, if the pod is outside the fleet; else 0.
+        workload: Namespace, mission and track of a pod of the fleet; empty outside.
+    """
+
+    node: str
+    foreign_units: int
+    workload: tuple[str, str, str] | tuple[()] = ()
 
 
 class ClusterView:
@@ -41,10 +62,10 @@ class ClusterView:
         self._api = api
         self._gpu_nodes: list[GpuNode] | None = None
         namespace = f"namespaces/{settings.namespace}"
-        self.missions: Informer[Mission] = Informer(
+        self.missions: Informer[Mission | UnreadableMission] = Informer(
             api,
             f"/apis/{GROUP}/{VERSION}/{namespace}/{PLURAL}",
-            read_mission,
+            _read_mission,
             self._on_change,
             on_local_write=self._notify_listeners,
         )
@@ -58,8 +79,8 @@ class ClusterView:
         self.nodes: Informer[GpuNode] = Informer(
             api, "/api/v1/nodes", read_node, self._on_gpu_change, optional=True
         )
-        self.pods: Informer[ForeignPod] = Informer(
-            api, "/api/v1/pods", _read_foreign_pod, self._on_gpu_change, optional=True
+        self.pods: Informer[PodUse] = Informer(
+            api, "/api/v1/pods", _read_pod, self._on_gpu_change, optional=True
         )
         self.informers: list[Informer[Any]] = [self.missions, self.deployments, self.nodes]
         if settings.foreign_pods:
@@ -72,23 +93,52 @@ class ClusterView:
 
     def list_missions(self) -> list[Mission]:
         """Return all missions, sorted by ``namespace/name``."""
-        return sorted(self.missions, key=lambda mission: mission.key)
+        readable = (one for one in self.missions if isinstance(one, Mission))
+        return sorted(readable, key=lambda mission: mission.key)
+
+    def unreadable_missions(self) -> list[UnreadableMission]:
+        """Return the missions that cannot be read."""
+        return [one for one in self.missions if isinstance(one, UnreadableMission)]
 
     def get_mission(self, key: str) -> Mission | None:
         """Return the mission ``namespace/name``; None if it does not exist."""
-        return self.missions.get(key)
+        found = self.missions.get(key)
+        return found if isinstance(found, Mission) else None
+
+    def mark_unreadable(self, raw: Object, error: Exception) -> None:
+        """Leave a mission alone until it changes, because its content raised an error."""
+        found = unreadable_mission(raw, error)
+        self.missions.put(found.key, found)
+
+    def abandoned_deployments(self) -> list[Object]:
+        """Return the Deployments that have a mission's placement and no Mission any more."""
+        known = {(one.raw["metadata"]["namespace"], one.workload) for one in self.missions}
+        return [
+            one
+            for one in self.deployments
+            if is_placed(one)
+            and (one["metadata"]["namespace"], one["metadata"]["name"]) not in known
+            and "deletionTimestamp" not in one["metadata"]
+        ]
 
     def gpu_nodes(self) -> list[GpuNode]:
-        """Return the schedulable nodes that have GPUs, sorted by name."""
+        """Return the nodes that have GPUs and whose pods run, sorted by name."""
         if self._gpu_nodes is None:
             foreign: dict[str, int] = {}
-            for node_name, units in self.pods:
-                foreign[node_name] = foreign.get(node_name, 0) + units
+            for pod in self.pods:
+                foreign[pod.node] = foreign.get(pod.node, 0) + pod.foreign_units
             self._gpu_nodes = [
                 replace(node, foreign_units=foreign.get(node.name, node.foreign_units))
                 for node in sorted(self.nodes, key=lambda node: node.name)
             ]
         return self._gpu_nodes
+
+    def running_pods(self, mission: Mission, track: str) -> dict[str, int] | None:
+        """Return the pods of a mission's track by node; None where pods are not watched."""
+        if self.pods not in self.informers:
+            return None
+        wanted = (mission.namespace, mission.name, track)
+        return dict(Counter(pod.node for pod in self.pods if pod.workload == wanted))
 
     def deployment(self, mission: Mission, name: str) -> Object | None:
         """Return a Deployment of the mission's namespace; None if it does not exist."""
@@ -111,17 +161,32 @@ class ClusterView:
             listener.set()
 
 
+def _read_mission(raw: Object) -> Mission | UnreadableMission:
+    try:
+        return read_mission(raw)
+    except UNREADABLE as err:
+        # It must not end the informer, which would stop all others.
+        return unreadable_mission(raw, err)
+
+
 def _drop_unused_metadata(deployment: Object) -> Object:
     for name in _UNUSED_METADATA:
         deployment["metadata"].pop(name, None)
     return deployment
 
 
-def _read_foreign_pod(pod: Object) -> ForeignPod | None:
-    """Return node and GPU units of a running pod outside the fleet; None for all other pods."""
+def _read_pod(pod: Object) -> PodUse | None:
+    """Return a running pod of the fleet, or one outside it that has GPUs; None for all others."""
     node = pod.get("spec", {}).get("nodeName")
     ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
-    if not node or ended or MISSION_LABEL in (pod["metadata"].get("labels") or {}):
+    if not node or ended:
         return None
-    units = requested_gpu_units(pod)
-    return (node, units) if units else None
+    metadata = pod["metadata"]
+    labels = metadata.get("labels") or {}
+    if MISSION_LABEL not in labels:
+        units = requested_gpu_units(pod)
+        return PodUse(node, units) if units else None
+    if "deletionTimestamp" in metadata:
+        return None
+    workload = (metadata["namespace"], labels[MISSION_LABEL], labels.get(TRACK_LABEL, ""))
+    return PodUse(node, 0, workload)

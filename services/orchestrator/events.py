@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from bem_fleet.services.orchestrator.kube.api import KubeApi, KubeError
+from bem_fleet.services.orchestrator.kube.api import KubeApi, KubeError, Object
 from bem_fleet.services.orchestrator.mission import GROUP, VERSION, Mission
 from fleet import logs
 from prometheus_client import Counter
@@ -15,13 +15,21 @@ EVENTS = Counter("bem_orchestrator_events_total", "Events written, by reason.", 
 async def record(
     api: KubeApi, mission: Mission, reason: str, note: str, *, warning: bool = False
 ) -> None:
-    """Write an Event; a failed write is logged and not repeated."""
+    """Write an Event about a mission; a failed write is logged and not repeated."""
+    await record_of(api, mission.raw, reason, note, warning=warning)
+
+
+async def record_of(
+    api: KubeApi, raw: Object, reason: str, note: str, *, warning: bool = False
+) -> None:
+    """Write an Event about a Mission object; a failed write is logged and not repeated."""
+    metadata = raw["metadata"]
+    name, namespace = metadata["name"], metadata["namespace"]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    namespace = mission.namespace
     event = {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": f"{mission.name}.{uuid4().hex[:16]}", "namespace": namespace},
+        "metadata": {"name": f"{name}.{uuid4().hex[:16]}", "namespace": namespace},
         "eventTime": now,
         "reportingController": f"{GROUP}/orchestrator",
         "reportingInstance": "bem-orchestrator",
@@ -32,13 +40,15 @@ async def record(
         "regarding": {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "Mission",
-            "name": mission.name,
+            "name": name,
             "namespace": namespace,
-            "uid": mission.raw["metadata"]["uid"],
+            "uid": metadata["uid"],
         },
     }
     EVENTS.labels(reason).inc()
     try:
         await api.create(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)
     except KubeError as err:
-        _LOG.warning("event not written", mission=mission.key, reason=reason, why=str(err)[:200])
+        _LOG.warning(
+            "event not written", mission=f"{namespace}/{name}", reason=reason, why=str(err)[:200]
+        )

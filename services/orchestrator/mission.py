@@ -17,10 +17,22 @@ from bem_fleet.services.orchestrator.canary.spec import CanarySpec, read_canary
 from bem_fleet.services.orchestrator.canary.status import CanaryStatus, read_canary_status
 
 GROUP, VERSION, PLURAL = "fleet.bem.dev", "v1alpha1", "missions"
-FINALIZER = f"{GROUP}/orchestrator"
+RETIRED_FINALIZER = f"{GROUP}/orchestrator"
+"""Finalizer of earlier versions: it is removed wherever it is seen, and never set."""
+REPLICAS = f"{GROUP}/mission-replicas"
+"""Annotation of a Deployment that the orchestrator placed: the pods that its Mission wants."""
 MISSION_LABEL, TRACK_LABEL = f"{GROUP}/mission", f"{GROUP}/track"
 COMMAND = f"{GROUP}/canary"
 """Annotation by which people steer a canary: pause, resume, promote or abort."""
+VALUES_REPLICAS, APPLIED_REPLICAS = f"{GROUP}/values-replicas", f"{GROUP}/applied-replicas"
+"""Annotations of a Mission: the pods that the chart's values want, and that number when it was last
+applied. The number applies when the values change; in between `kubectl scale` or an autoscaler
+decides."""
+PROMOTED = f"{GROUP}/promoted"
+"""Annotation of a Deployment: image and variables of the last promotion, as JSON. The chart keeps
+them until its own image changes."""
+MISSION_ANNOTATIONS = frozenset({COMMAND, VALUES_REPLICAS, APPLIED_REPLICAS})
+"""Annotations of this group that mean something on a Mission."""
 
 Object = dict[str, Any]
 
@@ -101,6 +113,18 @@ class Mission:
         return str(annotations.get(COMMAND, "")).strip().lower()
 
     @property
+    def newer_replicas(self) -> int | None:
+        """Number of pods of values that have changed since they were applied; None if none have.
+
+        A Mission that an earlier chart made has no record: its number stays if somebody chose it.
+        """
+        annotations = self.raw["metadata"].get("annotations") or {}
+        wanted, applied = annotations.get(VALUES_REPLICAS), annotations.get(APPLIED_REPLICAS)
+        if wanted is None or wanted == applied:
+            return None
+        return self.replicas if applied is None and self.replicas != 1 else int(wanted)
+
+    @property
     def canary_gpu_request(self) -> GpuRequest | None:
         """GPU request of a pod canary's Deployment, with as many GPUs a pod as stable's."""
         if not self.gpu_requests or self.canary is None or not self.canary.image:
@@ -113,7 +137,14 @@ class Mission:
     @property
     def path(self) -> str:
         """Path of the object at the API server."""
-        return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURAL}/{self.name}"
+        return mission_path(self.raw)
+
+
+def mission_path(raw: Object) -> str:
+    """Return the path of a Mission object at the API server."""
+    metadata = raw["metadata"]
+    namespace, name = metadata["namespace"], metadata["name"]
+    return f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}"
 
 
 def read_mission(raw: Object) -> Mission:
@@ -121,6 +152,7 @@ def read_mission(raw: Object) -> Mission:
 
     Raises:
         KeyError: A field that the CRD requires or has a default for is absent.
+        ValueError: A field has a value that no version of this service writes.
     """
     metadata, spec = raw["metadata"], raw["spec"]
     key = f"{metadata['namespace']}/{metadata['name']}"

@@ -11,7 +11,11 @@ from bem_fleet.services.orchestrator.assignment.gpu_requests import (
 )
 from bem_fleet.services.orchestrator.assignment.inventory import short_product_name
 from bem_fleet.services.orchestrator.mission import MISSION_LABEL, TRACK_LABEL, Mission
-from bem_fleet.services.orchestrator.workloads import is_complete, ready_pods
+from bem_fleet.services.orchestrator.workloads import (
+    is_complete,
+    ready_pods,
+    workload_problem,
+)
 
 Object = dict[str, Any]
 
@@ -44,6 +48,11 @@ class ConditionBuilder:
             }
         )
 
+    def keep(self, kind: str) -> None:
+        """Add a condition as it is, if the mission has it."""
+        if kind in self._old and all(one["type"] != kind for one in self.conditions):
+            self.conditions.append(self._old[kind])
+
 
 def runs_on_cpu(mission: Mission, products: Mapping[str, str]) -> bool:
     """Return whether the mission runs without GPUs: it requests none, or the cluster has none.
@@ -67,6 +76,8 @@ def mission_status(
     plan: AssignmentPlan,
     products: Mapping[str, str],
     deployment: Object | None,
+    *,
+    builder: ConditionBuilder | None = None,
 ) -> Object:
     """Return the status of a mission, except for its ``canary`` part.
 
@@ -75,8 +86,9 @@ def mission_status(
         plan: GPU assignment of the fleet.
         products: Product of each node that has GPUs, by node name.
         deployment: The mission's Deployment; None if it is missing.
+        builder: Builder with conditions of other parts; None begins with none.
     """
-    builder = ConditionBuilder(mission)
+    builder = builder or ConditionBuilder(mission)
     cpu = runs_on_cpu(mission, products)
     _add_workload_found(builder, mission, deployment)
     _add_gpu_conditions(builder, mission, plan, cpu=cpu)
@@ -113,10 +125,9 @@ def _add_workload_found(
         message = f"there is no Deployment {mission.workload} with the label {MISSION_LABEL}"
         builder.add("WorkloadFound", False, "DeploymentMissing", message)
         return
-    names = [c["name"] for c in deployment["spec"]["template"]["spec"]["containers"]]
-    if mission.container not in names:
-        message = f"Deployment {mission.workload} has no container {mission.container}: {names}"
-        builder.add("WorkloadFound", False, "ContainerMissing", message)
+    reason, message = workload_problem(mission, deployment)
+    if reason:
+        builder.add("WorkloadFound", False, reason, message)
     else:
         builder.add("WorkloadFound", True, "Found", f"Deployment {mission.workload}")
 
@@ -153,8 +164,9 @@ def _phase(
     """Return the phase and its explanation."""
     if mission.replicas == 0:
         return "Stopped", "no pods are wanted"
-    if deployment is None:
-        return "Pending", "its Deployment is missing"
+    if deployment is None or workload_problem(mission, deployment)[0]:
+        what = "is missing" if deployment is None else "cannot be used; see WorkloadFound"
+        return "Pending", f"its Deployment {what}"
     if allowed == 0:
         return "Pending", "no pod has a GPU"
     if not is_complete(deployment) or ready < allowed:

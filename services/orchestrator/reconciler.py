@@ -19,32 +19,57 @@ new pass. As long as a canary runs, a pass is repeated every ``canary_resync_s``
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import TypeAlias
 
 from bem_fleet.services.orchestrator import events, workloads
-from bem_fleet.services.orchestrator.assignment.gpu_requests import AssignmentPlan, GpuRequest
+from bem_fleet.services.orchestrator.assignment.gpu_requests import (
+    AssignmentPlan,
+    GpuRequest,
+    PodsByNode,
+)
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from bem_fleet.services.orchestrator.assignment.solver import solve
-from bem_fleet.services.orchestrator.canary.machine import COMMANDS, CanaryState
+from bem_fleet.services.orchestrator.canary.machine import CanaryState
 from bem_fleet.services.orchestrator.canary.status import canary_status_patch
+from bem_fleet.services.orchestrator.canary_conditions import add_canary_conditions
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import ConflictError, KubeApi, KubeError, Object
-from bem_fleet.services.orchestrator.mission import COMMAND, FINALIZER, Mission
+from bem_fleet.services.orchestrator.kube.informer import object_key
+from bem_fleet.services.orchestrator.mission import (
+    APPLIED_REPLICAS,
+    COMMAND,
+    GROUP,
+    RETIRED_FINALIZER,
+    VALUES_REPLICAS,
+    VERSION,
+    Mission,
+    mission_path,
+)
 from bem_fleet.services.orchestrator.mission_status import (
+    ConditionBuilder,
     allowed_pods,
     mission_status,
     runs_on_cpu,
 )
 from bem_fleet.services.orchestrator.rollout import CHANGES, WEIGHT, CanaryAdvice, Rollout
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
+from bem_fleet.services.orchestrator.unreadable import (
+    UNREADABLE,
+    UnreadableMission,
+    describe,
+    unreadable_patch,
+)
 from fleet import logs
 from prometheus_client import Counter, Gauge, Histogram
 
 _LOG = logs.get("orchestrator")
 Products: TypeAlias = Mapping[str, str]
 """Product of each node that has GPUs, by node name."""
+# A field manager of its own: the placement's apply would give the number up again.
+_REPLICAS_MANAGER = "bem-replicas"
 # Pause after a failed write, so that an API server in trouble is not flooded.
 _ERROR_BACKOFF_S = 0.2
 _BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -62,6 +87,7 @@ UNMET = Gauge(
     "bem_orchestrator_gpu_requests_unmet", "GPU requests that are not fully met.", ["reason"]
 )
 DISPLACED = Counter("bem_orchestrator_pods_displaced_total", "Pods whose GPUs changed.", ["how"])
+UNREAD = Gauge("bem_orchestrator_missions_unreadable", "Missions that cannot be read.")
 FAILED = Counter("bem_orchestrator_writes_failed_total", "Failed writes, retried.", ["kind"])
 
 
@@ -108,7 +134,15 @@ class Reconciler:
         products = {node.name: node.product for node in nodes}
         self._resync_needed = False
         results = await asyncio.gather(
-            *(self._reconcile_safely(mission, plan, products) for mission in missions)
+            *(
+                self._safely(mission.key, self._reconcile_mission(mission, plan, products), mission)
+                for mission in missions
+            ),
+            *(self._safely(one.key, self._report(one)) for one in self._view.unreadable_missions()),
+            *(
+                self._safely(object_key(one), self._release(one))
+                for one in self._view.abandoned_deployments()
+            ),
         )
         if not all(results):
             # A dropped write needs another pass even if no further event arrives.
@@ -116,6 +150,7 @@ class Reconciler:
             self._view.changed.set()
             await asyncio.sleep(self._settings.debounce_s)
         _update_metrics(missions, plan, products)
+        UNREAD.set(len(self._view.unreadable_missions()))
 
     def _solve_if_changed(
         self, missions: Sequence[Mission], nodes: Sequence[GpuNode]
@@ -123,7 +158,12 @@ class Reconciler:
         """Return the plan; solved again only if its inputs differ from those of the last pass."""
         active = [mission for mission in missions if not mission.deleted]
         requests = [request for mission in active for request in _gpu_requests(mission)]
-        current = {key: pods for mission in active for key, pods in mission.placed.items()}
+        closed = {node.name for node in nodes if node.closed}
+        current = {
+            key: self._still_there(mission, key, pods, closed)
+            for mission in active
+            for key, pods in mission.placed.items()
+        }
         inputs = (requests, list(nodes), current)
         if inputs != self._solved_for:
             with SOLVE.time():
@@ -133,39 +173,90 @@ class Reconciler:
                 DISPLACED.labels(how).inc(sum(counts.values()))
         return self._plan
 
-    async def _reconcile_safely(
-        self, mission: Mission, plan: AssignmentPlan, products: Products
-    ) -> bool:
-        """Reconcile one mission; returns False if it has to be repeated soon.
+    def _still_there(
+        self, mission: Mission, key: str, pods: PodsByNode, closed: AbstractSet[str]
+    ) -> PodsByNode:
+        """Return a placement without the pods that have left closed nodes.
 
-        An error of one mission must not stop the others, so it is counted and logged here.
+        A pod that runs on a cordoned node stays. One that was drained from it must not come back,
+        because it would never be scheduled there.
+        """
+        if not closed & pods.keys() or not mission.gpu_requests:
+            return pods
+        own = mission.gpu_requests[0].key
+        track = {own: "stable", f"{own}-canary": "canary"}.get(key)
+        running = self._view.running_pods(mission, track) if track else None
+        if running is None:
+            return pods
+        left = {
+            name: min(count, running.get(name, 0)) if name in closed else count
+            for name, count in pods.items()
+        }
+        return {name: count for name, count in left.items() if count}
+
+    async def _safely(
+        self, key: str, work: Coroutine[None, None, None], mission: Mission | None = None
+    ) -> bool:
+        """Do the work for one object; returns False if it has to be repeated soon.
+
+        An error of one object must not stop the others, so it is counted and logged here. A mission
+        whose content is the error is reported in its status, and repeated only when it changes.
         """
         async with self._writes:
             try:
-                await self._reconcile_mission(mission, plan, products)
+                await work
             except ConflictError:
                 FAILED.labels("conflict").inc()
                 return False
             except KubeError as err:
                 FAILED.labels(type(err).__name__).inc()
-                _LOG.warning("not reconciled", mission=mission.key, reason=str(err)[:300])
+                _LOG.warning("not reconciled", object=key, reason=str(err)[:300])
                 await asyncio.sleep(_ERROR_BACKOFF_S)
                 return False
+            except UNREADABLE as err:
+                FAILED.labels("unreadable").inc()
+                _LOG.warning("not reconciled", object=key, reason=describe(err), exc_info=True)
+                if mission is not None:
+                    self._view.mark_unreadable(mission.raw, err)
         return True
+
+    async def _report(self, mission: UnreadableMission) -> None:
+        """State in a Mission that it cannot be read, by a condition and an Event."""
+        path = mission_path(mission.raw)
+        finalizers = mission.raw["metadata"].get("finalizers") or []
+        if RETIRED_FINALIZER in finalizers:
+            kept = [name for name in finalizers if name != RETIRED_FINALIZER]
+            await self._api.patch(path, {"metadata": {"finalizers": kept or None}}, "merge")
+        if body := unreadable_patch(mission):
+            written = await self._api.patch(f"{path}/status", body, "merge")
+            self._view.missions.apply_write(written)
+            note = body["status"]["conditions"][-1]["message"]
+            await events.record_of(self._api, mission.raw, "Unreadable", note, warning=True)
+
+    async def _release(self, deployment: Object) -> None:
+        """Give back a Deployment whose Mission is gone; a canary's is deleted with its owner."""
+        metadata = deployment["metadata"]
+        path = workloads.deployment_path(metadata["namespace"], metadata["name"])
+        released = await self._api.patch(path, workloads.release_patch(deployment), "apply")
+        self._view.deployments.apply_write(released)
 
     async def _reconcile_mission(
         self, mission: Mission, plan: AssignmentPlan, products: Products
     ) -> None:
-        if mission.deleted:
-            await self._finalize(mission)
-            return
         finalizers = mission.raw["metadata"].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            # Before anything is assigned: a mission without it could vanish and keep its GPUs.
-            mission = await self._patch_metadata(mission, {"finalizers": [*finalizers, FINALIZER]})
+        if RETIRED_FINALIZER in finalizers:
+            # What it waited for follows from the objects alone: it would only keep a namespace.
+            kept = [name for name in finalizers if name != RETIRED_FINALIZER]
+            mission = await self._patch_metadata(mission, {"finalizers": kept or None})
+        if mission.deleted:
+            return
+        if mission.newer_replicas is not None:
+            mission = await self._apply_replicas(mission, mission.newer_replicas)
         state, gate = self._rollout.next_state(mission)
         deployment = self._view.deployment(mission, mission.workload)
-        status = mission_status(mission, plan, products, deployment)
+        builder = ConditionBuilder(mission)
+        add_canary_conditions(builder, mission, state, deployment)
+        status = mission_status(mission, plan, products, deployment, builder=builder)
         stable = workloads.stable_snapshot(mission, deployment)
         canary = canary_status_patch(
             mission.canary_status, state, mission.canary, gate=gate, stable=stable
@@ -178,7 +269,7 @@ class Reconciler:
         # the command, which is idempotent, instead of losing it.
         if mission.command:
             await self._clear_command(mission)
-        if deployment is not None:
+        if deployment is not None and not workloads.workload_problem(mission, deployment)[0]:
             await self._apply_placement(mission, deployment, plan, products)
         await self._rollout.ensure_objects(mission, state, plan)
         if not state.phase.is_final or self._rollout.has_leftovers(mission, state):
@@ -225,18 +316,34 @@ class Reconciler:
                 await events.record(self._api, mission, "Preempted", note, warning=True)
 
     async def _clear_command(self, mission: Mission) -> None:
-        """Remove the command's annotation; an unknown command is reported by an Event."""
-        if mission.command not in COMMANDS:
-            note = f"unknown command {mission.command[:40]!r}; set one of {', '.join(COMMANDS)}"
-            await events.record(self._api, mission, "UnknownCommand", note, warning=True)
+        """Remove the command's annotation; its condition says what became of it."""
         await self._patch_metadata(mission, {"annotations": {COMMAND: None}})
+
+    async def _apply_replicas(self, mission: Mission, replicas: int) -> Mission:
+        """Set the number of pods that the chart's values want, and record it."""
+        annotations = mission.raw["metadata"]["annotations"]
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "Mission",
+            "metadata": {
+                "name": mission.name,
+                "resourceVersion": mission.raw["metadata"]["resourceVersion"],
+                "annotations": {APPLIED_REPLICAS: annotations[VALUES_REPLICAS]},
+            },
+            "spec": {"replicas": replicas},
+        }
+        # An apply owns the number even where it is the same, so that it stays when the chart, which
+        # rendered it in earlier versions, gives it up.
+        written = await self._api.patch(mission.path, body, "apply", fieldManager=_REPLICAS_MANAGER)
+        self._view.missions.apply_write(written)
+        return self._view.get_mission(mission.key) or mission
 
     async def _patch_metadata(self, mission: Mission, metadata: Object) -> Mission:
         version = mission.raw["metadata"]["resourceVersion"]
         body = {"metadata": {"resourceVersion": version, **metadata}}
         written = await self._api.patch(mission.path, body, "merge")
         self._view.missions.apply_write(written)
-        return self._view.missions.get(mission.key) or mission
+        return self._view.get_mission(mission.key) or mission
 
     async def _apply_placement(
         self, mission: Mission, deployment: Object, plan: AssignmentPlan, products: Products
@@ -253,25 +360,10 @@ class Reconciler:
             replicas=allowed_pods(mission, plan, products),
             priority_class=f"{prefix}{mission.priority.name.lower()}" if prefix else "",
         )
-        if not workloads.has_placement(deployment, patch) and workloads.has_mission_container(
-            mission, deployment
-        ):
+        if not workloads.has_placement(deployment, patch):
             path = workloads.deployment_path(mission.namespace, mission.workload)
             applied = await self._api.patch(path, patch, "apply")
             self._view.deployments.apply_write(applied)
-
-    async def _finalize(self, mission: Mission) -> None:
-        """Release everything that the mission was assigned, then remove the finalizer."""
-        finalizers = mission.raw["metadata"].get("finalizers") or []
-        if FINALIZER not in finalizers:
-            return
-        if self._view.deployment(mission, workloads.canary_name(mission)) is not None:
-            await self._rollout.delete_canary(mission)
-        if self._view.deployment(mission, mission.workload) is not None:
-            path = workloads.deployment_path(mission.namespace, mission.workload)
-            await self._api.patch(path, workloads.release_patch(mission), "apply")
-        remaining = [name for name in finalizers if name != FINALIZER]
-        await self._patch_metadata(mission, {"finalizers": remaining})
 
 
 def _gpu_requests(mission: Mission) -> list[GpuRequest]:

@@ -1,6 +1,7 @@
 """Canary rollout in a cluster: gathers facts, advances the state, aligns the objects with it."""
 
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 from bem_fleet.services.orchestrator import workloads
@@ -16,7 +17,7 @@ from bem_fleet.services.orchestrator.canary.machine import (
 from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 from bem_fleet.services.orchestrator.canary.status import GateStatus
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
-from bem_fleet.services.orchestrator.kube.api import KubeApi
+from bem_fleet.services.orchestrator.kube.api import ConflictError, KubeApi
 from bem_fleet.services.orchestrator.mission import Mission
 from prometheus_client import Counter, Gauge
 
@@ -29,7 +30,8 @@ WEIGHT = Gauge(
 CHANGES = Counter(
     "bem_orchestrator_canary_changes_total", "Changes of a canary's phase or step.", ["phase"]
 )
-# A field manager of its own: the promoted image stays when the placement is applied again.
+# A field manager of its own, whose fields are given up at once: the promoted image stays when the
+# placement is applied again.
 _PROMOTION_MANAGER = "bem-promotion"
 # A stopped promotion is undone within this time; later the same image is somebody's own decision.
 _UNDO_WITHIN_S = 600.0
@@ -145,6 +147,14 @@ class Rollout:
     async def _patch_stable(self, mission: Mission, patch: Object) -> None:
         path = workloads.deployment_path(mission.namespace, mission.workload)
         patched = await self._api.patch(path, patch, "strategic", fieldManager=_PROMOTION_MANAGER)
+        # Nobody owns what was promoted: with an owner the next `helm upgrade` would be a conflict.
+        metadata = patched["metadata"]
+        others = [one for one in metadata["managedFields"] if one["manager"] != _PROMOTION_MANAGER]
+        body = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"], "managedFields": others}
+        }
+        with suppress(ConflictError):  # somebody writes at once; the upgrade then names the owner
+            patched = await self._api.patch(path, body, "merge")
         self._view.deployments.apply_write(patched)
 
 

@@ -11,8 +11,13 @@ AddressResolver = Callable[[Mission, str], str]
 
 
 def canary_id(mission: Mission) -> str:
-    """Return the id of a canary's observations: the mission and the digest of what it tries."""
-    return f"{mission.key}/{mission.canary_status.state.id}"
+    """Return the id of a canary's observations: the mission, what it tries, and the run.
+
+    A canary that is tried again has none of its earlier evidence.
+    """
+    state = mission.canary_status.state
+    run = f"-{state.run}" if state.run else ""
+    return f"{mission.key}/{state.id}{run}"
 
 
 def mission_route(mission: Mission, address: AddressResolver) -> pb.Route:

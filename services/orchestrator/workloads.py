@@ -7,6 +7,7 @@ image under a field manager of its own.
 
 from collections.abc import Mapping
 from copy import deepcopy
+from json import dumps
 from typing import Any
 
 from bem_fleet.services.orchestrator.assignment.gpu_requests import PodsByNode
@@ -15,6 +16,8 @@ from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 from bem_fleet.services.orchestrator.mission import (
     GROUP,
     MISSION_LABEL,
+    PROMOTED,
+    REPLICAS,
     TRACK_LABEL,
     VERSION,
     Mission,
@@ -53,18 +56,29 @@ def placement_patch(
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": mission.workload, "namespace": mission.namespace},
+        "metadata": {
+            "name": mission.workload,
+            "namespace": mission.namespace,
+            "annotations": {REPLICAS: str(mission.replicas)},
+        },
         "spec": {"replicas": replicas, **({"template": template} if template else {})},
     }
 
 
-def release_patch(mission: Mission) -> Object:
+def is_placed(deployment: Object) -> bool:
+    """Return whether the orchestrator has placed a Deployment and not released it since."""
+    return REPLICAS in (deployment["metadata"].get("annotations") or {})
+
+
+def release_patch(deployment: Object) -> Object:
     """Return an apply that gives up all fields but the replicas; the API server removes them."""
+    metadata = deployment["metadata"]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": mission.workload, "namespace": mission.namespace},
-        "spec": {"replicas": mission.replicas},
+        # With the uid an apply to a Deployment that is gone creates none.
+        "metadata": {key: metadata[key] for key in ("name", "namespace", "uid")},
+        "spec": {"replicas": int(metadata["annotations"][REPLICAS])},
     }
 
 
@@ -77,6 +91,9 @@ def has_placement(deployment: Object, wanted: Object) -> bool:
     pod = spec["template"]["spec"]
     wanted_pod = wanted_spec.get("template", {}).get("spec", {})
     selector = pod.get("nodeSelector") or {}
+    annotations = deployment["metadata"].get("annotations") or {}
+    if annotations.get(REPLICAS) != wanted["metadata"]["annotations"][REPLICAS]:
+        return False
     if spec.get("replicas", 1) != wanted_spec["replicas"]:
         return False
     if any(
@@ -146,7 +163,11 @@ def promotion_patch(mission: Mission, spec: CanarySpec) -> Object:
     container: Object = {"name": mission.container, "image": spec.image}
     if spec.env:
         container["env"] = [{"name": k, "value": v} for k, v in sorted(spec.env.items())]
-    return {"spec": {"template": {"spec": {"containers": [container]}}}}
+    promoted = dumps({"image": spec.image, "env": dict(spec.env)}, sort_keys=True)
+    return {
+        "metadata": {"annotations": {PROMOTED: promoted}},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
 
 
 def stable_snapshot(mission: Mission, deployment: Object | None) -> Object:
@@ -169,7 +190,8 @@ def restore_patch(mission: Mission, snapshot: Mapping[str, Any]) -> Object:
     ]
     container: Object = {"name": mission.container, "image": snapshot["image"]}
     return {
-        "spec": {"template": {"spec": {"containers": [container | ({"env": env} if env else {})]}}}
+        "metadata": {"annotations": {PROMOTED: None}},
+        "spec": {"template": {"spec": {"containers": [container | ({"env": env} if env else {})]}}},
     }
 
 
@@ -206,6 +228,31 @@ def ready_pods(deployment: Object | None) -> int:
     return int(((deployment or {}).get("status") or {}).get("readyReplicas", 0))
 
 
+def workload_problem(mission: Mission, deployment: Object) -> tuple[str, str]:
+    """Return reason and message why a Deployment cannot be the mission's; both empty if it can.
+
+    Pods without the mission's label are taken for pods outside the fleet, whose GPUs nobody may
+    have: a Deployment of such pods would be moved away from itself for ever.
+    """
+    template = deployment["spec"]["template"]
+    label = (template.get("metadata", {}).get("labels") or {}).get(MISSION_LABEL)
+    names = [c["name"] for c in template["spec"]["containers"]]
+    if label != mission.name:
+        return (
+            "TemplateUnlabelled",
+            (
+                f"pods of Deployment {mission.workload} have not the label "
+                f"{MISSION_LABEL}: {mission.name}; add it to spec.template.metadata.labels"
+            ),
+        )
+    if mission.container not in names:
+        return (
+            "ContainerMissing",
+            f"Deployment {mission.workload} has no container {mission.container}; it has {names}",
+        )
+    return "", ""
+
+
 def canary_blocker(mission: Mission, deployment: Object) -> str:
     """Return why no canary can run beside a Deployment; empty if one can."""
     labels = deployment["spec"]["selector"].get("matchLabels") or {}
@@ -214,10 +261,7 @@ def canary_blocker(mission: Mission, deployment: Object) -> str:
             f"Deployment {mission.workload} must select {TRACK_LABEL}: stable; "
             "otherwise its Service sends requests to the canary's pods too"
         )
-    names = [c["name"] for c in deployment["spec"]["template"]["spec"]["containers"]]
-    if mission.container not in names:
-        return f"Deployment {mission.workload} has no container {mission.container}; it has {names}"
-    return ""
+    return workload_problem(mission, deployment)[1]
 
 
 def _canary_metadata(mission: Mission, spec: CanarySpec) -> Object:
@@ -273,12 +317,3 @@ def pods_are_new(deployment: Object) -> bool:
         status.get("observedGeneration", 0) >= generation
         and status.get("updatedReplicas", 0) == status.get("replicas", 0)
     )
-
-
-def has_mission_container(mission: Mission, deployment: Object) -> bool:
-    """Return whether the Deployment has the mission's container.
-
-    An apply of limits for an absent container would add a container without an image.
-    """
-    containers = deployment["spec"]["template"]["spec"]["containers"]
-    return any(container["name"] == mission.container for container in containers)

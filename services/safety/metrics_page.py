@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from threading import Thread
@@ -10,6 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import grpc
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
+from fleet.listening import tcp_endpoint
 from prometheus_client import make_wsgi_app
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,6 +20,14 @@ _SCRAPE_TIMEOUT_S = 5
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+
+class _ThreadingServer6(_ThreadingServer):
+    address_family = socket.AF_INET6
+
+
+def _server_of(host: str) -> type[_ThreadingServer]:
+    return _ThreadingServer6 if ":" in host else _ThreadingServer
 
 
 class _SilentHandler(WSGIRequestHandler):
@@ -37,7 +47,7 @@ class SidecarMetricsServer:
     """
 
     def __init__(self, address: str, upstream: str) -> None:
-        host, _, port = address.rpartition(":")
+        host, port = tcp_endpoint(address)
         own_page = make_wsgi_app()
         channel = grpc.insecure_channel(upstream)
         stub = metrics_pb2_grpc.MetricsServiceStub(channel)
@@ -55,7 +65,7 @@ class SidecarMetricsServer:
             return [scraped.exposition]
 
         self._channel = channel
-        self._server = make_server(host, int(port), serve_page, _ThreadingServer, _SilentHandler)
+        self._server = make_server(host, port, serve_page, _server_of(host), _SilentHandler)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
         self.port: int = self._server.server_port

@@ -1,9 +1,6 @@
 """TLS between pods in the chart: the authority, certificates, mounts, probes and upgrades."""
 
-import base64
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +9,8 @@ import pytest
 import yaml
 from bem_fleet.descriptors import load_descriptors
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
-from fleet.certificates import CertificateFolder
 
-from tests.charts.rendering import CHART, VALUE_SETS, objects, render
-from tests.integration.clusters import ControlPlane, needs_kubernetes
-from tests.support.requirements import require
+from tests.charts.rendering import VALUE_SETS, objects, render
 
 Found = dict[tuple[str, str], dict[str, Any]]
 CPU = next(path for path in VALUE_SETS if path.name.startswith("cpu"))
@@ -24,7 +18,6 @@ GPU = next(path for path in VALUE_SETS if path.name.startswith("gpu"))
 CA = "bem-fleet-ca"
 PODS = [one.name for one in load_descriptors() if one.kind != "sidecar"]
 GRPC = [one.name for one in load_descriptors() if one.kind != "sidecar" and one.proto]
-YEAR_S = 365 * 86_400
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +53,18 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
-def certificates(found: Found) -> dict[str, dict[str, str]]:
-    """Return the files of each Secret with a certificate, by the Secret's name."""
+def wanted_names(found: Found) -> dict[str, set[str]]:
+    """Return the names and addresses of each certificate that the Job makes, by Secret."""
+    wanted = [
+        json.loads(one["data"]["wanted.json"])
+        for (kind, _), one in found.items()
+        if kind == "ConfigMap" and "wanted.json" in one["data"]
+    ]
     return {
-        name: {key: base64.b64decode(text).decode() for key, text in one["data"].items()}
-        for (kind, name), one in found.items()
-        if kind == "Secret" and one.get("type") == "kubernetes.io/tls"
+        one["secret"]: {*one["names"], *one["addresses"]}
+        for each in wanted
+        for one in each.get("tls", {"certificates": []})["certificates"]
     }
-
-
-def dns_names(folder: Path) -> set[str]:
-    """Return the alternative names of a certificate, as openssl reads it."""
-    command = ["openssl", "x509", "-in", str(folder / "tls.crt"), "-noout"]
-    shown = subprocess.run(
-        [*command, "-ext", "subjectAltName"], check=True, capture_output=True, text=True
-    ).stdout
-    names = shown.splitlines()[-1].split(",")
-    return {name.strip().removeprefix("DNS:").removeprefix("IP Address:") for name in names}
-
-
-def written(folder: Path, files: dict[str, str]) -> Path:
-    """Write the files of a Secret into a folder, as a mount does."""
-    folder.mkdir()
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    return folder
 
 
 def hosts(found: Found) -> set[str]:
@@ -104,25 +84,10 @@ def hosts(found: Found) -> set[str]:
     return names
 
 
-def test_certificates_are_accepted_and_last_for_years(shipped: Found, tmp_path: Path) -> None:
-    """Each is good for both ends of a connection under the chart's authority, for ten years."""
-    made = certificates(shipped)
-    authority = made.pop(CA)
-
-    assert set(made) == {f"bem-fleet-{name}-tls" for name in ("client", *PODS)}
-    assert len({files["tls.key"] for files in (authority, *made.values())}) == len(made) + 1
-    for name, files in made.items():
-        folder = written(tmp_path / name, files)
-        assert files["ca.crt"] == authority["tls.crt"]
-        assert CertificateFolder(folder).seconds_to_expiry() > 9 * YEAR_S
-
-
-def test_names_are_those_of_the_services_that_are_called(shipped: Found, tmp_path: Path) -> None:
+def test_names_are_those_of_the_services_that_are_called(shipped: Found) -> None:
     """Every target in the settings, canaries and a forwarded port have a certificate's name."""
-    made = certificates(shipped)
-    names = {
-        name: dns_names(written(tmp_path / name, made[f"bem-fleet-{name}-tls"])) for name in GRPC
-    }
+    made = wanted_names(shipped)
+    names = {name: made[f"bem-fleet-{name}-tls"] for name in GRPC}
     template = str(OrchestratorSettings.model_fields["mission_address"].default)
     workload = shipped["Mission", "router"]["spec"]["workload"]
     called = hosts(shipped) | {
@@ -199,7 +164,7 @@ def test_bare_off_is_off(tmp_path: Path, empty: Path) -> None:
     bare.write_text("tls: {mode: off}\n")
     found = named(render(bare))
 
-    assert not certificates(found)
+    assert not wanted_names(found)
     assert set(found) == set(named(render(empty, "tls.mode=off")))
     assert "pod-tls" not in render(bare)
 
@@ -221,7 +186,7 @@ def test_certificates_of_others_render_the_same_each_time(values: Path) -> None:
         if kind == "Certificate"
     }
 
-    assert not certificates(found)
+    assert not wanted_names(found)
     assert render(values) == text
     if values is CPU:
         assert secrets == {f"fleet-tls-{name}" for name in ("client", *PODS)}
@@ -239,43 +204,3 @@ def test_routes_lead_to_no_pod_that_asks_for_a_certificate(empty: Path) -> None:
     assert kinds == ["HTTPRoute"]
     with pytest.raises(ValueError, match=r"routes\.services names router"):
         render(empty, *routes, "routes.services[0]=router")
-
-
-@pytest.mark.slow
-@needs_kubernetes()
-def test_upgrades_keep_certificates_until_they_are_renewed(tmp_path: Path) -> None:
-    """An upgrade changes nothing; `renewal` makes new certificates of the same authority."""
-    plane = ControlPlane(tmp_path)
-    helm = [require("helm"), "--kubeconfig", str(plane.kubeconfig), "-n", "default"]
-
-    def secrets(*words: str) -> dict[str, Any]:
-        subprocess.run(
-            [*helm, words[0], "bem-fleet", str(CHART), "--no-hooks", *words[1:]],
-            check=True,
-            capture_output=True,
-            env={**os.environ, "HELM_CACHE_HOME": str(tmp_path / "helm")},
-        )
-        items = plane.call("GET", "/api/v1/namespaces/default/secrets")["items"]
-        return {
-            one["metadata"]["name"]: one["data"]
-            for one in items
-            if one["type"] == "kubernetes.io/tls"
-        }
-
-    try:
-        plane.start()
-        first = secrets("install")
-        again = secrets("upgrade")
-        grown = secrets("upgrade", "--set", "services.other.port=50071")
-        renewed = secrets("upgrade", "--set", "tls.renewal=2027")
-    finally:
-        plane.stop()
-
-    assert again == first
-    assert CA in first
-    assert {name: grown[name] for name in first} == first
-    assert set(grown) - set(first) == {"bem-fleet-other-tls"}
-    assert set(renewed) == set(first)
-    for name, data in renewed.items():
-        assert (data == first[name]) is (name == CA)
-        assert data.get("ca.crt", first[CA]["tls.crt"]) == first[CA]["tls.crt"]

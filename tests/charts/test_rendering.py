@@ -63,7 +63,7 @@ def test_pods_meet_the_restricted_standard(rendered: list[dict[str, Any]]) -> No
         security = pod["securityContext"]
         assert security["runAsNonRoot"] is True, name
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
-        knows_api = name.endswith(("-orchestrator", "-pre-delete"))
+        knows_api = name.endswith("-orchestrator") or "-secrets-" in name
         assert pod["automountServiceAccountToken"] is knows_api, name
         assert pod["enableServiceLinks"] is False, name
         for container in containers(pod):
@@ -136,7 +136,7 @@ def test_selectors_have_no_changing_labels(rendered: list[dict[str, Any]]) -> No
 def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
     """Every server has a startup and a liveness probe, and its pod a readiness probe."""
     for name, pod in pods(rendered):
-        if name.endswith(("-test", "-pre-delete")):
+        if name.endswith("-test") or "-secrets-" in name:
             continue
         for container in containers(pod):
             assert {"startupProbe", "livenessProbe"} <= set(container), name
@@ -190,11 +190,11 @@ def test_missions_own_their_number_of_pods() -> None:
 
 
 def test_replicated_services_have_budgets() -> None:
-    """Every service that has or may get more than one pod has a disruption budget."""
+    """Every service that has or may get more than one pod has a budget: a mission may be scaled."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")
     found = {e["metadata"]["name"] for e in objects(render(values)) if "Disruption" in e["kind"]}
 
-    assert found == {"bem-fleet-gateway", "bem-fleet-router", "bem-fleet-validation"}
+    assert found == {f"bem-fleet-{name}" for name in ("gateway", "router", "memory", "validation")}
 
 
 def test_gpus_come_with_labels_and_tolerations() -> None:

@@ -48,23 +48,6 @@ def references(container: dict[str, Any]) -> set[tuple[str, str]]:
     return {(one["name"], one["key"]) for one in variables if one}
 
 
-def test_one_rendering_agrees_with_itself(empty: Path) -> None:
-    """Random passwords are drawn once: all checksums are equal; another rendering draws others."""
-    first, second = named(render(empty)), named(render(empty))
-    sums = [
-        {pod["metadata"]["annotations"]["checksum/redis"] for _, pod in templates(found)}
-        for found in (first, second)
-    ]
-    passwords = first["Secret", "bem-fleet-redis"]["stringData"]
-    keys = first["Secret", "bem-fleet-keys"]["stringData"]
-
-    assert set(passwords) == set(USERS)
-    assert len({*passwords.values(), *keys.values()}) == len(USERS) + 2
-    assert min(map(len, (*passwords.values(), *keys.values()))) >= 48
-    assert [len(each) for each in sums] == [1, 1]
-    assert sums[0] != sums[1]
-
-
 def test_renderings_from_one_seed_are_equal(empty: Path) -> None:
     """With a text of one's own `helm template` gives the same again; the text is not in it."""
     seeds = ("redis.auth.password=seed-of-passwords", "keys.seed=seed-of-keys", "tls.mode=off")

@@ -122,14 +122,6 @@ def test_wrong_value_is_refused_by_name(tmp_path: Path, setting: str, message: s
     assert message in str(caught.value)
 
 
-def test_passwords_are_made_once_per_installation(tmp_path: Path) -> None:
-    """Without a cluster each rendering generates another password: none is built in."""
-    empty = tmp_path / "values.yaml"
-    empty.write_text("{}\n")
-
-    assert render(empty) != render(empty)
-
-
 def test_value_sets_are_all_reviewed() -> None:
     """Each set of values has its golden file, and every golden file has its set of values."""
     golden = {p.name for p in (Path(__file__).parent / "golden").glob("*.yaml")}

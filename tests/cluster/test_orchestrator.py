@@ -116,6 +116,7 @@ def test_invalid_mission_is_rejected_by_the_api_server(release: Release) -> None
 def test_missions_are_placed_by_gpu(gpu_nodes: Release) -> None:
     """The allocation table is placed, bound by the scheduler, and moved when a node is lost.
 
+    A cordon moves nobody, and a newcomer is told of it.
     A device that no node has is reported as a conflict until a node has it. A request that no node
     can satisfy stays Pending with its reason.
     """
@@ -150,6 +151,13 @@ def test_missions_are_placed_by_gpu(gpu_nodes: Release) -> None:
         }
 
     wait_for(lambda: bound_nodes() == expected_nodes, "bound by the scheduler")
+    run("kubectl", "cordon", "fake-h100")
+    late = {"apiVersion": "v1", "kind": "List", "items": mission("f-late", gpus=[gpu("H100")])}
+    release.kubectl("apply", "-f", "-", stdin=json.dumps(late))
+    told = wait_for(lambda: release.condition("f-late", "GPUAssigned", "False"), "told")
+    assert "fake-h100 (cordoned)" in told["message"]
+    assert bound_nodes() == expected_nodes
+    run("kubectl", "uncordon", "fake-h100")
     create_fake_node("fake-rtx-2", RTX, 4)
     run("kubectl", "delete", "node", "fake-rtx")
     try:

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.integration.clusters import ControlPlane, control_plane, mission, needs_kubernetes
-from tests.integration.orchestrators import MISSIONS
+from tests.integration.clusters import (
+    CRD,
+    ControlPlane,
+    control_plane,
+    mission,
+    needs_kubernetes,
+)
+from tests.integration.orchestrators import MISSIONS, until
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
 
@@ -99,3 +106,26 @@ def test_kubectl_get_shows_the_columns(plane: ControlPlane) -> None:
     assert conditions.get("NonStructuralSchema", "False") == "False"
     assert conditions["Established"] == "True"
     assert {"Phase", "GPU", "Node", "Stable", "Canary", "Gate", "Delta", "P"} <= set(columns)
+
+
+def test_an_older_resource_is_upgraded_by_server_side_apply(plane: ControlPlane) -> None:
+    """As the operations page says: new fields are served, and Missions of before are kept."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/missions.fleet.bem.dev"
+    older = plane.call("GET", path)
+    properties = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    del properties["spec"]["properties"]["canary"]["properties"]["shadow"]
+    plane.call("PUT", path, older)
+    plane.call("POST", MISSIONS, mission("before"))
+    crd = yaml.safe_load(CRD.read_text())
+    apply = f"{path}?fieldManager=kubectl&force=true"
+    plane.call("PATCH", apply, crd, kind="apply-patch+yaml")
+    change = {"spec": {"canary": {"image": "i:2", "shadow": 20}}}
+
+    def shadow() -> int | None:
+        written = plane.merge(f"{MISSIONS}/before", change)
+        found: int | None = written["spec"]["canary"].get("shadow")
+        return found
+
+    # The API server serves the new schema some moments after it has stored it.
+    assert until(lambda: shadow() == 20, "the new field is served")
+    assert plane.call("GET", f"{MISSIONS}/before")["spec"]["priority"] == "medium"

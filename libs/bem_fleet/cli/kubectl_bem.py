@@ -14,15 +14,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 from fleet.certificates import AUTHORITY, CERTIFICATE, KEY
 from fleet.files import make_private_folder, private_umask, write_atomic
 
-from bem_fleet.cli.application import run_application
-from bem_fleet.cli.canary import COMMANDS, read_steps
+from bem_fleet.cli.application import NO, YES, run_application
+from bem_fleet.cli.canary import COMMANDS, specification
 from bem_fleet.cli.canary_explanation import explanation_from_resource, format_explanation
 from bem_fleet.cli.canary_table import format_canary, format_history, from_resource
+from bem_fleet.services.orchestrator.canary.machine import CanaryPhase
+from bem_fleet.services.orchestrator.canary.spec import canary_digest
 
 ANNOTATION = "fleet.bem.dev/canary"
+NOT_JUDGED = (
+    "The quality of its answers is not judged: there are no probes. It is promoted if it fails, "
+    "withholds and delays no more than stable; give --probes to compare answers too."
+)
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="namespace of the mission")]
 
 app = typer.Typer(no_args_is_help=True, help="Start, steer and explain canaries with kubectl.")
@@ -54,12 +61,47 @@ def start(
     attempt: Annotated[
         int | None, typer.Option(help="number to raise to test the same candidate again")
     ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="YAML of spec.canary: analysis, probes and margins")
+    ] = None,
+    probes: Annotated[
+        Path | None, typer.Option(help="YAML list of probes: prompt, and answers it may have")
+    ] = None,
+    replace: Annotated[bool, typer.Option(help="roll a canary in progress back first")] = False,
     namespace: Namespace = "",
 ) -> int:
-    """Start a canary of an image or an adapter."""
-    patch = start_patch(image=image, model=model, steps=step or [], shadow=shadow, attempt=attempt)
-    words = ("patch", "mission", mission, "--type=merge", "-p", json.dumps(patch))
-    return _run(_kubectl(namespace or ctx.obj, *words))
+    """Start a canary of an image or an adapter, and print what exactly runs."""
+    numbers = {"shadow": shadow, "attempt": attempt}
+    canary = specification(spec, model=model, image=image, steps=step or [], **numbers)
+    _check_candidate(canary)
+    if probes:
+        canary["analysis"] = {**canary.get("analysis", {}), "probes": read_probes(probes)}
+    where = namespace or ctx.obj
+    read = _kubectl(where, "get", "mission", mission, "-o", "json")
+    print(f"$ {shlex.join(read)}", file=sys.stderr)
+    done = subprocess.run(read, check=False, stdout=subprocess.PIPE)
+    if done.returncode:
+        return done.returncode
+    current = json.loads(done.stdout)
+    if reason := refusal(current, canary, replace=replace):
+        print(f"{mission}: {reason}", file=sys.stderr)
+        return NO
+    patch = json.dumps(start_patch(current, canary))
+    words = ("patch", "mission", mission, "--type=merge", "-p", patch)
+    if (code := _run(_kubectl(where, *words))) == YES:
+        _print_started(canary)
+    return code
+
+
+def _check_candidate(canary: Mapping[str, Any]) -> None:
+    if bool(canary.get("image")) == bool(canary.get("model")):
+        raise typer.BadParameter("image, model: give exactly one of --image and --model")
+
+
+def _print_started(canary: Mapping[str, Any]) -> None:
+    print(yaml.safe_dump({"canary": dict(canary)}, sort_keys=False).rstrip())
+    if not canary.get("analysis", {}).get("probes"):
+        print(NOT_JUDGED, file=sys.stderr)
 
 
 def _add_steering(command: str) -> None:
@@ -130,25 +172,50 @@ def certificate(
     return done.returncode
 
 
-def start_patch(
-    *, image: str, model: str, steps: list[str], shadow: int | None, attempt: int | None
-) -> dict[str, Any]:
-    """Return the merge patch that starts a canary.
+def start_patch(mission: Mapping[str, Any], canary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the merge patch that makes ``canary`` all of ``spec.canary``.
+
+    A merge patch keeps what it does not name, so the fields of an earlier canary are named as null.
+    The version that was read is part of it: a change meanwhile is a conflict.
+    """
+    old = (mission.get("spec") or {}).get("canary") or {}
+    version = {"resourceVersion": mission["metadata"]["resourceVersion"]}
+    return {"metadata": version, "spec": {"canary": {**dict.fromkeys(old), **canary}}}
+
+
+def refusal(mission: Mapping[str, Any], canary: Mapping[str, Any], *, replace: bool) -> str:
+    """Return why a canary would not start as it is asked for; empty if it would.
+
+    Args:
+        mission: The Mission object as kubectl prints it.
+        canary: Content of ``spec.canary`` that is asked for.
+        replace: Whether a canary in progress may be rolled back.
+    """
+    now = (mission.get("status") or {}).get("canary") or {}
+    if now.get("id") == canary_digest(canary):
+        return f"the same canary is {now.get('phase')}; raise --attempt to try it again"
+    if now and not CanaryPhase(now["phase"]).is_final and not replace:
+        what = now.get("image") or now.get("model")
+        return f"a canary of {what} is in progress ({now['phase']}); abort it, or give --replace"
+    return ""
+
+
+def read_probes(file: Path) -> list[dict[str, Any]]:
+    """Read a YAML list of probes.
 
     Raises:
-        BadParameter: Not exactly one of image and model is given.
+        BadParameter: The file is no list of mappings with ``prompt`` and ``answers``.
     """
-    if bool(image) == bool(model):
-        raise typer.BadParameter("image, model: give exactly one of --image and --model")
-    canary: dict[str, Any] = {"image": image} if image else {"model": model}
-    if steps:
-        canary["steps"] = read_steps(steps)
-    if shadow is not None:
-        canary["shadow"] = shadow
-    if attempt is not None:
-        canary["attempt"] = attempt
-    # The candidate of an earlier canary must not stay beside the new one.
-    return {"spec": {"canary": {"image": None, "model": None, **canary}}}
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as err:
+        raise typer.BadParameter(f"probes: {file} is no YAML: {err}") from err
+    good = isinstance(content, list) and all(
+        isinstance(one, Mapping) and {"prompt", "answers"} == set(one) for one in content
+    )
+    if not good:
+        raise typer.BadParameter(f"probes: {file} is no list of prompt and answers; write one")
+    return [dict(one) for one in content]
 
 
 def _status_text(mission: Mapping[str, Any]) -> str:

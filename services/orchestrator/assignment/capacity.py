@@ -37,9 +37,16 @@ class GpuCapacity:
         self._levels: dict[NodeKind, dict[int, set[str]]] = {}
         self._device_owners: dict[str, set[str]] = {}
         self._nodes_by_priority: dict[tuple[str, Priority], set[str]] = {}
+        self._closed: frozenset[str] = frozenset()
         for node in self.nodes.values():
             used = min(node.foreign_units, 1) if node.is_shared else node.foreign_units
             self._set_free(node.name, max(0, node.assignable_gpus - used))
+
+    def close_nodes(self) -> None:
+        """Admit no further pod to nodes that are cordoned or tainted; those there stay."""
+        self._closed = frozenset(node.name for node in self.nodes.values() if node.closed)
+        for name in self._closed:
+            self._set_free(name, 0)
 
     def free_gpus(self, node: str) -> int:
         """Return the number of unassigned GPUs of ``node``."""
@@ -55,7 +62,8 @@ class GpuCapacity:
         for below in Priority:
             if below >= priority:
                 return
-            for name in sorted(self._nodes_by_priority.get((product, below), ())):
+            names = self._nodes_by_priority.get((product, below), set())
+            for name in sorted(names - self._closed):
                 yield below, name
 
     def placed_pods(self, request: GpuRequest) -> int:
@@ -77,6 +85,8 @@ class GpuCapacity:
     def has_room(self, request: GpuRequest, name: str) -> bool:
         """Return whether ``name`` can host a pod of ``request`` in its current state."""
         node = self.nodes[name]
+        if name in self._closed:
+            return False
         if request.device and not self._device_is_available(request):
             return False
         if node.is_shared and self._pods_on[name]:
@@ -96,7 +106,7 @@ class GpuCapacity:
         levels = self._levels.get(kind, {})
         names: list[str] = []
         for free in sorted((level for level in levels if level < request.gpus), reverse=True):
-            names += heapq.nsmallest(limit - len(names), levels[free])
+            names += heapq.nsmallest(limit - len(names), levels[free] - self._closed)
             if len(names) >= limit:
                 break
         return names
@@ -145,6 +155,7 @@ class GpuCapacity:
 
     def _set_free(self, name: str, free: int) -> None:
         kind = self.nodes[name].kind
+        free = 0 if name in self._closed else free
         levels = self._levels.setdefault(kind, {})
         if name in self._free:
             levels[self._free[name]].discard(name)
@@ -191,7 +202,7 @@ class GpuCapacity:
         partition memory, so one pod too many would make another one fail at run time.
         """
         pods, memory = 1, request.memory_gib
-        if node.foreign_units:
+        if node.foreign_units or node.name in self._closed:
             return False
         for other, count in self.occupants(node.name):
             if not _share_mutually(request, other):

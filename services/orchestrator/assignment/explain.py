@@ -16,7 +16,7 @@ _MAX_LISTED = 5
 
 @dataclass
 class _KindTotals:
-    """GPUs of all nodes of one kind together."""
+    """GPUs of all nodes of one kind together; those of closed nodes are not counted."""
 
     gpus: int = 0
     largest_node: int = 0
@@ -38,8 +38,10 @@ class UnmetExplainer:
         for node in capacity.nodes.values():
             totals = self._totals.setdefault(node.kind, _KindTotals())
             gpus = node.assignable_gpus
-            totals.gpus += gpus
             totals.largest_node = max(totals.largest_node, gpus)
+            if node.closed:
+                continue
+            totals.gpus += gpus
             totals.free += capacity.free_gpus(node.name)
             totals.foreign_units += node.foreign_units
             totals.owners |= {_owner(other) for other, _ in capacity.occupants(node.name)}
@@ -51,10 +53,14 @@ class UnmetExplainer:
 
     def _reason(self, request: GpuRequest) -> tuple[UnmetReason, str]:
         """Return the first requirement that no node meets, from the product to free GPUs."""
-        if not self._totals:
+        if not self._capacity.nodes:
             return UnmetReason.NO_GPUS_IN_CLUSTER, "no node of the cluster offers nvidia.com/gpu"
         if request.device:
             return self._device(request)
+        return self._closed_for(request) or self._missing(request)
+
+    def _missing(self, request: GpuRequest) -> tuple[UnmetReason, str]:
+        """Return what no node has, or that all suitable GPUs are in use."""
         suitable = [kind for kind in self._totals if request.product_rank(kind[0]) is not None]
         if not suitable:
             wanted = " or ".join(request.products)
@@ -86,11 +92,30 @@ class UnmetExplainer:
                 UnmetReason.DEVICE_MISSING,
                 f"names {request.device}, which the cluster does not have; it has {known}",
             )
+        if closed := self._capacity.nodes[name].closed:
+            message = f"names {request.device} on node {name}, which is {closed}"
+            return UnmetReason.NODE_CLOSED, message
         others = {
             _owner(other) for other, _ in self._capacity.occupants(name) if other.key != request.key
         }
         owners = f", assigned to {_list(others)}" if others else ""
         return UnmetReason.DEVICE_TAKEN, f"names {request.device} on node {name}{owners}"
+
+    def _closed_for(self, request: GpuRequest) -> tuple[UnmetReason, str] | None:
+        """Return the reason if only closed nodes could host the request."""
+        hosts = [n for n in self._capacity.nodes.values() if self._capacity.could_host(request, n)]
+        if not hosts or any(not node.closed for node in hosts):
+            return None
+        closed = self._closed_nodes(request)
+        return UnmetReason.NODE_CLOSED, f"all suitable nodes are closed: {closed}"
+
+    def _closed_nodes(self, request: GpuRequest) -> str:
+        """Return the closed nodes that could host the request, each with its reason."""
+        return _list(
+            f"{node.name} ({node.closed})"
+            for node in self._capacity.nodes.values()
+            if node.closed and self._capacity.could_host(request, node)
+        )
 
     def _overbooked(self, request: GpuRequest, kinds: list[NodeKind]) -> str:
         totals = [self._totals[kind] for kind in kinds]
@@ -100,6 +125,8 @@ class UnmetExplainer:
             clauses[0] += f", but no node of one product has {request.gpus} free together"
         if owners := set().union(*(t.owners for t in totals)) - {_owner(request)}:
             clauses.append(f"assigned to {_list(owners)}")
+        if closed := self._closed_nodes(request):
+            clauses.append(f"closed nodes are left out: {closed}")
         if foreign := sum(t.foreign_units for t in totals):
             clauses.append(f"{foreign} used by pods outside the fleet")
         return "; ".join(clauses)

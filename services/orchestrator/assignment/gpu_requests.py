@@ -75,6 +75,7 @@ class UnmetReason(StrEnum):
     PRODUCT_MISSING = "ProductMissing"
     MEMORY_TOO_SMALL = "MemoryTooSmall"
     NODE_TOO_SMALL = "NodeTooSmall"
+    NODE_CLOSED = "NodeClosed"
     OVERBOOKED = "Overbooked"
 
     @property

@@ -37,7 +37,7 @@ NodeKind = tuple[str, float, int]
 
 @dataclass(frozen=True, slots=True)
 class GpuNode:
-    """A schedulable node that has GPUs.
+    """A node that has GPUs and whose pods keep running.
 
     Attributes:
         name: Name of the Node object.
@@ -46,6 +46,7 @@ class GpuNode:
         gpus: Number of physical GPUs that the device plugin offers.
         pods_per_gpu: Pods that may use one GPU at a time; above 1 if the GPU is time-sliced.
         foreign_units: Units of ``nvidia.com/gpu`` that pods outside the fleet use.
+        closed: Why no new pod is scheduled there, such as ``cordoned``; empty if pods are.
     """
 
     name: str
@@ -54,6 +55,7 @@ class GpuNode:
     gpus: int
     pods_per_gpu: int = 1
     foreign_units: int = 0
+    closed: str = ""
 
     @property
     def is_shared(self) -> bool:
@@ -76,9 +78,9 @@ class GpuNode:
 
 
 def read_node(node: Mapping[str, Any], foreign_units: int = 0) -> GpuNode | None:
-    """Return the GPUs of a Node object; None if it has none or is not schedulable."""
+    """Return the GPUs of a Node object; None if it has none or its pods do not run on."""
     units = _integer(node.get("status", {}).get("allocatable", {}).get(RESOURCE))
-    if units < 1 or not _is_schedulable(node):
+    if units < 1 or _is_lost(node):
         return None
     metadata = node["metadata"]
     labels = metadata.get("labels") or {}
@@ -93,6 +95,7 @@ def read_node(node: Mapping[str, Any], foreign_units: int = 0) -> GpuNode | None
         gpus=max(1, units // pods_per_gpu),
         pods_per_gpu=pods_per_gpu,
         foreign_units=min(foreign_units, units),
+        closed=_why_closed(node),
     )
 
 
@@ -129,16 +132,27 @@ def device_nodes(nodes: Iterable[GpuNode]) -> dict[str, str]:
     return node_of
 
 
-def _is_schedulable(node: Mapping[str, Any]) -> bool:
-    spec = node.get("spec", {})
-    if spec.get("unschedulable"):
-        return False
-    for taint in spec.get("taints") or ():
-        if taint.get("effect") != "PreferNoSchedule" and taint.get("key") != RESOURCE:
-            return False
+def _is_lost(node: Mapping[str, Any]) -> bool:
+    """Return whether the node's pods end: it is not ready, or a taint evicts them."""
+    if any(taint.get("effect") == "NoExecute" for taint in _taints(node)):
+        return True
     conditions = node.get("status", {}).get("conditions") or ()
     # A Node without a Ready condition has not been reported on yet and counts as ready.
-    return all(c.get("status") == "True" for c in conditions if c.get("type") == "Ready")
+    return any(c.get("status") != "True" for c in conditions if c.get("type") == "Ready")
+
+
+def _why_closed(node: Mapping[str, Any]) -> str:
+    """Return why no new pod is scheduled to the node, while those that run there stay."""
+    if node.get("spec", {}).get("unschedulable"):
+        return "cordoned"
+    closing = [taint["key"] for taint in _taints(node) if taint.get("effect") == "NoSchedule"]
+    return f"tainted {closing[0]}:NoSchedule" if closing else ""
+
+
+def _taints(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the taints that the fleet's pods do not tolerate."""
+    taints = node.get("spec", {}).get("taints") or ()
+    return [taint for taint in taints if taint.get("key") != RESOURCE]
 
 
 def _integer(text: Any, default: int = 0) -> int:

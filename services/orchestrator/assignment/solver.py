@@ -46,7 +46,7 @@ def solve(
 
     Args:
         requests: All GPU requests of the fleet, with unique keys.
-        nodes: All schedulable nodes that have GPUs.
+        nodes: All nodes that have GPUs; pods on closed ones stay, and no new one comes.
         current: Pods by node of each request in the last plan; placements that are no longer
             possible are dropped.
 
@@ -62,6 +62,7 @@ def solve(
     # must not be disturbed because a newcomer happened to be served first.
     for request in ordered:
         solver.restore(request, current.get(request.key, {}))
+    capacity.close_nodes()
     queue = sorted(ordered, key=solver.service_order)
     # A pod preempted in one pass may still fit elsewhere, so passes repeat until nothing changes.
     for _ in range(_MAX_PASSES):
@@ -80,7 +81,8 @@ class _Solver:
         self._nodes_of: dict[NodeKind, list[str]] = {}
         self._failed_at: dict[tuple[object, ...], int] = {}
         for node in sorted(capacity.nodes.values(), key=lambda node: node.name):
-            self._nodes_of.setdefault(node.kind, []).append(node.name)
+            if not node.closed:
+                self._nodes_of.setdefault(node.kind, []).append(node.name)
 
     def restore(self, request: GpuRequest, current: PodsByNode) -> None:
         """Place pods where they are now; all pods of a request stay on one product."""

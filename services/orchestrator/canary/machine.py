@@ -90,6 +90,8 @@ class CanaryState:
         paused: Whether the step waits for a person.
         reason: Reason of the last transition.
         promotion_approved: Whether a person has approved the promotion, whatever the verdict.
+        run: Start of this run, in whole seconds since the epoch: the same specification may be
+            tried again, and then has evidence of its own. 0 if an earlier version started it.
     """
 
     id: str = ""
@@ -101,6 +103,7 @@ class CanaryState:
     paused: bool = False
     reason: str = ""
     promotion_approved: bool = False
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ def _start(state: CanaryState, spec: CanarySpec, facts: Facts) -> CanaryState:
         return state
     if facts.blocker:
         return CanaryState(spec.id, CanaryPhase.ROLLED_BACK, since=facts.now, reason=facts.blocker)
-    return CanaryState(spec.id, CanaryPhase.STARTING, since=facts.now, reason="started")
+    run = int(facts.now)
+    return CanaryState(spec.id, CanaryPhase.STARTING, since=facts.now, reason="started", run=run)
 
 
 def _apply_verdict_and_time(state: CanaryState, spec: CanarySpec, facts: Facts) -> CanaryState:
@@ -247,4 +251,5 @@ def _roll_back(state: CanaryState, facts: Facts, reason: str) -> CanaryState:
 
 
 def _finish(state: CanaryState, phase: CanaryPhase, facts: Facts, reason: str) -> CanaryState:
-    return CanaryState(state.id, phase, step=state.step, since=facts.now, reason=reason)
+    ended = CanaryState(state.id, phase, step=state.step, since=facts.now, reason=reason)
+    return replace(ended, run=state.run)

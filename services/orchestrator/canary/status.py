@@ -112,6 +112,7 @@ def _read_state(canary: Mapping[str, Any]) -> CanaryState:
         paused=bool(canary.get("paused", False)),
         reason=canary.get("reason", ""),
         promotion_approved=bool(canary.get("promotionApproved", False)),
+        run=int(canary.get("run", 0)),
     )
 
 
@@ -127,6 +128,7 @@ def _write_state(state: CanaryState) -> Object:
         "paused": state.paused,
         "promotionApproved": state.promotion_approved,
         "reason": state.reason,
+        "run": state.run,
     }
 
 

@@ -83,6 +83,11 @@ class Informer(Generic[T]):
         if self._objects.get(key) != before:
             self._on_local_write()
 
+    def put(self, key: str, kept: T) -> None:
+        """Keep something else of an object until its next version."""
+        if key in self._objects:
+            self._objects[key] = kept
+
     async def run(self) -> None:
         """List, then watch, until cancelled; interruptions are retried with backoff.
 

@@ -19,7 +19,7 @@ async def build_nothing(_: FleetSettings, app: App) -> None:
     ("setting", "address"),
     [
         ("0.0.0.0:50091", "127.0.0.1:50091"),
-        ("[::]:50091", "[::1]:50091"),
+        ("[::]:50091", "localhost:50091"),
         ("unix:/run/bem/mission.sock", "unix:/run/bem/mission.sock"),
         ("", "127.0.0.1:50091"),
     ],

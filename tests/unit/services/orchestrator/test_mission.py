@@ -3,7 +3,12 @@
 import pytest
 from bem_fleet.services.orchestrator.assignment.gpu_requests import Priority
 from bem_fleet.services.orchestrator.canary.machine import CanaryPhase
-from bem_fleet.services.orchestrator.mission import COMMAND, read_mission
+from bem_fleet.services.orchestrator.mission import (
+    APPLIED_REPLICAS,
+    COMMAND,
+    VALUES_REPLICAS,
+    read_mission,
+)
 
 from tests.unit.services.orchestrator.missions import mission, raw_mission
 
@@ -73,3 +78,24 @@ def test_a_command_is_read_from_the_annotation() -> None:
 
     assert read_mission(raw).command == "pause"
     assert mission().command == ""
+
+
+@pytest.mark.parametrize(
+    ("replicas", "wanted", "applied", "newer"),
+    [
+        (1, None, None, None),
+        (1, "3", None, 3),
+        (2, "3", None, 2),
+        (2, "3", "3", None),
+        (2, "4", "3", 4),
+    ],
+)
+def test_values_decide_when_they_change(
+    replicas: int, wanted: str | None, applied: str | None, newer: int | None
+) -> None:
+    """A number that a person chose in an earlier chart's Mission is taken for the values'."""
+    raw = raw_mission(replicas=replicas)
+    given = {VALUES_REPLICAS: wanted, APPLIED_REPLICAS: applied}
+    raw["metadata"]["annotations"] = {key: text for key, text in given.items() if text}
+
+    assert read_mission(raw).newer_replicas == newer

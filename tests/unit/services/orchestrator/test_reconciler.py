@@ -3,12 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
 from bem_fleet.services.orchestrator.kube.api import KubeApi
-from bem_fleet.services.orchestrator.mission import FINALIZER
+from bem_fleet.services.orchestrator.mission import (
+    REPLICAS,
+    RETIRED_FINALIZER,
+    VALUES_REPLICAS,
+)
 from bem_fleet.services.orchestrator.reconciler import Reconciler
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 from prometheus_client import REGISTRY
@@ -72,7 +77,7 @@ async def settle(reconciler: Reconciler, limit: int = 10) -> int:
 
 
 async def test_a_pass_without_changes_writes_nothing(plane: ControlPlane, api: KubeApi) -> None:
-    """Status, placement and finalizer are written once, and then there is nothing to do."""
+    """Status and placement are written once, and then there is nothing to do; no finalizer."""
     async with reconciling(api, Advice()) as (reconciler, _):
         passes = await settle(reconciler)
         before = writes()
@@ -82,7 +87,7 @@ async def test_a_pass_without_changes_writes_nothing(plane: ControlPlane, api: K
     assert passes > 0
     assert after == before
     assert status(plane, NAME)["phase"] in ("Pending", "Progressing")
-    assert FINALIZER in plane.call("GET", f"{MISSIONS}/{NAME}")["metadata"]["finalizers"]
+    assert "finalizers" not in plane.call("GET", f"{MISSIONS}/{NAME}")["metadata"]
 
 
 async def test_a_conflicting_write_is_dropped_and_repeated(
@@ -128,15 +133,108 @@ async def test_a_canary_starts_and_a_command_ends_it(plane: ControlPlane, api: K
     assert "fleet.bem.dev/canary" not in left
 
 
-async def test_a_deleted_mission_is_finalized(plane: ControlPlane, api: KubeApi) -> None:
-    """It is gone only after the reconciler has released what it had."""
+async def test_a_deleted_mission_is_gone_and_gives_back(plane: ControlPlane, api: KubeApi) -> None:
+    """It waits for nobody, and its Deployment keeps nothing of its placement."""
     async with reconciling(api, Advice()) as (reconciler, view):
         await settle(reconciler)
+        placed = plane.call("GET", f"{DEPLOYMENTS}/{NAME}")["metadata"]["annotations"]
         plane.call("DELETE", f"{MISSIONS}/{NAME}")
-        waiting = plane.call("GET", f"{MISSIONS}/{NAME}")["metadata"]
         async with asyncio.timeout(60):
             while view.get_mission(f"default/{NAME}") is not None:
-                await settle(reconciler)
-                await asyncio.sleep(0.1)
+                view.changed.clear()
+                await view.changed.wait()
+        await settle(reconciler)
+        left = plane.call("GET", f"{DEPLOYMENTS}/{NAME}")["metadata"].get("annotations") or {}
+        names = [one["metadata"]["name"] for one in plane.call("GET", MISSIONS)["items"]]
 
-    assert "deletionTimestamp" in waiting
+    assert placed[REPLICAS] == "1"
+    assert NAME not in names
+    assert REPLICAS not in left
+
+
+async def test_a_finalizer_of_an_earlier_version_is_removed(
+    plane: ControlPlane, api: KubeApi
+) -> None:
+    """It would keep a namespace that is deleted with its orchestrator."""
+    finalizers = {"finalizers": ["example.com/other", RETIRED_FINALIZER]}
+    plane.merge(f"{MISSIONS}/{NAME}", {"metadata": finalizers})
+    async with reconciling(api, Advice()) as (reconciler, _):
+        await settle(reconciler)
+        left = plane.call("GET", f"{MISSIONS}/{NAME}")["metadata"]["finalizers"]
+
+    assert left == ["example.com/other"]
+
+
+async def test_an_unreadable_mission_stops_no_other(plane: ControlPlane, api: KubeApi) -> None:
+    """It says what is wrong, once, and goes on as soon as it is mended."""
+    path = f"{MISSIONS}/broken"
+    plane.call("POST", MISSIONS, mission_object("broken"))
+    wrong = {"status": {"canary": {"id": "x", "phase": "Sideways"}}}
+    plane.merge(f"{path}/status", wrong)
+    async with reconciling(api, Advice()) as (reconciler, view):
+        await settle(reconciler)
+        (found,) = view.unreadable_missions()
+        events = "/apis/events.k8s.io/v1/namespaces/default/events"
+        said = [one["reason"] for one in plane.call("GET", events)["items"]]
+        (condition,) = status(plane, "broken")["conditions"]
+        others = status(plane, NAME)["phase"]
+        plane.merge(f"{path}/status", {"status": {"canary": None}})
+        await asyncio.sleep(0.5)
+        await settle(reconciler)
+        mended = [one["type"] for one in status(plane, "broken")["conditions"]]
+    plane.call("DELETE", path)
+
+    assert found.key == "default/broken"
+    assert (condition["type"], condition["status"]) == ("Readable", "False")
+    assert "'Sideways'" in condition["message"]
+    assert said.count("Unreadable") == 1
+    assert others in ("Pending", "Progressing")
+    assert "Readable" not in mended
+    assert "Ready" in mended
+
+
+async def test_a_workload_without_the_label_is_not_touched(
+    plane: ControlPlane, api: KubeApi
+) -> None:
+    """A template without the mission's label is a condition, and nothing is applied to it."""
+    path = f"{DEPLOYMENTS}/{NAME}"
+    plane.call("DELETE", DEPLOYMENTS)
+    made = deployment(NAME)
+    made["spec"]["selector"] = {"matchLabels": {"app": NAME}}
+    made["spec"]["template"]["metadata"]["labels"] = {"app": NAME}
+    plane.call("POST", DEPLOYMENTS, made)
+    async with reconciling(api, Advice()) as (reconciler, _):
+        before = plane.call("GET", path)["metadata"]["generation"]
+        await settle(reconciler)
+        after = plane.call("GET", path)["metadata"]
+    found = {one["type"]: one for one in status(plane, NAME)["conditions"]}
+
+    assert (found["WorkloadFound"]["status"], found["WorkloadFound"]["reason"]) == (
+        "False",
+        "TemplateUnlabelled",
+    )
+    assert after["generation"] == before
+    assert REPLICAS not in (after.get("annotations") or {})
+
+
+async def test_replicas_of_values_apply_when_they_change(plane: ControlPlane, api: KubeApi) -> None:
+    """Values set the number once; `kubectl scale` decides until they name another."""
+    path = f"{MISSIONS}/{NAME}"
+
+    def wanted(number: str) -> None:
+        plane.merge(path, {"metadata": {"annotations": {VALUES_REPLICAS: number}}})
+
+    numbers = []
+    async with reconciling(api, Advice()) as (reconciler, _):
+        for change in (
+            partial(wanted, "3"),
+            partial(plane.merge, path, {"spec": {"replicas": 2}}),
+            partial(wanted, "3"),
+            partial(wanted, "4"),
+        ):
+            change()
+            await asyncio.sleep(0.5)
+            await settle(reconciler)
+            numbers.append(plane.call("GET", path)["spec"]["replicas"])
+
+    assert numbers == [3, 2, 2, 4]

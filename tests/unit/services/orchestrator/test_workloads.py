@@ -9,7 +9,7 @@ from bem_fleet.services.orchestrator.mission import Mission
 from tests.unit.services.orchestrator.missions import mission as any_mission
 
 H100 = "NVIDIA-H100-80GB-HBM3"
-LABELS = {"app": "router", "fleet.bem.dev/track": "stable"}
+LABELS = {"app": "router", "fleet.bem.dev/mission": "router", "fleet.bem.dev/track": "stable"}
 
 
 def mission(**spec: Any) -> Mission:
@@ -21,12 +21,12 @@ def stable() -> dict[str, Any]:
     """Return the mission's Deployment."""
     container = {"name": "mission", "image": "old", "env": [{"name": "A", "value": "1"}]}
     return {
-        "metadata": {"name": "router", "generation": 1},
+        "metadata": {"name": "router", "namespace": "bem", "uid": "u", "generation": 1},
         "spec": {
             "replicas": 1,
-            "selector": {"matchLabels": LABELS},
+            "selector": {"matchLabels": dict(LABELS)},
             "template": {
-                "metadata": {"labels": LABELS},
+                "metadata": {"labels": dict(LABELS)},
                 "spec": {"containers": [{"name": "sidecar", "image": "s"}, container]},
             },
         },
@@ -56,9 +56,35 @@ def test_a_placement_is_seen_when_it_is_there() -> None:
     pod = deployed["spec"]["template"]["spec"]
     pod["nodeSelector"] = wanted["spec"]["template"]["spec"]["nodeSelector"]
     pod["containers"][1]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    deployed["metadata"]["annotations"] = wanted["metadata"]["annotations"]
     assert workloads.has_placement(deployed, wanted)
     released = workloads.placement_patch(given, {}, "", replicas=1, priority_class="")
     assert not workloads.has_placement(deployed, released)
+
+
+def test_a_release_gives_back_what_the_mission_wanted() -> None:
+    """The replicas lie in an annotation, because there is no Mission to ask any more."""
+    deployed = stable()
+    wanted = workloads.placement_patch(mission(replicas=2), {}, "", replicas=0, priority_class="")
+    assert not workloads.is_placed(deployed)
+
+    deployed["metadata"]["annotations"] = wanted["metadata"]["annotations"]
+    assert workloads.is_placed(deployed)
+    patch = workloads.release_patch(deployed)
+    assert patch["spec"] == {"replicas": 2}
+    assert patch["metadata"] == {"name": "router", "namespace": "bem", "uid": "u"}
+
+
+def test_pods_without_the_label_are_a_problem() -> None:
+    """The label in the Deployment's own metadata is not enough: its pods would count as foreign."""
+    deployed = stable()
+    deployed["spec"]["template"]["metadata"]["labels"].pop("fleet.bem.dev/mission")
+    reason, message = workloads.workload_problem(mission(), deployed)
+
+    assert workloads.workload_problem(mission(), stable()) == ("", "")
+    assert reason == "TemplateUnlabelled"
+    assert "spec.template.metadata.labels" in message
+    assert workloads.canary_blocker(mission(), deployed) == message
 
 
 def test_the_canary_is_stable_with_another_image_and_track() -> None:

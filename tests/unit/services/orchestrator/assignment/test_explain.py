@@ -14,6 +14,27 @@ def request(name: str = "new", **more: object) -> GpuRequest:
     return GpuRequest(f"{name}/primary", name, **more)  # type: ignore[arg-type]
 
 
+def test_closed_nodes_are_named() -> None:
+    """A device on a tainted node, and a request that only closed nodes could host, say why."""
+    nodes = [GpuNode("n", RTX, 24.0, 2, closed="tainted x:NoSchedule"), GpuNode("m", "L4", 24.0, 1)]
+    capacity = GpuCapacity(nodes)
+    capacity.close_nodes()
+    explainer = UnmetExplainer(capacity)
+    device, product, memory = (
+        explainer.explain(wanted, 1)
+        for wanted in (
+            request(device="RTX4090_0"),
+            request(products=("4090",)),
+            request(memory_gib=80.0),
+        )
+    )
+
+    assert device.reason is product.reason is UnmetReason.NODE_CLOSED
+    assert "on node n, which is tainted x:NoSchedule" in device.message
+    assert "all suitable nodes are closed: n (tainted x:NoSchedule)" in product.message
+    assert memory.reason is UnmetReason.MEMORY_TOO_SMALL
+
+
 @pytest.mark.parametrize(
     ("wanted", "reason", "words"),
     [

@@ -55,14 +55,33 @@ def test_the_memory_label_is_rounded_as_people_speak() -> None:
     [
         {"ready": "False"},
         {"ready": "Unknown"},
-        {"unschedulable": True},
-        {"taints": [{"key": "maintenance", "effect": "NoSchedule"}]},
+        {"taints": [{"key": "maintenance", "effect": "NoExecute"}]},
         {"gpus": "0"},
     ],
 )
-def test_a_node_that_takes_no_pods_has_no_gpus(changed: dict[str, Any]) -> None:
-    """Unready, cordoned, tainted or without device_nodes: there is nothing to assign."""
+def test_a_node_whose_pods_end_has_no_gpus(changed: dict[str, Any]) -> None:
+    """Unready, evicting, or without GPUs: there is nothing to assign."""
     assert read_node(node(**changed)) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "closed"),
+    [
+        ({"unschedulable": True}, "cordoned"),
+        (
+            {"taints": [{"key": "maintenance", "effect": "NoSchedule"}]},
+            "tainted maintenance:NoSchedule",
+        ),
+        ({"taints": [{"key": "slow", "effect": "PreferNoSchedule"}]}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_node_without_new_pods_keeps_those_it_has(changed: dict[str, Any], closed: str) -> None:
+    """A cordon or a taint closes a node and says so; its GPUs stay those of its pods."""
+    found = read_node(node(**changed))
+
+    assert found
+    assert (found.gpus, found.closed) == (2, closed)
 
 
 def test_the_usual_gpu_taint_keeps_nobody_away() -> None:

@@ -1,6 +1,7 @@
 """GPU assignment solver: invariants over random fleets, and typical cases."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bem_fleet.services.orchestrator.assignment.gpu_requests import (
     AssignmentPlan,
@@ -238,3 +239,33 @@ def test_the_documented_example_is_what_happens() -> None:
     assert holding(migrated, "sep") == {"b": 1}
     assert not migrated.evicted
     assert all(holding(plan, "router") == {"a": 1} for plan in outcomes)
+
+
+@given(NODES, CLAIMS, CLAIMS, st.data())
+@settings(max_examples=60, deadline=None)
+def test_closed_nodes_keep_their_pods_and_get_no_new_ones(
+    nodes: list[GpuNode], claims: list[GpuRequest], later: list[GpuRequest], data: st.DataObject
+) -> None:
+    """Whatever comes later: a cordoned node is neither emptied nor filled."""
+    before = solve(claims, nodes, {}).placed
+    closed = data.draw(st.sets(st.sampled_from([n.name for n in nodes]))) if nodes else set()
+    changed = [replace(n, closed="cordoned") if n.name in closed else n for n in nodes]
+    newcomers = [replace(one, key=f"new-{one.key}", mission=f"new-{one.mission}") for one in later]
+    after = solve([*claims, *newcomers], changed, before).placed
+
+    for name in closed:
+        there = {key: pods[name] for key, pods in before.items() if name in pods}
+        assert {key: pods[name] for key, pods in after.items() if name in pods} == there
+
+
+def test_a_cordon_moves_nobody_to_the_cpu() -> None:
+    """A critical pod stays on a node that is cordoned, and a newcomer is told of the cordon."""
+    one = node("a", H100, 2)
+    old = request("old", Priority.CRITICAL)
+    placed = solve([old], [one], {}).placed
+    plan = solve([old, request("new")], [replace(one, closed="cordoned")], placed)
+
+    assert plan.placed == placed == {"old/primary": {"a": 1}}
+    assert not plan.evicted
+    assert plan.unmet["new/primary"].reason is UnmetReason.NODE_CLOSED
+    assert "a (cordoned)" in plan.unmet["new/primary"].message
