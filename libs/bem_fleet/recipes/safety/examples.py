@@ -1,6 +1,7 @@
 """Training data of the safety adapter: attacks with a refusal, harmless prompts with replies."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from bem.training.activation_cache import (
 from bem.training.safety.examples import SafetyExamples, refusal_ids
 
 from bem_fleet.data.benign_prompts import BenignText, load_benign_requests
+from bem_fleet.data.guard_texts import HARMLESS, WrittenText, written_texts
 from bem_fleet.data.red_team import RedTeamPrompt, load_red_team, sample_prompts
+from bem_fleet.data.splits import round_robin
 from bem_fleet.evaluation.systems import Decoding, Message
 from bem_fleet.evaluation.worker_system import WorkerSystem
 
@@ -66,22 +69,26 @@ def load_examples(
 ) -> SafetyExamples:
     """Read, render and encode both sides of the training split.
 
+    Each side has packaged requests and as many that were written for the guard: on packaged ones
+    alone the adapter learns the difference of their origins and refuses whatever reads otherwise.
+
     Args:
         backbone: Base model without sites below ``first_layer``.
         first_layer: First decoder layer of the safety adapter.
         feature_layer: Layer that the value head reads.
-        attacks: Number of attacks; the categories take turns.
-        harmless: Number of harmless prompts.
+        attacks: Number of packaged attacks, in turns of their categories, and of written ones.
+        harmless: Number of packaged harmless prompts, and of written ones.
         cache: Folder of base replies and cached activations.
 
     Raises:
         DataFormatError: The training split has no attack.
     """
     hostile = sample_prompts(load_red_team("train"), attacks, longest=MAX_CHARS)
-    benign = [
+    hostile = [*hostile, *_written_attacks(attacks)]
+    packaged = [
         p for p in load_benign_requests("train") if not p.adapter and len(p.text) <= MAX_CHARS
     ]
-    benign = benign[:harmless]
+    benign = [*packaged[:harmless], *_written_harmless(harmless)]
     replies = base_replies(
         backbone, [(p.key, p.text) for p in benign], tokens=REPLY_TOKENS, cache=cache
     )
@@ -106,7 +113,32 @@ def load_examples(
     return SafetyExamples(by_category, examples[len(hostile) :], keys_digest(hostile, benign))
 
 
-def keys_digest(attacks: Sequence[RedTeamPrompt], benign: Sequence[BenignText]) -> str:
+def _written_attacks(count: int) -> list[RedTeamPrompt]:
+    return [
+        RedTeamPrompt(one.key, one.text, one.family, one.label, one.split)
+        for one in _written_requests(count, harmless=False)
+    ]
+
+
+def _written_harmless(count: int) -> list[BenignText]:
+    return [
+        BenignText(one.key, one.text, one.family) for one in _written_requests(count, harmless=True)
+    ]
+
+
+def _written_requests(count: int, *, harmless: bool) -> list[WrittenText]:
+    """Return requests that were written for the guard's training, the families in turn."""
+    families: dict[str, list[WrittenText]] = defaultdict(list)
+    for one in written_texts("train"):
+        wanted = not one.is_reply and (one.label == HARMLESS) == harmless
+        if wanted and len(one.text) <= MAX_CHARS:
+            families[one.family].append(one)
+    return round_robin(list(families.values()))[:count]
+
+
+def keys_digest(
+    attacks: Sequence[RedTeamPrompt | WrittenText], benign: Sequence[BenignText | WrittenText]
+) -> str:
     """Return the SHA-256 over the keys of all prompts, hexadecimal."""
     digest = hashlib.sha256()
     for key in [*(one.key for one in attacks), *(one.key for one in benign)]:
