@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bem.adapters.loaded import LoadedAdapter
-from bem.engine import GenerationRequest, OutputDelta, RequestHandle
+from bem.engine import GenerationRequest, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.engine.counters import EngineCounters
 from bem.testing import tiny_backbone
@@ -47,6 +47,9 @@ class MockEngine:
                 heapq.heappush(self._due, entry)
             self._changed.notify()
         return RequestHandle(request, on_piece)
+
+    def prepare(self, form: OutputForm) -> None:
+        """Do nothing: the words have no form."""
 
     def adapters(self) -> list[LoadedAdapter]:
         """Return none."""

@@ -63,9 +63,9 @@ async def _rounds(missions: int, kubeconfig: str) -> dict[str, Any]:
     first_requests = _requests() - before
     await _settled(reconciler)
     idle = await _timed(reconciler)
-    first_mission = min(view.missions, key=lambda one: one.key)
+    first_mission = view.list_missions()[0]
     await api.patch(first_mission.path, {"spec": {"replicas": 2}}, "merge")
-    while next(m for m in view.missions if m.key == first_mission.key).replicas != 2:
+    while next(m for m in view.list_missions() if m.key == first_mission.key).replicas != 2:
         view.changed.clear()
         await view.changed.wait()
     change = await _timed(reconciler)

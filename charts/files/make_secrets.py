@@ -23,8 +23,8 @@ import yaml
 from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
-# Helm 4 applies under this name, so that a Secret which the chart renders later, as from a seed, meets
-# no conflict.
+# Helm 4 applies under this name, so that a Secret which the chart renders later, as from a seed,
+# meets no conflict.
 _DATA_MANAGER = "helm"
 _OWNER_MANAGER = "bem-secrets"
 _MADE_BY, _DIGEST = "fleet.bem.dev/made-by", "fleet.bem.dev/certificate"
@@ -45,7 +45,7 @@ class Secrets:
     def __init__(self, wanted: Mapping[str, Any], namespace: str) -> None:
         self._wanted, self._namespace = wanted, namespace
         self._api: Any = client.CoreV1Api()  # the client has no types
-        anchor = self._api.read_namespaced_service_account(wanted["anchor"], namespace)
+        anchor: Any = self._api.read_namespaced_service_account(wanted["anchor"], namespace)
         # Garbage collection deletes the Secrets with the release, by whatever tool it is deleted.
         self._owner = {
             "apiVersion": "v1",

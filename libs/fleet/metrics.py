@@ -9,6 +9,7 @@ import grpc
 from bemfleet.common.v1 import metrics_pb2 as pb
 from bemfleet.common.v1 import metrics_pb2_grpc as rpc
 from prometheus_client import REGISTRY, Counter, Histogram, generate_latest, start_http_server
+
 from fleet.listening import tcp_endpoint
 
 RPC_SECONDS = Histogram(

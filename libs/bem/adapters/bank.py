@@ -333,7 +333,7 @@ class AdapterBank:
         return made.requires_grad_(requires_grad=False).to(self._backbone.model.device)
 
     def _lease(self, loaded: LoadedAdapter) -> LoadedAdapter:
-        if loaded.slot in self._resident:
+        if loaded.slot is not None and loaded.slot in self._resident:
             self._resident.move_to_end(loaded.slot)
         loaded.leases += 1
         return loaded

@@ -287,7 +287,7 @@ def install_sites(
     Raises:
         ValueError: A layer has a site already.
     """
-    sites = {}
+    sites: dict[str, BemSite] = {}
     for layer in layers:
         for kind in kinds:
             path = f"model.layers.{layer}.{TARGET_MODULES[kind]}"

@@ -5,7 +5,6 @@ import urllib.request
 
 import pytest
 from bem_fleet.services.safety.metrics_page import SidecarMetricsServer
-from fleet import listening
 from fleet.listening import tcp_endpoint
 from fleet.metrics import MetricsPage
 
@@ -37,7 +36,7 @@ def test_a_system_without_ipv6_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> socket.socket:
         raise OSError("Address family not supported by protocol")
 
-    monkeypatch.setattr(listening.socket, "socket", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
 
     assert tcp_endpoint("[::]:80") == ("0.0.0.0", 80)  # noqa: S104
 

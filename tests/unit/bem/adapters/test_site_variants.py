@@ -1,5 +1,7 @@
 """Tests of site variants: identity at the start, shapes, gradients and parity of size."""
 
+from typing import Any
+
 import pytest
 import torch
 from bem.adapters.site_variants import (
@@ -59,7 +61,8 @@ def test_every_parameter_is_trained(variant: Variant, kind: str) -> None:
     for _ in range(2):
         optimizer.zero_grad()
         a, b = site.factors()
-        nn.functional.mse_loss(x @ a.T @ b.T, target, reduction="sum").backward()
+        loss: Any = nn.functional.mse_loss(x @ a.T @ b.T, target, reduction="sum")
+        loss.backward()
         optimizer.step()
 
     for name, one in site.named_parameters():

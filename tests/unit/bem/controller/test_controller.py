@@ -1,5 +1,7 @@
 """Tests of the controller: a fresh one is plain LoRA, an uncertain one the base model."""
 
+from typing import Any
+
 import torch
 from bem.controller import Controller, mean_pool
 
@@ -66,6 +68,7 @@ def test_a_rank_mask_keeps_the_largest_gates() -> None:
     assert code.ne(0).sum(-1).tolist() == [2] * 5
     assert torch.equal(code.topk(2).values, whole.topk(2).values)
     assert masked.chunk(torch.randn(5, 8), code).ne(0).sum(-1).max() <= 2
-    code.sum().backward()
+    total: Any = code.sum()
+    total.backward()
     assert masked.code.weight.grad is not None
     assert masked.code.weight.grad.abs().max() > 0

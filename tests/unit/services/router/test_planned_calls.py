@@ -19,7 +19,9 @@ from tests.unit.services.router.plan_hosts import DIGEST, MESSAGES, install
 
 REQUEST = pb.GenerateRequest(
     model="router",
-    chat=pb.ChatPrompt(messages=[pb.ChatMessage(**MESSAGES[0])]),
+    chat=pb.ChatPrompt(
+        messages=[pb.ChatMessage(role=MESSAGES[0]["role"], content=MESSAGES[0]["content"])]
+    ),
     sampling=pb.Sampling(temperature=0),
     max_tokens=6,
     ignore_eos=True,

@@ -13,7 +13,7 @@ TOKENIZER: Any = tiny_backbone().tokenizer
 RENDERER = PromptRenderer(TOKENIZER, 512)
 
 
-def chat(*turns: tuple[str, str], **fields: bool) -> pb.GenerateRequest:
+def chat(*turns: tuple[str, str], **fields: Any) -> pb.GenerateRequest:
     """Return a request with a conversation of (role, text)."""
     messages = [pb.ChatMessage(role=role, content=text) for role, text in turns]
     return pb.GenerateRequest(chat=pb.ChatPrompt(messages=messages, **fields))

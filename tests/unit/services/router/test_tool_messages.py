@@ -18,9 +18,8 @@ SCHEMA = '{"properties": {"q": {"type": "string"}}}'
 def chat(**fields: Any) -> pb.ChatPrompt:
     """Return a conversation with one tool."""
     tool = pb.Tool(name="find", description="Finds.", parameters=SCHEMA)
-    return pb.ChatPrompt(
-        **{"messages": [pb.ChatMessage(role="user", content="x")], "tools": [tool]} | fields
-    )
+    given: dict[str, Any] = {"messages": [pb.ChatMessage(role="user", content="x")]}
+    return pb.ChatPrompt(**given | {"tools": [tool]} | fields)
 
 
 def test_the_template_reads_tools_and_calls() -> None:

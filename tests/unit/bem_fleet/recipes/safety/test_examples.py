@@ -53,7 +53,8 @@ def test_attacks_refuse_and_harmless_prompts_keep_the_base_reply(
     backbone = tiny_backbone()
     refusal = refusal_ids(backbone)
 
-    attacks, harmless = [*ATTACKS[:2], *WRITTEN[:2]], [HARMLESS[0], WRITTEN[2]]
+    attacks: list[RedTeamPrompt | WrittenText] = [*ATTACKS[:2], *WRITTEN[:2]]
+    harmless: list[BenignText | WrittenText] = [HARMLESS[0], WRITTEN[2]]
 
     def lengths(category: str, texts: Sequence[str]) -> None:
         assert [len(e.labels) for e in found.attacks[category]] == [

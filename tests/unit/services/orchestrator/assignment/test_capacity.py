@@ -1,5 +1,7 @@
 """GPU capacity bookkeeping."""
 
+from typing import Any
+
 from bem_fleet.services.orchestrator.assignment.capacity import GpuCapacity
 from bem_fleet.services.orchestrator.assignment.gpu_requests import GpuRequest, Priority
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 H100 = "NVIDIA-H100-80GB-HBM3"
 
 
-def node(name: str, gpus: int, **more: int) -> GpuNode:
+def node(name: str, gpus: int, **more: Any) -> GpuNode:
     """Return a node with H100."""
     return GpuNode(name, H100, 80.0, gpus, **more)
 

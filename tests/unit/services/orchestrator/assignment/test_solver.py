@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from bem_fleet.services.orchestrator.assignment.gpu_requests import (
     AssignmentPlan,
@@ -19,7 +20,7 @@ H100, RTX = "NVIDIA-H100-80GB-HBM3", "NVIDIA-GeForce-RTX-4090"
 MEMORY = {H100: 80.0, RTX: 24.0}
 
 
-def node(name: str, product: str, gpus: int = 1, **more: int) -> GpuNode:
+def node(name: str, product: str, gpus: int = 1, **more: Any) -> GpuNode:
     """Return a node."""
     return GpuNode(name, product, MEMORY[product], gpus, **more)
 
