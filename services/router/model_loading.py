@@ -88,7 +88,6 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         cache=_cache_setting(backbone, settings),
     )
     engine.start()
-    tokens = DefaultTokens(settings.default_chat_tokens, settings.default_completion_tokens)
     return ModelHost(
         backbone,
         engine,
@@ -96,9 +95,13 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         safety_strength=settings.safety_strength,
         safety_floor=settings.safety_floor,
         warnings=model_warnings(backbone, unsafe),
-        default_tokens=tokens,
+        default_tokens=_default_tokens(settings),
         composed_adapters=settings.composed_adapters,
     )
+
+
+def _default_tokens(settings: RouterSettings) -> DefaultTokens:
+    return DefaultTokens(settings.default_chat_tokens, settings.default_completion_tokens)
 
 
 def _composition(settings: RouterSettings) -> CompositionSettings:

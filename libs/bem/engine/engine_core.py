@@ -98,8 +98,7 @@ class EngineCore:
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding, self._counters = embedding, counters
         self.set_cache(cache)
-        kind = f"{embedding.dtype}|{backbone.weight_format}"
-        self._root = f"{backbone.digest}|{kind}|{composition.identity}"
+        self._root = _root_key(backbone, composition)
 
     def set_cache(self, cache: CacheSetting | None) -> None:
         """Use a cache policy for the prompts that become complete from now on; None for none."""
@@ -242,6 +241,12 @@ def report_failure(handle: RequestHandle, err: Exception) -> None:
         handle.on_output(err)
     except Exception as broken:  # noqa: BLE001 - a broken receiver must not end the engine
         _LOG.error("a receiver of output failed", exc_info=broken)
+
+
+def _root_key(backbone: Backbone, composition: CompositionSettings) -> str:
+    """Return the part of every block key that all requests share."""
+    dtype = backbone.model.model.embed_tokens.weight.dtype
+    return f"{backbone.digest}|{dtype}|{backbone.weight_format}|{composition.identity}"
 
 
 def _kv_cache(backbone: Backbone, slots: int, context_tokens: int, *, graphs: bool) -> KVCache:
