@@ -151,6 +151,11 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {**_OPENAI, "prompt": "One, two,", "logprobs": 2, "echo": False},
         {"model": "tiny", "prompt": ["a", "b"], "max_tokens": 2, "stream": True},
     ],
+    "/tokenize": [
+        {"model": "tiny", "prompt": "One, two,", "return_token_strs": True},
+        {"model": "tiny", **_CHAT, "add_generation_prompt": True},
+    ],
+    "/detokenize": [{"model": "tiny", "tokens": [72, 105]}],
     "/v1/feedback": [
         {"completion_id": "chatcmpl-1", "rating": "up", "tags": ["a"], "consent": True},
         {"completion_id": "chatcmpl-1", "correction": "x", "comment": "y", "session": "s"},

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from bem.backbone import VERSION_CHARS
 from bem.memory import MemoryModules
 from bem.memory.artifact import MemoryCard, save_modules
 from bem_fleet.services.memory.build import build
@@ -52,7 +51,7 @@ async def test_service_and_contract_answer(tmp_path: Path, redis_server: RedisSe
 
     assert [one.acknowledged for one in progress] == [16, 16]
     assert answers[0].span.text == "Ada has 17 keys."
-    assert answers[-1].outcome.model_version == backbone().digest[:VERSION_CHARS]
+    assert answers[-1].outcome.model_version == backbone().model_version("")
     assert description.name == "memory"
     assert "memory modules: untrained ones are served" in description.warnings[-1]
     models = {one.name.rpartition("/")[2]: one.model_field for one in description.methods}
