@@ -63,7 +63,7 @@ class Script:
 
 BAD = {
     "errors": (Script(fail_every=2), "errors"),
-    "slow": (Script(delay_s=0.04), "latency is worse"),
+    "slow": (Script(delay_s=0.04), "latency"),  # of a busy machine the tail is worse first
     "worse": (Script(text="wrong"), "quality is worse"),
     "unsafe": (Script(withhold_every=2), "violations"),
 }
