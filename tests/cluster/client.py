@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
@@ -51,8 +52,8 @@ def complete(release: Release, model: str = MODEL) -> str:
 
 
 def ask_memory(release: Release) -> dict[str, Any]:
-    """Read a sentence into a session, ask about it, and return the outcome."""
-    session, sentence = {"session": "monitoring"}, "The harbour of Lisbon opens at dawn."
+    """Read a sentence into a new session, ask about it, and return the outcome."""
+    session, sentence = {"session": uuid4().hex}, "The harbour of Lisbon opens at dawn."
     asked = {**session, "question": "When does the harbour of Lisbon open?", "max_tokens": 4}
     read = {**session, "document": "harbours", "text": sentence, "end": True}
     with (

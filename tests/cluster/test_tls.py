@@ -54,6 +54,24 @@ def files_of(release: Release, name: str) -> Certificate:
     return Certificate(*(base64.b64decode(data[key]) for key in ("tls.crt", "tls.key", "ca.crt")))
 
 
+def renew(release: Release, value: str) -> Certificate:
+    """Set `tls.renewal`, and return the router's certificate once a Job has renewed all."""
+    names = [
+        one["metadata"]["name"].removeprefix(f"{release.name}-").removesuffix("-tls")
+        for one in release.objects("secrets")
+        if one["metadata"]["name"].endswith("-tls") and "ca.crt" in one["data"]
+    ]
+    before = {name: files_of(release, name).chain for name in names}
+    release.helm("upgrade", "charts", "--reuse-values", "--set", f"tls.renewal={value}", "--wait")
+
+    def renewed() -> bool:
+        return all(files_of(release, name).chain != before[name] for name in names)
+
+    assert "router" in names
+    wait_for(renewed, "renewed certificates", 120)
+    return files_of(release, "router")
+
+
 def code_at(port: int, shown: Certificate) -> grpc.StatusCode:
     """Return the status of a health check through a forwarded port."""
     with grpc.secure_channel(f"localhost:{port}", channel_credentials(shown)) as channel:
@@ -126,8 +144,7 @@ def test_renewed_certificates_are_taken_by_running_pods(release: Release) -> Non
     At the end the value is what it was, so that the next upgrade of the scenario keeps them.
     """
     before, pod = files_of(release, "router"), release.pod("router")["metadata"]["name"]
-    release.helm("upgrade", "charts", "--reuse-values", "--set", "tls.renewal=once", "--wait")
-    after = files_of(release, "router")
+    after = renew(release, "once")
     shown = ("exec", f"pod/{pod}", "-c", "safety", "--", "cat", "/run/pod-tls/tls.crt")
     wait_for(lambda: release.kubectl(*shown).encode() == after.chain, "new certificate", 180)
 
@@ -137,4 +154,4 @@ def test_renewed_certificates_are_taken_by_running_pods(release: Release) -> Non
     assert release.pod("router")["metadata"]["name"] == pod
     with release.port_forward("router", 50051) as port:
         assert code_at(port, files_of(release, "client")) is grpc.StatusCode.OK
-    release.helm("upgrade", "charts", "--reuse-values", "--set", "tls.renewal=", "--wait")
+    renew(release, "")
