@@ -5,7 +5,6 @@ import json
 import math
 import shlex
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bem_fleet.data.benign_prompts import load_benign_requests
-from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.red_team import draw_dev_families, load_red_team, sample_prompts
-from bem_fleet.data.splits import round_robin
 from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
-from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples
+from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples, written_requests
 
 PROG = "python -m bem_fleet.recipes.safety"
 
@@ -154,18 +151,12 @@ def _packaged_requests(count: int) -> list[LabelledRequest]:
 
 def _written_requests(count: int) -> list[LabelledRequest]:
     """Return as many harmless and as many harmful requests of each split, the families in turn."""
-    requests = []
-    for split in ("train", "dev"):
-        for risky in (False, True):
-            families: dict[str, list[LabelledRequest]] = defaultdict(list)
-            for one in written_texts(split):
-                if not one.is_reply and (one.label != HARMLESS) == risky:
-                    item = LabelledRequest(
-                        one.text, one.family, risky, dev=split == "dev", written=True
-                    )
-                    families[one.family].append(item)
-            requests += round_robin(list(families.values()))[:count]
-    return requests
+    return [
+        LabelledRequest(one.text, one.family, risky, dev=split == "dev", written=True)
+        for split in ("train", "dev")
+        for risky in (False, True)
+        for one in written_requests(split, count, harmless=not risky)
+    ]
 
 
 def refit_value_head(arguments: argparse.Namespace) -> None:

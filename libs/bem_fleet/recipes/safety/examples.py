@@ -116,22 +116,32 @@ def load_examples(
 def _written_attacks(count: int) -> list[RedTeamPrompt]:
     return [
         RedTeamPrompt(one.key, one.text, one.family, one.label, one.split)
-        for one in _written_requests(count, harmless=False)
+        for one in written_requests("train", count, harmless=False, longest=MAX_CHARS)
     ]
 
 
 def _written_harmless(count: int) -> list[BenignText]:
     return [
-        BenignText(one.key, one.text, one.family) for one in _written_requests(count, harmless=True)
+        BenignText(one.key, one.text, one.family)
+        for one in written_requests("train", count, harmless=True, longest=MAX_CHARS)
     ]
 
 
-def _written_requests(count: int, *, harmless: bool) -> list[WrittenText]:
-    """Return requests that were written for the guard's training, the families in turn."""
+def written_requests(
+    split: str, count: int, *, harmless: bool, longest: int | None = None
+) -> list[WrittenText]:
+    """Return requests that were written for the guard, the families in turn.
+
+    Args:
+        split: ``train`` or ``dev``.
+        count: Largest number of requests to return.
+        harmless: Whether they are harmless or harmful.
+        longest: Largest length of a text in characters; None for no limit.
+    """
     families: dict[str, list[WrittenText]] = defaultdict(list)
-    for one in written_texts("train"):
+    for one in written_texts(split):
         wanted = not one.is_reply and (one.label == HARMLESS) == harmless
-        if wanted and len(one.text) <= MAX_CHARS:
+        if wanted and (longest is None or len(one.text) <= longest):
             families[one.family].append(one)
     return round_robin(list(families.values()))[:count]
 
