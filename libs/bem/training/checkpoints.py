@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,42 @@ def read_checkpoint(
             if state:
                 optimizer.state[parameter] = state
     return position
+
+
+class EpochCheckpoints:
+    """Writes and resumes a trainer's place in its epochs, beside parameters and optimiser state.
+
+    Attributes:
+        folder: Folder of the run, with the checkpoint and the curve ``curve.jsonl``.
+        config: Training configuration, a dataclass; a checkpoint belongs to one.
+        parameters: Trained parameters by name.
+        optimizer: AdamW over these parameters.
+        epoch: Number of complete epochs.
+        step: Number of steps taken.
+    """
+
+    folder: Path
+    config: Any
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self) -> None:
+        self.epoch = self.step = self._steps_in_epoch = 0
+
+    def _checkpoint(self) -> None:
+        position = {"epoch": self.epoch, "step": self.step, "done_in_epoch": self._steps_in_epoch}
+        write_checkpoint(
+            self.folder, asdict(self.config), position, self.parameters, self.optimizer
+        )
+
+    def _resume(self) -> None:
+        position = read_checkpoint(
+            self.folder, asdict(self.config), self.parameters, self.optimizer
+        )
+        if position is not None:
+            self.epoch, self.step = position["epoch"], position["step"]
+            self._steps_in_epoch = position["done_in_epoch"]
+        truncate_curve(self.folder / "curve.jsonl", self.step)
 
 
 def _read_file(

@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from bem.adapters.site_variants import LowRankSite, Variant, make_site, pad_rank
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.training.activation_cache import EncodedExample
-from bem.training.checkpoints import read_checkpoint, truncate_curve, write_checkpoint
+from bem.training.checkpoints import EpochCheckpoints
 from bem.training.decoder import TrainingDecoder
 from bem.training.loss import ChunkedCrossEntropy
 from bem.training.packing import PackedRow, assign_rows, pack_row
@@ -66,7 +66,7 @@ class TrainingConfig:
         return max(1, self.rank // 2) if self.variant == "rank_mask" else 0
 
 
-class AdapterTrainer:
+class AdapterTrainer(EpochCheckpoints):
     """Trains one adapter and writes checkpoints; the backbone is never changed.
 
     Args:
@@ -86,6 +86,7 @@ class AdapterTrainer:
         strategy: Strategy | None = None,
         save_steps: int = 0,
     ) -> None:
+        super().__init__()
         torch.manual_seed(config.seed)
         self.backbone, self.config, self.folder = backbone, config, folder
         self.save_steps = save_steps
@@ -103,8 +104,6 @@ class AdapterTrainer:
         self.controller.to(backbone.model.device)
         self.parameters = self._named_parameters()
         self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=0.01)
-        self.epoch = self.step = 0
-        self._steps_in_epoch = 0
         self.set_strategy(strategy or Strategy())
 
     def set_strategy(self, strategy: Strategy) -> None:
@@ -243,21 +242,6 @@ class AdapterTrainer:
         for path, site in self.sites.items():
             named |= {f"{path}.{name}": one for name, one in site.named_parameters()}
         return named
-
-    def _checkpoint(self) -> None:
-        position = {"epoch": self.epoch, "step": self.step, "done_in_epoch": self._steps_in_epoch}
-        write_checkpoint(
-            self.folder, asdict(self.config), position, self.parameters, self.optimizer
-        )
-
-    def _resume(self) -> None:
-        position = read_checkpoint(
-            self.folder, asdict(self.config), self.parameters, self.optimizer
-        )
-        if position is not None:
-            self.epoch, self.step = position["epoch"], position["step"]
-            self._steps_in_epoch = position["done_in_epoch"]
-        truncate_curve(self.folder / "curve.jsonl", self.step)
 
 
 def epoch_batches(

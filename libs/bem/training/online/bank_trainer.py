@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from bem.adapters.site_variants import LowRankSite
 from bem.backbone import Backbone
 from bem.online.code_bank import CodeBank
 from bem.training.activation_cache import EncodedExample
-from bem.training.checkpoints import read_checkpoint, truncate_curve, write_checkpoint
+from bem.training.checkpoints import EpochCheckpoints
 from bem.training.decoder import TrainingDecoder
 from bem.training.loss import ChunkedCrossEntropy
 from bem.training.packing import assign_rows, pack_row
@@ -76,7 +76,7 @@ class BankTraining:
     seed: int = 0
 
 
-class BankTrainer:
+class BankTrainer(EpochCheckpoints):
     """Trains a bank on examples of several families; the backbone is never changed.
 
     Args:
@@ -89,6 +89,7 @@ class BankTrainer:
     def __init__(
         self, backbone: Backbone, config: BankTraining, families: int, folder: Path
     ) -> None:
+        super().__init__()
         self.backbone, self.config, self.folder = backbone, config, folder
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -113,7 +114,6 @@ class BankTrainer:
         ])  # fmt: skip
         dtype = select_compute_dtype(backbone, config.compute_dtype)
         self._decoder = TrainingDecoder(backbone, compute_dtype=dtype)
-        self.epoch = self.step = self._steps_in_epoch = 0
 
     def run(self, examples: Sequence[EncodedExample], families: Sequence[int]) -> None:
         """Train from the last checkpoint to the end of the last epoch.
@@ -223,21 +223,6 @@ class BankTrainer:
         random.Random(self.config.seed * 1000 + self.epoch).shuffle(order)  # noqa: S311 - an order, not a secret
         size = self.config.batch
         return [order[at : at + size] for at in range(0, count, size)]
-
-    def _checkpoint(self) -> None:
-        position = {"epoch": self.epoch, "step": self.step, "done_in_epoch": self._steps_in_epoch}
-        write_checkpoint(
-            self.folder, asdict(self.config), position, self.parameters, self.optimizer
-        )
-
-    def _resume(self) -> None:
-        position = read_checkpoint(
-            self.folder, asdict(self.config), self.parameters, self.optimizer
-        )
-        if position is not None:
-            self.epoch, self.step = position["epoch"], position["step"]
-            self._steps_in_epoch = position["done_in_epoch"]
-        truncate_curve(self.folder / "curve.jsonl", self.step)
 
 
 def code_regularization(codes: Tensor, config: BankTraining) -> Tensor:
