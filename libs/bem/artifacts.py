@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bem import card_schema
 from bem.errors import ArtifactFormatError, ArtifactTamperedError, BaseMismatchError
@@ -316,3 +316,22 @@ def strip_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
+
+
+def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> None:
+    """Give a module the tensors of an artifact, in float32, and freeze it in evaluation mode.
+
+    Args:
+        module: Module of the sizes on the artifact's card.
+        tensors: Tensors of the artifact by name.
+        misfit: Message of the error if they are not those of the module.
+
+    Raises:
+        ArtifactFormatError: A tensor is missing, unknown or of another shape.
+    """
+    try:
+        module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except RuntimeError as err:
+        raise ArtifactFormatError(misfit) from err
+    module.requires_grad_(requires_grad=False)
+    module.eval()

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bem import card_schema
-from bem.artifacts import ArtifactFormat, SealedCard
+from bem.artifacts import ArtifactFormat, SealedCard, fill_module
 from bem.cache_policy.learned import CacheScorer
-from bem.errors import ArtifactFormatError
 
 TENSORS_FILE = "cache_policy.safetensors"
 # Requests never name a cache policy: a scan of the adapters folder must not load it.
@@ -58,12 +57,10 @@ def load_scorer(folder: Path, *, base_digest: str) -> tuple[CacheScorer, CachePo
         folder, card, label="the cache policy", base_digest=base_digest
     )
     scorer = CacheScorer(card.layers, card.kv_heads, card.window)
-    try:
-        scorer.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except RuntimeError as err:
-        raise ArtifactFormatError(
-            f"{folder.name}/{TENSORS_FILE}: its tensors are not those of a scorer of {card.layers} "
-            f"layers and {card.kv_heads} KV heads; train it again"
-        ) from err
-    scorer.requires_grad_(requires_grad=False)
-    return scorer.eval(), card
+    fill_module(
+        scorer,
+        tensors,
+        f"{folder.name}/{TENSORS_FILE}: its tensors are not those of a scorer of {card.layers} "
+        f"layers and {card.kv_heads} KV heads; train it again",
+    )
+    return scorer, card

@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 
 from bem import card_schema
-from bem.artifacts import ArtifactCard, ArtifactFormat
-from bem.errors import ArtifactFormatError
+from bem.artifacts import ArtifactCard, ArtifactFormat, fill_module
 from bem.memory.modules import MemoryModules
 
 TENSORS_FILE = "memory.safetensors"
@@ -60,15 +59,13 @@ def load_modules(folder: Path, *, base_digest: str) -> tuple[MemoryModules, Memo
         folder, card, label="the memory modules", base_digest=base_digest
     )
     modules = MemoryModules(card.width)
-    try:
-        modules.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except RuntimeError as err:
-        raise ArtifactFormatError(
-            f"{folder.name}/{TENSORS_FILE}: its tensors are not those of memory modules of width "
-            f"{card.width}; train them again"
-        ) from err
-    modules.requires_grad_(requires_grad=False)
-    return modules.eval(), card
+    fill_module(
+        modules,
+        tensors,
+        f"{folder.name}/{TENSORS_FILE}: its tensors are not those of memory modules of width "
+        f"{card.width}; train them again",
+    )
+    return modules, card
 
 
 def spread_of(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
