@@ -1,5 +1,7 @@
 """Questions about record facts: exact, typed, and held out in three parts."""
 
+from functools import cache
+
 import pytest
 from bem.errors import DataFormatError
 from bem_fleet.data.compositions import SPLIT_SEEDS
@@ -17,10 +19,16 @@ from bem_fleet.data.record_facts import (
 from bem_fleet.data.record_tables import load_record_facts
 from bem_fleet.data.records import Record
 
-TRAIN = generate_record_questions("train", 0, 200)
-DEV = generate_record_questions("dev", SPLIT_SEEDS["dev"].start, 90)
-with inspection():
-    HELD_OUT = generate_record_questions("held_out", SPLIT_SEEDS["held_out"].start, 120)
+pytestmark = pytest.mark.slow
+
+COUNTS = {"train": 200, "dev": 90, "held_out": 120}
+
+
+@cache
+def questions(split: str) -> list[Record]:
+    """Return the first questions of a split, drawn once."""
+    with inspection():
+        return generate_record_questions(split, SPLIT_SEEDS[split].start, COUNTS[split])
 
 
 def chain(record: Record) -> str:
@@ -30,7 +38,7 @@ def chain(record: Record) -> str:
 
 def test_gold_steps_lead_to_the_reply() -> None:
     """Values occur in the passage, the last result is the answer, the reply holds it."""
-    for record in TRAIN:
+    for record in questions("train"):
         values, results, reply = gold_steps(record)
         answer = results.split(RESULT_SEPARATOR)[-1]
         assert all(value in record.passage for value in values.split(VALUE_SEPARATOR))
@@ -41,13 +49,14 @@ def test_gold_steps_lead_to_the_reply() -> None:
 
 def test_all_formats_and_both_depths_occur() -> None:
     """Six formats, one and two operations."""
-    assert {record.labels["format"] for record in TRAIN} == set(STRICT_FORMATS)
-    assert {record.category.count("+") for record in TRAIN} == {0, 1}
+    assert {record.labels["format"] for record in questions("train")} == set(STRICT_FORMATS)
+    assert {record.category.count("+") for record in questions("train")} == {0, 1}
 
 
-@pytest.mark.parametrize(("items", "split"), [(DEV, "dev"), (HELD_OUT, "held_out")])
-def test_parts_hold_out_what_they_say(items: list[Record], split: str) -> None:
+@pytest.mark.parametrize("split", ["dev", "held_out"])
+def test_parts_hold_out_what_they_say(split: str) -> None:
     """Facts, chains or both are of the later split; the other one is of training."""
+    items = questions(split)
     facts = {name: {fact.cluster for fact in found} for name, found in load_record_facts().items()}
     chains = {name: {one.chain for one in found} for name, found in record_templates().items()}
 
@@ -72,7 +81,7 @@ def test_training_knows_every_part_of_a_held_out_composition() -> None:
 
 def test_no_question_repeats() -> None:
     """Items are distinct within and across splits."""
-    keys = [record.key for record in (*TRAIN, *DEV, *HELD_OUT)]
+    keys = [record.key for split in COUNTS for record in questions(split)]
 
     assert len(keys) == len(set(keys))
     assert (ITEMS["train"], ITEMS["dev"]) == (2000, 300)
@@ -83,14 +92,14 @@ def test_long_contexts_have_more_distractors() -> None:
     """The hard slice has at least twice as many sentences."""
     long = generate_record_questions("train", 0, 20, length="long")
 
-    assert max(len(one.passage.splitlines()) for one in TRAIN) <= 10
+    assert max(len(one.passage.splitlines()) for one in questions("train")) <= 10
     assert min(len(one.passage.splitlines()) for one in long) >= 20
 
 
 def test_the_same_seed_gives_the_same_questions() -> None:
     """A run can be repeated."""
-    assert generate_record_questions("train", 0, 10) == TRAIN[:10]
-    assert generate_record_questions("train", 1, 10) != TRAIN[:10]
+    assert generate_record_questions("train", 0, 10) == questions("train")[:10]
+    assert generate_record_questions("train", 1, 10) != questions("train")[:10]
 
 
 def test_held_out_questions_are_closed() -> None:
