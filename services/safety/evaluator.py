@@ -19,6 +19,7 @@ from bem_fleet.guard.policy import (
 from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.guard.spans import merge_spans
 from bem_fleet.services.safety.text_windows import WINDOW_CHARS, split_text
+from fleet.access.principal import principal
 from prometheus_client import Counter
 
 _MAX_CACHED = 2048
@@ -44,8 +45,13 @@ class Scorer(Protocol):
     def is_ready(self) -> bool:
         """Whether texts can be scored."""
 
-    async def score(self, query: ScoringQuery) -> Finding:
-        """Return the finding of one text; UnavailableError if there is none."""
+    async def score(self, query: ScoringQuery, client: str) -> Finding:
+        """Return the finding of one text; UnavailableError if there is none.
+
+        Args:
+            query: The query.
+            client: Name of the client whose text it is, for fairness between clients.
+        """
 
     async def run(self) -> None:
         """Keep the scorer available; ends when cancelled."""
@@ -216,7 +222,7 @@ class PolicyEvaluator:
 
     async def _score_fast(self, query: ScoringQuery) -> Finding:
         """Return the fast tier's finding, with the deep tier's score of what it left open."""
-        finding = await self.fast.score(query)
+        finding = await self.fast.score(query, principal.get().name)
         if ABUSE in query.scorers - finding.scores.keys():
             deep = replace(query, scorers=frozenset({ABUSE}), prompt="")
             finding = finding.merge(await self._score_deep(deep))
@@ -231,7 +237,7 @@ class PolicyEvaluator:
             self._cache.move_to_end(key)
             CACHED.inc()
             return cached
-        finding = await self.deep.score(query)
+        finding = await self.deep.score(query, principal.get().name)
         self._cache[key] = finding
         if len(self._cache) > _MAX_CACHED:
             self._cache.popitem(last=False)

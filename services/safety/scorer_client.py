@@ -46,8 +46,12 @@ class ScorerClient:
         """Whether the server is connected and reports that the tier can score."""
         return self._writer is not None and self._tier_is_ready
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:
         """Return the finding of one text.
+
+        Args:
+            query: The query.
+            client: Name of the client whose text it is, for fairness between clients.
 
         Raises:
             OverloadedError: Too many texts wait for a finding in time; the text must not pass.
@@ -67,7 +71,8 @@ class ScorerClient:
         request_id = next(self._ids)
         future: asyncio.Future[Finding] = asyncio.get_running_loop().create_future()
         self._pending[request_id] = future
-        message = {"id": request_id, "tier": self.tier, "query": encode_query(query)}
+        own = {"id": request_id, "tier": self.tier, "client": client}
+        message = own | {"query": encode_query(query)}
         try:
             with CHECK_SECONDS.labels(self.tier).time():
                 self._writer.write(json.dumps(message).encode() + b"\n")

@@ -3,9 +3,10 @@
 ``python -m bem_fleet.services.safety.scorer_server`` listens on the unix socket
 ``BEM_SAFETY_SCORER_SOCKET``. Messages are lines of JSON. On connection, and whenever it changes,
 the server sends ``{"alive": {"deep": true, "fast": true}}``. A client sends ``{"id": 1, "tier":
-"fast", "query": {...}}`` and receives ``{"id": 1, "finding": {...}}`` or ``{"id": 1, "error":
-"..."}``, in any order; ``"overloaded": true`` marks an error by a queue that is too long. Queries
-of all clients share batches; each client has its turn.
+"fast", "query": {...}, "client": "name"}`` and receives ``{"id": 1, "finding": {...}}`` or
+``{"id": 1, "error": "..."}``, in any order; ``"overloaded": true`` marks an error by a queue that
+is too long. Queries of all share batches; each client of each sidecar, named by ``client``, has its
+turn.
 """
 
 import asyncio
@@ -133,10 +134,10 @@ class ScorerServer:
             try:
                 response["id"] = message["id"]
                 scorer = self._scorers[message["tier"]]
-                query = decode_query(message["query"])
+                query, client = decode_query(message["query"]), str(message.get("client", ""))
             except (KeyError, TypeError) as err:
                 raise ValueError(f"malformed message {str(message)[:80]}") from err
-            response["finding"] = encode_finding(await scorer.score(query, client=writer))
+            response["finding"] = encode_finding(await scorer.score(query, (writer, client)))
         except (ValueError, UnavailableError, OverloadedError) as err:
             response["error"] = str(err)
             response["overloaded"] = isinstance(err, OverloadedError)

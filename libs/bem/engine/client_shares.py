@@ -7,16 +7,16 @@ divided. Otherwise:
   first. The last slots, and as many places in the queue, are for clients that have none yet.
 - Each decode step computes the rows of the clients with the fewest requests. A step with the rows
   of all takes longer, by the times of past steps; it is due whenever the short steps have earned
-  that difference. Each of the other clients earns half of a short step's time, so that it slows
-  those with few requests by half at most. On a GPU further rows cost little, and nearly every step
-  has all.
+  that difference. Each of the other clients earns a quarter of a short step's time, so that it
+  slows those with few requests by a quarter at most. On a GPU further rows cost little, and nearly
+  every step has all.
 - A client counts for half a second after its last request: one that asks again and again need not
   wait for the end of a long step each time.
 
 Example: a client streams 16 answers and another asks for a short one. A step of one row takes
 0.1 s and one of 17 rows 0.6 s. In steps of 17 the short answer would take six times as long.
-Instead ten steps of its own row earn the 0.5 s that a step of all rows takes longer: eleven tokens
-in 1.6 s instead of 1.1 s, and the 16 streams have a third of the time.
+Instead twenty steps of its own row earn the 0.5 s that a step of all rows takes longer: 21 tokens
+in 2.6 s instead of 2.1 s, and the 16 streams have a fifth of the time.
 """
 
 import time
@@ -27,7 +27,7 @@ from bem.engine.api import RequestHandle
 from bem.engine.sequence import Sequence as Running
 
 # What each client with more requests earns of the time of a short step.
-EARNED = 0.5
+EARNED = 0.25
 # A client without a request counts for this long, in seconds.
 LINGER_S = 0.5
 # Weight of the last step in the mean of its size.

@@ -143,11 +143,13 @@ class Decoder:
 
     Attributes:
         split: Layer at which the upper half begins.
+        library: Compiled kernels that compute the layers; None where torch does.
     """
 
     def __init__(self, backbone: Backbone, bank: AdapterBank | None, kv_cache: KVCache) -> None:
         inner, kind = backbone.model.model, backbone.weight_format
         self._native = backbone.kernels is not None and kind in {"int8", "int4"}
+        self.library = backbone.kernels if self._native else None
         self._layers: Any = (
             NativeLayers(backbone.kernels, backbone, bank.row_codes if bank else None, kv_cache)
             if self._native

@@ -142,7 +142,7 @@ class NativeLayers:
             first,
             last,
             len(placement.slots),
-            torch.get_num_threads(),
+            self._library.thread_count,
             state.data_ptr(),
             placement.slots.data_ptr(),
             placement.positions.data_ptr(),

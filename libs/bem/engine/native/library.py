@@ -112,12 +112,16 @@ class Library:
     Args:
         path: Shared library. It uses torch's OpenMP runtime, so torch must be loaded before it.
 
+    Attributes:
+        threads: Threads of a call; None for torch's number. No result depends on it.
+
     Raises:
         OSError: The file is no library for this machine.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.threads: int | None = None
         loaded = ctypes.CDLL(str(path))
         matrix, number = POINTER(MatrixStruct), c_int32
         self.packed_bytes = loaded.bem_packed_bytes
@@ -133,6 +137,11 @@ class Library:
         self.run_layers = loaded.bem_run_layers
         self.run_layers.argtypes = [POINTER(ModelStruct), POINTER(ForwardPassStruct)]
         self.run_layers.restype = None
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of the next call."""
+        return self.threads or torch.get_num_threads()
 
 
 class PackedLinear(nn.Module):
@@ -178,7 +187,7 @@ class PackedLinear(nn.Module):
         """Map ``x [..., d_in]`` to float32 ``[..., d_out]``."""
         rows = x.reshape(-1, self.in_features).float().contiguous()
         out = torch.empty(len(rows), self.out_features)
-        threads = torch.get_num_threads()
+        threads = self._library.thread_count
         self._library.matmul(
             byref(self.struct), rows.data_ptr(), len(rows), out.data_ptr(), threads
         )
@@ -208,7 +217,7 @@ class PackedLinear(nn.Module):
             len(rows),
             outputs.data_ptr(),
             logprobs.data_ptr(),
-            torch.get_num_threads(),
+            self._library.thread_count,
         )
         return logprobs
 

@@ -59,12 +59,12 @@ def test_many_rows_are_slowed_and_not_stopped_by_another_client() -> None:
     submit(engine, request_of("one"))
     run_turns(engine, 6)
     before = tokens_of(engine)
-    run_turns(engine, 35)
+    run_turns(engine, 39)
     after = tokens_of(engine)
 
-    assert after["one"][0] - before["one"][0] == 35
-    # Three more rows take three more units, which six steps of half a unit earn.
-    assert [b - a for a, b in zip(before["many"], after["many"], strict=True)] == [5] * 3
+    assert after["one"][0] - before["one"][0] == 39
+    # Three more rows take three more units, which twelve steps of a quarter of a unit earn.
+    assert [b - a for a, b in zip(before["many"], after["many"], strict=True)] == [3] * 3
 
 
 def test_a_client_alone_has_all_rows_but_those_of_guests() -> None:
@@ -129,7 +129,7 @@ def test_a_full_queue_has_places_for_other_clients() -> None:
     [
         ({1: 0.1, 16: 0.1}, 60),  # rows cost nothing: a GPU
         ({1: 0.2, 16: 0.1}, 60),  # noise
-        ({1: 0.1, 16: 0.6}, 5),  # a CPU: ten steps earn the time of one with all rows
+        ({1: 0.1, 16: 0.6}, 2),  # a CPU: twenty steps earn the time of one with all rows
         ({}, 60),
     ],
 )

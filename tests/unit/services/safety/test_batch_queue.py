@@ -26,6 +26,20 @@ async def test_clients_take_turns_in_a_batch() -> None:
     assert not queue
 
 
+async def test_batches_are_small_while_there_are_several_clients() -> None:
+    """A client waits for two texts of another one, and a client alone gets whole batches."""
+    now = 0.0
+    queue = BatchQueue(lambda: now)
+    many = [f"a{number}" for number in range(9)]
+    _put(queue, "a", *many)
+    _put(queue, "b", "b1")
+
+    assert [query.text for query, _ in queue.take(16)] == ["a0", "b1", "a1"]
+    assert [query.text for query, _ in queue.take(16)] == ["a2", "a3"]  # b's next one may come
+    now = 1.0
+    assert [query.text for query, _ in queue.take(16)] == many[4:]
+
+
 async def test_abandoned_queries_are_skipped() -> None:
     """A query whose caller has given up takes no room in a batch."""
     queue = BatchQueue()

@@ -29,7 +29,7 @@ class RecordingScorer:
         self.is_ready = True
         self._score = score
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:  # noqa: ARG002
         """Return the constant for each scorer of the query."""
         self.queries.append(query)
         return Finding(dict.fromkeys(query.scorers, self._score))
@@ -42,7 +42,7 @@ class RecordingScorer:
 class FailingScorer(RecordingScorer):
     """Has no finding for any text."""
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:  # noqa: ARG002
         """Fail as a scorer that is down."""
         raise UnavailableError(f"no finding for {query.side}")
 
@@ -76,7 +76,7 @@ async def test_prose_skips_the_deep_tier_and_partial_text_has_no_prompt() -> Non
 class ScreeningScorer(RecordingScorer):
     """Leaves abuse to the other tier, as words that do not rule it out do."""
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:  # noqa: ARG002
         """Return the constant for each scorer but abuse."""
         finding = await super().score(query)
         return Finding({n: score for n, score in finding.scores.items() if n != ABUSE})
@@ -131,7 +131,7 @@ async def test_missing_finding_fails_closed() -> None:
 class FindingScorer(RecordingScorer):
     """Reports each ``@`` of a text as a span, and as many toxic texts as say "bad"."""
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:  # noqa: ARG002
         """Return the spans with offsets in the text of the query."""
         self.queries.append(query)
         await asyncio.sleep(0)
@@ -165,11 +165,11 @@ async def test_windows_of_one_text_are_scored_in_turn() -> None:
     deep = FindingScorer()
     open_queries = most = 0
 
-    async def count(query: ScoringQuery) -> Finding:
+    async def count(query: ScoringQuery, client: str = "") -> Finding:
         nonlocal open_queries, most
         open_queries += 1
         most = max(most, open_queries)
-        finding = await FindingScorer.score(deep, query)
+        finding = await FindingScorer.score(deep, query, client)
         open_queries -= 1
         return finding
 
@@ -189,7 +189,7 @@ class WordScorer(RecordingScorer):
         super().__init__()
         self._words = words
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:  # noqa: ARG002
         """Return the same score for each scorer."""
         self.queries.append(query)
         found = all(word in query.text.split() for word in self._words)

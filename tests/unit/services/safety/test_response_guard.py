@@ -31,7 +31,7 @@ MAIL = "jane@example.com"
 class MailScorer(RecordingScorer):
     """Reports each occurrence of one e-mail address."""
 
-    async def score(self, query: ScoringQuery) -> Finding:
+    async def score(self, query: ScoringQuery, client: str = "") -> Finding:  # noqa: ARG002
         """Return the span of the address, if it is there."""
         self.queries.append(query)
         places = [match.span() for match in re.finditer(re.escape(MAIL), query.text)]

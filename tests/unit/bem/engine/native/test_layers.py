@@ -148,6 +148,21 @@ def test_rows_pieces_and_places_do_not_change_a_bit(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_number_of_threads_changes_no_bit(kind: str) -> None:
+    """A decode step may have any: each output is computed in one thread."""
+    found = []
+    for threads in (1, 2, 3, 7):
+        decoder = decoder_of(backbone_of(kind))
+        assert decoder.library is not None
+        decoder.library.threads = threads
+        hidden = states(decoder, random_ids(0, 3, 40), [0, 1, 3], [0, 0, 0])
+        found.append(decoder.logits(hidden))
+        decoder.library.threads = None
+
+    assert all(torch.equal(found[0], one) for one in found[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_sites_compute_the_update_of_each_row(kind: str, tmp_path: Path) -> None:
     """Sites compute what torch's sites do: a code per row, a code per token, and no adapter."""
     codes = torch.rand(3, 6, 2, RANK, generator=torch.Generator().manual_seed(1))
