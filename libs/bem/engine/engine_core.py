@@ -16,7 +16,6 @@ from bem.engine.cache_compression import CacheCompressor, CacheSetting
 from bem.engine.client_shares import ClientShares
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
-from bem.engine.decode_threads import DecodeThreads
 from bem.engine.decoder import Decoder
 from bem.engine.kv_budget import KVBudget
 from bem.engine.kv_cache import KVCache
@@ -93,7 +92,6 @@ class EngineCore:
             budget=self.kv_budget,
             shares=ClientShares(guests),
         )
-        self._threads = DecodeThreads(self.decoder.library, torch.get_num_threads())
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
         self.scorer = Scorer(self.decoder, self.binding, context_tokens, embedding.device, safety)
@@ -209,9 +207,7 @@ class EngineCore:
 
     def _decode(self, sequences: list[Sequence]) -> None:
         began = time.monotonic()
-        with self._threads.step(len(sequences)):
-            logits = self.runner.decode(sequences)
-        self._process(sequences, logits)
+        self._process(sequences, self.runner.decode(sequences))
         self.scheduler.shares.times.observe(len(sequences), time.monotonic() - began)
 
     def _process(self, sequences: list[Sequence], logits: Tensor) -> None:

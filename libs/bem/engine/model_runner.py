@@ -7,6 +7,7 @@ from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.adapter_schedule import CodeSpan
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps
+from bem.engine.decode_threads import DecodeThreads
 from bem.engine.decoder import Decoder, ForwardPlan
 from bem.engine.prefill import PrefillBatch
 from bem.engine.sequence import Sequence
@@ -38,6 +39,7 @@ class ModelRunner:
         self._binding = binding
         self._like = like
         self._counters = counters
+        self._threads = DecodeThreads(decoder.library, torch.get_num_threads())
 
     @property
     def device(self) -> torch.device:
@@ -85,6 +87,10 @@ class ModelRunner:
 
     def decode(self, sequences: list[Sequence]) -> Tensor:
         """Compute one token of each sequence; return the float32 logits ``[R, V]`` on the CPU."""
+        with self._threads.step(len(sequences)):
+            return self._decode(sequences)
+
+    def _decode(self, sequences: list[Sequence]) -> Tensor:
         hidden, features = self._steps.lower(
             [one.slot for one in sequences],
             [one.stored_tokens for one in sequences],
