@@ -32,7 +32,7 @@ _MIN_EVIDENCE_LETTERS, _MIN_EVIDENCE, _EVIDENCE_SHARE = 3, 2, 5
 _MAX_GATE_RUNS = 200
 # Cost of a part of an unknown word that is no word itself.
 _PART_COST = 20.0
-_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)", re.IGNORECASE)
+_ORDINAL = re.compile(r"\d*(?:1st|2nd|3rd|\dth)", re.IGNORECASE)
 _REPEATED = re.compile(r"([a-z])\1+")
 _MAX_REPEATS = 4
 
@@ -141,8 +141,8 @@ def _readings(run: str) -> Iterator[str]:
             return
         choices.append(letters)
         at += 2 if pair else 1
-    for letters in islice(product(*choices), _MAX_READINGS):
-        yield "".join(letters)
+    for chosen in islice(product(*choices), _MAX_READINGS):
+        yield "".join(chosen)
 
 
 def _undoubled(word: str) -> str:
