@@ -1,4 +1,4 @@
-"""Leetspeak: words whose letters are written as digits and signs, or doubled, read as words.
+"""Leetspeak: words whose letters are digits, signs, doubled or oddly capitalised, read as words.
 
 A sign stands for several letters ("1" for i or l, "6" for g or b), so every run of letters and
 signs has several readings. The most frequent English word among them counts, or a word with an
@@ -50,7 +50,7 @@ def undo_leetspeak(text: str) -> str:
 
 
 def is_leetspeak(text: str) -> bool:
-    """Return whether two runs and a fifth of all runs are words with signs for letters."""
+    """Return whether two runs and a fifth of all are words with signs or odd capitals."""
     runs = [match[0] for match in islice(_RUN.finditer(text), _MAX_GATE_RUNS)]
     found = sum(_is_evidence(run) for run in runs)
     return found >= _MIN_EVIDENCE and _EVIDENCE_SHARE * found >= len(runs)
@@ -59,7 +59,7 @@ def is_leetspeak(text: str) -> bool:
 @lru_cache(maxsize=1 << 14)  # the words of a text recur
 def _is_evidence(run: str) -> bool:
     core = run.strip(_EDGES)
-    if not _is_mixed(core):
+    if not (_is_mixed(core) or _has_odd_case(core)):
         return False
     word = _best_word(core.lower())
     return len(word) >= _MIN_EVIDENCE_LETTERS
@@ -74,7 +74,8 @@ def _reading(run: str, *, everywhere: bool) -> str:
     core = lower.strip(_EDGES)
     before, _, after = lower.partition(core) if core else ("", "", "")
     if lower.isalpha():
-        return _in_case(run, _undoubled(lower))
+        odd = everywhere and _has_odd_case(run)
+        return _undoubled(lower) if odd else _in_case(run, _undoubled(lower))
     has_letters = any(one.isalpha() for one in lower)
     if not has_letters and not everywhere:
         return run
@@ -100,6 +101,11 @@ def _in_case(run: str, reading: str) -> str:
 
 def _is_mixed(run: str) -> bool:
     return any(one.isalpha() for one in run) and not run.isalpha()
+
+
+def _has_odd_case(run: str) -> bool:
+    """Return whether letters have capitals elsewhere than at the start or throughout."""
+    return run.isalpha() and run not in (run.lower(), run.upper(), run.capitalize())
 
 
 def _hides_letters(core: str) -> bool:

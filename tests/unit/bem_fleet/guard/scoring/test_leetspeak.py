@@ -39,6 +39,7 @@ def test_every_table_is_undone(name: str) -> None:
         ("T3ll me a st0ry.", "Tell me a story."),
         ("brrread and buutterr", "bread and butter"),
         ("Pl3ase t3ll m3 wh3n 17 l34v3s 4 70wn", "Please tell me when it leaves a town"),
+        ("hOw dO I bAkE bReAd aT hOmE", "how do I bake bread at home"),
         ("f0rgotten g4rdeners", "forgotten gardeners"),
     ],
 )
@@ -56,6 +57,7 @@ def test_words_are_read(written: str, read: str) -> None:
         "x1 = a[0] + b1 * f(x) - 3!",
         "if (n > 10 || m < 4) { return get(); }",
         "What is 4 + 4, 50 or 15? The 1st, 2nd and 3rd.",
+        "Does JavaScript on my iPhone run in Chrome, or only in Safari and on macOS today?",
         "Aaron Bennett met Llewellyn in Mississippi",
         "SELECT id FROM t1 WHERE a = 'x' AND b != 7",
     ],
