@@ -8,6 +8,8 @@ import pytest
 from bem_fleet.data.guard_texts import CLEAN, HARMLESS, language_texts, written_texts
 from bem_fleet.guard.policy import DEFAULT_POLICY, LANGUAGE, load_policy
 from bem_fleet.guard.scoring.language import unjudged_share
+from hypothesis import given
+from hypothesis import strategies as st
 
 (THRESHOLD,) = {
     one.threshold for one in load_policy(DEFAULT_POLICY).rules if one.scorer == LANGUAGE
@@ -100,6 +102,13 @@ def test_share_counts_words_and_a_stream_needs_several() -> None:
     assert share("Das ist schön.") == 1.0
     assert unjudged_share("Das ist schön.", ENGLISH, min_words=8) == 0.0
     assert unjudged_share("Das Wetter ist heute leider gar nicht gut.", ("en", "de")) == 0.0
+
+
+@given(st.text(max_size=300))
+def test_any_text_has_a_share(text: str) -> None:
+    """No character ends the detector, whatever script or half of a pair it is."""
+    assert 0 <= share(text) <= 1
+    assert 0 <= share("wo kann ich heute " + text) <= 1
 
 
 @pytest.mark.parametrize("unit", ["wort und ", "1!l|a ", "你好", "a\u0301 ", "kk ll mm "])
