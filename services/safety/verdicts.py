@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from bem_fleet.guard.policy import SafetyVerdict
+from bem_fleet.guard.policy import LANGUAGE, SafetyVerdict
 from bem_fleet.services.safety.audit import AuditRecord
 from bemfleet.common.v1 import text_pb2
 from fleet.errors import DeniedError
@@ -54,7 +54,10 @@ def denial(
     metadata = {**reported, "side": side}
     if verdict and worst:
         subject = "the request was blocked" if side == "request" else "the response was withheld"
-        reason = reason or f"{subject}: it violates {worst.rule.constraint} ({worst.rule.scorer})"
+        why = f"it violates {worst.rule.constraint} ({worst.rule.scorer})"
+        if worst.rule.scorer == LANGUAGE:
+            why = "it is mainly in a language that the guard cannot judge (language)"
+        reason = reason or f"{subject}: {why}"
         metadata |= {
             "category": worst.rule.scorer,
             "constraint": worst.rule.constraint,

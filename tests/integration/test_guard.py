@@ -127,7 +127,7 @@ async def test_check_returns_the_redacted_text(fleet: Scene, keys: AccessKeys) -
         "+1 (212) 555-0187",
     ]
     assert set(scores.scores) == {
-        *("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+        *("harm", "misinformation", "privacy", "bias", "injection", "jailbreak", "language")
     }
     assert scores.scores["jailbreak"] > 0.9
 

@@ -6,7 +6,9 @@ family, ``@name: a | b`` defines a slot of the family, and every other line is a
 ``\}`` and ``\|`` for the characters themselves. Example: ``{Tell|Ask} me about {thing}.``
 
 ``held_out_languages.txt`` has rows instead of templates: one request in eight languages, English
-first, separated by ``||``.
+first, separated by ``||``. ``dev_languages.txt`` has one text a line and a language a heading, and
+``dev_foreign_words.txt`` harmless English with names, quotations and words of other languages: the
+scorer of the language was chosen on them, and no head reads them.
 
 Families of a held-out file are in no other file, and ``bem_fleet.data.held_out`` keeps them closed
 to everything but a final evaluation.
@@ -53,6 +55,8 @@ FILES = {
         "held_out_replies",
     ),
 }
+# Files of the language scorer's development.
+LANGUAGE_FILES = ("dev_languages", "dev_foreign_words")
 MAX_TEXTS = {"train": (14, 140), "dev": (10, 40), "held_out": (14, 30)}
 _FOLDER = Path(__file__).with_name("lists") / "guard"
 _TOKEN = re.compile(r"\\[{}|]|[{}|]|[^\\{}|]+|\\")
@@ -70,7 +74,7 @@ class WrittenText:
     Attributes:
         text: Request, or reply of a model.
         label: ``harmless`` or a category of attacks for requests; ``abusive`` or ``clean`` for
-            replies.
+            replies; ``other`` for texts in other languages.
         family: File and heading of the template.
         template: Template that the text was made of.
         split: ``train``, ``dev`` or ``held_out``.
@@ -115,9 +119,29 @@ def all_written_texts(split: str) -> tuple[WrittenText, ...]:
 
     Near-duplicates of other splits are among them: this is for the splitter.
     """
+    return _read_texts(FILES[split], split)
+
+
+def language_texts(file: str) -> tuple[WrittenText, ...]:
+    """Return development texts of the language scorer; near-duplicates of training are left out.
+
+    Args:
+        file: One of ``LANGUAGE_FILES``.
+    """
+    displaced = displaced_keys(SET)
+    return tuple(one for one in all_language_texts(file) if one.key not in displaced)
+
+
+@cache
+def all_language_texts(file: str) -> tuple[WrittenText, ...]:
+    """Return the texts of one of ``LANGUAGE_FILES`` before near-duplicates are left out."""
+    return _read_texts((file,), "dev")
+
+
+def _read_texts(files: Sequence[str], split: str) -> tuple[WrittenText, ...]:
     per_template, per_family = MAX_TEXTS[split]
     texts: dict[str, WrittenText] = {}
-    for file in FILES[split]:
+    for file in files:
         for label, family, slots, templates in _read_families(_FOLDER / f"{file}.txt"):
             members: dict[str, WrittenText] = {}
             for template in templates:

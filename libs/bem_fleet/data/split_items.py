@@ -82,6 +82,9 @@ def _guard_texts() -> Iterator[SplitItem]:
     for split in guard_texts.FILES:
         for one in guard_texts.all_written_texts(split):
             yield _item(guard_texts.SET, split, one.key, one.cluster, one.text)
+    for file in guard_texts.LANGUAGE_FILES:
+        for one in guard_texts.all_language_texts(file):
+            yield _item(guard_texts.SET, one.split, one.key, one.cluster, one.text)
     for row in guard_texts.all_parallel_texts():
         for text in row.texts:
             yield _item(guard_texts.LANGUAGES_SET, "held_out", row.key, row.key, text)

@@ -94,8 +94,12 @@ class OfflineGuard:
         outcomes: list[Outcome] = []
         for start in range(0, len(prompts), _BATCH):
             batch = prompts[start : start + _BATCH]
-            queries = [ScoringQuery(prompt, "request", scorers & DEEP_SCORERS) for prompt in batch]
-            for prompt, finding in zip(batch, self._tiers[1][0].score(queries), strict=True):
+            findings = [Finding()] * len(batch)
+            for tier, own in self._tiers:
+                queries = [ScoringQuery(prompt, "request", scorers & own) for prompt in batch]
+                found = zip(findings, tier.score(queries), strict=True)
+                findings = [before.merge(finding) for before, finding in found]
+            for prompt, finding in zip(batch, findings, strict=True):
                 verdict = self.policy.evaluate("request", finding)
                 outcomes.append(Outcome(prompt if verdict.allowed else "", (verdict,)))
         return outcomes

@@ -16,7 +16,9 @@ from bem_fleet.guard.findings import Finding, Span
 
 SCHEMA = Path(__file__).with_name("policy.schema.json")
 DEFAULT_POLICY = Path(__file__).with_name("policy.yaml")
-REQUEST_SCORERS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+# Share of words in languages that the scorers were not calibrated for, on both sides.
+LANGUAGE = "language"
+REQUEST_SCORERS = ("harm", "misinformation", "privacy", "bias", "injection", "jailbreak", LANGUAGE)
 # The fast tier settles this scorer where words rule abuse out, and leaves it to the deep tier else.
 ABUSE = "abuse"
 RESPONSE_SCORERS = (
@@ -27,12 +29,13 @@ RESPONSE_SCORERS = (
     "grounding",
     "helpfulness",
     "counterfactual",
+    LANGUAGE,
 )
 # Only these scorers report spans, so only their rules can redact.
 SPAN_SCORERS = ("pii", "secrets")
 # Scorers by tier: those fast enough for every piece of a stream, and the others.
-FAST_SCORERS = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness"))
-DEEP_SCORERS = frozenset((*REQUEST_SCORERS, *SPAN_SCORERS, ABUSE))
+FAST_SCORERS = frozenset(("toxicity", "counterfactual", "grounding", "helpfulness", LANGUAGE))
+DEEP_SCORERS = frozenset((*REQUEST_SCORERS, *SPAN_SCORERS, ABUSE)) - FAST_SCORERS
 _MAX_FILE_BYTES = 256 * 1024
 
 

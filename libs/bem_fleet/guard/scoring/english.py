@@ -58,6 +58,11 @@ def is_word(text: str) -> bool:
     return text in word_costs()
 
 
+def word_cost(text: str) -> float:
+    """Return the cost of a lower-case word, lower for frequent words; infinite for no word."""
+    return word_costs().get(text, math.inf)
+
+
 def segment(letters: str) -> str:
     """Return letters without spaces as words; unknown letters stay together with their neighbours.
 

@@ -17,6 +17,7 @@ from importlib.resources import files
 from itertools import islice
 
 from bem_fleet.guard.scoring.english import MIN_SEGMENTED, is_word, segment
+from bem_fleet.guard.scoring.leetspeak import undo_leetspeak
 from bem_fleet.guard.scoring.wrappings import unwrap
 
 # Limits for one text: decoded blocks, and characters of all decoded blocks together.
@@ -31,12 +32,6 @@ _INVISIBLE = re.compile(
     r"|\x1b\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)"
     r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]"
 )
-# Digits and signs for letters; of the two readings of a word the first that is a word counts.
-_LEETS = (
-    str.maketrans("0134578@$!|+", "oieastbasilt"),
-    str.maketrans("0134578@$!|+92", "oleastbaslltgz"),
-)
-_LEET_WORD = re.compile(r"[A-Za-z0-9@$!|+]+")
 _LONG_WORD = re.compile(rf"[A-Za-z]{{{MIN_SEGMENTED},}}")
 # Letters with one to four separators between them; two or more separate words.
 _SPACED_LETTERS = re.compile(
@@ -150,11 +145,25 @@ def decode_variants(text: str) -> list[str]:
         return list(dict.fromkeys(decoded))
     # Scripts without spaces would join all English between them into a single window.
     variants = [folded, _NON_ASCII_WORD.sub(" ", folded).strip() or folded, *unwrap(folded)]
-    relaxed = [_segment_words(_undo_leetspeak(_join_spaced_letters(one))) for one in variants]
+    relaxed = [_relax(one) for one in variants]
     # Copies that differ by the case of their letters only would be scored twice.
     readings = {one.lower(): one for one in reversed([*variants, *relaxed])}
     kept = [one for one in dict.fromkeys([*variants, *relaxed]) if readings[one.lower()] == one]
     return list(dict.fromkeys([*kept, *_deciphered(folded), *decoded]))
+
+
+def whole_readings(text: str) -> list[str]:
+    """Return the readings of a text as a whole: folded, relaxed, and deciphered if it is a cipher.
+
+    Unlike ``decode_variants`` none is a part of it that was encoded or wrapped.
+    """
+    folded = fold_confusables(text).text
+    return [folded, _relax(folded), *_deciphered(folded)]
+
+
+def _relax(text: str) -> str:
+    """Return the text with its spaced letters joined, leetspeak undone and words separated."""
+    return _segment_words(undo_leetspeak(_join_spaced_letters(text)))
 
 
 def _deciphered(text: str) -> list[str]:
@@ -165,21 +174,6 @@ def _deciphered(text: str) -> list[str]:
         candidates += [text.translate(table) for table in _SHIFTS]
     best = max(candidates, key=_common_word_share)
     return [best] if _common_word_share(best) > max(0.15, 2 * share) else []
-
-
-def _undo_leetspeak(text: str) -> str:
-    """Replace digits and signs by letters in words that also contain letters."""
-
-    def replace(match: re.Match[str]) -> str:
-        word = match[0]
-        inner = word.strip("$!|+")  # a price, or the end of a sentence
-        if inner.isalpha() or not any(one.isalpha() for one in inner):
-            return word
-        readings = [word.lower().translate(table) for table in _LEETS]
-        reading = next((one for one in readings if is_word(one)), readings[0])
-        return reading.capitalize() if word[0].isupper() and not word.isupper() else reading
-
-    return _LEET_WORD.sub(replace, text)
 
 
 def _segment_words(text: str) -> str:

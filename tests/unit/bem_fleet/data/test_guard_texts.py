@@ -7,10 +7,12 @@ import pytest
 from bem_fleet.data.guard_texts import (
     FILES,
     HARMLESS,
+    LANGUAGE_FILES,
     LANGUAGES,
     MAX_TEXTS,
     REPLY_LABELS,
     expand,
+    language_texts,
     parallel_texts,
     written_texts,
 )
@@ -88,6 +90,17 @@ def test_no_text_keeps_marks_of_its_template(split: str) -> None:
     ]
 
     assert not unclean
+
+
+def test_texts_of_the_language_scorer_are_no_training_texts() -> None:
+    """They are of 28 languages and of English with foreign words; no head reads them."""
+    others, english = (language_texts(file) for file in LANGUAGE_FILES)
+    fitted = {one.text for split in ("train", "dev") for one in written_texts(split)}
+
+    assert len({one.family for one in others}) >= 28
+    assert len(english) >= MIN_TEXTS
+    assert {one.label for one in english} == {HARMLESS}
+    assert not fitted & {one.text for one in (*others, *english)}
 
 
 def test_held_out_sets_are_large_enough() -> None:

@@ -8,6 +8,7 @@ from bem_fleet.guard.policy import (
     ABUSE,
     DEFAULT_POLICY,
     FAST_SCORERS,
+    LANGUAGE,
     REQUEST_SCORERS,
     RESPONSE_SCORERS,
     Action,
@@ -48,17 +49,17 @@ class FailingScorer(RecordingScorer):
 
 
 async def test_each_tier_gets_its_own_scorers() -> None:
-    """A response with a number needs both tiers, a request the deep one only."""
+    """A response with a number needs both tiers; the fast one tells a request's language only."""
     fast, deep = RecordingScorer(), RecordingScorer()
     evaluator = PolicyEvaluator(fast, deep, lambda: POLICY)
     await evaluator.evaluate("Call 212-555-0187.", "response", prompt="Who?")
     await evaluator.evaluate("How are you?", "request")
 
-    assert [query.scorers for query in fast.queries] == [FAST_SCORERS | {ABUSE}]
+    assert [query.scorers for query in fast.queries] == [FAST_SCORERS | {ABUSE}, {LANGUAGE}]
     assert fast.queries[0].prompt == "Who?"
     assert [query.scorers for query in deep.queries] == [
         frozenset(RESPONSE_SCORERS) - FAST_SCORERS - {ABUSE},
-        frozenset(REQUEST_SCORERS),
+        frozenset(REQUEST_SCORERS) - {LANGUAGE},
     ]
 
 

@@ -46,7 +46,7 @@ async def test_score_runs_all_scorers_of_the_side() -> None:
     )
 
     assert set(response.scores) == {
-        *("harm", "misinformation", "privacy", "bias", "injection", "jailbreak")
+        *("harm", "misinformation", "privacy", "bias", "injection", "jailbreak", "language")
     }
 
 

@@ -33,6 +33,17 @@ def test_error_says_why_and_what_the_call_cost() -> None:
     }
 
 
+def test_a_text_in_an_unjudged_language_is_named_as_that() -> None:
+    """What cannot be judged is no violation that was found."""
+    error = denial(POLICY.evaluate("response", Finding({"language": 0.9})), "response", {})
+
+    assert error.metadata["category"] == "language"
+    assert error.metadata["reason"] == (
+        "the response was withheld: it is mainly in a language that the guard cannot judge "
+        "(language)"
+    )
+
+
 def test_allowed_verdict_raises_nothing_and_a_denial_needs_no_verdict() -> None:
     """A span that cannot be redacted is denied with its own reason."""
     enforce(POLICY.evaluate("response", Finding({"pii": 0.9})), AuditRecord("m"), "response")
