@@ -80,8 +80,10 @@ def _by_name(position: pb.TokenLogprob) -> dict[str, float] | None:
     """
     if position.unconditioned:
         return None
+    if position.redacted:
+        return {_completion_name(position.chosen): _NO_LOGPROB}
     tokens = list(position.top)
-    if not position.redacted and all(one.id != position.chosen.id for one in tokens):
+    if all(one.id != position.chosen.id for one in tokens):
         tokens.append(position.chosen)
     named: dict[str, float] = {}
     for token in tokens:

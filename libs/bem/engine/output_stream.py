@@ -75,6 +75,8 @@ class OutputStream:
         allowed = self._mask.allowed() if self._mask else None
         sampled = self._sampler.sample(logits, banned, allowed)
         if sampled.token in self._end_token_ids:
+            if self._handle.request.scores_prompt:  # clients cut off the entry behind the prompt
+                self._pending_logprobs.append((0, self._token_logprob(sampled)))
             self._finish("", "stop")
             return None
         self.generated_tokens += 1

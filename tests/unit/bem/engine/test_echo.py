@@ -113,6 +113,16 @@ def test_an_echo_without_log_probabilities_is_only_text(engine: LLMEngine) -> No
     assert engine.counters.reused_tokens > 0
 
 
+def test_an_end_token_behind_the_prompt_has_an_entry(engine: LLMEngine) -> None:
+    """Clients cut off the entry of the one token that they asked for, whatever it is."""
+    (end, *_) = tiny_backbone().end_token_ids
+    sampling = Sampling(temperature=0, logprobs=1, logit_bias=((end, 100.0),))
+    deltas = submit(engine, echoed("ab", sampling=sampling, max_tokens=1))[0].deltas()
+
+    assert (deltas[-1].finish, deltas[-1].completion_tokens) == ("stop", 0)
+    assert [one.token for one in entries(deltas)] == [*encode("ab"), end]
+
+
 def test_no_tokens_are_only_for_an_echo() -> None:
     """A request that neither generates nor echoes is refused."""
     with pytest.raises(InvalidRequestError, match="or 0 with echo"):

@@ -50,7 +50,7 @@ def test_first_token_of_an_echo_has_none() -> None:
 
 
 def test_chosen_token_is_among_the_most_likely_in_text_completions() -> None:
-    """OpenAI adds it to those that are asked for; a replaced one has no value to add."""
+    """OpenAI adds it to those that are asked for; a replaced one has no value."""
     likely = pb.LikelyToken(id=1, token=b"x", logprob=-0.1)
     chosen = pb.LikelyToken(id=2, token=b"y", logprob=-3.0)
     entries = [
@@ -61,7 +61,11 @@ def test_chosen_token_is_among_the_most_likely_in_text_completions() -> None:
     formatted = LogprobFormatter("text_completion", enabled=True).format(entries)
 
     assert formatted is not None
-    assert formatted["top_logprobs"] == [{"x": pytest.approx(-0.1), "y": -3.0}, {"y": -3.0}, {}]
+    assert formatted["top_logprobs"] == [
+        {"x": pytest.approx(-0.1), "y": -3.0},
+        {"y": -3.0},
+        {"[X]": -9999.0},
+    ]
 
 
 def test_chat_form_keeps_the_bytes() -> None:
