@@ -100,8 +100,7 @@ async def open_state(
         judge: validation_pb2_grpc.ValidationServiceAsyncStub = (
             validation_pb2_grpc.ValidationServiceStub(validation)
         )
-        kept = _open_responses(settings, stack)
-        intake = feedback, scrubber, kept
+        intake = feedback, scrubber, _open_responses(settings, stack)
         yield GatewayState(settings, access, missions, judge, *intake, table, observer)
 
 
