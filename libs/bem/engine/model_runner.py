@@ -7,10 +7,9 @@ from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.adapter_schedule import CodeSpan
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps
-from bem.engine.decoder import Decoder, ForwardPlan
+from bem.engine.decoder import HEAD_ROWS, Decoder, ForwardPlan
 from bem.engine.prefill import PrefillBatch, PrefillChunk
 from bem.engine.sampler import with_logprobs
-from bem.engine.scoring import HEAD_ROWS
 from bem.engine.sequence import Sequence
 
 _BASE_MODEL = CodeSpan()
