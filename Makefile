@@ -180,6 +180,7 @@ lock: setup ## Resolve the locks again, each image's constrained by the tests'
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done
 	uv pip compile $(COMPILE) requirements/clients.in -o requirements/clients.lock
+	uv pip compile $(COMPILE) -c requirements/dev.lock requirements/lm-eval.in -o requirements/lm-eval.lock
 	for extra in model $(LOCKS); do \
 	  uv pip compile $(COMPILE) -c requirements/dev.lock --no-emit-package triton --extra $$extra pyproject.toml \
 	    -o requirements/$$extra.lock; \

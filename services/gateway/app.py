@@ -10,6 +10,7 @@ from bem_fleet.services.gateway import (
     memory_routes,
     mission_routes,
     openai_routes,
+    responses_routes,
     token_routes,
     validation_routes,
 )
@@ -65,14 +66,14 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
     for module in (
-        *(openai_routes, adapter_routes, memory_routes, mission_routes),
+        *(openai_routes, responses_routes, adapter_routes, memory_routes, mission_routes),
         *(feedback, token_routes, validation_routes),
     ):
         app.include_router(module.routes)

@@ -89,7 +89,7 @@ def router_requests(
                 for one in body.adapters or ()
             )
             request.plan.extend(pb.MacroAction(**step.model_dump()) for step in body.plan or ())
-            if body.output_limit:
+            if body.output_limit is not None:
                 request.max_tokens = body.output_limit
             _copy_sampling(request, body)
             form = structured_output(body.response_format, body.structured_outputs)
@@ -162,7 +162,7 @@ def _copy_sampling(request: pb.GenerateRequest, body: ChatRequest | CompletionRe
         request.sampling.logprobs = body.logprob_count
     for token, bias in (body.logit_bias or {}).items():
         request.sampling.logit_bias[token] = bias
-    for name in ("adapter_scale", "adapter_from_message", "min_tokens", "ignore_eos"):
+    for name in ("adapter_scale", "adapter_from_message", "min_tokens", "ignore_eos", "echo"):
         if (value := getattr(body, name, None)) is not None:
             setattr(request, name, value)
 

@@ -38,7 +38,7 @@ class LogprobFormatter:
         return {
             "tokens": [_completion_name(token.chosen) for token in tokens],
             "token_logprobs": [_logprob(token) for token in tokens],
-            "top_logprobs": [_by_name(token.top) for token in tokens],
+            "top_logprobs": [_by_name(token) for token in tokens],
             "text_offset": [self._next_offset(token.chosen.token) for token in tokens],
         }
 
@@ -58,8 +58,10 @@ class LogprobFormatter:
 _NO_LOGPROB = -9999.0
 
 
-def _logprob(token: pb.TokenLogprob) -> float:
+def _logprob(token: pb.TokenLogprob) -> float | None:
     """Return the log-probability; the sidecar leaves none of a token whose text it replaced."""
+    if token.unconditioned:
+        return None
     return _NO_LOGPROB if token.redacted else token.chosen.logprob
 
 
@@ -71,8 +73,18 @@ def _top_tokens(token: pb.TokenLogprob) -> list[dict[str, Any]]:
     return [_chat_token(top) for top in token.top]
 
 
-def _by_name(tokens: Sequence[pb.LikelyToken]) -> dict[str, float]:
-    """Return the log-probabilities by name; each token has an entry of its own."""
+def _by_name(position: pb.TokenLogprob) -> dict[str, float] | None:
+    """Return the log-probabilities by name; each token has an entry of its own.
+
+    The chosen token has one even if it is none of the most likely, as OpenAI's has.
+    """
+    if position.unconditioned:
+        return None
+    if position.redacted:
+        return {_completion_name(position.chosen): _NO_LOGPROB}
+    tokens = list(position.top)
+    if all(one.id != position.chosen.id for one in tokens):
+        tokens.append(position.chosen)
     named: dict[str, float] = {}
     for token in tokens:
         name = _completion_name(token)

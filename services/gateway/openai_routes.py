@@ -173,7 +173,8 @@ def _choice(
     shared = {
         "index": choice.index,
         "finish_reason": choice.finish_reason,
-        "logprobs": formatter.format(choice.output.logprobs),
+        # An empty list would be a text of no tokens, with the log-likelihood 0.
+        "logprobs": None if choice.withheld else formatter.format(choice.output.logprobs),
         **_filter_results(choice),
     }
     if kind == "text_completion":

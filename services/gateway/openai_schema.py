@@ -213,10 +213,18 @@ class CompletionRequest(GenerationFields):
         BeforeValidator(as_prompts),
         Field(min_length=1, max_length=16),
     ]
+    max_tokens: int | None = Field(None, ge=0, le=_INT32)
+    echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     best_of: int | None = Field(None, ge=1)
     add_special_tokens: Annotated[Any, only(True)] = None
     suffix: Annotated[Any, only("")] = None
+
+    @model_validator(mode="after")
+    def _generates_or_echoes(self) -> "CompletionRequest":
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens is 0 and echo is not set; ask for a token, or set echo")
+        return self
 
     @field_validator("best_of")
     @classmethod

@@ -73,6 +73,12 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     """Origins whose web pages may call the API, as a JSON list such as
     ``["https://chat.example.org"]``; ``["*"]`` allows all. Empty: none, and no CORS headers."""
 
+    responses_ttl_s: int = Field(86_400, ge=0)
+    """Time for which a response is kept for ``previous_response_id``, in seconds; 0 keeps none."""
+
+    responses_kept: int = Field(1000, ge=1)
+    """Most responses that are kept for one API key; the oldest makes room."""
+
     feedback_stream: str = wire.FEEDBACK_STREAM
     """Redis stream of feedback."""
 

@@ -11,6 +11,7 @@ from bem_fleet.feedback.intake import FeedbackIntake
 from bem_fleet.feedback.scrubber import FeedbackScrubber
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
 from bem_fleet.services.gateway.missions import MissionClient, connect_missions
+from bem_fleet.services.gateway.responses_store import ResponseStore
 from bem_fleet.services.gateway.route_table import RouteTable
 from bem_fleet.services.gateway.settings import GatewaySettings
 from bemfleet.validation.v1 import validation_pb2_grpc
@@ -32,6 +33,7 @@ class GatewayState:
         validation: Stub of the validation service.
         feedback: Intake of the feedback queue.
         scrubber: Removes personal data and secrets from feedback.
+        responses: Responses that later ones continue.
         table: Canary routes.
         observer: Canary observations.
     """
@@ -42,6 +44,7 @@ class GatewayState:
     validation: validation_pb2_grpc.ValidationServiceAsyncStub
     feedback: FeedbackIntake
     scrubber: FeedbackScrubber
+    responses: ResponseStore
     table: RouteTable
     observer: CanaryObserver
 
@@ -94,10 +97,19 @@ async def open_state(
         watches = (mission.watch_connection() for mission in missions.values())
         background = [asyncio.create_task(one) for one in (table.watch(), observer.run(), *watches)]
         stack.push_async_callback(_cancel, background)
-        stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
+        judge: validation_pb2_grpc.ValidationServiceAsyncStub = (
             validation_pb2_grpc.ValidationServiceStub(validation)
         )
-        yield GatewayState(settings, access, missions, stub, feedback, scrubber, table, observer)
+        intake = feedback, scrubber, _open_responses(settings, stack)
+        yield GatewayState(settings, access, missions, judge, *intake, table, observer)
+
+
+def _open_responses(settings: GatewaySettings, stack: AsyncExitStack) -> ResponseStore:
+    store = ResponseStore(
+        settings.redis_url, ttl_s=settings.responses_ttl_s, kept=settings.responses_kept
+    )
+    stack.callback(store.close)
+    return store
 
 
 def state_of(request: Request) -> GatewayState:

@@ -80,32 +80,34 @@ def output_limit(
 
     Raises:
         ContextOverflowError: The prompt leaves no room, or less than the request asks for.
-        InvalidRequestError: ``max_tokens`` is below 1.
+        InvalidRequestError: ``max_tokens`` is below 1, or below 0 with ``echo``.
     """
     left = context_tokens - prompt_tokens
     is_chat = request.WhichOneof("input") == "chat"
     wanted = defaults.chat if is_chat else defaults.completion
-    if request.HasField("max_tokens"):
+    least = 0 if request.echo else 1
+    is_set = request.HasField("max_tokens")
+    if is_set:
         wanted = request.max_tokens
-        if wanted < 1:
+        if wanted < least:
             raise InvalidRequestError(
-                "max_tokens", f"{wanted} is too small; at least 1 is allowed; raise it"
+                "max_tokens", f"{wanted} is too small; at least {least} is allowed; raise it"
             )
-    if left < 1:
+    if left < min(1, wanted if is_set else 1):
         raise ContextOverflowError(
             input_field(request),
             context_tokens=context_tokens,
             prompt_tokens=prompt_tokens,
             max_tokens=0 if left < 0 else 1,
         )
-    if request.HasField("max_tokens") and wanted > left:
+    if is_set and wanted > left:
         raise ContextOverflowError(
             "max_tokens",
             context_tokens=context_tokens,
             prompt_tokens=prompt_tokens,
             max_tokens=wanted,
         )
-    return min(wanted or left, left)
+    return wanted if is_set else min(wanted or left, left)
 
 
 def input_field(request: pb.GenerateRequest) -> str:

@@ -30,7 +30,7 @@ def complete_message(output: OutputDelta) -> pb.CompleteResponse:
 
 def _token_logprob(one: TokenLogprob) -> pb.TokenLogprob:
     top = [_likely_token(other) for other in one.top]
-    return pb.TokenLogprob(chosen=_likely_token(one), top=top)
+    return pb.TokenLogprob(chosen=_likely_token(one), top=top, unconditioned=one.unconditioned)
 
 
 def _likely_token(one: TopLogprob) -> pb.LikelyToken:

@@ -22,12 +22,17 @@ def is_planned(request: pb.GenerateRequest) -> bool:
     """Return whether a request asks for a plan.
 
     Raises:
-        InvalidRequestError: It gives a plan and names another model, or asks for a plan with tools.
+        InvalidRequestError: It gives a plan and names another model, or asks for a plan with
+            tools or with the echo of its prompt.
     """
     if request.model == PLANNER_NAME:
         if request.chat.tools:
             raise InvalidRequestError(
                 "chat.tools", f"are not served by the model {PLANNER_NAME!r}; name another one"
+            )
+        if request.echo:
+            raise InvalidRequestError(
+                "echo", f"is not served by the model {PLANNER_NAME!r}; name another one"
             )
         return True
     if request.plan:

@@ -90,6 +90,7 @@ class RequestParser:
             safety_strength=safety_strength,
             deadline=deadline,
             form=self._form(request),
+            echo=_echo(request),
         )
 
     def _adapters(self, request: pb.GenerateRequest, own: str | None) -> list[ScaledAdapter]:
@@ -191,6 +192,15 @@ def _stop(texts: Sequence[str]) -> tuple[str, ...]:
                 f"a text of {len(text)} characters; 1 to {MAX_STOP_CHARACTERS} are allowed",
             )
     return tuple(texts)
+
+
+def _echo(request: pb.GenerateRequest) -> str | None:
+    """Return the text with which the output begins; None if it begins behind the prompt."""
+    if request.echo and request.WhichOneof("input") == "chat":
+        raise InvalidRequestError(
+            "echo", "is not served for a chat; give a prompt, or leave it out"
+        )
+    return request.prompt if request.echo else None
 
 
 def _min_tokens(tokens: int, max_tokens: int) -> int:

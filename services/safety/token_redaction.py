@@ -1,9 +1,11 @@
 """Redaction of tokens: entries such as log-probabilities follow the text that they spell.
 
 An entry covers a part of the text beside it. It is kept if that part leaves as it is, replaced if
-a redacted span touches the part, and dropped if its bytes are not in the text at all: such bytes
-were never judged. Example: the text ``"to a@b.c."`` has the tokens ``to``, `` a@``, ``b.c``, ``.``;
-when the address is redacted, the tokens are ``to``, `` [EMAIL_ADDRESS]`` and ``.``.
+a redacted span touches the part, and emptied if its bytes are not in the text at all: such bytes
+were never judged. Emptied entries keep their places, because clients count tokens: those of a
+prompt before those of the text to score. Example: the text ``"to a@b.c."`` has the tokens ``to``,
+`` a@``, ``b.c``, ``.``; when the address is redacted, they are ``to``, `` [EMAIL_ADDRESS]``, an
+empty one and ``.``.
 """
 
 import codecs
@@ -224,9 +226,11 @@ def redact_entries(
     entries, places = [], []
     for entry in container:
         place = aligner.place(piece_of(entry, layout.piece), text, limit)
-        if place is None:
-            continue
-        redacted = _redacted_entry(entry, layout, text, place, spans)
+        redacted = (
+            _filled(entry, layout, b"")
+            if place is None
+            else _redacted_entry(entry, layout, text, place, spans)
+        )
         if redacted is not None:
             entries.append(redacted)
             places.append(place if redacted is entry else None)
@@ -243,7 +247,7 @@ def redact_entries(
 def _redacted_entry(
     entry: Any, layout: EntryLayout, text: str, place: Place, spans: Sequence[Span]
 ) -> Any:
-    """Return the entry itself, an entry of which only the rest of its text is left, or None."""
+    """Return the entry itself, or an entry of which only the rest of its text is left."""
     start, end, pending, begun = place
     touched = [s for s in spans if s.start < end + bool(pending) and s.end > start]
     if not touched:
@@ -253,7 +257,12 @@ def _redacted_entry(
     piece = redact(text[start:end], touched, start).encode() + pending
     if touched[0].start > start:
         piece = piece[len(begun) :]
-    if not piece:
+    return _filled(entry, layout, piece)
+
+
+def _filled(entry: Any, layout: EntryLayout, piece: bytes) -> Any:
+    """Return a marked entry with nothing but a text; None if it would have neither."""
+    if not (piece or layout.marks):
         return None
     blank: Any = type(entry)()
     owner = blank

@@ -150,6 +150,26 @@ async def test_answers_in_pieces_do_not_reassemble_a_finding(
         assert response.text.endswith(answer.removeprefix(word).removeprefix(","))
 
 
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda text: text[:12])
+@pytest.mark.parametrize("cut", [5, 10_000])
+async def test_an_echoed_prompt_is_judged_as_a_part_of_the_answer(
+    fleet: Scene, finding: str, cut: int
+) -> None:
+    """The log-probabilities of a prompt's tokens leave with its text, and with no finding in it."""
+    prompt, answer = f"{CLEAN}Here it is: {finding[:cut]}", f"{finding[cut:]} .\n{CLEAN}"
+    fleet.router.pieces = [prompt, answer]
+    asked = request(prompt)
+    asked.echo = True
+    response = await fleet.stub.Complete(pb.CompleteRequest(request=asked))
+    sent = contents(response)
+
+    assert not [part for part in FINDINGS[finding] if part.encode() in sent]
+    assert response.text.startswith(CLEAN + "Here it is: ")
+    assert any(one.redacted for one in response.logprobs)
+    assert response.text.endswith(CLEAN)
+    assert b"".join(one.chosen.token for one in response.logprobs) == response.text.encode()
+
+
 async def test_questions_and_the_client_s_own_data_redact_nothing(fleet: Scene) -> None:
     """A conversation is answered and not continued, and a prompt's finding is the client's own."""
     chat = request()

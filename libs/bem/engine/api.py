@@ -102,7 +102,7 @@ class GenerationRequest:
     Attributes:
         prompt_ids: Token ids of the rendered prompt, at least one.
         sampling: Sampling settings.
-        max_tokens: Number of tokens to generate, at least 1.
+        max_tokens: Number of tokens to generate, at least 1, or 0 with ``echo``.
         stop: Stop strings; they end generation and are not part of the output.
         min_tokens: Number of tokens before which neither an end token nor a stop ends generation.
         stop_token_ids: Tokens that end generation as an end token does.
@@ -124,6 +124,8 @@ class GenerationRequest:
         pools_prompt: Whether the first delta carries the mean state of the prompt.
         form: Form of the whole output, which excludes ``min_tokens`` and ``ignore_eos``; None for
             any text.
+        echo: Text of the prompt, with which the output begins; None begins it behind the prompt.
+            With log-probabilities, the tokens of the prompt have theirs too.
 
     Raises:
         InvalidRequestError: ``adapter_start`` or a segment lies outside the prompt, segments are
@@ -149,6 +151,7 @@ class GenerationRequest:
     client: str = ""
     pools_prompt: bool = False
     form: OutputForm | None = None
+    echo: str | None = None
 
     def __post_init__(self) -> None:
         if self.form and (self.min_tokens or self.ignore_eos):
@@ -168,6 +171,11 @@ class GenerationRequest:
                     f"adapters[{place}].name",
                     f"{name[:MAX_NAME_CHARS]!r} is named twice; name each adapter once",
                 )
+        if self.max_tokens < (self.echo is None):
+            raise InvalidRequestError(
+                "max_tokens",
+                f"{self.max_tokens} is too small; at least 1 is allowed, or 0 with echo; raise it",
+            )
         first_allowed = 0
         for segment in self.earlier_segments:
             if not first_allowed <= segment.start < self.adapter_start:
@@ -183,6 +191,11 @@ class GenerationRequest:
                     f"1 to {prompt_tokens}",
                 )
             first_allowed = segment.start + 1
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the output carries the log-probabilities of the prompt's tokens."""
+        return self.echo is not None and self.sampling.logprobs is not None
 
     @property
     def segments(self) -> tuple[Segment, ...]:
@@ -218,13 +231,15 @@ class TopLogprob:
 
 @dataclass(frozen=True)
 class TokenLogprob(TopLogprob):
-    """A generated token with its log-probability.
+    """A token of the output with its log-probability.
 
     Attributes:
         top: The most probable tokens at this position, most probable first.
+        unconditioned: Whether nothing precedes the token, so that it has no log-probability.
     """
 
     top: tuple[TopLogprob, ...] = ()
+    unconditioned: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class BlockTransfer:
     def load(self, sequence: Sequence) -> None:
         """Advance a sequence over the blocks that the prefix cache holds.
 
-        The last prompt token is always computed: its logits choose the first output token.
+        The last prompt token is always computed: its logits choose the first output token. So is
+        the upper half of a prompt whose tokens are scored, which needs the logits of all of them.
         """
         lower_keys, prompt_tokens = sequence.block_keys.lower, sequence.prompt_tokens
         while block := self._find(lower_keys, sequence.lower_computed_tokens, prompt_tokens):
@@ -50,7 +51,8 @@ class BlockTransfer:
             sequence.cached_blocks[LOWER] += 1
             self._counters.reused_lower_tokens += BLOCK_TOKENS
         # The keys of the upper half are final only when the safety strength is known.
-        if not self._binding.resolve_safety_strength(sequence):
+        resolved = self._binding.resolve_safety_strength(sequence)
+        if not resolved or sequence.handle.request.scores_prompt:
             return
         upper_keys = sequence.block_keys.upper
         limit = min(sequence.lower_computed_tokens, prompt_tokens - 1)

@@ -28,6 +28,8 @@ from bem.engine.native.layers import NativeLayers, TokenPlacement, place_tokens
 from bem.engine.process_memory import release_weight_file
 
 ForwardPlan = AttentionPlan | TokenPlacement
+HEAD_ROWS = 256
+"""Rows whose logits over the vocabulary are in memory at once."""
 
 
 class DecoderLayer:

@@ -8,8 +8,9 @@ from bem.engine.adapter_schedule import CodeSpan
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps
 from bem.engine.decode_threads import DecodeThreads
-from bem.engine.decoder import Decoder, ForwardPlan
-from bem.engine.prefill import PrefillBatch
+from bem.engine.decoder import HEAD_ROWS, Decoder, ForwardPlan
+from bem.engine.prefill import PrefillBatch, PrefillChunk
+from bem.engine.sampler import with_logprobs
 from bem.engine.sequence import Sequence
 
 _BASE_MODEL = CodeSpan()
@@ -79,11 +80,35 @@ class ModelRunner:
             self._counters.prompt_tokens += chunk.tokens
             chunk.sequence.computed_tokens = chunk.end
         complete = [row for row, one in enumerate(sequences) if one.is_decoding]
+        for row, chunk in enumerate(chunks):
+            if chunk.sequence.handle.request.scores_prompt:
+                self._score_prompt(chunk, hidden[row])
         if not complete:
             return []
         last = torch.tensor([chunks[row].tokens - 1 for row in complete])
         logits = self.decoder.logits(hidden[torch.tensor(complete), last].unsqueeze(1))
         return [(sequences[row], logits[place]) for place, row in enumerate(complete)]
+
+    def _score_prompt(self, chunk: PrefillChunk, hidden: Tensor) -> None:
+        """Give the output stream the prompt tokens behind those of the chunk, with their logits.
+
+        Args:
+            chunk: Chunk that has passed the upper half.
+            hidden: ``[T, F]`` states of its tokens; padding follows.
+        """
+        sequence = chunk.sequence
+        prompt, top = sequence.handle.request.prompt_ids, sequence.handle.request.sampling.logprobs
+        end = min(chunk.end, len(prompt) - 1)  # what follows the last token is sampled
+        for begin in range(chunk.begin, end, HEAD_ROWS):
+            targets = prompt[begin + 1 : min(end, begin + HEAD_ROWS) + 1]
+            states = hidden[begin - chunk.begin :][: len(targets)]
+            logits = self.decoder.logits(states.unsqueeze(1)).cpu()
+            sequence.output.add_prompt_tokens(
+                with_logprobs(row, token, top or 0)
+                for row, token in zip(logits, targets, strict=True)
+            )
+        if chunk.end == len(prompt) == 1:
+            sequence.output.add_prompt_tokens(())
 
     def decode(self, sequences: list[Sequence]) -> Tensor:
         """Compute one token of each sequence; return the float32 logits ``[R, V]`` on the CPU."""

@@ -1,5 +1,6 @@
 """Output stream: samples the tokens of one request and emits their text as output deltas."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +47,8 @@ class OutputStream:
         self._end_token_ids = ends | request.stop_token_ids
         self._adapter_version = adapter_version
         self._mask = mask
+        self._echo = request.echo or ""
+        self._echo_logprobs: list[TokenLogprob] = []
         self._pending_logprobs: list[tuple[int, TokenLogprob]] = []
         self.generated_tokens = 0
         self.cached_tokens = 0
@@ -64,11 +67,16 @@ class OutputStream:
         Raises:
             InvalidRequestError: The form of the output is too complex, or no token continues it.
         """
+        if self._handle.request.max_tokens == 0:
+            self._finish("", "length")
+            return None
         min_tokens = self._handle.request.min_tokens
         banned = self._end_token_ids if self.generated_tokens < min_tokens else ()
         allowed = self._mask.allowed() if self._mask else None
         sampled = self._sampler.sample(logits, banned, allowed)
         if sampled.token in self._end_token_ids:
+            if self._handle.request.scores_prompt:  # clients cut off the entry behind the prompt
+                self._pending_logprobs.append((0, self._token_logprob(sampled)))
             self._finish("", "stop")
             return None
         self.generated_tokens += 1
@@ -88,20 +96,35 @@ class OutputStream:
             self._emit(text, None)
         return sampled.token
 
+    def add_prompt_tokens(self, tokens: Iterable[SampledToken]) -> None:
+        """Take the next tokens of the prompt, which leave with the first delta.
+
+        Args:
+            tokens: Tokens with their log-probabilities, in the order of the prompt. The first call
+                begins with the token behind the prompt's first one.
+        """
+        if not self._echo_logprobs:
+            first = self._handle.request.prompt_ids[0]
+            self._echo_logprobs.append(
+                TokenLogprob(first, self._token_bytes(first), 0.0, unconditioned=True)
+            )
+        self._echo_logprobs += [self._token_logprob(one) for one in tokens]
+
     def _finish(self, text: str, reason: FinishReason) -> None:
         self._emit(text + self._detokenizer.finish(), reason)
 
     def _emit(self, text: str, finish: FinishReason | None) -> None:
         delta = OutputDelta(
-            text,
+            self._echo + text,
             self.generated_tokens,
             finish,
-            self._take_logprobs(),
+            (*self._echo_logprobs, *self._take_logprobs()),
             self._adapter_version,
             self.cached_tokens,
             self.prompt_state,
         )
         self.prompt_state = None
+        self._echo, self._echo_logprobs = "", []
         self._handle.on_output(delta)
 
     def _take_logprobs(self) -> tuple[TokenLogprob, ...]:

@@ -9,12 +9,9 @@ from torch import Tensor
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule, CodeSpan
 from bem.engine.api import ScaledAdapter, Segment
-from bem.engine.decoder import Decoder
+from bem.engine.decoder import HEAD_ROWS, Decoder
 from bem.errors import InvalidRequestError
 from bem.safety import SafetyOverlay
-
-# Rows whose logits over the vocabulary are in memory at once.
-HEAD_ROWS = 256
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,11 +114,17 @@ class AdapterTrainer(EpochCheckpoints):
             self.backbone, compute_dtype=compute_dtype, recompute=strategy.recompute
         )
 
-    def run(self, examples: Sequence[EncodedExample]) -> None:
+    def run(
+        self,
+        examples: Sequence[EncodedExample],
+        after_epoch: Callable[[], bool] | None = None,
+    ) -> None:
         """Train from the last checkpoint to the end of the last epoch.
 
         Args:
             examples: Training examples.
+            after_epoch: Called after each epoch, before its checkpoint; training ends if it
+                returns true.
 
         Raises:
             ValueError: The checkpoint in the folder belongs to another configuration.
@@ -133,7 +139,10 @@ class AdapterTrainer(EpochCheckpoints):
                     bar.set_postfix(loss=f"{self.train_step(batch, total):.3f}")
                     bar.update()
                 self.epoch, self._steps_in_epoch = self.epoch + 1, 0
+                stops = after_epoch is not None and after_epoch()
                 self._checkpoint()
+                if stops:
+                    return
 
     @property
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:

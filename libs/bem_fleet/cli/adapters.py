@@ -26,7 +26,7 @@ _UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="List, load and unload adapters of a mission; import and export PEFT folders. Exit code "
+    help="List, load and unload adapters of a mission; import, export and compare them. Exit code "
     "0 if it is done, 1 if the mission refuses, 2 if it cannot be reached.",
 )
 
@@ -121,6 +121,14 @@ def export_peft(folder: Path, out: Annotated[Path, typer.Option(help="new PEFT f
     from bem_fleet.cli import adapter_conversion  # noqa: PLC0415 - loads torch
 
     return _convert(lambda: adapter_conversion.export_folder(folder, out))
+
+
+@app.command("diff")
+def difference(first: Path, second: Path) -> int:
+    """Print what differs between two adapter folders: cards, and cosine and distance of weights."""
+    from bem_fleet.cli import adapter_difference  # noqa: PLC0415 - loads torch
+
+    return _convert(lambda: adapter_difference.compare_folders(first, second))
 
 
 def _convert(convert: Callable[[], str]) -> int:

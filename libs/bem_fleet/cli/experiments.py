@@ -7,10 +7,14 @@ options are stated once, in the recipe.
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import typer
 
 from bem_fleet.checkout import ROOT
+
+OWN_DATA = "own-data"
+"""Recipe that ``fleetctl train --data`` and ``fleetctl evaluate --data`` mean."""
 
 RECIPES: Mapping[str, tuple[str, ...]] = {
     "passage-qa": ("bem_fleet.recipes.passage_qa", "train"),
@@ -21,11 +25,13 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "sep": ("bem_fleet.recipes.sep",),
     "cache-policy": ("bem_fleet.recipes.cache_policy",),
     "online": ("bem_fleet.recipes.online", "train"),
+    "own-data": ("bem_fleet.recipes.own_data", "train"),
 }
 """Module and leading arguments that train something, by name."""
 
 EVALUATIONS: Mapping[str, tuple[str, ...]] = {
     "passage-qa": ("bem_fleet.recipes.passage_qa", "evaluate"),
+    "own-data": ("bem_fleet.recipes.own_data", "evaluate"),
     "fleet": ("bem_fleet.studies.fleet_comparison",),
 }
 """Module and leading arguments that evaluate an adapter, by name."""
@@ -44,14 +50,19 @@ def run_experiment(known: Mapping[str, tuple[str, ...]], name: str, options: Seq
 
     Args:
         known: Modules and leading arguments by name.
-        name: One of the names.
+        name: One of the names, or the first option of the recipe of people's own data.
         options: Arguments for the module.
 
     Raises:
         BadParameter: There is no such name.
     """
+    folder = ROOT
+    if name.startswith("-") and OWN_DATA in known:
+        name, options = OWN_DATA, [name, *options]
+    if name == OWN_DATA:  # its files are the caller's
+        folder = Path.cwd()
     if name not in known:
         raise typer.BadParameter(f"name: {name!r} is unknown; choose one of {', '.join(known)}")
     module, *leading = known[name]
     command = [sys.executable, "-m", module, *leading, *options]
-    return subprocess.run(command, cwd=ROOT, check=False).returncode
+    return subprocess.run(command, cwd=folder, check=False).returncode

@@ -148,13 +148,21 @@ def verify(
 
 @app.command(context_settings=_PASS_ON)
 def train(ctx: typer.Context, name: str) -> int:
-    """Train an adapter or the guard's heads; further options are the recipe's."""
+    """Train an adapter or the guard's heads; further options are the recipe's.
+
+    `fleetctl train --data train.jsonl --eval eval.jsonl --out adapters/NAME` trains an adapter on
+    one's own chats; `fleetctl train --data x --help` lists the options.
+    """
     return experiments.run_experiment(experiments.RECIPES, name, ctx.args)
 
 
 @app.command(context_settings=_PASS_ON)
 def evaluate(ctx: typer.Context, name: str) -> int:
-    """Evaluate an adapter, in this process or through a fleet; further options are the recipe's."""
+    """Evaluate an adapter, in this process or through a fleet; further options are the recipe's.
+
+    `fleetctl evaluate --data eval.jsonl --model adapters/NAME` compares two models on one's own
+    items.
+    """
     return experiments.run_experiment(experiments.EVALUATIONS, name, ctx.args)
 
 

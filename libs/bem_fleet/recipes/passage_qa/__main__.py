@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from bem.adapters.artifact import AdapterCard, record_metrics, save_adapter
+from bem.adapters.artifact import record_metrics, save_adapter
 from bem.adapters.site import TARGET_MODULES
 from bem.adapters.site_variants import VARIANTS, ParityRow, parity_rows
 from bem.backbone import load_backbone
@@ -18,6 +18,7 @@ from bem.training.trainer import AdapterTrainer, TrainingConfig
 from bem_fleet.data.held_out import HELD_OUT, final_evaluation
 from bem_fleet.data.passage_qa import few_shot_examples, load_passage_qa
 from bem_fleet.evaluation.pipeline import write_report
+from bem_fleet.recipes.adapter_cards import adapter_card
 from bem_fleet.recipes.passage_qa.evaluate import evaluate
 from bem_fleet.recipes.passage_qa.seeds import compare_seeds
 
@@ -60,29 +61,11 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.memory_mib:
         select_strategy(trainer, examples, arguments.memory_mib)
     trainer.run(examples)
-    card = adapter_card(trainer, name=arguments.adapter, data_digest=data.digest)
+    card = adapter_card(
+        trainer, name=arguments.adapter, data_digest=data.digest, command=_command()
+    )
     save_adapter(arguments.out, card, trainer.tensors())
     sys.stdout.write(f"{arguments.out}: {len(examples)} examples, {trainer.step} steps\n")
-
-
-def adapter_card(trainer: AdapterTrainer, *, name: str, data_digest: str) -> AdapterCard:
-    """Return the card of a trained adapter, with the command line of this process."""
-    config, backbone = trainer.config, trainer.backbone
-    return AdapterCard(
-        name=name,
-        base_name=backbone.name,
-        base_digest=backbone.digest,
-        layers=list(config.layers),
-        kinds=list(config.kinds),
-        rank=trainer.rank,
-        scale=config.scale,
-        feature_layer=config.feature_layer,
-        variant=config.variant,
-        active_ranks=config.active_ranks,
-        command=_command(),
-        data_digest=data_digest,
-        seed=config.seed,
-    )
 
 
 def print_parity(arguments: argparse.Namespace) -> None:

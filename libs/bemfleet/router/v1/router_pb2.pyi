@@ -693,6 +693,7 @@ class GenerateRequest(_message.Message):
     STRUCTURED_OUTPUT_FIELD_NUMBER: _builtins.int
     PROMPT_IDS_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
+    ECHO_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The base model's or a loaded adapter's name, or "router" for a plan over adapters; empty is the
     base model.
@@ -700,7 +701,8 @@ class GenerateRequest(_message.Message):
     prompt: _builtins.str
     """Raw text that the model continues; a control token spelled in it is text."""
     max_tokens: _builtins.int
-    """Most tokens to generate, at least 1; prompt and output together fit the context. Unset: up to
+    """Most tokens to generate, at least 1, or 0 with echo; prompt and output together fit the context.
+    Unset: up to
     the context for a conversation and 16 for a prompt, as BEM_ROUTER_DEFAULT_CHAT_TOKENS and
     BEM_ROUTER_DEFAULT_COMPLETION_TOKENS say.
     """
@@ -717,6 +719,11 @@ class GenerateRequest(_message.Message):
     session: _builtins.str
     """Session of the request, at most 256 characters; a session keeps its plan until another one is
     clearly better. Only used with the model "router".
+    """
+    echo: _builtins.bool
+    """Begin the output with the prompt, which is then judged as a part of the output. With
+    log-probabilities, the prompt's tokens have theirs too. Only for a raw prompt, not with the model
+    "router".
     """
     @_builtins.property
     def chat(self) -> Global___ChatPrompt:
@@ -777,10 +784,11 @@ class GenerateRequest(_message.Message):
         structured_output: Global___StructuredOutput | None = ...,
         prompt_ids: _abc.Iterable[_builtins.int] | None = ...,
         adapters: _abc.Iterable[Global___ScaledAdapter] | None = ...,
+        echo: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "chat", b"chat", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "prompt", b"prompt", "sampling", b"sampling", "structured_output", b"structured_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "adapters", b"adapters", "chat", b"chat", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "model", b"model", "plan", b"plan", "prompt", b"prompt", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "structured_output", b"structured_output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message", "_adapter_scale", b"_adapter_scale", "_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "adapter_from_message", b"adapter_from_message", "adapter_scale", b"adapter_scale", "adapters", b"adapters", "chat", b"chat", "echo", b"echo", "ignore_eos", b"ignore_eos", "input", b"input", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "model", b"model", "plan", b"plan", "prompt", b"prompt", "prompt_ids", b"prompt_ids", "sampling", b"sampling", "session", b"session", "stop", b"stop", "stop_token_ids", b"stop_token_ids", "structured_output", b"structured_output"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__adapter_from_message: _TypeAlias = _typing.Literal["adapter_from_message"]  # noqa: Y015
     _WhichOneofArgType__adapter_from_message: _TypeAlias = _typing.Literal["_adapter_from_message", b"_adapter_from_message"]  # noqa: Y015
@@ -872,8 +880,11 @@ class TokenLogprob(_message.Message):
     CHOSEN_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     REDACTED_FIELD_NUMBER: _builtins.int
+    UNCONDITIONED_FIELD_NUMBER: _builtins.int
     redacted: _builtins.bool
     """Whether the safety sidecar replaced text of this token; id and log-probability are then 0."""
+    unconditioned: _builtins.bool
+    """Whether nothing precedes the token, the first one of an echoed prompt: it has no log-probability."""
     @_builtins.property
     def chosen(self) -> Global___LikelyToken:
         """Chosen token."""
@@ -890,10 +901,11 @@ class TokenLogprob(_message.Message):
         chosen: Global___LikelyToken | None = ...,
         top: _abc.Iterable[Global___LikelyToken] | None = ...,
         redacted: _builtins.bool = ...,
+        unconditioned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "redacted", b"redacted", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "redacted", b"redacted", "top", b"top", "unconditioned", b"unconditioned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

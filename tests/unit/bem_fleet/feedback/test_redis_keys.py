@@ -9,6 +9,7 @@ from bem_fleet.descriptors import load_descriptors
 from bem_fleet.feedback.forgetting import Forgetter
 from bem_fleet.feedback.limits import ProcessorLimits
 from bem_fleet.feedback.redis_keys import INTAKE_ACCESS, PROCESSOR_ACCESS
+from bem_fleet.services.gateway.responses_store import RESPONSE_ACCESS
 from fleet.redis_acl import acl_file
 from fleet.testing import RedisServer
 from redis.exceptions import NoPermissionError
@@ -83,4 +84,5 @@ def test_descriptor_of_the_gateway_says_the_same() -> None:
     keys = {key for key in gateway.redis.keys if key.startswith("bem:feedback")}
 
     assert keys == set(INTAKE_ACCESS.keys)
-    assert set(gateway.redis.commands) == set(INTAKE_ACCESS.commands)
+    assert set(gateway.redis.commands) == {*INTAKE_ACCESS.commands, *RESPONSE_ACCESS.commands}
+    assert set(RESPONSE_ACCESS.keys) <= set(gateway.redis.keys)

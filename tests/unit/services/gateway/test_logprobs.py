@@ -1,5 +1,6 @@
 """Log-probabilities in OpenAI's two formats."""
 
+import pytest
 from bem_fleet.services.gateway.logprobs import LogprobFormatter
 from bemfleet.router.v1 import router_pb2 as pb
 
@@ -36,6 +37,35 @@ def test_replaced_token_has_no_log_probability() -> None:
     assert text["token_logprobs"] == [-9999.0]
     assert chat["content"][0]["logprob"] == -9999.0
     assert chat["content"][0]["token"] == "[EMAIL_ADDRESS]"
+
+
+def test_first_token_of_an_echo_has_none() -> None:
+    """OpenAI's null, for the value and for the alternatives."""
+    first = pb.TokenLogprob(chosen=pb.LikelyToken(id=4, token=b"a"), unconditioned=True)
+    formatted = LogprobFormatter("text_completion", enabled=True).format([first, token(b"b")])
+
+    assert formatted is not None
+    assert formatted["token_logprobs"] == [None, -0.5]
+    assert formatted["top_logprobs"] == [None, {"b": -0.5}]
+
+
+def test_chosen_token_is_among_the_most_likely_in_text_completions() -> None:
+    """OpenAI adds it to those that are asked for; a replaced one has no value."""
+    likely = pb.LikelyToken(id=1, token=b"x", logprob=-0.1)
+    chosen = pb.LikelyToken(id=2, token=b"y", logprob=-3.0)
+    entries = [
+        pb.TokenLogprob(chosen=chosen, top=[likely]),
+        pb.TokenLogprob(chosen=chosen),
+        pb.TokenLogprob(chosen=pb.LikelyToken(token=b"[X]"), redacted=True),
+    ]
+    formatted = LogprobFormatter("text_completion", enabled=True).format(entries)
+
+    assert formatted is not None
+    assert formatted["top_logprobs"] == [
+        {"x": pytest.approx(-0.1), "y": -3.0},
+        {"y": -3.0},
+        {"[X]": -9999.0},
+    ]
 
 
 def test_chat_form_keeps_the_bytes() -> None:

@@ -191,10 +191,24 @@ def test_completion_fields_that_ask_for_nothing() -> None:
     parsed = CompletionRequest.model_validate({**plain, **neutral})
 
     assert router_requests(parsed) == router_requests(CompletionRequest.model_validate(plain))
-    for name, value in {"suffix": "end", "echo": True, "best_of": 3}.items():
+    for name, value in {"suffix": "end", "best_of": 3}.items():
         with pytest.raises(ValidationError) as caught:
             CompletionRequest.model_validate({**plain, name: value})
         assert from_validation(caught.value.errors()).body["param"] == name
+
+
+def test_no_tokens_are_asked_for_only_with_an_echo() -> None:
+    """A log-likelihood needs none; an answer needs one."""
+    body = {"model": "m", "prompt": "x", "max_tokens": 0}
+    (request,) = router_requests(CompletionRequest.model_validate({**body, "echo": True}))
+
+    assert request.echo
+    assert request.HasField("max_tokens")
+    with pytest.raises(ValidationError, match="echo is not set"):
+        CompletionRequest.model_validate(body)
+    chat = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    with pytest.raises(ValidationError, match="echo"):
+        ChatRequest.model_validate({**chat, "echo": True})
 
 
 def test_limits_of_both_names_may_agree() -> None:

@@ -48,6 +48,16 @@ def test_set_limit_is_kept_up_to_the_context() -> None:
     assert (limit(asking(90)), limit(asking(1), 99)) == (90, 1)
 
 
+def test_an_echo_may_fill_the_context_and_generate_nothing() -> None:
+    """Only then is 0 a limit."""
+    nothing = pb.GenerateRequest(prompt="x", max_tokens=0, echo=True)
+
+    assert (limit(nothing), limit(nothing, 100)) == (0, 0)
+    for request, tokens in ((nothing, 101), (asking(0), 10)):
+        with pytest.raises(InvalidRequestError):
+            limit(request, tokens)
+
+
 @pytest.mark.parametrize(
     ("request_", "prompt_tokens", "field", "max_tokens"),
     [

@@ -18,4 +18,12 @@ def test_log_probabilities_are_those_of_the_tokens() -> None:
 
     (found,) = delta_message(delta).logprobs
 
+    assert not found.unconditioned
     assert (found.chosen.id, found.chosen.token, found.chosen.logprob) == (7, b"a", -0.5)
+
+
+def test_first_token_of_an_echo_says_that_it_has_none() -> None:
+    """A zero would be certainty."""
+    first = TokenLogprob(7, b"a", 0.0, unconditioned=True)
+
+    assert complete_message(OutputDelta("a", 0, "length", (first,))).logprobs[0].unconditioned

@@ -42,6 +42,17 @@ def test_arguments_pass_through() -> None:
     assert (parsed.adapter, parsed.safety_strength, parsed.deadline) == ("a", 0.5, 9.0)
 
 
+def test_an_echo_is_the_text_of_a_raw_prompt() -> None:
+    """A conversation has no text that the output could begin with."""
+    chat = pb.ChatPrompt(messages=[pb.ChatMessage(role="user", content="x")])
+    parsed = parse(pb.GenerateRequest(prompt="hello", echo=True, max_tokens=0))
+
+    assert isinstance(parsed, GenerationRequest)
+    assert (parsed.echo, parsed.max_tokens) == ("hello", 0)
+    with pytest.raises(InvalidRequestError, match="echo"):
+        parse(pb.GenerateRequest(chat=chat, echo=True))
+
+
 def composed(*adapters: pb.ScaledAdapter, own: str | None = "a") -> GenerationRequest:
     """Parse a request that names further adapters."""
     request = pb.GenerateRequest(prompt="x", adapter_scale=0.5, adapters=adapters)

@@ -18,6 +18,7 @@ def chat(*roles: str) -> pb.GenerateRequest:
 def test_prompts_are_continued_and_questions_are_not() -> None:
     """A conversation is continued if its last message is the assistant's own."""
     assert continued_texts(pb.GenerateRequest(prompt="p", stop=["@"])) == ("p",)
+    assert continued_texts(pb.GenerateRequest(prompt="p", echo=True)) == ()  # it is in the answer
     assert continued_texts(chat("user")) == ()
     assert continued_texts(chat("user", "assistant")) == ("by assistant",)
     assert continued_texts(chat("user", "assistant", "user")) == ()

@@ -49,7 +49,7 @@ def test_tokens_of_a_complete_text_are_redacted_with_it() -> None:
     spans = [Span(3, 8, "E", 1, "pii")]
     ((text, kept),) = redact_tokens(message, slots, {"text": spans}, {})
 
-    assert [one.chosen.token for one in message.logprobs] == [b"to", b" [E]", b"."]
+    assert [one.chosen.token for one in message.logprobs] == [b"to", b" [E]", b"", b"."]
     assert (text, [one.entry.chosen.token for one in kept]) == ("to a@b.c.", [b"to", b"."])
 
 

@@ -70,12 +70,17 @@ def test_tokens_spell_the_redacted_text(words: list[str], span: tuple[int, int],
     assert all(one.chosen.id and one.top for one in response.logprobs if not one.redacted)
 
 
-def test_tokens_that_are_not_in_the_text_are_dropped() -> None:
+def test_tokens_that_are_not_in_the_text_are_emptied() -> None:
     """A stop text or a control token is in no judged text; what follows is aligned again."""
     response = pb.CompleteResponse(text="ab cd", logprobs=logprobs("ab", "<|x|>", " c", "d", "@ef"))
     kept = redact_entries(response.logprobs, TokenAligner(), "ab cd", 5, [])
 
     assert spelled(response) == b"ab cd"
+    emptied = [response.logprobs[index] for index in (1, 4)]
+    assert len(response.logprobs) == 5  # clients count tokens
+    assert all(
+        one == pb.TokenLogprob(chosen=pb.LikelyToken(token=b""), redacted=True) for one in emptied
+    )
     assert [(one.start, one.end) for one in kept] == [(0, 2), (2, 4), (4, 5)]
 
 
