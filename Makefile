@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 .DEFAULT_GOAL := help
 
 ##@ Run
-.PHONY: help setup up down status logs
+.PHONY: help setup up down status logs monitoring
 help: ## List the targets
 	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -34,6 +34,9 @@ status: ## Print processes, ports, memory (PSS) and health (JSON=1 for JSON)
 
 logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 	@$(FLEETCTL) logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
+
+monitoring: setup ## Run Prometheus with the fleet's alerting rules, until Ctrl-C
+	@$(FLEETCTL) monitoring
 
 include make/checks.mk
 

@@ -13,7 +13,7 @@ from http.client import HTTPException
 from typing import Any, TypeVar
 
 import grpc
-from bem_fleet.services.gateway.errors import from_rpc
+from bem_fleet.services.gateway.errors import from_fleet, from_rpc
 from bem_fleet.services.gateway.fleet_schema import (
     Control,
     ModelVersion,
@@ -32,6 +32,7 @@ from bemfleet.validation.v1 import validation_pb2
 from fleet import logs
 from fleet.access import Role, principal
 from fleet.clients import outgoing_metadata
+from fleet.errors import FleetError
 from google.protobuf.message import Message
 
 T = TypeVar("T")
@@ -207,8 +208,8 @@ async def _part(source: str, ask: Callable[[], Awaitable[T]]) -> Part[T]:
     """Return what a source says, or why it says nothing."""
     try:
         return Part(state="ok", data=await ask())
-    except grpc.RpcError as err:
-        error = from_rpc(err)
+    except (grpc.RpcError, FleetError) as err:
+        error = from_rpc(err) if isinstance(err, grpc.RpcError) else from_fleet(err)
         refused = error.status in (401, 403)
         reason = f"{source}: {error.body['message']}"[:300]
         return Part(state="refused" if refused else "unavailable", reason=reason)

@@ -77,9 +77,11 @@ class MetricsCollector:
             yield
         finally:
             self._watchers -= 1
-            if not self._watchers and self._reading is not None:
-                self._reading.cancel()
+            reading = self._reading
+            if not self._watchers and reading is not None:
                 self._reading = None
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     async def read(self) -> None:
         """Read every page once, all at the same time."""

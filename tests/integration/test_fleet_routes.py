@@ -193,7 +193,7 @@ async def test_user_sees_missions_and_metrics_alone(door: Door) -> None:
     assert (await door.http.get("/v1/fleet/events")).status_code == 401
 
 
-async def test_orchestrator_and_validation_that_are_away_hide_nothing_else(
+async def test_services_that_are_away_hide_nothing_else(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     """Their parts are unavailable with a reason, and everything else is there."""
@@ -204,7 +204,7 @@ async def test_orchestrator_and_validation_that_are_away_hide_nothing_else(
             mission(address, ScriptedMission()),
             gateway(
                 redis_server.url,
-                missions={"router": address},
+                missions={"router": address, "memory": "127.0.0.1:1"},
                 validation_address="127.0.0.1:1",
                 fleet_address="127.0.0.1:1",
                 keys_file=keys.file,
@@ -215,6 +215,8 @@ async def test_orchestrator_and_validation_that_are_away_hide_nothing_else(
     assert seen["missions"]["data"][0]["serving"]
     assert seen["control"]["state"] == seen["claims"]["state"] == "unavailable"
     assert seen["control"]["reason"].startswith("the orchestrator: ")
+    assert seen["sessions"]["state"] == "unavailable"
+    assert seen["sessions"]["reason"].startswith("mission memory: ")
     assert seen["alerts"]["state"] == "absent"
 
 

@@ -37,8 +37,8 @@ function update() {
   byId("live-text").textContent = connection;
   byId("live").title = problem;
   const caller = snapshot?.caller;
-  const isKnown = caller && key.get();
-  byId("account").textContent = isKnown ? `Sign out ${caller.name}` : "Sign in";
+  const isKnown = caller && caller.name !== "anonymous";
+  byId("account").textContent = isKnown ? `Sign out ${caller.name.slice(0, 24)}` : key.get() ? "Sign out" : "Sign in";
   document.body.classList.toggle("operator", isOperator());
   const count = (snapshot?.notices ?? []).concat(snapshot?.alerts.data ?? []).filter((one) => one.severity !== "info").length;
   byId("alert-count").hidden = !count;

@@ -14,6 +14,8 @@ const TILES = [
   { id: "tokens", title: "Generated tokens", unit: "/s", field: "tokens_per_s", format: number, process: "router" },
   { id: "withheld", title: "Withheld texts", unit: "/s", field: "withheld_per_s", format: number, process: "router-sidecar" },
 ];
+// A figure that is older than a few readings is no figure of now.
+const RECENT = 3;
 const nodes = {};
 
 export function mount(root) {
@@ -44,7 +46,7 @@ export function update(store) {
   swap(nodes.grid, gridState(snapshot, gates), () => gridState(snapshot, gates).map(missionCell));
   for (const tile of nodes.tiles) {
     const points = store.history.get(tile.process ?? "gateway") ?? [];
-    const last = points.findLast((point) => point[tile.field] !== null && point[tile.field] !== undefined);
+    const last = points.slice(-RECENT).findLast((point) => point[tile.field] !== null && point[tile.field] !== undefined);
     tile.value.textContent = last ? `${tile.format(last[tile.field])}${tile.unit}` : "no data";
     tile.value.classList.toggle("quiet", !last);
     tile.chart.update(columns(points, tile.field));

@@ -9,7 +9,7 @@ let running = null;
 const session = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
 
 export function mount(root) {
-  nodes.log = h("ol", { class: "chat", role: "log", "aria-label": "Conversation", tabindex: "0" });
+  nodes.log = h("div", { class: "chat", role: "log", "aria-label": "Conversation", tabindex: "0" });
   nodes.empty = h("p", { class: "empty" }, "Ask something. The answer shows which version spoke, the plan it ran, and what the safety sidecar said.");
   nodes.prompt = h("textarea", { id: "prompt", rows: 3, required: true, placeholder: "Name the capital of France.", onkeydown: (event) => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); nodes.form.requestSubmit(); } } });
   nodes.send = h("button", { type: "submit", class: "primary", id: "send" }, "Send");
@@ -62,7 +62,7 @@ function clear() {
 function bubble(role, text) {
   const body = h("div", { class: "text" }, text);
   const facts = h("div", { class: "facts" });
-  const node = h("li", { class: `message ${role}` }, h("span", { class: "who" }, role === "user" ? "You" : nodes.model.value), body, facts);
+  const node = h("article", { class: `message ${role}`, "aria-label": role === "user" ? "Your message" : "Answer" }, h("span", { class: "who" }, role === "user" ? "You" : nodes.model.value), body, facts);
   nodes.empty.hidden = true;
   nodes.log.append(node);
   node.scrollIntoView({ block: "nearest" });

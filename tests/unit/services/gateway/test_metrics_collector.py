@@ -68,7 +68,6 @@ async def test_watchers_share_one_reader_that_ends_with_the_last(
         async with collector.watch():
             assert len(asyncio.all_tasks()) == before + 1
         await eventually(lambda: len(collector.metrics().processes[0].points) >= 3, 10)
-    await asyncio.sleep(0)
 
     assert len(asyncio.all_tasks()) == before
 
