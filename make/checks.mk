@@ -21,7 +21,7 @@ PROTO_BASELINE := protos/baseline.binpb
 
 ##@ Check
 .PHONY: check test unit integration e2e coverage lint lint-fast fmt types proto proto-check
-.PHONY: buf-breaking buf-baseline control-plane floors
+.PHONY: buf-breaking buf-baseline browser control-plane floors
 check: setup ## Lint and fast tests: less than a minute on two cores
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint-fast unit-fast
 
@@ -30,6 +30,7 @@ unit-fast:
 
 test: setup clients ## All tests but the cluster's; fails if some did not run, unless ALLOW_SKIPS=1
 	-@$(MAKE) --no-print-directory control-plane
+	-@$(MAKE) --no-print-directory browser
 	$(call run-suites,--fail-on-skip --durations=25 --durations-min=5,tests/integration tests/e2e)
 
 unit: setup ## Unit tests: no network
@@ -48,6 +49,10 @@ coverage: setup clients ## Unit, chart and integration tests with coverage, agai
 
 floors: setup ## Raise tests/floors.yaml to what runs here (unit, charts, integration, e2e)
 	$(call run-suites,--update-floors,tests/integration tests/e2e)
+
+browser: ## Install Chromium, which the tests of the dashboard page run (Debian, as root)
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
 
 control-plane: ## Build etcd and kube-apiserver, which the tests of the orchestrator run
 	@k8s/local-cluster/cluster control-plane

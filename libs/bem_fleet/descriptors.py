@@ -18,6 +18,8 @@ reference             value
 ``${secrets}``        folder of passwords and keys on one machine
 ``${adapters}``       folder of the adapters
 ``${cache}``          folder of the prepared base models
+``${results}``        folder of the measured results on one machine
+``${metrics_pages}``  JSON object from each process's name to its metrics page on one machine
 ====================  ==============================================================
 """
 
@@ -34,7 +36,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bem_fleet.checkout import ROOT
 
 FILE = "service.yaml"
-KEYWORDS = ("missions", "canaries", "mission_specs", "run", "state", "secrets", "adapters", "cache")
+KEYWORDS = (
+    *("missions", "canaries", "mission_specs", "run", "state", "secrets", "adapters", "cache"),
+    *("results", "metrics_pages"),
+)
 """References that name no service."""
 
 OUTSIDE = ("*", "inference-test")

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from bem_fleet.services.gateway import (
     adapter_routes,
     feedback,
+    fleet_routes,
     generation,
     memory_routes,
     mission_routes,
     openai_routes,
+    page_routes,
     responses_routes,
     token_routes,
     validation_routes,
@@ -74,7 +76,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         app.add_exception_handler(error, error_response)
     for module in (
         *(openai_routes, responses_routes, adapter_routes, memory_routes, mission_routes),
-        *(feedback, token_routes, validation_routes),
+        *(feedback, fleet_routes, token_routes, validation_routes, page_routes),
     ):
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)

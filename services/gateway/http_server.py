@@ -19,7 +19,8 @@ def serve(settings: GatewaySettings) -> None:
     Raises:
         FileNotFoundError: The certificate or its key is missing.
     """
-    config = make_config(settings, make_app(settings))
+    app = make_app(settings)
+    config = make_config(settings, app)
     config.load()
     reloader = (
         CertificateReloader(config.ssl, settings.tls) if settings.tls and config.ssl else None
@@ -27,7 +28,9 @@ def serve(settings: GatewaySettings) -> None:
     listener = config.bind_socket()
     # Accepted connections inherit it.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    app.state.is_stopping = lambda: server.should_exit  # streams of /v1/fleet/events end then
+    server.run(sockets=[listener])
     if reloader:
         reloader.close()
 

@@ -92,6 +92,16 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     feedback_backlog: int = Field(200_000, ge=1)
     """Feedback that may wait for its processor; more is 429."""
 
+    metrics_pages: dict[str, str] = Field({})
+    """``host:port/path`` of each process's metrics page by its name, as a JSON object, for the
+    dashboard page."""
+
+    prometheus_address: str | None = None
+    """``host:port`` of the Prometheus whose alerts the dashboard page shows; unset: none."""
+
+    results_folder: Path | None = None
+    """Folder with ``gates.json`` and training runs, which the dashboard page shows; unset: none."""
+
     @property
     def feedback_limits(self) -> IntakeLimits:
         """Limits at which feedback is refused."""

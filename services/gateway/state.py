@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from bem_fleet.feedback.intake import FeedbackIntake
 from bem_fleet.feedback.scrubber import FeedbackScrubber
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
+from bem_fleet.services.gateway.metrics_collector import MetricsCollector
 from bem_fleet.services.gateway.missions import MissionClient, connect_missions
 from bem_fleet.services.gateway.responses_store import ResponseStore
 from bem_fleet.services.gateway.route_table import RouteTable
 from bem_fleet.services.gateway.settings import GatewaySettings
+from bemfleet.fleet.v1 import fleet_pb2_grpc
 from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import Request
 from fleet.access import Access
 from fleet.access.own_key import OwnKey
-from fleet.certificates import certificates_of
+from fleet.certificates import CertificateFolder, certificates_of
 from fleet.clients import open_channel
+from grpc import aio
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class GatewayState:
         responses: Responses that later ones continue.
         table: Canary routes.
         observer: Canary observations.
+        fleet: Stub of the orchestrator; None for a gateway without one.
+        metrics: Metrics pages of the fleet, which the dashboard page shows.
     """
 
     settings: GatewaySettings
@@ -47,6 +52,8 @@ class GatewayState:
     responses: ResponseStore
     table: RouteTable
     observer: CanaryObserver
+    fleet: fleet_pb2_grpc.FleetServiceAsyncStub | None
+    metrics: MetricsCollector
 
     @property
     def openai_mission(self) -> MissionClient:
@@ -83,12 +90,7 @@ async def open_state(
         )
         for mission in missions.values():
             stack.push_async_callback(mission.close)
-        validation = open_channel(
-            settings.validation_address,
-            certificates=certificates,
-            max_message_bytes=settings.max_message_bytes,
-        )
-        stack.push_async_callback(validation.close)
+        stub, fleet = _stubs(settings, certificates, stack)
         feedback = FeedbackIntake(url, settings.feedback_limits, settings.feedback_stream)
         stack.callback(feedback.close)
         scrubber = FeedbackScrubber(
@@ -97,11 +99,32 @@ async def open_state(
         watches = (mission.watch_connection() for mission in missions.values())
         background = [asyncio.create_task(one) for one in (table.watch(), observer.run(), *watches)]
         stack.push_async_callback(_cancel, background)
-        judge: validation_pb2_grpc.ValidationServiceAsyncStub = (
-            validation_pb2_grpc.ValidationServiceStub(validation)
-        )
         intake = feedback, scrubber, _open_responses(settings, stack)
-        yield GatewayState(settings, access, missions, judge, *intake, table, observer)
+        pages = MetricsCollector(settings.metrics_pages)
+        yield GatewayState(settings, access, missions, stub, *intake, table, observer, fleet, pages)
+
+
+def _stubs(
+    settings: GatewaySettings, certificates: CertificateFolder | None, stack: AsyncExitStack
+) -> tuple[
+    validation_pb2_grpc.ValidationServiceAsyncStub, fleet_pb2_grpc.FleetServiceAsyncStub | None
+]:
+    """Return stubs of validation and orchestrator; None where there is no orchestrator."""
+
+    def connect(address: str) -> aio.Channel:
+        channel = open_channel(
+            address, certificates=certificates, max_message_bytes=settings.max_message_bytes
+        )
+        stack.push_async_callback(channel.close)
+        return channel
+
+    validation: validation_pb2_grpc.ValidationServiceAsyncStub = (
+        validation_pb2_grpc.ValidationServiceStub(connect(settings.validation_address))
+    )
+    fleet: fleet_pb2_grpc.FleetServiceAsyncStub | None = None
+    if settings.fleet_address:
+        fleet = fleet_pb2_grpc.FleetServiceStub(connect(settings.fleet_address))
+    return validation, fleet
 
 
 def _open_responses(settings: GatewaySettings, stack: AsyncExitStack) -> ResponseStore:

@@ -14,6 +14,7 @@ import pytest
 
 # The command that makes a tool available; a tool that is not listed has to be installed by hand.
 SOURCES = {
+    "chromium": "make browser",
     "etcd": "make control-plane",
     "helm": "make clients",
     "kube-apiserver": "make control-plane",

@@ -17,6 +17,7 @@ from bem_fleet.checkout import ROOT
 from bem_fleet.cli import adapters, audit, canary, claims, experiments, keys, memory
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
+from bem_fleet.cli.local.monitoring import ADDRESS, run_monitoring
 from bem_fleet.cli.local.plan import Plan
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -72,6 +73,14 @@ def logs(
 ) -> int:
     """Print the last log lines."""
     return commands.logs(Plan(), service, lines, follow=follow)
+
+
+@app.command()
+def monitoring(
+    address: Annotated[str, typer.Option(help="listen address, host:port")] = ADDRESS,
+) -> int:
+    """Run Prometheus beside the fleet of this machine, with the chart's alerting rules."""
+    return run_monitoring(Plan(), address)
 
 
 @app.command()

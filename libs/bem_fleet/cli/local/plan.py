@@ -182,6 +182,20 @@ class Plan:
         )
         return [redis, *self._service_programs()]
 
+    @property
+    def metrics_pages(self) -> dict[str, str]:
+        """``host:port/path`` of the metrics page of each process but the gateway."""
+        pages = {}
+        for one in missions(self.services):
+            page = self.metrics_address(one.name)
+            pages[one.name] = f"{page}/upstream/metrics"
+            pages[f"{one.name}-sidecar"] = f"{page}/metrics"
+        sidecar = next(one for one in self.services if one.kind == "sidecar")
+        others = [one for one in self.services if one.kind == "control" and one.metrics_port]
+        for name in (*(one.name for one in sidecar.local.helpers), *(one.name for one in others)):
+            pages[name] = f"{self.metrics_address(name)}/metrics"
+        return pages
+
     def scrape_targets(self) -> list[dict[str, Any]]:
         """Return every metrics page in the format of Prometheus' file-based discovery."""
         targets = []
@@ -295,6 +309,8 @@ class Plan:
             return json.dumps({one.name: self.address(one.name) for one in missions(self.services)})
         if name == "canaries":
             return "{}"
+        if name == "metrics_pages":
+            return json.dumps(self.metrics_pages)
         folders = {
             "mission_specs": self.mission_specs,
             "run": self.sockets,
@@ -302,6 +318,7 @@ class Plan:
             "secrets": self.secrets,
             "adapters": ROOT / "adapters",
             "cache": ROOT / ".cache" / "models",
+            "results": ROOT / "results",
         }
         return str(folders[name]) if name in folders else self.address(name)
 

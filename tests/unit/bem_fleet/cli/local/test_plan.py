@@ -111,3 +111,14 @@ def test_each_service_logs_in_to_redis_as_itself(tmp_path: Path) -> None:
     assert plan.credentials.redis_password("gateway") in str(logins["gateway"])
     assert not any("redis://" in word for one in plan.programs() for word in one.command)
     assert "users.acl" in str(plan.programs()[0].command)
+
+
+def test_gateway_reads_every_metrics_page_but_its_own(tmp_path: Path) -> None:
+    """The dashboard page shows the same processes that Prometheus scrapes."""
+    plan = Plan(run=tmp_path)
+    scraped = {
+        f"{one['targets'][0]}{one['labels']['__metrics_path__']}" for one in plan.scrape_targets()
+    }
+    own = f"{plan.address('gateway')}/metrics"
+
+    assert {*plan.metrics_pages.values(), own} == scraped
