@@ -17,6 +17,7 @@ from bem.engine.client_shares import ClientShares
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
 from bem.engine.decoder import Decoder
+from bem.engine.embedding import Embedder
 from bem.engine.kv_budget import KVBudget
 from bem.engine.kv_cache import KVCache
 from bem.engine.model_runner import ModelRunner
@@ -95,6 +96,7 @@ class EngineCore:
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
         self.scorer = Scorer(self.decoder, self.binding, context_tokens, embedding.device, safety)
+        self.embedder = Embedder(self.decoder, context_tokens, embedding.device)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding, self._counters = embedding, counters
         self.set_cache(cache)
