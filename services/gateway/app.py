@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from bem_fleet.services.gateway import (
     adapter_routes,
+    embedding_routes,
     feedback,
     generation,
     memory_routes,
@@ -72,7 +73,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
     for module in (
-        *(openai_routes, adapter_routes, memory_routes, mission_routes),
+        *(openai_routes, embedding_routes, adapter_routes, memory_routes, mission_routes),
         *(feedback, token_routes, validation_routes),
     ):
         app.include_router(module.routes)

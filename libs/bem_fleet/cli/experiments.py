@@ -20,6 +20,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "memory": ("bem_fleet.recipes.memory",),
     "sep": ("bem_fleet.recipes.sep",),
     "sep-front": ("bem_fleet.recipes.sep_front",),
+    "sep-embedding": ("bem_fleet.recipes.sep_embedding",),
     "cache-policy": ("bem_fleet.recipes.cache_policy",),
     "online": ("bem_fleet.recipes.online", "train"),
 }

@@ -136,7 +136,7 @@ def _card(backbone: Backbone, config: FrontTraining, digest: str, report: Any) -
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--objective", choices=OBJECTIVES, default="self_teaching")
-    parser.add_argument("--out", type=Path, default=Path("adapters/sep-front"))
+    parser.add_argument("--out", type=Path, default=Path("adapters/sep"))
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--matching-steps", type=int, default=200)
     parser.add_argument("--prediction-steps", type=int, default=60)
