@@ -65,8 +65,9 @@ class TextEmbedder:
         texts = await asyncio.to_thread(self._encode, inputs)
         pooled = torch.empty(len(texts), self.host.backbone.model.config.hidden_size)
         for batch in self._batches([len(ids) for ids in texts]):
-            states = self.host.engine.embed([texts[row] for row in batch])
-            pooled[batch] = await asyncio.wrap_future(states)
+            computed = self.host.engine.embed([texts[row] for row in batch])
+            states: Tensor = await asyncio.wrap_future(computed)
+            pooled[batch] = states
         with torch.inference_mode():
             embeddings = self.head(pooled, dimensions)
         return EmbeddedTexts(embeddings, sum(len(ids) for ids in texts))

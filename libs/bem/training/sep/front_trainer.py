@@ -142,12 +142,16 @@ class FrontTrainer:
         self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=0.01)
         self._spread: tuple[Tensor, Tensor] | None = None
 
-    def run(self, texts: Sequence[TaughtText], draw: DrawView) -> FrontFactors:
+    def run(
+        self, texts: Sequence[TaughtText], draw: DrawView, *, stop_step: int | None = None
+    ) -> FrontFactors:
         """Train from the last checkpoint to the end and return the factors.
 
         Args:
             texts: Clean texts, at least one batch.
             draw: Draws scrambled views of them.
+            stop_step: Step after which the run stops, for a limited time; the schedule is that of
+                the whole run. None for its end.
 
         Raises:
             InvalidSettingError: There are fewer texts than a batch has.
@@ -159,8 +163,9 @@ class FrontTrainer:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        with tqdm(total=self.config.steps, initial=self.step, unit="step", disable=None) as bar:
-            while self.step < self.config.steps:
+        steps = min(stop_step or self.config.steps, self.config.steps)
+        with tqdm(total=steps, initial=self.step, unit="step", disable=None) as bar:
+            while self.step < steps:
                 bar.set_postfix(loss=f"{self.train_step(texts, draw):.3f}")
                 bar.update()
                 if self.step % self.save_steps == 0:

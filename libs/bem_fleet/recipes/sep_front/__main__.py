@@ -49,7 +49,10 @@ CONDITIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def evaluation_views(
-    encoder: ViewEncoder, texts: Sequence[TaughtText], seed: int
+    encoder: ViewEncoder,
+    texts: Sequence[TaughtText],
+    seed: int,
+    conditions: Sequence[str] = tuple(CONDITIONS),
 ) -> dict[str, list[ScrambledView]]:
     """Return the views of each condition, the same for every system.
 
@@ -57,9 +60,12 @@ def evaluation_views(
         encoder: Encoder of the texts.
         texts: The texts with their teacher.
         seed: Seed of the views.
+        conditions: Keys of ``CONDITIONS`` beside the clean views.
     """
     views = {"clean": [clean_view(text) for text in texts]}
     for place, (name, kinds) in enumerate(CONDITIONS.items()):
+        if name not in conditions:
+            continue
         generators = [np.random.default_rng([seed, place, n]) for n in range(len(texts))]
         views[name] = [
             encoder.view(n, [kinds[n % len(kinds)]], EVALUATION_RATE, rng)
@@ -141,9 +147,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--matching-steps", type=int, default=200)
     parser.add_argument("--prediction-steps", type=int, default=60)
     parser.add_argument(
+        "--stop-step", type=int, help="stop after this step of the schedule, for a limited time"
+    )
+    parser.add_argument(
         "--texts", type=int, nargs=3, default=(60, 260, 130), help="questions, requests, passages"
     )
     parser.add_argument("--dev-texts", type=int, nargs=3, default=(8, 20, 12))
+    parser.add_argument(
+        "--conditions", nargs="*", choices=list(CONDITIONS), default=list(CONDITIONS)
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
@@ -170,16 +182,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     digest = encoder.digest()
     run = folder / f"{config.objective}-{config.seed}"
     trainer = FrontTrainer(backbone, decoder, config, run)
-    trainer.run(taught, encoder.training_view)
+    trainer.run(taught, encoder.training_view, stop_step=options.stop_step)
     encoder, taught = taught_texts(backbone, decoder, "dev", options.dev_texts, folder)
-    views = evaluation_views(encoder, taught, config.seed)
-    report = {
+    report: dict[str, Any] = {
         "rate": EVALUATION_RATE,
         "texts": len(taught),
+        "steps": [trainer.step, config.steps],
         "training_cpu_seconds": round(trainer.cpu_seconds),
-        "base": evaluate_front(decoder, taught, views, None, config.scale),
-        "front": evaluate_front(decoder, taught, views, trainer.factors, config.scale),
     }
+    views = evaluation_views(encoder, taught, config.seed, options.conditions)
+    for name, factors in (("base", None), ("front", trainer.factors)):
+        report[name] = evaluate_front(decoder, taught, views, factors, config.scale)
     save_front(options.out, _card(backbone, config, digest, report), trainer.factors)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 

@@ -48,6 +48,6 @@ async def test_inputs_that_cannot_be_embedded_are_named(tmp_path: Path) -> None:
             ([[control]], r"inputs\[0\]: \d+ is a control token"),
         ):
             with pytest.raises(InvalidRequestError, match=message):
-                await embedder.embed(inputs)  # type: ignore[arg-type]
+                await embedder.embed(inputs)
         with pytest.raises(InvalidRequestError, match="dimensions: 33 is out of range; 1 to 32"):
             await embedder.embed(["a"], 33)

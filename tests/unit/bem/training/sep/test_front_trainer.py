@@ -62,10 +62,7 @@ def test_a_killed_run_goes_on_as_if_nothing_happened(tmp_path: Path) -> None:
     whole = trainer(tmp_path / "whole")
     wanted = whole.run(texts, draw)
     cut = trainer(tmp_path / "cut")
-    cut.folder.mkdir()
-    for _ in range(4):
-        cut.train_step(texts, draw)
-    cut._checkpoint()
+    cut.run(texts, draw, stop_step=4)
     cut.train_step(texts, draw)
     again = trainer(tmp_path / "cut")
     got = again.run(texts, draw)
