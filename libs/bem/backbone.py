@@ -57,6 +57,8 @@ class Backbone:
             does.
         attention_window: Tokens that a token attends to at most; None if there is no limit. The
             engine computes full attention, which is the same up to this context.
+        folded: Version of what was folded into the weights after loading, such as a surface
+            front; empty for the model as it was loaded.
     """
 
     model: Any
@@ -68,6 +70,7 @@ class Backbone:
     weight_format: WeightFormat = "fp32"
     kernels: Any = None
     attention_window: int | None = None
+    folded: str = ""
 
     @property
     def layers(self) -> Any:
@@ -78,12 +81,14 @@ class Backbone:
         """Return the version that responses carry: base model, weight format and adapter.
 
         Weight formats answer differently where two tokens are nearly equally likely, so an answer
-        is repeated by the same version only, such as ``3f0c8ad24b6e-int4+91d2c07be5f3``.
+        is repeated by the same version only, such as ``3f0c8ad24b6e-int4+91d2c07be5f3``. What was
+        folded into the weights comes after their format, ``3f0c8ad24b6e-fp32-7d10e5a94c02``.
 
         Args:
             adapter_version: Digest of an adapter version; empty for the base model.
         """
         base = f"{self.digest[:VERSION_CHARS]}-{self.weight_format}"
+        base += f"-{self.folded[:VERSION_CHARS]}" if self.folded else ""
         adapter = adapter_version[:VERSION_CHARS]
         return f"{base}+{adapter}" if adapter else base
 

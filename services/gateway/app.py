@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from bem_fleet.services.gateway import (
     adapter_routes,
+    embedding_routes,
     feedback,
     fleet_routes,
     generation,
@@ -75,8 +76,8 @@ def make_app(settings: GatewaySettings) -> FastAPI:
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
     for module in (
-        *(openai_routes, responses_routes, adapter_routes, memory_routes, mission_routes),
-        *(feedback, fleet_routes, token_routes, validation_routes, page_routes),
+        *(openai_routes, responses_routes, embedding_routes, adapter_routes, memory_routes),
+        *(mission_routes, feedback, fleet_routes, token_routes, validation_routes, page_routes),
     ):
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)

@@ -20,7 +20,7 @@ async def openai_client(router: str, **settings: Any) -> AsyncIterator[openai.As
         router: gRPC target of the router.
         settings: Further settings of the gateway.
     """
-    app = make_app(GatewaySettings(missions={"router": router}, **settings))
+    app = make_app(GatewaySettings(**{"missions": {"router": router}, **settings}))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as http,

@@ -21,6 +21,9 @@ from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 from bem_fleet.services.safety import build as sidecar
 from bem_fleet.services.safety import servicer as sidecar_servicer
 from bem_fleet.services.safety.settings import SafetySettings
+from bem_fleet.services.sep import build as sep
+from bem_fleet.services.sep import servicer as sep_servicer
+from bem_fleet.services.sep.settings import SepSettings
 from bem_fleet.services.validation import build as validation
 from bem_fleet.services.validation import servicer as validation_servicer
 from bem_fleet.services.validation.settings import ValidationSettings
@@ -108,21 +111,23 @@ async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Se
             upstream=router.address, scorer_socket=tmp_path / "none.sock", **common
         )
         plan = OrchestratorSettings(missions_dir=tmp_path / "missions", **common)
-        documents = MemorySettings(backbone="tiny", adapter_folder=tmp_path, rank=4, **common)
+        tiny = {"backbone": "tiny", "adapter_folder": tmp_path, "rank": 4, **common}
         running: list[Any] = [
             await start(guard, sidecar.build, sidecar_servicer.STATUS),
             await start(ValidationSettings(**common), validation.build, validation_servicer.STATUS),
             await start(plan, orchestrator.build, orchestrator_servicer.STATUS),
-            await start(documents, memory.build, memory_servicer.STATUS),
+            await start(MemorySettings(**tiny), memory.build, memory_servicer.STATUS),
+            await start(SepSettings(**tiny, front=tmp_path), sep.build, sep_servicer.STATUS),
         ]
         for one in running:
             stack.push_async_callback(one.stop)
         channels = [await stack.enter_async_context(open_channel(one.address)) for one in running]
         behind = ("router", "mission", "safety", "common")
+        own = {"validation": 1, "memory": 3, "sep": 4}
         names = {method.containing_service.full_name for method in rpc_methods(ROOT)}
         for name in names:
             package = name.split(".")[1] if name.startswith("bemfleet.") else "router"
-            index = 0 if package in behind else {"validation": 1, "memory": 3}.get(package, 2)
+            index = 0 if package in behind else own.get(package, 2)
             made.channels[name] = channels[index]
         await made.wait_for_mission()
         yield made

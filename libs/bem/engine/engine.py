@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from bem.adapters.bank import AdapterBank
 from bem.adapters.loaded import LoadedAdapter
@@ -183,6 +184,14 @@ class LLMEngine:
             requests: Requests of one adapter; ``bem.engine.score`` cuts many texts into batches.
         """
         return self._between_steps(lambda: self.core.scorer.score(requests))
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> Future[Tensor]:
+        """Return the pooled states ``[N, F]`` of one batch of texts, computed between two steps.
+
+        Args:
+            texts: Token ids of each text; ``bem.engine.embedding`` says how they are pooled.
+        """
+        return self._between_steps(lambda: self.core.embedder.pooled(texts))
 
     def adapter(self, name: str) -> LoadedAdapter | None:
         """Return the current version of an adapter; None if it is not loaded."""

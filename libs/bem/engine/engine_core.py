@@ -17,6 +17,7 @@ from bem.engine.client_shares import ClientShares
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps, EagerDecodeSteps, GraphDecodeSteps
 from bem.engine.decoder import Decoder
+from bem.engine.embedding import Embedder
 from bem.engine.kv_budget import KVBudget
 from bem.engine.kv_cache import KVCache
 from bem.engine.model_runner import ModelRunner
@@ -77,11 +78,11 @@ class EngineCore:
     ) -> None:
         self.context_tokens, self.mean_request_s = context_tokens, 1.0
         embedding: Tensor = backbone.model.model.embed_tokens.weight
-        slots = max_sequences + guests
+        slots, device = max_sequences + guests, embedding.device
         self.kv_cache = _kv_cache(backbone, slots, context_tokens, graphs=graphs)
         self.kv_budget, self.prefix_cache = KVBudget(kv_tokens), PrefixCache(prefix_bytes)
         self.decoder = Decoder(backbone, bank, self.kv_cache)
-        self.binding = AdapterBinding(bank, safety, embedding.device, composition, counters)
+        self.binding = AdapterBinding(bank, safety, device, composition, counters)
         self.blocks = self._block_transfer(counters)
         self.scheduler = Scheduler(
             slots=slots,
@@ -94,11 +95,16 @@ class EngineCore:
         )
         steps = _decode_steps(self.decoder, bank, self.kv_cache, graphs=graphs)
         self.runner = ModelRunner(self.decoder, steps, self.binding, embedding, counters)
-        self.scorer = Scorer(self.decoder, self.binding, context_tokens, embedding.device, safety)
+        self.scorer = Scorer(self.decoder, self.binding, context_tokens, device, safety)
         self.outputs = OutputProcessor(backbone, context_tokens, counters)
         self._embedding, self._counters = embedding, counters
-        self.set_cache(cache)
         self._root = _root_key(backbone, composition)
+        self.set_cache(cache)
+
+    @property
+    def embedder(self) -> Embedder:
+        """Pools states of texts; it holds none itself."""
+        return Embedder(self.decoder, self.context_tokens, self._embedding.device)
 
     def set_cache(self, cache: CacheSetting | None) -> None:
         """Use a cache policy for the prompts that become complete from now on; None for none."""

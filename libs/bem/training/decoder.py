@@ -93,6 +93,7 @@ class TrainingDecoder:
         self.compute_dtype, self.recompute = compute_dtype, recompute
         self.device: torch.device = backbone.model.device
         self.width: int = config.hidden_size
+        self.depth: int = config.num_hidden_layers
         self._inner, self._head = backbone.model.model, backbone.model.lm_head
         self._layers: dict[int, FrozenLayer] = {}
         self._norm_parameters = (

@@ -23,6 +23,8 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "guard": ("bem_fleet.guard.training",),
     "memory": ("bem_fleet.recipes.memory",),
     "sep": ("bem_fleet.recipes.sep",),
+    "sep-front": ("bem_fleet.recipes.sep_front",),
+    "sep-embedding": ("bem_fleet.recipes.sep_embedding",),
     "cache-policy": ("bem_fleet.recipes.cache_policy",),
     "online": ("bem_fleet.recipes.online", "train"),
     "own-data": ("bem_fleet.recipes.own_data", "train"),

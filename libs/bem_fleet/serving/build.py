@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from bem.backbone import Backbone
 from bemfleet.mission.v1 import mission_pb2_grpc
 from fleet import mission as contract
 from fleet.server import App
@@ -20,6 +21,7 @@ async def build_mission(
     service: ServiceDescriptor,
     holder: HostHolder,
     on_loaded: Callable[[EngineHost], None] = lambda host: None,  # noqa: ARG005
+    prepare: Callable[[Backbone], Backbone] = lambda loaded: loaded,
 ) -> None:
     """Serve the mission contract, load the model in the background and report readiness.
 
@@ -30,6 +32,7 @@ async def build_mission(
         service: Descriptor of the mission's own service.
         holder: Receives the host once the model is loaded.
         on_loaded: Called with the host before the mission reports readiness.
+        prepare: Changes the verified base model before the engine takes it.
     """
     mission_pb2_grpc.add_MissionServiceServicer_to_server(
         contract.MissionServicer(name, service, holder.get), app.server
@@ -39,7 +42,7 @@ async def build_mission(
         await app.register_service(each)
 
     async def become_ready() -> None:
-        host = await asyncio.to_thread(load_host, settings)
+        host = await asyncio.to_thread(load_host, settings, prepare)
         holder.host = host
         on_loaded(host)
         app.on_stop(host.close)

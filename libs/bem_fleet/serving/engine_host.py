@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -116,7 +116,7 @@ class EngineHost:
             AdapterNotFoundError: The model is not loaded.
         """
         adapter = self._adapter(model)
-        ids = self._prompt_ids(prompt, max_tokens)
+        ids = self.prompt_ids(prompt, max_tokens)
         request = GenerationRequest(
             prompt_ids=tuple(ids),
             sampling=Sampling(temperature=0.0),
@@ -126,6 +126,31 @@ class EngineHost:
             client=principal.get().name,
         )
         return await self._run(request)
+
+    def prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
+        """Return the token ids of a user message in the chat template, ready for an answer.
+
+        Args:
+            prompt: Text of the user message.
+            max_tokens: Tokens of the answer that must fit beside it.
+
+        Raises:
+            InvalidRequestError: The prompt is empty or does not fit the context.
+        """
+        if not prompt.strip():
+            raise InvalidRequestError("prompt", "is empty; write one user message")
+        encoder = PromptEncoder(self.backbone.tokenizer)
+        if self.backbone.tokenizer.chat_template:
+            ids = encoder.encode_chat([{"role": "user", "content": prompt}])
+        else:  # a model without a template continues the prompt as it is
+            ids = encoder.encode_text(prompt)
+        limit = self.context_tokens - max_tokens
+        if len(ids) > limit:
+            raise InvalidRequestError(
+                "prompt",
+                f"has {len(ids)} tokens; at most {limit} fit beside max_tokens; shorten it",
+            )
+        return ids
 
     async def close(self) -> None:
         """Finish accepted requests, then end the engine's thread."""
@@ -175,22 +200,6 @@ class EngineHost:
         known = [self.backbone.name, *(adapter.name for adapter in self.engine.adapters())]
         raise AdapterNotFoundError(model, known)
 
-    def _prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
-        if not prompt.strip():
-            raise InvalidRequestError("prompt", "is empty; write one user message")
-        encoder = PromptEncoder(self.backbone.tokenizer)
-        if self.backbone.tokenizer.chat_template:
-            ids = encoder.encode_chat([{"role": "user", "content": prompt}])
-        else:  # a model without a template continues the prompt as it is
-            ids = encoder.encode_text(prompt)
-        limit = self.context_tokens - max_tokens
-        if len(ids) > limit:
-            raise InvalidRequestError(
-                "prompt",
-                f"has {len(ids)} tokens; at most {limit} fit beside max_tokens; shorten it",
-            )
-        return ids
-
 
 class HostHolder:
     """Engine host of a service that is reachable before its model is loaded."""
@@ -209,8 +218,15 @@ class HostHolder:
         return self.host
 
 
-def load_host(settings: EngineSettings) -> EngineHost:
-    """Load base model and adapters and start the engine; blocks for seconds."""
+def load_host(
+    settings: EngineSettings, prepare: Callable[[Backbone], Backbone] = lambda loaded: loaded
+) -> EngineHost:
+    """Load base model and adapters and start the engine; blocks for seconds.
+
+    Args:
+        settings: Settings of model and engine.
+        prepare: Changes the verified base model before adapter sites are installed in it.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
     backbone = load_verified_backbone(
@@ -219,6 +235,7 @@ def load_host(settings: EngineSettings) -> EngineHost:
         cache=settings.cache,
         context_tokens=settings.context_tokens,
     )
+    backbone = prepare(backbone)
     bank = open_bank(
         backbone,
         first_layer=settings.first_layer,

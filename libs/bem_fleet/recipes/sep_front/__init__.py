@@ -1,0 +1,1 @@
+"""Training recipe of the surface front of mission sep."""
