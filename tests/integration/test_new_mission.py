@@ -230,7 +230,7 @@ def test_chart_renders_it(checkout: Checkout) -> None:
     assert callers == {"gateway", "inference-test", "orchestrator", "validation"}
     assert ("PodMonitor", full) in named
     assert ("ConfigMap", full) in named
-    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "router", NAME}
+    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "online", "router", NAME}
     assert ("Service", full) in named
 
 
@@ -271,7 +271,7 @@ def test_it_answers_through_the_gateway(fleet: Fleet) -> None:
     listed = json.loads(fleet.get("GATEWAY_PORT", "/v1/missions"))["data"]
 
     assert "Paris" in answer["text"]
-    assert {one["id"] for one in listed} == {"memory", "router", NAME}
+    assert {one["id"] for one in listed} == {"memory", "online", "router", NAME}
 
 
 def test_it_is_scraped(fleet: Fleet) -> None:
