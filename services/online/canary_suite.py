@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from bem.online.codebook import Codebook, Condition
+from bem.online.codebook import Codebook, CodebookSettings, Condition
 from bem.online.feedback import FeedbackExample
 from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.instruction_families import family_items, instruction_families
@@ -114,7 +114,7 @@ def without_safety_prompts(codebook: Codebook, items: Sequence[SuiteItem]) -> Co
     if not codebook.conditions or not states:
         return codebook
     nearest = min(codebook.nearest(state) for state in states)
-    reach = min(codebook.settings.reach, _MARGIN * nearest)
+    reach = min(CodebookSettings().reach, _MARGIN * nearest)
     settings = replace(codebook.settings, reach=reach)
     return Codebook(codebook.whitening, codebook.unrelated, codebook.conditions, settings)
 

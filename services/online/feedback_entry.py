@@ -8,7 +8,7 @@ from bem_fleet.feedback.scrubber import FeedbackScrubber
 from bem_fleet.services.online.settings import OnlineSettings
 from bemfleet.safety.v1 import safety_pb2_grpc
 from fleet import logs
-from fleet.access.principal import Principal, principal
+from fleet.access.principal import Principal
 from fleet.certificates import certificates_of
 from fleet.clients import open_channel
 from fleet.errors import FailedPreconditionError, InvalidArgumentError
@@ -33,11 +33,14 @@ class FeedbackEntry:
         stub = safety_pb2_grpc.SafetyServiceStub(self._channel)
         self._scrubber = FeedbackScrubber(stub, settings.feedback_key_file)
 
-    async def submit(self, written: Feedback, idempotency_key: str = "") -> Receipt:
+    async def submit(
+        self, written: Feedback, caller: Principal, idempotency_key: str = ""
+    ) -> Receipt:
         """Scrub feedback, append it, and return its receipt once it is on disk.
 
         Args:
             written: What a person wrote.
+            caller: Owner of the API key that sent it.
             idempotency_key: The same key stores once; empty stores in any case.
 
         Raises:
@@ -52,7 +55,6 @@ class FeedbackEntry:
                 "safety_address: no sidecar is set that removes personal data; send feedback to "
                 "POST /v1/feedback of the gateway"
             )
-        caller = principal.get()
         record = await self._scrubber.scrub(written, caller, logs.request_id.get())
         once = self._scrubber.once_key(caller, idempotency_key or None)
         return await self._intake.submit(record, once)

@@ -13,11 +13,11 @@ from bem.errors import BemError
 from bem_fleet.feedback.consumer import FeedbackConsumer
 from bem_fleet.services.online.learning import Learning
 from bem_fleet.services.online.metrics import FAILED, LEARNS, ROLLBACKS
-from bem_fleet.services.online.version_record import LEARNER, VersionRecord, VersionState
+from bem_fleet.services.online.version_record import BASE, LEARNER, VersionRecord, VersionState
 from bem_fleet.services.online.version_rollout import VersionRollout
 from bem_fleet.services.online.version_watch import LikelihoodWatch
 from fleet import logs
-from fleet.errors import FleetError, UnavailableError
+from fleet.errors import FailedPreconditionError, FleetError, NotFoundError, UnavailableError
 
 _LOG = logs.get("online.loop")
 _LEASE_ROUNDS = 10
@@ -90,14 +90,21 @@ class LearnerLoop:
         store = self._rollout.store
         live = await store.live()
         if live and (reason := await self._should_be_taken_back(live)):
-            record = await store.record(live)
-            await self._rollout.restore(record.parent, LEARNER, reason)
+            await self._take_back(live, reason)
             ROLLBACKS.labels(reason.partition(":")[0]).inc()
             return None
         made = await self._learning.next_version()
         if made is None or made.state is not VersionState.SHADOW or await store.is_held():
             return made
         return await self._rollout.promote(made.number, LEARNER, "passed the gate")
+
+    async def _take_back(self, live: int, reason: str) -> None:
+        """Restore the parent of the live version; the base model if the parent is withdrawn."""
+        record = await self._rollout.store.record(live)
+        try:
+            await self._rollout.restore(record.parent, LEARNER, reason)
+        except (FailedPreconditionError, NotFoundError):
+            await self._rollout.restore(BASE, LEARNER, f"{reason}; its parent is withdrawn")
 
     async def _should_be_taken_back(self, live: int) -> str:
         if alarm := self._watch.alarm():
@@ -113,6 +120,10 @@ class LearnerLoop:
                 made, self.problem = None, str(err)
                 FAILED.labels(type(err).__name__).inc()
                 _LOG.warning("nothing was learned", reason=self.problem)
+            except Exception as err:  # noqa: BLE001 - requests are served whatever a lesson does
+                made, self.problem = None, f"a lesson failed ({type(err).__name__}); see the log"
+                FAILED.labels(type(err).__name__).inc()
+                _LOG.error("a lesson failed", exc_info=err)
             if made is None:
                 await asyncio.sleep(self._poll_s)
 

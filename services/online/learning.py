@@ -43,6 +43,7 @@ from bem_fleet.services.online.version_record import (
 from bem_fleet.services.online.version_store import VersionStore
 from bem_fleet.services.online.version_watch import regret
 from fleet import logs
+from fleet.errors import FleetError
 
 _LOG = logs.get("online.learning")
 _ANSWER_TOKENS = 24
@@ -161,7 +162,7 @@ class Learning:
         """
         records, live = await self._store.records(), await self._store.live()
         lacks: dict[str, tuple[int, str]] = {}
-        found: tuple[Family, Standing] | None = None
+        found: tuple[Family, Standing] | None = None  # the first one that is ready
         for name in await self._events.families():
             family = await self._events.family(name)
             standing = standing_of(name, records, live)
@@ -170,7 +171,17 @@ class Learning:
             if not lack and found is None:
                 found = family, standing
         self.lacks = lacks
-        return await self._learn(live, *found) if found else None
+        if found is None:
+            return None
+        family, standing = found
+        try:
+            return await self._learn(live, family, standing)
+        except FleetError:
+            raise
+        except Exception:
+            # The same events would fail again, and other families wait behind them.
+            self._useless[family.name] = frozenset(one.identifier for one in family.events)
+            raise
 
     async def regretted(self, record: VersionRecord) -> str:
         """Return why feedback that arrived after a version speaks against it; empty if not.

@@ -19,6 +19,9 @@ DECISIONS = Counter(
     "bem_online_decisions_total", "Changes of the live version and forgettings.", ["action"]
 )
 ROLLBACKS = Counter("bem_online_rollbacks_total", "Versions taken back by themselves.", ["reason"])
+# Series that exist from the start: an alert on their increase sees the first one.
+for _reason in ("drift", "feedback"):
+    ROLLBACKS.labels(_reason)
 LEARN_SECONDS = Histogram(
     "bem_online_learn_seconds",
     "Time to learn and judge one version.",

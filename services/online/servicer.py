@@ -3,6 +3,7 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from bemfleet.online.v1 import online_pb2 as pb
 from bemfleet.online.v1 import online_pb2_grpc as rpc
 from fleet.access.principal import Principal, Role, principal
 from fleet.errors import FailedPreconditionError, InvalidArgumentError, StatusTable
+from fleet.wire import TENANT
 from grpc import aio
 
 MAX_TOKENS, DEFAULT_TOKENS = 256, 64
@@ -69,7 +71,7 @@ class OnlineServicer(rpc.OnlineServiceServicer):
     async def Feedback(
         self,
         request: pb.FeedbackRequest,
-        context: Context[Any, Any],  # noqa: ARG002 - the signature is gRPC's
+        context: Context[Any, Any],
     ) -> pb.FeedbackResponse:
         """Scrub feedback and append it to the queue."""
         written = Feedback(
@@ -84,13 +86,13 @@ class OnlineServicer(rpc.OnlineServiceServicer):
             user=request.user or None,
             consent=request.consent,
         )
-        receipt = await self._entry.submit(written, request.idempotency_key)
+        receipt = await self._entry.submit(written, _caller(context), request.idempotency_key)
         return pb.FeedbackResponse(id=receipt.identifier, repeated_key=receipt.repeated)
 
     async def Explain(
         self,
         request: pb.ExplainRequest,
-        context: Context[Any, Any],  # noqa: ARG002
+        context: Context[Any, Any],  # noqa: ARG002 - the signature is gRPC's
     ) -> pb.ExplainResponse:
         """Say which feedback changed an answer."""
         if request.WhichOneof("subject") is None:
@@ -218,6 +220,15 @@ class OnlineServicer(rpc.OnlineServiceServicer):
         if self.learner is None:
             raise FailedPreconditionError(f"bank: {self.problem}")
         return self.learner
+
+
+def _caller(context: Context[Any, Any]) -> Principal:
+    """Return the caller with the tenant that the sidecar states on the unix socket."""
+    caller = principal.get()
+    if caller.has_key or caller.role is not Role.OPERATOR:
+        return caller
+    tenant = dict(context.invocation_metadata() or ()).get(TENANT, "")
+    return replace(caller, tenant=str(tenant))
 
 
 def _reason(text: str) -> str:

@@ -68,7 +68,7 @@ class VersionRollout:
         """Serve the live version; return its number.
 
         Raises:
-            BemError: Its codes cannot be served; the earlier version is served on.
+            BemError: The codes cannot be served; the earlier version is served on.
             UnavailableError: Redis does not answer.
         """
         async with self._installing:
@@ -102,7 +102,7 @@ class VersionRollout:
                     f"version: {number} was learned from {record.parent}, and {live} is live; "
                     "restore its parent first, or wait for the next version"
                 )
-            lineage = await self._checked(record)
+            lineage = await self._valid_lineage(record)
             made = record.decided("promote", by, reason, VersionState.LIVE)
             await self.store.switch(
                 number,
@@ -136,7 +136,7 @@ class VersionRollout:
                         f"version: {number} is {record.state}; only a version that was live is "
                         "restored"
                     )
-                forgotten = (await self._checked(record)).forgotten
+                forgotten = (await self._valid_lineage(record)).forgotten
                 records.append(record.decided("restore", by, reason, VersionState.LIVE))
             ended = await self._ended(live, VersionState.ROLLED_BACK, reason, by)
             await self.store.switch(number, *records, *ended, expected=live, forgotten=forgotten)
@@ -203,7 +203,7 @@ class VersionRollout:
         )
         return stored.number
 
-    async def _checked(self, record: VersionRecord) -> Lineage:
+    async def _valid_lineage(self, record: VersionRecord) -> Lineage:
         """Return the lineage of a record as of now; it is withdrawn if users were forgotten."""
         try:
             return await self._forgetter.check_lineage(_lineage(record))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bem_fleet.feedback.intake import Receipt
+from bem_fleet.feedback.record import Feedback
 from bem_fleet.services.online.answering import Answer, AnsweringHolder
 from bem_fleet.services.online.servicer import OnlineServicer
 from bemfleet.online.v1 import online_pb2 as pb
+from fleet.access.principal import SOCKET_PEER, Principal, principal
 from fleet.errors import FailedPreconditionError, InvalidArgumentError, UnavailableError
+from fleet.wire import TENANT
 
 CONTEXT: Any = SimpleNamespace(time_remaining=lambda: None)
 
@@ -55,6 +60,25 @@ async def test_without_a_bank_the_status_says_so() -> None:
             await call
 
     assert status.not_learning == "nothing is learned"
+
+
+async def test_tenant_of_feedback_is_what_the_sidecar_states() -> None:
+    """On the unix socket it makes the pseudonym that the gateway would make."""
+    sent = []
+
+    async def submit(written: Feedback, caller: Principal, once: str) -> Receipt:
+        sent.append((written.correction, caller.name, caller.tenant, once))
+        return Receipt("1-0", repeated=False)
+
+    made = OnlineServicer(AnsweringHolder(), SimpleNamespace(submit=submit))  # type: ignore[arg-type]
+    context: Any = SimpleNamespace(invocation_metadata=lambda: ((TENANT, "acme"),))
+    token = principal.set(replace(SOCKET_PEER, name="web"))
+    request = pb.FeedbackRequest(answer_id="a", correction="b", idempotency_key="k")
+    response = await made.Feedback(request, context)
+    principal.reset(token)
+
+    assert response.id == "1-0"
+    assert sent == [("b", "web", "acme", "k")]
 
 
 async def test_limits_are_named_and_a_loading_model_is_unavailable() -> None:
