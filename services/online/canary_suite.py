@@ -131,7 +131,7 @@ async def compare(
     Args:
         live: Conditions of the live version.
         candidate: Conditions of the version to judge.
-        items: Suite.
+        items: Prompts of the suite with their states.
         reply: Returns tokens of a prompt and its answer.
         divergence: Compares two codes.
     """

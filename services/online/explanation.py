@@ -49,7 +49,7 @@ async def explain(
     """Return which feedback changed an answer.
 
     Args:
-        store: Versions.
+        store: Versions in Redis.
         events: Events of the feedback queue.
         version: Version that answered.
         condition: Condition that the prompt met; empty for none.

@@ -37,7 +37,7 @@ class LearnerHost:
     """Learner of a process.
 
     Attributes:
-        artifact: Bank.
+        artifact: Bank that was read.
         rollout: Decisions about versions.
         events: Events of the feedback queue.
         keys: States of prompts.

@@ -130,7 +130,7 @@ class Learning:
     """Learns families of feedback.
 
     Args:
-        store: Versions.
+        store: Versions in Redis.
         events: Events of the feedback queue.
         parts: Parts of the model.
         limits: When something is learned, and what passes.

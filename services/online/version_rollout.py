@@ -40,13 +40,13 @@ class VersionRollout:
     """Decisions about versions.
 
     Args:
-        store: Versions.
+        store: Versions in Redis.
         forgetter: Forgets users and checks lineages.
         answering: Receives what is served.
         adapters: Loads the codes of a version.
 
     Attributes:
-        store: Versions.
+        store: Versions in Redis.
         on_forgotten: Called after a user was forgotten.
         on_promoted: Called with the condition that a promoted version changed.
     """

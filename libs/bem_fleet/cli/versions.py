@@ -29,7 +29,7 @@ app = typer.Typer(
 
 
 @dataclass(frozen=True)
-class _Mission:
+class _OnlineMission:
     address: str
 
 
@@ -40,7 +40,7 @@ def _options(
         str, typer.Option(help="host:port of the mission's sidecar")
     ] = "127.0.0.1:50061",
 ) -> None:
-    ctx.obj = _Mission(address)
+    ctx.obj = _OnlineMission(address)
 
 
 @app.command("list")
