@@ -53,8 +53,8 @@ def list_versions(
     def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
         request = pb.VersionsRequest(limit=limit)
         found = mission.Versions(request, timeout=_TIMEOUT_S, metadata=key)
-        rows = [("version", "from", "state", "events", "condition", "time", "by", "reason")]
-        rows += [_row(one) for one in found.versions]
+        heading = ("version", "from", "state", "events", "condition", "time", "by", "reason")
+        rows = [heading, *(_row(one) for one in found.versions)]
         held = "; promotions are held" if found.held else ""
         return f"{format_table(rows)}\nlive: {found.live or 'base model'}{held}"
 

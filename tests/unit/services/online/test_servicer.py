@@ -85,22 +85,21 @@ async def test_limits_are_named_and_a_loading_model_is_unavailable() -> None:
     """The error names the field; without a model the caller is told to retry."""
     made = servicer()
     reason, pseudonym = "a" * 201, "0" * 32 + "-" + "1" * 32
-    for call, field in (
+    early: tuple[tuple[Any, str], ...] = (
         (made.Generate(pb.GenerateRequest(prompt="a", max_tokens=0), CONTEXT), "max_tokens"),
         (made.Versions(pb.VersionsRequest(limit=0), CONTEXT), "limit"),
         (made.Restore(pb.RestoreRequest(version=-1), CONTEXT), "version"),
         (made.Explain(pb.ExplainRequest(), CONTEXT), "subject"),
         (made.Explain(pb.ExplainRequest(answer_id="x"), CONTEXT), "answer_id"),
-    ):
-        with pytest.raises(InvalidArgumentError, match=f"^{field}: "):
-            await call
+    )
     made.learner = SimpleNamespace(rollout=SimpleNamespace(promote=None, forget=None))  # type: ignore[assignment]
-    for call, field in (
+    late: tuple[tuple[Any, str], ...] = (
         (made.Promote(pb.PromoteRequest(version=1, reason=reason), CONTEXT), "reason"),
         (made.Forget(pb.ForgetRequest(), CONTEXT), "client"),
         (made.Forget(pb.ForgetRequest(pseudonym="x"), CONTEXT), "pseudonym"),
         (made.Forget(pb.ForgetRequest(pseudonym=pseudonym, user="a"), CONTEXT), "pseudonym"),
-    ):
+    )
+    for call, field in (*early, *late):
         with pytest.raises(InvalidArgumentError, match=f"^{field}: "):
             await call
     loading = OnlineServicer(AnsweringHolder(), None)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import pytest
 import redis
 import torch
 from bem.errors import ArtifactTamperedError
-from bem.online.codebook import make_condition
+from bem.online.codebook import Codebook, make_condition
 from bem_fleet.services.online.version_record import VersionState
 from fleet.errors import FailedPreconditionError, NotFoundError
 from fleet.testing import RedisServer
@@ -16,7 +16,7 @@ from fleet.testing import RedisServer
 from tests.unit.services.online.hosts import FAMILY, bank, code, record, version_store
 
 
-def book(seed: int = 0):  # noqa: ANN201 - a codebook
+def book(seed: int = 0) -> Codebook:
     """Return a codebook with one condition."""
     keys = torch.randn(8, 8, generator=torch.Generator().manual_seed(seed))
     return bank().empty_codebook().with_condition(make_condition(FAMILY, keys, code(seed)))

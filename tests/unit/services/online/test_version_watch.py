@@ -7,8 +7,9 @@ from bem.online.codebook import Condition
 from bem.online.feedback import FeedbackExample
 from bem_fleet.services.online.version_watch import LikelihoodWatch, regret
 
+from tests.support.tiny_bank import WIDTH
 from tests.unit.services.online.hosts import FAMILY, code, example
-from tests.unit.services.online.test_code_learning import MODEL, WIDTH
+from tests.unit.services.online.test_code_learning import MODEL
 
 CONDITION = Condition(FAMILY, torch.zeros(4), 1.0, torch.zeros(8))
 
