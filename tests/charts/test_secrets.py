@@ -132,7 +132,7 @@ def test_external_redis_may_have_users_too() -> None:
         for found in (shared, own)
     ]
 
-    services = {"gateway", "memory", "orchestrator", "router", "validation", "witness"}
+    services = {"gateway", "memory", "online", "orchestrator", "router", "validation", "witness"}
     assert keys == [{"url"}, services]
 
 

@@ -69,6 +69,20 @@ def ask_memory(release: Release) -> dict[str, Any]:
     return outcome
 
 
+def ask_online(release: Release) -> dict[str, Any]:
+    """Ask mission online a question, and return its answer."""
+    with release.port_forward("gateway", 8080) as port:
+        response = httpx.post(
+            f"http://127.0.0.1:{port}/v1/missions/online/Generate",
+            json={"prompt": "When does the harbour open?", "max_tokens": 4},
+            headers=release.headers(),
+            timeout=120,
+        )
+    response.raise_for_status()
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
 def give_feedback(release: Release) -> str:
     """Send positive feedback and return the id of its stream record."""
     with release.port_forward("gateway", 8080) as port:

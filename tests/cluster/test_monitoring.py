@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from tests.cluster.client import ask_memory, chat, complete, give_feedback, send_continuously
+from tests.cluster.client import (
+    ask_memory,
+    ask_online,
+    chat,
+    complete,
+    give_feedback,
+    send_continuously,
+)
 from tests.cluster.kubernetes_cli import CLUSTER_TOOL, Release, run, wait_for
 from tests.cluster.prometheus import Prometheus, panel_queries
 
@@ -31,6 +38,13 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_safety_policy_reloads_total",
     "bem_fleet_certificate_reloads_total",
     "bem_safety_scorer_restarts_total",
+    # Online learning begins with a quorum of feedback, and with a bank.
+    "bem_feedback_processed_total",
+    "bem_online_answers_total",
+    "bem_online_decisions_total",
+    "bem_online_drift_alarms_total",
+    "bem_online_learn_failures_total",
+    "bem_online_versions_total",
 }
 
 
@@ -54,6 +68,7 @@ def _use(release: Release) -> None:
     complete(release, "passage-qa")
     complete(release, "router")
     ask_memory(release)
+    ask_online(release)
     give_feedback(release)
     send_continuously(release, 15, chat(max_tokens=4))
 

@@ -15,6 +15,9 @@ from bem_fleet.cli import main
 from bem_fleet.services.memory import build as memory
 from bem_fleet.services.memory import servicer as memory_servicer
 from bem_fleet.services.memory.settings import MemorySettings
+from bem_fleet.services.online import build as online
+from bem_fleet.services.online import servicer as online_servicer
+from bem_fleet.services.online.settings import OnlineSettings
 from bem_fleet.services.orchestrator import build as orchestrator
 from bem_fleet.services.orchestrator import servicer as orchestrator_servicer
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
@@ -93,7 +96,7 @@ class Servers:
 
 @pytest.fixture
 async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Servers]:
-    """A tiny router behind its sidecar, validation, orchestrator, and memory by itself."""
+    """A tiny router behind its sidecar, validation, orchestrator, memory and online."""
     keys = write_access_keys(tmp_path / "keys", USER)
     common: dict[str, Any] = {
         "address": "127.0.0.1:0",
@@ -111,13 +114,23 @@ async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Se
             upstream=router.address, scorer_socket=tmp_path / "none.sock", **common
         )
         plan = OrchestratorSettings(missions_dir=tmp_path / "missions", **common)
+<<<<<<< HEAD
         tiny = {"backbone": "tiny", "adapter_folder": tmp_path, "rank": 4, **common}
+=======
+        documents = MemorySettings(backbone="tiny", adapter_folder=tmp_path, rank=4, **common)
+        learner = OnlineSettings(backbone="tiny", adapter_folder=tmp_path, rank=4, **common)
+>>>>>>> x-on
         running: list[Any] = [
             await start(guard, sidecar.build, sidecar_servicer.STATUS),
             await start(ValidationSettings(**common), validation.build, validation_servicer.STATUS),
             await start(plan, orchestrator.build, orchestrator_servicer.STATUS),
+<<<<<<< HEAD
             await start(MemorySettings(**tiny), memory.build, memory_servicer.STATUS),
             await start(SepSettings(**tiny, front=tmp_path), sep.build, sep_servicer.STATUS),
+=======
+            await start(documents, memory.build, memory_servicer.STATUS),
+            await start(learner, online.build, online_servicer.STATUS),
+>>>>>>> x-on
         ]
         for one in running:
             stack.push_async_callback(one.stop)
@@ -127,6 +140,10 @@ async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Se
         names = {method.containing_service.full_name for method in rpc_methods(ROOT)}
         for name in names:
             package = name.split(".")[1] if name.startswith("bemfleet.") else "router"
+<<<<<<< HEAD
+=======
+            own = {"validation": 1, "memory": 3, "online": 4}
+>>>>>>> x-on
             index = 0 if package in behind else own.get(package, 2)
             made.channels[name] = channels[index]
         await made.wait_for_mission()

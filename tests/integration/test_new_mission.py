@@ -230,7 +230,11 @@ def test_chart_renders_it(checkout: Checkout) -> None:
     assert callers == {"gateway", "inference-test", "orchestrator", "validation"}
     assert ("PodMonitor", full) in named
     assert ("ConfigMap", full) in named
+<<<<<<< HEAD
     assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "router", "sep", NAME}
+=======
+    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "online", "router", NAME}
+>>>>>>> x-on
     assert ("Service", full) in named
 
 
@@ -271,7 +275,11 @@ def test_it_answers_through_the_gateway(fleet: Fleet) -> None:
     listed = json.loads(fleet.get("GATEWAY_PORT", "/v1/missions"))["data"]
 
     assert "Paris" in answer["text"]
+<<<<<<< HEAD
     assert {one["id"] for one in listed} == {"memory", "router", "sep", NAME}
+=======
+    assert {one["id"] for one in listed} == {"memory", "online", "router", NAME}
+>>>>>>> x-on
 
 
 def test_it_is_scraped(fleet: Fleet) -> None:

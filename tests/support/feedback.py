@@ -87,7 +87,8 @@ def _between(text: str, start: str) -> str:
 
 def everything(url: str) -> Iterator[str]:
     """Yield every key of Redis and every value in it, pending lists of consumers included."""
-    with redis.Redis.from_url(url, decode_responses=True) as store:
+    options = {"decode_responses": True, "encoding_errors": "replace"}  # some values are binary
+    with redis.Redis.from_url(url, **options) as store:
         readers: dict[str, Any] = {
             "string": store.get,
             "hash": store.hgetall,

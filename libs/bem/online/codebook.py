@@ -155,6 +155,19 @@ class Codebook:
         # A NaN is below nothing.
         return self.conditions[best] if float(scores[best]) < self.threshold else None
 
+    def nearest(self, state: Tensor) -> float:
+        """Return the distance of a prompt from the relatively nearest condition, in its scales.
+
+        Args:
+            state: ``[D]`` pooled state of the prompt at the feature layer.
+
+        Raises:
+            InvalidSettingError: There is no condition.
+        """
+        if not self.conditions:
+            raise InvalidSettingError("conditions: there is none; ask a codebook that has one")
+        return float(self._scores(self.whitening.keys(state)[None], self.conditions)[0].min())
+
     def with_condition(self, condition: Condition) -> "Codebook":
         """Return a codebook with one condition more, or with its namesake replaced."""
         kept = [one for one in self.conditions if one.name != condition.name]

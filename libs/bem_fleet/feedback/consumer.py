@@ -21,7 +21,7 @@ from bem_fleet.feedback.dead_letters import DeadLetters
 from bem_fleet.feedback.event_store import EventStore
 from bem_fleet.feedback.limits import ProcessorLimits
 from bem_fleet.feedback.processor import FamilyOf, effect_of, family_by_prompt
-from bem_fleet.feedback.record import parse_record
+from bem_fleet.feedback.record import FeedbackRecord, parse_record
 from bem_fleet.feedback.redis_keys import GROUP, STREAM
 
 _LOG = logs.get("feedback.consumer")
@@ -209,7 +209,7 @@ class FeedbackConsumer:
             await self._bury(entry, reason, deliveries)
             return
         try:
-            effect = effect_of(identifier, record, self._family_of)
+            effect = effect_of(identifier, record, await self._family(record))
         except Exception as err:  # noqa: BLE001 - tried again, then a dead letter with its type
             kind = type(err).__name__
             metrics.FAILED.labels(kind).inc()
@@ -220,6 +220,13 @@ class FeedbackConsumer:
                 await self._bury(entry, reason, deliveries)
             return
         metrics.PROCESSED.labels(await self.store.apply(identifier, effect)).inc()
+
+    async def _family(self, record: FeedbackRecord) -> str:
+        """Return the family of a record; empty without consent, where nothing is kept."""
+        if not record.consent:
+            return ""
+        found = self._family_of(record)
+        return found if isinstance(found, str) else await found
 
     async def _bury(self, entry: Entry, reason: str, deliveries: int) -> None:
         outcome = await self.dead_letters.bury(*entry, reason, deliveries)

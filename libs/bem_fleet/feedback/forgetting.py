@@ -126,16 +126,24 @@ class Forgetter:
             UnavailableError: Redis does not answer.
         """
         number = await self._pipe.call("GET", f"{self._stream}:forgotten")
-        newer = await self._pipe.call(
-            "ZRANGEBYSCORE", f"{self._stream}:tombstones", f"({lineage.forgotten}", "+inf"
-        )
-        gone = sorted(lineage.events & {one.decode() for one in newer})
+        gone = sorted(await self.gone(lineage))
         if gone:
             raise FailedPreconditionError(
                 f"lineage: {len(gone)} of its {len(lineage.events)} events were forgotten, such as "
                 f"{', '.join(gone[:_NAMED])}; make the version anew without them"
             )
         return Lineage(lineage.events, int(number or 0))
+
+    async def gone(self, lineage: Lineage) -> frozenset[str]:
+        """Return the events of a lineage that were forgotten since they were read.
+
+        Raises:
+            UnavailableError: Redis does not answer.
+        """
+        newer = await self._pipe.call(
+            "ZRANGEBYSCORE", f"{self._stream}:tombstones", f"({lineage.forgotten}", "+inf"
+        )
+        return lineage.events & {one.decode() for one in newer}
 
     async def rewrite_file(self) -> None:
         """Let Redis write its append-only file anew, without what was removed, and wait for it.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bem_fleet.feedback.record import FeedbackRecord
@@ -17,8 +17,12 @@ _EVENT_FIELDS = (
     *("tags", "session", "received_unix_ms"),
 )
 
-FamilyOf = Callable[[FeedbackRecord], str]
-"""Returns the family of a record: the name of what a change by it would change."""
+FamilyOf = Callable[[FeedbackRecord], str | Awaitable[str]]
+"""Returns the family of a record: the name of what a change by it would change.
+
+Records of one batch are named in the order of the stream: an asynchronous function that lets one
+call in at a time sees them so.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def family_by_prompt(record: FeedbackRecord) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def effect_of(identifier: str, record: FeedbackRecord, family_of: FamilyOf) -> Effect:
+def effect_of(identifier: str, record: FeedbackRecord, family: str) -> Effect:
     """Return the effect of an entry.
 
     Without consent the entry counts and nothing of it is kept.
@@ -58,14 +62,13 @@ def effect_of(identifier: str, record: FeedbackRecord, family_of: FamilyOf) -> E
         identifier: Id of the entry. The sample of a full family depends on nothing else, so that
             the same stream gives the same sample in any order.
         record: Record of the entry.
-        family_of: Function that names the family.
+        family: Name of its family; not read without consent.
 
     Raises:
         ValueError: The name of the family is malformed.
     """
     if not record.consent:
         return Effect(record)
-    family = family_of(record)
     if not FAMILY.fullmatch(family):
         raise ValueError(
             f"family: {family[:80]!r} is no name; 1 to 64 lower-case letters, digits and hyphens"

@@ -2,7 +2,11 @@
 
 import asyncio
 import time
+<<<<<<< HEAD
 from collections.abc import Callable, Sequence
+=======
+from collections.abc import AsyncGenerator, Sequence
+>>>>>>> x-on
 from dataclasses import dataclass
 
 import torch
@@ -115,17 +119,62 @@ class EngineHost:
             InvalidRequestError: The prompt is empty or does not fit the context.
             AdapterNotFoundError: The model is not loaded.
         """
+        return await self.run(
+            self.request(prompt, model=model, max_tokens=max_tokens, deadline=deadline)
+        )
+
+    def request(
+        self, prompt: str, *, model: str = "", max_tokens: int = 64, deadline: float | None = None
+    ) -> GenerationRequest:
+        """Return the greedy request of a user message; arguments and errors as in ``generate``."""
         adapter = self._adapter(model)
+<<<<<<< HEAD
         ids = self.prompt_ids(prompt, max_tokens)
         request = GenerationRequest(
             prompt_ids=tuple(ids),
+=======
+        return GenerationRequest(
+            prompt_ids=tuple(self._prompt_ids(prompt, max_tokens)),
+>>>>>>> x-on
             sampling=Sampling(temperature=0.0),
             max_tokens=max_tokens,
             adapter=adapter.name if adapter else None,
             deadline=deadline,
             client=principal.get().name,
         )
-        return await self._run(request)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
+        """Yield the output deltas of a request; closing the iterator early frees its slot.
+
+        Raises:
+            BemError: The request is refused or dropped.
+        """
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()
+
+        def on_output(output: OutputDelta | Exception) -> None:  # on the engine's thread
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(arrived.put_nowait, output)
+
+        handle = self.engine.submit(request, on_output)
+        try:
+            while True:
+                delta = await arrived.get()
+                if isinstance(delta, Exception):
+                    raise delta
+                yield delta
+                if delta.finish:
+                    return
+        finally:
+            handle.cancel()
+
+    def joined(self, deltas: Sequence[OutputDelta]) -> GeneratedText:
+        """Return the complete output of a request from all of its deltas."""
+        last = deltas[-1]
+        # The engine knows the version: an adapter may be reloaded while its request is queued.
+        version = self.backbone.model_version(last.adapter_version)
+        text = "".join(one.text for one in deltas)
+        return GeneratedText(text, last.completion_tokens, version)
 
     def prompt_ids(self, prompt: str, max_tokens: int) -> list[int]:
         """Return the token ids of a user message in the chat template, ready for an answer.
@@ -161,11 +210,17 @@ class EngineHost:
         # Cancelling this task must not cancel the future, which the engine's thread completes.
         await asyncio.shield(asyncio.wrap_future(self.engine.ended))
 
-    async def _run(self, request: GenerationRequest) -> GeneratedText:
-        """Return the complete output; cancelling the task cancels the request."""
+    async def run(self, request: GenerationRequest) -> GeneratedText:
+        """Return the complete output of a request; the event loop wakes up once, at its end.
+
+        Cancelling the task cancels the request.
+
+        Raises:
+            BemError: The request is refused or dropped.
+        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[OutputDelta] = loop.create_future()
-        parts: list[str] = []
+        deltas: list[OutputDelta] = []
 
         def settle(result: OutputDelta | Exception) -> None:
             if done.done():
@@ -177,7 +232,7 @@ class EngineHost:
 
         def on_output(output: OutputDelta | Exception) -> None:  # on the engine's thread
             if not isinstance(output, Exception):
-                parts.append(output.text)
+                deltas.append(output)
                 if not output.finish:
                     return
             if not loop.is_closed():
@@ -185,12 +240,10 @@ class EngineHost:
 
         handle = self.engine.submit(request, on_output)
         try:
-            last = await done
+            await done
         finally:
             handle.cancel()
-        # The engine knows the version: an adapter may be reloaded while its request is queued.
-        version = self.backbone.model_version(last.adapter_version)
-        return GeneratedText("".join(parts), last.completion_tokens, version)
+        return self.joined(deltas)
 
     def _adapter(self, model: str) -> LoadedAdapter | None:
         if model in ("", self.backbone.name):

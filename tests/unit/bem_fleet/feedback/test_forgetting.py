@@ -98,7 +98,8 @@ async def test_entry_being_processed_has_no_effect(redis_server: RedisServer) ->
         forgetter = Forgetter(redis_server.url)
         done = await forgetter.forget(MARIA)
         forgetter.close()
-        effect = effect_of(receipt.identifier, record(1, user=MARIA), family_by_prompt)
+        written = record(1, user=MARIA)
+        effect = effect_of(receipt.identifier, written, family_by_prompt(written))
         applied = await one.store.apply(receipt.identifier, effect)
         buried = await one.dead_letters.bury(
             receipt.identifier, record(1, user=MARIA).to_json().encode(), "late", 1
