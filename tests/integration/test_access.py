@@ -114,36 +114,23 @@ async def servers(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Se
             upstream=router.address, scorer_socket=tmp_path / "none.sock", **common
         )
         plan = OrchestratorSettings(missions_dir=tmp_path / "missions", **common)
-<<<<<<< HEAD
         tiny = {"backbone": "tiny", "adapter_folder": tmp_path, "rank": 4, **common}
-=======
-        documents = MemorySettings(backbone="tiny", adapter_folder=tmp_path, rank=4, **common)
-        learner = OnlineSettings(backbone="tiny", adapter_folder=tmp_path, rank=4, **common)
->>>>>>> x-on
         running: list[Any] = [
             await start(guard, sidecar.build, sidecar_servicer.STATUS),
             await start(ValidationSettings(**common), validation.build, validation_servicer.STATUS),
             await start(plan, orchestrator.build, orchestrator_servicer.STATUS),
-<<<<<<< HEAD
             await start(MemorySettings(**tiny), memory.build, memory_servicer.STATUS),
             await start(SepSettings(**tiny, front=tmp_path), sep.build, sep_servicer.STATUS),
-=======
-            await start(documents, memory.build, memory_servicer.STATUS),
-            await start(learner, online.build, online_servicer.STATUS),
->>>>>>> x-on
+            await start(OnlineSettings(**tiny), online.build, online_servicer.STATUS),
         ]
         for one in running:
             stack.push_async_callback(one.stop)
         channels = [await stack.enter_async_context(open_channel(one.address)) for one in running]
         behind = ("router", "mission", "safety", "common")
-        own = {"validation": 1, "memory": 3, "sep": 4}
+        own = {"validation": 1, "memory": 3, "sep": 4, "online": 5}
         names = {method.containing_service.full_name for method in rpc_methods(ROOT)}
         for name in names:
             package = name.split(".")[1] if name.startswith("bemfleet.") else "router"
-<<<<<<< HEAD
-=======
-            own = {"validation": 1, "memory": 3, "online": 4}
->>>>>>> x-on
             index = 0 if package in behind else own.get(package, 2)
             made.channels[name] = channels[index]
         await made.wait_for_mission()

@@ -24,11 +24,12 @@ import httpx
 import pytest
 import yaml
 from bem_fleet.checkout import ROOT
-from bem_fleet.descriptors import default_ports, load_descriptors
+from bem_fleet.descriptors import default_ports, load_descriptors, missions
 from fleet.testing import free_port
 
 NAME = "sixth"
 BASE, CANDIDATE = "smollm2-135m-instruct", "passage-qa"
+MISSIONS = {one.name for one in missions(load_descriptors())}
 PROMPT = "Name the capital of France."
 _COMMAND_S = 900.0
 _SPLIT_S = 60.0
@@ -230,11 +231,7 @@ def test_chart_renders_it(checkout: Checkout) -> None:
     assert callers == {"gateway", "inference-test", "orchestrator", "validation"}
     assert ("PodMonitor", full) in named
     assert ("ConfigMap", full) in named
-<<<<<<< HEAD
-    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "router", "sep", NAME}
-=======
-    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {"memory", "online", "router", NAME}
->>>>>>> x-on
+    assert set(json.loads(own["BEM_GATEWAY_MISSIONS"])) == {*MISSIONS, NAME}
     assert ("Service", full) in named
 
 
@@ -275,11 +272,7 @@ def test_it_answers_through_the_gateway(fleet: Fleet) -> None:
     listed = json.loads(fleet.get("GATEWAY_PORT", "/v1/missions"))["data"]
 
     assert "Paris" in answer["text"]
-<<<<<<< HEAD
-    assert {one["id"] for one in listed} == {"memory", "router", "sep", NAME}
-=======
-    assert {one["id"] for one in listed} == {"memory", "online", "router", NAME}
->>>>>>> x-on
+    assert {one["id"] for one in listed} == {*MISSIONS, NAME}
 
 
 def test_it_is_scraped(fleet: Fleet) -> None:

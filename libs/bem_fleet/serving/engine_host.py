@@ -2,11 +2,7 @@
 
 import asyncio
 import time
-<<<<<<< HEAD
-from collections.abc import Callable, Sequence
-=======
-from collections.abc import AsyncGenerator, Sequence
->>>>>>> x-on
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,14 +124,8 @@ class EngineHost:
     ) -> GenerationRequest:
         """Return the greedy request of a user message; arguments and errors as in ``generate``."""
         adapter = self._adapter(model)
-<<<<<<< HEAD
-        ids = self.prompt_ids(prompt, max_tokens)
-        request = GenerationRequest(
-            prompt_ids=tuple(ids),
-=======
         return GenerationRequest(
-            prompt_ids=tuple(self._prompt_ids(prompt, max_tokens)),
->>>>>>> x-on
+            prompt_ids=tuple(self.prompt_ids(prompt, max_tokens)),
             sampling=Sampling(temperature=0.0),
             max_tokens=max_tokens,
             adapter=adapter.name if adapter else None,
