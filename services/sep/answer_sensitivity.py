@@ -2,7 +2,8 @@
 
 Every answer is scored given every form of the message. The score is the mean Jensen-Shannon
 divergence between the distribution over the answers given the message and given each rewrite
-(``bem_fleet.scores.surface_sensitivity``).
+(``bem_fleet.scores.surface_sensitivity``). An answer's weight is its mean probability a token, so
+that its length does not decide.
 """
 
 import asyncio
@@ -138,12 +139,12 @@ async def _log_distributions(
         for prompt in prompts
         for target in targets
     ]
-    totals: list[float] = []
+    means: list[float] = []
     at = 0
     while at < len(requests):
         rows = max(1, _SCORE_TOKENS // requests[at].tokens)
         scored = await asyncio.wrap_future(host.engine.score(requests[at : at + rows]))
-        totals += [sum(one) for one in scored]
+        means += [sum(one) / len(one) for one in scored]
         at += rows
-    table = np.array(totals).reshape(len(prompts), len(answers))
+    table = np.array(means).reshape(len(prompts), len(answers))
     return np.asarray(table - np.logaddexp.reduce(table, axis=1, keepdims=True))

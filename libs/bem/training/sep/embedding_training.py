@@ -92,7 +92,7 @@ def train_head(pairs: PooledPairs, config: HeadTraining) -> EmbeddingHead:
 
     Args:
         pairs: Pooled states of training pairs.
-        config: Hyperparameters.
+        config: Dimensions, steps and weights of the losses.
     """
     states = torch.cat((pairs.passages, pairs.questions, pairs.typed.flatten(0, 1)))
     head = whitening_head(states, config.dimensions)

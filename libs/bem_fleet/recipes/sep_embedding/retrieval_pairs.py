@@ -16,7 +16,7 @@ class RetrievalPairs:
 
     Attributes:
         passages: Different passages.
-        questions: Questions.
+        questions: Questions about them, as people asked them.
         owners: Number of each question's passage.
         typed: Badly typed forms of the questions, one list for each kind of typing error.
     """

@@ -327,7 +327,7 @@ class SensitivityResponse(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """Mean Jensen-Shannon divergence, in bits, between the distribution over all answers given the
-    message and given each rewrite; 0 to 1.
+    message and given each rewrite, by their mean log-probability a token; 0 to 1.
     """
     changed: _builtins.float
     """Share of the rewrites whose answer is another one, 0 to 1."""
