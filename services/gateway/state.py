@@ -87,20 +87,7 @@ async def open_state(
         )
         for mission in missions.values():
             stack.push_async_callback(mission.close)
-
-        def connect(address: str) -> aio.Channel:
-            channel = open_channel(
-                address, certificates=certificates, max_message_bytes=settings.max_message_bytes
-            )
-            stack.push_async_callback(channel.close)
-            return channel
-
-        stub: validation_pb2_grpc.ValidationServiceAsyncStub = (
-            validation_pb2_grpc.ValidationServiceStub(connect(settings.validation_address))
-        )
-        fleet: fleet_pb2_grpc.FleetServiceAsyncStub | None = None
-        if settings.fleet_address:
-            fleet = fleet_pb2_grpc.FleetServiceStub(connect(settings.fleet_address))
+        validation, fleet = _control_stubs(settings, stack)
         feedback = FeedbackIntake(url, settings.feedback_limits, settings.feedback_stream)
         stack.callback(feedback.close)
         scrubber = FeedbackScrubber(
@@ -109,16 +96,41 @@ async def open_state(
         watches = (mission.watch_connection() for mission in missions.values())
         background = [asyncio.create_task(one) for one in (table.watch(), observer.run(), *watches)]
         stack.push_async_callback(_cancel, background)
-        pages = MetricsCollector(settings.metrics_pages)
-        yield GatewayState(
-            settings, access, missions, stub, feedback, scrubber, table, observer, fleet, pages
-        )
+        clients = (missions, validation, feedback, scrubber, table, observer, fleet)
+        yield GatewayState(settings, access, *clients, MetricsCollector(settings.metrics_pages))
 
 
 def state_of(request: Request) -> GatewayState:
     """Return the state of the application that serves the request."""
     state: GatewayState = request.app.state.gateway
     return state
+
+
+def _control_stubs(
+    settings: GatewaySettings, stack: AsyncExitStack
+) -> tuple[
+    validation_pb2_grpc.ValidationServiceAsyncStub, fleet_pb2_grpc.FleetServiceAsyncStub | None
+]:
+    """Return the stubs of validation and orchestrator; their channels close with the stack."""
+
+    def connect(address: str) -> aio.Channel:
+        channel = open_channel(
+            address,
+            certificates=certificates_of(settings),
+            max_message_bytes=settings.max_message_bytes,
+        )
+        stack.push_async_callback(channel.close)
+        return channel
+
+    validation: validation_pb2_grpc.ValidationServiceAsyncStub = (
+        validation_pb2_grpc.ValidationServiceStub(connect(settings.validation_address))
+    )
+    if not settings.fleet_address:
+        return validation, None
+    fleet: fleet_pb2_grpc.FleetServiceAsyncStub = fleet_pb2_grpc.FleetServiceStub(
+        connect(settings.fleet_address)
+    )
+    return validation, fleet
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
