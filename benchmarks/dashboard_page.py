@@ -18,7 +18,7 @@ from tests.support.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results"
-LOADS = 20
+LOADS = 10
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1440, "height": 900}
 _PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"

@@ -31,8 +31,8 @@ class Sample:
 
     Attributes:
         name: Name of the series.
-        labels: Labels.
-        value: Value.
+        labels: Values of the labels by name.
+        value: Number, in the unit that the name ends in.
     """
 
     name: str

@@ -49,8 +49,8 @@ class PageFile:
     """One file of the page.
 
     Attributes:
-        content: Content.
-        compressed: Content in gzip.
+        content: Bytes as they are in the folder.
+        compressed: The same in gzip.
         media_type: Value of ``Content-Type``.
         tag: Value of ``ETag``.
     """

@@ -20,7 +20,7 @@ from bemfleet.validation.v1 import validation_pb2_grpc
 from fastapi import Request
 from fleet.access import Access
 from fleet.access.own_key import OwnKey
-from fleet.certificates import CertificateFolder, certificates_of
+from fleet.certificates import certificates_of
 from fleet.clients import open_channel
 from grpc import aio
 
@@ -90,7 +90,7 @@ async def open_state(
         )
         for mission in missions.values():
             stack.push_async_callback(mission.close)
-        stub, fleet = _stubs(settings, certificates, stack)
+        validation, fleet = _control_stubs(settings, stack)
         feedback = FeedbackIntake(url, settings.feedback_limits, settings.feedback_stream)
         stack.callback(feedback.close)
         scrubber = FeedbackScrubber(
@@ -100,31 +100,8 @@ async def open_state(
         background = [asyncio.create_task(one) for one in (table.watch(), observer.run(), *watches)]
         stack.push_async_callback(_cancel, background)
         intake = feedback, scrubber, _open_responses(settings, stack)
-        pages = MetricsCollector(settings.metrics_pages)
-        yield GatewayState(settings, access, missions, stub, *intake, table, observer, fleet, pages)
-
-
-def _stubs(
-    settings: GatewaySettings, certificates: CertificateFolder | None, stack: AsyncExitStack
-) -> tuple[
-    validation_pb2_grpc.ValidationServiceAsyncStub, fleet_pb2_grpc.FleetServiceAsyncStub | None
-]:
-    """Return stubs of validation and orchestrator; None where there is no orchestrator."""
-
-    def connect(address: str) -> aio.Channel:
-        channel = open_channel(
-            address, certificates=certificates, max_message_bytes=settings.max_message_bytes
-        )
-        stack.push_async_callback(channel.close)
-        return channel
-
-    validation: validation_pb2_grpc.ValidationServiceAsyncStub = (
-        validation_pb2_grpc.ValidationServiceStub(connect(settings.validation_address))
-    )
-    fleet: fleet_pb2_grpc.FleetServiceAsyncStub | None = None
-    if settings.fleet_address:
-        fleet = fleet_pb2_grpc.FleetServiceStub(connect(settings.fleet_address))
-    return validation, fleet
+        clients = (missions, validation, *intake, table, observer, fleet)
+        yield GatewayState(settings, access, *clients, MetricsCollector(settings.metrics_pages))
 
 
 def _open_responses(settings: GatewaySettings, stack: AsyncExitStack) -> ResponseStore:
@@ -139,6 +116,33 @@ def state_of(request: Request) -> GatewayState:
     """Return the state of the application that serves the request."""
     state: GatewayState = request.app.state.gateway
     return state
+
+
+def _control_stubs(
+    settings: GatewaySettings, stack: AsyncExitStack
+) -> tuple[
+    validation_pb2_grpc.ValidationServiceAsyncStub, fleet_pb2_grpc.FleetServiceAsyncStub | None
+]:
+    """Return the stubs of validation and orchestrator; their channels close with the stack."""
+
+    def connect(address: str) -> aio.Channel:
+        channel = open_channel(
+            address,
+            certificates=certificates_of(settings),
+            max_message_bytes=settings.max_message_bytes,
+        )
+        stack.push_async_callback(channel.close)
+        return channel
+
+    validation: validation_pb2_grpc.ValidationServiceAsyncStub = (
+        validation_pb2_grpc.ValidationServiceStub(connect(settings.validation_address))
+    )
+    if not settings.fleet_address:
+        return validation, None
+    fleet: fleet_pb2_grpc.FleetServiceAsyncStub = fleet_pb2_grpc.FleetServiceStub(
+        connect(settings.fleet_address)
+    )
+    return validation, fleet
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -20,9 +20,7 @@ pytestmark = [
 VIEWS = ("overview", "missions", "canaries", "integration", "alerts", "memory", "playground")
 DESKTOP, PHONE = (1440, 900), (390, 844)
 WAIT_MS = 30_000
-HANDBOOK = (
-    "The lighthouse keeper is called Amara. The harbour has nine cranes. Boats go at dawn."
-)
+HANDBOOK = "The lighthouse keeper is called Amara. The harbour has nine cranes. Boats go at dawn."
 
 
 @pytest.fixture(scope="module")

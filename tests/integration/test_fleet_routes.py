@@ -18,6 +18,7 @@ from fleet.errors import FailedPreconditionError
 from fleet.server import App, start
 from fleet.settings import FleetSettings
 from fleet.testing import RedisServer
+from google.protobuf import json_format
 
 from tests.integration.tracks import Script, ScriptedMission, gateway, mission, socket_of
 from tests.integration.validations import compare, validation
@@ -95,7 +96,7 @@ class Door:
 
     def __init__(self, http: httpx.AsyncClient, keys: AccessKeys) -> None:
         self.http, self.keys = http, keys
-        self.orchestrator = Orchestrator()
+        self.orchestrator = Orchestrator()  # type: ignore[abstract]
 
     async def snapshot(self, name: str) -> dict[str, Any]:
         """Return a snapshot with a key."""
@@ -123,8 +124,10 @@ async def door(tmp_path: Path, redis_server: RedisServer) -> AsyncIterator[Door]
         async def serve_fleet(_settings: FleetSettings, app: App) -> None:
             rpc.add_FleetServiceServicer_to_server(made.orchestrator, app.server)
 
+        sidecar = Sidecar()  # type: ignore[abstract]
+
         async def serve_safety(_settings: FleetSettings, app: App) -> None:
-            safety_pb2_grpc.add_SafetyServiceServicer_to_server(Sidecar(), app.server)
+            safety_pb2_grpc.add_SafetyServiceServicer_to_server(sidecar, app.server)
 
         fleet, safety = socket_of(folder, "fleet"), socket_of(folder, "safety")
         running = [
@@ -259,7 +262,7 @@ async def test_operator_starts_and_steers_a_canary(door: Door) -> None:
 
     assert begun.json()["id"] == "c2"
     assert (canary.name, canary.canary["model"]) == ("router", "qa-v2")
-    assert canary.canary["steps"][0]["weight"] == 10
+    assert json_format.MessageToDict(canary.canary)["steps"] == [{"weight": 10, "seconds": 60}]
     assert paused.status_code == 200
     assert command.command == pb.CANARY_COMMAND_PAUSE
     assert (refused.status_code, "stable model" in refused.text) == (409, True)

@@ -38,7 +38,8 @@ function update() {
   byId("live").title = problem;
   const caller = snapshot?.caller;
   const isKnown = caller && caller.name !== "anonymous";
-  byId("account").textContent = isKnown ? `Sign out ${caller.name.slice(0, 24)}` : key.get() ? "Sign out" : "Sign in";
+  const name = isKnown ? caller.name.slice(0, 24) : "";
+  swap(byId("account"), { name, hasKey: Boolean(key.get()) }, () => [key.get() || name ? "Sign out" : "Sign in", name && h("span", { class: "wide" }, ` ${name}`)]);
   document.body.classList.toggle("operator", isOperator());
   const count = (snapshot?.notices ?? []).concat(snapshot?.alerts.data ?? []).filter((one) => one.severity !== "info").length;
   byId("alert-count").hidden = !count;

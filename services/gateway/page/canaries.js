@@ -40,7 +40,7 @@ export function update(store) {
 }
 
 function makePanel(name) {
-  const panel = { head: h("div"), evidence: h("div"), actions: h("div"), start: h("div") };
+  const panel = { head: h("div", { class: "canary-head" }), evidence: h("div"), actions: h("div"), start: h("div") };
   panel.chart = new LineChart({ title: "Evidence for promotion, log10 e over request pairs", labels: ["–"], isTime: false, xFormat: (pairs) => String(pairs), format: (value) => number(value), height: 200 });
   panel.curve = h("div", {}, panel.chart.node);
   panel.node = card(name, panel.head, panel.actions, panel.evidence, panel.curve, panel.start);
@@ -72,7 +72,7 @@ function head(canary) {
     h("p", { class: "lead" }, badge(KINDS[canary.phase] ?? "idle", canary.phase), " ", h("strong", {}, canary.candidate), canary.paused ? [" ", badge("warn", "Paused")] : null, h("span", { class: "quiet" }, ` step ${canary.step}, ${number(Number(canary.pairs))} pairs`)),
     reached >= 0 ? steps : null,
     weight,
-    canary.reason || canary.verdict_reasons ? h("p", {}, canary.verdict ? h("strong", {}, `${canary.verdict}: `) : null, canary.verdict_reasons || canary.reason) : null,
+    canary.reason || canary.verdict_reasons ? h("p", {}, canary.verdict_reasons && canary.verdict ? h("strong", {}, `${canary.verdict}: `) : null, canary.verdict_reasons || canary.reason) : null,
   ];
 }
 

@@ -67,7 +67,7 @@ function pairs(graph) {
   const cell = (from, to) => {
     if (from === to) return "";
     const edges = graph.edges.filter((edge) => (edge.from === from && edge.to === to) || (edge.from === to && edge.to === from));
-    if (!edges.length) return h("span", { class: "quiet" }, "independent");
+    if (!edges.length) return h("span", { class: "quiet" }, "no interface");
     return edges.every((edge) => edge.healthy) ? badge("good", "works") : badge("bad", "broken");
   };
   return table("Compatibility of pairs", ["Mission", ...names.map(short)], names.map((from) => [short(from), ...names.map((to) => cell(from, to))]));

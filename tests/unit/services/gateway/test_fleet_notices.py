@@ -41,7 +41,7 @@ def processes(*points: ProcessPoint, reason: str = "") -> Part[Any]:
     return ok(Metrics(cores=1, memory_bytes=1, interval_s=2, processes=[one]))
 
 
-def told(made: FleetSnapshot) -> list[tuple[str, str, str]]:
+def summaries(made: FleetSnapshot) -> list[tuple[str, str, str]]:
     """Return kind, severity and subject of each notice."""
     return [(one.kind, one.severity, one.subject) for one in notices(made)]
 
@@ -55,7 +55,7 @@ def test_healthy_fleet_has_no_notice() -> None:
         claims=ok([{"gate_id": "A.x", "status": "pass"}]),
     )
 
-    assert told(made) == []
+    assert summaries(made) == []
 
 
 def test_missions_and_sources_that_fail_are_named() -> None:
@@ -72,7 +72,7 @@ def test_missions_and_sources_that_fail_are_named() -> None:
         alerts=Part(state="unavailable", reason="Prometheus: away"),
     )
 
-    assert told(made) == [
+    assert summaries(made) == [
         ("health", "critical", "router"),
         ("health", "warning", "orchestrator"),
         ("health", "warning", "x"),
@@ -108,7 +108,7 @@ def test_orchestrator_reports_resources_interfaces_and_canaries() -> None:
     )
     texts = [one.text for one in notices(made)]
 
-    assert told(made) == [
+    assert summaries(made) == [
         ("resource", "warning", "a"),
         ("health", "warning", "a to b"),
         ("significance", "warning", "router"),
@@ -123,8 +123,10 @@ def test_failing_requests_and_missing_pages_are_reported() -> None:
     """A share of errors above the limit is critical; one below is not."""
     failing = processes(ProcessPoint(unix_ms=1, requests_per_s=10, errors_per_s=1))
 
-    assert told(snapshot(metrics=failing)) == [("performance", "critical", "gateway")]
-    assert told(snapshot(metrics=processes(reason="away"))) == [("health", "warning", "gateway")]
+    assert summaries(snapshot(metrics=failing)) == [("performance", "critical", "gateway")]
+    assert summaries(snapshot(metrics=processes(reason="away"))) == [
+        ("health", "warning", "gateway")
+    ]
 
 
 def test_gate_that_lost_significance_is_reported_once() -> None:
@@ -139,4 +141,4 @@ def test_gate_that_lost_significance_is_reported_once() -> None:
         {"gate_id": "C.z", "status": "fail"},
     ]
 
-    assert told(snapshot(claims=ok(claims))) == [("significance", "warning", "A.x")]
+    assert summaries(snapshot(claims=ok(claims))) == [("significance", "warning", "A.x")]

@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -90,7 +91,7 @@ async def test_rates_begin_again_after_a_time_without_watchers(
     """The mean over an hour of nobody watching is not shown as a rate of now."""
     collector = MetricsCollector({"m": f"{host}/m"})
     now = [1000.0]
-    monkeypatch.setattr(metrics_collector.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     await collector.read()
     now[0] += 2
     await collector.read()
