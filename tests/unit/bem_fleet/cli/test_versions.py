@@ -50,7 +50,7 @@ class Mission(rpc.OnlineServiceServicer):
 def address() -> Iterator[str]:
     """Address of the mission."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    rpc.add_OnlineServiceServicer_to_server(Mission(), server)
+    rpc.add_OnlineServiceServicer_to_server(Mission(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"127.0.0.1:{port}"
