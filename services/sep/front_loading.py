@@ -6,7 +6,7 @@ from bem.backbone import Backbone
 from bem.sep import front_artifact
 from bem.sep.embedding_head import CARD_FILE, EmbeddingHead, load_head
 from bem.sep.surface_front import fold_front
-from bem_fleet.services.sep.metrics import FRONT
+from bem_fleet.services.sep.metrics import FRONT_MISSING
 from bem_fleet.services.sep.text_embedding import TextEmbedder
 from bem_fleet.serving import EngineHost
 from fleet import logs
@@ -23,7 +23,7 @@ def with_front(backbone: Backbone, folder: Path) -> Backbone:
         BaseMismatchError: The front belongs to another base model.
     """
     is_there = (folder / front_artifact.CARD_FILE).is_file()
-    FRONT.set(is_there)
+    FRONT_MISSING.set(not is_there)
     if not is_there:
         return backbone
     factors, card = front_artifact.load_front(folder, base_digest=backbone.digest)

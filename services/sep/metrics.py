@@ -13,7 +13,9 @@ SENSITIVITY = Histogram(
     "Sensitivity of the measured messages.",
     buckets=[step / 10 for step in range(1, 11)],
 )
-FRONT = Gauge("bem_sep_front_loaded", "Whether the surface front is served.")
+FRONT_MISSING = Gauge(
+    "bem_sep_front_missing", "Whether the base model is served without the surface front."
+)
 
 
 def observe_engine(host: EngineHost) -> None:

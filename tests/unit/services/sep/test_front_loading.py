@@ -48,12 +48,12 @@ def test_front_is_folded_and_its_version_is_that_of_the_model(tmp_path: Path) ->
 
     assert folded.folded == version
     assert not torch.equal(folded.model.model.layers[0].mlp.down_proj.weight, before)
-    assert "bem_sep_front_loaded 1.0" in generate_latest().decode()
+    assert "bem_sep_front_missing 0.0" in generate_latest().decode()
 
     plain = with_front(tiny_backbone(), tmp_path / "none")
     assert plain.folded == ""
     assert torch.equal(plain.model.model.layers[0].mlp.down_proj.weight, before)
-    assert "bem_sep_front_loaded 0.0" in generate_latest().decode()
+    assert "bem_sep_front_missing 1.0" in generate_latest().decode()
 
 
 async def test_what_is_missing_is_a_warning(tmp_path: Path) -> None:
