@@ -47,4 +47,7 @@ def test_every_route_of_the_gateway_declares_its_role() -> None:
     assert {path for path in operators if not path.startswith("/v1/validation/")} == {
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
+        "/v1/fleet/canaries/{mission}",
+        "/v1/fleet/canaries/{mission}/{command}",
+        "/v1/fleet/safety/{mission}",
     }
