@@ -151,6 +151,20 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {**_OPENAI, "prompt": "One, two,", "logprobs": 2, "echo": False},
         {"model": "tiny", "prompt": ["a", "b"], "max_tokens": 2, "stream": True},
     ],
+    "/v1/responses": [
+        {"model": "tiny", "input": "Name a city.", "max_output_tokens": 16, "temperature": 0},
+        {
+            "model": "tiny",
+            "input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}],
+            "stream": True,
+            "store": False,
+            "previous_response_id": "resp_1",
+        },
+    ],
+    "/v1/embeddings": [
+        {"model": "tiny", "input": "One, two,", "encoding_format": "float"},
+        {"model": "tiny", "input": ["a", "b"], "dimensions": 8, "encoding_format": "base64"},
+    ],
     "/tokenize": [
         {"model": "tiny", "prompt": "One, two,", "return_token_strs": True},
         {"model": "tiny", **_CHAT, "add_generation_prompt": True},
@@ -193,6 +207,11 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     "/v1/load_lora_adapter": [{"lora_name": "alpha", "lora_path": "alpha"}],
     "/v1/unload_lora_adapter": [{"lora_name": "alpha"}],
+    "/v1/fleet/canaries/{mission}": [
+        {"model": "alpha", "shadow": 5, "steps": [{"weight": 10, "seconds": 60}], "attempt": 1},
+    ],
+    "/v1/fleet/canaries/{mission}/{command}": [{}],
+    "/v1/fleet/safety/{mission}": [{"value": 0.5, "floor": 0.1, "tenant": "fuzz"}],
     "/v1/missions/{mission}/{method}": [
         _GENERATE,
         {"model": "tiny", "prompt": "x"},
@@ -202,6 +221,7 @@ BODIES: Mapping[str, Sequence[Mapping[str, Any]]] = {
 
 PATH_VALUES: Mapping[str, Sequence[str]] = {
     "mission": ("router", "none", "%2e%2e", "a%00b", "ü"),
+    "command": ("pause", "resume", "abort", "none", "%2e%2e"),
     "method": ("Generate", "Complete", "none", "__init__", "Generate%2f"),
     "name": ("tiny", "passage-qa", "none", "%ff", "a%0ab"),
 }

@@ -29,7 +29,7 @@ _SERIES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge"
 def exported() -> frozenset[str]:
     """Return the names of the series that the code exports; all modules are parsed for them."""
     found: set[str] = set()
-    for folder in ("services", "libs/fleet"):
+    for folder in ("services", "libs/fleet", "libs/bem_fleet/feedback"):
         for name, kind, _ in declared_metrics(ROOT / folder):
             found |= {name + part for part in _SERIES[kind]}
     return frozenset(found)

@@ -66,7 +66,7 @@ def test_most_messages_are_readable_and_vary(path: str) -> None:
     kind = METHODS[path].input_type
     read, different = 0, set()
     writer, again = (MessageWriter(random.Random(7)) for _ in range(2))
-    for _ in range(60):
+    for _ in range(300):
         raw = writer.message(kind)
         assert raw == again.message(kind)
         different.add(raw)
@@ -76,7 +76,7 @@ def test_most_messages_are_readable_and_vary(path: str) -> None:
             continue
         read += 1
 
-    assert read >= 40
+    assert read >= 180  # of 300, about two of three
     assert len(different) > (8 if kind.fields else 0)
 
 

@@ -26,7 +26,7 @@ from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_acce
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/online/v1/online.proto\x12\x12\x62\x65mfleet.online.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"h\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"\xa7\x01\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\x42\x04\x90\xe2\x18\x01\x12\x17\n\tanswer_id\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\x17\n\tcondition\x18\x06 \x01(\tB\x04\xb8\xe1\x18\x04\"\x89\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x17\n\tanswer_id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x14\n\x06rating\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\ncorrection\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x12\n\x04\x65\x64it\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x15\n\x07\x63omment\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x14\n\x06prompt\x18\x06 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x14\n\x06\x61nswer\x18\x07 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x12\n\x04tags\x18\x08 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x12\n\x04user\x18\t \x01(\tB\x04\xb8\xe1\x18\x01\x12\x0f\n\x07\x63onsent\x18\n \x01(\x08\x12\x1d\n\x0fidempotency_key\x18\x0b \x01(\tB\x04\xb8\xe1\x18\x04\":\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x0crepeated_key\x18\x02 \x01(\x08\"N\n\x0e\x45xplainRequest\x12\x19\n\tanswer_id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04H\x00\x12\x16\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01H\x00\x42\t\n\x07subject\"g\n\x0cLearnedEvent\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04kind\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\x10received_unix_ms\x18\x03 \x01(\x03\x12\x17\n\tanswer_id\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"\xaf\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x17\n\tcondition\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .bemfleet.online.v1.LearnedEvent\x12\r\n\x05users\x18\x04 \x01(\x05\x12\x31\n\x07history\x18\x05 \x03(\x0b\x32 .bemfleet.online.v1.HistoryEntry\"\x0f\n\rStatusRequest\"\xc4\x02\n\x0eStatusResponse\x12\x0c\n\x04live\x18\x01 \x01(\x05\x12\x0e\n\x06served\x18\x02 \x01(\x05\x12\x0c\n\x04held\x18\x03 \x01(\x08\x12\x1a\n\x0cnot_learning\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04\x62\x61nk\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\nconditions\x18\x06 \x01(\x05\x12\x0e\n\x06newest\x18\x07 \x01(\x05\x12,\n\x08\x66\x61milies\x18\x08 \x03(\x0b\x32\x1a.bemfleet.online.v1.Family\x12\x42\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\t \x03(\x0b\x32\x30.bemfleet.online.v1.StatusResponse.FeedbackEntry\x12\x0f\n\x07learner\x18\n \x01(\x08\x1a/\n\rFeedbackEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"A\n\x06\x46\x61mily\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x05\x12\x13\n\x05lacks\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\"\\\n\x0cHistoryEntry\x12\x0e\n\x06unix_s\x18\x01 \x01(\x03\x12\x14\n\x06\x61\x63tion\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x10\n\x02\x62y\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"\xa2\x02\n\x07Version\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06parent\x18\x02 \x01(\x05\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .bemfleet.online.v1.VersionState\x12\x14\n\x06\x64igest\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07\x63hanged\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x37\n\x06\x65vents\x18\x06 \x03(\x0b\x32\'.bemfleet.online.v1.Version.EventsEntry\x12\x31\n\x07history\x18\x07 \x03(\x0b\x32 .bemfleet.online.v1.HistoryEntry\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"/\n\x0fVersionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"]\n\x10VersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.bemfleet.online.v1.Version\x12\x0c\n\x04live\x18\x02 \x01(\x05\x12\x0c\n\x04held\x18\x03 \x01(\x08\"7\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"?\n\x0fPromoteResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.bemfleet.online.v1.Version\"7\n\x0eRestoreRequest\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"\x1f\n\x0fRestoreResponse\x12\x0c\n\x04live\x18\x01 \x01(\x05\"\x1b\n\x0bHoldRequest\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x1c\n\x0cHoldResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\"h\n\rForgetRequest\x12\x17\n\tpseudonym\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06\x63lient\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04user\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"B\n\x0e\x46orgetResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x05\x12\x11\n\twithdrawn\x18\x02 \x03(\x05\x12\x0c\n\x04live\x18\x03 \x01(\x05*\xd2\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14VERSION_STATE_SHADOW\x10\x01\x12\x16\n\x12VERSION_STATE_LIVE\x10\x02\x12\x19\n\x15VERSION_STATE_RETIRED\x10\x03\x12\x1a\n\x16VERSION_STATE_REJECTED\x10\x04\x12\x1d\n\x19VERSION_STATE_ROLLED_BACK\x10\x05\x12\x1b\n\x17VERSION_STATE_WITHDRAWN\x10\x06\x32\xb7\x06\n\rOnlineService\x12[\n\x08Generate\x12#.bemfleet.online.v1.GenerateRequest\x1a$.bemfleet.online.v1.GenerateResponse\"\x04\x88\xe2\x18\x02\x12_\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12#.bemfleet.online.v1.FeedbackRequest\x1a$.bemfleet.online.v1.FeedbackResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x12X\n\x07\x45xplain\x12\".bemfleet.online.v1.ExplainRequest\x1a#.bemfleet.online.v1.ExplainResponse\"\x04\x88\xe2\x18\x02\x12U\n\x06Status\x12!.bemfleet.online.v1.StatusRequest\x1a\".bemfleet.online.v1.StatusResponse\"\x04\x88\xe2\x18\x02\x12[\n\x08Versions\x12#.bemfleet.online.v1.VersionsRequest\x1a$.bemfleet.online.v1.VersionsResponse\"\x04\x88\xe2\x18\x04\x12X\n\x07Promote\x12\".bemfleet.online.v1.PromoteRequest\x1a#.bemfleet.online.v1.PromoteResponse\"\x04\x88\xe2\x18\x04\x12X\n\x07Restore\x12\".bemfleet.online.v1.RestoreRequest\x1a#.bemfleet.online.v1.RestoreResponse\"\x04\x88\xe2\x18\x04\x12O\n\x04Hold\x12\x1f.bemfleet.online.v1.HoldRequest\x1a .bemfleet.online.v1.HoldResponse\"\x04\x88\xe2\x18\x04\x12U\n\x06\x46orget\x12!.bemfleet.online.v1.ForgetRequest\x1a\".bemfleet.online.v1.ForgetResponse\"\x04\x88\xe2\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62\x65mfleet/online/v1/online.proto\x12\x12\x62\x65mfleet.online.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"h\n\x0fGenerateRequest\x12\x17\n\x05model\x18\x01 \x01(\tB\x08\xb8\xe1\x18\x04\xd0\xe1\x18\x01\x12\x14\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"\xa7\x01\n\x10GenerateResponse\x12\x12\n\x04text\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x02\x12\x1b\n\rmodel_version\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x1f\n\x11\x63ompletion_tokens\x18\x03 \x01(\x05\x42\x04\x90\xe2\x18\x01\x12\x17\n\tanswer_id\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\x17\n\tcondition\x18\x06 \x01(\tB\x04\xb8\xe1\x18\x04\"\x89\x02\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x17\n\tanswer_id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x14\n\x06rating\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\ncorrection\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x12\n\x04\x65\x64it\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x15\n\x07\x63omment\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x14\n\x06prompt\x18\x06 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x14\n\x06\x61nswer\x18\x07 \x01(\tB\x04\xb8\xe1\x18\x01\x12\x12\n\x04tags\x18\x08 \x03(\tB\x04\xb8\xe1\x18\x01\x12\x12\n\x04user\x18\t \x01(\tB\x04\xb8\xe1\x18\x01\x12\x0f\n\x07\x63onsent\x18\n \x01(\x08\x12\x1d\n\x0fidempotency_key\x18\x0b \x01(\tB\x04\xb8\xe1\x18\x04\":\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x0crepeated_key\x18\x02 \x01(\x08\"N\n\x0e\x45xplainRequest\x12\x19\n\tanswer_id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04H\x00\x12\x16\n\x06prompt\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x01H\x00\x42\t\n\x07subject\"g\n\x0cLearnedEvent\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04kind\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x18\n\x10received_unix_ms\x18\x03 \x01(\x03\x12\x17\n\tanswer_id\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"\xaf\x01\n\x0f\x45xplainResponse\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x17\n\tcondition\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x30\n\x06\x65vents\x18\x03 \x03(\x0b\x32 .bemfleet.online.v1.LearnedEvent\x12\r\n\x05users\x18\x04 \x01(\x05\x12\x31\n\x07history\x18\x05 \x03(\x0b\x32 .bemfleet.online.v1.HistoryEntry\"\x0f\n\rStatusRequest\"\xca\x02\n\x0eStatusResponse\x12\x0c\n\x04live\x18\x01 \x01(\x05\x12\x0e\n\x06served\x18\x02 \x01(\x05\x12\x0c\n\x04held\x18\x03 \x01(\x08\x12\x1a\n\x0cnot_learning\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04\x62\x61nk\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\nconditions\x18\x06 \x01(\x05\x12\x0e\n\x06newest\x18\x07 \x01(\x05\x12,\n\x08\x66\x61milies\x18\x08 \x03(\x0b\x32\x1a.bemfleet.online.v1.Family\x12H\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\t \x03(\x0b\x32\x30.bemfleet.online.v1.StatusResponse.FeedbackEntryB\x04\xb8\xe1\x18\x04\x12\x0f\n\x07learner\x18\n \x01(\x08\x1a/\n\rFeedbackEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"A\n\x06\x46\x61mily\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x0e\n\x06\x65vents\x18\x02 \x01(\x05\x12\x13\n\x05lacks\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\"\\\n\x0cHistoryEntry\x12\x0e\n\x06unix_s\x18\x01 \x01(\x03\x12\x14\n\x06\x61\x63tion\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x10\n\x02\x62y\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06reason\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"\xa8\x02\n\x07Version\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06parent\x18\x02 \x01(\x05\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .bemfleet.online.v1.VersionState\x12\x14\n\x06\x64igest\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x15\n\x07\x63hanged\x18\x05 \x01(\tB\x04\xb8\xe1\x18\x04\x12=\n\x06\x65vents\x18\x06 \x03(\x0b\x32\'.bemfleet.online.v1.Version.EventsEntryB\x04\xb8\xe1\x18\x04\x12\x31\n\x07history\x18\x07 \x03(\x0b\x32 .bemfleet.online.v1.HistoryEntry\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"/\n\x0fVersionsRequest\x12\x12\n\x05limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"]\n\x10VersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.bemfleet.online.v1.Version\x12\x0c\n\x04live\x18\x02 \x01(\x05\x12\x0c\n\x04held\x18\x03 \x01(\x08\"7\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"?\n\x0fPromoteResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.bemfleet.online.v1.Version\"7\n\x0eRestoreRequest\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x14\n\x06reason\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\"\x1f\n\x0fRestoreResponse\x12\x0c\n\x04live\x18\x01 \x01(\x05\"\x1b\n\x0bHoldRequest\x12\x0c\n\x04held\x18\x01 \x01(\x08\"\x1c\n\x0cHoldResponse\x12\x0c\n\x04held\x18\x01 \x01(\x08\"h\n\rForgetRequest\x12\x17\n\tpseudonym\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06tenant\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x14\n\x06\x63lient\x18\x03 \x01(\tB\x04\xb8\xe1\x18\x04\x12\x12\n\x04user\x18\x04 \x01(\tB\x04\xb8\xe1\x18\x04\"H\n\x0e\x46orgetResponse\x12\x0f\n\x07removed\x18\x01 \x01(\x05\x12\x17\n\twithdrawn\x18\x02 \x03(\x05\x42\x04\xb8\xe1\x18\x04\x12\x0c\n\x04live\x18\x03 \x01(\x05*\xd2\x01\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14VERSION_STATE_SHADOW\x10\x01\x12\x16\n\x12VERSION_STATE_LIVE\x10\x02\x12\x19\n\x15VERSION_STATE_RETIRED\x10\x03\x12\x1a\n\x16VERSION_STATE_REJECTED\x10\x04\x12\x1d\n\x19VERSION_STATE_ROLLED_BACK\x10\x05\x12\x1b\n\x17VERSION_STATE_WITHDRAWN\x10\x06\x32\xb7\x06\n\rOnlineService\x12[\n\x08Generate\x12#.bemfleet.online.v1.GenerateRequest\x1a$.bemfleet.online.v1.GenerateResponse\"\x04\x88\xe2\x18\x02\x12_\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12#.bemfleet.online.v1.FeedbackRequest\x1a$.bemfleet.online.v1.FeedbackResponse\"\x08\xf8\xe1\x18\x01\x88\xe2\x18\x02\x12X\n\x07\x45xplain\x12\".bemfleet.online.v1.ExplainRequest\x1a#.bemfleet.online.v1.ExplainResponse\"\x04\x88\xe2\x18\x02\x12U\n\x06Status\x12!.bemfleet.online.v1.StatusRequest\x1a\".bemfleet.online.v1.StatusResponse\"\x04\x88\xe2\x18\x02\x12[\n\x08Versions\x12#.bemfleet.online.v1.VersionsRequest\x1a$.bemfleet.online.v1.VersionsResponse\"\x04\x88\xe2\x18\x04\x12X\n\x07Promote\x12\".bemfleet.online.v1.PromoteRequest\x1a#.bemfleet.online.v1.PromoteResponse\"\x04\x88\xe2\x18\x04\x12X\n\x07Restore\x12\".bemfleet.online.v1.RestoreRequest\x1a#.bemfleet.online.v1.RestoreResponse\"\x04\x88\xe2\x18\x04\x12O\n\x04Hold\x12\x1f.bemfleet.online.v1.HoldRequest\x1a .bemfleet.online.v1.HoldResponse\"\x04\x88\xe2\x18\x04\x12U\n\x06\x46orget\x12!.bemfleet.online.v1.ForgetRequest\x1a\".bemfleet.online.v1.ForgetResponse\"\x04\x88\xe2\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -87,6 +87,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSRESPONSE'].fields_by_name['not_learning']._serialized_options = b'\270\341\030\004'
   _globals['_STATUSRESPONSE'].fields_by_name['bank']._loaded_options = None
   _globals['_STATUSRESPONSE'].fields_by_name['bank']._serialized_options = b'\270\341\030\004'
+  _globals['_STATUSRESPONSE'].fields_by_name['feedback']._loaded_options = None
+  _globals['_STATUSRESPONSE'].fields_by_name['feedback']._serialized_options = b'\270\341\030\004'
   _globals['_FAMILY'].fields_by_name['name']._loaded_options = None
   _globals['_FAMILY'].fields_by_name['name']._serialized_options = b'\270\341\030\004'
   _globals['_FAMILY'].fields_by_name['lacks']._loaded_options = None
@@ -103,6 +105,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSION'].fields_by_name['digest']._serialized_options = b'\270\341\030\004'
   _globals['_VERSION'].fields_by_name['changed']._loaded_options = None
   _globals['_VERSION'].fields_by_name['changed']._serialized_options = b'\270\341\030\004'
+  _globals['_VERSION'].fields_by_name['events']._loaded_options = None
+  _globals['_VERSION'].fields_by_name['events']._serialized_options = b'\270\341\030\004'
   _globals['_PROMOTEREQUEST'].fields_by_name['reason']._loaded_options = None
   _globals['_PROMOTEREQUEST'].fields_by_name['reason']._serialized_options = b'\270\341\030\004'
   _globals['_RESTOREREQUEST'].fields_by_name['reason']._loaded_options = None
@@ -115,6 +119,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORGETREQUEST'].fields_by_name['client']._serialized_options = b'\270\341\030\004'
   _globals['_FORGETREQUEST'].fields_by_name['user']._loaded_options = None
   _globals['_FORGETREQUEST'].fields_by_name['user']._serialized_options = b'\270\341\030\004'
+  _globals['_FORGETRESPONSE'].fields_by_name['withdrawn']._loaded_options = None
+  _globals['_FORGETRESPONSE'].fields_by_name['withdrawn']._serialized_options = b'\270\341\030\004'
   _globals['_ONLINESERVICE'].methods_by_name['Generate']._loaded_options = None
   _globals['_ONLINESERVICE'].methods_by_name['Generate']._serialized_options = b'\210\342\030\002'
   _globals['_ONLINESERVICE'].methods_by_name['Feedback']._loaded_options = None
@@ -133,8 +139,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ONLINESERVICE'].methods_by_name['Hold']._serialized_options = b'\210\342\030\004'
   _globals['_ONLINESERVICE'].methods_by_name['Forget']._loaded_options = None
   _globals['_ONLINESERVICE'].methods_by_name['Forget']._serialized_options = b'\210\342\030\004'
-  _globals['_VERSIONSTATE']._serialized_start=2474
-  _globals['_VERSIONSTATE']._serialized_end=2684
+  _globals['_VERSIONSTATE']._serialized_start=2492
+  _globals['_VERSIONSTATE']._serialized_end=2702
   _globals['_GENERATEREQUEST']._serialized_start=119
   _globals['_GENERATEREQUEST']._serialized_end=223
   _globals['_GENERATERESPONSE']._serialized_start=226
@@ -152,37 +158,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREQUEST']._serialized_start=1086
   _globals['_STATUSREQUEST']._serialized_end=1101
   _globals['_STATUSRESPONSE']._serialized_start=1104
-  _globals['_STATUSRESPONSE']._serialized_end=1428
-  _globals['_STATUSRESPONSE_FEEDBACKENTRY']._serialized_start=1381
-  _globals['_STATUSRESPONSE_FEEDBACKENTRY']._serialized_end=1428
-  _globals['_FAMILY']._serialized_start=1430
-  _globals['_FAMILY']._serialized_end=1495
-  _globals['_HISTORYENTRY']._serialized_start=1497
-  _globals['_HISTORYENTRY']._serialized_end=1589
-  _globals['_VERSION']._serialized_start=1592
-  _globals['_VERSION']._serialized_end=1882
-  _globals['_VERSION_EVENTSENTRY']._serialized_start=1837
-  _globals['_VERSION_EVENTSENTRY']._serialized_end=1882
-  _globals['_VERSIONSREQUEST']._serialized_start=1884
-  _globals['_VERSIONSREQUEST']._serialized_end=1931
-  _globals['_VERSIONSRESPONSE']._serialized_start=1933
-  _globals['_VERSIONSRESPONSE']._serialized_end=2026
-  _globals['_PROMOTEREQUEST']._serialized_start=2028
-  _globals['_PROMOTEREQUEST']._serialized_end=2083
-  _globals['_PROMOTERESPONSE']._serialized_start=2085
-  _globals['_PROMOTERESPONSE']._serialized_end=2148
-  _globals['_RESTOREREQUEST']._serialized_start=2150
-  _globals['_RESTOREREQUEST']._serialized_end=2205
-  _globals['_RESTORERESPONSE']._serialized_start=2207
-  _globals['_RESTORERESPONSE']._serialized_end=2238
-  _globals['_HOLDREQUEST']._serialized_start=2240
-  _globals['_HOLDREQUEST']._serialized_end=2267
-  _globals['_HOLDRESPONSE']._serialized_start=2269
-  _globals['_HOLDRESPONSE']._serialized_end=2297
-  _globals['_FORGETREQUEST']._serialized_start=2299
-  _globals['_FORGETREQUEST']._serialized_end=2403
-  _globals['_FORGETRESPONSE']._serialized_start=2405
-  _globals['_FORGETRESPONSE']._serialized_end=2471
-  _globals['_ONLINESERVICE']._serialized_start=2687
-  _globals['_ONLINESERVICE']._serialized_end=3510
+  _globals['_STATUSRESPONSE']._serialized_end=1434
+  _globals['_STATUSRESPONSE_FEEDBACKENTRY']._serialized_start=1387
+  _globals['_STATUSRESPONSE_FEEDBACKENTRY']._serialized_end=1434
+  _globals['_FAMILY']._serialized_start=1436
+  _globals['_FAMILY']._serialized_end=1501
+  _globals['_HISTORYENTRY']._serialized_start=1503
+  _globals['_HISTORYENTRY']._serialized_end=1595
+  _globals['_VERSION']._serialized_start=1598
+  _globals['_VERSION']._serialized_end=1894
+  _globals['_VERSION_EVENTSENTRY']._serialized_start=1849
+  _globals['_VERSION_EVENTSENTRY']._serialized_end=1894
+  _globals['_VERSIONSREQUEST']._serialized_start=1896
+  _globals['_VERSIONSREQUEST']._serialized_end=1943
+  _globals['_VERSIONSRESPONSE']._serialized_start=1945
+  _globals['_VERSIONSRESPONSE']._serialized_end=2038
+  _globals['_PROMOTEREQUEST']._serialized_start=2040
+  _globals['_PROMOTEREQUEST']._serialized_end=2095
+  _globals['_PROMOTERESPONSE']._serialized_start=2097
+  _globals['_PROMOTERESPONSE']._serialized_end=2160
+  _globals['_RESTOREREQUEST']._serialized_start=2162
+  _globals['_RESTOREREQUEST']._serialized_end=2217
+  _globals['_RESTORERESPONSE']._serialized_start=2219
+  _globals['_RESTORERESPONSE']._serialized_end=2250
+  _globals['_HOLDREQUEST']._serialized_start=2252
+  _globals['_HOLDREQUEST']._serialized_end=2279
+  _globals['_HOLDRESPONSE']._serialized_start=2281
+  _globals['_HOLDRESPONSE']._serialized_end=2309
+  _globals['_FORGETREQUEST']._serialized_start=2311
+  _globals['_FORGETREQUEST']._serialized_end=2415
+  _globals['_FORGETRESPONSE']._serialized_start=2417
+  _globals['_FORGETRESPONSE']._serialized_end=2489
+  _globals['_ONLINESERVICE']._serialized_start=2705
+  _globals['_ONLINESERVICE']._serialized_end=3528
 # @@protoc_insertion_point(module_scope)
