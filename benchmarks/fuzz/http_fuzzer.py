@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from benchmarks.fuzz.examples import BODIES, PATH_VALUES
 from benchmarks.fuzz.outcomes import Outcomes
 
 _TIMEOUT_S = 30.0
+_WATCH_S = 1.0
 # A gateway answers 503 while a service behind it restarts, and 504 when a deadline passes.
 _ALLOWED_SERVER_ERRORS = (503, 504)
 _HEADERS: Sequence[tuple[str, str]] = (
@@ -132,14 +134,24 @@ class HttpFuzzer:
 async def _call(
     client: httpx.AsyncClient, verb: str, target: str, content: bytes, headers: Mapping[str, str]
 ) -> tuple[str, str]:
-    """Return status and beginning of the answer; an answer is read to its end."""
+    """Return status and beginning of the answer.
+
+    An answer is read to its end, but events that are watched by GET, which have none, for a time.
+    """
+    body = b""
     try:
-        response = await client.request(verb, target, content=content, headers=headers)
+        async with client.stream(verb, target, content=content, headers=headers) as response:
+            kind = response.headers.get("content-type", "")
+            watched = verb == "GET" and kind.startswith("text/event-stream")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_WATCH_S if watched else None):
+                    async for part in response.aiter_bytes():
+                        body += part[:200]
     except httpx.TimeoutException as err:
         return "NO_ANSWER", type(err).__name__
     except httpx.TransportError as err:
         return "CONNECTION_LOST", f"{type(err).__name__}: {err}"
-    return str(response.status_code), response.text[:200]
+    return str(response.status_code), body[:200].decode("utf-8", errors="replace")
 
 
 def _body_schema(page: Mapping[str, Any], operation: Mapping[str, Any]) -> Any:
