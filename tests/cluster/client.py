@@ -69,11 +69,11 @@ def ask_memory(release: Release) -> dict[str, Any]:
     return outcome
 
 
-def ask_online(release: Release) -> dict[str, Any]:
-    """Ask mission online a question, and return its answer."""
+def ask_mission(release: Release, mission: str) -> dict[str, Any]:
+    """Ask a mission a question by its method ``Generate``, and return its answer."""
     with release.port_forward("gateway", 8080) as port:
         response = httpx.post(
-            f"http://127.0.0.1:{port}/v1/missions/online/Generate",
+            f"http://127.0.0.1:{port}/v1/missions/{mission}/Generate",
             json={"prompt": "When does the harbour open?", "max_tokens": 4},
             headers=release.headers(),
             timeout=120,

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.client import (
     ask_memory,
-    ask_online,
+    ask_mission,
     chat,
     complete,
     give_feedback,
@@ -39,7 +39,9 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_fleet_certificate_reloads_total",
     "bem_safety_scorer_restarts_total",
     # Online learning begins with a quorum of feedback, and with a bank.
+    "bem_feedback_failed_total",
     "bem_feedback_processed_total",
+    "bem_feedback_refused_total",
     "bem_online_answers_total",
     "bem_online_decisions_total",
     "bem_online_drift_alarms_total",
@@ -68,7 +70,8 @@ def _use(release: Release) -> None:
     complete(release, "passage-qa")
     complete(release, "router")
     ask_memory(release)
-    ask_online(release)
+    for mission in ("online", "sep"):
+        ask_mission(release, mission)
     give_feedback(release)
     send_continuously(release, 15, chat(max_tokens=4))
 
