@@ -156,8 +156,10 @@ def test_killed_scorer_blocks_responses_until_restart(fleet: Fleet, client: open
     assert answers[0]
 
 
-def test_every_response_has_an_audit_record(redis: Any) -> None:
+def test_every_response_has_an_audit_record(client: openai.OpenAI, redis: Any) -> None:
     """Audit records hold method, action and hash, and no text."""
+    for _ in range(3):
+        assert list(client.completions.create(**{**LONG, "max_tokens": 4}, stream=True))
     records = [fields for _, fields in redis.xrange("bem:audit")]
     method = b"/bemfleet.router.v1.RouterService/Generate"
     generated = [fields for fields in records if fields[b"method"] == method]
