@@ -7,22 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import grpc
 import typer
 from bem.errors import BemError
 from bemfleet.mission.v1 import mission_pb2 as pb
 from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet.access.own_key import Metadata
-from fleet.errors import UnavailableError, details_of
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.application import NO, YES
-from bem_fleet.cli.operator_channel import open_operator_channel
-from bem_fleet.cli.operator_key import operator_metadata
+from bem_fleet.cli.operator_channel import call_service
 from bem_fleet.cli.tables import format_table
 
 _TIMEOUT_S = 60.0
-_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -161,13 +157,4 @@ def _call(address: str, call: Callable[[rpc.MissionServiceStub, Metadata], str])
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    with open_operator_channel(address) as channel:
-        try:
-            print(call(rpc.MissionServiceStub(channel), operator_metadata(address)))
-        except grpc.RpcError as err:
-            details = details_of(err)
-            if details.code in _UNREACHABLE:
-                raise UnavailableError(f"mission at {address}: {details.message}") from err
-            print(f"{details.code.name}: {details.message}")
-            return NO
-    return YES
+    return call_service("mission", address, rpc.MissionServiceStub, call)

@@ -5,26 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import grpc
 import typer
 import yaml
 from bemfleet.fleet.v1 import fleet_pb2 as pb
 from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
-from fleet.errors import InvalidArgumentError, UnavailableError, details_of
+from fleet.errors import InvalidArgumentError
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.struct_pb2 import Struct
 
-from bem_fleet.cli.application import NO, YES
 from bem_fleet.cli.canary_explanation import explanation_from_message, format_explanation
 from bem_fleet.cli.canary_table import format_canary, from_message
-from bem_fleet.cli.operator_channel import open_operator_channel
-from bem_fleet.cli.operator_key import operator_metadata
+from bem_fleet.cli.operator_channel import call_service
 
 COMMANDS = ("pause", "resume", "promote", "abort")
 """Commands that steer a running canary."""
 
 _TIMEOUT_S = 10.0
-_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _DEFAULT_STEP_S = 60
 Options = Mapping[str, Any]
 Call = Callable[[rpc.FleetServiceStub, Options], str]
@@ -195,16 +191,9 @@ def _call(where: Orchestrator, call: Call) -> int:
     Raises:
         UnavailableError: The orchestrator cannot be reached.
     """
-    options = {"timeout": _TIMEOUT_S, "metadata": operator_metadata(where.address)}
-    with open_operator_channel(where.address) as channel:
-        try:
-            print(call(rpc.FleetServiceStub(channel), options))
-        except grpc.RpcError as err:
-            details = details_of(err)
-            if details.code in _UNREACHABLE:
-                raise UnavailableError(
-                    f"orchestrator at {where.address}: {details.message}"
-                ) from err
-            print(f"{details.code.name}: {details.message}")
-            return NO
-    return YES
+    return call_service(
+        "orchestrator",
+        where.address,
+        rpc.FleetServiceStub,
+        lambda fleet, key: call(fleet, {"timeout": _TIMEOUT_S, "metadata": key}),
+    )

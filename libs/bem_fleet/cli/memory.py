@@ -11,17 +11,16 @@ import typer
 from bemfleet.memory.v1 import memory_pb2 as pb
 from bemfleet.memory.v1 import memory_pb2_grpc as rpc
 from fleet.access.own_key import Metadata, bearer
-from fleet.errors import InvalidArgumentError, UnavailableError, details_of
+from fleet.errors import InvalidArgumentError, details_of
 from fleet.wire import AUTHORIZATION
 
 from bem_fleet.cli.application import NO, YES
-from bem_fleet.cli.operator_channel import open_operator_channel
+from bem_fleet.cli.operator_channel import service_channel
 
 PART_CHARS = 16_384
 """Characters of a text; progress is printed after each."""
 
 _TIMEOUT_S = 600.0
-_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -176,15 +175,12 @@ def _call(target: Target, run: Any) -> int:
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    with open_operator_channel(target.address) as channel:
-        try:
+    try:
+        with service_channel("memory", target.address) as channel:
             result: int = run(rpc.MemoryServiceStub(channel), target)
-        except grpc.RpcError as err:
-            details = details_of(err)
-            if details.code in _UNREACHABLE:
-                raise UnavailableError(f"memory at {target.address}: {details.message}") from err
-            print(f"refused: {details.message}", file=sys.stderr)
-            return NO
+    except grpc.RpcError as err:
+        print(f"refused: {details_of(err).message}", file=sys.stderr)
+        return NO
     return result
 
 

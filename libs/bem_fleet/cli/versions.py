@@ -5,20 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-import grpc
 import typer
 from bemfleet.online.v1 import online_pb2 as pb
 from bemfleet.online.v1 import online_pb2_grpc as rpc
 from fleet.access.own_key import Metadata
-from fleet.errors import UnavailableError, details_of
 
-from bem_fleet.cli.application import NO, YES
-from bem_fleet.cli.operator_channel import open_operator_channel
-from bem_fleet.cli.operator_key import operator_metadata
+from bem_fleet.cli.operator_channel import call_service
 from bem_fleet.cli.tables import format_table
 
 _TIMEOUT_S, _FORGET_TIMEOUT_S = 60.0, 660.0
-_UNREACHABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _STATE = "VERSION_STATE_"
 
 app = typer.Typer(
@@ -179,13 +174,4 @@ def _call(address: str, call: Callable[[rpc.OnlineServiceStub, Metadata], str]) 
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    with open_operator_channel(address) as channel:
-        try:
-            print(call(rpc.OnlineServiceStub(channel), operator_metadata(address)))
-        except grpc.RpcError as err:
-            details = details_of(err)
-            if details.code in _UNREACHABLE:
-                raise UnavailableError(f"online at {address}: {details.message}") from err
-            print(f"{details.code.name}: {details.message}")
-            return NO
-    return YES
+    return call_service("online", address, rpc.OnlineServiceStub, call)
