@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from fleet.errors import UnavailableError
 
-TIMEOUT_S = 1.0
+TIMEOUT_S = 5.0
 """Longest wait for Redis, in seconds; after it the caller is told that Redis is unavailable."""
 
 
