@@ -21,6 +21,7 @@ from bemfleet.fleet.v1 import fleet_pb2_grpc as rpc
 from fleet.clients import open_channel
 from fleet.files import write_json_atomic
 from fleet.testing import RedisServer
+from grpc import StatusCode, aio
 
 from tests.integration.orchestrators import Orchestrator, orchestrator
 from tests.integration.tracks import (
@@ -92,11 +93,20 @@ class Machine:
         return await self.until(lambda canary: canary.phase == wanted)
 
     async def until(self, look: Callable[[pb.Canary], bool], limit_s: float = 60.0) -> pb.Canary:
-        """Return the canary as soon as it is as wanted; another program gives no event."""
+        """Return the canary as soon as it is as wanted; another program gives no event.
+
+        An orchestrator that was just killed may still take the connection and close it.
+        """
         async with asyncio.timeout(limit_s):
             while True:
-                if look(canary := (await self.get_mission()).canary):
-                    return canary
+                try:
+                    canary = (await self.get_mission()).canary
+                except aio.AioRpcError as err:
+                    if err.code() != StatusCode.UNAVAILABLE:
+                        raise
+                else:
+                    if look(canary):
+                        return canary
                 await asyncio.sleep(0.05)
 
 

@@ -97,7 +97,9 @@ async def test_acknowledged_text_survives_a_kill(
             *_, reference = [one async for one in whole]
             uninterrupted = [await ask(stub, one, session="t") for one in QUESTIONS]
 
-    assert durable >= acknowledged == len("".join(PARTS[:after]))
+    # A part that was on its way may be acknowledged before the kill is through.
+    assert acknowledged in [len("".join(PARTS[: after + more])) for more in range(3)]
+    assert durable >= acknowledged
     assert last.acknowledged == reference.acknowledged == len(text)
     assert last.sentences == reference.sentences
     assert all(one[-1].outcome.found for one in interrupted)
