@@ -192,6 +192,7 @@ def test_nothing_is_recorded_while_tracing_is_off() -> None:
     assert passed == CALLER
 
 
+@pytest.mark.slow
 def test_service_without_a_collector_exports_nothing() -> None:
     """The exporter is not even loaded."""
     code = (
