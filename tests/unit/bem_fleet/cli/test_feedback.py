@@ -56,6 +56,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
     return code, shown.out, shown.err
 
 
+@pytest.mark.slow
 def test_feedback_is_sent_with_the_callers_key(
     gateway: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +71,7 @@ def test_feedback_is_sent_with_the_callers_key(
     assert (headers["authorization"], headers["idempotency-key"]) == ("Bearer bem_u", "k1")
 
 
+@pytest.mark.slow
 def test_refused_feedback_is_exit_code_1(gateway: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The reason is the gateway's; a gateway that is not there is exit code 2."""
     refused = run(capsys, "send", "chat-1", "--address", gateway)

@@ -69,6 +69,7 @@ def test_gpus_name_nodes_and_unmet_requests(
     assert "no GPU left" in shown
 
 
+@pytest.mark.slow
 def test_unknown_mission_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """Without an address it must be one of this machine."""
     assert main(["missions", "describe", "nothing"]) == 2
