@@ -11,7 +11,7 @@
 {{- /* Sets keys that are absent or null, in depth: (list values defaults). */ -}}
 {{- define "fleet.fill" -}}
 {{- $values := index . 0 -}}
-{{- $named := list "services" "settings" "resources" "resourceProfiles" "labels" "limits" "nodeSelector" "monitoringNamespace" "issuerRef" -}}
+{{- $named := list "services" "settings" "resources" "resourceProfiles" "labels" "limits" "nodeSelector" "monitoringNamespace" "tracingNamespace" "issuerRef" -}}
 {{- range $key, $default := index . 1 -}}
 {{- if or (not (hasKey $values $key)) (kindIs "invalid" (index $values $key)) -}}
 {{- $_ := set $values $key $default -}}

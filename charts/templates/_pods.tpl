@@ -35,8 +35,8 @@ capabilities: {drop: [ALL]}
 {{- define "fleet.settingsEnv" -}}
 {{- $root := index . 0 -}}{{- $prefix := index . 1 -}}
 {{- range $key, $value := index . 2 }}
-{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE" "TLS" "TLS_MODE" "TLS_FOLDER" "HEALTH_ADDRESS" "KEYS_FILE" "SERVICE_KEY_FILE" (ternary "AUDIT_KEY_FILE" "" (eq $prefix "SAFETY"))) }}
-{{- fail (printf "settings.%s of %s is set by the chart: use port, metricsPort, drainSeconds, model, tls, access or redis instead" $key (lower $prefix)) }}
+{{- if has $key (list "ADDRESS" "REDIS_URL" "DRAIN_S" "METRICS_ADDRESS" "PAGES_ADDRESS" "UPSTREAM" "CACHE" "BACKBONE" "TLS" "TLS_MODE" "TLS_FOLDER" "HEALTH_ADDRESS" "KEYS_FILE" "SERVICE_KEY_FILE" "OTLP_ENDPOINT" "TRACE_RATIO" (ternary "AUDIT_KEY_FILE" "" (eq $prefix "SAFETY"))) }}
+{{- fail (printf "settings.%s of %s is set by the chart: use port, metricsPort, drainSeconds, model, tls, access, redis or tracing instead" $key (lower $prefix)) }}
 {{- end }}
 {{- with tpl (include "fleet.text" $value) $root }}
 - name: BEM_{{ $prefix }}_{{ $key }}

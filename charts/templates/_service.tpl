@@ -241,6 +241,9 @@ volumes:
 {{- with include "fleet.redisEnv" (list .root $prefix .name) }}
 {{ . }}
 {{- end }}
+{{- with include "fleet.tracingEnv" (list .root $prefix) }}
+{{ . }}
+{{- end }}
 {{- include "fleet.settingsEnv" (list .root $prefix $spec.settings) }}
 {{- end }}
 

@@ -21,6 +21,7 @@
     {{- with include "fleet.tlsEnv" (list $root "SAFETY") }}{{ . | nindent 4 }}{{ end }}
     {{- with include "fleet.healthEnv" (list $root "SAFETY") }}{{ . | nindent 4 }}{{ end }}
     {{- include "fleet.redisEnv" (list $root "SAFETY" "safety") | nindent 4 }}
+    {{- with include "fleet.tracingEnv" (list $root "SAFETY") }}{{ . | nindent 4 }}{{ end }}
     {{- include "fleet.settingsEnv" (list $root "SAFETY" $sidecar.settings) | nindent 4 }}
   # The startup probe must not depend on the mission, which starts only after it succeeds.
   startupProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}

@@ -1,4 +1,4 @@
-"""Server interceptor: request ids, access, metrics, parsed requests, stalled readers, statuses."""
+"""Server interceptor: request ids, spans, access, metrics, parsed requests, stalled readers."""
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
@@ -13,12 +13,14 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_status import rpc_status
+from opentelemetry.trace import Tracer
 
 from fleet import logs
 from fleet.access.call_guard import CallGuard
 from fleet.errors import ForwardedError, InvalidArgumentError, StatusTable, to_status
 from fleet.metrics import RPC_SECONDS, STALLED
 from fleet.request_streams import MAX_STREAMS, RequestStream
+from fleet.tracing import Span, record_rpc_status, rpc_span
 
 _LOG = logs.get("fleet.rpc")
 Handler = Callable[[Any, Any], Any]
@@ -39,12 +41,18 @@ class CallInterceptor(aio.ServerInterceptor):
         table: Status codes of the service's own errors.
         guard: Access control of the server.
         stalled_stream_s: Longest time that a response may wait for the client to read, in seconds.
+        tracer: Records a span for each call; None while tracing is off.
     """
 
     def __init__(
-        self, table: StatusTable, guard: CallGuard, *, stalled_stream_s: float = math.inf
+        self,
+        table: StatusTable,
+        guard: CallGuard,
+        *,
+        stalled_stream_s: float = math.inf,
+        tracer: Tracer | None = None,
     ) -> None:
-        self._table, self._guard = table, guard
+        self._table, self._guard, self._tracer = table, guard, tracer
         self._stalled_stream_s = stalled_stream_s
         self._ending: set[asyncio.Task[None]] = set()
         self._reading_on = asyncio.Semaphore(MAX_STREAMS)
@@ -78,8 +86,7 @@ class CallInterceptor(aio.ServerInterceptor):
 
     def _wrap_unary(self, method: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> Any:
-            _adopt_request_context(context)
-            with _CallTimer(method, context) as timer, _requests_of(request) as requests:
+            with self._serve(method, context) as timer, _requests_of(request) as requests:
                 admitted = None
                 try:
                     admitted = await self._guard.admit(method, context.invocation_metadata() or ())
@@ -100,8 +107,7 @@ class CallInterceptor(aio.ServerInterceptor):
 
     def _wrap_streaming(self, method: str, inner: Handler) -> Handler:
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-            _adopt_request_context(context)
-            with _CallTimer(method, context) as timer, _requests_of(request) as requests:
+            with self._serve(method, context) as timer, _requests_of(request) as requests:
                 admitted = None
                 try:
                     admitted = await self._guard.admit(method, context.invocation_metadata() or ())
@@ -125,6 +131,10 @@ class CallInterceptor(aio.ServerInterceptor):
                         admitted.release()
 
         return call
+
+    def _serve(self, method: str, context: Context) -> _CallTimer:
+        _adopt_request_context(context)
+        return _CallTimer(method, context, rpc_span(self._tracer, method))
 
     @contextmanager
     def _time_reader(self, method: str, context: Context) -> Iterator[None]:
@@ -214,20 +224,24 @@ def _parsing(inner: Handler, parse: Parse, streams_requests: bool) -> Handler:
 
 
 class _CallTimer:
-    """Observes the duration of one call, labelled with its status code."""
+    """Observes the duration of one call, labelled with its status code, and records its span."""
 
-    def __init__(self, method: str, context: Context) -> None:
+    def __init__(self, method: str, context: Context, span: Span) -> None:
         self.code: str | None = None
         self._method = method
         self._context = context
+        self._span = span
         self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
+        self._span.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         code = self.code or _code_of(self._context, kind)
         RPC_SECONDS.labels(self._method, code).observe(time.perf_counter() - self._began)
+        record_rpc_status(self._span, code)
+        self._span.__exit__(None, None, None)
 
 
 def _code_of(context: Context, kind: type[BaseException] | None) -> str:

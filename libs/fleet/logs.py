@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line on standard error, with the request id."""
+"""Structured logs: one JSON object per line on standard error, with request and trace id."""
 
 import logging
 import re
@@ -19,13 +19,15 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request being served; empty outside of one."""
 
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
-"""W3C trace context of the request being served; empty when the client sent none."""
-
+"""W3C trace context of the span being served, or the client's while tracing is off; or empty."""
 
 # Text of a caller ends up in logs and audit records. An id is no free text, and digits alone could
 # be a telephone, card or insurance number.
 _REQUEST_ID = re.compile(r"(?![0-9._-]{7,}$)[A-Za-z0-9._-]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# https://www.w3.org/TR/trace-context: version ff and ids of zeros are invalid.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
 
 
 def adopt_context(received_id: str, received_trace: str) -> str:
@@ -56,7 +58,7 @@ def _add_request(
     if current := request_id.get():
         event["request_id"] = current
     if trace := traceparent.get():
-        event["traceparent"] = trace
+        _, event["trace_id"], event["span_id"], _ = trace.split("-")
     return event
 
 

@@ -36,6 +36,7 @@ from fleet.interceptors import CallInterceptor
 from fleet.listening import listen
 from fleet.metrics import MetricsPage, MetricsServicer
 from fleet.settings import FleetSettings, TlsMode, unknown_variables_of
+from fleet.tracing import trace_export
 
 _LOG = logs.get("fleet.server")
 _HANDSHAKE_MS, _KEEPALIVE_MS, _KEEPALIVE_TIMEOUT_MS = 10_000, 60_000, 20_000
@@ -175,12 +176,21 @@ async def start(settings: S, build: Build[S], status: StatusTable) -> RunningSer
     roles = MethodRoles()
     audit = operator_audit(settings)
     guard = CallGuard(access_of(settings), roles, audit)
+    traces = trace_export(settings)
+    interceptor = CallInterceptor(
+        status,
+        guard,
+        stalled_stream_s=settings.stalled_stream_s,
+        tracer=traces.tracer if traces else None,
+    )
     server = aio.server(
-        interceptors=[CallInterceptor(status, guard, stalled_stream_s=settings.stalled_stream_s)],
+        interceptors=[interceptor],
         options=_limits(settings),
         maximum_concurrent_rpcs=settings.max_concurrent_calls,
     )
     app = App(server, roles)
+    if traces:
+        app.on_stop(traces.close)
     app.on_stop(audit.close)
     await app.health.set("", _SERVING)
     await build(settings, app)

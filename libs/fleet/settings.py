@@ -49,6 +49,14 @@ class FleetSettings(BaseSettings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     """Redis of the fleet, in redis-py's URL form; ``rediss://`` takes ``ssl_*`` options."""
 
+    otlp_endpoint: str | None = Field(None, pattern=r"^(https?://)?[^\s/@]+:[0-9]{1,5}$")
+    """OpenTelemetry collector that takes traces by OTLP over gRPC: ``host:port``, or
+    ``https://host:port`` for TLS; unset: no traces."""
+
+    trace_ratio: float = Field(0.1, ge=0, le=1)
+    """Share of the traces that begin here which is recorded, in [0, 1]; a trace that a caller began
+    is recorded if the caller records it."""
+
     drain_s: float = Field(30.0, ge=0)
     """Longest wait for requests in flight after SIGTERM, in seconds."""
 

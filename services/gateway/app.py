@@ -32,6 +32,7 @@ from fleet.access import Role
 from fleet.access.own_key import OwnKey
 from fleet.certificates import certificates_of
 from fleet.server import access_of
+from fleet.tracing import trace_export
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
@@ -41,6 +42,10 @@ EXPOSED_HEADERS = (
 )
 """Response headers that a web page of another origin may read."""
 _READY_TIMEOUT_S = 1.0
+_ROUTE_MODULES = (
+    *(openai_routes, responses_routes, embedding_routes, adapter_routes, memory_routes),
+    *(mission_routes, feedback, fleet_routes, token_routes, validation_routes, page_routes),
+)
 
 
 def make_app(settings: GatewaySettings) -> FastAPI:
@@ -52,11 +57,14 @@ def make_app(settings: GatewaySettings) -> FastAPI:
     """
     certificates_of(settings)  # a wrong one is an error here, not at the first call
     access, own_key = access_of(settings), OwnKey(settings.service_key_file)
+    traces = trace_export(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_state(settings, access, own_key) as app.state.gateway:
             yield
+        if traces:
+            await traces.close()
 
     app = FastAPI(title="BEM Fleet gateway", lifespan=lifespan)
     completions, prefix = openai_routes.completion_routes, openai_routes.routes.prefix
@@ -64,7 +72,11 @@ def make_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(
         AccessMiddleware, access=access, own_key=own_key, routes=lambda: RouteRoles(app.routes)
     )
-    app.add_middleware(RequestContextMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        RequestContextMiddleware,
+        max_body_bytes=settings.max_body_bytes,
+        tracer=traces.tracer if traces else None,
+    )
     if settings.cors_origins:  # outermost, so that an error of any layer can be read by the page
         app.add_middleware(
             CORSMiddleware,
@@ -75,10 +87,7 @@ def make_app(settings: GatewaySettings) -> FastAPI:
         )
     for error in (*HANDLED_ERRORS, Exception):
         app.add_exception_handler(error, error_response)
-    for module in (
-        *(openai_routes, responses_routes, embedding_routes, adapter_routes, memory_routes),
-        *(mission_routes, feedback, fleet_routes, token_routes, validation_routes, page_routes),
-    ):
+    for module in _ROUTE_MODULES:
         app.include_router(module.routes)
     app.add_api_route("/healthz", liveness)
     app.add_api_route("/readyz", readiness)

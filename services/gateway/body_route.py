@@ -69,6 +69,7 @@ class JsonBodyDispatcher:
             await self._app(scope, receive, send)
             return
         scope["route"], handle = matched
+        scope["route_path"] = scope["path"]  # the route's own path lacks the prefix
         request = Request(scope, receive, send)
         try:
             response = await handle(request)

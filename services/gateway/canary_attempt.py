@@ -13,7 +13,9 @@ from bem_fleet.services.gateway.canary_observations import RequestOutcome
 from bem_fleet.services.gateway.method_fields import MethodFields
 from fleet import wire
 from fleet.errors import details_of
+from fleet.tracing import span
 from grpc import aio
+from opentelemetry.trace import SpanKind
 
 Metadata = tuple[tuple[str, str], ...]
 Messages = AsyncGenerator[bytes]
@@ -30,6 +32,7 @@ class Call:
         streams: Whether the response is a stream.
         timeout_s: Deadline of the call, retries on stable included, in seconds.
         metadata: gRPC metadata.
+        track: Track that is called, ``stable`` or ``canary``.
     """
 
     path: str
@@ -37,6 +40,7 @@ class Call:
     streams: bool
     timeout_s: float
     metadata: Metadata
+    track: str = "stable"
 
 
 class Attempt:
@@ -111,17 +115,20 @@ class Attempt:
 
 async def call_messages(channel: aio.Channel, call: Call, timeout_s: float) -> Messages:
     """Yield the messages of a call; closing the iteration cancels it."""
-    if not call.streams:
-        unary: Any = channel.unary_unary(call.path)
-        yield await unary(call.request, timeout=timeout_s, metadata=call.metadata)
-        return
-    streaming: Any = channel.unary_stream(call.path)
-    responses = streaming(call.request, timeout=timeout_s, metadata=call.metadata)
-    try:
-        async for response in responses:
-            yield response
-    finally:
-        responses.cancel()
+    name, attributes = call.path.removeprefix("/"), {"bem.track": call.track}
+    with span(name, attributes, kind=SpanKind.CLIENT) as one:
+        metadata = one.carried(call.metadata)
+        if not call.streams:
+            unary: Any = channel.unary_unary(call.path)
+            yield await unary(call.request, timeout=timeout_s, metadata=metadata)
+            return
+        streaming: Any = channel.unary_stream(call.path)
+        responses = streaming(call.request, timeout=timeout_s, metadata=metadata)
+        try:
+            async for response in responses:
+                yield response
+        finally:
+            responses.cancel()
 
 
 def outcome_of(err: grpc.RpcError, latency_s: float) -> RequestOutcome | None:

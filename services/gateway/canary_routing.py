@@ -253,7 +253,7 @@ class CanaryCall:
         failure: RequestOutcome | None = None
         timeout_s = self._call.timeout_s
         if self._on_canary:
-            attempt = self._attempt(self._route.canary, timeout_s, self._canary_answered)
+            attempt = self._attempt(CANARY, timeout_s, self._canary_answered)
             try:
                 async with aclosing(attempt.messages_from_first_text()) as messages:
                     async for message in messages:
@@ -264,7 +264,7 @@ class CanaryCall:
                 return
             timeout_s -= attempt.elapsed_s  # both attempts share the client's deadline
         attempt = self._attempt(
-            self._route.stable, timeout_s, lambda outcome: self._stable_answered(outcome, failure)
+            STABLE, timeout_s, lambda outcome: self._stable_answered(outcome, failure)
         )
         try:
             async with aclosing(attempt.messages()) as messages:
@@ -275,10 +275,9 @@ class CanaryCall:
                 self._stable_failed(outcome_of(err, attempt.elapsed_s), failure)
             raise
 
-    def _attempt(
-        self, target: fleet_pb2.Target, timeout_s: float, on_complete: OnComplete
-    ) -> Attempt:
-        call = self._call
+    def _attempt(self, track: str, timeout_s: float, on_complete: OnComplete) -> Attempt:
+        target = self._route.canary if track == CANARY else self._route.stable
+        call = replace(self._call, track=track)
         if target.model and self._fields.names_model:
             call = replace(call, request=self._fields.with_model(call.request, target.model))
         return Attempt(self._router.open(call, target, timeout_s), self._fields, on_complete)
@@ -331,10 +330,10 @@ class CanaryCall:
 
     async def _mirror(self, track: str, outcome: RequestOutcome) -> None:
         """Send the request to the other track, discard the answer and record the pair."""
-        target = self._route.stable if track == CANARY else self._route.canary
         outcomes: list[RequestOutcome | None] = []
         timeout_s = max(_MIN_MIRROR_TIMEOUT_S, 4 * outcome.latency_s)
-        attempt = self._attempt(target, timeout_s, outcomes.append)
+        other_track = STABLE if track == CANARY else CANARY
+        attempt = self._attempt(other_track, timeout_s, outcomes.append)
         try:
             async with aclosing(attempt.messages()) as messages:
                 async for _ in messages:

@@ -1,4 +1,4 @@
-"""Request context middleware: request id, body limit, forwarded headers, metrics, access log."""
+"""Request context middleware: request id, span, body limit, forwarded headers, metrics, log."""
 
 import asyncio
 import time
@@ -9,6 +9,8 @@ from bem_fleet.services.gateway.errors import ApiError
 from fleet import logs, wire
 from fleet.access import ANONYMOUS, admission, principal
 from fleet.clients import forwarded_metadata
+from fleet.tracing import Span, server_span
+from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +21,7 @@ FORWARDED_HEADERS = (wire.SAFETY_STRENGTH,)
 """Request headers that the sidecar reads as gRPC metadata."""
 MAX_FORWARDED_CHARS = 64
 _MAX_SESSION_CHARS = 256
+_POLLED = ("/healthz", "/readyz", "/metrics")
 REQUESTS = Counter("bem_gateway_requests_total", "Completed HTTP requests.", ["route", "code"])
 SECONDS = Histogram(
     "bem_gateway_request_seconds",
@@ -34,24 +37,32 @@ class RequestContextMiddleware:
     Args:
         app: Application that serves the request.
         max_body_bytes: Largest body in bytes, whether or not Content-Length announces it.
+        tracer: Records a span for each request; None while tracing is off.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, tracer: Tracer | None = None) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
         # Several requests of a connection may share one context.
         principal.set(ANONYMOUS)
         admission.set(None)
         headers = dict(scope["headers"])
         keys = (wire.REQUEST_ID.encode(), wire.TRACEPARENT.encode())
-        identifier = logs.adopt_context(*(headers.get(key, b"").decode("latin-1") for key in keys))
+        logs.adopt_context(*(headers.get(key, b"").decode("latin-1") for key in keys))
+        tracer = None if scope["path"] in _POLLED else self._tracer
+        with server_span(tracer, "HTTP") as span:
+            await self._serve(scope, receive, send, span)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        began = time.perf_counter()
+        headers, identifier = dict(scope["headers"]), logs.request_id.get()
         status: list[int] = []
 
         async def send_with_id(message: Message) -> None:
@@ -73,7 +84,9 @@ class RequestContextMiddleware:
         except ClientDisconnect:  # before its body was complete: nobody waits for an answer
             _LOG.info("client left", request_id=identifier)
         finally:
-            _record_request(scope, status[0] if status else 499, time.perf_counter() - began)
+            code = status[0] if status else 499
+            _record_request(scope, code, time.perf_counter() - began)
+            _describe(span, scope, code)
 
 
 async def cancel_on_disconnect(receive: Receive, tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -156,10 +169,25 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"body: too large; the limit is {limit} bytes", code="body_too_large")
 
 
-def _record_request(scope: Scope, status: int, seconds: float) -> None:
-    route: Any = scope.get("route")
+def _route_of(scope: Scope) -> str:
     # Unknown paths share one series: a client must not be able to create new ones.
-    name = getattr(route, "path", "unknown")
+    return str(scope.get("route_path") or getattr(scope.get("route"), "path", "unknown"))
+
+
+def _describe(span: Span, scope: Scope, status: int) -> None:
+    """Name the span of a request by its route; its path may hold what the client chose."""
+    route = _route_of(scope)
+    if route != "unknown":  # only then the method is one of a route
+        span.rename(f"{scope['method']} {route}")
+        span.set("http.request.method", scope["method"])
+        span.set("http.route", route)
+    span.set("http.response.status_code", status)
+    if status >= 500:
+        span.fail(str(status))
+
+
+def _record_request(scope: Scope, status: int, seconds: float) -> None:
+    name = _route_of(scope)
     REQUESTS.labels(name, str(status)).inc()
     SECONDS.labels(name).observe(seconds)
     _LOG.info(

@@ -13,6 +13,7 @@ from bem_fleet.services.memory.session_cache import SessionCache
 from bem_fleet.services.memory.session_keys import SessionKey
 from bem_fleet.serving import EngineHost, GeneratedText
 from fleet.errors import UnavailableError
+from fleet.tracing import span
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,17 @@ class MemoryHost:
             raise InvalidRequestError(
                 "hops", f"{inquiry.hops} is out of range; 1 to {MAX_HOPS} are allowed"
             )
-        question = await asyncio.to_thread(self.encoder.question, inquiry.question)
-        async with self.sessions.use(inquiry.key) as session:
-            with RETRIEVAL_SECONDS.time():
-                evidence, spans = await asyncio.to_thread(
-                    self._retrieve, session.content, question, inquiry.hops
-                )
-            confidence = session.content.confidence(evidence)
-        found = bool(spans) and confidence >= inquiry.threshold
+        with span("memory.retrieve", {"bem.memory.hops": inquiry.hops}) as one:
+            question = await asyncio.to_thread(self.encoder.question, inquiry.question)
+            async with self.sessions.use(inquiry.key) as session:
+                with RETRIEVAL_SECONDS.time():
+                    evidence, spans = await asyncio.to_thread(
+                        self._retrieve, session.content, question, inquiry.hops
+                    )
+                confidence = session.content.confidence(evidence)
+            found = bool(spans) and confidence >= inquiry.threshold
+            one.set("bem.memory.spans", len(spans))
+            one.set("bem.memory.found", found)
         QUERIES.labels("found" if found else "not_found").inc()
         return Findings(spans, confidence, found)
 

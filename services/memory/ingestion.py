@@ -12,6 +12,7 @@ from bem_fleet.services.memory.session_cache import CachedSession
 from bem_fleet.services.memory.session_keys import SessionKey
 from bem_fleet.services.memory.session_store import QuotaExceededError
 from fleet.errors import FailedPreconditionError, InvalidArgumentError
+from fleet.tracing import span
 
 MAX_TEXT_CHARS = 32_768
 """Characters of one text; a sidecar's limit for a message is four times as large."""
@@ -81,7 +82,8 @@ async def ingest(
             await _begin(host, session, work)
         async for text in texts:
             _check_text(text)
-            with INGEST_SECONDS.time():
+            size = {"bem.memory.characters": len(text or "")}
+            with INGEST_SECONDS.time(), span("memory.ingest", size):
                 progress = await _read(host, work, text)
             CHARACTERS.inc(len(text or ""))
             yield progress

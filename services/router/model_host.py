@@ -22,6 +22,7 @@ from bem_fleet.services.router.request_parsing import (
     RequestParser,
 )
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
+from bem_fleet.serving.engine_spans import FIRST_TOKEN, engine_span, record_output
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
 from fleet.access import principal
@@ -201,24 +202,29 @@ class ModelHost:
         await self._prepare(request)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()
-        handle = self._engine.submit(
-            request, lambda delta: _call_on_loop(loop, arrived.put_nowait, delta)
-        )
-        last = time.perf_counter()
-        histogram = TTFT
-        try:
-            while True:
-                delta = await arrived.get()
-                if isinstance(delta, Exception):
-                    raise delta
-                now = time.perf_counter()
-                histogram.observe(now - last)
-                last, histogram = now, INTER_TOKEN
-                yield delta
-                if delta.finish:
-                    return
-        finally:
-            handle.cancel()
+        with engine_span(request, self.backbone.name) as span:
+            handle = self._engine.submit(
+                request, lambda delta: _call_on_loop(loop, arrived.put_nowait, delta)
+            )
+            last = time.perf_counter()
+            histogram = TTFT
+            try:
+                while True:
+                    delta = await arrived.get()
+                    if isinstance(delta, Exception):
+                        raise delta
+                    now = time.perf_counter()
+                    histogram.observe(now - last)
+                    if histogram is TTFT:
+                        span.event(FIRST_TOKEN)
+                    last, histogram = now, INTER_TOKEN
+                    if delta.finish:
+                        record_output(span, delta)
+                    yield delta
+                    if delta.finish:
+                        return
+            finally:
+                handle.cancel()
 
     async def complete(self, request: GenerationRequest) -> OutputDelta:
         """Return one delta with the complete output; the event loop wakes up once, at its end.
@@ -251,11 +257,14 @@ class ModelHost:
                 )
             _call_on_loop(loop, resolve, delta)
 
-        handle = self._engine.submit(request, on_output)
-        try:
-            return await done
-        finally:
-            handle.cancel()
+        with engine_span(request, self.backbone.name) as span:
+            handle = self._engine.submit(request, on_output)
+            try:
+                whole = await done
+                record_output(span, whole)
+                return whole
+            finally:
+                handle.cancel()
 
     async def _prepare(self, request: GenerationRequest) -> None:
         if request.form:

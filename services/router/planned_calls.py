@@ -31,6 +31,7 @@ from bem_fleet.services.router.request_parsing import RequestedStrength
 from bem_fleet.services.router.settings import RouterSettings
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet.mission import AdapterInfo
+from fleet.tracing import span
 
 
 class PlannedCalls:
@@ -198,12 +199,15 @@ class PlannedCalls:
     ) -> tuple[PlannedRequest, GenerationRequest]:
         parsed = self._host.parse(unplanned(request), deadline, strength)
         session = plan_messages.wanted_session(request)
-        planned = await self.desk.plan(
-            plan_messages.conversation(request),
-            parsed,
-            wanted=plan_messages.wanted_plan(request),
-            session="" if asking else session,
-        )
+        with span("router.plan") as one:
+            planned = await self.desk.plan(
+                plan_messages.conversation(request),
+                parsed,
+                wanted=plan_messages.wanted_plan(request),
+                session="" if asking else session,
+            )
+            one.set("bem.plan.source", planned.source)
+            one.set("bem.plan.steps", [action.adapter for action in planned.plan])
         return planned, parsed
 
     def _finish(self, planned: PlannedRequest, run: PlanRun, began: float) -> None:

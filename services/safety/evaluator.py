@@ -20,6 +20,7 @@ from bem_fleet.guard.scoring.prefilter import may_contain_sensitive_data
 from bem_fleet.guard.spans import merge_spans
 from bem_fleet.services.safety.text_windows import WINDOW_CHARS, split_text
 from fleet.access.principal import principal
+from fleet.tracing import span
 from prometheus_client import Counter
 
 _MAX_CACHED = 2048
@@ -110,12 +111,17 @@ class PolicyEvaluator:
         policy = self._policy()
         scorers = policy.required_scorers[side]
         query = ScoringQuery(text, side, scorers, prompt if complete else "", complete, ended)
-        finding = await (
-            self._score_continuation(query, preceding, policy) if preceding else self.score(query)
-        )
-        verdict = policy.evaluate(side, finding)
-        worst = verdict.worst_violation
-        constraint = worst.rule.constraint if worst else ""
+        with span(f"safety.evaluate_{side}", {"bem.safety.characters": len(text)}) as one:
+            finding = await (
+                self._score_continuation(query, preceding, policy)
+                if preceding
+                else self.score(query)
+            )
+            verdict = policy.evaluate(side, finding)
+            worst = verdict.worst_violation
+            constraint = worst.rule.constraint if worst else ""
+            one.set("bem.safety.action", verdict.action.name.lower())
+            one.set("bem.safety.constraint", constraint)
         VERDICTS.labels(side, constraint, verdict.action.name.lower()).inc()
         return verdict
 

@@ -16,17 +16,28 @@ from bem_fleet.services.safety.settings import SafetySettings
 from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.common.v1 import text_pb2
 from fleet.access import Role, principal
+from fleet.clients import outgoing_metadata
 from fleet.errors import InvalidArgumentError
 from fleet.text_roles import asks_exact_answer
-from fleet.wire import AUTHORIZATION, CLIENT, FORWARDED_BY, SAFETY_MINIMUM, SAFETY_STRENGTH, TENANT
+from fleet.wire import (
+    AUTHORIZATION,
+    CLIENT,
+    FORWARDED_BY,
+    REQUEST_ID,
+    SAFETY_MINIMUM,
+    SAFETY_STRENGTH,
+    TENANT,
+    TRACEPARENT,
+)
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
-# Metadata of the client's own connection, keys, and what the sidecar sets itself.
+# Metadata of the client's own connection, keys, and what the sidecar sets itself: among it request
+# id and trace context, of which it may have made its own.
 _NOT_FORWARDED = frozenset(
     {
         *("user-agent", "te", "content-type", AUTHORIZATION, FORWARDED_BY),
-        *(SAFETY_STRENGTH, SAFETY_MINIMUM, TENANT, CLIENT),
+        *(SAFETY_STRENGTH, SAFETY_MINIMUM, TENANT, CLIENT, REQUEST_ID, TRACEPARENT),
     }
 )
 
@@ -107,7 +118,7 @@ class RequestGuard:
     def forwarded_metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord
     ) -> list[tuple[str, Any]]:
-        """Return the client's metadata without keys, with its name, tenant and strength.
+        """Return the client's metadata without keys, with its name, tenant, strength and trace.
 
         Name and tenant are those of the caller's key, never one that the client names.
 
@@ -137,7 +148,8 @@ class RequestGuard:
             for key, value in metadata.items()
             if key not in _NOT_FORWARDED and not key.startswith("grpc-")
         ]
-        return [*forwarded, *((key, value) for key, value in own.items() if value)]
+        own_pairs = ((key, value) for key, value in own.items() if value)
+        return [*forwarded, *outgoing_metadata(), *own_pairs]
 
 
 def parse_message(

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from bem.backbone import Backbone
 from bem.testing import tiny_backbone
@@ -30,10 +31,12 @@ async def tiny_router(
     adapters: Sequence[str] = ("alpha", "beta"),
     redis_url: str = "redis://127.0.0.1:1/0",
     make_backbone: Callable[[], Backbone] = tiny_backbone,
+    **further: Any,
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
     """Run the service with random adapters and a safety adapter; yields it and a channel.
 
     Nothing listens at the default ``redis_url``. Another backbone has the tiny model's weights.
+    Further arguments are further settings.
     """
     for seed, name in enumerate(adapters):
         write_adapter(folder / "adapters", tiny_backbone(), name, seed=seed)
@@ -54,6 +57,7 @@ async def tiny_router(
         slots=4,
         first_layer=min(LAYERS),
         feature_layer=FEATURE_LAYER,
+        **further,
     )
 
     def load(given: RouterSettings) -> ModelHost:

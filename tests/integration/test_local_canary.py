@@ -208,7 +208,8 @@ async def test_people_steer_by_command(
         again = await one.begin()
         image = await one.run_canary("start", "router", "--image", "registry.local/mission:2")
         unknown = await one.run_canary("start", "other", "--model", "qa-v2")
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
 
     assert (early, second, again, image, unknown) == (1, 1, 1, 1, 1)
     assert (paused, shown, aborted) == (0, 0, 0)

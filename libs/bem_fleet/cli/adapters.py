@@ -14,9 +14,9 @@ from bemfleet.mission.v1 import mission_pb2_grpc as rpc
 from fleet.access.own_key import Metadata
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli.application import NO, YES
-from bem_fleet.cli.operator_channel import call_service
-from bem_fleet.cli.tables import format_table
+from bem_fleet.cli.application import NO
+from bem_fleet.cli.operator_channel import calls_services, service_channel
+from bem_fleet.cli.reports import Report, Table, data_of, prints_report
 
 _TIMEOUT_S = 60.0
 
@@ -29,59 +29,68 @@ app = typer.Typer(
 
 @dataclass(frozen=True)
 class _Mission:
+    name: str
     address: str
 
 
 @app.callback()
 def _options(
     ctx: typer.Context,
+    mission: Annotated[str, typer.Option(help="mission of the adapters")] = "router",
     address: Annotated[
-        str, typer.Option(help="host:port of the mission's sidecar")
-    ] = "127.0.0.1:50051",
+        str, typer.Option(help="host:port of the mission's sidecar; this machine's without it")
+    ] = "",
 ) -> None:
-    ctx.obj = _Mission(address)
+    ctx.obj = _Mission(mission, address)
 
 
 @app.command("list")
-def list_adapters(ctx: typer.Context) -> int:
+@calls_services
+def list_adapters(ctx: typer.Context) -> Report:
     """Print the base model, the loaded adapters, and what is not served with the reason."""
 
-    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> Report:
         found = mission.ListAdapters(pb.ListAdaptersRequest(), timeout=_TIMEOUT_S, metadata=key)
         rows = [("name", "version", "rank", "loaded", "outputs"), *map(_row, found.adapters)]
-        lines = [format_table(rows), f"context: {found.context_tokens} tokens"]
+        lines = [f"context: {found.context_tokens} tokens"]
         lines += [f"rejected: {one.name}: {one.reason}" for one in found.rejected]
         described = mission.Describe(pb.DescribeRequest(), timeout=_TIMEOUT_S, metadata=key)
-        return "\n".join([*lines, *(f"warning: {text}" for text in described.warnings)])
+        lines += [f"warning: {text}" for text in described.warnings]
+        warnings = list(described.warnings)
+        return Report({**data_of(found), "warnings": warnings}, [Table(rows), *lines])
 
-    return _call(ctx.obj.address, call)
+    return _call(ctx.obj, call)
 
 
 @app.command("load")
-def load(ctx: typer.Context, name: str) -> int:
+@calls_services
+def load(ctx: typer.Context, name: str) -> Report:
     """Load an adapter from the mission's adapter folder."""
 
-    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> Report:
         request = pb.LoadAdapterRequest(name=name)
         done = mission.LoadAdapter(request, timeout=_TIMEOUT_S, metadata=key)
-        return f"{done.adapter.name}: loaded, version {done.adapter.version[:12]}"
+        text = f"{done.adapter.name}: loaded, version {done.adapter.version[:12]}"
+        return Report(done, [text])
 
-    return _call(ctx.obj.address, call)
+    return _call(ctx.obj, call)
 
 
 @app.command("unload")
-def unload(ctx: typer.Context, name: str) -> int:
+@calls_services
+def unload(ctx: typer.Context, name: str) -> Report:
     """Unload an adapter; requests that use it finish first."""
 
-    def call(mission: rpc.MissionServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.MissionServiceStub, key: Metadata) -> Report:
         request = pb.UnloadAdapterRequest(name=name)
         mission.UnloadAdapter(request, timeout=_TIMEOUT_S, metadata=key)
-        return f"{name}: unloaded"
+        return Report({"adapter": name, "loaded": False}, [f"{name}: unloaded"])
 
-    return _call(ctx.obj.address, call)
+    return _call(ctx.obj, call)
 
 
 @app.command("import")
+@prints_report
 def import_peft(  # noqa: PLR0917 - each is an option of the command
     folder: Path,
     name: Annotated[str, typer.Option(help="name of the adapter in requests")],
@@ -100,7 +109,7 @@ def import_peft(  # noqa: PLR0917 - each is an option of the command
     like: Annotated[Path, typer.Option(help="adapter whose feature layer is taken")] = ROOT
     / "adapters/passage-qa",
     cache: Annotated[Path, typer.Option(help="folder of prepared models")] = ROOT / ".cache",
-) -> int:
+) -> Report:
     """Make an adapter from a PEFT folder that adapts o_proj and down_proj.
 
     BEM_ROUTER_RANK, BEM_ROUTER_FIRST_LAYER and BEM_ROUTER_FEATURE_LAYER say what the mission takes.
@@ -112,7 +121,8 @@ def import_peft(  # noqa: PLR0917 - each is an option of the command
 
 
 @app.command("export")
-def export_peft(folder: Path, out: Annotated[Path, typer.Option(help="new PEFT folder")]) -> int:
+@prints_report
+def export_peft(folder: Path, out: Annotated[Path, typer.Option(help="new PEFT folder")]) -> Report:
     """Make a PEFT folder from an adapter."""
     from bem_fleet.cli import adapter_conversion  # noqa: PLC0415 - loads torch
 
@@ -120,21 +130,22 @@ def export_peft(folder: Path, out: Annotated[Path, typer.Option(help="new PEFT f
 
 
 @app.command("diff")
-def difference(first: Path, second: Path) -> int:
+@prints_report
+def difference(first: Path, second: Path) -> Report:
     """Print what differs between two adapter folders: cards, and cosine and distance of weights."""
     from bem_fleet.cli import adapter_difference  # noqa: PLC0415 - loads torch
 
     return _convert(lambda: adapter_difference.compare_folders(first, second))
 
 
-def _convert(convert: Callable[[], str]) -> int:
-    """Print the report of a conversion; a refusal is one line and exit code 1."""
+def _convert(convert: Callable[[], str]) -> Report:
+    """Return the report of a conversion; a refusal is one line and exit code 1."""
     try:
-        print(convert())
+        text = convert()
     except BemError as err:
         print(f"fleetctl: {err}", file=sys.stderr)
-        return NO
-    return YES
+        return Report({"error": {"message": str(err)}}, [], NO)
+    return Report({"report": text.splitlines()}, [text])
 
 
 def _row(adapter: pb.Adapter) -> tuple[str, ...]:
@@ -151,10 +162,11 @@ def _outputs(adapter: pb.Adapter) -> str:
     return "exact"
 
 
-def _call(address: str, call: Callable[[rpc.MissionServiceStub, Metadata], str]) -> int:
-    """Call a mission with the operator's key and print the result; a refusal is exit code 1.
+def _call(mission: _Mission, call: Callable[[rpc.MissionServiceStub, Metadata], Report]) -> Report:
+    """Call a mission with the operator's key.
 
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    return call_service("mission", address, rpc.MissionServiceStub, call)
+    with service_channel(mission.name, mission.address) as (channel, key):
+        return call(rpc.MissionServiceStub(channel), key)

@@ -9,13 +9,17 @@ from fleet.audit_chain import read_keys
 from fleet.audit_log import verify_log
 from fleet.errors import UnavailableError
 
+from bem_fleet.cli.application import NO, YES
+from bem_fleet.cli.cluster import Cluster
+from bem_fleet.cli.reports import Report
+
 _MAX_PRINTED = 20
 
 
 def verify(
     redis_url: str, stream: str, keys: tuple[bytes, ...], start: str, anchor: Path | None
-) -> int:
-    """Check every record of a log and print each fault.
+) -> Report:
+    """Check every record of a log and report each fault.
 
     Args:
         redis_url: URL of Redis, such as ``redis://127.0.0.1:6379/0``.
@@ -26,7 +30,7 @@ def verify(
             took the head along is not seen.
 
     Returns:
-        0 if the log is valid, 1 if not.
+        Exit code 0 if the log is valid, 1 if not.
 
     Raises:
         UnavailableError: Redis cannot be reached.
@@ -34,23 +38,44 @@ def verify(
     try:
         anchors = AnchorFile(anchor, keys).read() if anchor else None  # before the log is read
     except ValueError as err:
-        print(f"{stream} anchor: {err}")
-        return 1
+        fault = {"location": "anchor", "problem": str(err)}
+        return Report({"stream": stream, "faults": [fault]}, [f"{stream} anchor: {err}"], NO)
     try:
         with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
             report = verify_log(client, stream, keys, start, anchors)
     except redis.RedisError as err:
         raise UnavailableError(f"{_without_login(redis_url)}: {err}") from err
-    for fault in report.faults[:_MAX_PRINTED]:
-        print(f"{stream} {fault.location}: {fault.problem}")
-    if len(report.faults) > _MAX_PRINTED:
-        print(f"and {len(report.faults) - _MAX_PRINTED} more")
-    if report.faults:
-        print(f"{stream}: {len(report.faults)} faults in {report.records} records")
-        return 1
-    print(f"{stream}: {report.records} records, hash chain valid; head {report.head or 'none'}")
-    print(f"{stream}: {_anchored(anchors, report.unanchored)}")
-    return 0
+    faults = [{"location": str(one.location), "problem": one.problem} for one in report.faults]
+    lines = [f"{stream} {one.location}: {one.problem}" for one in report.faults[:_MAX_PRINTED]]
+    if len(faults) > _MAX_PRINTED:
+        lines.append(f"and {len(faults) - _MAX_PRINTED} more")
+    if faults:
+        lines.append(f"{stream}: {len(faults)} faults in {report.records} records")
+    else:
+        head = report.head or "none"
+        lines.append(f"{stream}: {report.records} records, hash chain valid; head {head}")
+        lines.append(f"{stream}: {_anchored(anchors, report.unanchored)}")
+    data = {
+        "stream": stream,
+        "records": report.records,
+        "head": report.head,
+        "unanchored": report.unanchored,
+        "faults": faults,
+    }
+    return Report(data, lines, NO if faults else YES)
+
+
+def verify_in_cluster(cluster: Cluster) -> Report:
+    """Let the witness of a release check its log; the exit code is the witness's.
+
+    Raises:
+        UnavailableError: The cluster cannot be reached.
+    """
+    workload = f"statefulset/{cluster.service('witness').name}"
+    words = ("python", "-m", "bem_fleet.services.safety.audit_witness", "verify")
+    code, text = cluster.execute(workload, *words)
+    lines = text.splitlines()
+    return Report({"valid": code == YES, "lines": lines}, lines, code)
 
 
 def _without_login(url: str) -> str:

@@ -1,7 +1,7 @@
 """``fleetctl canary``: canaries over ``FleetService``, on one machine as in a cluster."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,8 @@ from google.protobuf.struct_pb2 import Struct
 
 from bem_fleet.cli.canary_explanation import explanation_from_message, format_explanation
 from bem_fleet.cli.canary_table import format_canary, from_message
-from bem_fleet.cli.operator_channel import call_service
+from bem_fleet.cli.operator_channel import calls_services, service_channel
+from bem_fleet.cli.reports import Report
 
 COMMANDS = ("pause", "resume", "promote", "abort")
 """Commands that steer a running canary."""
@@ -23,7 +24,7 @@ COMMANDS = ("pause", "resume", "promote", "abort")
 _TIMEOUT_S = 10.0
 _DEFAULT_STEP_S = 60
 Options = Mapping[str, Any]
-Call = Callable[[rpc.FleetServiceStub, Options], str]
+Call = Callable[[rpc.FleetServiceStub, Options], Report]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +38,7 @@ class Orchestrator:
     """Address and namespace of the missions.
 
     Attributes:
-        address: ``host:port`` of the orchestrator.
+        address: ``host:port`` of the orchestrator; empty finds it.
         namespace: Namespace of the missions; empty for the orchestrator's own.
     """
 
@@ -48,7 +49,9 @@ class Orchestrator:
 @app.callback()
 def _options(
     ctx: typer.Context,
-    address: Annotated[str, typer.Option(help="host:port of the orchestrator")] = "127.0.0.1:50101",
+    address: Annotated[
+        str, typer.Option(help="host:port of the orchestrator; this machine's without it")
+    ] = "",
     namespace: Annotated[
         str, typer.Option(help="namespace of the missions; empty for the orchestrator's own")
     ] = "",
@@ -57,6 +60,7 @@ def _options(
 
 
 @app.command("start")
+@calls_services
 def start(
     ctx: typer.Context,
     mission: str,
@@ -71,7 +75,7 @@ def start(
     spec: Annotated[
         Path | None, typer.Option(help="YAML of spec.canary: analysis, probes and margins")
     ] = None,
-) -> int:
+) -> Report:
     """Start a canary of an adapter or an image."""
     canary = specification(
         spec, model=model, image=image, steps=step or [], shadow=shadow, attempt=attempt
@@ -81,55 +85,66 @@ def start(
     except ParseError as err:
         raise InvalidArgumentError("spec", str(err)) from err
     request = pb.StartCanaryRequest(namespace=ctx.obj.namespace, name=mission, canary=message)
-    return _call(
-        ctx.obj, lambda fleet, options: f"canary {fleet.StartCanary(request, **options).id}"
-    )
+
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> Report:
+        started = fleet.StartCanary(request, **options)
+        return Report(started, [f"canary {started.id}"])
+
+    return _call(ctx.obj, call)
 
 
 @app.command("pause")
-def pause(ctx: typer.Context, mission: str) -> int:
+@calls_services
+def pause(ctx: typer.Context, mission: str) -> Report:
     """Hold a canary at its step."""
     return _steer(ctx.obj, mission, "pause")
 
 
 @app.command("resume")
-def resume(ctx: typer.Context, mission: str) -> int:
+@calls_services
+def resume(ctx: typer.Context, mission: str) -> Report:
     """Continue a paused canary."""
     return _steer(ctx.obj, mission, "resume")
 
 
 @app.command("promote")
-def promote(ctx: typer.Context, mission: str) -> int:
+@calls_services
+def promote(ctx: typer.Context, mission: str) -> Report:
     """Promote a canary without waiting for its analysis."""
     return _steer(ctx.obj, mission, "promote")
 
 
 @app.command("abort")
-def abort(ctx: typer.Context, mission: str) -> int:
+@calls_services
+def abort(ctx: typer.Context, mission: str) -> Report:
     """Roll a canary back."""
     return _steer(ctx.obj, mission, "abort")
 
 
 @app.command("status")
-def status(ctx: typer.Context, mission: str) -> int:
+@calls_services
+def status(ctx: typer.Context, mission: str) -> Report:
     """Print a mission's canary."""
     request = pb.GetMissionRequest(namespace=ctx.obj.namespace, name=mission)
 
-    def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> Report:
         found = fleet.GetMission(request, **options).mission
-        return format_canary(found.name, from_message(found))
+        data: Any = found.canary if found.HasField("canary") else {}
+        return Report(data, [format_canary(found.name, from_message(found))])
 
     return _call(ctx.obj, call)
 
 
 @app.command("explain")
-def explain(ctx: typer.Context, mission: str) -> int:
+@calls_services
+def explain(ctx: typer.Context, mission: str) -> Report:
     """Print what the analysis has shown, its terms, and after how many pairs harm is found."""
     request = pb.GetMissionRequest(namespace=ctx.obj.namespace, name=mission)
 
-    def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> Report:
         found = fleet.GetMission(request, **options).mission
-        return format_explanation(explanation_from_message(found))
+        explanation = explanation_from_message(found)
+        return Report(asdict(explanation), [format_explanation(explanation)])
 
     return _call(ctx.obj, call)
 
@@ -174,26 +189,22 @@ def read_steps(texts: list[str]) -> list[dict[str, int]]:
     return steps
 
 
-def _steer(where: Orchestrator, mission: str, command: str) -> int:
+def _steer(where: Orchestrator, mission: str, command: str) -> Report:
     value = pb.CanaryCommand.Value(f"CANARY_COMMAND_{command.upper()}")
     request = pb.SteerCanaryRequest(namespace=where.namespace, name=mission, command=value)
 
-    def call(fleet: rpc.FleetServiceStub, options: Options) -> str:
+    def call(fleet: rpc.FleetServiceStub, options: Options) -> Report:
         fleet.SteerCanary(request, **options)
-        return f"{mission}: {command} requested"
+        return Report({"mission": mission, "command": command}, [f"{mission}: {command} requested"])
 
     return _call(where, call)
 
 
-def _call(where: Orchestrator, call: Call) -> int:
-    """Call the orchestrator with the operator's key and print the result; a refusal is code 1.
+def _call(where: Orchestrator, call: Call) -> Report:
+    """Call the orchestrator with the operator's key.
 
     Raises:
         UnavailableError: The orchestrator cannot be reached.
     """
-    return call_service(
-        "orchestrator",
-        where.address,
-        rpc.FleetServiceStub,
-        lambda fleet, key: call(fleet, {"timeout": _TIMEOUT_S, "metadata": key}),
-    )
+    with service_channel("orchestrator", where.address) as (channel, key):
+        return call(rpc.FleetServiceStub(channel), {"timeout": _TIMEOUT_S, "metadata": key})

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 from fleet.wire import CLAIMS_STREAM
 
+from bem_fleet.cli.application import NO, YES
 from bem_fleet.cli.local.plan import Plan
+from bem_fleet.cli.reports import Report, prints_report
 
 app = typer.Typer(no_args_is_help=True, help="Check the ledger of claims.")
 _MAX_PRINTED = 20
@@ -18,12 +20,13 @@ def _group() -> None:
 
 
 @app.command("verify")
+@prints_report
 def verify(
     redis_url: Annotated[
         str, typer.Option(help="URL of Redis; the fleet of this machine without it")
     ] = "",
     stream: Annotated[str, typer.Option(help="Redis stream of the claims")] = CLAIMS_STREAM,
-) -> int:
+) -> Report:
     """Name every record that is no claim, and every index entry without a record.
 
     The service works beside such records and counts each as a claim without evidence. Exit code 0
@@ -32,7 +35,7 @@ def verify(
     return asyncio.run(_verify(redis_url or Plan().redis_url("validation"), stream))
 
 
-async def _verify(redis_url: str, stream: str) -> int:
+async def _verify(redis_url: str, stream: str) -> Report:
     from bem_fleet.acceptance.catalogue import load_catalogue  # noqa: PLC0415 - loads scipy
     from bem_fleet.services.validation.claim_ledger import ClaimLedger  # noqa: PLC0415
     from bem_fleet.services.validation.ledger_check import check_ledger  # noqa: PLC0415
@@ -42,9 +45,10 @@ async def _verify(redis_url: str, stream: str) -> int:
         report = await check_ledger(ledger)
     finally:
         await ledger.close()
-    for fault in report.faults[:_MAX_PRINTED]:
-        print(f"{stream} {fault.id}: {fault.problem}")
-    if len(report.faults) > _MAX_PRINTED:
-        print(f"and {len(report.faults) - _MAX_PRINTED} more")
-    print(f"{stream}: {report.claims} claims, {len(report.faults)} faults")
-    return 1 if report.faults else 0
+    faults = [{"id": fault.id, "problem": fault.problem} for fault in report.faults]
+    lines = [f"{stream} {fault.id}: {fault.problem}" for fault in report.faults[:_MAX_PRINTED]]
+    if len(faults) > _MAX_PRINTED:
+        lines.append(f"and {len(faults) - _MAX_PRINTED} more")
+    lines.append(f"{stream}: {report.claims} claims, {len(faults)} faults")
+    data = {"stream": stream, "claims": report.claims, "faults": faults}
+    return Report(data, lines, NO if faults else YES)

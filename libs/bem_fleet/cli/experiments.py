@@ -1,7 +1,7 @@
-"""Training recipes and studies by name, each a module that runs in a process of its own.
+"""Recipes, studies and benchmarks by name, each a module that runs in a process of its own.
 
-``fleetctl train``, ``evaluate`` and ``study`` pass all further arguments on, so that a recipe's
-options are stated once, in the recipe.
+``fleetctl train``, ``evaluate``, ``study`` and ``bench`` pass all further arguments on, so that a
+recipe's options are stated once, in the recipe.
 """
 
 import subprocess
@@ -45,6 +45,15 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
     "safety": ("bem_fleet.studies.safety",),
 }
 """Module of each study, by name."""
+
+BENCHMARKS: Mapping[str, tuple[str, ...]] = {
+    name: (f"benchmarks.{name.replace('-', '_')}",)
+    for name in (
+        *("bootstrap", "coverage", "engine", "feedback-intake", "gates", "guard", "isolation"),
+        *("orchestrator", "overhead", "pipeline", "process", "training-curves", "training-step"),
+    )
+}
+"""Module of each benchmark, by name."""
 
 
 def run_experiment(known: Mapping[str, tuple[str, ...]], name: str, options: Sequence[str]) -> int:

@@ -14,17 +14,30 @@ import typer
 from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli import adapters, audit, canary, claims, experiments, keys, memory, versions
+from bem_fleet.cli import (
+    adapters,
+    audit,
+    canary,
+    claims,
+    experiments,
+    feedback,
+    keys,
+    memory,
+    missions,
+    safety,
+    versions,
+)
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.monitoring import ADDRESS, run_monitoring
 from bem_fleet.cli.local.plan import Plan
+from bem_fleet.cli.operator_channel import calls_services, chosen_cluster
+from bem_fleet.cli.reports import Report
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     help="Run, inspect and judge the fleet. Exit code 0: yes; 1: no; 2: cannot tell.",
 )
 audits = typer.Typer(no_args_is_help=True, help="Check the sidecars' audit log.")
@@ -35,6 +48,9 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(claims.app, name="claims")
 app.add_typer(memory.app, name="memory")
 app.add_typer(versions.app, name="versions")
+app.add_typer(missions.app, name="missions")
+app.add_typer(safety.app, name="safety")
+app.add_typer(feedback.app, name="feedback")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +75,13 @@ def down() -> int:
 
 
 @app.command()
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> int:
-    """Print processes, ports, memory (PSS) and health; exit code 0 if the fleet is healthy."""
-    return commands.status(Plan(), as_json=as_json)
+@calls_services
+def status() -> Report:
+    """Print processes, ports, memory (PSS) and health; exit code 0 if the fleet is healthy.
+
+    In a cluster it prints phase, pods and canary of each mission.
+    """
+    return missions.fleet_status() if chosen_cluster() else commands.status(Plan())
 
 
 @app.command()
@@ -127,6 +145,7 @@ def gates(
 
 
 @audits.command("verify")
+@calls_services
 def verify(
     redis_url: Annotated[
         str, typer.Option(help="URL of Redis; the fleet of this machine without it")
@@ -141,13 +160,16 @@ def verify(
     start: Annotated[
         str, typer.Option(help="head before the first record, where older ones were trimmed")
     ] = "",
-) -> int:
+) -> Report:
     """Find audit records that were edited, dropped or moved, and a log that was cut or made anew.
 
     Checks the hash chain from its first record to its head, and that it has the records that the
     witness has anchored. Without a URL, login, key and anchors are those of the fleet of this
-    machine. Exit code 0 if it is valid, 1 if not, 2 if it cannot be read.
+    machine; in a cluster, the witness checks. Exit code 0 if it is valid, 1 if not, 2 if it cannot
+    be read.
     """
+    if cluster := chosen_cluster():
+        return audit.verify_in_cluster(cluster)
     if not redis_url:
         plan = Plan()
         redis_url = plan.redis_url("witness")
@@ -180,6 +202,12 @@ def evaluate(ctx: typer.Context, name: str) -> int:
 def study(ctx: typer.Context, name: str) -> int:
     """Run a study; further options are the study's."""
     return experiments.run_experiment(experiments.STUDIES, name, ctx.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def bench(ctx: typer.Context, name: str) -> int:
+    """Run a benchmark; further options are the benchmark's."""
+    return experiments.run_experiment(experiments.BENCHMARKS, name, ctx.args)
 
 
 @app.command("new-mission")

@@ -24,7 +24,7 @@ from bem_fleet.acceptance.gate_table import (
     unverifiable,
     write_results,
 )
-from bem_fleet.cli.tables import format_table
+from bem_fleet.cli.reports import print_table
 
 _UNKNOWN = "-"
 
@@ -87,7 +87,10 @@ def report_gates(
         (root / GATE_TABLE).parent.mkdir(parents=True, exist_ok=True)
         write_results([row.result for row in rows], root / GATE_TABLE)
     shown = [row for row in rows if phase in (None, row.gate.phase)]
-    print(_json(shown) if as_json else _table(shown, phase))
+    if as_json:
+        print(_json(shown))
+    else:
+        _print_table(shown, phase)
     return 0 if phase_passes(shown) else 1
 
 
@@ -132,14 +135,15 @@ def _json(rows: Sequence[GateTableRow]) -> str:
     )
 
 
-def _table(rows: Sequence[GateTableRow], phase: int | None) -> str:
+def _print_table(rows: Sequence[GateTableRow], phase: int | None) -> None:
     head = ("gate", "target", "figure", "95 % CI", "adjusted p", "items", "seeds", "status", "why")
     cells = [head, *(_cells(row) for row in rows)]
     found = count_statuses(rows)
     title = f"phase {phase}" if phase else "all phases"
     verdict = "passes" if phase_passes(rows) else "does not pass"
     summary = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in found.items())
-    return "\n".join([format_table(cells), "", f"{title} {verdict}: {summary}"])
+    print_table(cells)
+    print(f"\n{title} {verdict}: {summary}")
 
 
 def _cells(row: GateTableRow) -> tuple[str, ...]:

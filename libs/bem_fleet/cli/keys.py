@@ -17,9 +17,8 @@ from fleet.access.keys_editing import (
 from fleet.errors import InvalidArgumentError
 from pydantic import ValidationError
 
-from bem_fleet.cli.application import YES
 from bem_fleet.cli.local.plan import Plan
-from bem_fleet.cli.tables import format_table
+from bem_fleet.cli.reports import Report, Table, prints_report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +38,7 @@ def _options(
 
 
 @app.command("add")
+@prints_report
 def add(
     ctx: typer.Context,
     name: str,
@@ -49,7 +49,7 @@ def add(
     tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="requests in flight")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="days until it expires")] = None,
-) -> int:
+) -> Report:
     """Add a key and print it; it cannot be shown again."""
     file, key = read_or_empty(ctx.obj), new_key()
     if any(one.name == name for one in file.keys):
@@ -73,42 +73,42 @@ def add(
         first = err.errors()[0]
         raise InvalidArgumentError(".".join(map(str, first["loc"])), first["msg"]) from err
     write_keys(ctx.obj, with_key(file, entry))
-    print(key)
-    return YES
+    return Report({"name": name, "key": key}, [key])
 
 
 @app.command("rotate")
-def rotate(ctx: typer.Context, name: str) -> int:
+@prints_report
+def rotate(ctx: typer.Context, name: str) -> Report:
     """Give a key a new secret and print it; the old one stays valid until `retire`."""
     file, key = rotated(read_keys(ctx.obj), name)
     write_keys(ctx.obj, file)
-    print(key)
-    return YES
+    return Report({"name": name, "key": key}, [key])
 
 
 @app.command("retire")
-def retire(ctx: typer.Context, name: str) -> int:
+@prints_report
+def retire(ctx: typer.Context, name: str) -> Report:
     """End the validity of a rotated key's old secret."""
     write_keys(ctx.obj, retired(read_keys(ctx.obj), name))
-    print(f"{name}: only the newest secret is valid")
-    return YES
+    return Report({"name": name}, [f"{name}: only the newest secret is valid"])
 
 
 @app.command("remove")
-def remove(ctx: typer.Context, name: str) -> int:
+@prints_report
+def remove(ctx: typer.Context, name: str) -> Report:
     """Remove a key."""
     write_keys(ctx.obj, without_key(read_keys(ctx.obj), name))
-    print(f"{name}: removed")
-    return YES
+    return Report({"name": name}, [f"{name}: removed"])
 
 
 @app.command("list")
-def list_keys(ctx: typer.Context) -> int:
+@prints_report
+def list_keys(ctx: typer.Context) -> Report:
     """Print names, roles, tenants and limits; secrets are not stored."""
     head = ("name", "role", "tenant", "secrets", "limits", "expires")
-    rows = [head, *(_row(one) for one in read_keys(ctx.obj).keys)]
-    print(format_table(rows))
-    return YES
+    found = read_keys(ctx.obj).keys
+    data = [one.model_dump(mode="json", exclude={"sha256"}) for one in found]
+    return Report(data, [Table([head, *(_row(one) for one in found)])])
 
 
 def _row(one: KeyEntry) -> tuple[str, str, str, str, str, str]:

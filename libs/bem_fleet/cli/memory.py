@@ -1,8 +1,7 @@
 """``fleetctl memory``: documents of mission memory and questions about them, over gRPC."""
 
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +9,18 @@ import grpc
 import typer
 from bemfleet.memory.v1 import memory_pb2 as pb
 from bemfleet.memory.v1 import memory_pb2_grpc as rpc
-from fleet.access.own_key import Metadata, bearer
+from fleet.access.own_key import Metadata
 from fleet.errors import InvalidArgumentError, details_of
-from fleet.wire import AUTHORIZATION
+from rich.console import Console
+from rich.progress import Progress
 
-from bem_fleet.cli.application import NO, YES
-from bem_fleet.cli.operator_channel import service_channel
+from bem_fleet.cli.application import NO
+from bem_fleet.cli.operator_channel import calls_services, service_channel
+from bem_fleet.cli.operator_key import user_metadata
+from bem_fleet.cli.reports import Report
 
 PART_CHARS = 16_384
-"""Characters of a text; progress is printed after each."""
+"""Characters of a text; progress is shown after each."""
 
 _TIMEOUT_S = 600.0
 
@@ -34,8 +36,8 @@ class Target:
     """Mission to call.
 
     Attributes:
-        address: ``host:port`` of its sidecar.
-        metadata: Key of the caller; empty for none.
+        address: ``host:port`` of its sidecar; empty finds it.
+        metadata: Key that the caller gives; empty for none.
         session: Name of the session.
     """
 
@@ -47,21 +49,25 @@ class Target:
 @app.callback()
 def _options(
     ctx: typer.Context,
-    address: Annotated[str, typer.Option(help="host:port of the mission")] = "127.0.0.1:50081",
+    address: Annotated[
+        str, typer.Option(help="host:port of the mission; this machine's without it")
+    ] = "",
     session: Annotated[str, typer.Option(help="name of the session")] = "default",
     key_file: Annotated[
-        Path | None, typer.Option(help="file with your API key; none for a fleet without keys")
+        Path | None,
+        typer.Option(help="file with your API key; without it none, and in a cluster user.key"),
     ] = None,
 ) -> None:
-    ctx.obj = Target(address, _metadata(key_file), session)
+    ctx.obj = Target(address, user_metadata(key_file), session)
 
 
 @app.command("ingest")
+@calls_services
 def ingest(
     ctx: typer.Context,
     file: Path,
     document: Annotated[str, typer.Option(help="name of the document; the file's without it")] = "",
-) -> int:
+) -> Report:
     """Read a text file into the session; an interrupted one goes on where it was."""
     text = _text_of(file)
     name = document or file.name
@@ -69,13 +75,14 @@ def ingest(
 
 
 @app.command("ask")
+@calls_services
 def ask(
     ctx: typer.Context,
     question: str,
     *,
     hops: Annotated[int, typer.Option(min=1, max=2, help="hops of the retrieval")] = 2,
     max_tokens: Annotated[int, typer.Option(min=0, max=256, help="0 prints citations alone")] = 48,
-) -> int:
+) -> Report:
     """Ask a question; prints the answer and the cited spans. Exit code 1 if nothing is found."""
     request = pb.QueryRequest(
         session=ctx.obj.session, question=question, hops=hops, max_tokens=max_tokens
@@ -84,22 +91,24 @@ def ask(
 
 
 @app.command("coverage")
-def coverage(ctx: typer.Context) -> int:
+@calls_services
+def coverage(ctx: typer.Context) -> Report:
     """Print the documents of the session and how much of them is kept."""
     return _call(ctx.obj, _coverage)
 
 
 @app.command("forget")
+@calls_services
 def forget(
     ctx: typer.Context,
     document: Annotated[str, typer.Option(help="document; the whole session without it")] = "",
-) -> int:
+) -> Report:
     """Forget a document or the session."""
     request = pb.ForgetRequest(session=ctx.obj.session, document=document)
     return _call(ctx.obj, lambda stub, target: _forget(stub, target, request))
 
 
-def _ingest(stub: Any, target: Target, name: str, text: str) -> int:
+def _ingest(stub: Any, target: Target, name: str, text: str) -> Report:
     offset = _acknowledged(stub, target, name)
 
     def messages() -> Iterator[pb.IngestRequest]:
@@ -109,16 +118,14 @@ def _ingest(stub: Any, target: Target, name: str, text: str) -> int:
             yield pb.IngestRequest(text=text[at : at + PART_CHARS])
         yield pb.IngestRequest(end=True)
 
-    for one in stub.Ingest(messages(), metadata=target.metadata, timeout=_TIMEOUT_S):
-        print(
-            f"\r{one.acknowledged:,} of {len(text):,} characters, {one.kept:,} of "
-            f"{one.sentences:,} sentences kept",
-            end="",
-            file=sys.stderr,
-        )
-    print(file=sys.stderr)
-    print(f"{name}: {len(text):,} characters are in session {target.session}")
-    return YES
+    last = pb.IngestResponse()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=len(text), completed=offset)
+        for last in stub.Ingest(messages(), metadata=target.metadata, timeout=_TIMEOUT_S):
+            progress.update(task, completed=last.acknowledged)
+    kept = f"{last.kept:,} of {last.sentences:,} sentences are kept"
+    line = f"{name}: {len(text):,} characters are in session {target.session}; {kept}"
+    return Report(last, [line])
 
 
 def _acknowledged(stub: Any, target: Target, name: str) -> int:
@@ -133,67 +140,51 @@ def _acknowledged(stub: Any, target: Target, name: str) -> int:
     return sum(one.characters for one in found.documents if one.name == name and not one.complete)
 
 
-def _ask(stub: Any, target: Target, request: pb.QueryRequest) -> int:
+def _ask(stub: Any, target: Target, request: pb.QueryRequest) -> Report:
     spans, outcome = [], pb.Outcome()
     for one in stub.Query(request, metadata=target.metadata, timeout=_TIMEOUT_S):
         if one.HasField("span"):
             spans.append(one.span)
         else:
             outcome = one.outcome
+    data = {"outcome": outcome, "spans": spans}
     if not outcome.found:
-        print(f"not found (confidence {outcome.confidence:.2f})")
-        return NO
-    print(f"{outcome.answer or 'found'} (confidence {outcome.confidence:.2f})")
+        return Report(data, [f"not found (confidence {outcome.confidence:.2f})"], NO)
+    lines = [f"{outcome.answer or 'found'} (confidence {outcome.confidence:.2f})"]
     for one in spans:
         mark = ", superseded" if one.superseded else ""
         quoted = " ".join(one.text.split())
-        print(f"  {one.document}:{one.begin}-{one.end} (hop {one.hop}{mark}): {quoted}")
-    return YES
+        lines.append(f"  {one.document}:{one.begin}-{one.end} (hop {one.hop}{mark}): {quoted}")
+    return Report(data, lines)
 
 
-def _coverage(stub: Any, target: Target) -> int:
+def _coverage(stub: Any, target: Target) -> Report:
     request = pb.CoverageRequest(session=target.session, limit=1)
     found = stub.Coverage(request, metadata=target.metadata, timeout=_TIMEOUT_S)
+    lines = []
     for one in found.documents:
         state = "complete" if one.complete else "open"
-        print(f"{one.name}: {one.characters:,} characters, {state}")
-    print(
+        lines.append(f"{one.name}: {one.characters:,} characters, {state}")
+    lines.append(
         f"{found.kept:,} of {found.sentences:,} sentences are kept in {found.budget_bytes:,} bytes"
     )
-    return YES
+    return Report(found, lines)
 
 
-def _forget(stub: Any, target: Target, request: pb.ForgetRequest) -> int:
+def _forget(stub: Any, target: Target, request: pb.ForgetRequest) -> Report:
     forgotten = stub.Forget(request, metadata=target.metadata, timeout=_TIMEOUT_S)
-    print(f"{forgotten.sentences:,} sentences are forgotten")
-    return YES
+    return Report(forgotten, [f"{forgotten.sentences:,} sentences are forgotten"])
 
 
-def _call(target: Target, run: Any) -> int:
-    """Run a command with a stub; a refusal is its text and exit code 1.
+def _call(target: Target, run: Callable[[Any, Target], Report]) -> Report:
+    """Run a command with a stub and the caller's key.
 
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    try:
-        with service_channel("memory", target.address) as channel:
-            result: int = run(rpc.MemoryServiceStub(channel), target)
-    except grpc.RpcError as err:
-        print(f"refused: {details_of(err).message}", file=sys.stderr)
-        return NO
-    return result
-
-
-def _metadata(key_file: Path | None) -> Metadata:
-    if key_file is None:
-        return ()
-    try:
-        key = key_file.read_text().strip()
-    except OSError as err:
-        raise InvalidArgumentError(
-            "key-file", f"{key_file.name}: {err.strerror}; name a file with a key"
-        ) from err
-    return ((AUTHORIZATION, bearer(key)),)
+    with service_channel("memory", target.address, key="user") as (channel, key):
+        called = replace(target, metadata=target.metadata or key)
+        return run(rpc.MemoryServiceStub(channel), called)
 
 
 def _text_of(file: Path) -> str:

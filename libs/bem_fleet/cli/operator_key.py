@@ -1,6 +1,7 @@
-"""Operator's key of a command: read from the run folder, or from the file that a variable names."""
+"""Keys of a command: the operator's, of the run folder or a variable's file, or a given user's."""
 
 import os
+from pathlib import Path
 
 from fleet.access.access import is_loopback
 from fleet.access.own_key import Metadata, bearer
@@ -33,5 +34,22 @@ def operator_metadata(address: str) -> Metadata:
             return ()  # no fleet was started here; the service says that it needs a key
         raise InvalidArgumentError(
             VARIABLE, f"{file}: {err.strerror}; name a file with a key"
+        ) from err
+    return ((AUTHORIZATION, bearer(key)),)
+
+
+def user_metadata(file: Path | None) -> Metadata:
+    """Return the metadata with the API key in a file; empty without a file.
+
+    Raises:
+        InvalidArgumentError: The file cannot be read.
+    """
+    if file is None:
+        return ()
+    try:
+        key = file.read_text().strip()
+    except OSError as err:
+        raise InvalidArgumentError(
+            "key-file", f"{file.name}: {err.strerror}; name a file with a key"
         ) from err
     return ((AUTHORIZATION, bearer(key)),)

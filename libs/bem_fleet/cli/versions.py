@@ -10,8 +10,8 @@ from bemfleet.online.v1 import online_pb2 as pb
 from bemfleet.online.v1 import online_pb2_grpc as rpc
 from fleet.access.own_key import Metadata
 
-from bem_fleet.cli.operator_channel import call_service
-from bem_fleet.cli.tables import format_table
+from bem_fleet.cli.operator_channel import calls_services, service_channel
+from bem_fleet.cli.reports import Report, Table
 
 _TIMEOUT_S, _FORGET_TIMEOUT_S = 60.0, 660.0
 _STATE = "VERSION_STATE_"
@@ -32,35 +32,37 @@ class _OnlineMission:
 def _options(
     ctx: typer.Context,
     address: Annotated[
-        str, typer.Option(help="host:port of the mission's sidecar")
-    ] = "127.0.0.1:50061",
+        str, typer.Option(help="host:port of the mission's sidecar; this machine's without it")
+    ] = "",
 ) -> None:
     ctx.obj = _OnlineMission(address)
 
 
 @app.command("list")
+@calls_services
 def list_versions(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=200, help="newest versions")] = 20,
-) -> int:
+) -> Report:
     """Print the versions, newest first, with the last decision about each."""
 
-    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> Report:
         request = pb.VersionsRequest(limit=limit)
         found = mission.Versions(request, timeout=_TIMEOUT_S, metadata=key)
         heading = ("version", "from", "state", "events", "condition", "time", "by", "reason")
         rows = [heading, *(_row(one) for one in found.versions)]
         held = "; promotions are held" if found.held else ""
-        return f"{format_table(rows)}\nlive: {found.live or 'base model'}{held}"
+        return Report(found, [Table(rows), f"live: {found.live or 'base model'}{held}"])
 
     return _call(ctx.obj.address, call)
 
 
 @app.command("status")
-def status(ctx: typer.Context) -> int:
+@calls_services
+def status(ctx: typer.Context) -> Report:
     """Print what is served and what each family of feedback lacks for a change."""
 
-    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> Report:
         found = mission.Status(pb.StatusRequest(), timeout=_TIMEOUT_S, metadata=key)
         lines = [f"live: {found.live or 'base model'}, {found.conditions} conditions"]
         lines += ["promotions are held"] if found.held else []
@@ -69,86 +71,99 @@ def status(ctx: typer.Context) -> int:
         lines.append(f"feedback: {counts or 'none'}")
         rows = [("family", "events", "lacks")]
         rows += [(one.name, str(one.events), one.lacks or "nothing") for one in found.families]
-        return "\n".join([*lines, *([format_table(rows)] if found.families else [])])
+        return Report(found, [*lines, *([Table(rows)] if found.families else [])])
 
     return _call(ctx.obj.address, call)
 
 
 @app.command("promote")
-def promote(ctx: typer.Context, version: int, reason: Annotated[str, typer.Option()] = "") -> int:
+@calls_services
+def promote(
+    ctx: typer.Context, version: int, reason: Annotated[str, typer.Option()] = ""
+) -> Report:
     """Make a version live that waits in shadow."""
 
-    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> Report:
         request = pb.PromoteRequest(version=version, reason=reason)
         done = mission.Promote(request, timeout=_TIMEOUT_S, metadata=key)
-        return f"version {done.version.number} is live"
+        return Report(done, [f"version {done.version.number} is live"])
 
     return _call(ctx.obj.address, call)
 
 
 @app.command("restore")
-def restore(ctx: typer.Context, version: int, reason: Annotated[str, typer.Option()] = "") -> int:
+@calls_services
+def restore(
+    ctx: typer.Context, version: int, reason: Annotated[str, typer.Option()] = ""
+) -> Report:
     """Make a version live that was live before; 0 is the base model."""
 
-    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> Report:
         request = pb.RestoreRequest(version=version, reason=reason)
         done = mission.Restore(request, timeout=_TIMEOUT_S, metadata=key)
-        return f"{f'version {done.live}' if done.live else 'the base model'} is live"
+        live = f"version {done.live}" if done.live else "the base model"
+        return Report(done, [f"{live} is live"])
 
     return _call(ctx.obj.address, call)
 
 
 @app.command("hold")
-def hold(ctx: typer.Context) -> int:
+@calls_services
+def hold(ctx: typer.Context) -> Report:
     """Let new versions wait in shadow until a person promotes them."""
     return _call(ctx.obj.address, lambda mission, key: _hold(mission, key, held=True))
 
 
 @app.command("release")
-def release(ctx: typer.Context) -> int:
+@calls_services
+def release(ctx: typer.Context) -> Report:
     """Let versions that pass the gate become live by themselves."""
     return _call(ctx.obj.address, lambda mission, key: _hold(mission, key, held=False))
 
 
 @app.command("explain")
-def explain(ctx: typer.Context, answer: str) -> int:
+@calls_services
+def explain(ctx: typer.Context, answer: str) -> Report:
     """Print which feedback changed an answer: its id, or a prompt as it is answered now."""
 
-    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> Report:
         named = answer.startswith("answer-")
         request = pb.ExplainRequest(**{"answer_id" if named else "prompt": answer})
         found = mission.Explain(request, timeout=_TIMEOUT_S, metadata=key)
         if not found.condition:
-            return "no feedback changed it: the base model answers"
+            return Report(found, ["no feedback changed it: the base model answers"])
         lines = [f"version {found.version}, condition {found.condition}, {found.users} people"]
         lines += [f"  {one.id} {one.kind or 'no longer kept'}" for one in found.events]
         lines += [f"  {_decision(one)}" for one in found.history]
-        return "\n".join(lines)
+        return Report(found, lines)
 
     return _call(ctx.obj.address, call)
 
 
 @app.command("forget")
+@calls_services
 def forget(
     ctx: typer.Context,
     client: Annotated[str, typer.Option(help="name of the API key")] = "anonymous",
     user: Annotated[str, typer.Option(help="end user as the client names it")] = "",
     tenant: Annotated[str, typer.Option(help="tenant of the API key")] = "",
-) -> int:
+) -> Report:
     """Forget a user: feedback, and every version that was learned from it."""
 
-    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> str:
+    def call(mission: rpc.OnlineServiceStub, key: Metadata) -> Report:
         request = pb.ForgetRequest(client=client, user=user, tenant=tenant)
         done = mission.Forget(request, timeout=_FORGET_TIMEOUT_S, metadata=key)
         withdrawn = ", ".join(map(str, done.withdrawn)) or "none"
-        return f"removed: {done.removed}; withdrawn: {withdrawn}; live: {done.live or 'base model'}"
+        live = done.live or "base model"
+        return Report(done, [f"removed: {done.removed}; withdrawn: {withdrawn}; live: {live}"])
 
     return _call(ctx.obj.address, call)
 
 
-def _hold(mission: rpc.OnlineServiceStub, key: Metadata, *, held: bool) -> str:
+def _hold(mission: rpc.OnlineServiceStub, key: Metadata, *, held: bool) -> Report:
     done = mission.Hold(pb.HoldRequest(held=held), timeout=_TIMEOUT_S, metadata=key)
-    return "promotions are held" if done.held else "versions that pass the gate are promoted"
+    text = "promotions are held" if done.held else "versions that pass the gate are promoted"
+    return Report(done, [text])
 
 
 def _row(one: pb.Version) -> tuple[str, ...]:
@@ -168,10 +183,11 @@ def _time(one: pb.HistoryEntry) -> str:
     return datetime.fromtimestamp(one.unix_s, UTC).isoformat(timespec="seconds")
 
 
-def _call(address: str, call: Callable[[rpc.OnlineServiceStub, Metadata], str]) -> int:
-    """Call the mission with the operator's key and print the result; a refusal is exit code 1.
+def _call(address: str, call: Callable[[rpc.OnlineServiceStub, Metadata], Report]) -> Report:
+    """Call the mission with the operator's key.
 
     Raises:
         UnavailableError: The mission cannot be reached.
     """
-    return call_service("online", address, rpc.OnlineServiceStub, call)
+    with service_channel("online", address) as (channel, key):
+        return call(rpc.OnlineServiceStub(channel), key)

@@ -17,6 +17,7 @@ from fleet.errors import UnavailableError
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
 from bem_fleet.serving.adapter_folder import AdapterFolder
+from bem_fleet.serving.engine_spans import engine_span, record_output
 from bem_fleet.serving.model_loading import load_verified_backbone, model_warnings, open_bank
 from bem_fleet.serving.settings import EngineSettings
 
@@ -146,17 +147,20 @@ class EngineHost:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(arrived.put_nowait, output)
 
-        handle = self.engine.submit(request, on_output)
-        try:
-            while True:
-                delta = await arrived.get()
-                if isinstance(delta, Exception):
-                    raise delta
-                yield delta
-                if delta.finish:
-                    return
-        finally:
-            handle.cancel()
+        with engine_span(request, self.backbone.name) as span:
+            handle = self.engine.submit(request, on_output)
+            try:
+                while True:
+                    delta = await arrived.get()
+                    if isinstance(delta, Exception):
+                        raise delta
+                    if delta.finish:
+                        record_output(span, delta)
+                    yield delta
+                    if delta.finish:
+                        return
+            finally:
+                handle.cancel()
 
     def joined(self, deltas: Sequence[OutputDelta]) -> GeneratedText:
         """Return the complete output of a request from all of its deltas."""
@@ -228,11 +232,12 @@ class EngineHost:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(settle, output)
 
-        handle = self.engine.submit(request, on_output)
-        try:
-            await done
-        finally:
-            handle.cancel()
+        with engine_span(request, self.backbone.name) as span:
+            handle = self.engine.submit(request, on_output)
+            try:
+                record_output(span, await done)
+            finally:
+                handle.cancel()
         return self.joined(deltas)
 
     def _adapter(self, model: str) -> LoadedAdapter | None:

@@ -29,6 +29,39 @@ def test_line_is_json_with_the_request_id(capsys: pytest.CaptureFixture[str]) ->
     assert line["time"].endswith("Z")
 
 
+def test_line_names_trace_and_span(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log line is found by the trace that it belongs to."""
+    logs.setup("INFO")
+    token = logs.traceparent.set("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    logs.get("sample").info("answered")
+    logs.traceparent.reset(token)
+    logs.get("sample").info("idle")
+
+    inside, outside = map(json.loads, capsys.readouterr().err.strip().splitlines())
+
+    assert inside["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert inside["span_id"] == "b7ad6b7169203331"
+    assert not {"trace_id", "span_id"} & outside.keys()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-what",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+    ],
+)
+def test_invalid_trace_context_is_dropped(wrong: str) -> None:
+    """What W3C trace context calls invalid is not passed on."""
+    logs.adopt_context("r", wrong)
+
+    assert logs.traceparent.get() == ""
+
+
 def test_line_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     """The level setting is obeyed."""
     logs.setup("ERROR")

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bem_fleet.cli.application import NO, YES
 from bem_fleet.cli.local.checks import check, unknown_settings
 from bem_fleet.cli.local.health import first_problem, served_models
 from bem_fleet.cli.local.memory import tree_pss_bytes
 from bem_fleet.cli.local.mission_notes import mission_notes
 from bem_fleet.cli.local.plan import Plan
 from bem_fleet.cli.local.supervision import start, states, stop
-from bem_fleet.cli.tables import format_table
+from bem_fleet.cli.reports import Report, Table, print_table
 
 # First start: the base model is de-quantised, which takes half a minute.
 STARTUP_TIMEOUT_S = 180.0
@@ -43,8 +44,9 @@ def up(plan: Plan) -> int:
     if reason := _wait_healthy(plan):
         print(f"the fleet did not come up: {reason}", file=sys.stderr)
         return 1
-    print(_process_table(process_rows(plan)))
-    _print_notes(mission_notes(plan))
+    print_table(_process_table(process_rows(plan)).rows)
+    for line in _note_lines(mission_notes(plan)):
+        print(line)
     print(_example(plan))
     return 0
 
@@ -55,28 +57,29 @@ def down(plan: Plan) -> int:
     return 0
 
 
-def status(plan: Plan, *, as_json: bool) -> int:
-    """Print every process with its memory, the models served, and whether the fleet is healthy.
+def status(plan: Plan) -> Report:
+    """Return every process with its memory, the models served, and whether the fleet is healthy.
 
     Returns:
-        0 if it is healthy, 1 if not.
+        Exit code 0 if it is healthy, 1 if not.
     """
     rows = process_rows(plan)
     running = any(row["pid"] for row in rows)
     healthy = running and first_problem(plan) is None
     models = served_models(plan) if healthy else {}
     notes = mission_notes(plan) if running else {}
-    if as_json:
-        shown = {"healthy": healthy, "ports": dict(plan.ports), "programs": rows}
-        print(json.dumps({**shown, "models": models, "notes": notes}))
-    else:
-        print(_process_table(rows))
-        for mission, model in models.items():
-            print(f"{mission}: {model['base_model']} with {model['weights']} weights")
-        _print_notes(notes)
-        total = sum(row["pss_bytes"] or 0 for row in rows)
-        print(f"memory: {total / 2**20:.0f} MiB in all; healthy: {'yes' if healthy else 'no'}")
-    return 0 if healthy else 1
+    total = sum(row["pss_bytes"] or 0 for row in rows)
+    lines = [
+        *(
+            f"{name}: {one['base_model']} with {one['weights']} weights"
+            for name, one in models.items()
+        ),
+        *_note_lines(notes),
+        f"memory: {total / 2**20:.0f} MiB in all; healthy: {'yes' if healthy else 'no'}",
+    ]
+    shown = {"healthy": healthy, "ports": dict(plan.ports), "programs": rows}
+    data = {**shown, "models": models, "notes": notes}
+    return Report(data, [_process_table(rows), *lines], YES if healthy else NO)
 
 
 def logs(plan: Plan, service: str, lines: int, *, follow: bool) -> int:
@@ -159,18 +162,16 @@ def _exit_reason(file: Path) -> str:
     return ""
 
 
-def _process_table(rows: list[dict[str, Any]]) -> str:
+def _process_table(rows: list[dict[str, Any]]) -> Table:
     cells = [
         (row["name"], row["state"], _mebibytes(row["pss_bytes"]), row["listens"], row["summary"])
         for row in rows
     ]
-    return format_table([("process", "state", "memory", "listens", "what it is"), *cells])
+    return Table([("process", "state", "memory", "listens", "what it is"), *cells])
 
 
-def _print_notes(notes: dict[str, list[str]]) -> None:
-    for name, texts in notes.items():
-        for text in texts:
-            print(f"{name}: {text}")
+def _note_lines(notes: dict[str, list[str]]) -> list[str]:
+    return [f"{name}: {text}" for name, texts in notes.items() for text in texts]
 
 
 def _mebibytes(count: int | None) -> str:

@@ -29,6 +29,8 @@ from bem_fleet.descriptors import (
 )
 from bem_fleet.redis_users import redis_users
 
+TRACING = ("OTLP_ENDPOINT", "TRACE_RATIO")
+"""Variables of the caller's environment that set tracing for all services."""
 # sockaddr_un has room for 108 bytes; a longer path cannot be bound.
 _MAX_SOCKET_PATH = 100
 
@@ -293,8 +295,10 @@ class Plan:
 
         A variable of the caller's environment wins over a descriptor's setting, so that
         ``BEM_ROUTER_CACHE=/tmp/models make up`` works; the addresses are always the plan's.
+        ``OTLP_ENDPOINT`` and ``TRACE_RATIO`` of the caller's environment are those of all services.
         """
         described = self._settings(setting_texts({**one.settings, **one.local.settings}))
+        described |= {name: os.environ[name] for name in TRACING if os.environ.get(name)}
         settings = {
             key: os.environ.get(f"{one.env_prefix}{key}") or value
             for key, value in described.items()

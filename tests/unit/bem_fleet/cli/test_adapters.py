@@ -103,7 +103,7 @@ def test_refusal_is_exit_code_1(address: str, capsys: pytest.CaptureFixture[str]
     refused = main(["adapters", "--address", address, "load", "beta"])
 
     assert (loaded, unloaded, refused) == (0, 0, 1)
-    assert "NOT_FOUND: name: there is no adapter 'beta'" in capsys.readouterr().out
+    assert "NOT_FOUND: name: there is no adapter 'beta'" in capsys.readouterr().err
 
 
 def test_absent_mission_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,4 +111,4 @@ def test_absent_mission_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> No
     address = f"127.0.0.1:{free_port()}"
 
     assert main(["adapters", "--address", address, "list"]) == 2
-    assert f"mission at {address}" in capsys.readouterr().err
+    assert f"router at {address}" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Channel of a command, to a real server with TLS."""
 
+import json
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -7,11 +8,15 @@ from typing import Any
 
 import grpc
 import pytest
+from bem_fleet.cli import main
 from bem_fleet.cli.operator_channel import VARIABLE, open_operator_channel
+from bem_fleet.operator_key import VARIABLE as KEY_VARIABLE
 from fleet.certificates import CertificateFolder, server_credentials
 from fleet.errors import InvalidArgumentError
 
+from tests.support.canned_fleet import canned_fleet
 from tests.support.certificates import TestAuthority
+from tests.support.fake_kubectl import FakeKubectl
 
 
 @pytest.fixture
@@ -62,3 +67,78 @@ def test_folder_without_a_certificate_is_named(
 
     with pytest.raises(InvalidArgumentError, match=VARIABLE):
         open_operator_channel("127.0.0.1:1")
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeKubectl:
+    """A kubectl of a release with keys."""
+    for name in (VARIABLE, KEY_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    made = FakeKubectl(tmp_path / "bin", monkeypatch)
+    made.add_secret("fleet-access", {"operator.key": b"bem_o\n", "user.key": b"bem_u\n"})
+    return made
+
+
+@pytest.mark.slow
+def test_cluster_is_reached_with_the_releases_key_and_certificate(
+    authority: TestAuthority,
+    kubectl: FakeKubectl,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The server asks for a certificate; only kubectl's answers are canned."""
+    folder = authority.issue(tmp_path / "client", names="DNS:fleet-client")
+    files = {one.name: one.read_bytes() for one in folder.iterdir()}
+    kubectl.add_secret("fleet-client-tls", files)
+    own = CertificateFolder(authority.issue(tmp_path / "server", names="DNS:localhost"))
+    with canned_fleet(credentials=server_credentials(own, mutual=True)) as (served, port):
+        kubectl.add_service("orchestrator", port, tls=True)
+        code = main(["missions", "list", "--context", "kind-a", "-n", "bem"])
+    shown = capsys.readouterr()
+
+    assert (code, shown.err) == (0, "")
+    assert "tickets Canary" in shown.out
+    assert served.keys == ["Bearer bem_o"]
+    assert all(line.startswith("--context kind-a --namespace bem ") for line in kubectl.lines)
+
+
+@pytest.mark.slow
+def test_status_of_a_cluster_is_its_missions(
+    kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 if one does not run; the context may be a variable."""
+    monkeypatch.setenv("FLEETCTL_CONTEXT", "kind-a")
+    with canned_fleet("Degraded") as (_, port):
+        kubectl.add_service("orchestrator", port)
+        code = main(["status", "--json"])
+    found = json.loads(capsys.readouterr().out)
+
+    assert code == 1
+    assert found["healthy"] is False
+    assert found["missions"][0]["phase"] == "Degraded"
+    assert found["totals"]["gpus"] == 4
+
+
+@pytest.mark.slow
+def test_audit_log_of_a_cluster_is_checked_by_its_witness(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its exit code is the command's."""
+    kubectl.add_service("witness", 1)
+    kubectl.answer("exec statefulset/fleet-witness", "bem:audit: 2 faults in 9 records\n", code=1)
+    code = main(["audit", "verify", "--context", "kind-a"])
+
+    assert code == 1
+    assert "2 faults in 9 records" in capsys.readouterr().out
+    assert kubectl.calls[-1][-3:] == ["-m", "bem_fleet.services.safety.audit_witness", "verify"]
+
+
+@pytest.mark.slow
+def test_cluster_that_cannot_be_reached_is_exit_code_2(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kubectl's reason is told."""
+    kubectl.answer("component=router", "", err='error: context "x" does not exist', code=1)
+
+    assert main(["adapters", "list", "--context", "x"]) == 2
+    assert 'context "x" does not exist' in capsys.readouterr().err

@@ -80,8 +80,8 @@ def test_gateway_counts_its_clients_requests() -> None:
     def page(unix_s: float, chats: int, broken: int) -> PageSamples:
         series = 'bem_gateway_requests_total{{code="{}",route="{}"}} {}'
         rows = [
-            ("200", "/chat/completions", chats),
-            ("503", "/chat/completions", broken),
+            ("200", "/v1/chat/completions", chats),
+            ("503", "/v1/chat/completions", broken),
             ("200", "/readyz", 1000 * unix_s),
             ("200", "/metrics", 1000 * unix_s),
             ("200", "/v1/fleet/events", 1000 * unix_s),

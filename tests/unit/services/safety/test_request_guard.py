@@ -13,6 +13,7 @@ from bem_fleet.services.safety.safety_strength import SafetyStrengthStore
 from bem_fleet.services.safety.settings import SafetySettings
 from bem_fleet.services.safety.verdicts import enforce
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet import logs
 from fleet.access import Principal, Role, principal
 from fleet.errors import DeniedError, InvalidArgumentError
 
@@ -125,6 +126,21 @@ async def test_only_foreign_metadata_is_forwarded() -> None:
         ("bem-safety-minimum", "0.5"),
     ]
     assert record.strength == "0.5"
+
+
+def test_mission_gets_the_ids_that_the_sidecar_uses() -> None:
+    """Its own log lines name the same request, also where the client named none or a bad one."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    context: Any = Context(x_request_id="my name is Jo", traceparent="nonsense")
+    used, traced = logs.request_id.set("r1"), logs.traceparent.set(trace)
+    metadata = guard(RecordingScorer()).forwarded_metadata(context, AuditRecord("m"))
+    logs.request_id.reset(used)
+    logs.traceparent.reset(traced)
+
+    assert [pair for pair in metadata if pair[0] in ("x-request-id", "traceparent")] == [
+        ("x-request-id", "r1"),
+        ("traceparent", trace),
+    ]
 
 
 def test_redacted_text_passes() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.plan import Plan
+from bem_fleet.cli.reports import print_report
 from fleet.testing import free_port
 
 
@@ -17,7 +18,7 @@ def plan(tmp_path: Path) -> Plan:
 
 def test_status_of_no_fleet(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     """Every process is listed as stopped, without memory; exit code 1."""
-    code = commands.status(plan, as_json=True)
+    code = print_report(commands.status(plan), as_json=True)
     found = json.loads(capsys.readouterr().out)
 
     assert code == 1
@@ -29,7 +30,7 @@ def test_status_of_no_fleet(plan: Plan, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_table_has_a_memory_column(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     """People see state, memory and ports in one table."""
-    commands.status(plan, as_json=False)
+    print_report(commands.status(plan), as_json=False)
     heading = capsys.readouterr().out.splitlines()[0]
 
     assert heading.split()[:4] == ["process", "state", "memory", "listens"]

@@ -91,6 +91,22 @@ def test_setting_of_the_environment_wins(tmp_path: Path, monkeypatch: pytest.Mon
     assert environment["BEM_ROUTER_ADDRESS"].startswith("unix:")
 
 
+def test_tracing_is_set_for_all_services_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One variable of the caller traces gateway, missions and sidecars; unset, none is."""
+    before = [key for one in programs_of(tmp_path).values() for key in one.environment]
+    monkeypatch.setenv("OTLP_ENDPOINT", "127.0.0.1:4317")
+    monkeypatch.setenv("BEM_SEP_OTLP_ENDPOINT", "127.0.0.1:4318")
+    programs = programs_of(tmp_path)
+
+    assert not [key for key in before if "OTLP" in key]
+    assert programs["gateway"].environment["BEM_GATEWAY_OTLP_ENDPOINT"] == "127.0.0.1:4317"
+    assert programs["router-sidecar"].environment["BEM_SAFETY_OTLP_ENDPOINT"] == "127.0.0.1:4317"
+    assert programs["sep"].environment["BEM_SEP_OTLP_ENDPOINT"] == "127.0.0.1:4318"
+    assert "BEM_GATEWAY_TRACE_RATIO" not in programs["gateway"].environment
+
+
 def test_each_service_logs_in_to_redis_as_itself(tmp_path: Path) -> None:
     """A service that states no access gets no login; no process gets another's or the admin's."""
     plan = Plan(run=tmp_path)
