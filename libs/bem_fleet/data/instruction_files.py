@@ -3,7 +3,7 @@
 A line is a chat, ``{"messages": [{"role": "user", "content": "..."}, ..., {"role": "assistant",
 "content": "..."}]}``, whose last message is the reply, or a pair, ``{"prompt": "...", "response":
 "..."}``, which is read as a chat of two messages. All problems of a file are found at once, each
-with its line.
+with its line. Folders of Hugging Face datasets are read by ``bem_fleet.data.instruction_folders``.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Instruction:
     """A conversation with the reply to learn.
 
     Attributes:
-        line: Line of the file, from 1.
+        line: Line of the file, or row of the dataset, from 1.
         messages: Role and text of each message before the reply; at least one.
         reply: Text to learn, not empty.
     """
@@ -49,8 +49,8 @@ class Instruction:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _LineError(Exception):
-    """A line cannot be used."""
+class InstructionError(BemError):
+    """One line or row cannot be used."""
 
 
 def read_instructions(path: Path) -> list[Instruction]:
@@ -69,14 +69,28 @@ def read_instructions(path: Path) -> list[Instruction]:
                     continue
                 try:
                     found.append(_parse(number, raw))
-                except _LineError as err:
+                except InstructionError as err:
                     problems.append(f"{path.name}:{number}: {err}")
     except OSError as err:
         raise InstructionFileError(f"{path}: {err.strerror or err}; name a JSONL file") from err
+    return usable(found, problems, f"{path.name}: has no line")
+
+
+def usable(found: list[Instruction], problems: Sequence[str], empty: str) -> list[Instruction]:
+    """Return what was found.
+
+    Args:
+        found: Instructions, in order.
+        problems: Description of each line or row that cannot be used.
+        empty: Description of data without an instruction.
+
+    Raises:
+        InstructionFileError: There are problems, or nothing was found.
+    """
     if problems:
         raise InstructionFileError(_listed(problems))
     if not found:
-        raise InstructionFileError(f"{path.name}: has no line; at least one instruction is needed")
+        raise InstructionFileError(f"{empty}; at least one instruction is needed")
     return found
 
 
@@ -118,23 +132,38 @@ def _listed(problems: Sequence[str]) -> str:
 
 def _parse(number: int, raw: bytes) -> Instruction:
     if len(raw) > MAX_LINE_BYTES:
-        raise _LineError(f"has {len(raw)} bytes; at most {MAX_LINE_BYTES} are allowed; split it")
+        raise InstructionError(
+            f"has {len(raw)} bytes; at most {MAX_LINE_BYTES} are allowed; split it"
+        )
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as err:
-        raise _LineError(f"is not JSON ({err}); write one object a line") from err
+        raise InstructionError(f"is not JSON ({err}); write one object a line") from err
     if not isinstance(value, dict):
-        raise _LineError("is no JSON object; write messages, or prompt and response")
+        raise InstructionError("is no JSON object; write messages, or prompt and response")
+    return parse_instruction(number, value)
+
+
+def parse_instruction(number: int, value: dict[str, Any]) -> Instruction:
+    """Return the instruction of a chat or a pair.
+
+    Args:
+        number: Line or row, from 1.
+        value: ``messages``, or ``prompt`` and ``response``; other names are ignored.
+
+    Raises:
+        InstructionError: A name is missing or has another type, or there is no reply to learn.
+    """
     messages = _messages(value)
     if messages[-1][0] != "assistant":
-        raise _LineError(
+        raise InstructionError(
             f"messages[{len(messages) - 1}].role: {messages[-1][0]!r} ends the conversation; the "
             "last message must be the assistant's, the reply to learn"
         )
     if len(messages) < 2:
-        raise _LineError("messages: has only a reply; at least one message must precede it")
+        raise InstructionError("messages: has only a reply; at least one message must precede it")
     if not messages[-1][1].strip():
-        raise _LineError("the reply is empty; write the text to learn")
+        raise InstructionError("the reply is empty; write the text to learn")
     return Instruction(number, tuple(messages[:-1]), messages[-1][1])
 
 
@@ -142,14 +171,14 @@ def _messages(value: dict[str, Any]) -> list[tuple[str, str]]:
     if "messages" in value:
         given = value["messages"]
         if not isinstance(given, list) or not given:
-            raise _LineError("messages: is no list of messages; write at least two")
+            raise InstructionError("messages: is no list of messages; write at least two")
         return [_message(index, one) for index, one in enumerate(given)]
     reply = "response" if "response" in value else "completion"
     pair = []
     for role, name in (("user", "prompt"), ("assistant", reply)):
         if name not in value:
             wanted = "messages, or prompt and response"
-            raise _LineError(f"{name}: is missing; write {wanted}")
+            raise InstructionError(f"{name}: is missing; write {wanted}")
         pair.append((role, _text(name, value[name])))
     return pair
 
@@ -157,18 +186,18 @@ def _messages(value: dict[str, Any]) -> list[tuple[str, str]]:
 def _message(index: int, given: Any) -> tuple[str, str]:
     place = f"messages[{index}]"
     if not isinstance(given, dict):
-        raise _LineError(f"{place}: is no object; write role and content")
+        raise InstructionError(f"{place}: is no object; write role and content")
     role = given.get("role")
     if role not in ROLES:
-        raise _LineError(f"{place}.role: {role!r} is unknown; use one of {', '.join(ROLES)}")
+        raise InstructionError(f"{place}.role: {role!r} is unknown; use one of {', '.join(ROLES)}")
     return str(role), _text(f"{place}.content", given.get("content"))
 
 
 def _text(place: str, given: Any) -> str:
     if not isinstance(given, str):
-        raise _LineError(f"{place}: is no text; write a string")
+        raise InstructionError(f"{place}: is no text; write a string")
     try:
         given.encode()
     except UnicodeEncodeError as err:
-        raise _LineError(f"{place}: has a lone surrogate; remove it") from err
+        raise InstructionError(f"{place}: has a lone surrogate; remove it") from err
     return given

@@ -18,12 +18,8 @@ from bem.training.strategy import retain_freed_memory
 from bem.training.trainer import AdapterTrainer
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.data.instruction_files import (
-    Instruction,
-    data_digest,
-    read_instructions,
-    refuse_shared,
-)
+from bem_fleet.data.instruction_files import Instruction, data_digest, refuse_shared
+from bem_fleet.data.instruction_folders import read_data
 from bem_fleet.recipes.adapter_cards import adapter_card
 from bem_fleet.recipes.own_data.comparison import (
     BASE,
@@ -47,8 +43,8 @@ def train(arguments: argparse.Namespace) -> None:
     """Validate the data, print counts and an estimate, train, and write adapter and report."""
     retain_freed_memory()
     name = _adapter_name(arguments.out)
-    data = read_instructions(arguments.data)
-    held = read_instructions(arguments.eval) if arguments.eval else []
+    data = read_data(arguments.data)
+    held = read_data(arguments.eval) if arguments.eval else []
     if held:
         refuse_shared(data, held, arguments.eval.name)
     backbone = load_backbone(
@@ -105,7 +101,7 @@ def _stopping(
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Compare two models on the items of a file and write the report."""
-    _report(arguments, arguments.model, arguments.baseline, read_instructions(arguments.data))
+    _report(arguments, arguments.model, arguments.baseline, read_data(arguments.data))
 
 
 def _report(
@@ -177,8 +173,15 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", type=Path, required=True, help="training data, JSONL")
-    command.add_argument("--eval", type=Path, help="evaluation data, JSONL: early stopping, report")
+    command.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="training data: JSONL, Parquet or a datasets folder",
+    )
+    command.add_argument(
+        "--eval", type=Path, help="evaluation data, as --data: early stopping, report"
+    )
     command.add_argument("--out", type=Path, required=True, help="folder of the new adapter")
     command.add_argument("--rank", type=int, default=16)
     command.add_argument("--alpha", type=float, default=32.0, help="scale of the factors x rank")
@@ -199,7 +202,9 @@ def _add_train(command: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", type=Path, required=True, help="items, JSONL")
+    command.add_argument(
+        "--data", type=Path, required=True, help="items: JSONL, Parquet or a datasets folder"
+    )
     command.add_argument("--model", required=True, help=f"folder of an adapter, or {BASE}")
     command.add_argument("--baseline", default=BASE, help="the other one; the base without it")
     _add_shared(command)
