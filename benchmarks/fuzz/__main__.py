@@ -7,6 +7,7 @@ process. Writes ``results/fuzz.json`` and ``results/fuzz.md``.
 
 import argparse
 import asyncio
+import math
 import signal
 import sys
 import tempfile
@@ -22,14 +23,8 @@ from benchmarks.fuzz.report import Run, write
 from benchmarks.fuzz.schemathesis_run import run_schemathesis
 from benchmarks.fuzz.tiny_fleet import TinyFleet, tiny_fleet
 
-# Shares of the inputs. The sidecar scores every text, which takes most of the time.
-_SHARES = {
-    "sidecar": 0.15,
-    "router": 0.35,
-    "validation": 0.15,
-    "orchestrator": 0.15,
-    "gateway": 0.2,
-}
+# Inputs of a server beside the others'. A sidecar scores every text, which takes most of the time.
+_SIDECAR_WEIGHT, _WEIGHT = 1, 2
 
 
 async def fuzz(
@@ -51,8 +46,11 @@ async def fuzz(
     ]
     servers.append(("gateway", HttpFuzzer(fleet.http, outcomes, key=key, seed=seed)))
 
+    weights = {name: _SIDECAR_WEIGHT if "sidecar" in name else _WEIGHT for name, _ in servers}
+
     async def run(name: str, fuzzer: GrpcFuzzer | HttpFuzzer) -> None:
-        began, share = time.monotonic(), round(inputs * _SHARES[name])
+        began = time.monotonic()
+        share = math.ceil(inputs * weights[name] / sum(weights.values()))
         await fuzzer.run(share, concurrency)
         print(f"{name}: {share} inputs in {time.monotonic() - began:.0f} s", flush=True)
 

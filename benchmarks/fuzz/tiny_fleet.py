@@ -12,10 +12,19 @@ from pathlib import Path
 from bem.testing import tiny_backbone
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.local.plan import Plan
+from bem_fleet.descriptors import missions
 from fleet.testing import free_port
 
 MODEL = "tiny"
 OPERATOR_KEY = "operator.key"
+CONTROL_PLANE = ("validation", "orchestrator")
+# Settings that name trained artifacts of the packaged model, which do not fit the tiny one.
+_ARTIFACTS = {
+    "router": ("SAFETY", "POLICY"),
+    "memory": ("MODULES",),
+    "online": ("BANK",),
+    "sep": ("FRONT",),
+}
 
 
 @dataclass(frozen=True)
@@ -35,15 +44,13 @@ class TinyFleet:
 
     @property
     def grpc_servers(self) -> dict[str, str]:
-        """Addresses of the gRPC servers by name; the mission's own socket is behind its sidecar."""
-        run = Path(self.environment["RUN_DIR"])
-        sockets = Plan(run=run, ports=self._ports).sockets
-        return {
-            "sidecar": f"127.0.0.1:{self.environment['ROUTER_PORT']}",
-            "router": f"unix:{sockets}/router.sock",
-            "validation": f"127.0.0.1:{self.environment['VALIDATION_PORT']}",
-            "orchestrator": f"127.0.0.1:{self.environment['ORCHESTRATOR_PORT']}",
-        }
+        """Addresses of the gRPC servers by name; a mission's own socket is behind its sidecar."""
+        plan = Plan(run=Path(self.environment["RUN_DIR"]), ports=self._ports)
+        found = {}
+        for one in missions(plan.services):
+            found[f"{one.name} sidecar"] = plan.address(one.name)
+            found[one.name] = f"unix:{plan.sockets}/{one.name}.sock"
+        return {**found, **{name: plan.address(name) for name in CONTROL_PLANE}}
 
     @property
     def operator_key(self) -> str:
@@ -84,17 +91,11 @@ def tiny_fleet(folder: Path) -> Iterator[TinyFleet]:
     backbone.model.save_pretrained(folder / MODEL)
     backbone.tokenizer.save_pretrained(folder / MODEL)
     (folder / "adapters").mkdir()
-    environment = {
-        **{name: str(free_port()) for name in Plan().ports},
-        "RUN_DIR": str(folder / "run"),
-        "BEM_ROUTER_BACKBONE": str(folder / MODEL),
-        "BEM_ROUTER_ADAPTER_FOLDER": str(folder / "adapters"),
-        "BEM_ROUTER_SAFETY": str(folder / "none"),
-        "BEM_ROUTER_CONTEXT_TOKENS": "512",
-        "BEM_ROUTER_FIRST_LAYER": "2",
-        "BEM_ROUTER_FEATURE_LAYER": "1",
-    }
-    fleet = TinyFleet(environment)
+    plan = Plan()
+    environment = {name: str(free_port()) for name in plan.ports}
+    for one in missions(plan.services):
+        environment |= _mission_settings(one.name, folder)
+    fleet = TinyFleet({**environment, "RUN_DIR": str(folder / "run")})
     try:
         up = fleet.command("up")
         if up.returncode:
@@ -103,3 +104,15 @@ def tiny_fleet(folder: Path) -> Iterator[TinyFleet]:
         yield fleet
     finally:
         fleet.command("down")
+
+
+def _mission_settings(name: str, folder: Path) -> dict[str, str]:
+    settings = {
+        "BACKBONE": str(folder / MODEL),
+        "ADAPTER_FOLDER": str(folder / "adapters"),
+        "CONTEXT_TOKENS": "512",
+        "FIRST_LAYER": "2",
+        "FEATURE_LAYER": "1",
+        **dict.fromkeys(_ARTIFACTS.get(name, ()), str(folder / "none")),
+    }
+    return {f"BEM_{name.upper()}_{setting}": value for setting, value in settings.items()}
