@@ -18,6 +18,9 @@ MAX_MESSAGE_BYTES = 1_000
 details; a peer refuses more than 8 KB of them, and the caller would see another error."""
 
 _MAX_FIELD_BYTES = 200
+# grpc.aio's text where a request was written to a call that had just ended; the status that the
+# server gave is lost then.
+_CORE_ERROR = "Internal error from Core"
 
 
 class FleetError(Exception):
@@ -180,9 +183,21 @@ class ErrorDetails:
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def code_and_message(err: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    """Return code and message of ``err``.
+
+    A call that ended while a request was written to it is UNAVAILABLE: no server failed, and the
+    call may be made again.
+    """
+    code, message = err.code(), err.details() or ""
+    if code is grpc.StatusCode.INTERNAL and message == _CORE_ERROR:
+        return grpc.StatusCode.UNAVAILABLE, "the call ended while a request was sent; try again"
+    return code, message
+
+
 def details_of(err: grpc.RpcError) -> ErrorDetails:
     """Return code, message and standard details of ``err``."""
-    code, message = err.code(), err.details() or ""
+    code, message = code_and_message(err)
     try:
         status = rpc_status.from_call(err)
     except ValueError:  # the status contradicts the call's own code

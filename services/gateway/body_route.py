@@ -5,7 +5,9 @@ parameters, and more for matching every route and two layers of exception handli
 """
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, get_type_hints
 
 from bem_fleet.services.gateway.errors import HANDLED_ERRORS, ApiError, error_response
@@ -18,6 +20,47 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 Endpoint = Callable[[Request, BaseModel], Awaitable[Response]]
+# An escape of half a pair, or half a pair itself; most bodies have neither.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+_LONE = re.compile(r"[\ud800-\udfff]")
+
+
+def parse_body(raw: bytes) -> Any:
+    """Return the value of a JSON body.
+
+    Raises:
+        ValueError: The body is not valid JSON.
+        RecursionError: It is nested too deeply.
+        ApiError: A text or a name has a lone surrogate, which JSON can express and UTF-8 cannot.
+    """
+    # Not pydantic's own parser: it reports a lone surrogate as broken JSON.
+    text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+    value = json.loads(text)
+    if _SURROGATE.search(text) and (path := _lone_surrogate(value)) is not None:
+        param = ".".join(path) or None
+        raise ApiError(
+            400,
+            f"{param or 'body'}: not valid Unicode text; it has a lone surrogate; remove it",
+            code="invalid_value",
+            param=param,
+        )
+    return value
+
+
+def _lone_surrogate(value: Any) -> list[str] | None:
+    """Return the path of the first text or name with a lone surrogate; a name's is its object's."""
+    rest: list[tuple[list[str], Any]] = [([], value)]
+    while rest:
+        path, one = rest.pop()
+        if isinstance(one, str) and _LONE.search(one):
+            return path
+        if isinstance(one, dict):
+            if any(_LONE.search(name) for name in one):
+                return path
+            rest += [([*path, name], inner) for name, inner in reversed(one.items())]
+        if isinstance(one, list):
+            rest += [([*path, str(at)], inner) for at, inner in reversed(list(enumerate(one)))]
+    return None
 
 
 class JsonBodyRoute(APIRoute):
@@ -32,8 +75,7 @@ class JsonBodyRoute(APIRoute):
             require_json(request.headers.get("content-type", ""))
             raw, value = await request.body(), None
             try:
-                # Not pydantic's own parser: it reports a lone surrogate as broken JSON.
-                value = json.loads(raw)
+                value = parse_body(raw)
                 body = model.model_validate(value)
             except ValidationError as err:
                 raise RequestValidationError(err.errors(), body=value) from err
@@ -43,6 +85,21 @@ class JsonBodyRoute(APIRoute):
             return await endpoint(request, body)
 
         return handle
+
+
+class ParameterRoute(APIRoute):
+    """Route that FastAPI calls with its other parameters, after the same checks of the body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler behind the checks; what is not JSON is left to it."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            with suppress(ValueError, RecursionError):
+                parse_body(await request.body())
+            return await handle(request)
+
+        return checked
 
 
 class JsonBodyDispatcher:

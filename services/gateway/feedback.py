@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from bem_fleet.feedback.record import Feedback
+from bem_fleet.services.gateway.body_route import ParameterRoute
 from bem_fleet.services.gateway.openai_schema import FeedbackRequest
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
@@ -12,7 +13,7 @@ from fleet import logs
 from fleet.access import Role, principal
 from prometheus_client import Counter
 
-routes = APIRouter(prefix="/v1")
+routes = APIRouter(prefix="/v1", route_class=ParameterRoute)
 ACCEPTED = Counter("bem_gateway_feedback_total", "Feedback records accepted.", ["rating"])
 _SHOWN = ("rating", "correction", "edit", "comment", "prompt", "answer", "session", "tags")
 

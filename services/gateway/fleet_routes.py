@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from bem_fleet.services.gateway import fleet_snapshot
+from bem_fleet.services.gateway.body_route import ParameterRoute
 from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.event_stream import EventStreamResponse
 from bem_fleet.services.gateway.fleet_notices import notices
@@ -27,7 +28,7 @@ from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
-routes = APIRouter(prefix="/v1/fleet")
+routes = APIRouter(prefix="/v1/fleet", route_class=ParameterRoute)
 SLOW_PART_TICKS = 5
 """Events from one reading of claims and sessions to the next."""
 

@@ -15,7 +15,6 @@ from typing import Any
 import grpc
 from bem_fleet.services.gateway.call_slots import CallSlots
 from bem_fleet.services.gateway.canary_routing import CanaryStub
-from bem_fleet.services.gateway.errors import ApiError
 from bem_fleet.services.gateway.openai_schema import ChatRequest, CompletionRequest
 from bem_fleet.services.gateway.openai_tools import NamedTool
 from bem_fleet.services.gateway.request_context import until_disconnect
@@ -80,13 +79,12 @@ def router_requests(
     requests = []
     for prompt_input in _inputs(body):
         for choice in range(body.choices_per_prompt):
-            request = pb.GenerateRequest(model=_unicode(body.model, "model"), **prompt_input)
-            request.stop.extend(_unicode(text, "stop") for text in body.stop or ())
+            request = pb.GenerateRequest(model=body.model, **prompt_input)
+            request.stop.extend(body.stop or ())
             request.stop_token_ids.extend(body.stop_token_ids or ())
-            request.session = _unicode(session, "user")
+            request.session = session
             request.adapters.extend(
-                pb.ScaledAdapter(name=_unicode(one.name, "adapters"), scale=one.scale)
-                for one in body.adapters or ()
+                pb.ScaledAdapter(name=one.name, scale=one.scale) for one in body.adapters or ()
             )
             request.plan.extend(pb.MacroAction(**step.model_dump()) for step in body.plan or ())
             if body.output_limit is not None:
@@ -105,26 +103,25 @@ def _inputs(body: ChatRequest | CompletionRequest) -> list[dict[str, Any]]:
     """Return the input of each prompt, by the name of its field in the router's request."""
     if isinstance(body, CompletionRequest):
         return [
-            {"prompt": _unicode(one, "prompt")} if isinstance(one, str) else {"prompt_ids": one}
-            for one in body.prompt
+            {"prompt": one} if isinstance(one, str) else {"prompt_ids": one} for one in body.prompt
         ]
     roles = {"developer": "system"}
     chat = pb.ChatPrompt(
         messages=[
             pb.ChatMessage(
                 role=roles.get(message.role, message.role),
-                content=_unicode(message.text, f"messages.{index}.content"),
-                tool_call_id=_unicode(message.tool_call_id or "", f"messages.{index}.tool_call_id"),
+                content=message.text,
+                tool_call_id=message.tool_call_id or "",
                 tool_calls=[
                     pb.ToolCall(
-                        id=_unicode(call.id, f"messages.{index}.tool_calls"),
+                        id=call.id,
                         name=call.function.name,
-                        arguments=_unicode(call.function.arguments, f"messages.{index}.tool_calls"),
+                        arguments=call.function.arguments,
                     )
                     for call in message.tool_calls or ()
                 ],
             )
-            for index, message in enumerate(body.messages)
+            for message in body.messages
         ],
         continue_final_message=bool(body.continue_final_message),
     )
@@ -136,11 +133,11 @@ def _inputs(body: ChatRequest | CompletionRequest) -> list[dict[str, Any]]:
 
 def _copy_tools(chat: pb.ChatPrompt, body: ChatRequest) -> None:
     """Copy the tools that the answer may call, and the choice among them."""
-    for index, tool in enumerate(body.offered_tools):
-        own, path = tool.function, f"tools.{index}.function"
+    for tool in body.offered_tools:
+        own = tool.function
         chat.tools.add(
             name=own.name,
-            description=_unicode(own.description or "", f"{path}.description"),
+            description=own.description or "",
             parameters="" if own.parameters is None else json.dumps(own.parameters),
         )
     if not chat.tools:
@@ -165,20 +162,6 @@ def _copy_sampling(request: pb.GenerateRequest, body: ChatRequest | CompletionRe
     for name in ("adapter_scale", "adapter_from_message", "min_tokens", "ignore_eos", "echo"):
         if (value := getattr(body, name, None)) is not None:
             setattr(request, name, value)
-
-
-def _unicode(text: str, param: str) -> str:
-    """Reject lone surrogates, which JSON can express and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as err:
-        raise ApiError(
-            400,
-            f"{param}: not valid Unicode text; it has a lone surrogate; remove it",
-            code="invalid_value",
-            param=param,
-        ) from err
-    return text
 
 
 async def stream_choices(

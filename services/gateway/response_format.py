@@ -76,9 +76,6 @@ class StructuredOutputs(OpenAIBody):
     def _has_one_form(self) -> "StructuredOutputs":
         values = (self.json_, self.json_object, self.regex, self.grammar, self.choice)
         given = [name for name, one in zip(_FORMS, values, strict=True) if one is not None]
-        texts = [one for one in values if isinstance(one, str)]
-        if any(_has_lone_surrogate(one) for one in (*texts, *(self.choice or ()))):
-            raise ValueError("is not valid Unicode text; it has a lone surrogate; remove it")
         if len(given) != 1:
             raise ValueError(
                 f"has {' and '.join(given) or 'no form'}; give exactly one of {', '.join(_FORMS)}"
@@ -97,10 +94,6 @@ class StructuredOutputs(OpenAIBody):
         if self.choice is not None:
             return pb.StructuredOutput(choice=pb.Choices(texts=self.choice))
         return pb.StructuredOutput(json_object=True)
-
-
-def _has_lone_surrogate(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def structured_output(

@@ -1,10 +1,10 @@
 """JSON transcoding of protobuf messages by descriptor, with errors that name the field."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from bem_fleet.services.gateway.body_route import parse_body
 from bem_fleet.services.gateway.errors import ApiError
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
@@ -24,11 +24,11 @@ def parse_json(body: bytes, message_class: type[Message]) -> Message:
         message_class: Message class from any descriptor pool.
 
     Raises:
-        ApiError: The body is not a JSON object, or a field is unknown or has a wrong value; the
-            error's param is the path of the field.
+        ApiError: The body is not a JSON object, or a field is unknown, has a wrong value or is no
+            valid Unicode; the error's param is the path of the field.
     """
     try:
-        value = json.loads(body) if body.strip() else {}
+        value = parse_body(body) if body.strip() else {}
     except (ValueError, RecursionError) as err:
         raise ApiError(400, "body: not valid JSON; correct it", code="invalid_json") from err
     if not isinstance(value, dict):

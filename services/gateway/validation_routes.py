@@ -4,6 +4,7 @@ from __future__ import annotations  # the typed stub exists in the stubs only
 
 from typing import Annotated, Any
 
+from bem_fleet.services.gateway.body_route import ParameterRoute
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import state_of
 from bem_fleet.services.gateway.transcoding import to_json
@@ -24,7 +25,7 @@ from fleet.access import Role
 from fleet.clients import outgoing_metadata
 from google.protobuf.message import Message
 
-routes = APIRouter(prefix="/v1/validation")
+routes = APIRouter(prefix="/v1/validation", route_class=ParameterRoute)
 
 _STATISTICS = {
     "difference": pb.STATISTIC_DIFFERENCE,

@@ -11,6 +11,7 @@ from typing import Any
 from bem_fleet.guard.spans import redact
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.text_slots import text_slots
+from fleet.errors import code_and_message
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
@@ -44,7 +45,7 @@ async def filter_error(err: aio.AioRpcError, evaluator: PolicyEvaluator) -> Filt
     Raises:
         UnavailableError: There is no verdict.
     """
-    message = err.details() or ""
+    _, message = code_and_message(err)
     details = _known_details(err)
     slots = [slot for detail in details for slot in text_slots(detail)]
     texts = [message, *(slot.text for slot in slots)]

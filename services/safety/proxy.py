@@ -17,7 +17,7 @@ from bem_fleet.services.safety.response_guard import ResponseGuard
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
 from fleet.audit_chain import ChainWriter
-from fleet.errors import DeniedError, ForwardedError, UnavailableError
+from fleet.errors import DeniedError, ForwardedError, UnavailableError, code_and_message
 from fleet.wire import CONTENT_FILTERED
 from grpc import aio
 
@@ -110,8 +110,9 @@ class Proxy(grpc.GenericRpcHandler):
     async def _forwarded(self, err: aio.AioRpcError, record: AuditRecord) -> ForwardedError:
         """Record the mission's error and return it for the client, its texts redacted."""
         error = await filter_error(err, self._evaluator)
-        await record.write(self._audit, err.code().name)
-        return ForwardedError(err.code(), error.message, error.trailing_metadata)
+        code, _ = code_and_message(err)
+        await record.write(self._audit, code.name)
+        return ForwardedError(code, error.message, error.trailing_metadata)
 
     def _response_guard(
         self, method: Method, record: AuditRecord, hold_back: HoldBack

@@ -10,10 +10,13 @@ from fleet.errors import (
     OverloadedError,
     StatusTable,
     UnavailableError,
+    code_and_message,
+    details_of,
     status_of,
     to_status,
 )
 from google.rpc import error_details_pb2
+from grpc import aio
 
 
 class AdapterMissingError(LookupError):
@@ -93,3 +96,21 @@ def test_error_that_repeats_a_long_value_fits_the_trailers(character: str) -> No
         assert percent_encoded + details < 8_000
         assert len(status.message.encode()) <= MAX_MESSAGE_BYTES + len("…".encode())
         assert status.message.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "told"),
+    [
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", grpc.StatusCode.UNAVAILABLE),
+        (grpc.StatusCode.INTERNAL, "internal error", grpc.StatusCode.INTERNAL),
+        (grpc.StatusCode.NOT_FOUND, "Internal error from Core", grpc.StatusCode.NOT_FOUND),
+    ],
+)
+def test_call_that_ended_under_a_request_is_unavailable(
+    code: grpc.StatusCode, text: str, told: grpc.StatusCode
+) -> None:
+    """It may be made again; other internal errors stay what they are."""
+    err = aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details=text)
+
+    assert code_and_message(err)[0] is details_of(err).code is told
+    assert ("try again" in code_and_message(err)[1]) == (told is grpc.StatusCode.UNAVAILABLE)

@@ -4,9 +4,14 @@ from typing import Any
 
 import httpx
 import pytest
-from bem_fleet.services.gateway.body_route import JsonBodyDispatcher, JsonBodyRoute, require_json
-from bem_fleet.services.gateway.errors import ApiError
-from fastapi import APIRouter, Request
+from bem_fleet.services.gateway.body_route import (
+    JsonBodyDispatcher,
+    JsonBodyRoute,
+    ParameterRoute,
+    require_json,
+)
+from bem_fleet.services.gateway.errors import ApiError, error_response
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
@@ -53,9 +58,13 @@ async def test_only_posts_to_the_exact_path_are_dispatched() -> None:
         ("{bad", None, "valid JSON"),
         ('{"number": "x"}', "number", "integer"),
         ("[" * 100_000, None, "valid JSON"),
+        ('{"number": 1, "a": [{"b": "\\ud800"}]}', "a.0.b", "lone surrogate"),
+        ('{"number": 1, "a": {"\\udfff": 1}}', "a", "lone surrogate"),
+        ('"\\uD9aB"', None, "lone surrogate"),
+        ('{"number": "\ud800"}'.encode(errors="surrogatepass"), "number", "lone surrogate"),
     ],
 )
-async def test_bad_body_is_named(content: str, param: str | None, text: str) -> None:
+async def test_bad_body_is_named(content: str | bytes, param: str | None, text: str) -> None:
     """Broken JSON, a wrong value and endless nesting are 400 in OpenAI's format."""
     headers = {"Content-Type": "application/json"}
     async with client() as http:
@@ -75,3 +84,24 @@ def test_only_json_is_accepted(given: str) -> None:
     with pytest.raises(ApiError) as caught:
         require_json(given)
     assert caught.value.status == 415
+
+
+async def test_bodies_of_routes_with_parameters_are_checked_too() -> None:
+    """FastAPI parses what passes, and refuses what is not JSON."""
+    routes = APIRouter(route_class=ParameterRoute)
+
+    @routes.post("/{name}")
+    async def keep(name: str, body: dict[str, Any]) -> Response:
+        return JSONResponse({name: body})
+
+    app = FastAPI(exception_handlers={ApiError: error_response})
+    app.include_router(routes)
+    made = {"transport": httpx.ASGITransport(app), "base_url": "http://gateway"}
+    async with httpx.AsyncClient(**made, headers={"Content-Type": "application/json"}) as http:
+        kept = await http.post("/x", content='{"a": "\\ud83d\\ude00"}')
+        lone = await http.post("/x", content='{"a": ["\\ud83d"]}')
+        broken = await http.post("/x", content="{")
+
+    assert kept.json() == {"x": {"a": "\U0001f600"}}
+    assert (lone.status_code, lone.json()["error"]["param"]) == (400, "a.0")
+    assert broken.status_code == 422

@@ -82,7 +82,6 @@ def test_completions_have_forms_too() -> None:
             "structured_outputs.structural_tag",
             "not served",
         ),
-        ({"structured_outputs": {"regex": "\ud800"}}, "structured_outputs", "surrogate"),
         (
             {
                 "structured_outputs": {"regex": "a"},
