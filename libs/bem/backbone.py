@@ -18,9 +18,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bem.architecture import attention_window, check_config
+from bem.architecture import check_config
 from bem.errors import BackboneNotFoundError, UnsupportedBackboneError
 from bem.hub import download_model, is_hub_name
+from bem.model_families import FAMILIES, ModelFamily
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 """Numeric format in which the engine stores the frozen weight matrices."""
@@ -55,8 +56,6 @@ class Backbone:
             loaded.
         kernels: Compiled library that multiplies ``int8`` and ``int4`` matrices; None if torch
             does.
-        attention_window: Tokens that a token attends to at most; None if there is no limit. The
-            engine computes full attention, which is the same up to this context.
         folded: Version of what was folded into the weights after loading, such as a surface
             front; empty for the model as it was loaded.
     """
@@ -69,13 +68,27 @@ class Backbone:
     end_token_ids: frozenset[int]
     weight_format: WeightFormat = "fp32"
     kernels: Any = None
-    attention_window: int | None = None
     folded: str = ""
 
     @property
     def layers(self) -> Any:
         """The decoder layers, lowest first."""
         return self.model.model.layers
+
+    @property
+    def family(self) -> ModelFamily:
+        """What the model's layers compute.
+
+        Raises:
+            UnsupportedBackboneError: The engine serves no such family.
+        """
+        kind = self.model.config.model_type
+        if kind not in FAMILIES:
+            raise UnsupportedBackboneError(
+                f"backbone: {self.name} has model_type {kind!r}, which is not supported; choose "
+                f"one of {', '.join(FAMILIES)}"
+            )
+        return FAMILIES[kind]
 
     def model_version(self, adapter_version: str) -> str:
         """Return the version that responses carry: base model, weight format and adapter.
@@ -218,7 +231,6 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
         digest=digest,
         context_tokens=model.config.max_position_embeddings,
         end_token_ids=frozenset(end_ids),
-        attention_window=attention_window(model.config),
     )
 
 

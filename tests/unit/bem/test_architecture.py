@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from bem.architecture import attention_window, check_config
+from bem.architecture import check_config
 from bem.errors import UnsupportedBackboneError
 
+from tests.support.family_models import VARIANTS
 from tests.support.tiny_models import tiny_config
 
 LLAMA3 = {
@@ -25,12 +26,11 @@ LLAMA3 = {
         ("llama", {"head_dim": 16, "tie_word_embeddings": True}),
         ("llama", {"rope_parameters": LLAMA3}),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
-        ("mistral", {"sliding_window": None}),
-        ("mistral", {"sliding_window": 4096}),
+        *VARIANTS.values(),
     ],
 )
 def test_supported_configurations_pass(model_type: str, changes: dict[str, Any]) -> None:
-    """Llama's layer with any head width, tied or not, and the ropes that are tested."""
+    """Every family, any head width, tied or not, and the ropes that are tested."""
     check_config(tiny_config(model_type, **changes), "x")
 
 
@@ -78,13 +78,3 @@ def test_ropes_that_depend_on_the_length_are_refused(rope: dict[str, Any], named
     config.rope_parameters = rope
     with pytest.raises(UnsupportedBackboneError, match=named):
         check_config(config, "x")
-
-
-def test_window_is_that_of_architectures_that_apply_one() -> None:
-    """Llama ignores the field; a Mistral without a window attends to everything."""
-    llama = tiny_config("llama")
-    llama.sliding_window = 16
-
-    assert attention_window(tiny_config("mistral", sliding_window=16)) == 16
-    assert attention_window(tiny_config("mistral", sliding_window=None)) is None
-    assert attention_window(llama) is None

@@ -248,7 +248,13 @@ class NativeLayers:
 
 def unsupported_reason(backbone: Backbone) -> str:
     """Return why the kernels do not support a backbone; an empty text if they do."""
-    model, config = backbone.model, backbone.model.config
+    model, config, family = backbone.model, backbone.model.config, backbone.family
+    features = family.beyond_llama(config)
+    window = family.window(config)
+    if window is not None and window < backbone.context_tokens:
+        features.append(f"a sliding window of {window} tokens")
+    if features:
+        return f"they have no {family.label} layers ({', '.join(features)})"
     width, intermediate = head_dim(config), config.intermediate_size
     if model.device.type != "cpu" or model.dtype != torch.float32:
         return f"the model is {model.dtype} on {model.device}, not float32 on a CPU"

@@ -6,6 +6,8 @@ from bem.errors import UnsupportedBackboneError
 from bem.testing import tiny_backbone
 from bem.training.decoder import TrainingDecoder
 
+from tests.support.family_models import family_backbone
+
 SEQUENCES = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16]]
 
 
@@ -67,3 +69,15 @@ def test_layers_with_biases_are_refused() -> None:
     del layer.gate_proj
     with pytest.raises(UnsupportedBackboneError, match="Llama-like layers only"):
         TrainingDecoder(backbone, compute_dtype=torch.float32)
+
+
+def test_sequences_beyond_the_window_are_refused() -> None:
+    """Attention has no window here; up to 16 tokens there is no difference."""
+    backbone = family_backbone("mistral")
+    decoder = TrainingDecoder(backbone, compute_dtype=torch.float32)
+    with pytest.raises(UnsupportedBackboneError, match="17 tokens and the window 16"):
+        decoder.run_layers(decoder.embed(torch.arange(20)), [17, 3], layers=range(3))
+    ids = torch.arange(16)
+    states = decoder.run_layers(decoder.embed(ids), [16], layers=range(3))
+    expected = backbone.model(ids[None]).logits[0]
+    assert torch.allclose(decoder.logits(states), expected, atol=1e-4)

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.support.family_models import family_backbone
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import library, packed, rounded
 
@@ -235,6 +236,16 @@ def test_an_unsupported_backbone_is_left_to_torch(monkeypatch: pytest.MonkeyPatc
     assert "60 is not a multiple of 16" in unsupported_reason(backbone)
     assert selected.kernels is None
     assert report.kernels.startswith("torch: the intermediate size 60")
+
+
+def test_a_window_is_left_to_torch_unless_it_holds_the_context() -> None:
+    """The reason names the family and the window."""
+    windowed = family_backbone("mistral")
+
+    reason = "they have no Mistral layers (a sliding window of 16 tokens)"
+    assert unsupported_reason(windowed) == reason
+    assert unsupported_reason(replace(windowed, context_tokens=16)) == ""
+    assert unsupported_reason(family_backbone("mistral-full")) == ""
 
 
 def test_a_backbone_in_bfloat16_is_refused() -> None:

@@ -1,0 +1,24 @@
+"""Tiny random models of every served family, with the features that people's models have."""
+
+from typing import Any
+
+import pytest
+from bem.backbone import Backbone
+
+from tests.support.tiny_models import backbone_of, tiny_model
+
+WINDOW = 16
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "mistral": ("mistral", {"sliding_window": WINDOW}),
+    "mistral-full": ("mistral", {"sliding_window": None}),
+}
+"""Model type and changes of the configuration by name."""
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def family_backbone(variant: str) -> Backbone:
+    """Return a tiny model of one variant; each call draws the same weights."""
+    model_type, changes = VARIANTS[variant]
+    return backbone_of(tiny_model(model_type, **changes), variant)
