@@ -27,7 +27,6 @@ _UNSERVED = {
     "olmo2": "norms behind the layers, normalised queries and keys",
     "phi": "parallel attention and MLP, layer norms, biases",
     "phi3": "fused projections",
-    "qwen2": "biases of query, key and value projections",
     "qwen2_moe": "experts",
     "qwen3": "normalised queries and keys",
     "qwen3_moe": "normalised queries and keys, experts",

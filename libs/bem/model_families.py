@@ -152,6 +152,7 @@ class ModelFamily:
 FAMILIES: dict[str, ModelFamily] = {
     "llama": ModelFamily("Llama"),
     "mistral": ModelFamily("Mistral", windows="all"),
+    "qwen2": ModelFamily("Qwen2", qkv_bias=True, windows="layer_types"),
 }
 """Families by ``model_type`` of ``config.json``."""
 
