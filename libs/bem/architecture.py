@@ -28,7 +28,6 @@ _UNSERVED = {
     "phi": "parallel attention and MLP, layer norms, biases",
     "phi3": "fused projections",
     "qwen2_moe": "experts",
-    "qwen3": "normalised queries and keys",
     "qwen3_moe": "normalised queries and keys, experts",
     "smollm3": "layers without rotary embeddings",
     "stablelm": "partial rotary embeddings, layer norms",

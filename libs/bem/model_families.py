@@ -153,6 +153,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "llama": ModelFamily("Llama"),
     "mistral": ModelFamily("Mistral", windows="all"),
     "qwen2": ModelFamily("Qwen2", qkv_bias=True, windows="layer_types"),
+    "qwen3": ModelFamily("Qwen3", qk_norm="head", windows="layer_types"),
 }
 """Families by ``model_type`` of ``config.json``."""
 

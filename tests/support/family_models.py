@@ -17,6 +17,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen2",
         {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
     ),
+    "qwen3": ("qwen3", {"head_dim": 16}),
+    "qwen3-window": (
+        "qwen3",
+        {
+            "head_dim": 8,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+            "max_window_layers": 2,
+        },
+    ),
 }
 """Model type and changes of the configuration by name."""
 
