@@ -22,7 +22,6 @@ _UNSERVED = {
     "glm4": "partial rotary embeddings and further norms",
     "gpt2": "learned positions, layer norms, fused projections",
     "gpt_neox": "partial rotary embeddings, layer norms, fused projections",
-    "granite": "multipliers of embeddings, attention, residuals and logits",
     "mixtral": "experts",
     "olmo2": "norms behind the layers, normalised queries and keys",
     "phi": "parallel attention and MLP, layer norms, biases",

@@ -70,6 +70,15 @@ def _llama_constants(_config: Any) -> Constants:
     return LLAMA
 
 
+def _granite_constants(config: Any) -> Constants:
+    return Constants(
+        embedding=config.embedding_multiplier,
+        residual=config.residual_multiplier,
+        attention=config.attention_multiplier,
+        logits=1 / config.logits_scaling,
+    )
+
+
 @dataclass(frozen=True)
 class ModelFamily:
     """What the models of one ``model_type`` compute; the defaults are Llama's layer.
@@ -154,6 +163,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "mistral": ModelFamily("Mistral", windows="all"),
     "qwen2": ModelFamily("Qwen2", qkv_bias=True, windows="layer_types"),
     "qwen3": ModelFamily("Qwen3", qk_norm="head", windows="layer_types"),
+    "granite": ModelFamily("Granite", constants=_granite_constants),
 }
 """Families by ``model_type`` of ``config.json``."""
 
