@@ -28,7 +28,6 @@ _UNSERVED = {
     "phi3": "fused projections",
     "qwen2_moe": "experts",
     "qwen3_moe": "normalised queries and keys, experts",
-    "smollm3": "layers without rotary embeddings",
     "stablelm": "partial rotary embeddings, layer norms",
 }
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu": ("gelu_pytorch_tanh",)}

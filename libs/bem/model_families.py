@@ -164,6 +164,7 @@ FAMILIES: dict[str, ModelFamily] = {
     "qwen2": ModelFamily("Qwen2", qkv_bias=True, windows="layer_types"),
     "qwen3": ModelFamily("Qwen3", qk_norm="head", windows="layer_types"),
     "granite": ModelFamily("Granite", constants=_granite_constants),
+    "smollm3": ModelFamily("SmolLM3", windows="layer_types", rotated_field="no_rope_layers"),
 }
 """Families by ``model_type`` of ``config.json``."""
 

@@ -36,6 +36,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "logits_scaling": 2.0,
         },
     ),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 0, 1]}),
+    "smollm3-window": (
+        "smollm3",
+        {"no_rope_layers": [1, 1, 0], "use_sliding_window": True, "sliding_window": WINDOW},
+    ),
 }
 """Model type and changes of the configuration by name."""
 
