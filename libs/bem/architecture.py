@@ -23,7 +23,6 @@ _UNSERVED = {
     "gpt2": "learned positions, layer norms, fused projections",
     "gpt_neox": "partial rotary embeddings, layer norms, fused projections",
     "mixtral": "experts",
-    "olmo2": "norms behind the layers, normalised queries and keys",
     "phi": "parallel attention and MLP, layer norms, biases",
     "phi3": "fused projections",
     "qwen2_moe": "experts",

@@ -165,6 +165,12 @@ FAMILIES: dict[str, ModelFamily] = {
     "qwen3": ModelFamily("Qwen3", qk_norm="head", windows="layer_types"),
     "granite": ModelFamily("Granite", constants=_granite_constants),
     "smollm3": ModelFamily("SmolLM3", windows="layer_types", rotated_field="no_rope_layers"),
+    "olmo2": ModelFamily(
+        "OLMo-2",
+        qk_norm="projection",
+        attention_norms=Norms("", "post_attention_layernorm"),
+        mlp_norms=Norms("", "post_feedforward_layernorm"),
+    ),
 }
 """Families by ``model_type`` of ``config.json``."""
 

@@ -41,6 +41,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "smollm3",
         {"no_rope_layers": [1, 1, 0], "use_sliding_window": True, "sliding_window": WINDOW},
     ),
+    "olmo2": ("olmo2", {}),
 }
 """Model type and changes of the configuration by name."""
 
