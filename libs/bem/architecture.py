@@ -24,7 +24,6 @@ _UNSERVED = {
     "gpt_neox": "partial rotary embeddings, layer norms, fused projections",
     "mixtral": "experts",
     "phi": "parallel attention and MLP, layer norms, biases",
-    "phi3": "fused projections",
     "qwen2_moe": "experts",
     "qwen3_moe": "normalised queries and keys, experts",
     "stablelm": "partial rotary embeddings, layer norms",

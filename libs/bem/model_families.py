@@ -171,6 +171,7 @@ FAMILIES: dict[str, ModelFamily] = {
         attention_norms=Norms("", "post_attention_layernorm"),
         mlp_norms=Norms("", "post_feedforward_layernorm"),
     ),
+    "phi3": ModelFamily("Phi-3", qkv=("qkv_proj",), gate_up=("gate_up_proj",), windows="all"),
 }
 """Families by ``model_type`` of ``config.json``."""
 

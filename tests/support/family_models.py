@@ -42,6 +42,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"no_rope_layers": [1, 1, 0], "use_sliding_window": True, "sliding_window": WINDOW},
     ),
     "olmo2": ("olmo2", {}),
+    "phi3": ("phi3", {"sliding_window": None}),
+    "phi3-window": ("phi3", {"sliding_window": WINDOW, "num_key_value_heads": 1}),
 }
 """Model type and changes of the configuration by name."""
 

@@ -40,7 +40,6 @@ def test_supported_configurations_pass(model_type: str, changes: dict[str, Any])
         ("gemma", {}, "'gemma'"),
         ("gemma2", {}, "'gemma2'"),
         ("gemma3_text", {}, "'gemma3_text'"),
-        ("phi3", {}, "'phi3' .fused projections"),
         ("mixtral", {}, "'mixtral' .experts"),
         ("cohere", {}, "'cohere'"),
         ("falcon", {}, "'falcon', which is not supported"),
