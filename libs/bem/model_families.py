@@ -79,6 +79,10 @@ def _granite_constants(config: Any) -> Constants:
     )
 
 
+def _gemma_constants(config: Any) -> Constants:
+    return Constants(embedding=config.hidden_size**0.5)
+
+
 @dataclass(frozen=True)
 class ModelFamily:
     """What the models of one ``model_type`` compute; the defaults are Llama's layer.
@@ -172,6 +176,7 @@ FAMILIES: dict[str, ModelFamily] = {
         mlp_norms=Norms("", "post_feedforward_layernorm"),
     ),
     "phi3": ModelFamily("Phi-3", qkv=("qkv_proj",), gate_up=("gate_up_proj",), windows="all"),
+    "gemma": ModelFamily("Gemma", gain_offset=1.0, activation="gelu", constants=_gemma_constants),
 }
 """Families by ``model_type`` of ``config.json``."""
 

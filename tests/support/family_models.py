@@ -44,6 +44,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("olmo2", {}),
     "phi3": ("phi3", {"sliding_window": None}),
     "phi3-window": ("phi3", {"sliding_window": WINDOW, "num_key_value_heads": 1}),
+    "gemma": ("gemma", {"head_dim": 16}),
 }
 """Model type and changes of the configuration by name."""
 
