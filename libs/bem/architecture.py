@@ -15,7 +15,6 @@ from bem.model_families import FAMILIES, FULL, SLIDING, ModelFamily
 _UNSERVED = {
     "cohere": "parallel attention and MLP, layer norms with a logit scale",
     "deepseek_v3": "latent attention and experts",
-    "gemma2": "norms with a gain of 1 + w, soft-capped logits, alternating windows",
     "gemma3": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
     "gemma3_text": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
     "glm4": "partial rotary embeddings and further norms",

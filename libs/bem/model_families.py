@@ -83,6 +83,15 @@ def _gemma_constants(config: Any) -> Constants:
     return Constants(embedding=config.hidden_size**0.5)
 
 
+def _gemma2_constants(config: Any) -> Constants:
+    return Constants(
+        embedding=config.hidden_size**0.5,
+        attention=config.query_pre_attn_scalar**-0.5,
+        attention_cap=config.attn_logit_softcapping,
+        logit_cap=config.final_logit_softcapping,
+    )
+
+
 @dataclass(frozen=True)
 class ModelFamily:
     """What the models of one ``model_type`` compute; the defaults are Llama's layer.
@@ -162,6 +171,9 @@ class ModelFamily:
         return [name for name, present in features.items() if present]
 
 
+_GEMMA_ATTENTION_NORMS = Norms("input_layernorm", "post_attention_layernorm")
+_GEMMA_MLP_NORMS = Norms("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
 FAMILIES: dict[str, ModelFamily] = {
     "llama": ModelFamily("Llama"),
     "mistral": ModelFamily("Mistral", windows="all"),
@@ -177,6 +189,16 @@ FAMILIES: dict[str, ModelFamily] = {
     ),
     "phi3": ModelFamily("Phi-3", qkv=("qkv_proj",), gate_up=("gate_up_proj",), windows="all"),
     "gemma": ModelFamily("Gemma", gain_offset=1.0, activation="gelu", constants=_gemma_constants),
+    "gemma2": ModelFamily(
+        "Gemma 2",
+        attention_norms=_GEMMA_ATTENTION_NORMS,
+        mlp_norms=_GEMMA_MLP_NORMS,
+        gain_offset=1.0,
+        activation="gelu",
+        activation_field="hidden_activation",
+        windows="layer_types",
+        constants=_gemma2_constants,
+    ),
 }
 """Families by ``model_type`` of ``config.json``."""
 
