@@ -16,7 +16,6 @@ _UNSERVED = {
     "cohere": "parallel attention and MLP, layer norms with a logit scale",
     "deepseek_v3": "latent attention and experts",
     "gemma3": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
-    "gemma3_text": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
     "glm4": "partial rotary embeddings and further norms",
     "gpt2": "learned positions, layer norms, fused projections",
     "gpt_neox": "partial rotary embeddings, layer norms, fused projections",

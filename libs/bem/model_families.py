@@ -92,6 +92,15 @@ def _gemma2_constants(config: Any) -> Constants:
     )
 
 
+def _gemma3_constants(config: Any) -> Constants:
+    # transformers ignores attn_logit_softcapping here.
+    return Constants(
+        embedding=config.hidden_size**0.5,
+        attention=config.query_pre_attn_scalar**-0.5,
+        logit_cap=config.final_logit_softcapping,
+    )
+
+
 @dataclass(frozen=True)
 class ModelFamily:
     """What the models of one ``model_type`` compute; the defaults are Llama's layer.
@@ -198,6 +207,18 @@ FAMILIES: dict[str, ModelFamily] = {
         activation_field="hidden_activation",
         windows="layer_types",
         constants=_gemma2_constants,
+    ),
+    "gemma3_text": ModelFamily(
+        "Gemma 3 (text)",
+        qk_norm="head",
+        attention_norms=_GEMMA_ATTENTION_NORMS,
+        mlp_norms=_GEMMA_MLP_NORMS,
+        gain_offset=1.0,
+        activation="gelu",
+        activation_field="hidden_activation",
+        windows="layer_types",
+        rope_per_type=True,
+        constants=_gemma3_constants,
     ),
 }
 """Families by ``model_type`` of ``config.json``."""

@@ -37,7 +37,6 @@ def test_supported_configurations_pass(model_type: str, changes: dict[str, Any])
 @pytest.mark.parametrize(
     ("model_type", "changes", "named"),
     [
-        ("gemma3_text", {}, "'gemma3_text'"),
         ("mixtral", {}, "'mixtral' .experts"),
         ("cohere", {}, "'cohere'"),
         ("falcon", {}, "'falcon', which is not supported"),
