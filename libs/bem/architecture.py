@@ -15,7 +15,7 @@ from bem.model_families import FAMILIES, FULL, SLIDING, ModelFamily
 _UNSERVED = {
     "cohere": "parallel attention and MLP, layer norms with a logit scale",
     "deepseek_v3": "latent attention and experts",
-    "gemma3": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
+    "gemma3": "images beside text; its text model alone is gemma3_text",
     "glm4": "partial rotary embeddings and further norms",
     "gpt2": "learned positions, layer norms, fused projections",
     "gpt_neox": "partial rotary embeddings, layer norms, fused projections",
@@ -52,7 +52,7 @@ def check_config(config: Any, name: str) -> None:
     features = _layer_features(FAMILIES[kind], config)
     if getattr(config, "quantization_config", None):
         features.append("quantised weights (quantization_config)")
-    if getattr(config, "auto_map", None):
+    if getattr(config, "auto_map", None) and not FAMILIES[kind].ignores_own_code:
         features.append("code of its own (auto_map)")
     if features:
         raise UnsupportedBackboneError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -34,7 +35,10 @@ _DIGEST_CHARS = 16
 _DIGESTED = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 # What transformers raises for files that are missing, broken, or of a type that it does not know.
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
+_LOAD_ERRORS = (
+    *(OSError, ValueError, RuntimeError, KeyError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 
 VERSION_CHARS = 12
 """Characters of a digest that name a version in responses, logs and metrics."""

@@ -121,6 +121,8 @@ class ModelFamily:
         rope_per_type: Whether layers with a window have rotary angles of their own.
         rotated_field: Field of the configuration with a 1 for each layer that has rotary
             embeddings; empty if all have.
+        ignores_own_code: Whether configurations may name code of their own (``auto_map``), because
+            published ones do although transformers has had the same model since.
         constants: Returns the constants of a configuration.
     """
 
@@ -137,6 +139,7 @@ class ModelFamily:
     windows: Literal["none", "all", "layer_types"] = "none"
     rope_per_type: bool = False
     rotated_field: str = ""
+    ignores_own_code: bool = False
     constants: Callable[[Any], Constants] = _llama_constants
 
     def window(self, config: Any) -> int | None:
@@ -196,7 +199,13 @@ FAMILIES: dict[str, ModelFamily] = {
         attention_norms=Norms("", "post_attention_layernorm"),
         mlp_norms=Norms("", "post_feedforward_layernorm"),
     ),
-    "phi3": ModelFamily("Phi-3", qkv=("qkv_proj",), gate_up=("gate_up_proj",), windows="all"),
+    "phi3": ModelFamily(
+        "Phi-3",
+        qkv=("qkv_proj",),
+        gate_up=("gate_up_proj",),
+        windows="all",
+        ignores_own_code=True,
+    ),
     "gemma": ModelFamily("Gemma", gain_offset=1.0, activation="gelu", constants=_gemma_constants),
     "gemma2": ModelFamily(
         "Gemma 2",

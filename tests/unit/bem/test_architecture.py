@@ -17,11 +17,19 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 64,
+}
 
 
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
+        ("phi3", {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}),
         ("llama", {}),
         ("llama", {"head_dim": 16, "tie_word_embeddings": True}),
         ("llama", {"rope_parameters": LLAMA3}),
@@ -41,6 +49,15 @@ def test_supported_configurations_pass(model_type: str, changes: dict[str, Any])
         ("cohere", {}, "'cohere'"),
         ("falcon", {}, "'falcon', which is not supported"),
         ("llama", {"attention_bias": True}, "attention_bias"),
+        ("qwen3", {"attention_bias": True}, "attention_bias"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
+        (
+            "qwen3",
+            {"layer_types": ["full_attention", "chunked_attention", "full_attention"]},
+            "chunked",
+        ),
+        ("phi3", {"rope_parameters": LONGROPE}, "rope_type 'longrope'"),
         ("llama", {"mlp_bias": True}, "mlp_bias"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ("mistral", {"hidden_act": "relu"}, "hidden_act 'relu'"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, WeightFormat
 from bem.engine import GenerationRequest, LLMEngine
 from bem.engine.decoder import Decoder
@@ -104,6 +105,30 @@ def test_engine_answers_as_transformers_does(variant: str, graphs: bool) -> None
     computed = engine.counters.prompt_tokens
     assert answers(engine, prompts, 24) == wanted
     assert engine.counters.prompt_tokens - computed < computed / 2
+
+
+@every_variant
+@torch.inference_mode()
+def test_sites_compute_the_adapter_of_a_row(variant: str) -> None:
+    """The low-rank terms enter where transformers' projections are, before a norm behind them."""
+    backbone = family_backbone(variant)
+    bank = AdapterBank(backbone, layers=range(1, 3), rank=2, slots=1, feature_layer=0)
+    draw = torch.Generator().manual_seed(3)
+    factors = {
+        path: (
+            torch.randn(2, site.base.in_features, generator=draw),
+            torch.randn(site.base.out_features, 2, generator=draw),
+        )
+        for path, site in bank.factors.sites.items()
+    }
+    slot = bank.pin("x", factors, scale=0.3)
+    bank.row_codes.set(torch.tensor([[slot], [slot]]), torch.tensor([[[1.0, 0.5]], [[0.0, 0.0]]]))
+    ids = random_ids(4, 40).expand(2, -1)
+    expected = backbone.model(ids).logits[:, -1]
+    decoder = Decoder(backbone, bank, KVCache(backbone, slots=4, context_tokens=CONTEXT))
+
+    assert (expected[0] - expected[1]).abs().max() > 0.1
+    assert (run(decoder, ids, [0, 1], [0, 0]) - expected).abs().max() < 1e-4
 
 
 @every_variant
