@@ -14,7 +14,17 @@ import typer
 from fleet.wire import AUDIT_STREAM
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.cli import adapters, audit, canary, claims, experiments, keys, memory, versions
+from bem_fleet.cli import (
+    adapters,
+    audit,
+    canary,
+    claims,
+    experiments,
+    keys,
+    memory,
+    model,
+    versions,
+)
 from bem_fleet.cli.application import run_application
 from bem_fleet.cli.local import commands
 from bem_fleet.cli.local.monitoring import ADDRESS, run_monitoring
@@ -34,6 +44,7 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(claims.app, name="claims")
 app.add_typer(memory.app, name="memory")
+app.add_typer(model.app, name="model")
 app.add_typer(versions.app, name="versions")
 
 
