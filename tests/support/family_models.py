@@ -45,6 +45,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("phi3", {"sliding_window": None}),
     "phi3-window": ("phi3", {"sliding_window": WINDOW, "num_key_value_heads": 1}),
     "gemma": ("gemma", {"head_dim": 16}),
+    "gemma-wide": ("gemma", {"head_dim": 256, "num_key_value_heads": 1}),
     "gemma2": (
         "gemma2",
         {

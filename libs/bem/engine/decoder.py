@@ -12,7 +12,8 @@ from torch.nn import functional as f
 
 from bem.adapters.bank import AdapterBank
 from bem.backbone import Backbone, WeightFormat
-from bem.engine.decoder_layer import DecoderLayer, FrozenNorm, cap
+from bem.engine.attention_inputs import FrozenNorm
+from bem.engine.decoder_layer import DecoderLayer, cap
 from bem.engine.kv_cache import AttentionPlan, KVCache, TransientKeyValues
 from bem.engine.linear import FrozenLinear, LinearLayer, quantize
 from bem.engine.native import PackedLinear

@@ -5,40 +5,17 @@ and rotary angles are planned once per pass instead of once per layer, and atten
 the KV cache.
 """
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as f
 
 from bem.backbone import Backbone
-from bem.engine.kv_cache import AttentionPlan, KeyValueStore, WindowPlan, head_dim, rotate
+from bem.engine.attention_inputs import AttentionInputs, FrozenNorm
+from bem.engine.kv_cache import AttentionPlan, KeyValueStore, WindowPlan
 from bem.engine.linear import LinearLayer, fuse_and_quantize, quantize_site
-from bem.model_families import Constants, ModelFamily
-
-
-@dataclass(frozen=True)
-class FrozenNorm:
-    """Root-mean-square norm (arXiv 1910.07467).
-
-    Attributes:
-        gain: ``[F]`` factors of the normalised values.
-        epsilon: Addend of the mean square.
-    """
-
-    gain: Tensor
-    epsilon: float
-
-    @classmethod
-    def of(cls, backbone: Backbone, module: Any) -> Self:
-        """Return a norm of a backbone with a copy of its gain."""
-        gain = module.weight.detach() + backbone.family.gain_offset
-        return cls(gain, backbone.model.config.rms_norm_eps)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Normalise ``x [..., F]``."""
-        return torch.rms_norm(x, x.shape[-1:], self.gain, self.epsilon)
+from bem.model_families import Constants
 
 
 class DecoderLayer:
@@ -54,21 +31,9 @@ class DecoderLayer:
         family, block = backbone.family, backbone.layers[index]
         attention, mlp = block.self_attn, block.mlp
         self._heads = config.num_attention_heads, config.num_key_value_heads
-        self._head_width = head_dim(config)
         self._constants: Constants = family.constants(config)
-        self._has_window = family.has_window(config, index)
-        self._is_rotated = family.is_rotated(config, index)
         self._gelu = family.activation == "gelu"
-        self._bias = _joined_bias(attention, family)
-        self._qk_norm = family.qk_norm
-        self._qk_norms = (
-            ()
-            if family.qk_norm == "none"
-            else (
-                FrozenNorm.of(backbone, attention.q_norm),
-                FrozenNorm.of(backbone, attention.k_norm),
-            )
-        )
+        self._inputs = AttentionInputs(backbone, index)
         # Outputs of norms have outliers and need wide inputs; the inputs of the other two do not.
         qkv_parts = [getattr(attention, name) for name in family.qkv]
         qkv = fuse_and_quantize(qkv_parts, kind, wide_inputs=True)
@@ -80,70 +45,41 @@ class DecoderLayer:
         # ``forward`` is called directly: module hooks take as long as a small product.
         self._qkv, self._gate_up = qkv.forward, gate_up.forward
         self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
-        names = family.attention_norms, family.mlp_norms
-        self._before = [_norm_of(backbone, block, one.before) for one in names]
-        self._after = [_norm_of(backbone, block, one.after) for one in names]
+        self._attention_output_norm = _norm_of(backbone, block, family.attention_norms.after)
+        self._mlp_norm = _norm_of(backbone, block, family.mlp_norms.before)
+        self._mlp_output_norm = _norm_of(backbone, block, family.mlp_norms.after)
 
     def run(self, index: int, hidden: Tensor, plan: AttentionPlan, store: KeyValueStore) -> Tensor:
         """Map ``hidden [R, T, F]`` to the input of the next layer."""
-        attended = self._attend(index, _apply(self._before[0], hidden), plan, store)
-        hidden = self._add(hidden, _apply(self._after[0], self._out(attended)))
-        gate, up = self._gate_up(_apply(self._before[1], hidden)).chunk(2, -1)
+        attended = self._out(self._attend(index, hidden, plan, store))
+        hidden = self._add(hidden, _apply(self._attention_output_norm, attended))
+        gate, up = self._gate_up(_apply(self._mlp_norm, hidden)).chunk(2, -1)
         gate = f.gelu(gate, approximate="tanh") if self._gelu else f.silu(gate)
-        return self._add(hidden, _apply(self._after[1], self._down(gate * up)))
+        return self._add(hidden, _apply(self._mlp_output_norm, self._down(gate * up)))
 
     def queries(self, hidden: Tensor, plan: AttentionPlan) -> Tensor:
-        """Return the queries ``[R, T, Q, D]`` of ``hidden [R, T, F]``.
-
-        They are rotated, and scaled so that their products with keys over the root of D are what
-        attention weighs the keys by.
-        """
-        queries = self._project(_apply(self._before[0], hidden), plan)[0][:, :, : self._heads[0]]
-        factor = self._constants.attention
-        return queries if factor is None else queries * (factor * self._head_width**0.5)
+        """Return the queries ``[R, T, Q, D]`` of ``hidden [R, T, F]``, as ``AttentionInputs``."""
+        view = self._inputs.view(plan)
+        return self._inputs.queries(hidden, self._qkv, view.cos, view.sin)
 
     def _add(self, residual: Tensor, update: Tensor) -> Tensor:
         factor = self._constants.residual
         return residual + (update if factor == 1 else update * factor)
 
-    def _view(self, plan: AttentionPlan) -> AttentionPlan | WindowPlan:
-        return plan.window if self._has_window and plan.window is not None else plan
-
-    def _project(self, x: Tensor, plan: AttentionPlan) -> tuple[Tensor, Tensor]:
-        """Return queries and keys ``[R, T, Q + H, D]``, rotated, and values ``[R, T, H, D]``."""
+    def _attend(
+        self, index: int, hidden: Tensor, plan: AttentionPlan, store: KeyValueStore
+    ) -> Tensor:
+        rows, tokens, _ = hidden.shape
         query_heads, kv_heads = self._heads
-        qkv = self._qkv(x)
-        if self._bias is not None:
-            qkv = qkv + self._bias
-        qkv = qkv.unflatten(-1, (query_heads + 2 * kv_heads, self._head_width))
-        both, values = qkv[:, :, : query_heads + kv_heads], qkv[:, :, query_heads + kv_heads :]
-        if self._qk_norms:
-            parts = both.split([query_heads, kv_heads], 2)
-            pairs = zip(self._qk_norms, parts, strict=True)
-            both = torch.cat([self._normalise(norm, part) for norm, part in pairs], 2)
-        if self._is_rotated:
-            view = self._view(plan)
-            both = rotate(both, view.cos, view.sin)
-        return both, values
-
-    def _normalise(self, norm: FrozenNorm, heads: Tensor) -> Tensor:
-        """Normalise ``[R, T, H, D]``: each head, or all heads of a token together."""
-        if self._qk_norm == "head":
-            return norm(heads)
-        return norm(heads.flatten(2)).view_as(heads)
-
-    def _attend(self, index: int, x: Tensor, plan: AttentionPlan, store: KeyValueStore) -> Tensor:
-        rows, tokens, _ = x.shape
-        query_heads, kv_heads = self._heads
-        both, new_values = self._project(x, plan)
+        view = self._inputs.view(plan)
+        both, new_values = self._inputs.project(hidden, self._qkv, view.cos, view.sin)
         keys, values = store.write(index, plan, both[:, :, query_heads:], new_values)
         q = both[:, :, :query_heads]
         # With one token, query heads that share keys are laid out like tokens of one head.
         single = tokens == 1
-        q = q.reshape(rows, kv_heads, -1, self._head_width) if single else q.transpose(1, 2)
+        q = q.reshape(rows, kv_heads, -1, q.shape[-1]) if single else q.transpose(1, 2)
         if plan.row_index is not None:
             q = q.new_zeros(plan.slot_count, *q.shape[1:]).index_copy_(0, plan.row_index, q)
-        view = self._view(plan)
         if self._constants.attention_cap is not None:
             out = capped_attention(q, keys, values, view, self._constants)
         else:
@@ -206,10 +142,3 @@ def _apply(norm: FrozenNorm | None, x: Tensor) -> Tensor:
 
 def _norm_of(backbone: Backbone, block: Any, name: str) -> FrozenNorm | None:
     return FrozenNorm.of(backbone, getattr(block, name)) if name else None
-
-
-def _joined_bias(attention: Any, family: ModelFamily) -> Tensor | None:
-    """Return the biases of queries, keys and values one behind the other; None without biases."""
-    if not family.qkv_bias:
-        return None
-    return torch.cat([getattr(attention, name).bias.detach() for name in family.qkv])

@@ -98,6 +98,7 @@ class KVCache:
     Attributes:
         window: Positions that a token attends to in layers with a sliding window; None where these
             are no fewer than a slot has.
+        window_angles: Cosines and sines of these layers.
     """
 
     def __init__(self, backbone: Backbone, *, slots: int, context_tokens: int) -> None:
@@ -125,7 +126,7 @@ class KVCache:
             return cos[0].contiguous(), sin[0] * signs
 
         self.cos, self.sin = angles(FULL)  # [C, D]
-        self._window_angles = angles(SLIDING) if len(kinds) > 1 else (self.cos, self.sin)
+        self.window_angles = angles(SLIDING) if len(kinds) > 1 else (self.cos, self.sin)
 
     @property
     def position_bytes(self) -> int:
@@ -231,7 +232,7 @@ class KVCache:
             spread: Maps the masks of the rows to those of all slots that attention reads.
         """
         hides = self.window is not None and plan.key_positions > self.window
-        own_cos, own_sin = self._window_angles
+        own_cos, own_sin = self.window_angles
         if not hides and own_cos is self.cos:
             return plan
         mask, causal = plan.mask, plan.causal

@@ -90,6 +90,11 @@ class TrainingDecoder:
         self, backbone: Backbone, *, compute_dtype: torch.dtype, recompute: bool = False
     ) -> None:
         config = backbone.model.config
+        if features := backbone.family.beyond_llama(config):
+            raise UnsupportedBackboneError(
+                f"training supports Llama's layers only; {backbone.name} has "
+                f"{', '.join(features)}; train on a Llama or Mistral model"
+            )
         self.heads = (config.num_attention_heads, config.num_key_value_heads)
         self.compute_dtype, self.recompute = compute_dtype, recompute
         self.device: torch.device = backbone.model.device
@@ -103,11 +108,6 @@ class TrainingDecoder:
         )
         self._head_weight: Tensor | None = None
         self._window = backbone.family.window(config)
-        if features := backbone.family.beyond_llama(config):
-            raise UnsupportedBackboneError(
-                f"training supports Llama's layers only; {backbone.name} has "
-                f"{', '.join(features)}; train on a Llama or Mistral model"
-            )
         validate_llama_layer(self._inner.layers[0], config)
 
     def embed(self, ids: Tensor) -> Tensor:

@@ -81,3 +81,22 @@ def test_sequences_beyond_the_window_are_refused() -> None:
     states = decoder.run_layers(decoder.embed(ids), [16], layers=range(3))
     expected = backbone.model(ids[None]).logits[0]
     assert torch.allclose(decoder.logits(states), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "named"),
+    [
+        ("qwen2", "biases of queries"),
+        ("qwen3", "normalised queries"),
+        ("granite", "multipliers"),
+        ("smollm3", "without rotary"),
+        ("olmo2", "norms behind"),
+        ("phi3", "fused projections"),
+        ("gemma", "gain of 1"),
+        ("gemma3", "angles by kind"),
+    ],
+)
+def test_families_that_training_does_not_compute_are_refused(variant: str, named: str) -> None:
+    """Granite and SmolLM3 have Llama's modules, and would be trained as something else."""
+    with pytest.raises(UnsupportedBackboneError, match=named):
+        TrainingDecoder(family_backbone(variant), compute_dtype=torch.float32)
