@@ -1,44 +1,34 @@
-"""Supported architectures of base models, and the features that the engine does not compute.
+"""Check of a base model's configuration against the families that the engine serves.
 
-The engine writes a Llama-like layer out instead of calling transformers' modules. A model is
-therefore named here or refused by name: one that merely has the same modules may compute something
-else with them. ``bem.engine.verification`` compares the outputs of a model that passes.
+The engine writes layers out instead of calling transformers' modules. A model is therefore of a
+declared family or refused by name: one that merely has the same modules may compute something else
+with them. ``bem.engine.verification`` compares the outputs of a model that passes.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from bem.errors import UnsupportedBackboneError
+from bem.model_families import FAMILIES, FULL, SLIDING, ModelFamily
 
-SUPPORTED = ("llama", "mistral")
-"""Values of ``model_type`` in ``config.json``."""
-# What the engine would have to compute beyond Llama's layer, for the types that people bring.
-_BEYOND_LLAMA = {
+# What the engine would have to compute beyond its families, for the types that people bring.
+_UNSERVED = {
     "cohere": "parallel attention and MLP, layer norms with a logit scale",
     "deepseek_v3": "latent attention and experts",
-    "gemma": "norms with a gain of 1 + w, scaled embeddings, GELU",
-    "gemma2": "norms with a gain of 1 + w, soft-capped logits, alternating windows",
-    "gemma3": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
-    "gemma3_text": "norms with a gain of 1 + w, normalised queries and keys, alternating windows",
+    "gemma3": "images beside text; its text model alone is gemma3_text",
     "glm4": "partial rotary embeddings and further norms",
     "gpt2": "learned positions, layer norms, fused projections",
     "gpt_neox": "partial rotary embeddings, layer norms, fused projections",
-    "granite": "multipliers of embeddings, attention, residuals and logits",
     "mixtral": "experts",
-    "olmo2": "norms behind the layers, normalised queries and keys",
     "phi": "parallel attention and MLP, layer norms, biases",
-    "phi3": "fused projections",
-    "qwen2": "biases of query, key and value projections",
     "qwen2_moe": "experts",
-    "qwen3": "normalised queries and keys",
     "qwen3_moe": "normalised queries and keys, experts",
-    "smollm3": "layers without rotary embeddings",
     "stablelm": "partial rotary embeddings, layer norms",
 }
-_WINDOWED = ("mistral",)
+_ACTIVATIONS = {"silu": ("silu", "swish"), "gelu": ("gelu_pytorch_tanh",)}
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
 _ADVICE = (
-    f"supported are {' and '.join(SUPPORTED)} without these; choose another model "
+    f"supported are {', '.join(FAMILIES)} without these; choose another model "
     "(docs/operations.md lists what is supported)"
 )
 
@@ -54,19 +44,15 @@ def check_config(config: Any, name: str) -> None:
         UnsupportedBackboneError: The architecture or one of its features is unsupported.
     """
     kind = str(getattr(config, "model_type", ""))
-    if kind not in SUPPORTED:
-        detail = f" ({_BEYOND_LLAMA[kind]})" if kind in _BEYOND_LLAMA else ""
+    if kind not in FAMILIES:
+        detail = f" ({_UNSERVED[kind]})" if kind in _UNSERVED else ""
         raise UnsupportedBackboneError(
             f"backbone: {name} has model_type {kind!r}{detail}, which is not supported; {_ADVICE}"
         )
-    features = []
-    if (activation := config.hidden_act) not in ("silu", "swish"):
-        features.append(f"hidden_act {activation!r}")
-    features += [f for f in ("attention_bias", "mlp_bias") if getattr(config, f, False)]
-    features += _rope_features(getattr(config, "rope_parameters", None) or {})
+    features = _layer_features(FAMILIES[kind], config)
     if getattr(config, "quantization_config", None):
         features.append("quantised weights (quantization_config)")
-    if getattr(config, "auto_map", None):
+    if getattr(config, "auto_map", None) and not FAMILIES[kind].ignores_own_code:
         features.append("code of its own (auto_map)")
     if features:
         raise UnsupportedBackboneError(
@@ -75,10 +61,21 @@ def check_config(config: Any, name: str) -> None:
         )
 
 
-def attention_window(config: Any) -> int | None:
-    """Return the tokens that a token attends to at most; None if there is no limit."""
-    window = getattr(config, "sliding_window", None)
-    return int(window) if config.model_type in _WINDOWED and window is not None else None
+def _layer_features(family: ModelFamily, config: Any) -> list[str]:
+    features = []
+    if (activation := getattr(config, family.activation_field)) not in _ACTIVATIONS[
+        family.activation
+    ]:
+        features.append(f"{family.activation_field} {activation!r}")
+    flags = ("attention_bias", "mlp_bias", "use_bidirectional_attention")
+    features += [flag for flag in flags if getattr(config, flag, False)]
+    if family.windows == "layer_types":
+        unknown = {str(one) for one in config.layer_types} - {FULL, SLIDING}
+        features += [f"layer_types {one!r}" for one in sorted(unknown)]
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in rope.values() if family.rope_per_type else [rope]:
+        features += _rope_features(one or {})
+    return features
 
 
 def _rope_features(rope: Mapping[str, Any]) -> list[str]:

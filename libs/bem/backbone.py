@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bem.architecture import attention_window, check_config
+from bem.architecture import check_config
 from bem.errors import BackboneNotFoundError, UnsupportedBackboneError
 from bem.hub import download_model, is_hub_name
+from bem.model_families import FAMILIES, ModelFamily
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 """Numeric format in which the engine stores the frozen weight matrices."""
@@ -33,7 +35,10 @@ _DIGEST_CHARS = 16
 _DIGESTED = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 # What transformers raises for files that are missing, broken, or of a type that it does not know.
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError)
+_LOAD_ERRORS = (
+    *(OSError, ValueError, RuntimeError, KeyError, ImportError),
+    *(SafetensorError, StrictDataclassError),
+)
 
 VERSION_CHARS = 12
 """Characters of a digest that name a version in responses, logs and metrics."""
@@ -55,8 +60,6 @@ class Backbone:
             loaded.
         kernels: Compiled library that multiplies ``int8`` and ``int4`` matrices; None if torch
             does.
-        attention_window: Tokens that a token attends to at most; None if there is no limit. The
-            engine computes full attention, which is the same up to this context.
         folded: Version of what was folded into the weights after loading, such as a surface
             front; empty for the model as it was loaded.
     """
@@ -69,13 +72,27 @@ class Backbone:
     end_token_ids: frozenset[int]
     weight_format: WeightFormat = "fp32"
     kernels: Any = None
-    attention_window: int | None = None
     folded: str = ""
 
     @property
     def layers(self) -> Any:
         """The decoder layers, lowest first."""
         return self.model.model.layers
+
+    @property
+    def family(self) -> ModelFamily:
+        """What the model's layers compute.
+
+        Raises:
+            UnsupportedBackboneError: The engine serves no such family.
+        """
+        kind = self.model.config.model_type
+        if kind not in FAMILIES:
+            raise UnsupportedBackboneError(
+                f"backbone: {self.name} has model_type {kind!r}, which is not supported; choose "
+                f"one of {', '.join(FAMILIES)}"
+            )
+        return FAMILIES[kind]
 
     def model_version(self, adapter_version: str) -> str:
         """Return the version that responses carry: base model, weight format and adapter.
@@ -218,7 +235,6 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
         digest=digest,
         context_tokens=model.config.max_position_embeddings,
         end_token_ids=frozenset(end_ids),
-        attention_window=attention_window(model.config),
     )
 
 

@@ -35,7 +35,8 @@ def tiny_model(model_type: str, **changes: Any) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
-                parameter.normal_(0 if name.endswith("bias") else 1, 0.3)
+                added = name.endswith("bias") or model_type.startswith("gemma")
+                parameter.normal_(0 if added else 1, 0.3)
     return model.eval()
 
 

@@ -84,6 +84,10 @@ class CacheCompressor:
         binding: Sets the codes of observed tokens in the upper half.
         budget: Positions that running sequences may hold; evicted ones go back to it.
         counters: Receives the number of evicted positions.
+
+    Raises:
+        InvalidSettingError: The model has a sliding window within the context: an entry that was
+            moved would be at another distance.
     """
 
     def __init__(
@@ -96,6 +100,12 @@ class CacheCompressor:
         budget: KVBudget,
         counters: EngineCounters,
     ) -> None:
+        if kv_cache.window is not None:
+            raise InvalidSettingError(
+                f"kv_policy: the model has layers that attend to {kv_cache.window} tokens "
+                "(sliding_window), whose entries cannot be moved; set KV_POLICY to full, or "
+                f"CONTEXT_TOKENS to at most {kv_cache.window}"
+            )
         self.setting = setting
         self._decoder = decoder
         self._kv_cache = kv_cache

@@ -36,7 +36,6 @@ from bem.errors import (
     DeadlineExceededError,
     EngineClosedError,
     QueueFullError,
-    UnsupportedBackboneError,
 )
 from bem.safety import SafetyOverlay
 
@@ -73,7 +72,8 @@ class LLMEngine:
             them on CUDA only; compiled CPU kernels do not support them.
 
     Raises:
-        UnsupportedBackboneError: The model attends to fewer tokens than the context has.
+        InvalidSettingError: A cache policy is set and the model attends to fewer tokens than the
+            context has.
 
     Attributes:
         ended: Completes when the thread ends, with the exception that broke it if there was one.
@@ -380,18 +380,5 @@ class LLMEngine:
 
 def _context_tokens(backbone: Backbone, wanted: int | None, kv_tokens: int | None) -> int:
     """Return the context: what is wanted, or the model's own; at most what memory holds."""
-    window = backbone.attention_window if wanted is None else None
-    limits = (wanted, window, kv_tokens, backbone.context_tokens)
-    context_tokens = min(limit for limit in limits if limit is not None)
-    _check_window(backbone, context_tokens)
-    return context_tokens
-
-
-def _check_window(backbone: Backbone, context_tokens: int) -> None:
-    window = backbone.attention_window
-    if window is not None and context_tokens > window:
-        raise UnsupportedBackboneError(
-            f"backbone: {backbone.name} attends to {window} tokens (sliding_window) and the "
-            f"context is {context_tokens}; the engine has no sliding window; set CONTEXT_TOKENS "
-            f"to at most {window}"
-        )
+    limits = (wanted, kv_tokens, backbone.context_tokens)
+    return min(limit for limit in limits if limit is not None)

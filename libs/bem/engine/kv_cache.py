@@ -4,8 +4,8 @@ A cache policy may evict entries of a complete prompt. What stays moves to the f
 that a token is stored at another place than its position in the text; keys keep their angles.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -13,9 +13,28 @@ from torch import Tensor
 
 from bem.backbone import Backbone
 from bem.engine.lazy_memory import LazyZeros
+from bem.model_families import FULL, SLIDING
 
 KEPT_POSITIONS = 256
 """Positions of a slot whose memory stays when its sequence ends: most requests are shorter."""
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """What layers with a sliding window use instead of the fields of ``AttentionPlan``.
+
+    Attributes:
+        cos: As in ``AttentionPlan``.
+        sin: As in ``AttentionPlan``.
+        mask: As in ``AttentionPlan``, or ``[1, 1, T, key_positions]``; positions before the window
+            are hidden too.
+        causal: As in ``AttentionPlan``.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    causal: bool
 
 
 @dataclass(frozen=True)
@@ -34,6 +53,7 @@ class AttentionPlan:
         row_index: ``[R]`` index of each row among the slots read; None when they are the same.
         mask: ``[slot_count, 1, T, key_positions]`` additive mask; None where nothing is hidden.
         causal: Whether the new tokens are all positions read, each hidden from those before it.
+        window: What differs in layers with a sliding window; None where nothing does.
     """
 
     slots: Tensor
@@ -46,6 +66,7 @@ class AttentionPlan:
     row_index: Tensor | None
     mask: Tensor | None
     causal: bool = False
+    window: WindowPlan | None = None
 
 
 class KeyValueStore(Protocol):
@@ -73,6 +94,11 @@ class KVCache:
         backbone: Model; gives the numbers of layers and heads, data type and device.
         slots: Number of sequences that run at once.
         context_tokens: Positions of each slot.
+
+    Attributes:
+        window: Positions that a token attends to in layers with a sliding window; None where these
+            are no fewer than a slot has.
+        window_angles: Cosines and sines of these layers.
     """
 
     def __init__(self, backbone: Backbone, *, slots: int, context_tokens: int) -> None:
@@ -86,10 +112,21 @@ class KVCache:
         # angles of all others where they depend on the length (rope_type dynamic).
         last = max(1, min(context_tokens, backbone.context_tokens)) - 1
         positions = torch.arange(context_tokens, device=like.device).clamp(max=last)[None]
-        cos, sin = backbone.model.model.rotary_emb(like[:1, None, :1], positions)
-        self.cos, self.sin = cos[0].contiguous(), sin[0].clone()  # [C, D]
-        # The rotation subtracts in the lower half of a head: the sign is stored with the angles.
-        self.sin[:, : width // 2].neg_()
+        family, embedding = backbone.family, backbone.model.model.rotary_emb
+        window = family.window(config)
+        self.window = None if window is None or window >= context_tokens else window
+        kinds = sorted(set(config.layer_types)) if family.rope_per_type else []
+
+        def angles(kind: str) -> tuple[Tensor, Tensor]:
+            own = (kind if kind in kinds else kinds[0],) if kinds else ()
+            cos, sin = embedding(like[:1, None, :1], positions, *own)
+            # The rotation subtracts in the lower half of a head: the sign is stored with the sines.
+            signs = torch.ones_like(sin[0])
+            signs[:, : width // 2] = -1
+            return cos[0].contiguous(), sin[0] * signs
+
+        self.cos, self.sin = angles(FULL)  # [C, D]
+        self.window_angles = angles(SLIDING) if len(kinds) > 1 else (self.cos, self.sin)
 
     @property
     def position_bytes(self) -> int:
@@ -121,19 +158,13 @@ class KVCache:
         contiguous = slots == list(range(first, first + count))
         mask = None
         causal = len(slots) == 1 and tokens == key_positions > 1
+        places = slot - first, count
         if not causal and (tokens > 1 or min(starts) != max(starts) or not contiguous):
-            columns = torch.arange(key_positions, device=device)
-            hidden = columns > positions[:, None, :, None]
-            shape = (count, 1, tokens, key_positions)
-            mask = torch.zeros(shape, dtype=self.keys.dtype, device=device)
-            row_masks = torch.zeros(hidden.shape, dtype=mask.dtype, device=device).masked_fill(
-                hidden, torch.finfo(mask.dtype).min
-            )
-            mask[slot - first] = row_masks
+            mask = _spread(self._mask(positions, key_positions), *places)
         angles = positions
         if evicted is not None:
             angles = positions + torch.tensor(evicted, device=device)[:, None]
-        return AttentionPlan(
+        plan = AttentionPlan(
             slots=slot,
             positions=positions,
             cos=self.cos[angles].unsqueeze(2),
@@ -145,6 +176,7 @@ class KVCache:
             mask=mask,
             causal=causal,
         )
+        return self._with_window(plan, angles, lambda one: _spread(one, *places))
 
     def plan_decode_step(
         self, positions: Tensor, angles: Tensor, key_positions: int
@@ -156,29 +188,23 @@ class KVCache:
             angles: ``[S, 1]`` positions in the texts.
             key_positions: Positions that attention reads in every slot.
         """
-        count = len(positions)
-        columns = torch.arange(key_positions, device=positions.device)
-        mask = torch.zeros(
-            count, 1, 1, key_positions, dtype=self.keys.dtype, device=positions.device
-        )
-        hidden = columns > positions[:, None, :, None]
-        mask = mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
-        return AttentionPlan(
-            slots=torch.arange(count, device=positions.device),
+        plan = AttentionPlan(
+            slots=torch.arange(len(positions), device=positions.device),
             positions=positions,
             cos=self.cos[angles].unsqueeze(2),
             sin=self.sin[angles].unsqueeze(2),
             first_slot=0,
-            slot_count=count,
+            slot_count=len(positions),
             key_positions=key_positions,
             row_index=None,
-            mask=mask,
+            mask=self._mask(positions, key_positions),
         )
+        return self._with_window(plan, angles)
 
     def plan_full_texts(self, rows: int, tokens: int) -> AttentionPlan:
         """Plan a forward pass of ``rows`` texts that begin at position 0 and use no slot."""
         positions = torch.arange(tokens, device=self.keys.device).expand(rows, -1)
-        return AttentionPlan(
+        plan = AttentionPlan(
             slots=positions[:, 0],
             positions=positions,
             cos=self.cos[positions].unsqueeze(2),
@@ -190,6 +216,49 @@ class KVCache:
             mask=None,
             causal=tokens > 1,
         )
+        return self._with_window(plan, positions)
+
+    def _with_window(
+        self,
+        plan: AttentionPlan,
+        angles: Tensor,
+        spread: Callable[[Tensor], Tensor] = lambda mask: mask,
+    ) -> AttentionPlan:
+        """Return a plan with that of the layers with a window, if anything differs in these.
+
+        Args:
+            plan: Plan of the other layers.
+            angles: ``[R, T]`` positions in the texts.
+            spread: Maps the masks of the rows to those of all slots that attention reads.
+        """
+        hides = self.window is not None and plan.key_positions > self.window
+        own_cos, own_sin = self.window_angles
+        if not hides and own_cos is self.cos:
+            return plan
+        mask, causal = plan.mask, plan.causal
+        if hides:
+            # In texts without slots all rows are at the same positions.
+            rows = plan.positions[:1] if causal else plan.positions
+            mask = spread(self._mask(rows, plan.key_positions, self.window))
+            causal = False
+        cos, sin = own_cos[angles].unsqueeze(2), own_sin[angles].unsqueeze(2)
+        return replace(plan, window=WindowPlan(cos, sin, mask, causal))
+
+    def _mask(self, positions: Tensor, key_positions: int, window: int | None = None) -> Tensor:
+        """Return the additive mask ``[R, 1, T, key_positions]`` of tokens at ``positions [R, T]``.
+
+        Args:
+            positions: Places of the tokens in their slots.
+            key_positions: Positions that attention reads.
+            window: Positions that each token attends to; None for all up to its own.
+        """
+        columns = torch.arange(key_positions, device=positions.device)
+        at = positions[:, None, :, None]
+        hidden = columns > at
+        if window is not None:
+            hidden |= columns <= at - window
+        mask = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=positions.device)
+        return mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
 
     def write(
         self, layer: int, plan: AttentionPlan, keys: Tensor, values: Tensor
@@ -270,6 +339,13 @@ class TransientKeyValues:
     ) -> tuple[Tensor, Tensor]:
         """Return ``[R, T, H, D]`` as attention reads it, ``[R, H, T, D]``."""
         return keys.transpose(1, 2), values.transpose(1, 2)
+
+
+def _spread(masks: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Return the masks ``[R, ...]`` of rows at their places among ``count`` slots."""
+    spread = masks.new_zeros(count, *masks.shape[1:])
+    spread[rows] = masks
+    return spread
 
 
 def head_dim(config: Any) -> int:

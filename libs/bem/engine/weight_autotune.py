@@ -22,6 +22,8 @@ from bem.engine.native.layers import unsupported_reason
 from bem.engine.perplexity import perplexity_ratio
 from bem.errors import UnsupportedWeightsError
 
+WantedFormat = WeightFormat | Literal["auto"]
+"""Weight format as a setting names it; ``auto`` measures."""
 ROWS = (1, 16, 128)
 """Rows of a single request's decode step, of a full batch's step and of a prefill chunk."""
 UNUSED = "torch: the weights are kept as loaded"
@@ -162,7 +164,7 @@ def _fastest(times: Mapping[WeightFormat, Sequence[float]]) -> WeightFormat:
 
 def select_format(
     backbone: Backbone,
-    wanted: WeightFormat | Literal["auto"],
+    wanted: WantedFormat,
     kernels: KernelPreference = "auto",
     *,
     cache: Path = DEFAULT_CACHE,

@@ -82,13 +82,19 @@ class TrainingDecoder:
             (gradient checkpointing, arXiv 1604.06174).
 
     Raises:
-        UnsupportedBackboneError: The layers are not those of Llama.
+        UnsupportedBackboneError: The layers are not those of Llama; or, later, a sequence is longer
+            than the model's sliding window.
     """
 
     def __init__(
         self, backbone: Backbone, *, compute_dtype: torch.dtype, recompute: bool = False
     ) -> None:
         config = backbone.model.config
+        if features := backbone.family.beyond_llama(config):
+            raise UnsupportedBackboneError(
+                f"training supports Llama's layers only; {backbone.name} has "
+                f"{', '.join(features)}; train on a Llama or Mistral model"
+            )
         self.heads = (config.num_attention_heads, config.num_key_value_heads)
         self.compute_dtype, self.recompute = compute_dtype, recompute
         self.device: torch.device = backbone.model.device
@@ -101,6 +107,7 @@ class TrainingDecoder:
             self._inner.norm.variance_epsilon,
         )
         self._head_weight: Tensor | None = None
+        self._window = backbone.family.window(config)
         validate_llama_layer(self._inner.layers[0], config)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -133,6 +140,11 @@ class TrainingDecoder:
         Returns:
             ``[T, F]``, or ``[N, F]`` in the order of ``positions``.
         """
+        if self._window is not None and max(lengths, default=0) > self._window:
+            raise UnsupportedBackboneError(
+                f"training has no sliding window; a sequence has {max(lengths)} tokens and the "
+                f"window {self._window}; shorten the sequences"
+            )
         hidden = hidden.to(self.compute_dtype)
         context = ForwardContext(
             lengths=lengths,

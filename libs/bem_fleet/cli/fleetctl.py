@@ -24,6 +24,7 @@ from bem_fleet.cli import (
     keys,
     memory,
     missions,
+    model,
     safety,
     versions,
 )
@@ -47,6 +48,7 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(keys.app, name="keys")
 app.add_typer(claims.app, name="claims")
 app.add_typer(memory.app, name="memory")
+app.add_typer(model.app, name="model")
 app.add_typer(versions.app, name="versions")
 app.add_typer(missions.app, name="missions")
 app.add_typer(safety.app, name="safety")

@@ -39,10 +39,7 @@ def load_verified_backbone(
     if source == TINY:
         return tiny_backbone()
     backbone = load_backbone(source, device=device, cache=cache)
-    if context_tokens is None:
-        context_tokens = min(
-            backbone.context_tokens, backbone.attention_window or backbone.context_tokens
-        )
+    context_tokens = context_tokens or backbone.context_tokens
     difference = verify_backbone(backbone, context_tokens=context_tokens, cache=cache)
     _LOG.info("base model verified", name=backbone.name, logit_difference=difference)
     return backbone

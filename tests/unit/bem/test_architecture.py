@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from bem.architecture import attention_window, check_config
+from bem.architecture import check_config
 from bem.errors import UnsupportedBackboneError
 
+from tests.support.family_models import VARIANTS
 from tests.support.tiny_models import tiny_config
 
 LLAMA3 = {
@@ -16,40 +17,47 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 64,
+}
 
 
 @pytest.mark.parametrize(
     ("model_type", "changes"),
     [
+        ("phi3", {"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}),
         ("llama", {}),
         ("llama", {"head_dim": 16, "tie_word_embeddings": True}),
         ("llama", {"rope_parameters": LLAMA3}),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
-        ("mistral", {"sliding_window": None}),
-        ("mistral", {"sliding_window": 4096}),
+        *VARIANTS.values(),
     ],
 )
 def test_supported_configurations_pass(model_type: str, changes: dict[str, Any]) -> None:
-    """Llama's layer with any head width, tied or not, and the ropes that are tested."""
+    """Every family, any head width, tied or not, and the ropes that are tested."""
     check_config(tiny_config(model_type, **changes), "x")
 
 
 @pytest.mark.parametrize(
     ("model_type", "changes", "named"),
     [
-        ("qwen2", {}, "'qwen2' .biases of query"),
-        ("qwen3", {}, "'qwen3' .normalised queries"),
-        ("granite", {}, "'granite' .multipliers"),
-        ("smollm3", {}, "'smollm3' .layers without rotary"),
-        ("gemma", {}, "'gemma'"),
-        ("gemma2", {}, "'gemma2'"),
-        ("gemma3_text", {}, "'gemma3_text'"),
-        ("phi3", {}, "'phi3' .fused projections"),
-        ("olmo2", {}, "'olmo2' .norms behind"),
         ("mixtral", {}, "'mixtral' .experts"),
         ("cohere", {}, "'cohere'"),
         ("falcon", {}, "'falcon', which is not supported"),
         ("llama", {"attention_bias": True}, "attention_bias"),
+        ("qwen3", {"attention_bias": True}, "attention_bias"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma2", {"hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
+        (
+            "qwen3",
+            {"layer_types": ["full_attention", "chunked_attention", "full_attention"]},
+            "chunked",
+        ),
+        ("phi3", {"rope_parameters": LONGROPE}, "rope_type 'longrope'"),
         ("llama", {"mlp_bias": True}, "mlp_bias"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ("mistral", {"hidden_act": "relu"}, "hidden_act 'relu'"),
@@ -78,13 +86,3 @@ def test_ropes_that_depend_on_the_length_are_refused(rope: dict[str, Any], named
     config.rope_parameters = rope
     with pytest.raises(UnsupportedBackboneError, match=named):
         check_config(config, "x")
-
-
-def test_window_is_that_of_architectures_that_apply_one() -> None:
-    """Llama ignores the field; a Mistral without a window attends to everything."""
-    llama = tiny_config("llama")
-    llama.sliding_window = 16
-
-    assert attention_window(tiny_config("mistral", sliding_window=16)) == 16
-    assert attention_window(tiny_config("mistral", sliding_window=None)) is None
-    assert attention_window(llama) is None

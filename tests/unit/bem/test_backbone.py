@@ -102,17 +102,19 @@ def test_digest_covers_weights_configuration_and_tokenizer(tmp_path: Path) -> No
 
 def test_unsupported_folder_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     """The configuration alone decides; the weights here are no weights."""
-    tiny_config("qwen2").save_pretrained(tmp_path / "qwen")
-    (tmp_path / "qwen" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UnsupportedBackboneError, match="qwen has model_type 'qwen2'"):
-        load_backbone(str(tmp_path / "qwen"), cache=tmp_path)
+    tiny_config("mixtral").save_pretrained(tmp_path / "experts")
+    (tmp_path / "experts" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UnsupportedBackboneError, match="experts has model_type 'mixtral'"):
+        load_backbone(str(tmp_path / "experts"), cache=tmp_path)
     GPT2Config(n_layer=1, n_embd=8, n_head=2).save_pretrained(tmp_path / "gpt")
     (tmp_path / "gpt" / "model.safetensors").write_bytes(b"")
     with pytest.raises(UnsupportedBackboneError, match="gpt has model_type 'gpt2'"):
         load_backbone(str(tmp_path / "gpt"), cache=tmp_path)
-    (tmp_path / "gpt" / "config.json").write_text('{"model_type": "of-next-year"}')
-    with pytest.raises(UnsupportedBackboneError, match=r"gpt/config\.json cannot be read"):
-        load_backbone(str(tmp_path / "gpt"), cache=tmp_path)
+    contradiction = {"model_type": "qwen3", "num_hidden_layers": 3, "layer_types": ["x"]}
+    for content in ({"model_type": "of-next-year"}, contradiction):
+        (tmp_path / "gpt" / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UnsupportedBackboneError, match=r"gpt/config\.json cannot be read"):
+            load_backbone(str(tmp_path / "gpt"), cache=tmp_path)
 
 
 def test_incomplete_folders_say_what_is_missing(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bem.adapters.site import BemSite, RowCodes
 from bem.backbone import Backbone
-from bem.engine.kv_cache import KVCache, head_dim, rotate
+from bem.engine.attention_inputs import AttentionInputs, FrozenNorm
+from bem.engine.kv_cache import KVCache, head_dim
 from bem.engine.native.library import (
     BITS,
     LANES,
@@ -25,6 +26,8 @@ from bem.engine.native.library import (
 from bem.errors import UnsupportedWeightsError
 
 MAX_HEAD_DIM, MAX_QUERY_HEADS_PER_KEY = 128, 64
+WIDE_HEAD_DIMS = range(242, 257, 2)
+"""Head widths above ``MAX_HEAD_DIM`` that the kernels support as well."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,14 @@ class NativeLayers:
         bits = BITS[backbone.weight_format]
         self._referenced: list[Tensor] = []  # memory that the structures point to
         self.linears: list[PackedLinear] = []
-        self._query_inputs: list[tuple[PackedLinear, Tensor]] = []  # fused projection, norm's gain
+        self._query_inputs: list[tuple[PackedLinear, AttentionInputs]] = []
         self._first_site = next(
             (index for index, block in enumerate(inner.layers) if _has_site(block)),
             len(inner.layers),
         )
-        structs = [self._layer(block, bits) for block in inner.layers]
+        structs = [self._layer(backbone, index, bits) for index in range(len(inner.layers))]
         self._layers = (LayerStruct * len(structs))(*structs)
+        constants = backbone.family.constants(config)
         self._model = ModelStruct(
             self._layers,
             config.hidden_size,
@@ -106,7 +110,12 @@ class NativeLayers:
             config.num_attention_heads,
             self._kv_heads,
             self._head_dim,
-            inner.norm.variance_epsilon,
+            config.rms_norm_eps,
+            constants.attention or self._head_dim**-0.5,
+            constants.attention_cap or 0,
+            constants.residual,
+            backbone.family.activation == "gelu",
+            backbone.family.qk_norm == "projection",
         )
 
     def __len__(self) -> int:
@@ -155,6 +164,7 @@ class NativeLayers:
             int(keys.dtype == torch.float16),
             self._kv_cache.cos.data_ptr(),
             self._kv_cache.sin.data_ptr(),
+            *(angles.data_ptr() for angles in self._kv_cache.window_angles),
             active,
         )
         self._library.run_layers(ctypes.byref(self._model), ctypes.byref(forward_pass))
@@ -162,13 +172,12 @@ class NativeLayers:
         return state
 
     def queries(self, index: int, hidden: Tensor, placement: TokenPlacement) -> Tensor:
-        """Return the rotated queries ``[R, T, Q, D]`` of a layer's input ``hidden [R, T, F]``."""
-        qkv, gain = self._query_inputs[index]
-        normed = torch.rms_norm(hidden, hidden.shape[-1:], gain, self._model.epsilon)
-        heads = qkv.forward(normed).unflatten(-1, (-1, self._head_dim))[:, :, : self._model.heads]
-        angles = placement.angles.long().view(placement.rows, placement.tokens)
-        cos, sin = self._kv_cache.cos[angles], self._kv_cache.sin[angles]
-        return rotate(heads, cos.unsqueeze(2), sin.unsqueeze(2))
+        """Return the queries ``[R, T, Q, D]`` of a layer's input ``hidden [R, T, F]``."""
+        qkv, inputs = self._query_inputs[index]
+        at = placement.angles.long().view(placement.rows, placement.tokens)
+        cache = self._kv_cache
+        angles = cache.window_angles if inputs.has_window else (cache.cos, cache.sin)
+        return inputs.queries(hidden, qkv.forward, *(one[at].unsqueeze(2) for one in angles))
 
     def _active(self, placement: TokenPlacement) -> tuple[ActiveAdaptersStruct, Sequence[Tensor]]:
         """Return the active adapters of a pass, and the tensors that the structure points to."""
@@ -200,30 +209,47 @@ class NativeLayers:
         )
         return struct, (slots, codes, slot_rows, code_rows, *([] if factors is None else [factors]))
 
-    def _layer(self, block: Any, bits: int) -> LayerStruct:
+    def _layer(self, backbone: Backbone, index: int, bits: int) -> LayerStruct:
+        family, block = backbone.family, backbone.layers[index]
         attention, mlp = block.self_attn, block.mlp
-        qkv_parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-        qkv = self._pack(torch.cat(_take_weights(qkv_parts)), bits)
-        packed_qkv = self.linears[-1]
+        inputs = AttentionInputs(backbone, index)  # before the weights are taken
+        qkv_parts = _take_weights([getattr(attention, name) for name in family.qkv])
+        qkv = self._pack(torch.cat(qkv_parts), bits)
+        self._query_inputs.append((self.linears[-1], inputs))
         out, out_site = self._site(attention, "o_proj", bits)
-        gate, up = _take_weights([mlp.gate_proj, mlp.up_proj])
+        gate_up_parts = _take_weights([getattr(mlp, name) for name in family.gate_up])
+        gate_up_halves = torch.cat(gate_up_parts).chunk(2)
         # 16 outputs of gate and the same 16 of up alternate: one thread computes and joins both.
-        both = torch.stack([part.unflatten(0, (-1, LANES)) for part in (gate, up)], 1)
+        both = torch.stack([part.unflatten(0, (-1, LANES)) for part in gate_up_halves], 1)
         gate_up = self._pack(both.flatten(0, 2), bits)
         down, down_site = self._site(mlp, "down_proj", bits)
-        gains = [block.input_layernorm.weight, block.post_attention_layernorm.weight]
-        attention_gain, mlp_gain = (self._reference(gain.detach().clone()) for gain in gains)
-        self._query_inputs.append((packed_qkv, attention_gain))
+        names = (family.mlp_norms.before, family.attention_norms.after, family.mlp_norms.after)
+        norms = [FrozenNorm.of(backbone, getattr(block, one)) if one else None for one in names]
+        window = self._kv_cache.window if inputs.has_window else None
         return LayerStruct(
             qkv,
             out,
             gate_up,
             down,
-            attention_gain.data_ptr(),
-            mlp_gain.data_ptr(),
+            *(self._gain(norm) for norm in (inputs.input_norm, *norms)),
+            self._address(inputs.bias),
+            *(self._gain(norm) for norm in inputs.norms or (None, None)),
             out_site,
             down_site,
+            window or 0,
+            inputs.is_rotated,
+            inputs.has_window,
         )
+
+    def _gain(self, norm: FrozenNorm | None) -> int | None:
+        return self._address(None if norm is None else norm.gain)
+
+    def _address(self, tensor: Tensor | None) -> int | None:
+        """Return the address of a tensor, which stays referenced; None for a null pointer."""
+        if tensor is None:
+            return None
+        self._referenced.append(tensor)
+        return tensor.data_ptr()
 
     def _site(self, parent: nn.Module, name: str, bits: int) -> tuple[Any, SiteStruct]:
         module = getattr(parent, name)
@@ -241,10 +267,6 @@ class NativeLayers:
         self.linears.append(PackedLinear(self._library, weight, bits=bits))
         return self.linears[-1].struct
 
-    def _reference(self, tensor: Tensor) -> Tensor:
-        self._referenced.append(tensor)
-        return tensor
-
 
 def unsupported_reason(backbone: Backbone) -> str:
     """Return why the kernels do not support a backbone; an empty text if they do."""
@@ -256,8 +278,9 @@ def unsupported_reason(backbone: Backbone) -> str:
         return f"the intermediate size {intermediate} is not a multiple of {LANES}"
     if config.num_attention_heads // config.num_key_value_heads > MAX_QUERY_HEADS_PER_KEY:
         return f"more than {MAX_QUERY_HEADS_PER_KEY} query heads share keys"
-    if width % 2 or width > MAX_HEAD_DIM:
-        return f"the head width {width} is odd or above {MAX_HEAD_DIM}"
+    if width % 2 or (width > MAX_HEAD_DIM and width not in WIDE_HEAD_DIMS):
+        wide = f"{WIDE_HEAD_DIMS[0]} to {WIDE_HEAD_DIMS[-1]}"
+        return f"the head width {width} is odd, or above {MAX_HEAD_DIM} and not {wide}"
     return ""
 
 

@@ -63,8 +63,16 @@ class LayerStruct(Structure):
         ("down", MatrixStruct),
         ("attention_gain", c_void_p),
         ("mlp_gain", c_void_p),
+        ("attention_output_gain", c_void_p),
+        ("mlp_output_gain", c_void_p),
+        ("qkv_bias", c_void_p),
+        ("query_gain", c_void_p),
+        ("key_gain", c_void_p),
         ("out_site", SiteStruct),
         ("down_site", SiteStruct),
+        ("window", c_int32),
+        ("rotated", c_int32),
+        ("window_angles", c_int32),
     ]
 
 
@@ -79,6 +87,11 @@ class ModelStruct(Structure):
         ("kv_heads", c_int32),
         ("head_dim", c_int32),
         ("epsilon", c_float),
+        ("attention_scale", c_float),
+        ("attention_cap", c_float),
+        ("residual", c_float),
+        ("gelu", c_int32),
+        ("joint_norm", c_int32),
     ]
 
 
@@ -102,6 +115,8 @@ class ForwardPassStruct(Structure):
         ("float16_cache", c_int32),
         ("cosines", c_void_p),
         ("sines", c_void_p),
+        ("window_cosines", c_void_p),
+        ("window_sines", c_void_p),
         ("active", ActiveAdaptersStruct),
     ]
 

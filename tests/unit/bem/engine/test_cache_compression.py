@@ -20,6 +20,7 @@ from bem.errors import InvalidSettingError
 from bem.testing import tiny_backbone
 from torch import Tensor
 
+from tests.support.family_models import family_backbone
 from tests.support.slow_attention import Keep, SlowRun, run_with_masks
 from tests.unit.bem.engine.engines import (
     ENDLESS,
@@ -307,3 +308,11 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
     """The error names the setting and its limits."""
     with pytest.raises(InvalidSettingError, match=r"kv_share: .* above 0 and at most 1"):
         CacheSetting(EVICTION_POLICIES["h2o"](), share)
+
+
+def test_a_policy_beside_a_sliding_window_is_refused() -> None:
+    """Moved entries would lie at another distance; within the window there is no difference."""
+    setting = CacheSetting(EVICTION_POLICIES["streaming_llm"](), 0.5)
+    with pytest.raises(InvalidSettingError, match=r"16 tokens .sliding_window.*KV_POLICY to full"):
+        LLMEngine(family_backbone("mistral"), cache=setting)
+    LLMEngine(family_backbone("mistral"), context_tokens=16, cache=setting)

@@ -17,7 +17,6 @@ from bem.errors import (
     NonFiniteLogitsError,
     QueueFullError,
     RequestFailedError,
-    UnsupportedBackboneError,
 )
 from bem.testing import tiny_backbone
 
@@ -297,11 +296,3 @@ def test_engine_whose_model_is_broken_ends(
         answer(engine)
     with pytest.raises(RuntimeError, match="device lost"):
         engine.ended.result(30)
-
-
-def test_context_beyond_the_attention_window_is_refused(backbone: Backbone) -> None:
-    """The engine attends to every token; up to the window that is what the model does."""
-    windowed = replace(backbone, attention_window=64)
-    with pytest.raises(UnsupportedBackboneError, match="set CONTEXT_TOKENS to at most 64"):
-        LLMEngine(windowed, context_tokens=65)
-    assert LLMEngine(windowed, context_tokens=64).context_tokens == 64

@@ -5,10 +5,13 @@ from bem.engine.kv_cache import (
     KEPT_POSITIONS,
     KVCache,
     TransientKeyValues,
+    WindowPlan,
     position_bytes,
     rotate,
 )
 from bem.testing import tiny_backbone
+
+from tests.support.family_models import family_backbone
 
 
 def test_blocks_are_copied_between_slots() -> None:
@@ -134,3 +137,28 @@ def test_a_rotation_is_undone_by_its_negative() -> None:
     moved = rotate(at[1], cache.cos[7], -cache.sin[7])
 
     assert torch.allclose(moved, at[0], atol=1e-6)
+
+
+def test_layers_with_a_window_hide_what_lies_before_it() -> None:
+    """A token sees itself and the 15 before it; shorter prompts need no mask of their own."""
+    cache = KVCache(family_backbone("mistral"), slots=2, context_tokens=32)
+    plans = [cache.plan([1], [0], 20), cache.plan_full_texts(2, 20)]
+    step = torch.tensor([[18], [19]])
+    fixed = cache.plan_decode_step(step, step, key_positions=20)
+    visible = torch.ones(20, 20, dtype=torch.bool).tril().triu(-15)
+
+    for plan in plans:
+        assert plan.mask is None
+        assert plan.causal
+        assert plan.window is not None
+        assert torch.equal(mask_of(plan.window)[0, 0] == 0, visible)
+    assert fixed.window is not None
+    assert torch.equal(mask_of(fixed.window)[:, 0, 0] == 0, visible[18:])
+    assert cache.plan([0], [0], 16).window is None
+    assert KVCache(family_backbone("mistral"), slots=1, context_tokens=16).window is None
+
+
+def mask_of(plan: WindowPlan) -> torch.Tensor:
+    """Return the mask of layers with a window."""
+    assert plan.mask is not None
+    return plan.mask

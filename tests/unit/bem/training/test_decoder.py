@@ -6,6 +6,8 @@ from bem.errors import UnsupportedBackboneError
 from bem.testing import tiny_backbone
 from bem.training.decoder import TrainingDecoder
 
+from tests.support.family_models import family_backbone
+
 SEQUENCES = [[5, 6, 7, 8], [9], [10, 11, 12, 13, 14, 15, 16]]
 
 
@@ -67,3 +69,34 @@ def test_layers_with_biases_are_refused() -> None:
     del layer.gate_proj
     with pytest.raises(UnsupportedBackboneError, match="Llama-like layers only"):
         TrainingDecoder(backbone, compute_dtype=torch.float32)
+
+
+def test_sequences_beyond_the_window_are_refused() -> None:
+    """Attention has no window here; up to 16 tokens there is no difference."""
+    backbone = family_backbone("mistral")
+    decoder = TrainingDecoder(backbone, compute_dtype=torch.float32)
+    with pytest.raises(UnsupportedBackboneError, match="17 tokens and the window 16"):
+        decoder.run_layers(decoder.embed(torch.arange(20)), [17, 3], layers=range(3))
+    ids = torch.arange(16)
+    states = decoder.run_layers(decoder.embed(ids), [16], layers=range(3))
+    expected = backbone.model(ids[None]).logits[0]
+    assert torch.allclose(decoder.logits(states), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "named"),
+    [
+        ("qwen2", "biases of queries"),
+        ("qwen3", "normalised queries"),
+        ("granite", "multipliers"),
+        ("smollm3", "without rotary"),
+        ("olmo2", "norms behind"),
+        ("phi3", "fused projections"),
+        ("gemma", "gain of 1"),
+        ("gemma3", "angles by kind"),
+    ],
+)
+def test_families_that_training_does_not_compute_are_refused(variant: str, named: str) -> None:
+    """Granite and SmolLM3 have Llama's modules, and would be trained as something else."""
+    with pytest.raises(UnsupportedBackboneError, match=named):
+        TrainingDecoder(family_backbone(variant), compute_dtype=torch.float32)

@@ -96,8 +96,9 @@ async def test_bodies_of_routes_with_parameters_are_checked_too() -> None:
 
     app = FastAPI(exception_handlers={ApiError: error_response})
     app.include_router(routes)
-    made = {"transport": httpx.ASGITransport(app), "base_url": "http://gateway"}
-    async with httpx.AsyncClient(**made, headers={"Content-Type": "application/json"}) as http:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        http.headers["Content-Type"] = "application/json"
         kept = await http.post("/x", content='{"a": "\\ud83d\\ude00"}')
         lone = await http.post("/x", content='{"a": ["\\ud83d"]}')
         broken = await http.post("/x", content="{")

@@ -59,18 +59,22 @@ inline __m512 horizontal_sums(const __m512 (&v)[16]) {
 
 constexpr int kKeyTile = 64;   // positions that all queries read while they are in the L1 cache
 constexpr int kQueryTile = 8;  // neighbouring tokens that share a tile
-constexpr int kMaxHeadDim = 128;
+constexpr int kMaxHeadDim = 256;
 
 // Queries of neighbouring tokens of one slot, for the heads that share keys.
 struct AttentionQuery {
   const float* queries;  // [heads, head_dim] of the first token
   int64_t stride;        // elements between the queries of two tokens
   int tokens, heads, head_dim;
-  int length;  // positions visible to the first token; each next token sees one more
-  float* out;  // [heads, head_dim] of the first token
+  int length;  // first position that the first token does not see; each next token sees one more
+  int window;  // positions that a token sees at most; 0 for no limit
+  float scale, cap;  // factor of the products, and their bound c tanh(x / c); 0 for no bound
+  float* out;        // [heads, head_dim] of the first token
   int64_t out_stride;
 
   int visible(int token) const { return length + token; }
+  int first_visible(int token) const { return window ? std::max(0, visible(token) - window) : 0; }
+  int first_tile() const { return first_visible(0) / kKeyTile * kKeyTile; }
   int row_size() const { return (visible(tokens - 1) + 15) / 16 * 16; }
 };
 
@@ -104,12 +108,26 @@ __m512 score(const __m512 (&query)[Chunks], const float* keys, int count, int he
   return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), visible, horizontal_sums(partial));
 }
 
+// Lanes of 16 positions from `begin` on that are in [first, last).
+inline __mmask16 lanes_within(int begin, int first, int last) {
+  const int low = std::clamp(first - begin, 0, 16), high = std::clamp(last - begin, 0, 16);
+  return low < high ? static_cast<__mmask16>(((1u << high) - 1) & ~((1u << low) - 1)) : 0;
+}
+
+// Bounded scores c tanh(x / c) (arXiv 2408.00118).
+inline __m512 capped(__m512 x, float cap) {
+  const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2);
+  const __m512 grown = exponential(_mm512_mul_ps(x, _mm512_set1_ps(2 / cap)));
+  const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(grown, one)));
+  return _mm512_mul_ps(tanh, _mm512_set1_ps(cap));
+}
+
 // Scores of all queries over the keys that they see, `scores [token, head, row_size()]`.
 template <int Chunks, typename E>
 void scores_all(const AttentionQuery& a, const E* keys, float* scratch, float* scores) {
   const __mmask16 last = (1u << (a.head_dim - 16 * (Chunks - 1))) - 1;
-  const __m512 scale = _mm512_set1_ps(1 / std::sqrt(static_cast<float>(a.head_dim)));
-  for (int begin = 0; begin < a.visible(a.tokens - 1); begin += kKeyTile) {
+  const __m512 scale = _mm512_set1_ps(a.scale);
+  for (int begin = a.first_tile(); begin < a.visible(a.tokens - 1); begin += kKeyTile) {
     const int tile_keys = std::min(kKeyTile, a.visible(a.tokens - 1) - begin);
     const float* tile =
         to_float32(keys + static_cast<int64_t>(begin) * a.head_dim, tile_keys, a.head_dim, scratch);
@@ -120,22 +138,26 @@ void scores_all(const AttentionQuery& a, const E* keys, float* scratch, float* s
       for (int c = 0; c < Chunks; ++c)
         query[c] = _mm512_mul_ps(scale, load16(from + 16 * c, c + 1 < Chunks ? 0xFFFF : last));
       const int end = std::min(tile_keys, a.visible(token) - begin);
-      for (int at = 0; at < end; at += 16)
-        _mm512_storeu_ps(
-            scores + static_cast<int64_t>(index) * a.row_size() + begin + at,
-            score<Chunks>(query, tile + at * a.head_dim, std::min(16, end - at), a.head_dim, last));
+      for (int at = 0; at < end; at += 16) {
+        __m512 found =
+            score<Chunks>(query, tile + at * a.head_dim, std::min(16, end - at), a.head_dim, last);
+        if (a.cap != 0) found = capped(found, a.cap);
+        _mm512_storeu_ps(scores + static_cast<int64_t>(index) * a.row_size() + begin + at, found);
+      }
     }
   }
 }
 
-// Softmax numerators of `length` scores in place; returns the reciprocal of their sum.
-inline float softmax_weights(float* scores, int length) {
-  __m512 largest = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
-  for (int i = 0; i < length; i += 16)
-    largest = _mm512_max_ps(largest, _mm512_loadu_ps(scores + i));
+// Softmax numerators of the scores [first, last) in place; returns the reciprocal of their sum.
+inline float softmax_weights(float* scores, int first, int last) {
+  const __m512 hidden = _mm512_set1_ps(-INFINITY);
+  __m512 largest = hidden, sum = _mm512_setzero_ps();
+  for (int i = first / 16 * 16; i < last; i += 16)
+    largest = _mm512_max_ps(largest, _mm512_mask_mov_ps(hidden, lanes_within(i, first, last),
+                                                        _mm512_loadu_ps(scores + i)));
   largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
-  for (int i = 0; i < length; i += 16) {
-    const __mmask16 visible = length - i >= 16 ? 0xFFFF : (1u << (length - i)) - 1;
+  for (int i = first / 16 * 16; i < last; i += 16) {
+    const __mmask16 visible = lanes_within(i, first, last);
     const __m512 weight = _mm512_maskz_mov_ps(
         visible, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + i), largest)));
     _mm512_storeu_ps(scores + i, weight);
@@ -168,21 +190,24 @@ void accumulate_all(const AttentionQuery& a, const float* scores, const E* value
   const __mmask16 last = (1u << (a.head_dim - 16 * (Chunks - 1))) - 1;
   for (int token = 0; token < a.tokens; ++token)
     std::fill_n(a.out + token * a.out_stride, a.heads * a.head_dim, 0.f);
-  for (int begin = 0; begin < a.visible(a.tokens - 1); begin += kKeyTile) {
+  for (int begin = a.first_tile(); begin < a.visible(a.tokens - 1); begin += kKeyTile) {
     const int tile_keys = std::min(kKeyTile, a.visible(a.tokens - 1) - begin);
     const float* tile = to_float32(values + static_cast<int64_t>(begin) * a.head_dim, tile_keys,
                                    a.head_dim, scratch);
     for (int token = 0; token < a.tokens; ++token) {
-      const int count = std::min(tile_keys, a.visible(token) - begin);
+      const int skip = std::max(0, a.first_visible(token) - begin);
+      const int count = std::min(tile_keys, a.visible(token) - begin) - skip;
+      if (count <= 0) continue;
+      const float* seen = tile + skip * a.head_dim;
       for (int head = 0; head < a.heads;) {
         const float* weights =
-            scores + static_cast<int64_t>(token * a.heads + head) * a.row_size() + begin;
+            scores + static_cast<int64_t>(token * a.heads + head) * a.row_size() + begin + skip;
         float* out = a.out + token * a.out_stride + head * a.head_dim;
         const bool three = Chunks <= 4 && a.heads - head >= 3;
         if (three)
-          accumulate<Chunks, 3>(weights, a.row_size(), tile, count, a.head_dim, last, out);
+          accumulate<Chunks, 3>(weights, a.row_size(), seen, count, a.head_dim, last, out);
         else
-          accumulate<Chunks, 1>(weights, a.row_size(), tile, count, a.head_dim, last, out);
+          accumulate<Chunks, 1>(weights, a.row_size(), seen, count, a.head_dim, last, out);
         head += three ? 3 : 1;
       }
     }
@@ -196,9 +221,11 @@ void attend_width(const AttentionQuery& a, const E* keys, const E* values) {
   scores.resize(static_cast<std::size_t>(a.tokens) * a.heads * a.row_size());
   scores_all<Chunks>(a, keys, scratch, scores.data());
   float inverse[kQueryTile * 64];
-  for (int index = 0; index < a.tokens * a.heads; ++index)
+  for (int index = 0; index < a.tokens * a.heads; ++index) {
+    const int token = index / a.heads;
     inverse[index] = softmax_weights(scores.data() + static_cast<int64_t>(index) * a.row_size(),
-                                     a.visible(index / a.heads));
+                                     a.first_visible(token), a.visible(token));
+  }
   accumulate_all<Chunks>(a, scores.data(), values, scratch);
   for (int index = 0; index < a.tokens * a.heads; ++index) {
     float* out = a.out + index / a.heads * a.out_stride + index % a.heads * a.head_dim;
@@ -206,8 +233,8 @@ void attend_width(const AttentionQuery& a, const E* keys, const E* values) {
   }
 }
 
-// Attention of at most kQueryTile tokens and 64 heads of at most kMaxHeadDim each. The head width
-// is a template parameter in units of 16, so that queries and sums stay in registers.
+// Attention of at most kQueryTile tokens and 64 heads of at most 128 each, or of 241 to 256. The
+// head width is a template parameter in units of 16, so that queries and sums stay in registers.
 template <typename E>
 void attend(const AttentionQuery& a, const E* keys, const E* values) {
   const auto with = [&](auto chunks) { attend_width<decltype(chunks)::value>(a, keys, values); };
@@ -218,7 +245,8 @@ void attend(const AttentionQuery& a, const E* keys, const E* values) {
   if (a.head_dim <= 80) return with(std::integral_constant<int, 5>());
   if (a.head_dim <= 96) return with(std::integral_constant<int, 6>());
   if (a.head_dim <= 112) return with(std::integral_constant<int, 7>());
-  return with(std::integral_constant<int, 8>());
+  if (a.head_dim <= 128) return with(std::integral_constant<int, 8>());
+  return with(std::integral_constant<int, 16>());
 }
 
 }  // namespace bem

@@ -9,14 +9,24 @@ namespace bem {
 
 struct Layer {
   Matrix qkv, out, gate_up, down;  // gate_up: 16 gate outputs and the same 16 up outputs alternate
-  const float *attention_gain, *mlp_gain;  // gains of the two norms
+  const float *attention_gain, *mlp_gain;  // gains of the norms of inputs; null for no norm
+  const float *attention_output_gain, *mlp_output_gain;  // and of outputs
+  const float* qkv_bias;                                 // null for no biases
+  const float *query_gain, *key_gain;                    // null for no norms of queries and keys
   Site out_site, down_site;
+  int32_t window;         // positions that a token attends to at most; 0 for no limit
+  int32_t rotated;        // whether queries and keys are rotated
+  int32_t window_angles;  // whether by the angles of layers with a window
 };
 
 struct Model {
   const Layer* layers;
   int32_t hidden, intermediate, heads, kv_heads, head_dim;
   float epsilon;
+  float attention_scale, attention_cap;  // factor of the products with keys; bound, 0 for none
+  float residual;                        // factor of what is added to the state
+  int32_t gelu;                          // whether the gate's activation is GELU instead of SiLU
+  int32_t joint_norm;                    // whether all heads of a token are normalised together
 };
 
 // One pass of `tokens` rows through layers [first, last); updates `state [tokens, hidden]`.
@@ -29,6 +39,7 @@ struct ForwardPass {
   int64_t layer_stride, slot_stride, head_stride;  // in elements
   int32_t float16_cache;                           // whether the cache is float16
   const float *cosines, *sines;  // [position, head_dim]; sines of the lower half are negated
+  const float *window_cosines, *window_sines;  // the same of layers with a window
   ActiveAdapters active;
 };
 
@@ -40,7 +51,7 @@ struct TokenRun {
 // Intermediate results of a pass, shared by the threads of its parallel region.
 struct Buffers {
   std::vector<TokenRun> runs;
-  std::vector<float> qkv, attended, intermediate, low;
+  std::vector<float> qkv, attended, intermediate, output, low;
   std::vector<int8_t> codes;
   std::vector<float> scales, sums;
   std::vector<int32_t> offsets;
@@ -59,6 +70,7 @@ struct Buffers {
     qkv.resize(rows * (m.heads + 2 * m.kv_heads) * m.head_dim);
     attended.resize(rows * m.heads * m.head_dim);
     intermediate.resize(rows * m.intermediate);
+    output.resize(rows * m.hidden);
     low.resize(rows * p.active.width());
     runs.clear();
     for (int row = 0; row < p.tokens; ++row) {
@@ -108,29 +120,58 @@ void rotate(const float* x, const float* cosines, const float* sines, int head_d
   }
 }
 
-// Rotates queries in place and writes rotated keys and values to the KV cache.
+// Copies one head of `x` to `out`.
 template <typename E>
-void rotate_and_store(const Model& m, const ForwardPass& p, int layer, float* qkv) {
+void copy_head(const float* x, int head_dim, E* out) {
+  for (int i = 0; i < head_dim; i += 16) {
+    const __mmask16 mask = head_dim - i >= 16 ? 0xFFFF : (1u << (head_dim - i)) - 1;
+    store16(out + i, mask, _mm512_maskz_loadu_ps(mask, x + i));
+  }
+}
+
+// Adds the biases of a row `qkv [heads + 2 kv_heads, head_dim]` and norms its queries and keys.
+inline void bias_and_norm_heads(const Model& m, const Layer& layer, float* qkv) {
+  const int size = (m.heads + 2 * m.kv_heads) * m.head_dim;
+  if (layer.qkv_bias)
+    for (int i = 0; i < size; ++i) qkv[i] += layer.qkv_bias[i];
+  if (!layer.query_gain) return;
+  if (m.joint_norm) {
+    const int queries = m.heads * m.head_dim;
+    norm(qkv, layer.query_gain, m.epsilon, queries, qkv);
+    norm(qkv + queries, layer.key_gain, m.epsilon, m.kv_heads * m.head_dim, qkv + queries);
+    return;
+  }
+  for (int h = 0; h < m.heads + m.kv_heads; ++h, qkv += m.head_dim)
+    norm(qkv, h < m.heads ? layer.query_gain : layer.key_gain, m.epsilon, m.head_dim, qkv);
+}
+
+// Completes queries in place and writes keys and values to the KV cache: biases, norms, rotation.
+template <typename E>
+void complete_and_store(const Model& m, const ForwardPass& p, int index, float* qkv) {
+  const Layer& layer = m.layers[index];
   const int stride = (m.heads + 2 * m.kv_heads) * m.head_dim;
 #pragma omp for schedule(static)
   for (int row = 0; row < p.tokens; ++row) {
     float* row_qkv = qkv + static_cast<int64_t>(row) * stride;
+    bias_and_norm_heads(m, layer, row_qkv);
     const int64_t at = static_cast<int64_t>(p.positions[row]) * m.head_dim;
     const int64_t angle = static_cast<int64_t>(p.angles[row]) * m.head_dim;
-    const float *cosines = p.cosines + angle, *sines = p.sines + angle;
-    for (int h = 0; h < m.heads; ++h, row_qkv += m.head_dim)
-      rotate(row_qkv, cosines, sines, m.head_dim, row_qkv);
-    const int64_t begin = layer * p.layer_stride + p.slots[row] * p.slot_stride + at;
-    for (int h = 0; h < m.kv_heads; ++h, row_qkv += m.head_dim)
-      rotate(row_qkv, cosines, sines, m.head_dim,
-             static_cast<E*>(p.keys) + begin + h * p.head_stride);
+    const float* cosines = (layer.window_angles ? p.window_cosines : p.cosines) + angle;
+    const float* sines = (layer.window_angles ? p.window_sines : p.sines) + angle;
+    if (layer.rotated)
+      for (int h = 0; h < m.heads; ++h)
+        rotate(row_qkv + h * m.head_dim, cosines, sines, m.head_dim, row_qkv + h * m.head_dim);
+    row_qkv += m.heads * m.head_dim;
+    const int64_t begin = index * p.layer_stride + p.slots[row] * p.slot_stride + at;
     for (int h = 0; h < m.kv_heads; ++h, row_qkv += m.head_dim) {
-      E* to = static_cast<E*>(p.values) + begin + h * p.head_stride;
-      for (int i = 0; i < m.head_dim; i += 16) {
-        const __mmask16 mask = m.head_dim - i >= 16 ? 0xFFFF : (1u << (m.head_dim - i)) - 1;
-        store16(to + i, mask, _mm512_maskz_loadu_ps(mask, row_qkv + i));
-      }
+      E* to = static_cast<E*>(p.keys) + begin + h * p.head_stride;
+      if (layer.rotated)
+        rotate(row_qkv, cosines, sines, m.head_dim, to);
+      else
+        copy_head(row_qkv, m.head_dim, to);
     }
+    for (int h = 0; h < m.kv_heads; ++h, row_qkv += m.head_dim)
+      copy_head(row_qkv, m.head_dim, static_cast<E*>(p.values) + begin + h * p.head_stride);
   }
 }
 
@@ -155,13 +196,17 @@ void attend_layer(const Model& m, const ForwardPass& p, int layer, Buffers& b) {
                                query_heads_per_key,
                                m.head_dim,
                                p.positions[run.row] + 1,
+                               m.layers[layer].window,
+                               m.attention_scale,
+                               m.attention_cap,
                                b.attended.data() + run.row * out + head,
                                out};
     attend(query, static_cast<const E*>(p.keys) + begin, static_cast<const E*>(p.values) + begin);
   }
 }
 
-// Adds the pending low-rank update of the previous site, then norms and quantizes each row.
+// Adds the pending low-rank update of the previous site, then norms and quantizes each row; without
+// gains the row is quantized as it is.
 inline void add_norm_quantize(const Model& m, const ForwardPass& p, const Site* site,
                               const float* gains, Buffers& b) {
   static thread_local std::vector<float> normed;
@@ -170,8 +215,8 @@ inline void add_norm_quantize(const Model& m, const ForwardPass& p, const Site* 
   for (int row = 0; row < p.tokens; ++row) {
     float* state = p.state + static_cast<int64_t>(row) * m.hidden;
     if (site) add_projected_up(*site, p.active, row, b.low.data(), m.hidden, state);
-    norm(state, gains, m.epsilon, m.hidden, normed.data());
-    quantize(normed.data(), m.hidden, row, p.tokens, b.rows());
+    if (gains) norm(state, gains, m.epsilon, m.hidden, normed.data());
+    quantize(gains ? normed.data() : state, m.hidden, row, p.tokens, b.rows());
   }
 }
 
@@ -186,20 +231,51 @@ inline void quantize_and_project(const ForwardPass& p, const Site& site, const f
   }
 }
 
-// Adds the product of `matrix` and the quantized rows to the state.
-inline void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matrix, Buffers& b) {
+// Multiplies the quantized rows by `matrix` and adds the product to the state, or writes it to
+// `b.output` where it is changed before it is added.
+inline void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matrix, bool apart,
+                       Buffers& b) {
+  float* target = apart ? b.output.data() : p.state;
   matmul(matrix, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
     const int first = block * kLanes;
     const __mmask16 mask = m.hidden - first >= 16 ? 0xFFFF : (1u << (m.hidden - first)) - 1;
     for (int r = 0; r < count; ++r) {
-      float* to = p.state + static_cast<int64_t>(row + r) * m.hidden + first;
-      const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), _mm512_loadu_ps(tile[r]));
-      _mm512_mask_storeu_ps(to, mask, sum);
+      float* to = target + static_cast<int64_t>(row + r) * m.hidden + first;
+      const __m512 product = _mm512_loadu_ps(tile[r]);
+      const __m512 before = apart ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, to);
+      _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(before, product));
     }
   });
 }
 
-// SwiGLU (arXiv 2002.05202): silu(gate) * up, both from one matrix.
+// Completes `b.output` by the site's low-rank update and its norm, and adds it to the state.
+inline void add_output(const Model& m, const ForwardPass& p, const Site& site, const float* gains,
+                       Buffers& b) {
+  const __m512 factor = _mm512_set1_ps(m.residual);
+#pragma omp for schedule(static)
+  for (int row = 0; row < p.tokens; ++row) {
+    float* output = b.output.data() + static_cast<int64_t>(row) * m.hidden;
+    float* state = p.state + static_cast<int64_t>(row) * m.hidden;
+    add_projected_up(site, p.active, row, b.low.data(), m.hidden, output);
+    if (gains) norm(output, gains, m.epsilon, m.hidden, output);
+    for (int i = 0; i < m.hidden; i += 16) {
+      const __mmask16 mask = m.hidden - i >= 16 ? 0xFFFF : (1u << (m.hidden - i)) - 1;
+      const __m512 sum = _mm512_fmadd_ps(factor, _mm512_maskz_loadu_ps(mask, output + i),
+                                         _mm512_maskz_loadu_ps(mask, state + i));
+      _mm512_mask_storeu_ps(state + i, mask, sum);
+    }
+  }
+}
+
+// Argument of the sigmoid in the gate's activation: g for SiLU; for GELU in its tanh form
+// (arXiv 1606.08415) 2 sqrt(2 / pi) (g + 0.044715 g^3).
+inline __m512 sigmoid_argument(__m512 g, bool gelu) {
+  if (!gelu) return g;
+  const __m512 cubic = _mm512_mul_ps(_mm512_set1_ps(0.044715f), _mm512_mul_ps(g, g));
+  return _mm512_mul_ps(_mm512_set1_ps(1.595769122f), _mm512_fmadd_ps(cubic, g, g));
+}
+
+// SwiGLU or GeGLU (arXiv 2002.05202): activation(gate) * up, both from one matrix.
 inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matrix, Buffers& b) {
 #pragma omp for schedule(static)
   for (int pair = 0; pair < matrix.blocks() / 2; ++pair) {
@@ -211,8 +287,8 @@ inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matri
       tile(matrix, 2 * pair + 1, x, count, ups);
       for (int r = 0; r < count; ++r) {
         const __m512 g = _mm512_loadu_ps(gates[r]), one = _mm512_set1_ps(1);
-        const __m512 activated = _mm512_div_ps(
-            g, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), g))));
+        const __m512 falling = _mm512_sub_ps(_mm512_setzero_ps(), sigmoid_argument(g, m.gelu));
+        const __m512 activated = _mm512_div_ps(g, _mm512_add_ps(one, exponential(falling)));
         _mm512_storeu_ps(
             b.intermediate.data() + static_cast<int64_t>(row + r) * m.intermediate + pair * kLanes,
             _mm512_mul_ps(activated, _mm512_loadu_ps(ups[r])));
@@ -239,19 +315,23 @@ inline void run(const Model& m, const ForwardPass& p) {
                       left * sizeof(float));
       });
       if (p.float16_cache) {
-        rotate_and_store<uint16_t>(m, p, index, b.qkv.data());
+        complete_and_store<uint16_t>(m, p, index, b.qkv.data());
         attend_layer<uint16_t>(m, p, index, b);
       } else {
-        rotate_and_store<float>(m, p, index, b.qkv.data());
+        complete_and_store<float>(m, p, index, b.qkv.data());
         attend_layer<float>(m, p, index, b);
       }
       quantize_and_project(p, layer.out_site, b.attended.data(), attended, b);
-      add_matmul(m, p, layer.out, b);
-      add_norm_quantize(m, p, &layer.out_site, layer.mlp_gain, b);
+      const bool attention_apart = m.residual != 1 || layer.attention_output_gain;
+      add_matmul(m, p, layer.out, attention_apart, b);
+      if (attention_apart) add_output(m, p, layer.out_site, layer.attention_output_gain, b);
+      add_norm_quantize(m, p, attention_apart ? nullptr : &layer.out_site, layer.mlp_gain, b);
       gated_unit(m, p, layer.gate_up, b);
       quantize_and_project(p, layer.down_site, b.intermediate.data(), m.intermediate, b);
-      add_matmul(m, p, layer.down, b);
-      previous_site = &layer.down_site;
+      const bool mlp_apart = m.residual != 1 || layer.mlp_output_gain;
+      add_matmul(m, p, layer.down, mlp_apart, b);
+      if (mlp_apart) add_output(m, p, layer.down_site, layer.mlp_output_gain, b);
+      previous_site = mlp_apart ? nullptr : &layer.down_site;
     }
     if (previous_site) {
 #pragma omp for schedule(static)

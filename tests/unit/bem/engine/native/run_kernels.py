@@ -18,6 +18,7 @@ from bem.engine.native.self_test import self_test
 from bem.testing import tiny_backbone
 from torch import Tensor
 
+from tests.support.family_models import family_backbone
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 
 
@@ -50,6 +51,17 @@ def layers(library: Library) -> None:
         engine.turn()
 
 
+def families(library: Library) -> None:
+    """Serve a prompt with windows, bounds, norms behind the layers, biases, and wide heads."""
+    for variant in ("gemma2", "gemma-wide", "granite", "olmo2", "qwen2-window", "smollm3-window"):
+        backbone = replace(family_backbone(variant), kernels=library, weight_format="int8")
+        engine = LLMEngine(backbone, max_sequences=1, context_tokens=96)
+        request = GenerationRequest(tuple(range(5, 75)), Sampling(temperature=0), 3)
+        engine.submit(request, lambda _: None)
+        for _ in range(8):
+            engine.turn()
+
+
 def plant_overflow(library: Library) -> None:
     """Read one row behind the input of a product."""
     layer = PackedLinear(library, torch.randn(16, 64), bits=8)
@@ -71,3 +83,4 @@ if __name__ == "__main__":
         raise SystemExit(failure)
     products(loaded)
     layers(loaded)
+    families(loaded)

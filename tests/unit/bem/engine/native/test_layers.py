@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bem.adapters.bank import AdapterBank
-from bem.backbone import Backbone
+from bem.backbone import Backbone, WeightFormat
 from bem.engine import weight_autotune
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
@@ -20,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.support import tiny_models
+from tests.support.family_models import every_variant, family_backbone
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.unit.bem.engine.native.kernels import library, packed, rounded
 
@@ -47,27 +49,37 @@ def states(decoder: Decoder, ids: Tensor, slots: list[int], starts: list[int]) -
         return decoder.upper(decoder.lower(ids, plan)[0], plan)
 
 
-def reference_of(decoder: Decoder) -> Any:
-    """Return transformers' tiny model with the weights that a native decoder holds."""
-    model = tiny_backbone().model
+def reference_of(decoder: Decoder, backbone: Backbone | None = None) -> Any:
+    """Return transformers' model with the weights that a native decoder holds.
+
+    Args:
+        decoder: Native decoder.
+        backbone: Fresh model of the decoder's; None for the tiny one.
+    """
+    backbone = backbone or tiny_backbone()
+    model, family = backbone.model, backbone.family
     products: Iterator[Any] = iter(decoder.linears)
     with torch.no_grad():
         for block in model.model.layers:
             attention, mlp = block.self_attn, block.mlp
-            parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-            for part, rows in zip(
-                parts,
-                next(products).dequantize().split([len(p.weight) for p in parts]),
-                strict=True,
-            ):
-                part.weight.copy_(rows)
+            _fill([getattr(attention, one) for one in family.qkv], next(products).dequantize())
             attention.o_proj.weight.copy_(next(products).dequantize())
             both = next(products).dequantize().unflatten(0, (-1, 2, 16))
-            mlp.gate_proj.weight.copy_(both[:, 0].flatten(0, 1))
-            mlp.up_proj.weight.copy_(both[:, 1].flatten(0, 1))
+            halves = torch.cat([both[:, 0].flatten(0, 1), both[:, 1].flatten(0, 1)])
+            _fill([getattr(mlp, one) for one in family.gate_up], halves)
             mlp.down_proj.weight.copy_(next(products).dequantize())
-        model.lm_head.weight.copy_(next(products).dequantize())
+        # A tied embedding keeps its own values: no product reads it.
+        model.lm_head.weight = nn.Parameter(next(products).dequantize())
     return model
+
+
+def _fill(parts: list[Any], rows: Tensor) -> None:
+    """Write the rows of a fused matrix into its parts."""
+    first = 0
+    for part in parts:
+        part.weight.copy_(rows[first : first + len(part.weight)])
+        first += len(part.weight)
+    assert first == len(rows)
 
 
 def random_ids(seed: int, rows: int, tokens: int) -> Tensor:
@@ -237,6 +249,62 @@ def test_an_unsupported_backbone_is_left_to_torch(monkeypatch: pytest.MonkeyPatc
     assert report.kernels.startswith("torch: the intermediate size 60")
 
 
+def family_decoder(variant: str, kind: WeightFormat) -> Decoder:
+    """Return a native decoder of a family's tiny model."""
+    backbone = family_backbone(variant)
+    assert unsupported_reason(backbone) == ""
+    return decoder_of(replace(backbone, kernels=library(), weight_format=kind))
+
+
+@every_variant
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_family_is_computed_from_the_held_weights(variant: str, kind: WeightFormat) -> None:
+    """Logits are transformers' on the same weights and rounded inputs.
+
+    Where an input lies at a tie, it may be rounded to the other level, which changes all that
+    follows by some percent; the positions without a tie before them agree.
+    """
+    decoder = family_decoder(variant, kind)
+    ids = random_ids(0, 4, 90)
+    reference = reference_of(decoder, family_backbone(variant))
+    for module in reference.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(lambda _, given: (rounded(given[0]).float(),))
+
+    hidden = states(decoder, ids, list(range(4)), [0] * 4)[:, 30:].flatten(0, 1)
+    with torch.inference_mode():
+        found = decoder.logits(hidden.unsqueeze(1))
+        wanted = reference(input_ids=ids).logits[:, 30:].flatten(0, 1)
+    errors = (found - wanted).norm(dim=1) / wanted.norm(dim=1)
+    assert errors.quantile(0.1) < 1e-5
+    assert errors.max() < 0.2
+
+
+@every_variant
+@pytest.mark.parametrize("cut", [1, 7, 31])
+def test_pieces_of_every_family_change_no_bit(variant: str, cut: int) -> None:
+    """Attention with windows and bounds sums in an order that neighbours do not change."""
+    decoder, ids = family_decoder(variant, "int8"), random_ids(1, 1, 90)
+    whole = states(decoder, ids, [0], [0])[:, -1]
+    for begin in range(0, 90, cut):
+        last = states(decoder, ids[:, begin : begin + cut], [3], [begin])[:, -1]
+
+    assert torch.equal(last, whole)
+
+
+@every_variant
+def test_observed_queries_of_every_family_weigh_keys_as_attention_does(variant: str) -> None:
+    """The queries that cache policies read are those of torch's layers, but for rounding."""
+    native = family_decoder(variant, "int8")
+    exact = decoder_of(family_backbone(variant))
+    ids = random_ids(2, 1, 12)
+    with torch.inference_mode():
+        found = native.observe(0, native.embed(ids), native.plan([0], [0], 12))[1]
+        wanted = exact.observe(0, exact.embed(ids), exact.plan([0], [0], 12))[1]
+
+    assert (found - wanted).norm() / wanted.norm() < 0.05
+
+
 def test_a_backbone_in_bfloat16_is_refused() -> None:
     """Compiled layers take a float32 model and say what they were given."""
     backbone = backbone_of("int8")
@@ -282,3 +350,12 @@ def test_observed_queries_are_those_of_the_pass(kind: str) -> None:
     # Rotation keeps norms: only the products are compared, whose inputs are rounded to 8 bits.
     for observed, expected in ((keys.transpose(0, 1), projected[0]), (queries[0], projected[1])):
         assert torch.allclose(observed.norm(dim=-1), expected.norm(dim=-1), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("width", [144, 258])
+def test_head_widths_without_kernels_are_left_to_torch(width: int) -> None:
+    """Heads of up to 128 are supported, and of 242 to 256."""
+    model = tiny_models.tiny_model("qwen2", head_dim=width, num_hidden_layers=1)
+    reason = f"the head width {width} is odd, or above 128 and not 242 to 256"
+
+    assert unsupported_reason(tiny_models.backbone_of(model)) == reason
