@@ -15,13 +15,14 @@ from bem.engine.api import OutputCallback
 from bem.engine.detokenizer import TokenBytes
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
-from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
+from bem_fleet.services.router.engine_metrics import RESIDENT
 from bem_fleet.services.router.request_parsing import (
     DEFAULT_STRENGTH,
     RequestedStrength,
     RequestParser,
 )
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
+from bem_fleet.serving.vllm_metrics import ENGINE_METRICS
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
 from fleet.access import principal
@@ -204,16 +205,11 @@ class ModelHost:
         handle = self._engine.submit(
             request, lambda delta: _call_on_loop(loop, arrived.put_nowait, delta)
         )
-        last = time.perf_counter()
-        histogram = TTFT
         try:
             while True:
                 delta = await arrived.get()
                 if isinstance(delta, Exception):
                     raise delta
-                now = time.perf_counter()
-                histogram.observe(now - last)
-                last, histogram = now, INTER_TOKEN
                 yield delta
                 if delta.finish:
                     return
@@ -292,7 +288,7 @@ class ModelHost:
     async def run_until_closed(self) -> None:
         """Export the engine's metrics until it ends; raise the exception that broke it."""
         engine = self._llm_engine()
-        ENGINE_METRICS.attach(engine)
+        ENGINE_METRICS.attach(engine, self.backbone.name)
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         engine.ended.add_done_callback(lambda _: _call_on_loop(loop, ended.set))
         await ended.wait()

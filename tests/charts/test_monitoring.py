@@ -11,7 +11,10 @@ from functools import cache
 from typing import Any
 
 import yaml
+from bem_fleet.cli.local.monitoring import prometheus_configuration
+from bem_fleet.cli.local.plan import Plan
 from bem_fleet.descriptors import load_descriptors
+from bem_fleet.serving.vllm_metrics import LORA_INFO
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.charts.rendering import CHART, ROOT, VALUE_SETS, objects, render
@@ -120,6 +123,27 @@ def test_autoscaler_follows_an_exported_metric() -> None:
         rendered = render(values, f"services.{name}.autoscaling.enabled=true")
         assert f"bem_{name}_requests_waiting" in rendered
         assert f"bem_{name}_requests_waiting" in exported()
+
+
+def test_no_prometheus_keeps_sets_of_adapters() -> None:
+    """On one machine and in a cluster, the metric whose labels have no bound is dropped."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+    monitors = [
+        each
+        for each in objects(render(values, "monitoring.monitors.enabled=true"))
+        if each["kind"] == "PodMonitor"
+    ]
+    dropped = {
+        one["regex"]
+        for each in monitors
+        for endpoint in each["spec"]["podMetricsEndpoints"]
+        if endpoint["path"] == "/upstream/metrics"
+        for one in endpoint["metricRelabelings"]
+    }
+    (job,) = prometheus_configuration(Plan())["scrape_configs"]
+
+    assert dropped == {LORA_INFO}
+    assert {one["regex"] for one in job["metric_relabel_configs"]} == {LORA_INFO}
 
 
 def test_generated_files_are_up_to_date() -> None:

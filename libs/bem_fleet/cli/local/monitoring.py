@@ -16,6 +16,8 @@ ADDRESS = "127.0.0.1:9090"
 _RULES = ROOT / "charts" / "rules"
 _CLUSTER_TOOL = "k8s/local-cluster/cluster"
 _INTERVAL = "5s"
+# Labels are sets of adapters, which endpoint pickers read from the page; each would be a series.
+_UNBOUNDED = "vllm:lora_requests_info"
 
 
 class PrometheusMissingError(RuntimeError):
@@ -35,6 +37,9 @@ def prometheus_configuration(plan: Plan) -> dict[str, Any]:
             {
                 "job_name": "bem-fleet",
                 "file_sd_configs": [{"files": [str(plan.run / SCRAPE_TARGETS)]}],
+                "metric_relabel_configs": [
+                    {"source_labels": ["__name__"], "regex": _UNBOUNDED, "action": "drop"}
+                ],
             }
         ],
     }

@@ -36,6 +36,7 @@ def test_configuration_scrapes_the_fleet_and_loads_the_charts_rules(tmp_path: Pa
 
     assert job["file_sd_configs"] == [{"files": [str(tmp_path / SCRAPE_TARGETS)]}]
     assert list(Path(rules).parent.glob(Path(rules).name))
+    assert [one["action"] for one in job["metric_relabel_configs"]] == ["drop"]
 
 
 def test_command_names_the_written_configuration(tmp_path: Path, executable: Path) -> None:
