@@ -69,12 +69,14 @@ class ScrapeJob:
         labels: Labels that select the pods.
         port: Name of the container port.
         path: Path of the metrics page.
+        process: Label ``process`` of its series.
     """
 
     name: str
     labels: dict[str, str]
     port: str
     path: str
+    process: str
 
     def config(self, targets: Path) -> dict[str, Any]:
         """Return the job's entry of ``scrape_configs``."""
@@ -99,6 +101,7 @@ class ScrapeJob:
                 "labels": {
                     "namespace": pod["metadata"]["namespace"],
                     "pod": pod["metadata"]["name"],
+                    "process": self.process,
                 },
             }
             for pod in pods
@@ -121,6 +124,7 @@ def scrape_jobs() -> list[ScrapeJob]:
             monitor["spec"]["selector"]["matchLabels"],
             endpoint["port"],
             endpoint["path"],
+            endpoint["relabelings"][0]["replacement"],
         )
         for monitor in rendered
         if monitor["kind"].endswith("Monitor")

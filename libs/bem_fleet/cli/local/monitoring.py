@@ -14,7 +14,6 @@ ADDRESS = "127.0.0.1:9090"
 """Default listen address, which the gateway's dashboard page asks for alerts."""
 
 _RULES = ROOT / "charts" / "rules"
-_CLUSTER_TOOL = "k8s/local-cluster/cluster"
 _INTERVAL = "5s"
 # Labels are sets of adapters, which endpoint pickers read from the page; each would be a series.
 _UNBOUNDED = "vllm:lora_requests_info"
@@ -56,8 +55,8 @@ def find_prometheus() -> str:
         if path and os.access(path, os.X_OK):
             return str(path)
     raise PrometheusMissingError(
-        f"prometheus: not found on PATH; run `{_CLUSTER_TOOL} prometheus`, which fetches Debian's "
-        "package without installing it, or `apt-get install prometheus`"
+        "prometheus: not found on PATH; run `make prometheus`, which fetches Debian's package "
+        "without installing it, or `apt-get install prometheus`"
     )
 
 

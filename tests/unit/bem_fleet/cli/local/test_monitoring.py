@@ -59,10 +59,10 @@ def test_missing_prometheus_says_how_to_get_it(
     monkeypatch.setenv("BEM_CLUSTER_HOME", str(tmp_path / "none"))
     (tmp_path / SCRAPE_TARGETS).write_text("[]")
 
-    with pytest.raises(PrometheusMissingError, match="cluster prometheus"):
+    with pytest.raises(PrometheusMissingError, match="make prometheus"):
         find_prometheus()
     assert run_monitoring(Plan(run=tmp_path)) == 1
-    assert "cluster prometheus" in capsys.readouterr().out
+    assert "make prometheus" in capsys.readouterr().out
 
 
 def test_fetched_prometheus_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
