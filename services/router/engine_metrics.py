@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Iterator
 
+from bem.backbone import VERSION_CHARS
 from bem.engine.counters import EngineCounters
-from bem_fleet.serving.vllm_metrics import ENGINE_METRICS, EngineCollector, histogram
+from bem_fleet.serving.vllm_metrics import (
+    ENGINE_METRICS,
+    EngineCollector,
+    MeasuredEngine,
+    histogram,
+)
 from prometheus_client import REGISTRY, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["adapter", "version"])
 WEIGHTS = Gauge(
     "bem_router_weights",
     "1 for the weight format that is served, as requested or selected, and its kernels.",
@@ -75,6 +80,7 @@ COUNTERS: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
         lambda c: c.scaled_codes,
     ),
 )
+RESIDENT = "bem_router_adapter_resident", "1 for each adapter and version that is loaded."
 KV_TOKENS = "bem_router_kv_tokens", "Positions of the KV cache that running requests hold."
 TTFT = "bem_router_ttft_seconds", "Time from a request's acceptance to its first token."
 INTER_TOKEN = "bem_router_inter_token_seconds", "Time between two successive tokens of a request."
@@ -101,8 +107,20 @@ class RouterCollector(Collector):
         yield GaugeMetricFamily(*PREFIX_BYTES, engine.prefix_cache_bytes if engine else 0)
         for name, text, value in COUNTERS:
             yield CounterMetricFamily(name, text, value(counters))
+        yield _resident(engine)
         yield histogram(*TTFT, counters.latencies.first_token)
         yield histogram(*INTER_TOKEN, counters.latencies.inter_token)
+
+
+def _resident(engine: MeasuredEngine | None) -> GaugeMetricFamily:
+    """Return a series for each loaded adapter; one that is unloaded or replaced leaves none."""
+    family = GaugeMetricFamily(*RESIDENT, labels=("adapter", "version"))
+    loaded = {one.name: one.version for one in engine.adapters()} if engine else {}
+    if engine and engine.safety:
+        loaded["safety"] = engine.safety.version
+    for name, version in loaded.items():
+        family.add_metric((name, version[:VERSION_CHARS]), 1)
+    return family
 
 
 REGISTRY.register(RouterCollector(ENGINE_METRICS))

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from bem.adapters.loaded import LoadedAdapter
-from bem.backbone import VERSION_CHARS, Backbone
+from bem.backbone import Backbone
 from bem.composition.composer import MAX_ADAPTERS
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.engine.detokenizer import TokenBytes
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
-from bem_fleet.services.router.engine_metrics import RESIDENT
 from bem_fleet.services.router.request_parsing import (
     DEFAULT_STRENGTH,
     RequestedStrength,
@@ -267,9 +266,7 @@ class ModelHost:
             BemError: The adapter cannot be served.
         """
         valid_adapter_name(name)
-        loaded = await self._folder.load(self._llm_engine(), name)
-        RESIDENT.labels(loaded.name, loaded.version[:VERSION_CHARS]).set(1)
-        return loaded
+        return await self._folder.load(self._llm_engine(), name)
 
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter; running requests finish with it.
@@ -279,10 +276,7 @@ class ModelHost:
             InvalidRequestError: ``name`` is no adapter name.
         """
         valid_adapter_name(name)
-        adapter = self._engine.adapter(name)
-        version = adapter.version if adapter else ""
         await asyncio.wrap_future(self._llm_engine().unload_adapter(name))
-        RESIDENT.labels(name, version[:VERSION_CHARS]).set(0)
         _LOG.info("adapter unloaded", adapter=name)
 
     async def run_until_closed(self) -> None:

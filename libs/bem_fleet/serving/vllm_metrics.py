@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from bem.adapters.loaded import LoadedAdapter
 from bem.engine.counters import EngineCounters
 from bem.engine.engine_load import EngineLoad
 from bem.engine.latencies import Durations, Latencies
+from bem.safety import SafetyOverlay
 from prometheus_client import REGISTRY
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -94,6 +96,15 @@ class MeasuredEngine(Protocol):
     @property
     def load(self) -> EngineLoad:
         """What running and waiting requests use now."""
+        ...
+
+    @property
+    def safety(self) -> SafetyOverlay | None:
+        """The safety adapter in the bank, or None."""
+        ...
+
+    def adapters(self) -> list[LoadedAdapter]:
+        """Return the loaded adapters."""
         ...
 
     @property

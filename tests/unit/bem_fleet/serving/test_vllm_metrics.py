@@ -2,6 +2,7 @@
 
 import time
 
+from bem.adapters.loaded import LoadedAdapter
 from bem.engine.counters import EngineCounters
 from bem.engine.engine_load import EngineLoad
 from bem_fleet.serving.vllm_metrics import EngineCollector
@@ -37,6 +38,11 @@ class Engine:
         )
         self.load = EngineLoad(0.25, 8, ("alpha", "beta"), ("gamma",))
         self.prefix_cache_bytes = self.kv_tokens = 0
+        self.safety = None
+
+    def adapters(self) -> list[LoadedAdapter]:
+        """Return no adapters: the load names those of requests."""
+        return []
 
 
 def scraped() -> tuple[CollectorRegistry, EngineCollector, Engine]:

@@ -1,5 +1,8 @@
 """Tests of the metrics that are read at scrape."""
 
+from types import SimpleNamespace
+from typing import Any
+
 from bem.engine.counters import EngineCounters
 from bem.engine.engine_load import EngineLoad
 from bem_fleet.services.router.engine_metrics import RouterCollector
@@ -18,6 +21,12 @@ class Engine:
         self.counters.latencies.first_token.observe(0.03)
         self.load = EngineLoad()
         self.kv_tokens = 512
+        self.safety: Any = SimpleNamespace(version="5" * 64)
+        self.loaded: Any = {"qa": "a" * 64}
+
+    def adapters(self) -> Any:
+        """Return the loaded adapters."""
+        return [SimpleNamespace(name=name, version=one) for name, one in self.loaded.items()]
 
 
 def test_counters_are_read_at_scrape() -> None:
@@ -41,6 +50,23 @@ def test_counters_are_read_at_scrape() -> None:
     assert registry.get_sample_value("bem_router_ttft_seconds_bucket", {"le": "0.04"}) == 1
     attached.detach(engine)
     assert registry.get_sample_value("bem_router_requests_running") == 0
+
+
+def test_adapters_that_are_gone_leave_no_series() -> None:
+    """A reloaded adapter has one series, of its new version; an unloaded one has none."""
+    registry, attached, engine = CollectorRegistry(), EngineCollector(), Engine()
+    registry.register(RouterCollector(attached))
+    attached.attach(engine, "tiny")
+
+    def resident() -> dict[str, str]:
+        (family,) = (one for one in registry.collect() if one.name.endswith("adapter_resident"))
+        return {one.labels["adapter"]: one.labels["version"] for one in family.samples}
+
+    assert resident() == {"qa": "a" * 12, "safety": "5" * 12}
+    engine.loaded = {"qa": "b" * 64}
+    assert resident() == {"qa": "b" * 12, "safety": "5" * 12}
+    engine.loaded, engine.safety = {}, None
+    assert resident() == {}
 
 
 def test_metric_names_are_those_of_the_dashboards() -> None:
