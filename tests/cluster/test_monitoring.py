@@ -15,7 +15,8 @@ from tests.cluster.client import (
     send_continuously,
 )
 from tests.cluster.kubernetes_cli import Release, wait_for
-from tests.cluster.prometheus import Prometheus, panel_queries
+from tests.cluster.prometheus import panel_queries
+from tests.support.prometheus import Prometheus
 
 pytestmark = [pytest.mark.stage("monitoring"), pytest.mark.e2e, pytest.mark.timeout(600)]
 _ROUNDS = 4
