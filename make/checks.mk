@@ -21,7 +21,7 @@ PROTO_BASELINE := protos/baseline.binpb
 
 ##@ Check
 .PHONY: check test unit integration e2e coverage lint lint-fast fmt types proto proto-check
-.PHONY: buf-breaking buf-baseline browser control-plane floors
+.PHONY: buf-breaking buf-baseline browser control-plane prometheus floors
 check: setup ## Lint and fast tests: less than a minute on two cores
 	@$(MAKE) --no-print-directory -j2 --output-sync=target lint-fast unit-fast
 
@@ -31,6 +31,7 @@ unit-fast:
 test: setup clients ## All tests but the cluster's; fails if some did not run, unless ALLOW_SKIPS=1
 	-@$(MAKE) --no-print-directory control-plane
 	-@$(MAKE) --no-print-directory browser
+	-@$(MAKE) --no-print-directory prometheus
 	$(call run-suites,--fail-on-skip --durations=25 --durations-min=5,tests/integration tests/e2e)
 
 unit: setup ## Unit tests: no network
@@ -53,6 +54,9 @@ floors: setup ## Raise tests/floors.yaml to what runs here (unit, charts, integr
 browser: ## Install Chromium, which the tests of the dashboard page run (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; }
+
+prometheus: ## Fetch Prometheus and promtool, which the tests of the alerts run (Debian's package, not installed)
+	@k8s/local-cluster/cluster prometheus >/dev/null
 
 control-plane: ## Build etcd and kube-apiserver, which the tests of the orchestrator run
 	@k8s/local-cluster/cluster control-plane

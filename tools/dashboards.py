@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bem_fleet.checkout import ROOT
-from bem_fleet.descriptors import Descriptor, DescriptorError, Panel, load_descriptors
+from bem_fleet.described_monitoring import Panel
+from bem_fleet.descriptors import Descriptor, DescriptorError, load_descriptors
 from grafana_foundation_sdk.builders import dashboard, prometheus, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef

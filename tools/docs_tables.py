@@ -141,7 +141,7 @@ def declared_metrics(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yield name, type and help text of each metric that the modules of a folder declare.
 
     A declaration is the call of a metric class, or the pair of name and help text that a collector
-    yields: a counter if its name ends in ``_total``, else a gauge.
+    yields: a counter if its name ends in ``_total``, a histogram if in ``_seconds``, else a gauge.
     """
     for file in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -157,7 +157,8 @@ def declared_metrics(folder: Path) -> Iterator[tuple[str, str, str]]:
             if not kind or len(texts) != len(("name", "help")) or not _METRIC.fullmatch(texts[0]):
                 continue
             if kind == "tuple":
-                kind = "counter" if texts[0].endswith("_total") else "gauge"
+                ending = texts[0].rpartition("_")[2]
+                kind = {"total": "counter", "seconds": "histogram"}.get(ending, "gauge")
             yield texts[0], kind.lower(), texts[1]
 
 

@@ -31,9 +31,10 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from fleet.redis_acl import RedisAccess
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bem_fleet.checkout import ROOT
+from bem_fleet.described_monitoring import Alert, Dashboard, Recording, Strict
 
 FILE = "service.yaml"
 KEYWORDS = (
@@ -56,11 +57,7 @@ class DescriptorError(ValueError):
     """A descriptor that cannot be used; the message names file and field."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Label(_Strict):
+class Label(Strict):
     """Image labels of the allocation table.
 
     Attributes:
@@ -72,90 +69,7 @@ class Label(_Strict):
     gpu_memory: str = Field("0GB", pattern=r"^[0-9]+GB$", alias="gpuMemory")
 
 
-class Panel(_Strict):
-    """One panel of a dashboard; exactly one of ``query``, ``rate``, ``gauge`` and ``p95`` is set.
-
-    Attributes:
-        title: Title of the panel.
-        query: PromQL; ``SELECTOR`` stands for the label matcher of the namespace.
-        rate: Counter whose rate over five minutes is summed by ``by``.
-        gauge: Gauge that is summed by ``by``.
-        p95: Histogram whose 95th percentile over five minutes is shown by ``by``.
-        by: Labels that divide the lines.
-        unit: Grafana's unit, such as ``s`` or ``reqps``.
-        legend: Legend of a ``query``; the others take theirs from ``by``.
-    """
-
-    title: str = Field(min_length=1)
-    query: str = ""
-    rate: str = ""
-    gauge: str = ""
-    p95: str = ""
-    by: tuple[str, ...] = ()
-    unit: str = "short"
-    legend: str = ""
-
-    @model_validator(mode="after")
-    def _has_one_query(self) -> "Panel":
-        if sum(map(bool, (self.query, self.rate, self.gauge, self.p95))) != 1:
-            raise ValueError("set exactly one of query, rate, gauge and p95")
-        return self
-
-    @property
-    def expression(self) -> str:
-        """PromQL with ``SELECTOR`` in the place of the namespace's label matcher."""
-        if self.query:
-            return self.query
-        labels = ", ".join(self.by)
-        if self.rate:
-            return f"sum by ({labels}) (rate({self.rate}SELECTOR[5m]))"
-        if self.gauge:
-            return f"sum by ({labels}) ({self.gauge}SELECTOR)"
-        buckets = ", ".join(("le", *self.by))
-        rate = f"rate({self.p95}_bucketSELECTOR[5m])"
-        return f"histogram_quantile(0.95, sum by ({buckets}) ({rate}))"
-
-    @property
-    def line_legend(self) -> str:
-        """Legend of each line, in Grafana's template syntax."""
-        return self.legend or " ".join(f"{{{{{label}}}}}" for label in self.by) or "p95"
-
-
-class Dashboard(_Strict):
-    """Panels for one dashboard; services that name the same dashboard share it.
-
-    Attributes:
-        name: File name without suffix, in ``charts/dashboards``.
-        title: Title; stated by exactly one of the services that share the dashboard.
-        panels: Panels in the order in which they are shown.
-    """
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
-    title: str = ""
-    panels: tuple[Panel, ...] = Field(min_length=1)
-
-
-class Alert(_Strict):
-    """One alerting rule of Prometheus.
-
-    Attributes:
-        alert: Name in CamelCase.
-        expr: PromQL expression that fires the alert.
-        for_: Time for which the expression must hold, such as ``5m``; empty fires at once.
-        severity: ``critical`` or ``warning``.
-        summary: One sentence: what is wrong.
-        description: One sentence: what to do.
-    """
-
-    alert: str = Field(pattern=r"^Bem[A-Za-z]+$")
-    expr: str = Field(min_length=1)
-    for_: str = Field("", alias="for", pattern=r"^([0-9]+[smh])?$")
-    severity: Literal["critical", "warning"]
-    summary: str = Field(min_length=1)
-    description: str = Field(min_length=1)
-
-
-class Helper(_Strict):
+class Helper(Strict):
     """A process that all instances of a service share on one machine.
 
     Attributes:
@@ -172,7 +86,7 @@ class Helper(_Strict):
     module: str = Field(min_length=1)
     summary: str = Field(min_length=1, max_length=120, pattern=r"[^.]$")
     metrics_port: _Port = Field(alias="metricsPort")
-    settings: _Settings = {}
+    settings: _Settings = Field({})
     redis: RedisAccess | None = None
     stop_s: int = Field(10, ge=1, alias="stopSeconds")
 
@@ -182,7 +96,7 @@ class Helper(_Strict):
         return any(key.endswith("SOCKET") for key in self.settings)
 
 
-class Local(_Strict):
+class Local(Strict):
     """What differs on one machine.
 
     Attributes:
@@ -192,13 +106,13 @@ class Local(_Strict):
         stop_s: Longest time from SIGTERM to SIGKILL, in seconds.
     """
 
-    settings: _Settings = {}
-    mission: dict[str, Any] = {}
+    settings: _Settings = Field({})
+    mission: dict[str, Any] = Field({})
     helpers: tuple[Helper, ...] = ()
     stop_s: int = Field(40, ge=1, alias="stopSeconds")
 
 
-class Descriptor(_Strict):
+class Descriptor(Strict):
     """Description of one service.
 
     Attributes:
@@ -225,6 +139,7 @@ class Descriptor(_Strict):
         priority: Priority class of its pods.
         resources: Requests and limits of its container, as Kubernetes writes them.
         dashboards: Dashboards, or parts of shared ones.
+        recordings: Recording rules.
         alerts: Alerting rules.
         gates: File in its folder with its acceptance gates; empty for none.
     """
@@ -240,16 +155,17 @@ class Descriptor(_Strict):
     label: Label = Label()
     lock: str = Field("", pattern=r"^[a-z0-9-]*$")
     adapters: str = Field("", pattern=r"^[a-z0-9-]*$")
-    settings: _Settings = {}
+    settings: _Settings = Field({})
     local: Local = Local()
-    chart: dict[str, Any] = {}
+    chart: dict[str, Any] = Field({})
     clients: tuple[str, ...] = ()
     key_role: Literal["service", "operator"] = Field("service", alias="keyRole")
     redis: RedisAccess | None = None
     keys: tuple[_Name, ...] = ()
     priority: Literal["critical", "high", "medium", "low"] = "high"
-    resources: dict[str, dict[str, str | int]] = {}
+    resources: dict[str, dict[str, str | int]] = Field({})
     dashboards: tuple[Dashboard, ...] = ()
+    recordings: tuple[Recording, ...] = ()
     alerts: tuple[Alert, ...] = ()
     gates: str = ""
 

@@ -29,6 +29,8 @@ LEARN_SECONDS = Histogram(
 )
 FAILED = Counter("bem_online_learn_failures_total", "Lessons that ended with an error.", ["error"])
 DRIFT = Counter("bem_online_drift_alarms_total", "Alarms of the drift monitor.", ["detector"])
+for _detector in ("adwin", "page_hinkley"):
+    DRIFT.labels(_detector)
 LIKELIHOOD = Gauge(
     "bem_online_answer_likelihood_nats", "Mean log-probability a token of learned answers."
 )

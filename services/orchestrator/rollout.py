@@ -30,6 +30,9 @@ WEIGHT = Gauge(
 CHANGES = Counter(
     "bem_orchestrator_canary_changes_total", "Changes of a canary's phase or step.", ["phase"]
 )
+# Series that exist from the start: an alert on their increase sees the first one.
+for _phase in CanaryPhase:
+    CHANGES.labels(_phase.value)
 # A field manager of its own, whose fields are given up at once: the promoted image stays when the
 # placement is applied again.
 _PROMOTION_MANAGER = "bem-promotion"

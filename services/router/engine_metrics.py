@@ -1,24 +1,19 @@
-"""Prometheus metrics of the router: engine counters read at scrape, and request latencies."""
+"""Prometheus metrics of the router, with the engine's counters and latencies read at scrape."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
+from bem.backbone import VERSION_CHARS
 from bem.engine.counters import EngineCounters
-from prometheus_client import REGISTRY, Gauge, Histogram
+from bem_fleet.serving.vllm_metrics import (
+    ENGINE_METRICS,
+    EngineCollector,
+    MeasuredEngine,
+    histogram,
+)
+from prometheus_client import REGISTRY, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-TTFT = Histogram(
-    "bem_router_ttft_seconds",
-    "Time to the first output delta of a streamed response.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
-INTER_TOKEN = Histogram(
-    "bem_router_inter_token_seconds",
-    "Time between two output deltas of a streamed response.",
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
-)
-RESIDENT = Gauge("bem_router_adapter_resident", "1 while loaded.", ["adapter", "version"])
 WEIGHTS = Gauge(
     "bem_router_weights",
     "1 for the weight format that is served, as requested or selected, and its kernels.",
@@ -85,47 +80,26 @@ COUNTERS: tuple[tuple[str, str, Callable[[EngineCounters], float]], ...] = (
         lambda c: c.scaled_codes,
     ),
 )
+RESIDENT = "bem_router_adapter_resident", "1 for each adapter and version that is loaded."
 KV_TOKENS = "bem_router_kv_tokens", "Positions of the KV cache that running requests hold."
+TTFT = "bem_router_ttft_seconds", "Time from a request's acceptance to its first token."
+INTER_TOKEN = "bem_router_inter_token_seconds", "Time between two successive tokens of a request."
 PREFIX_BYTES = "bem_router_prefix_cache_bytes", "Memory of the blocks in the prefix cache."
 
 
-class MeasuredEngine(Protocol):
-    """An engine whose counters can be read from any thread."""
+class RouterCollector(Collector):
+    """Reads the counters of the attached engine at scrape; all are 0 until there is one.
 
-    @property
-    def counters(self) -> EngineCounters:
-        """Counters of the engine."""
-        ...
+    Args:
+        source: Holds the engine.
+    """
 
-    @property
-    def prefix_cache_bytes(self) -> int:
-        """Memory that the blocks of the prefix cache use now."""
-        ...
-
-    @property
-    def kv_tokens(self) -> int:
-        """Positions of the KV cache that running requests hold now."""
-        ...
-
-
-class EngineCollector(Collector):
-    """Reads the engine's counters at scrape; all metrics are 0 until an engine is attached."""
-
-    def __init__(self) -> None:
-        self._engine: MeasuredEngine | None = None
-
-    def attach(self, engine: MeasuredEngine) -> None:
-        """Export the counters of ``engine`` from now on."""
-        self._engine = engine
-
-    def detach(self, engine: MeasuredEngine) -> None:
-        """Stop exporting the counters of ``engine`` if it is the attached one."""
-        if self._engine is engine:
-            self._engine = None
+    def __init__(self, source: EngineCollector) -> None:
+        self._source = source
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics with the values of now."""
-        engine = self._engine
+        engine = self._source.engine
         counters = engine.counters if engine else EngineCounters()
         for name, text, value in GAUGES:
             yield GaugeMetricFamily(name, text, value(counters))
@@ -133,7 +107,20 @@ class EngineCollector(Collector):
         yield GaugeMetricFamily(*PREFIX_BYTES, engine.prefix_cache_bytes if engine else 0)
         for name, text, value in COUNTERS:
             yield CounterMetricFamily(name, text, value(counters))
+        yield _resident(engine)
+        yield histogram(*TTFT, counters.latencies.first_token)
+        yield histogram(*INTER_TOKEN, counters.latencies.inter_token)
 
 
-ENGINE_METRICS = EngineCollector()
-REGISTRY.register(ENGINE_METRICS)
+def _resident(engine: MeasuredEngine | None) -> GaugeMetricFamily:
+    """Return a series for each loaded adapter; one that is unloaded or replaced leaves none."""
+    family = GaugeMetricFamily(*RESIDENT, labels=("adapter", "version"))
+    loaded = {one.name: one.version for one in engine.adapters()} if engine else {}
+    if engine and engine.safety:
+        loaded["safety"] = engine.safety.version
+    for name, version in loaded.items():
+        family.add_metric((name, version[:VERSION_CHARS]), 1)
+    return family
+
+
+REGISTRY.register(RouterCollector(ENGINE_METRICS))

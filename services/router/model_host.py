@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from bem.adapters.loaded import LoadedAdapter
-from bem.backbone import VERSION_CHARS, Backbone
+from bem.backbone import Backbone
 from bem.composition.composer import MAX_ADAPTERS
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm, RequestHandle
 from bem.engine.api import OutputCallback
 from bem.engine.detokenizer import TokenBytes
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
-from bem_fleet.services.router.engine_metrics import ENGINE_METRICS, INTER_TOKEN, RESIDENT, TTFT
 from bem_fleet.services.router.request_parsing import (
     DEFAULT_STRENGTH,
     RequestedStrength,
@@ -23,6 +22,7 @@ from bem_fleet.services.router.request_parsing import (
 )
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
 from bem_fleet.serving.engine_spans import FIRST_TOKEN, engine_span, record_output
+from bem_fleet.serving.vllm_metrics import ENGINE_METRICS
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
 from fleet.access import principal
@@ -206,18 +206,15 @@ class ModelHost:
             handle = self._engine.submit(
                 request, lambda delta: _call_on_loop(loop, arrived.put_nowait, delta)
             )
-            last = time.perf_counter()
-            histogram = TTFT
+            began = False
             try:
                 while True:
                     delta = await arrived.get()
                     if isinstance(delta, Exception):
                         raise delta
-                    now = time.perf_counter()
-                    histogram.observe(now - last)
-                    if histogram is TTFT:
+                    if not began:
                         span.event(FIRST_TOKEN)
-                    last, histogram = now, INTER_TOKEN
+                    began = True
                     if delta.finish:
                         record_output(span, delta)
                     yield delta
@@ -280,9 +277,7 @@ class ModelHost:
             BemError: The adapter cannot be served.
         """
         valid_adapter_name(name)
-        loaded = await self._folder.load(self._llm_engine(), name)
-        RESIDENT.labels(loaded.name, loaded.version[:VERSION_CHARS]).set(1)
-        return loaded
+        return await self._folder.load(self._llm_engine(), name)
 
     async def unload_adapter(self, name: str) -> None:
         """Unload an adapter; running requests finish with it.
@@ -292,16 +287,13 @@ class ModelHost:
             InvalidRequestError: ``name`` is no adapter name.
         """
         valid_adapter_name(name)
-        adapter = self._engine.adapter(name)
-        version = adapter.version if adapter else ""
         await asyncio.wrap_future(self._llm_engine().unload_adapter(name))
-        RESIDENT.labels(name, version[:VERSION_CHARS]).set(0)
         _LOG.info("adapter unloaded", adapter=name)
 
     async def run_until_closed(self) -> None:
         """Export the engine's metrics until it ends; raise the exception that broke it."""
         engine = self._llm_engine()
-        ENGINE_METRICS.attach(engine)
+        ENGINE_METRICS.attach(engine, self.backbone.name)
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         engine.ended.add_done_callback(lambda _: _call_on_loop(loop, ended.set))
         await ended.wait()

@@ -8,7 +8,7 @@ from bem.composition import CompositionSettings
 from bem.engine import CacheSetting, LLMEngine
 from bem.engine.weight_autotune import select_format
 from bem_fleet.services.router.context_limit import DefaultTokens
-from bem_fleet.services.router.engine_metrics import REJECTED, RESIDENT, SAFETY_ADAPTER, WEIGHTS
+from bem_fleet.services.router.engine_metrics import REJECTED, SAFETY_ADAPTER, WEIGHTS
 from bem_fleet.services.router.model_host import ModelHost
 from bem_fleet.services.router.settings import RouterSettings
 from bem_fleet.serving.adapter_folder import AdapterFolder
@@ -69,11 +69,8 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
     )
     overlay, unsafe = install_safety_adapter(backbone, bank, settings.safety)
     SAFETY_ADAPTER.set(overlay is not None)
-    if overlay:
-        RESIDENT.labels("safety", overlay.version[:12]).set(1)
     folder = AdapterFolder(settings.adapter_folder, _export_rejected)
-    for adapter in folder.load_all(bank):
-        RESIDENT.labels(adapter.name, adapter.version[:12]).set(1)
+    folder.load_all(bank)
     engine = LLMEngine(
         backbone,
         bank,

@@ -20,6 +20,7 @@ from fleet.server import App
 
 _LOG = logs.get("validation")
 HEALTH_INTERVAL_S = 1.0
+GATES_INTERVAL_S = 5.0
 
 
 async def build(settings: ValidationSettings, app: App) -> None:
@@ -40,6 +41,7 @@ async def build(settings: ValidationSettings, app: App) -> None:
     for resource in (ledger, observations, probes, pool):
         app.on_stop(resource.close)
     app.spawn(_follow_redis_health(app, ledger))
+    app.spawn(_watch_gates(claims))
 
 
 async def _follow_redis_health(app: App, ledger: ClaimLedger) -> None:
@@ -58,3 +60,13 @@ async def _follow_redis_health(app: App, ledger: ClaimLedger) -> None:
             await app.set_serving(SERVICE, serving=reachable)
         serving = reachable
         await asyncio.sleep(HEALTH_INTERVAL_S)
+
+
+async def _watch_gates(claims: ClaimService) -> None:
+    """Keep the metric of lost gates current; without Redis it keeps its last values."""
+    while True:
+        try:
+            await claims.watch_gates()
+        except UnavailableError as err:
+            _LOG.info("gates not read", reason=str(err))
+        await asyncio.sleep(GATES_INTERVAL_S)

@@ -26,12 +26,14 @@ class FamilyEntry:
         family: Family; empty outside of all families.
         member: Member; the record id outside of all families, where each claim is its own.
         p: P-value before any correction; 1 for a record that cannot be read.
+        passed: Whether it is a gate's claim that passed when it was recorded.
     """
 
     id: str
     family: str
     member: str
     p: float
+    passed: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ def family_entry(identifier: str, claim: Claim, gates: Collection[str]) -> Famil
         gates: Ids of the catalogue's gates.
     """
     if claim.gate_id in gates:
-        return FamilyEntry(identifier, GATES_FAMILY, claim.gate_id, claim.p)
+        passed = claim.status == "pass"
+        return FamilyEntry(identifier, GATES_FAMILY, claim.gate_id, claim.p, passed)
     if claim.family:
         return FamilyEntry(identifier, claim.family, claim.member, claim.p)
     return FamilyEntry(identifier, "", identifier, claim.p)
@@ -111,6 +114,26 @@ def adjust(
         own = {**p_values, one.member: min(1.0, attempts * one.p)}
         adjusted[one.id] = AdjustedPValue(_correct(family, own)[one.member], len(own), attempts)
     return adjusted
+
+
+def lost_gates(
+    entries: Sequence[FamilyEntry], gates: Collection[str], alpha: float
+) -> frozenset[str]:
+    """Return the gates that have passed once and are not significant now.
+
+    A gate is lost if its newest claim did not pass, or if the adjusted p-value of that claim in
+    today's family exceeds ``alpha``: later attempts and failures of other gates raise it.
+
+    Args:
+        entries: All records, oldest first.
+        gates: Ids of the catalogue's gates.
+        alpha: False discovery rate, between 0 and 1.
+    """
+    claims = [one for one in entries if one.family == GATES_FAMILY and one.member in gates]
+    newest = {one.member: one for one in claims}
+    passed = [newest[name] for name in {one.member for one in claims if one.passed}]
+    adjusted = adjust(entries, passed, gates)
+    return frozenset(one.member for one in passed if not one.passed or adjusted[one.id].p > alpha)
 
 
 def _correct(family: str, p_values: dict[str, float]) -> dict[str, float]:

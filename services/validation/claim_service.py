@@ -17,6 +17,7 @@ from bem_fleet.services.validation.claim_families import (
     FamilyEntry,
     adjust,
     family_entry,
+    lost_gates,
     member_p_values,
 )
 from bem_fleet.services.validation.claim_ledger import ClaimLedger, RecordFault
@@ -41,9 +42,15 @@ from bem_fleet.stats.effects import paired_effect
 from bem_fleet.stats.fdr import CorrectedPValue, benjamini_hochberg
 from fleet import logs
 from fleet.errors import FailedPreconditionError, UnavailableError
+from prometheus_client import Gauge
 
 Evaluate = Callable[[Claim, float], Claim]
 _LOG = logs.get("validation")
+LOST = Gauge(
+    "bem_validation_gates_lost",
+    "1 for a gate that was passed and is not significant now.",
+    ["gate"],
+)
 # A claim recorded by another caller meanwhile makes the evaluation start over; it succeeds for one
 # caller in every round, so this many failures in a row mean that something else is wrong.
 _ATTEMPTS = 64
@@ -168,6 +175,16 @@ class ClaimService:
         recorded = [self._placed(name, claim, adjusted[name]) for name, claim in kept]
         last = ids[:limit][-1] if page else ""
         return recorded, [one for one in faults if one.id in page], last, len(ids) > limit
+
+    async def watch_gates(self) -> None:
+        """Set the metric of each gate to whether it has lost its significance.
+
+        Raises:
+            UnavailableError: Redis does not respond.
+        """
+        lost = lost_gates(await self._ledger.entries(), self.catalogue.gates, self._alpha)
+        for gate in self.catalogue.gates:
+            LOST.labels(gate).set(gate in lost)
 
     def _compare(self, request: Comparison, digest: str) -> Claim:
         ((metric, scores),) = request.scores.items()

@@ -11,7 +11,11 @@ from functools import cache
 from typing import Any
 
 import yaml
+from bem_fleet.cli.local.monitoring import prometheus_configuration
+from bem_fleet.cli.local.plan import Plan
 from bem_fleet.descriptors import load_descriptors
+from bem_fleet.serving import vllm_metrics
+from bem_fleet.serving.vllm_metrics import LORA_INFO
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.charts.rendering import CHART, ROOT, VALUE_SETS, objects, render
@@ -19,6 +23,9 @@ from tools import chart_values, dashboards
 from tools.docs_tables import declared_metrics
 
 _QUERIED = re.compile(r"\bbem_[a-z0-9_]+")
+_METRIC = re.compile(r"(?<![\w:\"])(?:\w+:)?(?:bem|vllm:|process|engine)\w+(?::\w+)?")
+# Of prometheus_client, on every page.
+_PROCESS_METRICS = {"process_resident_memory_bytes"}
 _COMPARED = re.compile(r"(?:min|max) by \([^)]*\) \((bem_\w+)\) (==|<|>) ([\d. *]+)")
 _COMPARISONS = {"==": operator.eq, "<": operator.lt, ">": operator.gt}
 FLEET = ROOT / "libs" / "fleet"
@@ -35,10 +42,19 @@ def exported() -> frozenset[str]:
     return frozenset(found)
 
 
-def alert_rules() -> list[dict[str, Any]]:
-    """Return the chart's alerting rules."""
+def rules(kind: str) -> list[dict[str, Any]]:
+    """Return the chart's rules of a kind, ``alert`` or ``record``."""
     group = yaml.safe_load((CHART / "rules" / "fleet.yaml").read_text())["groups"][0]
-    return list(group["rules"])
+    return [rule for rule in group["rules"] if kind in rule]
+
+
+def engine_series() -> set[str]:
+    """Return the series under vLLM's names."""
+    metrics = [name for name, *_ in (*vllm_metrics.GAUGES, *vllm_metrics.COUNTERS)]
+    histograms = [
+        f"{name}{part}" for name, *_ in vllm_metrics.HISTOGRAMS for part in _SERIES["histogram"]
+    ]
+    return {*metrics, *histograms}
 
 
 def expressions(node: Any) -> Iterator[str]:
@@ -69,17 +85,62 @@ def test_panels_query_exported_metrics() -> None:
 
 
 def test_alerts_query_exported_metrics() -> None:
-    """Each alert queries metrics of the code and says what to do."""
-    for rule in alert_rules():
-        names = set(_QUERIED.findall(rule["expr"]))
+    """Each rule queries metrics of the code or what a rule before it records."""
+    known = {*exported(), *engine_series(), *_PROCESS_METRICS}
+    for rule in rules("record"):
+        names = set(_METRIC.findall(rule["expr"]))
         assert names
-        assert names <= exported(), rule["alert"]
-        assert {"summary", "description"} <= set(rule["annotations"])
+        assert names <= known, rule["record"]
+        known.add(rule["record"])
+    for rule in rules("alert"):
+        names = set(_METRIC.findall(rule["expr"]))
+        assert names
+        assert names <= known, rule["alert"]
+
+
+def test_every_recording_has_a_reader() -> None:
+    """What is recorded is used by an alert, or by a recording that is."""
+    read = {
+        name
+        for rule in (*rules("record"), *rules("alert"))
+        for name in _METRIC.findall(rule["expr"])
+    }
+
+    assert {rule["record"] for rule in rules("record")} <= read
+
+
+def test_each_alert_has_a_section_in_the_runbook() -> None:
+    """The link of each alert leads to a heading of its name, and each heading is of an alert."""
+    runbook = (ROOT / chart_values.RUNBOOKS).read_text()
+    sections = set(re.findall(r"^### (Bem\w+)$", runbook, re.MULTILINE))
+    for rule in rules("alert"):
+        name, annotations = rule["alert"], rule["annotations"]
+        assert annotations["runbook_url"] == f"{chart_values.RUNBOOKS}#{name.lower()}"
+        assert annotations["summary"].endswith(".")
+        assert annotations["description"].endswith(".")
+
+    assert sections == {rule["alert"] for rule in rules("alert")}
+
+
+def test_the_chart_links_to_the_runbook_of_the_values() -> None:
+    """An installation names its own page; the sections are the same."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+    rendered = render(
+        values, "monitoring.rules.enabled=true", "monitoring.rules.runbooks=wiki/fleet"
+    )
+    (found,) = (each for each in objects(rendered) if each["kind"] == "PrometheusRule")
+    links = {
+        rule["annotations"]["runbook_url"]
+        for rule in found["spec"]["groups"][0]["rules"]
+        if "alert" in rule
+    }
+
+    assert links == {f"wiki/fleet#{rule['alert'].lower()}" for rule in rules("alert")}
 
 
 def test_no_alert_fires_by_an_initial_value() -> None:
     """A process that has imported a metric and never set it fires none of the alerts."""
-    compared = [match for rule in alert_rules() if (match := _COMPARED.fullmatch(rule["expr"]))]
+    compared = [match for rule in rules("alert") if (match := _COMPARED.fullmatch(rule["expr"]))]
     initial = initial_values()
 
     assert len(compared) > 3
@@ -120,6 +181,27 @@ def test_autoscaler_follows_an_exported_metric() -> None:
         rendered = render(values, f"services.{name}.autoscaling.enabled=true")
         assert f"bem_{name}_requests_waiting" in rendered
         assert f"bem_{name}_requests_waiting" in exported()
+
+
+def test_no_prometheus_keeps_sets_of_adapters() -> None:
+    """On one machine and in a cluster, the metric whose labels have no bound is dropped."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+    monitors = [
+        each
+        for each in objects(render(values, "monitoring.monitors.enabled=true"))
+        if each["kind"] == "PodMonitor"
+    ]
+    dropped = {
+        one["regex"]
+        for each in monitors
+        for endpoint in each["spec"]["podMetricsEndpoints"]
+        if endpoint["path"] == "/upstream/metrics"
+        for one in endpoint["metricRelabelings"]
+    }
+    (job,) = prometheus_configuration(Plan())["scrape_configs"]
+
+    assert dropped == {LORA_INFO}
+    assert {one["regex"] for one in job["metric_relabel_configs"]} == {LORA_INFO}
 
 
 def test_generated_files_are_up_to_date() -> None:

@@ -11,7 +11,8 @@ import pytest
 from tests.cluster import kubernetes_cli
 from tests.cluster.canary_adapters import write_canary_adapters
 from tests.cluster.kubernetes_cli import CLUSTER_TOOL, ROOT, CommandError, Release, run
-from tests.cluster.prometheus import Prometheus, run_prometheus
+from tests.cluster.prometheus import run_prometheus
+from tests.support.prometheus import Prometheus
 from tests.support.requirements import unavailable
 from tests.support.stages import sort_by_stage
 

@@ -5,59 +5,16 @@ the labels and ports of the chart's ServiceMonitors and PodMonitors, and written
 """
 
 import json
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-import yaml
-from fleet.testing import free_port
-
 from tests.charts.rendering import CHART, objects, render
 from tests.cluster.kubernetes_cli import CLUSTER_TOOL, CommandError, Release, run
-
-
-class Prometheus:
-    """HTTP API client of a running Prometheus.
-
-    Args:
-        address: Address of the server, ``host:port``.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._client = httpx.Client(base_url=f"http://{address}/api/v1", timeout=30)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
-
-    def ready(self) -> bool:
-        """Return whether the server answers."""
-        try:
-            return self._client.get("/status/runtimeinfo").is_success
-        except httpx.TransportError:
-            return False
-
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the series of an instant query.
-
-        Raises:
-            httpx.HTTPStatusError: The query is invalid.
-        """
-        response = self._client.get("/query", params={"query": expression})
-        response.raise_for_status()
-        series: list[dict[str, Any]] = response.json()["data"]["result"]
-        return series
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerting rules with state and health."""
-        groups = self._client.get("/rules").json()["data"]["groups"]
-        return [rule for group in groups for rule in group["rules"]]
+from tests.support.prometheus import Prometheus, prometheus_server
 
 
 @dataclass(frozen=True)
@@ -69,12 +26,14 @@ class ScrapeJob:
         labels: Labels that select the pods.
         port: Name of the container port.
         path: Path of the metrics page.
+        process: Label ``process`` of its series.
     """
 
     name: str
     labels: dict[str, str]
     port: str
     path: str
+    process: str
 
     def config(self, targets: Path) -> dict[str, Any]:
         """Return the job's entry of ``scrape_configs``."""
@@ -99,6 +58,7 @@ class ScrapeJob:
                 "labels": {
                     "namespace": pod["metadata"]["namespace"],
                     "pod": pod["metadata"]["name"],
+                    "process": self.process,
                 },
             }
             for pod in pods
@@ -121,6 +81,7 @@ def scrape_jobs() -> list[ScrapeJob]:
             monitor["spec"]["selector"]["matchLabels"],
             endpoint["port"],
             endpoint["path"],
+            endpoint["relabelings"][0]["replacement"],
         )
         for monitor in rendered
         if monitor["kind"].endswith("Monitor")
@@ -159,33 +120,16 @@ def run_prometheus(release: Release, folder: Path) -> Iterator[Prometheus]:
     """Run Prometheus with the chart's rules until the block ends."""
     binary = Path(run(CLUSTER_TOOL, "prometheus", timeout_s=300).strip()) / "prometheus"
     jobs = scrape_jobs()
-    config = {
+    configuration = {
         "global": {"evaluation_interval": "3s"},
         "rule_files": [str(CHART / "rules" / "*.yaml")],
         "scrape_configs": [job.config(folder) for job in jobs],
     }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
-    command = [
-        str(binary),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address={address}",
-    ]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    server, limit = Prometheus(address), time.monotonic() + 60
-    try:
-        while not server.ready():
-            if process.poll() is not None or time.monotonic() > limit:
-                raise CommandError((folder / "prometheus.log").read_text()[-2000:])
-            time.sleep(0.2)  # another program: there is no event to wait for
-        with target_discovery(release, jobs, folder):
-            yield server
-    finally:
-        server.close()
-        process.terminate()
-        process.wait()
+    with (
+        prometheus_server(str(binary), folder, configuration) as server,
+        target_discovery(release, jobs, folder),
+    ):
+        yield server
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:

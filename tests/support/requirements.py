@@ -19,6 +19,8 @@ SOURCES = {
     "helm": "make clients",
     "kube-apiserver": "make control-plane",
     "kubectl": "make clients",
+    "prometheus": "make prometheus",
+    "promtool": "make prometheus",
 }
 
 

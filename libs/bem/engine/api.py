@@ -1,5 +1,6 @@
 """Request and response types: sampling settings, generation requests, output deltas."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -279,12 +280,14 @@ class RequestHandle:
         on_output: Receiver of the output deltas.
 
     Attributes:
+        arrived_at: Value of ``time.monotonic()`` when the request was accepted.
         cancelled: Whether the caller has cancelled the request.
     """
 
     def __init__(self, request: GenerationRequest, on_output: OutputCallback) -> None:
         self.request = request
         self.on_output = on_output
+        self.arrived_at = time.monotonic()
         self.cancelled = False
 
     def cancel(self) -> None:

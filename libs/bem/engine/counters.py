@@ -1,6 +1,8 @@
 """Counters of the engine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from bem.engine.latencies import Latencies
 
 
 @dataclass
@@ -23,6 +25,7 @@ class EngineCounters:
         page_ins: Adapters copied into a slot of the adapter bank.
         composed: Requests admitted with two or more adapters at once.
         scaled_codes: Codes of compositions that the trust region scaled at some site.
+        latencies: Latencies of requests and tokens.
     """
 
     running: int = 0
@@ -39,3 +42,4 @@ class EngineCounters:
     page_ins: int = 0
     composed: int = 0
     scaled_codes: int = 0
+    latencies: Latencies = field(default_factory=Latencies)

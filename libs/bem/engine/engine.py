@@ -22,9 +22,11 @@ from bem.backbone import Backbone
 from bem.composition import CompositionSettings
 from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
 from bem.engine.cache_compression import CacheSetting
+from bem.engine.context_limit import context_limit
 from bem.engine.counters import EngineCounters
 from bem.engine.decoder import probe_one_token
 from bem.engine.engine_core import EngineCore, report_failure
+from bem.engine.engine_load import EngineLoad, adapters_of
 from bem.engine.grammar import OutputForm
 from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
@@ -97,7 +99,7 @@ class LLMEngine:
     ) -> None:
         self.backbone, self.safety = backbone, safety
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
-        self.context_tokens = _context_tokens(backbone, context_tokens, kv_tokens)
+        self.context_tokens = context_limit(backbone, context_tokens, kv_tokens)
         self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
@@ -129,6 +131,19 @@ class LLMEngine:
     def kv_tokens(self) -> int:
         """Positions of the KV cache that running requests hold now."""
         return self.core.kv_budget.granted
+
+    @property
+    def load(self) -> EngineLoad:
+        """What running and waiting requests use now."""
+        with self._changed:
+            waiting = [one.request for one in self._waiting]
+        running = [one.handle.request for one in tuple(self.core.scheduler.running)]
+        return EngineLoad(
+            self.kv_tokens / self.core.kv_capacity_tokens,
+            self._bank.pageable_slots if self._bank else 0,
+            adapters_of(running),
+            adapters_of(waiting),
+        )
 
     def start(self) -> None:
         """Verify the model with a forward pass of one token, then start the thread."""
@@ -376,9 +391,3 @@ class LLMEngine:
         slots = max(1, len(scheduler.running) + scheduler.free_slots)
         batches = (len(self._waiting) + 1) / slots
         return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))
-
-
-def _context_tokens(backbone: Backbone, wanted: int | None, kv_tokens: int | None) -> int:
-    """Return the context: what is wanted, or the model's own; at most what memory holds."""
-    limits = (wanted, kv_tokens, backbone.context_tokens)
-    return min(limit for limit in limits if limit is not None)

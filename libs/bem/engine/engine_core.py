@@ -126,6 +126,12 @@ class EngineCore:
         )
 
     @property
+    def kv_capacity_tokens(self) -> int:
+        """Positions of the KV cache that running sequences can hold together."""
+        all_slots = self.kv_cache.keys.shape[1] * self.context_tokens
+        return min(self.kv_budget.tokens or all_slots, all_slots)
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of the keys and values that running sequences store now."""
         positions = sum(one.stored_tokens for one in self.scheduler.running)

@@ -49,7 +49,7 @@ class KVBudget:
 
     def grow(self, owner: Hashable, positions: int) -> bool:
         """Return whether a sequence may hold this many positions now."""
-        if self.tokens is None or positions <= (held := self._held[owner]):
+        if positions <= (held := self._held[owner]):
             return True
         self._held[owner] = min(self._most[owner], _blocks(positions))
         if self._is_safe():

@@ -18,7 +18,7 @@ class OutputProcessor:
     Args:
         backbone: Model whose tokenizer and end tokens are used.
         context_tokens: Limit of prompt and output together.
-        counters: Receives the number of generated tokens.
+        counters: Receives the number of generated tokens and the latencies.
 
     Attributes:
         grammars: Compiles the forms of outputs.
@@ -59,8 +59,12 @@ class OutputProcessor:
         token = stream.sample_next(
             logits, context_left=sequence.computed_tokens < self._context_tokens
         )
-        self._counters.generated_tokens += stream.generated_tokens - before
+        if stream.generated_tokens > before:
+            self._counters.generated_tokens += 1
+            self._counters.latencies.observe_token(sequence.times)
         if token is None:
+            if stream.finish:
+                self._counters.latencies.observe_end(sequence.times, stream.finish)
             return True
         sequence.token_ids.append(token)
         sequence.next_token = token

@@ -23,6 +23,7 @@ class OutputStream:
         mask: Tokens that the form of the output allows; None for any text.
 
     Attributes:
+        finish: Finish reason of an ended request; None before its end.
         generated_tokens: Tokens generated so far, without the end token.
         cached_tokens: Prompt tokens whose keys and values came from the prefix cache.
         prompt_state: ``[F]`` mean state of the prompt for the next delta, or None.
@@ -50,6 +51,7 @@ class OutputStream:
         self._echo = request.echo or ""
         self._echo_logprobs: list[TokenLogprob] = []
         self._pending_logprobs: list[tuple[int, TokenLogprob]] = []
+        self.finish: FinishReason | None = None
         self.generated_tokens = 0
         self.cached_tokens = 0
         self.prompt_state: Tensor | None = None
@@ -111,6 +113,7 @@ class OutputStream:
         self._echo_logprobs += [self._token_logprob(one) for one in tokens]
 
     def _finish(self, text: str, reason: FinishReason) -> None:
+        self.finish = reason
         self._emit(text + self._detokenizer.finish(), reason)
 
     def _emit(self, text: str, finish: FinishReason | None) -> None:

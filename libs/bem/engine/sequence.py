@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule, CodeSpan
 from bem.engine.api import RequestHandle
+from bem.engine.latencies import RequestTimes
 from bem.engine.output_stream import OutputStream
 from bem.engine.prefix_cache import BlockKeys
 
@@ -36,6 +37,7 @@ class Sequence:
             the upper half.
         reused_tokens: Prompt tokens whose keys and values came from the prefix cache.
         evicted_tokens: Positions that a cache policy has evicted from the slot.
+        times: Moments of the request, for its latencies.
         decoded_in: Number of the last decode step that computed it; 0 before the first.
     """
 
@@ -57,6 +59,7 @@ class Sequence:
         self.output = output
         self.schedule = AdapterSchedule(segments, lower_states[1])
         self.admitted_at = time.monotonic()
+        self.times = RequestTimes(handle.arrived_at)
         self.token_ids = list(handle.request.prompt_ids)
         self.prompt_tokens = len(self.token_ids)
         self.next_token = 0

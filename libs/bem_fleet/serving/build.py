@@ -11,6 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from bem_fleet.serving.engine_host import EngineHost, HostHolder, load_host
 from bem_fleet.serving.settings import EngineSettings
+from bem_fleet.serving.vllm_metrics import ENGINE_METRICS
 
 
 async def build_mission(
@@ -44,6 +45,7 @@ async def build_mission(
     async def become_ready() -> None:
         host = await asyncio.to_thread(load_host, settings, prepare)
         holder.host = host
+        ENGINE_METRICS.attach(host.engine, host.backbone.name)
         on_loaded(host)
         app.on_stop(host.close)
         for each in names:

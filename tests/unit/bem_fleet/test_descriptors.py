@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 from bem_fleet.checkout import ROOT
+from bem_fleet.described_monitoring import Panel
 from bem_fleet.descriptors import (
     Descriptor,
     DescriptorError,
-    Panel,
     expand,
     load_descriptors,
     missions,

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from bem_fleet.described_monitoring import Recording
 from bem_fleet.descriptors import Descriptor, load_descriptors
 
 from tools.chart_values import BEGIN, END, rules, service_block, services_block, with_block
@@ -57,12 +58,23 @@ def test_blocks_are_yaml_without_the_sidecar() -> None:
 
 
 def test_alert_becomes_a_rule() -> None:
-    """Severity is a label, summary and description are annotations."""
+    """Severity is a label; summary, description and the link to the runbook are annotations."""
     (rule,) = yaml.safe_load(rules((SIXTH,)))["groups"][0]["rules"]
 
     assert rule["labels"] == {"severity": "warning"}
-    assert set(rule["annotations"]) == {"summary", "description"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
     assert "for" not in rule
+
+
+def test_recordings_come_before_alerts() -> None:
+    """An alert of one service may read what another records in the same evaluation."""
+    recording = Recording(record="namespace:bem_x:rate5m", expr="rate(bem_x_total[5m])")
+    recorder = SIXTH.model_copy(update={"name": "seventh", "recordings": (recording,)})
+    first, *others = yaml.safe_load(rules((SIXTH, recorder)))["groups"][0]["rules"]
+
+    assert first == {"record": "namespace:bem_x:rate5m", "expr": "rate(bem_x_total[5m])"}
+    assert all("alert" in one for one in others)
 
 
 def test_missing_marker_is_named() -> None:

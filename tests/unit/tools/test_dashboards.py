@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from bem_fleet.descriptors import Descriptor, DescriptorError, Panel
+from bem_fleet.described_monitoring import Panel
+from bem_fleet.descriptors import Descriptor, DescriptorError
 
 from tools.dashboards import build, collect
 

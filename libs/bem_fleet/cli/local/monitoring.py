@@ -14,8 +14,9 @@ ADDRESS = "127.0.0.1:9090"
 """Default listen address, which the gateway's dashboard page asks for alerts."""
 
 _RULES = ROOT / "charts" / "rules"
-_CLUSTER_TOOL = "k8s/local-cluster/cluster"
 _INTERVAL = "5s"
+# Labels are sets of adapters, which endpoint pickers read from the page; each would be a series.
+_UNBOUNDED = "vllm:lora_requests_info"
 
 
 class PrometheusMissingError(RuntimeError):
@@ -35,6 +36,9 @@ def prometheus_configuration(plan: Plan) -> dict[str, Any]:
             {
                 "job_name": "bem-fleet",
                 "file_sd_configs": [{"files": [str(plan.run / SCRAPE_TARGETS)]}],
+                "metric_relabel_configs": [
+                    {"source_labels": ["__name__"], "regex": _UNBOUNDED, "action": "drop"}
+                ],
             }
         ],
     }
@@ -51,8 +55,8 @@ def find_prometheus() -> str:
         if path and os.access(path, os.X_OK):
             return str(path)
     raise PrometheusMissingError(
-        f"prometheus: not found on PATH; run `{_CLUSTER_TOOL} prometheus`, which fetches Debian's "
-        "package without installing it, or `apt-get install prometheus`"
+        "prometheus: not found on PATH; run `make prometheus`, which fetches Debian's package "
+        "without installing it, or `apt-get install prometheus`"
     )
 
 

@@ -199,12 +199,22 @@ class Plan:
         return pages
 
     def scrape_targets(self) -> list[dict[str, Any]]:
-        """Return every metrics page in the format of Prometheus' file-based discovery."""
+        """Return every metrics page in the format of Prometheus' file-based discovery.
+
+        The pages of a mission and its sidecar have one address; the label ``process`` keeps the
+        series that both export apart.
+        """
+        names = {page: name for name, page in self.metrics_pages.items()}
         targets = []
         for program in self.programs():
             for page in program.metrics:
                 address, _, path = page.partition("/")
-                labels = {"__metrics_path__": f"/{path}", "namespace": "local", "pod": program.name}
+                labels = {
+                    "__metrics_path__": f"/{path}",
+                    "namespace": "local",
+                    "pod": program.name,
+                    "process": names.get(page, program.name),
+                }
                 targets.append({"targets": [address], "labels": labels})
         return targets
 

@@ -30,11 +30,13 @@ def test_positions_in_a_held_block_need_no_grant() -> None:
 
 
 def test_without_a_bound_everything_is_granted() -> None:
-    """None bounds nothing."""
+    """None bounds nothing, and what sequences hold is counted all the same."""
     budget = KVBudget(None)
 
     assert all(budget.admit(owner, 10_000, 100_000) for owner in range(50))
+    held = budget.granted
     assert budget.grow(0, 100_000)
+    assert budget.granted > held
 
 
 @settings(deadline=None)

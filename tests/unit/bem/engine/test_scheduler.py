@@ -150,7 +150,7 @@ def test_cancelled_requests_give_their_places_back_at_once(folder: Path) -> None
     assert all(reader.arrived.qsize() for reader in readers)
 
 
-def scheduler_of(*, slots: int = 4, budget: int = 64) -> Scheduler:
+def scheduler_of(*, slots: int = 4, budget: int = 64, held: KVBudget | None = None) -> Scheduler:
     """A scheduler without prefix cache."""
     return Scheduler(
         slots=slots,
@@ -158,7 +158,7 @@ def scheduler_of(*, slots: int = 4, budget: int = 64) -> Scheduler:
         decode_chunk_tokens=budget,
         load_cached_blocks=lambda _: None,
         caches_blocks=False,
-        budget=KVBudget(None),
+        budget=held or KVBudget(None),
     )
 
 
@@ -174,10 +174,12 @@ def compute(batch: PrefillBatch) -> list[tuple[int, int, int, bool]]:
 
 def test_the_worked_example_of_the_module_holds() -> None:
     """Turns alternate between the oldest prompt and the one with the fewest tokens left."""
-    scheduler = scheduler_of()
+    held = KVBudget(None)
+    scheduler = scheduler_of(held=held)
     decoding, a, b = (make_sequence(n, slot=slot) for slot, n in enumerate((1, 2048, 30)))
     decoding.lower_computed_tokens = decoding.computed_tokens = 1
     for sequence in (decoding, a, b):
+        assert held.admit(sequence.handle, sequence.prompt_tokens, 4096)
         scheduler.add(sequence)
     steps = [[compute(batch) for batch in scheduler.prefill_batches()] for _ in range(4)]
 

@@ -5,6 +5,7 @@ from bem_fleet.services.validation.claim_families import (
     FamilyEntry,
     adjust,
     family_entry,
+    lost_gates,
     member_p_values,
 )
 from bem_fleet.services.validation.claims import GATES_FAMILY, Claim
@@ -87,3 +88,47 @@ def test_old_records_are_placed_by_their_gate() -> None:
 
     assert (gate.family, gate.member) == (GATES_FAMILY, GATES[0])
     assert (other.family, other.member) == ("", "2-0")
+
+
+def gate_entry(order: int, gate: str, p: float, *, passed: bool) -> FamilyEntry:
+    """Return a record of a gate."""
+    return FamilyEntry(f"{order}-0", GATES_FAMILY, gate, p, passed)
+
+
+@pytest.mark.parametrize(
+    ("records", "lost"),
+    [
+        ([(0.001, True)], False),
+        ([(0.9, False)], False),  # it never passed
+        ([(0.001, True), (0.9, False)], True),  # its newest claim failed
+        ([(0.001, True), (0.9, False), (0.001, True)], False),  # it passed again
+        ([(0.009, True), (0.9, True)], True),  # not significant by today's family
+    ],
+)
+def test_a_gate_is_lost_if_it_passed_and_is_not_significant_now(
+    records: list[tuple[float, bool]], lost: bool
+) -> None:
+    """The newest claim counts, by its verdict and by its adjusted p-value of today."""
+    claims = [gate_entry(i, GATES[0], p, passed=ok) for i, (p, ok) in enumerate(records)]
+
+    assert lost_gates(claims, GATES, 0.05) == ({GATES[0]} if lost else set())
+
+
+def test_attempts_raise_the_p_value_of_a_passed_gate() -> None:
+    """A gate that is claimed again and again pays for every attempt until it is lost."""
+    once = [gate_entry(0, GATES[0], 0.005, passed=True)]
+    often = [gate_entry(i, GATES[0], 0.005, passed=True) for i in range(4)]
+
+    assert not lost_gates(once, GATES, 0.05)
+    assert lost_gates(often, GATES, 0.05) == {GATES[0]}
+
+
+def test_claims_outside_of_the_gates_lose_none() -> None:
+    """Other families and gates that the catalogue has no more are no gates."""
+    others = [
+        FamilyEntry("1-0", "mine", GATES[0], 0.001, passed=True),
+        gate_entry(2, "Z.gone", 0.001, passed=True),
+        gate_entry(3, "Z.gone", 0.9, passed=False),
+    ]
+
+    assert not lost_gates(others, GATES, 0.05)

@@ -13,6 +13,7 @@ from bem_fleet.services.validation.claim_service import ClaimService
 from bem_fleet.services.validation.claims import Comparison, GateCheck
 from bem_fleet.services.validation.compute_pool import ComputePool
 from fleet.testing import RedisServer
+from prometheus_client import REGISTRY
 
 from tests.unit.services.validation.test_claims import LINEAGE
 
@@ -94,3 +95,23 @@ async def test_p_values_are_adjusted_with_or_without_the_family(service: ClaimSe
     assert set(both) == {"a", recorded.id}
     assert {name: one.p for name, one in gates.items()} == dict.fromkeys(service.catalogue.gates, 1)
     assert (await service.claims("", 10))[0][0].family == 1
+
+
+async def test_a_lost_gate_is_a_metric(service: ClaimService) -> None:
+    """Each gate of the catalogue has a series, which is 1 once its newest claim fails."""
+    rule = replace(service.catalogue.gates["A.em_f1"].rule, min_items=100, min_seeds=3, unit="item")
+    lost = []
+    for key, gain in (("good", 0.2), ("bad", -0.2)):
+        measured = {name: scores(gain) for name in rule.metrics}
+        await service.gate(GateCheck(key, LINEAGE, measured, rule))
+        await service.watch_gates()
+        lost.append(REGISTRY.get_sample_value("bem_validation_gates_lost", {"gate": rule.id}))
+    series = {
+        sample.labels["gate"]
+        for family in REGISTRY.collect()
+        if family.name == "bem_validation_gates_lost"
+        for sample in family.samples
+    }
+
+    assert lost == [0, 1]
+    assert series == set(service.catalogue.gates)

@@ -36,6 +36,7 @@ def test_configuration_scrapes_the_fleet_and_loads_the_charts_rules(tmp_path: Pa
 
     assert job["file_sd_configs"] == [{"files": [str(tmp_path / SCRAPE_TARGETS)]}]
     assert list(Path(rules).parent.glob(Path(rules).name))
+    assert [one["action"] for one in job["metric_relabel_configs"]] == ["drop"]
 
 
 def test_command_names_the_written_configuration(tmp_path: Path, executable: Path) -> None:
@@ -58,10 +59,10 @@ def test_missing_prometheus_says_how_to_get_it(
     monkeypatch.setenv("BEM_CLUSTER_HOME", str(tmp_path / "none"))
     (tmp_path / SCRAPE_TARGETS).write_text("[]")
 
-    with pytest.raises(PrometheusMissingError, match="cluster prometheus"):
+    with pytest.raises(PrometheusMissingError, match="make prometheus"):
         find_prometheus()
     assert run_monitoring(Plan(run=tmp_path)) == 1
-    assert "cluster prometheus" in capsys.readouterr().out
+    assert "make prometheus" in capsys.readouterr().out
 
 
 def test_fetched_prometheus_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

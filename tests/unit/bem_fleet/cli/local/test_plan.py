@@ -58,6 +58,9 @@ def test_every_metrics_page_is_a_scrape_target(tmp_path: Path) -> None:
         *((name, "/metrics") for name in (*sidecars, *helpers, *controls)),
         *((name, "/upstream/metrics") for name in sidecars),
     }
+    processes = [one["labels"]["process"] for one in targets]
+    assert len(set(processes)) == len(targets)
+    assert {"router", "router-sidecar", "gateway"} <= set(processes)
     assert len({one["targets"][0] for one in targets}) == len(sidecars) + len(helpers) + len(
         controls
     )
