@@ -109,7 +109,7 @@ def test_services_of_missions_select_stable_pods(rendered: list[dict[str, Any]])
 
 
 def test_orchestrator_has_least_privilege() -> None:
-    """No wildcard, no secrets; outside its namespace it reads nodes and pods and writes nothing."""
+    """No wildcard; it reads two Secrets by name; outside its namespace it reads nodes and pods."""
     values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
     roles = [e for e in objects(render(values)) if e["kind"] in {"Role", "ClusterRole"}]
     assert roles
@@ -117,7 +117,9 @@ def test_orchestrator_has_least_privilege() -> None:
     for role in roles:
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
-            assert "secrets" not in rule["resources"]
+            if "secrets" in rule["resources"]:
+                assert set(rule["resourceNames"]) == {"bem-fleet-keys", "bem-fleet-redis"}
+                assert set(rule["verbs"]) == {"get", "list", "watch"}
             if role["kind"] == "ClusterRole":
                 assert set(rule["verbs"]) == {"get", "list", "watch"}
 
