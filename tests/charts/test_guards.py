@@ -111,6 +111,47 @@ def test_names_that_yaml_reads_otherwise(name: str, namespace: str, full: str) -
     assert f'"app.kubernetes.io/instance": "{name}"' in text
 
 
+def test_the_longest_release_name_fits() -> None:
+    """Helm allows 53 characters; names of Services, labels and revisions have their own limits."""
+    found = rendered("a" * 53, "n" * 63)
+    limits = {"Service": 63, "Job": 63, "StatefulSet": 52}
+    for one in found:
+        assert len(one["metadata"]["name"]) <= limits.get(one["kind"], 253), one["metadata"]
+        for value in one["metadata"].get("labels", {}).values():
+            assert len(value) <= 63, value
+        if one["kind"] == "Mission":
+            assert len(f"{one['spec']['workload']}-canary") <= 60
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "enabled", "said"),
+    [
+        ("true", "true", "has 61 characters; at most 53"),
+        ("false", "true", ""),
+        ("true", "false", ""),
+    ],
+)
+def test_a_name_that_is_too_long_is_refused(sidecar: str, enabled: str, said: str) -> None:
+    """The API server would refuse the Mission after half of the release is written."""
+    block = "services.summariser-of-german"
+    sets = (f"{block}.sidecar={sidecar}", f"{block}.enabled={enabled}", f"{block}.port=50099")
+    options = [word for one in (*sets, f"{block}.healthService=a.B") for word in ("--set", one)]
+    done = run("template", "a" * 40, str(CHART), "-f", str(SHIPPED), *options)
+
+    assert said in done.stderr
+    assert bool(done.returncode) is bool(said)
+
+
+def test_a_namespace_is_enough() -> None:
+    """Without rights on the cluster nothing outside the namespace is rendered."""
+    sets = ("orchestration.seesNodes=false", "priorityClasses.create=false")
+    found = rendered("fleet", "fleet", *(word for one in sets for word in ("--set", one)))
+    kinds = {one["kind"] for one in found}
+
+    assert not kinds & {"ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+    assert "Role" in kinds
+
+
 def test_two_namespaces_share_no_cluster_scoped_name() -> None:
     """The same release name installs in a second namespace, wherever the dashes fall."""
     kinds = {"PriorityClass", "ClusterRole", "ClusterRoleBinding"}

@@ -237,6 +237,48 @@ def test_network_policies_list_every_caller() -> None:
     assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])
 
 
+def test_network_policies_take_ports_of_any_cluster() -> None:
+    """DNS pods of OpenShift listen at 5353, and the API servers of distributions differ."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+    shown = [
+        {
+            e["metadata"]["name"].removeprefix("bem-fleet-"): [
+                port["port"] for way in e["spec"].get("egress", []) for port in way.get("ports", [])
+            ]
+            for e in objects(render(values, *sets))
+            if e["kind"] == "NetworkPolicy"
+        }
+        for sets in ((), ("networkPolicy.dnsPorts={9}", "networkPolicy.apiServerPorts={8}"))
+    ]
+
+    assert set(shown[0]["default"]) == {53, 5353}
+    assert {443, 6443, 8443, 16443} <= set(shown[0]["orchestrator"])
+    assert shown[1]["default"] == [9, 9]
+    assert 8 in shown[1]["orchestrator"]
+    assert not {443, 6443, 8443, 16443} & set(shown[1]["orchestrator"])
+
+
+def test_pods_of_a_canary_do_not_count_in_the_spread() -> None:
+    """Only pods of the same template are compared, so that a rollout leaves no skew behind."""
+    spreads = [
+        spread
+        for _, pod in pods(objects(render(VALUE_SETS[0])))
+        for spread in pod.get("topologySpreadConstraints", [])
+    ]
+
+    assert spreads
+    assert {tuple(spread["matchLabelKeys"]) for spread in spreads} == {("pod-template-hash",)}
+
+
+def test_every_pod_takes_the_registrys_credentials() -> None:
+    """A private registry needs no second setting for Redis, jobs or tests."""
+    values = next(v for v in VALUE_SETS if v.stem == "shipped-values")
+    found = dict(pods(objects(render(values, "image.pullSecrets[0]=own"))))
+
+    assert {"bem-fleet-redis", "bem-fleet-witness", "bem-fleet-inference-test"} <= set(found)
+    assert all(pod["imagePullSecrets"] == [{"name": "own"}] for pod in found.values())
+
+
 def test_large_numbers_reach_the_pods_unchanged() -> None:
     """A setting of seven digits is not written as a float."""
     shown = render(VALUE_SETS[0], "services.gateway.settings.MAX_BODY_BYTES=2097152")
