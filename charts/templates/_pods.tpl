@@ -77,3 +77,11 @@ affinity: {{- toYaml . | nindent 2 }}
 - {port: {{ . }}}
 {{- end }}
 {{- end }}
+
+{{- /* Labels of pods: (list root component). */ -}}
+{{- define "fleet.podLabels" -}}
+{{ include "fleet.labels" . }}
+{{- with (index . 0).Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

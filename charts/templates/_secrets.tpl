@@ -82,7 +82,7 @@ helm.sh/resource-policy: keep
 backoffLimit: 5
 template:
   metadata:
-    labels: {{- include "fleet.labels" (list . "secrets") | nindent 6 }}
+    labels: {{- include "fleet.podLabels" (list . "secrets") | nindent 6 }}
   spec:
     restartPolicy: OnFailure
     serviceAccountName: {{ $full }}-secrets

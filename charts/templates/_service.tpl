@@ -51,7 +51,7 @@ spec:
     matchLabels: {{- include "fleet.stable" (list $root $name $spec) | nindent 6 }}
   template:
     metadata:
-      labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
+      labels: {{- include "fleet.podLabels" (list $root $name) | nindent 8 }}
         {{- if $spec.sidecar }}
         fleet.bem.dev/mission: {{ $name | quote }}
         fleet.bem.dev/track: stable

@@ -169,7 +169,7 @@ def test_two_namespaces_share_no_cluster_scoped_name() -> None:
 
 
 def test_every_pod_takes_placement_and_a_quota(tmp_path: Path) -> None:
-    """Tolerations, node labels and limits of processors reach every pod of the chart."""
+    """Tolerations, node labels, limits and labels reach every pod of the chart."""
     limits = {"limits": {"cpu": "2"}}
     toleration = {"key": "team", "operator": "Exists"}
     values = {
@@ -179,20 +179,21 @@ def test_every_pod_takes_placement_and_a_quota(tmp_path: Path) -> None:
         "redis": {"resources": limits},
         "auditWitness": {"resources": limits},
         "jobs": {"resources": limits},
+        "podLabels": {"cost-center": "7"},
     }
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump(values))
     found = rendered("fleet", "fleet", "-f", str(path))
-    pods = {
-        one["metadata"]["name"]: one["spec"]
-        if one["kind"] == "Pod"
-        else one["spec"]["template"]["spec"]
+    templates = {
+        one["metadata"]["name"]: one if one["kind"] == "Pod" else one["spec"]["template"]
         for one in found
         if one["kind"] in {"Pod", "Job", "Deployment", "StatefulSet"}
     }
+    pods = {name: template["spec"] for name, template in templates.items()}
 
     assert len(pods) >= 9
     for name, pod in pods.items():
+        assert templates[name]["metadata"]["labels"]["cost-center"] == "7", name
         assert pod["nodeSelector"]["pool"] == "a", name
         assert toleration in pod["tolerations"], name
         for container in [*pod.get("initContainers", []), *pod["containers"]]:

@@ -131,6 +131,8 @@ def test_every_service_has_its_block() -> None:
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),
         ("redis.auth.password=a b", "at '/redis/auth/password'"),
         ("redis.persistence.size=4GB", "at '/redis/persistence/size'"),
+        (r"podLabels.helm\.sh/chart=x", "at '/podLabels/helm.sh~1chart'"),
+        ("networkPolicy.dnsPorts={0}", "at '/networkPolicy/dnsPorts/0'"),
         ("access.anonymousUsers=maybe", "at '/access/anonymousUsers'"),
         ("services.gateway.settings.KEYS_FILE=/tmp/k", "settings.KEYS_FILE of gateway is set"),
         ("image.pullPolicy=Sometimes", "at '/image/pullPolicy'"),
