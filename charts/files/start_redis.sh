@@ -12,6 +12,11 @@ while read -r user allowed; do
     echo "redis.auth.existingSecret: has no password in the key '$user'; add it" >&2
     exit 1
   fi
+  # Clients get it inside a URL, and as it is: a line break at its end belongs to it.
+  if [ -n "$(tr -d "A-Za-z0-9._~!\$&'()*+,;=:@-" <"$passwords/$user" | od -An -c)" ]; then
+    echo "redis.auth.existingSecret: the password in the key '$user' has a character that a URL cannot carry, such as / ? # % or a line break at its end; use letters and digits" >&2
+    exit 1
+  fi
   digest=$(sha256sum <"$passwords/$user")
   echo "user $user on #${digest%% *} resetkeys resetchannels -@all $allowed" >>"$acl"
 done <"$rules"

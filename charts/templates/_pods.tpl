@@ -23,6 +23,8 @@ capabilities: {drop: [ALL]}
   whenUnsatisfiable: ScheduleAnyway
   labelSelector:
     matchLabels: {{- include "fleet.selector" $ | nindent 6 }}
+  # Pods of a canary and of an older template do not count: they go.
+  matchLabelKeys: [pod-template-hash]
 {{- end }}
 {{- end }}
 
@@ -66,5 +68,20 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $own.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* Ports of the API server, as a list of a NetworkPolicy. */ -}}
+{{- define "fleet.apiPorts" -}}
+{{- range .Values.networkPolicy.apiServerPorts }}
+- {port: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{- /* Labels of pods: (list root component). */ -}}
+{{- define "fleet.podLabels" -}}
+{{ include "fleet.labels" . }}
+{{- with (index . 0).Values.podLabels }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}

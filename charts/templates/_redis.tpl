@@ -24,6 +24,9 @@
 {{- $known := lookup "v1" "Secret" .Release.Namespace (include "fleet.redisSecret" .) | default dict -}}
 {{- if not $redis.embedded -}}
 {{- toYaml $redis.external | sha256sum | trunc 16 -}}
+{{- else if and $redis.auth.existingSecret (include "fleet.restartSecrets" . | fromJsonArray) -}}
+{{- /* The orchestrator restarts what reads it: a content that only helm sees would be drift elsewhere. */ -}}
+{{- $redis.auth.existingSecret | sha256sum | trunc 16 -}}
 {{- else if $redis.auth.existingSecret -}}
 {{- list $redis.auth.existingSecret $known.data | toJson | sha256sum | trunc 16 -}}
 {{- else if $redis.auth.password -}}

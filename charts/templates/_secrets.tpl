@@ -82,7 +82,7 @@ helm.sh/resource-policy: keep
 backoffLimit: 5
 template:
   metadata:
-    labels: {{- include "fleet.labels" (list . "secrets") | nindent 6 }}
+    labels: {{- include "fleet.podLabels" (list . "secrets") | nindent 6 }}
   spec:
     restartPolicy: OnFailure
     serviceAccountName: {{ $full }}-secrets
@@ -109,4 +109,33 @@ template:
     volumes:
       - {name: job, configMap: {name: {{ $full }}-secrets}}
       - {name: tmp, emptyDir: {sizeLimit: 16Mi}}
+{{- end }}
+
+{{- /* Names of the Secrets that processes read at their start only, as a JSON list: the orchestrator restarts
+       pods when one of them changes. Keys of clients and certificates are read again by themselves. */ -}}
+{{- define "fleet.restartSecrets" -}}
+{{- $names := list -}}
+{{- if and .Values.orchestration.restartsPods (include "fleet.orchestrated" .) -}}
+{{- /* Values of an older chart, kept by --reuse-values, have not the setting. */ -}}
+{{- if hasKey (include "fleet.spec" (list . "orchestrator") | fromYaml).settings "RESTART_SECRETS" -}}
+{{- $names = append $names (include "fleet.keysSecret" .) -}}
+{{- if .Values.redis.embedded -}}
+{{- $names = append $names (include "fleet.redisSecret" .) -}}
+{{- else if .Values.redis.external.existingSecret -}}
+{{- $names = append $names .Values.redis.external.existingSecret -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $names | uniq | toJson -}}
+{{- end }}
+
+{{- /* Names of the StatefulSets that may be restarted, each before what depends on it, as a JSON list. */ -}}
+{{- define "fleet.restartStatefulSets" -}}
+{{- $names := list -}}
+{{- if include "fleet.restartSecrets" . | fromJsonArray -}}
+{{- range $component := ternary (list "redis" "witness") (list "witness") .Values.redis.embedded -}}
+{{- $names = append $names (printf "%s-%s" (include "fleet.fullname" $) $component) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $names -}}
 {{- end }}

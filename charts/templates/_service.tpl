@@ -37,10 +37,12 @@ metadata:
     {{- end }}
   {{- if include "fleet.isMission" (list $root $spec) }}
   annotations: {fleet.bem.dev/values-image: {{ include "fleet.image" (list $root $spec.image $name) | quote }}}
+  {{- else if not $scaled }}
+  annotations: {fleet.bem.dev/values-replicas: {{ $spec.replicas | toString | quote }}}
   {{- end }}
 spec:
-  {{- if not (or $scaled (include "fleet.isMission" (list $root $spec))) }}
-  replicas: {{ $spec.replicas }}
+  {{- with include "fleet.replicas" . }}
+  replicas: {{ . }}
   {{- end }}
   revisionHistoryLimit: 5
   minReadySeconds: 2
@@ -49,7 +51,7 @@ spec:
     matchLabels: {{- include "fleet.stable" (list $root $name $spec) | nindent 6 }}
   template:
     metadata:
-      labels: {{- include "fleet.labels" (list $root $name) | nindent 8 }}
+      labels: {{- include "fleet.podLabels" (list $root $name) | nindent 8 }}
         {{- if $spec.sidecar }}
         fleet.bem.dev/mission: {{ $name | quote }}
         fleet.bem.dev/track: stable
@@ -75,6 +77,21 @@ spec:
 ---
 {{ include "fleet.autoscaler" (dict "root" $root "name" $name "spec" $spec "full" $full) }}
 {{- end }}
+{{- end }}
+
+{{- /* Number of a Deployment's pods, or nothing where a Mission owns it. What an autoscaler or `kubectl scale`
+       has set stays until the values change: without the live number, turning an autoscaler on would leave
+       one pod for some seconds: (dict "root" "name" "spec"). */ -}}
+{{- define "fleet.replicas" -}}
+{{- if not (include "fleet.isMission" (list .root .spec)) -}}
+{{- $live := lookup "apps/v1" "Deployment" .root.Release.Namespace (printf "%s-%s" (include "fleet.fullname" .root) .name) | default dict -}}
+{{- $values := dig "metadata" "annotations" "fleet.bem.dev/values-replicas" "" $live -}}
+{{- if and $live (or .spec.autoscaling.enabled (eq $values (.spec.replicas | toString))) -}}
+{{- $live.spec.replicas -}}
+{{- else if not .spec.autoscaling.enabled -}}
+{{- .spec.replicas -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{- /* Selector of a service's stable pods, without those of its canary: (list root name spec). */ -}}

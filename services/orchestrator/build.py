@@ -11,6 +11,7 @@ from bem_fleet.services.orchestrator.local.mission_files import MissionFiles
 from bem_fleet.services.orchestrator.local.mission_schema import MissionSchema
 from bem_fleet.services.orchestrator.local.reconciler import LocalReconciler
 from bem_fleet.services.orchestrator.reconciler import Reconciler
+from bem_fleet.services.orchestrator.secret_restarts import SecretRestarts
 from bem_fleet.services.orchestrator.servicer import SERVICE, FleetServicer
 from bem_fleet.services.orchestrator.settings import OrchestratorSettings
 from bem_fleet.services.orchestrator.workloads import deployment_path
@@ -38,12 +39,14 @@ async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
     await _add_servicer(app, servicer)
     app.on_stop(api.close)
     app.on_stop(analysis.close)
-    for informer in view.informers:
+    restarts = SecretRestarts(api, settings)
+    for informer in (*view.informers, *restarts.informers):
         app.spawn(informer.run())
     app.spawn(_serve_when_synced(app, view))
     app.spawn(analysis.run())
     rejections = AdapterRejections(api, view, analysis.mission_stub, analysis.metadata)
     app.spawn(rejections.run(settings.adapters_interval_s, leadership.is_leader))
+    app.spawn(restarts.run(leadership.is_leader))
     app.spawn(
         run_as_leader(
             api,

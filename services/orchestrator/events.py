@@ -1,4 +1,4 @@
-"""Kubernetes Events about missions, as ``kubectl describe`` prints them."""
+"""Kubernetes Events about missions and their workloads, as ``kubectl describe`` prints them."""
 
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -22,7 +22,15 @@ async def record(
 async def record_of(
     api: KubeApi, raw: Object, reason: str, note: str, *, warning: bool = False
 ) -> None:
-    """Write an Event about a Mission object; a failed write is logged and not repeated."""
+    """Write an Event about an object; a failed write is logged and not repeated.
+
+    Args:
+        api: Connection to the API server.
+        raw: The object; without ``kind`` it is a Mission.
+        reason: One word, as ``kubectl describe`` prints it.
+        note: A sentence; cut after 1,000 characters.
+        warning: Whether somebody should look at it.
+    """
     metadata = raw["metadata"]
     name, namespace = metadata["name"], metadata["namespace"]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -38,8 +46,8 @@ async def record_of(
         "type": "Warning" if warning else "Normal",
         "note": note[:1000],
         "regarding": {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": "Mission",
+            "apiVersion": raw.get("apiVersion", f"{GROUP}/{VERSION}"),
+            "kind": raw.get("kind", "Mission"),
             "name": name,
             "namespace": namespace,
             "uid": metadata["uid"],
@@ -50,5 +58,5 @@ async def record_of(
         await api.create(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", event)
     except KubeError as err:
         _LOG.warning(
-            "event not written", mission=f"{namespace}/{name}", reason=reason, why=str(err)[:200]
+            "event not written", object=f"{namespace}/{name}", reason=reason, why=str(err)[:200]
         )

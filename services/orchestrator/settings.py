@@ -58,5 +58,17 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     adapters_interval_s: float = Field(30.0, ge=0.1, le=3600)
     """Interval of asking the missions for adapters that they refuse, in seconds."""
 
+    restart_secrets: tuple[str, ...] = ()
+    """Secrets whose change restarts the pods that read them, as a JSON list; empty: none does."""
+
+    restart_stateful_sets: tuple[str, ...] = ()
+    """StatefulSets that may be restarted too, as a JSON list, each before what depends on it."""
+
+    secret_interval_s: float = Field(30.0, ge=0.1, le=3600)
+    """Interval of comparing workloads with the Secrets, in seconds; changes trigger it too."""
+
+    secret_settle_s: float = Field(10.0, ge=0, le=600)
+    """Seconds without a further change of a Secret after which pods are restarted."""
+
     mission_address: str = "{service}.{namespace}.svc:{port}"
     """Template of a mission's address with the fields service, namespace and port."""

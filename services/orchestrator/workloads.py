@@ -24,6 +24,7 @@ from bem_fleet.services.orchestrator.mission import (
 )
 
 HOST = "kubernetes.io/hostname"
+_REQUIRED_NODES = "requiredDuringSchedulingIgnoredDuringExecution"
 Object = dict[str, Any]
 
 
@@ -102,7 +103,7 @@ def has_placement(deployment: Object, wanted: Object) -> bool:
         return False
     if pod.get("priorityClassName") != wanted_pod.get("priorityClassName"):
         return False
-    if "affinity" in wanted_pod and pod.get("affinity") != wanted_pod["affinity"]:
+    if "affinity" in wanted_pod and _required_nodes(pod) != _required_nodes(wanted_pod):
         return False
     return _gpu_limits(pod) == _gpu_limits(wanted_pod)
 
@@ -122,7 +123,7 @@ def canary_deployment(
     if placed:
         wanted = _gpu_pod_fields(mission, placed, product)
         pod["spec"].setdefault("nodeSelector", {}).update(wanted["nodeSelector"])
-        pod["spec"]["affinity"] = wanted.get("affinity")
+        pod["spec"]["affinity"] = _with_nodes(pod["spec"], wanted.get("affinity") or {})
     labels = {**pod["metadata"].get("labels", {}), TRACK_LABEL: "canary"}
     pod["metadata"]["labels"] = labels
     for container in pod["spec"]["containers"]:
@@ -297,7 +298,25 @@ def _gpu_pod_fields(mission: Mission, placed: PodsByNode, product: str) -> Objec
 def _node_affinity(names: list[str]) -> Object:
     expression = {"key": HOST, "operator": "In", "values": names}
     terms = [{"matchExpressions": [expression]}]
-    return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    return {_REQUIRED_NODES: {"nodeSelectorTerms": terms}}
+
+
+def _with_nodes(pod: Mapping[str, Any], wanted: Mapping[str, Any]) -> Object:
+    """Return a pod's affinity with the required nodes of its placement, or with none."""
+    affinity = dict(pod.get("affinity") or {})
+    nodes = {
+        key: value
+        for key, value in (affinity.pop("nodeAffinity", None) or {}).items()
+        if key != _REQUIRED_NODES
+    } | (wanted.get("nodeAffinity") or {})
+    return affinity | ({"nodeAffinity": nodes} if nodes else {})
+
+
+def _required_nodes(pod: Mapping[str, Any]) -> Object:
+    """Return the required node affinity; other affinities of a pod are the chart's."""
+    nodes = (pod.get("affinity") or {}).get("nodeAffinity") or {}
+    found: Object = nodes.get(_REQUIRED_NODES) or {}
+    return found
 
 
 def _gpu_limits(pod: Mapping[str, Any]) -> dict[str, str]:

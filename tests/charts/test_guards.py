@@ -111,6 +111,47 @@ def test_names_that_yaml_reads_otherwise(name: str, namespace: str, full: str) -
     assert f'"app.kubernetes.io/instance": "{name}"' in text
 
 
+def test_the_longest_release_name_fits() -> None:
+    """Helm allows 53 characters; names of Services, labels and revisions have their own limits."""
+    found = rendered("a" * 53, "n" * 63)
+    limits = {"Service": 63, "Job": 63, "StatefulSet": 52}
+    for one in found:
+        assert len(one["metadata"]["name"]) <= limits.get(one["kind"], 253), one["metadata"]
+        for value in one["metadata"].get("labels", {}).values():
+            assert len(value) <= 63, value
+        if one["kind"] == "Mission":
+            assert len(f"{one['spec']['workload']}-canary") <= 60
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "enabled", "said"),
+    [
+        ("true", "true", "has 61 characters; at most 53"),
+        ("false", "true", ""),
+        ("true", "false", ""),
+    ],
+)
+def test_a_name_that_is_too_long_is_refused(sidecar: str, enabled: str, said: str) -> None:
+    """The API server would refuse the Mission after half of the release is written."""
+    block = "services.summariser-of-german"
+    sets = (f"{block}.sidecar={sidecar}", f"{block}.enabled={enabled}", f"{block}.port=50099")
+    options = [word for one in (*sets, f"{block}.healthService=a.B") for word in ("--set", one)]
+    done = run("template", "a" * 40, str(CHART), "-f", str(SHIPPED), *options)
+
+    assert said in done.stderr
+    assert bool(done.returncode) is bool(said)
+
+
+def test_a_namespace_is_enough() -> None:
+    """Without rights on the cluster nothing outside the namespace is rendered."""
+    sets = ("orchestration.seesNodes=false", "priorityClasses.create=false")
+    found = rendered("fleet", "fleet", *(word for one in sets for word in ("--set", one)))
+    kinds = {one["kind"] for one in found}
+
+    assert not kinds & {"ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+    assert "Role" in kinds
+
+
 def test_two_namespaces_share_no_cluster_scoped_name() -> None:
     """The same release name installs in a second namespace, wherever the dashes fall."""
     kinds = {"PriorityClass", "ClusterRole", "ClusterRoleBinding"}
@@ -128,7 +169,7 @@ def test_two_namespaces_share_no_cluster_scoped_name() -> None:
 
 
 def test_every_pod_takes_placement_and_a_quota(tmp_path: Path) -> None:
-    """Tolerations, node labels and limits of processors reach every pod of the chart."""
+    """Tolerations, node labels, limits and labels reach every pod of the chart."""
     limits = {"limits": {"cpu": "2"}}
     toleration = {"key": "team", "operator": "Exists"}
     values = {
@@ -138,20 +179,21 @@ def test_every_pod_takes_placement_and_a_quota(tmp_path: Path) -> None:
         "redis": {"resources": limits},
         "auditWitness": {"resources": limits},
         "jobs": {"resources": limits},
+        "podLabels": {"cost-center": "7"},
     }
     path = tmp_path / "values.yaml"
     path.write_text(yaml.safe_dump(values))
     found = rendered("fleet", "fleet", "-f", str(path))
-    pods = {
-        one["metadata"]["name"]: one["spec"]
-        if one["kind"] == "Pod"
-        else one["spec"]["template"]["spec"]
+    templates = {
+        one["metadata"]["name"]: one if one["kind"] == "Pod" else one["spec"]["template"]
         for one in found
         if one["kind"] in {"Pod", "Job", "Deployment", "StatefulSet"}
     }
+    pods = {name: template["spec"] for name, template in templates.items()}
 
     assert len(pods) >= 9
     for name, pod in pods.items():
+        assert templates[name]["metadata"]["labels"]["cost-center"] == "7", name
         assert pod["nodeSelector"]["pool"] == "a", name
         assert toleration in pod["tolerations"], name
         for container in [*pod.get("initContainers", []), *pod["containers"]]:

@@ -109,7 +109,7 @@ def test_services_of_missions_select_stable_pods(rendered: list[dict[str, Any]])
 
 
 def test_orchestrator_has_least_privilege() -> None:
-    """No wildcard, no secrets; outside its namespace it reads nodes and pods and writes nothing."""
+    """No wildcard; it reads two Secrets by name; outside its namespace it reads nodes and pods."""
     values = next(v for v in VALUE_SETS if v.stem == "seed-allocation-values")
     roles = [e for e in objects(render(values)) if e["kind"] in {"Role", "ClusterRole"}]
     assert roles
@@ -117,7 +117,9 @@ def test_orchestrator_has_least_privilege() -> None:
     for role in roles:
         for rule in role["rules"]:
             assert "*" not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
-            assert "secrets" not in rule["resources"]
+            if "secrets" in rule["resources"]:
+                assert set(rule["resourceNames"]) == {"bem-fleet-keys", "bem-fleet-redis"}
+                assert set(rule["verbs"]) == {"get", "list", "watch"}
             if role["kind"] == "ClusterRole":
                 assert set(rule["verbs"]) == {"get", "list", "watch"}
 
@@ -233,6 +235,48 @@ def test_network_policies_list_every_caller() -> None:
     }
     assert router[0]["ports"] == [{"port": 50051}]
     assert all("from" in way for way in policies["bem-fleet-redis"]["ingress"])
+
+
+def test_network_policies_take_ports_of_any_cluster() -> None:
+    """DNS pods of OpenShift listen at 5353, and the API servers of distributions differ."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+    shown = [
+        {
+            e["metadata"]["name"].removeprefix("bem-fleet-"): [
+                port["port"] for way in e["spec"].get("egress", []) for port in way.get("ports", [])
+            ]
+            for e in objects(render(values, *sets))
+            if e["kind"] == "NetworkPolicy"
+        }
+        for sets in ((), ("networkPolicy.dnsPorts={9}", "networkPolicy.apiServerPorts={8}"))
+    ]
+
+    assert set(shown[0]["default"]) == {53, 5353}
+    assert {443, 6443, 8443, 16443} <= set(shown[0]["orchestrator"])
+    assert shown[1]["default"] == [9, 9]
+    assert 8 in shown[1]["orchestrator"]
+    assert not {443, 6443, 8443, 16443} & set(shown[1]["orchestrator"])
+
+
+def test_pods_of_a_canary_do_not_count_in_the_spread() -> None:
+    """Only pods of the same template are compared, so that a rollout leaves no skew behind."""
+    spreads = [
+        spread
+        for _, pod in pods(objects(render(VALUE_SETS[0])))
+        for spread in pod.get("topologySpreadConstraints", [])
+    ]
+
+    assert spreads
+    assert {tuple(spread["matchLabelKeys"]) for spread in spreads} == {("pod-template-hash",)}
+
+
+def test_every_pod_takes_the_registrys_credentials() -> None:
+    """A private registry needs no second setting for Redis, jobs or tests."""
+    values = next(v for v in VALUE_SETS if v.stem == "shipped-values")
+    found = dict(pods(objects(render(values, "image.pullSecrets[0]=own"))))
+
+    assert {"bem-fleet-redis", "bem-fleet-witness", "bem-fleet-inference-test"} <= set(found)
+    assert all(pod["imagePullSecrets"] == [{"name": "own"}] for pod in found.values())
 
 
 def test_large_numbers_reach_the_pods_unchanged() -> None:

@@ -225,6 +225,33 @@ def test_missing_password_stops_redis_with_its_name(tmp_path: Path) -> None:
     assert "has no password in the key 'witness'" in error
 
 
+@pytest.mark.parametrize("password", ["a/b", "a?b", "50%", "a b", "word\n", "ä"])
+def test_password_that_a_url_cannot_carry_is_refused(tmp_path: Path, password: str) -> None:
+    """Redis would take it, and every client would be refused with WRONGPASS."""
+    made = RenderedRedis(tmp_path, named(render(CPU)))
+    (tmp_path / "passwords" / "gateway").write_text(password)
+    _, error = made.start().communicate(timeout=30)
+
+    assert "the password in the key 'gateway' has a character that a URL cannot carry" in error
+
+
+def test_password_of_other_tools_is_read_from_a_url(tmp_path: Path) -> None:
+    """Base64 without slashes and the signs of password generators are the same on both sides."""
+    made = RenderedRedis(tmp_path, named(render(CPU)))
+    password = "aZ9-._~!$&'()*+,;=:@=="
+    (tmp_path / "passwords" / "probe").write_text(password)
+    made.passwords["probe"] = password
+    process = made.start()
+    try:
+        assert made.call("probe", "PING") is True
+        url = f"redis://probe:{password}@127.0.0.1:{made.port}/0"
+        with redis.Redis.from_url(url) as client:
+            assert client.ping() is True
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_rules_are_the_descriptors() -> None:
     """The chart's rules and those of one machine are the same text."""
     rules = named(render(CPU))["ConfigMap", "bem-fleet-redis"]["data"]["users"]

@@ -1,6 +1,7 @@
 """Values of the chart: each is explained, in the schema, and a wrong one is refused by name."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,30 @@ def test_schema_and_values_name_the_same_keys() -> None:
     jsonschema.Draft7Validator.check_schema(schema)
     assert set(schema["properties"]) - {"global"} == set(values)
     assert set(service) == set(values["defaults"])
+
+
+def test_every_value_is_read_by_a_template() -> None:
+    """A value that no template names would be set without any effect; open maps are read whole."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    folder = CHART / "templates"
+    text = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    whole = {"resources", "labels", "nodeSelector", "monitoringNamespace", "values"}
+
+    def leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if isinstance(node, dict) and node and not (path and path[-1] in whole):
+            for key, value in node.items():
+                yield from leaves(value, (*path, key))
+        else:
+            yield path
+
+    closed = {key: values[key] for key in values.keys() - {"services", "resourceProfiles"}}
+    unread = {
+        ".".join(path)
+        for path in leaves(closed, ())
+        if not re.search(rf"\.{re.escape(path[-1])}\b", text)
+    }
+
+    assert not unread
 
 
 def test_no_object_takes_unknown_keys() -> None:
@@ -106,6 +131,8 @@ def test_every_service_has_its_block() -> None:
         ("redis.embedded=false", "set redis.external.url or redis.external.existingSecret"),
         ("redis.auth.password=a b", "at '/redis/auth/password'"),
         ("redis.persistence.size=4GB", "at '/redis/persistence/size'"),
+        (r"podLabels.helm\.sh/chart=x", "at '/podLabels/helm.sh~1chart'"),
+        ("networkPolicy.dnsPorts={0}", "at '/networkPolicy/dnsPorts/0'"),
         ("access.anonymousUsers=maybe", "at '/access/anonymousUsers'"),
         ("services.gateway.settings.KEYS_FILE=/tmp/k", "settings.KEYS_FILE of gateway is set"),
         ("image.pullPolicy=Sometimes", "at '/image/pullPolicy'"),

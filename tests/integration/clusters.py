@@ -20,7 +20,7 @@ from tests.support.requirements import find, requires
 ROOT = Path(__file__).resolve().parents[2]
 CRD = ROOT / "charts/crds/missions.yaml"
 TOKEN = "test-token"
-START_S = 90.0
+START_S = 240.0
 Object = dict[str, Any]
 
 

@@ -33,6 +33,7 @@ class Informer(Generic[T]):
         on_local_write: Called after each change by ``apply_write``; the watch event of that write
             changes nothing any more, so ``on_change`` is not called for it.
         selector: Label selector.
+        name: Name of the only object that is watched, for a permission that is bound to it.
         optional: Whether the informer stays empty if listing the resource is forbidden.
     """
 
@@ -45,19 +46,23 @@ class Informer(Generic[T]):
         *,
         on_local_write: Callable[[], None] = lambda: None,
         selector: str = "",
+        name: str = "",
         optional: bool = False,
     ) -> None:
         self.synced = asyncio.Event()
         self._api, self._path, self._transform = api, path, transform
         self._on_change, self._on_local_write = on_change, on_local_write
         self._query = {"labelSelector": selector} if selector else {}
+        if name:
+            self._query["fieldSelector"] = f"metadata.name={name}"
         self._optional = optional
         self._objects: dict[str, T] = {}
         # Resource versions are decimal numbers that grow within one resource: the collection's, as
         # the watch has reported it, and that of each stored object.
         self._watched_version = 0
         self._versions: dict[str, int] = {}
-        self._resource = path.rstrip("/").rpartition("/")[2]
+        kind = path.rstrip("/").rpartition("/")[2]
+        self._resource = f"{kind}/{name}" if name else kind
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._objects.values())

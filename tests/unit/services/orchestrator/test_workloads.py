@@ -62,6 +62,36 @@ def test_a_placement_is_seen_when_it_is_there() -> None:
     assert not workloads.has_placement(deployed, released)
 
 
+def test_affinities_of_the_chart_stay() -> None:
+    """They neither hide a placement, which would be written in each pass, nor miss in a canary."""
+    apart: dict[str, Any] = {
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    }
+    given, deployed = mission(replicas=2, canary={"image": "new"}), stable()
+    placed = {"a": 1, "b": 1}
+    wanted = workloads.placement_patch(given, placed, H100, replicas=2, priority_class="")
+    pod, applied = deployed["spec"]["template"]["spec"], wanted["spec"]["template"]["spec"]
+    pod["nodeSelector"] = applied["nodeSelector"]
+    pod["containers"][1]["resources"] = {"limits": {"nvidia.com/gpu": "1"}}
+    deployed["metadata"]["annotations"] = wanted["metadata"]["annotations"]
+    deployed["spec"]["replicas"] = 2
+    pod["affinity"] = {**applied["affinity"], **apart}
+    assert given.canary is not None
+    one, two = (
+        workloads.canary_deployment(given, deployed, given.canary, nodes, H100)["spec"]["template"][
+            "spec"
+        ]["affinity"]
+        for nodes in ({"c": 1}, {"c": 1, "d": 1})
+    )
+
+    assert workloads.has_placement(deployed, wanted)
+    pod["affinity"] = apart
+    assert not workloads.has_placement(deployed, wanted)
+    assert one == apart
+    assert "'c', 'd'" in str(two)
+    assert two.keys() == {"podAntiAffinity", "nodeAffinity"}
+
+
 def test_a_release_gives_back_what_the_mission_wanted() -> None:
     """The replicas lie in an annotation, because there is no Mission to ask any more."""
     deployed = stable()
