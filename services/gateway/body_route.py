@@ -94,12 +94,12 @@ class ParameterRoute(APIRoute):
         """Return FastAPI's handler behind the checks; what is not JSON is left to it."""
         handle = super().get_route_handler()
 
-        async def checked(request: Request) -> Response:
+        async def check_and_handle(request: Request) -> Response:
             with suppress(ValueError, RecursionError):
                 parse_body(await request.body())
             return await handle(request)
 
-        return checked
+        return check_and_handle
 
 
 class JsonBodyDispatcher:

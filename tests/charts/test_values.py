@@ -60,7 +60,8 @@ def test_every_value_is_read_by_a_template() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     folder = CHART / "templates"
     text = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
-    whole = {"resources", "labels", "nodeSelector", "monitoringNamespace", "values"}
+    whole = {"resources", "labels", "nodeSelector", "values"}
+    whole |= {"monitoringNamespace", "tracingNamespace"}
 
     def leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if isinstance(node, dict) and node and not (path and path[-1] in whole):

@@ -179,7 +179,7 @@ def test_gate_figures_are_those_of_the_results(
         ("bench_overhead.md", r"as it is \| unary \|[^|]*\|[^|]*\| ([\d.]+) ms", "3.3 ms"),
         ("bench_training.md", r"all layers, float32 \|[^|]*\|[^|]*\| ([\d.]+)", "1.73"),
         ("passage_qa_fleet.md", r"exact_match \|[^|]*\|[^|]*\| \+([\d.]+)", "15.7 points"),
-        ("bench_gate.md", r"\| ours \|(?:[^|]*\|){6} ([\d,.]+)", "500 paired requests"),
+        ("bench_gate.md", r"\| ours \|(?:[^|]*\|){6} ([\d,.]+)", "700 paired requests"),
     ],
 )
 def test_other_figures_are_those_of_the_results(report: str, ratio: str, shown: str) -> None:

@@ -115,6 +115,8 @@ async def test_only_foreign_metadata_is_forwarded() -> None:
         bem_client="other",
     )
     principal.set(Principal("web", Role.USER, "acme", has_key=True))
+    logs.request_id.set("")
+    logs.traceparent.set("")
     record = AuditRecord("m")
     metadata = guard(RecordingScorer()).forwarded_metadata(context, record)
     wrong: Any = Context(bem_safety_strength="2")
