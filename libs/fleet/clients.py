@@ -1,6 +1,8 @@
 """gRPC client channels: retries, TLS, forwarded metadata and readiness."""
 
+import asyncio
 import json
+import time
 from contextvars import ContextVar
 
 import grpc
@@ -13,6 +15,7 @@ from fleet.errors import UnavailableError
 from fleet.renewed_channel import RenewedChannel
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+_LEAST_WAIT_S = 0.05
 # A call that reaches a server which has just begun to stop is dropped unprocessed, as CANCELLED; a
 # retry reaches the next server. gRPC never retries a call after the first response message.
 _RETRIES = {
@@ -80,15 +83,20 @@ async def wait_ready(channel: aio.Channel, service: str, timeout_s: float) -> No
     Raises:
         UnavailableError: The service is not SERVING after ``timeout_s`` seconds.
     """
-    request = health_pb2.HealthCheckRequest(service=service)
-    watch = health_pb2_grpc.HealthStub(channel).Watch(
-        request, timeout=timeout_s, wait_for_ready=True
-    )
-    try:
-        async for answer in watch:
-            if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                watch.cancel()
-                return
-    except grpc.RpcError as err:
-        raise UnavailableError(f"{service} is not ready after {timeout_s:g} s") from err
-    raise UnavailableError(f"{service} ended its health stream")
+    request, end = health_pb2.HealthCheckRequest(service=service), time.monotonic() + timeout_s
+    stub = health_pb2_grpc.HealthStub(channel)
+    while True:
+        left = max(end - time.monotonic(), _LEAST_WAIT_S)
+        watch = stub.Watch(request, timeout=left, wait_for_ready=True)
+        try:
+            async for answer in watch:
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    watch.cancel()
+                    return
+        except grpc.RpcError as err:
+            # A server that was just killed may still take a connection, and closes it.
+            if err.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= end:
+                raise UnavailableError(f"{service} is not ready after {timeout_s:g} s") from err
+            await asyncio.sleep(_LEAST_WAIT_S)
+        else:
+            raise UnavailableError(f"{service} ended its health stream")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from bem_fleet.descriptors import load_descriptors, missions
 from bem_fleet.services.orchestrator.secret_uses import RESTARTED
 
 from tests.charts.rendering import VALUE_SETS, objects, render
@@ -104,8 +105,8 @@ def test_a_rotated_secret_restarts_its_readers(plane: ControlPlane, tmp_path: Pa
         make_all_ready(plane)
         until(lambda: restarted(plane) == {"redis", "gateway"}, "then the gateway")
         plane.merge(f"{SECRETS}/bem-fleet-keys", {"stringData": {"audit": "new\nold"}})
-        missions = {"router", "memory", "online", "sep"}
-        writers = {"witness", "orchestrator", "validation", *missions}
+        served = {one.name for one in missions(load_descriptors())}
+        writers = {"witness", "orchestrator", "validation", *served}
         until(lambda: "witness" in restarted(plane), "the witness, which verifies, first")
         make_all_ready(plane)
         until(lambda: restarted(plane) == {"redis", "gateway", *writers}, "then who writes")

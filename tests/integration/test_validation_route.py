@@ -169,7 +169,7 @@ async def test_correction_of_given_values_and_of_the_family(http: httpx.AsyncCli
         ("/compare", comparison(mission=["x"]), (400, "mission", "number")),
         ("/compare", comparison(lineage={**LINEAGE, "command": ""}), (400, "lineage.command", "1")),
         ("/compare", comparison(colour="red"), (400, "colour", "unknown field")),
-        ("/compare", comparison(claim="\ud800"), (400, "claim", "string")),
+        ("/compare", comparison(claim="\ud800"), (400, "claim", "Unicode")),
         (
             "/compare",
             comparison(mission=[1] * 150_000, baseline=[1] * 150_000),
