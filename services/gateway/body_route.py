@@ -34,7 +34,7 @@ def parse_body(raw: bytes) -> Any:
         ApiError: A text or a name has a lone surrogate, which JSON can express and UTF-8 cannot.
     """
     # Not pydantic's own parser: it reports a lone surrogate as broken JSON.
-    text = raw.decode(json.detect_encoding(raw), "surrogatepass")
+    text = _decode(raw)
     value = json.loads(text)
     if _SURROGATE.search(text) and (path := _lone_surrogate(value)) is not None:
         param = ".".join(path) or None
@@ -45,6 +45,10 @@ def parse_body(raw: bytes) -> Any:
             param=param,
         )
     return value
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode(json.detect_encoding(raw), "surrogatepass")
 
 
 def _lone_surrogate(value: Any) -> list[str] | None:
@@ -95,8 +99,10 @@ class ParameterRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def check_and_handle(request: Request) -> Response:
+            raw = await request.body()
             with suppress(ValueError, RecursionError):
-                parse_body(await request.body())
+                if _SURROGATE.search(_decode(raw)):  # the others are parsed once, by FastAPI
+                    parse_body(raw)
             return await handle(request)
 
         return check_and_handle

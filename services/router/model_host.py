@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -10,8 +11,7 @@ from typing import Protocol
 from bem.adapters.loaded import LoadedAdapter
 from bem.backbone import Backbone
 from bem.composition.composer import MAX_ADAPTERS
-from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm, RequestHandle
-from bem.engine.api import OutputCallback
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta, OutputForm
 from bem.engine.detokenizer import TokenBytes
 from bem.errors import AdapterNotFoundError
 from bem_fleet.services.router.context_limit import DefaultTokens
@@ -21,7 +21,12 @@ from bem_fleet.services.router.request_parsing import (
     RequestParser,
 )
 from bem_fleet.serving.adapter_folder import AdapterFolder, valid_adapter_name
-from bem_fleet.serving.engine_spans import FIRST_TOKEN, engine_span, record_output
+from bem_fleet.serving.engine_outputs import (
+    OutputSource,
+    call_on_loop,
+    collect_output,
+    stream_output,
+)
 from bem_fleet.serving.vllm_metrics import ENGINE_METRICS
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
@@ -32,14 +37,10 @@ from fleet.mission import RejectedAdapter
 _LOG = logs.get("router.model_host")
 
 
-class EngineClient(Protocol):
+class EngineClient(OutputSource, Protocol):
     """The part of an engine that answers requests."""
 
     context_tokens: int
-
-    def submit(self, request: GenerationRequest, on_output: OutputCallback) -> RequestHandle:
-        """Enqueue a request."""
-        ...
 
     def prepare(self, form: OutputForm) -> None:
         """Compile the form of an output; blocks."""
@@ -200,28 +201,10 @@ class ModelHost:
             BemError: The request is refused or dropped.
         """
         await self._prepare(request)
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()
-        with engine_span(request, self.backbone.name) as span:
-            handle = self._engine.submit(
-                request, lambda delta: _call_on_loop(loop, arrived.put_nowait, delta)
-            )
-            began = False
-            try:
-                while True:
-                    delta = await arrived.get()
-                    if isinstance(delta, Exception):
-                        raise delta
-                    if not began:
-                        span.event(FIRST_TOKEN)
-                    began = True
-                    if delta.finish:
-                        record_output(span, delta)
-                    yield delta
-                    if delta.finish:
-                        return
-            finally:
-                handle.cancel()
+        output = stream_output(self._engine, request, self.backbone.name)
+        async with aclosing(output) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def complete(self, request: GenerationRequest) -> OutputDelta:
         """Return one delta with the complete output; the event loop wakes up once, at its end.
@@ -230,38 +213,12 @@ class ModelHost:
             BemError: The request is refused or dropped.
         """
         await self._prepare(request)
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[OutputDelta] = loop.create_future()
-        deltas: list[OutputDelta] = []
-
-        def resolve(delta: OutputDelta | Exception) -> None:
-            if done.done():
-                return
-            if isinstance(delta, Exception):
-                done.set_exception(delta)
-            else:
-                done.set_result(delta)
-
-        def on_output(delta: OutputDelta | Exception) -> None:
-            if isinstance(delta, OutputDelta):
-                deltas.append(delta)
-                if not delta.finish:
-                    return
-                delta = replace(
-                    delta,
-                    text="".join(one.text for one in deltas),
-                    logprobs=tuple(token for one in deltas for token in one.logprobs),
-                )
-            _call_on_loop(loop, resolve, delta)
-
-        with engine_span(request, self.backbone.name) as span:
-            handle = self._engine.submit(request, on_output)
-            try:
-                whole = await done
-                record_output(span, whole)
-                return whole
-            finally:
-                handle.cancel()
+        deltas = await collect_output(self._engine, request, self.backbone.name)
+        return replace(
+            deltas[-1],
+            text="".join(one.text for one in deltas),
+            logprobs=tuple(token for one in deltas for token in one.logprobs),
+        )
 
     async def _prepare(self, request: GenerationRequest) -> None:
         if request.form:
@@ -295,7 +252,7 @@ class ModelHost:
         engine = self._llm_engine()
         ENGINE_METRICS.attach(engine, self.backbone.name)
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        engine.ended.add_done_callback(lambda _: _call_on_loop(loop, ended.set))
+        engine.ended.add_done_callback(lambda _: call_on_loop(loop, ended.set))
         await ended.wait()
         engine.ended.result()
 
@@ -330,11 +287,3 @@ class LazyModelHost:
         if self.loaded is None:
             raise UnavailableError("the model is still loading", retry_after_s=2.0)
         return self.loaded
-
-
-def _call_on_loop(
-    loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arguments: object
-) -> None:
-    """Call ``callback`` on the event loop from the engine's thread; a closed loop is ignored."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(callback, *arguments)

@@ -1,6 +1,6 @@
 """``fleetctl missions``: missions as the orchestrator sees and as they describe them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import typer
@@ -32,8 +32,7 @@ def list_missions(
 
     def call(stub: fleet_rpc.FleetServiceStub, key: Metadata) -> Report:
         found = stub.ListMissions(fleet.ListMissionsRequest(), timeout=_TIMEOUT_S, metadata=key)
-        heading = ("mission", "phase", "priority", "ready", "canary", "weight", "reason")
-        return Report(found, [Table([heading, *map(_mission_row, found.missions)])])
+        return Report(found, [_table(found.missions)])
 
     return _ask_orchestrator(address, call)
 
@@ -115,7 +114,6 @@ def fleet_status() -> Report:
             fleet.GetFleetStatusRequest(), timeout=_TIMEOUT_S, metadata=key
         )
         healthy = all(one.phase in ("Running", "Stopped") for one in listed.missions)
-        heading = ("mission", "phase", "priority", "ready", "canary", "weight", "reason")
         used, unmet = f"{totals.gpus_assigned} of {totals.gpus}", totals.gpu_requests_unmet
         lines = [
             f"GPUs: {used} assigned, {unmet} requests unmet",
@@ -123,8 +121,7 @@ def fleet_status() -> Report:
             f"healthy: {'yes' if healthy else 'no'}",
         ]
         data = {"healthy": healthy, "missions": list(listed.missions), "totals": totals}
-        table = Table([heading, *map(_mission_row, listed.missions)])
-        return Report(data, [table, *lines], YES if healthy else NO)
+        return Report(data, [_table(listed.missions), *lines], YES if healthy else NO)
 
     return _ask_orchestrator("", call)
 
@@ -134,6 +131,11 @@ def _ask_orchestrator(
 ) -> Report:
     with service_channel("orchestrator", address) as (channel, key):
         return call(fleet_rpc.FleetServiceStub(channel), key)
+
+
+def _table(missions: Iterable[fleet.Mission]) -> Table:
+    heading = ("mission", "phase", "priority", "ready", "canary", "weight", "reason")
+    return Table([heading, *map(_mission_row, missions)])
 
 
 def _mission_row(one: fleet.Mission) -> tuple[str, ...]:

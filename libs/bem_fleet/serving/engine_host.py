@@ -17,7 +17,7 @@ from fleet.errors import UnavailableError
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
 from bem_fleet.serving.adapter_folder import AdapterFolder
-from bem_fleet.serving.engine_spans import engine_span, record_output
+from bem_fleet.serving.engine_outputs import collect_output, stream_output
 from bem_fleet.serving.model_loading import load_verified_backbone, model_warnings, open_bank
 from bem_fleet.serving.settings import EngineSettings
 
@@ -134,33 +134,13 @@ class EngineHost:
             client=principal.get().name,
         )
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
         """Yield the output deltas of a request; closing the iterator early frees its slot.
 
         Raises:
             BemError: The request is refused or dropped.
         """
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[OutputDelta | Exception] = asyncio.Queue()
-
-        def on_output(output: OutputDelta | Exception) -> None:  # on the engine's thread
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(arrived.put_nowait, output)
-
-        with engine_span(request, self.backbone.name) as span:
-            handle = self.engine.submit(request, on_output)
-            try:
-                while True:
-                    delta = await arrived.get()
-                    if isinstance(delta, Exception):
-                        raise delta
-                    if delta.finish:
-                        record_output(span, delta)
-                    yield delta
-                    if delta.finish:
-                        return
-            finally:
-                handle.cancel()
+        return stream_output(self.engine, request, self.backbone.name)
 
     def joined(self, deltas: Sequence[OutputDelta]) -> GeneratedText:
         """Return the complete output of a request from all of its deltas."""
@@ -212,33 +192,7 @@ class EngineHost:
         Raises:
             BemError: The request is refused or dropped.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[OutputDelta] = loop.create_future()
-        deltas: list[OutputDelta] = []
-
-        def settle(result: OutputDelta | Exception) -> None:
-            if done.done():
-                return
-            if isinstance(result, Exception):
-                done.set_exception(result)
-            else:
-                done.set_result(result)
-
-        def on_output(output: OutputDelta | Exception) -> None:  # on the engine's thread
-            if not isinstance(output, Exception):
-                deltas.append(output)
-                if not output.finish:
-                    return
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, output)
-
-        with engine_span(request, self.backbone.name) as span:
-            handle = self.engine.submit(request, on_output)
-            try:
-                record_output(span, await done)
-            finally:
-                handle.cancel()
-        return self.joined(deltas)
+        return self.joined(await collect_output(self.engine, request, self.backbone.name))
 
     def _adapter(self, model: str) -> LoadedAdapter | None:
         if model in ("", self.backbone.name):
