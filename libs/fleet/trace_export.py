@@ -8,6 +8,7 @@ spans beyond a bounded queue. The SDK's own variables, such as ``OTEL_RESOURCE_A
 import asyncio
 import os
 import socket
+import threading
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -19,7 +20,7 @@ from fleet.version import VERSION
 
 NAMESPACE = "bem-fleet"
 """``service.namespace`` of every span."""
-_EXPORT_S, _DELAY_MS, _QUEUED_SPANS = 5.0, 1000, 4096
+_EXPORT_S, _CLOSE_S, _DELAY_MS, _QUEUED_SPANS = 5.0, 3.0, 1000, 4096
 _ATTRIBUTE_CHARS = 256
 
 
@@ -52,16 +53,26 @@ class TraceExport:
             shutdown_on_exit=False,
             span_limits=SpanLimits(max_attribute_length=_ATTRIBUTE_CHARS),
         )
-        exporter = OTLPSpanExporter(
+        self._exporter = OTLPSpanExporter(
             endpoint, insecure=not endpoint.startswith("https://"), timeout=_EXPORT_S
         )
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                exporter, max_queue_size=_QUEUED_SPANS, schedule_delay_millis=_DELAY_MS
+                self._exporter, max_queue_size=_QUEUED_SPANS, schedule_delay_millis=_DELAY_MS
             )
         )
         self.tracer = self._provider.get_tracer(NAMESPACE, VERSION)
 
     async def close(self) -> None:
-        """Send what is queued, for at most a few seconds, and end the thread."""
-        await asyncio.to_thread(self._provider.shutdown)
+        """Send what is queued, for at most three seconds, and end the thread.
+
+        The provider alone waits for each queued batch as long as for an export: 26 s for 5,000
+        spans and a collector that is down, which is most of the time that a pod has to end.
+        """
+        deadline = threading.Timer(_CLOSE_S, self._exporter.shutdown)
+        deadline.daemon = True
+        deadline.start()
+        try:
+            await asyncio.to_thread(self._provider.shutdown)
+        finally:
+            deadline.cancel()

@@ -240,7 +240,7 @@ def check_schema(document: Any, schema: str, name: str) -> None:
 
 def _read_gates_file(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = yaml.safe_load(path.read_text())
+        document: dict[str, Any] = yaml.load(path.read_text(), yaml.CSafeLoader)
     except (OSError, yaml.YAMLError) as err:
         raise GateFormatError(f"{_label(path)}: {err}") from err
     check_schema(document, "gates.schema.json", _label(path))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from bem.policy.plan_tree import PlanTree
 from bem.prompt_encoding import PromptEncoder
 from bem.testing import tiny_backbone
 from bem_fleet.data.record_facts import generate_record_questions
+from bem_fleet.data.records import Record
 from bem_fleet.recipes.router.plan_outcomes import (
     REPLY_TOKENS,
     PlanOutcomes,
@@ -25,13 +27,18 @@ from bem_fleet.recipes.router.plan_outcomes import (
 )
 from bem_fleet.recipes.router.step_examples import plan_input
 
-RECORDS = generate_record_questions("train", 0, 2)
 ACTIONS = (
     MacroAction("retrieve"),
     MacroAction("general"),
     MacroAction("general", "values", "prompt"),
 )
 TREE = PlanTree(ACTIONS)
+
+
+@cache
+def records() -> list[Record]:
+    """Return two items; reading the passages takes a second."""
+    return generate_record_questions("train", 0, 2)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +53,14 @@ def engine() -> Iterator[LLMEngine]:
 @pytest.fixture(scope="module")
 def outcomes(engine: LLMEngine) -> PlanOutcomes:
     """Outcomes of two plans on two items."""
-    return compute_outcomes(engine, RECORDS, TREE, {})
+    return compute_outcomes(engine, records(), TREE, {})
 
 
 def reply_alone(engine: LLMEngine, plan: int) -> str:
     """Return the reply of one plan that is run by itself on the first item."""
     encoder = PromptEncoder(engine.backbone.tokenizer)
     last = GenerationRequest((0,), Sampling(temperature=0), max_tokens=REPLY_TOKENS)
-    run = PlanRun(TREE.plans[plan], plan_input(RECORDS[0]), encoder, {}, last=last)
+    run = PlanRun(TREE.plans[plan], plan_input(records()[0]), encoder, {}, last=last)
     while request := run.next_request():
         (done,) = [one for _, one in stream(engine, [request])]
         run.finish_step(StepOutput(done.text))
@@ -64,7 +71,7 @@ def reply_alone(engine: LLMEngine, plan: int) -> str:
 def test_a_score_is_that_of_the_plan_alone(engine: LLMEngine, plan: int) -> None:
     """Sharing steps between plans changes no outcome: the reply itself scores 1."""
     reply = reply_alone(engine, plan)
-    record = replace(RECORDS[0], answers=(reply.strip(),))
+    record = replace(records()[0], answers=(reply.strip(),))
 
     found = compute_outcomes(engine, [record], TREE, {})
 
@@ -77,7 +84,7 @@ def test_shapes_and_shares_are_those_of_the_tree(outcomes: PlanOutcomes) -> None
     assert outcomes.exact.shape == outcomes.misses.shape == (2, len(TREE.plans))
     assert outcomes.states.shape == (2, 32)
     assert bool(((outcomes.misses > 0) & (outcomes.misses <= 1)).all())
-    assert outcomes.clusters == tuple(record.labels["cluster"] for record in RECORDS)
+    assert outcomes.clusters == tuple(record.labels["cluster"] for record in records())
     assert set(outcomes.parts) == {"seen"}
 
 
