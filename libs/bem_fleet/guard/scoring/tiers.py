@@ -163,7 +163,8 @@ class DeepTier:
     """Embedding heads of requests and responses, and the detector of sensitive data.
 
     English windows are read by both embedding models, whose log-odds are averaged: they err on
-    different texts. Of a long text only the worst windows of the faster model are read again.
+    different texts. The slower model reads the worst windows of the faster one again, where they
+    reach the card's ``reread_screens``: below them hardly any text that both find is lost.
 
     Args:
         folder: Folder of the heads' artifact.
@@ -186,17 +187,16 @@ class DeepTier:
             side: np.float32(shift) for side, shift in self._heads.card["foreign_shifts"].items()
         }
         self._screen = _log_odds(float(self._heads.card["abuse_screen"]))
+        self._reread_screens: dict[str, float] = self._heads.card["reread_screens"]
         self._detector = SensitiveDataDetector()
 
     def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
         """Return one finding per query; the windows of all queries are embedded in one batch."""
-        windows = [self._select_windows(query) for query in queries]
-        english = _split(self._model, [group.english for group in windows])
-        odds = [
-            self._log_odds(query, embeddings)
-            for query, embeddings in zip(queries, english, strict=True)
+        windows, odds = self._read_once(queries)
+        worst = [
+            _worst_rows(one, self._reread_screens[_side(query)])
+            for query, one in zip(queries, odds, strict=True)
         ]
-        worst = [_worst_rows(one) for one in odds]
         again = [
             [*group.foreign, *(group.english[row] for row in rows)]
             for group, rows in zip(windows, worst, strict=True)
@@ -209,9 +209,27 @@ class DeepTier:
             split = len(group.foreign)
             combined = (first[rows] + second[split:]) / 2
             alone = second[:split] - self._foreign_shifts[_side(query)]
-            scores = self._scores(query, np.concatenate([alone, combined]))
+            # What is not read again is below every threshold by the faster model alone.
+            once = first[:0] if rows else first
+            scores = self._scores(query, np.concatenate([alone, combined, once]))
             findings.append(Finding(scores).merge(self._detect_sensitive_data(query)))
         return findings
+
+    def highest_first_odds(self, queries: Sequence[ScoringQuery]) -> NDArray[np.float32]:
+        """Return the highest log-odds [queries] by the faster model; -inf without English."""
+        _, odds = self._read_once(queries)
+        return np.array([one.max(initial=-np.inf) for one in odds], dtype=np.float32)
+
+    def _read_once(
+        self, queries: Sequence[ScoringQuery]
+    ) -> tuple[list[_Windows], list[NDArray[np.float32]]]:
+        """Return the windows of each query and their log-odds [windows, scorers], read once."""
+        windows = [self._select_windows(query) for query in queries]
+        english = _split(self._model, [group.english for group in windows])
+        return windows, [
+            self._log_odds(query, embeddings)
+            for query, embeddings in zip(queries, english, strict=True)
+        ]
 
     def _log_odds(
         self, query: ScoringQuery, embeddings: NDArray[np.float32], *, foreign: bool = False
@@ -338,10 +356,19 @@ def _split(model: Embedder, groups: Sequence[Sequence[str]]) -> list[NDArray[np.
     return np.split(embeddings, ends[:-1])
 
 
-def _worst_rows(odds: NDArray[np.float32]) -> list[int]:
-    """Return the rows whose highest log-odds are highest, at most ``MAX_REREAD_WINDOWS``."""
-    ranked = np.argsort(-odds.max(axis=1, initial=-np.inf))[:MAX_REREAD_WINDOWS]
-    return [int(row) for row in ranked]
+def _worst_rows(odds: NDArray[np.float32], screen: float) -> list[int]:
+    """Return the rows whose highest log-odds are highest and reach the screen.
+
+    Args:
+        odds: Log-odds [windows, scorers].
+        screen: Lowest log-odds of a row that is returned.
+
+    Returns:
+        At most ``MAX_REREAD_WINDOWS`` rows.
+    """
+    highest = odds.max(axis=1, initial=-np.inf)
+    ranked = np.argsort(-highest)[:MAX_REREAD_WINDOWS]
+    return [int(row) for row in ranked if highest[row] >= screen]
 
 
 def _spread(count: int, limit: int) -> list[int]:

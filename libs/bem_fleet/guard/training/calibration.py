@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bem_fleet.guard.findings import ScoringQuery
 from bem_fleet.guard.policy import ABUSE
 from bem_fleet.guard.scoring.heads import (
     REQUEST_HEADS,
@@ -17,7 +18,7 @@ from bem_fleet.guard.scoring.heads import (
     update_card,
 )
 from bem_fleet.guard.scoring.tiers import DeepTier, FastTier, Tier, select_foreign_windows
-from bem_fleet.guard.training.corpus import BENIGN, Sample
+from bem_fleet.guard.training.corpus import BENIGN, FITTED_SPLITS, Sample
 from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache, StoringEmbedder
 from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
 from bem_fleet.guard.training.served_scores import (
@@ -33,6 +34,9 @@ SCREENED_SHARE = 0.2
 _SHIFT_MARGIN = 0.05
 # Shift at which no text in another language reaches a threshold.
 _SILENT = 1e3
+# Share of the texts that both models find and that the slower one no longer reads.
+_LOST_SHARE = 0.002
+_BATCH = 64
 
 Array = NDArray[np.float32]
 
@@ -67,7 +71,7 @@ def select_split(samples: Sequence[Sample], split: str) -> WindowSplit:
 def calibrate(
     folder: Path, caches: Caches, requests: Sequence[Sample], responses: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Choose thresholds, abuse screen and foreign shifts on benign dev texts; return the card.
+    """Choose thresholds, screens and foreign shifts on train and dev texts; return the card.
 
     Texts are scored by the tiers that serve, which read the card: it is written after each step.
     Packaged origins and the families written for the guard are calibrated apart, and the higher
@@ -92,6 +96,7 @@ def calibrate(
         folder,
         abuse_screen=math.floor(1e4 * screen) / 1e4,
         foreign_shifts={"requests": _SILENT, "responses": _SILENT},
+        reread_screens={"requests": -_SILENT, "responses": -_SILENT},
     )
     deep = DeepTier(folder, StoringEmbedder(caches.english), StoringEmbedder(caches.foreign))
     thresholds[ABUSE] = _threshold(abuse_scores(FastTier(folder), deep, texts), replies, ABUSE)
@@ -102,7 +107,58 @@ def calibrate(
         side: foreign_shift(heads, caches.foreign, rounded, samples)
         for side, samples in (("requests", requests), ("responses", responses))
     }
-    return update_card(folder, thresholds=rounded, foreign_shifts=shifts)
+    screens = {
+        "requests": request_screen(deep, rounded, requests),
+        "responses": abuse_screen(FastTier(folder), deep, rounded[ABUSE], responses),
+    }
+    return update_card(folder, thresholds=rounded, foreign_shifts=shifts, reread_screens=screens)
+
+
+def request_screen(
+    deep: DeepTier, thresholds: Mapping[str, float], requests: Sequence[Sample]
+) -> float:
+    """Return the log-odds of the faster model below which a request is not read again.
+
+    Args:
+        deep: Deep tier that reads every request again.
+        thresholds: Thresholds by scorer.
+        requests: Requests of all splits.
+    """
+    texts = [one.text for one in requests if one.label != BENIGN and one.split in FITTED_SPLITS]
+    limits = np.array([thresholds[name] for name in REQUEST_HEADS], dtype=np.float32)
+    found = np.any(request_scores(deep, texts) >= limits, axis=1)
+    scorers = frozenset(REQUEST_HEADS)
+    queries = [ScoringQuery(text, "request", scorers) for text in texts]
+    return _reread_screen(deep, queries, found, float(limits.min()))
+
+
+def abuse_screen(
+    fast: Tier, deep: DeepTier, threshold: float, responses: Sequence[Sample]
+) -> float:
+    """Return the log-odds of the faster model below which a reply is not read again."""
+    texts = [one.text for one in responses if one.label != BENIGN and one.split in FITTED_SPLITS]
+    found = np.greater_equal(abuse_scores(fast, deep, texts), threshold)
+    queries = [ScoringQuery(text, "response", frozenset((ABUSE,))) for text in texts]
+    return _reread_screen(deep, queries, found, threshold)
+
+
+def _reread_screen(
+    deep: DeepTier, queries: Sequence[ScoringQuery], found: NDArray[np.bool_], threshold: float
+) -> float:
+    """Return the highest screen that loses at most ``_LOST_SHARE`` of what is found.
+
+    It is at most the threshold, so that the faster model alone withholds nothing.
+    """
+    limit = math.log(threshold / (1 - threshold))
+    if not found.any():
+        return round(limit, 4)
+    kept = [one for one, is_found in zip(queries, found, strict=True) if is_found]
+    odds = np.concatenate(
+        [deep.highest_first_odds(kept[at : at + _BATCH]) for at in range(0, len(kept), _BATCH)]
+    )
+    english = odds[np.isfinite(odds)]
+    lowest = float(np.quantile(english, _LOST_SHARE)) if len(english) else limit
+    return math.floor(1e4 * min(lowest, limit)) / 1e4
 
 
 def _request_thresholds(deep: Tier, benign: Sequence[Sample]) -> dict[str, float]:

@@ -60,7 +60,12 @@ def train_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
     card = _card(seed, digests, fit_linear_heads(seed))
     # Calibration scores with the stored float16 weights, as the sidecar does.
     heads.save_heads(out, words, perceptrons, card)
-    card = calibrate(out, caches, requests, responses)
+    return calibrate_heads(out, caches, seed)
+
+
+def calibrate_heads(out: Path, caches: Caches, seed: int) -> dict[str, Any]:
+    """Calibrate the heads of an artifact and return its card; arguments as `train_heads`."""
+    card = calibrate(out, caches, request_samples(seed), response_samples(seed))
     linear = {name: head["threshold"] for name, head in card["linear"].items()}
     return heads.update_card(out, thresholds=card["thresholds"] | linear)
 
@@ -139,6 +144,7 @@ def _card(seed: int, digests: dict[str, str], linear: dict[str, Any]) -> dict[st
         "linear": linear,
         "abuse_screen": 0.0,
         "foreign_shifts": {},
+        "reread_screens": {},
     }
 
 

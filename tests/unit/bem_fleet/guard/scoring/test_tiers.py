@@ -1,5 +1,6 @@
 """Scorer tiers: scores by query, batching and window selection."""
 
+import shutil
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from bem_fleet.checkout import ROOT
 from bem_fleet.guard.findings import ScoringQuery
+from bem_fleet.guard.scoring.heads import update_card
 from bem_fleet.guard.scoring.tiers import (
     MAX_EMBEDDED_WINDOWS,
     MAX_REREAD_WINDOWS,
@@ -74,10 +76,38 @@ def multilingual() -> RecordingEmbedder:
     return RecordingEmbedder()
 
 
+def screened(folder: Path, log_odds: float) -> Path:
+    """Return a copy of the served heads that reads texts again from these log-odds on."""
+    copied = Path(shutil.copytree(FOLDER, folder / "guard"))
+    update_card(copied, reread_screens=dict.fromkeys(("requests", "responses"), log_odds))
+    return copied
+
+
 @pytest.fixture(scope="module")
-def deep(embedder: RecordingEmbedder, multilingual: RecordingEmbedder) -> DeepTier:
-    """Return a deep tier with fake embedding models."""
-    return DeepTier(FOLDER, embedder, multilingual)
+def deep(
+    embedder: RecordingEmbedder,
+    multilingual: RecordingEmbedder,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> DeepTier:
+    """Return a deep tier with fake embedding models, which reads all texts again."""
+    folder = screened(tmp_path_factory.mktemp("deep"), -1e3)
+    return DeepTier(folder, embedder, multilingual)
+
+
+def test_text_below_the_screen_is_read_once(tmp_path: Path) -> None:
+    """The slower model reads what the faster one does not clear, and texts in other languages."""
+    faster, slower = RecordingEmbedder(), RecordingEmbedder()
+    deep = DeepTier(screened(tmp_path, 1e3), faster, slower)
+    cleared, foreign = deep.score(
+        [
+            query("the harbour is calm", "harm", side="request"),
+            query("Гавань этого города очень спокойна", "harm", side="request"),
+        ]
+    )
+
+    assert [len(batch) for batch in slower.batches] == [1]
+    assert 0 < cleared.scores["harm"] < 1
+    assert foreign.scores.keys() == {"harm"}
 
 
 def test_deep_tier_embeds_all_requests_in_one_batch(

@@ -1,15 +1,18 @@
 """Calibration on benign texts, with the served heads and a model that embeds by words."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 from zlib import crc32
 
 import numpy as np
 import pytest
 from bem_fleet.checkout import ROOT
+from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import ABUSE, DEFAULT_POLICY, load_policy
 from bem_fleet.guard.scoring.heads import (
@@ -20,7 +23,8 @@ from bem_fleet.guard.scoring.heads import (
     Perceptron,
     save_heads,
 )
-from bem_fleet.guard.training.calibration import calibrate, select_split
+from bem_fleet.guard.scoring.tiers import DeepTier
+from bem_fleet.guard.training.calibration import calibrate, request_screen, select_split
 from bem_fleet.guard.training.corpus import BENIGN, Sample
 from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache
 from bem_fleet.guard.training.family_rates import threshold_by_family
@@ -58,6 +62,11 @@ def perceptron(seed: int, outputs: int) -> Perceptron:
     return Perceptron((hidden, np.zeros(8, np.float32)), (output, np.zeros(outputs, np.float32)))
 
 
+def log_odds(probability: float) -> float:
+    """Return the log-odds of a probability."""
+    return math.log(probability / (1 - probability))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return heads with the served words, and with thresholds that nothing reaches."""
@@ -84,11 +93,40 @@ def test_calibrated_thresholds_hold_for_what_is_served(folder: Path, tmp_path: P
     assert len({card["thresholds"][name] for name in REQUEST_HEADS}) <= 2
     assert 0 <= card["abuse_screen"] <= 1
     assert max(map(abs, card["foreign_shifts"].values())) < 100
+    assert card["reread_screens"].keys() == {"requests", "responses"}
+    assert card["reread_screens"]["responses"] <= log_odds(card["thresholds"][ABUSE])
     assert all(outcome.text for outcome in guard.filter_requests([one.text for one in requests]))
     assert all(guard.filter_response(one.text).text for one in replies)
     # All windows were embedded and stored, those behind the first two among them.
     assert (tmp_path / "a.npz").exists()
     assert len(np.load(tmp_path / "a.npz")["keys"]) > 2 * len(requests)
+
+
+class FirstReader:
+    """Deep tier whose faster model has known log-odds of a text, and finds those above 0."""
+
+    def highest_first_odds(self, queries: Sequence[ScoringQuery]) -> NDArray[np.float32]:
+        """Return the number that each text is."""
+        return np.array([float(query.text) for query in queries], dtype=np.float32)
+
+    def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
+        """Return findings of positive numbers."""
+        return [Finding({"harm": float(float(query.text) > 0)}) for query in queries]
+
+
+def test_screen_loses_hardly_any_text_that_is_found() -> None:
+    """It lies at the lowest of 300 found attacks but one, and below the threshold."""
+    attacks = [
+        replace(sample(0, is_response=False), label="harm", text=str(number / 100))
+        for number in range(-300, 301)
+    ]
+    thresholds = dict.fromkeys(REQUEST_HEADS, 0.99)
+    deep = cast("DeepTier", FirstReader())
+    screen = request_screen(deep, thresholds, attacks)
+    none_found = request_screen(deep, thresholds, attacks[:300])
+
+    assert 0.01 <= screen <= 0.02
+    assert none_found == pytest.approx(log_odds(0.99), abs=1e-4)
 
 
 def test_each_guard_has_the_thresholds_of_its_own_card(folder: Path) -> None:
