@@ -4,14 +4,14 @@
 # With Docker the images are built by it and loaded into kind if a kind cluster runs; without Docker,
 # k8s/local-cluster builds the same Dockerfile. The environment sets TAG, BASE_MODEL (image or volume),
 # PYTHON (default .venv/bin/python) and INDEX, a file with the settings of a private package index.
-# .cache/images/digests.yaml has the values that pin each image to its digest.
+# DIGESTS (default .cache/images) is a folder: its digests.yaml pins each image to its digest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tag=${TAG:-$(awk '/^appVersion:/ {print $2}' charts/Chart.yaml)}
 python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || { echo "docker/build.sh: .venv is missing; run \`make setup\`" >&2; exit 1; }
 
-digests=.cache/images
+digests=${DIGESTS:-.cache/images}
 mkdir -p "$digests"
 
 build() { # build NAME KIND LOCK ADAPTERS MISSION GPU_MEMORY, as `python -m docker.images` prints them

@@ -52,6 +52,7 @@ def test_build_script_passes_every_argument(tmp_path: Path) -> None:
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "HOME": str(tmp_path),
         "PYTHON": sys.executable,
+        "DIGESTS": str(tmp_path / "digests"),
     }
     subprocess.run([ROOT / "docker/build.sh", "safety"], check=True, env=environment)
 
@@ -59,6 +60,7 @@ def test_build_script_passes_every_argument(tmp_path: Path) -> None:
         log.read_text()
     )
     assert "ADAPTERS=guard" in log.read_text()
+    assert (tmp_path / "digests" / "digests.yaml").read_text() == "{}\n"
 
 
 def test_arguments_that_differ_between_services_come_after_shared_layers() -> None:
