@@ -123,6 +123,10 @@ runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- $selector := merge (deepCopy $spec.nodeSelector) ($profile.nodeSelector | default dict) }}
 {{- $tolerations := concat $spec.tolerations ($profile.tolerations | default list) }}
+{{- if dig "gpus" list $spec.mission }}
+{{- /* The orchestrator writes the list of a mission with GPUs too; an equal list is no conflict. */}}
+{{- $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") | uniq }}
+{{- end }}
 {{- include "fleet.placement" (list $root (dict "nodeSelector" $selector "tolerations" $tolerations "affinity" $spec.affinity)) }}
 {{- if $root.Values.topologySpread.enabled }}
 topologySpreadConstraints: {{- include "fleet.spread" (list $root $name) | nindent 2 }}

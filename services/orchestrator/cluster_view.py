@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from bem_fleet.services.orchestrator.assignment.inventory import (
@@ -77,7 +78,11 @@ class ClusterView:
             selector=MISSION_LABEL,
         )
         self.nodes: Informer[GpuNode] = Informer(
-            api, "/api/v1/nodes", read_node, self._on_gpu_change, optional=True
+            api,
+            "/api/v1/nodes",
+            partial(read_node, tolerations=settings.tolerations),
+            self._on_gpu_change,
+            optional=True,
         )
         self.pods: Informer[PodUse] = Informer(
             api, "/api/v1/pods", _read_pod, self._on_gpu_change, optional=True

@@ -359,6 +359,7 @@ class Reconciler:
             product,
             replicas=allowed_pods(mission, plan, products),
             priority_class=f"{prefix}{mission.priority.name.lower()}" if prefix else "",
+            tolerations=deployment["spec"]["template"]["spec"].get("tolerations") or (),
         )
         if not workloads.has_placement(deployment, patch):
             path = workloads.deployment_path(mission.namespace, mission.workload)

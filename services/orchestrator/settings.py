@@ -58,6 +58,9 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     adapters_interval_s: float = Field(30.0, ge=0.1, le=3600)
     """Interval of asking the missions for adapters that they refuse, in seconds."""
 
+    tolerations: tuple[dict[str, str | int], ...] = ()
+    """Tolerations of every mission's pods, as a JSON list: nodes with such taints take new pods."""
+
     restart_secrets: tuple[str, ...] = ()
     """Secrets whose change restarts the pods that read them, as a JSON list; empty: none does."""
 

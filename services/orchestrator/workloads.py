@@ -5,13 +5,18 @@ server-side apply (replicas, node selector, GPU limit, priority class), and a pr
 image under a field manager of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from json import dumps
 from typing import Any
 
 from bem_fleet.services.orchestrator.assignment.gpu_requests import PodsByNode
-from bem_fleet.services.orchestrator.assignment.inventory import PRODUCT, RESOURCE
+from bem_fleet.services.orchestrator.assignment.inventory import (
+    GPU_TOLERATION,
+    PRODUCT,
+    RESOURCE,
+    is_tolerated,
+)
 from bem_fleet.services.orchestrator.canary.spec import CanarySpec
 from bem_fleet.services.orchestrator.mission import (
     GROUP,
@@ -39,7 +44,13 @@ def service_path(namespace: str, name: str) -> str:
 
 
 def placement_patch(
-    mission: Mission, placed: PodsByNode, product: str, *, replicas: int, priority_class: str
+    mission: Mission,
+    placed: PodsByNode,
+    product: str,
+    *,
+    replicas: int,
+    priority_class: str,
+    tolerations: Sequence[Object] = (),
 ) -> Object:
     """Return all fields of the mission's Deployment that the orchestrator owns, for an apply.
 
@@ -49,10 +60,12 @@ def placement_patch(
         product: GPU product of those nodes.
         replicas: Number of pods that may run.
         priority_class: Name of the PriorityClass; empty sets none.
+        tolerations: Tolerations that the pods have; they stay.
     """
     pod: Object = {"priorityClassName": priority_class} if priority_class else {}
     if placed:
         pod.update(_gpu_pod_fields(mission, placed, product))
+        pod["tolerations"] = _with_gpu_toleration(tolerations)
     template: Object = {"spec": pod} if pod else {}
     return {
         "apiVersion": "apps/v1",
@@ -124,6 +137,7 @@ def canary_deployment(
         wanted = _gpu_pod_fields(mission, placed, product)
         pod["spec"].setdefault("nodeSelector", {}).update(wanted["nodeSelector"])
         pod["spec"]["affinity"] = _with_nodes(pod["spec"], wanted.get("affinity") or {})
+        pod["spec"]["tolerations"] = _with_gpu_toleration(pod["spec"].get("tolerations") or ())
     labels = {**pod["metadata"].get("labels", {}), TRACK_LABEL: "canary"}
     pod["metadata"]["labels"] = labels
     for container in pod["spec"]["containers"]:
@@ -289,10 +303,15 @@ def _gpu_pod_fields(mission: Mission, placed: PodsByNode, product: str) -> Objec
         pod["nodeSelector"][HOST] = next(iter(placed))
     else:
         pod["affinity"] = {"nodeAffinity": _node_affinity(sorted(placed))}
-    pod["tolerations"] = [{"key": RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
     limits = {RESOURCE: str(mission.gpu_requests[0].gpus)}
     pod["containers"] = [{"name": mission.container, "resources": {"limits": limits}}]
     return pod
+
+
+def _with_gpu_toleration(tolerations: Sequence[Object]) -> list[Object]:
+    """Return tolerations with that of GPU nodes; an apply owns the list as a whole."""
+    gpu_taint = {"key": RESOURCE, "effect": "NoSchedule"}
+    return [*tolerations, *([] if is_tolerated(gpu_taint, tolerations) else [GPU_TOLERATION])]
 
 
 def _node_affinity(names: list[str]) -> Object:

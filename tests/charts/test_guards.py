@@ -201,6 +201,27 @@ def test_every_pod_takes_placement_and_a_quota(tmp_path: Path) -> None:
             assert container["resources"]["limits"]["memory"], name
 
 
+def test_the_orchestrator_knows_the_tolerations_of_all_pods(tmp_path: Path) -> None:
+    """It opens the nodes that they tolerate; a mission with GPUs has the list that it writes."""
+    team = {"key": "team", "operator": "Exists"}
+    gpus = {"gpus": [{"name": "primary"}]}
+    path = tmp_path / "values.yaml"
+    values = {"placement": {"tolerations": [team]}, "services": {"router": {"mission": gpus}}}
+    path.write_text(yaml.safe_dump(values))
+    found = {
+        one["metadata"]["name"]: one["spec"]["template"]["spec"]
+        for one in rendered("bem-fleet", "fleet", "-f", str(path))
+        if one["kind"] == "Deployment"
+    }
+    (orchestrator,) = found["bem-fleet-orchestrator"]["containers"]
+    environment = {one["name"]: one.get("value") for one in orchestrator["env"]}
+
+    assert json.loads(environment["BEM_ORCHESTRATOR_TOLERATIONS"]) == [team]
+    gpu = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert found["bem-fleet-router"]["tolerations"] == [gpu, team]
+    assert found["bem-fleet-sep"]["tolerations"] == [team]
+
+
 @pytest.mark.parametrize(
     "missing",
     [

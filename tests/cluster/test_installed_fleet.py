@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -24,6 +26,16 @@ for port in range(1, 65536):
 def test_installed_fleet_answers(release: Release) -> None:
     """With the shipped values `helm install --wait` returns when the model answers."""
     assert "Paris" in complete(release)
+
+
+def test_image_lists_its_packages(release: Release) -> None:
+    """The bill of materials in an image has its Python and Debian packages."""
+    bill = "/usr/share/sbom/packages.cdx.json"
+    printed = release.kubectl("exec", "deploy/bem-fleet-gateway", "--", "cat", bill)
+
+    kinds = {one["purl"].partition("@")[0] for one in json.loads(printed)["components"]}
+    assert {"pkg:pypi/fastapi", "pkg:pypi/grpcio", "pkg:deb/debian/libc6"} <= kinds
+    assert "pkg:pypi/torch" not in kinds
 
 
 def test_callers_without_a_key_are_refused(release: Release) -> None:

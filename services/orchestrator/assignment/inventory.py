@@ -1,7 +1,7 @@
 """GPU inventory of a cluster, read from Node objects as GPU feature discovery labels them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ _PRODUCT_GIB = {
 }
 _SIZE = re.compile(r"(?<![0-9])([0-9]{1,3})GB")
 _NOISE = re.compile(r"NVIDIA|GEFORCE|TESLA|SHARED|HBM[0-9A-Z]*|PCIE|SXM[0-9]*|NVL|[0-9]+GB")
+
+Object = Mapping[str, Any]
+GPU_TOLERATION = {"key": RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
 
 NodeKind = tuple[str, float, int]
 """Product, memory in GiB and pods per GPU: nodes of one kind are interchangeable."""
@@ -77,10 +80,19 @@ class GpuNode:
         return 1 if self.is_shared else self.gpus
 
 
-def read_node(node: Mapping[str, Any], foreign_units: int = 0) -> GpuNode | None:
-    """Return the GPUs of a Node object; None if it has none or its pods do not run on."""
+def read_node(
+    node: Object, foreign_units: int = 0, tolerations: Sequence[Object] = ()
+) -> GpuNode | None:
+    """Return the GPUs of a Node object; None if it has none or its pods do not run on.
+
+    Args:
+        node: The Node object.
+        foreign_units: Units of ``nvidia.com/gpu`` that pods outside the fleet use.
+        tolerations: Tolerations that every pod of a mission has, beside that of GPUs.
+    """
     units = _integer(node.get("status", {}).get("allocatable", {}).get(RESOURCE))
-    if units < 1 or _is_lost(node):
+    taints = _taints(node, tolerations)
+    if units < 1 or _is_lost(node, taints):
         return None
     metadata = node["metadata"]
     labels = metadata.get("labels") or {}
@@ -95,7 +107,7 @@ def read_node(node: Mapping[str, Any], foreign_units: int = 0) -> GpuNode | None
         gpus=max(1, units // pods_per_gpu),
         pods_per_gpu=pods_per_gpu,
         foreign_units=min(foreign_units, units),
-        closed=_why_closed(node),
+        closed=_why_closed(node, taints),
     )
 
 
@@ -132,27 +144,45 @@ def device_nodes(nodes: Iterable[GpuNode]) -> dict[str, str]:
     return node_of
 
 
-def _is_lost(node: Mapping[str, Any]) -> bool:
+def is_tolerated(taint: Object, tolerations: Iterable[Object]) -> bool:
+    """Return whether one of the tolerations matches a taint, as Kubernetes' scheduler decides."""
+    return any(
+        one.get("effect") in (None, "", taint.get("effect"))
+        and (
+            one.get("key") in (None, "", taint.get("key"))
+            if one.get("operator") == "Exists"
+            else (one.get("key"), one.get("value") or "")
+            == (taint.get("key"), taint.get("value") or "")
+        )
+        for one in tolerations
+    )
+
+
+def _is_lost(node: Object, taints: Iterable[Object]) -> bool:
     """Return whether the node's pods end: it is not ready, or a taint evicts them."""
-    if any(taint.get("effect") == "NoExecute" for taint in _taints(node)):
+    if any(taint.get("effect") == "NoExecute" for taint in taints):
         return True
     conditions = node.get("status", {}).get("conditions") or ()
     # A Node without a Ready condition has not been reported on yet and counts as ready.
     return any(c.get("status") != "True" for c in conditions if c.get("type") == "Ready")
 
 
-def _why_closed(node: Mapping[str, Any]) -> str:
+def _why_closed(node: Object, taints: Iterable[Object]) -> str:
     """Return why no new pod is scheduled to the node, while those that run there stay."""
     if node.get("spec", {}).get("unschedulable"):
         return "cordoned"
-    closing = [taint["key"] for taint in _taints(node) if taint.get("effect") == "NoSchedule"]
+    closing = [taint["key"] for taint in taints if taint.get("effect") == "NoSchedule"]
     return f"tainted {closing[0]}:NoSchedule" if closing else ""
 
 
-def _taints(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _taints(node: Object, tolerations: Sequence[Object]) -> list[Object]:
     """Return the taints that the fleet's pods do not tolerate."""
     taints = node.get("spec", {}).get("taints") or ()
-    return [taint for taint in taints if taint.get("key") != RESOURCE]
+    return [
+        taint
+        for taint in taints
+        if taint.get("key") != RESOURCE and not is_tolerated(taint, tolerations)
+    ]
 
 
 def _integer(text: Any, default: int = 0) -> int:

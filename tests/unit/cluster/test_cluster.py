@@ -68,20 +68,44 @@ def test_other_server_is_no_cluster(tmp_path: Path, other_server: int) -> None:
     assert run(tmp_path, "status").strip() == "stopped"
 
 
-@pytest.mark.parametrize(("gib", "removes"), [("0", False), ("1000000", True)])
-def test_full_disk_loses_what_builds_left(tmp_path: Path, gib: str, removes: bool) -> None:
-    """Before a build: interrupted ones' containers and images without a tag, this tool's alone."""
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    """Log of a buildah whose store has an image of localhost/known and whose builds fail."""
     (tmp_path / "bin").mkdir()
-    buildah, calls = tmp_path / "bin" / "buildah", tmp_path / "calls"
-    buildah.write_text(f'#!/bin/sh\necho "$*" >>{calls}\ntest "$5" != bud\n')
+    buildah, log = tmp_path / "bin" / "buildah", tmp_path / "calls"
+    buildah.write_text(
+        f"""#!/bin/sh
+echo "$*" >>{log}
+case "$*" in *" bud "*) exit 7;; *"images -q localhost/known") echo 0a1b;; esac
+"""
+    )
     buildah.chmod(0o755)
+    return log
+
+
+@pytest.mark.parametrize(("gib", "removes"), [("0", False), ("1000000", True)])
+def test_full_disk_loses_what_builds_left(
+    tmp_path: Path, calls: Path, gib: str, removes: bool
+) -> None:
+    """Before a build: interrupted ones' containers and images without a tag, this tool's alone."""
     with pytest.raises(subprocess.CalledProcessError):
-        run(tmp_path, "image", "localhost/x:1", BEM_CLUSTER_ROOM_GIB=gib)
+        run(tmp_path, "image", "localhost/known:2", BEM_CLUSTER_FIRST_GIB=gib)
 
     made = [line.split() for line in calls.read_text().splitlines()]
     assert all(call[:2] == ["--root", str(tmp_path / "storage")] for call in made)
-    removing = [["rm", "-a"], ["rmi", "--prune"]] if removes else []
-    assert [call[4:] for call in made[:-1]] == removing
+    removing = [["rm", "-a"], ["rmi", "--prune"], ["images", "-q", "localhost/known"]]
+    assert [call[4:] for call in made[:-1]] == (removing if removes else [])
+    assert made[-1][4] == "bud"
+
+
+def test_first_build_on_a_full_disk_is_refused(tmp_path: Path, calls: Path) -> None:
+    """One line says what is free, what is needed and what to do; a later build needs less."""
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run(tmp_path, "image", "localhost/new:1", BEM_CLUSTER_FIRST_GIB="1000000")
+
+    assert "a build needs 1000000; free some, or remove" in refused.value.stderr
+    assert len(refused.value.stderr.splitlines()) == 1
+    assert " bud " not in calls.read_text()
 
 
 def test_help_lists_every_command() -> None:

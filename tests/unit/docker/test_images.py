@@ -1,5 +1,6 @@
 """Build arguments of the images."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_build_script_passes_every_argument(tmp_path: Path) -> None:
     dockerfile = (ROOT / "docker/Dockerfile").read_text()
     for name in ("SERVICE", "KIND", "LOCK", "ADAPTERS", "MISSION", "GPU_MEMORY", "VERSION"):
         assert f'"{name}=' in script
-        assert f"ARG {name}" in dockerfile
+        assert re.search(rf"^ARG .*\b{name}\b", dockerfile, re.MULTILINE)
     log = tmp_path / "log"
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\n[ "$1" = info ] && exit 0\necho "$@" >> {log}\n')
@@ -51,6 +52,7 @@ def test_build_script_passes_every_argument(tmp_path: Path) -> None:
         "PATH": f"{tmp_path}:/usr/bin:/bin",
         "HOME": str(tmp_path),
         "PYTHON": sys.executable,
+        "DIGESTS": str(tmp_path / "digests"),
     }
     subprocess.run([ROOT / "docker/build.sh", "safety"], check=True, env=environment)
 
@@ -58,3 +60,18 @@ def test_build_script_passes_every_argument(tmp_path: Path) -> None:
         log.read_text()
     )
     assert "ADAPTERS=guard" in log.read_text()
+    assert (tmp_path / "digests" / "digests.yaml").read_text() == "{}\n"
+
+
+def test_arguments_that_differ_between_services_come_after_shared_layers() -> None:
+    """A layer after `ARG SERVICE` or `ARG VERSION` is built for each service or each tag."""
+    stages = (ROOT / "docker/Dockerfile").read_text().split("\nFROM ")
+    for stage in stages:
+        before, _, after = stage.partition("\nARG SERVICE")
+        assert "${SERVICE}" not in before
+        assert "\nRUN" not in after
+    last = stages[-1]
+
+    assert last.index("/common /app") < last.index("ARG SERVICE")
+    assert "\nCOPY" not in last.partition("VERSION=")[2]
+    assert all("ARG SERVICE" not in stage for stage in stages[:-1])

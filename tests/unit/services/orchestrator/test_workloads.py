@@ -47,6 +47,28 @@ def test_one_node_is_a_node_selector_and_several_an_affinity() -> None:
     assert "'a', 'b'" in str(other["affinity"])
 
 
+def test_tolerations_of_the_chart_stay() -> None:
+    """The list has one owner as a whole: an apply repeats it, and adds nothing twice."""
+    given, team = mission(canary={"image": "new"}), {"key": "dedicated", "operator": "Exists"}
+    gpu = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+    def written(*existing: dict[str, Any]) -> list[dict[str, Any]]:
+        patch = workloads.placement_patch(
+            given, {"a": 1}, H100, replicas=1, priority_class="", tolerations=existing
+        )
+        found: list[dict[str, Any]] = patch["spec"]["template"]["spec"]["tolerations"]
+        return found
+
+    assert written() == [gpu]
+    assert written(team) == [team, gpu]
+    assert written(gpu, team) == [gpu, team]
+    deployed = stable()
+    deployed["spec"]["template"]["spec"]["tolerations"] = [team]
+    assert given.canary is not None
+    made = workloads.canary_deployment(given, deployed, given.canary, {"b": 1}, H100)
+    assert made["spec"]["template"]["spec"]["tolerations"] == [team, gpu]
+
+
 def test_a_placement_is_seen_when_it_is_there() -> None:
     """An applied placement is recognised, and a stale one is not."""
     given, deployed = mission(), stable()

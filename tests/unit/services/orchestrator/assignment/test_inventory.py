@@ -91,6 +91,38 @@ def test_the_usual_gpu_taint_keeps_nobody_away() -> None:
     assert read_node(tainted) is not None
 
 
+TEAM = {"key": "dedicated", "value": "ml", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("toleration", "closed"),
+    [
+        ({"key": "dedicated", "operator": "Equal", "value": "ml", "effect": "NoSchedule"}, ""),
+        ({"key": "dedicated", "value": "ml"}, ""),
+        ({"key": "dedicated", "operator": "Exists"}, ""),
+        ({"operator": "Exists"}, ""),
+        ({"key": "dedicated", "value": "web"}, "tainted dedicated:NoSchedule"),
+        ({"key": "dedicated", "operator": "Exists", "effect": "NoExecute"}, "tainted dedicated"),
+        ({"key": "other", "operator": "Exists"}, "tainted dedicated:NoSchedule"),
+    ],
+)
+def test_tolerated_taints_close_no_node(toleration: dict[str, str], closed: str) -> None:
+    """A node that a team reserves by a taint takes the missions that tolerate it."""
+    found = read_node(node(taints=[TEAM]), tolerations=[toleration])
+
+    assert found
+    assert found.closed.startswith(closed)
+    assert bool(found.closed) == bool(closed)
+
+
+def test_a_tolerated_eviction_ends_no_pod() -> None:
+    """NoExecute evicts those pods only that do not tolerate it."""
+    evicting = node(taints=[{**TEAM, "effect": "NoExecute"}])
+
+    assert read_node(evicting) is None
+    assert read_node(evicting, tolerations=[{"key": "dedicated", "operator": "Exists"}])
+
+
 def test_a_time_sliced_node_offers_its_physical_gpus() -> None:
     """Eight units of four slots are two GPUs."""
     found = read_node(node(gpus="8", labels={"nvidia.com/gpu.replicas": "4"}), foreign_units=3)
