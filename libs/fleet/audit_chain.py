@@ -13,7 +13,6 @@ Example of two records without a key, hashes shortened::
     {"action": "block", "seq": "2", "prev": "5f2a", "hash": "c81d"}    head: "2:c81d"
 """
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -24,6 +23,7 @@ from pathlib import Path
 import hiredis
 
 from fleet.errors import UnavailableError
+from fleet.group_commit import GroupCommit
 from fleet.redis_pipe import RedisPipe
 from fleet.streams import TIMEOUT_S
 
@@ -99,8 +99,7 @@ class ChainWriter:
         self._key = key
         self._pipe = RedisPipe(redis_url, TIMEOUT_S, f"stream {stream}")
         self._head: str | None = None
-        self._waiting: list[tuple[Mapping[str, str], asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._group: GroupCommit[Mapping[str, str], None] = GroupCommit(self._write, _MAX_BATCH)
 
     def text_digest(self, sha256: bytes) -> str:
         """Return a keyed hash of a text's SHA-256, hexadecimal; empty without a key.
@@ -121,26 +120,15 @@ class ChainWriter:
         # Before it joins a batch: there it would fail the records of other callers too.
         for text in (*fields, *fields.values()):
             text.encode()
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((fields, done))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
-        await done
+        await self._group.submit(fields)
 
-    async def _write(self) -> None:
-        while batch := self._waiting[:_MAX_BATCH]:
-            del self._waiting[: len(batch)]
-            try:
-                await self._append_all([fields for fields, _ in batch])
-            except UnavailableError as err:
-                self._head = None  # unknown: the records may have been written
-                for _, done in batch:
-                    if not done.done():
-                        done.set_exception(UnavailableError(str(err)))
-                continue
-            for _, done in batch:
-                if not done.done():
-                    done.set_result(None)
+    async def _write(self, records: Sequence[Mapping[str, str]]) -> list[None]:
+        try:
+            await self._append_all(records)
+        except UnavailableError:
+            self._head = None  # unknown: the records may have been written
+            raise
+        return [None] * len(records)
 
     async def _append_all(self, records: Sequence[Mapping[str, str]]) -> None:
         for _ in range(_MAX_ATTEMPTS):

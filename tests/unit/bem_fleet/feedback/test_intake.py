@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import redis
+from bem_fleet.feedback.intake import Receipt
 from bem_fleet.feedback.limits import IntakeLimits
 from fleet.errors import (
     InvalidArgumentError,
@@ -74,6 +75,49 @@ async def test_full_backlog_refuses_until_it_is_processed(redis_server: RedisSer
         await opened.submit(record(3))
 
     assert places(redis_server.url) == {f"c{number}": 1 for number in range(4)}
+
+
+async def test_calls_at_once_share_writes_and_get_their_own_outcomes(
+    redis_server: RedisServer,
+) -> None:
+    """A group has a new record, a repeated one, a conflict and one above the rate, in any order."""
+    calls = [(record(7 * n), f"k{n % 4}") for n in range(3)] + [
+        (record(0), "k0"),
+        (record(1), "k0"),
+    ]
+    with redis.from_url(redis_server.url) as store:
+        store.config_resetstat()
+        async with intake(redis_server.url, IntakeLimits(rate=2)) as opened:
+            found = await asyncio.gather(
+                *(opened.submit(*call) for call in calls), return_exceptions=True
+            )
+        writes = store.info("commandstats")["cmdstat_eval"]["calls"]
+
+    first, second, above, again, conflict = found
+    assert isinstance(first, Receipt)
+    assert isinstance(second, Receipt)
+    assert isinstance(above, RateLimitedError)
+    assert again == Receipt(first.identifier, repeated=True)
+    assert isinstance(conflict, InvalidArgumentError)
+    assert first.identifier < second.identifier
+    assert writes == 1
+    assert places(redis_server.url) == {"c0": 1, "c7": 1}
+
+
+async def test_full_memory_refuses_what_is_new(redis_server: RedisServer) -> None:
+    """In one group a repeated key has its receipt, and a new one is refused and not stored."""
+    async with intake(redis_server.url) as opened:
+        first = await opened.submit(record(1), "k1")
+        with redis.from_url(redis_server.url) as store:
+            store.config_set("maxmemory", 1)
+        again, refused = await asyncio.gather(
+            opened.submit(record(1), "k1"), opened.submit(record(2), "k2"), return_exceptions=True
+        )
+
+    assert again == Receipt(first.identifier, repeated=True)
+    assert isinstance(refused, OverloadedError)
+    assert "maxmemory" in str(refused)
+    assert places(redis_server.url) == {"c1": 1}
 
 
 async def test_absent_redis_is_unavailable_and_named() -> None:
