@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from bem.adapters.artifact import AdapterCard, save_adapter
 from bem.adapters.bank import AdapterBank
 from bem.adapters.site import TARGET_MODULES
-from bem.backbone import load_backbone
+from bem.backbone import Backbone, load_backbone
 from bem.engine import LLMEngine
 from bem.policy.actions import DEFAULT_ACTIONS
 from bem.policy.artifact import save_policy
@@ -48,10 +48,12 @@ from bem_fleet.recipes.router.step_examples import (
 )
 
 PROG = "python -m bem_fleet.recipes.router"
+CHECKPOINT_STEPS = 25
+"""Steps between two checkpoints, so that an interrupted training loses little."""
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train the adapter of one task and write its artifact."""
+    """Train the adapters of some tasks, one after another, and write their artifacts."""
     retain_freed_memory()
     records = _records("train", arguments.items)
     backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
@@ -66,16 +68,30 @@ def train(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         feature_layer=min(8, count // 2 - 1),
     )
+    for task in arguments.task:
+        _train_task(backbone, records, task, config, arguments)
+
+
+def _train_task(
+    backbone: Backbone,
+    records: list[Record],
+    task: str,
+    config: TrainingConfig,
+    arguments: argparse.Namespace,
+) -> None:
     examples = encode_examples(
         backbone,
-        step_examples(records, arguments.task),
+        step_examples(records, task),
         first_layer=min(config.layers),
         feature_layer=config.feature_layer,
+        folder=arguments.cache / "router-states",
     )
-    trainer = AdapterTrainer(backbone, config, _training_folder(arguments))
+    trainer = AdapterTrainer(
+        backbone, config, _training_folder(arguments, task), save_steps=CHECKPOINT_STEPS
+    )
     trainer.run(examples)
     card = AdapterCard(
-        name=arguments.task,
+        name=task,
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=list(config.layers),
@@ -88,8 +104,8 @@ def train(arguments: argparse.Namespace) -> None:
         seed=config.seed,
         metrics={"items": len(examples), "loss_tokens_per_epoch": loss_tokens(examples)},
     )
-    save_adapter(arguments.out / arguments.task, card, trainer.tensors())
-    sys.stdout.write(f"{arguments.out / arguments.task}: {len(examples)} examples\n")
+    save_adapter(arguments.out / task, card, trainer.tensors())
+    sys.stdout.write(f"{arguments.out / task}: {len(examples)} examples\n")
 
 
 def outcomes(arguments: argparse.Namespace) -> None:
@@ -155,9 +171,10 @@ def _add_xlora(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.set_defaults(run=xlora)
 
 
-def _training_folder(arguments: argparse.Namespace) -> Path:
+def _training_folder(arguments: argparse.Namespace, task: str) -> Path:
     """Return the folder of a training's checkpoints; other settings have another one."""
-    name = f"{arguments.task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
+    name = f"{task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
+    name += f"-{arguments.items or ITEMS['train']}x{arguments.epochs}"
     if len(arguments.sites) < len(TARGET_MODULES):
         name += f"-{arguments.sites[0]}"
     folder: Path = arguments.cache / "training" / f"router-{name}"
@@ -183,8 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train the adapter of a task")
-    command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], required=True)
+    command = commands.add_parser("train", help="train the adapters of tasks")
+    command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], nargs="+", required=True)
     command.add_argument("--out", type=Path, required=True, help="folder of the adapters")
     command.add_argument("--rank", type=int, default=4)
     command.add_argument(
