@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bem.backbone import Backbone
+from bem.files import write_atomic
 from bem.training.activation_cache import EncodedExample, TokenPair, reply_labels
 from bem.training.decoder import TrainingDecoder
 from bem.training.strategy import ComputeDtype, select_compute_dtype
@@ -116,9 +117,8 @@ class PrefixEncoder:
         if not path.exists():
             kept: list[Tensor] = []
             self._decoder.run_layers(hidden, [len(prefix)], layers=self._above, kept=kept)
-            partial = path.with_suffix(".new")
-            partial.write_bytes(torch.stack(kept).bfloat16().view(torch.int16).numpy().tobytes())
-            partial.replace(path)
+            values = torch.stack(kept).bfloat16().cpu().view(torch.int16).numpy()
+            write_atomic(path, values.tobytes())
         size = shape[0] * shape[1] * shape[2]
         flat = torch.from_file(str(path), shared=False, size=size, dtype=torch.bfloat16)
         return flat.view(shape)

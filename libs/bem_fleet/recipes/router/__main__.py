@@ -8,17 +8,19 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from bem.adapters.artifact import AdapterCard, save_adapter
 from bem.adapters.bank import AdapterBank
 from bem.adapters.site import TARGET_MODULES
-from bem.backbone import Backbone, load_backbone
+from bem.backbone import Backbone, WeightFormat, load_backbone
 from bem.engine import LLMEngine
+from bem.engine.weight_autotune import select_format
 from bem.policy.actions import DEFAULT_ACTIONS
 from bem.policy.artifact import save_policy
 from bem.policy.plan_tree import PlanTree
 from bem.policy.policy_training import PolicyTraining
-from bem.training.strategy import retain_freed_memory
+from bem.training.strategy import ComputeDtype, Strategy, retain_freed_memory
 from bem.training.trainer import AdapterTrainer, TrainingConfig
 
 from bem_fleet.data.compositions import SPLIT_SEEDS
@@ -85,9 +87,14 @@ def _train_task(
         first_layer=min(config.layers),
         feature_layer=config.feature_layer,
         folder=arguments.cache / "router-states",
+        compute_dtype=arguments.compute_dtype,
     )
     trainer = AdapterTrainer(
-        backbone, config, _training_folder(arguments, task), save_steps=CHECKPOINT_STEPS
+        backbone,
+        config,
+        _training_folder(arguments, task),
+        strategy=Strategy(compute_dtype=arguments.compute_dtype),
+        save_steps=CHECKPOINT_STEPS,
     )
     trainer.run(examples)
     card = AdapterCard(
@@ -111,7 +118,12 @@ def _train_task(
 def outcomes(arguments: argparse.Namespace) -> None:
     """Run all plans on the items of a split and write the outcomes."""
     records = _records(arguments.split, arguments.items)
-    backbone = load_backbone(cache=arguments.cache / "models")
+    backbone, _ = select_format(
+        load_backbone(cache=arguments.cache / "models"),
+        arguments.weights,
+        "auto",
+        cache=arguments.cache / "kernels",
+    )
     actions = (*DEFAULT_ACTIONS, *(UNSCOPED_ACTIONS if arguments.unscoped else ()))
     folders = [arguments.adapters / task for task in PLAN_TASKS]
     bank = AdapterBank.for_artifact(backbone, folders[0], slots=len(folders))
@@ -210,12 +222,24 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--epochs", type=int, default=3)
     command.add_argument("--learning-rate", type=float, default=2e-3)
     command.add_argument("--dtype", default="bfloat16", help="dtype of the base model")
+    command.add_argument(
+        "--compute-dtype",
+        choices=get_args(ComputeDtype),
+        default="auto",
+        help="dtype of matrix products; auto measures, which a busy machine disturbs",
+    )
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=train)
     command = commands.add_parser("outcomes", help="run all plans on the items of a split")
     command.add_argument("--split", choices=["train", "dev"], required=True)
     command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
     command.add_argument("--out", type=Path, required=True, help="path without suffix")
+    command.add_argument(
+        "--weights",
+        choices=get_args(WeightFormat),
+        default="fp32",
+        help="weight format of the base model; that of the router's replicas is the faithful one",
+    )
     command.add_argument(
         "--unscoped", action="store_true", help="also last steps that see the passages"
     )

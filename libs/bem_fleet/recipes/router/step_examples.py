@@ -14,6 +14,7 @@ from bem.policy.step_prompts import PlanInput, StepPrompt, parse_value, step_pro
 from bem.prompt_encoding import PromptEncoder
 from bem.training.activation_cache import EncodedExample, TokenPair, encode_sequences
 from bem.training.prefix_states import PrefixEncoder
+from bem.training.strategy import ComputeDtype
 
 from bem_fleet.data.record_facts import gold_steps
 from bem_fleet.data.records import Record
@@ -71,6 +72,7 @@ def encode_examples(
     first_layer: int,
     feature_layer: int,
     folder: Path,
+    compute_dtype: ComputeDtype = "auto",
 ) -> list[EncodedExample]:
     """Return the examples as the layers with sites read them.
 
@@ -83,6 +85,7 @@ def encode_examples(
         first_layer: First decoder layer with sites.
         feature_layer: Layer whose output the controller reads.
         folder: Cache folder of the states.
+        compute_dtype: Dtype of matrix products.
     """
     encoder = PromptEncoder(backbone.tokenizer)
     pairs, starts = [], []
@@ -99,6 +102,7 @@ def encode_examples(
             first_layer=first_layer,
             feature_layer=feature_layer,
             folder=folder / "prefixes",
+            compute_dtype=compute_dtype,
         )
         encoded = prefixes.encode([pairs[i] for i in behind], [starts[i] for i in behind])
         found |= dict(zip(behind, encoded, strict=True))
@@ -109,6 +113,7 @@ def encode_examples(
             first_layer=first_layer,
             feature_layer=feature_layer,
             folder=folder / "states",
+            compute_dtype=compute_dtype,
         )
         found |= dict(zip(whole, encoded, strict=True))
     return [example for _, example in sorted(found.items())]
