@@ -151,15 +151,17 @@ class TrainingDecoder:
         Returns:
             ``[T, F]``, or ``[N, F]`` in the order of ``positions``.
         """
-        if self._window is not None and max(lengths, default=0) > self._window:
+        earlier = [one.shape[1] for one in prefixes] or [0] * len(lengths)
+        longest = max((sum(both) for both in zip(earlier, lengths, strict=True)), default=0)
+        if self._window is not None and longest > self._window:
             raise UnsupportedBackboneError(
-                f"training has no sliding window; a sequence has {max(lengths)} tokens and the "
+                f"training has no sliding window; a sequence has {longest} tokens and the "
                 f"window {self._window}; shorten the sequences"
             )
         hidden = hidden.to(self.compute_dtype)
         context = ForwardContext(
             lengths=lengths,
-            rotations=self._rotations(hidden, lengths, [one.shape[1] for one in prefixes]),
+            rotations=self._rotations(hidden, lengths, earlier),
             factors={
                 path: (a.to(self.compute_dtype), b.to(self.compute_dtype))
                 for path, (a, b) in (factors or {}).items()
@@ -269,9 +271,9 @@ class TrainingDecoder:
 
     def _rotations(self, hidden: Tensor, lengths: Sequence[int], starts: Sequence[int]) -> Tensor:
         """Return ``cos + i sin`` of each token's position in its sequence, ``[T, 1, D / 2]``."""
-        pairs_of = zip(starts or [0] * len(lengths), lengths, strict=True)
+        spans = zip(starts, lengths, strict=True)
         positions = torch.cat(
-            [torch.arange(start, start + n, device=hidden.device) for start, n in pairs_of]
+            [torch.arange(start, start + n, device=hidden.device) for start, n in spans]
         )
         cos, sin = self._inner.rotary_emb(hidden.new_empty(0, dtype=torch.float32), positions[None])
         pairs = cos.shape[-1] // 2
