@@ -120,6 +120,42 @@ async def test_a_policy_is_installed_explained_updated_and_restored(
     assert [(one.version, one.current) for one in listed.versions] == [(1, True), (2, False)]
 
 
+def question_request(text: str, session: str = "") -> pb.GenerateRequest:
+    """Return the request with another message."""
+    request = pb.GenerateRequest()
+    request.CopyFrom(REQUEST)
+    request.session = session
+    request.chat.messages[0].content = text
+    return request
+
+
+async def test_a_session_keeps_its_plan(channel: aio.Channel, tmp_path: Path) -> None:
+    """One request that prefers another plan gets the session's; without a session it does not.
+
+    Asking for the plan of the session's request in between changes nothing.
+    """
+    router: Any = rpc.RouterServiceStub(channel)
+    await router.ApplyPolicyUpdate(update_of(tmp_path / "p", tiny_policy(base_digest=DIGEST)))
+    plans = {}
+    for length in range(1, 12):
+        text = f"{'The river is long. ' * length}\n\n{'How long is it? ' * (12 - length)}"
+        wanted = pb.PlanRequest(request=question_request(text))
+        await router.Plan(wanted)
+        # The policy reads how much of the prompt is cached; from the second call on, that stays.
+        plan = (await router.Plan(wanted)).plan
+        plans.setdefault(str(plan.steps), (text, plan))
+    (one, first), (other, second) = list(plans.values())[:2]
+
+    begun = await router.Complete(pb.CompleteRequest(request=question_request(one, "s")))
+    await router.Plan(pb.PlanRequest(request=question_request(other, "s")))
+    kept = await router.Complete(pb.CompleteRequest(request=question_request(other, "s")))
+    elsewhere = await router.Complete(pb.CompleteRequest(request=question_request(other, "t")))
+
+    assert (list(begun.plan.steps), begun.plan.held) == (list(first.steps), False)
+    assert (list(kept.plan.steps), kept.plan.held) == (list(first.steps), True)
+    assert (list(elsewhere.plan.steps), elsewhere.plan.held) == (list(second.steps), False)
+
+
 async def test_openai_clients_plan(tmp_path: Path) -> None:
     """The planner is a model; header, stream and a plan in the body work with the client."""
     messages: Any = [{"role": "user", "content": QUESTION}]

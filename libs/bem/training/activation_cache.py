@@ -55,12 +55,15 @@ class EncodedExample:
         labels: ``[T]`` int64, the next token; -100 outside the reply.
         start: First token that runs with the adapter; the tokens before it keep the base model's
             keys and values, as in activated LoRA (arXiv 2504.12397).
+        prefix: Keys and values before ``hidden`` in the layers with sites, ``[L, P, 2 K D]``, or
+            None; see ``prefix_states``.
     """
 
     hidden: Tensor
     feature: Tensor
     labels: Tensor
     start: int = 0
+    prefix: Tensor | None = None
 
 
 def prompt_ids(backbone: Backbone, text: str) -> list[int]:
@@ -153,6 +156,14 @@ def encode_sequences(
             del states  # unmaps the file before it is renamed
     features = load_file(entry / "features.safetensors")["features"]
     return _split(sequences, _map_file(entry, shape, dtype, write=False), features)
+
+
+def reply_labels(prompt_tokens: int, reply: Sequence[int]) -> Tensor:
+    """Return the next token of each position of a reply, ``[prompt_tokens + len(reply)]``."""
+    labels = torch.full((prompt_tokens + len(reply),), IGNORED_LABEL)
+    # Position t predicts token t + 1: the last prompt token predicts the first reply token.
+    labels[prompt_tokens - 1 : -1] = torch.tensor(reply)
+    return labels
 
 
 def mean_prompt_states(
@@ -268,8 +279,5 @@ def _split(
     for (prompt, reply), hidden, feature in zip(
         sequences, states.split(lengths), features, strict=True
     ):
-        labels = torch.full((len(hidden),), IGNORED_LABEL)
-        # Position t predicts token t + 1: the last prompt token predicts the first reply token.
-        labels[len(prompt) - 1 : -1] = torch.tensor(reply)
-        examples.append(EncodedExample(hidden, feature, labels))
+        examples.append(EncodedExample(hidden, feature, reply_labels(len(prompt), reply)))
     return examples

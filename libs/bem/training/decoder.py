@@ -62,12 +62,18 @@ class ForwardContext:
         rotations: ``[T, 1, D / 2]`` complex64, rotary embedding of each token.
         factors: ``{site path: (A, B)}`` in the compute dtype.
         code: Code of all sites or of each, in the compute dtype, or None.
+        prefixes: Keys and values before each sequence, those of all layers; empty for none.
+        kept: Receives the keys and values of each layer, or None.
+        first: Index of the first layer that is run.
     """
 
     lengths: Sequence[int]
     rotations: Tensor
     factors: SiteFactors
     code: SiteCodes | None
+    prefixes: Sequence[Tensor]
+    kept: list[Tensor] | None
+    first: int
 
 
 class TrainingDecoder:
@@ -124,6 +130,8 @@ class TrainingDecoder:
         factors: SiteFactors | None = None,
         code: SiteCodes | None = None,
         positions: Tensor | None = None,
+        prefixes: Sequence[Tensor] = (),
+        kept: list[Tensor] | None = None,
     ) -> Tensor:
         """Run ``layers`` over ``hidden [T, F]``.
 
@@ -136,24 +144,32 @@ class TrainingDecoder:
                 or by site path; required with factors.
             positions: ``[N]`` flat positions to return. After its attention, the last layer
                 computes only these.
+            prefixes: Keys and values before each sequence, ``[layers, P, 2 K D]`` as ``kept``
+                receives them; the sequence goes on behind its P tokens. Empty for none.
+            kept: Receives the rotated keys and the values of each layer, ``[T, 2 K D]``.
 
         Returns:
             ``[T, F]``, or ``[N, F]`` in the order of ``positions``.
         """
-        if self._window is not None and max(lengths, default=0) > self._window:
+        earlier = [one.shape[1] for one in prefixes] or [0] * len(lengths)
+        longest = max((sum(both) for both in zip(earlier, lengths, strict=True)), default=0)
+        if self._window is not None and longest > self._window:
             raise UnsupportedBackboneError(
-                f"training has no sliding window; a sequence has {max(lengths)} tokens and the "
+                f"training has no sliding window; a sequence has {longest} tokens and the "
                 f"window {self._window}; shorten the sequences"
             )
         hidden = hidden.to(self.compute_dtype)
         context = ForwardContext(
             lengths=lengths,
-            rotations=self._rotations(hidden, lengths),
+            rotations=self._rotations(hidden, lengths, earlier),
             factors={
                 path: (a.to(self.compute_dtype), b.to(self.compute_dtype))
                 for path, (a, b) in (factors or {}).items()
             },
             code=_cast_code(code, self.compute_dtype),
+            prefixes=prefixes,
+            kept=kept,
+            first=layers.start,
         )
         for index in layers:
             keep = positions if index == layers[-1] else None
@@ -195,7 +211,12 @@ class TrainingDecoder:
         width = mixed.shape[1] * self.heads[1] // (self.heads[0] + 2 * self.heads[1])
         queries_keys, values = mixed.float().split([mixed.shape[1] - width, width], dim=-1)
         queries_keys = apply_rotary(queries_keys, context.rotations)
-        attended = packed_attention(queries_keys, values, context.lengths, self.heads)
+        if context.kept is not None:
+            context.kept.append(torch.cat([queries_keys[:, -width:], values], dim=-1))
+        before_each = [one[layer.index - context.first] for one in context.prefixes]
+        attended = packed_attention(
+            queries_keys, values, context.lengths, self.heads, prefixes=before_each
+        )
         attended = attended.to(self.compute_dtype)
         if positions is not None:
             # Keys and values of all tokens were needed; the rest of the last layer works token by
@@ -248,9 +269,12 @@ class TrainingDecoder:
             down_proj=_frozen_weight(mlp.down_proj).to(self.compute_dtype),
         )
 
-    def _rotations(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _rotations(self, hidden: Tensor, lengths: Sequence[int], starts: Sequence[int]) -> Tensor:
         """Return ``cos + i sin`` of each token's position in its sequence, ``[T, 1, D / 2]``."""
-        positions = torch.cat([torch.arange(n, device=hidden.device) for n in lengths])
+        spans = zip(starts, lengths, strict=True)
+        positions = torch.cat(
+            [torch.arange(start, start + n, device=hidden.device) for start, n in spans]
+        )
         cos, sin = self._inner.rotary_emb(hidden.new_empty(0, dtype=torch.float32), positions[None])
         pairs = cos.shape[-1] // 2
         return torch.complex(cos[0, :, :pairs], sin[0, :, :pairs]).unsqueeze(1)

@@ -130,7 +130,12 @@ def apply_rotary(x: Tensor, rotations: Tensor) -> Tensor:
 
 
 def packed_attention(
-    queries_keys: Tensor, values: Tensor, lengths: Sequence[int], heads: tuple[int, int]
+    queries_keys: Tensor,
+    values: Tensor,
+    lengths: Sequence[int],
+    heads: tuple[int, int],
+    *,
+    prefixes: Sequence[Tensor] = (),
 ) -> Tensor:
     """Attend causally inside each packed sequence and never across sequences.
 
@@ -142,23 +147,36 @@ def packed_attention(
         values: ``[T, K * D]``.
         lengths: Number of tokens of each sequence, T in total.
         heads: Number of query heads H, and of key and value heads K.
+        prefixes: Keys and values before each sequence, ``[P, 2 K D]``; empty for none.
 
     Returns:
         ``[T, H * D]``.
     """
     out = []
     query_heads, kv_heads = heads
-    for both, value in zip(
-        queries_keys.split(list(lengths)), values.split(list(lengths)), strict=True
+    before_each = prefixes or [values[:0].repeat(1, 2)] * len(lengths)
+    for both, value, before in zip(
+        queries_keys.split(list(lengths)), values.split(list(lengths)), before_each, strict=True
     ):
-        head = both.view(both.shape[0], query_heads + kv_heads, -1).transpose(0, 1)
-        query, key = head.split([query_heads, kv_heads])
+        queries, own_keys = both.split([both.shape[1] - value.shape[1], value.shape[1]], dim=-1)
+        keys, earlier = before.to(value.dtype).chunk(2, dim=-1)
+        keys, every_value = torch.cat([keys, own_keys]), torch.cat([earlier, value])
+        mask = None
+        if len(before):
+            mask = torch.ones(len(queries), len(keys), dtype=torch.bool, device=keys.device)
+            mask = mask.tril(len(before))
         attended = scaled_dot_product_attention(
-            query.unsqueeze(0),
-            key.unsqueeze(0),
-            value.view(value.shape[0], kv_heads, -1).transpose(0, 1).unsqueeze(0),
-            is_causal=True,
+            _split_heads(queries, query_heads),
+            _split_heads(keys, kv_heads),
+            _split_heads(every_value, kv_heads),
+            attn_mask=mask,
+            is_causal=mask is None,
             enable_gqa=query_heads != kv_heads,
         )
         out.append(attended[0].transpose(0, 1).reshape(both.shape[0], -1))
     return torch.cat(out)
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """Return ``[T, heads * D]`` as ``[1, heads, T, D]``."""
+    return x.view(x.shape[0], heads, -1).transpose(0, 1).unsqueeze(0)

@@ -34,6 +34,7 @@ class PackedRow:
         positions: ``[N]`` flat positions whose next token belongs to a reply.
         labels: ``[N]`` int64, these next tokens.
         starts: First token of each sequence that runs with the adapter.
+        prefixes: Keys and values before each sequence; empty if no sequence has them.
     """
 
     states: Tensor
@@ -42,6 +43,7 @@ class PackedRow:
     positions: Tensor
     labels: Tensor
     starts: tuple[int, ...] = ()
+    prefixes: tuple[Tensor, ...] = ()
 
     def to(self, device: torch.device) -> "PackedRow":
         """Return the row on ``device``."""
@@ -52,6 +54,7 @@ class PackedRow:
             positions=self.positions.to(device),
             labels=self.labels.to(device),
             starts=self.starts,
+            prefixes=tuple(one.to(device) for one in self.prefixes),
         )
 
 
@@ -59,6 +62,10 @@ def pack_row(examples: Sequence[EncodedExample]) -> PackedRow:
     """Concatenate examples to one row."""
     labels = torch.cat([example.labels for example in examples])
     positions = (labels != IGNORED_LABEL).nonzero().squeeze(1)
+    prefixes = [example.prefix for example in examples if example.prefix is not None]
+    if prefixes and len(prefixes) < len(examples):
+        none = prefixes[0][:, :0]
+        prefixes = [none if one.prefix is None else one.prefix for one in examples]
     return PackedRow(
         states=torch.cat([example.hidden for example in examples]),
         lengths=tuple(len(example.labels) for example in examples),
@@ -66,6 +73,7 @@ def pack_row(examples: Sequence[EncodedExample]) -> PackedRow:
         positions=positions,
         labels=labels[positions],
         starts=tuple(example.start for example in examples),
+        prefixes=tuple(prefixes),
     )
 
 

@@ -181,6 +181,7 @@ class AdapterTrainer(EpochCheckpoints):
             factors=self.factors,
             code=self._code(row),
             positions=row.positions,
+            prefixes=row.prefixes,
         )
         return ChunkedCrossEntropy.apply(
             self.decoder.final_norm(outputs), self.decoder.head, row.labels

@@ -26,6 +26,7 @@ RECIPES: Mapping[str, tuple[str, ...]] = {
     "sep-front": ("bem_fleet.recipes.sep_front",),
     "sep-embedding": ("bem_fleet.recipes.sep_embedding",),
     "cache-policy": ("bem_fleet.recipes.cache_policy",),
+    "router": ("bem_fleet.recipes.router",),
     "online": ("bem_fleet.recipes.online", "train"),
     "own-data": ("bem_fleet.recipes.own_data", "train"),
 }
@@ -42,6 +43,8 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
     "cache-policy": ("bem_fleet.studies.cache_policy",),
     "guard": ("bem_fleet.studies.guard",),
     "memory": ("bem_fleet.studies.memory",),
+    "router": ("bem_fleet.studies.router",),
+    "router-ablations": ("bem_fleet.studies.router.plan_ablations",),
     "safety": ("bem_fleet.studies.safety",),
 }
 """Module of each study, by name."""

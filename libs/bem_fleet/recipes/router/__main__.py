@@ -8,17 +8,19 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from bem.adapters.artifact import AdapterCard, save_adapter
 from bem.adapters.bank import AdapterBank
 from bem.adapters.site import TARGET_MODULES
-from bem.backbone import load_backbone
+from bem.backbone import Backbone, WeightFormat, load_backbone
 from bem.engine import LLMEngine
+from bem.engine.weight_autotune import select_format
 from bem.policy.actions import DEFAULT_ACTIONS
 from bem.policy.artifact import save_policy
 from bem.policy.plan_tree import PlanTree
 from bem.policy.policy_training import PolicyTraining
-from bem.training.strategy import retain_freed_memory
+from bem.training.strategy import ComputeDtype, Strategy, retain_freed_memory
 from bem.training.trainer import AdapterTrainer, TrainingConfig
 
 from bem_fleet.data.compositions import SPLIT_SEEDS
@@ -48,10 +50,12 @@ from bem_fleet.recipes.router.step_examples import (
 )
 
 PROG = "python -m bem_fleet.recipes.router"
+CHECKPOINT_STEPS = 25
+"""Steps between two checkpoints, so that an interrupted training loses little."""
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train the adapter of one task and write its artifact."""
+    """Train the adapters of some tasks, one after another, and write their artifacts."""
     retain_freed_memory()
     records = _records("train", arguments.items)
     backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
@@ -66,16 +70,35 @@ def train(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         feature_layer=min(8, count // 2 - 1),
     )
+    for task in arguments.task:
+        _train_task(backbone, records, task, config, arguments)
+
+
+def _train_task(
+    backbone: Backbone,
+    records: list[Record],
+    task: str,
+    config: TrainingConfig,
+    arguments: argparse.Namespace,
+) -> None:
     examples = encode_examples(
         backbone,
-        step_examples(records, arguments.task),
+        step_examples(records, task),
         first_layer=min(config.layers),
         feature_layer=config.feature_layer,
+        folder=arguments.cache / "router-states",
+        compute_dtype=arguments.compute_dtype,
     )
-    trainer = AdapterTrainer(backbone, config, _training_folder(arguments))
+    trainer = AdapterTrainer(
+        backbone,
+        config,
+        _training_folder(arguments, task),
+        strategy=Strategy(compute_dtype=arguments.compute_dtype),
+        save_steps=CHECKPOINT_STEPS,
+    )
     trainer.run(examples)
     card = AdapterCard(
-        name=arguments.task,
+        name=task,
         base_name=backbone.name,
         base_digest=backbone.digest,
         layers=list(config.layers),
@@ -88,14 +111,19 @@ def train(arguments: argparse.Namespace) -> None:
         seed=config.seed,
         metrics={"items": len(examples), "loss_tokens_per_epoch": loss_tokens(examples)},
     )
-    save_adapter(arguments.out / arguments.task, card, trainer.tensors())
-    sys.stdout.write(f"{arguments.out / arguments.task}: {len(examples)} examples\n")
+    save_adapter(arguments.out / task, card, trainer.tensors())
+    sys.stdout.write(f"{arguments.out / task}: {len(examples)} examples\n")
 
 
 def outcomes(arguments: argparse.Namespace) -> None:
     """Run all plans on the items of a split and write the outcomes."""
     records = _records(arguments.split, arguments.items)
-    backbone = load_backbone(cache=arguments.cache / "models")
+    backbone, _ = select_format(
+        load_backbone(cache=arguments.cache / "models"),
+        arguments.weights,
+        "auto",
+        cache=arguments.cache / "kernels",
+    )
     actions = (*DEFAULT_ACTIONS, *(UNSCOPED_ACTIONS if arguments.unscoped else ()))
     folders = [arguments.adapters / task for task in PLAN_TASKS]
     bank = AdapterBank.for_artifact(backbone, folders[0], slots=len(folders))
@@ -155,9 +183,10 @@ def _add_xlora(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.set_defaults(run=xlora)
 
 
-def _training_folder(arguments: argparse.Namespace) -> Path:
+def _training_folder(arguments: argparse.Namespace, task: str) -> Path:
     """Return the folder of a training's checkpoints; other settings have another one."""
-    name = f"{arguments.task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
+    name = f"{task}-{arguments.rank}-{arguments.seed}-{arguments.learning_rate:g}"
+    name += f"-{arguments.items or ITEMS['train']}x{arguments.epochs}"
     if len(arguments.sites) < len(TARGET_MODULES):
         name += f"-{arguments.sites[0]}"
     folder: Path = arguments.cache / "training" / f"router-{name}"
@@ -183,8 +212,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train the adapter of a task")
-    command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], required=True)
+    command = commands.add_parser("train", help="train the adapters of tasks")
+    command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], nargs="+", required=True)
     command.add_argument("--out", type=Path, required=True, help="folder of the adapters")
     command.add_argument("--rank", type=int, default=4)
     command.add_argument(
@@ -193,12 +222,24 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--epochs", type=int, default=3)
     command.add_argument("--learning-rate", type=float, default=2e-3)
     command.add_argument("--dtype", default="bfloat16", help="dtype of the base model")
+    command.add_argument(
+        "--compute-dtype",
+        choices=get_args(ComputeDtype),
+        default="auto",
+        help="dtype of matrix products; auto measures, which a busy machine disturbs",
+    )
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=train)
     command = commands.add_parser("outcomes", help="run all plans on the items of a split")
     command.add_argument("--split", choices=["train", "dev"], required=True)
     command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
     command.add_argument("--out", type=Path, required=True, help="path without suffix")
+    command.add_argument(
+        "--weights",
+        choices=get_args(WeightFormat),
+        default="fp32",
+        help="weight format of the base model; that of the router's replicas is the faithful one",
+    )
     command.add_argument(
         "--unscoped", action="store_true", help="also last steps that see the passages"
     )

@@ -5,13 +5,16 @@ the monoliths the reply alone (``monolith-direct``) or all steps in one reply (`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
 from bem.backbone import Backbone
 from bem.policy.actions import MacroAction
 from bem.policy.step_prompts import PlanInput, StepPrompt, parse_value, step_prompt
 from bem.prompt_encoding import PromptEncoder
 from bem.training.activation_cache import EncodedExample, TokenPair, encode_sequences
+from bem.training.prefix_states import PrefixEncoder
+from bem.training.strategy import ComputeDtype
 
 from bem_fleet.data.record_facts import gold_steps
 from bem_fleet.data.records import Record
@@ -63,18 +66,57 @@ def plan_input(record: Record) -> PlanInput:
 
 
 def encode_examples(
-    backbone: Backbone, examples: Sequence[StepExample], *, first_layer: int, feature_layer: int
+    backbone: Backbone,
+    examples: Sequence[StepExample],
+    *,
+    first_layer: int,
+    feature_layer: int,
+    folder: Path,
+    compute_dtype: ComputeDtype = "auto",
 ) -> list[EncodedExample]:
-    """Return the examples as the layers with sites read them, each with its adapter's start."""
+    """Return the examples as the layers with sites read them.
+
+    An adapter that starts behind shared messages reads their keys and values from the cache, so
+    that its examples hold only the tokens behind them.
+
+    Args:
+        backbone: Base model without sites.
+        examples: Prompts with their wanted outputs.
+        first_layer: First decoder layer with sites.
+        feature_layer: Layer whose output the controller reads.
+        folder: Cache folder of the states.
+        compute_dtype: Dtype of matrix products.
+    """
     encoder = PromptEncoder(backbone.tokenizer)
-    pairs = [_tokenise(backbone, encoder, one) for one in examples]
-    encoded = encode_sequences(
-        backbone,
-        [pair for pair, _ in pairs],
-        first_layer=first_layer,
-        feature_layer=feature_layer,
-    )
-    return [replace(one, start=start) for one, (_, start) in zip(encoded, pairs, strict=True)]
+    pairs, starts = [], []
+    for one in examples:
+        pair, start = _tokenise(backbone, encoder, one)
+        pairs.append(pair)
+        starts.append(start)
+    behind = [place for place, start in enumerate(starts) if start]
+    whole = [place for place, start in enumerate(starts) if not start]
+    found: dict[int, EncodedExample] = {}
+    if behind:
+        prefixes = PrefixEncoder(
+            backbone,
+            first_layer=first_layer,
+            feature_layer=feature_layer,
+            folder=folder / "prefixes",
+            compute_dtype=compute_dtype,
+        )
+        encoded = prefixes.encode([pairs[i] for i in behind], [starts[i] for i in behind])
+        found |= dict(zip(behind, encoded, strict=True))
+    if whole:
+        encoded = encode_sequences(
+            backbone,
+            [pairs[i] for i in whole],
+            first_layer=first_layer,
+            feature_layer=feature_layer,
+            folder=folder / "states",
+            compute_dtype=compute_dtype,
+        )
+        found |= dict(zip(whole, encoded, strict=True))
+    return [example for _, example in sorted(found.items())]
 
 
 def token_pairs(backbone: Backbone, examples: Sequence[StepExample]) -> list[TokenPair]:

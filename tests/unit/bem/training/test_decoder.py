@@ -77,6 +77,12 @@ def test_sequences_beyond_the_window_are_refused() -> None:
     decoder = TrainingDecoder(backbone, compute_dtype=torch.float32)
     with pytest.raises(UnsupportedBackboneError, match="17 tokens and the window 16"):
         decoder.run_layers(decoder.embed(torch.arange(20)), [17, 3], layers=range(3))
+    kept: list[torch.Tensor] = []
+    decoder.run_layers(decoder.embed(torch.arange(9)), [9], layers=range(3), kept=kept)
+    with pytest.raises(UnsupportedBackboneError, match="17 tokens and the window 16"):
+        decoder.run_layers(
+            decoder.embed(torch.arange(8)), [8], layers=range(3), prefixes=[torch.stack(kept)]
+        )
     ids = torch.arange(16)
     states = decoder.run_layers(decoder.embed(ids), [16], layers=range(3))
     expected = backbone.model(ids[None]).logits[0]

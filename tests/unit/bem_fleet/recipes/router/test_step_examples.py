@@ -1,5 +1,7 @@
 """Tests of the training examples of plan tasks and monoliths."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from bem.testing import tiny_backbone
@@ -45,18 +47,25 @@ def test_a_chain_ends_with_its_reply() -> None:
     assert not chain.activated
 
 
-def test_adapters_of_tasks_start_behind_the_passages() -> None:
+def test_adapters_of_tasks_start_behind_the_passages(tmp_path: Path) -> None:
     """A monolith's adapter starts at token 0; loss tokens are those of the target and its end."""
     backbone = tiny_backbone(context_tokens=4096)
     retrieve, direct = (
-        encode_examples(backbone, step_examples(RECORDS, task), first_layer=2, feature_layer=0)
+        encode_examples(
+            backbone,
+            step_examples(RECORDS, task),
+            first_layer=2,
+            feature_layer=0,
+            folder=tmp_path,
+        )
         for task in ("retrieve", "monolith-direct")
     )
 
-    assert all(
-        one.start > len(record.passage) for one, record in zip(retrieve, RECORDS, strict=True)
-    )
-    assert {one.start for one in direct} == {0}
+    for one, record in zip(retrieve, RECORDS, strict=True):
+        assert one.prefix is not None
+        assert one.prefix.shape[1] > len(record.passage)
+    assert {one.prefix for one in direct} == {None}
+    assert {one.start for one in (*retrieve, *direct)} == {0}
     targets = [gold_steps(record)[0] for record in RECORDS]
     assert loss_tokens(retrieve) == sum(len(target.encode()) + 1 for target in targets)
     assert torch.is_tensor(retrieve[0].hidden)
