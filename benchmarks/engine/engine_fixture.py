@@ -48,17 +48,25 @@ def install_random_adapters(
     slots: int,
     rank: int = RANK,
     layers: Sequence[int] = range(FIRST_LAYER, LAYERS),
+    linear: bool = False,
 ) -> tuple[AdapterBank, list[BemSite]]:
-    """Install sites and fill every slot with random factors."""
+    """Install sites, of all linear layers on demand, and fill every slot with random factors."""
     bank = AdapterBank(
-        backbone, layers=list(layers), rank=rank, slots=slots, feature_layer=min(layers) - 1
+        backbone,
+        layers=list(layers),
+        rank=rank,
+        slots=slots,
+        feature_layer=min(layers) - 1,
+        linear=linear,
     )
     sites = [module for module in backbone.model.modules() if isinstance(module, BemSite)]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for site in sites:
-            site.A.normal_(std=0.02, generator=generator)
-            site.B.normal_(std=0.02, generator=generator)
+            for slot in range(slots):
+                a = torch.empty(rank, site.A.shape[2]).normal_(std=0.02, generator=generator)
+                b = torch.empty(site.B.shape[1], rank).normal_(std=0.02, generator=generator)
+                site.write(slot, (a, b), 1.0)
     return bank, sites
 
 

@@ -300,7 +300,7 @@ def _json_values(card: SealedCard) -> dict[str, Any]:
     kept = {
         entry.name: getattr(card, entry.name)
         for entry in fields(card)
-        if not (card_schema.is_optional(entry) and getattr(card, entry.name) == entry.default)
+        if not card_schema.is_left_out(entry, getattr(card, entry.name))
     }
     try:
         values: dict[str, Any] = json.loads(json.dumps(kept))

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from itertools import pairwise
 from typing import Any
 
@@ -73,6 +73,18 @@ def ascending_integers(low: int, high: int) -> Metadata:
     return {_CHECK: check}
 
 
+def integers(low: int, high: int, most: int) -> Metadata:
+    """Return the check of a list of at most ``most`` integers in [low, high]."""
+    one = integer(low, high)[_CHECK]
+
+    def check(value: Any) -> str:
+        if not isinstance(value, list) or len(value) > most or any(one(item) for item in value):
+            return f"{_shown(value)} is no list of at most {most} integers from {low} to {high}"
+        return ""
+
+    return {_CHECK: check}
+
+
 def distinct_names(allowed: Collection[str]) -> Metadata:
     """Return the check of a list of distinct names out of ``allowed``, at least one."""
 
@@ -101,8 +113,16 @@ def optional(check: Metadata) -> Metadata:
 
 
 def is_optional(entry: Field[Any]) -> bool:
-    """Return whether a card leaves out this field while it has its default."""
+    """Return whether a card may leave out this field."""
     return _OPTIONAL in entry.metadata
+
+
+def is_left_out(entry: Field[Any], value: Any) -> bool:
+    """Return whether a card leaves out this field while it has ``value``."""
+    if not is_optional(entry):
+        return False
+    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+    return bool(value == default)
 
 
 def json_object() -> Metadata:

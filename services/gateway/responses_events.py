@@ -3,12 +3,15 @@
 import json
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from bem_fleet.services.gateway.generation import ChoiceDelta
 from bem_fleet.services.gateway.logprobs import LogprobFormatter
+from bem_fleet.services.gateway.responses_items import Event, OutputItems
 from bem_fleet.services.gateway.responses_schema import ResponsesRequest
 from bemfleet.router.v1 import router_pb2 as pb
+from pydantic import BaseModel
 
 _ID_BYTES = 24
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -23,42 +26,38 @@ class ResponseWriter:
 
     Attributes:
         identifier: Id of the response, which cannot be guessed.
-        text: Text of the answer so far.
+        items: Items of the answer so far.
     """
 
     def __init__(self, body: ResponsesRequest, *, stored: bool) -> None:
         self.identifier = f"resp_{secrets.token_hex(_ID_BYTES)}"
-        self.text = ""
+        self.items = OutputItems(reads_calls=body.offers_tools)
         self._body, self._stored = body, stored
         self._created = int(time.time())
-        self._message_id = f"msg_{secrets.token_hex(_ID_BYTES)}"
         self._formatter = LogprobFormatter("chat.completion", enabled=body.wants_logprobs)
-        self._logprobs: list[dict[str, Any]] = []
         self._reason: str | None = None
         self._usage: pb.Usage | None = None
         self._filter: dict[str, Any] | None = None
         self._sequence = 0
 
-    def add(self, delta: ChoiceDelta) -> list[dict[str, Any]]:
-        """Take the next delta of the answer; return the log-probabilities of its tokens."""
-        self.text += delta.output.text
+    def add(self, delta: ChoiceDelta) -> list[Event]:
+        """Take the next delta of the answer; return the events that it causes."""
         self._reason = delta.finish_reason
         if delta.output.HasField("usage"):
             self._usage = delta.output.usage
         if delta.withheld:
             self._filter = delta.withheld.content_filter_result()
         formatted = self._formatter.format(delta.output.logprobs)
-        added: list[dict[str, Any]] = formatted["content"] if formatted else []
-        self._logprobs += added
-        return added
+        logprobs: list[dict[str, Any]] = formatted["content"] if formatted else []
+        ended = self._reason is not None
+        return list(self.items.add(delta.output.text, logprobs, ended=ended))
 
     def response(self) -> dict[str, Any]:
         """Return the response object with all that was added; it is complete if it has ended."""
         cut = _INCOMPLETE.get(self._reason or "")
-        status = "incomplete" if cut else "completed"
         return self._object(
-            status if self._reason else "in_progress",
-            output=[self._message(status)] if self._reason else [],
+            self._status() if self._reason else "in_progress",
+            output=self.items.objects(self._status()) if self._reason else [],
             incomplete_details={"reason": cut} if cut else None,
             completed_at=int(time.time()) if self._reason and not cut else None,
             usage=_usage(self._usage) if self._usage else None,
@@ -67,39 +66,24 @@ class ResponseWriter:
 
     def opening(self) -> bytes:
         """Return the events before the first delta."""
-        added = {"output_index": 0, "item": {**self._message("in_progress"), "content": []}}
-        return b"".join(
-            (
-                self._event("response.created", response=self._object("in_progress")),
-                self._event("response.in_progress", response=self._object("in_progress")),
-                self._event("response.output_item.added", **added),
-                self._event("response.content_part.added", **self._place(), part=_part("", [])),
-            )
-        )
+        kinds = ("response.created", "response.in_progress")
+        begun: list[Event] = [(kind, {"response": self._object("in_progress")}) for kind in kinds]
+        if not self._body.offers_tools:  # whose answer may begin with a call
+            begun += self.items.open_message()
+        return self._encoded(begun)
 
     def event(self, delta: ChoiceDelta) -> bytes:
-        """Take the next delta; return its event, empty if it has no text."""
-        logprobs = self.add(delta)
-        text = delta.output.text
-        if not text:
-            return b""
-        place = self._place()
-        return self._event("response.output_text.delta", **place, delta=text, logprobs=logprobs)
+        """Take the next delta; return its events, empty if it adds nothing."""
+        return self._encoded(self.add(delta))
 
     def closing(self) -> bytes:
         """Return the events behind the last delta."""
-        whole, place = self.response(), self._place()
-        done = {"text": self.text, "logprobs": self._logprobs}
-        return b"".join(
-            (
-                self._event("response.output_text.done", **place, **done),
-                self._event(
-                    "response.content_part.done", **place, part=_part(self.text, self._logprobs)
-                ),
-                self._event("response.output_item.done", output_index=0, item=whole["output"][0]),
-                self._event(f"response.{whole['status']}", response=whole),
-            )
-        )
+        ended = self._encoded(self.items.close(self._status()))
+        whole = self.response()
+        return ended + self._event(f"response.{whole['status']}", response=whole)
+
+    def _status(self) -> str:
+        return "incomplete" if _INCOMPLETE.get(self._reason or "") else "completed"
 
     def failure(self, error: dict[str, Any]) -> bytes:
         """Return the event of an error within the stream, which is its last."""
@@ -132,25 +116,16 @@ class ResponseWriter:
             "top_p": 1.0 if body.top_p is None else body.top_p,
             "top_logprobs": body.top_logprobs or 0,
             "text": _text_options(body),
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
+            "parallel_tool_calls": body.parallel_tool_calls is not False,
+            "tool_choice": _plain(body.tool_choice) or "auto",
+            "tools": [_plain(tool) for tool in body.tools or ()],
             "truncation": "disabled",
             "user": body.user,
             **members,
         }
 
-    def _message(self, status: str) -> dict[str, Any]:
-        return {
-            "id": self._message_id,
-            "type": "message",
-            "role": "assistant",
-            "status": status,
-            "content": [_part(self.text, self._logprobs)],
-        }
-
-    def _place(self) -> dict[str, Any]:
-        return {"item_id": self._message_id, "output_index": 0, "content_index": 0}
+    def _encoded(self, events: Iterable[Event]) -> bytes:
+        return b"".join(self._event(kind, **members) for kind, members in events)
 
     def _event(self, kind: str, **members: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._sequence, **members}
@@ -158,8 +133,8 @@ class ResponseWriter:
         return f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-def _part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+def _plain(value: Any) -> Any:
+    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
 
 
 def _text_options(body: ResponsesRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Responses API routes: text answers, as one object or as OpenAI's events.
+"""Responses API routes: text and function calls, as one object or as OpenAI's events.
 
 A response is answered as a chat. Its conversation is kept for the caller's key, so that a later
 request continues it by ``previous_response_id``. What is kept of an answer left the sidecar.
@@ -26,7 +26,8 @@ from bem_fleet.services.gateway.openai_errors import completion_error
 from bem_fleet.services.gateway.openai_schema import ChatRequest
 from bem_fleet.services.gateway.request_context import session_of, until_disconnect
 from bem_fleet.services.gateway.responses_events import ResponseWriter
-from bem_fleet.services.gateway.responses_schema import ResponsesRequest, Turn, own_field
+from bem_fleet.services.gateway.responses_input import Turn, conversation
+from bem_fleet.services.gateway.responses_schema import ResponsesRequest, own_field
 from bem_fleet.services.gateway.responses_store import ResponseStore, StoredResponse
 from bem_fleet.services.gateway.route_roles import requires
 from bem_fleet.services.gateway.state import GatewayState, state_of
@@ -67,7 +68,7 @@ class _Exchange:
         response = self.writer.response()
         if not response["store"]:
             return
-        stored = StoredResponse([*self.turns, ("assistant", self.writer.text)], response)
+        stored = StoredResponse([*self.turns, self.writer.items.turn()], response)
         try:
             await self.store.add(self.owner, self.writer.identifier, stored)
         except UnavailableError as err:
@@ -81,7 +82,7 @@ class _Exchange:
 async def create_response(request: Request, body: ResponsesRequest) -> Response:
     """Answer an input, and keep the conversation unless ``store`` is false."""
     state = state_of(request)
-    turns = [*await _earlier_turns(state, body.previous_response_id), *body.turns]
+    turns = conversation(await _earlier_turns(state, body.previous_response_id), body.input)
     writer = ResponseWriter(body, stored=body.store is not False and state.responses.enabled)
     exchange = _Exchange(state.responses, principal.get(), body.chat(turns), turns, writer)
     session = session_of(request.headers, body.user)

@@ -1,4 +1,4 @@
-"""Request schema of OpenAI's Responses API: text input, and the chat that it is answered as."""
+"""Request schema of OpenAI's Responses API, and the chat that it is answered as."""
 
 from __future__ import annotations
 
@@ -7,49 +7,13 @@ from typing import Annotated, Any, Literal
 
 from bem_fleet.services.gateway.openai_fields import OpenAIBody, only
 from bem_fleet.services.gateway.openai_schema import MAX_LOGPROBS, ChatRequest
+from bem_fleet.services.gateway.openai_tools import MAX_TOOLS, ToolName
+from bem_fleet.services.gateway.responses_input import InputItem, Turn
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 MAX_ID_CHARS = 128
 _LOGPROBS = "message.output_text.logprobs"
-Turn = tuple[str, str]
-"""Role and text of one message."""
-
-
-class InputPart(OpenAIBody):
-    """Text part of an input item, or of an answer that a client sends back."""
-
-    type: Literal["input_text", "output_text", "refusal"]
-    text: str | None = None
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
-    prompt_cache_breakpoint: dict[str, Any] | None = None
-
-    @model_validator(mode="after")
-    def _has_its_text(self) -> InputPart:
-        if (self.refusal if self.type == "refusal" else self.text) is None:
-            name = "refusal" if self.type == "refusal" else "text"
-            raise ValueError(f"a part of the type {self.type!r} needs the member {name!r}")
-        return self
-
-
-class InputItem(OpenAIBody):
-    """One message of the input; an answer is taken as a client received it."""
-
-    type: Literal["message"] = "message"
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[InputPart]
-    id: str | None = None
-    status: str | None = None
-    phase: str | None = None
-
-    @property
-    def turn(self) -> Turn:
-        """Role and text of all parts."""
-        if isinstance(self.content, str):
-            return self.role, self.content
-        return self.role, "".join(part.text or part.refusal or "" for part in self.content)
 
 
 class TextFormat(OpenAIBody):
@@ -75,11 +39,30 @@ class ResponseStreamOptions(OpenAIBody):
     include_obfuscation: bool | None = None
 
 
+class FunctionTool(OpenAIBody):
+    """Function that an answer may call; its schema is always enforced."""
+
+    type: Literal["function"]
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionChoice(OpenAIBody):
+    """Choice of one function."""
+
+    type: Literal["function"]
+    name: ToolName
+
+
 class ResponsesRequest(OpenAIBody):
     """Body of ``POST /v1/responses``."""
 
     model: str = Field(min_length=1, max_length=256)
     input: str | list[InputItem] = Field(min_length=1)
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
     instructions: str | None = None
     previous_response_id: str | None = Field(None, min_length=1, max_length=MAX_ID_CHARS)
     max_output_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
@@ -111,16 +94,12 @@ class ResponsesRequest(OpenAIBody):
     conversation: Annotated[Any, only()] = None
     moderation: Annotated[Any, only()] = None
     prompt: Annotated[Any, only()] = None
-    tool_choice: Annotated[Any, only("none", "auto")] = None
-    tools: Annotated[Any, only([])] = None
     truncation: Annotated[Any, only("disabled")] = None
 
     @property
-    def turns(self) -> list[Turn]:
-        """Messages of the input, in order."""
-        if isinstance(self.input, str):
-            return [("user", self.input)]
-        return [item.turn for item in self.input]
+    def offers_tools(self) -> bool:
+        """Whether the answer may call a function."""
+        return bool(self.tools) and self.tool_choice != "none"
 
     @property
     def wants_logprobs(self) -> bool:
@@ -137,7 +116,7 @@ class ResponsesRequest(OpenAIBody):
             RequestValidationError: The conversation is too long or has no text.
         """
         if self.instructions is not None:
-            turns = [("system", self.instructions), *turns]
+            turns = [{"role": "system", "content": self.instructions}, *turns]
         own = ("model", "max_output_tokens", "temperature", "top_p", "stream", "user")
         given = {name: value for name in own if (value := getattr(self, name)) is not None}
         if "max_output_tokens" in given:
@@ -146,12 +125,29 @@ class ResponsesRequest(OpenAIBody):
             given |= {"logprobs": True, "top_logprobs": self.top_logprobs or 0}
         if form := self._response_format():
             given["response_format"] = form
-        messages = [{"role": role, "content": text} for role, text in turns]
         try:
-            return ChatRequest.model_validate({**given, "messages": messages})
+            return ChatRequest.model_validate({**given, **self._tools(), "messages": [*turns]})
         except ValidationError as err:
             problems = [{**one, "loc": _own_place(one["loc"])} for one in err.errors()]
             raise RequestValidationError(problems) from err
+
+    def _tools(self) -> dict[str, Any]:
+        """Return the members of a chat that offer the functions."""
+        if self.tool_choice not in (None, "none", "auto") and not self.tools:
+            return {"tool_choice": "required"}  # which the chat refuses by name
+        if not self.tools:
+            return {}
+        tools = [
+            {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
+            for tool in self.tools
+        ]
+        offered: dict[str, Any] = {"tools": tools, "parallel_tool_calls": self.parallel_tool_calls}
+        choice = self.tool_choice
+        if isinstance(choice, FunctionChoice):
+            offered["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+        elif choice is not None:
+            offered["tool_choice"] = choice
+        return offered
 
     def _response_format(self) -> dict[str, Any] | None:
         form = self.text.format if self.text else None
@@ -171,6 +167,8 @@ def own_field(name: str) -> str:
         return name.replace("response_format.json_schema", "text.format").replace(
             "response_format", "text.format"
         )
+    if name.partition(".")[0] in ("tools", "tool_choice"):
+        return name.replace(".function", "")
     return {"max_completion_tokens": "max_output_tokens"}.get(name, name)
 
 

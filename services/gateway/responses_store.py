@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bem_fleet.services.gateway.responses_schema import Turn
+from bem_fleet.services.gateway.responses_input import Turn
 from fleet.access import Principal
 from fleet.redis_acl import RedisAccess
 from fleet.redis_pipe import RedisPipe
@@ -98,8 +98,7 @@ class ResponseStore:
         if raw is None:
             return None
         found = json.loads(raw)
-        turns = [(str(role), str(text)) for role, text in found["turns"]]
-        return StoredResponse(turns, found["response"])
+        return StoredResponse(found["turns"], found["response"])
 
     async def remove(self, owner: Principal, identifier: str) -> bool:
         """Remove a response of the owner; return whether there was one.

@@ -118,7 +118,7 @@ async def test_without_redis_answers_are_given_and_not_kept(
     [
         ({"max_output_tokens": 5000}, "max_output_tokens"),
         ({"input": "x" * 3000}, "input"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
         ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {"not": {}}}}}, None),
     ],
 )

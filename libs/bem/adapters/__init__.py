@@ -9,7 +9,8 @@ from bem.adapters.artifact import (
 )
 from bem.adapters.bank import AdapterBank
 from bem.adapters.loaded import LoadedAdapter
-from bem.adapters.site import BemSite, RowCodes, install_sites
+from bem.adapters.row_codes import RowCodes
+from bem.adapters.site import BemSite, install_sites
 
 __all__ = [
     "Adapter",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from bem import card_schema
-from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site import LINEAR_MODULES
 from bem.adapters.site_variants import VARIANTS
 from bem.artifacts import ArtifactCard, ArtifactFormat, FileStamp, artifact_version, strip_prefix
 from bem.controller import Controller
@@ -21,6 +21,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONTROLLER_PREFIX = "controller."
 _MAX_CONTROLLER_WIDTH = 65_536
 _MAX_ACTIVE_RANKS = 4096
+_MAX_TOKEN, _MAX_INVOCATION_TOKENS = 2**31 - 1, 1024
 _SHOWN_NAMES = 4
 Factors = tuple[Tensor, Tensor]
 """Low-rank factors of one site, ``A [r, d_in]`` and ``B [d_out, r]``."""
@@ -32,14 +33,19 @@ class AdapterCard(ArtifactCard):
 
     Attributes:
         name: Letters, digits, ``.``, ``_`` and ``-``; at most 64 characters.
+        kinds: Linear layers that are adapted in each of its layers.
         exact: Whether the factors are served as they are where a safety basis is reserved, instead
             of projected outside it. The outputs are those of the training then, and the safety
             adapter no longer has its directions to itself.
         variant: Parameterisation that the factors were trained in; they are served as factors.
         active_ranks: Largest gates of a code that are kept, the others being 0; 0 keeps all.
+        invocation_tokens: Tokens that activate the adapter: it runs from their last occurrence in
+            the prompt on, and the base model before (activated LoRA, arXiv 2504.12397). Empty for
+            an adapter that runs on the whole prompt.
     """
 
     name: str = field(metadata=card_schema.text(64, NAME_PATTERN))
+    kinds: list[str] = field(metadata=card_schema.distinct_names(LINEAR_MODULES))
     exact: bool = field(default=False, metadata=card_schema.boolean())
     variant: str = field(
         default="plain",
@@ -47,6 +53,10 @@ class AdapterCard(ArtifactCard):
     )
     active_ranks: int = field(
         default=0, metadata=card_schema.optional(card_schema.integer(0, _MAX_ACTIVE_RANKS))
+    )
+    invocation_tokens: list[int] = field(
+        default_factory=list,
+        metadata=card_schema.optional(card_schema.integers(0, _MAX_TOKEN, _MAX_INVOCATION_TOKENS)),
     )
 
 
@@ -169,7 +179,7 @@ def _extract_factors(
     """Return the factors of the card's sites; no tensor is missing, unknown or of another shape."""
     label = f"{folder.name}/{TENSORS_FILE}"
     sites = [
-        f"model.layers.{layer}.{TARGET_MODULES[kind]}"
+        f"model.layers.{layer}.{LINEAR_MODULES[kind]}"
         for layer in card.layers
         for kind in card.kinds
     ]

@@ -26,26 +26,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bem.adapters.artifact import (
-    Adapter,
-    Factors,
-    read_adapter,
-    read_adapter_card,
-    read_factors,
+from bem.adapters.artifact import Adapter, Factors, read_adapter, read_adapter_card
+from bem.adapters.fit import (
+    bank_layers,
+    check_controller,
+    check_factors,
+    check_fit,
+    check_name,
 )
-from bem.adapters.fit import check_controller, check_factors, check_name
+from bem.adapters.linear_sites import install_linear_sites
 from bem.adapters.loaded import LoadedAdapter, Projection
 from bem.adapters.projection import is_outside, project_outside
-from bem.adapters.site import RowCodes, install_sites
+from bem.adapters.row_codes import RowCodes
+from bem.adapters.site import install_sites
 from bem.adapters.slot_factors import SlotFactors
 from bem.backbone import Backbone
 from bem.controller import Controller
-from bem.errors import (
-    AdapterNotFoundError,
-    ArtifactFormatError,
-    ArtifactTamperedError,
-    SlotsFullError,
-)
+from bem.errors import AdapterNotFoundError, SlotsFullError
 
 
 class AdapterBank:
@@ -65,12 +62,16 @@ class AdapterBank:
         slots: Number of adapters that are resident at once.
         feature_layer: Decoder layer whose output the controllers read; below all sites.
         max_loaded: Number of adapters that may be loaded.
+        linear: Whether adapters with a constant code may adapt every linear layer.
 
     Raises:
         ValueError: The feature layer is not below all sites.
 
     Attributes:
-        factors: Factors in the slots of all sites.
+        factors: Factors in the slots of the sites that controllers drive.
+        linear: Factors in the slots of the sites in all other linear layers, if there are any.
+        row_codes: Codes of the passes through the upper half.
+        lower_codes: Codes of the passes through the lower half.
         pageable_slots: Slots that hold no pinned factors.
     """
 
@@ -83,10 +84,11 @@ class AdapterBank:
         slots: int,
         feature_layer: int,
         max_loaded: int = 1024,
+        linear: bool = False,
     ) -> None:
         if feature_layer >= min(layers):
             raise ValueError(f"feature layer {feature_layer} is not below the sites {min(layers)}")
-        self.row_codes = RowCodes()
+        self.row_codes, self.lower_codes = RowCodes(), RowCodes()
         self.rank = rank
         self.slots = self.pageable_slots = slots
         self.max_loaded = max_loaded
@@ -98,6 +100,10 @@ class AdapterBank:
             backbone.model, layers=layers, rank=rank, slots=slots, row_codes=self.row_codes
         )
         self.factors = SlotFactors(sites)
+        codes = self.lower_codes, self.row_codes
+        self.linear = SlotFactors(
+            install_linear_sites(backbone, sites, codes, rank=rank, slots=slots) if linear else {}
+        )
         self._free_slots = list(range(slots))
         self._reserved: dict[str, Tensor] = {}
         self._loaded: dict[str, LoadedAdapter] = {}
@@ -118,12 +124,14 @@ class AdapterBank:
             ArtifactFormatError: The card is missing or malformed.
         """
         card = read_adapter_card(folder)
+        layers, feature_layer = bank_layers(card, len(backbone.layers))
         return cls(
             backbone,
-            layers=card.layers,
+            layers=layers,
             rank=card.rank,
             slots=slots,
-            feature_layer=card.feature_layer,
+            feature_layer=feature_layer,
+            linear=True,
         )
 
     def load(self, folder: Path, *, name: str | None = None) -> LoadedAdapter:
@@ -147,19 +155,19 @@ class AdapterBank:
         card = adapter.card
         check_name(card.name, folder_name=name, base_name=self._backbone.name)
         check_controller(adapter, self._backbone.model.config.hidden_size)
-        if card.rank > self.rank or card.feature_layer != self.feature_layer:
-            raise ArtifactFormatError(
-                f"adapter {card.name!r} has rank {card.rank} and feature layer "
-                f"{card.feature_layer}; the bank takes rank <= {self.rank} and feature layer "
-                f"{self.feature_layer}; change the settings RANK and FEATURE_LAYER, or import the "
-                "adapter again"
-            )
-        check_factors(card.name, adapter.factors, self.factors.sites, self.rank)
+        controller = self._controller(adapter)
+        beyond = check_fit(
+            adapter,
+            constant_code=controller.is_constant(),
+            rank=self.rank,
+            feature_layer=self.feature_layer,
+            driven=self.factors.sites,
+            linear=self.linear.sites,
+        )
         if card.name not in self._loaded and len(self._loaded) >= self.max_loaded:
             raise SlotsFullError(
                 f"{len(self._loaded)} adapters are loaded, the limit; unload one first"
             )
-        controller = self._controller(adapter)
         loaded = LoadedAdapter(
             name=card.name,
             version=adapter.version,
@@ -169,6 +177,8 @@ class AdapterBank:
             controller=controller,
             constant_code=controller.is_constant(),
             projection=self._projection(adapter),
+            adapts_lower=any(self._is_lower(path) for path in beyond),
+            composable=not beyond,
         )
         # The old version is retired before the new one takes a slot, so that its slot can be
         # reused at once if no request leases it.
@@ -222,6 +232,7 @@ class AdapterBank:
         """
         adapters = 2 * self.slots
         self.factors.preallocate_concatenated(adapters, dtype)
+        self.linear.preallocate_concatenated(adapters, dtype)
         return adapters
 
     @property
@@ -252,7 +263,7 @@ class AdapterBank:
         loaded = self.find(name)
         if loaded.slot is None:
             self._evict_if_full(name)
-            self._page_in(loaded, self._read_again(loaded))
+            self._page_in(loaded, loaded.read_factors(self._backbone.digest))
         return self._lease(loaded)
 
     def acquire_variant(self, origin: LoadedAdapter, key: str) -> LoadedAdapter | None:
@@ -359,21 +370,6 @@ class AdapterBank:
             )
         self._page_out(victim)
 
-    def _read_again(self, loaded: LoadedAdapter) -> dict[str, Factors]:
-        """Return an adapter's factors; files written since it was loaded are verified again."""
-        # Hashing takes most of a page-in, so it is skipped while the stamp is unchanged.
-        if factors := read_factors(loaded.folder, loaded.card, loaded.stamp):
-            return factors
-        adapter = read_adapter(loaded.folder, base_digest=self._backbone.digest)
-        # Another version must not be served under the version that requests were told.
-        if adapter.version != loaded.version:
-            raise ArtifactTamperedError(
-                f"adapter {loaded.name!r} was loaded as version {loaded.version[:12]}, its folder "
-                f"holds {adapter.version[:12]}; load it again"
-            )
-        loaded.stamp = adapter.stamp
-        return adapter.factors
-
     def _page_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
         reserved = {} if loaded.card.exact else self._reserved
         self._write_in(loaded, project_outside(factors, reserved))
@@ -381,7 +377,8 @@ class AdapterBank:
     def _write_in(self, loaded: LoadedAdapter, factors: Mapping[str, Factors]) -> None:
         loaded.slot = self._free_slots.pop()
         self._resident[loaded.slot] = loaded
-        self.factors.write(loaded.slot, factors, loaded.card.scale)
+        for stacks in (self.factors, self.linear):
+            stacks.write(loaded.slot, factors, loaded.card.scale)
         self.page_ins += 1
 
     def _page_out(self, loaded: LoadedAdapter) -> None:
@@ -392,6 +389,9 @@ class AdapterBank:
             self._free_slots.append(loaded.slot)
             loaded.slot = None
         self._variants = {key: one for key, one in self._variants.items() if one is not loaded}
+
+    def _is_lower(self, path: str) -> bool:
+        return self.linear.sites[path].row_codes is self.lower_codes
 
     def _projection(self, adapter: Adapter) -> Projection:
         if is_outside(adapter.factors, self._reserved):

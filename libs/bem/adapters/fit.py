@@ -1,11 +1,24 @@
 """Fit of an adapter to a bank: its name, its controller, and the shapes of its factors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from bem.adapters.artifact import Adapter, Factors
-from bem.adapters.site import BemSite
+from bem.adapters.artifact import Adapter, AdapterCard, Factors
+from bem.adapters.site import TARGET_MODULES, BemSite, default_layers
 from bem.controller import Controller
 from bem.errors import ArtifactFormatError
+
+
+def bank_layers(card: AdapterCard, count: int) -> tuple[Sequence[int], int]:
+    """Return the driven layers and the feature layer of a bank for one adapter.
+
+    Args:
+        card: Card of the adapter.
+        count: Layers of the base model.
+    """
+    if set(card.kinds) <= set(TARGET_MODULES) and card.layers[0] > card.feature_layer:
+        return card.layers, card.feature_layer
+    first, feature = default_layers(count)
+    return range(first, count), feature
 
 
 def check_name(stated: str, *, folder_name: str | None, base_name: str) -> None:
@@ -50,6 +63,49 @@ def check_controller(adapter: Adapter, hidden_size: int) -> None:
         )
 
 
+def check_fit(
+    adapter: Adapter,
+    *,
+    constant_code: bool,
+    rank: int,
+    feature_layer: int,
+    driven: Mapping[str, BemSite],
+    linear: Mapping[str, BemSite],
+) -> list[str]:
+    """Check rank, feature layer and factors of an adapter against a bank.
+
+    Args:
+        adapter: Adapter that was read.
+        constant_code: Whether its controller reads no feature layer.
+        rank: Highest rank that the bank takes.
+        feature_layer: Feature layer of the bank.
+        driven: Sites that controllers drive, by module path.
+        linear: Sites in other linear layers, for adapters with a constant code.
+
+    Returns:
+        Module paths of ``linear`` that it adapts.
+
+    Raises:
+        ArtifactFormatError: The adapter does not fit.
+    """
+    card = adapter.card
+    if card.rank > rank or (card.feature_layer != feature_layer and not constant_code):
+        raise ArtifactFormatError(
+            f"adapter {card.name!r} has rank {card.rank} and feature layer {card.feature_layer}; "
+            f"the bank takes rank <= {rank} and feature layer {feature_layer}; change the settings "
+            "RANK and FEATURE_LAYER, or import the adapter again"
+        )
+    check_factors(card.name, adapter.factors, {**driven, **linear}, rank)
+    beyond = [path for path in adapter.factors if path in linear]
+    if beyond and not constant_code:
+        raise ArtifactFormatError(
+            f"adapter {card.name!r}: a controller sets its code, and it adapts {min(beyond)}, "
+            "which controllers do not drive; train it on o_proj and down_proj of layers from "
+            "FIRST_LAYER on, or without a controller"
+        )
+    return beyond
+
+
 def check_factors(
     name: str, factors: Mapping[str, Factors], sites: Mapping[str, BemSite], rank: int
 ) -> None:
@@ -67,10 +123,10 @@ def check_factors(
     for path, (a, b) in factors.items():
         site = sites.get(path)
         if site is None:
-            first, *_, last = [one.split(".")[2] for one in sites]
+            layers = sorted({int(one.split(".")[2]) for one in sites})
             raise ArtifactFormatError(
-                f"adapter {name!r}: {path} is no site of this bank; sites are in layers {first} to "
-                f"{last}; lower the setting FIRST_LAYER"
+                f"adapter {name!r}: {path} is no site of this bank; sites are in layers "
+                f"{layers[0]} to {layers[-1]}; lower the setting FIRST_LAYER"
             )
         if a.shape[0] > rank:
             raise ArtifactFormatError(

@@ -31,6 +31,7 @@ _NEUTRAL = frozenset({
 })  # fmt: skip
 # Options that this module evaluates itself.
 _EVALUATED = frozenset({
+    "alora_invocation_tokens",
     "alpha_pattern",
     "bias",
     "exclude_modules",
@@ -52,7 +53,6 @@ _REASONS = {
     "trainable_token_indices": "it replaces rows of the embedding",
     "target_parameters": "it adapts parameters that are no linear layers",
     "layer_replication": "it repeats layers of the base model",
-    "alora_invocation_tokens": "an activated LoRA begins at its invocation tokens only",
     "lora_bias": "it adds a bias",
     "fan_in_fan_out": "it is for transposed weights",
     "kasa_config": "KaSA changes the base weights",
@@ -82,6 +82,8 @@ class LoraConfig:
         excluded: Regular expression of the module path, or ends of it; empty excludes nothing.
         layers: Layers to adapt; None for all.
         layers_patterns: Names of the module list that holds the layers; empty allows any.
+        invocation_tokens: Tokens that activate the LoRA (arXiv 2504.12397); empty for one that runs
+            on the whole prompt.
     """
 
     base: str
@@ -94,6 +96,7 @@ class LoraConfig:
     excluded: str | tuple[str, ...]
     layers: tuple[int, ...] | None
     layers_patterns: tuple[str, ...]
+    invocation_tokens: tuple[int, ...] = ()
 
     def adapts(self, path: str) -> bool:
         """Return whether peft adapts the module at ``path``."""
@@ -158,6 +161,7 @@ def parse_config(label: str, values: Mapping[str, Any]) -> LoraConfig:
         excluded=_texts(_value(label, values, "exclude_modules", (), _is_modules)),
         layers=None if layers in (None, []) else _indices(layers),
         layers_patterns=_listed(_value(label, values, "layers_pattern", (), _is_modules)),
+        invocation_tokens=tuple(_value(label, values, "alora_invocation_tokens", (), _is_tokens)),
     )
     _check_patterns(label, config)
     if not config.targets:
@@ -258,6 +262,10 @@ def _is_modules(value: Any) -> bool:
 def _is_layers(value: Any) -> bool:
     items = value if isinstance(value, list) else [value]
     return all(isinstance(item, int) and not isinstance(item, bool) for item in items)
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and _is_layers(value) and all(item >= 0 for item in value)
 
 
 def _pattern_of(allowed: Callable[[Any], bool]) -> Callable[[Any], bool]:

@@ -34,7 +34,7 @@ from bem.adapters.peft_config import CONFIG, LoraConfig, parse_config
 from bem.adapters.peft_weights import KEY_PREFIX, WEIGHTS, load_tensors, read_factors
 from bem.adapters.projection import is_outside, project_outside
 from bem.adapters.projection_effect import largest_logit_difference
-from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site import LINEAR_MODULES, TARGET_MODULES
 from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.digests import file_digest
@@ -115,25 +115,26 @@ def import_lora(
     factors = read_factors(folder, config, backbone)
     bem_config = _read_bem_config(folder, backbone)
     rank = max(a.shape[0] for a, _ in factors.values())  # modules of lower rank are padded
-    layers = sorted({int(site.split(".")[2]) for site in factors})
-    feature = bem_config.feature_layer if bem_config else feature_layer
-    _check_limits(folder, limits, rank, layers[0], feature)
+    _check_rank(folder, limits, rank)
+    if bem_config and bem_config.controller_sha256:
+        _check_driven(folder, limits, factors)
     controller = _controller_tensors(folder, backbone, bem_config, rank)
     measured = _measure_projection(backbone, factors, reserved or {})
     card = AdapterCard(
         name=name,
         base_name=backbone.name,
         base_digest=backbone.digest,
-        layers=layers,
-        kinds=[k for k, path in TARGET_MODULES.items() if any(s.endswith(path) for s in factors)],
+        layers=sorted({int(site.split(".")[2]) for site in factors}),
+        kinds=[k for k, path in LINEAR_MODULES.items() if any(s.endswith(path) for s in factors)],
         rank=rank,
         scale=1.0,
-        feature_layer=feature,
+        feature_layer=bem_config.feature_layer if bem_config else feature_layer,
         command=f"fleetctl adapters import --name {name}{' --exact' if exact else ''}",
         data_digest="",
         seed=0,
-        metrics={"peft": {"weights_sha256": file_digest(folder / WEIGHTS), **measured}},
+        metrics={"peft": _measures(folder, factors) | measured},
         exact=exact,
+        invocation_tokens=list(config.invocation_tokens),
     )
     return save_adapter(out, card, _adapter_tensors(backbone, factors, rank) | controller)
 
@@ -179,6 +180,7 @@ def export_lora(adapter: Adapter, out: Path) -> bool:
 
 
 def _peft_config(card: AdapterCard) -> dict[str, Any]:
+    tokens = card.invocation_tokens
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -191,6 +193,7 @@ def _peft_config(card: AdapterCard) -> dict[str, Any]:
         "layers_to_transform": card.layers,
         "layers_pattern": "layers",
         "inference_mode": True,
+        **({"alora_invocation_tokens": tokens} if tokens else {}),
     }
 
 
@@ -223,6 +226,13 @@ def _measure_projection(
     return {"projection_logit_difference": largest_logit_difference(backbone, factors, projected)}
 
 
+def _measures(folder: Path, factors: Mapping[str, Factors]) -> dict[str, Any]:
+    return {
+        "weights_sha256": file_digest(folder / WEIGHTS),
+        "resident_bytes": sum(a.nbytes + b.nbytes for a, b in factors.values()),
+    }
+
+
 def _check_base(folder: Path, config: LoraConfig, backbone: Backbone) -> None:
     """Compare the last parts of the names: a LoRA may name a repository, a folder or a file."""
     stated = Path(config.base).name.lower()
@@ -234,22 +244,25 @@ def _check_base(folder: Path, config: LoraConfig, backbone: Backbone) -> None:
         )
 
 
-def _check_limits(
-    folder: Path, limits: BankLimits | None, rank: int, lowest: int, feature_layer: int
-) -> None:
-    if limits is None:
-        return
-    if rank > limits.rank:
+def _check_rank(folder: Path, limits: BankLimits | None, rank: int) -> None:
+    if limits and rank > limits.rank:
         raise ArtifactFormatError(
             f"{folder.name}: the rank is {rank}; the mission takes {limits.rank}; set "
             f"{limits.prefix}RANK={rank} for this command and for the mission"
         )
-    if lowest <= feature_layer:
+
+
+def _check_driven(folder: Path, limits: BankLimits | None, factors: Mapping[str, Factors]) -> None:
+    """Check that an adapter with a controller adapts only what controllers drive."""
+    kinds = {site.rpartition(".")[2] for site in factors} - set(TARGET_MODULES)
+    if kinds:
         raise ArtifactFormatError(
-            f"{folder.name}: it adapts layer {lowest}; adapters begin above layer {feature_layer}, "
-            f"which controllers read ({limits.prefix}FEATURE_LAYER); train the LoRA with "
-            f"layers_to_transform from {max(feature_layer + 1, limits.first_layer)} on"
+            f"{folder.name}: its controller cannot drive {', '.join(sorted(kinds))}; train it on "
+            f"{' and '.join(TARGET_MODULES)}"
         )
+    if limits is None:
+        return
+    lowest = min(int(site.split(".")[2]) for site in factors)
     if lowest < limits.first_layer:
         raise ArtifactFormatError(
             f"{folder.name}: it adapts layer {lowest}; the mission's sites begin at layer "
@@ -264,7 +277,7 @@ def _adapter_tensors(
     """Return the factors of every kind of site in every adapted layer, padded to one rank."""
     tensors = {}
     for layer in {site.split(".")[2] for site in factors}:
-        for path in TARGET_MODULES.values():
+        for path in LINEAR_MODULES.values():
             if not any(site.endswith(path) for site in factors):
                 continue
             site = f"model.layers.{layer}.{path}"

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bem.adapters.artifact import Factors
+from bem.adapters.linear_sites import linear_kinds
 from bem.adapters.peft_config import CONFIG, LoraConfig
-from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site import LINEAR_MODULES
 from bem.artifacts import check_weights
 from bem.backbone import Backbone
 from bem.errors import ArtifactFormatError
@@ -50,7 +51,7 @@ def read_factors(folder: Path, config: LoraConfig, backbone: Backbone) -> dict[s
         if match is None:
             raise ArtifactFormatError(
                 f"{folder.name}: the tensor {key} is no factor of a linear layer; train the LoRA "
-                f"on {_supported()} only"
+                f"with target_modules={list(linear_kinds(backbone))}"
             )
         check_weights(f"{folder.name}/{WEIGHTS}: {key}", tensor)
         pairs.setdefault(match["site"], {})[match["factor"]] = tensor.float()
@@ -79,13 +80,12 @@ def _check_modules(folder: Path, config: LoraConfig, backbone: Backbone, sites: 
             "trained on"
         )
     adapted = {module for module in modules if config.adapts(module)}
-    others = {one for one in sites | adapted if not one.endswith(tuple(TARGET_MODULES.values()))}
-    if others:
+    paths = tuple(LINEAR_MODULES[kind] for kind in linear_kinds(backbone))
+    if others := {one for one in sites | adapted if not one.endswith(paths)}:
         kinds = {one.rpartition(".")[2] for one in others}
         raise ArtifactFormatError(
-            f"{folder.name} adapts {_listing(kinds)}; only {_supported()} can be adapted, so that "
-            "no key or value depends on an adapter; train the LoRA with "
-            f"target_modules={list(TARGET_MODULES)}"
+            f"{folder.name} adapts {_listing(kinds)}; only the linear layers of decoder layers can "
+            f"be adapted; train the LoRA with target_modules={list(linear_kinds(backbone))}"
         )
     if not sites:
         raise ArtifactFormatError(f"{folder.name}/{WEIGHTS} holds no LoRA; save it by peft")
@@ -94,10 +94,6 @@ def _check_modules(folder: Path, config: LoraConfig, backbone: Backbone, sites: 
             f"{folder.name}: {CONFIG} and {WEIGHTS} name different modules: "
             f"{_listing(difference)}; save the LoRA by peft again"
         )
-
-
-def _supported() -> str:
-    return " and ".join(TARGET_MODULES.values())
 
 
 def _listing(names: set[str]) -> str:

@@ -20,12 +20,14 @@ Example:
     becomes ``(2, 3)``: slot 3 keeps its position, and only the factors of slot 2 are copied.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from bem.adapters.row_codes import RowCodes
+from bem.lazy_memory import LazyZeros
 
 TARGET_MODULES = {"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}
 """Linear layers of a decoder layer that can become sites, and their module paths.
@@ -33,124 +35,15 @@ TARGET_MODULES = {"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}
 Neither of them produces keys or values, so a cached key or value of a layer never depends on a
 code of the same layer.
 """
+LINEAR_MODULES = {
+    **{kind: f"self_attn.{kind}" for kind in ("q_proj", "k_proj", "v_proj", "qkv_proj")},
+    **{kind: f"mlp.{kind}" for kind in ("gate_proj", "up_proj", "gate_up_proj")},
+    **TARGET_MODULES,
+}
+"""All linear layers of a decoder layer in any model family, and their module paths.
 
-
-class RowCodes:
-    """Adapters and gate vectors of each batch row, shared by all sites of a model.
-
-    Attributes:
-        slots: ``[R, S]`` int64, slot of each of a row's S adapters; None when none is active.
-        codes: ``[R, S, r]``, or ``[R, T, S, r]`` for codes that differ between tokens.
-        site_factors: ``[S, R]``, or ``[S, R, T]`` for codes that differ between tokens: factor of
-            each row's codes at each of the model's S sites; None for 1 everywhere. Compositions
-            set it, because their trust region holds at each site.
-        preset: ``[R, 1, U*r]`` codes over factors that every site has concatenated before, or
-            None. CUDA graphs need it, because a replayed graph cannot choose factors.
-        preset_factors: ``[S, R]`` factors of the preset codes; None for 1 everywhere.
-    """
-
-    def __init__(self) -> None:
-        self.slots: Tensor | None = None
-        self.codes: Tensor | None = None
-        self.site_factors: Tensor | None = None
-        self.preset: Tensor | None = None
-        self.preset_factors: Tensor | None = None
-        self._concatenated: tuple[tuple[int, ...], Tensor] | None = None
-        self._slot_order: list[int] = []
-
-    def set(self, slots: Tensor, codes: Tensor, site_factors: Tensor | None = None) -> None:
-        """Use ``slots [R, S]`` with ``codes [R, S, r]`` in the forward passes that follow.
-
-        Args:
-            slots: Slot of each of a row's S adapters.
-            codes: Codes, or ``[R, T, S, r]`` if they differ between tokens.
-            site_factors: Factors of the codes at each site, or None for 1 everywhere.
-
-        Raises:
-            ValueError: The shapes do not fit each other.
-        """
-        if codes.shape[0] != slots.shape[0] or codes.shape[-2] != slots.shape[1]:
-            raise ValueError(f"codes {tuple(codes.shape)} do not fit slots {tuple(slots.shape)}")
-        if site_factors is not None and site_factors.shape[1:] != codes.shape[:-2]:
-            raise ValueError(
-                f"site factors {tuple(site_factors.shape)} do not fit codes {tuple(codes.shape)}"
-            )
-        self.slots, self.codes, self._concatenated = slots, codes, None
-        self.site_factors = site_factors
-
-    def at_site(self, codes: Tensor, site: int) -> Tensor:
-        """Multiply ``codes [R, 1 or T, ...]`` by the factors of one site."""
-        if self.site_factors is None:
-            return codes
-        factors = self.site_factors[site]  # [R] or [R, T]
-        steps = factors.unsqueeze(1) if factors.dim() == 1 else factors
-        return codes * steps.reshape(*steps.shape, *[1] * (codes.dim() - 2))
-
-    def concatenated(self) -> tuple[tuple[int, ...], Tensor]:
-        """Return the U slots in use, in the order of their factors, and the codes over all of them.
-
-        A row's code is zero over the adapters that it does not use, so one matmul with the
-        factors of all U adapters serves every row. A slot keeps its position while it is in use,
-        so an adapter that joins or leaves the batch changes one position only.
-
-        Returns:
-            The slots, and codes ``[R, 1, U*r]``, or ``[R, T, U*r]`` if they differ between tokens.
-
-        Raises:
-            ValueError: No codes are set.
-        """
-        if self.slots is None or self.codes is None:
-            raise ValueError("no codes are set; call set() first")
-        if self._concatenated is None:
-            slots = self.slots.tolist()
-            used = sorted({slot for row in slots for slot in row})
-            order = self._ordered(used) if len(used) > 1 else tuple(used)
-            position_of = {slot: position for position, slot in enumerate(order)}
-            positions = torch.tensor([[position_of[slot] for slot in row] for row in slots])
-            codes = self.codes if self.codes.dim() == 4 else self.codes.unsqueeze(1)
-            rows, steps, _, rank = codes.shape
-            spread = codes.new_zeros(rows, steps, len(order), rank)
-            index = positions.to(codes.device)[:, None, :, None].expand_as(codes)
-            # Adding, not writing: padding entries of a row repeat a slot with a code of zero.
-            self._concatenated = order, spread.scatter_add_(2, index, codes).flatten(2)
-        return self._concatenated
-
-    @contextmanager
-    def use_preset(self, codes: Tensor, site_factors: Tensor | None = None) -> Iterator[None]:
-        """Make sites use ``codes [R, 1, U*r]`` with the factors they have concatenated.
-
-        Args:
-            codes: Codes of the rows.
-            site_factors: ``[S, R]`` factors of the codes at each site, or None for 1 everywhere.
-        """
-        self.preset, self.preset_factors = codes, site_factors
-        try:
-            yield
-        finally:
-            self.preset = self.preset_factors = None
-
-    def _ordered(self, used: Sequence[int]) -> tuple[int, ...]:
-        """Return an order of slots that has all of ``used`` and moves none that was there before.
-
-        A new slot takes the position of one that is no longer used. The order may hold unused
-        slots; it is dropped once more than half of it is unused.
-        """
-        if len(self._slot_order) > 2 * len(used):
-            self._slot_order = []
-        present = set(self._slot_order)
-        free = [position for position, slot in enumerate(self._slot_order) if slot not in used]
-        for slot in used:
-            if slot in present:
-                continue
-            if free:
-                self._slot_order[free.pop()] = slot
-            else:
-                self._slot_order.append(slot)
-        return tuple(self._slot_order)
-
-    def clear(self) -> None:
-        """Make every site compute its frozen layer alone."""
-        self.slots = self.codes = self.site_factors = None
+Adapters with a constant code may adapt all of them, in any layer (``bem.adapters.linear_sites``).
+"""
 
 
 class BemSite(nn.Module):
@@ -158,14 +51,23 @@ class BemSite(nn.Module):
 
     This is LoRA (arXiv 2106.09685) with a diagonal code between its factors, so that
     ``dW = s B diag(code) A``. Adapters are stacked in slots, and each row uses its own, as in
-    Punica (arXiv 2310.18547), here with two batched matmuls.
+    Punica (arXiv 2310.18547), here with two batched matmuls. On a CPU, a slot takes memory for the
+    ranks that were written into it.
 
     Args:
         base: The frozen layer, ``d_in -> d_out``.
-        rank: Rank r of every slot; an adapter of lower rank is padded with zeros.
+        rank: Highest rank r of a slot.
         slots: Number N of slots.
-        row_codes: Adapters and codes of the batch rows, shared with the other sites.
-        index: Place of this site among the sites of the model.
+        row_codes: Adapters and codes of the batch rows, shared with other sites.
+        index: Place of this site among those that ``RowCodes.site_factors`` has factors for; -1 if
+            it has none for this site.
+
+    Attributes:
+        A: ``[N, r, d_in]`` factors.
+        B: ``[N, d_out, r]`` factors, stored rank by rank.
+        scale: ``[N]`` factors of the low-rank terms.
+        used_ranks: ``[N]`` int32, leading ranks of each slot that add anything; others are not
+            read.
     """
 
     base: Any
@@ -176,34 +78,66 @@ class BemSite(nn.Module):
         super().__init__()
         self.base, self.index = base, index
         self.row_codes = row_codes
-        self.A = nn.Parameter(base.weight.new_zeros(slots, rank, base.in_features), False)
+        like = base.weight
+        self.A = nn.Parameter(LazyZeros((slots, rank, base.in_features), like).tensor, False)
         # B is transposed in memory, so that each rank is contiguous: compiled kernels read it so.
-        up = base.weight.new_zeros(slots, rank, base.out_features).transpose(1, 2)
+        up = LazyZeros((slots, rank, base.out_features), like).tensor.transpose(1, 2)
         self.B = nn.Parameter(up, False)
-        self.scale = nn.Parameter(base.weight.new_ones(slots), False)
+        self.scale = nn.Parameter(like.new_ones(slots), False)
+        self.used_ranks = torch.zeros(slots, dtype=torch.int32)
+        self._written_ranks, self._used_ranks = [0] * slots, [0] * slots
         # Concatenated factors of several adapters, and the slot that each position holds.
         self._concatenated: tuple[Tensor, Tensor] | None = None
         self._slot_at: list[int | None] = []
+        self._keeps_address = False
 
-    def invalidate(self, slot: int) -> None:
-        """Drop the concatenated copy of ``slot``, whose factors are about to change."""
+    @property
+    def bias(self) -> Tensor | None:
+        """Bias of the frozen layer; None without."""
+        bias: Tensor | None = self.base.bias
+        return bias
+
+    @torch.no_grad()
+    def write(self, slot: int, factors: tuple[Tensor, Tensor] | None, scale: float) -> None:
+        """Write factors ``A [k, d_in]`` and ``B [d_out, k]`` of k <= r ranks into a slot.
+
+        Args:
+            slot: Index into the stacks.
+            factors: Factors; None for none, whatever the slot held before.
+            scale: Factor s of the low-rank term.
+        """
         self._slot_at = [None if current == slot else current for current in self._slot_at]
+        self.scale[slot] = scale
+        rank, before = 0 if factors is None else factors[0].shape[0], self._written_ranks[slot]
+        if factors is not None:
+            self.A[slot, :rank] = factors[0].to(self.A)
+            self.B[slot, :, :rank] = factors[1].to(self.B)
+        self.A[slot, rank:before] = 0
+        self.B[slot, :, rank:before] = 0
+        self._written_ranks[slot] = rank
+        adding = self.B[slot, :, :rank].any(0).nonzero()
+        self._used_ranks[slot] = int(adding[-1]) + 1 if len(adding) else 0
+        self.used_ranks[slot] = self._used_ranks[slot]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x [R, T, d_in]`` to ``[R, T, d_out]``; exactly the base when nothing is active."""
-        y: Tensor = self.base(x)
+        return self.add_to(self.base(x), x)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return ``y [R, T, d_out]`` plus the low-rank terms of ``x``; y itself if there are none.
+
+        Args:
+            y: Outputs of the frozen layer; they are not changed.
+            x: ``[R, T, d_in]`` inputs.
+        """
         slots, codes = self.row_codes.slots, self.row_codes.codes
         preset = self.row_codes.preset
         if preset is not None:
-            factors = self.row_codes.preset_factors
-            down, up = self._leading_ranks(preset.shape[2])
-            if factors is not None:
-                preset = preset * factors[self.index][:, None, None]
-            return self._add_low_rank(x, y, down, up, preset)
+            return self._add_preset(x, y, preset)
         if slots is None or codes is None:
             return y
         if not torch.is_grad_enabled():
-            return self._forward_concatenated(x, y)
+            return self._add_concatenated(x, y)
         # Training keeps the factors in float32 beside a bfloat16 base.
         a = self.A[slots].to(x.dtype)  # [R, S, r, d_in]
         b = self.B[slots].to(x.dtype)  # [R, S, d_out, r]
@@ -215,17 +149,34 @@ class BemSite(nn.Module):
         up = b.permute(0, 1, 3, 2).reshape(rows, adapters * rank, -1)  # [R, S*r, d_out]
         return y + low.reshape(rows, steps, adapters * rank) @ up
 
-    def _forward_concatenated(self, x: Tensor, y: Tensor) -> Tensor:
+    def _add_preset(self, x: Tensor, y: Tensor, preset: Tensor) -> Tensor:
+        """Add the terms of the factors that were concatenated before, with ``preset`` codes."""
+        if self.index < 0 and not self.row_codes.preset_linear:
+            return y
+        factors = self.row_codes.preset_factors
+        down, up = self._leading_ranks(preset.shape[2])
+        if factors is not None and self.index >= 0:
+            preset = preset * factors[self.index][:, None, None]
+        return self._add_low_rank(x, y, down, up, preset)
+
+    def _add_concatenated(self, x: Tensor, y: Tensor) -> Tensor:
         """Add the low-rank terms of all rows with two matmuls over the adapters in use."""
         used, codes = self.row_codes.concatenated()
+        width = max(self._used_ranks[slot] for slot in used)
+        if not width:
+            return y
+        if self._keeps_address:
+            width = self.A.shape[1]
         codes = self.row_codes.at_site(codes, self.index)
+        codes = codes.unflatten(2, (len(used), -1))[..., :width].flatten(2)
         if len(used) == 1:
             # One adapter for all rows needs no copy of its factors.
             slot = used[0]
-            down, up = self.A[slot].to(x.dtype), self.B[slot].T.to(x.dtype)
+            down = self.A[slot, :width].to(x.dtype)
+            up = self.B[slot, :, :width].T.to(x.dtype)
             codes = codes * self.scale[slot]
         else:
-            down, up = self.concatenate(used, x.dtype)
+            down, up = self.concatenate(used, x.dtype, width)
         return self._add_low_rank(x, y, down, up, codes)
 
     @staticmethod
@@ -235,11 +186,14 @@ class BemSite(nn.Module):
 
     def preallocate_concatenated(self, adapters: int, dtype: torch.dtype) -> None:
         """Allocate concatenated factors of up to ``adapters`` adapters at a fixed address."""
-        rank = self.A.shape[1]
+        self._allocate_concatenated(adapters, self.A.shape[1], dtype)
+        self._keeps_address = True
+
+    def _allocate_concatenated(self, adapters: int, width: int, dtype: torch.dtype) -> None:
         self._slot_at = [None] * adapters
         self._concatenated = (
-            self.A.new_zeros(adapters * rank, self.A.shape[2], dtype=dtype),
-            self.B.new_zeros(adapters * rank, self.B.shape[1], dtype=dtype),
+            self.A.new_zeros(adapters * width, self.A.shape[2], dtype=dtype),
+            self.B.new_zeros(adapters * width, self.B.shape[1], dtype=dtype),
         )
 
     def _leading_ranks(self, ranks: int) -> tuple[Tensor, Tensor]:
@@ -247,22 +201,36 @@ class BemSite(nn.Module):
             raise RuntimeError("no factors are concatenated; call concatenate() first")
         return self._concatenated[0][:ranks], self._concatenated[1][:ranks]
 
-    def concatenate(self, used: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return factors of the slots ``used`` side by side, ``[U*r, d_in]`` and ``[U*r, d_out]``.
+    def concatenate(
+        self, used: tuple[int, ...], dtype: torch.dtype, width: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return factors of the slots ``used`` side by side, ``[U*w, d_in]`` and ``[U*w, d_out]``.
 
         The second factor includes the scale. Only positions whose slot changed are copied.
+
+        Args:
+            used: Slots in the order of their factors.
+            dtype: Type of the factors.
+            width: Leading ranks w of each slot; None for all.
         """
-        rank = self.A.shape[1]
-        buffers = self._concatenated
-        if buffers is None or len(self._slot_at) < len(used) or buffers[0].dtype != dtype:
-            self.preallocate_concatenated(len(used), dtype)
-        down, up = self._leading_ranks(len(used) * rank)
+        width = width or self.A.shape[1]
+        if not self._holds(len(used), dtype, width):
+            self._allocate_concatenated(len(used), width, dtype)
+        down, up = self._leading_ranks(len(used) * width)
         for position, slot in enumerate(used):
             if self._slot_at[position] != slot:
-                ranks = slice(position * rank, (position + 1) * rank)
-                down[ranks], up[ranks] = self.A[slot], self.B[slot].T * self.scale[slot]
+                ranks = slice(position * width, (position + 1) * width)
+                down[ranks] = self.A[slot, :width]
+                up[ranks] = self.B[slot, :, :width].T * self.scale[slot]
                 self._slot_at[position] = slot
         return down, up
+
+    def _holds(self, adapters: int, dtype: torch.dtype, width: int) -> bool:
+        """Return whether the concatenated factors have room for so many adapters of a width."""
+        if self._concatenated is None or len(self._slot_at) < adapters:
+            return False
+        down = self._concatenated[0]
+        return down.dtype == dtype and down.shape[0] == len(self._slot_at) * width
 
 
 def install_sites(
@@ -273,16 +241,18 @@ def install_sites(
     rank: int,
     slots: int,
     row_codes: RowCodes,
+    indexed: bool = True,
 ) -> dict[str, BemSite]:
     """Replace linear layers of a Llama-like model by sites and return them by module path.
 
     Args:
         model: A causal language model whose decoder layers are ``model.layers``.
         layers: Indices of the decoder layers that get sites.
-        kinds: Target modules, ``o_proj``, ``down_proj`` or both.
+        kinds: Names of linear layers, of ``LINEAR_MODULES``.
         rank: Rank of every slot.
         slots: Number of slots.
         row_codes: Shared by all sites.
+        indexed: Whether the sites have a place among the site factors.
 
     Raises:
         ValueError: A layer has a site already.
@@ -290,14 +260,13 @@ def install_sites(
     sites: dict[str, BemSite] = {}
     for layer in layers:
         for kind in kinds:
-            path = f"model.layers.{layer}.{TARGET_MODULES[kind]}"
+            path = f"model.layers.{layer}.{LINEAR_MODULES[kind]}"
             parent = model.get_submodule(path.rpartition(".")[0])
             base = getattr(parent, kind)
             if isinstance(base, BemSite):
                 raise ValueError(f"{path} already is a site")  # noqa: TRY004 - the model is wrong, not a type
-            sites[path] = BemSite(
-                base, rank=rank, slots=slots, row_codes=row_codes, index=len(sites)
-            )
+            index = len(sites) if indexed else -1
+            sites[path] = BemSite(base, rank=rank, slots=slots, row_codes=row_codes, index=index)
             setattr(parent, kind, sites[path])
     return sites
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from bem.adapters.artifact import Factors
+from bem.adapters.row_codes import RowCodes
 from bem.adapters.site import BemSite
 
 
@@ -32,13 +33,7 @@ class SlotFactors:
             scale: Factor s of the low-rank term.
         """
         for path, site in self.sites.items():
-            site.invalidate(slot)
-            site.scale[slot] = scale
-            # A site that the adapter does not adapt gets zeros, whatever the slot held before.
-            a, b = factors.get(path, (site.A[slot, :0], site.B[slot, :, :0]))
-            rank = a.shape[0]
-            site.A[slot, :rank], site.A[slot, rank:] = a.to(site.A), 0
-            site.B[slot, :, :rank], site.B[slot, :, rank:] = b.to(site.B), 0
+            site.write(slot, factors.get(path), scale)
 
     @torch.no_grad()
     def read(self, slot: int, rank: int) -> dict[str, tuple[Factors, float]]:
@@ -62,7 +57,24 @@ class SlotFactors:
             site.preallocate_concatenated(adapters, dtype)
         self._dtype = dtype
 
-    def concatenate(self, used: tuple[int, ...]) -> None:
-        """Put the factors of the slots ``used`` side by side in all sites, in that order."""
+    def concatenate(self, used: tuple[int, ...], row_codes: RowCodes) -> None:
+        """Put the factors of the slots ``used`` side by side in all sites of one half.
+
+        Args:
+            used: Slots in the order of their factors.
+            row_codes: Codes that the sites of the half read.
+        """
         for site in self.sites.values():
-            site.concatenate(used, self._dtype)
+            if site.row_codes is row_codes:
+                site.concatenate(used, self._dtype)
+
+    def is_used(self, row_codes: RowCodes) -> bool:
+        """Return whether any site that reads ``row_codes`` adds something to one of their rows."""
+        if row_codes.slots is None:
+            return False
+        slots = row_codes.slots.flatten().cpu()
+        return any(
+            bool(site.used_ranks[slots].any())
+            for site in self.sites.values()
+            if site.row_codes is row_codes
+        )

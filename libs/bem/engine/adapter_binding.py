@@ -13,7 +13,10 @@ and zero elsewhere. A row that composes three adapters adds two more columns, an
 ``[sites, 3]`` that scale its codes into the trust region at each site and are 1 for the other rows.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +24,7 @@ from torch import Tensor
 from bem.adapters.bank import AdapterBank
 from bem.composition import Composer, CompositionSettings
 from bem.engine.adapter_schedule import AcquiredSegment, CodeSpan
-from bem.engine.api import GenerationRequest, Segment
+from bem.engine.api import GenerationRequest, ScaledAdapter, Segment
 from bem.engine.counters import EngineCounters
 from bem.engine.sequence import Sequence
 from bem.errors import AdapterNotFoundError, InvalidRequestError
@@ -66,7 +69,7 @@ class AdapterBinding:
                 composes more than are allowed.
             SlotsFullError: Other requests use all slots; a later call succeeds.
         """
-        wanted = request.segments
+        wanted = self.activate(request.segments, request.prompt_ids)
         self._check_counts(wanted)  # before the first lease
         segments: list[AcquiredSegment] = []
         try:
@@ -78,6 +81,33 @@ class AdapterBinding:
             raise
         return tuple(segments)
 
+    def activate(self, segments: Items[Segment], prompt: Items[int]) -> tuple[Segment, ...]:
+        """Begin activated adapters where the prompt invokes them, as peft does.
+
+        The last occurrence of the invocation tokens begins the last segment; earlier turns of the
+        adapter ran on another prompt and are the base model's here.
+
+        Args:
+            segments: Segments of a request.
+            prompt: Token ids of its prompt.
+
+        Raises:
+            InvalidRequestError: The prompt does not contain the invocation tokens.
+        """
+        found = []
+        for place, segment in enumerate(segments):
+            loaded = self.bank.get(segment.adapter) if self.bank and segment.adapter else None
+            if loaded is None or not (tokens := loaded.card.invocation_tokens):
+                found.append(segment)
+            elif place + 1 < len(segments):
+                found.append(replace(segment, adapter=None))
+            else:
+                start = _invocation(loaded.name, tokens, prompt)
+                if start > segment.start:
+                    found.append(replace(segment, adapter=None, further=()))
+                found.append(replace(segment, start=max(start, segment.start)))
+        return tuple(found)
+
     def release(self, segments: Items[AcquiredSegment]) -> None:
         """Release the leases of segments."""
         for one in segments:
@@ -85,6 +115,31 @@ class AdapterBinding:
                 self.composer.release(one.composed)
             elif one.adapter and self.bank:
                 self.bank.release(one.adapter)
+
+    @contextmanager
+    def lower_codes(self, spans: Items[CodeSpan]) -> Iterator[None]:
+        """Bind the adapters that adapt the lower half in the passes through it within the context.
+
+        Args:
+            spans: Adapter and code of each row; others than those are left out.
+        """
+        adapting = [one if one.adapter and one.adapter.adapts_lower else None for one in spans]
+        used = [one.adapter.slot for one in adapting if one and one.adapter]
+        if self.bank is None or not used:
+            yield
+            return
+        codes = torch.zeros(len(spans), 1, self.bank.rank, device=self._device)
+        slots = torch.full((len(spans), 1), used[0] or 0, dtype=torch.int64)
+        for row, span in enumerate(adapting):
+            if span and span.adapter and span.adapter.slot is not None and span.code is not None:
+                slots[row, 0] = span.adapter.slot
+                codes[row, 0, : len(span.code)] = span.code
+        self.bank.lower_codes.set(slots.to(self._device), codes)
+        try:
+            yield
+        finally:
+            # Passes through the lower half alone, such as those of embeddings, bind nothing.
+            self.bank.lower_codes.clear()
 
     def clear(self) -> None:
         """Bind no adapter in the forward passes that follow."""
@@ -188,6 +243,15 @@ class AdapterBinding:
                 "adapters", f"{most} adapters are composed; at most {limit} are allowed; name fewer"
             )
 
+    def _check_composable(self, active: Items[ScaledAdapter]) -> None:
+        for one in active:
+            if self.bank and not self.bank.find(one.name).composable:
+                raise InvalidRequestError(
+                    "adapters",
+                    f"{one.name!r} adapts other layers than o_proj and down_proj from layer "
+                    f"{self.bank.first_layer} on, and runs alone; name no other adapter",
+                )
+
     def acquire_segment(self, segment: Segment) -> AcquiredSegment:
         """Lease the current versions of one segment's adapters; errors as in ``acquire``."""
         self._check_counts((segment,))
@@ -199,6 +263,7 @@ class AdapterBinding:
         # An adapter at scale 0 must exist, and takes no slot.
         found = [self.bank.find(one) for one in _names(segment)]
         if len(active) > 1:
+            self._check_composable(active)
             composed = self.composer.acquire([one.name for one in active])
             self._counters.composed += 1
             return AcquiredSegment(segment, composed.members[0], composed.version, composed)
@@ -211,3 +276,16 @@ class AdapterBinding:
 def _names(segment: Segment) -> list[str]:
     first = [] if segment.adapter is None else [segment.adapter]
     return [*first, *(one.name for one in segment.further)]
+
+
+def _invocation(name: str, tokens: Items[int], prompt: Items[int]) -> int:
+    """Return where the invocation tokens of an adapter occur last in a prompt."""
+    ids, wanted = list(prompt), list(tokens)
+    for start in range(len(ids) - len(wanted), -1, -1):
+        if ids[start : start + len(wanted)] == wanted:
+            return start
+    raise InvalidRequestError(
+        "adapter",
+        f"{name!r} is activated by the tokens {wanted}, which the prompt does not contain; add "
+        "the text that they stand for, or ask the base model",
+    )

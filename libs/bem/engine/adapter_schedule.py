@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bem.adapters.loaded import LoadedAdapter
@@ -71,6 +72,10 @@ class CodeSpan:
         return ((self.adapter, self.code), *self.further)
 
 
+BASE_MODEL = CodeSpan()
+"""Span of the base model over all positions."""
+
+
 class AdapterSchedule:
     """The adapters and codes of one sequence by position; each code is computed once, on demand.
 
@@ -82,7 +87,7 @@ class AdapterSchedule:
     Args:
         segments: Segments of the sequence in order.
         features: ``[N, F]`` states that the controllers read. Before ``span_at(p)`` is called, the
-            rows that the code at ``p`` is computed from must be filled.
+            rows that the code at ``p`` is computed from must be filled; constant codes read none.
     """
 
     def __init__(self, segments: Sequence[AcquiredSegment], features: Tensor) -> None:
@@ -98,12 +103,23 @@ class AdapterSchedule:
             end = self._last[1].end
             if end is None or position < end:
                 return self._last[1]
-        index = max(n for n, one in enumerate(self._segments) if one.segment.start <= position)
-        following = self._segments[index + 1 : index + 2]
-        end = following[0].segment.start if following else None
-        span = self._span(index, position, end)
+        span = self._span(*self._segment_at(position))
         self._last = (position, span)
         return span
+
+    def lower_span_at(self, position: int) -> CodeSpan:
+        """Return the span of the lower half that contains ``position``; it reads no features."""
+        index, position, end = self._segment_at(position)
+        adapter = self._segments[index].adapter
+        if adapter is None or not adapter.adapts_lower:
+            return CodeSpan(end=end)
+        return self._span(index, position, end)
+
+    def _segment_at(self, position: int) -> tuple[int, int, int | None]:
+        """Return the index of the segment at a position, the position, and the segment's end."""
+        index = max(n for n, one in enumerate(self._segments) if one.segment.start <= position)
+        following = self._segments[index + 1 : index + 2]
+        return index, position, following[0].segment.start if following else None
 
     def _span(self, index: int, position: int, end: int | None) -> CodeSpan:
         acquired = self._segments[index]
@@ -111,27 +127,35 @@ class AdapterSchedule:
         if not acquired.members:
             return CodeSpan(end=end)
         prefix = segment.code_prefix_tokens
-        updates = max(0, (position - prefix) // CHUNK_TOKENS)
+        constant = all(adapter.constant_code for adapter, _ in acquired.members)
+        updates = 0 if constant else max(0, (position - prefix) // CHUNK_TOKENS)
         parts = []
         for (adapter, scale), codes in zip(acquired.members, self._codes[index], strict=True):
             parts.append((adapter, self._code(codes, adapter, prefix, updates) * scale))
         first, code = parts[0]
         if segment.rank and first.name == segment.adapter:
             code[segment.rank :] = 0  # a rank whose gate is 0 adds exactly nothing
-        next_update = prefix + (updates + 1) * CHUNK_TOKENS
-        span_end = next_update if end is None else min(end, next_update)
-        return CodeSpan(first, code, span_end, tuple(parts[1:]), acquired.composed)
+        if not constant:
+            next_update = prefix + (updates + 1) * CHUNK_TOKENS
+            end = next_update if end is None else min(end, next_update)
+        return CodeSpan(first, code, end, tuple(parts[1:]), acquired.composed)
 
     def _code(
         self, codes: list[Tensor], adapter: LoadedAdapter, prefix_tokens: int, updates: int
     ) -> Tensor:
         if not codes:
-            codes.append(adapter.controller.prefix(self._mean(0, prefix_tokens))[0])
+            # A constant code is asked for before there are features.
+            constant = adapter.constant_code
+            features = self._no_features() if constant else self._mean(0, prefix_tokens)
+            codes.append(adapter.controller.prefix(features)[0])
         while len(codes) <= updates:
             begin = prefix_tokens + (len(codes) - 1) * CHUNK_TOKENS
             features = self._mean(begin, begin + CHUNK_TOKENS)
             codes.append(adapter.controller.chunk(features, codes[-1].unsqueeze(0))[0])
         return codes[updates]
+
+    def _no_features(self) -> Tensor:
+        return torch.zeros(1, self._features.shape[1], device=self._features.device)
 
     def _mean(self, begin: int, end: int) -> Tensor:
         return self._features[begin:end].float().mean(0, keepdim=True)

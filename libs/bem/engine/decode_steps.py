@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bem.adapters.bank import AdapterBank
+from bem.adapters.row_codes import RowCodes
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import AttentionPlan, KVCache
 
@@ -75,7 +76,8 @@ class GraphDecodeSteps:
     CUDA graph replays them at once, but only with the same shapes and addresses. Therefore a step
     computes slots 0 to S - 1 whether or not a sequence decodes in them, over L positions, with U
     joined adapters. All three are rounded up, and the inputs of a step stay in fixed buffers. A
-    step with a composition multiplies codes by a factor at each site and is a shape of its own. A
+    step with a composition multiplies codes by a factor at each site, and one with a LoRA of other
+    layers computes their sites too; both are shapes of their own. A
     slot without a token writes to one more position than sequences can use, which attention never
     reads. Without CUDA the same functions are called instead of replayed: nothing in them depends
     on data.
@@ -102,6 +104,7 @@ class GraphDecodeSteps:
         self._angles = self._positions.clone()
         ranks = bank.preallocate_concatenated(kv_cache.keys.dtype) * bank.rank if bank else 0
         self._codes = torch.zeros(self._max_slots, 1, ranks, device=device)
+        self._lower_codes = torch.zeros_like(self._codes)
         sites = len(bank.factors.sites) if bank else 0
         self._site_factors = torch.ones(sites, self._max_slots, device=device)
         self._graphs: dict[tuple[int, ...], tuple[Any, Any]] = {}
@@ -136,24 +139,35 @@ class GraphDecodeSteps:
             min(_round_up_doubling(1, max(slots) + 1), self._max_slots),
             min(key_positions, self._context_tokens),
         )
-        self._hidden, features = self._run(self._shape, self._lower)
+        adapters = (
+            self._join_adapters(self._bank.lower_codes, self._lower_codes) if self._bank else 0
+        )
+        self._hidden, features = self._run((*self._shape, adapters), self._lower)
         return self._hidden[self._slots], features[self._slots]
 
     def upper(self) -> Tensor:
         """Run the upper half of the step; return the float32 logits ``[R, V]``."""
-        shape = (*self._shape, self._join_adapters(), int(self._has_site_factors()))
+        adapters = self._join_adapters(self._bank.row_codes, self._codes) if self._bank else 0
+        shape = (*self._shape, adapters, int(self._has_site_factors()), int(self._adapts_linear()))
         logits: Tensor = self._run(shape, self._upper)
         return logits[self._slots]
 
-    def _lower(self, slots: int, key_positions: int) -> tuple[Tensor, Tensor]:
-        return self._decoder.lower(self._ids[:slots], self._plan(slots, key_positions))
+    def _lower(self, slots: int, key_positions: int, adapters: int) -> tuple[Tensor, Tensor]:
+        plan = self._plan(slots, key_positions)
+        if self._bank is None or not adapters:
+            return self._decoder.lower(self._ids[:slots], plan)
+        codes = self._lower_codes[:slots, :, : adapters * self._bank.rank]
+        with self._bank.lower_codes.use_preset(codes, linear=True):
+            return self._decoder.lower(self._ids[:slots], plan)
 
     def _plan(self, slots: int, key_positions: int) -> AttentionPlan:
         return self._kv_cache.plan_decode_step(
             self._positions[:slots], self._angles[:slots], key_positions
         )
 
-    def _upper(self, slots: int, key_positions: int, adapters: int, factored: int) -> Tensor:
+    def _upper(
+        self, slots: int, key_positions: int, adapters: int, factored: int, linear: int
+    ) -> Tensor:
         plan = self._plan(slots, key_positions)
         if self._hidden is None:
             raise RuntimeError("upper: no lower half was computed; call lower() first")
@@ -161,21 +175,30 @@ class GraphDecodeSteps:
             return self._decoder.logits(self._decoder.upper(self._hidden, plan))
         codes = self._codes[:slots, :, : adapters * self._bank.rank]
         factors = self._site_factors[:, :slots] if factored else None
-        with self._bank.row_codes.use_preset(codes, factors):
+        with self._bank.row_codes.use_preset(codes, factors, linear=bool(linear)):
             return self._decoder.logits(self._decoder.upper(self._hidden, plan))
 
-    def _join_adapters(self) -> int:
-        """Copy factors and codes of the adapters in use; return their number, rounded up."""
-        if self._bank is None or self._bank.row_codes.slots is None:
+    def _join_adapters(self, row_codes: RowCodes, codes: Tensor) -> int:
+        """Copy factors and codes of the adapters in use; return their number, rounded up.
+
+        Args:
+            row_codes: Codes of the half that is computed next.
+            codes: Fixed buffer that takes them.
+        """
+        if self._bank is None or row_codes.slots is None:
             return 0
-        used, codes = self._bank.row_codes.concatenated()
-        self._bank.factors.concatenate(used)
-        self._codes.zero_()
-        self._codes[self._slots, :, : codes.shape[2]] = codes
-        if (factors := self._bank.row_codes.site_factors) is not None:
+        used, chosen = row_codes.concatenated()
+        for stacks in (self._bank.factors, self._bank.linear):
+            stacks.concatenate(used, row_codes)
+        codes.zero_()
+        codes[self._slots, :, : chosen.shape[2]] = chosen
+        if (factors := row_codes.site_factors) is not None:
             self._site_factors.fill_(1)
             self._site_factors[:, self._slots] = factors
-        return min(_round_up_doubling(1, len(used)), self._codes.shape[2] // self._bank.rank)
+        return min(_round_up_doubling(1, len(used)), codes.shape[2] // self._bank.rank)
+
+    def _adapts_linear(self) -> bool:
+        return self._bank is not None and self._bank.linear.is_used(self._bank.row_codes)
 
     def _has_site_factors(self) -> bool:
         return self._bank is not None and self._bank.row_codes.site_factors is not None

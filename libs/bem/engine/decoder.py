@@ -63,8 +63,9 @@ class TorchLayers:
 class Decoder:
     """Runs a backbone over the slots of a KV cache.
 
-    The lower half has no adapter sites and does not depend on codes. A prompt passes it first, the
-    controller reads the result, and only then the upper half runs with the code.
+    The lower half has no adapters with controllers and does not depend on their codes. A prompt
+    passes it first, the controller reads the result, and only then the upper half runs with the
+    code. An adapter whose code is constant may adapt the lower half too.
 
     Args:
         backbone: The model.
@@ -82,7 +83,7 @@ class Decoder:
         self._native = backbone.kernels is not None and kind in {"int8", "int4"}
         self.library = backbone.kernels if self._native else None
         self._layers: Any = (
-            NativeLayers(backbone.kernels, backbone, bank.row_codes if bank else None, kv_cache)
+            NativeLayers(backbone.kernels, backbone, bank, kv_cache)
             if self._native
             else TorchLayers(backbone, kv_cache)
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as f
 
+from bem.adapters.joined_sites import add_sites
 from bem.backbone import Backbone
 from bem.engine.attention_inputs import AttentionInputs, FrozenNorm
 from bem.engine.kv_cache import AttentionPlan, KeyValueStore, WindowPlan
@@ -22,7 +23,7 @@ class DecoderLayer:
     """One decoder layer; it shares the backbone's weights, or takes them over to quantise them.
 
     Args:
-        backbone: Model, whose ``o_proj`` and ``down_proj`` may be adapter sites.
+        backbone: Model, whose linear layers may be adapter sites.
         index: Index of the layer.
     """
 
@@ -35,15 +36,16 @@ class DecoderLayer:
         self._gelu = family.activation == "gelu"
         self._inputs = AttentionInputs(backbone, index)
         # Outputs of norms have outliers and need wide inputs; the inputs of the other two do not.
-        qkv_parts = [getattr(attention, name) for name in family.qkv]
-        qkv = fuse_and_quantize(qkv_parts, kind, wide_inputs=True)
-        gate_up_parts = [getattr(mlp, name) for name in family.gate_up]
-        gate_up = fuse_and_quantize(gate_up_parts, kind, wide_inputs=True)
+        qkv_modules = [getattr(attention, name) for name in family.qkv]
+        qkv = fuse_and_quantize(qkv_modules, kind, wide_inputs=True)
+        gate_up_modules = [getattr(mlp, name) for name in family.gate_up]
+        gate_up = fuse_and_quantize(gate_up_modules, kind, wide_inputs=True)
         attention.o_proj, out = quantize_site(attention.o_proj, kind)
         mlp.down_proj, down = quantize_site(mlp.down_proj, kind)
         self.linears: tuple[LinearLayer, ...] = (qkv, out, gate_up, down)
         # ``forward`` is called directly: module hooks take as long as a small product.
-        self._qkv, self._gate_up = qkv.forward, gate_up.forward
+        self._qkv = add_sites(qkv.forward, qkv_modules)
+        self._gate_up = add_sites(gate_up.forward, gate_up_modules)
         self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
         self._attention_output_norm = _norm_of(backbone, block, family.attention_norms.after)
         self._mlp_norm = _norm_of(backbone, block, family.mlp_norms.before)

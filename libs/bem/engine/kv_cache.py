@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bem.backbone import Backbone
-from bem.engine.lazy_memory import LazyZeros
+from bem.lazy_memory import LazyZeros
 from bem.model_families import FULL, SLIDING
 
 KEPT_POSITIONS = 256

@@ -179,13 +179,14 @@ def fuse_and_quantize(
     of the parts are freed, and the caller owns the model from then on.
 
     Args:
-        parts: Linear layers without bias.
+        parts: Linear layers, whose biases are not read; of sites the base layers.
         kind: Weight format.
         wide_inputs: Whether inputs have outliers; see ``Int8Linear``.
 
     Raises:
         UnsupportedWeightsError: The weights were taken before, or the format is not supported.
     """
+    parts = [part.base if isinstance(part, BemSite) else part for part in parts]
     if any(not isinstance(part, nn.Linear) or not part.weight.numel() for part in parts):
         raise UnsupportedWeightsError(
             "another engine holds the quantised weights of this backbone; load it again"

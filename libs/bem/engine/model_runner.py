@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from bem.engine.adapter_binding import AdapterBinding
-from bem.engine.adapter_schedule import CodeSpan
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps
 from bem.engine.decode_threads import DecodeThreads
@@ -12,8 +11,6 @@ from bem.engine.decoder import HEAD_ROWS, Decoder, ForwardPlan
 from bem.engine.prefill import PrefillBatch, PrefillChunk
 from bem.engine.sampler import with_logprobs
 from bem.engine.sequence import Sequence
-
-_BASE_MODEL = CodeSpan()
 
 
 class ModelRunner:
@@ -55,7 +52,8 @@ class ModelRunner:
         ids_tensor = torch.tensor(
             [own + [0] * (padded - len(own)) for own in ids], device=self._like.device
         )
-        hidden, features = self.decoder.lower(ids_tensor, self._plan(batch))
+        with self._binding.lower_codes([one.code_span for one in batch.chunks]):
+            hidden, features = self.decoder.lower(ids_tensor, self._plan(batch))
         for row, chunk in enumerate(batch.chunks):
             chunk.sequence.append_lower_states(
                 hidden[row, : chunk.tokens], features[row, : chunk.tokens]
@@ -70,7 +68,7 @@ class ModelRunner:
         self._counters.passes += 1
         chunks = batch.chunks
         sequences = [chunk.sequence for chunk in chunks]
-        self._binding.bind(sequences, [chunk.code_span or _BASE_MODEL for chunk in chunks])
+        self._binding.bind(sequences, [chunk.code_span for chunk in chunks])
         hidden = self._like.new_zeros(len(chunks), batch.padded_tokens, self._like.shape[1])
         for row, chunk in enumerate(chunks):
             states = chunk.sequence.lower_states
@@ -116,13 +114,14 @@ class ModelRunner:
             return self._decode(sequences)
 
     def _decode(self, sequences: list[Sequence]) -> Tensor:
-        hidden, features = self._steps.lower(
-            [one.slot for one in sequences],
-            [one.stored_tokens for one in sequences],
-            [one.next_token for one in sequences],
-            [one.evicted_tokens for one in sequences],
-        )
         spans = [one.schedule.span_at(one.computed_tokens) for one in sequences]
+        with self._binding.lower_codes(spans):
+            hidden, features = self._steps.lower(
+                [one.slot for one in sequences],
+                [one.stored_tokens for one in sequences],
+                [one.next_token for one in sequences],
+                [one.evicted_tokens for one in sequences],
+            )
         self._binding.bind(sequences, spans)
         for row, sequence in enumerate(sequences):
             sequence.append_lower_states(hidden[row], features[row])

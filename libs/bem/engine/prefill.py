@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bem.engine.adapter_schedule import CodeSpan
+from bem.engine.adapter_schedule import BASE_MODEL, CodeSpan
 from bem.engine.prefix_cache import BLOCK_TOKENS
 from bem.engine.sequence import Sequence
 
@@ -17,14 +17,14 @@ class PrefillChunk:
         end: First position after the chunk.
         block_key: Prefix-cache key of the first block that the chunk will add; None if it adds
             none.
-        code_span: Adapter and code of the chunk; None in the lower half.
+        code_span: Adapter and code of the chunk in this half.
     """
 
     sequence: Sequence
     begin: int
     end: int
     block_key: bytes | None = None
-    code_span: CodeSpan | None = None
+    code_span: CodeSpan = BASE_MODEL
 
     @property
     def tokens(self) -> int:

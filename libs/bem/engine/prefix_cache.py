@@ -1,7 +1,8 @@
 """Prefix cache: blocks of keys and values, addressed by a hash of what they were computed from.
 
-The lower half of the model has no adapters, so a block of the lower half depends only on its tokens
-and the tokens before it, and all adapters share it. A block of the upper half also depends on the
+Adapters with a controller leave the lower half of the model alone, so a block of the lower half
+depends only on its tokens and the tokens before it, and they all share it. A LoRA that adapts the
+lower half has blocks of its own from its start on. A block of the upper half also depends on the
 codes. Its key therefore contains each adapter's version digest, its scale and the tokens that its
 code was computed from; a reloaded adapter never finds a stale block. The key of a composition
 contains all of its adapters in order, and every key the settings of composition.
@@ -47,6 +48,11 @@ class BlockKeys:
         self.upper: list[bytes] = []
         self._root = root.encode()
         self._codes = [(one.segment.start, _code_identity(one, prompt)) for one in segments]
+        # An adapter of the lower half owns its blocks there too.
+        self._lower_codes = [
+            code if one.adapter and one.adapter.adapts_lower else (one.segment.start, "")
+            for one, code in zip(segments, self._codes, strict=True)
+        ]
         self._tokens: list[int] = []
         self._safety = b""
         self.extend(prompt)
@@ -74,15 +80,24 @@ class BlockKeys:
                 if begin
                 else (self._root, self._root + self._safety)
             )
-            lower = _hash(previous[0], _token_bytes(self._tokens[begin:end]))
-            # Starts are relative to the block: only the place within the block matters.
-            codes = [
-                (max(start - begin, 0), identity)
-                for index, (start, identity) in enumerate(self._codes)
-                if start < end and self._end(index) > begin
-            ]
+            tokens = _token_bytes(self._tokens[begin:end])
+            own = self._codes_in(self._lower_codes, begin, end)
+            adapted = any(identity for _, identity in own)
+            parts = [tokens, json.dumps(own).encode()] if adapted else [tokens]
+            lower = _hash(previous[0], *parts)
+            codes = self._codes_in(self._codes, begin, end)
             self.lower.append(lower)
             self.upper.append(_hash(previous[1], lower, json.dumps(codes).encode()))
+
+    def _codes_in(
+        self, codes: Sequence[tuple[int, str]], begin: int, end: int
+    ) -> list[tuple[int, str]]:
+        """Return the codes of a block; starts are relative to it: only its own content counts."""
+        return [
+            (max(start - begin, 0), identity)
+            for index, (start, identity) in enumerate(codes)
+            if start < end and self._end(index) > begin
+        ]
 
     def _end(self, index: int) -> float:
         following = self._codes[index + 1 : index + 2]

@@ -153,8 +153,9 @@ class Scheduler:
 
     def _chunk(self, sequence: Sequence, limit: int, *, upper: bool) -> PrefillChunk:
         begin = sequence.computed_in(upper=upper)
-        span = sequence.schedule.span_at(begin) if upper else None
-        end = chunk_end(begin, limit, sequence.prompt_tokens, span.end if span else None)
+        schedule = sequence.schedule
+        span = schedule.span_at(begin) if upper else schedule.lower_span_at(begin)
+        end = chunk_end(begin, limit, sequence.prompt_tokens, span.end)
         key = None
         if self._caches_blocks and begin % BLOCK_TOKENS == 0 and end - begin >= BLOCK_TOKENS:
             keys = sequence.block_keys.upper if upper else sequence.block_keys.lower

@@ -1,6 +1,7 @@
 """Scoring: log-likelihoods of given texts in padded batches, without KV cache and sampling."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -115,7 +116,8 @@ class Scorer:
             inputs = [*one.prompt_ids, *one.target_ids][:-1]
             ids[row, : len(inputs)] = torch.tensor(inputs)
         plan = self._decoder.plan_full_texts(len(requests), longest)
-        hidden, features = self._decoder.lower(ids.to(self._device), plan, transient=True)
+        with self._lower_codes(acquired, requests, ids):
+            hidden, features = self._decoder.lower(ids.to(self._device), plan, transient=True)
         self._bind(acquired, requests, features)
         hidden = self._decoder.upper(hidden, plan, transient=True)
         states = [
@@ -126,6 +128,29 @@ class Scorer:
         logprobs = self._target_logprobs(torch.cat(states), targets.to(self._device))
         lengths = [len(one.target_ids) for one in requests]
         return [part.tolist() for part in logprobs.split(lengths)]
+
+    @contextmanager
+    def _lower_codes(
+        self, acquired: AcquiredSegment, requests: Sequence[ScoreRequest], ids: Tensor
+    ) -> Iterator[None]:
+        """Set the codes of each position in the lower half, if the adapter adapts it."""
+        bank, adapter = self._binding.bank, acquired.adapter
+        if bank is None or adapter is None or adapter.slot is None or not adapter.adapts_lower:
+            yield
+            return
+        width = adapter.controller.inner.in_features
+        codes = torch.zeros(*ids.shape, 1, bank.rank, device=self._device)
+        for row, one in enumerate(requests):
+            no_features = torch.zeros(0, width, device=self._device)
+            for begin, end, span in self._spans(acquired, one, no_features):
+                if span.code is not None:
+                    codes[row, begin:end, 0, : len(span.code)] = span.code
+        slots = torch.full((len(requests), 1), adapter.slot, device=self._device)
+        bank.lower_codes.set(slots, codes)
+        try:
+            yield
+        finally:
+            bank.lower_codes.clear()
 
     def _target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the log-probability of ``targets [K]`` after the states ``hidden [K, F]``."""
@@ -153,7 +178,7 @@ class Scorer:
         codes = torch.zeros(*features.shape[:2], len(used), bank.rank, device=features.device)
         factors = torch.ones(len(bank.factors.sites), *features.shape[:2], device=codes.device)
         for row, one in enumerate(requests):
-            for begin, end, span in _spans(acquired, one, features[row]):
+            for begin, end, span in self._spans(acquired, one, features[row]):
                 for column, (_, code) in enumerate(span.parts):
                     codes[row, begin:end, column, : len(code)] = code
                 found = self._binding.code_factors(span, strengths[row])
@@ -165,18 +190,21 @@ class Scorer:
         slots = torch.tensor(used, device=features.device).expand(len(requests), -1)
         bank.row_codes.set(slots, codes, factors if acquired.composed else None)
 
-
-def _spans(
-    acquired: AcquiredSegment, request: ScoreRequest, features: Tensor
-) -> Iterator[tuple[int, int, CodeSpan]]:
-    """Yield the code spans of a text without its last token, with their first and end position."""
-    schedule = AdapterSchedule([replace(acquired, segment=request.segment)], features)
-    begin, end = 0, request.tokens - 1
-    while begin < end:
-        span = schedule.span_at(begin)
-        span_end = min(end, span.end or end)
-        yield begin, span_end, span
-        begin = span_end
+    def _spans(
+        self, acquired: AcquiredSegment, request: ScoreRequest, features: Tensor
+    ) -> Iterator[tuple[int, int, CodeSpan]]:
+        """Yield the code spans of a text without its last token, with first and end position."""
+        segments = [
+            replace(acquired, segment=one) if one.active else AcquiredSegment(one, None)
+            for one in self._binding.activate((request.segment,), request.prompt_ids)
+        ]
+        schedule = AdapterSchedule(segments, features)
+        begin, end = 0, request.tokens - 1
+        while begin < end:
+            span = schedule.span_at(begin)
+            span_end = min(end, span.end or end)
+            yield begin, span_end, span
+            begin = span_end
 
 
 def _safety_strengths(

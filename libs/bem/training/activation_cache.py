@@ -22,6 +22,7 @@ from tqdm import tqdm
 from bem.backbone import Backbone
 from bem.prompt_encoding import PromptEncoder
 from bem.training.decoder import TrainingDecoder
+from bem.training.family_decoder import open_decoder
 from bem.training.strategy import ComputeDtype, select_compute_dtype
 
 TokenPair = tuple[list[int], list[int]]
@@ -141,7 +142,7 @@ def encode_sequences(
     shape = (tokens,) if ids_only else (tokens, backbone.model.config.hidden_size)
     dtype = torch.int64 if ids_only else backbone.model.dtype
     dtype_of_products = select_compute_dtype(backbone, compute_dtype)
-    decoder = TrainingDecoder(backbone, compute_dtype=dtype_of_products)
+    decoder = open_decoder(backbone, compute_dtype=dtype_of_products)
     layers = (first_layer, feature_layer)
     if folder is None:
         states = torch.empty(shape, dtype=dtype)

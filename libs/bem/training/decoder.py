@@ -250,11 +250,11 @@ class TrainingDecoder:
             return weight.view(-1, 2, pairs, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
         qkv = [
-            interleave(attention.q_proj.weight),
-            interleave(attention.k_proj.weight),
-            attention.v_proj.weight,
+            interleave(_frozen_weight(attention.q_proj)),
+            interleave(_frozen_weight(attention.k_proj)),
+            _frozen_weight(attention.v_proj),
         ]
-        gate_up = [mlp.gate_proj.weight, mlp.up_proj.weight]
+        gate_up = [_frozen_weight(mlp.gate_proj), _frozen_weight(mlp.up_proj)]
         first, second = layer.input_layernorm, layer.post_attention_layernorm
         return FrozenLayer(
             index=index,

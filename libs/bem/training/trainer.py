@@ -22,7 +22,7 @@ from bem.backbone import Backbone
 from bem.controller import Controller
 from bem.training.activation_cache import EncodedExample
 from bem.training.checkpoints import EpochCheckpoints
-from bem.training.decoder import TrainingDecoder
+from bem.training.family_decoder import open_decoder
 from bem.training.loss import ChunkedCrossEntropy
 from bem.training.packing import PackedRow, assign_rows, pack_row
 from bem.training.strategy import Strategy, select_compute_dtype
@@ -110,7 +110,7 @@ class AdapterTrainer(EpochCheckpoints):
         """Execute the steps that follow with ``strategy``."""
         self.strategy = strategy
         compute_dtype = select_compute_dtype(self.backbone, strategy.compute_dtype)
-        self.decoder = TrainingDecoder(
+        self.decoder = open_decoder(
             self.backbone, compute_dtype=compute_dtype, recompute=strategy.recompute
         )
 

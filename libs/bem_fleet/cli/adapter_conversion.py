@@ -68,7 +68,15 @@ def import_folder(folder: Path, out: Path, name: str, options: ImportOptions) ->
         exact=options.exact,
         other_base=options.force,
     )
-    lines = [f"adapter {card.name}: rank {card.rank}, {len(card.layers)} layers"]
+    size = card.metrics["peft"]["resident_bytes"] / 1e6
+    kinds = ", ".join(card.kinds)
+    lines = [
+        f"adapter {card.name}: rank {card.rank}, {len(card.layers)} layers, {kinds}",
+        f"{size:.1f} MB in float32 while it is resident",
+    ]
+    if card.invocation_tokens:
+        text = backbone.tokenizer.decode(card.invocation_tokens)
+        lines.append(f"prompts must contain {text!r}, from which on it runs")
     return "\n".join([*lines, *_projection_lines(card)])
 
 

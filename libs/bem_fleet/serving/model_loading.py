@@ -90,6 +90,7 @@ def open_bank(
         slots=slots,
         feature_layer=feature,
         max_loaded=max_loaded,
+        linear=True,
     )
 
 

@@ -1,14 +1,17 @@
 """Decoder layers in the compiled library: one call runs any range of layers."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bem.adapters.site import BemSite, RowCodes
+from bem.adapters.bank import AdapterBank
+from bem.adapters.joined_sites import add_sites
+from bem.adapters.row_codes import RowCodes
+from bem.adapters.site import BemSite
 from bem.backbone import Backbone
 from bem.engine.attention_inputs import AttentionInputs, FrozenNorm
 from bem.engine.kv_cache import KVCache, head_dim
@@ -74,8 +77,8 @@ class NativeLayers:
 
     Args:
         library: Compiled kernels.
-        backbone: Model that gives up its matrices; ``o_proj`` and ``down_proj`` may be sites.
-        rows: Slots and codes of each row in the sites, or None.
+        backbone: Model that gives up its matrices; its linear layers may be sites.
+        bank: Adapters in the sites, or None.
         kv_cache: Storage of keys and values.
 
     Raises:
@@ -83,10 +86,10 @@ class NativeLayers:
     """
 
     def __init__(
-        self, library: Library, backbone: Backbone, rows: RowCodes | None, kv_cache: KVCache
+        self, library: Library, backbone: Backbone, bank: AdapterBank | None, kv_cache: KVCache
     ) -> None:
         config, inner = backbone.model.config, backbone.model.model
-        self._library, self._rows, self._kv_cache = library, rows, kv_cache
+        self._library, self._bank, self._kv_cache = library, bank, kv_cache
         self._head_dim, self._kv_heads = head_dim(config), config.num_key_value_heads
         if reason := unsupported_reason(backbone):
             raise UnsupportedWeightsError(
@@ -95,11 +98,7 @@ class NativeLayers:
         bits = BITS[backbone.weight_format]
         self._referenced: list[Tensor] = []  # memory that the structures point to
         self.linears: list[PackedLinear] = []
-        self._query_inputs: list[tuple[PackedLinear, AttentionInputs]] = []
-        self._first_site = next(
-            (index for index, block in enumerate(inner.layers) if _has_site(block)),
-            len(inner.layers),
-        )
+        self._query_inputs: list[tuple[Callable[[Tensor], Tensor], AttentionInputs]] = []
         structs = [self._layer(backbone, index, bits) for index in range(len(inner.layers))]
         self._layers = (LayerStruct * len(structs))(*structs)
         constants = backbone.family.constants(config)
@@ -144,9 +143,7 @@ class NativeLayers:
         else:
             keys, values = self._kv_cache.keys, self._kv_cache.values
             layer_stride = keys.stride(0)
-        # The lower half has no sites: codes of the last upper pass may still be set there.
-        has_sites = last > self._first_site
-        active, referenced = self._active(placement) if has_sites else (ActiveAdaptersStruct(), ())
+        active, referenced = self._active(self._codes(last), placement)
         forward_pass = ForwardPassStruct(
             first,
             last,
@@ -177,13 +174,22 @@ class NativeLayers:
         at = placement.angles.long().view(placement.rows, placement.tokens)
         cache = self._kv_cache
         angles = cache.window_angles if inputs.has_window else (cache.cos, cache.sin)
-        return inputs.queries(hidden, qkv.forward, *(one[at].unsqueeze(2) for one in angles))
+        return inputs.queries(hidden, qkv, *(one[at].unsqueeze(2) for one in angles))
 
-    def _active(self, placement: TokenPlacement) -> tuple[ActiveAdaptersStruct, Sequence[Tensor]]:
+    def _codes(self, last: int) -> RowCodes | None:
+        """Return the codes of the half whose layers end before ``last``."""
+        if self._bank is None:
+            return None
+        return self._bank.row_codes if last > self._bank.first_layer else self._bank.lower_codes
+
+    @staticmethod
+    def _active(
+        row_codes: RowCodes | None, placement: TokenPlacement
+    ) -> tuple[ActiveAdaptersStruct, Sequence[Tensor]]:
         """Return the active adapters of a pass, and the tensors that the structure points to."""
-        if self._rows is None or self._rows.slots is None or self._rows.codes is None:
+        if row_codes is None or row_codes.slots is None or row_codes.codes is None:
             return ActiveAdaptersStruct(), ()
-        slots, codes = self._rows.slots.contiguous(), self._rows.codes.float().contiguous()
+        slots, codes = row_codes.slots.contiguous(), row_codes.codes.float().contiguous()
         steps = codes.shape[1] if codes.dim() == 4 else 1
         if slots.shape[0] != placement.rows or steps not in {1, placement.tokens}:
             raise ValueError(
@@ -194,7 +200,7 @@ class NativeLayers:
             placement.tokens
         )
         code_rows = slot_rows if steps == 1 else torch.arange(len(slot_rows), dtype=torch.int32)
-        factors = self._rows.site_factors
+        factors = row_codes.site_factors
         if factors is not None:
             factors = factors.float().flatten(1).contiguous()
         struct = ActiveAdaptersStruct(
@@ -213,12 +219,13 @@ class NativeLayers:
         family, block = backbone.family, backbone.layers[index]
         attention, mlp = block.self_attn, block.mlp
         inputs = AttentionInputs(backbone, index)  # before the weights are taken
-        qkv_parts = _take_weights([getattr(attention, name) for name in family.qkv])
-        qkv = self._pack(torch.cat(qkv_parts), bits)
-        self._query_inputs.append((self.linears[-1], inputs))
+        qkv_modules = [getattr(attention, name) for name in family.qkv]
+        qkv = self._pack(torch.cat(_take_weights(qkv_modules)), bits)
+        query_product = add_sites(self.linears[-1].forward, qkv_modules)
+        self._query_inputs.append((query_product, inputs))
         out, out_site = self._site(attention, "o_proj", bits)
-        gate_up_parts = _take_weights([getattr(mlp, name) for name in family.gate_up])
-        gate_up_halves = torch.cat(gate_up_parts).chunk(2)
+        gate_up_modules = [getattr(mlp, name) for name in family.gate_up]
+        gate_up_halves = torch.cat(_take_weights(gate_up_modules)).chunk(2)
         # 16 outputs of gate and the same 16 of up alternate: one thread computes and joins both.
         both = torch.stack([part.unflatten(0, (-1, LANES)) for part in gate_up_halves], 1)
         gate_up = self._pack(both.flatten(0, 2), bits)
@@ -234,6 +241,8 @@ class NativeLayers:
             *(self._gain(norm) for norm in (inputs.input_norm, *norms)),
             self._address(inputs.bias),
             *(self._gain(norm) for norm in inputs.norms or (None, None)),
+            (SiteStruct * 3)(*self._joined_sites(qkv_modules)),
+            (SiteStruct * 2)(*self._joined_sites(gate_up_modules)),
             out_site,
             down_site,
             window or 0,
@@ -253,15 +262,28 @@ class NativeLayers:
 
     def _site(self, parent: nn.Module, name: str, bits: int) -> tuple[Any, SiteStruct]:
         module = getattr(parent, name)
+        struct = self._pack(_take_weights([module])[0], bits)
         if not isinstance(module, BemSite):
-            return self._pack(_take_weights([module])[0], bits), SiteStruct()
-        struct = self._pack(_take_weights([module.base])[0], bits)
+            return struct, SiteStruct()
         module.base = self.linears[-1]
-        down, up, scale = module.A.data, module.B.data.transpose(1, 2), module.scale.data
+        return struct, self._site_struct(module, 0)
+
+    def _joined_sites(self, modules: Sequence[Any]) -> list[SiteStruct]:
+        """Return the sites among layers whose outputs one matrix joins."""
+        structs, offset = [], 0
+        for module in modules:
+            if isinstance(module, BemSite):
+                structs.append(self._site_struct(module, offset))
+            offset += module.B.shape[1] if isinstance(module, BemSite) else module.out_features
+        return structs
+
+    def _site_struct(self, site: BemSite, offset: int) -> SiteStruct:
+        down, up, scale = site.A.data, site.B.data.transpose(1, 2), site.scale.data
         if not (down.is_contiguous() and up.is_contiguous()):
-            raise UnsupportedWeightsError(f"site {name}: its factors are not stored rank by rank")
-        self._referenced += [down, up, scale]
-        return struct, SiteStruct(down.data_ptr(), up.data_ptr(), scale.data_ptr(), module.index)
+            raise UnsupportedWeightsError("site: its factors are not stored rank by rank")
+        self._referenced += [down, up, scale, site.used_ranks]
+        addresses = [one.data_ptr() for one in (down, up, scale, site.used_ranks)]
+        return SiteStruct(*addresses, site.index, offset, up.shape[2])
 
     def _pack(self, weight: Tensor, bits: int) -> Any:
         self.linears.append(PackedLinear(self._library, weight, bits=bits))
@@ -284,12 +306,9 @@ def unsupported_reason(backbone: Backbone) -> str:
     return ""
 
 
-def _has_site(block: Any) -> bool:
-    return isinstance(block.self_attn.o_proj, BemSite) or isinstance(block.mlp.down_proj, BemSite)
-
-
 def _take_weights(parts: Sequence[Any]) -> list[Tensor]:
-    """Take the weights of linear layers out of the model."""
+    """Take the weights of linear layers, or of the base layers of sites, out of the model."""
+    parts = [part.base if isinstance(part, BemSite) else part for part in parts]
     if any(not isinstance(part, nn.Linear) or not part.weight.numel() for part in parts):
         raise UnsupportedWeightsError(
             "another engine holds the quantised weights of this backbone; load it again"

@@ -34,7 +34,10 @@ class SiteStruct(Structure):
         ("down", c_void_p),
         ("up", c_void_p),
         ("scale", c_void_p),
+        ("used_ranks", c_void_p),
         ("index", c_int32),
+        ("offset", c_int32),
+        ("outputs", c_int32),
     ]
 
 
@@ -68,6 +71,8 @@ class LayerStruct(Structure):
         ("qkv_bias", c_void_p),
         ("query_gain", c_void_p),
         ("key_gain", c_void_p),
+        ("qkv_sites", SiteStruct * 3),
+        ("gate_up_sites", SiteStruct * 2),
         ("out_site", SiteStruct),
         ("down_site", SiteStruct),
         ("window", c_int32),

@@ -160,7 +160,7 @@ def test_preallocated_factors_never_move(tmp_path: Path) -> None:
     site = backbone.model.get_submodule("model.layers.2.mlp.down_proj")
     down, _ = site.concatenate((0, 1), torch.float32)
     made.load(tmp_path / "a")
-    made.factors.concatenate((1, 0))
+    made.factors.concatenate((1, 0), made.row_codes)
 
     assert site.concatenate((1, 0), torch.float32)[0].data_ptr() == down.data_ptr()
     assert torch.equal(down[:RANK], site.A[1])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from bem.adapters.artifact import read_adapter
 from bem.adapters.fit import check_controller, check_factors, check_name
-from bem.adapters.site import RowCodes, install_sites
+from bem.adapters.row_codes import RowCodes
+from bem.adapters.site import install_sites
 from bem.errors import ArtifactFormatError
 from bem.testing import tiny_backbone
 

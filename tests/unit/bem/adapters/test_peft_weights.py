@@ -58,7 +58,8 @@ def test_wrong_tensor_is_named(tmp_path: Path, changes: dict[str, Tensor], named
     [
         (SITE.replace(".3.", ".2."), "name different modules"),
         (SITE.replace(".3.", ".9."), "has no such module"),
-        (SITE.replace("o_proj", "k_proj"), "k_proj; only"),
+        ("base_model.model.lm_head", "lm_head; only the linear layers of decoder layers"),
+        (SITE.replace("o_proj", "k_proj"), "name different modules"),
     ],
 )
 def test_tensors_are_those_that_the_configuration_names(

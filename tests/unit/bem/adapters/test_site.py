@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from bem.adapters.site import TARGET_MODULES, BemSite, RowCodes, install_sites
+from bem.adapters.row_codes import RowCodes
+from bem.adapters.site import TARGET_MODULES, BemSite, install_sites
 from bem.testing import tiny_backbone
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,9 +13,8 @@ def site(row_codes: RowCodes, slots: int = 3, rank: int = 4) -> BemSite:
     """Return a site with random adapters."""
     base = torch.nn.Linear(12, 10, bias=False)
     made = BemSite(base, rank=rank, slots=slots, row_codes=row_codes)
-    with torch.no_grad():
-        made.A.normal_()
-        made.B.normal_()
+    for slot in range(slots):
+        made.write(slot, (torch.randn(rank, 12), torch.randn(10, rank)), 1.0)
     return made
 
 
@@ -102,12 +102,12 @@ def test_order_is_dropped_when_most_of_it_is_unused() -> None:
 
 @torch.no_grad()
 def test_only_changed_positions_are_copied() -> None:
-    """A changed slot must be invalidated to be copied again; other positions stay as they were."""
+    """A slot that is written is copied again; other positions stay as they were."""
     layer = site(RowCodes())
     down, _ = layer.concatenate((0, 2), torch.float32)
     before = down.clone()
-    layer.A.zero_()
-    layer.invalidate(2)
+    layer.A[0] = 0  # unnoticed
+    layer.write(2, (torch.zeros(4, 12), torch.randn(10, 4)), 1.0)
     down, up = layer.concatenate((0, 2), torch.float32)
 
     assert torch.equal(down[:4], before[:4])
@@ -171,3 +171,22 @@ def test_factors_scale_the_codes_of_one_site(graded: bool, steps: tuple[int, ...
         assert torch.equal(found, layer(x))
     with pytest.raises(ValueError, match="site factors"):
         codes.set(slots, plain, factors[:, :1])
+
+
+@torch.no_grad()
+def test_unused_ranks_are_zero_and_not_read() -> None:
+    """A slot holds the ranks written last; trailing ranks that add nothing are skipped."""
+    codes = RowCodes()
+    layer = site(codes)
+    a, b = torch.randn(3, 12), torch.randn(10, 3)
+    b[:, 2] = 0
+    layer.write(1, (a, b), 2.0)
+    assert int(layer.used_ranks[1]) == 2
+    assert not layer.A[1, 3:].any()
+    codes.set(torch.tensor([[1]]), torch.ones(1, 1, 4))
+    x = torch.randn(1, 2, 12)
+    assert torch.allclose(layer(x), layer.base(x) + 2 * x @ a.T @ b.T, atol=1e-5)
+
+    layer.write(1, None, 1.0)
+    assert not layer.A[1].any()
+    assert torch.equal(layer(x), layer.base(x))

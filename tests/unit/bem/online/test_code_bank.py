@@ -23,8 +23,7 @@ def served(codebook: Codebook, states: Tensor) -> tuple[Tensor, list[str | None]
     for match in matches:
         if match is not None:
             for path, (a, b) in bank.adapter_factors(match.code).items():
-                sites[path].A[0], sites[path].B[0] = a, b
-                sites[path].scale[0] = bank.scale
+                sites[path].write(0, (a, b), bank.scale)
     if any(match is not None for match in matches):
         gates = [float(match is not None) for match in matches]
         codes.set(

@@ -8,31 +8,13 @@ from bem_fleet.services.gateway.responses_schema import ResponsesRequest, own_fi
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+HI = {"role": "user", "content": "hi"}
 PLAIN: dict[str, Any] = {"model": "m", "input": "hi"}
 
 
 def parse(**changed: Any) -> ResponsesRequest:
     """Parse a body."""
     return ResponsesRequest.model_validate({**PLAIN, **changed})
-
-
-def test_answers_are_taken_as_clients_send_them_back() -> None:
-    """Texts, parts and the items of an output are turns of one conversation."""
-    answer = {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "status": "completed",
-        "phase": None,
-        "content": [{"type": "output_text", "text": "hello", "annotations": [], "logprobs": []}],
-    }
-    asked = [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]
-    body = parse(
-        input=[{"role": "user", "content": asked}, answer, {"role": "user", "content": ""}]
-    )
-
-    assert parse().turns == [("user", "hi")]
-    assert body.turns == [("user", "ab"), ("assistant", "hello"), ("user", "")]
 
 
 def test_fields_have_their_place_in_the_chat() -> None:
@@ -48,7 +30,8 @@ def test_fields_have_their_place_in_the_chat() -> None:
         reasoning={"effort": "low"},
         stream=True,
     )
-    chat = body.chat([("user", "before"), ("assistant", "yes"), *body.turns])
+    before = [{"role": "user", "content": "before"}, {"role": "assistant", "content": "yes"}]
+    chat = body.chat([*before, HI])
 
     roles = [(one.role, one.text) for one in chat.messages]
     assert roles[0] == ("system", "Be brief.")
@@ -56,14 +39,13 @@ def test_fields_have_their_place_in_the_chat() -> None:
     assert (chat.output_limit, chat.logprob_count, chat.temperature) == (7, 3, 0)
     assert chat.response_format is not None
     assert chat.response_format.message() is not None
-    assert parse(text={"format": {"type": "text"}}).chat(body.turns).response_format is None
-    assert parse().chat(body.turns).logprob_count is None
+    assert parse(text={"format": {"type": "text"}}).chat([HI]).response_format is None
+    assert parse().chat([HI]).logprob_count is None
 
 
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
-        ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"background": True}, "background"),
         ({"conversation": "c"}, "conversation"),
         ({"truncation": "auto"}, "truncation"),
@@ -82,25 +64,40 @@ def test_what_is_not_served_is_refused_by_name(changed: dict[str, Any], param: s
 @pytest.mark.parametrize(
     "item",
     [
-        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call", "call_id": "c", "name": "f"},
+        {"type": "reasoning", "summary": []},
         {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]},
         {"role": "user", "content": [{"type": "input_text"}]},
     ],
 )
 def test_items_without_text_are_refused(item: dict[str, Any]) -> None:
-    """Images and calls would change the answer."""
+    """Images and calls in part would change the answer."""
     with pytest.raises(ValidationError, match="input"):
         parse(input=[item])
 
 
 def test_errors_of_the_chat_have_this_api_s_names() -> None:
     """A caller never wrote messages."""
-    body = parse(input=[{"role": "user", "content": ""}])
     with pytest.raises(RequestValidationError) as caught:
-        body.chat(body.turns)
+        parse().chat([{"role": "user", "content": ""}])
 
     assert from_validation(caught.value.errors()).body["param"] == "input"
     assert own_field("messages.3.content") == "input"
     assert own_field("max_completion_tokens") == "max_output_tokens"
     assert own_field("response_format.json_schema.schema") == "text.format.schema"
     assert own_field("temperature") == "temperature"
+    assert own_field("tools.0.function.parameters") == "tools.0.parameters"
+
+
+def test_functions_are_the_chats_tools() -> None:
+    """They are flat here and nested there; a choice without functions is refused."""
+    tool = {"type": "function", "name": "now", "description": "The time.", "parameters": {}}
+    chosen = parse(tools=[tool], tool_choice={"type": "function", "name": "now"}).chat([HI])
+    assert [one.function.name for one in chosen.offered_tools] == ["now"]
+    assert chosen.tool_choice is not None
+    none = parse(tools=[tool], tool_choice="none")
+    assert not none.offers_tools
+    assert none.chat([HI]).offered_tools == []
+    assert parse(tool_choice="auto").chat([HI]).offered_tools == []
+    with pytest.raises(RequestValidationError, match="give tools"):
+        parse(tool_choice="required").chat([HI])

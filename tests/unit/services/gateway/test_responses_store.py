@@ -16,7 +16,10 @@ from fleet.redis_acl import acl_file
 from fleet.testing import RedisServer
 
 WEB, OTHER = Principal("web", Role.USER, "acme"), Principal("web", Role.USER, "globex")
-STORED = StoredResponse([("user", "hi"), ("assistant", "hello")], {"id": "resp_1"})
+STORED = StoredResponse(
+    [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}],
+    {"id": "resp_1"},
+)
 
 
 @pytest.fixture

@@ -4,14 +4,17 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace bem {
 
 struct Site {
-  const float* down;   // A [slots, rank, inputs]; null where the layer has no site
-  const float* up;     // B [slots, rank, outputs], transposed
-  const float* scale;  // [slots]
-  int32_t index;       // place among the sites of the model
+  const float* down;          // A [slots, rank, inputs]; null where the layer has no site
+  const float* up;            // B [slots, rank, outputs], transposed
+  const float* scale;         // [slots]
+  const int32_t* used_ranks;  // [slots]: leading ranks that add anything
+  int32_t index;              // place among the sites with factors of codes; -1 for none
+  int32_t offset, outputs;    // of a matrix that several layers share, the part of this one
 };
 
 // Adapters and codes of the rows of one pass, shared by all sites.
@@ -43,27 +46,31 @@ inline float dot(const float* a, const float* b, int size) {
       _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
-// Writes scale * code * (A x) of one row to its part of `low [tokens, adapters * rank]`.
-inline void project_down(const Site& site, const ActiveAdapters& active, int row, const float* x,
+// Writes scale * code * (A x) of one row to its part of `low [tokens, adapters * rank]`, as far as
+// ranks are used; returns whether any is not zero.
+inline bool project_down(const Site& site, const ActiveAdapters& active, int row, const float* x,
                          int inputs, float* low) {
-  if (!site.down || !active.codes) return;
+  if (!site.down || !active.codes) return false;
   const int64_t* slots =
       active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
   const float* codes = active.codes + static_cast<int64_t>(active.code_rows[row]) * active.width();
   const float factor =
-      active.site_factors
+      active.site_factors && site.index >= 0
           ? active.site_factors[static_cast<int64_t>(site.index) * active.code_count +
                                 active.code_rows[row]]
           : 1;
   low += static_cast<int64_t>(row) * active.width();
+  bool any = false;
   for (int s = 0; s < active.adapters; ++s)
-    for (int k = 0; k < active.rank; ++k) {
+    for (int k = 0; k < site.used_ranks[slots[s]]; ++k) {
       const int at = s * active.rank + k;
       const float code = codes[at] * factor;
       const float* down = site.down + (slots[s] * active.rank + k) * inputs;
       // The code of ranks beyond an adapter's own is zero; their factors are not read.
       low[at] = code == 0 ? 0 : code * site.scale[slots[s]] * dot(down, x, inputs);
+      any |= low[at] != 0;
     }
+  return any;
 }
 
 // Adds B times the result of `project_down` to `out [outputs]`.
@@ -74,7 +81,7 @@ inline void add_projected_up(const Site& site, const ActiveAdapters& active, int
       active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
   low += static_cast<int64_t>(row) * active.width();
   for (int s = 0; s < active.adapters; ++s)
-    for (int k = 0; k < active.rank; ++k) {
+    for (int k = 0; k < site.used_ranks[slots[s]]; ++k) {
       const float factor = low[s * active.rank + k];
       if (factor == 0) continue;
       const float* up = site.up + (slots[s] * active.rank + k) * outputs;
@@ -86,6 +93,33 @@ inline void add_projected_up(const Site& site, const ActiveAdapters& active, int
         _mm512_mask_storeu_ps(out + i, mask, sum);
       }
     }
+}
+
+// Sites of the layers that one matrix joins, in the order of its outputs.
+struct SiteGroup {
+  const Site* sites;
+  int count, outputs;
+
+  bool present() const {
+    for (int i = 0; i < count; ++i)
+      if (sites[i].down) return true;
+    return false;
+  }
+};
+
+// Writes the low-rank updates of a row `x` to `out [outputs]`; returns whether there are any,
+// otherwise `out` is not written.
+inline bool update_row(const SiteGroup& group, const ActiveAdapters& active, int row,
+                       const float* x, int inputs, float* low, float* out) {
+  bool any = false;
+  for (int i = 0; i < group.count; ++i) {
+    const Site& site = group.sites[i];
+    if (!project_down(site, active, row, x, inputs, low)) continue;
+    if (!any) std::memset(out, 0, group.outputs * sizeof(float));
+    any = true;
+    add_projected_up(site, active, row, low, site.outputs, out + site.offset);
+  }
+  return any;
 }
 
 }  // namespace bem

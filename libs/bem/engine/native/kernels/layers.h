@@ -13,6 +13,7 @@ struct Layer {
   const float *attention_output_gain, *mlp_output_gain;  // and of outputs
   const float* qkv_bias;                                 // null for no biases
   const float *query_gain, *key_gain;                    // null for no norms of queries and keys
+  Site qkv_sites[3], gate_up_sites[2];                   // of the layers that a matrix joins
   Site out_site, down_site;
   int32_t window;         // positions that a token attends to at most; 0 for no limit
   int32_t rotated;        // whether queries and keys are rotated
@@ -52,6 +53,9 @@ struct TokenRun {
 struct Buffers {
   std::vector<TokenRun> runs;
   std::vector<float> qkv, attended, intermediate, output, low;
+  std::vector<float> updates;    // [tokens, width]: low-rank updates of a joined matrix
+  std::vector<uint8_t> updated;  // [tokens]: whether the row has any
+  std::size_t update_width = 0;
   std::vector<int8_t> codes;
   std::vector<float> scales, sums;
   std::vector<int32_t> offsets;
@@ -72,6 +76,9 @@ struct Buffers {
     intermediate.resize(rows * m.intermediate);
     output.resize(rows * m.hidden);
     low.resize(rows * p.active.width());
+    updated.assign(rows, 0);
+    update_width = std::max((m.heads + 2 * m.kv_heads) * m.head_dim, 2 * m.intermediate);
+    if (p.active.codes) updates.resize(rows * update_width);
     runs.clear();
     for (int row = 0; row < p.tokens; ++row) {
       const bool continues = row > 0 && runs.back().tokens < kQueryTile &&
@@ -83,6 +90,7 @@ struct Buffers {
         runs.push_back({row, 1});
     }
   }
+  float* update(int row) { return updates.data() + row * update_width; }
   QuantizedRows rows() { return {codes.data(), scales.data(), sums.data(), offsets.data()}; }
 };
 
@@ -145,14 +153,17 @@ inline void bias_and_norm_heads(const Model& m, const Layer& layer, float* qkv) 
     norm(qkv, h < m.heads ? layer.query_gain : layer.key_gain, m.epsilon, m.head_dim, qkv);
 }
 
-// Completes queries in place and writes keys and values to the KV cache: biases, norms, rotation.
+// Completes queries in place and writes keys and values to the KV cache: low-rank updates, biases,
+// norms, rotation.
 template <typename E>
-void complete_and_store(const Model& m, const ForwardPass& p, int index, float* qkv) {
+void complete_and_store(const Model& m, const ForwardPass& p, int index, Buffers& b) {
   const Layer& layer = m.layers[index];
   const int stride = (m.heads + 2 * m.kv_heads) * m.head_dim;
 #pragma omp for schedule(static)
   for (int row = 0; row < p.tokens; ++row) {
-    float* row_qkv = qkv + static_cast<int64_t>(row) * stride;
+    float* row_qkv = b.qkv.data() + static_cast<int64_t>(row) * stride;
+    if (b.updated[row])
+      for (int i = 0; i < stride; ++i) row_qkv[i] += b.update(row)[i];
     bias_and_norm_heads(m, layer, row_qkv);
     const int64_t at = static_cast<int64_t>(p.positions[row]) * m.head_dim;
     const int64_t angle = static_cast<int64_t>(p.angles[row]) * m.head_dim;
@@ -206,9 +217,10 @@ void attend_layer(const Model& m, const ForwardPass& p, int layer, Buffers& b) {
 }
 
 // Adds the pending low-rank update of the previous site, then norms and quantizes each row; without
-// gains the row is quantized as it is.
+// gains the row is quantized as it is. The updates of the sites that read the row are computed too.
 inline void add_norm_quantize(const Model& m, const ForwardPass& p, const Site* site,
-                              const float* gains, Buffers& b) {
+                              const float* gains, const SiteGroup& readers, Buffers& b) {
+  const bool adapted = p.active.codes && readers.present();
   static thread_local std::vector<float> normed;
   normed.resize(m.hidden);
 #pragma omp for schedule(static)
@@ -216,7 +228,10 @@ inline void add_norm_quantize(const Model& m, const ForwardPass& p, const Site* 
     float* state = p.state + static_cast<int64_t>(row) * m.hidden;
     if (site) add_projected_up(*site, p.active, row, b.low.data(), m.hidden, state);
     if (gains) norm(state, gains, m.epsilon, m.hidden, normed.data());
-    quantize(gains ? normed.data() : state, m.hidden, row, p.tokens, b.rows());
+    const float* x = gains ? normed.data() : state;
+    quantize(x, m.hidden, row, p.tokens, b.rows());
+    b.updated[row] =
+        adapted && update_row(readers, p.active, row, x, m.hidden, b.low.data(), b.update(row));
   }
 }
 
@@ -286,12 +301,18 @@ inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matri
       tile(matrix, 2 * pair, x, count, gates);
       tile(matrix, 2 * pair + 1, x, count, ups);
       for (int r = 0; r < count; ++r) {
-        const __m512 g = _mm512_loadu_ps(gates[r]), one = _mm512_set1_ps(1);
+        __m512 g = _mm512_loadu_ps(gates[r]), up = _mm512_loadu_ps(ups[r]);
+        if (b.updated[row + r]) {
+          const float* update = b.update(row + r) + pair * kLanes;
+          g = _mm512_add_ps(g, _mm512_loadu_ps(update));
+          up = _mm512_add_ps(up, _mm512_loadu_ps(update + m.intermediate));
+        }
+        const __m512 one = _mm512_set1_ps(1);
         const __m512 falling = _mm512_sub_ps(_mm512_setzero_ps(), sigmoid_argument(g, m.gelu));
         const __m512 activated = _mm512_div_ps(g, _mm512_add_ps(one, exponential(falling)));
         _mm512_storeu_ps(
             b.intermediate.data() + static_cast<int64_t>(row + r) * m.intermediate + pair * kLanes,
-            _mm512_mul_ps(activated, _mm512_loadu_ps(ups[r])));
+            _mm512_mul_ps(activated, up));
       }
     }
   }
@@ -307,7 +328,7 @@ inline void run(const Model& m, const ForwardPass& p) {
     const Site* previous_site = nullptr;
     for (int index = p.first; index < p.last; ++index) {
       const Layer& layer = m.layers[index];
-      add_norm_quantize(m, p, previous_site, layer.attention_gain, b);
+      add_norm_quantize(m, p, previous_site, layer.attention_gain, {layer.qkv_sites, 3, qkv}, b);
       matmul(layer.qkv, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
         const int first = block * kLanes, left = std::min(kLanes, qkv - first);
         for (int r = 0; r < count; ++r)
@@ -315,17 +336,18 @@ inline void run(const Model& m, const ForwardPass& p) {
                       left * sizeof(float));
       });
       if (p.float16_cache) {
-        complete_and_store<uint16_t>(m, p, index, b.qkv.data());
+        complete_and_store<uint16_t>(m, p, index, b);
         attend_layer<uint16_t>(m, p, index, b);
       } else {
-        complete_and_store<float>(m, p, index, b.qkv.data());
+        complete_and_store<float>(m, p, index, b);
         attend_layer<float>(m, p, index, b);
       }
       quantize_and_project(p, layer.out_site, b.attended.data(), attended, b);
       const bool attention_apart = m.residual != 1 || layer.attention_output_gain;
       add_matmul(m, p, layer.out, attention_apart, b);
       if (attention_apart) add_output(m, p, layer.out_site, layer.attention_output_gain, b);
-      add_norm_quantize(m, p, attention_apart ? nullptr : &layer.out_site, layer.mlp_gain, b);
+      add_norm_quantize(m, p, attention_apart ? nullptr : &layer.out_site, layer.mlp_gain,
+                        {layer.gate_up_sites, 2, 2 * m.intermediate}, b);
       gated_unit(m, p, layer.gate_up, b);
       quantize_and_project(p, layer.down_site, b.intermediate.data(), m.intermediate, b);
       const bool mlp_apart = m.residual != 1 || layer.mlp_output_gain;

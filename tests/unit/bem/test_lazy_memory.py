@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bem.engine.lazy_memory import LazyZeros
+from bem.lazy_memory import LazyZeros
 
 MIB = 2**20
 
