@@ -136,7 +136,7 @@ async def test_a_session_keeps_its_plan(channel: aio.Channel, tmp_path: Path) ->
     """
     router: Any = rpc.RouterServiceStub(channel)
     await router.ApplyPolicyUpdate(update_of(tmp_path / "p", tiny_policy(base_digest=DIGEST)))
-    plans = {}
+    plans: dict[str, tuple[str, Any]] = {}
     for length in range(1, 12):
         text = f"{'The river is long. ' * length}\n\n{'How long is it? ' * (12 - length)}"
         wanted = pb.PlanRequest(request=question_request(text))

@@ -39,7 +39,7 @@ def decode_rates(loop: DecodeLoop, bank: AdapterBank, rounds: int) -> Rates:
 def run(rounds: int) -> Measurement:
     """Time decode steps of 16 rows without adapters, with LoRAs, and with driven adapters."""
     figures: dict[str, object] = {}
-    ratios = {}
+    ratios: dict[str, float | None] = {}
     for kind in ("auto", "fp32"):
         loaded = load(kind)
         bank, _ = install_random_adapters(loaded, slots=2 * ROWS, linear=True)

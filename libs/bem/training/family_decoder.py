@@ -82,8 +82,19 @@ class FamilyDecoder(TrainingDecoder):
         factors: SiteFactors | None = None,
         code: SiteCodes | None = None,
         positions: Tensor | None = None,
+        prefixes: Sequence[Tensor] = (),
+        kept: list[Tensor] | None = None,
     ) -> Tensor:
-        """Run ``layers`` over ``hidden [T, F]``; arguments as in ``TrainingDecoder``."""
+        """Run ``layers`` over ``hidden [T, F]``; arguments as in ``TrainingDecoder``.
+
+        Raises:
+            UnsupportedBackboneError: Prefixes are given or to be kept, which no family but Llama
+                is trained with.
+        """
+        if prefixes or kept is not None:
+            raise UnsupportedBackboneError(
+                f"training keeps no prefixes of {self._backbone.name}; train on whole sequences"
+            )
         rows = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor([*lengths]))
         places = torch.cat([torch.arange(one) for one in lengths])
         at = rows.to(self.device), places.to(self.device)

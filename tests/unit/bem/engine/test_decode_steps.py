@@ -130,9 +130,9 @@ def test_nothing_in_a_step_looks_at_data(folder: Path) -> None:
         steps.lower([0, 1, 3], [4, 2, 9], [1, 2, 3], [0, 0, 0])
         steps.upper()
         with Operations() as within:
-            steps._hidden, _ = steps._lower(4, MIN_GRAPH_POSITIONS)
-            steps._upper(4, MIN_GRAPH_POSITIONS, 4, 0)
-            steps._upper(4, MIN_GRAPH_POSITIONS, 4, 1)
+            steps._hidden, _ = steps._lower(4, MIN_GRAPH_POSITIONS, 0)
+            steps._upper(4, MIN_GRAPH_POSITIONS, 4, 0, 0)
+            steps._upper(4, MIN_GRAPH_POSITIONS, 4, 1, 0)
         with Operations() as around:
             steps.lower([0, 1, 3], [5, 3, 10], [1, 2, 3], [0, 0, 0])
 

@@ -43,16 +43,17 @@ def transformers_logits(
     backbone: Backbone, factors: dict[str, tuple[Tensor, Tensor]], code: Tensor
 ) -> Tensor:
     """Return transformers' logits of each sequence with the low-rank terms."""
-    codes = code.expand(len(IDS), -1).split(LENGTHS)
+    codes = torch.split(code.expand(len(IDS), -1), LENGTHS)
     found = []
-    for ids, own in zip(IDS.split(LENGTHS), codes, strict=True):
+    for ids, own in zip(torch.split(IDS, LENGTHS), codes, strict=True):
         handles = []
         for path, (a, b) in factors.items():
 
             def add(
                 _: nn.Module, given: Any, out: Tensor, a: Tensor = a, b: Tensor = b, c: Tensor = own
             ) -> Tensor:
-                return out + (given[0] @ a.T * c) @ b.T
+                changed: Tensor = out + (given[0] @ a.T * c) @ b.T
+                return changed
 
             module = backbone.model.get_submodule(path)
             handles.append(module.register_forward_hook(add))
@@ -73,7 +74,7 @@ def test_logits_and_gradients_are_those_of_transformers(variant: str, recompute:
         wanted = transformers_logits(family_backbone(variant), theirs, code)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         for logits in (found, wanted):
-            logits.log_softmax(-1)[:, 7].sum().backward()
+            torch.autograd.backward(logits.log_softmax(-1)[:, 7].sum())
         for path, factors in mine.items():
             for one, other in zip(factors, theirs[path], strict=True):
                 assert one.grad is not None
@@ -113,3 +114,10 @@ def test_each_family_has_its_decoder() -> None:
     assert type(other) is FamilyDecoder
     with pytest.raises(UnsupportedBackboneError, match="does not bound logits, as gemma2 does"):
         open_decoder(family_backbone("gemma2"), compute_dtype=torch.float32)
+
+
+def test_prefixes_are_refused() -> None:
+    """Kept prefixes belong to the layers of Llama."""
+    decoder = FamilyDecoder(family_backbone("qwen2"))
+    with pytest.raises(UnsupportedBackboneError, match="keeps no prefixes"):
+        decoder.run_layers(decoder.embed(IDS), LENGTHS, layers=range(1), kept=[])

@@ -14,7 +14,7 @@ ANSWER = (
 def read(pieces: list[str]) -> tuple[OutputItems, list[tuple[str, dict[str, Any]]]]:
     """Return the items of an answer and their events."""
     items = OutputItems(reads_calls=True)
-    events = []
+    events: list[tuple[str, dict[str, Any]]] = []
     for place, piece in enumerate(pieces):
         events += items.add(piece, [], ended=place == len(pieces) - 1)
     return items, [*events, *items.close("completed")]
