@@ -27,21 +27,26 @@ def write_online_bank(folder: Path) -> BankArtifact:
     model = DecoderLikelihood(backbone, bank, feature_layer=FEATURE_LAYER)
     states = model.states([prompt_ids(backbone, text) for text in texts])
     whitening = Whitening(*whitening_axes(states[::2], COMPONENTS))
-    card = BankCard(
+    card = online_card(bank.scale)
+    table, start = torch.ones(1, WIDTH), bank.base_code()
+    keys = whitening.keys(states[1::2])
+    save_bank(folder, BankArtifact(card, bank, table, start, whitening, keys))
+    return read_bank(folder, base_digest=backbone.digest)
+
+
+def online_card(scale: float = 2.0) -> BankCard:
+    """Return the card of the bank."""
+    return BankCard(
         base_name="tiny",
-        base_digest=backbone.digest,
+        base_digest=tiny_backbone().digest,
         feature_layer=FEATURE_LAYER,
         layers=list(LAYERS),
         kinds=["o_proj", "down_proj"],
         rank=RANK,
-        scale=bank.scale,
+        scale=scale,
         command="python -m tests",
         data_digest="1" * 64,
         seed=0,
         families=["one"],
         components=COMPONENTS,
     )
-    table, start = torch.ones(1, WIDTH), bank.base_code()
-    keys = whitening.keys(states[1::2])
-    save_bank(folder, BankArtifact(card, bank, table, start, whitening, keys))
-    return read_bank(folder, base_digest=backbone.digest)

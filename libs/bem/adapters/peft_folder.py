@@ -119,7 +119,6 @@ def import_lora(
     if bem_config and bem_config.controller_sha256:
         _check_driven(folder, limits, factors)
     controller = _controller_tensors(folder, backbone, bem_config, rank)
-    measured = _measure_projection(backbone, factors, reserved or {})
     card = AdapterCard(
         name=name,
         base_name=backbone.name,
@@ -132,7 +131,7 @@ def import_lora(
         command=f"fleetctl adapters import --name {name}{' --exact' if exact else ''}",
         data_digest="",
         seed=0,
-        metrics={"peft": _measures(folder, factors) | measured},
+        metrics={"peft": _measures(folder, backbone, factors, reserved or {})},
         exact=exact,
         invocation_tokens=list(config.invocation_tokens),
     )
@@ -217,20 +216,18 @@ def _check_name(name: str, backbone: Backbone) -> None:
         )
 
 
-def _measure_projection(
-    backbone: Backbone, factors: Mapping[str, Factors], reserved: Mapping[str, Tensor]
+def _measures(
+    folder: Path, backbone: Backbone, factors: Mapping[str, Factors], reserved: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    if is_outside(factors, reserved):
-        return {}
-    projected = project_outside(factors, reserved)
-    return {"projection_logit_difference": largest_logit_difference(backbone, factors, projected)}
-
-
-def _measures(folder: Path, factors: Mapping[str, Factors]) -> dict[str, Any]:
-    return {
+    measures: dict[str, Any] = {
         "weights_sha256": file_digest(folder / WEIGHTS),
         "resident_bytes": sum(a.nbytes + b.nbytes for a, b in factors.values()),
     }
+    if not is_outside(factors, reserved):
+        projected = project_outside(factors, reserved)
+        difference = largest_logit_difference(backbone, factors, projected)
+        measures["projection_logit_difference"] = difference
+    return measures
 
 
 def _check_base(folder: Path, config: LoraConfig, backbone: Backbone) -> None:

@@ -45,6 +45,8 @@ LINEAR_MODULES = {
 Adapters with a constant code may adapt all of them, in any layer (``bem.adapters.linear_sites``).
 """
 
+_RANKS_AT_ONCE = 16
+
 
 class BemSite(nn.Module):
     """A frozen linear layer plus a gated low-rank term: ``y = W x + s B (code * (A x))``.
@@ -165,6 +167,8 @@ class BemSite(nn.Module):
         width = max(self._used_ranks[slot] for slot in used)
         if not width:
             return y
+        # Rounded up: products of a cut adapter have the shape, and so the bits, of the whole one.
+        width = min(-(-width // _RANKS_AT_ONCE) * _RANKS_AT_ONCE, self.A.shape[1])
         if self._keeps_address:
             width = self.A.shape[1]
         codes = self.row_codes.at_site(codes, self.index)

@@ -152,12 +152,7 @@ class TrainingDecoder:
             ``[T, F]``, or ``[N, F]`` in the order of ``positions``.
         """
         earlier = [one.shape[1] for one in prefixes] or [0] * len(lengths)
-        longest = max((sum(both) for both in zip(earlier, lengths, strict=True)), default=0)
-        if self._window is not None and longest > self._window:
-            raise UnsupportedBackboneError(
-                f"training has no sliding window; a sequence has {longest} tokens and the "
-                f"window {self._window}; shorten the sequences"
-            )
+        self._check_window(earlier, lengths)
         hidden = hidden.to(self.compute_dtype)
         context = ForwardContext(
             lengths=lengths,
@@ -181,6 +176,15 @@ class TrainingDecoder:
             else:
                 hidden = self._run_layer(layer, hidden, context, keep)
         return hidden
+
+    def _check_window(self, earlier: Sequence[int], lengths: Sequence[int]) -> None:
+        """Refuse sequences that, with the tokens before them, exceed a sliding window."""
+        longest = max((sum(both) for both in zip(earlier, lengths, strict=True)), default=0)
+        if self._window is not None and longest > self._window:
+            raise UnsupportedBackboneError(
+                f"training has no sliding window; a sequence has {longest} tokens and the "
+                f"window {self._window}; shorten the sequences"
+            )
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """Apply the norm after the last layer, ``[N, F]`` to ``[N, F]``."""

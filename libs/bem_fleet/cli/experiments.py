@@ -43,6 +43,7 @@ STUDIES: Mapping[str, tuple[str, ...]] = {
     "cache-policy": ("bem_fleet.studies.cache_policy",),
     "guard": ("bem_fleet.studies.guard",),
     "memory": ("bem_fleet.studies.memory",),
+    "online": ("bem_fleet.studies.online",),
     "router": ("bem_fleet.studies.router",),
     "router-ablations": ("bem_fleet.studies.router.plan_ablations",),
     "safety": ("bem_fleet.studies.safety",),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bem.adapters.site import TARGET_MODULES
+from bem.adapters.site import TARGET_MODULES, BemSite
 from bem.adapters.site_variants import LowRankSite
 from bem.backbone import Backbone
 from bem.online.code_bank import CodeBank
@@ -247,5 +247,6 @@ def _fresh_factors(
     backbone: Backbone, layer: int, kind: str, rank: int
 ) -> tuple[nn.Parameter, nn.Parameter]:
     module = backbone.layers[layer].get_submodule(TARGET_MODULES[kind])
+    module = module.base if isinstance(module, BemSite) else module
     site = LowRankSite(module.in_features, module.out_features, rank).to(backbone.model.device)
     return site.A, site.B

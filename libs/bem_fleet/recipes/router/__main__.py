@@ -206,12 +206,8 @@ def _command() -> str:
     return shlex.join([*PROG.split(), *sys.argv[1:]])
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the arguments and run the command."""
-    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"))
-    parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
-    commands = parser.add_subparsers(dest="command", required=True)
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command that trains adapters."""
     command = commands.add_parser("train", help="train the adapters of tasks")
     command.add_argument("--task", choices=[*PLAN_TASKS, *MONOLITHS], nargs="+", required=True)
     command.add_argument("--out", type=Path, required=True, help="folder of the adapters")
@@ -230,6 +226,15 @@ def main(arguments: list[str] | None = None) -> None:
     )
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=train)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments and run the command."""
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".cache"))
+    parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_train(commands)
     command = commands.add_parser("outcomes", help="run all plans on the items of a split")
     command.add_argument("--split", choices=["train", "dev"], required=True)
     command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")

@@ -1,0 +1,1 @@
+"""Study of online learning: what corrections fix under several methods, and what they break."""
