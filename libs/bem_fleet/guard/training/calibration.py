@@ -23,7 +23,10 @@ from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache, Sto
 from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
 from bem_fleet.guard.training.served_scores import (
     COUNTERFACTUAL,
+    abuse_queries,
     abuse_scores,
+    first_odds,
+    request_queries,
     request_scores,
     word_scores,
 )
@@ -36,7 +39,6 @@ _SHIFT_MARGIN = 0.05
 _SILENT = 1e3
 # Share of the texts that both models find and that the slower one no longer reads.
 _LOST_SHARE = 0.002
-_BATCH = 64
 
 Array = NDArray[np.float32]
 
@@ -124,22 +126,23 @@ def request_screen(
         thresholds: Thresholds by scorer.
         requests: Requests of all splits.
     """
-    texts = [one.text for one in requests if one.label != BENIGN and one.split in FITTED_SPLITS]
+    texts = _fitted_attacks(requests)
     limits = np.array([thresholds[name] for name in REQUEST_HEADS], dtype=np.float32)
     found = np.any(request_scores(deep, texts) >= limits, axis=1)
-    scorers = frozenset(REQUEST_HEADS)
-    queries = [ScoringQuery(text, "request", scorers) for text in texts]
-    return _reread_screen(deep, queries, found, float(limits.min()))
+    return _reread_screen(deep, request_queries(texts), found, float(limits.min()))
 
 
 def abuse_screen(
     fast: Tier, deep: DeepTier, threshold: float, responses: Sequence[Sample]
 ) -> float:
     """Return the log-odds of the faster model below which a reply is not read again."""
-    texts = [one.text for one in responses if one.label != BENIGN and one.split in FITTED_SPLITS]
+    texts = _fitted_attacks(responses)
     found = np.greater_equal(abuse_scores(fast, deep, texts), threshold)
-    queries = [ScoringQuery(text, "response", frozenset((ABUSE,))) for text in texts]
-    return _reread_screen(deep, queries, found, threshold)
+    return _reread_screen(deep, abuse_queries(texts), found, threshold)
+
+
+def _fitted_attacks(samples: Sequence[Sample]) -> list[str]:
+    return [one.text for one in samples if one.label != BENIGN and one.split in FITTED_SPLITS]
 
 
 def _reread_screen(
@@ -153,9 +156,7 @@ def _reread_screen(
     if not found.any():
         return round(limit, 4)
     kept = [one for one, is_found in zip(queries, found, strict=True) if is_found]
-    odds = np.concatenate(
-        [deep.highest_first_odds(kept[at : at + _BATCH]) for at in range(0, len(kept), _BATCH)]
-    )
+    odds = first_odds(deep, kept)
     english = odds[np.isfinite(odds)]
     lowest = float(np.quantile(english, _LOST_SHARE)) if len(english) else limit
     return math.floor(1e4 * min(lowest, limit)) / 1e4

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bem_fleet.guard.findings import Finding, ScoringQuery
 from bem_fleet.guard.policy import ABUSE
 from bem_fleet.guard.scoring.heads import REQUEST_HEADS, RESPONSE_HEAD
-from bem_fleet.guard.scoring.tiers import Tier
+from bem_fleet.guard.scoring.tiers import DeepTier, Tier
 
 COUNTERFACTUAL = "counterfactual"
 # Texts that are embedded together.
@@ -29,11 +29,9 @@ def request_scores(deep: Tier, texts: Sequence[str]) -> Array:
         deep: Deep tier.
         texts: Requests of users, each of up to 4,096 characters.
     """
-    scorers = frozenset(REQUEST_HEADS)
-    queries = [ScoringQuery(text, "request", scorers) for text in texts]
     rows = [
         [finding.scores.get(name, 0.0) for name in REQUEST_HEADS]
-        for finding in _score(deep, queries)
+        for finding in _score(deep, request_queries(texts))
     ]
     return np.array(rows, dtype=np.float32).reshape(len(texts), len(REQUEST_HEADS))
 
@@ -62,7 +60,7 @@ def abuse_scores(fast: Tier, deep: Tier, texts: Sequence[str]) -> Array:
         deep: Deep tier, which scores what passes the screen.
         texts: Complete replies.
     """
-    queries = [ScoringQuery(text, "response", frozenset((ABUSE,))) for text in texts]
+    queries = abuse_queries(texts)
     left = [
         number
         for number, finding in enumerate(_score(fast, queries))
@@ -72,6 +70,25 @@ def abuse_scores(fast: Tier, deep: Tier, texts: Sequence[str]) -> Array:
     for number, finding in zip(left, _score(deep, [queries[n] for n in left]), strict=True):
         scores[number] = finding.scores.get(ABUSE, 0.0)
     return scores
+
+
+def first_odds(deep: DeepTier, queries: Sequence[ScoringQuery]) -> Array:
+    """Return the highest log-odds [queries] by the faster model; -inf without English."""
+    found = [
+        deep.highest_first_odds(queries[start : start + _BATCH])
+        for start in range(0, len(queries), _BATCH)
+    ]
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.float32)
+
+
+def request_queries(texts: Sequence[str]) -> list[ScoringQuery]:
+    """Return the queries of the categories of requests."""
+    return [ScoringQuery(text, "request", frozenset(REQUEST_HEADS)) for text in texts]
+
+
+def abuse_queries(texts: Sequence[str]) -> list[ScoringQuery]:
+    """Return the queries of abuse in complete replies."""
+    return [ScoringQuery(text, "response", frozenset((ABUSE,))) for text in texts]
 
 
 def _score(tier: Tier, queries: Sequence[ScoringQuery]) -> Iterator[Finding]:
