@@ -1,4 +1,10 @@
-"""Lazily allocated memory: a tensor whose pages exist from their first write to their drop."""
+"""Lazily allocated memory: a tensor whose pages exist from their first write on.
+
+Pages whose values are not needed any more are offered to the kernel, which takes them when memory
+is short (MADV_FREE). Until then a new write finds them in place: dropping them at once
+(MADV_DONTNEED) costs a page fault for each 4 KiB written again, 25 ms for 2,048 positions of the
+packaged model.
+"""
 
 import math
 import mmap
@@ -37,11 +43,13 @@ class LazyZeros:
 
     @property
     def is_lazy(self) -> bool:
-        """Whether pages are allocated on first write and can be dropped."""
+        """Whether pages are allocated on first write and can be given back."""
         return self._pages is not None
 
-    def drop(self, first: int, last: int) -> None:
-        """Give the whole pages of a range of elements back; their values are zero again.
+    def offer(self, first: int, last: int) -> None:
+        """Let the kernel take the whole pages of a range of elements when memory is short.
+
+        Their values are undefined until they are written again: the old ones, or zero.
 
         Args:
             first: Index of the first element in the flattened tensor.
@@ -53,4 +61,4 @@ class LazyZeros:
         begin = -(-first * size // mmap.PAGESIZE) * mmap.PAGESIZE
         length = last * size // mmap.PAGESIZE * mmap.PAGESIZE - begin
         if length > 0:
-            self._pages.madvise(mmap.MADV_DONTNEED, begin, length)
+            self._pages.madvise(mmap.MADV_FREE, begin, length)

@@ -61,6 +61,32 @@ class LogReader:
             start = f"({page[-1][0]}"
 
 
+def find_newest(
+    client: Any, stream: str, count: int, wanted: Mapping[str, str]
+) -> list[Mapping[str, str]]:
+    """Return the newest records that have given fields, newest first; ``id`` is the stream's.
+
+    Args:
+        client: Redis client that decodes replies.
+        stream: Key of the stream.
+        count: Largest number of records.
+        wanted: Values of fields that a record must have.
+
+    Raises:
+        redis.RedisError: Redis cannot be read.
+    """
+    found: list[Mapping[str, str]] = []
+    end = "+"
+    while page := client.xrevrange(stream, end, count=_PAGE_RECORDS):
+        for identifier, fields in page:
+            if wanted.items() <= fields.items():
+                found.append({"id": identifier, **fields})
+            if len(found) == count:
+                return found
+        end = f"({page[-1][0]}"
+    return found
+
+
 def verify_log(
     client: Any,
     stream: str,

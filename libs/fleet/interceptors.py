@@ -18,7 +18,7 @@ from opentelemetry.trace import Tracer
 from fleet import logs
 from fleet.access.call_guard import CallGuard
 from fleet.errors import ForwardedError, InvalidArgumentError, StatusTable, to_status
-from fleet.metrics import RPC_SECONDS, STALLED
+from fleet.metrics import RPC_SECONDS, STALLED, observe
 from fleet.request_streams import MAX_STREAMS, RequestStream
 from fleet.tracing import Span, record_rpc_status, rpc_span
 
@@ -239,7 +239,7 @@ class _CallTimer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         code = self.code or _code_of(self._context, kind)
-        RPC_SECONDS.labels(self._method, code).observe(time.perf_counter() - self._began)
+        observe(RPC_SECONDS.labels(self._method, code), time.perf_counter() - self._began)
         record_rpc_status(self._span, code)
         self._span.__exit__(None, None, None)
 

@@ -8,8 +8,10 @@ from wsgiref.simple_server import WSGIServer
 import grpc
 from bemfleet.common.v1 import metrics_pb2 as pb
 from bemfleet.common.v1 import metrics_pb2_grpc as rpc
-from prometheus_client import REGISTRY, Counter, Histogram, generate_latest, start_http_server
+from prometheus_client import REGISTRY, Counter, Histogram, start_http_server
+from prometheus_client.exposition import choose_encoder
 
+from fleet import tracing
 from fleet.listening import tcp_endpoint
 
 RPC_SECONDS = Histogram(
@@ -23,6 +25,27 @@ STALLED = Counter(
     "Response streams cancelled because their client stopped reading, by method.",
     ["method"],
 )
+
+
+def observe(histogram: Histogram, value: float) -> None:
+    """Observe a value, with the trace of the current request as exemplar if it is recorded.
+
+    Args:
+        histogram: Histogram without labels, or with its labels set.
+        value: Value in the histogram's unit.
+    """
+    histogram.observe(value, tracing.exemplar())
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """Return all metrics of this process and their content type.
+
+    Args:
+        accept: Accept header of the reader. Exemplars are in the OpenMetrics format only, which
+            Prometheus asks for.
+    """
+    encode, content_type = choose_encoder(accept)
+    return encode(REGISTRY), content_type
 
 
 class MetricsPage:
@@ -51,8 +74,9 @@ class MetricsServicer(rpc.MetricsServiceServicer):
 
     async def Scrape(
         self,
-        request: pb.ScrapeRequest,  # noqa: ARG002 - the signature is gRPC's
+        request: pb.ScrapeRequest,
         context: grpc.aio.ServicerContext[pb.ScrapeRequest, pb.ScrapeResponse],  # noqa: ARG002
     ) -> pb.ScrapeResponse:
         """Return all metrics of this process."""
-        return pb.ScrapeResponse(exposition=generate_latest(REGISTRY))
+        page, content_type = exposition(request.accept)
+        return pb.ScrapeResponse(exposition=page, content_type=content_type)

@@ -195,6 +195,16 @@ def record_rpc_status(one: Span, code: str) -> None:
         one.fail(code)
 
 
+def exemplar() -> dict[str, str] | None:
+    """Return what joins a measurement to the current span; None unless its trace is recorded."""
+    if _tracer.get() is None:
+        return None
+    context = _remote(logs.traceparent.get()).get_span_context()
+    if not context.trace_flags.sampled:
+        return None
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
 def trace_export(settings: FleetSettings) -> TraceExport | None:
     """Return the export of a service's spans; None unless its settings name a collector."""
     if settings.otlp_endpoint is None:

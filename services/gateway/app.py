@@ -31,9 +31,9 @@ from fleet import wire
 from fleet.access import Role
 from fleet.access.own_key import OwnKey
 from fleet.certificates import certificates_of
+from fleet.metrics import exposition
 from fleet.server import access_of
 from fleet.tracing import trace_export
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
 EXPOSED_HEADERS = (
@@ -120,6 +120,7 @@ async def readiness(request: Request) -> JSONResponse:
 
 
 @requires(Role.OPEN)
-async def metrics() -> Response:
+async def metrics(request: Request) -> Response:
     """Return the metrics for Prometheus."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    page, content_type = exposition(request.headers.get("accept", ""))
+    return Response(page, media_type=content_type)

@@ -43,6 +43,7 @@ _HTTP = {
 }
 # Messages of the router's request whose fields are members of the body in HTTP.
 _PREFIXES = ("request.", "chat.", "sampling.")
+_EXPECTED = "Input should be "
 _INDEX = re.compile(r"\[(\d+)\]")
 # Clients of OpenAI and Stripe read it: a retry meets the same limit again.
 _SHOULD_RETRY = "X-Should-Retry"
@@ -158,11 +159,16 @@ def from_validation(problems: Sequence[Any], body: Any = None) -> ApiError:
         problems: Errors of pydantic.
         body: Value that was validated; None if it is unknown.
     """
-    first = problems[0]
-    place = list(first["loc"])
-    if place and place[0] in ("body", "query", "path"):
-        del place[0]
-    param = ".".join(map(str, place if body is None else _own_path(place, body))) or None
+    first, path, messages = problems[0], _path(problems[0], body), [_message(problems[0])]
+    # A field that takes a text or a list has a problem as either. What is wrong inside of the list
+    # says more than that it is not a text.
+    for problem in problems[1:]:
+        inner = _path(problem, body)
+        if inner == path:
+            messages.append(_message(problem))
+        elif inner[: len(path)] == path:
+            first, path, messages = problem, inner, [_message(problem)]
+    param = ".".join(map(str, path)) or None
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is not valid JSON", code="invalid_json")
     if first["type"] == "extra_forbidden":
@@ -173,19 +179,41 @@ def from_validation(problems: Sequence[Any], body: Any = None) -> ApiError:
             param=param,
         )
     code = "unsupported_parameter" if first["type"] == UNSUPPORTED_FIELD else "invalid_value"
-    message = first["msg"].removeprefix("Value error, ")
+    if all(message.startswith(_EXPECTED) for message in messages):
+        alternatives = (message.removeprefix(_EXPECTED) for message in dict.fromkeys(messages))
+        message = _EXPECTED + " or ".join(alternatives)
+    else:
+        message = messages[0]
     return ApiError(400, f"{param or 'body'}: {message}", code=code, param=param)
 
 
-def _own_path(place: Sequence[Any], body: Any) -> list[Any]:
-    """Return the part of a path that exists in the body.
+def _message(problem: Mapping[str, Any]) -> str:
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{_EXPECTED}an object"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _path(problem: Mapping[str, Any], body: Any) -> list[Any]:
+    """Return the path of the field that a problem is about."""
+    place = list(problem["loc"])
+    if place and place[0] in ("body", "query", "path"):
+        del place[0]
+    if body is None:
+        return place
+    return _own_path(place, body, is_missing=problem["type"] == "missing")
+
+
+def _own_path(place: Sequence[Any], body: Any, *, is_missing: bool) -> list[Any]:
+    """Return the part of a path that exists in the body, or whose last field is missing there.
 
     A schema may read one text as a list; the caller's path ends at the text: ``stop``, not
-    ``stop.0``.
+    ``stop.0``. Names of a union's members are no part of it.
     """
     path: list[Any] = []
-    for part in place:
+    for number, part in enumerate(place, 1):
         if isinstance(body, dict):
+            if part not in body and not (is_missing and number == len(place)):
+                continue  # the tag of a union
             body = body.get(part)
         elif isinstance(body, list):
             if not isinstance(part, int):  # the tag of a union

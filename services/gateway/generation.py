@@ -23,6 +23,7 @@ from bem_fleet.services.gateway.withheld import Withheld, withheld_by, withheld_
 from bemfleet.router.v1 import router_pb2 as pb
 from fastapi import Request
 from fleet.clients import outgoing_metadata
+from fleet.metrics import observe
 from google.protobuf.message import EncodeError
 from prometheus_client import Histogram
 
@@ -251,7 +252,7 @@ async def _stream_choice(
         async with aclosing(responses):
             async for response in responses:
                 now = time.perf_counter()
-                histogram.observe(now - last)
+                observe(histogram, now - last)
                 last, histogram = now, INTER_TOKEN
                 delta = ChoiceDelta(index, pb.GenerateResponse.FromString(response))
                 yield delta

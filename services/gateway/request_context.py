@@ -9,6 +9,7 @@ from bem_fleet.services.gateway.errors import ApiError
 from fleet import logs, wire
 from fleet.access import ANONYMOUS, admission, principal
 from fleet.clients import forwarded_metadata
+from fleet.metrics import observe
 from fleet.tracing import Span, server_span
 from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Histogram
@@ -189,7 +190,7 @@ def _describe(span: Span, scope: Scope, status: int) -> None:
 def _record_request(scope: Scope, status: int, seconds: float) -> None:
     name = _route_of(scope)
     REQUESTS.labels(name, str(status)).inc()
-    SECONDS.labels(name).observe(seconds)
+    observe(SECONDS.labels(name), seconds)
     _LOG.info(
         "request",
         method=scope["method"],

@@ -79,7 +79,13 @@ InputItem = Annotated[
     Annotated[InputMessage, Tag("message")]
     | Annotated[InputCall, Tag("function_call")]
     | Annotated[InputCallOutput, Tag("function_call_output")],
-    Discriminator(_type_of),
+    Discriminator(
+        _type_of,
+        custom_error_type="unknown_item",
+        custom_error_message=(
+            "unknown type of input item; it is message, function_call or function_call_output"
+        ),
+    ),
 ]
 
 

@@ -18,6 +18,7 @@ from bem.policy.step_prompts import Message, PlanInput, split_input
 from bem.prompt_encoding import PromptEncoder
 from bem_fleet.services.router.plan_metrics import PLAN_SECONDS
 from bem_fleet.services.router.policy_store import PolicyStore
+from fleet.metrics import observe
 
 PLANNER_NAME = "router"
 """Model name of requests that are planned."""
@@ -206,7 +207,7 @@ class PlanDesk:
             session=f"{request.client}\n{session}" if session else "",
             missing=[task for task in missing if task != _FALLBACK_TASK],
         )
-        PLAN_SECONDS.observe(time.perf_counter() - began)
+        observe(PLAN_SECONDS, time.perf_counter() - began)
         if choice is None or not bool(torch.isfinite(features).all()):
             return self._fixed(plan_input, "the policy has no plan that can run", missing)
         return PlannedRequest(

@@ -7,8 +7,10 @@ or made anew no longer has the anchored record. While a fault lasts nothing is a
 
 ``python -m bem_fleet.services.safety.audit_witness verify`` checks the whole log once, as
 ``fleetctl audit verify`` does, where there is no fleetctl: in the witness's own pod.
+``list N field=value ...`` prints the newest N records that have these fields, as a JSON list.
 """
 
+import json
 import math
 import signal
 import sys
@@ -22,7 +24,7 @@ from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs
 from fleet.audit_anchor import Anchor, AnchorFile, AnchorFileError
 from fleet.audit_chain import HASH, SEQ, read_keys, verify_chain
-from fleet.audit_log import LogReader, verify_log
+from fleet.audit_log import LogReader, find_newest, verify_log
 from fleet.metrics import MetricsPage
 from prometheus_client import Gauge
 
@@ -128,8 +130,15 @@ def verify_once(client: Any, stream: str, anchors: AnchorFile, keys: Sequence[by
     return 1 if report.faults else 0
 
 
+def list_newest(client: Any, stream: str, count: int, *wanted: str) -> int:
+    """Print the newest records that have given fields, ``field=value``; return 0."""
+    fields = dict(one.split("=", 1) for one in wanted)
+    sys.stdout.write(json.dumps(find_newest(client, stream, count, fields)) + "\n")
+    return 0
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run the witness, or verify once; return the exit status."""
+    """Run the witness, verify once, or list records; return the exit status."""
     settings = SafetySettings()
     logs.setup(settings.log_level)
     path = settings.audit_anchor
@@ -141,6 +150,8 @@ def main(arguments: Sequence[str]) -> int:
         socket_connect_timeout=_TIMEOUT_S,
     )
     try:
+        if arguments[:1] == ["list"]:
+            return list_newest(client, settings.audit_stream, int(arguments[1]), *arguments[2:])
         keys = read_keys(settings.audit_key_file) if settings.audit_key_file else ()
         anchors = AnchorFile(path, keys)
         if list(arguments) == ["verify"]:

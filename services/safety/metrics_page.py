@@ -57,11 +57,12 @@ class SidecarMetricsServer:
                 body: Iterable[bytes] = own_page(environ, respond)
                 return body
             try:
-                scraped = stub.Scrape(metrics_pb2.ScrapeRequest(), timeout=_SCRAPE_TIMEOUT_S)
+                asked = metrics_pb2.ScrapeRequest(accept=environ.get("HTTP_ACCEPT", ""))
+                scraped = stub.Scrape(asked, timeout=_SCRAPE_TIMEOUT_S)
             except grpc.RpcError:
                 respond("503 Service Unavailable", [("Content-Type", _CONTENT_TYPE)])
                 return [b"the mission is not reachable\n"]
-            respond("200 OK", [("Content-Type", _CONTENT_TYPE)])
+            respond("200 OK", [("Content-Type", scraped.content_type or _CONTENT_TYPE)])
             return [scraped.exposition]
 
         self._channel = channel

@@ -21,6 +21,7 @@ from bem_fleet.services.safety.servicer import STATUS
 from bem_fleet.services.safety.settings import SafetySettings
 from fleet import logs, mission
 from fleet.clients import open_channel, wait_ready
+from fleet.metrics import MetricsPage
 from fleet.server import RunningServer, start
 from fleet.testing import RedisServer
 from structlog.testing import LogCapture
@@ -29,7 +30,10 @@ from tests.integration.memories import memory
 from tests.integration.openai_clients import openai_client
 from tests.integration.routers import tiny_router
 from tests.integration.sidecars import shared_scorer
+from tests.support.prometheus import prometheus_server
+from tests.support.requirements import require
 from tests.support.trace_collector import CollectedSpan, TraceCollector, trace_collector
+from tests.support.waiting import eventually
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{CALLER}-01", f"00-{TRACE}-{CALLER}-00"
@@ -136,6 +140,27 @@ async def test_request_is_one_trace_from_the_client_to_the_engine(
     assert engine.attributes["gen_ai.usage.input_tokens"] == answer.usage.prompt_tokens
     assert SECRET.encode() not in collector.raw
     assert answer.choices[0].message.content.encode() not in collector.raw
+
+
+async def test_prometheus_keeps_the_traces_of_requests(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """A bucket of each latency leads to the request's trace, in a real Prometheus."""
+    latencies = ("bem_fleet_rpc_seconds", "bem_gateway_request_seconds", "bem_gateway_ttft_seconds")
+    page = MetricsPage("127.0.0.1:0")
+    target = {"targets": [f"127.0.0.1:{page.port}"]}
+    configuration = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [{"job_name": "fleet", "static_configs": [target]}],
+    }
+    async with traced_fleet(tmp_path / "fleet", redis_server) as traced:
+        async for _ in await traced.chat(stream=True):
+            pass
+    with prometheus_server(require("prometheus"), tmp_path, configuration) as server:
+        await eventually(
+            lambda: all(TRACE in server.exemplars(f"{name}_bucket", 60) for name in latencies), 30
+        )
+    page.close()
 
 
 async def test_stream_and_plan_are_traced(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -46,6 +46,15 @@ class Prometheus:
         series: list[dict[str, Any]] = response.json()["data"]["result"]
         return series
 
+    def exemplars(self, expression: str, since_s: float) -> set[str]:
+        """Return the ids of the traces that exemplars of the last seconds name."""
+        now = time.time()
+        span = {"query": expression, "start": str(now - since_s), "end": str(now)}
+        response = self._client.get("/query_exemplars", params=span)
+        response.raise_for_status()
+        series = response.json()["data"]
+        return {one["labels"]["trace_id"] for found in series for one in found["exemplars"]}
+
     def alerts(self) -> list[dict[str, Any]]:
         """Return the alerting rules with state and health."""
         groups = self._client.get("/rules", params={"type": "alert"}).json()["data"]["groups"]
@@ -77,6 +86,7 @@ def prometheus_server(
         binary,
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'data'}",
+        "--enable-feature=exemplar-storage",
         f"--web.listen-address={address}",
     ]
     with log_file.open("wb") as log:

@@ -289,6 +289,7 @@ class LLMEngine:
         with self._changed:
             idle = not self._changed.wait_for(self._has_work, IDLE_S)
         if idle:
+            self.core.kv_cache.offer_retained()
             trim_heap()
         with self._changed:
             self._changed.wait_for(self._has_work)

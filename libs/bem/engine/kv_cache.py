@@ -17,6 +17,9 @@ from bem.model_families import FULL, SLIDING
 
 KEPT_POSITIONS = 256
 """Positions of a slot whose memory stays when its sequence ends: most requests are shorter."""
+RETAINED_BYTES = 2**27
+"""Memory of ended sequences that stays until the engine is idle: to offer it takes milliseconds, in
+which the next request waits."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ class KVCache:
 
     Attention reads a view of neighbouring slots and never a copy. Sequences take the lowest free
     slots; slots between two rows are computed too, and their results are discarded. On a CPU a
-    position takes memory from its first write until the slot is released.
+    position takes memory from its first write; some time after the slot is released, the kernel
+    takes it back when memory is short.
 
     Args:
         backbone: Model; gives the numbers of layers and heads, data type and device.
@@ -108,6 +112,7 @@ class KVCache:
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context_tokens, width)
         self._memory = LazyZeros(shape, like), LazyZeros(shape, like)
         self.keys, self.values = (memory.tensor for memory in self._memory)
+        self._retained: dict[int, int] = {}  # positions of slots that ended sequences have written
         # A position beyond the model's own, which no token that counts is at, would change the
         # angles of all others where they depend on the length (rope_type dynamic).
         last = max(1, min(context_tokens, backbone.context_tokens)) - 1
@@ -276,14 +281,23 @@ class KVCache:
         return views[0], views[1]
 
     def release(self, slot: int, positions: int) -> None:
-        """Give the memory of a slot back, except that of its first ``KEPT_POSITIONS``.
+        """End the use of a slot; what is beyond ``RETAINED_BYTES`` of memory is offered now.
 
         Args:
             slot: Slot whose sequence has ended.
             positions: Number of positions that it wrote.
         """
-        if positions > KEPT_POSITIONS:
-            self.free(slot, KEPT_POSITIONS, positions)
+        self._retained[slot] = max(positions, self._retained.get(slot, KEPT_POSITIONS))
+        beyond = sum(self._retained.values()) - KEPT_POSITIONS * len(self._retained)
+        if beyond * self.position_bytes > RETAINED_BYTES:
+            self.free(slot, KEPT_POSITIONS, self._retained.pop(slot))
+
+    def offer_retained(self) -> None:
+        """Offer all memory but that of each slot's first ``KEPT_POSITIONS``; no slot is in use."""
+        for slot, positions in self._retained.items():
+            if positions > KEPT_POSITIONS:
+                self.free(slot, KEPT_POSITIONS, positions)
+        self._retained.clear()
 
     def compact(self, slot: int, layer: int, kept: Tensor) -> None:
         """Move the entries of a layer that stay to the front of a slot.
@@ -299,9 +313,9 @@ class KVCache:
             entries[:, : kept.shape[1]] = entries.gather(1, index)
 
     def free(self, slot: int, first: int, last: int) -> None:
-        """Give the memory of places ``first`` to ``last - 1`` back, in whole pages on a CPU.
+        """Offer the memory of places ``first`` to ``last - 1`` to the kernel, in whole pages.
 
-        On other devices the slot keeps its memory.
+        Only on a CPU; on other devices the slot keeps its memory.
         """
         if not self._memory[0].is_lazy:
             return
@@ -310,7 +324,7 @@ class KVCache:
             for head in range(heads):
                 begin = ((layer * slots + slot) * heads + head) * length * width
                 for memory in self._memory:
-                    memory.drop(begin + first * width, begin + last * width)
+                    memory.offer(begin + first * width, begin + last * width)
 
     def entries(self, slot: int, layer: int, count: int) -> tuple[Tensor, Tensor]:
         """Return views ``[H, count, D]`` of the first keys and values of a slot in one layer."""

@@ -4,15 +4,12 @@ A report carries ``evidence``: the id of its study, the code's commit, the diges
 artifacts, a digest of each item's outputs, and a signature over the whole report. The command that
 measured it signs it with a key that is derived from the operator's (HMAC-SHA256), so that a report
 that was typed in, edited, or made by another study is refused with the reason.
-
-Reports from before signatures are listed with their SHA-256 in ``unsigned_reports.json``. They are
-read, but count as unverified: no gate passes by them. Any other unsigned report is refused.
 """
 
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,12 +19,11 @@ from bem.errors import GateFormatError
 from bem_fleet.operator_key import operator_key_file
 
 ALGORITHM = "HMAC-SHA256"
-UNSIGNED_REPORTS = Path(__file__).with_name("unsigned_reports.json")
 _PURPOSE = b"bem-fleet evaluation report"
 _OUTPUT_DIGITS = 16
 
 Report = dict[str, Any]
-EvidenceState = Literal["verified", "unsigned", "unknown_key", "changed_code", "refused"]
+EvidenceState = Literal["verified", "unknown_key", "changed_code", "refused"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +44,8 @@ class EvidenceVerdict:
     """What a report is worth as evidence.
 
     Attributes:
-        state: ``verified``; ``unsigned``, ``unknown_key`` or ``changed_code``, by which no gate
-            passes; or ``refused``, which is no measurement.
+        state: ``verified``; ``unknown_key`` or ``changed_code``, by which no gate passes; or
+            ``refused``, which is no measurement.
         reason: Reason for any state but ``verified``.
     """
 
@@ -106,21 +102,19 @@ def sign(report: Report, key: EvidenceKey) -> Report:
     return signed
 
 
-def check_evidence(
-    path: Path, name: str, keys: Sequence[EvidenceKey], unsigned: Mapping[str, str]
-) -> EvidenceVerdict:
+def check_evidence(path: Path, name: str, keys: Sequence[EvidenceKey]) -> EvidenceVerdict:
     """Return what a report is worth for a gate that reads it.
 
     Args:
         path: File of the report, which is valid by its schema.
         name: Path of the report in the gates' file, ``results/<study>.json``.
         keys: Keys of this machine.
-        unsigned: SHA-256 by name of the reports from before signatures.
     """
-    content = path.read_bytes()
-    report: Report = json.loads(content)
+    report: Report = json.loads(path.read_bytes())
     if "evidence" not in report:
-        return _check_unsigned(name, hashlib.sha256(content).hexdigest(), unsigned)
+        return EvidenceVerdict(
+            "refused", "it has no signature; measure it with the study's command, which signs it"
+        )
     evidence, study = report["evidence"], Path(name).stem
     if study != report["id"] or study != evidence["study"]:
         other = evidence["study"] if report["id"] == study else report["id"]
@@ -133,26 +127,6 @@ def check_evidence(
             "where the key is, or name the key's file with --key-file",
         )
     return _check_signed(report, key)
-
-
-def read_unsigned_reports(path: Path = UNSIGNED_REPORTS) -> dict[str, str]:
-    """Return the SHA-256 by name of the reports from before signatures."""
-    listed: dict[str, str] = json.loads(path.read_text())
-    return listed
-
-
-def _check_unsigned(name: str, digest: str, unsigned: Mapping[str, str]) -> EvidenceVerdict:
-    if name not in unsigned:
-        return EvidenceVerdict(
-            "refused", "it has no signature; measure it with the study's command, which signs it"
-        )
-    if unsigned[name] != digest:
-        return EvidenceVerdict(
-            "refused",
-            "it has no signature and is not the file that was listed before signatures; measure it "
-            "with the study's command, which signs it",
-        )
-    return EvidenceVerdict("unsigned", "it was made before reports were signed; measure it again")
 
 
 def _check_signed(report: Report, key: EvidenceKey) -> EvidenceVerdict:

@@ -18,7 +18,6 @@ from bem_fleet.acceptance.evidence import (
     EvidenceState,
     EvidenceVerdict,
     check_evidence,
-    read_unsigned_reports,
 )
 from bem_fleet.acceptance.gate_evaluation import (
     ALPHA,
@@ -81,7 +80,6 @@ def evaluate_gates(
     catalogue: Catalogue,
     root: Path,
     keys: Sequence[EvidenceKey],
-    unsigned: Mapping[str, str] | None = None,
 ) -> list[GateTableRow]:
     """Evaluate every gate on the per-item scores of its report.
 
@@ -89,14 +87,12 @@ def evaluate_gates(
         catalogue: Metrics and gates.
         root: Folder of the reports; their paths are relative to it.
         keys: Keys that verify reports on this machine.
-        unsigned: SHA-256 by name of the reports from before signatures; None for the listed ones.
 
     Raises:
         GateFormatError: A report is not valid. Gates of a missing or refused report are not
             measured.
     """
-    known = read_unsigned_reports() if unsigned is None else unsigned
-    reports, evidence = _read_reports(catalogue, root, keys, known)
+    reports, evidence = _read_reports(catalogue, root, keys)
     unmeasured: dict[str, str] = {}
     measured: dict[str, list[Measurement]] = {}
     for identifier, gate in catalogue.gates.items():
@@ -129,7 +125,7 @@ def evaluate_gates(
 
 
 def _read_reports(
-    catalogue: Catalogue, root: Path, keys: Sequence[EvidenceKey], unsigned: Mapping[str, str]
+    catalogue: Catalogue, root: Path, keys: Sequence[EvidenceKey]
 ) -> tuple[dict[str, ScoreReport], dict[str, EvidenceVerdict]]:
     """Return the reports that are no forgeries, and what each existing report is worth."""
     reports: dict[str, ScoreReport] = {}
@@ -138,7 +134,7 @@ def _read_reports(
         path = root / name
         if path.is_file():
             report = load_score_report(path, catalogue.metrics)
-            evidence[name] = check_evidence(path, name, keys, unsigned)
+            evidence[name] = check_evidence(path, name, keys)
             if evidence[name].state != "refused":
                 reports[name] = report
     return reports, evidence

@@ -1,18 +1,23 @@
-"""``fleetctl audit verify``: verification of the audit log's hash chain and of its anchors."""
+"""``fleetctl audit``: the audit log's newest records, and verification of its chain and anchors."""
 
+import json
 import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import redis
 from fleet.audit_anchor import Anchor, AnchorFile
 from fleet.audit_chain import read_keys
-from fleet.audit_log import verify_log
+from fleet.audit_log import find_newest, verify_log
 from fleet.errors import UnavailableError
 
 from bem_fleet.cli.application import NO, YES
 from bem_fleet.cli.cluster import Cluster
-from bem_fleet.cli.reports import Report
+from bem_fleet.cli.reports import Report, Table
 
+_WITNESS = ("python", "-m", "bem_fleet.services.safety.audit_witness")
+_COLUMNS = ("time", "action", "category", "score", "method", "principal", "status", "request_id")
 _MAX_PRINTED = 20
 
 
@@ -71,11 +76,53 @@ def verify_in_cluster(cluster: Cluster) -> Report:
     Raises:
         UnavailableError: The cluster cannot be reached.
     """
-    workload = f"statefulset/{cluster.service('witness').name}"
-    words = ("python", "-m", "bem_fleet.services.safety.audit_witness", "verify")
-    code, text = cluster.execute(workload, *words)
+    code, text = cluster.execute(_workload(cluster), *_WITNESS, "verify")
     lines = text.splitlines()
     return Report({"valid": code == YES, "lines": lines}, lines, code)
+
+
+def newest(redis_url: str, stream: str, count: int, wanted: Mapping[str, str]) -> Report:
+    """Report the newest records that have given fields, newest first.
+
+    Args:
+        redis_url: URL of Redis.
+        stream: Key of the Redis stream.
+        count: Largest number of records.
+        wanted: Values of fields that a record must have.
+
+    Raises:
+        UnavailableError: Redis cannot be reached.
+    """
+    try:
+        with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
+            return _listed(find_newest(client, stream, count, wanted))
+    except redis.RedisError as err:
+        raise UnavailableError(f"{_without_login(redis_url)}: {err}") from err
+
+
+def newest_in_cluster(cluster: Cluster, count: int, wanted: Mapping[str, str]) -> Report:
+    """Let the witness of a release list records, as ``newest`` does.
+
+    Raises:
+        UnavailableError: The cluster or the log cannot be reached.
+    """
+    pairs = [f"{name}={value}" for name, value in wanted.items()]
+    _, text = cluster.execute(_workload(cluster), *_WITNESS, "list", str(count), *pairs)
+    return _listed(json.loads(text))
+
+
+def _workload(cluster: Cluster) -> str:
+    return f"statefulset/{cluster.service('witness').name}"
+
+
+def _listed(records: Sequence[Mapping[str, str]]) -> Report:
+    return Report(records, [Table([_COLUMNS, *(_cells(record) for record in records)])])
+
+
+def _cells(record: Mapping[str, str]) -> tuple[str, ...]:
+    milliseconds = int(record["id"].partition("-")[0])
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return moment, *(record.get(name, "") for name in _COLUMNS[1:])
 
 
 def _without_login(url: str) -> str:

@@ -41,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run, inspect and judge the fleet. Exit code 0: yes; 1: no; 2: cannot tell.",
 )
-audits = typer.Typer(no_args_is_help=True, help="Check the sidecars' audit log.")
+audits = typer.Typer(no_args_is_help=True, help="Read and check the sidecars' audit log.")
 app.add_typer(audits, name="audit")
 app.add_typer(canary.app, name="canary")
 app.add_typer(adapters.app, name="adapters")
@@ -144,6 +144,27 @@ def gates(
 
     options = CheckOptions(key_file or (), sample, seed)
     return report_gates(definitions, root, phase, as_json=as_json, check=check, options=options)
+
+
+@audits.command("list")
+@calls_services
+def list_audit(
+    *,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="number of records")] = 20,
+    action: Annotated[str, typer.Option(help="allow, redact, filter or block")] = "",
+    request_id: Annotated[str, typer.Option(help="X-Request-ID of the call")] = "",
+    principal: Annotated[str, typer.Option(help="name of the caller's key")] = "",
+    redis_url: Annotated[
+        str, typer.Option(help="URL of Redis; the fleet of this machine without it")
+    ] = "",
+    stream: Annotated[str, typer.Option(help="Redis stream of the audit records")] = AUDIT_STREAM,
+) -> Report:
+    """Print the newest records of the audit log, which have no text of a client or a model."""
+    given = {"action": action, "request_id": request_id, "principal": principal}
+    wanted = {name: value for name, value in given.items() if value}
+    if cluster := chosen_cluster():
+        return audit.newest_in_cluster(cluster, last, wanted)
+    return audit.newest(redis_url or Plan().redis_url("witness"), stream, last, wanted)
 
 
 @audits.command("verify")

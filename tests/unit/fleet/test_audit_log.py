@@ -7,7 +7,7 @@ import pytest
 import redis
 from fleet.audit_anchor import Anchor
 from fleet.audit_chain import HASH, SEQ, ChainWriter, head_key
-from fleet.audit_log import LogReader, verify_log
+from fleet.audit_log import LogReader, find_newest, verify_log
 from fleet.testing import RedisServer
 
 STREAM, KEYS = "bem:audit", (b"secret",)
@@ -54,6 +54,25 @@ async def test_valid_log_agrees_with_its_anchors(redis_server: RedisServer, clie
     assert (report.faults, report.records, report.unanchored) == ([], 6, 2)
     assert (alone.faults, alone.unanchored) == ([], None)
     assert (trimmed.faults, trimmed.records) == ([], 4)
+
+
+async def test_newest_records_are_found_by_their_fields(
+    redis_server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search goes back over pages, and ends at the number that was asked for."""
+    monkeypatch.setattr("fleet.audit_log._PAGE_RECORDS", 3)
+    await append(redis_server.url, 4, "block")
+    await append(redis_server.url, 7)
+    blocked = find_newest(client, STREAM, 3, {"action": "block"})
+    one = find_newest(client, STREAM, 5, {"action": "allow", "n": "2"})
+    everything = find_newest(client, STREAM, 100, {})
+
+    assert [found["n"] for found in blocked] == ["3", "2", "1"]
+    assert [(found["action"], found["n"]) for found in one] == [("allow", "2")]
+    assert len(everything) == 11
+    assert [found["id"] for found in everything] == [
+        identifier for identifier, _ in client.xrevrange(STREAM)
+    ]
 
 
 def _empty(client: Any) -> None:

@@ -1,21 +1,38 @@
 """Metrics over HTTP and over gRPC."""
 
 import asyncio
-import urllib.request
 from typing import Any
 
+import httpx
+import pytest
 from bemfleet.common.v1 import metrics_pb2
-from fleet.metrics import MetricsPage, MetricsServicer
+from fleet import logs, tracing
+from fleet.metrics import RPC_SECONDS, MetricsPage, MetricsServicer, observe
+from opentelemetry.sdk.trace import TracerProvider
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3"
 
 
-def test_page_and_servicer_expose_the_same_metrics() -> None:
-    """Both contain the call histogram in Prometheus' text format."""
+@pytest.mark.parametrize(
+    ("accept", "begins", "has_exemplars"),
+    [("", "text/plain", False), (OPENMETRICS, "application/openmetrics-text", True)],
+)
+def test_page_and_servicer_expose_the_same_metrics(
+    accept: str, begins: str, has_exemplars: bool
+) -> None:
+    """Both have the format that the reader asks for; OpenMetrics names the recorded traces."""
+    with tracing.server_span(TracerProvider(shutdown_on_exit=False).get_tracer("test"), "call"):
+        trace_id = logs.traceparent.get().split("-")[1]
+        observe(RPC_SECONDS.labels("/method", "OK"), 0.25)
     page = MetricsPage("127.0.0.1:0")
-    with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/metrics") as answer:
-        text = answer.read()
+    answer = httpx.get(f"http://127.0.0.1:{page.port}/metrics", headers={"Accept": accept})
+    text, content_type = answer.text, answer.headers["Content-Type"]
     page.close()
     context: Any = None
-    scraped = asyncio.run(MetricsServicer().Scrape(metrics_pb2.ScrapeRequest(), context))
+    request = metrics_pb2.ScrapeRequest(accept=accept)
+    scraped = asyncio.run(MetricsServicer().Scrape(request, context))
 
-    assert b"# TYPE bem_fleet_rpc_seconds histogram" in text
-    assert b"# TYPE bem_fleet_rpc_seconds histogram" in scraped.exposition
+    for found, kind in ((text, content_type), (scraped.exposition.decode(), scraped.content_type)):
+        assert kind.startswith(begins)
+        assert "# TYPE bem_fleet_rpc_seconds histogram" in found
+        assert (trace_id in found) == has_exemplars

@@ -14,6 +14,7 @@ from fleet.errors import NotFoundError
 from fleet.settings import FleetSettings
 from fleet.tracing import (
     Span,
+    exemplar,
     record_rpc_status,
     rpc_span,
     server_span,
@@ -193,6 +194,21 @@ def test_nothing_is_recorded_while_tracing_is_off() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("flags", ["01", "00"])
+def test_exemplar_names_the_current_span_of_a_sampled_trace(
+    recorded: tuple[Tracer, Finished], flags: str
+) -> None:
+    """A trace that nobody records cannot be looked up, so no measurement refers to it."""
+    logs.traceparent.set(f"{CALLER.rsplit('-', 1)[0]}-{flags}")
+    outside = exemplar()
+    with server_span(recorded[0], "call"):
+        inside = exemplar()
+        _, trace_id, span_id, _ = logs.traceparent.get().split("-")
+
+    assert outside is None
+    assert inside == ({"trace_id": trace_id, "span_id": span_id} if flags == "01" else None)
+
+
 def test_service_without_a_collector_exports_nothing() -> None:
     """The exporter is not even loaded."""
     code = (

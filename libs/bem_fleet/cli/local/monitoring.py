@@ -80,6 +80,7 @@ def monitoring_command(plan: Plan, address: str = ADDRESS) -> list[str]:
         executable,
         f"--config.file={file}",
         f"--storage.tsdb.path={folder / 'data'}",
+        "--enable-feature=exemplar-storage",
         "--storage.tsdb.retention.time=7d",
         f"--web.listen-address={address}",
     ]

@@ -26,21 +26,25 @@ from bemfleet.access.v1 import access_pb2 as bemfleet_dot_access_dot_v1_dot_acce
 from bemfleet.common.v1 import text_pb2 as bemfleet_dot_common_dot_v1_dot_text__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n bemfleet/common/v1/metrics.proto\x12\x12\x62\x65mfleet.common.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"\x0f\n\rScrapeRequest\"*\n\x0eScrapeResponse\x12\x18\n\nexposition\x18\x01 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\x32g\n\x0eMetricsService\x12U\n\x06Scrape\x12!.bemfleet.common.v1.ScrapeRequest\x1a\".bemfleet.common.v1.ScrapeResponse\"\x04\x88\xe2\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n bemfleet/common/v1/metrics.proto\x12\x12\x62\x65mfleet.common.v1\x1a\x1f\x62\x65mfleet/access/v1/access.proto\x1a\x1d\x62\x65mfleet/common/v1/text.proto\"%\n\rScrapeRequest\x12\x14\n\x06\x61\x63\x63\x65pt\x18\x01 \x01(\tB\x04\xb8\xe1\x18\x04\"F\n\x0eScrapeResponse\x12\x18\n\nexposition\x18\x01 \x01(\x0c\x42\x04\xb8\xe1\x18\x04\x12\x1a\n\x0c\x63ontent_type\x18\x02 \x01(\tB\x04\xb8\xe1\x18\x04\x32g\n\x0eMetricsService\x12U\n\x06Scrape\x12!.bemfleet.common.v1.ScrapeRequest\x1a\".bemfleet.common.v1.ScrapeResponse\"\x04\x88\xe2\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bemfleet.common.v1.metrics_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SCRAPEREQUEST'].fields_by_name['accept']._loaded_options = None
+  _globals['_SCRAPEREQUEST'].fields_by_name['accept']._serialized_options = b'\270\341\030\004'
   _globals['_SCRAPERESPONSE'].fields_by_name['exposition']._loaded_options = None
   _globals['_SCRAPERESPONSE'].fields_by_name['exposition']._serialized_options = b'\270\341\030\004'
+  _globals['_SCRAPERESPONSE'].fields_by_name['content_type']._loaded_options = None
+  _globals['_SCRAPERESPONSE'].fields_by_name['content_type']._serialized_options = b'\270\341\030\004'
   _globals['_METRICSSERVICE'].methods_by_name['Scrape']._loaded_options = None
   _globals['_METRICSSERVICE'].methods_by_name['Scrape']._serialized_options = b'\210\342\030\003'
   _globals['_SCRAPEREQUEST']._serialized_start=120
-  _globals['_SCRAPEREQUEST']._serialized_end=135
-  _globals['_SCRAPERESPONSE']._serialized_start=137
-  _globals['_SCRAPERESPONSE']._serialized_end=179
-  _globals['_METRICSSERVICE']._serialized_start=181
-  _globals['_METRICSSERVICE']._serialized_end=284
+  _globals['_SCRAPEREQUEST']._serialized_end=157
+  _globals['_SCRAPERESPONSE']._serialized_start=159
+  _globals['_SCRAPERESPONSE']._serialized_end=229
+  _globals['_METRICSSERVICE']._serialized_start=231
+  _globals['_METRICSSERVICE']._serialized_end=334
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,19 @@ class ScrapeRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ACCEPT_FIELD_NUMBER: _builtins.int
+    accept: _builtins.str
+    """Accept header of the reader, which selects the format; text for an empty one. Exemplars are in
+    OpenMetrics only.
+    """
     def __init__(
         self,
+        *,
+        accept: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -40,16 +47,20 @@ class ScrapeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EXPOSITION_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     exposition: _builtins.bytes
-    """Prometheus text exposition format 0.0.4, UTF-8."""
+    """Metrics in the format that content_type names, UTF-8."""
+    content_type: _builtins.str
+    """Content type of the exposition."""
     def __init__(
         self,
         *,
         exposition: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exposition", b"exposition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "exposition", b"exposition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,7 +47,7 @@ class MetricsServiceServicer:
     """
 
     def Scrape(self, request, context):
-        """Returns the process's metrics in the Prometheus text exposition format.
+        """Returns the process's metrics in Prometheus' text format or as OpenMetrics.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class MetricsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MetricsServiceAsyncStub: ...
     Scrape: _grpc.UnaryUnaryMultiCallable[_metrics_pb2.ScrapeRequest, _metrics_pb2.ScrapeResponse]
-    """Returns the process's metrics in the Prometheus text exposition format."""
+    """Returns the process's metrics in Prometheus' text format or as OpenMetrics."""
 
 @_typing.type_check_only
 class MetricsServiceAsyncStub(MetricsServiceStub):
@@ -42,7 +42,7 @@ class MetricsServiceAsyncStub(MetricsServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Scrape: _aio.UnaryUnaryMultiCallable[_metrics_pb2.ScrapeRequest, _metrics_pb2.ScrapeResponse]  # type: ignore[assignment]
-    """Returns the process's metrics in the Prometheus text exposition format."""
+    """Returns the process's metrics in Prometheus' text format or as OpenMetrics."""
 
 class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served by every process of the fleet."""
@@ -53,6 +53,6 @@ class MetricsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _metrics_pb2.ScrapeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_metrics_pb2.ScrapeResponse, _abc.Awaitable[_metrics_pb2.ScrapeResponse]]:
-        """Returns the process's metrics in the Prometheus text exposition format."""
+        """Returns the process's metrics in Prometheus' text format or as OpenMetrics."""
 
 def add_MetricsServiceServicer_to_server(servicer: MetricsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

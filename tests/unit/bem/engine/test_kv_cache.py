@@ -1,5 +1,6 @@
 """Tests of the KV cache and its attention plans."""
 
+import pytest
 import torch
 from bem.engine.kv_cache import (
     KEPT_POSITIONS,
@@ -12,6 +13,7 @@ from bem.engine.kv_cache import (
 from bem.testing import tiny_backbone
 
 from tests.support.family_models import family_backbone
+from tests.support.offered_memory import record_offers
 
 
 def test_blocks_are_copied_between_slots() -> None:
@@ -75,27 +77,37 @@ def test_full_texts_are_causal_and_stored_nowhere() -> None:
     assert not cache.keys.any()
 
 
-def test_a_released_slot_keeps_its_first_positions_only() -> None:
-    """Memory behind them is given back; neighbouring slots and heads keep their values."""
+def test_memory_of_ended_sequences_is_offered_when_nothing_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All heads of a slot offer what its longest sequence wrote; its first positions stay."""
+    offered = record_offers(monkeypatch)
     cache = KVCache(tiny_backbone(context_tokens=8192), slots=3, context_tokens=8192)
-    cache.keys.fill_(1.0)
-    cache.values.fill_(1.0)
-    cache.release(1, 6000)
+    for slot, positions in ((1, 6000), (0, KEPT_POSITIONS), (1, 40)):
+        cache.release(slot, positions)
+    before = int(offered(cache).sum())
+    for _ in range(2):
+        cache.offer_retained()
 
-    for stored in (cache.keys, cache.values):
-        assert bool((stored[:, [0, 2]] == 1).all())
-        assert bool((stored[:, 1, :, :KEPT_POSITIONS] == 1).all())
-        assert bool((stored[:, 1, :, 6000:] == 1).all())
-        assert not stored[:, 1, :, 2 * KEPT_POSITIONS : 5000].any()
+    expected = torch.zeros(cache.keys.shape, dtype=torch.int)
+    expected[:, 1, :, KEPT_POSITIONS:6000] = 2  # of keys and of values
+    assert before == 0
+    assert torch.equal(offered(cache), expected)
 
 
-def test_a_short_sequence_gives_nothing_back() -> None:
-    """The next sequence of the slot writes to memory that is there."""
-    cache = KVCache(tiny_backbone(), slots=1, context_tokens=512)
-    cache.keys.fill_(1.0)
-    cache.release(0, KEPT_POSITIONS)
+def test_retained_memory_is_bounded_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that would exceed the bound offers its own memory; the others keep theirs."""
+    offered = record_offers(monkeypatch)
+    cache = KVCache(tiny_backbone(context_tokens=4096), slots=3, context_tokens=4096)
+    monkeypatch.setattr(
+        "bem.engine.kv_cache.RETAINED_BYTES", 2 * (4000 - KEPT_POSITIONS) * cache.position_bytes
+    )
+    for slot in (0, 2, 1):
+        cache.release(slot, 4000)
 
-    assert bool((cache.keys == 1).all())
+    expected = torch.zeros(cache.keys.shape, dtype=torch.int)
+    expected[:, 1, :, KEPT_POSITIONS:4000] = 2
+    assert torch.equal(offered(cache), expected)
 
 
 def test_position_bytes_are_those_of_the_tensors() -> None:

@@ -1,6 +1,5 @@
 """Evidence of reports: signatures, studies, and reports from before both."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,8 @@ from bem_fleet.acceptance.evidence import (
     evidence_key,
     output_digest,
     read_evidence_keys,
-    read_unsigned_reports,
     sign,
 )
-from bem_fleet.checkout import ROOT
 from bem_fleet.operator_key import VARIABLE
 
 from tests.support.synthetic_reports import KEY, OPERATOR_KEY, paired_scores, write_report
@@ -31,9 +28,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / NAME
 
 
-def verdict(path: Path, *keys: Any, **unsigned: str) -> tuple[str, str]:
+def verdict(path: Path, *keys: Any) -> tuple[str, str]:
     """Return state and reason of a report."""
-    found = check_evidence(path, NAME, keys or (KEY,), unsigned)
+    found = check_evidence(path, NAME, keys or (KEY,))
     return found.state, found.reason
 
 
@@ -115,30 +112,15 @@ def test_changed_code_is_named(tmp_path: Path) -> None:
     assert verdict(tmp_path / NAME)[0] == "changed_code"
 
 
-def test_unsigned_report_is_the_listed_file_or_refused(path: Path) -> None:
-    """The list holds for the file as it was, and for no other."""
+def test_unsigned_report_is_refused(path: Path) -> None:
+    """A report without evidence is no measurement."""
     report = json.loads(path.read_text())
     del report["evidence"]
     path.write_text(json.dumps(report))
-    stranger = verdict(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    listed = verdict(path, **{NAME: digest})
-    path.write_text(json.dumps({**report, "wall_s": 2.0}))
-    edited = verdict(path, **{NAME: digest})
+    state, reason = verdict(path)
 
-    assert [one[0] for one in (stranger, listed, edited)] == ["refused", "unsigned", "refused"]
-
-
-def test_list_of_unsigned_reports_only_shrinks() -> None:
-    """These six were measured before signatures; a file that is measured again leaves the list."""
-    before = {"violations", "quality", "benign"}
-    names = {f"results/safety_fleet_{one}.json" for one in before}
-    names |= {f"results/safety_{one}.json" for one in ("latency", "orthogonality", "strength")}
-    listed = read_unsigned_reports()
-
-    assert set(listed) <= names
-    for name in listed:
-        assert check_evidence(ROOT / name, name, (), listed).state == "unsigned", name
+    assert state == "refused"
+    assert "no signature" in reason
 
 
 def test_keys_are_the_operators_and_the_named_files(

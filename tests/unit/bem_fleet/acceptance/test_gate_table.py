@@ -31,7 +31,7 @@ LATENCY = "results/router_latency.json"
 
 def rows_of(root: Path, catalogue: Catalogue = CATALOGUE) -> dict[str, GateTableRow]:
     """Return all rows by gate."""
-    return {row.result.id: row for row in evaluate_gates(catalogue, root, [KEY], {})}
+    return {row.result.id: row for row in evaluate_gates(catalogue, root, [KEY])}
 
 
 def latency(ratio: float) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def test_line_written_by_hand_is_found(
     measured: Path, tamper: Callable[[list[dict[str, Any]]], None]
 ) -> None:
     """Stored lines are compared with what the scores give: any change is named."""
-    rows = evaluate_gates(CATALOGUE, measured, [KEY], {})
+    rows = evaluate_gates(CATALOGUE, measured, [KEY])
     write_results([row.result for row in rows], measured / "gates.json")
     stored = json.loads((measured / "gates.json").read_text())
     untouched = find_differences(stored, rows)
@@ -189,7 +189,7 @@ def test_line_written_by_hand_is_found(
 def test_stored_form_is_the_agreed_one(tmp_path: Path) -> None:
     """Each line has the agreed keys in their order."""
     first = "id mission claim target baseline figure ci_low ci_high p_adjusted n_items seeds"
-    row = evaluate_gates(CATALOGUE, tmp_path, [], {})[0]
+    row = evaluate_gates(CATALOGUE, tmp_path, [])[0]
 
     assert list(asdict(row.result)) == [*first.split(), "status", "report", "command", "evidence"]
     assert find_differences({}, [row]) == ["the file is not a list of objects"]
@@ -197,10 +197,10 @@ def test_stored_form_is_the_agreed_one(tmp_path: Path) -> None:
 
 def test_report_of_another_machine_is_computed_and_not_verified(measured: Path) -> None:
     """Without the key figures are compared as if it were verified; no gate passes by them here."""
-    there = evaluate_gates(CATALOGUE, measured, [KEY], {})
+    there = evaluate_gates(CATALOGUE, measured, [KEY])
     write_results([row.result for row in there], measured / "gates.json")
     stored = json.loads((measured / "gates.json").read_text())
-    here = evaluate_gates(CATALOGUE, measured, [], {})
+    here = evaluate_gates(CATALOGUE, measured, [])
     rows = {row.result.id: row for row in here}
     stored[0]["figure"] += 0.001
 

@@ -134,6 +134,22 @@ def test_audit_log_of_a_cluster_is_checked_by_its_witness(
 
 
 @pytest.mark.slow
+def test_audit_records_of_a_cluster_come_from_its_witness(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Filters go to the pod; people see a time in place of the stream's id."""
+    record = {"id": "1764500000000-0", "action": "block", "category": "toxicity"}
+    kubectl.add_service("witness", 1)
+    kubectl.answer("exec statefulset/fleet-witness", json.dumps([record]) + "\n")
+    code = main(["audit", "list", "--context", "kind-a", "--last", "3", "--action", "block"])
+    printed = capsys.readouterr().out
+
+    assert code == 0
+    assert "2025-11-30T10:53:20.000+00:00  block   toxicity" in printed
+    assert kubectl.calls[-1][-3:] == ["list", "3", "action=block"]
+
+
+@pytest.mark.slow
 def test_cluster_that_cannot_be_reached_is_exit_code_2(
     kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,7 +80,7 @@ def test_written_report_is_verified_by_the_operators_key(
     path = tmp_path / "safety_quality.json"
     written = write_signed_report(report(), path, artifacts={})
     again = signing_key()
-    state = check_evidence(path, NAME, read_evidence_keys(), {}).state
+    state = check_evidence(path, NAME, read_evidence_keys()).state
 
     assert file.stat().st_mode & 0o777 == 0o600
     assert again.id == written["evidence"]["key"]

@@ -83,17 +83,20 @@ def test_field_is_named_once_and_as_in_the_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "param"),
+    ("kind", "place", "param"),
     [
-        (("stop", 0), "stop"),
-        (("prompt", 1), "prompt.1"),
-        (("logit_bias", "x", "[key]"), "logit_bias.x"),
-        (("messages", 0, "content", 0, "text"), "messages.0.content"),
-        (("messages", 0, "name"), "messages.0.name"),
-        (("missing",), "missing"),
+        ("string_too_short", ("stop", 0), "stop"),
+        ("string_too_short", ("prompt", 1), "prompt.1"),
+        ("string_too_short", ("logit_bias", "x", "[key]"), "logit_bias.x"),
+        ("string_too_short", ("messages", 0, "content", 0, "text"), "messages.0.content"),
+        ("string_type", ("messages", 0, "str"), "messages.0"),
+        ("extra_forbidden", ("messages", 0, "UserMessage", "role"), "messages.0.role"),
+        ("missing", ("messages", 0, "name"), "messages.0.name"),
+        ("missing", ("messages", 0, "UserMessage", "name"), "messages.0.name"),
+        ("missing", ("missing",), "missing"),
     ],
 )
-def test_paths_end_where_the_body_does(place: tuple[Any, ...], param: str) -> None:
+def test_paths_end_where_the_body_does(kind: str, place: tuple[Any, ...], param: str) -> None:
     """What the schema adds to a value of the caller is no part of the path."""
     body = {
         "stop": "",
@@ -101,7 +104,7 @@ def test_paths_end_where_the_body_does(place: tuple[Any, ...], param: str) -> No
         "logit_bias": {"x": 1},
         "messages": [{"role": "user", "content": "hi"}],
     }
-    problem = {"type": "string_too_short", "loc": place, "msg": "is too short"}
+    problem = {"type": kind, "loc": place, "msg": "is bad"}
 
     assert from_validation([problem], body).body["param"] == param
 

@@ -101,3 +101,37 @@ def test_functions_are_the_chats_tools() -> None:
     assert parse(tool_choice="auto").chat([HI]).offered_tools == []
     with pytest.raises(RequestValidationError, match="give tools"):
         parse(tool_choice="required").chat([HI])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"input": [HI, {"type": "web_search_call"}]},
+            (
+                "input.1: unknown type of input item; it is message, function_call or "
+                "function_call_output"
+            ),
+        ),
+        ({"input": [{"role": "user"}]}, "input.0.content: Field required"),
+        ({"input": [HI, 5]}, "input.1: Input should be an object"),
+        ({"input": 5}, "input: Input should be a valid string or a valid list"),
+        (
+            {"input": [{**HI, "content": [{"type": "input_image"}]}]},
+            "input.0.content.0.type: Input should be 'input_text', 'output_text' or 'refusal'",
+        ),
+        ({"input": [{"type": "function_call_output"}]}, "input.0.call_id: Field required"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.name: Field required"),
+        (
+            {"tool_choice": "some"},
+            "tool_choice: Input should be 'none', 'auto' or 'required' or an object",
+        ),
+    ],
+)
+def test_a_bad_item_is_named_where_it_is(changed: dict[str, Any], message: str) -> None:
+    """A field that takes a text or a list is judged as what it is."""
+    body = {**PLAIN, **changed}
+    with pytest.raises(ValidationError) as raised:
+        ResponsesRequest.model_validate(body)
+
+    assert from_validation(raised.value.errors(), body).body["message"] == message

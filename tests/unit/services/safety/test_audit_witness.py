@@ -1,5 +1,6 @@
 """Witness of the audit chain, on a real Redis."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,6 +142,24 @@ async def test_unreachable_redis_is_no_fault(
 
     assert AnchorFile(tmp_path / "anchor", KEYS).read()[-1].seq == 3
     assert valid() == 1
+
+
+async def test_pod_lists_records(
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Fields choose among the newest; without any record the list is empty."""
+    monkeypatch.setattr(logs, "setup", lambda _level: None)
+    monkeypatch.setenv("BEM_SAFETY_REDIS_URL", redis_server.url)
+    codes = [main(["list", "5"])]
+    await append(redis_server.url, 4)
+    codes += [main(["list", "2"]), main(["list", "9", "n=1"])]
+    lists = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    assert codes == [0, 0, 0]
+    assert main(["list", "many"]) == 2
+    assert [[one["n"] for one in found] for found in lists] == [[], ["3", "2"], ["1"]]
 
 
 async def test_pod_verifies_its_own_log(
