@@ -9,7 +9,7 @@ LINES ?= 40
 # A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
 # services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
 # torch.compile on a GPU would use.
-LOCKS := $(filter-out clients dev model no-deps base-model redis safety-embedding sbom torch uv,$(basename $(notdir $(wildcard requirements/*.lock))))
+LOCKS := $(filter-out clients dev lm-eval model no-deps base-model redis safety-embedding sbom torch uv,$(basename $(notdir $(wildcard requirements/*.lock))))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 # Variables of the command line, such as ROUTER_PORT=50052, are in the environment of every recipe.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)

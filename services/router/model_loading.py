@@ -54,6 +54,10 @@ def load(settings: RouterSettings) -> ModelHost:
         perplexity_ratios=choice.perplexity_ratios or None,
     )
     WEIGHTS.labels(choice.kind, settings.weights, choice.kernels).set(1)
+    if (device := torch.device(settings.device)).type == "cuda":
+        from fleet.gpu_metrics import register_gpu  # noqa: PLC0415 - loads NVML
+
+        register_gpu(str(torch.cuda.get_device_properties(device).uuid))
     return assemble(backbone, settings)
 
 
