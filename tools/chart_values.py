@@ -78,7 +78,7 @@ def service_block(one: Descriptor) -> dict[str, Any]:
 
 def _template(name: str, optional: bool) -> str:
     """Return the chart's template for a reference."""
-    if name in ("missions", "canaries"):
+    if name in ("missions", "canaries", "replica_sets"):
         return f'{{{{ include "fleet.{name}" . }}}}'
     if name == "adapters":
         return "/app/adapters"

@@ -76,6 +76,18 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- toJson $found -}}
 {{- end }}
 
+{{- /* JSON object from the name of each mission whose pods the gateway calls to its headless Service. */ -}}
+{{- define "fleet.replica_sets" -}}
+{{- $found := dict -}}
+{{- range $name, $address := include "fleet.missions" . | fromJson -}}
+{{- if (include "fleet.spec" (list $ $name) | fromYaml).replicaRouting -}}
+{{- $full := printf "%s-%s" (include "fleet.fullname" $) $name -}}
+{{- $_ := set $found $name ($address | replace (printf "%s." $full) (printf "%s-pods." $full)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end }}
+
 {{- /* JSON object from the name of each enabled mission to the address of its canary's own pods, whose
        Service the orchestrator makes. */ -}}
 {{- define "fleet.canaries" -}}

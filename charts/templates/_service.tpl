@@ -26,6 +26,21 @@ spec:
     {{- if $spec.metricsPort }}
     - {name: metrics, port: {{ $spec.metricsPort }}, targetPort: metrics}
     {{- end }}
+{{- if and $spec.sidecar $spec.replicaRouting }}
+---
+# Names the ready pods, which the gateway calls by a request's beginning.
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ $full }}-pods
+  labels: {{- include "fleet.labels" (list $root $name) | nindent 4 }}
+spec:
+  clusterIP: None
+  ipFamilyPolicy: {{ $root.Values.ipFamilyPolicy }}
+  selector: {{- include "fleet.stable" (list $root $name $spec) | nindent 4 }}
+  ports:
+    - {name: {{ $spec.protocol }}, port: {{ $spec.port }}, targetPort: {{ $spec.protocol }}}
+{{- end }}
 ---
 apiVersion: apps/v1
 kind: Deployment

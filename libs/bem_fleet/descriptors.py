@@ -12,6 +12,8 @@ reference             value
 ``${<service>?}``     the same, or empty where the service is not enabled
 ``${missions}``       JSON object from each mission's name to its sidecar's address
 ``${canaries}``       the same to the address of its canary's own pods; none on one machine
+``${replica_sets}``   JSON object from each mission whose pods the gateway calls to its headless
+                      Service; none on one machine
 ``${mission_specs}``  folder of the ``Mission`` specifications on one machine
 ``${run}``            folder of the sockets on one machine
 ``${state}``          folder of what outlives a restart on one machine
@@ -38,8 +40,8 @@ from bem_fleet.described_monitoring import Alert, Dashboard, Recording, Strict
 
 FILE = "service.yaml"
 KEYWORDS = (
-    *("missions", "canaries", "mission_specs", "run", "state", "secrets", "adapters", "cache"),
-    *("results", "metrics_pages"),
+    *("missions", "canaries", "replica_sets", "mission_specs", "run", "state", "secrets"),
+    *("adapters", "cache", "results", "metrics_pages"),
 )
 """References that name no service."""
 

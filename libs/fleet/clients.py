@@ -51,6 +51,7 @@ def open_channel(
     *,
     certificates: CertificateFolder | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    server_name: str = "",
 ) -> aio.Channel:
     """Open a channel; its calls should carry ``outgoing_metadata()``.
 
@@ -58,6 +59,7 @@ def open_channel(
         address: ``host:port`` or ``unix:/path``; a unix socket is plain in any case.
         certificates: Certificate of this process for TLS; None for a plain connection.
         max_message_bytes: Largest message sent or received, in bytes.
+        server_name: Name that the server's certificate must have; empty for the address's host.
     """
     options = [
         ("grpc.max_send_message_length", max_message_bytes),
@@ -68,6 +70,8 @@ def open_channel(
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config", _SERVICE_CONFIG),
     ]
+    if server_name:
+        options.append(("grpc.ssl_target_name_override", server_name))
     if certificates is None or address.startswith("unix:"):
         return aio.insecure_channel(address, options=options)
 

@@ -17,6 +17,7 @@ from fleet import logs
 
 _LOG = logs.get("gpu_metrics")
 
+AVAILABLE = ("bem_gpu_metrics_available", "1 if NVML answers for the device.")
 FIGURES: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
     (
         "bem_gpu_utilization_ratio",
@@ -59,9 +60,7 @@ class GpuCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the figures that the device has, and whether it could be asked."""
-        available = GaugeMetricFamily(
-            "bem_gpu_metrics_available", "1 if NVML answers for the device.", labels=["gpu"]
-        )
+        available = GaugeMetricFamily(*AVAILABLE, labels=["gpu"])
         try:
             # NVML counts initialisations; a library that appears later is found at a later scrape.
             pynvml.nvmlInit()

@@ -37,11 +37,13 @@ from bem_fleet.services.gateway.canary_attempt import (
 )
 from bem_fleet.services.gateway.canary_observations import CanaryObserver, RequestOutcome
 from bem_fleet.services.gateway.method_fields import MethodFields
+from bem_fleet.services.gateway.replicas import ReplicaSet
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2
 from fleet.access import admission
 from fleet.access.method_roles import TokenCounter
 from fleet.reflection import ReflectionClient
+from google.protobuf.message import DecodeError
 from grpc import aio
 from prometheus_client import Counter
 
@@ -66,6 +68,7 @@ class CanaryRouter:
         reflection: Descriptors of the mission's methods.
         table: Routes of the orchestrator.
         observer: Takes the outcomes.
+        replicas: Pods of stable; None where its channel reaches all of them.
     """
 
     def __init__(
@@ -75,9 +78,11 @@ class CanaryRouter:
         reflection: ReflectionClient,
         table: RouteTable,
         observer: CanaryObserver,
+        *,
+        replicas: ReplicaSet | None = None,
     ) -> None:
         self.mission, self.table, self.observer = mission, table, observer
-        self._stable, self._reflection = stable, reflection
+        self._stable, self._reflection, self._replicas = stable, reflection, replicas
         self._fields: dict[str, MethodFields] = {}
         self._mirrors: set[asyncio.Task[None]] = set()
 
@@ -88,8 +93,20 @@ class CanaryRouter:
     def open(self, call: Call, target: fleet_pb2.Target | None, timeout_s: float) -> Messages:
         """Start a call on one track and yield its messages; closing the iteration cancels it."""
         address = target.address if target else ""
+        if not address and self._replicas and self._replicas.addresses:
+            return self._open_on(self._replicas, call, timeout_s)
         channel = self.table.channel(address) if address else self._stable
         return call_messages(channel, call, timeout_s)
+
+    async def _open_on(self, replicas: ReplicaSet, call: Call, timeout_s: float) -> Messages:
+        fields = await self.fields_of(call.path)
+        try:
+            key = fields.affinity(call.request) if fields else ""
+        except DecodeError:  # which the mission refuses
+            key = ""
+        async with aclosing(replicas.messages(call, timeout_s, key)) as messages:
+            async for message in messages:
+                yield message
 
     async def fields_of(self, path: str) -> MethodFields | None:
         """Return the fields of a method; None if the mission does not have it.

@@ -19,6 +19,9 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+AFFINITY_CHARS = 256
+"""Characters at the beginning of a request by which replicas are chosen: some prefix blocks."""
+
 
 @dataclass(frozen=True)
 class ResponseFacts:
@@ -76,6 +79,21 @@ class MethodFields:
         message = self.request.FromString(request)
         setattr(self._model_owner(message), self._model_field, model)
         return message.SerializeToString()
+
+    def affinity(self, request: bytes) -> str:
+        """Return what requests with a common beginning share: the model and the first characters.
+
+        Raises:
+            google.protobuf.message.DecodeError: The request is malformed.
+        """
+        message = self.request.FromString(request)
+        model = getattr(self._model_owner(message), self._model_field) if self.names_model else ""
+        begin = ""
+        for _, _, text in texts(message):
+            begin += text[: AFFINITY_CHARS - len(begin)]
+            if len(begin) == AFFINITY_CHARS:
+                break
+        return f"{model}\n{begin}"
 
     def speaks(self, response: bytes) -> bool:
         """Return whether a client that has read this response has begun to read the answer.

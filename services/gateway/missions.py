@@ -3,13 +3,15 @@
 from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
 from bem_fleet.services.gateway.canary_routing import CanaryRouter
 from bem_fleet.services.gateway.method_fields import MethodFields
+from bem_fleet.services.gateway.replicas import ReplicaSet
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.mission.v1 import mission_pb2, mission_pb2_grpc
 from bemfleet.safety.v1 import safety_pb2_grpc
@@ -41,6 +43,8 @@ class MissionClient:
         channel: aio.Channel,
         table: RouteTable,
         observer: CanaryObserver,
+        *,
+        replicas: ReplicaSet | None = None,
     ) -> None:
         self.name = name
         self.contract: mission_pb2_grpc.MissionServiceAsyncStub = (
@@ -49,9 +53,11 @@ class MissionClient:
         self.safety: safety_pb2_grpc.SafetyServiceAsyncStub = safety_pb2_grpc.SafetyServiceStub(
             channel
         )
-        self._channel = channel
+        self._channel, self._replicas = channel, replicas
         self._reflection = ReflectionClient(channel, f"mission {name}")
-        self.router = CanaryRouter(name, channel, self._reflection, table, observer)
+        self.router = CanaryRouter(
+            name, channel, self._reflection, table, observer, replicas=replicas
+        )
         self._service = ""
 
     async def describe(self) -> mission_pb2.DescribeResponse:
@@ -132,12 +138,20 @@ class MissionClient:
         return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
     async def watch_connection(self) -> None:
-        """Read the mission's descriptors again after a lost connection; runs until cancelled."""
-        await self._reflection.watch_connection()
+        """Follow the mission's replicas, and read its descriptors again after a lost connection.
+
+        Runs until cancelled.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reflection.watch_connection())
+            if self._replicas:
+                group.create_task(self._replicas.watch())
 
     async def close(self) -> None:
         """Cancel mirrored calls and close the channel."""
         await self.router.close()
+        if self._replicas:
+            await self._replicas.close()
         await self._channel.close()
 
 
@@ -146,7 +160,9 @@ def connect_missions(
     max_message_bytes: int,
     table: RouteTable,
     observer: CanaryObserver,
+    *,
     certificates: CertificateFolder | None = None,
+    replicas: Mapping[str, str] | None = None,
 ) -> dict[str, MissionClient]:
     """Return the clients of all missions by name; connections are made on first use.
 
@@ -156,12 +172,21 @@ def connect_missions(
         table: Canary routes.
         observer: Takes the outcomes of canaries.
         certificates: Certificate of the gateway for TLS; None for plain connections.
+        replicas: Headless Service, ``host:port``, of each mission whose pods are called.
     """
-    channels = {
-        name: open_channel(target, certificates=certificates, max_message_bytes=max_message_bytes)
+    connect = partial(open_channel, certificates=certificates, max_message_bytes=max_message_bytes)
+
+    def replica_set(name: str) -> ReplicaSet | None:
+        if not replicas or name not in replicas:
+            return None
+        # A pod's certificate has the names of its Service, and not its address.
+        server_name = targets[name].rpartition(":")[0]
+        return ReplicaSet(name, replicas[name], partial(connect, server_name=server_name))
+
+    return {
+        name: MissionClient(name, connect(target), table, observer, replicas=replica_set(name))
         for name, target in targets.items()
     }
-    return {name: MissionClient(name, one, table, observer) for name, one in channels.items()}
 
 
 async def mission_statuses(missions: dict[str, MissionClient]) -> dict[str, str]:

@@ -25,6 +25,10 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     missions: dict[str, str] = Field({"router": "127.0.0.1:50051"}, min_length=1)
     """gRPC target of each mission's sidecar by mission name, as a JSON object."""
 
+    replicas: dict[str, str] = Field({})
+    """Headless Service, ``host:port``, of each mission whose pods the gateway calls by a request's
+    beginning, as a JSON object; a mission that is not in it is called as one address."""
+
     openai_mission: str = "router"
     """Mission behind the OpenAI routes; one of ``missions``."""
 
@@ -120,6 +124,18 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
                 raise ValueError(f"mission {name!r} has no gRPC target; give host:port")
         return missions
 
+    @field_validator("replicas")
+    @classmethod
+    def _replicas_have_ports(cls, replicas: dict[str, str]) -> dict[str, str]:
+        for name, target in replicas.items():
+            host, _, port = target.rpartition(":")
+            if not (host and port.isdecimal() and 0 < int(port) < 65536):
+                raise ValueError(
+                    f"replicas: {target!r} of mission {name!r} is not host:port; name its headless "
+                    "Service and its port"
+                )
+        return replicas
+
     @field_validator("cors_origins")
     @classmethod
     def _origins_are_valid(cls, origins: list[str]) -> list[str]:
@@ -137,5 +153,10 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
             raise ValueError(
                 f"openai_mission: {self.openai_mission!r} is not in missions; missions: "
                 f"{', '.join(sorted(self.missions))}; name one of them"
+            )
+        if unknown := self.replicas.keys() - self.missions.keys():
+            raise ValueError(
+                f"replicas: {', '.join(sorted(unknown))} is not in missions; missions: "
+                f"{', '.join(sorted(self.missions))}"
             )
         return self

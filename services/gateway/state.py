@@ -86,7 +86,12 @@ async def open_state(
         )
         stack.push_async_callback(table.close)
         missions = connect_missions(
-            settings.missions, settings.max_message_bytes, table, observer, certificates
+            settings.missions,
+            settings.max_message_bytes,
+            table,
+            observer,
+            certificates=certificates,
+            replicas=settings.replicas,
         )
         for mission in missions.values():
             stack.push_async_callback(mission.close)

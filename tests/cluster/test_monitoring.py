@@ -22,6 +22,12 @@ pytestmark = [pytest.mark.stage("monitoring"), pytest.mark.e2e, pytest.mark.time
 _ROUNDS = 4
 # Series that exist only after a failure or an operator's action, or on GPUs.
 _EMPTY_WHEN_HEALTHY = {
+    "bem_gpu_memory_bytes",
+    "bem_gpu_memory_used_bytes",
+    "bem_gpu_metrics_available",
+    "bem_gpu_power_watts",
+    "bem_gpu_temperature_celsius",
+    "bem_gpu_utilization_ratio",
     "bem_access_keys_reloads_total",
     "bem_access_refused_total",
     "bem_fleet_stalled_streams_total",

@@ -24,6 +24,7 @@ from tests.support.random_safety_adapters import write_safety
 async def tiny_router(
     folder: Path,
     *,
+    address: str = "",
     rows: int = 4,
     queue: int = 8,
     safety_strength: float = 0.0,
@@ -35,14 +36,15 @@ async def tiny_router(
 ) -> AsyncIterator[tuple[RunningServer, aio.Channel]]:
     """Run the service with random adapters and a safety adapter; yields it and a channel.
 
-    Nothing listens at the default ``redis_url``. Another backbone has the tiny model's weights.
+    It listens on a socket in the folder unless an address is given, and nothing at the default
+    ``redis_url``. Another backbone has the tiny model's weights.
     Further arguments are further settings.
     """
     for seed, name in enumerate(adapters):
         write_adapter(folder / "adapters", tiny_backbone(), name, seed=seed)
     write_safety(folder / "safety", tiny_backbone())
     settings = RouterSettings(
-        address=f"unix:{folder}/r.sock",
+        address=address or f"unix:{folder}/r.sock",
         adapter_folder=folder / "adapters",
         rows=rows,
         queue=queue,

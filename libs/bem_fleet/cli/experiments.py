@@ -54,7 +54,8 @@ BENCHMARKS: Mapping[str, tuple[str, ...]] = {
     name: (f"benchmarks.{name.replace('-', '_')}",)
     for name in (
         *("bootstrap", "coverage", "engine", "feedback-intake", "gates", "guard", "isolation"),
-        *("orchestrator", "overhead", "pipeline", "process", "training-curves", "training-step"),
+        *("orchestrator", "overhead", "pipeline", "process", "replicas", "training-curves"),
+        "training-step",
     )
 }
 """Module of each benchmark, by name."""

@@ -321,7 +321,7 @@ class Plan:
     def _resolve(self, name: str, optional: bool) -> str:  # noqa: ARG002 - all services run here
         if name == "missions":
             return json.dumps({one.name: self.address(one.name) for one in missions(self.services)})
-        if name == "canaries":
+        if name in {"canaries", "replica_sets"}:
             return "{}"
         if name == "metrics_pages":
             return json.dumps(self.metrics_pages)
