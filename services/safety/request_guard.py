@@ -91,13 +91,14 @@ class RequestGuard:
             preceding: Text of the preceding messages of the request stream.
 
         Raises:
-            InvalidArgumentError: The message cannot be parsed, has too much text, or has control
-                characters.
+            InvalidArgumentError: The message cannot be parsed, has too much text or too many texts,
+                or has control characters.
             DeniedError: The policy blocks the request.
             UnavailableError: There is no verdict.
         """
         parts, total, limit = [], 0, self._settings.max_text_chars
         message = parse_message(method.request, raw, InvalidArgumentError)
+        continued = continued_texts(message)
         for field, role, text in texts(message):
             total += len(text)
             if total > limit:
@@ -113,7 +114,7 @@ class RequestGuard:
         if prompt and not method.only_counts:
             verdict = await self._evaluator.evaluate(prompt, "request")
             enforce(verdict, record, "request")
-        return CheckedRequest(prompt, continued_texts(message), asks_exact_answer(message))
+        return CheckedRequest(prompt, continued, asks_exact_answer(message))
 
     def forwarded_metadata(
         self, context: aio.ServicerContext[Any, Any], record: AuditRecord

@@ -172,7 +172,8 @@ class ResponseGuard:
         continued = self._requests[0].continued if self._requests else ()
         if len(continued) == outputs:
             continued = continued[index : index + 1]
-        return [end_of(text, self._context_chars) for text in continued] or [""]
+        ends = (end_of(text, self._context_chars) for text in continued)
+        return list(dict.fromkeys(ends)) or [""]
 
     async def _evaluate_complete(self, text: str, preceding: Sequence[str]) -> list[Span]:
         """Return the redacted spans of a complete text that continues one of several texts."""

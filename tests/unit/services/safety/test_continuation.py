@@ -1,9 +1,11 @@
 """Texts of a request that its answer continues."""
 
+import pytest
 from bem_fleet.guard.scoring.secret_patterns import recognisable_end
-from bem_fleet.services.safety.continuation import continued_texts, end_of
+from bem_fleet.services.safety.continuation import MAX_CONTINUED, continued_texts, end_of
 from bemfleet.mission.v1 import mission_pb2
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet.errors import InvalidArgumentError
 from inference import open_inference_pb2 as oip
 
 from tests.unit.services.safety.test_text_slots import raw
@@ -32,6 +34,31 @@ def test_each_text_of_a_batch_is_continued() -> None:
 
     assert continued_texts(typed) == ("one", "two")
     assert continued_texts(oip.ModelInferRequest(raw_input_contents=[raw("a", "b")])) == ("a", "b")
+
+
+@pytest.mark.parametrize("kind", ["typed", "raw", "one tensor", "both"])
+def test_number_of_texts_is_limited(kind: str) -> None:
+    """A thousand texts would be judged a thousand times; the error names the field."""
+
+    def request(count: int) -> oip.ModelInferRequest:
+        texts = [str(number) for number in range(count)]
+        if kind == "raw":
+            return oip.ModelInferRequest(raw_input_contents=[raw(text) for text in texts])
+        made, typed = oip.ModelInferRequest(), texts
+        if kind == "both":
+            typed, other = texts[:10], texts[10:]
+            made.raw_input_contents.append(raw(*other))
+        if kind == "one tensor":
+            made.inputs.add().contents.bytes_contents.extend(one.encode() for one in typed)
+        else:
+            for one in typed:
+                made.inputs.add().contents.bytes_contents.append(one.encode())
+        return made
+
+    assert len(continued_texts(request(MAX_CONTINUED))) == MAX_CONTINUED
+    with pytest.raises(InvalidArgumentError, match="more than 64 texts") as raised:
+        continued_texts(request(MAX_CONTINUED + 1))
+    assert str(raised.value).startswith(("inputs", "raw_input_contents"))
 
 
 def test_end_keeps_the_beginning_of_what_is_unfinished() -> None:

@@ -261,3 +261,18 @@ async def test_a_finding_in_the_continued_prompt_withholds_no_structured_output(
     clean = pb.CompleteResponse(text='{"a": 1}').SerializeToString()
 
     assert await subject.filter_message(clean) == clean
+
+
+async def test_an_answer_is_judged_once_after_texts_that_end_alike() -> None:
+    """A batch that repeats one text costs one evaluation, not one for each."""
+    counts = []
+    for continued in (("a", "b"), ("a", "a", "b", "b", "a")):
+        fast = RecordingScorer()
+        subject = guard(Method(INFER))
+        subject._evaluator = PolicyEvaluator(fast, MailScorer(), lambda: POLICY)
+        subject.begin(CheckedRequest("\n".join(continued), continued))
+        response = oip.ModelInferResponse(raw_output_contents=[raw("an answer")])
+        await subject.filter_message(response.SerializeToString())
+        counts.append(len(fast.queries))
+
+    assert counts[0] == counts[1] > 0
