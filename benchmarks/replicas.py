@@ -141,8 +141,9 @@ async def measure(folder: Path) -> dict[str, Any]:
             return set(addresses)
 
         sets = {}
+        service = await stack.enter_async_context(open_channel(addresses[0]))
         for name, kind in (("affine", ReplicaSet), ("round robin", RoundRobin)):
-            sets[name] = kind("router", "pods:1", open_channel, resolve=look_up)
+            sets[name] = kind("router", service, "pods:1", open_channel, resolve=look_up)
             stack.push_async_callback(sets[name].close)
             await sets[name].refresh()
         for round_ in range(ROUNDS):

@@ -42,6 +42,7 @@ from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2
 from fleet.access import admission
 from fleet.access.method_roles import TokenCounter
+from fleet.errors import UnavailableError
 from fleet.reflection import ReflectionClient
 from google.protobuf.message import DecodeError
 from grpc import aio
@@ -93,16 +94,16 @@ class CanaryRouter:
     def open(self, call: Call, target: fleet_pb2.Target | None, timeout_s: float) -> Messages:
         """Start a call on one track and yield its messages; closing the iteration cancels it."""
         address = target.address if target else ""
-        if not address and self._replicas and self._replicas.addresses:
+        if not address and self._replicas:
             return self._open_on(self._replicas, call, timeout_s)
         channel = self.table.channel(address) if address else self._stable
         return call_messages(channel, call, timeout_s)
 
     async def _open_on(self, replicas: ReplicaSet, call: Call, timeout_s: float) -> Messages:
-        fields = await self.fields_of(call.path)
         try:
+            fields = await self.fields_of(call.path)
             key = fields.affinity(call.request) if fields else ""
-        except DecodeError:  # which the mission refuses
+        except (UnavailableError, DecodeError):  # the mission says what is wrong
             key = ""
         async with aclosing(replicas.messages(call, timeout_s, key)) as messages:
             async for message in messages:

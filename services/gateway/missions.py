@@ -176,17 +176,15 @@ def connect_missions(
     """
     connect = partial(open_channel, certificates=certificates, max_message_bytes=max_message_bytes)
 
-    def replica_set(name: str) -> ReplicaSet | None:
-        if not replicas or name not in replicas:
-            return None
-        # A pod's certificate has the names of its Service, and not its address.
-        server_name = targets[name].rpartition(":")[0]
-        return ReplicaSet(name, replicas[name], partial(connect, server_name=server_name))
+    def client(name: str, target: str) -> MissionClient:
+        channel, pods = connect(target), None
+        if replicas and name in replicas:
+            # A pod's certificate has the names of its Service, and not its address.
+            to_pod = partial(connect, server_name=target.rpartition(":")[0])
+            pods = ReplicaSet(name, channel, replicas[name], to_pod)
+        return MissionClient(name, channel, table, observer, replicas=pods)
 
-    return {
-        name: MissionClient(name, connect(target), table, observer, replicas=replica_set(name))
-        for name, target in targets.items()
-    }
+    return {name: client(name, target) for name, target in targets.items()}
 
 
 async def mission_statuses(missions: dict[str, MissionClient]) -> dict[str, str]:

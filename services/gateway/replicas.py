@@ -8,6 +8,9 @@ so that a pod that comes or goes moves no other calls than its own. A pod with m
 its share of the calls in flight is passed over (consistent hashing with bounded loads,
 arXiv:1608.01350), so that one popular beginning cannot overload one pod.
 
+Name servers keep addresses for some seconds after a pod has ended. A call that no pod takes goes to
+the Service, which knows the newest ones, and so does every call while there is one pod.
+
 Example: three pods and 11 calls in flight. A twelfth may raise a pod to at most 1.25 x 12 / 3 = 5
 calls. Its first pod has 5 and is passed over; the second has 3 and is called.
 """
@@ -79,6 +82,7 @@ class ReplicaSet:
 
     Args:
         mission: Name of the mission.
+        service: Channel to the mission's own Service.
         target: ``host:port`` of the headless Service.
         connect: Opens a channel to an address.
         grace_s: Longest wait for calls in flight on a pod that is gone, in seconds.
@@ -88,13 +92,15 @@ class ReplicaSet:
     def __init__(
         self,
         mission: str,
+        service: aio.Channel,
         target: str,
         connect: Callable[[str], aio.Channel],
         *,
         grace_s: float = 300.0,
         resolve: Resolve = resolve,
     ) -> None:
-        self._mission, self._target, self._connect = mission, target, connect
+        self._mission, self._service = mission, service
+        self._target, self._connect = target, connect
         self._grace_s, self._resolve = grace_s, resolve
         self._replicas: dict[str, Replica] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -133,7 +139,8 @@ class ReplicaSet:
     async def messages(self, call: Call, timeout_s: float, key: str) -> Messages:
         """Call a pod and yield its messages; closing the iteration cancels the call.
 
-        A pod that is unavailable before its first message is replaced by the next one.
+        A pod that is unavailable before its first message is replaced by the next one, and the last
+        one by the Service.
 
         Args:
             call: Call without side effects: it may reach two pods.
@@ -155,7 +162,7 @@ class ReplicaSet:
                         has_begun = True
                         yield message
             except grpc.RpcError as err:
-                is_last = not self._replicas.keys() - tried
+                is_last = replica.channel is self._service
                 if has_begun or is_last or err.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
             else:
@@ -164,8 +171,10 @@ class ReplicaSet:
                 replica.calls -= 1
 
     def _choose(self, key: str, tried: Collection[str]) -> Replica:
-        """Return the pod for a call, which was not tried before."""
+        """Return the pod for a call, which was not tried before; after all pods, the Service."""
         left = [one for name, one in self._replicas.items() if name not in tried]
+        if not left or len(self._replicas) == 1:
+            return Replica(self._target, self._service)
         left.sort(key=lambda one: _rank(key, one.address))
         in_flight = sum(one.calls for one in self._replicas.values())
         bound = math.ceil(LOAD_FACTOR * (in_flight + 1) / len(self._replicas))

@@ -35,6 +35,7 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_router_adapter_rejected",
     "bem_router_policy_updates_total",
     "bem_gateway_canary_saved_total",
+    "bem_gateway_replica_calls_total",
     "bem_gateway_validation_",
     "bem_orchestrator_gpu_requests_unmet",
     "bem_orchestrator_gpus_assigned",

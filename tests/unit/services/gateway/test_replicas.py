@@ -54,12 +54,15 @@ async def pods(count: int) -> AsyncIterator[tuple[ReplicaSet, list[Pod]]]:
     async def look_up(_target: str) -> Collection[str]:
         return {pod.address for pod in running}
 
-    replicas = ReplicaSet("router", "pods:1", open_channel, grace_s=5, resolve=look_up)
+    # The Service is the first pod.
+    service = open_channel(everything[0].address)
+    replicas = ReplicaSet("router", service, "pods:1", open_channel, grace_s=5, resolve=look_up)
     await replicas.refresh()
     try:
         yield replicas, running
     finally:
         await replicas.close()
+        await service.close()
         for pod in everything:
             await pod.server.stop(0)
 
@@ -130,12 +133,31 @@ async def test_an_unavailable_pod_is_replaced_before_its_first_message(failure: 
     assert other != f"{preferred.name}."
 
 
+async def test_service_is_called_where_no_pod_is_known_or_left() -> None:
+    """Before the first look, with one pod, and while the name has ended pods only."""
+    async with pods(3) as (replicas, running):
+        service, ended = running[0], running[1:]
+        replicas._replicas.clear()
+        unknown = await answer(replicas, "key")
+        running[:] = [ended[0]]
+        await replicas.refresh()
+        single = await answer(replicas, "key")
+        running[:] = ended
+        await replicas.refresh()
+        for pod in ended:
+            await pod.server.stop(0)
+        left = await answer(replicas, "key")
+
+    assert {unknown, single, left} == {"0."}
+    assert service.calls == 3
+
+
 async def test_other_errors_and_the_last_pods_are_the_clients() -> None:
     """An error that another pod would repeat is not tried twice."""
     async with pods(2) as (replicas, running):
         for code, tried in (
             (grpc.StatusCode.INVALID_ARGUMENT, 1),
-            (grpc.StatusCode.UNAVAILABLE, 2),
+            (grpc.StatusCode.UNAVAILABLE, 3),  # the Service is asked last
         ):
             before = sum(pod.calls for pod in running)
             for pod in running:
