@@ -2,14 +2,23 @@
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
+from collections.abc import Callable, Mapping
 from threading import Thread
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import grpc
 from bemfleet.common.v1 import metrics_pb2 as pb
 from bemfleet.common.v1 import metrics_pb2_grpc as rpc
-from prometheus_client import REGISTRY, Counter, Histogram, start_http_server
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import (
+    REGISTRY,
+    Counter,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from fleet import tracing
 from fleet.listening import tcp_endpoint
@@ -44,8 +53,21 @@ def exposition(accept: str) -> tuple[bytes, str]:
         accept: Accept header of the reader. Exemplars are in the OpenMetrics format only, which
             Prometheus asks for.
     """
-    encode, content_type = choose_encoder(accept)
-    return encode(REGISTRY), content_type
+    if "application/openmetrics-text" not in accept:
+        return generate_latest(REGISTRY), CONTENT_TYPE_PLAIN_0_0_4
+    # The library's own choice would write the colon of vLLM's names as an underscore for readers
+    # without UTF-8 names, such as Prometheus 2. All names here are valid for them.
+    encode: Any = openmetrics.generate_latest
+    return encode(REGISTRY, openmetrics.ALLOWUTF8), openmetrics.CONTENT_TYPE_LATEST
+
+
+def metrics_app(
+    environ: Mapping[str, Any], respond: Callable[[str, list[tuple[str, str]]], object]
+) -> list[bytes]:
+    """Serve the metrics of this process by WSGI, at any path."""
+    page, content_type = exposition(environ.get("HTTP_ACCEPT", ""))
+    respond("200 OK", [("Content-Type", content_type)])
+    return [page]
 
 
 class MetricsPage:
@@ -58,6 +80,7 @@ class MetricsPage:
     def __init__(self, address: str) -> None:
         host, port = tcp_endpoint(address)
         server, thread = start_http_server(port, addr=host)
+        server.set_app(metrics_app)
         self._server: WSGIServer = server
         self._thread: Thread = thread
         self.port: int = server.server_port

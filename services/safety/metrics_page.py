@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import grpc
 from bemfleet.common.v1 import metrics_pb2, metrics_pb2_grpc
 from fleet.listening import tcp_endpoint
-from prometheus_client import make_wsgi_app
+from fleet.metrics import metrics_app
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SCRAPE_TIMEOUT_S = 5
@@ -48,14 +48,12 @@ class SidecarMetricsServer:
 
     def __init__(self, address: str, upstream: str) -> None:
         host, port = tcp_endpoint(address)
-        own_page = make_wsgi_app()
         channel = grpc.insecure_channel(upstream)
         stub = metrics_pb2_grpc.MetricsServiceStub(channel)
 
         def serve_page(environ: dict[str, Any], respond: Callable[..., Any]) -> Iterable[bytes]:
             if environ["PATH_INFO"] != "/upstream/metrics":
-                body: Iterable[bytes] = own_page(environ, respond)
-                return body
+                return metrics_app(environ, respond)
             try:
                 asked = metrics_pb2.ScrapeRequest(accept=environ.get("HTTP_ACCEPT", ""))
                 scraped = stub.Scrape(asked, timeout=_SCRAPE_TIMEOUT_S)
