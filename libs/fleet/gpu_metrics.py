@@ -56,22 +56,22 @@ class GpuCollector(Collector):
 
     def __init__(self, uuid: str) -> None:
         self._uuid = uuid
-        self._problem = ""
+        self._is_open, self._problem = False, ""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the figures that the device has, and whether it could be asked."""
-        available = GaugeMetricFamily(*AVAILABLE, labels=["gpu"])
+        figures, problem = [], ""
         try:
-            # NVML counts initialisations; a library that appears later is found at a later scrape.
-            pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
+            if not self._is_open:  # also after a failure: a driver may come back
+                pynvml.nvmlInit()
+                self._is_open = True
+            figures = list(self._figures(pynvml.nvmlDeviceGetHandleByUUID(self._uuid)))
         except pynvml.NVMLError as err:
-            self._report(str(err))
-            available.add_metric([self._uuid], 0)
-        else:
-            self._report("")
-            available.add_metric([self._uuid], 1)
-            yield from self._figures(handle)
+            self._is_open, problem = False, str(err)
+        self._report(problem)
+        yield from figures
+        available = GaugeMetricFamily(*AVAILABLE, labels=["gpu"])
+        available.add_metric([self._uuid], 0 if problem else 1)
         yield available
 
     def _figures(self, handle: Any) -> Iterator[GaugeMetricFamily]:

@@ -17,7 +17,7 @@ LIBRARY = """
 #include <string.h>
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned int gpu, memory; } Rates;
-const char *nvmlErrorString(int code) { return code == 6 ? "Not Found" : "Not Supported"; }
+const char *nvmlErrorString(int code) { return code == 6 ? "Not Found" : "GPU is lost"; }
 int nvmlInitWithFlags(unsigned int flags) { return 0; }
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
   *device = (void *)1;
@@ -33,7 +33,7 @@ int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) {
 }
 int nvmlDeviceGetTemperature(void *device, int sensor, unsigned int *celsius) {
   *celsius = 55;
-  return 0;
+  return getenv("IS_LOST") ? 15 : 0;
 }
 int nvmlDeviceGetPowerUsage(void *device, unsigned int *milliwatts) {
   *milliwatts = 71500;
@@ -108,9 +108,14 @@ def test_a_figure_that_a_device_lacks_is_absent_alone(library: Path) -> None:
 
 @pytest.mark.slow
 def test_a_source_that_fails_says_so(library: Path) -> None:
-    """Without a driver, or for a device that it does not know: the reason is logged once."""
-    for folder, uuid, reason in ((None, UUID, "Not Found"), (library, "GPU-other", "Not Found")):
-        found, log = scrape(folder, uuid)
+    """Without a driver, for a device that it does not know, or has lost: logged once."""
+    lost = {"IS_LOST": "1"}
+    for folder, uuid, variables, reason in (
+        (None, UUID, {}, "Not Found"),
+        (library, "GPU-other", {}, "Not Found"),
+        (library, UUID, lost, "GPU is lost"),
+    ):
+        found, log = scrape(folder, uuid, **variables)
 
         assert found == {"bem_gpu_metrics_available": 0.0}
         assert log.count("no figures of the GPU") == 1
