@@ -61,11 +61,15 @@ class PanelSource:
         legend = str(target.get("legendFormat") or "")
         return [
             (
-                _LABEL.sub(lambda found, one=one: one["metric"].get(found.group(1), ""), legend),  # type: ignore[misc]
+                _line_name(legend, one["metric"]),
                 [((at - now) / 60, float(value)) for at, value in one["values"]],
             )
             for one in response.json()["data"]["result"]
         ]
+
+
+def _line_name(legend: str, labels: Mapping[str, str]) -> str:
+    return _LABEL.sub(lambda found: labels.get(found.group(1), ""), legend)
 
 
 def draw(dashboard: Mapping[str, Any], source: PanelSource, path: Path) -> int:
@@ -77,7 +81,9 @@ def draw(dashboard: Mapping[str, Any], source: PanelSource, path: Path) -> int:
         rows, COLUMNS, figsize=(width * COLUMNS, height * rows), squeeze=False, layout="constrained"
     )
     figure.suptitle(f"{dashboard['title']} (minutes from now)", x=0.01, ha="left", fontsize=13)
-    shown = sum(_draw_panel(place, one, source) for place, one in zip(axes.flat, panels))  # noqa: B905
+    shown = sum(
+        _draw_panel(place, one, source) for place, one in zip(axes.flat, panels, strict=False)
+    )
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     figure.savefig(path, dpi=DPI)

@@ -15,6 +15,7 @@ import grpc
 from grpc import aio
 
 from fleet.certificates import Certificate, CertificateFolder
+from fleet.closing_channels import ClosingChannels
 
 _GRACE_S = 300.0
 
@@ -39,7 +40,7 @@ class RenewedChannel(aio.Channel):
         self._certificate = folder.current
         self._channel = connect(self._certificate)
         self._replaced = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = ClosingChannels()
         self._closed = False
 
     @property
@@ -47,9 +48,7 @@ class RenewedChannel(aio.Channel):
         """Channel with the newest certificate."""
         certificate = self._folder.current
         if certificate is not self._certificate and not self._closed:
-            older = asyncio.ensure_future(self._channel.close(self._grace_s))
-            self._closing.add(older)
-            older.add_done_callback(self._closing.discard)
+            self._closing.add(self._channel, self._grace_s)
             self._certificate, self._channel = certificate, self._connect(certificate)
             self._replaced.set()
             self._replaced = asyncio.Event()
@@ -64,9 +63,7 @@ class RenewedChannel(aio.Channel):
     async def close(self, grace: float | None = None) -> None:
         """Close the channel and those before it; calls in flight have ``grace`` seconds."""
         self._closed = True
-        for older in self._closing:
-            older.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.end()
         await self._channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:

@@ -94,7 +94,8 @@ class CanaryRouter:
     def open(self, call: Call, target: fleet_pb2.Target | None, timeout_s: float) -> Messages:
         """Start a call on one track and yield its messages; closing the iteration cancels it."""
         address = target.address if target else ""
-        if not address and self._replicas:
+        # A single pod needs no key, for which each request would be parsed.
+        if not address and self._replicas and self._replicas.is_spread:
             return self._open_on(self._replicas, call, timeout_s)
         channel = self.table.channel(address) if address else self._stable
         return call_messages(channel, call, timeout_s)

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import grpc
 from bem_fleet.services.gateway.canary_attempt import Call, Messages, call_messages
 from fleet import logs
+from fleet.closing_channels import ClosingChannels
+from fleet.listening import tcp_endpoint
 from grpc import aio
 from prometheus_client import Counter, Gauge
 
@@ -54,10 +56,9 @@ async def resolve(target: str) -> Collection[str]:
     Raises:
         OSError: The name cannot be resolved; that of a Service without ready pods, for one.
     """
-    host, _, port = target.rpartition(":")
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host.strip("[]"), int(port), type=socket.SOCK_STREAM
-    )
+    host, port = tcp_endpoint(target)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     hosts = {str(address[0]) for *_, address in found}
     return {f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts}
 
@@ -103,13 +104,18 @@ class ReplicaSet:
         self._target, self._connect = target, connect
         self._grace_s, self._resolve = grace_s, resolve
         self._replicas: dict[str, Replica] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = ClosingChannels()
         self._problem = ""
 
     @property
     def addresses(self) -> Collection[str]:
         """Addresses of the pods that are called; none before the first look."""
         return self._replicas.keys()
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether there are pods to choose among."""
+        return len(self._replicas) > 1
 
     async def watch(self) -> None:
         """Follow the addresses until cancelled."""
@@ -128,10 +134,7 @@ class ReplicaSet:
             return
         self._problem = ""
         for address in self._replicas.keys() - found:
-            gone = self._replicas.pop(address).channel
-            closing = asyncio.ensure_future(gone.close(self._grace_s))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._closing.add(self._replicas.pop(address).channel, self._grace_s)
         for address in found - self._replicas.keys():
             self._replicas[address] = Replica(address, self._connect(address))
         REPLICAS.labels(self._mission).set(len(self._replicas))
@@ -173,7 +176,7 @@ class ReplicaSet:
     def _choose(self, key: str, tried: Collection[str]) -> Replica:
         """Return the pod for a call, which was not tried before; after all pods, the Service."""
         left = [one for name, one in self._replicas.items() if name not in tried]
-        if not left or len(self._replicas) == 1:
+        if not left or not self.is_spread:
             return Replica(self._target, self._service)
         left.sort(key=lambda one: _rank(key, one.address))
         in_flight = sum(one.calls for one in self._replicas.values())
@@ -186,9 +189,7 @@ class ReplicaSet:
 
     async def close(self) -> None:
         """Close the channels."""
-        for closing in self._closing:
-            closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.end()
         for replica in self._replicas.values():
             await replica.channel.close()
 

@@ -10,6 +10,7 @@ from fleet import logs
 from fleet.access.own_key import OwnKey
 from fleet.certificates import CertificateFolder
 from fleet.clients import open_channel
+from fleet.closing_channels import ClosingChannels
 from grpc import aio
 from prometheus_client import Counter, Gauge
 
@@ -47,7 +48,7 @@ class RouteTable:
         self._own_key, self._certificates = own_key or OwnKey(None), certificates
         self._routes: dict[str, pb.Route] = {}
         self._channels: dict[str, aio.Channel] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = ClosingChannels()
 
     @property
     def channels(self) -> Collection[str]:
@@ -119,17 +120,11 @@ class RouteTable:
             target.address for route in table.routes for target in (route.stable, route.canary)
         }
         for address in self._channels.keys() - needed:
-            closing = asyncio.ensure_future(
-                self._channels.pop(address).close(self._channel_grace_s)
-            )
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._closing.add(self._channels.pop(address), self._channel_grace_s)
 
     async def close(self) -> None:
         """Close the channels to canaries."""
-        for closing in self._closing:
-            closing.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.end()
         for channel in self._channels.values():
             await channel.close()
 

@@ -112,7 +112,7 @@ class KVCache:
         shape = (config.num_hidden_layers, slots, config.num_key_value_heads, context_tokens, width)
         self._memory = LazyZeros(shape, like), LazyZeros(shape, like)
         self.keys, self.values = (memory.tensor for memory in self._memory)
-        self._retained: dict[int, int] = {}  # positions of slots that ended sequences have written
+        self._retained: dict[int, int] = {}  # positions of slots, all above KEPT_POSITIONS
         # A position beyond the model's own, which no token that counts is at, would change the
         # angles of all others where they depend on the length (rope_type dynamic).
         last = max(1, min(context_tokens, backbone.context_tokens)) - 1
@@ -287,16 +287,17 @@ class KVCache:
             slot: Slot whose sequence has ended.
             positions: Number of positions that it wrote.
         """
-        self._retained[slot] = max(positions, self._retained.get(slot, KEPT_POSITIONS))
-        beyond = sum(self._retained.values()) - KEPT_POSITIONS * len(self._retained)
+        if positions <= KEPT_POSITIONS:
+            return
+        self._retained[slot] = max(positions, self._retained.get(slot, 0))
+        beyond = sum(one - KEPT_POSITIONS for one in self._retained.values())
         if beyond * self.position_bytes > RETAINED_BYTES:
             self.free(slot, KEPT_POSITIONS, self._retained.pop(slot))
 
     def offer_retained(self) -> None:
         """Offer all memory but that of each slot's first ``KEPT_POSITIONS``; no slot is in use."""
         for slot, positions in self._retained.items():
-            if positions > KEPT_POSITIONS:
-                self.free(slot, KEPT_POSITIONS, positions)
+            self.free(slot, KEPT_POSITIONS, positions)
         self._retained.clear()
 
     def compact(self, slot: int, layer: int, kept: Tensor) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import redis
 from fleet.audit_anchor import Anchor, AnchorFile
@@ -45,11 +47,8 @@ def verify(
     except ValueError as err:
         fault = {"location": "anchor", "problem": str(err)}
         return Report({"stream": stream, "faults": [fault]}, [f"{stream} anchor: {err}"], NO)
-    try:
-        with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
-            report = verify_log(client, stream, keys, start, anchors)
-    except redis.RedisError as err:
-        raise UnavailableError(f"{_without_login(redis_url)}: {err}") from err
+    with _reading(redis_url) as client:
+        report = verify_log(client, stream, keys, start, anchors)
     faults = [{"location": str(one.location), "problem": one.problem} for one in report.faults]
     lines = [f"{stream} {one.location}: {one.problem}" for one in report.faults[:_MAX_PRINTED]]
     if len(faults) > _MAX_PRINTED:
@@ -93,11 +92,8 @@ def newest(redis_url: str, stream: str, count: int, wanted: Mapping[str, str]) -
     Raises:
         UnavailableError: Redis cannot be reached.
     """
-    try:
-        with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
-            return _listed(find_newest(client, stream, count, wanted))
-    except redis.RedisError as err:
-        raise UnavailableError(f"{_without_login(redis_url)}: {err}") from err
+    with _reading(redis_url) as client:
+        return _listed(find_newest(client, stream, count, wanted))
 
 
 def newest_in_cluster(cluster: Cluster, count: int, wanted: Mapping[str, str]) -> Report:
@@ -123,6 +119,15 @@ def _cells(record: Mapping[str, str]) -> tuple[str, ...]:
     milliseconds = int(record["id"].partition("-")[0])
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     return moment, *(record.get(name, "") for name in _COLUMNS[1:])
+
+
+@contextmanager
+def _reading(redis_url: str) -> Iterator[Any]:
+    try:
+        with redis.Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as client:
+            yield client
+    except redis.RedisError as err:
+        raise UnavailableError(f"{_without_login(redis_url)}: {err}") from err
 
 
 def _without_login(url: str) -> str:

@@ -35,6 +35,7 @@ from bem_fleet.cli.local.plan import Plan
 from bem_fleet.cli.operator_channel import calls_services, chosen_cluster
 from bem_fleet.cli.reports import Report
 
+AuditStream = Annotated[str, typer.Option(help="Redis stream of the audit records")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 app = typer.Typer(
@@ -154,10 +155,8 @@ def list_audit(
     action: Annotated[str, typer.Option(help="allow, redact, filter or block")] = "",
     request_id: Annotated[str, typer.Option(help="X-Request-ID of the call")] = "",
     principal: Annotated[str, typer.Option(help="name of the caller's key")] = "",
-    redis_url: Annotated[
-        str, typer.Option(help="URL of Redis; the fleet of this machine without it")
-    ] = "",
-    stream: Annotated[str, typer.Option(help="Redis stream of the audit records")] = AUDIT_STREAM,
+    redis_url: feedback.RedisUrl = "",
+    stream: AuditStream = AUDIT_STREAM,
 ) -> Report:
     """Print the newest records of the audit log, which have no text of a client or a model."""
     given = {"action": action, "request_id": request_id, "principal": principal}
@@ -170,10 +169,8 @@ def list_audit(
 @audits.command("verify")
 @calls_services
 def verify(
-    redis_url: Annotated[
-        str, typer.Option(help="URL of Redis; the fleet of this machine without it")
-    ] = "",
-    stream: Annotated[str, typer.Option(help="Redis stream of the audit records")] = AUDIT_STREAM,
+    redis_url: feedback.RedisUrl = "",
+    stream: AuditStream = AUDIT_STREAM,
     key_file: Annotated[
         Path | None, typer.Option(help="the sidecars' BEM_SAFETY_AUDIT_KEY_FILE")
     ] = None,
