@@ -1,7 +1,7 @@
 """Calibration of thresholds: the lowest ones that keep the false-positive rates on dev families."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from bem_fleet.guard.scoring.heads import (
     update_card,
 )
 from bem_fleet.guard.scoring.tiers import DeepTier, FastTier, Tier, select_foreign_windows
-from bem_fleet.guard.training.corpus import BENIGN, FITTED_SPLITS, Sample
+from bem_fleet.guard.training.corpus import BENIGN, Sample
 from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache, StoringEmbedder
 from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
 from bem_fleet.guard.training.served_scores import (
@@ -37,8 +37,8 @@ SCREENED_SHARE = 0.2
 _SHIFT_MARGIN = 0.05
 # Shift at which no text in another language reaches a threshold.
 _SILENT = 1e3
-# Share of the texts that both models find and that the slower one no longer reads.
-_LOST_SHARE = 0.002
+REREAD_SHARE = 0.1
+"""Share of harmless texts that the slower model reads again: a tenth of its cost."""
 
 Array = NDArray[np.float32]
 
@@ -73,7 +73,7 @@ def select_split(samples: Sequence[Sample], split: str) -> WindowSplit:
 def calibrate(
     folder: Path, caches: Caches, requests: Sequence[Sample], responses: Sequence[Sample]
 ) -> dict[str, Any]:
-    """Choose thresholds, screens and foreign shifts on train and dev texts; return the card.
+    """Choose thresholds, screens and foreign shifts on dev texts; return the card.
 
     Texts are scored by the tiers that serve, which read the card: it is written after each step.
     Packaged origins and the families written for the guard are calibrated apart, and the higher
@@ -109,57 +109,34 @@ def calibrate(
         side: foreign_shift(heads, caches.foreign, rounded, samples)
         for side, samples in (("requests", requests), ("responses", responses))
     }
+    lowest = min(rounded[name] for name in REQUEST_HEADS)
     screens = {
-        "requests": request_screen(deep, rounded, requests),
-        "responses": abuse_screen(FastTier(folder), deep, rounded[ABUSE], responses),
+        "requests": reread_screen(deep, *_harmless(request_queries, requests), lowest),
+        "responses": reread_screen(deep, *_harmless(abuse_queries, responses), rounded[ABUSE]),
     }
     return update_card(folder, thresholds=rounded, foreign_shifts=shifts, reread_screens=screens)
 
 
-def request_screen(
-    deep: DeepTier, thresholds: Mapping[str, float], requests: Sequence[Sample]
+def reread_screen(
+    deep: DeepTier, queries: Sequence[ScoringQuery], families: Sequence[str], threshold: float
 ) -> float:
-    """Return the log-odds of the faster model below which a request is not read again.
+    """Return the log-odds of the faster model below which a text is not read again.
+
+    ``REREAD_SHARE`` of harmless texts of other families reach it, so that it is chosen by what the
+    second reading costs. What it loses could be measured on attacks alone, and the heads are fitted
+    to those of the training families: new ones look safer to them. It is at most the threshold, so
+    that the faster model alone withholds nothing.
 
     Args:
-        deep: Deep tier that reads every request again.
-        thresholds: Thresholds by scorer.
-        requests: Requests of all splits.
-    """
-    texts = _fitted_attacks(requests)
-    limits = np.array([thresholds[name] for name in REQUEST_HEADS], dtype=np.float32)
-    found = np.any(request_scores(deep, texts) >= limits, axis=1)
-    return _reread_screen(deep, request_queries(texts), found, float(limits.min()))
-
-
-def abuse_screen(
-    fast: Tier, deep: DeepTier, threshold: float, responses: Sequence[Sample]
-) -> float:
-    """Return the log-odds of the faster model below which a reply is not read again."""
-    texts = _fitted_attacks(responses)
-    found = np.greater_equal(abuse_scores(fast, deep, texts), threshold)
-    return _reread_screen(deep, abuse_queries(texts), found, threshold)
-
-
-def _fitted_attacks(samples: Sequence[Sample]) -> list[str]:
-    return [one.text for one in samples if one.label != BENIGN and one.split in FITTED_SPLITS]
-
-
-def _reread_screen(
-    deep: DeepTier, queries: Sequence[ScoringQuery], found: NDArray[np.bool_], threshold: float
-) -> float:
-    """Return the highest screen that loses at most ``_LOST_SHARE`` of what is found.
-
-    It is at most the threshold, so that the faster model alone withholds nothing.
+        deep: Deep tier.
+        queries: Queries of harmless development texts.
+        families: Family of each text.
+        threshold: Lowest threshold of the queries' scorers.
     """
     limit = math.log(threshold / (1 - threshold))
-    if not found.any():
-        return round(limit, 4)
-    kept = [one for one, is_found in zip(queries, found, strict=True) if is_found]
-    odds = first_odds(deep, kept)
-    english = odds[np.isfinite(odds)]
-    lowest = float(np.quantile(english, _LOST_SHARE)) if len(english) else limit
-    return math.floor(1e4 * min(lowest, limit)) / 1e4
+    odds = first_odds(deep, queries)
+    screen = threshold_by_family(odds, families, REREAD_SHARE, minimum=-math.inf, maximum=limit)
+    return math.floor(1e4 * screen) / 1e4
 
 
 def _request_thresholds(deep: Tier, benign: Sequence[Sample]) -> dict[str, float]:
@@ -231,6 +208,14 @@ def foreign_shift(
         maximum=math.inf,
     )
     return round(shift + _SHIFT_MARGIN, 4)
+
+
+def _harmless(
+    make: Callable[[Sequence[str]], list[ScoringQuery]], samples: Sequence[Sample]
+) -> tuple[list[ScoringQuery], list[str]]:
+    """Return the queries of the benign development texts, and their families."""
+    benign = _benign(samples)
+    return make([one.text for one in benign]), [one.family for one in benign]
 
 
 def _benign(samples: Sequence[Sample]) -> list[Sample]:

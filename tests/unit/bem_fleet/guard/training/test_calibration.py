@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 import pytest
 from bem_fleet.checkout import ROOT
-from bem_fleet.guard.findings import Finding, ScoringQuery
+from bem_fleet.guard.findings import ScoringQuery
 from bem_fleet.guard.offline import OfflineGuard
 from bem_fleet.guard.policy import ABUSE, DEFAULT_POLICY, load_policy
 from bem_fleet.guard.scoring.heads import (
@@ -24,10 +24,16 @@ from bem_fleet.guard.scoring.heads import (
     save_heads,
 )
 from bem_fleet.guard.scoring.tiers import DeepTier
-from bem_fleet.guard.training.calibration import calibrate, request_screen, select_split
+from bem_fleet.guard.training.calibration import (
+    REREAD_SHARE,
+    calibrate,
+    reread_screen,
+    select_split,
+)
 from bem_fleet.guard.training.corpus import BENIGN, Sample
 from bem_fleet.guard.training.embedding_cache import Caches, EmbeddingCache
 from bem_fleet.guard.training.family_rates import threshold_by_family
+from bem_fleet.guard.training.served_scores import request_queries
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -103,30 +109,24 @@ def test_calibrated_thresholds_hold_for_what_is_served(folder: Path, tmp_path: P
 
 
 class FirstReader:
-    """Deep tier whose faster model has known log-odds of a text, and finds those above 0."""
+    """Deep tier whose faster model has known log-odds of a text."""
 
     def highest_first_odds(self, queries: Sequence[ScoringQuery]) -> NDArray[np.float32]:
         """Return the number that each text is."""
         return np.array([float(query.text) for query in queries], dtype=np.float32)
 
-    def score(self, queries: Sequence[ScoringQuery]) -> list[Finding]:
-        """Return findings of positive numbers."""
-        return [Finding({"harm": float(float(query.text) > 0)}) for query in queries]
 
-
-def test_screen_loses_hardly_any_text_that_is_found() -> None:
-    """It lies at the lowest of 300 found attacks but one, and below the threshold."""
-    attacks = [
-        replace(sample(0, is_response=False), label="harm", text=str(number / 100))
-        for number in range(-300, 301)
-    ]
-    thresholds = dict.fromkeys(REQUEST_HEADS, 0.99)
+def test_a_tenth_of_the_harmless_texts_is_read_again() -> None:
+    """Attacks have no say, so heads that know the attacks of their training cannot raise it."""
+    queries = request_queries([str(number / 100) for number in range(-300, 300)])
     deep = cast("DeepTier", FirstReader())
-    screen = request_screen(deep, thresholds, attacks)
-    none_found = request_screen(deep, thresholds, attacks[:300])
+    screen = reread_screen(deep, queries, ["one"] * len(queries), 0.99)
+    strict = reread_screen(deep, queries, ["one"] * len(queries), 0.75)
 
-    assert 0.01 <= screen <= 0.02
-    assert none_found == pytest.approx(log_odds(0.99), abs=1e-4)
+    read_again = (deep.highest_first_odds(queries) >= screen).mean()
+    assert read_again == pytest.approx(REREAD_SHARE, abs=0.002)
+    # The faster model alone withholds nothing: no screen above the threshold.
+    assert strict == pytest.approx(log_odds(0.75), abs=1e-4)
 
 
 def test_each_guard_has_the_thresholds_of_its_own_card(folder: Path) -> None:
