@@ -1,9 +1,15 @@
-"""Helm test: a completion by HTTP, a probe of every mission by gRPC, and stored feedback."""
+"""Helm test: a completion by HTTP, a probe of every mission by gRPC, and stored feedback.
+
+Network policies admit a new pod moments after its start: what is refused till then is tried again.
+"""
 
 import json
 import os
+import socket
 import ssl
 import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,8 @@ def tls_context() -> ssl.SSLContext:
 def call_gateway(path: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
     """Send JSON to the gateway, or get without a body, and return the JSON response.
 
+    A connection that does not open is tried again within the time.
+
     Raises:
         urllib.error.URLError: The gateway rejects the request or does not respond in time.
     """
@@ -34,9 +42,20 @@ def call_gateway(path: str, body: dict[str, Any] | None, timeout_s: float) -> di
         data=json.dumps(body).encode() if body else None,
         headers={"Content-Type": "application/json", "Authorization": AUTHORIZATION},
     )
-    with urllib.request.urlopen(request, timeout=timeout_s, context=tls_context()) as response:  # noqa: S310
-        content: dict[str, Any] = json.load(response)
-    return content
+    limit = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(  # noqa: S310
+                request, timeout=timeout_s, context=tls_context()
+            ) as response:
+                content: dict[str, Any] = json.load(response)
+        except urllib.error.URLError as err:
+            unopened = isinstance(err.reason, ConnectionRefusedError | socket.gaierror)
+            if not unopened or time.monotonic() > limit:
+                raise
+            time.sleep(0.5)  # policies take effect in another process: there is no event
+        else:
+            return content
 
 
 def open_channel(address: str) -> grpc.Channel:
@@ -57,8 +76,9 @@ def probe_mission(address: str, timeout_s: float) -> str:
     with open_channel(address) as channel:
         mission = rpc.MissionServiceStub(channel)
         metadata = (("authorization", AUTHORIZATION),)
-        description = pb.DescribeRequest()
-        name = mission.Describe(description, timeout=timeout_s, metadata=metadata).name
+        name = mission.Describe(
+            pb.DescribeRequest(), timeout=timeout_s, metadata=metadata, wait_for_ready=True
+        ).name
         request = pb.ProbeRequest(prompt=PROMPT, max_tokens=MAX_TOKENS)
         text: str = mission.Probe(request, timeout=timeout_s, metadata=metadata).text
     print(f"{name}: {text}")
