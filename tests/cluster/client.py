@@ -1,15 +1,19 @@
 """HTTP client of an installed fleet, from outside and from inside the cluster."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import httpx
 
-from tests.cluster.kubernetes_cli import Release
+from tests.cluster.kubernetes_cli import Release, run
 
 MODEL = "smollm2-135m-instruct"
 QUESTION = "Name the capital of France."
+CLIENTS = "bem-fleet-clients"
+"""Namespace of the pod that calls the gateway as a client's does: the fleet's own pods may not."""
 # Sends requests to the gateway from inside the cluster by threads, each request in a session
 # of its own; prints the number of requests and the failures.
 _CONTINUOUS_CLIENT = """
@@ -30,10 +34,57 @@ def send(worker):
         except OSError as err:
             failed.append(f"{time.time():.1f} {err}")
         time.sleep(float(sys.argv[5]))
-with concurrent.futures.ThreadPoolExecutor() as pool:
+with concurrent.futures.ThreadPoolExecutor(int(sys.argv[4])) as pool:
     list(pool.map(send, range(int(sys.argv[4]))))
 print(json.dumps({"sent": sent[0], "failed": failed}))
 """
+
+
+_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def python_spec(image: str) -> dict[str, Any]:
+    """Return the spec of a pod that waits, and that a restricted namespace admits."""
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [
+            {
+                "name": "python",
+                "image": image,
+                "command": ["sleep", "infinity"],
+                "resources": {"requests": {"cpu": "1m", "memory": "16Mi"}},
+                "securityContext": _SECURITY,
+            }
+        ],
+    }
+
+
+@contextmanager
+def client_pods(release: Release) -> Iterator[None]:
+    """Run the Deployment ``client`` in `CLIENTS` until the block ends, with validation's image."""
+    image = release.pod("validation")["spec"]["containers"][0]["image"]
+    labels = {"app": "client"}
+    template = {"metadata": {"labels": labels}, "spec": python_spec(image)}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "client", "namespace": CLIENTS},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    run("kubectl", "create", "namespace", CLIENTS)
+    try:
+        run("kubectl", "apply", "-f", "-", stdin=json.dumps(deployment))
+        yield
+    finally:
+        run("kubectl", "delete", "namespace", CLIENTS)
 
 
 def chat(model: str = MODEL, question: str = QUESTION, max_tokens: int = 16) -> dict[str, Any]:
@@ -106,26 +157,30 @@ def send_continuously(
     seconds: float,
     body: dict[str, Any] | None = None,
     *,
+    path: str = "/v1/chat/completions",
     concurrency: int = 1,
     pause_s: float = 0.1,
 ) -> dict[str, Any]:
-    """Send requests to the gateway's Service from another pod.
+    """Send requests to the gateway's Service from a pod of another namespace.
 
     Args:
         release: Release whose gateway is called.
         seconds: Duration of the traffic, in seconds.
-        body: Body of each chat completion request; None lists the models instead.
+        body: Body of each request; None lists the models instead.
+        path: Path of the requests with a body.
         concurrency: Number of threads that send.
         pause_s: Pause of a thread between a response and its next request, in seconds.
 
     Returns:
         ``sent``, the number of requests, and ``failed``, a list of errors.
     """
-    path = "/v1/chat/completions" if body else "/v1/models"
-    url = f"http://{release.name}-gateway:8080{path}"
+    gateway = f"http://{release.name}-gateway.{release.namespace}:8080"
+    url = gateway + (path if body else "/v1/models")
     numbers = [str(seconds), str(concurrency), str(pause_s)]
     options = [url, json.dumps(body) if body else "", *numbers, release.api_key()]
-    command = ["exec", f"deploy/{release.name}-validation", "--", "python", "-c"]
-    printed = release.kubectl(*command, _CONTINUOUS_CLIENT, *options, timeout_s=seconds + 120)
+    client = ("-n", CLIENTS)
+    run("kubectl", *client, "rollout", "status", "deploy/client")
+    command = ["exec", "deploy/client", "--", "python", "-c", _CONTINUOUS_CLIENT]
+    printed = run("kubectl", *client, *command, *options, timeout_s=seconds + 120)
     counts: dict[str, Any] = json.loads(printed)
     return counts

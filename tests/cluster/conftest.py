@@ -10,6 +10,7 @@ import pytest
 
 from tests.cluster import kubernetes_cli
 from tests.cluster.canary_adapters import write_canary_adapters
+from tests.cluster.client import client_pods
 from tests.cluster.kubernetes_cli import CLUSTER_TOOL, ROOT, CommandError, Release, run
 from tests.cluster.prometheus import run_prometheus
 from tests.support.prometheus import Prometheus
@@ -21,6 +22,7 @@ from tests.support.stages import sort_by_stage
 # and the canaries before it; removal uninstalls the release.
 STAGES = (
     "installed",
+    "network",
     "tls",
     "recovery",
     "placement",
@@ -81,7 +83,8 @@ def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effe
         run(CLUSTER_TOOL, "volume", f"{installed.namespace}-witness", "1")
     try:
         installed.helm("install", "charts", "--wait", "--timeout", "15m")
-        yield installed
+        with client_pods(installed):
+            yield installed
     except CommandError as err:
         pods = installed.kubectl("get", "pods,events", "-o", "wide")
         raise CommandError(f"{err}\n{pods}") from err

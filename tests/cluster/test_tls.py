@@ -21,7 +21,8 @@ from tests.support.certificates import TestAuthority
 
 pytestmark = [pytest.mark.stage("tls"), pytest.mark.e2e, pytest.mark.timeout(900)]
 
-# Calls a mission's health in each way that a pod of the namespace could, and prints the codes.
+# Calls a mission's health in each way that a pod could, at its port or its health port, and prints
+# the codes.
 _INTRUDER = """
 import grpc, json, sys
 from grpc_health.v1 import health_pb2 as pb, health_pb2_grpc as rpc
@@ -38,6 +39,7 @@ def scrape(channel):
 codes = {
     "plain": code(grpc.insecure_channel(address)),
     "no certificate": code(grpc.secure_channel(address, trusted)),
+} if address else {
     "health port": code(grpc.insecure_channel(health)),
     "health port, another method": code(
         grpc.insecure_channel(health), scrape, lambda method: method(b"", timeout=10)
@@ -87,14 +89,20 @@ def test_pods_without_a_certificate_are_refused(release: Release) -> None:
     """A pod gets to a mission neither in plain nor without a certificate; health alone answers.
 
     The intruder runs in validation's pod, which policies admit, and uses none of its files. The
-    health port is in no Service: only who knows a pod's address finds it.
+    health port, which they admit nobody to, is asked from the mission's pod.
     """
     authority = files_of(release, "client").authorities.decode()
     target = f"{release.name}-router.{release.namespace}.svc:50051"
-    mission = ("get", "pods", "-l", "app.kubernetes.io/component=router")
-    health = release.kubectl(*mission, "-o", "jsonpath={.items[0].status.podIP}") + ":9465"
-    command = ("exec", f"deploy/{release.name}-validation", "--", "python", "-c")
-    codes = json.loads(release.kubectl(*command, _INTRUDER, target, health, authority))
+    pod = release.pod("router")
+    health = f"{pod['status']['podIP']}:9465"
+    asked = (
+        (f"deploy/{release.name}-validation", "validation", target, ""),
+        (f"pod/{pod['metadata']['name']}", "safety", "", health),
+    )
+    codes = {}
+    for where, container, address, port in asked:
+        command = ("exec", where, "-c", container, "--", "python", "-c", _INTRUDER)
+        codes.update(json.loads(release.kubectl(*command, address, port, authority)))
 
     assert codes == {
         "plain": "UNAVAILABLE",
