@@ -20,7 +20,7 @@ from __future__ import annotations  # gRPC's classes are generic in the stubs on
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,7 @@ from bem_fleet.services.gateway.canary_attempt import (
     outcome_of,
 )
 from bem_fleet.services.gateway.canary_observations import CanaryObserver, RequestOutcome
+from bem_fleet.services.gateway.idle_missions import IdleMission
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.replicas import ReplicaSet
 from bem_fleet.services.gateway.route_table import RouteTable
@@ -70,6 +71,7 @@ class CanaryRouter:
         table: Routes of the orchestrator.
         observer: Takes the outcomes.
         replicas: Pods of stable; None where its channel reaches all of them.
+        idle: Holds calls while stable has no pods; None where it always has some.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class CanaryRouter:
         observer: CanaryObserver,
         *,
         replicas: ReplicaSet | None = None,
+        idle: IdleMission | None = None,
     ) -> None:
+        self._idle = idle
         self.mission, self.table, self.observer = mission, table, observer
         self._stable, self._reflection, self._replicas = stable, reflection, replicas
         self._fields: dict[str, MethodFields] = {}
@@ -90,6 +94,14 @@ class CanaryRouter:
     def stub(self, session: str, request_id: str) -> CanaryStub:
         """Return the stub for the calls of one request of a session."""
         return CanaryStub(self, session, request_id)
+
+    def hold(self) -> AbstractAsyncContextManager[None]:
+        """Return the context of a call, which is entered once the mission has pods.
+
+        Raises:
+            UnavailableError: By entering it, if no pod became ready in time.
+        """
+        return self._idle.call() if self._idle else nullcontext()
 
     def open(self, call: Call, target: fleet_pb2.Target | None, timeout_s: float) -> Messages:
         """Start a call on one track and yield its messages; closing the iteration cancels it."""
@@ -197,13 +209,14 @@ class CanaryStub:
         )
 
     async def _messages(self, call: Call) -> Messages:
-        split = await self._split(call)
-        messages = split.messages() if split else self.router.open(call, None, call.timeout_s)
-        count = await self._token_counter(call.path)
-        async with aclosing(messages):
-            async for message in messages:
-                count(message)
-                yield message
+        async with self.router.hold():
+            split = await self._split(call)
+            messages = split.messages() if split else self.router.open(call, None, call.timeout_s)
+            count = await self._token_counter(call.path)
+            async with aclosing(messages):
+                async for message in messages:
+                    count(message)
+                    yield message
 
     async def _token_counter(self, path: str) -> Callable[[bytes], None]:
         """Return the function that charges a response to the client's key."""

@@ -122,17 +122,19 @@ class ForgetBody(_MemoryBody):
 @requires(Role.USER)
 async def ingest(request: Request, body: IngestBody) -> Response:
     """Read a document, or its next part, into a session; answered once it is durable."""
-    call = _mission(request).exchange(
-        f"/{_SERVICE}/Ingest",
-        _messages(body),
-        timeout_s=state_of(request).settings.request_timeout_s,
-        metadata=outgoing_metadata(),
-    )
-    try:
-        with _session_errors():
-            last = await until_disconnect(request.receive, _last_progress(call))
-    finally:
-        call.cancel()
+    mission = _mission(request)
+    async with mission.router.hold():
+        call = mission.exchange(
+            f"/{_SERVICE}/Ingest",
+            _messages(body),
+            timeout_s=state_of(request).settings.request_timeout_s,
+            metadata=outgoing_metadata(),
+        )
+        try:
+            with _session_errors():
+                last = await until_disconnect(request.receive, _last_progress(call))
+        finally:
+            call.cancel()
     return JSONResponse({"object": "memory.progress", **_json(last)})
 
 

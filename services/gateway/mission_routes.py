@@ -58,7 +58,7 @@ async def call_method(request: Request, mission: str, method: str) -> Response:
     require_json(request.headers.get("content-type", ""))
     body = await request.body()
     try:
-        fields = await client.method(method)
+        fields = await until_disconnect(request.receive, client.method(method))
     except NotFoundError as err:
         raise ApiError(404, str(err), code="method_not_found", param="method") from err
     require_role(state_of(request).access, method_role(fields.method), fields.path)

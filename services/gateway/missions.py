@@ -3,13 +3,14 @@
 from __future__ import annotations  # the typed stub exists in the stubs only
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any
 
 import grpc
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
 from bem_fleet.services.gateway.canary_routing import CanaryRouter
+from bem_fleet.services.gateway.idle_missions import IdleMission
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.replicas import ReplicaSet
 from bem_fleet.services.gateway.route_table import RouteTable
@@ -45,6 +46,7 @@ class MissionClient:
         observer: CanaryObserver,
         *,
         replicas: ReplicaSet | None = None,
+        idle: IdleMission | None = None,
     ) -> None:
         self.name = name
         self.contract: mission_pb2_grpc.MissionServiceAsyncStub = (
@@ -56,7 +58,7 @@ class MissionClient:
         self._channel, self._replicas = channel, replicas
         self._reflection = ReflectionClient(channel, f"mission {name}")
         self.router = CanaryRouter(
-            name, channel, self._reflection, table, observer, replicas=replicas
+            name, channel, self._reflection, table, observer, replicas=replicas, idle=idle
         )
         self._service = ""
 
@@ -79,9 +81,13 @@ class MissionClient:
 
         Raises:
             NotFoundError: The service has no such method; the error names its methods.
-            UnavailableError: The mission's descriptors cannot be read.
+            UnavailableError: The mission's descriptors cannot be read, or it has no pods.
             grpc.RpcError: The mission cannot be reached, or still loads its model.
         """
+        async with self.router.hold():
+            return await self._method(name)
+
+    async def _method(self, name: str) -> MethodFields:
         if not self._service:
             await self.describe()
         fields = await self.router.fields_of(f"/{self._service}/{name}")
@@ -163,6 +169,7 @@ def connect_missions(
     *,
     certificates: CertificateFolder | None = None,
     replicas: Mapping[str, str] | None = None,
+    hold: Callable[[str, aio.Channel, str], IdleMission | None] = lambda *_: None,
 ) -> dict[str, MissionClient]:
     """Return the clients of all missions by name; connections are made on first use.
 
@@ -173,6 +180,8 @@ def connect_missions(
         observer: Takes the outcomes of canaries.
         certificates: Certificate of the gateway for TLS; None for plain connections.
         replicas: Headless Service, ``host:port``, of each mission whose pods are called.
+        hold: Returns what holds the calls of a mission that may have no pods, from its name, its
+            channel and its health service; None for a mission that always has some.
     """
     connect = partial(open_channel, certificates=certificates, max_message_bytes=max_message_bytes)
 
@@ -182,7 +191,8 @@ def connect_missions(
             # A pod's certificate has the names of its Service, and not its address.
             to_pod = partial(connect, server_name=target.rpartition(":")[0])
             pods = ReplicaSet(name, channel, replicas[name], to_pod)
-        return MissionClient(name, channel, table, observer, replicas=pods)
+        idle = hold(name, channel, _CONTRACT)
+        return MissionClient(name, channel, table, observer, replicas=pods, idle=idle)
 
     return {name: client(name, target) for name, target in targets.items()}
 

@@ -29,6 +29,17 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
     """Headless Service, ``host:port``, of each mission whose pods the gateway calls by a request's
     beginning, as a JSON object; a mission that is not in it is called as one address."""
 
+    idle_missions: list[str] = Field([])
+    """Missions that may have no pods, as a JSON list; a call waits until one is ready. The mission
+    behind the OpenAI routes cannot be one."""
+
+    wake_timeout_s: float = Field(120.0, gt=0)
+    """Longest time that a call waits for the first pod of a mission, in seconds; then it is 503.
+    The deadline of the call begins afterwards."""
+
+    idle_after_s: float = Field(300.0, ge=0)
+    """Time after its last call for which a mission that may have no pods keeps them, in seconds."""
+
     openai_mission: str = "router"
     """Mission behind the OpenAI routes; one of ``missions``."""
 
@@ -158,5 +169,11 @@ class GatewaySettings(FleetSettings, env_prefix="BEM_GATEWAY_"):
             raise ValueError(
                 f"replicas: {', '.join(sorted(unknown))} is not in missions; missions: "
                 f"{', '.join(sorted(self.missions))}"
+            )
+        others = self.missions.keys() - {self.openai_mission}
+        if unknown := set(self.idle_missions) - others:
+            raise ValueError(
+                f"idle_missions: {', '.join(sorted(unknown))} cannot be without pods; missions "
+                f"that can: {', '.join(sorted(others)) or 'none'}; name some of them"
             )
         return self

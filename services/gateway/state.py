@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from bem_fleet.feedback.intake import FeedbackIntake
 from bem_fleet.feedback.scrubber import FeedbackScrubber
 from bem_fleet.services.gateway.canary_observations import CanaryObserver
+from bem_fleet.services.gateway.idle_missions import IdleMission
 from bem_fleet.services.gateway.metrics_collector import MetricsCollector
 from bem_fleet.services.gateway.missions import MissionClient, connect_missions
 from bem_fleet.services.gateway.responses_store import ResponseStore
@@ -92,6 +94,7 @@ async def open_state(
             observer,
             certificates=certificates,
             replicas=settings.replicas,
+            hold=partial(_idle_mission, settings),
         )
         for mission in missions.values():
             stack.push_async_callback(mission.close)
@@ -107,6 +110,21 @@ async def open_state(
         intake = feedback, scrubber, _open_responses(settings, stack)
         clients = (missions, validation, *intake, table, observer, fleet)
         yield GatewayState(settings, access, *clients, MetricsCollector(settings.metrics_pages))
+
+
+def _idle_mission(
+    settings: GatewaySettings, name: str, channel: aio.Channel, service: str
+) -> IdleMission | None:
+    """Return what holds the calls of a mission that may have no pods; None for all others."""
+    if name not in settings.idle_missions:
+        return None
+    return IdleMission(
+        name,
+        channel,
+        service,
+        wake_timeout_s=settings.wake_timeout_s,
+        idle_after_s=settings.idle_after_s,
+    )
 
 
 def _open_responses(settings: GatewaySettings, stack: AsyncExitStack) -> ResponseStore:

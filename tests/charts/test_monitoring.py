@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import pytest
 import yaml
 from bem_fleet.cli.local.monitoring import prometheus_configuration
 from bem_fleet.cli.local.plan import Plan
@@ -181,6 +182,37 @@ def test_autoscaler_follows_an_exported_metric() -> None:
         rendered = render(values, f"services.{name}.autoscaling.enabled=true")
         assert f"bem_{name}_requests_waiting" in rendered
         assert f"bem_{name}_requests_waiting" in exported()
+
+
+@pytest.mark.parametrize("kind", ["hpa", "keda"])
+def test_autoscaler_wakes_a_mission_without_pods(kind: str) -> None:
+    """It follows what the gateway exports, which holds the mission's calls; others have pods."""
+    values = next(v for v in VALUE_SETS if v.stem == "cpu-values")
+
+    def rendered(name: str, least: int) -> str:
+        scaling = f"services.{name}.autoscaling"
+        sets = ("enabled=true", f"kind={kind}", f"minReplicas={least}")
+        return render(values, *(f"{scaling}.{one}" for one in sets))
+
+    def followed(least: int) -> list[str]:
+        scalers = ("HorizontalPodAutoscaler", "ScaledObject")
+        found = [one for one in objects(rendered("sep", least)) if one["kind"] in scalers]
+        return re.findall(r"bem_[a-z_]+", json.dumps([one["spec"] for one in found]))
+
+    assert "bem_gateway_mission_wanted" in exported()
+    assert followed(1) == ["bem_sep_requests_waiting"]
+    assert followed(0) == ["bem_sep_requests_waiting", "bem_gateway_mission_wanted"]
+    environment = [
+        one["value"]
+        for each in objects(rendered("sep", 0))
+        if each["kind"] == "Deployment" and each["metadata"]["name"] == "bem-fleet-gateway"
+        for one in each["spec"]["template"]["spec"]["containers"][0]["env"]
+        if one["name"] == "BEM_GATEWAY_IDLE_MISSIONS"
+    ]
+    assert environment == ['["sep"]']
+    for name in ("router", "validation"):
+        with pytest.raises(ValueError, match=rf"services\.{name}\.autoscaling\.minReplicas: 0"):
+            rendered(name, 0)
 
 
 def test_no_prometheus_keeps_sets_of_adapters() -> None:

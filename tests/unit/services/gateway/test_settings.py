@@ -29,6 +29,8 @@ def test_missions_are_a_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"missions": {"Router/": "x:1"}}, "Router/"),
         ({"missions": {"router": ""}}, "router"),
         ({"openai_mission": "memory"}, "memory"),
+        ({"idle_missions": ["router"]}, "idle_missions: router cannot be without pods"),
+        ({"idle_missions": ["other"]}, "idle_missions: other"),
         ({"cors_origins": ["https://x.org/page"]}, "https://x.org/page"),
         ({"cors_origins": ["x.org"]}, "x.org"),
     ],
