@@ -29,6 +29,7 @@ STAGES = (
     "upgrade",
     "canaries",
     "monitoring",
+    "autoscaling",
     "removal",
 )
 BASE_IMAGE = "docker.io/library/python:3.11-slim"
