@@ -23,6 +23,7 @@ from bem.architecture import check_config
 from bem.errors import BackboneNotFoundError, UnsupportedBackboneError
 from bem.hub import download_model, is_hub_name
 from bem.model_families import FAMILIES, ModelFamily
+from bem.shard_group import ShardGroup
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 """Numeric format in which the engine stores the frozen weight matrices."""
@@ -62,6 +63,8 @@ class Backbone:
             does.
         folded: Version of what was folded into the weights after loading, such as a surface
             front; empty for the model as it was loaded.
+        shards: Processes that hold the model together, of which this one holds a part; None for
+            the whole model.
     """
 
     model: Any
@@ -73,6 +76,7 @@ class Backbone:
     weight_format: WeightFormat = "fp32"
     kernels: Any = None
     folded: str = ""
+    shards: ShardGroup | None = None
 
     @property
     def layers(self) -> Any:
@@ -126,22 +130,27 @@ def load_backbone(
         BackboneNotFoundError: There is no model at ``source``, or its files are broken.
         UnsupportedBackboneError: The model cannot be served exactly.
     """
+    folder, name, digest = prepare_folder(source, cache)
+    model = load_model(folder, name, dtype)
+    tokenizer = load_tokenizer(folder, name, model.config.vocab_size)
+    return freeze(model.to(device), tokenizer, name=name, digest=digest)
+
+
+def prepare_folder(source: str, cache: Path) -> tuple[Path, str, str]:
+    """Return the checked folder of a base model, its name, and its digest; as ``load_backbone``."""
     path = locate_model(source, cache)
     if path.is_dir():
         name = source.rpartition("/")[2] if is_hub_name(source) else path.resolve().name
         _check_folder(path, name)
-        folder, digest = path, _digest_of_folder(path)
-    else:
-        digest = _digest_of_file(path, cache)
-        folder = cache / digest[:_DIGEST_CHARS]
-        name = _PACKAGED_NAME if source == PACKAGED_MODEL else path.stem
-        if not (folder / "config.json").exists():
-            _check_gguf(path, name)
-            _dequantise(path, folder)
-        _check_folder(folder, name)
-    model = _load_model(folder, name, dtype)
-    tokenizer = _load_tokenizer(folder, name, model.config.vocab_size)
-    return freeze(model.to(device), tokenizer, name=name, digest=digest)
+        return path, name, _digest_of_folder(path)
+    digest = _digest_of_file(path, cache)
+    folder = cache / digest[:_DIGEST_CHARS]
+    name = _PACKAGED_NAME if source == PACKAGED_MODEL else path.stem
+    if not (folder / "config.json").exists():
+        _check_gguf(path, name)
+        _dequantise(path, folder)
+    _check_folder(folder, name)
+    return folder, name, digest
 
 
 def _check_folder(folder: Path, name: str) -> None:
@@ -178,15 +187,33 @@ def _check_gguf(path: Path, name: str) -> None:
     check_config(config, name)
 
 
-def _load_model(folder: Path, name: str, dtype: str) -> Any:
-    """Load the weights; transformers would draw random ones for those that a file lacks."""
+def load_model(
+    folder: Path | None,
+    name: str,
+    dtype: str,
+    loader: Any = AutoModelForCausalLM,
+    **options: Any,
+) -> Any:
+    """Load the weights; transformers would draw random ones for those that a file lacks.
+
+    Args:
+        folder: Folder of the model; None if the options give configuration and weights.
+        name: Name of the model in error messages.
+        dtype: ``float32`` or ``bfloat16``.
+        loader: Class of transformers that loads it.
+        options: Further arguments of ``from_pretrained``.
+
+    Raises:
+        BackboneNotFoundError: Weights are missing or cannot be read.
+    """
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = loader.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **options,
         )
     except _LOAD_ERRORS as err:
         raise BackboneNotFoundError(
@@ -200,7 +227,17 @@ def _load_model(folder: Path, name: str, dtype: str) -> Any:
     return model
 
 
-def _load_tokenizer(folder: Path, name: str, vocabulary: int) -> Any:
+def load_tokenizer(folder: Path, name: str, vocabulary: int) -> Any:
+    """Load the tokenizer of a model folder.
+
+    Args:
+        folder: Folder of the model.
+        name: Name of the model in error messages.
+        vocabulary: Tokens that the model has.
+
+    Raises:
+        BackboneNotFoundError: There is none that transformers reads, or it has more tokens.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except _LOAD_ERRORS as err:

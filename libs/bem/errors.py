@@ -43,6 +43,10 @@ class UnsupportedWeightsError(BemError):
     """The backbone's weights cannot be stored in the requested format."""
 
 
+class ShardGroupError(BemError):
+    """A process that holds a part of the model is gone, or out of step with the others."""
+
+
 class KernelsUnavailableError(BemError):
     """The engine's compiled kernels were requested but are unavailable on this machine."""
 

@@ -30,7 +30,6 @@ MAX_REASON_CHARS = 200
 STATUS: StatusTable = {
     **SERVING_STATUS,
     errors.DataFormatError: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.InvalidSettingError: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 Context = aio.ServicerContext

@@ -17,6 +17,7 @@ from bem_fleet.serving.model_loading import (
     install_safety_adapter,
     load_verified_backbone,
     model_warnings,
+    no_bank_reason,
     open_bank,
 )
 from fleet import logs
@@ -37,6 +38,8 @@ def load(settings: RouterSettings) -> ModelHost:
         device=settings.device,
         cache=settings.cache,
         context_tokens=settings.context_tokens,
+        shards=settings.shards,
+        threads=settings.threads,
     )
     backbone, choice = select_format(
         loaded,
@@ -74,7 +77,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
     overlay, unsafe = install_safety_adapter(backbone, bank, settings.safety)
     SAFETY_ADAPTER.set(overlay is not None)
     folder = AdapterFolder(settings.adapter_folder, _export_rejected)
-    folder.load_all(bank)
+    folder.load_all(bank, no_bank_reason(backbone))
     engine = LLMEngine(
         backbone,
         bank,

@@ -47,8 +47,14 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     device: str = "cpu"
     """torch device, such as ``cpu`` or ``cuda:0``."""
 
+    shards: int = Field(1, ge=1, le=64)
+    """Processes of this machine that hold the base model together, each a part of every layer, on
+    a GPU each with ``device`` ``cuda``. With more than one, adapters, ``int8``, ``int4`` and cache
+    policies are not served, and ``auto`` keeps ``fp32``."""
+
     threads: int = Field(0, ge=0)
-    """Threads of one forward pass; 0 leaves the choice to torch."""
+    """Threads of one forward pass in each process; 0 leaves the choice to torch, or divides the
+    processors among ``shards``."""
 
     rows: int = Field(16, ge=1, le=256)
     """Requests that run at once."""

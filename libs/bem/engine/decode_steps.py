@@ -8,10 +8,28 @@ from torch import Tensor
 
 from bem.adapters.bank import AdapterBank
 from bem.adapters.row_codes import RowCodes
+from bem.backbone import Backbone
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import AttentionPlan, KVCache
+from bem.engine.shard_leader import check_whole
 
 MIN_GRAPH_POSITIONS = 256
+
+
+def replays_graphs(backbone: Backbone, wanted: bool | None) -> bool:
+    """Return whether decode steps keep to few shapes.
+
+    Args:
+        backbone: The model.
+        wanted: What is asked for; None enables them on CUDA if one process holds the model.
+
+    Raises:
+        InvalidSettingError: They are wanted, and several processes hold the model.
+    """
+    if wanted:
+        check_whole(backbone, "CUDA graphs are")
+    on_cuda = backbone.model.device.type == "cuda" and backbone.shards is None
+    return on_cuda if wanted is None else wanted
 
 
 class DecodeSteps(Protocol):

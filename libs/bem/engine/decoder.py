@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as f
 
 from bem.adapters.bank import AdapterBank
+from bem.adapters.site import default_layers
 from bem.backbone import Backbone, WeightFormat
 from bem.engine.attention_inputs import FrozenNorm
 from bem.engine.decoder_layer import DecoderLayer, cap
@@ -19,6 +20,7 @@ from bem.engine.linear import FrozenLinear, LinearLayer, quantize
 from bem.engine.native import PackedLinear
 from bem.engine.native.layers import NativeLayers, TokenPlacement, place_tokens
 from bem.engine.process_memory import release_weight_file
+from bem.engine.shard_leader import LeadingLayers, check_whole
 
 ForwardPlan = AttentionPlan | TokenPlacement
 HEAD_ROWS = 256
@@ -72,6 +74,9 @@ class Decoder:
         bank: Adapters in its sites, or None.
         kv_cache: Storage of keys and values.
 
+    Raises:
+        InvalidSettingError: Several processes hold the model, and it has adapters or is quantised.
+
     Attributes:
         split: Layer at which the upper half begins.
         library: Compiled kernels that compute the layers; None where torch does.
@@ -79,6 +84,10 @@ class Decoder:
 
     def __init__(self, backbone: Backbone, bank: AdapterBank | None, kv_cache: KVCache) -> None:
         inner, kind = backbone.model.model, backbone.weight_format
+        if bank is not None:
+            check_whole(backbone, "adapters are")
+        if kind in {"int8", "int4"}:
+            check_whole(backbone, f"{kind} weights are")
         self._constants = backbone.family.constants(backbone.model.config)
         self._native = backbone.kernels is not None and kind in {"int8", "int4"}
         self.library = backbone.kernels if self._native else None
@@ -87,6 +96,8 @@ class Decoder:
             if self._native
             else TorchLayers(backbone, kv_cache)
         )
+        if backbone.shards is not None:
+            self._layers = LeadingLayers(self._layers, backbone.shards)
         self._norm = FrozenNorm.of(backbone, inner.norm)
         # The output matrix is the most sensitive one: never below 8 bits.
         head_kind: WeightFormat = "int8" if kind == "int4" else kind
@@ -99,6 +110,8 @@ class Decoder:
         self._kv_cache = kv_cache
         self.split = bank.first_layer if bank else 0
         self._feature_layer = bank.feature_layer if bank else -1
+        if backbone.shards is not None:  # as with a bank, which planners' states depend on
+            self.split, self._feature_layer = default_layers(len(self._layers))
 
     @property
     def linears(self) -> list[LinearLayer]:

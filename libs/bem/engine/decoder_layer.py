@@ -47,22 +47,27 @@ class DecoderLayer:
         self._qkv = add_sites(qkv.forward, qkv_modules)
         self._gate_up = add_sites(gate_up.forward, gate_up_modules)
         self._out, self._down = attention.o_proj.forward, mlp.down_proj.forward
+        self._shards = backbone.shards
         self._attention_output_norm = _norm_of(backbone, block, family.attention_norms.after)
         self._mlp_norm = _norm_of(backbone, block, family.mlp_norms.before)
         self._mlp_output_norm = _norm_of(backbone, block, family.mlp_norms.after)
 
     def run(self, index: int, hidden: Tensor, plan: AttentionPlan, store: KeyValueStore) -> Tensor:
         """Map ``hidden [R, T, F]`` to the input of the next layer."""
-        attended = self._out(self._attend(index, hidden, plan, store))
+        attended = self._sum(self._out(self._attend(index, hidden, plan, store)))
         hidden = self._add(hidden, _apply(self._attention_output_norm, attended))
         gate, up = self._gate_up(_apply(self._mlp_norm, hidden)).chunk(2, -1)
         gate = f.gelu(gate, approximate="tanh") if self._gelu else f.silu(gate)
-        return self._add(hidden, _apply(self._mlp_output_norm, self._down(gate * up)))
+        return self._add(hidden, _apply(self._mlp_output_norm, self._sum(self._down(gate * up))))
 
     def queries(self, hidden: Tensor, plan: AttentionPlan) -> Tensor:
         """Return the queries ``[R, T, Q, D]`` of ``hidden [R, T, F]``, as ``AttentionInputs``."""
         view = self._inputs.view(plan)
         return self._inputs.queries(hidden, self._qkv, view.cos, view.sin)
+
+    def _sum(self, partial: Tensor) -> Tensor:
+        """Return the sum over the processes that hold the model."""
+        return partial if self._shards is None else self._shards.sum(partial)
 
     def _add(self, residual: Tensor, update: Tensor) -> Tensor:
         factor = self._constants.residual

@@ -24,6 +24,7 @@ from bem.engine.api import GenerationRequest, OutputCallback, RequestHandle
 from bem.engine.cache_compression import CacheSetting
 from bem.engine.context_limit import context_limit
 from bem.engine.counters import EngineCounters
+from bem.engine.decode_steps import replays_graphs
 from bem.engine.decoder import probe_one_token
 from bem.engine.engine_core import EngineCore, report_failure
 from bem.engine.engine_load import EngineLoad, adapters_of
@@ -32,6 +33,7 @@ from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
 from bem.engine.process_memory import trim_heap
 from bem.engine.scoring import ScoreRequest
+from bem.engine.shard_leader import check_whole
 from bem.errors import (
     AdapterNotFoundError,
     BemError,
@@ -75,7 +77,7 @@ class LLMEngine:
 
     Raises:
         InvalidSettingError: A cache policy is set and the model attends to fewer tokens than the
-            context has.
+            context has; or several processes hold the model and a feature needs all of it.
 
     Attributes:
         ended: Completes when the thread ends, with the exception that broke it if there was one.
@@ -112,7 +114,7 @@ class LLMEngine:
             composition=composition or CompositionSettings(),
             safety=safety,
             cache=cache,
-            graphs=backbone.model.device.type == "cuda" if graphs is None else graphs,
+            graphs=replays_graphs(backbone, graphs),
             counters=self.counters,
         )
         self._bank, self._max_waiting = bank, max_waiting
@@ -224,6 +226,8 @@ class LLMEngine:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
+        if self.backbone.shards:
+            self.backbone.shards.stop()
 
     def _verify_model(self) -> None:
         """Run a forward pass without adapters; it raises if the model cannot compute."""
@@ -241,6 +245,7 @@ class LLMEngine:
         self._verify_model()
 
     def _require_bank(self) -> AdapterBank:
+        check_whole(self.backbone, "adapters are")
         if self._bank is None:
             raise AdapterNotFoundError("any", [])
         return self._bank

@@ -27,6 +27,7 @@ from bem.engine.prefix_cache import BlockKeys, PrefixCache
 from bem.engine.scheduler import Scheduler
 from bem.engine.scoring import Scorer
 from bem.engine.sequence import Sequence, allocate_lower_states
+from bem.engine.shard_leader import check_whole, open_cache
 from bem.errors import (
     BemError,
     InvalidRequestError,
@@ -76,7 +77,7 @@ class EngineCore:
         graphs: bool,
         counters: EngineCounters,
     ) -> None:
-        self.context_tokens, self.mean_request_s = context_tokens, 1.0
+        self._backbone, self.context_tokens, self.mean_request_s = backbone, context_tokens, 1.0
         embedding: Tensor = backbone.model.model.embed_tokens.weight
         slots, device = max_sequences + guests, embedding.device
         self.kv_cache = _kv_cache(backbone, slots, context_tokens, graphs=graphs)
@@ -111,6 +112,7 @@ class EngineCore:
         self.compressor: CacheCompressor | None = None
         if cache is None:
             return
+        check_whole(self._backbone, "cache policies are")
         self.compressor = CacheCompressor(
             cache,
             decoder=self.decoder,
@@ -263,7 +265,7 @@ def _root_key(backbone: Backbone, composition: CompositionSettings) -> str:
 
 def _kv_cache(backbone: Backbone, slots: int, context_tokens: int, *, graphs: bool) -> KVCache:
     # Steps of fixed shape write the tokens of idle slots to one position that nobody reads.
-    return KVCache(backbone, slots=slots, context_tokens=context_tokens + graphs)
+    return open_cache(backbone, slots=slots, context_tokens=context_tokens + graphs)
 
 
 def _decode_steps(

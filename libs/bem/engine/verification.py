@@ -15,7 +15,7 @@ from torch import Tensor
 from bem.backbone import Backbone
 from bem.digests import code_digest
 from bem.engine.decoder import Decoder
-from bem.engine.kv_cache import KVCache
+from bem.engine.shard_leader import open_cache, reference_logits
 from bem.errors import UnsupportedBackboneError
 from bem.files import write_atomic
 
@@ -53,7 +53,7 @@ def verify_backbone(backbone: Backbone, *, context_tokens: int, cache: Path) -> 
     size = (1, min(PROMPT_TOKENS, context))
     ids = torch.randint(backbone.model.config.vocab_size, size, generator=generator)
     ids = ids.to(backbone.model.device)
-    expected = backbone.model(ids).logits[0].float()
+    expected = reference_logits(backbone, ids)[0].float()
     try:
         actual = _engine_logits(backbone, ids, context)
     # Modules that a variant lacks, or shapes that it has: any of these says that it is another one.
@@ -75,7 +75,7 @@ def verify_backbone(backbone: Backbone, *, context_tokens: int, cache: Path) -> 
 
 def _engine_logits(backbone: Backbone, ids: Tensor, context: int) -> Tensor:
     """Return ``[T, V]``: half of the prompt in one pass, then token by token through the cache."""
-    decoder = Decoder(backbone, None, KVCache(backbone, slots=1, context_tokens=context))
+    decoder = Decoder(backbone, None, open_cache(backbone, slots=1, context_tokens=context))
     tokens, half = ids.shape[1], (ids.shape[1] + 1) // 2
     logits = []
     for begin, end in [(0, half), *((place, place + 1) for place in range(half, tokens))]:
@@ -90,7 +90,8 @@ def _key(backbone: Backbone, context: int) -> str:
     versions: Sequence[str] = (torch.__version__, transformers.__version__)
     code = code_digest(Path(__file__).parent)
     device = backbone.model.device.type
-    return "|".join([backbone.digest, code, *versions, device, str(context)])
+    shards = [f"{backbone.shards.size} shards"] if backbone.shards else []
+    return "|".join([backbone.digest, code, *versions, device, str(context), *shards])
 
 
 def _read_memo(cache: Path) -> dict[str, float]:

@@ -20,6 +20,7 @@ from bem.engine.linear import LinearLayer, quantize
 from bem.engine.native.build import DEFAULT_CACHE, KernelChoice, KernelPreference, select_kernels
 from bem.engine.native.layers import unsupported_reason
 from bem.engine.perplexity import perplexity_ratio
+from bem.engine.shard_leader import check_whole, convert_shards
 from bem.errors import UnsupportedWeightsError
 
 WantedFormat = WeightFormat | Literal["auto"]
@@ -181,8 +182,11 @@ def select_format(
             measures at every call.
 
     Raises:
+        InvalidSettingError: Several processes hold the model, and ``int8`` or ``int4`` is wanted.
         KernelsUnavailableError: ``native`` kernels are wanted and not available.
     """
+    if backbone.shards is not None:
+        return _select_loaded(backbone, wanted)
     uses_kernels = wanted in {"auto", "int8", "int4"}
     choice = select_kernels(kernels, cache) if uses_kernels else KernelChoice(None, UNUSED)
     if choice.library is not None and (reason := unsupported_reason(backbone)):
@@ -199,6 +203,16 @@ def select_format(
     if selected.kind == "bf16":
         backbone.model.to(torch.bfloat16)
     return replace(backbone, weight_format=selected.kind), selected
+
+
+def _select_loaded(backbone: Backbone, wanted: WantedFormat) -> tuple[Backbone, FormatChoice]:
+    """Return a model in several processes in ``fp32``, or in ``bf16`` if that is wanted."""
+    kind: WeightFormat = "fp32" if wanted == "auto" else wanted
+    if kind in {"int8", "int4"}:
+        check_whole(backbone, f"{kind} weights are")
+    if kind == "bf16":
+        convert_shards(backbone)
+    return replace(backbone, weight_format=kind), FormatChoice(kind, UNUSED)
 
 
 def _milliseconds(layers: Sequence[LinearLayer], x: Tensor) -> float:

@@ -19,6 +19,8 @@ from fleet.mission import RejectedAdapter
 
 _LOG = logs.get("serving.adapter_folder")
 _VERSION_CHARS = 12
+ONE_LAYER = "the base model has one layer; adapters need at least two"
+"""Why a model without processes beside it has no adapter bank."""
 Listener = Callable[[Mapping[str, str]], None]
 
 
@@ -40,17 +42,18 @@ class AdapterFolder:
         reasons = self._reasons.copy()
         return [RejectedAdapter(name, reasons[name]) for name in sorted(reasons)]
 
-    def load_all(self, bank: AdapterBank | None) -> list[LoadedAdapter]:
+    def load_all(self, bank: AdapterBank | None, no_bank: str = ONE_LAYER) -> list[LoadedAdapter]:
         """Load every adapter of the folder and return those that can be served.
 
         Args:
             bank: Bank of the mission; None if the base model has no room for adapters.
+            no_bank: Why there is no bank.
         """
         loaded = []
         for folder in sorted(self._folder.iterdir()) if self._folder.is_dir() else []:
             try:
                 if self._is_adapter(folder):
-                    loaded.append(_load(bank, folder))
+                    loaded.append(_load(bank, folder, no_bank))
             except BemError as err:
                 self._reject(folder.name, str(err))
             except Exception as err:  # noqa: BLE001 - whatever is in it, the others are served
@@ -147,9 +150,9 @@ def valid_adapter_name(name: str) -> str:
     return name
 
 
-def _load(bank: AdapterBank | None, folder: Path) -> LoadedAdapter:
+def _load(bank: AdapterBank | None, folder: Path, no_bank: str) -> LoadedAdapter:
     if bank is None:
-        raise ArtifactFormatError("the base model has one layer; adapters need at least two")
+        raise ArtifactFormatError(no_bank)
     if not NAME_PATTERN.fullmatch(folder.name):
         raise ArtifactFormatError(
             f"folder {folder.name[:80]!r} is no adapter name; letters, digits, '.', '_' and '-' "

@@ -8,6 +8,7 @@ from bem.backbone import Backbone, load_backbone
 from bem.cache_policy import EVICTION_POLICIES, LearnedPolicy
 from bem.cache_policy.artifact import load_scorer
 from bem.engine import CacheSetting
+from bem.engine.shard_processes import start_shards
 from bem.engine.verification import verify_backbone
 from bem.errors import BaseMismatchError, InvalidSettingError
 from bem.safety import SafetyOverlay
@@ -16,13 +17,21 @@ from bem.safety.overlay import load_overlay
 from bem.testing import tiny_backbone
 from fleet import logs
 
+from bem_fleet.serving.adapter_folder import ONE_LAYER
+
 TINY = "tiny"
 KEEP_ALL, LEARNED = "full", "learned"
 _LOG = logs.get("serving.model_loading")
 
 
 def load_verified_backbone(
-    source: str, *, device: str, cache: Path, context_tokens: int | None
+    source: str,
+    *,
+    device: str,
+    cache: Path,
+    context_tokens: int | None,
+    shards: int = 1,
+    threads: int = 0,
 ) -> Backbone:
     """Load a base model and compare its outputs with transformers'; blocks for seconds.
 
@@ -31,14 +40,24 @@ def load_verified_backbone(
         device: Torch device.
         cache: Folder of de-quantised and downloaded models, and of remembered comparisons.
         context_tokens: Context that will be served; None for the model's own.
+        shards: Processes that hold the model together; further ones are started.
+        threads: Threads of each of several processes; 0 divides the machine's processors.
 
     Raises:
         BackboneNotFoundError: There is no such model, or its files are broken.
-        UnsupportedBackboneError: The engine does not compute what transformers computes.
+        InvalidSettingError: ``tiny`` is wanted in several processes.
+        ShardGroupError: Another process ended, or has no GPU.
+        UnsupportedBackboneError: The engine does not compute what transformers computes, or the
+            model cannot be cut into so many parts.
     """
+    if source == TINY and shards > 1:
+        raise InvalidSettingError(f"shards: {TINY} is no model folder; set SHARDS to 1")
     if source == TINY:
         return tiny_backbone()
-    backbone = load_backbone(source, device=device, cache=cache)
+    if shards > 1:
+        backbone = start_shards(source, shards, device=device, cache=cache, threads=threads)
+    else:
+        backbone = load_backbone(source, device=device, cache=cache)
     context_tokens = context_tokens or backbone.context_tokens
     difference = verify_backbone(backbone, context_tokens=context_tokens, cache=cache)
     _LOG.info("base model verified", name=backbone.name, logit_difference=difference)
@@ -54,7 +73,9 @@ def open_bank(
     slots: int,
     max_loaded: int = 1024,
 ) -> AdapterBank | None:
-    """Return an empty adapter bank; None for a model of one layer, which has no room for one.
+    """Return an empty adapter bank; None for a model that has no room for one.
+
+    That is a model of one layer, or one that several processes hold.
 
     Args:
         backbone: Base model; sites are installed in it.
@@ -68,7 +89,7 @@ def open_bank(
         InvalidSettingError: The model has too few layers for the settings.
     """
     count = len(backbone.layers)
-    if count == 1 and first_layer is None:
+    if backbone.shards is not None or (count == 1 and first_layer is None):
         return None
     default_first, default_feature = default_layers(count)
     first = default_first if first_layer is None else first_layer
@@ -118,7 +139,7 @@ def install_safety_adapter(
     if not (folder / CARD_FILE).is_file():
         return None, f"safety adapter: none is loaded; {folder.name} has no {CARD_FILE}"
     if bank is None:
-        return None, "safety adapter: none is loaded; the base model has one layer"
+        return None, f"safety adapter: none is loaded; {no_bank_reason(backbone)}"
     try:
         overlay = load_overlay(bank, folder, base_digest=backbone.digest)
     except BaseMismatchError as err:
@@ -130,6 +151,13 @@ def install_safety_adapter(
         return None, reason
     _LOG.info("safety adapter loaded", version=overlay.version[:12])
     return overlay, ""
+
+
+def no_bank_reason(backbone: Backbone) -> str:
+    """Return why a model has no adapter bank."""
+    if backbone.shards is not None:
+        return f"{backbone.shards.size} processes hold the base model; adapters need SHARDS at 1"
+    return ONE_LAYER
 
 
 def cache_setting(
@@ -175,6 +203,8 @@ def model_warnings(backbone: Backbone, safety: str = "") -> list[str]:
         safety: Why there is no safety adapter; empty if there is one or none is wanted.
     """
     warnings = [safety] if safety else []
+    if backbone.shards is not None:
+        warnings.append(f"adapters: none are served; {no_bank_reason(backbone)}")
     if not backbone.tokenizer.chat_template:
         warnings.append(f"chat: {backbone.name} has no chat template; chats are refused")
     return warnings

@@ -13,6 +13,7 @@ STATUS: StatusTable = {
     errors.EngineClosedError: grpc.StatusCode.UNAVAILABLE,
     errors.ArtifactFormatError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ArtifactTamperedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.InvalidSettingError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.BaseMismatchError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NonFiniteLogitsError: grpc.StatusCode.FAILED_PRECONDITION,
 }

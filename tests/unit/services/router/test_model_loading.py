@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from bem.engine import LLMEngine
+from bem.engine import GenerationRequest, LLMEngine, Sampling
+from bem.errors import InvalidSettingError
 from bem.testing import tiny_backbone
 from bem_fleet.services.router import model_loading
 from bem_fleet.services.router.settings import RouterSettings
@@ -11,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.support.random_safety_adapters import write_safety
+from tests.support.tiny_models import save_folder, tiny_model
 
 
 def settings_of(folder: Path) -> RouterSettings:
@@ -77,3 +79,25 @@ async def test_a_cache_policy_of_the_settings_is_served(tmp_path: Path) -> None:
     cache = engine.core.compressor.setting
 
     assert (cache.policy.name, cache.share) == ("snapkv", 0.5)
+
+
+@pytest.mark.slow
+async def test_a_model_in_two_processes_is_served_without_adapters(tmp_path: Path) -> None:
+    """Status names what is missing, an adapter folder keeps its reason, and texts are the same."""
+    folder = save_folder(tmp_path / "model", tiny_model("llama"))
+    write_adapter(tmp_path / "adapters", tiny_backbone(), "alpha", seed=0)
+    own = {"first_layer": None, "feature_layer": None, "backbone": str(folder), "weights": "fp32"}
+    settings = settings_of(tmp_path).model_copy(update={**own, "cache": tmp_path / "cache"})
+    texts = []
+    for shards in (1, 2):
+        host = model_loading.load(settings.model_copy(update={"shards": shards}))
+        request = GenerationRequest(tuple(range(90)), Sampling(temperature=0), max_tokens=12)
+        texts.append((await host.complete(request)).text)
+        if shards == 2:
+            assert any("adapters: none are served; 2 processes" in one for one in host.warnings)
+            (rejected,) = host.rejected_adapters()
+            assert "2 processes hold the base model" in rejected.reason
+            with pytest.raises(InvalidSettingError, match="shards: adapters are not supported"):
+                await host.load_adapter("alpha")
+        await host.close()
+    assert texts[0] == texts[1]
