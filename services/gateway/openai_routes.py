@@ -135,8 +135,7 @@ async def _complete(request: Request, body: Body, kind: str, id_prefix: str) -> 
     head["system_fingerprint"] = _fingerprint(choices)
     enabled = body.logprob_count is not None
     head["choices"] = [
-        _choice(choice, kind, LogprobFormatter(kind, enabled=enabled), tools=_has_tools(body))
-        for choice in choices
+        _choice(choice, kind, LogprobFormatter(kind, enabled=enabled), body) for choice in choices
     ]
     head["usage"] = _usage(choices, body.choices_per_prompt)
     withheld = _withheld(choices)
@@ -167,8 +166,12 @@ def _has_tools(body: Body) -> bool:
     return isinstance(body, ChatRequest) and bool(body.offered_tools)
 
 
+def _requires_call(body: Body) -> bool:
+    return isinstance(body, ChatRequest) and body.tool_choice not in (None, "none", "auto")
+
+
 def _choice(
-    choice: ChoiceDelta, kind: str, formatter: LogprobFormatter, *, tools: bool
+    choice: ChoiceDelta, kind: str, formatter: LogprobFormatter, body: Body
 ) -> dict[str, Any]:
     shared = {
         "index": choice.index,
@@ -180,8 +183,8 @@ def _choice(
     if kind == "text_completion":
         return {**shared, "text": choice.output.text}
     message = {"role": "assistant", "content": choice.output.text, "refusal": None}
-    if tools:
-        message |= read_message(choice.output.text)
+    if _has_tools(body):
+        message |= read_message(choice.output.text, required=_requires_call(body))
         if "tool_calls" in message and shared["finish_reason"] == "stop":
             shared["finish_reason"] = "tool_calls"
     return {**shared, "message": message}
@@ -247,6 +250,7 @@ class _ChunkEncoder:
         self._choices_per_prompt = body.choices_per_prompt
         self._latest: dict[int, ChoiceDelta] = {}
         self._readers: dict[int, ToolCallReader] | None = {} if _has_tools(body) else None
+        self._requires_call = _requires_call(body)
         options = body.stream_options
         self._shows_usage = bool(options and options.include_usage)
         self._continuous = bool(options and options.continuous_usage_stats)
@@ -275,7 +279,7 @@ class _ChunkEncoder:
             return {"text": text}, reason
         if self._readers is None:
             return {"delta": {"content": text} if text else {}}, reason
-        reader = self._readers.setdefault(delta.index, ToolCallReader())
+        reader = self._readers.setdefault(delta.index, ToolCallReader(required=self._requires_call))
         parts = reader.read(text, ended=reason is not None)
         return {"delta": parts}, "tool_calls" if reason == "stop" and reader.calls else reason
 

@@ -31,7 +31,9 @@ class ResponseWriter:
 
     def __init__(self, body: ResponsesRequest, *, stored: bool) -> None:
         self.identifier = f"resp_{secrets.token_hex(_ID_BYTES)}"
-        self.items = OutputItems(reads_calls=body.offers_tools)
+        self.items = OutputItems(
+            reads_calls=body.offers_tools, required=body.tool_choice not in (None, "none", "auto")
+        )
         self._body, self._stored = body, stored
         self._created = int(time.time())
         self._formatter = LogprobFormatter("chat.completion", enabled=body.wants_logprobs)

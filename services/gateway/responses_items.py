@@ -110,10 +110,11 @@ class OutputItems:
 
     Args:
         reads_calls: Whether the text may contain calls of functions.
+        required: Whether the answer is calls alone.
     """
 
-    def __init__(self, *, reads_calls: bool) -> None:
-        self._reader = ToolCallReader() if reads_calls else None
+    def __init__(self, *, reads_calls: bool, required: bool = False) -> None:
+        self._reader = ToolCallReader(required=required) if reads_calls else None
         self._items: list[MessageItem | CallItem] = []
 
     @property
@@ -138,7 +139,10 @@ class OutputItems:
     def objects(self, status: str) -> list[dict[str, Any]]:
         """Return the items; ``status`` is that of the last one, the others are complete."""
         *before, last = self._items or [_message()]
-        return [*(one.object("completed") for one in before), last.object(status)]
+        return [
+            *(one.object("completed") for one in before),
+            last.object(self._own_status(last, status)),
+        ]
 
     def add(self, text: str, logprobs: list[dict[str, Any]], *, ended: bool) -> Iterator[Event]:
         """Take the next text of the answer; yield the events that it causes.
@@ -169,12 +173,21 @@ class OutputItems:
         if not self._items:
             yield from self.open_message()
         item = self._items[-1]
-        for event in item.closing():
-            yield self._placed(event)
+        status = self._own_status(item, status)
+        # Arguments that are cut are not done: a client could run what is no call.
+        if isinstance(item, MessageItem) or status == "completed":
+            for event in item.closing():
+                yield self._placed(event)
         yield (
             "response.output_item.done",
             {"output_index": len(self._items) - 1, "item": item.object(status)},
         )
+
+    def _own_status(self, item: MessageItem | CallItem, status: str) -> str:
+        """Return the status of the last item: a call is complete with its arguments."""
+        if isinstance(item, CallItem) and self._reader is not None and not self._reader.is_open:
+            return "completed"
+        return status
 
     def _text(self, content: str, logprobs: list[dict[str, Any]]) -> Iterator[Event]:
         if not self._items or not isinstance(self._items[-1], MessageItem):

@@ -84,6 +84,57 @@ async def test_streamed_calls_are_the_whole_ones(client: openai.AsyncOpenAI) -> 
     assert choices[-1].finish_reason == "tool_calls"
 
 
+async def test_a_cut_call_says_length_and_shows_no_mark(client: openai.AsyncOpenAI) -> None:
+    """Wherever it is cut, its arguments are a beginning of the whole ones, streamed too."""
+    named: Any = {"type": "function", "function": {"name": "weather"}}
+    body = {**ONE, "tool_choice": named}
+    (whole,) = (await client.chat.completions.create(**body)).choices[0].message.tool_calls or []
+    assert whole.type == "function"
+    arguments, head = whole.function.arguments, '<tool_call>\n{"name": "weather", "arguments": '
+    for limit in (3, len(head) - 2, len(head) + 5, len(head) + len(arguments) + 4):
+        cut = {**body, "max_tokens": limit}  # a token is a byte
+        choice = (await client.chat.completions.create(**cut)).choices[0]
+        stream = await client.chat.completions.create(**cut, stream=True)
+        chunks = [chunk.choices[0] async for chunk in stream]
+        parts = [part for one in chunks for part in one.delta.tool_calls or []]
+
+        assert choice.finish_reason == chunks[-1].finish_reason == "length"
+        assert choice.message.content is None
+        assert not any(one.delta.content for one in chunks)
+        written = [one.function.arguments for one in choice.message.tool_calls or []]
+        expected = arguments[: limit - len(head)]
+        assert written == ([expected] if limit > len(head) else [])
+        streamed = "".join(part.function.arguments or "" for part in parts if part.function)
+        assert streamed == "".join(written)
+
+
+async def test_parallel_calls_have_places_and_ids_of_their_own(client: openai.AsyncOpenAI) -> None:
+    """Several calls of one answer are the same ones whole and streamed."""
+    found = 0
+    for seed in range(12):
+        body = {**ASK, "tool_choice": "required", "seed": seed}
+        choice = (await client.chat.completions.create(**body)).choices[0]
+        calls = choice.message.tool_calls or []
+        if choice.finish_reason == "length" or len(calls) < 2:
+            continue
+        found += 1
+        stream = await client.chat.completions.create(**body, stream=True)
+        chunks = [chunk.choices[0] async for chunk in stream]
+        parts = [part for one in chunks for part in one.delta.tool_calls or []]
+        streamed = ["" for _ in calls]
+        for part in parts:
+            streamed[part.index] += (part.function and part.function.arguments) or ""
+
+        assert choice.finish_reason == chunks[-1].finish_reason == "tool_calls"
+        assert streamed == [one.function.arguments for one in calls if one.type == "function"]
+        assert [part.index for part in parts if part.id] == list(range(len(calls)))
+        assert len({part.id for part in parts if part.id}) == len({one.id for one in calls})
+        assert all(isinstance(json.loads(one), dict) for one in streamed)
+        if found == 2:
+            return
+    assert found
+
+
 async def test_a_conversation_goes_on_with_results(client: openai.AsyncOpenAI) -> None:
     """The client sends the answer's message back, and a message with the result."""
     message = (await client.chat.completions.create(**ONE)).choices[0].message

@@ -58,3 +58,20 @@ def test_an_empty_answer_is_an_empty_message() -> None:
     assert empty["content"][0]["text"] == ""
     assert kinds[0] == "response.output_item.added"
     assert kinds[-1] == "response.output_item.done"
+
+
+def test_a_cut_call_is_incomplete_and_its_arguments_are_not_done() -> None:
+    """A call whose arguments are whole is complete, although the answer is cut behind them."""
+    for text, status, done in (
+        ('<tool_call>\n{"name": "f", "arguments": {"a": ', "incomplete", 0),
+        ('<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</to', "completed", 1),
+        ('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>\n<tool', "completed", 1),
+    ):
+        items = OutputItems(reads_calls=True)
+        events = [*items.add(text, [], ended=True), *items.close("incomplete")]
+        kinds = [kind for kind, _ in events]
+
+        (item,) = items.objects("incomplete")
+        assert item["status"] == status
+        assert kinds.count("response.function_call_arguments.done") == done
+        assert events[-1][1]["item"]["status"] == status

@@ -62,3 +62,36 @@ def test_a_cut_call_keeps_its_arguments_so_far() -> None:
     message = read_message('<tool_call>\n{"name": "find", "arguments": {"q": "a')
 
     assert message["tool_calls"][0]["function"] == {"name": "find", "arguments": '{"q": "a'}
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_call_that_is_cut_anywhere_never_shows_a_mark(size: int) -> None:
+    """Names are whole, complete arguments are JSON, and marks are neither text nor arguments."""
+    for end in range(len(CALLS)):
+        cut = CALLS[:end]
+        reader, pieces = ToolCallReader(), [cut[i : i + size] for i in range(0, end, size)]
+        deltas = [reader.read(one, ended=False) for one in pieces] + [reader.read("", ended=True)]
+        content = "".join(delta.get("content", "") for delta in deltas)
+        written: dict[int, str] = {}
+        for part in (part for delta in deltas for part in delta.get("tool_calls", ())):
+            written[part["index"]] = written.get(part["index"], "") + part["function"]["arguments"]
+        # Until the tag is whole, its beginning may still be text.
+        assert content in {"Let me see.\n"[:end], cut} or written
+        assert not written or content == "Let me see.\n"
+        for index, arguments in written.items():
+            whole = json.dumps(WANTED[index][1])
+            assert whole.startswith(arguments), (cut, arguments)
+            assert reader.is_open is (arguments != whole) or index + 1 < len(written)
+        message = read_message(cut)
+        assert (message["content"] or "") == content
+        assert [one["function"]["arguments"] for one in message.get("tool_calls", ())] == list(
+            written.values()
+        )
+
+
+def test_a_required_call_that_is_cut_before_its_name_has_no_text() -> None:
+    """The beginning of a mark is not content where the answer is calls alone."""
+    for cut in ("<", "<tool_c", '<tool_call>\n{"na', '<tool_call>\n{"name": "fi'):
+        assert read_message(cut, required=True) == {"content": None}
+    assert read_message("<tool_c") == {"content": "<tool_c"}
+    assert read_message("<tool_call>\n{") == {"content": None}
