@@ -26,7 +26,8 @@ _UNSERVED = {
     "stablelm": "partial rotary embeddings, layer norms",
 }
 _ACTIVATIONS = {"silu": ("silu", "swish"), "gelu": ("gelu_pytorch_tanh",)}
-_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
+_ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")
+_LONGROPE, _ORIGINAL = "longrope", "original_max_position_embeddings"
 _ADVICE = (
     f"supported are {', '.join(FAMILIES)} without these; choose another model "
     "(docs/operations.md lists what is supported)"
@@ -61,6 +62,22 @@ def check_config(config: Any, name: str) -> None:
         )
 
 
+def served_context(config: Any) -> int:
+    """Return the most tokens of a text that the engine computes as the model does.
+
+    With ``longrope`` all angles of a text change once it is longer than the original context. Keys
+    of earlier tokens are then no longer those of the model, so the context ends there.
+
+    Args:
+        config: Configuration of transformers.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    limit = int(config.max_position_embeddings)
+    if rope.get("rope_type") == _LONGROPE:
+        return min(limit, int(rope[_ORIGINAL]))
+    return limit
+
+
 def _layer_features(family: ModelFamily, config: Any) -> list[str]:
     features = []
     if (activation := getattr(config, family.activation_field)) not in _ACTIVATIONS[
@@ -83,6 +100,8 @@ def _rope_features(rope: Mapping[str, Any]) -> list[str]:
     features = []
     if kind not in _ROPE_TYPES:
         features.append(f"rope_type {kind!r}")
+    if kind == _LONGROPE and not rope.get(_ORIGINAL):
+        features.append(f"rope_type {kind!r} without {_ORIGINAL}")
     if rope.get("partial_rotary_factor", 1) != 1:
         features.append("partial_rotary_factor")
     return features

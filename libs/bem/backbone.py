@@ -19,7 +19,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from bem.architecture import check_config
+from bem.architecture import check_config, served_context
 from bem.errors import BackboneNotFoundError, UnsupportedBackboneError
 from bem.hub import download_model, is_hub_name
 from bem.model_families import FAMILIES, ModelFamily
@@ -55,7 +55,8 @@ class Backbone:
         name: Name that users see.
         digest: SHA-256 of the source file, or of weights, configuration and tokenizer of a folder;
             hexadecimal.
-        context_tokens: Context length that the model was trained for, tokens.
+        context_tokens: Context length that the model was trained for, tokens; with rotary factors
+            for short and for long texts, that of the short ones.
         end_token_ids: Tokens that end a turn.
         weight_format: Format of the engine's matrices; ``fp32`` and ``bf16`` both keep them as
             loaded.
@@ -270,7 +271,7 @@ def freeze(model: Any, tokenizer: Any, *, name: str, digest: str) -> Backbone:
         tokenizer=tokenizer,
         name=name,
         digest=digest,
-        context_tokens=model.config.max_position_embeddings,
+        context_tokens=served_context(model.config),
         end_token_ids=frozenset(end_ids),
     )
 

@@ -205,6 +205,12 @@ def model_warnings(backbone: Backbone, safety: str = "") -> list[str]:
     warnings = [safety] if safety else []
     if backbone.shards is not None:
         warnings.append(f"adapters: none are served; {no_bank_reason(backbone)}")
+    own = backbone.model.config.max_position_embeddings
+    if backbone.context_tokens < own:
+        warnings.append(
+            f"context: {backbone.context_tokens} of {own} tokens; rotary factors of longer texts "
+            "(longrope) are not served"
+        )
     if not backbone.tokenizer.chat_template:
         warnings.append(f"chat: {backbone.name} has no chat template; chats are refused")
     return warnings

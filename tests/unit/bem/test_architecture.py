@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from bem.architecture import check_config
+from bem.architecture import check_config, served_context
 from bem.errors import UnsupportedBackboneError
 
 from tests.support.family_models import VARIANTS
@@ -57,7 +57,6 @@ def test_supported_configurations_pass(model_type: str, changes: dict[str, Any])
             {"layer_types": ["full_attention", "chunked_attention", "full_attention"]},
             "chunked",
         ),
-        ("phi3", {"rope_parameters": LONGROPE}, "rope_type 'longrope'"),
         ("llama", {"mlp_bias": True}, "mlp_bias"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ("mistral", {"hidden_act": "relu"}, "hidden_act 'relu'"),
@@ -86,3 +85,12 @@ def test_ropes_that_depend_on_the_length_are_refused(rope: dict[str, Any], named
     config.rope_parameters = rope
     with pytest.raises(UnsupportedBackboneError, match=named):
         check_config(config, "x")
+
+
+def test_longrope_is_served_up_to_its_original_context() -> None:
+    """Beyond it the angles of all tokens change, those of cached keys too."""
+    own = {"rope_parameters": LONGROPE, "original_max_position_embeddings": 64}
+    config = tiny_config("phi3", sliding_window=None, **own)
+    check_config(config, "x")
+    assert (served_context(config), config.max_position_embeddings) == (64, 256)
+    assert served_context(tiny_config("llama", rope_parameters=LLAMA3)) == 256

@@ -107,6 +107,15 @@ def test_missing_chat_template_is_said() -> None:
     assert model_warnings(backbone) == ["chat: tiny has no chat template; chats are refused"]
 
 
+def test_a_context_below_the_models_own_is_said() -> None:
+    """Rotary factors of long texts are not served, and status and ``model check`` name them."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    own = {"rope_parameters": rope, "original_max_position_embeddings": 64}
+    (warning,) = model_warnings(backbone_of(tiny_model("phi3", sliding_window=None, **own)))
+    assert warning.startswith("context: 64 of 256 tokens; rotary factors of longer texts")
+
+
 def test_loaded_model_was_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder is verified before it is served, and ``tiny`` needs no files."""
     save_folder(tmp_path / "small", tiny_model("llama"))
