@@ -45,6 +45,8 @@ ARTIFACTS = {"safety": "adapters/safety/safety.json", "guard": "adapters/guard/h
 # <|endoftext|> and <|im_end|>: with the basis some responses would end earlier.
 BANNED_TOKENS = {0: -100.0, 2: -100.0}
 VARIANTS = ("neither", "basis", "both")
+# 50 rounds leave an interval of 0.043 on each side: the margin needs three times less.
+ROUNDS = 420
 START_TIMEOUT_S = 180
 
 
@@ -213,7 +215,7 @@ def write_report(
 def main() -> None:
     """Measure and write ``results/safety_latency.json``."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
-    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--stream", action="store_true", help="use streaming requests")
     parser.add_argument("--add", action="store_true", help="append to the existing report")
     options = parser.parse_args()

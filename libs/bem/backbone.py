@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -23,7 +23,9 @@ from bem.architecture import check_config, served_context
 from bem.errors import BackboneNotFoundError, UnsupportedBackboneError
 from bem.hub import download_model, is_hub_name
 from bem.model_families import FAMILIES, ModelFamily
-from bem.shard_group import ShardGroup
+
+if TYPE_CHECKING:  # the image that bakes the model has no more than this module imports
+    from bem.shard_group import ShardGroup
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 """Numeric format in which the engine stores the frozen weight matrices."""
@@ -77,7 +79,7 @@ class Backbone:
     weight_format: WeightFormat = "fp32"
     kernels: Any = None
     folded: str = ""
-    shards: ShardGroup | None = None
+    shards: "ShardGroup | None" = None
 
     @property
     def layers(self) -> Any:
