@@ -3,7 +3,8 @@
 import sys
 from types import SimpleNamespace
 
-from bem.engine.gpu_sizing import GpuMemory, gpu_memory, kv_token_bytes
+from bem.engine.gpu_sizing import GpuMemory, gpu_memory
+from bem.engine.kv_cache import kv_token_bytes
 
 GIB = 2**30
 RESERVE_GIB = 2.0

@@ -233,5 +233,10 @@ FAMILIES: dict[str, ModelFamily] = {
 """Families by ``model_type`` of ``config.json``."""
 
 
+def head_dim(config: Any) -> int:
+    """Return the width of one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def _layers(config: Any) -> range:
     return range(config.num_hidden_layers)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bem.errors import UnsupportedBackboneError
-from bem.model_families import FAMILIES
+from bem.model_families import FAMILIES, head_dim
 
 SUMMED_MODULES = ("o_proj", "down_proj")
 """Modules whose outputs are summed over the processes."""
@@ -74,8 +74,7 @@ def shard_config(config: Any, shards: int, rank: int) -> Any:
     """
     own = deepcopy(config)
     # Without it the width of a head would follow from the smaller number of heads.
-    width = getattr(config, "head_dim", None)
-    own.head_dim = width or config.hidden_size // config.num_attention_heads
+    own.head_dim = head_dim(config)
     own.num_attention_heads //= shards
     own.num_key_value_heads //= shards
     own.intermediate_size //= shards
@@ -95,7 +94,7 @@ def shard_slice(tensor: str, config: Any, shards: int, rank: int) -> ShardSlice 
         rank: Number of the process, from 0.
     """
     module = tensor.split(".")[-2]
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head = head_dim(config)
     queries, keys = config.num_attention_heads * head, config.num_key_value_heads * head
     inner = config.intermediate_size
     outputs = {

@@ -9,7 +9,7 @@ import time
 import psutil
 from bem.engine import LLMEngine
 from bem.engine.engine import IDLE_S
-from bem.engine.kv_cache import head_dim
+from bem.engine.kv_cache import position_bytes
 
 from benchmarks.engine.engine_fixture import ROOT, complete_all, load
 from benchmarks.engine.measurement import Measurement, Target
@@ -29,9 +29,7 @@ def resident_mb(kind: str) -> dict[str, float]:
     complete_all(engine, [[500 + row] * (CONTEXT - 8) for row in range(ROWS)], 8)
     gc.collect()
     time.sleep(2 * IDLE_S)
-    config = engine.backbone.model.config
-    token_elements = 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim(config)
-    cache = ROWS * CONTEXT * token_elements * engine.backbone.model.dtype.itemsize / 1e6
+    cache = ROWS * CONTEXT * position_bytes(engine.backbone) / 1e6
     weights = engine.core.decoder.weight_bytes / 1e6
     resident = psutil.Process().memory_info().rss / 1e6
     engine.close(drain=True)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from bem.backbone import Backbone
-from bem.engine.kv_cache import AttentionPlan, WindowPlan, head_dim, rotate
+from bem.engine.kv_cache import AttentionPlan, WindowPlan, rotate
+from bem.model_families import head_dim
 
 
 @dataclass(frozen=True)

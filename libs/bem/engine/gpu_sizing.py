@@ -7,8 +7,8 @@ is measured on a GPU.
 from dataclasses import dataclass
 from typing import Any
 
-from bem.engine.kv_cache import head_dim
-from bem.model_families import FAMILIES
+from bem.engine.kv_cache import kv_token_bytes
+from bem.model_families import FAMILIES, head_dim
 
 START_BYTES = 4
 """Bytes of a parameter while the model is loaded and compared with transformers, in float32."""
@@ -79,12 +79,6 @@ def gpu_memory(
         adapters=value_bytes * factors,
         prefix=prefix_bytes,
     )
-
-
-def kv_token_bytes(config: Any, value_bytes: int) -> int:
-    """Return the bytes of a token's keys and values in all layers and processes."""
-    heads = config.num_hidden_layers * config.num_key_value_heads
-    return int(2 * heads * head_dim(config) * value_bytes)
 
 
 def layer_parameters(config: Any) -> int:

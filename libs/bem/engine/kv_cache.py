@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bem.backbone import Backbone
 from bem.lazy_memory import LazyZeros
-from bem.model_families import FULL, SLIDING
+from bem.model_families import FULL, SLIDING, head_dim
 
 KEPT_POSITIONS = 256
 """Positions of a slot whose memory stays when its sequence ends: most requests are shorter."""
@@ -363,16 +363,20 @@ def _spread(masks: Tensor, rows: Tensor, count: int) -> Tensor:
     return spread
 
 
-def head_dim(config: Any) -> int:
-    """Return the width of one attention head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
 def position_bytes(backbone: Backbone) -> int:
     """Return the bytes of one position's keys and values in all layers."""
-    config, like = backbone.model.config, backbone.model.lm_head.weight
-    values = config.num_hidden_layers * config.num_key_value_heads * head_dim(config)
-    return int(2 * values * like.element_size())
+    return kv_token_bytes(backbone.model.config, backbone.model.lm_head.weight.element_size())
+
+
+def kv_token_bytes(config: Any, value_bytes: int) -> int:
+    """Return the bytes of a token's keys and values in all layers.
+
+    Args:
+        config: Configuration of transformers.
+        value_bytes: Bytes of a key's value.
+    """
+    heads = config.num_hidden_layers * config.num_key_value_heads
+    return int(2 * heads * head_dim(config) * value_bytes)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from bem.adapters.row_codes import RowCodes
 from bem.adapters.site import BemSite
 from bem.backbone import Backbone
 from bem.engine.attention_inputs import AttentionInputs, FrozenNorm
-from bem.engine.kv_cache import KVCache, head_dim
+from bem.engine.kv_cache import KVCache
 from bem.engine.native.library import (
     BITS,
     LANES,
@@ -27,6 +27,7 @@ from bem.engine.native.library import (
     SiteStruct,
 )
 from bem.errors import UnsupportedWeightsError
+from bem.model_families import head_dim
 
 MAX_HEAD_DIM, MAX_QUERY_HEADS_PER_KEY = 128, 64
 WIDE_HEAD_DIMS = range(242, 257, 2)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from bem.adapters.bank import AdapterBank
 from bem.engine.decoder import Decoder
-from bem.engine.gpu_sizing import gpu_memory, kv_token_bytes
-from bem.engine.kv_cache import KVCache, position_bytes
+from bem.engine.gpu_sizing import gpu_memory
+from bem.engine.kv_cache import KVCache, kv_token_bytes, position_bytes
 
 from tests.support.family_models import family_backbone
 
@@ -34,7 +34,7 @@ def test_computed_memory_is_that_of_a_loaded_model(variant: str) -> None:
 
     assert found.weights == found.start == decoder.weight_bytes
     assert found.kv == cache.keys.nbytes + cache.values.nbytes
-    assert kv_token_bytes(config, 4) == position_bytes(backbone)
+    assert kv_token_bytes(config, 4) == position_bytes(backbone) == cache.position_bytes
     assert found.adapters == stacks + joined
     assert found.served == found.least == found.weights + found.kv + found.adapters + 7
 
