@@ -29,8 +29,8 @@ class RouterSettings(FleetSettings, env_prefix="BEM_ROUTER_"):
     a CPU."""
 
     kernels: Literal["auto", "native", "torch"] = "auto"
-    """Kernels of ``int8`` and ``int4`` weights: compiled on this machine (a CPU with AVX-512 VNNI
-    and g++), or torch's; ``auto`` takes the compiled ones where they are available."""
+    """Kernels of ``int8`` and ``int4`` weights: compiled on this machine (a CPU with AVX2 or
+    AVX-512 VNNI, and g++), or torch's; ``auto`` takes the compiled ones where there are any."""
 
     kernels_cache: Path = Path(".cache/kernels")
     """Folder of compiled kernels; a library in it needs no compiler."""

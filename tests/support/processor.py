@@ -1,14 +1,20 @@
 """What this machine's processor can run."""
 
 import torch
-from bem.engine.native.build import check_processor
+from bem.engine.native.build import Variant, select_variant
 from bem.errors import KernelsUnavailableError
 
 
 def runs_native_kernels() -> bool:
     """Return whether the processor has the instructions of the compiled kernels."""
     try:
-        check_processor(torch.cpu.get_capabilities())
+        select_variant(torch.cpu.get_capabilities())
     except KernelsUnavailableError:
         return False
     return True
+
+
+def runs_variant(variant: Variant) -> bool:
+    """Return whether the processor has the instructions of a variant of the kernels."""
+    capabilities = torch.cpu.get_capabilities()
+    return all(capabilities.get(name) for name in variant.features)

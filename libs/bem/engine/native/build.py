@@ -33,11 +33,42 @@ LANGUAGE = (
     # The result of a row must not depend on how a compiler groups its sums.
     *("-ffp-contract=off", "-fno-math-errno"),
 )
-FLAGS = (*LANGUAGE, "-O3", "-march=x86-64-v4", "-mavx512vnni", *WARNINGS)
-REQUIRED_CPU_FEATURES = (
-    *("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_vnni"),
-    *("fma3", "f16c"),
+OPTIMISATION = ("-O3", *WARNINGS)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The kernels for one set of vector instructions; all variants give the same bits.
+
+    Attributes:
+        name: Name of its header, ``vectors_<name>.h``.
+        features: Instruction sets that the processor must have, as torch names them.
+        targets: Compiler options that allow them.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    @property
+    def header(self) -> str:
+        """Compiler option that selects its vectors."""
+        return f'-DBEM_VECTORS="vectors_{self.name}.h"'
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All compiler options."""
+        return (*LANGUAGE, *OPTIMISATION, *self.targets, self.header)
+
+
+AVX512 = Variant(
+    "avx512",
+    ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_vnni", "fma3", "f16c"),
+    ("-march=x86-64-v4", "-mavx512vnni"),
 )
+AVX2 = Variant("avx2", ("avx2", "fma3", "f16c"), ("-march=x86-64-v3",))
+VARIANTS = (AVX512, AVX2)
+"""All variants, the fastest first."""
 _TIMEOUT_S, _DIGEST_CHARS = 180, 16
 
 
@@ -83,8 +114,8 @@ def load(cache: Path) -> Library:
         KernelsUnavailableError: The processor lacks an instruction set, there is neither a compiled
             library nor a compiler, compilation fails, or the library fails its self-test.
     """
-    check_processor(torch.cpu.get_capabilities())
-    path = find_or_compile(cache, shutil.which(COMPILER))
+    variant = select_variant(torch.cpu.get_capabilities())
+    path = find_or_compile(cache, shutil.which(COMPILER), variant)
     try:
         library = Library(path)
     except OSError as err:
@@ -94,23 +125,29 @@ def load(cache: Path) -> Library:
     return library
 
 
-def check_processor(capabilities: Mapping[str, object]) -> None:
-    """Refuse a processor without the instruction sets that the kernels need.
+def select_variant(capabilities: Mapping[str, object]) -> Variant:
+    """Return the fastest variant that a processor runs.
+
+    Args:
+        capabilities: Instruction sets by their name, as ``torch.cpu.get_capabilities`` gives them.
 
     Raises:
-        KernelsUnavailableError: Names the missing instruction sets.
+        KernelsUnavailableError: Names the instruction sets that the least variant misses.
     """
-    if missing := [name for name in REQUIRED_CPU_FEATURES if not capabilities.get(name)]:
-        raise KernelsUnavailableError(f"the processor lacks {', '.join(missing)}")
+    for variant in VARIANTS:
+        missing = [name for name in variant.features if not capabilities.get(name)]
+        if not missing:
+            return variant
+    raise KernelsUnavailableError(f"the processor lacks {', '.join(missing)}")
 
 
-def find_or_compile(cache: Path, compiler: str | None) -> Path:
+def find_or_compile(cache: Path, compiler: str | None, variant: Variant) -> Path:
     """Return the compiled library in ``cache``; ``compiler`` makes it if it is missing.
 
     Raises:
         KernelsUnavailableError: There is no library and no compiler, or compilation fails.
     """
-    stem = f"kernels-{_source_digest()}"
+    stem = f"kernels-{variant.name}-{_source_digest(variant)}"
     if compiler is None:
         if compiled := sorted(cache.glob(f"{stem}-*.so")):
             return compiled[0]
@@ -118,7 +155,7 @@ def find_or_compile(cache: Path, compiler: str | None) -> Path:
     version = run_compiler([compiler, "--version"])
     path = cache / f"{stem}-{hashlib.sha256(version.encode()).hexdigest()[:8]}.so"
     if not path.exists():
-        _compile(compiler, path)
+        _compile([compiler, *variant.flags], path)
     return path
 
 
@@ -139,14 +176,14 @@ def run_compiler(command: list[str]) -> str:
     return done.stdout
 
 
-def _source_digest() -> str:
-    digest = hashlib.sha256(" ".join(FLAGS).encode())
+def _source_digest(variant: Variant) -> str:
+    digest = hashlib.sha256(" ".join(variant.flags).encode())
     for file in sorted(KERNELS.iterdir()):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:_DIGEST_CHARS]
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(command: list[str], path: Path) -> None:
     """Write the library under a temporary name first: other processes never see half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +192,7 @@ def _compile(compiler: str, path: Path) -> None:
         raise KernelsUnavailableError(f"{path.parent} cannot be written: {err}") from err
     os.close(handle)
     try:
-        run_compiler([compiler, *FLAGS, str(SOURCE), "-o", scratch])
+        run_compiler([*command, str(SOURCE), "-o", scratch])
         Path(scratch).replace(path)
     finally:
         Path(scratch).unlink(missing_ok=True)

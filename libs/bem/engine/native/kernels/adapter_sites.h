@@ -1,10 +1,10 @@
 // Adapter sites: gated low-rank updates s B (code * (A x)), each row with its own adapters.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstdint>
 #include <cstring>
+
+#include "vectors.h"
 
 namespace bem {
 
@@ -30,20 +30,14 @@ struct ActiveAdapters {
 };
 
 inline float dot(const float* a, const float* b, int size) {
-  __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(),
-                   _mm512_setzero_ps()};
+  Floats sum[4] = {splat(0), splat(0), splat(0), splat(0)};
   int i = 0;
-  for (; i + 64 <= size; i += 64)
+  for (; i + 4 * kLanes <= size; i += 4 * kLanes)
     for (int part = 0; part < 4; ++part)
-      sum[part] = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 16 * part),
-                                  _mm512_loadu_ps(b + i + 16 * part), sum[part]);
-  for (; i < size; i += 16) {
-    const __mmask16 mask = size - i >= 16 ? 0xFFFF : (1u << (size - i)) - 1;
-    sum[0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + i), _mm512_maskz_loadu_ps(mask, b + i),
-                             sum[0]);
-  }
-  return _mm512_reduce_add_ps(
-      _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+      sum[part] = multiply_add(load(a + i + kLanes * part), load(b + i + kLanes * part), sum[part]);
+  for (; i < size; i += kLanes)
+    sum[0] = multiply_add(load(a + i, size - i), load(b + i, size - i), sum[0]);
+  return sum_of_lanes(add(add(sum[0], sum[1]), add(sum[2], sum[3])));
 }
 
 // Writes scale * code * (A x) of one row to its part of `low [tokens, adapters * rank]`, as far as
@@ -85,12 +79,9 @@ inline void add_projected_up(const Site& site, const ActiveAdapters& active, int
       const float factor = low[s * active.rank + k];
       if (factor == 0) continue;
       const float* up = site.up + (slots[s] * active.rank + k) * outputs;
-      for (int i = 0; i < outputs; i += 16) {
-        const __mmask16 mask = outputs - i >= 16 ? 0xFFFF : (1u << (outputs - i)) - 1;
-        const __m512 sum =
-            _mm512_fmadd_ps(_mm512_set1_ps(factor), _mm512_maskz_loadu_ps(mask, up + i),
-                            _mm512_maskz_loadu_ps(mask, out + i));
-        _mm512_mask_storeu_ps(out + i, mask, sum);
+      for (int i = 0; i < outputs; i += kLanes) {
+        const int left = outputs - i;
+        store(out + i, left, multiply_add(splat(factor), load(up + i, left), load(out + i, left)));
       }
     }
 }

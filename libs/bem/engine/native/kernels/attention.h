@@ -3,58 +3,26 @@
 // not depend on its neighbours, so that results are the same in any batch.
 #pragma once
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "vectors.h"
+
 namespace bem {
 
-inline __m512 load16(const float* from, __mmask16 mask) {
-  return _mm512_maskz_loadu_ps(mask, from);
-}
-inline __m512 load16(const uint16_t* from, __mmask16 mask) {  // float16
-  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from));
-}
-inline void store16(float* to, __mmask16 mask, __m512 x) {
-  _mm512_mask_storeu_ps(to, mask, x);
-}
-inline void store16(uint16_t* to, __mmask16 mask, __m512 x) {
-  _mm256_mask_storeu_epi16(to, mask, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-}
-
 // Exponential by range reduction to a power of two and a polynomial of degree 6; relative error
-// below 2e-7.
-inline __m512 exponential(__m512 x) {
-  x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.3f)), _mm512_set1_ps(88.3f));
-  const __m512 whole = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                            _MM_FROUND_TO_NEAREST_INT);
-  __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693359375f), x);
-  rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-2.12194440e-4f), rest);
-  __m512 sum = _mm512_set1_ps(1.f / 720);
+// below 2e-7. What is not a number gives the smallest result.
+inline Floats exponential(Floats x) {
+  x = smaller(larger(x, splat(-87.3f)), splat(88.3f));
+  const Floats whole = round_to_even(multiply(x, splat(1.44269504f)));
+  Floats rest = subtract_product(x, whole, splat(0.693359375f));
+  rest = subtract_product(rest, whole, splat(-2.12194440e-4f));
+  Floats sum = splat(1.f / 720);
   for (float term : {1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f})
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(term));
-  return _mm512_scalef_ps(sum, whole);
-}
-
-// Horizontal sums of 16 vectors; lane i is the sum of v[i].
-inline __m512 horizontal_sums(const __m512 (&v)[16]) {
-  __m512 pair[8], four[4], eight[2];
-  for (int i = 0; i < 8; ++i)
-    pair[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
-                            _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
-  for (int i = 0; i < 4; ++i) {
-    const __m512d a = _mm512_castps_pd(pair[2 * i]), b = _mm512_castps_pd(pair[2 * i + 1]);
-    four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
-                            _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-  }
-  for (int i = 0; i < 2; ++i)
-    eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0x88),
-                             _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0xDD));
-  return _mm512_add_ps(_mm512_shuffle_f32x4(eight[0], eight[1], 0x88),
-                       _mm512_shuffle_f32x4(eight[0], eight[1], 0xDD));
+    sum = multiply_add(sum, rest, splat(term));
+  return times_power_of_two(sum, whole);
 }
 
 constexpr int kKeyTile = 64;   // positions that all queries read while they are in the L1 cache
@@ -75,7 +43,7 @@ struct AttentionQuery {
   int visible(int token) const { return length + token; }
   int first_visible(int token) const { return window ? std::max(0, visible(token) - window) : 0; }
   int first_tile() const { return first_visible(0) / kKeyTile * kKeyTile; }
-  int row_size() const { return (visible(tokens - 1) + 15) / 16 * 16; }
+  int row_size() const { return (visible(tokens - 1) + kLanes - 1) / kLanes * kLanes; }
 };
 
 // Returns `count` rows as float32: the rows themselves, or a conversion of float16 in `scratch`.
@@ -84,49 +52,37 @@ inline const float* to_float32(const float* from, int, int, float*) {
 }
 inline const float* to_float32(const uint16_t* from, int count, int head_dim, float* scratch) {
   const int size = count * head_dim;
-  for (int i = 0; i < size; i += 16) {
-    const __mmask16 mask = size - i >= 16 ? 0xFFFF : (1u << (size - i)) - 1;
-    store16(scratch + i, mask, load16(from + i, mask));
-  }
+  for (int i = 0; i < size; i += kLanes) store(scratch + i, size - i, load(from + i, size - i));
   return scratch;
 }
 
 // Scores of one query over 16 keys; keys from `count` on are hidden and score minus infinity.
 template <int Chunks>
-__m512 score(const __m512 (&query)[Chunks], const float* keys, int count, int head_dim,
-             __mmask16 last) {
-  __m512 partial[16];
-  for (int j = 0; j < 16; ++j) {
-    partial[j] = _mm512_setzero_ps();
+Floats score(const Floats (&query)[Chunks], const float* keys, int count, int head_dim, int last) {
+  Floats partial[kLanes];
+  for (int j = 0; j < kLanes; ++j) {
+    partial[j] = splat(0);
     if (j >= count) continue;
     for (int c = 0; c < Chunks; ++c)
-      partial[j] = _mm512_fmadd_ps(
-          query[c], load16(keys + j * head_dim + 16 * c, c + 1 < Chunks ? 0xFFFF : last),
+      partial[j] = multiply_add(
+          query[c], load(keys + j * head_dim + kLanes * c, c + 1 < Chunks ? kLanes : last),
           partial[j]);
   }
-  const __mmask16 visible = count >= 16 ? 0xFFFF : (1u << count) - 1;
-  return _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), visible, horizontal_sums(partial));
-}
-
-// Lanes of 16 positions from `begin` on that are in [first, last).
-inline __mmask16 lanes_within(int begin, int first, int last) {
-  const int low = std::clamp(first - begin, 0, 16), high = std::clamp(last - begin, 0, 16);
-  return low < high ? static_cast<__mmask16>(((1u << high) - 1) & ~((1u << low) - 1)) : 0;
+  return keep_lanes(horizontal_sums(partial), 0, count, splat(-INFINITY));
 }
 
 // Bounded scores c tanh(x / c) (arXiv 2408.00118).
-inline __m512 capped(__m512 x, float cap) {
-  const __m512 one = _mm512_set1_ps(1), two = _mm512_set1_ps(2);
-  const __m512 grown = exponential(_mm512_mul_ps(x, _mm512_set1_ps(2 / cap)));
-  const __m512 tanh = _mm512_sub_ps(one, _mm512_div_ps(two, _mm512_add_ps(grown, one)));
-  return _mm512_mul_ps(tanh, _mm512_set1_ps(cap));
+inline Floats capped(Floats x, float cap) {
+  const Floats grown = exponential(multiply(x, splat(2 / cap)));
+  const Floats tanh = subtract(splat(1), divide(splat(2), add(grown, splat(1))));
+  return multiply(tanh, splat(cap));
 }
 
 // Scores of all queries over the keys that they see, `scores [token, head, row_size()]`.
 template <int Chunks, typename E>
 void scores_all(const AttentionQuery& a, const E* keys, float* scratch, float* scores) {
-  const __mmask16 last = (1u << (a.head_dim - 16 * (Chunks - 1))) - 1;
-  const __m512 scale = _mm512_set1_ps(a.scale);
+  const int last = a.head_dim - kLanes * (Chunks - 1);
+  const Floats scale = splat(a.scale);
   for (int begin = a.first_tile(); begin < a.visible(a.tokens - 1); begin += kKeyTile) {
     const int tile_keys = std::min(kKeyTile, a.visible(a.tokens - 1) - begin);
     const float* tile =
@@ -134,15 +90,15 @@ void scores_all(const AttentionQuery& a, const E* keys, float* scratch, float* s
     for (int index = 0; index < a.tokens * a.heads; ++index) {
       const int token = index / a.heads;
       const float* from = a.queries + token * a.stride + index % a.heads * a.head_dim;
-      __m512 query[Chunks];
+      Floats query[Chunks];
       for (int c = 0; c < Chunks; ++c)
-        query[c] = _mm512_mul_ps(scale, load16(from + 16 * c, c + 1 < Chunks ? 0xFFFF : last));
+        query[c] = multiply(scale, load(from + kLanes * c, c + 1 < Chunks ? kLanes : last));
       const int end = std::min(tile_keys, a.visible(token) - begin);
-      for (int at = 0; at < end; at += 16) {
-        __m512 found =
-            score<Chunks>(query, tile + at * a.head_dim, std::min(16, end - at), a.head_dim, last);
+      for (int at = 0; at < end; at += kLanes) {
+        Floats found = score<Chunks>(query, tile + at * a.head_dim, std::min(kLanes, end - at),
+                                     a.head_dim, last);
         if (a.cap != 0) found = capped(found, a.cap);
-        _mm512_storeu_ps(scores + static_cast<int64_t>(index) * a.row_size() + begin + at, found);
+        store(scores + static_cast<int64_t>(index) * a.row_size() + begin + at, found);
       }
     }
   }
@@ -150,44 +106,42 @@ void scores_all(const AttentionQuery& a, const E* keys, float* scratch, float* s
 
 // Softmax numerators of the scores [first, last) in place; returns the reciprocal of their sum.
 inline float softmax_weights(float* scores, int first, int last) {
-  const __m512 hidden = _mm512_set1_ps(-INFINITY);
-  __m512 largest = hidden, sum = _mm512_setzero_ps();
-  for (int i = first / 16 * 16; i < last; i += 16)
-    largest = _mm512_max_ps(largest, _mm512_mask_mov_ps(hidden, lanes_within(i, first, last),
-                                                        _mm512_loadu_ps(scores + i)));
-  largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
-  for (int i = first / 16 * 16; i < last; i += 16) {
-    const __mmask16 visible = lanes_within(i, first, last);
-    const __m512 weight = _mm512_maskz_mov_ps(
-        visible, exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + i), largest)));
-    _mm512_storeu_ps(scores + i, weight);
-    sum = _mm512_add_ps(sum, weight);
+  const int begin = first / kLanes * kLanes;
+  const Floats hidden = splat(-INFINITY);
+  Floats largest = hidden, sum = splat(0);
+  for (int i = begin; i < last; i += kLanes)
+    largest = larger(largest, keep_lanes(load(scores + i), first - i, last - i, hidden));
+  largest = splat(largest_lane(largest));
+  for (int i = begin; i < last; i += kLanes) {
+    const Floats weight =
+        keep_lanes(exponential(subtract(load(scores + i), largest)), first - i, last - i, splat(0));
+    store(scores + i, weight);
+    sum = add(sum, weight);
   }
-  return 1 / _mm512_reduce_add_ps(sum);
+  return 1 / sum_of_lanes(sum);
 }
 
 // Adds `count` values times their weights `[Heads, row_size]` to `out [Heads, head_dim]`.
 template <int Chunks, int Heads>
 void accumulate(const float* scores, int row_size, const float* values, int count, int head_dim,
-                __mmask16 last, float* out) {
-  __m512 sum[Heads][Chunks];
+                int last, float* out) {
+  const auto lanes = [&](int chunk) { return chunk + 1 < Chunks ? kLanes : last; };
+  Floats sum[Heads][Chunks];
   for (int h = 0; h < Heads; ++h)
-    for (int c = 0; c < Chunks; ++c)
-      sum[h][c] = load16(out + h * head_dim + 16 * c, c + 1 < Chunks ? 0xFFFF : last);
+    for (int c = 0; c < Chunks; ++c) sum[h][c] = load(out + h * head_dim + kLanes * c, lanes(c));
   for (int j = 0; j < count; ++j)
     for (int c = 0; c < Chunks; ++c) {
-      const __m512 value = load16(values + j * head_dim + 16 * c, c + 1 < Chunks ? 0xFFFF : last);
+      const Floats value = load(values + j * head_dim + kLanes * c, lanes(c));
       for (int h = 0; h < Heads; ++h)
-        sum[h][c] = _mm512_fmadd_ps(_mm512_set1_ps(scores[h * row_size + j]), value, sum[h][c]);
+        sum[h][c] = multiply_add(splat(scores[h * row_size + j]), value, sum[h][c]);
     }
   for (int h = 0; h < Heads; ++h)
-    for (int c = 0; c < Chunks; ++c)
-      store16(out + h * head_dim + 16 * c, c + 1 < Chunks ? 0xFFFF : last, sum[h][c]);
+    for (int c = 0; c < Chunks; ++c) store(out + h * head_dim + kLanes * c, lanes(c), sum[h][c]);
 }
 
 template <int Chunks, typename E>
 void accumulate_all(const AttentionQuery& a, const float* scores, const E* values, float* scratch) {
-  const __mmask16 last = (1u << (a.head_dim - 16 * (Chunks - 1))) - 1;
+  const int last = a.head_dim - kLanes * (Chunks - 1);
   for (int token = 0; token < a.tokens; ++token)
     std::fill_n(a.out + token * a.out_stride, a.heads * a.head_dim, 0.f);
   for (int begin = a.first_tile(); begin < a.visible(a.tokens - 1); begin += kKeyTile) {
@@ -203,12 +157,13 @@ void accumulate_all(const AttentionQuery& a, const float* scores, const E* value
         const float* weights =
             scores + static_cast<int64_t>(token * a.heads + head) * a.row_size() + begin + skip;
         float* out = a.out + token * a.out_stride + head * a.head_dim;
-        const bool three = Chunks <= 4 && a.heads - head >= 3;
-        if (three)
-          accumulate<Chunks, 3>(weights, a.row_size(), seen, count, a.head_dim, last, out);
+        const bool shared = Chunks <= 4 && a.heads - head >= kSharedHeads;
+        if (shared)
+          accumulate<Chunks, kSharedHeads>(weights, a.row_size(), seen, count, a.head_dim, last,
+                                           out);
         else
           accumulate<Chunks, 1>(weights, a.row_size(), seen, count, a.head_dim, last, out);
-        head += three ? 3 : 1;
+        head += shared ? kSharedHeads : 1;
       }
     }
   }

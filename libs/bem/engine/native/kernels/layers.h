@@ -96,18 +96,16 @@ struct Buffers {
 
 // Root-mean-square norm (arXiv 1910.07467) of `x`, written to `out`.
 inline void norm(const float* x, const float* gains, float epsilon, int size, float* out) {
-  __m512 squares = _mm512_setzero_ps();
-  for (int i = 0; i < size; i += 16) {
-    const __mmask16 mask = size - i >= 16 ? 0xFFFF : (1u << (size - i)) - 1;
-    const __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
-    squares = _mm512_fmadd_ps(v, v, squares);
+  Floats squares = splat(0);
+  for (int i = 0; i < size; i += kLanes) {
+    const Floats v = load(x + i, size - i);
+    squares = multiply_add(v, v, squares);
   }
-  const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(size);
-  const __m512 factor = _mm512_set1_ps(1 / std::sqrt(mean + epsilon));
-  for (int i = 0; i < size; i += 16) {
-    const __mmask16 mask = size - i >= 16 ? 0xFFFF : (1u << (size - i)) - 1;
-    const __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor);
-    _mm512_mask_storeu_ps(out + i, mask, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(mask, gains + i)));
+  const float mean = sum_of_lanes(squares) / static_cast<float>(size);
+  const Floats factor = splat(1 / std::sqrt(mean + epsilon));
+  for (int i = 0; i < size; i += kLanes) {
+    const Floats v = multiply(load(x + i, size - i), factor);
+    store(out + i, size - i, multiply(v, load(gains + i, size - i)));
   }
 }
 
@@ -115,26 +113,22 @@ inline void norm(const float* x, const float* gains, float epsilon, int size, fl
 template <typename E>
 void rotate(const float* x, const float* cosines, const float* sines, int head_dim, E* out) {
   const int half = head_dim / 2;
-  for (int i = 0; i < half; i += 16) {
-    const __mmask16 mask = half - i >= 16 ? 0xFFFF : (1u << (half - i)) - 1;
-    const __m512 low = _mm512_maskz_loadu_ps(mask, x + i);
-    const __m512 high = _mm512_maskz_loadu_ps(mask, x + half + i);
-    const auto rotated = [&](int at, __m512 own, __m512 other) {
-      return _mm512_fmadd_ps(other, _mm512_maskz_loadu_ps(mask, sines + at),
-                             _mm512_mul_ps(own, _mm512_maskz_loadu_ps(mask, cosines + at)));
+  for (int i = 0; i < half; i += kLanes) {
+    const int left = half - i;
+    const Floats low = load(x + i, left), high = load(x + half + i, left);
+    const auto rotated = [&](int at, Floats own, Floats other) {
+      return multiply_add(other, load(sines + at, left), multiply(own, load(cosines + at, left)));
     };
-    store16(out + i, mask, rotated(i, low, high));
-    store16(out + half + i, mask, rotated(half + i, high, low));
+    store(out + i, left, rotated(i, low, high));
+    store(out + half + i, left, rotated(half + i, high, low));
   }
 }
 
 // Copies one head of `x` to `out`.
 template <typename E>
 void copy_head(const float* x, int head_dim, E* out) {
-  for (int i = 0; i < head_dim; i += 16) {
-    const __mmask16 mask = head_dim - i >= 16 ? 0xFFFF : (1u << (head_dim - i)) - 1;
-    store16(out + i, mask, _mm512_maskz_loadu_ps(mask, x + i));
-  }
+  for (int i = 0; i < head_dim; i += kLanes)
+    store(out + i, head_dim - i, load(x + i, head_dim - i));
 }
 
 // Adds the biases of a row `qkv [heads + 2 kv_heads, head_dim]` and norms its queries and keys.
@@ -252,13 +246,10 @@ inline void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matri
                        Buffers& b) {
   float* target = apart ? b.output.data() : p.state;
   matmul(matrix, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
-    const int first = block * kLanes;
-    const __mmask16 mask = m.hidden - first >= 16 ? 0xFFFF : (1u << (m.hidden - first)) - 1;
+    const int first = block * kLanes, left = m.hidden - first;
     for (int r = 0; r < count; ++r) {
       float* to = target + static_cast<int64_t>(row + r) * m.hidden + first;
-      const __m512 product = _mm512_loadu_ps(tile[r]);
-      const __m512 before = apart ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, to);
-      _mm512_mask_storeu_ps(to, mask, _mm512_add_ps(before, product));
+      store(to, left, add(apart ? splat(0) : load(to, left), load(tile[r])));
     }
   });
 }
@@ -266,28 +257,26 @@ inline void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matri
 // Completes `b.output` by the site's low-rank update and its norm, and adds it to the state.
 inline void add_output(const Model& m, const ForwardPass& p, const Site& site, const float* gains,
                        Buffers& b) {
-  const __m512 factor = _mm512_set1_ps(m.residual);
+  const Floats factor = splat(m.residual);
 #pragma omp for schedule(static)
   for (int row = 0; row < p.tokens; ++row) {
     float* output = b.output.data() + static_cast<int64_t>(row) * m.hidden;
     float* state = p.state + static_cast<int64_t>(row) * m.hidden;
     add_projected_up(site, p.active, row, b.low.data(), m.hidden, output);
     if (gains) norm(output, gains, m.epsilon, m.hidden, output);
-    for (int i = 0; i < m.hidden; i += 16) {
-      const __mmask16 mask = m.hidden - i >= 16 ? 0xFFFF : (1u << (m.hidden - i)) - 1;
-      const __m512 sum = _mm512_fmadd_ps(factor, _mm512_maskz_loadu_ps(mask, output + i),
-                                         _mm512_maskz_loadu_ps(mask, state + i));
-      _mm512_mask_storeu_ps(state + i, mask, sum);
+    for (int i = 0; i < m.hidden; i += kLanes) {
+      const int left = m.hidden - i;
+      store(state + i, left, multiply_add(factor, load(output + i, left), load(state + i, left)));
     }
   }
 }
 
 // Argument of the sigmoid in the gate's activation: g for SiLU; for GELU in its tanh form
 // (arXiv 1606.08415) 2 sqrt(2 / pi) (g + 0.044715 g^3).
-inline __m512 sigmoid_argument(__m512 g, bool gelu) {
+inline Floats sigmoid_argument(Floats g, bool gelu) {
   if (!gelu) return g;
-  const __m512 cubic = _mm512_mul_ps(_mm512_set1_ps(0.044715f), _mm512_mul_ps(g, g));
-  return _mm512_mul_ps(_mm512_set1_ps(1.595769122f), _mm512_fmadd_ps(cubic, g, g));
+  const Floats cubic = multiply(splat(0.044715f), multiply(g, g));
+  return multiply(splat(1.595769122f), multiply_add(cubic, g, g));
 }
 
 // SwiGLU or GeGLU (arXiv 2002.05202): activation(gate) * up, both from one matrix.
@@ -301,18 +290,17 @@ inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matri
       tile(matrix, 2 * pair, x, count, gates);
       tile(matrix, 2 * pair + 1, x, count, ups);
       for (int r = 0; r < count; ++r) {
-        __m512 g = _mm512_loadu_ps(gates[r]), up = _mm512_loadu_ps(ups[r]);
+        Floats g = load(gates[r]), up = load(ups[r]);
         if (b.updated[row + r]) {
           const float* update = b.update(row + r) + pair * kLanes;
-          g = _mm512_add_ps(g, _mm512_loadu_ps(update));
-          up = _mm512_add_ps(up, _mm512_loadu_ps(update + m.intermediate));
+          g = add(g, load(update));
+          up = add(up, load(update + m.intermediate));
         }
-        const __m512 one = _mm512_set1_ps(1);
-        const __m512 falling = _mm512_sub_ps(_mm512_setzero_ps(), sigmoid_argument(g, m.gelu));
-        const __m512 activated = _mm512_div_ps(g, _mm512_add_ps(one, exponential(falling)));
-        _mm512_storeu_ps(
+        const Floats falling = subtract(splat(0), sigmoid_argument(g, m.gelu));
+        const Floats activated = divide(g, add(splat(1), exponential(falling)));
+        store(
             b.intermediate.data() + static_cast<int64_t>(row + r) * m.intermediate + pair * kLanes,
-            _mm512_mul_ps(activated, up));
+            multiply(activated, up));
       }
     }
   }

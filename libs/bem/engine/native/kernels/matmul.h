@@ -1,83 +1,43 @@
 // Products of packed matrices and quantized rows: tiles of 16 outputs and up to 16 rows, so that
-// weights are read and unpacked once per tile. The sums of a row are added in the same order
+// weights are read once per tile. The sums of a row are added in the same order
 // whatever other rows the tile has.
 #pragma once
 
 #include <array>
 #include <utility>
 
-#include "quantized_rows.h"
+#include "vectors.h"
 
 namespace bem {
 
-using Tile = float[kRows][kLanes];
-
-inline __m512i broadcast_quad(const int8_t* codes) {
-  int32_t four;
-  std::memcpy(&four, codes, sizeof four);
-  return _mm512_set1_epi32(four);
-}
-
-template <int R>
-void tile_int4(const Matrix& m, int block, const QuantizedRows& x, Tile& out) {
-  const uint8_t* w = m.block(block);
-  const int groups = m.groups();
-  const __m512i low = _mm512_set1_epi8(15);
-  __m512 sum[R];
-  for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_ps();
-  for (int g = 0; g < groups; ++g, w += kInt4GroupBytes) {
-    // 2.5 KB ahead: the hardware prefetcher stops at the end of a 4 KB page.
-    for (int line = 0; line < kInt4GroupBytes; line += 64)
-      _mm_prefetch(reinterpret_cast<const char*>(w) + 2560 + line, _MM_HINT_T0);
-    const auto* halves = reinterpret_cast<const __m256i*>(w);
-    const __m512 step = _mm512_cvtph_ps(_mm256_load_si256(halves));
-    const __m512 minimum = _mm512_cvtph_ps(_mm256_load_si256(halves + 1));
-    __m512i codes[kQuads];
-    for (int q = 0; q < kQuads / 2; ++q) {
-      const __m512i both = _mm512_load_si512(w + 64 + 64 * q);
-      codes[q] = _mm512_and_si512(both, low);
-      codes[q + kQuads / 2] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const int at = g * R + r;
-      __m512i dot = _mm512_setzero_si512();
-      for (int q = 0; q < kQuads; ++q)
-        dot = _mm512_dpbusd_epi32(dot, codes[q], broadcast_quad(x.codes + at * kGroup + 4 * q));
-      const __m512 scaled = _mm512_mul_ps(step, _mm512_set1_ps(x.scales[at]));
-      sum[r] = _mm512_fmadd_ps(scaled, _mm512_cvtepi32_ps(dot), sum[r]);
-      sum[r] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.sums[at]), sum[r]);
-    }
+// Quantizes `x [inputs]` into row `row` of `rows`: each group of 32 inputs by its largest value.
+inline void quantize(const float* x, int inputs, int row, int rows, const QuantizedRows& to) {
+  const int groups = (inputs + kGroup - 1) / kGroup, in_block = rows_in_block(row, rows);
+  const QuantizedRows block = to.block(row / kRows, groups);
+  for (int g = 0; g < groups; ++g, x += kGroup) {
+    const int left = inputs - g * kGroup;
+    const Floats a = load(x, left);
+    const Floats b = left > kLanes ? load(x + kLanes, left - kLanes) : splat(0);
+    const float largest = largest_lane(larger(absolute(a), absolute(b)));
+    const Floats inverse = splat(largest > 0 ? 127 / largest : 0);
+    const Ints whole_a = to_ints(multiply(a, inverse)), whole_b = to_ints(multiply(b, inverse));
+    const int64_t at = static_cast<int64_t>(g) * in_block + row % kRows;
+    store_bytes(block.codes + at * kGroup, whole_a, whole_b);
+    const int sum = sum_of_lanes(whole_a) + sum_of_lanes(whole_b);
+    block.scales[at] = largest / 127;
+    block.sums[at] = largest / 127 * static_cast<float>(sum);
+    block.offsets[at] = -128 * sum;
   }
-  for (int r = 0; r < R; ++r) _mm512_storeu_ps(out[r], sum[r]);
 }
 
-template <int R>
-void tile_int8(const Matrix& m, int block, const QuantizedRows& x, Tile& out) {
-  const uint8_t* w = m.block(block);
-  const int groups = m.groups();
-  __m512 sum[R];
-  for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_ps();
-  for (int g = 0; g < groups; ++g, w += kInt8GroupBytes) {
-    __m512i codes[kQuads];
-    for (int q = 0; q < kQuads; ++q) {
-      _mm_prefetch(reinterpret_cast<const char*>(w) + 4096 + 64 * q, _MM_HINT_T0);
-      codes[q] = _mm512_load_si512(w + 64 * q);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const int at = g * R + r;
-      __m512i dot = _mm512_set1_epi32(x.offsets[at]);  // weight codes are stored with 128 added
-      for (int q = 0; q < kQuads; ++q)
-        dot = _mm512_dpbusd_epi32(dot, codes[q], broadcast_quad(x.codes + at * kGroup + 4 * q));
-      sum[r] = _mm512_fmadd_ps(_mm512_set1_ps(x.scales[at]), _mm512_cvtepi32_ps(dot), sum[r]);
-    }
-  }
-  const __m512 scales = _mm512_loadu_ps(m.scales + block * kLanes);
-  for (int r = 0; r < R; ++r) _mm512_storeu_ps(out[r], _mm512_mul_ps(sum[r], scales));
+// Quantizes all rows of `x [rows, inputs]`; all threads of a parallel region must call it.
+inline void quantize_all(const float* x, int inputs, int rows, const QuantizedRows& to) {
+#pragma omp for schedule(static)
+  for (int row = 0; row < rows; ++row)
+    quantize(x + static_cast<int64_t>(row) * inputs, inputs, row, rows, to);
 }
 
-using TileFunction = void (*)(const Matrix&, int, const QuantizedRows&, Tile&);
+using TileFunction = void (*)(const Matrix&, int, const QuantizedRows&, int, float (*)[kLanes]);
 
 template <std::size_t... R>
 TileFunction tile_of(int bits, int rows, std::index_sequence<R...>) {
@@ -88,7 +48,12 @@ TileFunction tile_of(int bits, int rows, std::index_sequence<R...>) {
 
 // Computes a tile: 16 outputs of the rows of one row block.
 inline void tile(const Matrix& m, int block, const QuantizedRows& x, int rows, Tile& out) {
-  tile_of(m.bits, rows, std::make_index_sequence<kRows>())(m, block, x, out);
+  for (int row = 0; row < rows; row += kTileRows) {
+    const QuantizedRows part{x.codes + row * kGroup, x.scales + row, x.sums + row, x.offsets + row};
+    const TileFunction compute =
+        tile_of(m.bits, std::min(kTileRows, rows - row), std::make_index_sequence<kTileRows>());
+    compute(m, block, part, rows, out + row);
+  }
 }
 
 // Calls `consume(block, first row, rows, tile)` with each tile of the product of `m` and `x`. All

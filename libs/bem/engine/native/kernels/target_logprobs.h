@@ -12,24 +12,23 @@ namespace bem {
 
 // Streaming log-sum-exp of 16 lanes: sums of exponentials relative to the lane's maximum so far.
 struct LogSumExp {
-  __m512 largest = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+  Floats largest = splat(-INFINITY), sum = splat(0);
 
-  void add(__m512 x, __mmask16 mask) {
-    const __mmask16 larger = _mm512_mask_cmp_ps_mask(mask, x, largest, _CMP_GT_OQ);
-    if (larger) {
-      const __m512 before = largest;
-      largest = _mm512_mask_mov_ps(largest, larger, x);
-      sum = _mm512_mask_mul_ps(sum, larger, sum, exponential(_mm512_sub_ps(before, largest)));
+  // Adds 16 values; minus infinity adds at most 2e-38, which changes no sum that has another value.
+  void include(Floats x) {
+    if (any_larger(x, largest)) {
+      const Floats before = largest;
+      largest = larger(largest, x);
+      sum = multiply(sum, exponential(subtract(before, largest)));
     }
-    sum = _mm512_mask_add_ps(sum, mask, sum, exponential(_mm512_sub_ps(x, largest)));
+    sum = add(sum, exponential(subtract(x, largest)));
   }
 
-  // Log-sum-exp over all lanes; lanes without a value are left out.
+  // Log-sum-exp over all lanes; a lane without values weighs nothing.
   float value() const {
-    const float maximum = _mm512_reduce_max_ps(largest);
-    const __mmask16 used = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(-INFINITY), _CMP_GT_OQ);
-    const __m512 factor = exponential(_mm512_sub_ps(largest, _mm512_set1_ps(maximum)));
-    return maximum + std::log(_mm512_mask_reduce_add_ps(used, _mm512_mul_ps(sum, factor)));
+    const float maximum = largest_lane(largest);
+    const Floats factor = exponential(subtract(largest, splat(maximum)));
+    return maximum + std::log(sum_of_lanes(multiply(sum, factor)));
   }
 };
 
@@ -40,9 +39,8 @@ inline void target_logprobs(const Matrix& m, const QuantizedRows& x, int rows,
   std::vector<LogSumExp> row_sums(rows);
   matmul(m, x, rows, [&](int block, int row, int count, const Tile& tile) {
     const int first = block * kLanes, left = m.outputs - first;
-    const __mmask16 mask = left >= kLanes ? 0xFFFF : (1u << left) - 1;
     for (int r = 0; r < count; ++r) {
-      row_sums[row + r].add(_mm512_loadu_ps(tile[r]), mask);
+      row_sums[row + r].include(keep_lanes(load(tile[r]), 0, left, splat(-INFINITY)));
       const int at = targets[row + r] - first;
       if (at >= 0 && at < kLanes) out[row + r] = tile[r][at];
     }

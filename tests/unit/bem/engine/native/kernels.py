@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from bem.backbone import Backbone, WeightFormat
 from bem.engine.native import Library, select_kernels
-from bem.engine.native.build import COMPILER, KERNELS, LANGUAGE, SOURCE, WARNINGS
+from bem.engine.native.build import AVX512, COMPILER, KERNELS, LANGUAGE, SOURCE, WARNINGS
 from bem.testing import tiny_backbone
 from torch import Tensor
 from torch.nn.functional import pad
@@ -26,10 +26,16 @@ _FAST = ("-O1", "-march=x86-64-v3") if _VECTORS else ("-O1",)
 
 @cache
 def library() -> Library:
-    """Return the compiled library; without AVX-512 VNNI one over emulated instructions."""
+    """Return the compiled library; on another processor one over emulated instructions."""
     choice = select_kernels("auto")
     if choice.library is not None:
         return choice.library
+    return emulated_library()
+
+
+@cache
+def emulated_library() -> Library:
+    """Return the kernels of AVX-512 over scalar code, for any processor."""
     path = CACHE / f"emulated-{_digest()}.so"
     if not path.exists():
         scratch = path.with_suffix(f".{os.getpid()}")
@@ -46,6 +52,7 @@ def compile_emulated(path: Path, *flags: str) -> None:
         *LANGUAGE,
         *WARNINGS,
         *flags,
+        AVX512.header,
         f"-I{EMULATION}",
         str(SOURCE),
         "-o",

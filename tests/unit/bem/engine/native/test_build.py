@@ -1,11 +1,9 @@
 """Tests of the kernel build: where kernels come from, and the reason where there are none."""
 
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import torch
 from bem.engine.native import build, select_kernels
 from bem.errors import KernelsUnavailableError
 
@@ -25,18 +23,24 @@ def compiled(tmp_path: Path) -> Path:
     """A library in a cache; its compiler writes an empty file."""
     (tmp_path / "bin").mkdir()
     compiler = script(tmp_path / "bin", '[ "$1" = --version ] || { shift $(($# - 1)); : > "$1"; }')
-    return build.find_or_compile(tmp_path / "cache", compiler)
+    return build.find_or_compile(tmp_path / "cache", compiler, build.AVX2)
 
 
 def test_a_compiled_library_needs_no_compiler(compiled: Path) -> None:
     """A library compiled from this source is found where there is no compiler."""
-    assert build.find_or_compile(compiled.parent, None) == compiled
+    assert build.find_or_compile(compiled.parent, None, build.AVX2) == compiled
+
+
+def test_a_library_of_another_variant_is_not_taken(compiled: Path) -> None:
+    """A library with instructions that this processor may lack does not count as found."""
+    with pytest.raises(KernelsUnavailableError, match="no library"):
+        build.find_or_compile(compiled.parent, None, build.AVX512)
 
 
 def test_a_missing_compiler_and_library_are_named(tmp_path: Path) -> None:
     """Without either, the reason names the compiler and the folder."""
     with pytest.raises(KernelsUnavailableError, match=rf"no g\+\+ and no library in {tmp_path}"):
-        build.find_or_compile(tmp_path, None)
+        build.find_or_compile(tmp_path, None, build.AVX2)
 
 
 def test_a_failing_compiler_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
@@ -45,28 +49,42 @@ def test_a_failing_compiler_is_quoted_and_leaves_nothing(tmp_path: Path) -> None
     compiler = script(tmp_path / "bin", '[ "$1" = --version ] || { echo no cake >&2; exit 1; }')
 
     with pytest.raises(KernelsUnavailableError, match="no cake"):
-        build.find_or_compile(tmp_path / "cache", compiler)
+        build.find_or_compile(tmp_path / "cache", compiler, build.AVX2)
 
     assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_processor_without_the_instructions_is_refused() -> None:
-    """The reason names what the processor lacks."""
-    capabilities = {**torch.cpu.get_capabilities(), "avx512_vnni": False}
+    """The reason names what the processor lacks of the least that is needed; ARM lacks all."""
+    with pytest.raises(KernelsUnavailableError, match=r"the processor lacks avx2$"):
+        build.select_variant({"fma3": True, "f16c": True})
+    with pytest.raises(KernelsUnavailableError, match="lacks avx2, fma3, f16c"):
+        build.select_variant({"sve": True, "dot": True})
 
-    with pytest.raises(KernelsUnavailableError, match=r"lacks.*avx512_vnni"):
-        build.check_processor(capabilities)
+
+@pytest.mark.parametrize(
+    ("missing", "variant"),
+    [((), build.AVX512), (("avx512_vnni",), build.AVX2), (("avx512_f", "f16c"), None)],
+)
+def test_the_processor_selects_the_variant(
+    missing: tuple[str, ...], variant: build.Variant | None
+) -> None:
+    """The fastest variant of which no instruction set is missing is taken."""
+    every = {name: True for one in build.VARIANTS for name in one.features}
+    capabilities = every | dict.fromkeys(missing, False)
+
+    if variant is None:
+        with pytest.raises(KernelsUnavailableError, match="lacks f16c"):
+            build.select_variant(capabilities)
+    else:
+        assert build.select_variant(capabilities) is variant
 
 
 def test_a_broken_library_is_the_reason_for_torch(
     compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With ``auto`` a library that cannot be loaded selects torch, and ``native`` refuses."""
-
-    def any_processor(capabilities: Mapping[str, object]) -> None:
-        del capabilities
-
-    monkeypatch.setattr(build, "check_processor", any_processor)
+    monkeypatch.setattr(build, "select_variant", lambda _: build.AVX2)
     monkeypatch.setenv("PATH", str(compiled.parent / "empty"))
 
     assert select_kernels("auto", compiled.parent).library is None

@@ -1,7 +1,7 @@
 """The kernels under address and undefined-behaviour sanitizers, in a child process.
 
 The kernels always run over emulated instructions, in which every masked lane is a checked access.
-On a processor with AVX-512 VNNI the real instructions run too.
+Every variant whose instructions the processor has runs too.
 """
 
 import os
@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bem.engine.native.build import COMPILER, FLAGS, SOURCE, run_compiler
+from bem.engine.native.build import COMPILER, SOURCE, VARIANTS, run_compiler
 
-from tests.support.processor import runs_native_kernels
+from tests.support.processor import runs_variant
 from tests.unit.bem.engine.native.kernels import compile_emulated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -23,13 +23,14 @@ SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Sanitized libraries: emulated, and with real instructions where they run."""
+    """Sanitized libraries: emulated, and of each variant that runs here."""
     folder = tmp_path_factory.mktemp("sanitized")
     paths = [folder / "emulated.so"]
     compile_emulated(paths[0], "-O1", *SANITIZE)
-    if runs_native_kernels():
-        paths.append(folder / "real.so")
-        run_compiler([COMPILER, *FLAGS, *SANITIZE, str(SOURCE), "-o", str(paths[1])])
+    for variant in filter(runs_variant, VARIANTS):
+        paths.append(folder / f"{variant.name}.so")
+        flags = (*variant.flags, "-O1", *SANITIZE)
+        run_compiler([COMPILER, *flags, str(SOURCE), "-o", str(paths[-1])])
     return paths
 
 
