@@ -159,8 +159,9 @@ bench: setup ## Measure overhead, memory, start-up and feedback into results/
 	$(PY) -m benchmarks.process
 	$(PY) -m benchmarks.feedback_intake
 
-bench-engine: setup ## Measure the engine against llama.cpp (LLAMA_PYTHON=interpreter), transformers, peft
-	$(PY) -m benchmarks.engine
+bench-engine: setup ## Measure the engine against transformers, peft and peers (PEERS=all, or names)
+	$(if $(PEERS),$(PY) -m benchmarks.engine.peers.install $(PEERS))
+	PEERS="$(PEERS)" $(PY) -m benchmarks.engine
 
 bench-isolation: setup ## Attack the running fleet and measure another client's latency
 	$(PY) -m benchmarks.isolation

@@ -1,1 +1,1 @@
-"""Engine benchmark beside llama.cpp, transformers and peft; one file per measure."""
+"""Engine benchmark beside peers, transformers and peft; one file per measure."""

@@ -5,14 +5,9 @@ import time
 from bem.engine import LLMEngine
 
 from benchmarks.engine.engine_fixture import complete_all, load
-from benchmarks.engine.llama import ABSENT, llama
 from benchmarks.engine.measurement import Measurement, Target, alternating_rates, medians, ratio
 
-TARGETS = {
-    "16 / llama.cpp, one stream": Target(3.5),
-    "16 / llama.cpp, 16 in parallel": Target(1.0),
-    "64 / 16": Target(1.0),
-}
+TARGETS = {"64 / 16": Target(1.0)}
 PROMPT, TOKENS = 16, 48
 
 
@@ -33,18 +28,8 @@ def run(rounds: int) -> Measurement:
 
     sides = {"16": lambda: side(16), "64": lambda: side(64)}
     complete_all(engine, prompts, 2)  # warm-up
-    with llama() as llama_measure:
-        if llama_measure:
-            sides["llama.cpp, one stream"] = lambda: llama_measure(decode=TOKENS)
-            sides["llama.cpp, 16 in parallel"] = lambda: llama_measure(
-                batch=16, prompt=PROMPT, decode=TOKENS
-            )
-        measured = alternating_rates(sides, rounds, warm_up=False)
+    measured = alternating_rates(sides, rounds, warm_up=False)
     engine.close(drain=True)
     result.figures |= {"tokens_per_s": medians(measured), "generated": counts}
     result.ratios["64 / 16"] = ratio(measured["64"], measured["16"])
-    for name in ("llama.cpp, one stream", "llama.cpp, 16 in parallel"):
-        there = name in measured
-        result.ratios[f"16 / {name}"] = ratio(measured["16"], measured[name]) if there else None
-    result.notes = [] if len(measured) > 2 else [ABSENT]
     return result

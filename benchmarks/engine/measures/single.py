@@ -4,7 +4,6 @@ import torch
 from bem.backbone import load_backbone
 
 from benchmarks.engine.engine_fixture import CACHE, DecodeLoop, load
-from benchmarks.engine.llama import ABSENT, llama
 from benchmarks.engine.measurement import (
     Measurement,
     Target,
@@ -14,7 +13,7 @@ from benchmarks.engine.measurement import (
     ratio,
 )
 
-TARGETS = {"decode / llama.cpp": Target(1.0), "prefill 512 / llama.cpp": Target(2.0)}
+TARGETS: dict[str, Target] = {}
 TOKENS, PROMPT, THEIRS = 32, 512, 8
 
 
@@ -34,23 +33,13 @@ def run(rounds: int) -> Measurement:
                 token = past.logits[:, -1:].argmax(-1)
                 past = model(input_ids=token, past_key_values=past.past_key_values, use_cache=True)
 
-    with llama() as llama_measure:
-        decode = {
-            "ours": lambda: per_second(lambda: ours.run(TOKENS), TOKENS),
-            "transformers": lambda: per_second(theirs, THEIRS),
-        }
-        prefill = {"ours": lambda: per_second(lambda: ours.forward(ids, 0), PROMPT)}
-        if llama_measure:
-            decode["llama.cpp"] = lambda: llama_measure(decode=TOKENS)
-            prefill["llama.cpp"] = lambda: llama_measure(prefill=PROMPT)
-        decoded, filled = alternating_rates(decode, rounds), alternating_rates(prefill, rounds)
-    result.figures |= {"decode_tokens_per_s": medians(decoded), "prefill": medians(filled)}
-    there = "llama.cpp" in decoded
-    result.ratios = {
-        "decode / llama.cpp": ratio(decoded["ours"], decoded["llama.cpp"]) if there else None,
-        "prefill 512 / llama.cpp": ratio(filled["ours"], filled["llama.cpp"]) if there else None,
-        "decode / transformers": ratio(decoded["ours"], decoded["transformers"]),
+    decode = {
+        "ours": lambda: per_second(lambda: ours.run(TOKENS), TOKENS),
+        "transformers": lambda: per_second(theirs, THEIRS),
     }
-    result.notes = [] if there else [ABSENT]
+    prefill = {"ours": lambda: per_second(lambda: ours.forward(ids, 0), PROMPT)}
+    decoded, filled = alternating_rates(decode, rounds), alternating_rates(prefill, rounds)
+    result.figures |= {"decode_tokens_per_s": medians(decoded), "prefill": medians(filled)}
+    result.ratios = {"decode / transformers": ratio(decoded["ours"], decoded["transformers"])}
     result.notes.append("transformers' decode includes its prompt of 64 tokens")
     return result

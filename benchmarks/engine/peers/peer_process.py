@@ -1,0 +1,86 @@
+"""A peer in a child process, which stands still while it is not asked."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.engine.peers.catalogue import ROOT, Peer
+
+
+class PeerProcess:
+    """A running peer.
+
+    Args:
+        peer: Installed peer.
+        threads: Threads that it computes with.
+
+    Attributes:
+        peer: The peer.
+    """
+
+    def __init__(self, peer: Peer, threads: int) -> None:
+        self.peer = peer
+        variables = {
+            name: value.format(last=threads - 1)
+            for name, value in peer.environment.variables.items()
+        }
+        self._child = subprocess.Popen(
+            [peer.environment.python, "-m", peer.side, peer.model, str(threads)],
+            cwd=ROOT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"} | variables,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def rate(self, rows: int, prompt: int, new: int) -> float:
+        """Return tokens per second of requests at once: new ones, or of the prompt if it is one."""
+        found = self._ask({"rows": rows, "prompt": prompt, "new": new})
+        generated = rows * new
+        if found["generated"] != generated:
+            raise RuntimeError(f"{self.peer.model}: {found['generated']} of {generated} tokens")
+        counted: float = generated if new > 1 else rows * prompt
+        return counted / float(found["seconds"])
+
+    def nats(self, windows: Sequence[Sequence[int]]) -> float | None:
+        """Return the mean negative log-likelihood per token; None if the peer cannot tell."""
+        found: float | None = self._ask({"windows": windows})["nats"]
+        return found
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert self._child.stdin
+        assert self._child.stdout
+        self._signal(signal.SIGCONT)
+        self._child.stdin.write(json.dumps(command) + "\n")
+        self._child.stdin.flush()
+        line = self._child.stdout.readline()
+        self._signal(signal.SIGSTOP)  # its idle threads may spin
+        if not line:
+            raise RuntimeError(f"{self.peer.environment.name} ended: run its side by hand")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.killpg(self._child.pid, number)
+
+    def close(self) -> None:
+        """End the process and its children."""
+        if self._child.poll() is None:
+            self._signal(signal.SIGKILL)
+        self._child.wait()
+
+
+@contextmanager
+def running(peer: Peer, threads: int) -> Iterator[PeerProcess]:
+    """Run a peer until the end of the block."""
+    process = PeerProcess(peer, threads)
+    try:
+        yield process
+    finally:
+        process.close()

@@ -1,0 +1,38 @@
+"""Loop of a peer's program: one JSON command per input line, one JSON result per output line.
+
+Commands are ``{"rows": R, "prompt": P, "new": N}``: R requests at once, each of P prompt tokens and
+N new ones, answered with ``{"seconds": S, "generated": G}``; and ``{"windows": [[id, ...], ...]}``,
+answered with ``{"nats": mean}`` per predicted token, or null where the peer cannot tell.
+It has no imports beyond the standard library, because every environment runs it.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+Generate = Callable[[list[list[int]], int], int]
+"""Runs prompts of token ids at once, each for a number of new tokens; returns those generated."""
+Score = Callable[[Sequence[Sequence[int]]], float | None]
+"""Returns the mean negative log-likelihood of windows of token ids."""
+
+
+def serve(generate: Generate, score: Score) -> None:
+    """Answer commands until the input ends."""
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not look like a result
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "windows" in command:
+            result: dict[str, float | None] = {"nats": score(command["windows"])}
+        else:
+            prompts = [
+                [500 + row + at for at in range(command["prompt"])]
+                for row in range(command["rows"])
+            ]
+            began = time.perf_counter()
+            generated = generate(prompts, command["new"])
+            result = {"seconds": time.perf_counter() - began, "generated": generated}
+        results.write(json.dumps(result) + "\n")
+        results.flush()
