@@ -5,6 +5,7 @@ import hashlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +21,7 @@ from bem.policy.actions import DEFAULT_ACTIONS
 from bem.policy.artifact import save_policy
 from bem.policy.plan_tree import PlanTree
 from bem.policy.policy_training import PolicyTraining
+from bem.training.activation_cache import EncodedExample
 from bem.training.strategy import ComputeDtype, Strategy, retain_freed_memory
 from bem.training.trainer import AdapterTrainer, TrainingConfig
 
@@ -55,7 +57,11 @@ CHECKPOINT_STEPS = 25
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Train the adapters of some tasks, one after another, and write their artifacts."""
+    """Train the adapters of some tasks, one after another, and write their artifacts.
+
+    The examples of all tasks are encoded together, so that a prefix which several tasks share
+    passes the lower layers once.
+    """
     retain_freed_memory()
     records = _records("train", arguments.items)
     backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
@@ -70,25 +76,26 @@ def train(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         feature_layer=min(8, count // 2 - 1),
     )
-    for task in arguments.task:
-        _train_task(backbone, records, task, config, arguments)
-
-
-def _train_task(
-    backbone: Backbone,
-    records: list[Record],
-    task: str,
-    config: TrainingConfig,
-    arguments: argparse.Namespace,
-) -> None:
-    examples = encode_examples(
+    encoded = encode_examples(
         backbone,
-        step_examples(records, task),
+        [one for task in arguments.task for one in step_examples(records, task)],
         first_layer=min(config.layers),
         feature_layer=config.feature_layer,
         folder=arguments.cache / "router-states",
         compute_dtype=arguments.compute_dtype,
     )
+    for place, task in enumerate(arguments.task):
+        examples = encoded[place * len(records) : (place + 1) * len(records)]
+        _train_task(backbone, task, examples, config, arguments)
+
+
+def _train_task(
+    backbone: Backbone,
+    task: str,
+    examples: Sequence[EncodedExample],
+    config: TrainingConfig,
+    arguments: argparse.Namespace,
+) -> None:
     trainer = AdapterTrainer(
         backbone,
         config,
@@ -107,7 +114,7 @@ def _train_task(
         scale=config.scale,
         feature_layer=config.feature_layer,
         command=_command(),
-        data_digest=_digest(records),
+        data_digest=_digest(_records("train", arguments.items)),
         seed=config.seed,
         metrics={"items": len(examples), "loss_tokens_per_epoch": loss_tokens(examples)},
     )
