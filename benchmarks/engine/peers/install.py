@@ -66,11 +66,16 @@ def _make_model(peer: Peer) -> None:
         if not source.exists():
             _save_transformers_form(source)
         optimum = OPENVINO.python.with_name("optimum-cli")
+        scratch = peer.model.with_suffix(".partial")
+        # Its groups of 128 do not divide the model's 576 inputs.
+        groups = ("--group-size", "64") if peer.weights == "int4" else ()
         _run(
             *(str(optimum), "export", "openvino", "--model", str(source)),
             *("--task", "text-generation-with-past", "--weight-format", peer.weights),
-            str(peer.model),
+            *groups,
+            str(scratch),
         )
+        scratch.replace(peer.model)
 
 
 def _save_transformers_form(folder: Path) -> None:
