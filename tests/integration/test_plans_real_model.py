@@ -77,3 +77,16 @@ async def test_plans_answer_what_the_base_model_cannot(
 
     assert planned - alone >= QUESTIONS // 3
     assert shared
+
+
+async def test_the_tutorial_shows_what_is_answered(channel: aio.Channel) -> None:
+    """Question, answer and plan of the page are those of the served adapters."""
+    page = (ROOT / "docs/router.md").read_text()
+    question = page.split("question.txt <<'END'\n", 1)[1].split("\nEND\n", 1)[0]
+
+    response = await answer(channel, "router", question)
+
+    plan = " > ".join(
+        f"{one.adapter}/{one.scope}/{one.span}/{one.rank_budget}" for one in response.plan.steps
+    )
+    assert f"```\n{response.text}\n{plan}; source=fixed\n" in page
