@@ -144,7 +144,7 @@ def test_adapter_answers_from_a_passage_in_json(client: openai.OpenAI) -> None:
     )
     reply = json.loads(answer.choices[0].message.content or "")
 
-    assert listed == {BASE, "passage-qa", "router"}
+    assert listed == {BASE, "passage-qa", "router", "retrieve", "reason", "formalize", "general"}
     assert client.models.retrieve("passage-qa").id == "passage-qa"
     assert list(reply) == ["answer"]
     assert "Atlantic" in reply["answer"]

@@ -47,7 +47,8 @@ def run(rounds: int) -> Measurement:
         return result
     threads = torch.get_num_threads()
     backbone = load()
-    result.figures["weights"] = backbone.weight_format
+    kernels = backbone.kernels.path.name if backbone.kernels else "torch"
+    result.figures |= {"weights": backbone.weight_format, "kernels": kernels}
     with ExitStack() as stack:
         processes = {
             name: stack.enter_context(running(peer, threads)) for name, peer in peers.items()
