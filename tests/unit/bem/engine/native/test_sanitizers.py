@@ -1,7 +1,7 @@
 """The kernels under address and undefined-behaviour sanitizers, in a child process.
 
 The kernels always run over emulated instructions, in which every masked lane is a checked access.
-Every variant whose instructions the processor has runs too.
+The fastest variant whose instructions the processor has runs too.
 """
 
 import os
@@ -23,11 +23,11 @@ SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Sanitized libraries: emulated, and of each variant that runs here."""
+    """Sanitized libraries: emulated, and of the variant that engines here use."""
     folder = tmp_path_factory.mktemp("sanitized")
     paths = [folder / "emulated.so"]
     compile_emulated(paths[0], "-O1", *SANITIZE)
-    for variant in filter(runs_variant, VARIANTS):
+    for variant in list(filter(runs_variant, VARIANTS))[:1]:
         paths.append(folder / f"{variant.name}.so")
         flags = (*variant.flags, "-O1", *SANITIZE)
         run_compiler([COMPILER, *flags, str(SOURCE), "-o", str(paths[-1])])
