@@ -28,16 +28,20 @@ class PeerProcess:
             name: value.format(last=threads - 1)
             for name, value in peer.environment.variables.items()
         }
+        results, written = os.pipe()
+        self._results = os.fdopen(results)
         self._child = subprocess.Popen(
-            [peer.environment.python, "-m", peer.side, peer.model, str(threads)],
+            [peer.environment.python, "-m", peer.side, peer.model, str(threads), str(written)],
             cwd=ROOT,
             env=os.environ | {"HF_HUB_OFFLINE": "1"} | variables,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
+            pass_fds=[written],
         )
+        os.close(written)  # the pipe ends with the child
 
     def rate(self, rows: int, prompt: int, new: int) -> float:
         """Return tokens per second of requests at once: new ones, or of the prompt if it is one."""
@@ -55,11 +59,10 @@ class PeerProcess:
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._child.stdin
-        assert self._child.stdout
         self._signal(signal.SIGCONT)
         self._child.stdin.write(json.dumps(command) + "\n")
         self._child.stdin.flush()
-        line = self._child.stdout.readline()
+        line = self._results.readline()
         self._signal(signal.SIGSTOP)  # its idle threads may spin
         if not line:
             raise RuntimeError(f"{self.peer.environment.name} ended: run its side by hand")
@@ -74,13 +77,15 @@ class PeerProcess:
         if self._child.poll() is None:
             self._signal(signal.SIGKILL)
         self._child.wait()
+        self._results.close()
 
 
 @contextmanager
 def running(peer: Peer, threads: int) -> Iterator[PeerProcess]:
-    """Run a peer until the end of the block."""
+    """Run a peer until the end of the block; it has loaded its model and stands still."""
     process = PeerProcess(peer, threads)
     try:
+        process.rate(1, 2, 2)
         yield process
     finally:
         process.close()

@@ -1,4 +1,4 @@
-"""Loop of a peer's program: one JSON command per input line, one JSON result per output line.
+"""Loop of a peer's program: one JSON command per input line, one JSON result per line of a pipe.
 
 Commands are ``{"rows": R, "prompt": P, "new": N}``: R requests at once, each of P prompt tokens and
 N new ones, answered with ``{"seconds": S, "generated": G}``; and ``{"windows": [[id, ...], ...]}``,
@@ -19,9 +19,11 @@ Score = Callable[[Sequence[Sequence[int]]], float | None]
 
 
 def serve(generate: Generate, score: Score) -> None:
-    """Answer commands until the input ends."""
-    results = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not look like a result
+    """Answer commands until the input ends, on the file descriptor that is the last argument.
+
+    What the peer's libraries print to standard output does not look like a result.
+    """
+    results = os.fdopen(int(sys.argv[-1]), "w")
     for line in sys.stdin:
         command = json.loads(line)
         if "windows" in command:
