@@ -24,7 +24,7 @@ def main() -> None:
         request = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True}
         answer = server.handle_completions({**request, "cache_prompt": False})
         answer = json.loads(answer) if isinstance(answer, str) else answer
-        return int(answer["tokens_predicted"])
+        return int(answer["usage"]["completion_tokens"])
 
     def generate(prompts: list[list[int]], tokens: int) -> int:
         with ThreadPoolExecutor(len(prompts)) as requests:
