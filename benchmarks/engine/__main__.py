@@ -45,6 +45,14 @@ def run_in_process(name: str, rounds: int, threads: int) -> dict[str, Any]:
     return result | {"threads": threads or torch.get_num_threads(), "load": load_average}
 
 
+def stored_parts(path: Path) -> dict[str, Any]:
+    """Return the parts of an earlier report whose measures still exist."""
+    if not path.exists():
+        return {}
+    stored: dict[str, Any] = json.loads(path.read_text())["measures"]
+    return {name: part for name, part in stored.items() if name in measure_names()}
+
+
 def main() -> None:
     """Run the measures and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,7 +67,7 @@ def main() -> None:
         print(json.dumps(asdict(measure_module(arguments.one).run(arguments.rounds))))
         return
     path = OUT / "bench_engine.json"
-    parts: dict[str, Any] = json.loads(path.read_text())["measures"] if path.exists() else {}
+    parts = stored_parts(path)
     for name in arguments.only:
         print(f"{name} ...", flush=True)
         parts[name] = run_in_process(name, arguments.rounds, arguments.threads)
