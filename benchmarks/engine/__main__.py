@@ -50,7 +50,7 @@ def stored_parts(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     stored: dict[str, Any] = json.loads(path.read_text())["measures"]
-    return {name: part for name, part in stored.items() if name in measure_names()}
+    return {name: stored[name] for name in measure_names() if name in stored}
 
 
 def main() -> None:

@@ -16,5 +16,4 @@ def runs_native_kernels() -> bool:
 
 def runs_variant(variant: Variant) -> bool:
     """Return whether the processor has the instructions of a variant of the kernels."""
-    capabilities = torch.cpu.get_capabilities()
-    return all(capabilities.get(name) for name in variant.features)
+    return not variant.missing(torch.cpu.get_capabilities())

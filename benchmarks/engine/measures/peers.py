@@ -19,6 +19,7 @@ from benchmarks.engine.measurement import Measurement, Rates, Target, alternatin
 from benchmarks.engine.measures.perplexity import WINDOW, nats_per_token
 from benchmarks.engine.peers.catalogue import LLAMA_CPP, chosen
 from benchmarks.engine.peers.peer_process import PeerProcess, running
+from benchmarks.engine.peers.sides.commands import prompts_of
 from benchmarks.engine.timed_engine import TimedEngine
 
 CELLS = {
@@ -89,8 +90,7 @@ def _sides(
     rows, prompt, new = CELLS[cell]
 
     def ours() -> float:
-        prompts = [[500 + row + at for at in range(prompt)] for row in range(rows)]
-        asked = [engine.submit(ids, new) for ids in prompts]
+        asked = [engine.submit(ids, new) for ids in prompts_of(rows, prompt)]
         ended = max(one.wait().token_times[-1] for one in asked)
         return rows * (new if new > 1 else prompt) / (ended - asked[0].submitted_at)
 

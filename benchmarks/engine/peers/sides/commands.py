@@ -18,6 +18,11 @@ Score = Callable[[Sequence[Sequence[int]]], float | None]
 """Returns the mean negative log-likelihood of windows of token ids."""
 
 
+def prompts_of(rows: int, tokens: int) -> list[list[int]]:
+    """Return the prompts ``[rows][tokens]`` that all sides get."""
+    return [[500 + row + at for at in range(tokens)] for row in range(rows)]
+
+
 def serve(generate: Generate, score: Score) -> None:
     """Answer commands until the input ends, on the file descriptor that is the last argument.
 
@@ -29,10 +34,7 @@ def serve(generate: Generate, score: Score) -> None:
         if "windows" in command:
             result: dict[str, float | None] = {"nats": score(command["windows"])}
         else:
-            prompts = [
-                [500 + row + at for at in range(command["prompt"])]
-                for row in range(command["rows"])
-            ]
+            prompts = prompts_of(command["rows"], command["prompt"])
             began = time.perf_counter()
             generated = generate(prompts, command["new"])
             result = {"seconds": time.perf_counter() - began, "generated": generated}

@@ -50,6 +50,10 @@ class Variant:
     features: tuple[str, ...]
     targets: tuple[str, ...]
 
+    def missing(self, capabilities: Mapping[str, object]) -> list[str]:
+        """Return the instruction sets that a processor with these capabilities lacks."""
+        return [name for name in self.features if not capabilities.get(name)]
+
     @property
     def header(self) -> str:
         """Compiler option that selects its vectors."""
@@ -135,7 +139,7 @@ def select_variant(capabilities: Mapping[str, object]) -> Variant:
         KernelsUnavailableError: Names the instruction sets that the least variant misses.
     """
     for variant in VARIANTS:
-        missing = [name for name in variant.features if not capabilities.get(name)]
+        missing = variant.missing(capabilities)
         if not missing:
             return variant
     raise KernelsUnavailableError(f"the processor lacks {', '.join(missing)}")
