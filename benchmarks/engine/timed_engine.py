@@ -20,6 +20,7 @@ from bem.controller import Controller
 from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
 
 from benchmarks.engine.engine_fixture import load
+from benchmarks.engine.peers.sides.commands import prompts_of
 
 LAYERS, FEATURE_LAYER, RANK = range(15, 30), 8, 8
 # Distinct tensor files; further adapters link to them under their own cards, to save disk space.
@@ -83,6 +84,27 @@ class TimedEngine:
         request = GenerationRequest(tuple(ids), self._endless, max_tokens=tokens, **fields)
         self.engine.submit(request, on_output)
         return timed
+
+
+def rate_of_requests(
+    engine: TimedEngine, rows: int, prompt: int, new: int, adapters: Sequence[str] = ()
+) -> float:
+    """Return tokens per second of requests at once: new ones, or of the prompt if it is one.
+
+    Args:
+        engine: Running engine.
+        rows: Requests.
+        prompt: Prompt tokens of each, the same as peers get.
+        new: New tokens of each.
+        adapters: Adapter of each request; without any, the base model answers.
+    """
+    fields = [{"adapter": name} for name in adapters] or [{}] * rows
+    asked = [
+        engine.submit(ids, new, **one)
+        for ids, one in zip(prompts_of(rows, prompt), fields, strict=True)
+    ]
+    ended = max(one.wait().token_times[-1] for one in asked)
+    return rows * (new if new > 1 else prompt) / (ended - asked[0].submitted_at)
 
 
 def random_ids(count: int, seed: int) -> list[int]:

@@ -19,8 +19,7 @@ from benchmarks.engine.measurement import Measurement, Rates, Target, alternatin
 from benchmarks.engine.measures.perplexity import WINDOW, nats_per_token
 from benchmarks.engine.peers.catalogue import LLAMA_CPP, chosen
 from benchmarks.engine.peers.peer_process import PeerProcess, running
-from benchmarks.engine.peers.sides.commands import prompts_of
-from benchmarks.engine.timed_engine import TimedEngine
+from benchmarks.engine.timed_engine import TimedEngine, rate_of_requests
 
 CELLS = {
     "1 request": (1, 16, 48),
@@ -89,12 +88,9 @@ def _sides(
     """Return what is compared in a cell, by name."""
     rows, prompt, new = CELLS[cell]
 
-    def ours() -> float:
-        asked = [engine.submit(ids, new) for ids in prompts_of(rows, prompt)]
-        ended = max(one.wait().token_times[-1] for one in asked)
-        return rows * (new if new > 1 else prompt) / (ended - asked[0].submitted_at)
-
-    sides: dict[str, Callable[[], float]] = {OURS: ours}
+    sides: dict[str, Callable[[], float]] = {
+        OURS: lambda: rate_of_requests(engine, rows, prompt, new)
+    }
     for name, process in processes.items():
         sides[name] = lambda process=process: process.rate(rows, prompt, new)  # type: ignore[misc]
     return sides

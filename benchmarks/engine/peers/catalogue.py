@@ -1,7 +1,7 @@
 """Peers by name: what runs them, and how their environments and models are made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +30,10 @@ class Environment:
         return FOLDER / self.name / "bin/python"
 
 
-LLAMA_CPP = Environment("llama.cpp", ("xllamacpp==2026.10.11549",))
+LLAMA_CPP = Environment("llama.cpp", ("pip==26.1",))
+LLAMA_CPP_SOURCE = "xllamacpp==2026.10.11549"
+"""Source distribution that contains llama.cpp. Its wheel is built without AVX-512, so that its
+products are several times slower than those of a build for the machine."""
 OPENVINO = Environment(
     "openvino",
     (
@@ -61,11 +64,13 @@ class Peer:
         environment: Environment that it runs in.
         side: Module that answers its commands.
         weights: Weight format, as the peer names it.
+        adapters: LoRAs of rank 8 that requests at once may name; 0: none.
     """
 
     environment: Environment
     side: str
     weights: str
+    adapters: int = 0
 
     @property
     def model(self) -> Path:
@@ -85,6 +90,8 @@ PEERS = {
     for weights in formats
 }
 """All peers, by the name that ``PEERS`` takes."""
+WITH_ADAPTERS = replace(PEERS["vllm-bfloat16"], adapters=16)
+"""The peer that batches requests with different LoRAs; its base model alone is slower then."""
 
 
 def chosen(names: str) -> dict[str, Peer]:

@@ -6,9 +6,11 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from benchmarks.engine.peers.catalogue import ROOT, Peer
+from benchmarks.engine.peers.sides.commands import Arrival
 
 
 class PeerProcess:
@@ -24,33 +26,60 @@ class PeerProcess:
 
     def __init__(self, peer: Peer, threads: int) -> None:
         self.peer = peer
+        results, written = os.pipe()
+        self._results = os.fdopen(results)
+        self._log = peer.model.with_suffix(".log")
+        with self._log.open("w") as log:
+            self._child = self._start(threads, written, log)
+        os.close(written)  # the pipe ends with the child
+
+    def _start(self, threads: int, written: int, log: IO[str]) -> "subprocess.Popen[str]":
+        """Start the program, which writes its results to a pipe."""
+        peer = self.peer
         variables = {
             name: value.format(last=threads - 1)
             for name, value in peer.environment.variables.items()
         }
-        results, written = os.pipe()
-        self._results = os.fdopen(results)
-        self._child = subprocess.Popen(
-            [peer.environment.python, "-m", peer.side, peer.model, str(threads), str(written)],
+        return subprocess.Popen(
+            [
+                *(peer.environment.python, "-m", peer.side),
+                *(str(peer.model), str(threads), str(peer.adapters), str(written)),
+            ],
             cwd=ROOT,
             env=os.environ | {"HF_HUB_OFFLINE": "1"} | variables,
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
             text=True,
             start_new_session=True,
             pass_fds=[written],
         )
-        os.close(written)  # the pipe ends with the child
 
-    def rate(self, rows: int, prompt: int, new: int) -> float:
-        """Return tokens per second of requests at once: new ones, or of the prompt if it is one."""
-        found = self._ask({"rows": rows, "prompt": prompt, "new": new})
+    def rate(self, rows: int, prompt: int, new: int, adapters: Sequence[Path] = ()) -> float:
+        """Return tokens per second of requests at once: new ones, or of the prompt if it is one.
+
+        Args:
+            rows: Requests.
+            prompt: Prompt tokens of each.
+            new: New tokens of each.
+            adapters: PEFT folder of each request's LoRA; without any, the base model answers.
+        """
+        found = self._ask(
+            {"rows": rows, "prompt": prompt, "new": new, "adapters": list(map(str, adapters))}
+        )
         generated = rows * new
         if found["generated"] != generated:
             raise RuntimeError(f"{self.peer.model}: {found['generated']} of {generated} tokens")
         counted: float = generated if new > 1 else rows * prompt
         return counted / float(found["seconds"])
+
+    def trace(self, arrivals: Sequence[Arrival]) -> list[list[float]]:
+        """Run requests as they arrive and return when each new token was there, in seconds."""
+        times: list[list[float]] = self._ask({"arrivals": arrivals})["times"]
+        for (_, _, new), found in zip(arrivals, times, strict=True):
+            if len(found) != new:
+                raise RuntimeError(f"{self.peer.model}: {len(found)} of {new} tokens")
+        return times
 
     def nats(self, windows: Sequence[Sequence[int]]) -> float | None:
         """Return the mean negative log-likelihood per token; None if the peer cannot tell."""
@@ -65,7 +94,7 @@ class PeerProcess:
         line = self._results.readline()
         self._signal(signal.SIGSTOP)  # its idle threads may spin
         if not line:
-            raise RuntimeError(f"{self.peer.environment.name} ended: run its side by hand")
+            raise RuntimeError(f"{self.peer.environment.name} ended: {self._log} has its output")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -1,19 +1,25 @@
 """Tests of the peers' catalogue, of their command loop, and of requantised files."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import textwrap
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import gguf
 import numpy as np
 import pytest
 
+from benchmarks.engine.measures import mixed_traffic, peer_adapters
 from benchmarks.engine.measures import peers as measure
 from benchmarks.engine.peers.catalogue import PEERS, ROOT, chosen
 from benchmarks.engine.peers.gguf_files import requantise
+from benchmarks.engine.peers.sides.commands import by_steps, by_threads, prompt_of
 
 
 def test_names_choose_peers() -> None:
@@ -36,13 +42,17 @@ def test_commands_are_answered_beside_what_a_library_prints() -> None:
     program = textwrap.dedent("""
         from benchmarks.engine.peers.sides.commands import serve
 
-        def generate(prompts, new):
+        def generate(prompts, new, adapters):
             print("banner of a library")
-            return sum(len(prompt) == 3 for prompt in prompts) * new
+            return sum(len(prompt) == 3 for prompt in prompts) * new + len(adapters)
 
-        serve(generate, lambda windows: sum(map(sum, windows)) / 2)
+        def trace(arrivals):
+            return [[at + new] * new for at, _, new in arrivals]
+
+        serve(generate, lambda windows: sum(map(sum, windows)) / 2, trace)
         """)
-    commands = [{"rows": 4, "prompt": 3, "new": 5}, {"windows": [[1, 2], [3]]}]
+    asked = {"rows": 4, "prompt": 3, "new": 5, "adapters": ["one"]}
+    commands = [asked, {"windows": [[1, 2], [3]]}, {"arrivals": [[0.5, 3, 2]]}]
     read, written = os.pipe()
     done = subprocess.run(
         [sys.executable, "-c", program, str(written)],
@@ -55,11 +65,12 @@ def test_commands_are_answered_beside_what_a_library_prints() -> None:
     )
     os.close(written)
     with os.fdopen(read) as results:
-        generated, scored = map(json.loads, results)
+        generated, scored, traced = map(json.loads, results)
 
-    assert generated["generated"] == 20
+    assert generated["generated"] == 21
     assert generated["seconds"] > 0
     assert scored == {"nats": 3.0}
+    assert traced == {"times": [[2.5, 2.5]]}
     assert "banner" in done.stdout
 
 
@@ -102,11 +113,70 @@ def test_a_ratio_is_to_the_best_peer() -> None:
     assert measure._to_best(rates) == 2.0
 
 
-def test_nothing_is_measured_without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_arrive_at_their_times_on_a_stepped_engine() -> None:
+    """A request is added when its time has come, and steps run only while there are requests."""
+    open_requests: dict[int, int] = {}
+    steps = []
+
+    def add(row: int, prompt: list[int], tokens: int) -> None:
+        assert prompt == prompt_of(row, 3)
+        open_requests[row] = tokens
+
+    def step() -> Iterator[tuple[int, int, bool]]:
+        assert open_requests
+        steps.append(sorted(open_requests))
+        for row in list(open_requests):
+            open_requests[row] -= 1
+            yield row, 1, not open_requests[row]
+            if not open_requests[row]:
+                del open_requests[row]
+
+    first, second = by_steps([(0.0, 3, 2), (0.05, 3, 1)], add, step)
+
+    assert steps == [[0], [0], [1]]
+    assert len(first) == 2
+    assert first[-1] < 0.05 <= second[0]
+
+
+def test_requests_arrive_at_their_times_in_threads() -> None:
+    """Each request runs in a thread from its time on, and times count from the start."""
+
+    def token_times(prompt: list[int], tokens: int) -> list[float]:
+        assert len(prompt) == 3
+        return [time.perf_counter()] * tokens
+
+    first, second = by_threads([(0.0, 3, 2), (0.05, 3, 1)], token_times)
+
+    assert first[0] == first[1] < 0.05 <= second[0]
+
+
+def test_lengths_and_arrivals_come_from_seeds() -> None:
+    """Requests are the same at each rate, faster at a higher one, and fit the context."""
+    slow, fast = mixed_traffic.arrivals(1.0), mixed_traffic.arrivals(2.0)
+
+    assert [one[1:] for one in slow] == [one[1:] for one in fast]
+    assert [at / 2 for at, _, _ in slow] == pytest.approx([at for at, _, _ in fast])
+    assert all(prompt + new <= mixed_traffic.CONTEXT for _, prompt, new in slow)
+    assert {at for at, _, _ in mixed_traffic.arrivals(math.inf)} == {0.0}
+
+
+def test_tails_are_those_of_first_tokens_and_of_gaps() -> None:
+    """A first token counts from the request's arrival; gaps of all requests count alike."""
+    times = [[0.5, 0.6, 0.9], [1.25, 1.5]]
+
+    found = mixed_traffic.tail_latencies([(0.0, 8, 3), (1.0, 8, 2)], times)
+
+    assert found == pytest.approx([0.5, 0.3])
+
+
+@pytest.mark.parametrize("one", [measure, mixed_traffic, peer_adapters])
+def test_nothing_is_measured_without_peers(
+    one: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The report says so, and gives no ratio."""
     monkeypatch.delenv("PEERS", raising=False)
 
-    result = measure.run(1)
+    result = one.run(1)
 
     assert set(result.ratios.values()) == {None}
-    assert "PEERS is empty" in result.notes[0]
+    assert result.notes[0].startswith("not measured: PEERS")

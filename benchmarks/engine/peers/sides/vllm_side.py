@@ -1,29 +1,39 @@
-"""vLLM on a CPU: arguments ``MODEL THREADS``; its threads are set by the environment."""
+"""vLLM on a CPU: arguments ``MODEL THREADS ADAPTERS``; the environment sets its threads."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
 
-from benchmarks.engine.peers.sides.commands import serve
+from benchmarks.engine.peers.sides.commands import Arrival, by_steps, serve
 
 
 def main() -> None:
     """Load the model and answer commands."""
+    slots = int(sys.argv[3])
+    lora = {"enable_lora": True, "max_loras": slots, "max_lora_rank": 8} if slots else {}
     llm = LLM(
         model=sys.argv[1],
         dtype="bfloat16",
         max_model_len=2304,
         max_num_seqs=256,
         enable_prefix_caching=False,
+        **lora,
     )
+    numbers: dict[str, int] = {}
 
-    def generate(prompts: list[list[int]], tokens: int) -> int:
-        sampling = SamplingParams(
-            temperature=0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True
-        )
+    def request(folder: str) -> LoRARequest:
+        number = numbers.setdefault(folder, len(numbers) + 1)
+        return LoRARequest(folder, number, folder)
+
+    def greedy(tokens: int) -> SamplingParams:
+        return SamplingParams(temperature=0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True)
+
+    def generate(prompts: list[list[int]], tokens: int, adapters: list[str]) -> int:
         inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
-        done = llm.generate(inputs, sampling, use_tqdm=False)
+        loras = [request(folder) for folder in adapters] or None
+        done = llm.generate(inputs, greedy(tokens), use_tqdm=False, lora_request=loras)
         return sum(len(one.outputs[0].token_ids) for one in done)
 
     def score(windows: Sequence[Sequence[int]]) -> float:
@@ -39,7 +49,22 @@ def main() -> None:
         ]
         return sum(nats) / len(nats)
 
-    serve(generate, score)
+    def trace(arrivals: list[Arrival]) -> list[list[float]]:
+        counts = [0] * len(arrivals)
+
+        def add(row: int, prompt: list[int], tokens: int) -> None:
+            inputs = {"prompt_token_ids": prompt}
+            llm.llm_engine.add_request(str(row), inputs, greedy(tokens))
+
+        def step() -> Iterator[tuple[int, int, bool]]:
+            for one in llm.llm_engine.step():
+                row, total = int(one.request_id.split("-")[0]), len(one.outputs[0].token_ids)
+                yield row, total - counts[row], one.finished
+                counts[row] = total
+
+        return by_steps(arrivals, add, step)
+
+    serve(generate, score, trace)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from bem_fleet.recipes.router.adapter_mixtures import (
 from bem_fleet.recipes.router.plan_outcomes import (
     UNSCOPED_ACTIONS,
     compute_outcomes,
+    join_outcomes,
     read_outcomes,
     save_outcomes,
 )
@@ -123,8 +124,9 @@ def _train_task(
 
 
 def outcomes(arguments: argparse.Namespace) -> None:
-    """Run all plans on the items of a split and write the outcomes."""
-    records = _records(arguments.split, arguments.items)
+    """Run all plans on the items of a split, or on one shard of them, and write the outcomes."""
+    shard, shards = arguments.shard
+    records = _records(arguments.split, arguments.items)[shard::shards]
     backbone, _ = select_format(
         load_backbone(cache=arguments.cache / "models"),
         arguments.weights,
@@ -153,8 +155,8 @@ def policy(arguments: argparse.Namespace) -> None:
     backbone = load_backbone(cache=arguments.cache / "models")
     artifact = make_policy(
         backbone,
-        read_outcomes(arguments.train),
-        read_outcomes(arguments.dev),
+        join_outcomes([read_outcomes(path) for path in arguments.train]),
+        join_outcomes([read_outcomes(path) for path in arguments.dev]),
         PolicyTraining(
             clone_steps=arguments.clone_steps, updates=arguments.updates, seed=arguments.seed
         ),
@@ -235,13 +237,8 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.set_defaults(run=train)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the arguments and run the command."""
-    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".cache"))
-    parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
-    commands = parser.add_subparsers(dest="command", required=True)
-    _add_train(commands)
+def _add_outcomes(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command that runs all plans."""
     command = commands.add_parser("outcomes", help="run all plans on the items of a split")
     command.add_argument("--split", choices=["train", "dev"], required=True)
     command.add_argument("--adapters", type=Path, required=True, help="folder of the adapters")
@@ -255,11 +252,38 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument(
         "--unscoped", action="store_true", help="also last steps that see the passages"
     )
+    command.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        help="K/N: only each N-th item from the K-th on, from 0; processes of one thread each do "
+        "more together than one of all threads",
+    )
     command.set_defaults(run=outcomes)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Return the number of a shard and the count of shards."""
+    shard, shards = map(int, text.split("/"))
+    if not 0 <= shard < shards:
+        raise ValueError(text)
+    return shard, shards
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments and run the command."""
+    parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".cache"))
+    parser.add_argument("--items", type=int, default=0, help="number of items; 0: all")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_train(commands)
+    _add_outcomes(commands)
     _add_xlora(commands)
     command = commands.add_parser("policy", help="train the policy on outcomes")
-    command.add_argument("--train", type=Path, required=True, help="outcomes of train")
-    command.add_argument("--dev", type=Path, required=True, help="outcomes of dev")
+    for split in ("train", "dev"):
+        command.add_argument(
+            f"--{split}", type=Path, nargs="+", required=True, help=f"outcomes of {split}"
+        )
     command.add_argument("--out", type=Path, required=True, help="folder of the policy")
     command.add_argument("--clone-steps", type=int, default=300)
     command.add_argument("--updates", type=int, default=100)

@@ -8,7 +8,8 @@ read it.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,35 @@ def read_outcomes(path: Path) -> PlanOutcomes:
         return PlanOutcomes(**(values | load_file(_tensors(path))))
     except (OSError, ValueError, TypeError) as err:
         raise DataFormatError(f"{path.name}: no outcomes: {err}; compute them again") from err
+
+
+def join_outcomes(parts: Sequence[PlanOutcomes]) -> PlanOutcomes:
+    """Return the outcomes of all items of some parts, in their order.
+
+    Args:
+        parts: At least one, of the same plans and of different items.
+
+    Raises:
+        DataFormatError: The parts have other plans, or an item twice.
+    """
+    first = parts[0]
+    if any((one.actions, one.horizon) != (first.actions, first.horizon) for one in parts):
+        raise DataFormatError("outcomes: the parts have other plans; compute them again")
+    items = [item for one in parts for item in one.items]
+    if len(set(items)) < len(items):
+        raise DataFormatError("outcomes: an item is in two parts; give each shard once")
+    joined = {
+        field.name: [getattr(one, field.name) for one in parts]
+        for field in fields(PlanOutcomes)
+        if field.name not in {"actions", "horizon"}
+    }
+    return replace(
+        first,
+        **{
+            name: torch.cat(found) if isinstance(found[0], Tensor) else tuple(chain(*found))
+            for name, found in joined.items()
+        },
+    )
 
 
 def _run_all(

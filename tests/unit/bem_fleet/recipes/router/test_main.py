@@ -44,10 +44,11 @@ def test_adapters_outcomes_and_policy_are_made(
     for task in PLAN_TASKS:
         trained = ["train", "--task", task, "--out", str(adapters), "--epochs", "1", "--rank", "2"]
         command.main([*shared, *trained, "--sites", "o_proj"])
-    for split in ("train", "dev"):
-        run = ["outcomes", "--split", split, "--adapters", str(adapters)]
-        command.main([*shared, *run, "--out", str(tmp_path / split), "--unscoped"])
-    tables = ["--train", str(tmp_path / "train"), "--dev", str(tmp_path / "dev")]
+    for split, shard in (("train", "0/2"), ("train", "1/2"), ("dev", "0/1")):
+        run = ["outcomes", "--split", split, "--adapters", str(adapters), "--shard", shard]
+        command.main([*shared, *run, "--out", str(tmp_path / f"{split}-{shard[0]}"), "--unscoped"])
+    tables = ["--train", str(tmp_path / "train-0"), str(tmp_path / "train-1")]
+    tables += ["--dev", str(tmp_path / "dev-0")]
     fit = ["--out", str(tmp_path / "policy"), "--clone-steps", "2", "--updates", "1"]
     command.main([*shared, "policy", *tables, *fit])
 
@@ -59,6 +60,8 @@ def test_adapters_outcomes_and_policy_are_made(
     assert policy.card.metrics["items"] == 3
     assert len(policy.card.kl) == 1
     assert {str(action) for action in UNSCOPED_ACTIONS} <= set(policy.card.actions)
+    with pytest.raises(SystemExit):
+        command.main([*shared, *run, "--out", str(tmp_path / "none"), "--shard", "2/2"])
 
 
 @pytest.mark.slow

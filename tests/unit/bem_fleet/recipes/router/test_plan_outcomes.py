@@ -1,7 +1,7 @@
 """Tests of outcome computation, on the tiny base model."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from bem_fleet.recipes.router.plan_outcomes import (
     REPLY_TOKENS,
     PlanOutcomes,
     compute_outcomes,
+    join_outcomes,
     read_outcomes,
     save_outcomes,
 )
@@ -110,3 +111,28 @@ def test_outcomes_are_read_back(outcomes: PlanOutcomes, tmp_path: Path) -> None:
     assert torch.equal(found.states, outcomes.states)
     with pytest.raises(DataFormatError, match="no outcomes"):
         read_outcomes(tmp_path / "missing")
+
+
+def test_shards_are_joined_to_the_whole(outcomes: PlanOutcomes) -> None:
+    """Items follow in the order of the parts with their own rows."""
+
+    def shard(place: int) -> PlanOutcomes:
+        """Return the outcomes of one item."""
+        rows = {
+            field.name: getattr(outcomes, field.name)[place : place + 1]
+            for field in fields(outcomes)
+            if field.name not in {"actions", "horizon"}
+        }
+        return replace(outcomes, **rows)
+
+    found = join_outcomes([shard(1), shard(0)])
+
+    assert found.items == outcomes.items[::-1]
+    assert found.clusters == outcomes.clusters[::-1]
+    assert torch.equal(found.exact, outcomes.exact.flip(0))
+    assert torch.equal(found.states, outcomes.states.flip(0))
+    assert join_outcomes([shard(0), shard(1)]).digest == outcomes.digest
+    with pytest.raises(DataFormatError, match="an item is in two parts"):
+        join_outcomes([shard(0), shard(0)])
+    with pytest.raises(DataFormatError, match="other plans"):
+        join_outcomes([shard(0), replace(shard(1), horizon=1)])
