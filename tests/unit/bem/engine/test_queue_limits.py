@@ -1,5 +1,7 @@
 """Limits of the queue, on engines that were not started."""
 
+import math
+
 import pytest
 from bem.engine import GenerationRequest, LLMEngine
 from bem.engine.queue_limits import without_cancelled
@@ -16,10 +18,14 @@ def request_of(client: str, *, yields: bool = False) -> GenerationRequest:
     )
 
 
-def engine_of(*, rows: int, waiting: int, **more: float) -> LLMEngine:
+def engine_of(*, rows: int, waiting: int, max_wait_s: float = math.inf) -> LLMEngine:
     """An engine whose requests took two seconds so far."""
     made = LLMEngine(
-        tiny_backbone(), max_sequences=rows, max_waiting=waiting, context_tokens=512, **more
+        tiny_backbone(),
+        max_sequences=rows,
+        max_waiting=waiting,
+        max_wait_s=max_wait_s,
+        context_tokens=512,
     )
     made.core.mean_request_s = 2.0
     return made
