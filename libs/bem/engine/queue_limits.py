@@ -64,8 +64,10 @@ class QueueLimits:
     def _wait_s(self, client: str, waiting: Sequence[RequestHandle]) -> float:
         """Estimate how long a new request waits: clients are served in turn, each in order."""
         counts = Counter(one.request.client for one in waiting)
-        own = counts[client] + 1
-        return self._seconds(sum(min(count, own) for count in (counts | {client: own}).values()))
+        own, scheduler = counts[client] + 1, self._core.scheduler
+        turns = sum(min(count, own) for count in (counts | {client: own}).values())
+        free = max(0, scheduler.free_slots - scheduler.shares.guests)
+        return self._seconds(max(0, turns - free))
 
     def _seconds(self, requests: int) -> float:
         """Return the time until requests have had a slot: batches times the mean request time."""

@@ -44,10 +44,17 @@ def admitted(engine: LLMEngine, client: str, count: int) -> int:
 
 
 def test_a_wait_beyond_the_limit_is_refused_though_there_are_places() -> None:
-    """Two requests of two seconds are ahead of the third, which would wait longer than five."""
+    """Three requests of two seconds are ahead of the fourth, which would wait for six."""
     engine = engine_of(rows=1, waiting=64, max_wait_s=5.0)
 
-    assert admitted(engine, "one", 9) == 2
+    assert admitted(engine, "one", 9) == 3
+
+
+def test_requests_that_find_free_slots_do_not_wait() -> None:
+    """Of a burst on an idle engine each slot takes one, however long requests last."""
+    engine = engine_of(rows=4, waiting=64, max_wait_s=0.1)
+
+    assert admitted(engine, "one", 9) == 4
 
 
 def test_the_wait_is_that_of_the_clients_turn() -> None:
@@ -55,7 +62,7 @@ def test_the_wait_is_that_of_the_clients_turn() -> None:
     engine = engine_of(rows=1, waiting=64, max_wait_s=9.0)
     before = admitted(engine, "many", 9)
 
-    assert (before, admitted(engine, "one", 9)) == (4, 2)
+    assert (before, admitted(engine, "one", 9)) == (5, 2)
 
 
 def test_a_client_with_many_requests_leaves_places_to_the_others() -> None:
