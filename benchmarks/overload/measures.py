@@ -13,8 +13,8 @@ class Window:
     """Part of a load that is measured: neither the filling of the queue nor its emptying counts.
 
     Attributes:
-        begin_s: Its begin after the start of the load, in seconds.
-        end_s: Its end.
+        begin_s: Time from the start of the load to its begin, in seconds.
+        end_s: Time from the start of the load to its end, in seconds.
     """
 
     begin_s: float

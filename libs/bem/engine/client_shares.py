@@ -80,7 +80,7 @@ class ClientShares:
 
     Attributes:
         times: Times of past decode steps.
-        guests: As given.
+        guests: Slots, and places in the queue, for clients that have none yet.
     """
 
     def __init__(self, guests: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -101,10 +101,9 @@ class LLMEngine:
         cache: CacheSetting | None = None,
         graphs: bool | None = None,
     ) -> None:
-        self.backbone, self.safety = backbone, safety
+        self.backbone, self.safety, self.counters = backbone, safety, EngineCounters()
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
         self.context_tokens = context_limit(backbone, context_tokens, kv_tokens)
-        self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
             bank,
