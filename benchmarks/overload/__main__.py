@@ -1,15 +1,15 @@
 """Command of the overload benchmark: ``python -m benchmarks.overload``.
 
-It runs a fleet of its own with a canary whose calls are mirrored, finds the rate at which the fleet
-is saturated (closed loop), and then sends 0.5, 1, 2, 3 and 5 times that rate (open loop). One of the
-five tenants sends ten times the requests of each other. Figures are ratios of the same run.
+It runs a fleet of its own with a canary whose calls are mirrored, finds the rate at which five
+tenants saturate the fleet (closed loop), and then sends 0.5, 1, 2, 3 and 5 times that rate (open
+loop). One tenant sends ten times the requests of each other. Figures are ratios of the same run.
 """
 
 import argparse
 import asyncio
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from benchmarks.overload.fleet import (
 )
 from benchmarks.overload.load import (
     TOKENS,
-    Answer,
     Client,
     arrivals,
     client_of,
@@ -43,8 +42,8 @@ LIGHT, HOSTILE, HOSTILE_FACTOR = ("light-1", "light-2", "light-3", "light-4"), "
 TENANTS = (*LIGHT, HOSTILE)
 # Half of the time after which common proxies give up.
 DEADLINE_S = 30.0
-# More than the rows of an engine, so that its queue is never empty.
-CLOSED_CLIENTS = 40
+# More than the rows of an engine, so that its queue is never empty, in the shares of the open loop.
+CLOSED_CLIENTS = (*LIGHT * 3, *(HOSTILE,) * 28)
 _READY_EVERY_S, _READY_LIMIT_S = 0.25, 5.0
 
 
@@ -100,11 +99,16 @@ async def overload(client: Client, factor: float, rate: float, window: Window) -
     }
 
 
-async def saturation(client: Client, window: Window) -> tuple[float, float]:
-    """Return the rate of a closed loop in requests per second, and the share that was mirrored."""
-    clients = [*TENANTS] * (CLOSED_CLIENTS // len(TENANTS))
+async def saturation(client: Client, clients: Sequence[str], window: Window) -> tuple[float, float]:
+    """Return the rate of a closed loop in requests per second, and the share that was mirrored.
+
+    Args:
+        client: Client of the fleet.
+        clients: Tenant of each client that sends a request after each answer.
+        window: Window of the load.
+    """
     before = await _mirrored(client)
-    answers: list[Answer] = await closed_loop(client, clients, window.end_s)
+    answers = await closed_loop(client, clients, window.end_s)
     after = await _mirrored(client)
     ran = sum(after.get(end, 0) - before.get(end, 0) for end in ("answered", "failed"))
     rate = completed(answers, window, DEADLINE_S).total() / window.seconds
@@ -117,7 +121,8 @@ async def measure(plan: Plan, keys: Mapping[str, str], window: Window) -> dict[s
     async with client_of(f"http://{plan.address('gateway')}", STABLE, keys) as client:
         await orchestrator.start_canary()
         await closed_loop(client, TENANTS, 3.0)  # warm-up: kernels, prefix cache, connections
-        rate, mirrored = await saturation(client, window)
+        equal, _ = await saturation(client, TENANTS * 8, window)
+        rate, mirrored = await saturation(client, CLOSED_CLIENTS, window)
         rows = []
         for factor in LEVELS:
             row = await overload(client, factor, rate, window)
@@ -130,6 +135,7 @@ async def measure(plan: Plan, keys: Mapping[str, str], window: Window) -> dict[s
     return {
         "saturation_per_s": round(rate, 2),
         "saturation_of_peak": round(rate / peak, 3),
+        "equal_tenants_of_peak": round(equal / peak, 3),
         "saturation_mirrored_share": round(mirrored, 3),
         "rows": rows,
     }

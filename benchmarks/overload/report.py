@@ -43,7 +43,8 @@ def write(folder: Path, found: Mapping[str, Any]) -> None:
     )
     closed = (
         f"Closed loop: {found['saturation_of_peak']} of the peak goodput, "
-        f"{found['saturation_mirrored_share']} mirrored calls for each answer. Load average at "
+        f"{found['saturation_mirrored_share']} mirrored calls for each answer; with equal tenants "
+        f"{found['equal_tenants_of_peak']} of the peak. Load average at "
         f"the end: {found['load_average']}."
     )
     lines = ["# Overload", "", setting, "", closed, ""]
