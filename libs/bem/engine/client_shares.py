@@ -13,7 +13,8 @@ divided. Otherwise:
   slows those with few requests by a quarter at most. On a GPU further rows cost little, and nearly
   every step has all.
 - A client counts for half a second after its last request: one that asks again and again need not
-  wait for the end of a long step each time.
+  wait for the end of a long step each time. While requests wait for a slot it does not: steps of
+  one row would halve the throughput just when it is needed.
 
 Example: a client streams 16 answers and another asks for a short one. A step of one row takes
 0.1 s and one of 17 rows 0.6 s. In steps of 17 the short answer would take six times as long.
@@ -89,6 +90,7 @@ class ClientShares:
         self._seen: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._earned_s = 0.0
+        self._crowded = False
         self._turn = 0
 
     def may_wait(self, client: str, waiting: Sequence[RequestHandle], limit: int) -> bool:
@@ -120,6 +122,7 @@ class ClientShares:
         requests = (one.handle.request for one in running)
         held = Counter(one.client for one in requests if not one.yields)
         first = min(waiting, key=lambda one: held[one.request.client], default=None)
+        self._crowded = first is not None
         if first is None or not free_slots:
             return None
         if free_slots <= self.guests and held[first.request.client]:
@@ -134,8 +137,8 @@ class ClientShares:
             running: All sequences with a slot: a client whose prompt is still read has a share too.
         """
         present = Counter(one.handle.request.client for one in running)
-        now = self._clock()
-        recent = {client: at for client, at in self._seen.items() if now - at < LINGER_S}
+        now, linger_s = self._clock(), 0.0 if self._crowded else LINGER_S
+        recent = {client: at for client, at in self._seen.items() if now - at < linger_s}
         self._seen = recent | dict.fromkeys(present, now)
         if len(self._seen) > 1:
             ready = self._due(ready, {client: present[client] for client in self._seen})
