@@ -144,8 +144,8 @@ async def measure(plan: Plan, keys: Mapping[str, str], window: Window) -> dict[s
 def main() -> None:
     """Run the fleet, measure, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of each load")
-    parser.add_argument("--ramp", type=float, default=8.0, help="time of it that does not count")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each load")
+    parser.add_argument("--ramp", type=float, default=6.0, help="time of it that does not count")
     parser.add_argument("--out", type=Path, default=ROOT / "results", help="folder of the report")
     given = parser.parse_args()
     window = Window(given.ramp, given.seconds)
