@@ -112,7 +112,7 @@ gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, 
 
 ##@ Train and measure
 .PHONY: train train-scorer train-safety train-sep safety-study safety-ablations guard-gate evaluate data-cards
-.PHONY: bench bench-engine bench-gate bench-guard bench-isolation bench-orchestrator bench-pipeline bench-stats bench-training lock
+.PHONY: bench bench-engine bench-gate bench-guard bench-isolation bench-orchestrator bench-overload bench-pipeline bench-stats bench-training lock
 train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
 	$(FLEETCTL) evaluate $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER) --report results/$(subst -,_,$(ADAPTER)).json
@@ -165,6 +165,9 @@ bench-engine: setup ## Measure the engine against transformers, peft and peers (
 
 bench-isolation: setup ## Attack the running fleet and measure another client's latency
 	$(PY) -m benchmarks.isolation
+
+bench-overload: setup ## Send up to five times the saturation rate to a fleet of its own
+	$(PY) -m benchmarks.overload
 
 bench-guard: setup ## Measure the guard, alone and against others (GUARD_PYTHON: a venv with llm-guard)
 	$(PY) -m benchmarks.guard

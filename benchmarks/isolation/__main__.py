@@ -31,6 +31,7 @@ from benchmarks.isolation.client import Latency, MeasuredClient
 from benchmarks.isolation.keys import user_keys
 
 OUT = Path(__file__).resolve().parents[2] / "results"
+NAMES = ("isolation-client", "isolation-attacker")
 ATTACK_LIMIT, BUSY_LIMIT = 2.0, 3.0
 # Before the first measured request the attack must be under way.
 _LEAD_S = 2.0
@@ -119,7 +120,7 @@ def main() -> None:
     gateway, sidecar, model = plan.address("gateway"), plan.address("router"), arguments.model
     host, _, port = gateway.rpartition(":")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the keys are removed even then
-    with user_keys(plan.keys_file) as (key, attacker_key):
+    with user_keys(plan.keys_file, NAMES) as (key, attacker_key):
         fleet = Fleet((host, int(port)), sidecar, model, attacker_key)
         client = MeasuredClient(f"http://{gateway}", model, key)
         rows = measure(fleet, client, arguments.only, (arguments.requests, arguments.seconds))

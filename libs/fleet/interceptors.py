@@ -17,6 +17,7 @@ from opentelemetry.trace import Tracer
 
 from fleet import logs
 from fleet.access.call_guard import CallGuard
+from fleet.call_priority import adopt_priority
 from fleet.errors import ForwardedError, InvalidArgumentError, StatusTable, to_status
 from fleet.metrics import RPC_SECONDS, STALLED, observe
 from fleet.request_streams import MAX_STREAMS, RequestStream
@@ -258,6 +259,7 @@ def _adopt_request_context(context: Context) -> None:
     keys = (logs.REQUEST_ID_KEY, logs.TRACEPARENT_KEY)
     received, trace = (str(metadata.get(key, "")) for key in keys)
     logs.adopt_context(received, trace)
+    adopt_priority(metadata)
 
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}

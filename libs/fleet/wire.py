@@ -20,6 +20,10 @@ CLIENT = "bem-client"
 """Metadata key: name of the caller's key, set by the sidecar; never taken from a client. A mission
 on a unix socket divides its work by it."""
 
+YIELDS = "bem-yields"
+"""Metadata key: ``1`` for a call that gives way to all others, such as a mirrored one. A mission
+without room for it at once refuses it with RESOURCE_EXHAUSTED."""
+
 AUTHORIZATION = "authorization"
 """Metadata key and HTTP header: ``Bearer <key>``."""
 

@@ -132,9 +132,22 @@ async def call_messages(channel: aio.Channel, call: Call, timeout_s: float) -> M
 
 
 def outcome_of(err: grpc.RpcError, latency_s: float) -> RequestOutcome | None:
-    """Return the outcome of a failed call; None if the client cancelled it."""
+    """Return the outcome of a failed call; None if the client cancelled it, or for want of room.
+
+    Neither says anything about the track: a busy mission refuses requests of both.
+    """
     details = details_of(err)
-    if details.code is grpc.StatusCode.CANCELLED:
+    if details.code is grpc.StatusCode.CANCELLED or shed_for_s(err) is not None:
         return None
     withheld = details.reason == wire.CONTENT_FILTERED
     return RequestOutcome(latency_s, failed=not withheld, withheld=withheld)
+
+
+def shed_for_s(err: grpc.RpcError) -> float | None:
+    """Return the delay in seconds after which a call that met a full queue may be repeated.
+
+    None for any other error: only a queue names a delay, a message that is too large does not.
+    """
+    details = details_of(err)
+    is_exhausted = details.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return details.retry_after_s if is_exhausted else None

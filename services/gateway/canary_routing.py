@@ -18,11 +18,9 @@ first message would have been dropped and stable would have answered from the st
 
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import replace
-from typing import Any
 
 import grpc
 from bem_fleet.services.gateway.bucketing import is_mirrored, is_on_canary
@@ -34,13 +32,16 @@ from bem_fleet.services.gateway.canary_attempt import (
     OnComplete,
     call_messages,
     outcome_of,
+    shed_for_s,
 )
+from bem_fleet.services.gateway.canary_mirrors import MIRRORED, CanaryMirrors
 from bem_fleet.services.gateway.canary_observations import CanaryObserver, RequestOutcome
 from bem_fleet.services.gateway.idle_missions import IdleMission
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.replicas import ReplicaSet
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2
+from fleet import wire
 from fleet.access import admission
 from fleet.access.method_roles import TokenCounter
 from fleet.errors import UnavailableError
@@ -49,15 +50,12 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 from prometheus_client import Counter
 
-# A slow canary must cost observations, never memory: mirrored calls beyond this are dropped.
-_MAX_MIRRORS = 32
 # A mirrored call that is cut short counts as a failure of its track, so a slow one gets time.
 _MIN_MIRROR_TIMEOUT_S = 30.0
 ANSWERED = Counter("bem_gateway_track_requests_total", "Requests by track.", ["mission", "track"])
 SAVED = Counter(
     "bem_gateway_canary_saved_total", "Requests that stable answered for a canary.", ["mission"]
 )
-MIRRORED = Counter("bem_gateway_mirrored_total", "Requests sent to the other track too.", ["end"])
 STABLE, CANARY = "stable", "canary"
 
 
@@ -72,6 +70,9 @@ class CanaryRouter:
         observer: Takes the outcomes.
         replicas: Pods of stable; None where its channel reaches all of them.
         idle: Holds calls while stable has no pods; None where it always has some.
+
+    Attributes:
+        mirrors: Mirrored calls of the mission.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class CanaryRouter:
         self.mission, self.table, self.observer = mission, table, observer
         self._stable, self._reflection, self._replicas = stable, reflection, replicas
         self._fields: dict[str, MethodFields] = {}
-        self._mirrors: set[asyncio.Task[None]] = set()
+        self.mirrors = CanaryMirrors()
 
     def stub(self, session: str, request_id: str) -> CanaryStub:
         """Return the stub for the calls of one request of a session."""
@@ -136,21 +137,9 @@ class CanaryRouter:
             fields = self._fields[path] = MethodFields(method)
         return fields
 
-    def run_mirror(self, mirror: Coroutine[Any, Any, None]) -> None:
-        """Run a mirrored call in the background, or drop it if too many are running."""
-        if len(self._mirrors) >= _MAX_MIRRORS:
-            mirror.close()  # a coroutine that is never awaited is a warning, in tests an error
-            MIRRORED.labels("dropped").inc()
-            return
-        task = asyncio.create_task(mirror)
-        self._mirrors.add(task)
-        task.add_done_callback(self._mirrors.discard)
-
     async def close(self) -> None:
         """Cancel the mirrored calls."""
-        for task in self._mirrors:
-            task.cancel()
-        await asyncio.gather(*self._mirrors, return_exceptions=True)
+        await self.mirrors.close()
 
 
 class CanaryStub:
@@ -303,43 +292,67 @@ class CanaryCall:
                 async for message in messages:
                     yield message
         except grpc.RpcError as err:
+            self._holds_mirrors(err)
             if not attempt.completed:
                 self._stable_failed(outcome_of(err, attempt.elapsed_s), failure)
             raise
 
-    def _attempt(self, track: str, timeout_s: float, on_complete: OnComplete) -> Attempt:
+    def _attempt(
+        self, track: str, timeout_s: float, on_complete: OnComplete, *, yields: bool = False
+    ) -> Attempt:
         target = self._route.canary if track == CANARY else self._route.stable
         call = replace(self._call, track=track)
+        if yields:
+            call = replace(call, metadata=(*call.metadata, (wire.YIELDS, "1")))
         if target.model and self._fields.names_model:
             call = replace(call, request=self._fields.with_model(call.request, target.model))
         return Attempt(self._router.open(call, target, timeout_s), self._fields, on_complete)
 
-    def _fallback_reason(self, attempt: Attempt, err: grpc.RpcError) -> RequestOutcome:
-        """Return the canary's outcome if stable may still answer; else raise its error."""
-        outcome = outcome_of(err, attempt.elapsed_s)
+    def _fallback_reason(self, attempt: Attempt, err: grpc.RpcError) -> RequestOutcome | None:
+        """Return the canary's outcome if stable may still answer; else raise its error.
+
+        It is None if the canary's pods had no room; an adapter's are stable's own.
+        """
+        outcome, is_shed = outcome_of(err, attempt.elapsed_s), self._holds_mirrors(err)
+        has_own_pods = self._route.canary.address != self._route.stable.address
         # A call that its client cancelled says nothing, and a complete answer was recorded.
-        if outcome is None or attempt.completed:
+        if attempt.completed or (outcome is None and not (is_shed and has_own_pods)):
             raise err
         # The client has read the canary's text: stable's must not follow it.
         if attempt.committed:
-            self._observer.record_canary(self._route.canary_id, outcome)
+            if outcome:
+                self._observer.record_canary(self._route.canary_id, outcome)
             raise err
         self._stub.track = STABLE
         return outcome
+
+    def _holds_mirrors(self, err: grpc.RpcError) -> bool:
+        """Return whether a call was refused for want of room; mirrored calls then pause."""
+        delay_s = shed_for_s(err)
+        if delay_s is not None:
+            self._router.mirrors.hold(delay_s)
+        return delay_s is not None
+
+    def _record_alone(self, track: str, outcome: RequestOutcome) -> None:
+        """Record an outcome that has no mirrored one."""
+        if track == CANARY:
+            self._observer.record_canary(self._route.canary_id, outcome)
+        elif self._route.HasField("canary"):
+            self._observer.record_stable(self._route.canary_id, outcome)
 
     def _canary_answered(self, outcome: RequestOutcome) -> None:
         ANSWERED.labels(self._route.mission, CANARY).inc()
         # A mirrored outcome waits for its pair; recorded here too, it would count twice.
         if not self._mirrors(CANARY, outcome):
-            self._observer.record_canary(self._route.canary_id, outcome)
+            self._record_alone(CANARY, outcome)
 
     def _stable_answered(self, outcome: RequestOutcome, failure: RequestOutcome | None) -> None:
         ANSWERED.labels(self._route.mission, STABLE).inc()
         if failure is not None:
             SAVED.labels(self._route.mission).inc()
             self._observer.record_pair(self._route.canary_id, outcome, failure)
-        elif self._route.HasField("canary") and not self._mirrors(STABLE, outcome):
-            self._observer.record_stable(self._route.canary_id, outcome)
+        elif not self._mirrors(STABLE, outcome):
+            self._record_alone(STABLE, outcome)
 
     def _stable_failed(
         self, outcome: RequestOutcome | None, failure: RequestOutcome | None
@@ -349,29 +362,34 @@ class CanaryCall:
             return
         if failure is not None:
             self._observer.record_pair(self._route.canary_id, outcome, failure)
-        elif self._route.HasField("canary"):
-            self._observer.record_stable(self._route.canary_id, outcome)
+        else:
+            self._record_alone(STABLE, outcome)
 
     def _mirrors(self, track: str, outcome: RequestOutcome) -> bool:
-        """Start the mirrored call if the request is drawn for it."""
-        route = self._route
+        """Start the mirrored call if the request is drawn for it and mirrored calls may run."""
+        route, mirrors = self._route, self._router.mirrors
         if not is_mirrored(self._stub.request_id, route.canary_id, route.mirror):
             return False
-        self._router.run_mirror(self._mirror(track, outcome))
-        return True
+        if may_run := mirrors.may_run():
+            mirrors.run(self._mirror(track, outcome))
+        return may_run
 
     async def _mirror(self, track: str, outcome: RequestOutcome) -> None:
         """Send the request to the other track, discard the answer and record the pair."""
         outcomes: list[RequestOutcome | None] = []
         timeout_s = max(_MIN_MIRROR_TIMEOUT_S, 4 * outcome.latency_s)
         other_track = STABLE if track == CANARY else CANARY
-        attempt = self._attempt(other_track, timeout_s, outcomes.append)
+        attempt = self._attempt(other_track, timeout_s, outcomes.append, yields=True)
         try:
             async with aclosing(attempt.messages()) as messages:
                 async for _ in messages:
                     if attempt.completed:  # the outcome is known: the rest costs the track tokens
                         break
         except grpc.RpcError as err:
+            if self._holds_mirrors(err):
+                MIRRORED.labels("yielded").inc()
+                self._record_alone(track, outcome)
+                return
             outcomes.append(outcome_of(err, attempt.elapsed_s))
         other = outcomes[0]
         MIRRORED.labels("answered" if other and not other.failed else "failed").inc()

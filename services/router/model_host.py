@@ -31,6 +31,7 @@ from bem_fleet.serving.vllm_metrics import ENGINE_METRICS
 from bemfleet.router.v1 import router_pb2 as pb
 from fleet import logs
 from fleet.access import principal
+from fleet.call_priority import yields
 from fleet.errors import UnavailableError
 from fleet.mission import RejectedAdapter
 
@@ -192,7 +193,7 @@ class ModelHost:
             safety_strength=max(strength, safety_strength.minimum, self._safety_floor),
             deadline=deadline,
         )
-        return replace(parsed, client=principal.get().name)
+        return replace(parsed, client=principal.get().name, yields=yields.get())
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
         """Yield the output deltas of a request; closing the iterator early frees its slot.

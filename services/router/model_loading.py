@@ -83,6 +83,7 @@ def assemble(backbone: Backbone, settings: RouterSettings) -> ModelHost:
         bank,
         max_sequences=settings.rows,
         max_waiting=settings.queue,
+        max_wait_s=settings.queue_s,
         guests=settings.guests,
         context_tokens=settings.context_tokens,
         kv_bytes=settings.kv_mib * 2**20,

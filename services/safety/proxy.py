@@ -12,6 +12,7 @@ from bem_fleet.services.safety.descriptors import Catalog, Method
 from bem_fleet.services.safety.evaluator import PolicyEvaluator
 from bem_fleet.services.safety.holdback import HoldBack
 from bem_fleet.services.safety.mission_errors import filter_error
+from bem_fleet.services.safety.recent_refusals import RecentRefusals
 from bem_fleet.services.safety.request_guard import RequestGuard
 from bem_fleet.services.safety.response_guard import ResponseGuard
 from bem_fleet.services.safety.settings import SafetySettings
@@ -53,6 +54,7 @@ class Proxy(grpc.GenericRpcHandler):
         self._evaluator = evaluator
         self._request_guard = request_guard
         self._audit = audit
+        self._refusals = RecentRefusals()
         self._background: set[asyncio.Task[None]] = set()
 
     def service(
@@ -83,6 +85,7 @@ class Proxy(grpc.GenericRpcHandler):
         """Return the handler of a unary method, without the queue and task of a stream."""
 
         async def handle(raw: bytes, context: aio.ServicerContext[Any, Any]) -> bytes:
+            self._refusals.check(path)
             record = AuditRecord(path)
             call: Any = self._channel.unary_unary(path)
             guard = self._response_guard(method, record, HoldBack(0, 0, 1))
@@ -109,6 +112,7 @@ class Proxy(grpc.GenericRpcHandler):
 
     async def _forwarded(self, err: aio.AioRpcError, record: AuditRecord) -> ForwardedError:
         """Record the mission's error and return it for the client, its texts redacted."""
+        self._refusals.note(record.method, err)
         error = await filter_error(err, self._evaluator)
         code, _ = code_and_message(err)
         await record.write(self._audit, code.name)
@@ -124,6 +128,7 @@ class Proxy(grpc.GenericRpcHandler):
         self, path: str, method: Method, requests: Any, context: aio.ServicerContext[Any, Any]
     ) -> AsyncGenerator[bytes]:
         """Yield the filtered responses of a streaming call."""
+        self._refusals.check(path)
         record = AuditRecord(path)
         hold_back = HoldBack(
             self._settings.window_chars, self._settings.context_chars, self._settings.stride_chars

@@ -24,7 +24,7 @@ from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.router.v1 import router_pb2_grpc as rpc
 from fleet.certificates import certificates_of
 from fleet.clients import open_channel, wait_ready
-from fleet.errors import InvalidArgumentError
+from fleet.errors import InvalidArgumentError, OverloadedError
 from fleet.server import App, RunningServer, start
 from fleet.settings import FleetSettings
 from fleet.testing import RedisServer
@@ -62,12 +62,14 @@ class CannedRouter(PlanlessRouter):
     Attributes:
         alternatives: Further candidates of each token, if a request asks for log-probabilities.
         failure: Text of an error that ends each call; empty for none.
+        full_for_s: Delay in seconds with which each call is refused; 0 while there is room.
     """
 
     def __init__(self) -> None:
         self.pieces: list[str] = ["hello ", "there"]
         self.alternatives: list[str] = []
         self.failure = ""
+        self.full_for_s = 0.0
         self.go = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.metadata: dict[str, Any] = {}
@@ -80,6 +82,8 @@ class CannedRouter(PlanlessRouter):
         logprobs = request.sampling.HasField("logprobs")
         self.calls += 1
         self.metadata = dict(context.invocation_metadata() or ())
+        if self.full_for_s:
+            raise OverloadedError("the queue is full", self.full_for_s)
         try:
             for piece in self.pieces:
                 if piece == "...":

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import redis.asyncio as redis
 from bem_fleet.services.router.servicer import SERVICE
+from bem_fleet.services.safety.recent_refusals import HOLD_S
 from bemfleet.router.v1 import router_pb2 as pb
 from bemfleet.safety.v1 import safety_pb2, safety_pb2_grpc
 from fleet.clients import wait_ready
@@ -227,6 +228,34 @@ async def test_broken_utf8_and_long_texts_are_rejected(fleet: Scene) -> None:
     assert details_of(broken.value).field == "GenerateRequest"
     assert details_of(long.value).field == "prompt"
     assert "131072" in details_of(long.value).message
+
+
+@pytest.mark.parametrize("streams", [True, False])
+async def test_a_full_mission_is_not_asked_again_at_once(fleet: Scene, streams: bool) -> None:
+    """The sidecar repeats its refusal for a moment, with the delay; then it asks again."""
+    fleet.router.full_for_s = 5.0
+    refusals = []
+    for _ in range(20):
+        with pytest.raises(aio.AioRpcError) as caught:
+            await _ask(fleet, streams)
+        refusals.append(details_of(caught.value))
+    asked, fleet.router.full_for_s = fleet.router.calls, 0.0
+    await asyncio.sleep(HOLD_S)
+    await _ask(fleet, streams)
+
+    assert {one.code for one in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert {one.retry_after_s for one in refusals} == {5.0}
+    assert asked < len(refusals)
+    assert fleet.router.calls == asked + 1
+
+
+async def _ask(fleet: Scene, streams: bool) -> None:
+    request = pb.GenerateRequest(prompt="hi")
+    if streams:
+        async for _ in fleet.stub.Generate(request):
+            pass
+    else:
+        await fleet.stub.Complete(pb.CompleteRequest(request=request))
 
 
 async def test_generic_client_lists_and_describes_the_mission(fleet: Scene) -> None:

@@ -122,6 +122,8 @@ class GenerationRequest:
             score of the prompt; 0 is the base model exactly. No effect without a safety adapter.
         deadline: Value of ``time.monotonic()`` after which the request is dropped, or None.
         client: Name of the client whose share of the engine the request takes.
+        yields: Whether the request gives way to all others: it is refused unless a slot is free,
+            and ended when another one waits for a slot.
         pools_prompt: Whether the first delta carries the mean state of the prompt.
         form: Form of the whole output, which excludes ``min_tokens`` and ``ignore_eos``; None for
             any text.
@@ -150,6 +152,7 @@ class GenerationRequest:
     safety_strength: float = 0.0
     deadline: float | None = None
     client: str = ""
+    yields: bool = False
     pools_prompt: bool = False
     form: OutputForm | None = None
     echo: str | None = None

@@ -5,13 +5,16 @@ divided. Otherwise:
 
 - A free slot goes to the client with the fewest running requests; of one client's, the oldest is
   first. The last slots, and as many places in the queue, are for clients that have none yet.
+- A client may have its part of the places in the queue, divided by all that asked within ten
+  seconds, and beyond it as many as are free: half of the queue stays for those who come later.
 - Each decode step computes the rows of the clients with the fewest requests. A step with the rows
   of all takes longer, by the times of past steps; it is due whenever the short steps have earned
   that difference. Each of the other clients earns a quarter of a short step's time, so that it
   slows those with few requests by a quarter at most. On a GPU further rows cost little, and nearly
   every step has all.
 - A client counts for half a second after its last request: one that asks again and again need not
-  wait for the end of a long step each time.
+  wait for the end of a long step each time. While requests wait for a slot it does not: steps of
+  one row would halve the throughput just when it is needed.
 
 Example: a client streams 16 answers and another asks for a short one. A step of one row takes
 0.1 s and one of 17 rows 0.6 s. In steps of 17 the short answer would take six times as long.
@@ -30,6 +33,8 @@ from bem.engine.sequence import Sequence as Running
 EARNED = 0.25
 # A client without a request counts for this long, in seconds.
 LINGER_S = 0.5
+# A client counts for this long after it asked, in seconds, when places in the queue are divided.
+PRESENT_S = 10.0
 # Weight of the last step in the mean of its size.
 _NEWEST = 0.2
 
@@ -76,27 +81,33 @@ class ClientShares:
 
     Attributes:
         times: Times of past decode steps.
+        guests: Slots, and places in the queue, for clients that have none yet.
     """
 
     def __init__(self, guests: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.times = StepTimes()
-        self._guests, self._clock = guests, clock
+        self.guests, self._clock = guests, clock
         self._seen: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
         self._earned_s = 0.0
+        self._crowded = False
         self._turn = 0
 
     def may_wait(self, client: str, waiting: Sequence[RequestHandle], limit: int) -> bool:
-        """Return whether a client's request may join the queue.
+        """Return whether a client's request may join the queue; it counts as present from now on.
 
         Args:
             client: Name of the client.
             waiting: Requests in the queue.
             limit: Places for all clients; those for guests come on top.
         """
-        if len(waiting) < limit:
-            return True
-        is_guest = all(one.request.client != client for one in waiting)
-        return is_guest and len(waiting) < limit + self._guests
+        now = self._clock()
+        asked = {one: at for one, at in self._asked.items() if now - at < PRESENT_S}
+        self._asked = asked | {client: now}
+        own = sum(one.request.client == client for one in waiting)
+        if len(waiting) >= limit:
+            return not own and len(waiting) < limit + self.guests
+        return own < max(limit // len(self._asked), limit - len(waiting))
 
     def next_waiting(
         self, waiting: Iterable[RequestHandle], running: Sequence[Running], free_slots: int
@@ -108,11 +119,13 @@ class ClientShares:
             running: Requests with a slot.
             free_slots: Free slots, those for guests included.
         """
-        held = Counter(one.handle.request.client for one in running)
+        requests = (one.handle.request for one in running)
+        held = Counter(one.client for one in requests if not one.yields)
         first = min(waiting, key=lambda one: held[one.request.client], default=None)
+        self._crowded = first is not None
         if first is None or not free_slots:
             return None
-        if free_slots <= self._guests and held[first.request.client]:
+        if free_slots <= self.guests and held[first.request.client]:
             return None
         return first
 
@@ -124,8 +137,8 @@ class ClientShares:
             running: All sequences with a slot: a client whose prompt is still read has a share too.
         """
         present = Counter(one.handle.request.client for one in running)
-        now = self._clock()
-        recent = {client: at for client, at in self._seen.items() if now - at < LINGER_S}
+        now, linger_s = self._clock(), 0.0 if self._crowded else LINGER_S
+        recent = {client: at for client, at in self._seen.items() if now - at < linger_s}
         self._seen = recent | dict.fromkeys(present, now)
         if len(self._seen) > 1:
             ready = self._due(ready, {client: present[client] for client in self._seen})

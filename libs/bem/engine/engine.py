@@ -5,6 +5,7 @@ verifies the model with a forward pass that no adapter takes part in, and ends o
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ from bem.engine.grammar import OutputForm
 from bem.engine.kv_cache import position_bytes
 from bem.engine.openmp import release_openmp_threads
 from bem.engine.process_memory import trim_heap
+from bem.engine.queue_limits import QueueLimits, without_cancelled
 from bem.engine.scoring import ScoreRequest
 from bem.engine.shard_leader import check_whole
 from bem.errors import (
@@ -39,7 +41,6 @@ from bem.errors import (
     BemError,
     DeadlineExceededError,
     EngineClosedError,
-    QueueFullError,
 )
 from bem.safety import SafetyOverlay
 
@@ -48,7 +49,6 @@ _LOG = logging.getLogger(__name__)
 PREFIX_BYTES = 128 * 2**20
 # After this long without a request, freed heap memory is returned to the system.
 IDLE_S = 1.0
-MIN_RETRY_S, MAX_RETRY_S = 0.5, 60.0
 T = TypeVar("T")
 
 
@@ -63,6 +63,7 @@ class LLMEngine:
         bank: Adapters of the model, or None.
         max_sequences: Requests that run at once.
         max_waiting: Requests that may wait in the queue.
+        max_wait_s: Longest expected wait in the queue, in seconds.
         guests: Further requests that run, and that wait, of clients that have none yet; 0 lets one
             client occupy all slots.
         context_tokens: Limit of prompt and output together; None for the model's own.
@@ -90,6 +91,7 @@ class LLMEngine:
         *,
         max_sequences: int = 16,
         max_waiting: int = 64,
+        max_wait_s: float = math.inf,
         guests: int = 0,
         context_tokens: int | None = None,
         kv_bytes: int | None = None,
@@ -99,10 +101,9 @@ class LLMEngine:
         cache: CacheSetting | None = None,
         graphs: bool | None = None,
     ) -> None:
-        self.backbone, self.safety = backbone, safety
+        self.backbone, self.safety, self.counters = backbone, safety, EngineCounters()
         kv_tokens = None if kv_bytes is None else kv_bytes // position_bytes(backbone)
         self.context_tokens = context_limit(backbone, context_tokens, kv_tokens)
-        self.counters = EngineCounters()
         self.core = EngineCore(
             backbone,
             bank,
@@ -117,7 +118,7 @@ class LLMEngine:
             graphs=replays_graphs(backbone, graphs),
             counters=self.counters,
         )
-        self._bank, self._max_waiting = bank, max_waiting
+        self._bank, self._limits = bank, QueueLimits(self.core, max_waiting, max_wait_s)
         self._waiting: deque[RequestHandle] = deque()
         self._commands: deque[tuple[Callable[[], None], Future[Any]]] = deque()
         self._closing, self._abandon, self._changed = False, False, threading.Condition()
@@ -158,17 +159,17 @@ class LLMEngine:
 
         Raises:
             EngineClosedError: The engine is closing.
-            QueueFullError: The queue is full.
+            QueueFullError: The request may not wait; for one that yields, there is no free slot.
         """
         handle = RequestHandle(request, on_output)
         with self._changed:
             if self._closing:
                 raise EngineClosedError("the engine is closing and accepts no more requests")
-            if len(self._waiting) >= self._max_waiting:
-                self._remove_cancelled()
-            shares = self.core.scheduler.shares
-            if not shares.may_wait(request.client, self._waiting, self._max_waiting):
-                raise QueueFullError(len(self._waiting), self._retry_after_s())
+            if len(self._waiting) >= self._limits.places:
+                kept = without_cancelled(self._waiting)
+                self.counters.dropped += len(self._waiting) - len(kept)
+                self._waiting = kept
+            self._limits.check(request, self._waiting)
             self._waiting.append(handle)
             self.counters.waiting = len(self._waiting)
             self._changed.notify()
@@ -317,6 +318,8 @@ class LLMEngine:
             self._commands.popleft()[0]()
         self._drop_ended()
         self._admit()
+        if yielding := self._limits.yielding(self._waiting):
+            self.core.fail(yielding, self._limits.refusal(self._waiting))
         try:
             self.core.step()
         except Exception as err:  # noqa: BLE001 - one adapter or request must not end all others
@@ -334,12 +337,6 @@ class LLMEngine:
             waiting = [handle for handle in self._waiting if not self._is_over(handle, now)]
             self._waiting = deque(waiting)
             self.counters.waiting = len(waiting)
-
-    def _remove_cancelled(self) -> None:
-        """Remove cancelled requests from the queue, except the first: it may be in admission."""
-        kept = [one for index, one in enumerate(self._waiting) if index == 0 or not one.cancelled]
-        self.counters.dropped += len(self._waiting) - len(kept)
-        self._waiting = deque(kept)
 
     def _is_over(self, handle: RequestHandle, now: float) -> bool:
         deadline = handle.request.deadline
@@ -390,10 +387,3 @@ class LLMEngine:
                 self._waiting.remove(handle)
                 self._waiting.appendleft(handle)
         return handle
-
-    def _retry_after_s(self) -> float:
-        """Estimate when the queue has room: its length in batches times the mean request time."""
-        scheduler = self.core.scheduler
-        slots = max(1, len(scheduler.running) + scheduler.free_slots)
-        batches = (len(self._waiting) + 1) / slots
-        return min(MAX_RETRY_S, max(MIN_RETRY_S, batches * self.core.mean_request_s))

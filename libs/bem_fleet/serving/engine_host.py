@@ -13,6 +13,7 @@ from bem.errors import AdapterNotFoundError, InvalidRequestError
 from bem.prompt_encoding import PromptEncoder
 from fleet import logs
 from fleet.access import principal
+from fleet.call_priority import yields
 from fleet.errors import UnavailableError
 from fleet.mission import AdapterInfo, ProbeAnswer, RejectedAdapter
 
@@ -132,6 +133,7 @@ class EngineHost:
             adapter=adapter.name if adapter else None,
             deadline=deadline,
             client=principal.get().name,
+            yields=yields.get(),
         )
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[OutputDelta]:
@@ -252,6 +254,7 @@ def load_host(
         bank,
         max_sequences=settings.rows,
         max_waiting=settings.queue,
+        max_wait_s=settings.queue_s,
         guests=settings.guests,
         context_tokens=settings.context_tokens,
         prefix_bytes=settings.prefix_mib * 2**20,

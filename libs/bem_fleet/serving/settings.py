@@ -30,6 +30,10 @@ class EngineSettings(FleetSettings):
     queue: int = Field(32, ge=0, le=4096)
     """Requests that may wait; one more is RESOURCE_EXHAUSTED."""
 
+    queue_s: float = Field(20.0, gt=0)
+    """Longest expected wait in the queue, in seconds; a request that would wait longer is
+    RESOURCE_EXHAUSTED at once, though there are places."""
+
     guests: int = Field(2, ge=0, le=256)
     """Requests beyond ``rows`` that run, and beyond ``queue`` that wait, of clients (API keys) that
     have none yet; with 0 one client can occupy all."""

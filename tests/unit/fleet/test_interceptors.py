@@ -7,6 +7,7 @@ from fleet import logs
 from fleet.access.access import Access
 from fleet.access.call_guard import CallGuard
 from fleet.access.method_roles import MethodRoles
+from fleet.call_priority import yields
 from fleet.interceptors import CallInterceptor
 from grpc_health.v1 import health_pb2
 
@@ -47,6 +48,22 @@ async def test_handler_runs_with_the_callers_request_id() -> None:
     wrapped = await _intercept(grpc.unary_unary_rpc_method_handler(handle))
 
     assert await wrapped.unary_unary(b"", Context()) == b"req-1"
+
+
+async def test_handler_knows_that_a_call_yields() -> None:
+    """A mirrored call says so in its metadata."""
+
+    class Mirrored(Context):
+        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+            return (("bem-yields", "1"),)
+
+    async def handle(_request: bytes, _context: Any) -> bytes:
+        return str(yields.get()).encode()
+
+    wrapped = await _intercept(grpc.unary_unary_rpc_method_handler(handle))
+    answers = [await wrapped.unary_unary(b"", context) for context in (Mirrored(), Context())]
+
+    assert answers == [b"True", b"False"]
 
 
 async def test_malformed_request_is_the_callers_error() -> None:

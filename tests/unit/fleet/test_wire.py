@@ -9,7 +9,7 @@ def test_every_contract_is_stated_once() -> None:
     keys = (
         *(wire.REQUEST_ID, wire.TRACEPARENT, wire.SAFETY_STRENGTH),
         *(wire.TENANT, wire.AUTHORIZATION, wire.FORWARDED_BY, wire.SESSION_ID, wire.TRACK),
-        wire.CLIENT,
+        *(wire.CLIENT, wire.YIELDS),
     )
 
     assert len(values) == len(set(values))

@@ -96,6 +96,22 @@ def test_a_client_counts_for_half_a_second_after_its_request() -> None:
     assert sizes == [1, 1, 1, 2]
 
 
+def test_nobody_lingers_while_requests_wait() -> None:
+    """Steps have all rows of those present as soon as there are more requests than slots."""
+    shares = ClientShares(1, lambda: 0.0)
+    many, one = make_sequence(4), make_sequence(4)
+    many.handle = RequestHandle(request_of("many"), lambda _: None)
+    one.handle = RequestHandle(request_of("one"), lambda _: None)
+    shares.rows([one], [one])
+    sizes = []
+    for waiting in ([RequestHandle(request_of("many"), lambda _: None)], []):
+        shares.next_waiting(waiting, [many, many], free_slots=0)
+        sizes.append(len(shares.rows([many, many], [many, many])))
+        shares.rows([one], [one])
+
+    assert sizes == [2, 1]
+
+
 @pytest.mark.parametrize("clients", [["a", "b"], ["b", "a"]])
 def test_the_next_slot_is_for_the_client_with_fewest(clients: list[str]) -> None:
     """Whoever was first in the queue."""

@@ -2,11 +2,17 @@
 
 import grpc
 import pytest
-from bem_fleet.services.gateway.canary_attempt import Attempt, Messages, outcome_of
+from bem_fleet.services.gateway.canary_attempt import Attempt, Messages, outcome_of, shed_for_s
 from bem_fleet.services.gateway.canary_observations import RequestOutcome
 from bem_fleet.services.gateway.method_fields import MethodFields
 from bemfleet.router.v1 import router_pb2 as pb
-from fleet.errors import DeniedError, UnavailableError, to_status
+from fleet.errors import (
+    DeniedError,
+    InvalidArgumentError,
+    OverloadedError,
+    UnavailableError,
+    to_status,
+)
 from grpc import aio
 from grpc_status import rpc_status
 
@@ -108,6 +114,24 @@ def test_withheld_answer_is_no_failure(error: Exception, failed: bool, withheld:
     err = aio.AioRpcError(status.code, aio.Metadata(), trailing, details=status.details)
 
     assert outcome_of(err, 0.5) == RequestOutcome(0.5, failed=failed, withheld=withheld)
+
+
+@pytest.mark.parametrize(
+    ("error", "delay_s"),
+    [
+        (OverloadedError("the queue is full", 2.5), 2.5),
+        (UnavailableError("the mission restarts", 2.5), None),
+        (InvalidArgumentError("prompt", "is too long"), None),
+    ],
+)
+def test_a_full_queue_is_nobodys_fault(error: Exception, delay_s: float | None) -> None:
+    """A call that was refused for want of room has no outcome; it has the delay of a retry."""
+    status = rpc_status.to_status(to_status(error, {}))
+    trailing = aio.Metadata(*status.trailing_metadata)
+    err = aio.AioRpcError(status.code, aio.Metadata(), trailing, details=status.details)
+
+    assert shed_for_s(err) == delay_s
+    assert (outcome_of(err, 0.5) is None) is (delay_s is not None)
 
 
 def test_cancelled_call_has_no_outcome() -> None:

@@ -1,6 +1,5 @@
 """Canary policy on scripted attempts; calls over real sockets are in tests/integration."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +12,12 @@ from bem_fleet.services.gateway.method_fields import MethodFields
 from bem_fleet.services.gateway.route_table import RouteTable
 from bemfleet.fleet.v1 import fleet_pb2
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet import wire
 from fleet.clients import open_channel
+from fleet.errors import OverloadedError, to_status
 from fleet.reflection import ReflectionClient
 from grpc import aio
+from grpc_status import rpc_status
 
 SERVICE = pb.DESCRIPTOR.services_by_name["RouterService"]
 GENERATE = f"/{SERVICE.full_name}/Generate"
@@ -25,11 +27,15 @@ END = pb.GenerateResponse(finish_reason=pb.FINISH_REASON_STOP)
 Script = Sequence[pb.GenerateResponse | grpc.RpcError]
 
 
-def error(code: grpc.StatusCode) -> grpc.RpcError:
-    """Return an error of a call."""
-    return aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details="scripted")
+def error(code: grpc.StatusCode, cause: Exception | None = None) -> grpc.RpcError:
+    """Return an error of a call, with the details of its cause."""
+    status = rpc_status.to_status(to_status(cause, {})) if cause else None
+    trailing = aio.Metadata(*(status.trailing_metadata or ())) if status else aio.Metadata()
+    details = status.details if status else "scripted"
+    return aio.AioRpcError(code, aio.Metadata(), trailing, details=details)
 
 
+BUSY = error(grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError("the queue is full", 5.0))
 BROKEN, LEFT = error(grpc.StatusCode.UNAVAILABLE), error(grpc.StatusCode.CANCELLED)
 
 
@@ -57,19 +63,25 @@ class ScriptedRouter(CanaryRouter):
     """Opens scripts instead of calls: one for stable, one for the canary."""
 
     def __init__(
-        self, stable: Script, canary: Script, *, mirror: int = 0, weight: int = 100
+        self,
+        stable: Script,
+        canary: Script,
+        *,
+        mirror: int = 0,
+        weight: int = 100,
+        address: str = "canary",
     ) -> None:
         table = RouteTable(None, 1024, lambda _: None)
         route = fleet_pb2.Route(
             mission="router",
-            canary=fleet_pb2.Target(address="canary"),
+            canary=fleet_pb2.Target(address=address, model="next"),
             weight=weight,
             mirror=mirror,
             canary_id="c",
         )
         table.apply(fleet_pb2.WatchRoutesResponse(routes=[route]))
-        self.recorder, self.opened = Recorder(), list[str]()
-        self.scripts = {"": stable, "canary": canary}
+        self.recorder, self.opened, self.yielding = Recorder(), list[str](), list[str]()
+        self.scripts = {STABLE: stable, CANARY: canary}
         channel = open_channel("127.0.0.1:1")
         reflection = ReflectionClient(channel, "router")
         super().__init__("router", channel, reflection, table, self.recorder)
@@ -80,10 +92,11 @@ class ScriptedRouter(CanaryRouter):
 
     def open(self, call: Call, target: fleet_pb2.Target | None, timeout_s: float) -> Messages:
         """Play the script of the track."""
-        del call, timeout_s
-        address = target.address if target else ""
-        self.opened.append(address or "stable")
-        return self._play(self.scripts[address])
+        del target, timeout_s
+        self.opened.append(call.track)
+        if (wire.YIELDS, "1") in call.metadata:
+            self.yielding.append(call.track)
+        return self._play(self.scripts[call.track])
 
     async def _play(self, script: Script) -> Messages:
         for step in script:
@@ -158,22 +171,45 @@ async def test_mirrored_request_is_sent_to_the_other_track(weight: int) -> None:
     """Whichever track answers, the pair is stable first."""
     router = ScriptedRouter([HELLO, END], [HELLO, END], mirror=100, weight=weight)
     await run(router)
-    await next(iter(router._mirrors))
+    await next(iter(router.mirrors.running))
 
     assert sorted(router.opened) == ["canary", "stable"]
     assert router.recorder.records == [("pair c", [False, False])]
 
 
-async def test_mirrors_are_limited() -> None:
-    """Beyond the limit mirrored calls are dropped, not queued."""
-    router = ScriptedRouter([HELLO], [HELLO])
+@pytest.mark.parametrize(
+    ("address", "opened", "code"),
+    [("", ["canary"], grpc.StatusCode.RESOURCE_EXHAUSTED), ("canary", ["canary", "stable"], None)],
+    ids=["an adapter", "pods of its own"],
+)
+async def test_a_canary_without_room_is_not_at_fault(
+    address: str, opened: list[str], code: grpc.StatusCode | None
+) -> None:
+    """Stable answers if it is elsewhere; in the same process it would refuse the call again."""
+    router = ScriptedRouter([HELLO, END], [BUSY], address=address)
+    _, _, failure = await run(router)
 
-    async def endless() -> None:
-        await asyncio.Event().wait()
+    assert router.opened == opened
+    assert (failure.code() if failure else None) is code
+    assert [kind for kind, _ in router.recorder.records] == ["stable c"][: len(opened) - 1]
 
-    for _ in range(40):
-        router.run_mirror(endless())
-    running = len(router._mirrors)
-    await router.close()
 
-    assert running == 32
+async def test_mirrored_calls_yield() -> None:
+    """They say so to the mission, a refused one is no failure, and no further one follows."""
+    router = ScriptedRouter([HELLO, END], [BUSY], mirror=100, weight=0)
+    await run(router)
+    await next(iter(router.mirrors.running))
+    await run(router)
+
+    assert router.opened == ["stable", "canary", "stable"]
+    assert router.yielding == ["canary"]
+    assert router.recorder.records == [("stable c", [False])] * 2
+
+
+async def test_a_refused_client_pauses_the_mirrored_calls() -> None:
+    """Where clients are refused there is no room for other requests."""
+    router = ScriptedRouter([BUSY], [HELLO, END], mirror=100, weight=0)
+    await run(router)
+
+    assert not router.mirrors.may_run()
+    assert router.recorder.records == []

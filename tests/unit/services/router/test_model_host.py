@@ -9,6 +9,7 @@ from bem.testing import tiny_backbone
 from bem_fleet.services.router.model_host import LazyModelHost, ModelHost
 from bem_fleet.services.router.request_parsing import RequestedStrength
 from bemfleet.router.v1 import router_pb2 as pb
+from fleet.call_priority import yields
 from fleet.errors import UnavailableError
 
 from tests.unit.services.router.fake_engine import DELTAS, FakeEngine
@@ -91,3 +92,13 @@ def test_a_loading_host_is_unavailable() -> None:
     lazy.loaded = host_of()
 
     assert lazy.get() is lazy.loaded
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_mirrored_call_makes_a_request_that_yields(mirrored: bool) -> None:
+    """The engine refuses it before it refuses a client's own."""
+    token = yields.set(mirrored)
+    request = host_of().parse(REQUEST, None)
+    yields.reset(token)
+
+    assert request.yields is mirrored
