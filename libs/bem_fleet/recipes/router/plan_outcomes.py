@@ -209,18 +209,11 @@ def join_outcomes(parts: Sequence[PlanOutcomes]) -> PlanOutcomes:
     items = [item for one in parts for item in one.items]
     if len(set(items)) < len(items):
         raise DataFormatError("outcomes: an item is in two parts; give each shard once")
-    joined = {
-        field.name: [getattr(one, field.name) for one in parts]
-        for field in fields(PlanOutcomes)
-        if field.name not in {"actions", "horizon"}
-    }
-    return replace(
-        first,
-        **{
-            name: torch.cat(found) if isinstance(found[0], Tensor) else tuple(chain(*found))
-            for name, found in joined.items()
-        },
-    )
+    joined: dict[str, Any] = {}
+    for name in [field.name for field in fields(first) if field.name not in {"actions", "horizon"}]:
+        found = [getattr(one, name) for one in parts]
+        joined[name] = torch.cat(found) if isinstance(found[0], Tensor) else tuple(chain(*found))
+    return replace(first, **joined)
 
 
 def _run_all(
