@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from bem.adapters import read_adapter, read_adapter_card
+from bem.adapters.site import default_layers
 from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
+from bem.errors import InvalidSettingError
 from bem.safety import SafetyCard, ValueHead, read_safety, save_safety
 from bem.safety.artifact import TENSORS_FILE
 from bem.training.activation_cache import mean_prompt_states
@@ -161,7 +163,8 @@ def _written_requests(count: int) -> list[LabelledRequest]:
 
 def refit_value_head(arguments: argparse.Namespace) -> None:
     """Fit the value head of an artifact anew and keep its adapter."""
-    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    cache = arguments.cache / "models"
+    backbone = load_backbone(arguments.backbone, dtype=arguments.dtype, cache=cache)
     artifact = read_safety(arguments.out, base_digest=backbone.digest)
     value = fit_value_head(
         backbone,
@@ -193,9 +196,9 @@ def train(arguments: argparse.Namespace) -> None:
     retain_freed_memory()
     cache = arguments.cache / "models"
     backbone = load_backbone(arguments.backbone, dtype=arguments.dtype, cache=cache)
-    count = len(backbone.layers)
-    config = SafetyTrainingConfig(
-        layers=tuple(range(count - arguments.layers, count)),
+    config = safety_config(
+        len(backbone.layers),
+        arguments.layers,
         basis=arguments.basis,
         epsilon=arguments.epsilon,
         steps=arguments.steps,
@@ -222,6 +225,25 @@ def train(arguments: argparse.Namespace) -> None:
     card = safety_card(backbone, trainer, data_digest=examples.digest, metrics=metrics)
     save_safety(arguments.out, card, tensors)
     sys.stdout.write(json.dumps(card.metrics, indent=1) + "\n")
+
+
+def safety_config(count: int, uppermost: int, **options: Any) -> SafetyTrainingConfig:
+    """Return a configuration whose layers and feature are those of a mission's adapter bank.
+
+    Args:
+        count: Layers of the model.
+        uppermost: Layers with sites, from the last one down; no more than the bank has.
+        options: Further hyperparameters.
+
+    Raises:
+        InvalidSettingError: The model has no layer for sites.
+    """
+    first, feature = default_layers(count)
+    if count == 1:
+        raise InvalidSettingError("backbone: has 1 layer; adapters need 2; choose another model")
+    return SafetyTrainingConfig(
+        layers=tuple(range(max(first, count - uppermost), count)), feature_layer=feature, **options
+    )
 
 
 def safety_card(
