@@ -27,6 +27,7 @@ from torch import Tensor
 from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.data.red_team import draw_dev_families, load_red_team, sample_prompts
 from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
+from bem_fleet.recipes.safety.development import development_requests, measure_refusals
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples, written_requests
 
 PROG = "python -m bem_fleet.recipes.safety"
@@ -176,7 +177,7 @@ def refit_value_head(arguments: argparse.Namespace) -> None:
     tensors |= {f"value.{name}": tensor for name, tensor in value.head.state_dict().items()}
     metrics = {**artifact.card.metrics, "value": value.metrics}
     save_safety(arguments.out, replace(artifact.card, metrics=metrics), tensors)
-    sys.stdout.write(json.dumps(value.metrics, indent=1) + "\n")
+    record_development(backbone, arguments)
 
 
 def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
@@ -224,6 +225,18 @@ def train(arguments: argparse.Namespace) -> None:
     metrics = {"training": training_metrics, "value": value.metrics}
     card = safety_card(backbone, trainer, data_digest=examples.digest, metrics=metrics)
     save_safety(arguments.out, card, tensors)
+    record_development(backbone, arguments)
+
+
+def record_development(backbone: Backbone, arguments: argparse.Namespace) -> None:
+    """Measure the artifact that was written on development requests, into its card."""
+    artifact = read_safety(arguments.out, base_digest=backbone.digest)
+    figures = measure_refusals(
+        backbone, artifact, development_requests(arguments.measured), arguments.cache / "safety"
+    )
+    metrics = {**artifact.card.metrics, "development": figures}
+    card = replace(artifact.card, metrics=metrics)
+    save_safety(arguments.out, card, load_file(arguments.out / TENSORS_FILE))
     sys.stdout.write(json.dumps(card.metrics, indent=1) + "\n")
 
 
@@ -298,6 +311,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--harmless", type=int, default=120, help="number of harmless prompts")
     parser.add_argument(
         "--requests", type=int, default=600, help="requests of each kind for the value head"
+    )
+    parser.add_argument(
+        "--measured", type=int, default=200, help="development requests of each kind, measured last"
     )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)

@@ -4,10 +4,12 @@ import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bem.adapters.site import default_layers
+from bem.backbone import Backbone
 from bem.errors import InvalidSettingError
 from bem.safety import ValueHead, read_safety
 from bem.safety.overlay import load_value_head
@@ -18,7 +20,7 @@ from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.held_out import inspection
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
-from bem_fleet.recipes.safety import examples
+from bem_fleet.recipes.safety import development, examples
 from bem_fleet.recipes.safety.__main__ import LabelledRequest
 
 from tests.support.random_adapters import write_adapter
@@ -45,18 +47,22 @@ def test_safety_adapter_is_trained_and_written(
     write_adapter(tmp_path / "adapters", backbone, "alpha", seed=1)
     config = partial(SafetyTrainingConfig, rank=2, attacks=2, harmless=2)
     loaded: list[str] = []
-    monkeypatch.setattr(
-        command, "load_backbone", lambda source, **_: loaded.append(source) or tiny_backbone()
-    )
+
+    def load(source: str, **_: Any) -> Backbone:
+        loaded.append(source)
+        return tiny_backbone()
+
+    monkeypatch.setattr(command, "load_backbone", load)
     monkeypatch.setattr(command, "SafetyTrainingConfig", config)
     for module in (command, examples):
         monkeypatch.setattr(module, "load_red_team", lambda _: ATTACKS)
+    for module in (command, examples, development):
         monkeypatch.setattr(module, "load_benign_requests", harmless)
     arguments = [
         *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
         *["--adapters", str(tmp_path / "adapters"), "--cache", str(tmp_path / "cache")],
         *["--layers", "2", "--steps", "3", "--attacks", "4", "--harmless", "2"],
-        *["--requests", "12", "--backbone", "models/own"],
+        *["--requests", "12", "--measured", "6", "--backbone", "models/own"],
     ]
     monkeypatch.setattr("sys.argv", ["x", *arguments])
     command.main(arguments)
@@ -67,6 +73,7 @@ def test_safety_adapter_is_trained_and_written(
     assert artifact.card.command.startswith("python -m bem_fleet.recipes.safety --out")
     assert artifact.card.metrics == printed
     assert set(printed["training"]) == {"harm", "kl"}
+    assert printed["development"]["harmful"]["items"] == 6
     # Beside the packaged attacks there are as many written ones to fit and to calibrate on.
     attacks = len(FAMILIES) + 2 * 12
     assert printed["value"]["attacks"] + printed["value"]["dev_attacks"] == attacks
@@ -75,7 +82,7 @@ def test_safety_adapter_is_trained_and_written(
     assert (tmp_path / "curves" / "curve.png").is_file()
 
     before = read_safety(tmp_path / "out", base_digest=backbone.digest)
-    command.main([*arguments[:2], *arguments[6:8], *arguments[-2:], "--value-head-only"])
+    command.main([*arguments[:2], *arguments[6:8], *arguments[-4:], "--value-head-only"])
     after = read_safety(tmp_path / "out", base_digest=backbone.digest)
 
     assert loaded == ["models/own"] * 2
