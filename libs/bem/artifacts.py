@@ -33,7 +33,7 @@ MAX_MAGNITUDE = 1e3
 finite weights finite: no artifact that passes can produce an overflow."""
 MAX_STATE = 1e6
 """Largest magnitude of a statistic of states, which may be in the thousands (Gemma 3: 2,400)."""
-STATISTICS = frozenset({"center", "spread"})
+STATISTICS = frozenset({"center", "mean", "spread"})
 """Tensors that are statistics of states: states are only standardised by them."""
 _MAX_LAYERS, _MAX_RANK = 4096, 4096
 _MAX_CARD_BYTES, _MAX_TENSOR_BYTES = 2**20, 2**31

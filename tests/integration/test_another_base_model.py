@@ -1,87 +1,37 @@
-"""Guide "another base model": its commands on a tiny Gemma 3, and the real one exactly.
+"""Guide "another base model": its commands exist, and the real Gemma 3 270M is served exactly.
 
-The guide's commands run as they are written, on random weights of the same architecture, because
-training takes minutes. The real Gemma 3 270M is fetched and de-quantised once into the cache of the
-checkout, a minute on two cores, and one text is compared.
+The model is fetched and de-quantised once into the cache of the checkout, a minute on two cores,
+and one text is compared with transformers.
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from bem.adapters.artifact import read_adapter_card
 from bem.backbone import Backbone, load_backbone
 from bem.engine.decoder import Decoder
 from bem.engine.perplexity import TEXT
 from bem.engine.shard_leader import open_cache
 from bem.model_folder import write_model_folder
 from bem.prompt_encoding import PromptEncoder
-from bem.safety.artifact import SAFETY_FORMAT
 from bem_fleet.cli.fleetctl import app
 from typer.main import get_command
 
-from tests.support.family_models import VARIANTS
 from tests.support.requirements import unavailable
-from tests.support.tiny_models import save_folder, tiny_model
-from tools.fetch_gemma import FILE, FOLDER, fetch
+from tools.fetch_gemma import FOLDER, fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "another_base_model.md"
-OWN_DATA = ROOT / "docs" / "own_data.md"
 BLOCKS = re.compile(r"(?ms)^```(\w*)\n(.*?)^```")
-SOURCE, MODEL = f".cache/gemma/{FILE}", ".cache/gemma/gemma-3-270m"
+MODEL = ".cache/gemma/gemma-3-270m"
 TOKENS = 528  # more than the sliding window of 512
 
 
 def blocks(page: Path, kind: str) -> list[str]:
     """Return the blocks of one language of a page."""
     return [text for found, text in BLOCKS.findall(page.read_text()) if found == kind]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_commands_lead_from_a_base_model_to_its_adapters(tmp_path: Path) -> None:
-    """Convert, check, train and the safety adapter, as the guide writes them."""
-    kind, changes = VARIANTS["gemma3"]
-    model = tiny_model(kind, **changes, max_position_embeddings=2048)
-    tiny = save_folder(tmp_path / "tiny", model)
-    (tiny / "chat_template.jinja").unlink()
-    fetching, template, *commands = blocks(PAGE, "bash")
-    assert fetching.strip() == "python -m tools.fetch_gemma"
-    assert len(commands) == 4
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{ROOT / 'libs'}:{ROOT}",
-    }
-    # The byte tokenizer has none of Gemma's control tokens, and its texts no first one.
-    template = template.replace("{{ bos_token }}", "")
-    own = str(tmp_path / "gemma")
-    for command in [blocks(OWN_DATA, "bash")[0], template, *commands]:
-        text = command.replace(SOURCE, str(tiny)).replace(".cache/gemma", own)
-        text = text.replace("--steps 40", "--steps 2")
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}{done.stderr}"
-    digest = load_backbone(f"{own}/gemma-3-270m", cache=tmp_path / "cache").digest
-    adapter = read_adapter_card(Path(own) / "adapters" / "gemma-tickets")
-    safety = SAFETY_FORMAT.read_card(Path(own) / "adapters" / "safety")
-
-    assert adapter.base_digest == safety.base_digest == digest
-    assert adapter.metrics["own_data"]["n_items"] == 30
-    assert set(safety.metrics["development"]) == {"harmful", "harmless"}
 
 
 def test_options_of_the_fleet_exist() -> None:

@@ -196,7 +196,9 @@ def test_kinds_are_those_of_the_sites() -> None:
     assert set(TARGET_KINDS) == set(TARGET_MODULES)
 
 
-@pytest.mark.parametrize(("name", "fits"), [("value.center", True), ("a.x", False)])
+@pytest.mark.parametrize(
+    ("name", "fits"), [("value.center", True), ("keys.mean", True), ("a.x", False)]
+)
 def test_statistics_of_states_may_be_larger_than_weights(
     tmp_path: Path, name: str, fits: bool
 ) -> None:
