@@ -281,8 +281,7 @@ def safety_card(
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the arguments and train."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
     parser.add_argument("--curves", type=Path, help="folder of the training curve")
@@ -317,6 +316,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments and train."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.value_head_only:
         refit_value_head(options)
