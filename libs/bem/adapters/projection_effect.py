@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from bem.adapters.artifact import Factors
 from bem.backbone import Backbone
+from bem.prompt_encoding import PromptEncoder
 
 PROMPTS = (
     "The capital of Norway is",
@@ -51,7 +52,7 @@ def largest_logit_difference(
     """
     largest = 0.0
     for prompt in prompts:
-        ids = backbone.tokenizer.encode(prompt, add_special_tokens=False)
+        ids = PromptEncoder(backbone.tokenizer).encode_text(prompt, begins_sequence=True)
         inputs = torch.tensor([ids[: backbone.context_tokens]], device=backbone.model.device)
         logits = []
         for factors in (one, other):

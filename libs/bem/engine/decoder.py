@@ -23,8 +23,8 @@ from bem.engine.process_memory import release_weight_file
 from bem.engine.shard_leader import LeadingLayers, check_whole
 
 ForwardPlan = AttentionPlan | TokenPlacement
-HEAD_ROWS = 256
-"""Rows whose logits over the vocabulary are in memory at once."""
+HEAD_LOGITS = 256 * 49_152
+"""Logits that are in memory at once: 50 MB in float32, whatever the vocabulary's size is."""
 
 
 class TorchLayers:
@@ -117,6 +117,11 @@ class Decoder:
     def linears(self) -> list[LinearLayer]:
         """All frozen matrices; the output matrix is the last."""
         return [*self._layers.linears, self._head]
+
+    @property
+    def head_rows(self) -> int:
+        """Rows whose logits over the vocabulary are in memory at once."""
+        return max(1, HEAD_LOGITS // self._embedding.shape[0])
 
     @property
     def decode_chunk_tokens(self) -> int:

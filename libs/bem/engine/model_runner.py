@@ -7,7 +7,7 @@ from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps
 from bem.engine.decode_threads import DecodeThreads
-from bem.engine.decoder import HEAD_ROWS, Decoder, ForwardPlan
+from bem.engine.decoder import Decoder, ForwardPlan
 from bem.engine.prefill import PrefillBatch, PrefillChunk
 from bem.engine.sampler import with_logprobs
 from bem.engine.sequence import Sequence
@@ -97,8 +97,9 @@ class ModelRunner:
         sequence = chunk.sequence
         prompt, top = sequence.handle.request.prompt_ids, sequence.handle.request.sampling.logprobs
         end = min(chunk.end, len(prompt) - 1)  # what follows the last token is sampled
-        for begin in range(chunk.begin, end, HEAD_ROWS):
-            targets = prompt[begin + 1 : min(end, begin + HEAD_ROWS) + 1]
+        size = self.decoder.head_rows
+        for begin in range(chunk.begin, end, size):
+            targets = prompt[begin + 1 : min(end, begin + size) + 1]
             states = hidden[begin - chunk.begin :][: len(targets)]
             logits = self.decoder.logits(states.unsqueeze(1)).cpu()
             sequence.output.add_prompt_tokens(

@@ -23,11 +23,10 @@ from bem.backbone import Backbone
 from bem.engine.decoder import Decoder
 from bem.engine.kv_cache import KVCache
 from bem.files import write_atomic
+from bem.prompt_encoding import PromptEncoder
 
 TEXT = Path(__file__).with_name("perplexity_text.txt")
 TOKENS, WINDOW = 1024, 256
-# Positions whose logits over the vocabulary are in memory at once, for each of the two formats.
-_POSITIONS = 128
 
 
 def perplexity_ratio(backbone: Backbone, memo: Path | None = None) -> float:
@@ -42,7 +41,9 @@ def perplexity_ratio(backbone: Backbone, memo: Path | None = None) -> float:
             A file that cannot be written costs a measurement at the next start.
     """
     text = TEXT.read_text()
-    key = f"{backbone.digest}:{arithmetic(backbone)}:{hashlib.sha256(text.encode()).hexdigest()}"
+    begin = PromptEncoder(backbone.tokenizer).begin_ids
+    measured = hashlib.sha256(f"{text}{begin or ''}".encode()).hexdigest()
+    key = f"{backbone.digest}:{arithmetic(backbone)}:{measured}"
     known = _read(memo)
     if key not in known:
         known[key] = math.exp(_mean_divergence(backbone, text))
@@ -79,9 +80,11 @@ def _read(memo: Path | None) -> dict[str, float]:
 @torch.inference_mode()
 def _mean_divergence(backbone: Backbone, text: str) -> float:
     """Return the mean of KL(p || q) over the positions of the text, in nats."""
-    window = min(WINDOW, backbone.context_tokens)
-    ids = backbone.tokenizer.encode(text, add_special_tokens=False)[:TOKENS]
-    windows = [ids[at : at + window] for at in range(0, len(ids) - window + 1, window)]
+    encoder, window = PromptEncoder(backbone.tokenizer), min(WINDOW, backbone.context_tokens)
+    # Models that were trained behind a first token compute something else without it.
+    begin, ids = encoder.begin_ids, encoder.encode_text(text)[:TOKENS]
+    part = window - len(begin)
+    windows = [begin + ids[at : at + part] for at in range(0, len(ids) - part + 1, part)]
     exact = _decoder(replace(backbone, weight_format="fp32"), window)
     other = _decoder(backbone, window)
     device, total = backbone.model.device, 0.0
@@ -98,7 +101,8 @@ def _log_probs(decoder: Decoder, ids: Tensor) -> Iterator[Tensor]:
     plan = decoder.plan_full_texts(*ids.shape)
     hidden, _ = decoder.lower(ids, plan, transient=True)
     hidden = decoder.upper(hidden, plan, transient=True)[0]
-    for part in hidden.split(_POSITIONS):
+    # Two formats have logits over the vocabulary in memory at once.
+    for part in hidden.split(max(1, decoder.head_rows // 2)):
         yield decoder.logits(part.unsqueeze(1)).log_softmax(-1)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.adapter_schedule import AcquiredSegment, AdapterSchedule, CodeSpan
 from bem.engine.api import ScaledAdapter, Segment
-from bem.engine.decoder import HEAD_ROWS, Decoder
+from bem.engine.decoder import Decoder
 from bem.errors import InvalidRequestError
 from bem.safety import SafetyOverlay
 
@@ -154,9 +154,9 @@ class Scorer:
 
     def _target_logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Return the log-probability of ``targets [K]`` after the states ``hidden [K, F]``."""
-        logprobs = []
-        for begin in range(0, len(targets), HEAD_ROWS):
-            rows = slice(begin, begin + HEAD_ROWS)
+        logprobs, size = [], self._decoder.head_rows
+        for begin in range(0, len(targets), size):
+            rows = slice(begin, begin + size)
             logprobs.append(self._decoder.target_logprobs(hidden[rows], targets[rows]).clamp(max=0))
         return torch.cat(logprobs).cpu()
 

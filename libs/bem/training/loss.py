@@ -8,15 +8,15 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
-CHUNK_TOKENS = 512
+CHUNK_LOGITS = 512 * 49_152
+"""Logits that are in memory at once: 100 MB in float32, whatever the vocabulary's size is."""
 
 
 class ChunkedCrossEntropy(Function):
     """Summed cross entropy of a frozen head; the forward pass also computes the gradient.
 
-    This is the idea of Cut Your Losses (arXiv 2411.09009), here in chunks of tokens. With a
-    vocabulary of 49k and float32 logits a chunk of 512 tokens takes 100 MB; the logits of all
-    tokens of a step would take gigabytes.
+    This is the idea of Cut Your Losses (arXiv 2411.09009), here in chunks of tokens: 512 with a
+    vocabulary of 49k, 96 with one of 262k. The logits of all tokens of a step would take gigabytes.
     """
 
     @staticmethod
@@ -31,16 +31,17 @@ class ChunkedCrossEntropy(Function):
         """
         total = torch.zeros((), dtype=torch.float32, device=states.device)
         grad = torch.empty_like(states) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(labels), CHUNK_TOKENS):
-            logits = linear(states[start : start + CHUNK_TOKENS], head).float()
-            targets = labels[start : start + CHUNK_TOKENS].unsqueeze(1)
+        size = max(1, CHUNK_LOGITS // head.shape[0])
+        for start in range(0, len(labels), size):
+            logits = linear(states[start : start + size], head).float()
+            targets = labels[start : start + size].unsqueeze(1)
             log_sum = logits.logsumexp(1, keepdim=True)
             total += (log_sum - logits.gather(1, targets)).sum()
             if grad is not None:
                 # The gradient of the logits is softmax minus one-hot; it reuses their memory.
                 probabilities = logits.sub_(log_sum).exp_()
                 probabilities.scatter_add_(1, targets, -torch.ones_like(log_sum))
-                torch.mm(probabilities.to(head.dtype), head, out=grad[start : start + CHUNK_TOKENS])
+                torch.mm(probabilities.to(head.dtype), head, out=grad[start : start + size])
         if grad is not None:
             ctx.save_for_backward(grad)
         return total

@@ -10,22 +10,19 @@ from bem.errors import BemError
 from bem_fleet.checkout import ROOT
 from bem_fleet.cli.application import NO, YES
 
+MODELS = ROOT / ".cache/models"
+_SOURCE = typer.Argument(metavar="MODEL", help="model folder, .gguf file or hub name")
+_CACHE = typer.Option(help="folder of prepared models")
+
 app = typer.Typer(
     no_args_is_help=True,
-    help="Check base models. Exit code 0 if the model is served, 1 if it is refused.",
+    help="Check and prepare base models. Exit code 0 if the model is served, 1 if it is refused.",
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep ``check`` a subcommand, although there is no other."""
 
 
 @app.command("check")
 def check(  # noqa: PLR0917 - each is an option of the command
-    source: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="model folder, .gguf file or hub name")
-    ],
+    source: Annotated[str, _SOURCE],
     weights: Annotated[
         Literal["auto", "fp32", "bf16", "int8", "int4"],
         typer.Option(envvar="BEM_ROUTER_WEIGHTS", help="weight format; auto measures"),
@@ -39,7 +36,7 @@ def check(  # noqa: PLR0917 - each is an option of the command
     ] = None,
     safety: Annotated[Path, typer.Option(help="folder of the safety adapter")] = ROOT
     / "adapters/safety",
-    cache: Annotated[Path, typer.Option(help="folder of prepared models")] = ROOT / ".cache/models",
+    cache: Annotated[Path, _CACHE] = MODELS,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> int:
     """Print what a mission would serve of a base model, how fast, and in how much memory.
@@ -56,4 +53,28 @@ def check(  # noqa: PLR0917 - each is an option of the command
         print(f"fleetctl: {err}", file=sys.stderr)
         return NO
     print(report.as_json() if as_json else report.as_table())
+    return YES
+
+
+@app.command("convert")
+def convert(
+    source: Annotated[str, _SOURCE],
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    chat_template: Annotated[
+        Path | None, typer.Option(help="Jinja file; in place of the model's own template")
+    ] = None,
+    cache: Annotated[Path, _CACHE] = MODELS,
+) -> int:
+    """Write a base model as a folder of safetensors, with a chat template if it lacks one.
+
+    The template becomes a part of the model: adapters are trained and served with it.
+    """
+    from bem.model_folder import write_model_folder  # noqa: PLC0415 - loads torch
+
+    try:
+        write_model_folder(source, out, cache=cache, chat_template=chat_template)
+    except BemError as err:
+        print(f"fleetctl: {err}", file=sys.stderr)
+        return NO
+    print(f"{out}: check it with `fleetctl model check {out}`")
     return YES

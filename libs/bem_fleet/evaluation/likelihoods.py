@@ -126,17 +126,18 @@ def text_log_likelihoods(
     Raises:
         EvaluationError: A text has fewer than two tokens.
     """
-    encode = worker.backbone.tokenizer.encode
-    window = worker.context_tokens
+    encoder = PromptEncoder(worker.backbone.tokenizer)
+    begin_ids = tuple(encoder.begin_ids)
+    window = worker.context_tokens - len(begin_ids)
     requests: list[ScoreRequest] = []
     owners: list[int] = []
     for index, text in enumerate(texts):
-        ids = tuple(encode(text, add_special_tokens=False))
+        ids = tuple(encoder.encode_text(text))
         if len(ids) < 2:
             raise EvaluationError(f"text {index}: {len(ids)} tokens; a perplexity needs two")
         for begin in range(0, len(ids) - 1, window - 1):
             window_ids = ids[begin : begin + window]
-            requests.append(ScoreRequest(window_ids[:1], window_ids[1:], adapter))
+            requests.append(ScoreRequest(begin_ids + window_ids[:1], window_ids[1:], adapter))
             owners.append(index)
     by_text: list[list[float]] = [[] for _ in texts]
     scored = (cache or LikelihoodCache()).score(worker, requests, progress=progress)

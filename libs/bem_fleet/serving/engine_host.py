@@ -168,7 +168,7 @@ class EngineHost:
         if self.backbone.tokenizer.chat_template:
             ids = encoder.encode_chat([{"role": "user", "content": prompt}])
         else:  # a model without a template continues the prompt as it is
-            ids = encoder.encode_text(prompt)
+            ids = encoder.encode_text(prompt, begins_sequence=True)
         limit = self.context_tokens - max_tokens
         if len(ids) > limit:
             raise InvalidRequestError(

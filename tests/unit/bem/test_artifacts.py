@@ -194,3 +194,21 @@ def test_card_out_of_its_schema_is_not_written(tmp_path: Path) -> None:
 def test_kinds_are_those_of_the_sites() -> None:
     """A card may name the modules that can become sites, and no others."""
     assert set(TARGET_KINDS) == set(TARGET_MODULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"), [("value.center", True), ("keys.mean", True), ("a.x", False)]
+)
+def test_statistics_of_states_may_be_larger_than_weights(
+    tmp_path: Path, name: str, fits: bool
+) -> None:
+    """States of Gemma 3 are in the thousands, and so is their mean; weights are not."""
+    FORMAT.write(tmp_path / "new", CARD, {name: torch.full((2,), 2361.0)})
+    card = FORMAT.read_card(tmp_path / "new")
+    if fits:
+        found = FORMAT.read_tensors(tmp_path / "new", card, label="x", base_digest="b" * 64)
+        assert found[name][0] == 2361
+        FORMAT.write(tmp_path / "new", CARD, {name: torch.full((2,), 2e6)})
+        card = FORMAT.read_card(tmp_path / "new")
+    with pytest.raises(ArtifactFormatError, match="largest magnitude"):
+        FORMAT.read_tensors(tmp_path / "new", card, label="x", base_digest="b" * 64)

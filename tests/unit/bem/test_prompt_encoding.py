@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tests.support.begun_texts import begun_backbone
+
 Chat = Sequence[dict[str, str]]
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|tool|>")
 # Trims each text, names the assistant "model" and refuses system messages, as Gemma's does.
@@ -163,3 +165,11 @@ def test_refusals_of_the_template_are_bad_requests() -> None:
 
     assert refused.value.field == unfit.value.field == "chat.messages"
     assert "hidden" not in str(unfit.value)
+
+
+def test_texts_begin_with_the_tokens_that_the_tokenizer_adds() -> None:
+    """None of the packaged model's kind; the first token of Gemma's and Llama's kind."""
+    begun = begun_backbone().tokenizer
+
+    assert PromptEncoder(tokenizer_of()).begin_ids == []
+    assert PromptEncoder(begun).begin_ids == [begun.bos_token_id]

@@ -8,8 +8,8 @@ from bem.training.activation_cache import EncodedExample
 REFUSAL = "I'm sorry, but I can't help with that."
 """Reply that the safety adapter learns to give to attacks."""
 
-OPENING_TOKENS = 6
-"""Number of leading tokens of the refusal that decide whether a reply is one."""
+OPENING = "I'm sorry, but I"
+"""Beginning of the refusal that decides whether a reply is one."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +31,9 @@ def refusal_ids(backbone: Backbone) -> list[int]:
     """Return the token ids of the refusal with its end of turn."""
     ids: list[int] = backbone.tokenizer.encode(REFUSAL, add_special_tokens=False)
     return [*ids, min(backbone.end_token_ids)]
+
+
+def opening_ids(backbone: Backbone) -> list[int]:
+    """Return the token ids of the refusal's opening: 6 of SmolLM2, 7 of Gemma."""
+    ids, decode = refusal_ids(backbone), backbone.tokenizer.decode
+    return ids[: next(n for n in range(1, len(ids)) if decode(ids[:n]).startswith(OPENING))]

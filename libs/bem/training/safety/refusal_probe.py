@@ -22,9 +22,9 @@ from torch import Tensor
 from bem.backbone import Backbone
 from bem.safety import SafetyArtifact
 from bem.training.activation_cache import EncodedExample, encode_sequences, prompt_ids
-from bem.training.decoder import TrainingDecoder
+from bem.training.family_decoder import open_decoder
 from bem.training.packing import assign_rows, pack_row
-from bem.training.safety.examples import OPENING_TOKENS, refusal_ids
+from bem.training.safety.examples import opening_ids
 from bem.training.strategy import select_compute_dtype
 
 _ROW_TOKENS = 2048
@@ -66,7 +66,7 @@ class RefusalProbe:
         feature_layer: int,
         cache: Path,
     ) -> None:
-        opening = refusal_ids(backbone)[:OPENING_TOKENS]
+        opening = opening_ids(backbone)
         self.examples: list[EncodedExample] = encode_sequences(
             backbone,
             [(prompt_ids(backbone, text), opening) for text in texts],
@@ -76,7 +76,7 @@ class RefusalProbe:
         )
         self.features = torch.stack([example.feature for example in self.examples])
         compute_dtype = select_compute_dtype(backbone, "auto")
-        self._decoder = TrainingDecoder(backbone, compute_dtype=compute_dtype)
+        self._decoder = open_decoder(backbone, compute_dtype=compute_dtype)
         self._layers = range(first_layer, len(backbone.layers))
 
     @torch.no_grad()

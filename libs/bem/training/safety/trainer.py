@@ -30,9 +30,9 @@ from bem.journal import Journal
 from bem.safety.basis import basis_size, reserve_basis
 from bem.safety.lagrangian import LagrangeMultipliers
 from bem.training.activation_cache import EncodedExample
-from bem.training.decoder import TrainingDecoder
+from bem.training.family_decoder import open_decoder
 from bem.training.packing import PackedRow, pack_row
-from bem.training.safety.examples import OPENING_TOKENS, SafetyExamples
+from bem.training.safety.examples import SafetyExamples, opening_ids
 from bem.training.strategy import select_compute_dtype
 
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class SafetyTrainer:
     """Trains one safety adapter and writes its curve.
 
     Args:
-        backbone: A Llama-like model without sites.
+        backbone: Base model of a family that is trained, without sites.
         config: Hyperparameters of the run.
         folder: Folder of ``curve.jsonl`` with violations, multipliers and divergence.
         orthogonal_to: ``{layer: output factors}`` of committed adapters; the basis is orthogonal
@@ -125,8 +125,9 @@ class SafetyTrainer:
                 self.factors[f"model.layers.{layer}.{TARGET_MODULES[kind]}"] = nn.Parameter(a), c
         self.multipliers: LagrangeMultipliers | None = None
         compute_dtype = select_compute_dtype(backbone, "auto")
-        self.decoder = TrainingDecoder(backbone, compute_dtype=compute_dtype)
+        self.decoder = open_decoder(backbone, compute_dtype=compute_dtype)
         self._layers = range(min(config.layers), len(backbone.layers))
+        self._opening_tokens = len(opening_ids(backbone))
         self._journal = Journal(folder / "curve.jsonl")
         self._parameters = [p for pair in self.factors.values() for p in pair]
         self._optimizer = torch.optim.AdamW(self._parameters, weight_decay=0.0)
@@ -223,7 +224,7 @@ class SafetyTrainer:
         each = nll.view(
             len(attacks), -1
         )  # every reply is the same refusal, so all have equal length
-        return each.sum(1), each[:, :OPENING_TOKENS].sum(1)
+        return each.sum(1), each[:, : self._opening_tokens].sum(1)
 
     def divergence(self, benign: Sequence[EncodedExample]) -> Tensor:
         """Return the mean ``KL(base || adapted)`` over the tokens of the replies, nats."""

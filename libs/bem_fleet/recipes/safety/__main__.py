@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from bem.adapters import read_adapter, read_adapter_card
+from bem.adapters.site import default_layers
 from bem.backbone import PACKAGED_MODEL, Backbone, load_backbone
+from bem.errors import InvalidSettingError
 from bem.safety import SafetyCard, ValueHead, read_safety, save_safety
 from bem.safety.artifact import TENSORS_FILE
 from bem.training.activation_cache import mean_prompt_states
@@ -25,6 +27,7 @@ from torch import Tensor
 from bem_fleet.data.benign_prompts import load_benign_requests
 from bem_fleet.data.red_team import draw_dev_families, load_red_team, sample_prompts
 from bem_fleet.guard.training.family_rates import MAX_FALSE_POSITIVE_RATES, threshold_by_family
+from bem_fleet.recipes.safety.development import development_requests, measure_refusals
 from bem_fleet.recipes.safety.examples import MAX_CHARS, load_examples, written_requests
 
 PROG = "python -m bem_fleet.recipes.safety"
@@ -161,7 +164,8 @@ def _written_requests(count: int) -> list[LabelledRequest]:
 
 def refit_value_head(arguments: argparse.Namespace) -> None:
     """Fit the value head of an artifact anew and keep its adapter."""
-    backbone = load_backbone(dtype=arguments.dtype, cache=arguments.cache / "models")
+    cache = arguments.cache / "models"
+    backbone = load_backbone(arguments.backbone, dtype=arguments.dtype, cache=cache)
     artifact = read_safety(arguments.out, base_digest=backbone.digest)
     value = fit_value_head(
         backbone,
@@ -173,7 +177,7 @@ def refit_value_head(arguments: argparse.Namespace) -> None:
     tensors |= {f"value.{name}": tensor for name, tensor in value.head.state_dict().items()}
     metrics = {**artifact.card.metrics, "value": value.metrics}
     save_safety(arguments.out, replace(artifact.card, metrics=metrics), tensors)
-    sys.stdout.write(json.dumps(value.metrics, indent=1) + "\n")
+    record_development(backbone, arguments)
 
 
 def committed_output_factors(backbone: Backbone, adapters: Path) -> dict[int, list[Tensor]]:
@@ -193,9 +197,9 @@ def train(arguments: argparse.Namespace) -> None:
     retain_freed_memory()
     cache = arguments.cache / "models"
     backbone = load_backbone(arguments.backbone, dtype=arguments.dtype, cache=cache)
-    count = len(backbone.layers)
-    config = SafetyTrainingConfig(
-        layers=tuple(range(count - arguments.layers, count)),
+    config = safety_config(
+        len(backbone.layers),
+        arguments.layers,
         basis=arguments.basis,
         epsilon=arguments.epsilon,
         steps=arguments.steps,
@@ -221,7 +225,38 @@ def train(arguments: argparse.Namespace) -> None:
     metrics = {"training": training_metrics, "value": value.metrics}
     card = safety_card(backbone, trainer, data_digest=examples.digest, metrics=metrics)
     save_safety(arguments.out, card, tensors)
+    record_development(backbone, arguments)
+
+
+def record_development(backbone: Backbone, arguments: argparse.Namespace) -> None:
+    """Measure the artifact that was written on development requests, into its card."""
+    artifact = read_safety(arguments.out, base_digest=backbone.digest)
+    figures = measure_refusals(
+        backbone, artifact, development_requests(arguments.measured), arguments.cache / "safety"
+    )
+    metrics = {**artifact.card.metrics, "development": figures}
+    card = replace(artifact.card, metrics=metrics)
+    save_safety(arguments.out, card, load_file(arguments.out / TENSORS_FILE))
     sys.stdout.write(json.dumps(card.metrics, indent=1) + "\n")
+
+
+def safety_config(count: int, uppermost: int, **options: Any) -> SafetyTrainingConfig:
+    """Return a configuration whose layers and feature are those of a mission's adapter bank.
+
+    Args:
+        count: Layers of the model.
+        uppermost: Layers with sites, from the last one down; no more than the bank has.
+        options: Further hyperparameters.
+
+    Raises:
+        InvalidSettingError: The model has no layer for sites.
+    """
+    first, feature = default_layers(count)
+    if count == 1:
+        raise InvalidSettingError("backbone: has 1 layer; adapters need 2; choose another model")
+    return SafetyTrainingConfig(
+        layers=tuple(range(max(first, count - uppermost), count)), feature_layer=feature, **options
+    )
 
 
 def safety_card(
@@ -246,8 +281,7 @@ def safety_card(
     )
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Parse the arguments and train."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROG, description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact")
     parser.add_argument("--curves", type=Path, help="folder of the training curve")
@@ -277,8 +311,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--requests", type=int, default=600, help="requests of each kind for the value head"
     )
+    parser.add_argument(
+        "--measured", type=int, default=200, help="development requests of each kind, measured last"
+    )
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the arguments and train."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.value_head_only:
         refit_value_head(options)

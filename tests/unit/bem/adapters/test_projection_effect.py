@@ -1,9 +1,14 @@
 """Measured effect of the projection."""
 
+from typing import Any
+
+import pytest
 import torch
 from bem.adapters.projection import project_outside
 from bem.adapters.projection_effect import PROMPTS, largest_logit_difference
 from bem.testing import tiny_backbone
+
+from tests.support.begun_texts import begun_backbone
 
 SITE = "model.layers.3.mlp.down_proj"
 
@@ -31,3 +36,19 @@ def test_difference_is_that_of_two_models() -> None:
     assert abs(found - float((logits[0] - logits[1]).abs().max())) < 1e-4
     assert torch.equal(backbone.model(ids).logits, before)
     assert len(set(PROMPTS)) == 20
+
+
+def test_prompts_begin_as_texts_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first token is the one that the tokenizer adds."""
+    backbone, seen = begun_backbone(), []
+    run = backbone.model.forward
+
+    def record(ids: torch.Tensor, **options: Any) -> Any:
+        seen.append(int(ids[0, 0]))
+        return run(ids, **options)
+
+    monkeypatch.setattr(backbone.model, "forward", record)
+    factors = {SITE: (torch.zeros(1, 64), torch.zeros(32, 1))}
+    largest_logit_difference(backbone, factors, factors, PROMPTS[:1])
+
+    assert seen == [backbone.tokenizer.bos_token_id] * 2

@@ -4,12 +4,16 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bem.backbone import WeightFormat
+from bem.engine.decoder import Decoder
 from bem.engine.perplexity import TEXT, TOKENS, WINDOW, arithmetic, perplexity_ratio
 from bem.testing import tiny_backbone
+
+from tests.support.begun_texts import begun_backbone
 
 
 def test_float32_is_the_reference() -> None:
@@ -31,6 +35,26 @@ def test_ratio_is_that_of_transformers_distributions() -> None:
     measured = perplexity_ratio(replace(backbone, weight_format="bf16"))
     assert measured > 1.0
     assert measured - 1 == pytest.approx(expected - 1, rel=0.2)
+
+
+def test_texts_begin_as_the_model_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each window of a model whose texts begin with a token begins with it, and none of another."""
+    seen: list[torch.Tensor] = []
+    run = Decoder.lower
+
+    def record(decoder: Decoder, ids: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        seen.append(ids)
+        return run(decoder, ids, *rest, **options)
+
+    monkeypatch.setattr(Decoder, "lower", record)
+    begun = begun_backbone()
+    perplexity_ratio(begun)
+    begin = begun.tokenizer.bos_token_id
+    windows = {(int(ids[0, 0]), ids.shape[1]) for ids in seen}
+    assert windows == {(begin, WINDOW)}
+    seen.clear()
+    perplexity_ratio(tiny_backbone())
+    assert begin not in {int(ids[0, 0]) for ids in seen}
 
 
 @pytest.mark.parametrize("kind", ["int8", "bf16"])

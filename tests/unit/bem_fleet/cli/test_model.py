@@ -44,3 +44,24 @@ def test_a_refused_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert check(folder) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("fleetctl: backbone: experts has model_type 'mixtral'")
+
+
+def test_a_model_is_written_with_a_template(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written is served with chats; a template that does not fit is one line."""
+    folder = save_folder(tmp_path / "base", family_backbone("gemma3").model)
+    (folder / "chat_template.jinja").unlink()
+    template = tmp_path / "template.jinja"
+    template.write_text("{% for one in messages %}{{ one.content }}{% endfor %}")
+    made = ["model", "convert", str(folder), "--out", str(tmp_path / "made")]
+    made += ["--cache", str(tmp_path / "cache"), "--chat-template", str(template)]
+    assert main(made) == 0
+    assert main(made) == 1
+    output = capsys.readouterr()
+    assert "fleetctl model check" in output.out
+    assert output.err.splitlines()[-1].startswith("fleetctl: out: ")
+    assert check(folder, "--weights", "fp32") == 0
+    assert "chats are refused" in capsys.readouterr().out
+    assert check(tmp_path / "made", "--weights", "fp32") == 0
+    assert "chats are refused" not in capsys.readouterr().out

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bem.engine import LLMEngine, score
+from bem.engine import LLMEngine, ScoreRequest, score
 from bem.errors import EvaluationError
 from bem_fleet.evaluation import likelihoods
 from bem_fleet.evaluation.likelihoods import (
@@ -19,6 +19,7 @@ from bem_fleet.evaluation.likelihoods import (
 )
 from bem_fleet.evaluation.systems import Message
 
+from tests.support.begun_texts import begun_backbone
 from tests.support.oracle_comparison import tiny_worker
 
 
@@ -41,6 +42,27 @@ def test_perplexity_counts_every_token_but_the_first(worker: LLMEngine) -> None:
         math.exp(-math.fsum(values) / len(values))
     )
     assert text_perplexity(worker, texts, "alpha") != text_perplexity(worker, texts)
+
+
+def test_texts_are_scored_behind_the_token_that_they_begin_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is context of every piece and never scored."""
+    worker = LLMEngine(begun_backbone(), max_sequences=4, max_waiting=64, context_tokens=64)
+    requests: list[ScoreRequest] = []
+
+    def record(_: LLMEngine, batch: list[ScoreRequest], **__: Any) -> list[list[float]]:
+        requests.extend(batch)
+        return [[0.0] * len(one.target_ids) for one in batch]
+
+    monkeypatch.setattr(LikelihoodCache, "score", lambda _, *one, **other: record(*one, **other))
+    (values,) = text_log_likelihoods(worker, ["a long one " * 12])
+
+    assert len(values) == 12 * len("a long one ") - 1
+    assert len(requests) > 1
+    assert {one.prompt_ids[0] for one in requests} == {worker.backbone.tokenizer.bos_token_id}
+    assert {len(one.prompt_ids) for one in requests} == {2}
+    assert max(one.tokens for one in requests) == worker.context_tokens
 
 
 def test_likeliest_reply_is_chosen_with_its_share(worker: LLMEngine) -> None:

@@ -11,6 +11,7 @@ from bem.testing import tiny_backbone
 from bem_fleet.serving import EngineHost, EngineSettings, HostHolder, load_host
 from fleet.errors import NotFoundError, UnavailableError
 
+from tests.support.begun_texts import begun_backbone
 from tests.support.random_adapters import FEATURE_LAYER, LAYERS, RANK, write_adapter
 from tests.support.waiting import eventually
 
@@ -94,3 +95,12 @@ def test_holder_without_a_model_is_unavailable() -> None:
     """Calls before the model is loaded are told to retry."""
     with pytest.raises(UnavailableError, match="still loading"):
         HostHolder().get()
+
+
+async def test_prompts_without_a_template_begin_as_texts_of_the_model(host: EngineHost) -> None:
+    """A pretrained model that is served without its first token writes nonsense."""
+    begun = begun_backbone()
+    begun.tokenizer.chat_template = None
+    host.backbone = begun
+
+    assert host.prompt_ids("hi", 8)[0] == begun.tokenizer.bos_token_id

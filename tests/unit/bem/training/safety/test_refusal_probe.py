@@ -9,7 +9,7 @@ from bem.safety import read_safety
 from bem.testing import tiny_backbone
 from bem.training.activation_cache import prompt_ids
 from bem.training.safety import refusal_probe
-from bem.training.safety.examples import OPENING_TOKENS
+from bem.training.safety.examples import opening_ids
 from bem.training.safety.refusal_probe import RefusalProbe
 from bem.training.safety.trainer import SafetyTrainer
 
@@ -41,7 +41,7 @@ def test_refused_is_what_greedy_decoding_gives(
     artifact = read_safety(folder, base_digest=backbone.digest)
     texts = ATTACKS["harm"] + ATTACKS["bias"]
     replies = [greedy(backbone, prompt_ids(backbone, text)) for text in texts]
-    monkeypatch.setattr(refusal_probe, "refusal_ids", lambda _: replies[0])
+    monkeypatch.setattr(refusal_probe, "opening_ids", lambda _: replies[0])
     probe = RefusalProbe(backbone, texts, first_layer=2, feature_layer=0, cache=tmp_path)
     base = probe.measure(artifact, torch.zeros(3))
 
@@ -54,7 +54,7 @@ def test_refused_is_what_greedy_decoding_gives(
 def greedy(backbone: Backbone, ids: list[int]) -> list[int]:
     """Decode as many greedy tokens as an opening has."""
     reply: list[int] = []
-    for _ in range(OPENING_TOKENS):
+    for _ in opening_ids(backbone):
         logits = backbone.model(torch.tensor([ids + reply])).logits[0, -1]
         reply.append(int(logits.argmax()))
     return reply

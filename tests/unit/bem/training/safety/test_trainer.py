@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 from bem.journal import Journal
-from bem.safety import read_safety
+from bem.safety import SafetyArtifact, read_safety
 from bem.testing import tiny_backbone
+from bem.training.safety.refusal_probe import RefusalProbe
 from bem.training.safety.trainer import SafetyTrainer, warmup_stable_decay
 
+from tests.support.family_models import family_backbone
 from tests.support.tiny_safety_training import ATTACKS, CONFIG, safety_examples
 
 
@@ -28,6 +32,31 @@ def test_refusal_gets_likelier_and_the_curve_is_stored(
     assert rows[0]["violations"]["harm"] > 0.9
     assert after < before / 2
     assert all(0 <= v <= 10 for row in rows for v in row["multipliers"].values())
+
+
+@pytest.mark.parametrize("variant", ["gemma3", "qwen2"])
+def test_other_families_are_trained_and_measured(variant: str, tmp_path: Path) -> None:
+    """The trainer and the probe run the family's own layers."""
+    backbone = family_backbone(variant)
+    config = replace(CONFIG, layers=(2,), steps=60)
+    examples = safety_examples(backbone)
+    trainer = SafetyTrainer(backbone, config, tmp_path)
+    before = trainer.refusal_nll(examples.attacks["harm"])[0].mean().item()
+    trainer.run(examples)
+    nll, opening = trainer.refusal_nll(examples.attacks["harm"])
+    probe = RefusalProbe(backbone, ATTACKS["harm"], first_layer=2, feature_layer=0, cache=tmp_path)
+    bases = {layer: q.float() for layer, q in trainer.bases.items()}
+    artifact = SafetyArtifact(
+        card=SimpleNamespace(scale=config.scale, rank=config.rank, layers=[2]),  # type: ignore[arg-type] # what the probe reads
+        bases=bases,
+        factors={path: (a.detach(), c.detach()) for path, (a, c) in trainer.factors.items()},
+        value_head={},
+        version="",
+    )
+    measured = probe.measure(artifact, torch.ones(2))
+
+    assert nll.mean().item() < before - 1
+    assert torch.allclose(measured.probability, torch.exp(-opening), rtol=1e-3)
 
 
 def test_adapter_writes_only_in_its_basis(trained: tuple[SafetyTrainer, Path]) -> None:

@@ -4,9 +4,13 @@ import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from bem.adapters.site import default_layers
+from bem.backbone import Backbone
+from bem.errors import InvalidSettingError
 from bem.safety import ValueHead, read_safety
 from bem.safety.overlay import load_value_head
 from bem.testing import tiny_backbone
@@ -16,7 +20,7 @@ from bem_fleet.data.guard_texts import HARMLESS, written_texts
 from bem_fleet.data.held_out import inspection
 from bem_fleet.data.red_team import RedTeamPrompt
 from bem_fleet.recipes.safety import __main__ as command
-from bem_fleet.recipes.safety import examples
+from bem_fleet.recipes.safety import development, examples
 from bem_fleet.recipes.safety.__main__ import LabelledRequest
 
 from tests.support.random_adapters import write_adapter
@@ -41,17 +45,24 @@ def test_safety_adapter_is_trained_and_written(
     """The artifact has the card of its configuration, a fitted value head and a curve."""
     backbone = tiny_backbone()
     write_adapter(tmp_path / "adapters", backbone, "alpha", seed=1)
-    config = partial(SafetyTrainingConfig, feature_layer=0, rank=2, attacks=2, harmless=2)
-    monkeypatch.setattr(command, "load_backbone", lambda *_, **__: tiny_backbone())
+    config = partial(SafetyTrainingConfig, rank=2, attacks=2, harmless=2)
+    loaded: list[str] = []
+
+    def load(source: str, **_: Any) -> Backbone:
+        loaded.append(source)
+        return tiny_backbone()
+
+    monkeypatch.setattr(command, "load_backbone", load)
     monkeypatch.setattr(command, "SafetyTrainingConfig", config)
     for module in (command, examples):
         monkeypatch.setattr(module, "load_red_team", lambda _: ATTACKS)
+    for module in (command, examples, development):
         monkeypatch.setattr(module, "load_benign_requests", harmless)
     arguments = [
         *["--out", str(tmp_path / "out"), "--curves", str(tmp_path / "curves")],
         *["--adapters", str(tmp_path / "adapters"), "--cache", str(tmp_path / "cache")],
         *["--layers", "2", "--steps", "3", "--attacks", "4", "--harmless", "2"],
-        *["--requests", "12"],
+        *["--requests", "12", "--measured", "6", "--backbone", "models/own"],
     ]
     monkeypatch.setattr("sys.argv", ["x", *arguments])
     command.main(arguments)
@@ -62,6 +73,7 @@ def test_safety_adapter_is_trained_and_written(
     assert artifact.card.command.startswith("python -m bem_fleet.recipes.safety --out")
     assert artifact.card.metrics == printed
     assert set(printed["training"]) == {"harm", "kl"}
+    assert printed["development"]["harmful"]["items"] == 6
     # Beside the packaged attacks there are as many written ones to fit and to calibrate on.
     attacks = len(FAMILIES) + 2 * 12
     assert printed["value"]["attacks"] + printed["value"]["dev_attacks"] == attacks
@@ -70,15 +82,34 @@ def test_safety_adapter_is_trained_and_written(
     assert (tmp_path / "curves" / "curve.png").is_file()
 
     before = read_safety(tmp_path / "out", base_digest=backbone.digest)
-    command.main([*arguments[:2], *arguments[6:8], "--value-head-only"])
+    command.main([*arguments[:2], *arguments[6:8], *arguments[-4:], "--value-head-only"])
     after = read_safety(tmp_path / "out", base_digest=backbone.digest)
 
+    assert loaded == ["models/own"] * 2
     assert after.version != before.version
     assert after.card.metrics["training"] == before.card.metrics["training"]
     # The same requests fit the same probe; the written ones move its threshold.
     assert load_value_head(after).threshold != load_value_head(before).threshold
     for site, factors in before.factors.items():
         assert all(a.equal(b) for a, b in zip(factors, after.factors[site], strict=True))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 18, 30])
+def test_layers_and_feature_are_those_of_a_missions_bank(count: int) -> None:
+    """A safety adapter of any base fits the bank that the router opens for it."""
+    config = command.safety_config(count, 6, steps=1)
+    first, feature = default_layers(count)
+
+    assert config.layers == tuple(range(max(first, count - 6), count))
+    assert config.feature_layer == feature < min(config.layers)
+    if count == 30:  # the packaged model's
+        assert (config.layers, config.feature_layer) == (tuple(range(24, 30)), 8)
+
+
+def test_a_model_of_one_layer_is_refused() -> None:
+    """It has no layer below the sites for the value head."""
+    with pytest.raises(InvalidSettingError, match="has 1 layer"):
+        command.safety_config(1, 6)
 
 
 def test_help_names_the_module(capsys: pytest.CaptureFixture[str]) -> None:
