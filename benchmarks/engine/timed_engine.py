@@ -17,9 +17,9 @@ from bem.adapters.bank import AdapterBank
 from bem.adapters.site import TARGET_MODULES
 from bem.backbone import Backbone
 from bem.controller import Controller
-from bem.engine import GenerationRequest, LLMEngine, OutputDelta, Sampling
+from bem.engine import GenerationRequest, LLMEngine, OutputDelta
 
-from benchmarks.engine.engine_fixture import load
+from benchmarks.engine.engine_fixture import GREEDY, load
 from benchmarks.engine.peers.sides.commands import prompts_of
 
 LAYERS, FEATURE_LAYER, RANK = range(15, 30), 8, 8
@@ -66,10 +66,6 @@ class TimedEngine:
 
     def __init__(self, engine: LLMEngine) -> None:
         self.engine = engine
-        ends = engine.backbone.end_token_ids
-        self._endless = Sampling(
-            temperature=0, logit_bias=tuple((end, -100.0) for end in ends), logprobs=0
-        )
 
     def submit(self, ids: Sequence[int], tokens: int, **fields: Any) -> TimedRequest:
         """Submit a greedy request that ends after ``tokens`` tokens."""
@@ -77,11 +73,14 @@ class TimedEngine:
 
         def on_output(delta: OutputDelta | Exception) -> None:
             assert isinstance(delta, OutputDelta), delta
-            timed.token_times += [time.perf_counter()] * max(1, len(delta.logprobs))
+            arrived = delta.completion_tokens - len(timed.token_times)
+            timed.token_times += [time.perf_counter()] * arrived
             if delta.finish:
                 timed.done.set()
 
-        request = GenerationRequest(tuple(ids), self._endless, max_tokens=tokens, **fields)
+        request = GenerationRequest(
+            tuple(ids), GREEDY, max_tokens=tokens, ignore_eos=True, **fields
+        )
         self.engine.submit(request, on_output)
         return timed
 
@@ -93,7 +92,7 @@ def rate_of_requests(
 
     Args:
         engine: Running engine.
-        rows: Requests.
+        rows: Requests at once.
         prompt: Prompt tokens of each, the same as peers get.
         new: New tokens of each.
         adapters: Adapter of each request; without any, the base model answers.

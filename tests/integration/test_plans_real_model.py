@@ -29,7 +29,7 @@ async def channel(tmp_path: Path) -> AsyncIterator[aio.Channel]:
         kernels_cache=ROOT / ".cache/kernels",
         adapter_folder=ROOT / "adapters",
         safety=tmp_path / "none",
-        policy=ROOT / "adapters/policy",  # none yet: the fixed plan runs
+        policy=ROOT / "adapters/policy",
         policy_folder=tmp_path / "policies",
         redis_url="redis://127.0.0.1:1/0",
         context_tokens=1024,
@@ -67,7 +67,7 @@ async def test_plans_answer_what_the_base_model_cannot(
     for record in records:
         text = f"{record.passage}\n\n{record.question}"
         response = await answer(channel, "router", text)
-        assert response.plan.source == pb.PLAN_SOURCE_FIXED
+        assert response.plan.source == pb.PLAN_SOURCE_POLICY
         assert not response.plan.missing
         assert 1 <= len(response.plan.steps) <= 3
         planned += response.text.strip() in record.answers
@@ -89,4 +89,4 @@ async def test_the_tutorial_shows_what_is_answered(channel: aio.Channel) -> None
     plan = " > ".join(
         f"{one.adapter}/{one.scope}/{one.span}/{one.rank_budget}" for one in response.plan.steps
     )
-    assert f"```\n{response.text}\n{plan}; source=fixed\n" in page
+    assert f"```\n{response.text}\n{plan}; source=policy\n" in page

@@ -54,11 +54,13 @@ def write_loras(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for cell, config in MODULES.items():
         torch.manual_seed(0)
-        model = get_peft_model(base, config, adapter_name="0")
-        for number in range(1, ROWS):
-            model.add_adapter(str(number), config)
+        # Peft removes the name wherever it stands in a key: no part of one may look like it.
+        first, *others = names = [f"lora{number:02}" for number in range(ROWS)]
+        model = get_peft_model(base, config, adapter_name=first)
+        for name in others:
+            model.add_adapter(name, config)
         model.save_pretrained(folder / cell)
-        found[cell] = [folder / cell / str(number) for number in range(ROWS)]
+        found[cell] = [folder / cell / name for name in names]
         base = model.unload()
     return found
 
@@ -107,27 +109,27 @@ def _ratios(rates: dict[str, Rates]) -> dict[str, float | None]:
 
 
 def _engine(backbone: Backbone, folders: dict[str, list[Path]], scratch: Path) -> LLMEngine:
-    """Return an engine with all LoRAs, each by the path of its folder's end."""
+    """Return an engine with all LoRAs, each by the name of its folder."""
+    paths = [path for some in folders.values() for path in some]
+    for path in paths:
+        import_lora(
+            path,
+            scratch / _name(path),
+            backbone=backbone,
+            name=_name(path),
+            feature_layer=FIRST_LAYER - 1,
+            other_base=True,  # they name the folder of transformers' form
+        )
     bank = AdapterBank(
         backbone,
         layers=range(FIRST_LAYER, LAYERS),
         rank=RANK,
-        slots=ROWS * len(folders),
+        slots=len(paths),
         feature_layer=FIRST_LAYER - 1,
         linear=True,
     )
-    for paths in folders.values():
-        for path in paths:
-            out = scratch / _name(path)
-            import_lora(
-                path,
-                out,
-                backbone=backbone,
-                name=_name(path),
-                feature_layer=FIRST_LAYER - 1,
-                other_base=True,  # they name the folder of transformers' form
-            )
-            bank.load(out)
+    for path in paths:
+        bank.load(scratch / _name(path))
     return LLMEngine(
         backbone, bank, max_sequences=ROWS, max_waiting=ROWS, context_tokens=256, prefix_bytes=0
     )

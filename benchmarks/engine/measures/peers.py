@@ -60,12 +60,7 @@ def run(rounds: int) -> Measurement:
         )
         engine.start()
         stack.callback(engine.close, drain=False)
-        rates = {
-            cell: alternating_rates(
-                _sides(TimedEngine(engine), processes, cell), rounds, warm_up=cell in WARM_UP
-            )
-            for cell in CELLS
-        }
+        rates = _rates(TimedEngine(engine), processes, rounds)
         text = _windows(backbone)
         perplexity = {name: _perplexity(one, text) for name, one in processes.items()}
     loop = DecodeLoop(load(), None, rows=1, context=WINDOW)
@@ -80,6 +75,24 @@ def run(rounds: int) -> Measurement:
         "llama.cpp's perplexity is that of its file's weights in float32: its server scores none",
     ]
     return result
+
+
+def _rates(engine: TimedEngine, processes: dict[str, PeerProcess], rounds: int) -> dict[str, Rates]:
+    """Return the rates of each cell.
+
+    A peer that is less than half as fast as the best is left out of cells of more requests.
+    """
+    found: dict[str, Rates] = {}
+    behind: set[str] = set()
+    for cell, (rows, _, _) in CELLS.items():
+        taking_part = {n: one for n, one in processes.items() if rows == 1 or n not in behind}
+        sides = _sides(engine, taking_part, cell)
+        found[cell] = alternating_rates(sides, rounds, warm_up=cell in WARM_UP)
+        if rows > 1:
+            middle = medians(found[cell])
+            best = max(middle[name] for name in taking_part)
+            behind |= {name for name in taking_part if middle[name] < best / 2}
+    return found
 
 
 def _sides(

@@ -59,7 +59,7 @@ class PeerProcess:
         """Return tokens per second of requests at once: new ones, or of the prompt if it is one.
 
         Args:
-            rows: Requests.
+            rows: Requests at once.
             prompt: Prompt tokens of each.
             new: New tokens of each.
             adapters: PEFT folder of each request's LoRA; without any, the base model answers.

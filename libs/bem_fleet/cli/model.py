@@ -1,5 +1,6 @@
 """``fleetctl model``: base models before they are deployed."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -64,6 +65,7 @@ def convert(
         Path | None, typer.Option(help="Jinja file; in place of the model's own template")
     ] = None,
     cache: Annotated[Path, _CACHE] = MODELS,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> int:
     """Write a base model as a folder of safetensors, with a chat template if it lacks one.
 
@@ -76,5 +78,6 @@ def convert(
     except BemError as err:
         print(f"fleetctl: {err}", file=sys.stderr)
         return NO
-    print(f"{out}: check it with `fleetctl model check {out}`")
+    hint = f"{out}: check it with `fleetctl model check {out}`"
+    print(json.dumps({"folder": str(out)}) if as_json else hint)
     return YES

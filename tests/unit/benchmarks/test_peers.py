@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
+from benchmarks.engine.measurement import Sides
 from benchmarks.engine.measures import mixed_traffic, peer_adapters
 from benchmarks.engine.measures import peers as measure
 from benchmarks.engine.peers.catalogue import PEERS, ROOT, chosen
@@ -180,3 +182,20 @@ def test_nothing_is_measured_without_peers(
 
     assert set(result.ratios.values()) == {None}
     assert result.notes[0].startswith("not measured: PEERS")
+
+
+def test_a_peer_far_behind_is_left_out_of_more_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes part until the cell where it falls behind, and again with single requests."""
+    asked: dict[str, list[str]] = {}
+
+    def sides(_: object, processes: dict[str, Any], cell: str) -> Sides:
+        asked[cell] = sorted(processes)
+        slow = 4.0 if measure.CELLS[cell][0] >= 16 else 9.0
+        return {"ours": lambda: 1.0, "slow": lambda: slow, "fast": lambda: 10.0}
+
+    monkeypatch.setattr(measure, "_sides", sides)
+
+    measure._rates(Any, {"slow": Any, "fast": Any}, 1)  # type: ignore[arg-type]
+
+    without = {cell for cell, names in asked.items() if "slow" not in names}
+    assert without == {f"{rows} requests" for rows in (64, 128, 256)}

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from bem_fleet.recipes.router.plan_outcomes import PlanOutcomes
 
-COMPONENTS = 64
-"""Principal components of the prompt's state."""
+COMPONENTS = 4
+"""Principal components of the prompt's state. With more of them the policy learns which plan was
+right for each training item: 64 give 0.81 of 1,000 training items, as the oracle does, and 0.45 of
+300 development items, 4 give 0.73 and 0.56 (adapters/README.md)."""
 REFERENCE_ITEMS = 256
 """Development items on which the distance of later updates is measured."""
 SESSION_ITEMS = 10

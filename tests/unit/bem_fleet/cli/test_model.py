@@ -61,6 +61,9 @@ def test_a_model_is_written_with_a_template(
     output = capsys.readouterr()
     assert "fleetctl model check" in output.out
     assert output.err.splitlines()[-1].startswith("fleetctl: out: ")
+    other = str(tmp_path / "other")
+    assert main(["model", "convert", str(folder), "--out", other, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": other}
     assert check(folder, "--weights", "fp32") == 0
     assert "chats are refused" in capsys.readouterr().out
     assert check(tmp_path / "made", "--weights", "fp32") == 0
