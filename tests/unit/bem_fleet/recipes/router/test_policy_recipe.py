@@ -14,6 +14,7 @@ TREE = PlanTree(DEFAULT_ACTIONS)
 def made_up(items: int, seed: int) -> PlanOutcomes:
     """Return outcomes in which the first state decides between a direct answer and a chain."""
     states = torch.randn(items, 6, generator=torch.Generator().manual_seed(seed))
+    states[:, 0] *= 3  # a direction of large variance, which the projection keeps
     direct = [len(plan) == 1 for plan in TREE.plans].index(True)
     chain = [len(plan) == 3 for plan in TREE.plans].index(True)
     exact = torch.zeros(items, len(TREE.plans))
