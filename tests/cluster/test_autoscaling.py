@@ -38,7 +38,9 @@ def test_pods_follow_the_queue_and_sleep(
 
     values = (f"{SCALING}.enabled=true", f"{SCALING}.minReplicas=0", f"{SCALING}.queueDepth=1")
     idle = ("services.gateway.settings.IDLE_AFTER_S=5", f"{SCALING}.maxReplicas=2")
-    options = [word for one in (*values, *idle) for word in ("--set", one)]
+    # A slow machine's queue is long; what must not fail here is not to be shed.
+    patient = (f"services.{MISSION}.settings.QUEUE_S=300",)
+    options = [word for one in (*values, *idle, *patient) for word in ("--set", one)]
     with metrics_adapter(prometheus, tmp_path):
         release.helm("upgrade", "charts", "--reuse-values", *options, "--wait")
         release.kubectl("patch", "hpa", f"{release.name}-{MISSION}", "-p", AT_ONCE)
