@@ -49,10 +49,22 @@ def write_model_folder(
         if template is not None:
             (partial / TEMPLATE_FILE).write_text(template, encoding="utf-8")
         partial.chmod(0o755)
-        partial.rename(out)
+        _put(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def _put(made: Path, out: Path) -> None:
+    """Rename a folder; ``out`` may have appeared while it was made."""
+    try:
+        made.rename(out)
+    except OSError as err:
+        if not out.exists():
+            raise
+        raise InvalidSettingError(
+            f"out: {out} appeared meanwhile; remove it or choose another folder"
+        ) from err
 
 
 def _read_template(path: Path, folder: Path, name: str) -> str:

@@ -14,6 +14,7 @@ from bem.backbone import Backbone, load_backbone
 from bem.engine.decoder import Decoder
 from bem.engine.perplexity import TEXT
 from bem.engine.shard_leader import open_cache
+from bem.errors import InvalidSettingError
 from bem.model_folder import write_model_folder
 from bem.prompt_encoding import PromptEncoder
 from bem_fleet.cli.fleetctl import app
@@ -57,9 +58,13 @@ def gemma() -> Backbone:
         page = blocks(PAGE, "bash")[1]
         template = FOLDER / "gemma.jinja"
         template.write_text(page.split("<<'EOF'\n")[1].split("EOF\n")[0])
-        write_model_folder(
-            str(source), folder, cache=ROOT / ".cache/models", chat_template=template
-        )
+        try:
+            write_model_folder(
+                str(source), folder, cache=ROOT / ".cache/models", chat_template=template
+            )
+        except InvalidSettingError:  # another worker was faster
+            if not folder.exists():
+                raise
     return load_backbone(str(folder), cache=ROOT / ".cache/models")
 
 

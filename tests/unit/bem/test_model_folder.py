@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from bem.backbone import load_backbone
+from bem import model_folder
+from bem.backbone import load_backbone, prepare_folder
 from bem.errors import InvalidSettingError
 from bem.model_folder import write_model_folder
 from bem.testing import tiny_backbone
@@ -96,3 +97,23 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     write(tmp_path, source)
     with pytest.raises(InvalidSettingError, match=r"out: .* exists"):
         write(tmp_path, source)
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two writers is told; what the first wrote stays, and no part is left."""
+    source = base_model(tmp_path / "base")
+
+    def prepare(name: str, cache: Path) -> tuple[Path, str, str]:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "of_another_writer").touch()
+        return prepare_folder(name, cache)
+
+    monkeypatch.setattr(model_folder, "prepare_folder", prepare)
+
+    with pytest.raises(InvalidSettingError, match=r"out: .* appeared meanwhile"):
+        write(tmp_path, source)
+
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["of_another_writer"]
+    assert not list(tmp_path.glob("out-*"))
