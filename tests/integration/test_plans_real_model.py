@@ -89,4 +89,4 @@ async def test_the_tutorial_shows_what_is_answered(channel: aio.Channel) -> None
     plan = " > ".join(
         f"{one.adapter}/{one.scope}/{one.span}/{one.rank_budget}" for one in response.plan.steps
     )
-    assert f"```\n{response.text}\n{plan}; source=policy\n" in page
+    assert f"```\n{response.text}\n{plan}; source=policy; p=" in page
