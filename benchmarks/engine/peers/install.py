@@ -73,7 +73,9 @@ def _build_llama_server(folder: Path) -> None:
     options |= dict.fromkeys(("BUILD_SHARED_LIBS", "LLAMA_OPENSSL", "LLAMA_BUILD_UI"), "OFF")
     definitions = [f"-D{name}={value}" for name, value in options.items()]
     _run("cmake", "-S", str(source), "-B", str(scratch / "made"), *definitions)
-    _run("cmake", "--build", str(scratch / "made"), "--target", "llama-server", "--parallel")
+    # Without a number, make starts a compiler for every file at once.
+    jobs = ("--parallel", str(os.cpu_count() or 1))
+    _run("cmake", "--build", str(scratch / "made"), "--target", "llama-server", *jobs)
     shutil.copy(scratch / "made/bin/llama-server", folder / "bin/llama-server")
     shutil.rmtree(scratch)
 
