@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -37,6 +37,16 @@ class Measurement:
     figures: dict[str, Any] = field(default_factory=dict)
     ratios: dict[str, float | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def not_measured(targets: Iterable[str], reason: str) -> Measurement:
+    """Return the result of a measure whose other side is not there.
+
+    Args:
+        targets: Names of the ratios.
+        reason: What is missing.
+    """
+    return Measurement(ratios=dict.fromkeys(targets), notes=[f"not measured: {reason}"])
 
 
 Sides: TypeAlias = Mapping[str, Callable[[], float]]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.engine.measurement import percentile
 from benchmarks.overload.load import Answer
 
 
@@ -39,10 +40,7 @@ def completed(answers: Sequence[Answer], window: Window, deadline_s: float) -> C
 
 def quantile(values: Sequence[float], share: float) -> float | None:
     """Return a quantile in milliseconds of values in seconds; None without values."""
-    ordered = sorted(values)
-    if not ordered:
-        return None
-    return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+    return round(1000 * percentile(values, share), 1) if values else None
 
 
 def fair_shares(offered: Mapping[str, float], capacity: float) -> dict[str, float]:

@@ -16,7 +16,13 @@ import torch
 from bem.engine import LLMEngine
 
 from benchmarks.engine.engine_fixture import load
-from benchmarks.engine.measurement import Measurement, Target, median, percentile
+from benchmarks.engine.measurement import (
+    Measurement,
+    Target,
+    median,
+    not_measured,
+    percentile,
+)
 from benchmarks.engine.peers.catalogue import chosen
 from benchmarks.engine.peers.peer_process import running
 from benchmarks.engine.peers.sides.commands import Arrival, by_threads
@@ -58,11 +64,9 @@ def tail_latencies(requests: Sequence[Arrival], times: Sequence[Sequence[float]]
 def run(rounds: int) -> Measurement:
     """Measure the peers that ``PEERS`` names in turn with ours; none by default."""
     peers = chosen(os.environ.get("PEERS", ""))
-    result = Measurement()
     if not peers:
-        result.ratios = dict.fromkeys(TARGETS)
-        result.notes = ["not measured: PEERS is empty"]
-        return result
+        return not_measured(TARGETS, "PEERS is empty")
+    result = Measurement()
     with ExitStack() as stack:
         threads = torch.get_num_threads()
         traces: dict[str, Trace] = {"ours": _started(stack)}

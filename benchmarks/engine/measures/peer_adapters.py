@@ -24,6 +24,7 @@ from benchmarks.engine.measurement import (
     Target,
     alternating_rates,
     medians,
+    not_measured,
     ratio,
 )
 from benchmarks.engine.peers.catalogue import WITH_ADAPTERS, chosen
@@ -67,13 +68,11 @@ def write_loras(folder: Path) -> dict[str, list[Path]]:
 
 def run(rounds: int) -> Measurement:
     """Measure each cell in turn with vLLM if ``PEERS`` has it; none by default."""
-    result = Measurement()
     if WITH_ADAPTERS.environment not in [
         peer.environment for peer in chosen(os.environ.get("PEERS", "")).values()
     ]:
-        result.ratios = dict.fromkeys(TARGETS)
-        result.notes = ["not measured: PEERS does not name vLLM"]
-        return result
+        return not_measured(TARGETS, "PEERS does not name vLLM")
+    result = Measurement()
     with ExitStack() as stack:
         folders = write_loras(Path(stack.enter_context(TemporaryDirectory())))
         peer = stack.enter_context(running(WITH_ADAPTERS, torch.get_num_threads()))

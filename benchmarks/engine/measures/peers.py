@@ -15,7 +15,14 @@ from bem.backbone import Backbone, load_backbone
 from bem.engine import LLMEngine
 
 from benchmarks.engine.engine_fixture import CACHE, DecodeLoop, load, text_ids
-from benchmarks.engine.measurement import Measurement, Rates, Target, alternating_rates, medians
+from benchmarks.engine.measurement import (
+    Measurement,
+    Rates,
+    Target,
+    alternating_rates,
+    medians,
+    not_measured,
+)
 from benchmarks.engine.measures.perplexity import WINDOW, nats_per_token
 from benchmarks.engine.peers.catalogue import LLAMA_CPP, chosen
 from benchmarks.engine.peers.peer_process import PeerProcess, running
@@ -42,11 +49,9 @@ SCORED_TOKENS = 8192
 def run(rounds: int) -> Measurement:
     """Measure each cell in turn with the peers that ``PEERS`` names; none by default."""
     peers = chosen(os.environ.get("PEERS", ""))
-    result = Measurement()
     if not peers:
-        result.ratios = dict.fromkeys(TARGETS)
-        result.notes = ['not measured: PEERS is empty; "all", or names of the catalogue']
-        return result
+        return not_measured(TARGETS, 'PEERS is empty; "all", or names of the catalogue')
+    result = Measurement()
     threads = torch.get_num_threads()
     backbone = load()
     kernels = backbone.kernels.path.name if backbone.kernels else "torch"
