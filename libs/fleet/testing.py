@@ -1,21 +1,49 @@
 """Test fixtures on loopback: free ports and a real Redis."""
 
+import fcntl
+import os
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 from fleet.embedded_redis import redis_command
 
 START_TIMEOUT_S = 10.0
+# Above the kubelet's, below Kubernetes' node ports and the kernel's own.
+PORTS = range(12_000, 30_000)
+CURSOR = Path(tempfile.gettempdir()) / f"bem-test-ports-{os.getuid()}"
 
 
 def free_port() -> int:
-    """Return a free TCP port of the loopback interface."""
+    """Return a free TCP port of the loopback interface that no other caller on the machine gets.
+
+    Servers bind the port later, in other processes. Ports that the kernel gives out by itself
+    (32768 and above) could be the source of somebody's connection by then.
+
+    Raises:
+        OSError: None of the ports is free.
+    """
+    with CURSOR.open("a+") as cursor:
+        fcntl.flock(cursor, fcntl.LOCK_EX)
+        cursor.seek(0)
+        begin = (int(cursor.read() or -1) + 1) % len(PORTS)
+        port = next((one for one in (*PORTS[begin:], *PORTS[:begin]) if _is_free(one)), None)
+        if port is None:
+            raise OSError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
+        cursor.truncate(0)
+        cursor.write(str(PORTS.index(port)))
+    return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class RedisServer:
