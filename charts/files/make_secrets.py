@@ -254,6 +254,14 @@ def attempts() -> Iterator[int]:
         time.sleep(min(0.2 * 2**number, 5.0))
 
 
+def refusal(err: Exception) -> str:
+    """Return the API server's message, which stands behind its headers, or an error's own text."""
+    try:
+        return str(json.loads(getattr(err, "body", None) or "")["message"])
+    except (ValueError, TypeError, KeyError):
+        return str(err)[:500]
+
+
 def main() -> int:
     """Make what is wanted; returns 0 once everything exists."""
     load_config: Any = config.load_config  # in a pod its service account, else a kubeconfig
@@ -267,7 +275,7 @@ def main() -> int:
                     make(store, wanted[kind])
         except (client.ApiException, HTTPError, OSError) as err:
             # The role may not exist yet, or a policy not yet admit the pod to the API server.
-            print(f"attempt {number + 1}: {str(err)[:500]}", file=sys.stderr)
+            print(f"attempt {number + 1}: {refusal(err)}", file=sys.stderr, flush=True)
         else:
             return 0
     return 1

@@ -90,6 +90,13 @@ def upgrade(plane: ControlPlane, *sets: str) -> None:
 
 def run_jobs(plane: ControlPlane, folder: Path) -> None:
     """Play the Job controller: run the script of the Job that is in the cluster."""
+    with start_job(plane, folder, plane.kubeconfig) as job:
+        _, log = job.communicate()
+    assert job.returncode == 0, log
+
+
+def start_job(plane: ControlPlane, folder: Path, kubeconfig: Path) -> subprocess.Popen[str]:
+    """Start the script of the Job that is in the cluster, with the rights of a kubeconfig."""
     (job,) = plane.call("GET", "/apis/batch/v1/namespaces/fleet/jobs")["items"]
     (container,) = job["spec"]["template"]["spec"]["containers"]
     (volume,) = (v for v in job["spec"]["template"]["spec"]["volumes"] if "configMap" in v)
@@ -101,13 +108,11 @@ def run_jobs(plane: ControlPlane, folder: Path) -> None:
         **os.environ,
         **variables,
         "WANTED": str(folder / Path(variables["WANTED"]).name),
-        "KUBECONFIG": str(plane.kubeconfig),
+        "KUBECONFIG": str(kubeconfig),
     }
     script = folder / Path(container["command"][1]).name
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, str(script)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def secrets(plane: ControlPlane) -> dict[str, dict[str, str]]:

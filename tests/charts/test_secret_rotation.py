@@ -45,9 +45,9 @@ def settings(found: dict[tuple[str, str], dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def log_in(plane: ControlPlane, folder: Path) -> None:
-    """Write a kubeconfig with the rights of the orchestrator's ServiceAccount and no other."""
-    path = "/api/v1/namespaces/fleet/serviceaccounts/bem-fleet-orchestrator/token"
+def log_in(plane: ControlPlane, folder: Path, account: str = "bem-fleet-orchestrator") -> None:
+    """Write a kubeconfig with the rights of a ServiceAccount and no other."""
+    path = f"/api/v1/namespaces/fleet/serviceaccounts/{account}/token"
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     token = plane.call("POST", path, request)["status"]["token"]
     config = yaml.safe_load(plane.kubeconfig.read_text())

@@ -24,8 +24,8 @@ def test_pods_follow_the_queue_and_sleep(
 ) -> None:
     """An idle mission loses its last pod; a request brings it back and is answered.
 
-    A queue then asks for a second pod. No request fails, and the Mission is scaled, not its
-    Deployment.
+    A queue then asks for a second pod, and after it both are given back. No request fails, and the
+    Mission is scaled, not its Deployment.
     """
 
     def pods() -> int:
@@ -55,6 +55,7 @@ def test_pods_follow_the_queue_and_sleep(
                 )
                 wait_for(lambda: (wanted(), pods()) == (2, 2), "two pods")
                 counts = traffic.result()
+            wait_for(lambda: (wanted(), pods()) == (0, 0), "no pod again", limit_s=180)
         finally:
             off = ("--set", f"{SCALING}.enabled=false", "--set", f"{SCALING}.minReplicas=1")
             release.helm("upgrade", "charts", "--reuse-values", *off, "--wait")

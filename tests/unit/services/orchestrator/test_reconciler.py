@@ -20,7 +20,7 @@ from prometheus_client import REGISTRY
 
 from tests.integration.clusters import ControlPlane, deployment, needs_kubernetes
 from tests.integration.clusters import mission as mission_object
-from tests.integration.orchestrators import DEPLOYMENTS, MISSIONS, make_ready, status
+from tests.integration.orchestrators import DEPLOYMENTS, MISSIONS, condition, make_ready, status
 from tests.unit.services.orchestrator.test_rollout import Advice
 
 pytestmark = [pytest.mark.slow, needs_kubernetes()]
@@ -196,7 +196,10 @@ async def test_an_unreadable_mission_stops_no_other(plane: ControlPlane, api: Ku
 async def test_a_workload_without_the_label_is_not_touched(
     plane: ControlPlane, api: KubeApi
 ) -> None:
-    """A template without the mission's label is a condition, and nothing is applied to it."""
+    """A template without the mission's label is a condition, and nothing is applied to it.
+
+    Made anew with the label, as the operations guide says, it is the mission's.
+    """
     path = f"{DEPLOYMENTS}/{NAME}"
     plane.call("DELETE", DEPLOYMENTS)
     made = deployment(NAME)
@@ -207,12 +210,15 @@ async def test_a_workload_without_the_label_is_not_touched(
         before = plane.call("GET", path)["metadata"]["generation"]
         await settle(reconciler)
         after = plane.call("GET", path)["metadata"]
-    found = {one["type"]: one for one in status(plane, NAME)["conditions"]}
+        found = condition(plane, NAME, "WorkloadFound")
+        plane.call("DELETE", path)
+        plane.call("POST", DEPLOYMENTS, deployment(NAME))
+        await asyncio.sleep(0.5)
+        await settle(reconciler)
+    mended = condition(plane, NAME, "WorkloadFound")
 
-    assert (found["WorkloadFound"]["status"], found["WorkloadFound"]["reason"]) == (
-        "False",
-        "TemplateUnlabelled",
-    )
+    assert (found["status"], found["reason"]) == ("False", "TemplateUnlabelled")
+    assert mended["status"] == "True"
     assert after["generation"] == before
     assert REPLICAS not in (after.get("annotations") or {})
 
@@ -238,3 +244,35 @@ async def test_replicas_of_values_apply_when_they_change(plane: ControlPlane, ap
             numbers.append(plane.call("GET", path)["spec"]["replicas"])
 
     assert numbers == [3, 2, 2, 4]
+
+
+async def test_a_stopped_mission_is_woken_by_scaling(plane: ControlPlane, api: KubeApi) -> None:
+    """An autoscaler leaves a Mission at 0 alone; `kubectl scale mission` brings its pod back."""
+    path = f"{MISSIONS}/{NAME}"
+    numbers = []
+    async with reconciling(api, Advice()) as (reconciler, _):
+        for count in (0, 1):
+            plane.merge(f"{path}/scale", {"spec": {"replicas": count}})
+            await asyncio.sleep(0.5)
+            await settle(reconciler)
+            numbers.append(plane.call("GET", f"{DEPLOYMENTS}/{NAME}")["spec"]["replicas"])
+
+    assert numbers == [0, 1]
+
+
+async def test_a_promotion_is_in_force_again(plane: ControlPlane, api: KubeApi) -> None:
+    """Stable with another image than the promoted one is told, until it has that image again."""
+    images = ("registry.local/mission:2", "registry.local/mission:1", "registry.local/mission:2")
+    promoted = {"id": "x", "phase": "Promoted", "image": images[0]}
+    told = []
+    async with reconciling(api, Advice()) as (reconciler, _):
+        plane.merge(f"{MISSIONS}/{NAME}/status", {"status": {"canary": promoted}})
+        for image in images:
+            container = {"name": "mission", "image": image}
+            body = {"spec": {"template": {"spec": {"containers": [container]}}}}
+            plane.merge(f"{DEPLOYMENTS}/{NAME}", body)
+            await asyncio.sleep(0.5)
+            await settle(reconciler)
+            told.append(condition(plane, NAME, "PromotionInForce")["status"])
+
+    assert told == ["True", "False", "True"]
