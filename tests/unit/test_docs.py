@@ -7,8 +7,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import typer
 import yaml
+from bem_fleet.cli.fleetctl import app
 from bem_fleet.cli.local.plan import Plan
+from typer.core import TyperGroup
 
 from tests.support.source_tree import ROOT, assert_none, at_least, files, relative, tree
 
@@ -16,6 +19,7 @@ README = ROOT / "README.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 TARGET = re.compile(r"(?m)^([a-z0-9-]+(?: [a-z0-9-]+)*):(?!=)")
 MAKE = re.compile(r"(?m)(?:^|`)(?:[A-Z_]+=\S+ )*make ([^`#\n]+)(?=`|#|$)")
+FLEETCTL = re.compile(r"(?m)(?:^|[` /])fleetctl ([a-z][a-z-]*)(?: ([a-z][a-z|-]*))?(?![\w:])")
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"
 SOURCE_ROOTS = {"bem": "libs", "bem_fleet": "libs", "fleet": "libs"}
 
@@ -103,6 +107,33 @@ def test_make_commands_exist() -> None:
     at_least(40, commands)
 
     assert_none(f"{relative(page)}: make {word}" for page, word in commands if word not in known)
+
+
+def known_commands() -> set[tuple[str, ...]]:
+    """Return the words of each command of ``fleetctl``, groups included."""
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    found: set[tuple[str, ...]] = set()
+    for name, command in root.commands.items():
+        found.add((name,))
+        if isinstance(command, TyperGroup):
+            found.update((name, inner) for inner in command.commands)
+    return found
+
+
+def test_commands_of_fleetctl_exist() -> None:
+    """Each `fleetctl …` of a page, the runbooks of alerts included, is a command."""
+    known = known_commands()
+    groups = {words[0] for words in known if len(words) == 2}
+    shown = [
+        (page, (first, inner) if inner and first in groups else (first,))
+        for page in pages()
+        for first, second in FLEETCTL.findall(page.read_text())
+        for inner in second.split("|")
+    ]
+    at_least(60, shown)
+
+    assert_none(f"{relative(page)}: fleetctl {' '.join(c)}" for page, c in shown if c not in known)
 
 
 def test_example_mission_is_valid() -> None:
