@@ -1,13 +1,15 @@
 """Model runner: forward passes of prefill batches and decode steps."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
 from bem.engine.adapter_binding import AdapterBinding
 from bem.engine.counters import EngineCounters
 from bem.engine.decode_steps import DecodeSteps
-from bem.engine.decode_threads import DecodeThreads
 from bem.engine.decoder import Decoder, ForwardPlan
+from bem.engine.pass_threads import PassThreads
 from bem.engine.prefill import PrefillBatch, PrefillChunk
 from bem.engine.sampler import with_logprobs
 from bem.engine.sequence import Sequence
@@ -37,7 +39,7 @@ class ModelRunner:
         self._binding = binding
         self._like = like
         self._counters = counters
-        self._threads = DecodeThreads(decoder.library, torch.get_num_threads())
+        self._threads = PassThreads(decoder.library, torch.get_num_threads())
 
     @property
     def device(self) -> torch.device:
@@ -52,7 +54,7 @@ class ModelRunner:
         ids_tensor = torch.tensor(
             [own + [0] * (padded - len(own)) for own in ids], device=self._like.device
         )
-        with self._binding.lower_codes([one.code_span for one in batch.chunks]):
+        with self._binding.lower_codes([one.code_span for one in batch.chunks]), self._timed(batch):
             hidden, features = self.decoder.lower(ids_tensor, self._plan(batch))
         for row, chunk in enumerate(batch.chunks):
             chunk.sequence.append_lower_states(
@@ -73,7 +75,8 @@ class ModelRunner:
         for row, chunk in enumerate(chunks):
             states = chunk.sequence.lower_states
             hidden[row, : chunk.tokens] = states[0, chunk.begin : chunk.end]
-        hidden = self.decoder.upper(hidden, self._plan(batch))
+        with self._timed(batch):
+            hidden = self.decoder.upper(hidden, self._plan(batch))
         for chunk in chunks:
             self._counters.prompt_tokens += chunk.tokens
             chunk.sequence.computed_tokens = chunk.end
@@ -111,7 +114,7 @@ class ModelRunner:
 
     def decode(self, sequences: list[Sequence]) -> Tensor:
         """Compute one token of each sequence; return the float32 logits ``[R, V]`` on the CPU."""
-        with self._threads.step(len(sequences)):
+        with self._threads.decoding(len(sequences)):
             return self._decode(sequences)
 
     def _decode(self, sequences: list[Sequence]) -> Tensor:
@@ -132,6 +135,10 @@ class ModelRunner:
         for sequence in sequences:
             sequence.computed_tokens += 1
         return logits
+
+    def _timed(self, batch: PrefillBatch) -> AbstractContextManager[None]:
+        tokens, begin = batch.padded_tokens * len(batch.chunks), max(c.begin for c in batch.chunks)
+        return self._threads.reading(tokens, begin, upper=batch.upper)
 
     def _plan(self, batch: PrefillBatch) -> ForwardPlan:
         slots = [one.sequence.slot for one in batch.chunks]

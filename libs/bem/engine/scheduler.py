@@ -3,6 +3,8 @@
 Each engine step computes some chunks of prompts and then one token of every decoding sequence. The
 scheduler decides which chunks. While sequences decode, the prefill budget of a step is about the
 time of one decode step, so that a long prompt never delays running outputs by more than two steps.
+Where more prompts wait than a few, it grows with their number, up to that of a step without
+decoding: prompts that were read one by one would decode in small batches.
 
 Every prompt passes the lower half first; the controller of its adapter reads the result, and then
 the prompt passes the upper half. A chunk is a range of a prompt in one half.
@@ -32,6 +34,9 @@ from bem.engine.sequence import Sequence
 
 # Tokens of one pass through one half of the layers; twice as many in a step without decoding.
 PREFILL_TOKENS = 256
+# Sequences whose decode step takes as long as `decode_chunk_tokens`, and how many of them a prompt
+# counts for that waits beside others.
+CHUNK_ROWS, CROWD_ROWS = 8, 4
 # Attention makes the chunks of a long prompt more expensive from this position on.
 LATE_POSITION, LATE_COST_FACTOR = 1024, 2
 
@@ -42,8 +47,8 @@ class Scheduler:
     Args:
         slots: Number of slots of the KV cache: sequences that run at once.
         context_tokens: Positions of a slot.
-        decode_chunk_tokens: Prefill budget of a step while sequences decode, in tokens through one
-            half of the layers.
+        decode_chunk_tokens: Prefill budget of a step while up to ``CHUNK_ROWS`` sequences decode,
+            in tokens through one half of the layers.
         load_cached_blocks: Advances a sequence over the blocks that the prefix cache holds.
         caches_blocks: Whether computed blocks enter the prefix cache.
         budget: Positions that running sequences may hold together.
@@ -109,8 +114,8 @@ class Scheduler:
 
     def prefill_batches(self) -> Iterator[PrefillBatch]:
         """Yield the prefill batches of one step; the caller computes each before the next."""
-        decoding = any(one.is_decoding for one in self.running)
-        budget = self._decode_chunk_tokens if decoding else 2 * PREFILL_TOKENS
+        decoding = sum(one.is_decoding for one in self.running)
+        budget = self._prefill_budget(decoding, len(self.running) - decoding)
         while budget > 0 and (prompts := [one for one in self.running if not one.is_decoding]):
             # The oldest prompt gets every second turn, so that none starves. The other turns go to
             # the prompt with the fewest tokens left, so that a long one does not delay short ones.
@@ -125,6 +130,17 @@ class Scheduler:
             # A short chunk reads all weights too and never costs less than a block.
             tokens = max(BLOCK_TOKENS, batch.padded_tokens * len(batch.chunks))
             budget -= tokens * cost_factor
+
+    def _prefill_budget(self, decoding: int, prompts: int) -> int:
+        """Return the tokens of one half that a step may compute beside its decoding sequences.
+
+        They take about the time of a decode step. A crowd of prompts takes more: with few rows a
+        decode step reads all weights for little, so that every running output would be later.
+        """
+        if not decoding:
+            return 2 * PREFILL_TOKENS
+        rows = max(CHUNK_ROWS, decoding, CROWD_ROWS * prompts)
+        return min(2 * PREFILL_TOKENS, self._decode_chunk_tokens * rows // CHUNK_ROWS)
 
     def _batch(
         self, first: Sequence, prompts: list[Sequence], budget: int, cost_factor: int

@@ -192,6 +192,25 @@ def test_the_worked_example_of_the_module_holds() -> None:
     assert scheduler.decode_batch() == [decoding, b]
 
 
+def test_a_crowd_of_prompts_is_soon_read() -> None:
+    """Forty prompts decode together after few steps; two leave a running output its pace."""
+    taken = {}
+    for prompts in (2, 40):
+        scheduler = scheduler_of(slots=prompts + 1, budget=20)
+        decoding = make_sequence(1)
+        decoding.lower_computed_tokens = decoding.computed_tokens = 1
+        crowd = [make_sequence(16, slot=slot) for slot in range(1, prompts + 1)]
+        for sequence in (decoding, *crowd):
+            scheduler.add(sequence)
+        steps: list[list[list[tuple[int, int, int, bool]]]] = []
+        while any(not one.is_decoding for one in crowd):
+            steps.append([compute(batch) for batch in scheduler.prefill_batches()])
+        taken[prompts] = len(steps)
+
+    assert taken[2] >= 2
+    assert taken[40] <= 10
+
+
 def test_late_chunks_of_a_long_prompt_are_shorter() -> None:
     """Attention over a long prompt costs more, so that its later chunks are half as long."""
     scheduler = scheduler_of()
