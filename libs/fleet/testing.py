@@ -29,12 +29,12 @@ def free_port() -> int:
         fcntl.flock(cursor, fcntl.LOCK_EX)
         cursor.seek(0)
         begin = (int(cursor.read() or -1) + 1) % len(PORTS)
-        port = next((one for one in (*PORTS[begin:], *PORTS[:begin]) if _is_free(one)), None)
-        if port is None:
-            raise OSError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
-        cursor.truncate(0)
-        cursor.write(str(PORTS.index(port)))
-    return port
+        for port in (*PORTS[begin:], *PORTS[:begin]):
+            if _is_free(port):
+                cursor.truncate(0)
+                cursor.write(str(PORTS.index(port)))
+                return port
+    raise OSError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
 
 
 def _is_free(port: int) -> bool:
