@@ -63,8 +63,8 @@ class FactorStream {
     if (at_ == ranges_.size() || issued_ - used_ > kMostAhead) return {};
     const Range& range = ranges_[at_];
     const char* from = range.from + offset_;
-    const int64_t bytes =
-        std::min<int64_t>(range.bytes - offset_, static_cast<int64_t>(lines_) * groups * kLineBytes);
+    const int64_t bytes = std::min<int64_t>(range.bytes - offset_,
+                                            static_cast<int64_t>(lines_) * groups * kLineBytes);
     offset_ += bytes;
     issued_ += bytes;
     if (offset_ >= range.bytes) {

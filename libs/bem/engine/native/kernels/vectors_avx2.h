@@ -185,8 +185,8 @@ inline Floats to_floats(const __m256i (&dot)[2]) {
 // Products of a block of 4 bits with R rows, of which `x` points to the first; each group of inputs
 // has the codes of `stride` rows. Each group prefetches a part of `ahead`.
 template <int R>
-void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
-               PrefetchAhead ahead, float (*out)[kLanes]) {
+void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
+               float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
   const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
@@ -233,8 +233,8 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
 
 // The same of a block of 8 bits.
 template <int R>
-void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride,
-               PrefetchAhead ahead, float (*out)[kLanes]) {
+void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
+               float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
   const __m256i offset = _mm256_set1_epi8(-128), ones = _mm256_set1_epi16(1);

@@ -137,8 +137,8 @@ inline __m512i broadcast_quad(const int8_t* codes) {
 // Products of a block of 4 bits with R rows, of which `x` points to the first; each group of inputs
 // has the codes of `stride` rows. Each group prefetches a part of `ahead`.
 template <int R>
-void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
-               PrefetchAhead ahead, float (*out)[kLanes]) {
+void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
+               float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
   const __m512i low = _mm512_set1_epi8(15);
@@ -172,8 +172,8 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
 
 // The same of a block of 8 bits.
 template <int R>
-void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride,
-               PrefetchAhead ahead, float (*out)[kLanes]) {
+void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
+               float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
   __m512 sum[R];
