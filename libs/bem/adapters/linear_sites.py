@@ -11,6 +11,8 @@ compositions: an adapter that adapts them runs alone.
 
 from collections.abc import Collection
 
+import torch
+
 from bem.adapters.row_codes import RowCodes
 from bem.adapters.site import LINEAR_MODULES, BemSite, install_sites
 from bem.backbone import Backbone
@@ -20,6 +22,16 @@ def linear_kinds(backbone: Backbone) -> tuple[str, ...]:
     """Return the names of the linear layers of a decoder layer, in the order of computation."""
     family = backbone.family
     return (*family.qkv, "o_proj", *family.gate_up, "down_proj")
+
+
+def factor_type(backbone: Backbone) -> torch.dtype | None:
+    """Return the type of factors in the sites of this module; None for that of the weights.
+
+    Beside quantised weights the compiled kernels read them in float16: a batch of different LoRAs
+    reads all of their factors in each step (ADR 0074).
+    """
+    is_compiled = backbone.kernels is not None and backbone.weight_format in {"int8", "int4"}
+    return torch.float16 if is_compiled else None
 
 
 def install_linear_sites(
@@ -52,5 +64,6 @@ def install_linear_sites(
             slots=slots,
             row_codes=codes[layer >= first_layer],
             indexed=False,
+            dtype=factor_type(backbone),
         )
     return sites

@@ -63,6 +63,7 @@ class BemSite(nn.Module):
         row_codes: Adapters and codes of the batch rows, shared with other sites.
         index: Place of this site among those that ``RowCodes.site_factors`` has factors for; -1 if
             it has none for this site.
+        dtype: Type of the factors; None for the type of the layer's weights.
 
     Attributes:
         A: ``[N, r, d_in]`` factors.
@@ -75,17 +76,24 @@ class BemSite(nn.Module):
     base: Any
 
     def __init__(
-        self, base: nn.Linear, *, rank: int, slots: int, row_codes: RowCodes, index: int = 0
+        self,
+        base: nn.Linear,
+        *,
+        rank: int,
+        slots: int,
+        row_codes: RowCodes,
+        index: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.base, self.index = base, index
         self.row_codes = row_codes
-        like = base.weight
+        like = base.weight.new_empty(0, dtype=dtype)
         self.A = nn.Parameter(LazyZeros((slots, rank, base.in_features), like).tensor, False)
         # B is transposed in memory, so that each rank is contiguous: compiled kernels read it so.
         up = LazyZeros((slots, rank, base.out_features), like).tensor.transpose(1, 2)
         self.B = nn.Parameter(up, False)
-        self.scale = nn.Parameter(like.new_ones(slots), False)
+        self.scale = nn.Parameter(base.weight.new_ones(slots), False)
         self.used_ranks = torch.zeros(slots, dtype=torch.int32)
         self._written_ranks, self._used_ranks = [0] * slots, [0] * slots
         # Concatenated factors of several adapters, and the slot that each position holds.
@@ -112,8 +120,12 @@ class BemSite(nn.Module):
         self.scale[slot] = scale
         rank, before = 0 if factors is None else factors[0].shape[0], self._written_ranks[slot]
         if factors is not None:
-            self.A[slot, :rank] = factors[0].to(self.A)
-            self.B[slot, :, :rank] = factors[1].to(self.B)
+            a, b = factors
+            if self.A.dtype == torch.float16:
+                (a, down), (b, up) = _in_range_of_float16(a), _in_range_of_float16(b)
+                self.scale[slot] *= down * up
+            self.A[slot, :rank] = a.to(self.A)
+            self.B[slot, :, :rank] = b.to(self.B)
         self.A[slot, rank:before] = 0
         self.B[slot, :, rank:before] = 0
         self._written_ranks[slot] = rank
@@ -237,6 +249,15 @@ class BemSite(nn.Module):
         return down.dtype == dtype and down.shape[0] == len(self._slot_at) * width
 
 
+def _in_range_of_float16(factor: Tensor) -> tuple[Tensor, float]:
+    """Return a factor times a power of two, with its largest value in [0.5, 1), and the inverse.
+
+    Factors that are barely trained are too small for float16, whose steps below 6e-5 are constant.
+    """
+    exponent = int(torch.frexp(factor.abs().max().float()).exponent) if factor.numel() else 0
+    return factor.float() * 2.0**-exponent, 2.0**exponent
+
+
 def install_sites(
     model: nn.Module,
     *,
@@ -246,6 +267,7 @@ def install_sites(
     slots: int,
     row_codes: RowCodes,
     indexed: bool = True,
+    dtype: torch.dtype | None = None,
 ) -> dict[str, BemSite]:
     """Replace linear layers of a Llama-like model by sites and return them by module path.
 
@@ -257,6 +279,7 @@ def install_sites(
         slots: Number of slots.
         row_codes: Shared by all sites.
         indexed: Whether the sites have a place among the site factors.
+        dtype: Type of the factors; None for that of the weights.
 
     Raises:
         ValueError: A layer has a site already.
@@ -270,7 +293,9 @@ def install_sites(
             if isinstance(base, BemSite):
                 raise ValueError(f"{path} already is a site")  # noqa: TRY004 - the model is wrong, not a type
             index = len(sites) if indexed else -1
-            sites[path] = BemSite(base, rank=rank, slots=slots, row_codes=row_codes, index=index)
+            sites[path] = BemSite(
+                base, rank=rank, slots=slots, row_codes=row_codes, index=index, dtype=dtype
+            )
             setattr(parent, kind, sites[path])
     return sites
 

@@ -284,7 +284,8 @@ class NativeLayers:
             raise UnsupportedWeightsError("site: its factors are not stored rank by rank")
         self._referenced += [down, up, scale, site.used_ranks]
         addresses = [one.data_ptr() for one in (down, up, scale, site.used_ranks)]
-        return SiteStruct(*addresses, site.index, offset, up.shape[2])
+        is_float16 = down.dtype == torch.float16
+        return SiteStruct(*addresses, site.index, offset, up.shape[2], is_float16)
 
     def _pack(self, weight: Tensor, bits: int) -> Any:
         self.linears.append(PackedLinear(self._library, weight, bits=bits))

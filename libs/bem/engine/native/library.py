@@ -38,6 +38,7 @@ class SiteStruct(Structure):
         ("index", c_int32),
         ("offset", c_int32),
         ("outputs", c_int32),
+        ("float16", c_int32),
     ]
 
 

@@ -190,3 +190,18 @@ def test_unused_ranks_are_zero_and_not_read() -> None:
     layer.write(1, None, 1.0)
     assert not layer.A[1].any()
     assert torch.equal(layer(x), layer.base(x))
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e7])
+def test_float16_factors_of_any_size_keep_their_precision(size: float) -> None:
+    """Powers of two bring factors into the range of float16 and are part of the slot's scale."""
+    base = torch.nn.Linear(12, 10, bias=False)
+    layer = BemSite(base, rank=4, slots=1, row_codes=RowCodes(), dtype=torch.float16)
+    a, b = size * torch.randn(4, 12), torch.randn(10, 4) / size
+    layer.write(0, (a, b), 2.0)
+    found = float(layer.scale[0]) * layer.B[0].float() @ layer.A[0].float()
+
+    assert layer.A.dtype == torch.float16
+    torch.testing.assert_close(found, 2 * b @ a, rtol=1e-2, atol=4e-3)
+    layer.write(0, None, 1.0)
+    assert not layer.A.any()

@@ -9,13 +9,21 @@
 namespace bem {
 
 struct Site {
-  const float* down;          // A [slots, rank, inputs]; null where the layer has no site
-  const float* up;            // B [slots, rank, outputs], transposed
+  const void* down;           // A [slots, rank, inputs]; null where the layer has no site
+  const void* up;             // B [slots, rank, outputs], transposed
   const float* scale;         // [slots]
   const int32_t* used_ranks;  // [slots]: leading ranks that add anything
   int32_t index;              // place among the sites with factors of codes; -1 for none
   int32_t offset, outputs;    // of a matrix that several layers share, the part of this one
+  int32_t float16;            // whether A and B are float16 instead of float32
 };
+
+// Calls `use` with a factor in its own type.
+template <typename Use>
+auto with_type(const Site& site, const void* factor, const Use& use) {
+  if (site.float16) return use(static_cast<const uint16_t*>(factor));
+  return use(static_cast<const float*>(factor));
+}
 
 // Adapters and codes of the rows of one pass, shared by all sites.
 struct ActiveAdapters {
@@ -27,9 +35,13 @@ struct ActiveAdapters {
   int32_t code_count;         // number of codes that code_rows choose from
 
   int width() const { return codes ? adapters * rank : 0; }
+  const int64_t* row_slots(int row) const {
+    return slots + static_cast<int64_t>(slot_rows[row]) * adapters;
+  }
 };
 
-inline float dot(const float* a, const float* b, int size) {
+template <typename E>
+float dot(const E* a, const float* b, int size) {
   Floats sum[4] = {splat(0), splat(0), splat(0), splat(0)};
   int i = 0;
   for (; i + 4 * kLanes <= size; i += 4 * kLanes)
@@ -45,8 +57,7 @@ inline float dot(const float* a, const float* b, int size) {
 inline bool project_down(const Site& site, const ActiveAdapters& active, int row, const float* x,
                          int inputs, float* low) {
   if (!site.down || !active.codes) return false;
-  const int64_t* slots =
-      active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
+  const int64_t* slots = active.row_slots(row);
   const float* codes = active.codes + static_cast<int64_t>(active.code_rows[row]) * active.width();
   const float factor =
       active.site_factors && site.index >= 0
@@ -55,35 +66,70 @@ inline bool project_down(const Site& site, const ActiveAdapters& active, int row
           : 1;
   low += static_cast<int64_t>(row) * active.width();
   bool any = false;
-  for (int s = 0; s < active.adapters; ++s)
-    for (int k = 0; k < site.used_ranks[slots[s]]; ++k) {
-      const int at = s * active.rank + k;
-      const float code = codes[at] * factor;
-      const float* down = site.down + (slots[s] * active.rank + k) * inputs;
-      // The code of ranks beyond an adapter's own is zero; their factors are not read.
-      low[at] = code == 0 ? 0 : code * site.scale[slots[s]] * dot(down, x, inputs);
-      any |= low[at] != 0;
-    }
+  with_type(site, site.down, [&](auto* stack) {
+    for (int s = 0; s < active.adapters; ++s)
+      for (int k = 0; k < site.used_ranks[slots[s]]; ++k) {
+        const int at = s * active.rank + k;
+        const float code = codes[at] * factor;
+        const auto* down = stack + (slots[s] * active.rank + k) * inputs;
+        // The code of ranks beyond an adapter's own is zero; their factors are not read.
+        low[at] = code == 0 ? 0 : code * site.scale[slots[s]] * dot(down, x, inputs);
+        any |= low[at] != 0;
+      }
+  });
   return any;
+}
+
+// Adds `up [Count, outputs]` times `low [Count]` to `out [outputs]`, rank by rank.
+template <int Count, typename E>
+void add_ranks(const E* const* up, const float* low, int outputs, float* out) {
+  Floats factors[Count];
+  for (int k = 0; k < Count; ++k) factors[k] = splat(low[k]);
+  int i = 0;
+  for (; i + kLanes <= outputs; i += kLanes) {
+    Floats sum = load(out + i);
+#pragma GCC unroll 8
+    for (int k = 0; k < Count; ++k) sum = multiply_add(factors[k], load(up[k] + i), sum);
+    store(out + i, sum);
+  }
+  if (const int left = outputs - i) {
+    Floats sum = load(out + i, left);
+    for (int k = 0; k < Count; ++k) sum = multiply_add(factors[k], load(up[k] + i, left), sum);
+    store(out + i, left, sum);
+  }
+}
+
+// The same of any number of ranks below `2 * Count`.
+template <int Count, typename E>
+void add_few_ranks(const E* const* up, const float* low, int count, int outputs, float* out) {
+  const int now = count >= Count ? Count : 0;
+  if (now) add_ranks<Count>(up, low, outputs, out);
+  if constexpr (Count > 1) add_few_ranks<Count / 2>(up + now, low + now, count - now, outputs, out);
 }
 
 // Adds B times the result of `project_down` to `out [outputs]`.
 inline void add_projected_up(const Site& site, const ActiveAdapters& active, int row,
                              const float* low, int outputs, float* out) {
   if (!site.down || !active.codes) return;
-  const int64_t* slots =
-      active.slots + static_cast<int64_t>(active.slot_rows[row]) * active.adapters;
+  constexpr int kRanksAtOnce = 8;  // ranks that share a pass over the outputs
+  const int64_t* slots = active.row_slots(row);
   low += static_cast<int64_t>(row) * active.width();
-  for (int s = 0; s < active.adapters; ++s)
-    for (int k = 0; k < site.used_ranks[slots[s]]; ++k) {
-      const float factor = low[s * active.rank + k];
-      if (factor == 0) continue;
-      const float* up = site.up + (slots[s] * active.rank + k) * outputs;
-      for (int i = 0; i < outputs; i += kLanes) {
-        const int left = outputs - i;
-        store(out + i, left, multiply_add(splat(factor), load(up + i, left), load(out + i, left)));
+  with_type(site, site.up, [&](auto* stack) {
+    decltype(stack) up[kRanksAtOnce];
+    float factors[kRanksAtOnce];
+    int count = 0;
+    for (int s = 0; s < active.adapters; ++s)
+      for (int k = 0; k < site.used_ranks[slots[s]]; ++k) {
+        const float factor = low[s * active.rank + k];
+        if (factor == 0) continue;
+        up[count] = stack + (slots[s] * active.rank + k) * outputs;
+        factors[count++] = factor;
+        if (count < kRanksAtOnce) continue;
+        add_ranks<kRanksAtOnce>(up, factors, outputs, out);
+        count = 0;
       }
-    }
+    add_few_ranks<kRanksAtOnce / 2>(up, factors, count, outputs, out);
+  });
 }
 
 // Sites of the layers that one matrix joins, in the order of its outputs.

@@ -1,8 +1,11 @@
 // Decoder layers over rows of one token each: the rows of a decode step or the tokens of prompts.
 #pragma once
 
+#include <omp.h>
+
 #include "adapter_sites.h"
 #include "attention.h"
+#include "factor_stream.h"
 #include "matmul.h"
 
 namespace bem {
@@ -241,11 +244,12 @@ inline void quantize_and_project(const ForwardPass& p, const Site& site, const f
 }
 
 // Multiplies the quantized rows by `matrix` and adds the product to the state, or writes it to
-// `b.output` where it is changed before it is added.
-inline void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matrix, bool apart,
-                       Buffers& b) {
+// `b.output` where it is changed before it is added; prefetches `ahead`.
+template <typename Ahead>
+void add_matmul(const Model& m, const ForwardPass& p, const Matrix& matrix, bool apart,
+                const Ahead& ahead, Buffers& b) {
   float* target = apart ? b.output.data() : p.state;
-  matmul(matrix, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
+  matmul(matrix, b.rows(), p.tokens, ahead, [&](int block, int row, int count, const Tile& tile) {
     const int first = block * kLanes, left = m.hidden - first;
     for (int r = 0; r < count; ++r) {
       float* to = target + static_cast<int64_t>(row + r) * m.hidden + first;
@@ -280,15 +284,17 @@ inline Floats sigmoid_argument(Floats g, bool gelu) {
 }
 
 // SwiGLU or GeGLU (arXiv 2002.05202): activation(gate) * up, both from one matrix.
-inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matrix, Buffers& b) {
+template <typename Ahead>
+void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matrix, const Ahead& ahead,
+                Buffers& b) {
 #pragma omp for schedule(static)
   for (int pair = 0; pair < matrix.blocks() / 2; ++pair) {
     alignas(64) Tile gates, ups;
     for (int row = 0; row < p.tokens; row += kRows) {
       const int count = std::min(kRows, p.tokens - row);
       const QuantizedRows x = b.rows().block(row / kRows, matrix.groups());
-      tile(matrix, 2 * pair, x, count, gates);
-      tile(matrix, 2 * pair + 1, x, count, ups);
+      tile(matrix, 2 * pair, x, count, ahead(matrix.groups()), gates);
+      tile(matrix, 2 * pair + 1, x, count, ahead(matrix.groups()), ups);
       for (int r = 0; r < count; ++r) {
         Floats g = load(gates[r]), up = load(ups[r]);
         if (b.updated[row + r]) {
@@ -306,6 +312,37 @@ inline void gated_unit(const Model& m, const ForwardPass& p, const Matrix& matri
   }
 }
 
+// Lists the factors that a thread's rows read, in four stages for each layer: before each product.
+inline void list_factors(const Model& m, const ForwardPass& p, FactorStream& factors) {
+  factors.clear();
+  if (!p.active.codes) return;
+  // The rows that a static schedule gives to this thread.
+  const int threads = omp_get_num_threads(), thread = omp_get_thread_num();
+  const int share = p.tokens / threads, longer = p.tokens % threads;
+  const int first = thread * share + std::min(thread, longer);
+  const int last = first + share + (thread < longer);
+  int64_t groups = 0;
+  for (int index = p.first; index < p.last; ++index) {
+    const Layer& layer = m.layers[index];
+    const auto add = [&](const Site& site, int inputs, bool down, bool up) {
+      factors.add(site, p.active, first, last, inputs, down, up);
+    };
+    if (index > p.first) add(m.layers[index - 1].down_site, m.intermediate, false, true);
+    for (const Site& site : layer.qkv_sites) add(site, m.hidden, true, true);
+    factors.end_stage();
+    add(layer.out_site, m.heads * m.head_dim, true, false);
+    factors.end_stage();
+    add(layer.out_site, m.heads * m.head_dim, false, true);
+    for (const Site& site : layer.gate_up_sites) add(site, m.hidden, true, true);
+    factors.end_stage();
+    add(layer.down_site, m.intermediate, true, false);
+    factors.end_stage();
+    for (const Matrix* matrix : {&layer.qkv, &layer.out, &layer.gate_up, &layer.down})
+      groups += static_cast<int64_t>(matrix->blocks()) * matrix->groups();
+  }
+  factors.spread_over(groups * ((p.tokens + kRows - 1) / kRows) / threads);
+}
+
 inline void run(const Model& m, const ForwardPass& p) {
   static thread_local Buffers buffers;
   Buffers& b = buffers;
@@ -313,16 +350,22 @@ inline void run(const Model& m, const ForwardPass& p) {
   const int attended = m.heads * m.head_dim, qkv = attended + 2 * m.kv_heads * m.head_dim;
 #pragma omp parallel num_threads(p.threads)
   {
+    static thread_local FactorStream factors;
+    list_factors(m, p, factors);
+    const auto ahead = [&](int groups) { return factors.take(groups); };
+    std::size_t stage = 0;
     const Site* previous_site = nullptr;
     for (int index = p.first; index < p.last; ++index) {
       const Layer& layer = m.layers[index];
       add_norm_quantize(m, p, previous_site, layer.attention_gain, {layer.qkv_sites, 3, qkv}, b);
-      matmul(layer.qkv, b.rows(), p.tokens, [&](int block, int row, int count, const Tile& tile) {
+      factors.finish(stage++);
+      const auto store_qkv = [&](int block, int row, int count, const Tile& tile) {
         const int first = block * kLanes, left = std::min(kLanes, qkv - first);
         for (int r = 0; r < count; ++r)
           std::memcpy(b.qkv.data() + static_cast<int64_t>(row + r) * qkv + first, tile[r],
                       left * sizeof(float));
-      });
+      };
+      matmul(layer.qkv, b.rows(), p.tokens, ahead, store_qkv);
       if (p.float16_cache) {
         complete_and_store<uint16_t>(m, p, index, b);
         attend_layer<uint16_t>(m, p, index, b);
@@ -331,15 +374,18 @@ inline void run(const Model& m, const ForwardPass& p) {
         attend_layer<float>(m, p, index, b);
       }
       quantize_and_project(p, layer.out_site, b.attended.data(), attended, b);
+      factors.finish(stage++);
       const bool attention_apart = m.residual != 1 || layer.attention_output_gain;
-      add_matmul(m, p, layer.out, attention_apart, b);
+      add_matmul(m, p, layer.out, attention_apart, ahead, b);
       if (attention_apart) add_output(m, p, layer.out_site, layer.attention_output_gain, b);
       add_norm_quantize(m, p, attention_apart ? nullptr : &layer.out_site, layer.mlp_gain,
                         {layer.gate_up_sites, 2, 2 * m.intermediate}, b);
-      gated_unit(m, p, layer.gate_up, b);
+      factors.finish(stage++);
+      gated_unit(m, p, layer.gate_up, ahead, b);
       quantize_and_project(p, layer.down_site, b.intermediate.data(), m.intermediate, b);
+      factors.finish(stage++);
       const bool mlp_apart = m.residual != 1 || layer.mlp_output_gain;
-      add_matmul(m, p, layer.down, mlp_apart, b);
+      add_matmul(m, p, layer.down, mlp_apart, ahead, b);
       if (mlp_apart) add_output(m, p, layer.down_site, layer.mlp_output_gain, b);
       previous_site = mlp_apart ? nullptr : &layer.down_site;
     }

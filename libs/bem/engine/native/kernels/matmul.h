@@ -37,7 +37,8 @@ inline void quantize_all(const float* x, int inputs, int rows, const QuantizedRo
     quantize(x + static_cast<int64_t>(row) * inputs, inputs, row, rows, to);
 }
 
-using TileFunction = void (*)(const Matrix&, int, const QuantizedRows&, int, float (*)[kLanes]);
+using TileFunction = void (*)(const Matrix&, int, const QuantizedRows&, int, PrefetchAhead,
+                              float (*)[kLanes]);
 
 template <std::size_t... R>
 TileFunction tile_of(int bits, int rows, std::index_sequence<R...>) {
@@ -46,29 +47,38 @@ TileFunction tile_of(int bits, int rows, std::index_sequence<R...>) {
   return (bits == 4 ? four : eight)[rows - 1];
 }
 
-// Computes a tile: 16 outputs of the rows of one row block.
-inline void tile(const Matrix& m, int block, const QuantizedRows& x, int rows, Tile& out) {
+// Computes a tile: 16 outputs of the rows of one row block. It prefetches `ahead` meanwhile.
+inline void tile(const Matrix& m, int block, const QuantizedRows& x, int rows, PrefetchAhead ahead,
+                 Tile& out) {
   for (int row = 0; row < rows; row += kTileRows) {
     const QuantizedRows part{x.codes + row * kGroup, x.scales + row, x.sums + row, x.offsets + row};
     const TileFunction compute =
         tile_of(m.bits, std::min(kTileRows, rows - row), std::make_index_sequence<kTileRows>());
-    compute(m, block, part, rows, out + row);
+    compute(m, block, part, rows, row ? PrefetchAhead{} : ahead, out + row);
   }
 }
 
-// Calls `consume(block, first row, rows, tile)` with each tile of the product of `m` and `x`. All
-// threads of a parallel region must call it; they share the blocks.
-template <typename Consume>
-void matmul(const Matrix& m, const QuantizedRows& x, int rows, const Consume& consume) {
+// Calls `consume(block, first row, rows, tile)` with each tile of the product of `m` and `x`, and
+// `ahead(groups)` for what a tile prefetches. All threads of a parallel region must call it; they
+// share the blocks.
+template <typename Ahead, typename Consume>
+void matmul(const Matrix& m, const QuantizedRows& x, int rows, const Ahead& ahead,
+            const Consume& consume) {
 #pragma omp for schedule(static)
   for (int block = 0; block < m.blocks(); ++block) {
     alignas(64) Tile out;
     for (int row = 0; row < rows; row += kRows) {
       const int count = std::min(kRows, rows - row);
-      tile(m, block, x.block(row / kRows, m.groups()), count, out);
+      tile(m, block, x.block(row / kRows, m.groups()), count, ahead(m.groups()), out);
       consume(block, row, count, out);
     }
   }
+}
+
+// The same without anything to prefetch.
+template <typename Consume>
+void matmul(const Matrix& m, const QuantizedRows& x, int rows, const Consume& consume) {
+  matmul(m, x, rows, [](int) { return PrefetchAhead{}; }, consume);
 }
 
 }  // namespace bem

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "prefetch_ahead.h"
 #include "quantized_rows.h"
 
 namespace bem {
@@ -182,9 +183,9 @@ inline Floats to_floats(const __m256i (&dot)[2]) {
 }
 
 // Products of a block of 4 bits with R rows, of which `x` points to the first; each group of inputs
-// has the codes of `stride` rows.
+// has the codes of `stride` rows. Each group prefetches a part of `ahead`.
 template <int R>
-void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
+void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
                float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
@@ -193,6 +194,7 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
   for (int r = 0; r < R; ++r) sum[r] = splat(0);
   for (int g = 0; g < groups; ++g, w += kInt4GroupBytes) {
     prefetch_group(w, kInt4GroupBytes);
+    ahead.step();
     const int8_t* codes = x.codes + static_cast<int64_t>(g) * stride * kGroup;
     // 16 bits hold the 16 products of 15 by 127 that a lane sums: at most 30,480.
     __m256i dot[R][2];
@@ -231,7 +233,7 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
 
 // The same of a block of 8 bits.
 template <int R>
-void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride,
+void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
                float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
@@ -240,6 +242,7 @@ void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride,
   for (int r = 0; r < R; ++r) sum[r] = splat(0);
   for (int g = 0; g < groups; ++g, w += kInt8GroupBytes) {
     prefetch_group(w, kInt8GroupBytes);
+    ahead.step();
     const int8_t* codes = x.codes + static_cast<int64_t>(g) * stride * kGroup;
     __m256i dot[R][2];
 #pragma GCC unroll 1

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "prefetch_ahead.h"
 #include "quantized_rows.h"
 
 namespace bem {
@@ -24,6 +25,9 @@ inline Floats splat(float x) {
 }
 inline Floats load(const float* from) {
   return _mm512_loadu_ps(from);
+}
+inline Floats load(const uint16_t* from) {  // float16
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 // Loads the first `count` lanes, all if there are more; the others are 0.
 inline Floats load(const float* from, int count) {
@@ -131,9 +135,9 @@ inline __m512i broadcast_quad(const int8_t* codes) {
 }
 
 // Products of a block of 4 bits with R rows, of which `x` points to the first; each group of inputs
-// has the codes of `stride` rows.
+// has the codes of `stride` rows. Each group prefetches a part of `ahead`.
 template <int R>
-void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
+void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
                float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
@@ -142,6 +146,7 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
   for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_ps();
   for (int g = 0; g < groups; ++g, w += kInt4GroupBytes) {
     prefetch_group(w, kInt4GroupBytes);
+    ahead.step();
     const auto* halves = reinterpret_cast<const __m256i*>(w);
     const __m512 step = _mm512_cvtph_ps(_mm256_load_si256(halves));
     const __m512 minimum = _mm512_cvtph_ps(_mm256_load_si256(halves + 1));
@@ -167,7 +172,7 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride,
 
 // The same of a block of 8 bits.
 template <int R>
-void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride,
+void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride, PrefetchAhead ahead,
                float (*out)[kLanes]) {
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
@@ -175,6 +180,7 @@ void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride,
   for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_ps();
   for (int g = 0; g < groups; ++g, w += kInt8GroupBytes) {
     prefetch_group(w, kInt8GroupBytes);
+    ahead.step();
     __m512i codes[kQuads];
     for (int q = 0; q < kQuads; ++q) codes[q] = _mm512_load_si512(w + 64 * q);
 #pragma GCC unroll 16

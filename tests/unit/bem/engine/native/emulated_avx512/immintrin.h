@@ -181,6 +181,11 @@ inline __m256i _mm256_load_si256(const __m256i* from) {
   std::memcpy(&out, from, sizeof out);
   return out;
 }
+inline __m256i _mm256_loadu_si256(const __m256i* from) {
+  __m256i out;
+  std::memcpy(&out, from, sizeof out);
+  return out;
+}
 inline __m256i _mm256_maskz_loadu_epi16(__mmask16 mask, const uint16_t* from) {
   __m256i out;
   for (int i = 0; i < 16; ++i) out.lane[i] = emulated::in(mask, i) ? from[i] : 0;
