@@ -28,12 +28,13 @@ def free_port() -> int:
     with CURSOR.open("a+") as cursor:
         fcntl.flock(cursor, fcntl.LOCK_EX)
         cursor.seek(0)
-        begin = (int(cursor.read() or -1) + 1) % len(PORTS)
-        for port in (*PORTS[begin:], *PORTS[:begin]):
-            if _is_free(port):
+        last = int(cursor.read() or -1)
+        for step in range(1, len(PORTS) + 1):
+            place = (last + step) % len(PORTS)
+            if _is_free(PORTS[place]):
                 cursor.truncate(0)
-                cursor.write(str(PORTS.index(port)))
-                return port
+                cursor.write(str(place))
+                return PORTS[place]
     raise OSError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
 
 
