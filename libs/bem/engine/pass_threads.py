@@ -2,8 +2,9 @@
 
 A pass through the layers has hundreds of short parallel parts, and each ends when its last thread
 does. Beside other busy processes a thread has its processor for a part of the time only, and two
-threads seldom have theirs at the same time: steps of two threads take five times as long then, those of
-one thread hardly longer than on a quiet machine. The times of past steps tell which is the case.
+threads seldom have theirs at the same time: steps of two threads take five times as long then,
+those of one thread hardly longer than on a quiet machine. The times of past steps tell which is the
+case.
 
 Compiled kernels compute each output in one thread, so the number of threads changes no bit.
 
