@@ -29,7 +29,8 @@ def free_port() -> int:
         fcntl.flock(cursor, fcntl.LOCK_EX)
         cursor.seek(0)
         begin = (int(cursor.read() or -1) + 1) % len(PORTS)
-        port = next((one for one in (*PORTS[begin:], *PORTS[:begin]) if _is_free(one)), None)
+        order = [*PORTS[begin:], *PORTS[:begin]]
+        port = next((one for one in order if _is_free(one)), None)
         if port is None:
             raise OSError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
         cursor.truncate(0)

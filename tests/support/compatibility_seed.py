@@ -1,5 +1,6 @@
 """Artifacts of a training seed for the tiny base model, laid out as ``adapters/``."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class WithholdingGuard:
     def __init__(self, word: str = "secret") -> None:
         self.word, self.requests = word, 0
 
-    def filter_requests(self, prompts: list[str]) -> list["Passed"]:
+    def filter_requests(self, prompts: Sequence[str]) -> list["Passed"]:
         """Withhold prompts with the word."""
         self.requests += len(prompts)
         return [self._passed(one) for one in prompts]

@@ -27,7 +27,8 @@ def test_shards_answer_a_part_each_and_nothing_twice(
 ) -> None:
     """A run without a shard finds the replies of both; a mission that is idle shares them."""
     monkeypatch.setattr(shared_engine, "open_bank", tiny_sites)
-    seed, lines = write_seed(tmp_path / "seed"), []
+    seed = write_seed(tmp_path / "seed")
+    lines: list[str] = []
     for place in range(2):
         half = journal(seed, tmp_path / "kept", place, 2)
         with pytest.raises(EvaluationError, match=f"{6 - 3 * place} of online on online's set"):
