@@ -1,8 +1,9 @@
 """Grafana dashboards from the service descriptors: ``python -m tools.dashboards [--check]``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.described_monitoring import Panel
@@ -14,7 +15,11 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef
 from tools.generated_files import write_or_check
 
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
-_KINDS = {"timeseries": timeseries.Panel, "stat": stat.Panel, "gauge": gauge.Panel}
+_KINDS: Mapping[str, Any] = {
+    "timeseries": timeseries.Panel,
+    "stat": stat.Panel,
+    "gauge": gauge.Panel,
+}
 _SELECTOR = '{namespace="$namespace"}'
 
 

@@ -30,7 +30,7 @@ def free_port() -> int:
         cursor.seek(0)
         begin = (int(cursor.read() or -1) + 1) % len(PORTS)
         order = [*PORTS[begin:], *PORTS[:begin]]
-        port = next((one for one in order if _is_free(one)), None)
+        port: int | None = next((one for one in order if _is_free(one)), None)
         if port is None:
             raise OSError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
         cursor.truncate(0)
