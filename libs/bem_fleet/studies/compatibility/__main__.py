@@ -43,6 +43,7 @@ from bem_fleet.studies.compatibility.compatibility_report import (
     Report,
     better_alone,
     fleet_report,
+    pair_effects,
     pairwise_report,
 )
 from bem_fleet.studies.compatibility.latency import latency_report, time_rounds
@@ -232,9 +233,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report["id"] = f"{name}_dev"
             write_atomic(options.out / f"{name}_dev.json", render_json(report).encode())
     if reports and not options.items:
-        suffix = "" if final else "_dev"
-        path = options.out / f"fleet_compatibility{suffix}.md"
-        write_atomic(path, markdown(reports).encode())
+        stem = options.out / f"fleet_compatibility{'' if final else '_dev'}"
+        write_atomic(stem.with_suffix(".md"), markdown(reports).encode())
+        if pairs := reports.get("fleet_pairwise"):
+            write_atomic(stem.with_suffix(".json"), render_json(pair_effects(pairs)).encode())
     return 0
 
 

@@ -145,6 +145,26 @@ def pairwise_report(
     return {"metrics": metrics, "matrix": matrix, "data": _data(measured, pair_cells(count))}
 
 
+def pair_effects(report: Report) -> Report:
+    """Return the interference of all pairs without scores, as the dashboard page reads it.
+
+    Args:
+        report: Report of all pairs.
+    """
+    fields = ("difference", "ci_low", "ci_high", "items")
+    pairs = []
+    for row in report["matrix"].values():
+        for name, effect in row["interference"].items():
+            other, _, own = name.partition(" on ")
+            if effect["items"]:
+                pairs.append({
+                    "mission": own,
+                    "other": other,
+                    **{one: effect[one] for one in fields},
+                })  # fmt: skip
+    return {"split": report["split"], "seeds": report["seeds"], "pairs": pairs}
+
+
 def fleet_report(measured: CompatibilityScores, count: int) -> Report:
     """Return metrics of all five missions together, each on its own set.
 

@@ -50,6 +50,9 @@ def test_both_reports_come_of_one_command(tmp_path: Path) -> None:
         assert "evidence" not in report
         assert "no bank" in report["without"]["seed 1"]["online"]
         assert len(report["latency"]["ratios"]) == 11
+    effects = json.loads((tmp_path / "out/fleet_compatibility_dev.json").read_text())
+    assert len(effects["pairs"]) == 20
+    assert {one["mission"] for one in effects["pairs"]} == set(mission_items.MISSIONS)
     assert "## Interference" in (tmp_path / "out/fleet_compatibility_dev.md").read_text()
 
 
