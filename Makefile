@@ -5,6 +5,7 @@ FLEETCTL := .venv/bin/fleetctl
 ADAPTER ?= passage-qa
 ARM ?= sep
 SEED ?= 0
+SEEDS ?= adapters
 LINES ?= 40
 # A service with dependencies of its own has an extra in pyproject.toml and a lock of that name; other
 # services name a lock in their descriptor. Images have no triton: it is a gigabyte that only
@@ -114,7 +115,7 @@ gates: setup ## Judge the acceptance gates into results/gates.json (PHASE=1..4, 
 	@$(FLEETCTL) gates $(if $(PHASE),--phase $(PHASE)) $(if $(JSON),--json)
 
 ##@ Train and measure
-.PHONY: train train-scorer train-safety train-sep safety-study safety-ablations guard-gate evaluate data-cards
+.PHONY: train train-scorer train-safety train-sep safety-study compatibility-study safety-ablations guard-gate evaluate data-cards
 .PHONY: bench bench-engine bench-gate bench-guard bench-isolation bench-orchestrator bench-overload bench-pipeline bench-stats bench-training lock
 train: setup ## Train an adapter and evaluate it (ADAPTER=passage-qa)
 	$(FLEETCTL) train $(ADAPTER) --adapter $(ADAPTER) --out adapters/$(ADAPTER)
@@ -136,6 +137,9 @@ train-sep: setup books ## Train a character model of one arm on books; the same 
 
 safety-study: setup ## Evaluate the safety adapters, alone and with the sidecar: gate C
 	$(FLEETCTL) study safety --adapters adapters/safety .cache/safety/seed-1 .cache/safety/seed-2
+
+compatibility-study: setup ## Measure every pair of missions and all five together: gates fleet.* (SEEDS="FOLDER ...")
+	$(FLEETCTL) study compatibility --split held_out --latency 50 --seeds $(SEEDS)
 
 safety-ablations: setup ## Train and measure other epsilons and basis sizes, and no basis
 	for epsilon in 0.05 0.3; do $(FLEETCTL) train safety --epsilon $$epsilon \

@@ -1,19 +1,25 @@
 """Grafana dashboards from the service descriptors: ``python -m tools.dashboards [--check]``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bem_fleet.checkout import ROOT
 from bem_fleet.described_monitoring import Panel
 from bem_fleet.descriptors import Descriptor, DescriptorError, load_descriptors
-from grafana_foundation_sdk.builders import dashboard, prometheus, timeseries
+from grafana_foundation_sdk.builders import dashboard, gauge, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import DataSourceRef
 
 from tools.generated_files import write_or_check
 
 _SOURCE = DataSourceRef(type_val="prometheus", uid="${source}")
+_KINDS: Mapping[str, Any] = {
+    "timeseries": timeseries.Panel,
+    "stat": stat.Panel,
+    "gauge": gauge.Panel,
+}
 _SELECTOR = '{namespace="$namespace"}'
 
 
@@ -37,7 +43,7 @@ def build(title: str, panels: Sequence[Panel]) -> str:
     for panel in panels:
         query = panel.expression.replace("SELECTOR", _SELECTOR)
         board.with_panel(
-            timeseries.Panel()
+            _KINDS[panel.kind]()
             .title(panel.title)
             .unit(panel.unit)
             .datasource(_SOURCE)

@@ -23,6 +23,7 @@ class Panel(Strict):
         by: Labels that divide the lines.
         unit: Grafana's unit, such as ``s`` or ``reqps``.
         legend: Legend of a ``query``; the others take theirs from ``by``.
+        kind: ``timeseries``; ``stat``, a grid of the last values; or ``gauge``, dials of them.
     """
 
     title: str = Field(min_length=1)
@@ -33,6 +34,7 @@ class Panel(Strict):
     by: tuple[str, ...] = ()
     unit: str = "short"
     legend: str = ""
+    kind: Literal["timeseries", "stat", "gauge"] = "timeseries"
 
     @model_validator(mode="after")
     def _has_one_query(self) -> "Panel":

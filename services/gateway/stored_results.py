@@ -86,17 +86,39 @@ class TrainingCurve(_Stored):
     series: dict[str, list[float | None]]
 
 
+class PairEffect(_Stored):
+    """What another active mission does to a mission's answers, as the compatibility study measures.
+
+    Attributes:
+        mission: Mission whose items were answered.
+        other: Mission that was active beside it.
+        difference: F1 with both active, less that of the mission alone.
+        ci_low: Lower bound of the 95 % interval; None where nothing varies.
+        ci_high: Upper bound of the 95 % interval; None where nothing varies.
+        items: Number of items.
+    """
+
+    mission: str
+    other: str
+    difference: float
+    ci_low: float | None = None
+    ci_high: float | None = None
+    items: int
+
+
 class StoredResults(_Stored):
     """All stored results.
 
     Attributes:
         gates: Gates in the catalogue's order.
         curves: Training curves, sorted by mission and run.
+        pairs: Measured pairs of missions; empty if they are not measured.
         reason: Reason why there are no verdicts or curves; empty if there are.
     """
 
     gates: list[GateVerdict]
     curves: list[TrainingCurve] = []
+    pairs: list[PairEffect] = []
     reason: str = ""
 
 
@@ -118,7 +140,16 @@ def read_results(folder: Path | None) -> StoredResults:
         gates, reason = _gates(catalogue, {}), f"gates.json: {err}; write it with `make gates`"
     files = sorted(folder.glob("*_training/*/curve.jsonl"))
     curves = [curve for file in files if (curve := _curve(file)) is not None]
-    return StoredResults(gates=gates, curves=curves, reason=reason)
+    return StoredResults(gates=gates, curves=curves, pairs=_pairs(folder), reason=reason)
+
+
+def _pairs(folder: Path) -> list[PairEffect]:
+    """Return the measured pairs; none without a table of them that can be read."""
+    try:
+        stored = json.loads((folder / "fleet_compatibility.json").read_text())
+        return [PairEffect.model_validate(one) for one in stored["pairs"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _gates(catalogue: list[dict[str, Any]], verdicts: Mapping[str, Any]) -> list[GateVerdict]:

@@ -77,8 +77,13 @@ def reader_prompt(spans: Sequence[CitedSpan], question: str, *, limit: int) -> s
         question: The question.
         limit: Most spans, those with the highest scores.
     """
-    least = sorted((one.score for one in spans), reverse=True)[:limit][-1:] or [0.0]
-    best = [one for one in spans if one.score >= least[0]][:limit]
+    best = best_spans(spans, limit)
     # White space of a quotation must not look like the end of the list.
     lines = [f"{number}. {' '.join(one.text.split())}" for number, one in enumerate(best, 1)]
     return "\n".join([_INSTRUCTION, "", *lines, "", f"Question: {' '.join(question.split())}"])
+
+
+def best_spans(spans: Sequence[CitedSpan], limit: int) -> list[CitedSpan]:
+    """Return the spans with the highest scores, at most ``limit``, in the order of the text."""
+    least = sorted((one.score for one in spans), reverse=True)[:limit][-1:] or [0.0]
+    return [one for one in spans if one.score >= least[0]][:limit]

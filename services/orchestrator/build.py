@@ -5,6 +5,7 @@ from pathlib import Path
 from bem_fleet.services.orchestrator.adapter_rejections import AdapterRejections
 from bem_fleet.services.orchestrator.canary_analysis import CanaryAnalysisRunner
 from bem_fleet.services.orchestrator.cluster_view import ClusterView
+from bem_fleet.services.orchestrator.edge_probes import EdgeProbes
 from bem_fleet.services.orchestrator.kube.api import KubeApi, Object, connect
 from bem_fleet.services.orchestrator.kube.election import Leadership, run_as_leader
 from bem_fleet.services.orchestrator.local.mission_files import MissionFiles
@@ -35,7 +36,10 @@ async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
     analysis = CanaryAnalysisRunner(settings, view, view.changed.set)
     reconciler = Reconciler(api, view, analysis, settings)
     leadership = Leadership()
-    servicer = FleetServicer(view, settings.namespace, analysis.address, leadership.is_leader)
+    probes = EdgeProbes(view, analysis.mission_stub, analysis.metadata)
+    servicer = FleetServicer(
+        view, settings.namespace, analysis.address, leadership.is_leader, lambda: probes.problems
+    )
     await _add_servicer(app, servicer)
     app.on_stop(api.close)
     app.on_stop(analysis.close)
@@ -47,6 +51,7 @@ async def _build_in_cluster(settings: OrchestratorSettings, app: App) -> None:
     rejections = AdapterRejections(api, view, analysis.mission_stub, analysis.metadata)
     app.spawn(rejections.run(settings.adapters_interval_s, leadership.is_leader))
     app.spawn(restarts.run(leadership.is_leader))
+    app.spawn(probes.run(settings.probe_interval_s))
     app.spawn(
         run_as_leader(
             api,
@@ -65,11 +70,19 @@ async def _build_on_one_machine(settings: OrchestratorSettings, app: App, folder
     files = MissionFiles(folder, MissionSchema(settings.mission_crd), settings.namespace)
     analysis = CanaryAnalysisRunner(settings, files, files.changed.set)
     reconciler = LocalReconciler(files, analysis, settings)
-    servicer = FleetServicer(files, settings.namespace, analysis.address, lambda: True)
+    probes = EdgeProbes(files, analysis.mission_stub, analysis.metadata)
+    servicer = FleetServicer(
+        files, settings.namespace, analysis.address, lambda: True, lambda: probes.problems
+    )
     await _add_servicer(app, servicer)
     await app.set_serving(SERVICE, serving=True)
     app.on_stop(analysis.close)
-    for task in (reconciler.run(), reconciler.watch_health(), analysis.run()):
+    for task in (
+        reconciler.run(),
+        reconciler.watch_health(),
+        analysis.run(),
+        probes.run(settings.probe_interval_s),
+    ):
         app.spawn(task)
 
 

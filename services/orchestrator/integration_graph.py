@@ -1,7 +1,8 @@
-"""Integration graph: which missions call which, and whether both ends can answer."""
+"""Integration graph: which missions call which, and whether both ends answer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bem_fleet.services.orchestrator.mission import Mission
 
@@ -32,9 +33,13 @@ class CrossMissionIntegrator:
 
     Args:
         missions: All known missions.
+        unanswered: Why a mission did not answer its last probe, by ``namespace/name``.
     """
 
-    def __init__(self, missions: Iterable[Mission]) -> None:
+    def __init__(
+        self, missions: Iterable[Mission], unanswered: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self._unanswered = unanswered
         self._active = {
             mission.key: mission
             for mission in sorted(missions, key=lambda mission: mission.key)
@@ -45,6 +50,11 @@ class CrossMissionIntegrator:
     def missions(self) -> list[str]:
         """Active missions, ``namespace/name``."""
         return list(self._active)
+
+    def ends(self) -> list[Mission]:
+        """Return the active missions at the ends of edges, each once, sorted by key."""
+        keys = {key for edge in self.edges() for key in (edge.source, edge.target)}
+        return [mission for key, mission in self._active.items() if key in keys]
 
     def edges(self) -> list[IntegrationEdge]:
         """Return the edges that active missions declare, each with its first problem."""
@@ -66,4 +76,6 @@ class CrossMissionIntegrator:
         for end in (source, target):
             if end.phase not in _ANSWERING_PHASES and not end.ready_replicas:
                 return f"{end.name} is {end.phase}, no pod is ready"
+            if reason := self._unanswered.get(end.key):
+                return f"{end.name} does not answer: {reason}"
         return ""

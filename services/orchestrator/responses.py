@@ -1,7 +1,7 @@
 """Responses of FleetService, built from missions and nodes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bem_fleet.services.orchestrator.assignment.inventory import GpuNode
 from bem_fleet.services.orchestrator.integration_graph import CrossMissionIntegrator
@@ -63,11 +63,22 @@ def graph_response(integrator: CrossMissionIntegrator) -> pb.GetIntegrationGraph
 
 
 def fleet_status_response(
-    missions: Sequence[Mission], nodes: Sequence[GpuNode], *, leader: bool
+    missions: Sequence[Mission],
+    nodes: Sequence[GpuNode],
+    *,
+    leader: bool,
+    unanswered: Mapping[str, str],
 ) -> pb.GetFleetStatusResponse:
-    """Return the totals of the fleet."""
+    """Return the totals of the fleet.
+
+    Args:
+        missions: All missions.
+        nodes: Nodes with GPUs.
+        leader: Whether this replica reconciles.
+        unanswered: Why a mission did not answer its last probe, by ``namespace/name``.
+    """
     plan = plan_response(missions, nodes)
-    edges = CrossMissionIntegrator(missions).edges()
+    edges = CrossMissionIntegrator(missions, unanswered).edges()
     return pb.GetFleetStatusResponse(
         missions=Counter(mission.phase for mission in missions),
         gpus=sum(node.gpus for node in nodes),

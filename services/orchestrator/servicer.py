@@ -3,7 +3,7 @@
 from __future__ import annotations  # gRPC's classes are generic in the stubs only
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -49,6 +49,7 @@ class FleetServicer(rpc.FleetServiceServicer):
         namespace: Namespace of requests that name none.
         address: Returns the address of a mission's Service.
         is_leader: Returns whether this replica reconciles.
+        unanswered: Returns why missions did not answer their last probe, by ``namespace/name``.
     """
 
     def __init__(
@@ -57,9 +58,10 @@ class FleetServicer(rpc.FleetServiceServicer):
         namespace: str,
         address: AddressResolver,
         is_leader: Callable[[], bool],
+        unanswered: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._store, self._namespace, self._address = store, namespace, address
-        self._is_leader = is_leader
+        self._is_leader, self._unanswered = is_leader, unanswered
         self._watches_ended = False
 
     async def end_watches(self) -> None:
@@ -150,7 +152,8 @@ class FleetServicer(rpc.FleetServiceServicer):
         context: Context[Any, Any],  # noqa: ARG002
     ) -> pb.GetIntegrationGraphResponse:
         """Return the integration graph."""
-        return responses.graph_response(CrossMissionIntegrator(self._store.list_missions()))
+        missions = self._store.list_missions()
+        return responses.graph_response(CrossMissionIntegrator(missions, self._unanswered()))
 
     async def GetFleetStatus(
         self,
@@ -159,7 +162,9 @@ class FleetServicer(rpc.FleetServiceServicer):
     ) -> pb.GetFleetStatusResponse:
         """Return the totals of the fleet."""
         missions, nodes = self._store.list_missions(), self._store.gpu_nodes()
-        return responses.fleet_status_response(missions, nodes, leader=self._is_leader())
+        return responses.fleet_status_response(
+            missions, nodes, leader=self._is_leader(), unanswered=self._unanswered()
+        )
 
     async def WatchRoutes(
         self,

@@ -58,6 +58,9 @@ class OrchestratorSettings(FleetSettings, env_prefix="BEM_ORCHESTRATOR_"):
     adapters_interval_s: float = Field(30.0, ge=0.1, le=3600)
     """Interval of asking the missions for adapters that they refuse, in seconds."""
 
+    probe_interval_s: float = Field(15.0, ge=0.1, le=3600)
+    """Interval of probing the missions at the ends of the integration graph's edges, in seconds."""
+
     tolerations: tuple[dict[str, str | int], ...] = ()
     """Tolerations of every mission's pods, as a JSON list: nodes with such taints take new pods."""
 

@@ -23,7 +23,8 @@ from tests.charts.rendering import CHART, ROOT, VALUE_SETS, objects, render
 from tools import chart_values, dashboards
 from tools.docs_tables import declared_metrics
 
-_QUERIED = re.compile(r"\bbem_[a-z0-9_]+")
+_QUERIED = re.compile(r"(?<![:\w])bem_[a-z0-9_]+")
+_RECORDED = re.compile(r"\w+:\w+:\w+")
 _METRIC = re.compile(r"(?<![\w:\"])(?:\w+:)?(?:bem|vllm:|process|engine)\w+(?::\w+)?")
 # Of prometheus_client, on every page.
 _PROCESS_METRICS = {"process_resident_memory_bytes"}
@@ -73,11 +74,12 @@ def expressions(node: Any) -> Iterator[str]:
 
 def test_panels_query_exported_metrics() -> None:
     """Each panel's query names metrics of the code, and every metric of the code has a panel."""
-    queried = set()
+    queried, recorded = set(), {rule["record"] for rule in rules("record")}
     for path in (CHART / "dashboards").glob("*.json"):
         for expression in expressions(json.loads(path.read_text())):
             names = set(_QUERIED.findall(expression))
             assert names <= exported(), expression
+            assert set(_RECORDED.findall(expression)) <= recorded, expression
             queried |= names
     shown = {re.sub("_bucket$", "", name) for name in queried}
     defined = {re.sub("_(bucket|sum|count)$", "", name) for name in exported()}

@@ -22,6 +22,7 @@ from tests.support.stages import sort_by_stage
 # and the canaries before it; removal uninstalls the release.
 STAGES = (
     "installed",
+    "commands",
     "network",
     "tls",
     "recovery",

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.canary_adapters import CAPITALS, capital_prompt
 from tests.cluster.client import chat, complete, send_continuously
+from tests.cluster.fleetctl import fleetctl
 from tests.cluster.kubernetes_cli import CommandError, Release, run, wait_for
 
 pytestmark = [pytest.mark.stage("canaries"), pytest.mark.e2e, pytest.mark.timeout(1500)]
@@ -169,4 +170,27 @@ def test_good_pod_is_promoted_and_undone(release: Release) -> None:
     assert rows(promoted) == ["8"]
     assert traffic.failed == []
     assert rows(release.pod("router")) == []
+    assert "Paris" in complete(release)
+
+
+def test_fleetctl_starts_and_steers_a_canary(release: Release) -> None:
+    """It is held, continued and rolled back from outside; what is served stays."""
+    mission = ("router",)
+    started = fleetctl(
+        release, "canary", "start", *mission, "--model", "general", "--step", "10:600"
+    )
+    assert started[0] == 0, started[2]
+
+    def phase_of(*wanted: str) -> dict[str, Any] | None:
+        _, found, _ = fleetctl(release, "canary", "status", *mission)
+        return found if found and found.get("phase") in wanted else None
+
+    wait_for(lambda: phase_of("Shadow", "Canary"), "a running canary", interval_s=2)
+    for command in ("pause", "resume", "abort"):
+        code, _, errors = fleetctl(release, "canary", command, *mission)
+        assert code == 0, f"{command}: {errors}"
+    wait_for(lambda: phase_of("RolledBack"), "the canary's end", interval_s=2)
+
+    assert fleetctl(release, "canary", "explain", *mission)[0] == 0
+    assert fleetctl(release, "canary", "abort", *mission)[0] == 1
     assert "Paris" in complete(release)

@@ -39,6 +39,8 @@ _EMPTY_WHEN_HEALTHY = {
     "bem_gateway_mission_wanted",
     "bem_gateway_replica_calls_total",
     "bem_gateway_validation_",
+    # The shipped missions declare no interfaces.
+    "bem_orchestrator_edge_healthy",
     "bem_orchestrator_gpu_requests_unmet",
     "bem_orchestrator_gpus_assigned",
     "bem_orchestrator_pods_displaced_total",

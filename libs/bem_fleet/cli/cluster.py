@@ -105,17 +105,19 @@ class Cluster:
         found = self._secret(f"{service.full}-client-tls", CERTIFICATE, KEY, AUTHORITY)
         return Certificate(found[CERTIFICATE], found[KEY], found[AUTHORITY])
 
-    def execute(self, workload: str, *words: str) -> tuple[int, str]:
+    def execute(self, workload: str, *words: str, container: str = "") -> tuple[int, str]:
         """Run a command in a pod; returns its exit code and what it printed.
 
         Args:
             workload: Kind and name, such as ``statefulset/fleet-witness``.
             words: Command line in the pod.
+            container: Container of the pod; empty for its first one.
 
         Raises:
             UnavailableError: kubectl cannot run it, which is neither exit code 0 nor 1 of it.
         """
-        done = self._run("exec", workload, "--", *words)
+        where = ("-c", container) if container else ()
+        done = self._run("exec", workload, *where, "--", *words)
         if done.returncode not in (0, 1) or not done.stdout:
             raise UnavailableError(f"kubectl: {done.stderr.decode(errors='replace').strip()}")
         return done.returncode, done.stdout.decode(errors="replace")

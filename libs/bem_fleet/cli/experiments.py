@@ -41,6 +41,7 @@ EVALUATIONS: Mapping[str, tuple[str, ...]] = {
 
 STUDIES: Mapping[str, tuple[str, ...]] = {
     "cache-policy": ("bem_fleet.studies.cache_policy",),
+    "compatibility": ("bem_fleet.studies.compatibility",),
     "guard": ("bem_fleet.studies.guard",),
     "memory": ("bem_fleet.studies.memory",),
     "online": ("bem_fleet.studies.online",),

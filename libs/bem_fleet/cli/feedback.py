@@ -1,11 +1,10 @@
 """``fleetctl feedback``: feedback about answers, what became of it, and dead letters."""
 
 import asyncio
+import json
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -14,14 +13,15 @@ from bemfleet.online.v1 import online_pb2_grpc as rpc
 from fleet.errors import UnavailableError
 
 from bem_fleet.cli.application import NO
+from bem_fleet.cli.cluster import Cluster
 from bem_fleet.cli.local.plan import Plan
-from bem_fleet.cli.operator_channel import calls_services, reach, service_channel
+from bem_fleet.cli.operator_channel import calls_services, chosen_cluster, reach, service_channel
 from bem_fleet.cli.operator_key import user_metadata
-from bem_fleet.cli.reports import Report, Table, prints_report
-from bem_fleet.feedback.dead_letters import DeadLetters
+from bem_fleet.cli.reports import Report, Table
+from bem_fleet.feedback.dead_letter_command import decide
 
 _TIMEOUT_S = 60.0
-T = TypeVar("T")
+_DEAD_LETTERS = ("python", "-m", "bem_fleet.feedback.dead_letter_command")
 RedisUrl = Annotated[str, typer.Option(help="URL of Redis; the fleet of this machine without it")]
 
 app = typer.Typer(
@@ -91,52 +91,65 @@ def status(
 
 
 @app.command("dead")
-@prints_report
+@calls_services
 def dead(
     redis_url: RedisUrl = "",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="oldest dead letters")] = 100,
 ) -> Report:
     """Print the entries that had no effect, with the reason and without their texts."""
-    letters = _with_letters(redis_url, lambda one: one.page(count=limit))
+    found = _decide(redis_url, "list", str(limit))
+    if isinstance(found, Report):
+        return found
     rows = [("id", "reason", "deliveries", "bytes", "kept")]
-    for one in letters:
-        kept = "yes" if one.body else "no"
-        rows.append((one.identifier, one.reason, str(one.deliveries), str(one.size), kept))
-    data = [
-        {name: value for name, value in asdict(one).items() if name not in ("body", "user")}
-        for one in letters
-    ]
-    return Report(data, [Table(rows)])
+    for one in found["letters"]:
+        kept = "yes" if one["kept"] else "no"
+        counts = (str(one["deliveries"]), str(one["size"]), kept)
+        rows.append((one["identifier"], one["reason"], *counts))
+    return Report(found["letters"], [Table(rows)])
 
 
 @app.command("requeue")
-@prints_report
+@calls_services
 def requeue(identifier: str, redis_url: RedisUrl = "") -> Report:
     """Put a dead letter back into the queue, once."""
-    new = _with_letters(redis_url, lambda one: one.requeue(identifier))
-    return Report({"id": new}, [f"{identifier}: is entry {new} of the queue"])
+    found = _decide(redis_url, "requeue", identifier)
+    if isinstance(found, Report):
+        return found
+    return Report(found, [f"{identifier}: is entry {found['id']} of the queue"])
 
 
 @app.command("discard")
-@prints_report
+@calls_services
 def discard(identifier: str, redis_url: RedisUrl = "") -> Report:
     """Remove a dead letter for good."""
-    _with_letters(redis_url, lambda one: one.discard(identifier))
-    return Report({"id": identifier}, [f"{identifier}: removed"])
+    found = _decide(redis_url, "discard", identifier)
+    return found if isinstance(found, Report) else Report(found, [f"{identifier}: removed"])
 
 
-def _with_letters(redis_url: str, call: Callable[[DeadLetters], Awaitable[T]]) -> T:
-    """Call the dead letters of a Redis, by default with the login of this machine's learner."""
+def _decide(redis_url: str, *words: str) -> dict[str, Any] | Report:
+    """Run a command on the dead letters; a refusal in a cluster is a report.
 
-    async def run() -> T:
-        # The limit counts when an entry is buried, which no command does.
-        letters = DeadLetters(redis_url or Plan().redis_url("online"), 1)
-        try:
-            return await call(letters)
-        finally:
-            letters.close()
+    They are those of a Redis, by default with the login of this machine's learner. In a cluster,
+    mission online's pod runs the command: no login of Redis leaves the cluster.
 
-    return asyncio.run(run())
+    Raises:
+        UnavailableError: Redis or the pod cannot be reached.
+        NotFoundError: This machine's queue has no such dead letter.
+    """
+    cluster = chosen_cluster()
+    if cluster is not None and not redis_url:
+        return _decide_in_cluster(cluster, *words)
+    return asyncio.run(decide(redis_url or Plan().redis_url("online"), *words))
+
+
+def _decide_in_cluster(cluster: Cluster, *words: str) -> dict[str, Any] | Report:
+    workload = f"deployment/{cluster.service('online').name}"
+    _, text = cluster.execute(workload, *_DEAD_LETTERS, *words, container="online")
+    found: dict[str, Any] = json.loads(text)
+    if "error" not in found:
+        return found
+    print(f"online: {found['error']}", file=sys.stderr)
+    return Report(found, [], NO)
 
 
 def _receipt(response: httpx.Response) -> Report:

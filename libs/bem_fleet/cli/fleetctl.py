@@ -129,6 +129,9 @@ def gates(
     key_file: Annotated[
         list[Path] | None, typer.Option(help="former operator's key that verifies reports too")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="write the printed gates as a Markdown page too")
+    ] = None,
     root: Annotated[Path, typer.Option(help="folder that holds results")] = ROOT,
     definitions: Annotated[
         Path | None, typer.Option("--gates", help="file with the gates in place of the catalogue")
@@ -144,7 +147,9 @@ def gates(
     from bem_fleet.cli.gates import CheckOptions, report_gates  # noqa: PLC0415 - loads scipy
 
     options = CheckOptions(key_file or (), sample, seed)
-    return report_gates(definitions, root, phase, as_json=as_json, check=check, options=options)
+    return report_gates(
+        definitions, root, phase, as_json=as_json, check=check, options=options, report=report
+    )
 
 
 @audits.command("list")

@@ -27,6 +27,7 @@ from bem_fleet.acceptance.gate_table import (
 from bem_fleet.cli.reports import print_table
 
 _UNKNOWN = "-"
+_HEAD = ("gate", "target", "figure", "95 % CI", "adjusted p", "items", "seeds", "status", "why")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def report_gates(
     as_json: bool,
     check: bool,
     options: CheckOptions | None = None,
+    report: Path | None = None,
 ) -> int:
     """Judge all gates, store or check their lines, and print those of one phase.
 
@@ -62,6 +64,7 @@ def report_gates(
         as_json: Print JSON.
         check: Compare with the stored lines instead of storing, and verify the reports.
         options: Keys that verify, and the sample that is measured again.
+        report: File for the printed gates as Markdown; None writes none.
 
     Returns:
         0 if all printed gates pass, 1 if not, 2 if ``check`` finds a difference, a report that is
@@ -87,6 +90,8 @@ def report_gates(
         (root / GATE_TABLE).parent.mkdir(parents=True, exist_ok=True)
         write_results([row.result for row in rows], root / GATE_TABLE)
     shown = [row for row in rows if phase in (None, row.gate.phase)]
+    if report:
+        report.write_text(_markdown(shown, phase), encoding="utf-8")
     if as_json:
         print(_json(shown))
     else:
@@ -135,15 +140,35 @@ def _json(rows: Sequence[GateTableRow]) -> str:
     )
 
 
+def _markdown(rows: Sequence[GateTableRow], phase: int | None) -> str:
+    """Return the gates as a page: the verdict, then each gate's claim, figures and report."""
+    head = ("gate", "claim", *_HEAD[1:], "report")
+    lines = [
+        f"# {'Phase ' + str(phase) if phase else 'All phases'}",
+        "",
+        f"{_summary(rows, phase).capitalize()}.",
+        "",
+        f"| {' | '.join(head)} |",
+        "| --- " * len(head) + "|",
+    ]
+    for row in rows:
+        name, *others = _cells(row)
+        cells = (name, row.gate.claim, *others, row.gate.report)
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _print_table(rows: Sequence[GateTableRow], phase: int | None) -> None:
-    head = ("gate", "target", "figure", "95 % CI", "adjusted p", "items", "seeds", "status", "why")
-    cells = [head, *(_cells(row) for row in rows)]
+    print_table([_HEAD, *(_cells(row) for row in rows)])
+    print(f"\n{_summary(rows, phase)}")
+
+
+def _summary(rows: Sequence[GateTableRow], phase: int | None) -> str:
     found = count_statuses(rows)
     title = f"phase {phase}" if phase else "all phases"
     verdict = "passes" if phase_passes(rows) else "does not pass"
     summary = ", ".join(f"{number} {status.replace('_', ' ')}" for status, number in found.items())
-    print_table(cells)
-    print(f"\n{title} {verdict}: {summary}")
+    return f"{title} {verdict}: {summary}"
 
 
 def _cells(row: GateTableRow) -> tuple[str, ...]:

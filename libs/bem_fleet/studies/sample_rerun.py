@@ -21,6 +21,7 @@ from bem_fleet.checkout import ROOT
 
 Report = dict[str, Any]
 SAFETY = "bem_fleet.studies.safety"
+COMPATIBILITY = "bem_fleet.studies.compatibility"
 RERUNS: Mapping[str, tuple[str, str]] = {
     "safety_violations": (SAFETY, "violations"),
     "safety_quality": (SAFETY, "quality"),
@@ -29,6 +30,8 @@ RERUNS: Mapping[str, tuple[str, str]] = {
     "safety_fleet_violations": (SAFETY, "fleet"),
     "safety_fleet_quality": (SAFETY, "fleet"),
     "safety_fleet_benign": (SAFETY, "fleet"),
+    "fleet_pairwise": (COMPATIBILITY, "pairwise"),
+    "fleet_all_five": (COMPATIBILITY, "all_five"),
 }
 """Module and part that measure a study again, by study id; timings cannot be repeated."""
 

@@ -9,9 +9,10 @@ const BOX = { width: 132, height: 44 };
 export function mount(root) {
   nodes.graph = h("div");
   nodes.pairs = h("div");
+  nodes.effects = h("div");
   nodes.tests = h("div");
   nodes.plan = h("div");
-  root.append(card("Interfaces between missions", nodes.graph), h("div", { class: "columns" }, card("Compatibility of pairs", nodes.pairs), card("GPU plan", nodes.plan)), card("Integration tests", nodes.tests));
+  root.append(card("Interfaces between missions", nodes.graph), h("div", { class: "columns" }, card("Interfaces of pairs", nodes.pairs), card("GPU plan", nodes.plan)), card("Compatibility of pairs", nodes.effects), card("Integration tests", nodes.tests));
 }
 
 export function update({ snapshot, results }) {
@@ -22,6 +23,7 @@ export function update({ snapshot, results }) {
   swap(nodes.graph, { part: part.state, reason: part.reason, graph }, () => (graph ? drawn(graph) : absent(part, "the orchestrator")));
   swap(nodes.pairs, { names, edges: graph?.edges, state: part.state }, () => (graph ? pairs(graph) : absent(part, "the orchestrator")));
   swap(nodes.plan, { plan: part.data?.plan, state: part.state }, () => (part.data ? plan(part.data.plan) : absent(part, "the orchestrator")));
+  swap(nodes.effects, results?.pairs ?? null, () => effects(results?.pairs ?? []));
   const gates = (results?.gates ?? []).filter((gate) => gate.mission === "fleet" || gate.phase > 1);
   swap(nodes.tests, gates, () => table("Gates of several missions", ["Gate", "Phase", "Claim", "Estimate and 95 % interval", "Adjusted p", "Verdict"], gates.map((gate) => [
     gate.id, String(gate.phase), h("span", { class: "claim" }, gate.claim), interval(gate), number(gate.p_adjusted), badge({ pass: "good", fail: "bad", unverified: "warn" }[gate.status] ?? "idle", gate.status.replace("_", " ")),
@@ -70,7 +72,23 @@ function pairs(graph) {
     if (!edges.length) return h("span", { class: "quiet" }, "no interface");
     return edges.every((edge) => edge.healthy) ? badge("good", "works") : badge("bad", "broken");
   };
-  return table("Compatibility of pairs", ["Mission", ...names.map(short)], names.map((from) => [short(from), ...names.map((to) => cell(from, to))]));
+  return table("Interfaces of pairs", ["Mission", ...names.map(short)], names.map((from) => [short(from), ...names.map((to) => cell(from, to))]));
+}
+
+function effects(found) {
+  if (!found.length) return h("p", { class: "empty" }, "Pairs of missions are not measured yet; `make compatibility-study` measures them.");
+  const names = [...new Set(found.map((one) => one.mission))];
+  const points = (value) => `${value < 0 ? "−" : "+"}${Math.abs(100 * value).toFixed(1)}`;
+  const cell = (mission, other) => {
+    const one = found.find((pair) => pair.mission === mission && pair.other === other);
+    if (!one) return "";
+    const range = one.ci_low === null ? "" : ` (${points(one.ci_low)} to ${points(one.ci_high)})`;
+    return `${points(one.difference)}${range}`;
+  };
+  return [
+    h("p", { class: "quiet" }, "Points of F1 on a mission's items (row) with another mission active (column), less the mission alone, with 95 % intervals."),
+    table("Compatibility of pairs", ["Mission", ...names], names.map((mission) => [mission, ...names.map((other) => cell(mission, other))])),
+  ];
 }
 
 function plan(found) {

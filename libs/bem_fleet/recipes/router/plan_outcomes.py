@@ -230,13 +230,20 @@ def _run_all(
     return runs
 
 
-def run_steps(engine: LLMEngine, runs: Mapping[tuple[int, int], PlanRun], horizon: int) -> None:
+def run_steps(
+    engine: LLMEngine,
+    runs: Mapping[tuple[int, int], PlanRun],
+    horizon: int,
+    *,
+    progress: bool = True,
+) -> None:
     """Run plans to their ends, depth by depth; equal beginnings of one item run once.
 
     Args:
         engine: Started engine with the adapters.
         runs: Runs by item and plan.
         horizon: Most steps of a plan.
+        progress: Whether to show a progress bar for each depth.
     """
     for depth in range(horizon):
         wanted: dict[tuple[int, tuple[MacroAction, ...]], GenerationRequest] = {}
@@ -249,7 +256,8 @@ def run_steps(engine: LLMEngine, runs: Mapping[tuple[int, int], PlanRun], horizo
                 waiting[item, place] = key
         keys = list(wanted)
         outputs = {}
-        with tqdm(total=len(keys), desc=f"step {depth + 1}", unit="request") as bar:
+        title = f"step {depth + 1}"
+        with tqdm(total=len(keys), desc=title, unit="request", disable=not progress) as bar:
             for index, done in stream(engine, [wanted[key] for key in keys]):
                 outputs[keys[index]] = StepOutput(
                     done.text, done.completion_tokens, done.cached_tokens

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bem.backbone import Backbone
 from bem.online.artifact import BankArtifact
+from bem.online.codebook import Codebook
 from bem.online.feedback import FeedbackExample
 from bem.online.learner import LearnerSettings, OnlineLearner
 from bem.training.activation_cache import encode_items, prompt_ids, tokenise
@@ -47,6 +48,11 @@ class LearnedCodes:
         self._learner = OnlineLearner(model, artifact.empty_codebook(), artifact.start, settings)
         self._waiting: dict[str, list[FeedbackExample]] = {}
         self._count = 0
+
+    @property
+    def codebook(self) -> Codebook:
+        """Conditions and codes that were learned so far."""
+        return self._learner.codebook
 
     def learn(self, corrections: Sequence[Correction]) -> None:
         """Learn each family's corrections as soon as a batch of them is there."""

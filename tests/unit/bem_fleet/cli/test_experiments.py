@@ -20,7 +20,9 @@ def test_every_module_exists() -> None:
 
 def test_unknown_name_lists_the_known_ones() -> None:
     """The error names the field and the choices."""
-    with pytest.raises(typer.BadParameter, match="choose one of cache-policy, guard, memory"):
+    with pytest.raises(
+        typer.BadParameter, match="choose one of cache-policy, compatibility, guard, memory"
+    ):
         run_experiment(STUDIES, "x", [])
 
 

@@ -56,6 +56,22 @@ def test_phase_with_unmeasured_gates_ends_with_one(
     assert len(stored) == len(load_catalogue().gates)
 
 
+@pytest.mark.parametrize("phase", [1, 2, 3, 4])
+def test_each_phase_has_a_report(tmp_path: Path, phase: int) -> None:
+    """The page has the verdict, and a line with claim, figures and report of each gate."""
+    page = tmp_path / "phase.md"
+    code = main(["gates", "--phase", str(phase), "--root", str(tmp_path), "--report", str(page)])
+    gates = load_catalogue().of_phase(phase)
+    lines = page.read_text().splitlines()
+
+    assert code == 1
+    assert lines[2].startswith(f"Phase {phase} does not pass: 0 pass")
+    assert [line.split(" | ")[0].strip("| ") for line in lines[6:]] == [
+        gate.rule.id for gate in gates
+    ]
+    assert all(gate.claim in line for gate, line in zip(gates, lines[6:], strict=True))
+
+
 def test_phase_whose_gates_all_pass_ends_with_zero(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -150,6 +150,29 @@ def test_audit_records_of_a_cluster_come_from_its_witness(
 
 
 @pytest.mark.slow
+def test_dead_letters_of_a_cluster_come_from_its_learner(
+    kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Mission online's container decides; what it refuses is exit code 1."""
+    names = ("identifier", "entry", "reason", "deliveries", "size", "kept")
+    letter = dict(zip(names, ("1-0", "0-9", "no user", 3, 2, False), strict=True))
+    kubectl.add_service("online", 1)
+    kubectl.answer("list 100", json.dumps({"letters": [letter]}) + "\n")
+    kubectl.answer("requeue 1-0", json.dumps({"error": "its body was not kept"}) + "\n", code=1)
+    listed = main(["feedback", "dead", "--context", "kind-a"])
+    shown = capsys.readouterr().out
+    refused = main(["feedback", "requeue", "1-0", "--context", "kind-a"])
+
+    assert (listed, refused) == (0, 1)
+    assert "no user  3" in shown
+    assert "its body was not kept" in capsys.readouterr().err
+    assert kubectl.lines[-1] == (
+        "--context kind-a exec deployment/fleet-online -c online -- python -m "
+        "bem_fleet.feedback.dead_letter_command requeue 1-0"
+    )
+
+
+@pytest.mark.slow
 def test_cluster_that_cannot_be_reached_is_exit_code_2(
     kubectl: FakeKubectl, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,6 +39,23 @@ def test_table_that_cannot_be_read_is_a_reason(tmp_path: Path, text: str | None)
     assert {one.status for one in stored.gates} == {"not_measured"}
 
 
+def test_measured_pairs_are_listed(tmp_path: Path) -> None:
+    """As the compatibility study writes them; a table that is none counts as not measured."""
+    effect = {"mission": "router", "other": "sep", "difference": -0.05, "items": 60}
+    table = tmp_path / "fleet_compatibility.json"
+    table.write_text(json.dumps({"split": "held_out", "pairs": [effect]}))
+    (pair,) = read_results(tmp_path).pairs
+    table.write_text('{"pairs": [1]}')
+
+    assert (pair.mission, pair.other, pair.difference, pair.ci_low) == (
+        "router",
+        "sep",
+        -0.05,
+        None,
+    )
+    assert read_results(tmp_path).pairs == []
+
+
 def test_gateway_without_a_folder_lists_the_gates() -> None:
     """In a cluster there is no folder of results."""
     stored = read_results(None)

@@ -35,3 +35,19 @@ def test_an_edge_names_the_end_that_does_not_answer() -> None:
         "online is not active",
         "online is Pending, no pod is ready",
     ]
+
+
+def test_an_end_that_did_not_answer_its_probe_breaks_the_edge() -> None:
+    """A ready pod may refuse its callers: the reason is the probe's."""
+    missions = [mission("router", RUNNING, integrates=EDGE), mission("online", RUNNING)]
+    graph = CrossMissionIntegrator(missions, {"bem/online": "UNAVAILABLE: closed"})
+
+    assert [one.problem for one in graph.edges()] == ["online does not answer: UNAVAILABLE: closed"]
+
+
+def test_ends_are_the_active_missions_of_edges() -> None:
+    """A mission without an interface is not probed, and one that is not active cannot be."""
+    router = mission("router", RUNNING, integrates=EDGE)
+    others = [mission("online", RUNNING, replicas=0), mission("sep", RUNNING)]
+
+    assert [one.name for one in CrossMissionIntegrator([router, *others]).ends()] == ["router"]

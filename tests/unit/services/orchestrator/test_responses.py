@@ -69,7 +69,7 @@ def test_totals_are_of_any_missions() -> None:
         mission("alpha", placed(1), gpus=[{"name": "p"}], integrates=[edge]),
         mission("omega", {"canary": running}, canary={"model": "m"}),
     ]
-    totals = fleet_status_response(missions, [NODE], leader=True)
+    totals = fleet_status_response(missions, [NODE], leader=True, unanswered={})
 
     assert dict(totals.missions) == {"Running": 1, "Pending": 1}
     assert (totals.gpus, totals.gpus_assigned, totals.gpu_requests_unmet) == (4, 1, 0)
