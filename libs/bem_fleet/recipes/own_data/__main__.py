@@ -26,6 +26,7 @@ from bem_fleet.recipes.own_data.comparison import (
     ComparedModels,
     compare_models,
     render_comparison,
+    require_enough,
 )
 from bem_fleet.recipes.own_data.training import (
     Estimate,
@@ -46,6 +47,7 @@ def train(arguments: argparse.Namespace) -> None:
     data = read_data(arguments.data)
     held = read_data(arguments.eval) if arguments.eval else []
     if held:
+        require_enough(held, arguments.eval.name)
         refuse_shared(data, held, arguments.eval.name)
     backbone = load_backbone(
         arguments.base, dtype=arguments.dtype, cache=arguments.cache / "models"

@@ -45,6 +45,22 @@ class ComparedModels:
     baseline: str = BASE
 
 
+def require_enough(items: Sequence[Instruction], source: str) -> None:
+    """Refuse evaluation items that are too few for an interval.
+
+    Args:
+        items: Evaluation items.
+        source: What they come from, for the message.
+
+    Raises:
+        EvaluationError: There are too few.
+    """
+    if len(items) < MIN_ITEMS:
+        raise EvaluationError(
+            f"{source}: {len(items)} items; an interval needs at least {MIN_ITEMS}; add some"
+        )
+
+
 def compare_models(
     models: ComparedModels,
     items: Sequence[Instruction],
@@ -64,10 +80,7 @@ def compare_models(
         EvaluationError: There are too few items for an interval.
         BemError: A model cannot be served, or an item does not fit its context.
     """
-    if len(items) < MIN_ITEMS:
-        raise EvaluationError(
-            f"data: {len(items)} items; an interval needs at least {MIN_ITEMS}; add some"
-        )
+    require_enough(items, "data")
     scores = [
         _score_model(models, name, items, max_tokens) for name in (models.model, models.baseline)
     ]

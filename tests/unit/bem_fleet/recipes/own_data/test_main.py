@@ -83,16 +83,19 @@ def test_check_trains_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["--max-tokens", "3"], "every example has more than 3 tokens"),
         (["--data", "none.jsonl"], "No such file"),
         (["--eval", "train.jsonl"], "an evaluation item must be new"),
+        (["--eval", "few.jsonl"], "few.jsonl: 9 items; an interval needs at least 10"),
     ],
 )
 def test_refusals_are_one_message(
     more: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 1, before anything is trained."""
-    write("train.jsonl", range(6))
+    write("train.jsonl", range(12))
+    write("few.jsonl", range(100, 109))
     assert command.main(words(*more)) == command.REFUSED
 
     assert problem in capsys.readouterr().err
+    assert not Path("adapters").exists()
 
 
 def test_targets_that_cannot_be_trained_are_named(capsys: pytest.CaptureFixture[str]) -> None:
