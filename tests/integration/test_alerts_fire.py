@@ -35,7 +35,7 @@ from grpc import aio
 
 from tests.integration.clusters import control_plane
 from tests.integration.hastened_rules import SPEED, run_hastened_rules
-from tests.integration.orchestrators import condition, orchestrator, until
+from tests.integration.orchestrators import MISSIONS, condition, orchestrator, until
 from tests.integration.routers import tiny_router
 from tests.integration.sidecars import scene
 from tests.integration.test_orchestrator import RTX, add, add_node, one_gpu
@@ -286,3 +286,21 @@ async def test_two_missions_for_one_gpu_fire(tmp_path: Path) -> None:
             await fire(prometheus, "BemGpuConflict")
             add_node(plane, "more", RTX)
             await eventually(lambda: "BemGpuConflict" not in prometheus.firing(), FIRING_S)
+
+
+@pytest.mark.requires("etcd", "kube-apiserver")
+async def test_an_interface_without_its_other_end_fires(tmp_path: Path) -> None:
+    """A mission integrates with one that is not active; without the interface nothing is broken."""
+    page = free_port()
+    edge = {"mission": "online", "interface": "PolicyUpdateInterface"}
+    with (
+        control_plane(tmp_path) as plane,
+        orchestrator(plane.folder, metrics_address=f"127.0.0.1:{page}", probe_interval_s="0.5"),
+    ):
+        async with run_hastened_rules(
+            tmp_path, {"orchestrator": f"127.0.0.1:{page}/metrics"}
+        ) as prometheus:
+            add(plane, "router", integrates=[edge])
+            await fire(prometheus, "BemInterfaceBroken")
+            plane.call("DELETE", f"{MISSIONS}/router")
+            await eventually(lambda: "BemInterfaceBroken" not in prometheus.firing(), FIRING_S)

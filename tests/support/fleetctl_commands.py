@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import typer
@@ -43,6 +44,7 @@ class ClusterCommand:
         return f"{group} {next(word for word in words[1:] if word in groups()[group])}"
 
 
+@cache
 def groups() -> dict[str, set[str]]:
     """Return the commands of each group."""
     command: Any = typer.main.get_command(app)

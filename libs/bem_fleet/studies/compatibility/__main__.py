@@ -143,7 +143,7 @@ class Study:
             else:
                 found = fleet_report(measured, options.count)
             reports[f"fleet_{part}"] = self._described(part, found)
-        if options.latency:
+        if options.latency and keys is None:
             timed = self._latency()
             for report in reports.values():
                 report["latency"] = timed
