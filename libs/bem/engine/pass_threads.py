@@ -121,11 +121,11 @@ class PassThreads:
         """
         beside = self._choices.get(self._decoded)
         if beside and perf_counter() - self._decoded_at < _BESIDE_S:
-            return self._given(beside.current)
+            return self._use_threads(beside.current)
         return self._timed((upper, tokens.bit_length(), (begin // _NEAR).bit_length()))
 
     @contextmanager
-    def _given(self, threads: int) -> Iterator[None]:
+    def _use_threads(self, threads: int) -> Iterator[None]:
         """Give the pass in the body some threads."""
         if self._library is None:
             yield
@@ -148,6 +148,6 @@ class PassThreads:
             return
         choice = self._choices.setdefault(kind, ThreadChoice(self._most))
         threads, began = choice.next(), perf_counter()
-        with self._given(threads):
+        with self._use_threads(threads):
             yield
         choice.observe(perf_counter() - began)
