@@ -259,22 +259,23 @@ def family_decoder(variant: str, kind: WeightFormat) -> Decoder:
 @every_variant
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_family_is_computed_from_the_held_weights(variant: str, kind: WeightFormat) -> None:
-    """Logits are transformers' on the same weights and rounded inputs.
+    """Logits are transformers' on the same weights and rounded inputs, in float64.
 
     Where an input lies at a tie, it may be rounded to the other level, which changes all that
-    follows by some percent; the positions without a tie before them agree.
+    follows by some percent; the positions without a tie before them agree. So that there are some
+    on every processor, the text is short: it goes just beyond a window.
     """
     decoder = family_decoder(variant, kind)
-    ids = random_ids(0, 4, 90)
-    reference = reference_of(decoder, family_backbone(variant))
+    ids, first = random_ids(0, 4, 40), 20
+    reference = reference_of(decoder, family_backbone(variant)).double()
     for module in reference.modules():
         if isinstance(module, nn.Linear):
-            module.register_forward_pre_hook(lambda _, given: (rounded(given[0]).float(),))
+            module.register_forward_pre_hook(lambda _, given: (rounded(given[0]),))
 
-    hidden = states(decoder, ids, list(range(4)), [0] * 4)[:, 30:].flatten(0, 1)
+    hidden = states(decoder, ids, list(range(4)), [0] * 4)[:, first:].flatten(0, 1)
     with torch.inference_mode():
         found = decoder.logits(hidden.unsqueeze(1))
-        wanted = reference(input_ids=ids).logits[:, 30:].flatten(0, 1)
+        wanted = reference(input_ids=ids).logits[:, first:].flatten(0, 1)
     errors = (found - wanted).norm(dim=1) / wanted.norm(dim=1)
     assert errors.quantile(0.1) < 1e-5
     assert errors.max() < 0.2
