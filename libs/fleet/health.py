@@ -53,11 +53,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # u
             async with self._changed:
                 while (status := self._of(request.service)) == sent and not self._watches_ended:
                     await self._changed.wait()
-            if status != sent:
-                sent = status
-                yield HealthCheckResponse(status=status)
-            if self._watches_ended:
-                return
+            if status == sent:
+                return  # all is told, also what changed while the last status was being sent
+            sent = status
+            yield HealthCheckResponse(status=status)
 
     async def set(self, service: str, status: HealthCheckResponse.ServingStatus.ValueType) -> None:
         """Set the status of a service; ignored after the graceful shutdown has begun."""

@@ -43,6 +43,18 @@ async def test_watch_sends_each_change_and_ends_with_the_drain() -> None:
     ]
 
 
+async def test_a_change_while_a_status_is_sent_is_told_before_the_end() -> None:
+    """A server that stops at that moment: the watcher sees NOT_SERVING, then the end."""
+    servicer = HealthServicer()
+    await servicer.set(NAME, HealthCheckResponse.SERVING)
+    statuses = watch(servicer)
+    await anext(statuses)  # the stream waits where it has sent this
+    await servicer.enter_graceful_shutdown()
+    await servicer.end_watches()
+
+    assert [one.status async for one in statuses] == [HealthCheckResponse.NOT_SERVING]
+
+
 async def test_a_watcher_that_leaves_does_not_silence_the_others() -> None:
     """Two watchers of one service: after one has left, the other still gets changes."""
     servicer = HealthServicer()
