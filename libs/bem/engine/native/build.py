@@ -11,9 +11,8 @@ from functools import cache as memoize
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from bem.engine.native.library import Library
+from bem.engine.native.processor import capabilities
 from bem.engine.native.self_test import self_test
 from bem.errors import KernelsUnavailableError
 
@@ -41,12 +40,14 @@ class Variant:
     """The kernels for one set of vector instructions; all variants give the same bits.
 
     Attributes:
-        name: Name of its header, ``vectors_<name>.h``.
+        name: Its name in that of the library.
+        vectors: Name of its header, ``vectors_<vectors>.h``.
         features: Instruction sets that the processor must have, as torch names them.
         targets: Compiler options that allow them.
     """
 
     name: str
+    vectors: str
     features: tuple[str, ...]
     targets: tuple[str, ...]
 
@@ -57,7 +58,7 @@ class Variant:
     @property
     def header(self) -> str:
         """Compiler option that selects its vectors."""
-        return f'-DBEM_VECTORS="vectors_{self.name}.h"'
+        return f'-DBEM_VECTORS="vectors_{self.vectors}.h"'
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -67,11 +68,18 @@ class Variant:
 
 AVX512 = Variant(
     "avx512",
+    "avx512",
     ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_vnni", "fma3", "f16c"),
     ("-march=x86-64-v4", "-mavx512vnni"),
 )
-AVX2 = Variant("avx2", ("avx2", "fma3", "f16c"), ("-march=x86-64-v3",))
-VARIANTS = (AVX512, AVX2)
+AMX = Variant(
+    "amx",
+    AVX512.vectors,
+    (*AVX512.features, "amx_tile", "amx_int8"),
+    (*AVX512.targets, "-mamx-tile", "-mamx-int8"),
+)
+AVX2 = Variant("avx2", "avx2", ("avx2", "fma3", "f16c"), ("-march=x86-64-v3",))
+VARIANTS = (AMX, AVX512, AVX2)
 """All variants, the fastest first."""
 _TIMEOUT_S, _DIGEST_CHARS = 180, 16
 
@@ -118,7 +126,7 @@ def load(cache: Path) -> Library:
         KernelsUnavailableError: The processor lacks an instruction set, there is neither a compiled
             library nor a compiler, compilation fails, or the library fails its self-test.
     """
-    variant = select_variant(torch.cpu.get_capabilities())
+    variant = select_variant(capabilities())
     path = find_or_compile(cache, shutil.which(COMPILER), variant)
     try:
         library = Library(path)
@@ -129,17 +137,17 @@ def load(cache: Path) -> Library:
     return library
 
 
-def select_variant(capabilities: Mapping[str, object]) -> Variant:
+def select_variant(present: Mapping[str, object]) -> Variant:
     """Return the fastest variant that a processor runs.
 
     Args:
-        capabilities: Instruction sets by their name, as ``torch.cpu.get_capabilities`` gives them.
+        present: Instruction sets by their name, as ``capabilities`` gives them.
 
     Raises:
         KernelsUnavailableError: Names the instruction sets that the least variant misses.
     """
     for variant in VARIANTS:
-        missing = variant.missing(capabilities)
+        missing = variant.missing(present)
         if not missing:
             return variant
     raise KernelsUnavailableError(f"the processor lacks {', '.join(missing)}")

@@ -23,6 +23,7 @@ void bem_matmul(const Matrix* m, const float* x, int32_t rows, float* y, int32_t
   b.reserve_rows(rows, m->inputs);
 #pragma omp parallel num_threads(threads)
   {
+    const MatrixUnit unit(rows);
     quantize_all(x, m->inputs, rows, b.rows());
     matmul(*m, b.rows(), rows, [&](int block, int row, int count, const Tile& tile) {
       const int first = block * kLanes, left = std::min(kLanes, m->outputs - first);
@@ -42,6 +43,7 @@ void bem_target_logprobs(const Matrix* m, const float* x, int32_t rows, const in
   std::vector<float> log_sums(static_cast<std::size_t>(threads) * rows);
 #pragma omp parallel num_threads(threads)
   {
+    const MatrixUnit unit(rows);
     quantize_all(x, m->inputs, rows, b.rows());
     target_logprobs(*m, b.rows(), rows, targets, log_sums, out);
   }

@@ -352,6 +352,7 @@ inline void run(const Model& m, const ForwardPass& p) {
   {
     static thread_local FactorStream factors;
     list_factors(m, p, factors);
+    const MatrixUnit unit(p.tokens);
     const auto ahead = [&](int groups) { return factors.take(groups); };
     std::size_t stage = 0;
     const Site* previous_site = nullptr;

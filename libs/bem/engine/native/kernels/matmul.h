@@ -7,8 +7,18 @@
 #include <utility>
 
 #include "vectors.h"
+#ifdef __AMX_INT8__
+#include "matrix_unit.h"
+#endif
 
 namespace bem {
+
+#ifndef __AMX_INT8__
+// Stands for the matrix unit of a thread where the variant uses none.
+struct MatrixUnit {
+  explicit MatrixUnit(int) {}
+};
+#endif
 
 // Quantizes `x [inputs]` into row `row` of `rows`: each group of 32 inputs by its largest value.
 inline void quantize(const float* x, int inputs, int row, int rows, const QuantizedRows& to) {
@@ -40,6 +50,7 @@ inline void quantize_all(const float* x, int inputs, int rows, const QuantizedRo
 using TileFunction = void (*)(const Matrix&, int, const QuantizedRows&, int, PrefetchAhead,
                               float (*)[kLanes]);
 
+// The function for a number of rows, at most `kTileRows`.
 template <std::size_t... R>
 TileFunction tile_of(int bits, int rows, std::index_sequence<R...>) {
   static constexpr TileFunction four[] = {tile_int4<R + 1>...};
@@ -50,6 +61,10 @@ TileFunction tile_of(int bits, int rows, std::index_sequence<R...>) {
 // Computes a tile: 16 outputs of the rows of one row block. It prefetches `ahead` meanwhile.
 inline void tile(const Matrix& m, int block, const QuantizedRows& x, int rows, PrefetchAhead ahead,
                  Tile& out) {
+#ifdef __AMX_INT8__
+  if (rows == kRows)
+    return (m.bits == 4 ? matrix_unit_tile<4> : matrix_unit_tile<8>)(m, block, x, ahead, out);
+#endif
   for (int row = 0; row < rows; row += kTileRows) {
     const QuantizedRows part{x.codes + row * kGroup, x.scales + row, x.sums + row, x.offsets + row};
     const TileFunction compute =

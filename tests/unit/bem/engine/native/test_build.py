@@ -64,7 +64,12 @@ def test_a_processor_without_the_instructions_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("missing", "variant"),
-    [((), build.AVX512), (("avx512_vnni",), build.AVX2), (("avx512_f", "f16c"), None)],
+    [
+        ((), build.AMX),
+        (("amx_int8",), build.AVX512),
+        (("avx512_vnni",), build.AVX2),
+        (("avx512_f", "f16c"), None),
+    ],
 )
 def test_the_processor_selects_the_variant(
     missing: tuple[str, ...], variant: build.Variant | None

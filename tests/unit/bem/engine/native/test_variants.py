@@ -22,7 +22,7 @@ from tests.unit.bem.engine.native.test_layers import decoder_of, states, under, 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LORA_RANK = 15
-ROWS = (1, 2, 3, 4, 5, 16, 19)
+ROWS = (1, 2, 3, 4, 5, 8, 13, 16, 19, 27)
 
 
 def products(library: Library) -> Iterator[Tensor]:
