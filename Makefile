@@ -81,7 +81,7 @@ golden: setup clients ## Rewrite the expected rendering of the chart
 	$(PY) -m tests.charts.rendering
 
 ##@ Kubernetes
-.PHONY: cluster clients image images charts e2e-cluster
+.PHONY: cluster clients image images charts e2e-cluster e2e-versions
 cluster: ## Start a Kubernetes on this machine: kind with Docker, else built from source (10 min, once)
 	@if docker info >/dev/null 2>&1 && command -v kind >/dev/null; then \
 	  kind get clusters | grep -qx bem-fleet || kind create cluster --config k8s/kind.yaml; \
@@ -104,6 +104,9 @@ charts: setup clients ## Test the chart without a cluster
 
 e2e-cluster: setup ## Install, use, break, upgrade and remove the fleet on a real Kubernetes
 	$(PYTEST) tests/cluster -rs --durations=20 --durations-min=10
+
+e2e-versions: setup ## Upgrade from the chart and images of a commit to this tree and back (FROM=COMMIT)
+	$(PYTEST) tests/versions -rs
 
 ##@ Land
 ci: ## Run everything that must pass before a change lands

@@ -283,6 +283,13 @@ volumes:
 {{- include "fleet.settingsEnv" (list .root $prefix $spec.settings) }}
 {{- end }}
 
+{{- /* How long a liveness probe waits: only what hangs for two minutes is restarted. On a node without
+       a free processor, as after its reboot, answers take seconds; restarts would need still more, so
+       that no pod would ever become ready. Readiness takes such a pod out of its Service meanwhile. */ -}}
+{{- define "fleet.patience" -}}
+periodSeconds: 20, timeoutSeconds: 15, failureThreshold: 6
+{{- end }}
+
 {{- /* Probes of a service. A mission's readiness is checked through its sidecar, as clients see it; its
        liveness by its metrics page, which depends on neither Redis nor the scorer. */ -}}
 {{- define "fleet.probes" -}}
@@ -293,16 +300,16 @@ volumes:
 {{- $liveness := printf "httpGet: {port: %v, path: /upstream/metrics}" .root.Values.safetySidecar.pagesPort -}}
 startupProbe: {{ printf "{%s, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: %v}" $liveness $tries }}
 readinessProbe: {grpc: {port: {{ $port }}, service: {{ required (printf "services.%s.healthService is empty: readiness would check the sidecar alone; name the mission's gRPC service" .name) $spec.healthService }}}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {{ printf "{%s, periodSeconds: 10, timeoutSeconds: 10, failureThreshold: 6}" $liveness }}
+livenessProbe: {{ printf "{%s, %s}" $liveness (include "fleet.patience" .) }}
 {{- else if eq $spec.protocol "http" -}}
 {{- $scheme := ternary "HTTPS" "HTTP" (ne $spec.tls.existingSecret "") -}}
 startupProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: {{ $spec.startupSeconds }}}
 readinessProbe: {httpGet: {port: http, path: /readyz, scheme: {{ $scheme }}}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, periodSeconds: 10, timeoutSeconds: 5}
+livenessProbe: {httpGet: {port: http, path: /healthz, scheme: {{ $scheme }}}, {{ include "fleet.patience" . }}}
 {{- else -}}
 startupProbe: {grpc: {port: {{ $port }}}, periodSeconds: 2, timeoutSeconds: 3, failureThreshold: {{ $tries }}}
 readinessProbe: {grpc: {port: {{ $port }}, service: {{ $spec.healthService | quote }}}, periodSeconds: 3, timeoutSeconds: 3}
-livenessProbe: {grpc: {port: {{ $port }}}, periodSeconds: 10, timeoutSeconds: 5}
+livenessProbe: {grpc: {port: {{ $port }}}, {{ include "fleet.patience" . }}}
 {{- end }}
 {{- end }}
 

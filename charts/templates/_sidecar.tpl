@@ -24,8 +24,8 @@
     {{- with include "fleet.tracingEnv" (list $root "SAFETY") }}{{ . | nindent 4 }}{{ end }}
     {{- include "fleet.settingsEnv" (list $root "SAFETY" $sidecar.settings) | nindent 4 }}
   # The startup probe must not depend on the mission, which starts only after it succeeds.
-  startupProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 120}
-  livenessProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3}
+  startupProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 600}
+  livenessProbe: {grpc: {port: {{ include "fleet.probePort" (list $root .spec.port) }}}, {{ include "fleet.patience" . }}}
   # Kubernetes stops a sidecar only after the mission, and clients would keep their connections until
   # then. Therefore it drains as soon as endpoints have dropped the pod, while the mission still answers.
   lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 3; kill -TERM 1"]}}}

@@ -145,6 +145,22 @@ def test_containers_are_probed(rendered: list[dict[str, Any]]) -> None:
         assert any("readinessProbe" in container for container in containers(pod)), name
 
 
+def test_a_busy_node_restarts_nothing(rendered: list[dict[str, Any]]) -> None:
+    """Only what hangs for two minutes, or does not start in ten, is restarted.
+
+    With ten pods that start at once on two cores, shorter limits restarted them for ever: no start
+    came to its end, and the restarts kept the node busy.
+    """
+    for name, pod in pods(rendered):
+        for container in containers(pod):
+            liveness, startup = (container.get(f"{kind}Probe") for kind in ("liveness", "startup"))
+            if liveness:
+                assert liveness["periodSeconds"] * liveness["failureThreshold"] >= 120, name
+                assert liveness["timeoutSeconds"] >= 10, name
+            if startup:
+                assert startup["periodSeconds"] * startup["failureThreshold"] >= 600, name
+
+
 def test_gateway_serves_https_with_a_certificate() -> None:
     """With a Secret the gateway is probed, scraped and tested over HTTPS only."""
     values = next(v for v in VALUE_SETS if v.stem == "gpu-values")

@@ -102,22 +102,42 @@ def complete(release: Release, model: str = MODEL) -> str:
     return str(response.json()["choices"][0]["message"]["content"])
 
 
-def ask_memory(release: Release) -> dict[str, Any]:
-    """Read a sentence into a new session, ask about it, and return the outcome."""
-    session, sentence = {"session": uuid4().hex}, "The harbour of Lisbon opens at dawn."
-    asked = {**session, "question": "When does the harbour of Lisbon open?", "max_tokens": 4}
-    read = {**session, "document": "harbours", "text": sentence, "end": True}
+@contextmanager
+def _memory_client(release: Release) -> Iterator[httpx.Client]:
     with (
         release.port_forward("gateway", 8080) as port,
         httpx.Client(
             base_url=f"http://127.0.0.1:{port}/v1/memory", headers=release.headers(), timeout=120
         ) as client,
     ):
+        yield client
+
+
+def read_into_memory(release: Release, session: str) -> None:
+    """Read a sentence into a session of the memory."""
+    sentence = "The harbour of Lisbon opens at dawn."
+    read = {"session": session, "document": "harbours", "text": sentence, "end": True}
+    with _memory_client(release) as client:
         client.post("/ingest", json=read).raise_for_status()
-        answer = client.post("/query", json=asked)
+
+
+def ask_session(release: Release, session: str) -> dict[str, Any]:
+    """Ask a session about the sentence, and return the outcome."""
+    question = "When does the harbour of Lisbon open?"
+    with _memory_client(release) as client:
+        answer = client.post(
+            "/query", json={"session": session, "question": question, "max_tokens": 4}
+        )
     answer.raise_for_status()
     outcome: dict[str, Any] = answer.json()
     return outcome
+
+
+def ask_memory(release: Release) -> dict[str, Any]:
+    """Read a sentence into a new session, ask about it, and return the outcome."""
+    session = uuid4().hex
+    read_into_memory(release, session)
+    return ask_session(release, session)
 
 
 def ask_mission(release: Release, mission: str) -> dict[str, Any]:

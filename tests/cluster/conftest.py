@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,28 +74,40 @@ def cluster() -> Iterator[None]:
             run(CLUSTER_TOOL, "down")
 
 
-@pytest.fixture(scope="session")
-def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effect is needed
-    """The fleet with the shipped values, in a namespace that admits restricted pods only."""
-    installed = Release()
+def prepare_namespace(release: Release) -> None:
+    """Make the release's namespace, which admits restricted pods only, and its volumes."""
     namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {%s}}}"
     label = "pod-security.kubernetes.io/enforce: restricted"
-    run("kubectl", "apply", "-f", "-", stdin=namespace % (installed.namespace, label))
+    run("kubectl", "apply", "-f", "-", stdin=namespace % (release.namespace, label))
     if _uses_local_cluster():
-        run(CLUSTER_TOOL, "volume", f"{installed.namespace}-redis", "4")
-        run(CLUSTER_TOOL, "volume", f"{installed.namespace}-witness", "1")
+        run(CLUSTER_TOOL, "volume", f"{release.namespace}-redis", "4")
+        run(CLUSTER_TOOL, "volume", f"{release.namespace}-witness", "1")
+
+
+@contextmanager
+def removed_afterwards(release: Release) -> Iterator[None]:
+    """Remove the release and its namespace; an error of the installation shows pods and events."""
     try:
+        yield
+    except CommandError as err:
+        pods = release.kubectl("get", "pods,events", "-o", "wide")
+        raise CommandError(f"{err}\n{pods}") from err
+    finally:
+        if release.name in run("helm", "list", "-q", "-n", release.namespace):
+            release.helm("uninstall", "--wait")
+        run("kubectl", "delete", "namespace", release.namespace, "--timeout=180s")
+        run("kubectl", "delete", "crd", "missions.fleet.bem.dev", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def release(cluster: None) -> Iterator[Release]:  # noqa: ARG001 - only its effect is needed
+    """The fleet with the shipped values."""
+    installed = Release()
+    prepare_namespace(installed)
+    with removed_afterwards(installed):
         installed.helm("install", "charts", "--wait", "--timeout", "15m")
         with client_pods(installed):
             yield installed
-    except CommandError as err:
-        pods = installed.kubectl("get", "pods,events", "-o", "wide")
-        raise CommandError(f"{err}\n{pods}") from err
-    finally:
-        if installed.name in run("helm", "list", "-q", "-n", installed.namespace):
-            installed.helm("uninstall", "--wait")
-        run("kubectl", "delete", "namespace", installed.namespace, "--timeout=180s")
-        run("kubectl", "delete", "crd", "missions.fleet.bem.dev", "--ignore-not-found")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,1 @@
+"""Tests of a change between two versions of the fleet, on a real Kubernetes."""
