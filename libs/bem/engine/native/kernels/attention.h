@@ -27,6 +27,7 @@ inline Floats exponential(Floats x) {
 
 constexpr int kKeyTile = 64;   // positions that all queries read while they are in the L1 cache
 constexpr int kQueryTile = 8;  // neighbouring tokens that share a tile
+constexpr int kTransposedFrom = 4;  // queries that pay for the transposition of a tile
 constexpr int kMaxHeadDim = 256;
 
 // Queries of neighbouring tokens of one slot, for the heads that share keys.
@@ -59,15 +60,21 @@ inline const float* to_float32(const uint16_t* from, int count, int head_dim, fl
 // Scores of one query over 16 keys; keys from `count` on are hidden and score minus infinity.
 template <int Chunks>
 Floats score(const Floats (&query)[Chunks], const float* keys, int count, int head_dim, int last) {
-  Floats partial[kLanes];
-  for (int j = 0; j < kLanes; ++j) {
-    partial[j] = splat(0);
-    if (j >= count) continue;
+  const auto products = [&](int j) {
+    Floats sum = splat(0);
+#pragma GCC unroll 16
     for (int c = 0; c < Chunks; ++c)
-      partial[j] = multiply_add(
-          query[c], load(keys + j * head_dim + kLanes * c, c + 1 < Chunks ? kLanes : last),
-          partial[j]);
+      sum = multiply_add(
+          query[c], load(keys + j * head_dim + kLanes * c, c + 1 < Chunks ? kLanes : last), sum);
+    return sum;
+  };
+  Floats partial[kLanes];
+  if (count >= kLanes) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kLanes; ++j) partial[j] = products(j);
+    return horizontal_sums(partial);
   }
+  for (int j = 0; j < kLanes; ++j) partial[j] = j < count ? products(j) : splat(0);
   return keep_lanes(horizontal_sums(partial), 0, count, splat(-INFINITY));
 }
 
@@ -78,22 +85,109 @@ inline Floats capped(Floats x, float cap) {
   return multiply(tanh, splat(cap));
 }
 
-// Scores of all queries over the keys that they see, `scores [token, head, row_size()]`.
+// Writes `count` keys to `to [Chunks * 16, kKeyTile]`, a position a lane; what is beyond them or
+// beyond the head is 0.
+template <int Chunks, typename E>
+void transpose_keys(const E* keys, int count, int head_dim, float* to) {
+  for (int at = 0; at < count; at += kLanes)
+    for (int c = 0; c < Chunks; ++c) {
+      Floats block[kLanes];
+      for (int j = 0; j < kLanes; ++j)
+        block[j] = at + j < count
+                       ? load(keys + (at + j) * head_dim + kLanes * c, head_dim - kLanes * c)
+                       : splat(0);
+      transpose(block);
+      for (int l = 0; l < kLanes; ++l) store(to + (kLanes * c + l) * kKeyTile + at, block[l]);
+    }
+}
+
+// Sums of one lane over the chunks, of Queries queries and 16 transposed keys.
+template <int Chunks, int Queries>
+[[gnu::always_inline]] inline void sums_of_lane(const float* queries, const float* keys,
+                                                Floats (&sum)[Queries]) {
+#pragma GCC unroll 16
+  for (int q = 0; q < Queries; ++q) sum[q] = splat(0);
+#pragma GCC unroll 16
+  for (int c = 0; c < Chunks; ++c) {
+    const Floats key = load(keys + kLanes * c * kKeyTile);
+#pragma GCC unroll 16
+    for (int q = 0; q < Queries; ++q)
+      sum[q] = multiply_add(splat(queries[(q * Chunks + c) * kLanes]), key, sum[q]);
+  }
+}
+
+// Scores of Queries queries over 16 transposed keys. The sums are those of `score` in its order:
+// each lane over the chunks, then the lanes as `horizontal_sums` adds them.
+template <int Chunks, int Queries>
+void scores_of_lanes(const float* queries, const float* keys, Floats (&found)[Queries]) {
+  Floats four[4][Queries];
+  for (int f = 0; f < 4; ++f, queries += 4, keys += 4 * kKeyTile) {
+    Floats sum[4][Queries];
+#pragma GCC unroll 4
+    for (int l = 0; l < 4; ++l) sums_of_lane<Chunks>(queries + l, keys + l * kKeyTile, sum[l]);
+#pragma GCC unroll 16
+    for (int q = 0; q < Queries; ++q)
+      four[f][q] = add(add(sum[0][q], sum[2][q]), add(sum[1][q], sum[3][q]));
+  }
+  for (int q = 0; q < Queries; ++q)
+    found[q] = add(add(four[0][q], four[1][q]), add(four[2][q], four[3][q]));
+}
+
+// Scores of neighbouring queries from `first` on over a tile of transposed keys that begins at
+// position `begin`.
+template <int Chunks, int Queries>
+void scores_of_tile(const AttentionQuery& a, int first, const float* queries, const float* keys,
+                    int begin, int tile_keys, float* scores) {
+  const auto end = [&](int q) {
+    return std::min(tile_keys, a.visible((first + q) / a.heads) - begin);
+  };
+  for (int at = 0; at < end(Queries - 1); at += kLanes) {
+    Floats found[Queries];
+    scores_of_lanes<Chunks, Queries>(queries, keys + at, found);
+    for (int q = 0; q < Queries; ++q) {
+      if (at >= end(q)) continue;
+      const Floats bounded = a.cap != 0 ? capped(found[q], a.cap) : found[q];
+      store(scores + static_cast<int64_t>(first + q) * a.row_size() + begin + at,
+            keep_lanes(bounded, 0, end(q) - at, splat(-INFINITY)));
+    }
+  }
+}
+
+// Scores of all queries over the keys that they see, `scores [token, head, row_size()]`. Keys that
+// many queries read are transposed before, so that no query adds up lanes.
 template <int Chunks, typename E>
 void scores_all(const AttentionQuery& a, const E* keys, float* scratch, float* scores) {
-  const int last = a.head_dim - kLanes * (Chunks - 1);
-  const Floats scale = splat(a.scale);
+  constexpr int kWidth = Chunks * kLanes;
+  const int last = a.head_dim - kLanes * (Chunks - 1), count = a.tokens * a.heads;
+  const bool transposed = count >= kTransposedFrom;
+  static thread_local std::vector<float> queries;
+  queries.resize(static_cast<std::size_t>(count) * kWidth);
+  for (int index = 0; index < count; ++index) {
+    const float* from = a.queries + index / a.heads * a.stride + index % a.heads * a.head_dim;
+    for (int c = 0; c < Chunks; ++c)
+      store(queries.data() + index * kWidth + kLanes * c,
+            multiply(splat(a.scale), load(from + kLanes * c, c + 1 < Chunks ? kLanes : last)));
+  }
   for (int begin = a.first_tile(); begin < a.visible(a.tokens - 1); begin += kKeyTile) {
     const int tile_keys = std::min(kKeyTile, a.visible(a.tokens - 1) - begin);
-    const float* tile =
-        to_float32(keys + static_cast<int64_t>(begin) * a.head_dim, tile_keys, a.head_dim, scratch);
-    for (int index = 0; index < a.tokens * a.heads; ++index) {
-      const int token = index / a.heads;
-      const float* from = a.queries + token * a.stride + index % a.heads * a.head_dim;
+    const E* of_tile = keys + static_cast<int64_t>(begin) * a.head_dim;
+    if (transposed) {
+      transpose_keys<Chunks>(of_tile, tile_keys, a.head_dim, scratch);
+      int first = 0;
+      for (; first + kSharedQueries <= count; first += kSharedQueries)
+        scores_of_tile<Chunks, kSharedQueries>(a, first, queries.data() + first * kWidth, scratch,
+                                               begin, tile_keys, scores);
+      for (; first < count; ++first)
+        scores_of_tile<Chunks, 1>(a, first, queries.data() + first * kWidth, scratch, begin,
+                                  tile_keys, scores);
+      continue;
+    }
+    const float* tile = to_float32(of_tile, tile_keys, a.head_dim, scratch);
+    for (int index = 0; index < count; ++index) {
       Floats query[Chunks];
       for (int c = 0; c < Chunks; ++c)
-        query[c] = multiply(scale, load(from + kLanes * c, c + 1 < Chunks ? kLanes : last));
-      const int end = std::min(tile_keys, a.visible(token) - begin);
+        query[c] = load(queries.data() + index * kWidth + kLanes * c);
+      const int end = std::min(tile_keys, a.visible(index / a.heads) - begin);
       for (int at = 0; at < end; at += kLanes) {
         Floats found = score<Chunks>(query, tile + at * a.head_dim, std::min(kLanes, end - at),
                                      a.head_dim, last);
@@ -121,21 +215,29 @@ inline float softmax_weights(float* scores, int first, int last) {
   return 1 / sum_of_lanes(sum);
 }
 
-// Adds `count` values times their weights `[Heads, row_size]` to `out [Heads, head_dim]`.
+// Adds `count` values times their weights `[Heads, row_size]` to `out [Heads, head_dim]`. All loops
+// over sums are unrolled: GCC would keep an array in memory and store it with each value.
 template <int Chunks, int Heads>
 void accumulate(const float* scores, int row_size, const float* values, int count, int head_dim,
                 int last, float* out) {
   const auto lanes = [&](int chunk) { return chunk + 1 < Chunks ? kLanes : last; };
   Floats sum[Heads][Chunks];
+#pragma GCC unroll 16
   for (int h = 0; h < Heads; ++h)
+#pragma GCC unroll 16
     for (int c = 0; c < Chunks; ++c) sum[h][c] = load(out + h * head_dim + kLanes * c, lanes(c));
-  for (int j = 0; j < count; ++j)
+  for (int j = 0; j < count; ++j) {
+#pragma GCC unroll 16
     for (int c = 0; c < Chunks; ++c) {
       const Floats value = load(values + j * head_dim + kLanes * c, lanes(c));
+#pragma GCC unroll 16
       for (int h = 0; h < Heads; ++h)
         sum[h][c] = multiply_add(splat(scores[h * row_size + j]), value, sum[h][c]);
     }
+  }
+#pragma GCC unroll 16
   for (int h = 0; h < Heads; ++h)
+#pragma GCC unroll 16
     for (int c = 0; c < Chunks; ++c) store(out + h * head_dim + kLanes * c, lanes(c), sum[h][c]);
 }
 

@@ -79,6 +79,7 @@ void matrix_unit_tile(const Matrix& m, int block, const QuantizedRows& x, Prefet
   const uint8_t *w = m.block(block), *codes = MatrixUnit::codes(m, block);
   const int groups = m.groups();
   __m512 sum[kRows];
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) sum[r] = _mm512_setzero_ps();
   for (int begin = 0; begin < groups; begin += kGroupsAtOnce) {
     const int end = std::min(begin + kGroupsAtOnce, groups);
@@ -111,6 +112,7 @@ void matrix_unit_tile(const Matrix& m, int block, const QuantizedRows& x, Prefet
     }
   }
   const __m512 scales = Bits == 8 ? _mm512_loadu_ps(m.scales + block * kLanes) : __m512();
+#pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r)
     _mm512_storeu_ps(out[r], Bits == 8 ? _mm512_mul_ps(sum[r], scales) : sum[r]);
 }

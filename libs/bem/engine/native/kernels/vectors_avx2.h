@@ -19,8 +19,9 @@ struct Ints {
   __m256i low, high;
 };
 
-constexpr int kTileRows = 6;     // rows whose sums stay in registers
-constexpr int kSharedHeads = 1;  // heads that share a value read into registers
+constexpr int kTileRows = 6;       // rows whose sums stay in registers
+constexpr int kSharedHeads = 1;    // heads that share a value read into registers
+constexpr int kSharedQueries = 1;  // queries that share a key
 
 inline Floats splat(float x) {
   return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
@@ -151,6 +152,41 @@ inline Floats horizontal_sums(const Floats (&v)[16]) {
   };
   return {_mm256_add_ps(halves(low[0], low[1]), halves(high[0], high[1])),
           _mm256_add_ps(halves(low[2], low[3]), halves(high[2], high[3]))};
+}
+
+// Exchanges rows and lanes of 8 registers.
+inline void transpose(__m256 (&v)[8]) {
+  __m256 pair[8], four[8];
+  for (int i = 0; i < 4; ++i) {
+    pair[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+    pair[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)  // half q of four[i + k]: column 4 q + k of the rows from i on
+    for (int k = 0; k < 2; ++k) {
+      const __m256d a = _mm256_castps_pd(pair[i + k]), b = _mm256_castps_pd(pair[i + k + 2]);
+      four[i + 2 * k] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+      four[i + 2 * k + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+    }
+  for (int k = 0; k < 4; ++k) {
+    v[k] = _mm256_permute2f128_ps(four[k], four[4 + k], 0x20);
+    v[4 + k] = _mm256_permute2f128_ps(four[k], four[4 + k], 0x31);
+  }
+}
+// Exchanges rows and lanes of 16 vectors.
+inline void transpose(Floats (&v)[16]) {
+  __m256 low[2][8], high[2][8];
+  for (int half = 0; half < 2; ++half) {
+    for (int i = 0; i < 8; ++i) {
+      low[half][i] = v[8 * half + i].low;
+      high[half][i] = v[8 * half + i].high;
+    }
+    transpose(low[half]);
+    transpose(high[half]);
+  }
+  for (int i = 0; i < 8; ++i) {
+    v[i] = {low[0][i], low[1][i]};
+    v[8 + i] = {high[0][i], high[1][i]};
+  }
 }
 
 inline Ints to_ints(Floats x) {  // rounded to even

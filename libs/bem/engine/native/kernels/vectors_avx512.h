@@ -13,8 +13,9 @@ namespace bem {
 using Floats = __m512;
 using Ints = __m512i;
 
-constexpr int kTileRows = 16;    // rows whose sums stay in registers
-constexpr int kSharedHeads = 3;  // heads that share a value read into registers
+constexpr int kTileRows = 16;      // rows whose sums stay in registers
+constexpr int kSharedHeads = 3;    // heads that share a value read into registers
+constexpr int kSharedQueries = 4;  // queries that share a key
 
 inline __mmask16 first_lanes(int count) {
   return count >= kLanes ? 0xFFFF : (1u << count) - 1;
@@ -115,6 +116,31 @@ inline Floats horizontal_sums(const Floats (&v)[16]) {
              _mm512_shuffle_f32x4(eight[0], eight[1], 0xDD));
 }
 
+// Exchanges rows and lanes of 16 vectors.
+inline void transpose(Floats (&v)[16]) {
+  Floats pair[16], four[16];
+  for (int i = 0; i < 8; ++i) {
+    pair[2 * i] = _mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]);
+    pair[2 * i + 1] = _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4)  // lane q of four[i + k]: column 4 q + k of the rows from i on
+    for (int k = 0; k < 2; ++k) {
+      const __m512d a = _mm512_castps_pd(pair[i + k]), b = _mm512_castps_pd(pair[i + k + 2]);
+      four[i + 2 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      four[i + 2 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  for (int k = 0; k < 4; ++k) {
+    const Floats even[2] = {_mm512_shuffle_f32x4(four[k], four[4 + k], 0x88),
+                            _mm512_shuffle_f32x4(four[8 + k], four[12 + k], 0x88)};
+    const Floats odd[2] = {_mm512_shuffle_f32x4(four[k], four[4 + k], 0xDD),
+                           _mm512_shuffle_f32x4(four[8 + k], four[12 + k], 0xDD)};
+    v[k] = _mm512_shuffle_f32x4(even[0], even[1], 0x88);
+    v[4 + k] = _mm512_shuffle_f32x4(odd[0], odd[1], 0x88);
+    v[8 + k] = _mm512_shuffle_f32x4(even[0], even[1], 0xDD);
+    v[12 + k] = _mm512_shuffle_f32x4(odd[0], odd[1], 0xDD);
+  }
+}
+
 inline Ints to_ints(Floats x) {  // rounded to even
   return _mm512_cvtps_epi32(x);
 }
@@ -143,6 +169,7 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride, P
   const int groups = m.groups();
   const __m512i low = _mm512_set1_epi8(15);
   __m512 sum[R];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_ps();
   for (int g = 0; g < groups; ++g, w += kInt4GroupBytes) {
     prefetch_group(w, kInt4GroupBytes);
@@ -167,6 +194,7 @@ void tile_int4(const Matrix& m, int block, const QuantizedRows& x, int stride, P
       sum[r] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(x.sums[at]), sum[r]);
     }
   }
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) _mm512_storeu_ps(out[r], sum[r]);
 }
 
@@ -177,6 +205,7 @@ void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride, P
   const uint8_t* w = m.block(block);
   const int groups = m.groups();
   __m512 sum[R];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_ps();
   for (int g = 0; g < groups; ++g, w += kInt8GroupBytes) {
     prefetch_group(w, kInt8GroupBytes);
@@ -193,6 +222,7 @@ void tile_int8(const Matrix& m, int block, const QuantizedRows& x, int stride, P
     }
   }
   const __m512 scales = _mm512_loadu_ps(m.scales + block * kLanes);
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r) _mm512_storeu_ps(out[r], _mm512_mul_ps(sum[r], scales));
 }
 
