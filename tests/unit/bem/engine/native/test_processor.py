@@ -1,5 +1,6 @@
 """Tests of what the kernels may use of the processor."""
 
+import platform
 import subprocess
 import sys
 
@@ -37,7 +38,7 @@ def test_another_system_permits_no_tiles(
 ) -> None:
     """The system call is Linux' on x86-64: elsewhere the number would be another one's."""
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
 
     assert not processor.permit_tiles()
 
