@@ -40,7 +40,7 @@ class Variant:
     """The kernels for one set of vector instructions; all variants give the same bits.
 
     Attributes:
-        name: Its name in that of the library.
+        name: Part of the file name of its library.
         vectors: Name of its header, ``vectors_<vectors>.h``.
         features: Instruction sets that the processor must have, as torch names them.
         targets: Compiler options that allow them.
